@@ -1,0 +1,41 @@
+"""z1g: meshes and ablation files in, compared image-to-splat models out."""
+
+import os
+import sys
+from pathlib import Path
+
+from snakemake.utils import min_version
+
+from z1g.errors import UserError
+from z1g.plan import Plan
+
+min_version("9.0")
+
+
+report: "workflow/report/workflow.rst"
+
+
+RESULTS = Path(config.get("results", "results"))
+Z1G = f"{sys.executable} -m z1g"
+
+try:
+    plan = Plan.from_options(config, RESULTS)
+except UserError as error:
+    sys.stderr.write(f"z1g: error: {error}\n")
+    sys.exit(2)
+
+
+wildcard_constraints:
+    id="[0-9a-f]+",
+    chunk=r"\d+",
+    name=r"[^/]+",
+
+
+onstart:
+    plan.write()
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/train.smk"
+include: "workflow/rules/results.smk"

@@ -1,0 +1,48 @@
+"""Meshes to renders to fitted splatter images, a chunk of objects a job."""
+
+
+rule ingest:
+    input:
+        lambda wildcards: plan.sources(wildcards.id, int(wildcards.chunk)),
+    output:
+        shard=out("ingest", "chunk-{chunk}.tar"),
+        table=out("ingest", "chunk-{chunk}.jsonl"),
+    log:
+        out("ingest", "logs/chunk-{chunk}.log"),
+    benchmark:
+        out("ingest", "benchmark/chunk-{chunk}.tsv")
+    params:
+        identity=identity("ingest"),
+    threads: ask("ingest", "threads")
+    resources:
+        gpu=ask("ingest", "gpus"),
+        mem_mb=ask("ingest", "memory_mb"),
+        runtime=ask("ingest", "minutes"),
+        slurm_partition=ask("ingest", "partition"),
+        slurm_account=ask("ingest", "account"),
+    shell:
+        run("ingest", "--chunk {wildcards.chunk}")
+
+
+rule fit:
+    input:
+        shard=same_chunk("fit", "ingest", "chunk-{chunk}.tar"),
+    output:
+        splats=out("fit", "chunk-{chunk}.safetensors"),
+        table=out("fit", "chunk-{chunk}.jsonl"),
+        sheet=report(out("fit", "chunk-{chunk}.png"), caption="../report/fit.rst", category="Fits"),
+    log:
+        out("fit", "logs/chunk-{chunk}.log"),
+    benchmark:
+        out("fit", "benchmark/chunk-{chunk}.tsv")
+    params:
+        identity=identity("fit"),
+    threads: ask("fit", "threads")
+    resources:
+        gpu=ask("fit", "gpus"),
+        mem_mb=ask("fit", "memory_mb"),
+        runtime=ask("fit", "minutes"),
+        slurm_partition=ask("fit", "partition"),
+        slurm_account=ask("fit", "account"),
+    shell:
+        run("fit", "--chunk {wildcards.chunk}")

@@ -1,0 +1,108 @@
+"""Samples, metrics, and what people look at."""
+
+
+rule infer:
+    input:
+        pipeline=needs("infer", "unet", "pipeline"),
+        model=needs("infer", "autodecoder", "model"),
+    output:
+        samples=directory(out("infer", "chunk-{chunk}")),
+    log:
+        out("infer", "logs/chunk-{chunk}.log"),
+    benchmark:
+        out("infer", "benchmark/chunk-{chunk}.tsv")
+    params:
+        identity=identity("infer"),
+    threads: ask("infer", "threads")
+    resources:
+        gpu=ask("infer", "gpus"),
+        mem_mb=ask("infer", "memory_mb"),
+        runtime=ask("infer", "minutes"),
+        slurm_partition=ask("infer", "partition"),
+        slurm_account=ask("infer", "account"),
+    shell:
+        run("infer", "--chunk {wildcards.chunk}")
+
+
+rule metrics:
+    input:
+        samples=needs("metrics", "infer", "chunk-{chunk}"),
+        codes=needs("metrics", "codes", "codes.safetensors"),
+    output:
+        rows=out("metrics", "metrics.jsonl"),
+        summary=out("metrics", "metrics.json"),
+        pictures=directory(out("metrics", "pictures")),
+    log:
+        out("metrics", "logs/metrics.log"),
+    benchmark:
+        out("metrics", "benchmark/metrics.tsv")
+    params:
+        identity=identity("metrics"),
+    threads: ask("metrics", "threads")
+    resources:
+        gpu=ask("metrics", "gpus"),
+        mem_mb=ask("metrics", "memory_mb"),
+        runtime=ask("metrics", "minutes"),
+        slurm_partition=ask("metrics", "partition"),
+        slurm_account=ask("metrics", "account"),
+    shell:
+        run("metrics")
+
+
+rule ablation:
+    input:
+        needs_all=lambda wildcards: plan.metrics_files(wildcards.name),
+    output:
+        report(
+            f"{RESULTS}/ablations/{{name}}/metrics.csv",
+            caption="../report/metrics.rst",
+            category="Ablations",
+        ),
+    log:
+        f"{RESULTS}/ablations/{{name}}/ablation.log",
+    params:
+        identity=lambda wildcards: plan.ablation_identity(wildcards.name),
+    localrule: True
+    shell:
+        Z1G + f" ablation {RESULTS} {{wildcards.name}} > {{log}} 2>&1"
+
+
+rule tables:
+    input:
+        expand(f"{RESULTS}/ablations/{{name}}/metrics.csv", name=plan.ablations),
+    output:
+        report(
+            multiext(f"{RESULTS}/tables/ablations", ".csv", ".md", ".tex"),
+            caption="../report/table.rst",
+            category="Tables",
+        ),
+    log:
+        f"{RESULTS}/tables/tables.log",
+    params:
+        names=" ".join(plan.ablations),
+    localrule: True
+    shell:
+        Z1G + f" tables {RESULTS} --ablations {{params.names}} --out {RESULTS}/tables > {{log}} 2>&1"
+
+
+rule report:
+    input:
+        expand(f"{RESULTS}/ablations/{{name}}/metrics.csv", name=plan.ablations),
+        f"{RESULTS}/tables/ablations.csv",
+    output:
+        report(f"{RESULTS}/report.html", caption="../report/report.rst", category="Report"),
+    log:
+        f"{RESULTS}/report.log",
+    params:
+        names=" ".join(plan.ablations),
+    localrule: True
+    shell:
+        Z1G + f" report {RESULTS} --ablations {{params.names}} --out {{output}} > {{log}} 2>&1"
+
+
+rule ablation_all:
+    input:
+        f"{RESULTS}/report.html",
+        multiext(f"{RESULTS}/tables/ablations", ".csv", ".md", ".tex"),
+    default_target: True
+    localrule: True

@@ -1,0 +1,8 @@
+"""`python -m z1g`."""
+
+import sys
+
+from z1g.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Scripts that run inside Blender; they import nothing of z1g."""

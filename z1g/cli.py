@@ -1,0 +1,78 @@
+"""The command line: `z1g <verb>`. Each verb imports only what it needs."""
+
+import argparse
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from z1g.errors import Preempted, UserError
+
+EXIT_USER_ERROR = 2
+EXIT_PREEMPTED = 75
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb and the module that holds its `add_arguments(parser)` and `main(arguments)`."""
+
+    module: str
+    help: str
+
+
+VERBS = {
+    "ingest": Verb("z1g.verbs.stage", "render a chunk of objects"),
+    "fit": Verb("z1g.verbs.stage", "fit splatter images to a chunk of objects"),
+    "autodecoder": Verb("z1g.verbs.stage", "stage 1: train the decoder"),
+    "codes": Verb("z1g.verbs.stage", "write the code of every object"),
+    "unet": Verb("z1g.verbs.stage", "stage 2: train the UNet"),
+    "infer": Verb("z1g.verbs.stage", "sample a chunk of objects"),
+    "metrics": Verb("z1g.verbs.stage", "measure an ablation and its baselines"),
+    "ablation": Verb("z1g.verbs.results", "collect one ablation's results under its name"),
+    "tables": Verb("z1g.verbs.results", "write the tables that compare ablations"),
+    "report": Verb("z1g.verbs.results", "write the HTML report"),
+    "plan": Verb("z1g.verbs.plan", "show what would run, with identities"),
+    "config": Verb("z1g.verbs.config", "print the schema, the reference page or a resolved configuration"),
+}
+
+
+def parser_for(verb: str) -> argparse.ArgumentParser:
+    """The argument parser of one verb."""
+    parser = argparse.ArgumentParser(prog=f"z1g {verb}", description=VERBS[verb].help)
+    importlib.import_module(VERBS[verb].module).add_arguments(parser, verb)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb. Exit codes: 0 done, 2 a mistake that the user can mend, 75 preempted (try again)."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    overview = argparse.ArgumentParser(prog="z1g", formatter_class=argparse.RawDescriptionHelpFormatter)
+    overview.epilog = "\n".join(f"  {name:<12} {verb.help}" for name, verb in VERBS.items())
+    overview.add_argument("verb", choices=VERBS, metavar="verb")
+    verb = overview.parse_args(words[:1]).verb
+    parsed = parser_for(verb).parse_args(words[1:])
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=f"z1g {verb}: %(message)s")
+    for noisy in ("httpx", "numba", "PIL", "accelerate", "diffusers", "transformers"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    try:
+        importlib.import_module(VERBS[verb].module).main(verb, parsed)
+    except UserError as error:
+        sys.stderr.write(f"z1g {verb}: error: {error}\n")
+        return EXIT_USER_ERROR
+    except Preempted as error:
+        sys.stderr.write(f"z1g {verb}: {error}\n")
+        return EXIT_PREEMPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 0
+
+
+def existing_folder(text: str) -> Path:
+    """Argument type: a folder that exists."""
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is not a folder")
+    return path

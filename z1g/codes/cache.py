@@ -1,0 +1,30 @@
+"""Codes that an earlier run wrote."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from z1g.codes import CodeSource
+from z1g.errors import UserError
+
+if TYPE_CHECKING:
+    from z1g.codes._book import CodeBook
+
+
+class CachedCodes(CodeSource):
+    """Codes from a `codes.safetensors` file, one tensor an object id."""
+
+    kind: Literal["cache"] = "cache"
+    path: str = Field("", description="the file, for example results/codes/<id>/codes.safetensors")
+
+    def check(self) -> None:
+        if not self.path:
+            raise UserError("codes of kind 'cache' need a path: set autodecoder.codes.path to a codes.safetensors file")
+        if not Path(self.path).is_file():
+            raise UserError(f"autodecoder.codes.path: {self.path} is not a file; run the ablation that writes it first")
+
+    def book(self, ids: list[str], shape: tuple[int, int, int]) -> "CodeBook":
+        from z1g.codes._book import FixedBook
+
+        return FixedBook(ids, Path(self.path))

@@ -1,0 +1,27 @@
+"""Codes from the picture encoder."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from z1g.codes import CodeSource
+
+if TYPE_CHECKING:
+    from z1g.codes._book import CodeBook
+
+
+class EncoderCodes(CodeSource):
+    """The VAE encoder's latent of the six input views."""
+
+    kind: Literal["encoder"] = "encoder"
+    train: bool = Field(False, description="train the encoder with the decoder; a random encoder is always trained")
+    sample: bool = Field(True, description="a sample of the posterior in training, else its mean")
+
+    @property
+    def trains_encoder(self) -> bool:
+        return self.train
+
+    def book(self, ids: list[str], shape: tuple[int, int, int]) -> "CodeBook":
+        from z1g.codes._book import EncodedBook
+
+        return EncodedBook(self.sample)

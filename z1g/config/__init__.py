@@ -1,0 +1,1 @@
+"""Configuration: the pydantic tree, slots, and the reading of YAML files."""

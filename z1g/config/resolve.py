@@ -1,0 +1,213 @@
+"""From YAML files to a validated experiment: defaults, then the scale, then the ablation."""
+
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from z1g.config.names import did_you_mean
+from z1g.config.slot import OneOf, Section, Slot, kinds
+from z1g.config.tree import Experiment
+from z1g.config.yaml_file import KeyPath, YamlFile, read_yaml
+from z1g.errors import UserError
+
+HEADER_KEYS = ("description", "base")
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One ablation, resolved. `differences` are the ablation file's own values; `base` names the scale below it."""
+
+    name: str
+    description: str
+    base: str
+    differences: dict[str, Any]
+    experiment: Experiment
+
+
+def scale_file(scale: str, configs: Path) -> Path:
+    """The base configuration of a scale: a name in `configs/` or a path to a YAML file. Raises UserError."""
+    path = Path(scale) if scale.endswith((".yaml", ".yml")) else configs / f"{scale}.yaml"
+    if not path.is_file():
+        names = [file.stem for file in sorted(configs.glob("*.yaml"))]
+        raise UserError(f'scale "{scale}": there is no file {path}{did_you_mean(scale, names)}')
+    return path
+
+
+def load_ablation(path: Path, scale: str, configs: Path) -> Ablation:
+    """Read and validate one ablation on its base. Raises UserError with file, line, key path and expectation."""
+    file = read_yaml(path)
+    header = {key: _header(file, key) for key in HEADER_KEYS}
+    base = header["base"] or scale
+    differences = {key: value for key, value in file.values.items() if key not in HEADER_KEYS}
+    experiment = resolve([read_yaml(scale_file(base, configs)), file])
+    return Ablation(path.stem, header["description"] or "", base, differences, experiment)
+
+
+def resolve(files: Sequence[YamlFile]) -> Experiment:
+    """Merge files over the defaults, later ones win, and validate. Raises UserError naming every mistake."""
+    merged: dict[str, Any] = Experiment().model_dump(mode="json")
+    for file in files:
+        values = {key: value for key, value in file.values.items() if key not in HEADER_KEYS}
+        merged = merge(merged, values)
+    try:
+        experiment = Experiment.model_validate(merged)
+        experiment.autodecoder.codes.check()
+    except ValidationError as error:
+        raise UserError("\n".join(_explain(dict(problem), merged, files) for problem in error.errors())) from error
+    except UserError as error:
+        where = next((f.where(("autodecoder", "codes")) for f in reversed(files)), "")
+        raise UserError(f"{where}: {error}") from error
+    return experiment
+
+
+def merge(base: Any, overlay: Any) -> Any:
+    """Deep merge of mappings. A slot whose `kind` changes starts afresh; null removes an entry of a mapping by name."""
+    if not (isinstance(base, dict) and isinstance(overlay, dict)):
+        return overlay
+    if "kind" in overlay and overlay["kind"] != base.get("kind"):
+        return overlay
+    named = all(isinstance(value, dict) and "kind" in value for value in base.values())
+    result = dict(base)
+    for key, value in overlay.items():
+        if value is None and named and key in base:
+            del result[key]
+        else:
+            result[key] = merge(base.get(key), value)
+    return result
+
+
+def slice_config(values: Mapping[str, Any]) -> Experiment:
+    """An experiment that has only the parts in `values`; reading any other attribute raises AttributeError."""
+    sections = {}
+    for name, content in values.items():
+        field = Experiment.model_fields[name]
+        annotation: Any = typing.Annotated[(field.annotation, *field.metadata)]
+        sections[name] = TypeAdapter(annotation).validate_python(content)
+    experiment = Experiment.model_construct(**sections)
+    _prune(experiment, values)
+    return experiment
+
+
+def _prune(section: Section, values: Mapping[str, Any]) -> None:
+    for name, value in list(section.__dict__.items()):
+        if name not in values:
+            del section.__dict__[name]
+        elif isinstance(value, Section) and isinstance(values[name], Mapping):
+            _prune(value, values[name])
+
+
+def _header(file: YamlFile, key: str) -> str | None:
+    value = file.values.get(key)
+    if value is not None and not isinstance(value, str):
+        raise UserError(f"{file.where((key,))}: {key}: expected a text, got {json.dumps(value, default=str)}")
+    return value
+
+
+def _explain(problem: dict[str, Any], merged: Any, files: Sequence[YamlFile]) -> str:
+    """One line: where, which key, what was expected, what is nearest."""
+    path = _key_path(problem["loc"], merged)
+    kind, context = problem["type"], problem.get("ctx", {})
+    if kind == "extra_forbidden":
+        message = f"unknown key{did_you_mean(path[-1], valid_names(path[:-1], merged))}"
+    elif kind in ("union_tag_invalid", "literal_error") and isinstance(_get(merged, path), dict):
+        path = (*path, "kind")
+        tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
+        message = f'unknown kind "{context["tag"]}"{did_you_mean(str(context["tag"]), tags)}'
+    elif kind == "union_tag_not_found":
+        message = "needs a `kind`; valid: " + ", ".join(_kinds_at(path, merged))
+    else:
+        text = problem["msg"].removeprefix("Value error, ")
+        message = text[:1].lower() + text[1:]
+        if isinstance(problem["input"], (str, int, float, bool, list, type(None))):
+            message += f", got {json.dumps(problem['input'], default=str)[:80]}"
+    where = next((f.where(path) for f in reversed(files) if _has(f, path)), files[-1].path if files else "configuration")
+    return f"{where}: {'.'.join(path) or 'configuration'}: {message}"
+
+
+def _has(file: YamlFile, path: KeyPath) -> bool:
+    return any(path[:n] in file.lines for n in range(len(path), max(len(path) - 2, 0), -1)) and bool(path)
+
+
+def _key_path(location: Sequence[int | str], merged: Any) -> KeyPath:
+    """Pydantic's location without the tags of unions."""
+    path: list[str] = []
+    current = merged
+    for part in location:
+        if isinstance(current, dict) and part not in current and current.get("kind") == part:
+            continue
+        path.append(str(part))
+        if isinstance(current, dict):
+            current = current.get(part)
+        elif isinstance(current, list) and isinstance(part, int) and part < len(current):
+            current = current[part]
+        else:
+            current = None
+    return tuple(path)
+
+
+def _get(values: Any, path: KeyPath) -> Any:
+    for part in path:
+        if isinstance(values, dict):
+            values = values.get(part)
+        elif isinstance(values, list):
+            values = values[int(part)]
+        else:
+            return None
+    return values
+
+
+def valid_names(path: KeyPath, merged: Any) -> list[str]:
+    """Field names that are valid inside the section at `path`."""
+    section = section_at(path, merged)
+    return [] if section is None else list(section.model_fields)
+
+
+def section_at(path: KeyPath, merged: Any) -> type[BaseModel] | None:
+    """The section class at a key path, with slots decided by the `kind` in `merged`."""
+    current: Any = Experiment
+    metadata: Sequence[Any] = ()
+    for n, part in enumerate(path):
+        if not (isinstance(current, type) and issubclass(current, BaseModel)) or part not in current.model_fields:
+            if get_origin(current) is dict:
+                current, metadata = _unwrap(get_args(current)[1])
+            else:
+                return None
+        else:
+            field = current.model_fields[part]
+            current, extra = _unwrap(field.annotation)
+            metadata = [*field.metadata, *extra]
+        current = _choose(current, metadata, _get(merged, path[: n + 1]))
+    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
+
+
+def _kinds_at(path: KeyPath, merged: Any) -> list[str]:
+    parent = _get(merged, path)
+    stripped = {**parent, "kind": None} if isinstance(parent, dict) else parent
+    family = section_at(path, stripped)
+    return list(kinds(family)) if family is not None and issubclass(family, Slot) else []
+
+
+def _choose(annotation: Any, metadata: Sequence[Any], value: Any) -> Any:
+    if any(isinstance(item, OneOf) for item in metadata) and isinstance(value, dict):
+        return kinds(annotation).get(value.get("kind"), annotation)
+    return annotation
+
+
+def _unwrap(annotation: Any) -> tuple[Any, list[Any]]:
+    """Strip Annotated and Optional; returns the bare type and the metadata found."""
+    metadata: list[Any] = []
+    while True:
+        origin = get_origin(annotation)
+        if origin is typing.Annotated:
+            annotation, *extra = get_args(annotation)
+            metadata += extra
+        elif origin in (Union, types.UnionType):
+            annotation = next(a for a in get_args(annotation) if a is not type(None))
+        else:
+            return annotation, metadata

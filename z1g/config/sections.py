@@ -1,0 +1,112 @@
+"""Options of the stages that combine several parts."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from z1g.codes import CodeSource
+from z1g.codes.encoder import EncoderCodes
+from z1g.config.slot import OneOf, Runtime, Section
+from z1g.losses import Loss
+from z1g.losses.latent import LatentLoss
+from z1g.losses.perceptual import StLpipsLoss
+from z1g.losses.rendering import AlphaLoss, RgbLoss
+from z1g.losses.splat import SplatLoss
+from z1g.metrics import Metric
+from z1g.metrics.alpha_iou import AlphaIou
+from z1g.metrics.psnr import Psnr
+from z1g.metrics.ssim import Ssim
+from z1g.metrics.st_lpips import StLpips
+from z1g.model.decoder import DecoderOptions
+from z1g.model.samplers import Sampler
+from z1g.model.samplers.ddpm import Ddpm
+from z1g.model.scale import ScaleActivation
+from z1g.model.scale.biased import BiasedSoftplus
+from z1g.training.options import TrainOptions
+
+
+class MixDiffusion(Section):
+    """Now and then the decoder is fed a one-step prediction of the code instead of the code.
+
+    The UNet is the model's as it arrives: with published weights a prediction of the code, with random ones a noised
+    code, so that the decoder learns to bear noise.
+    """
+
+    interval: int = Field(10, ge=1, description="every n-th pass over the data is fed predictions; 1: all of them")
+
+
+class AutodecoderOptions(Section):
+    """Stage 1: the VAE decoder learns to turn codes into splatter images."""
+
+    codes: Annotated[CodeSource, OneOf()] = EncoderCodes()
+    decoder: DecoderOptions = DecoderOptions()
+    scale: Annotated[ScaleActivation, OneOf()] = BiasedSoftplus()
+    mix_diffusion: MixDiffusion | None = None
+    losses: dict[str, Annotated[Loss, OneOf()]] = {
+        "rgb": RgbLoss(),
+        "alpha": AlphaLoss(),
+        "perceptual": StLpipsLoss(),
+        "splat": SplatLoss(),
+    }
+    input_size: int = Field(320, ge=16, description="side of an input view; the encoder sees a sheet of six")
+    views: int = Field(8, ge=1, description="free training views rendered for each object and step")
+    render_inputs: bool = Field(False, description="render the six inputs too, besides the free views")
+    random_background: bool = Field(True, description="a random grey behind the renders of each step, else mid-grey")
+    test_steps: int = Field(200, ge=1, description="optimised codes: steps to find a test object's code, decoder frozen")
+    train: TrainOptions = TrainOptions()
+
+
+class UNetOptions(Section):
+    """Stage 2: the UNet learns to generate codes from a picture."""
+
+    losses: dict[str, Annotated[Loss, OneOf()]] = {"latent": LatentLoss()}
+    condition_size: int = Field(320, ge=16, description="side of the condition picture")
+    condition_dropout: float = Field(0.1, ge=0, lt=1, description="share of samples trained without condition, for CFG")
+    normalise_codes: bool = Field(
+        False, description="train on codes shifted and scaled to zero mean and unit variance; random encoders need it"
+    )
+    train: TrainOptions = TrainOptions()
+
+
+class InferOptions(Section):
+    """Codes drawn from the UNet, then splats, pictures and turntables."""
+
+    sampler: Annotated[Sampler, OneOf()] = Ddpm()
+    steps: int = Field(75, ge=1, le=1000, description="sampling steps")
+    guidance: float = Field(4.0, ge=1, description="classifier-free guidance; 1 switches it off")
+    seed: int = Field(0, ge=0, description="seed of the first noise, combined with the object's id")
+    train_objects: int = Field(8, ge=0, description="training objects to sample besides all test objects")
+    chunk_size: int = Field(16, ge=1, description="objects a job")
+    batch_size: Annotated[int, Runtime()] = Field(4, ge=1, description="objects sampled at once")
+    turntable_frames: int = Field(24, ge=1, description="frames of the turntable picture")
+
+
+class MetricsOptions(Section):
+    """What is measured on the test views."""
+
+    metrics: dict[str, Annotated[Metric, OneOf()]] = Field(
+        {"psnr": Psnr(), "ssim": Ssim(), "st_lpips": StLpips(), "alpha_iou": AlphaIou()}, min_length=1
+    )
+
+
+class JobResources(Section):
+    """What one job asks of the machine or cluster."""
+
+    threads: int = Field(1, ge=1, description="CPU cores")
+    gpus: int = Field(0, ge=0, description="GPUs")
+    memory_mb: int = Field(4000, ge=100, description="memory, MiB")
+    minutes: int = Field(60, ge=1, description="time limit")
+    partition: str | None = Field(None, description="SLURM partition; null: the profile's")
+    account: str | None = Field(None, description="SLURM account; null: the profile's")
+
+
+class Resources(Section):
+    """Resources of each stage's jobs; never part of an identity."""
+
+    ingest: JobResources = JobResources(threads=8, memory_mb=8000, minutes=240)
+    fit: JobResources = JobResources(threads=4, gpus=1, memory_mb=16000, minutes=240)
+    autodecoder: JobResources = JobResources(threads=8, gpus=1, memory_mb=64000, minutes=2880)
+    codes: JobResources = JobResources(threads=4, gpus=1, memory_mb=32000, minutes=240)
+    unet: JobResources = JobResources(threads=8, gpus=1, memory_mb=64000, minutes=2880)
+    infer: JobResources = JobResources(threads=4, gpus=1, memory_mb=32000, minutes=120)
+    metrics: JobResources = JobResources(threads=4, gpus=1, memory_mb=32000, minutes=120)

@@ -1,0 +1,50 @@
+"""The whole configuration as one tree."""
+
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from z1g.camera import CameraOptions
+from z1g.config.sections import AutodecoderOptions, InferOptions, MetricsOptions, Resources, UNetOptions
+from z1g.config.slot import OneOf, Runtime, Section
+from z1g.data.sources import DataSource
+from z1g.data.sources.meshes import Meshes
+from z1g.fitting.options import FitOptions
+from z1g.model import Model
+from z1g.model.zero123plus import Zero123Plus
+from z1g.render import Rasterizer
+from z1g.render.auto import Auto
+from z1g.splat import SplatOptions
+
+
+class Experiment(Section):
+    """One ablation, fully resolved. Each stage reads only the parts that `z1g.plan` lists for it."""
+
+    data: Annotated[DataSource, OneOf()] = Meshes()
+    camera: CameraOptions = CameraOptions()
+    splat: SplatOptions = SplatOptions()
+    render: Annotated[Rasterizer, OneOf()] = Auto()
+    model: Annotated[Model, OneOf()] = Zero123Plus()
+    fit: FitOptions = FitOptions()
+    autodecoder: AutodecoderOptions = AutodecoderOptions()
+    unet: UNetOptions = UNetOptions()
+    infer: InferOptions = InferOptions()
+    metrics: MetricsOptions = MetricsOptions()
+    resources: Annotated[Resources, Runtime()] = Field(Resources(), description="what jobs ask of the cluster")
+
+    @model_validator(mode="after")
+    def _sizes_fit(self) -> "Experiment":
+        factor = self.model.latent_factor
+        for name, size in (
+            ("autodecoder.input_size", self.autodecoder.input_size),
+            ("unet.condition_size", self.unet.condition_size),
+        ):
+            if size % factor:
+                raise ValueError(f"{name} {size} must be a multiple of {factor}, the model's latent factor")
+        plain = self.autodecoder.decoder.path == "plain"
+        if plain and self.autodecoder.input_size != self.splat.size:
+            raise ValueError(
+                f"autodecoder.decoder.path 'plain' needs autodecoder.input_size {self.autodecoder.input_size} "
+                f"equal to splat.size {self.splat.size}; set both alike or use path 'last_layer'"
+            )
+        return self

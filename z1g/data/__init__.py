@@ -1,0 +1,1 @@
+"""Data: sources of objects, shards on disk, and what training reads."""

@@ -1,0 +1,116 @@
+"""What training reads: objects with pictures, cameras and fitted splats, all in the view-1 frame."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as functional
+from numpy.typing import NDArray
+from safetensors import safe_open
+from torch import Tensor
+
+from z1g.camera import CONDITION_VIEW, INPUT_VIEWS, Cameras, view_frame
+from z1g.data.manifest import Manifest
+from z1g.data.shards import RenderedObject, ShardReader
+from z1g.mosaic import tile
+
+INPUT_BACKGROUND = 0.5
+CONDITION_BACKGROUND = 127 / 255
+"""Zero123++ composites the condition on the integer grey 127."""
+SCENES_IN_MEMORY = 512
+
+
+def chunk_file(folder: Path, chunk: int, ending: str) -> Path:
+    """Where a stage keeps one chunk's output, for example `chunk-00003.tar`."""
+    return folder / f"chunk-{chunk:05d}.{ending}"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One object.
+
+    c2w: [V,4,4] float32, OpenCV axes, view-1 frame. rgba: uint8 [V,H,W,4], straight alpha.
+    depth: [6,H,W] planar depth of the inputs or None. splats: activated splatter images [6,14,S,S] or None.
+    """
+
+    id: str
+    c2w: Tensor
+    fov_y_deg: float
+    rgba: NDArray[np.uint8]
+    depth: Tensor | None
+    splats: Tensor | None
+
+    def cameras(self, views: "list[int] | range", size: int | None = None) -> Cameras:
+        """Cameras [1,V] of some views, at the pictures' own resolution or `size`."""
+        side = size or int(self.rgba.shape[1])
+        return Cameras(self.c2w[list(views)][None], self.fov_y_deg, side, side)
+
+    def pictures(self, views: "list[int] | range") -> tuple[Tensor, Tensor]:
+        """Premultiplied colour [V,3,H,W] and alpha [V,1,H,W] in 0..1."""
+        rgba = torch.from_numpy(self.rgba[list(views)]).permute(0, 3, 1, 2).float() / 255
+        alpha = rgba[:, 3:]
+        return rgba[:, :3] * alpha, alpha
+
+    def input_sheet(self, size: int) -> Tensor:
+        """The six inputs on grey as a sheet [3,3·size,2·size] in 0..1, resized bilinearly as the seed does."""
+        rgb, alpha = self.pictures(list(INPUT_VIEWS))
+        pictures = rgb + (1 - alpha) * INPUT_BACKGROUND
+        if pictures.shape[-1] != size:
+            pictures = functional.interpolate(pictures, (size, size), mode="bilinear", align_corners=False)
+        return tile(pictures[None])[0]
+
+    def condition(self, size: int) -> Tensor:
+        """The condition picture on grey 127, [3,size,size] in 0..1."""
+        rgb, alpha = self.pictures([CONDITION_VIEW])
+        return condition_picture(rgb, alpha, size)
+
+
+def condition_picture(rgb: Tensor, alpha: Tensor, size: int) -> Tensor:
+    """Premultiplied colour [1,3,H,W] and alpha [1,1,H,W] as the picture [3,size,size] that the UNet is conditioned on."""
+    picture = rgb + (1 - alpha) * CONDITION_BACKGROUND
+    if picture.shape[-1] != size or picture.shape[-2] != size:
+        picture = functional.interpolate(picture, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return picture[0].clamp(0, 1)
+
+
+def as_scene(item: RenderedObject, radius: float, splats: Tensor | None = None) -> Scene:
+    """A rendered object moved into the view-1 frame; `radius` is the camera distance of the configuration."""
+    c2w = view_frame(item.c2w, radius) @ item.c2w
+    depth = None if item.depth is None else torch.from_numpy(item.depth)
+    return Scene(item.id, torch.from_numpy(c2w).float(), item.fov_y_deg, item.rgba, depth, splats)
+
+
+class SceneStore:
+    """All objects that ingest (and, where given, fit) finished, read on demand and kept up to a limit."""
+
+    def __init__(self, manifest: Manifest, radius: float, ingest: Path, fit: Path | None = None) -> None:
+        self.radius, self.fit = radius, fit
+        self._readers = [ShardReader(chunk_file(ingest, chunk, "tar")) for chunk in range(manifest.n_chunks)]
+        chunk_of = {name: chunk for chunk, reader in enumerate(self._readers) for name in reader.ids}
+        if fit is not None:
+            fitted: set[str] = set()
+            for chunk in range(manifest.n_chunks):
+                with safe_open(chunk_file(fit, chunk, "safetensors"), framework="pt") as file:
+                    fitted.update(file.keys())
+            chunk_of = {name: chunk for name, chunk in chunk_of.items() if name in fitted}
+        self._chunk_of = {entry.id: chunk_of[entry.id] for entry in manifest.objects if entry.id in chunk_of}
+        self.n_missing = len(manifest.objects) - len(self._chunk_of)
+        self._load = lru_cache(SCENES_IN_MEMORY)(self._read)
+
+    @property
+    def ids(self) -> list[str]:
+        """Ids of all whole objects, in manifest order."""
+        return list(self._chunk_of)
+
+    def __getitem__(self, name: str) -> Scene:
+        return self._load(name)
+
+    def _read(self, name: str) -> Scene:
+        chunk = self._chunk_of[name]
+        splats = None
+        if self.fit is not None:
+            with safe_open(chunk_file(self.fit, chunk, "safetensors"), framework="pt") as file:
+                splats = file.get_tensor(name).float()
+        return as_scene(self._readers[chunk].read(name), self.radius, splats)

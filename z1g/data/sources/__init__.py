@@ -1,0 +1,50 @@
+"""Data sources behind one contract: list the objects, then turn a chunk of them into rendered objects."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from z1g.camera import CameraOptions
+from z1g.config.slot import Runtime, Slot
+from z1g.data.manifest import Manifest, ObjectEntry, SplitOptions
+from z1g.data.shards import RenderedObject
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An object that could not be ingested, with a reason that a person understands."""
+
+    id: str
+    reason: str
+
+
+class DataSource(Slot):
+    """Where the objects come from."""
+
+    chunk_size: int = Field(64, ge=1, description="objects a job; also objects a shard")
+    split: SplitOptions = SplitOptions()
+    max_quarantined: Annotated[float, Runtime()] = Field(
+        0.2, ge=0, le=1, description="training refuses to start when a larger share of the objects failed"
+    )
+
+    @abstractmethod
+    def list_objects(self) -> list[ObjectEntry]:
+        """All objects in a fixed order. Raises UserError where there are none."""
+
+    @abstractmethod
+    def ingest(
+        self, objects: Sequence[ObjectEntry], camera: CameraOptions, scratch: Path, threads: int
+    ) -> Iterator[RenderedObject | Rejected]:
+        """Yield one result for each object, in order. `scratch` is an empty folder that is deleted afterwards.
+
+        Views are numbered as `camera.poses(int_hash(id))` has them. `threads` is how many cores the job owns; it
+        must not change the result.
+        """
+
+    def manifest(self) -> Manifest:
+        """The static list of objects with its chunking."""
+        return Manifest(tuple(self.list_objects()), self.chunk_size)

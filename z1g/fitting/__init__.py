@@ -1,0 +1,19 @@
+"""Fitting splatter images to the renders of one object; the first guess is a slot."""
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+from z1g.config.slot import Slot
+
+if TYPE_CHECKING:
+    import torch
+
+    from z1g.data.scenes import Scene
+
+
+class FitStart(Slot):
+    """The first guess."""
+
+    @abstractmethod
+    def splats(self, scene: "Scene", size: int) -> "torch.Tensor":
+        """Activated splatter images [6,14,S,S] to start from. Raises UserError where the scene lacks what it needs."""

@@ -1,0 +1,25 @@
+"""First guess without depth: Gaussians at random places of a ball."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from z1g.fitting import FitStart
+
+if TYPE_CHECKING:
+    import torch
+
+    from z1g.data.scenes import Scene
+
+
+class RandomBallStart(FitStart):
+    """Grey, half transparent, uniform in a ball."""
+
+    kind: Literal["random_ball"] = "random_ball"
+    radius: float = Field(0.4, gt=0, le=1, description="radius of the ball, normalised units")
+    opacity: float = Field(0.1, gt=0, lt=1, description="opacity of every Gaussian")
+
+    def splats(self, scene: "Scene", size: int) -> "torch.Tensor":
+        from z1g.fitting._start import random_ball
+
+        return random_ball(scene, size, self.radius, self.opacity)

@@ -1,0 +1,27 @@
+"""Samplers as slots: each is one of diffusers' schedulers with the settings the method needs."""
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from z1g.config.slot import Slot
+
+if TYPE_CHECKING:
+    from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+TRAINED_WITH: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "num_train_timesteps": 1000,
+    "prediction_type": "v_prediction",
+    "timestep_spacing": "trailing",
+}
+"""The process every sampler inverts (`z1g.networks.diffusion`)."""
+
+
+class Sampler(Slot):
+    """How codes are drawn from the trained UNet."""
+
+    @abstractmethod
+    def scheduler(self) -> "SchedulerMixin":
+        """A fresh diffusers scheduler."""

@@ -1,0 +1,19 @@
+"""Ancestral Euler steps (Karras et al. 2022), Zero123++'s published sampler."""
+
+from typing import TYPE_CHECKING, Literal
+
+from z1g.model.samplers import TRAINED_WITH, Sampler
+
+if TYPE_CHECKING:
+    from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+
+class EulerAncestral(Sampler):
+    """Ancestral Euler steps (Karras et al. 2022), Zero123++'s published sampler."""
+
+    kind: Literal["euler_ancestral"] = "euler_ancestral"
+
+    def scheduler(self) -> "SchedulerMixin":
+        from diffusers import EulerAncestralDiscreteScheduler
+
+        return EulerAncestralDiscreteScheduler(**TRAINED_WITH)

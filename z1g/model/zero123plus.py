@@ -1,0 +1,39 @@
+"""Published Zero123++ weights, by hub name or from a local folder in the same layout."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from z1g.model import Model
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+    from z1g.networks.denoiser import Denoiser
+
+
+class Zero123Plus(Model):
+    """SD VAE, SD 2.1 UNet with reference attention, CLIP vision encoder and the embedding of the empty prompt."""
+
+    kind: Literal["zero123plus"] = "zero123plus"
+    pretrained: str = Field(
+        "sudo-ai/zero123plus-v1.1", min_length=1, description="hub name, or a folder with the pipeline's subfolders"
+    )
+
+    @property
+    def pretrained_encoder(self) -> bool:
+        return True
+
+    @property
+    def latent_factor(self) -> int:
+        return 8
+
+    def autoencoder(self) -> "AutoencoderKL":
+        from z1g.networks import zero123plus
+
+        return zero123plus.autoencoder(self.pretrained)
+
+    def denoiser(self) -> "Denoiser":
+        from z1g.networks import zero123plus
+
+        return zero123plus.denoiser(self.pretrained)

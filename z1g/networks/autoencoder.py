@@ -1,0 +1,59 @@
+"""Pictures to latent codes: the VAE encoder with Zero123++'s latent and image scales."""
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+LATENT_SHIFT, LATENT_SCALE = 0.22, 0.75
+IMAGE_SCALE = 0.5 / 0.8
+
+
+def scale_latents(latents: Tensor) -> Tensor:
+    """(x - 0.22)·0.75, Zero123++'s shift of sheet latents."""
+    return (latents - LATENT_SHIFT) * LATENT_SCALE
+
+
+def unscale_latents(latents: Tensor) -> Tensor:
+    """Inverse of `scale_latents`."""
+    return latents / LATENT_SCALE + LATENT_SHIFT
+
+
+def scale_image(picture: Tensor) -> Tensor:
+    """x·0.5/0.8 for pictures in -1..1, Zero123++'s range of sheets."""
+    return picture * IMAGE_SCALE
+
+
+def unscale_image(picture: Tensor) -> Tensor:
+    """Inverse of `scale_image`: x·1.6."""
+    return picture / IMAGE_SCALE
+
+
+class PictureEncoder(nn.Module):
+    """The VAE's encoder half."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.encoder = vae.encoder
+        self.quant_conv = vae.quant_conv
+        self.scaling_factor = float(vae.config["scaling_factor"])
+
+    def posterior(self, picture: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation [B,C,h,w] of the latent of pictures [B,3,H,W] in -1..1."""
+        moments = self.quant_conv(self.encoder(picture))
+        mean, log_variance = moments.chunk(2, dim=1)
+        return mean, torch.exp(0.5 * log_variance.clamp(-30, 20))
+
+    def code_shape(self, sheet: Tensor) -> tuple[int, int, int]:
+        """C,h,w of the code of a sheet [B,3,H,W]."""
+        factor = 2 ** (len(self.encoder.down_blocks) - 1)
+        return self.quant_conv.out_channels // 2, sheet.shape[-2] // factor, sheet.shape[-1] // factor
+
+    def sheet_code(self, sheet: Tensor, noise: Tensor | None) -> Tensor:
+        """Code [B,C,h,w] of sheets [B,3,3H,2W] in 0..1: a posterior sample with `noise`, or the mean without."""
+        mean, deviation = self.posterior(scale_image(2 * sheet - 1))
+        latent = mean if noise is None else mean + deviation * noise
+        return scale_latents(latent * self.scaling_factor)
+
+    def condition_latent(self, picture: Tensor) -> Tensor:
+        """Latent [B,C,h,w] of condition pictures [B,3,H,W] in 0..1, without the scaling factor, as Zero123++ has it."""
+        return self.posterior(2 * picture - 1)[0]

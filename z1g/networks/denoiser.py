@@ -1,0 +1,101 @@
+"""The conditioned UNet of stage 2: one object that training and inference share."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import CLIPVisionModelWithProjection
+
+from z1g.networks import reference_attention
+from z1g.networks.diffusion import NoiseSchedule
+
+CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What one picture tells the UNet: its latent [B,C,h,w] and its global embedding [B,D]."""
+
+    latent: Tensor
+    embedding: Tensor
+
+    def where(self, keep: Tensor, other: "Condition") -> "Condition":
+        """Rows of this condition where `keep` [B] is true, else those of `other`."""
+        return Condition(
+            torch.where(keep[:, None, None, None], self.latent, other.latent),
+            torch.where(keep[:, None], self.embedding, other.embedding),
+        )
+
+
+class Denoiser(nn.Module):
+    """Predicts v of a noised code from the code, the timestep and a condition."""
+
+    prompt: Tensor
+    ramping: Tensor
+
+    def __init__(
+        self,
+        unet: UNet2DConditionModel,
+        vision: CLIPVisionModelWithProjection,
+        prompt: Tensor,
+        ramping: Tensor,
+        train_conditioning: bool,
+    ) -> None:
+        """prompt [T,D]: embedding of the empty prompt; ramping [T]: share of the image embedding each token gets."""
+        super().__init__()
+        reference_attention.install(unet)
+        self.unet, self.vision, self.schedule = unet, vision, NoiseSchedule()
+        self.train_conditioning = train_conditioning
+        self.prompt = nn.Parameter(prompt, requires_grad=train_conditioning)
+        self.register_buffer("ramping", ramping)
+        vision.requires_grad_(train_conditioning)
+
+    def embed(self, pictures: Tensor) -> Tensor:
+        """Global embedding [B,D] of condition pictures [B,3,H,W] in 0..1, resized to what the encoder expects."""
+        size = int(self.vision.config.image_size)
+        resized = nn.functional.interpolate(pictures, (size, size), mode="bilinear", antialias=True)
+        mean = resized.new_tensor(CLIP_MEAN)[:, None, None]
+        std = resized.new_tensor(CLIP_STD)[:, None, None]
+        embedding: Tensor = self.vision(pixel_values=(resized - mean) / std).image_embeds
+        return embedding
+
+    def condition(self, latent: Tensor, pictures: Tensor) -> Condition:
+        """The condition of pictures [B,3,H,W] in 0..1 with their latents [B,C,h,w]."""
+        return Condition(latent, self.embed(pictures))
+
+    def forward(self, noisy: Tensor, timestep: Tensor, condition: Condition, condition_noise: Tensor) -> Tensor:
+        """v prediction [B,C,h,w] of noised codes at integer timesteps [B].
+
+        The condition latent is noised to the same timestep with `condition_noise` (its shape). Source: Zero123++
+        (Shi et al. 2023), noised reference attention and global embedding added to the prompt with a linear ramp.
+        """
+        tokens = self.prompt + condition.embedding[:, None, :] * self.ramping[:, None]
+        noised_condition = self.schedule.add_noise(condition.latent, condition_noise, timestep)
+        memory: reference_attention.Memory = {}
+        reference_attention.run(self.unet, noised_condition, timestep, tokens, write=memory)
+        return reference_attention.run(self.unet, noisy, timestep, tokens, read=memory)
+
+    def nothing(self, zero_latent: Tensor, batch: int) -> Condition:
+        """The unconditional condition: latent [1,C,h,w] of the zero picture, no image embedding."""
+        return Condition(
+            zero_latent.expand(batch, -1, -1, -1), zero_latent.new_zeros(batch, self.prompt.shape[1])
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write diffusers' folders `unet`, `vision_encoder` and the prompt."""
+        self.unet.save_pretrained(folder / "unet")
+        self.vision.save_pretrained(folder / "vision_encoder")
+        save_file({"prompt": self.prompt.detach().contiguous(), "ramping": self.ramping}, folder / "prompt.safetensors")
+
+    @classmethod
+    def load(cls, folder: Path) -> "Denoiser":
+        """Read what `save` wrote, frozen."""
+        unet = UNet2DConditionModel.from_pretrained(folder / "unet", local_files_only=True)
+        vision = CLIPVisionModelWithProjection.from_pretrained(folder / "vision_encoder", local_files_only=True)
+        prompt = load_file(folder / "prompt.safetensors")
+        denoiser = cls(unet, vision, prompt["prompt"], prompt["ramping"], train_conditioning=False)
+        return denoiser.requires_grad_(False).eval()

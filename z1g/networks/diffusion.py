@@ -1,0 +1,53 @@
+"""The diffusion process: noise schedule and the algebra between v, epsilon and x0.
+
+Variance preserving: x_t = a_t·x0 + s_t·eps with a² + s² = 1, and v = a·eps - s·x0 (Salimans & Ho 2022, eq. in §4).
+"""
+
+import torch
+from torch import Tensor
+
+from z1g.model.samplers import TRAINED_WITH
+
+TIMESTEPS: int = TRAINED_WITH["num_train_timesteps"]
+
+
+class NoiseSchedule:
+    """Stable Diffusion's `scaled_linear` schedule: square roots of beta spaced evenly, 1,000 steps, in float64."""
+
+    def __init__(self) -> None:
+        low, high = TRAINED_WITH["beta_start"], TRAINED_WITH["beta_end"]
+        betas = torch.linspace(low**0.5, high**0.5, TIMESTEPS, dtype=torch.float64) ** 2
+        cumulative = torch.cumprod(1 - betas, dim=0)
+        self.alpha = cumulative.sqrt()
+        self.sigma = (1 - cumulative).sqrt()
+
+    def at(self, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        """a_t and s_t [B,1,1,1] at integer timesteps [B], with the type and device of `like`."""
+        shape = (-1,) + (1,) * (like.ndim - 1)
+        index = timestep.cpu()
+        return (self.alpha[index].to(like).view(shape), self.sigma[index].to(like).view(shape))
+
+    def snr(self, timestep: Tensor) -> Tensor:
+        """Signal-to-noise ratio a²/s² [B], float32."""
+        index = timestep.cpu()
+        return ((self.alpha[index] / self.sigma[index]) ** 2).float().to(timestep.device)
+
+    def add_noise(self, x0: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+        """x_t = a·x0 + s·eps."""
+        a, s = self.at(timestep, x0)
+        return a * x0 + s * noise
+
+    def velocity(self, x0: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
+        """v = a·eps - s·x0."""
+        a, s = self.at(timestep, x0)
+        return a * noise - s * x0
+
+    def x0_from_v(self, noisy: Tensor, v: Tensor, timestep: Tensor) -> Tensor:
+        """x0 = a·x_t - s·v."""
+        a, s = self.at(timestep, noisy)
+        return a * noisy - s * v
+
+    def noise_from_v(self, noisy: Tensor, v: Tensor, timestep: Tensor) -> Tensor:
+        """eps = s·x_t + a·v."""
+        a, s = self.at(timestep, noisy)
+        return s * noisy + a * v

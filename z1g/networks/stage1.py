@@ -1,0 +1,90 @@
+"""What stage 1 produces: encoder and splatter decoder on one VAE, built, saved and loaded alike everywhere."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from diffusers import AutoencoderKL
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from z1g.camera import INPUT_VIEWS, CameraOptions, Cameras, pixel_rays, view_frame
+from z1g.mosaic import COLUMNS, ROWS, tile
+from z1g.networks.autoencoder import PictureEncoder
+from z1g.networks.decoder import SplatterDecoder
+from z1g.seeding import seeded
+
+if TYPE_CHECKING:
+    from z1g.config.tree import Experiment
+
+HEAD_SEED = 1
+
+
+def anchors(camera: CameraOptions, size: int) -> Tensor:
+    """The point of each splat pixel's ray at the camera distance, as a sheet [3,3S,2S] in the view-1 frame.
+
+    The six inputs stand alike around every object, so these are constants of the configuration.
+    """
+    poses = camera.poses(0)
+    c2w = (view_frame(poses, camera.radius) @ poses)[list(INPUT_VIEWS)]
+    cameras = Cameras(torch.from_numpy(c2w).float()[None], camera.fov_y_deg, size, size)
+    origins, directions = pixel_rays(cameras)
+    return tile(origins + camera.radius * directions)[0]
+
+
+@dataclass(frozen=True)
+class Stage1:
+    """Encoder and decoder share the layers of `vae`."""
+
+    vae: AutoencoderKL
+    encoder: PictureEncoder
+    decoder: SplatterDecoder
+
+    @classmethod
+    def build(cls, config: "Experiment", vae: AutoencoderKL) -> "Stage1":
+        """Put the heads on a VAE; the new layers' weights are seeded."""
+        options = config.autodecoder
+        with seeded(HEAD_SEED):
+            decoder = SplatterDecoder(vae, options.decoder, options.scale, anchors(config.camera, config.splat.size))
+        return cls(vae, PictureEncoder(vae), decoder)
+
+    @classmethod
+    def create(cls, config: "Experiment") -> "Stage1":
+        """As the model arrives, before training; what stage 1 trains has `requires_grad`."""
+        stage1 = cls.build(config, config.model.autoencoder())
+        pretrained = config.model.pretrained_encoder
+        codes = config.autodecoder.codes
+        follows = codes.kind == "encoder" and (codes.trains_encoder or not pretrained)
+        stage1.encoder.requires_grad_(follows)
+        stage1.decoder.post_quant_conv.requires_grad_(not pretrained)
+        return stage1
+
+    @classmethod
+    def load(cls, folder: Path, config: "Experiment") -> "Stage1":
+        """Read what `save` wrote, frozen."""
+        vae = AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True, use_safetensors=True)
+        stage1 = cls.build(config, vae)
+        stage1.decoder.load_state_dict(load_file(folder / "heads.safetensors"), strict=False)
+        stage1.encoder.requires_grad_(False).eval()
+        stage1.decoder.requires_grad_(False).eval()
+        return stage1
+
+    def save(self, folder: Path) -> None:
+        """Write the VAE in diffusers' layout and the splat heads."""
+        self.vae.save_pretrained(folder / "vae")
+        own = {name: v for name, v in self.decoder.state_dict().items() if name.startswith(("geometry_out", "scale_bias"))}
+        save_file({name: value.contiguous() for name, value in own.items()}, folder / "heads.safetensors")
+
+    def to(self, device: torch.device) -> "Stage1":
+        """Move to a device, in place."""
+        self.vae.to(device)
+        self.encoder.to(device)
+        self.decoder.to(device)
+        return self
+
+
+def code_shape(config: "Experiment", vae: AutoencoderKL) -> tuple[int, int, int]:
+    """C,h,w of a code."""
+    side = config.autodecoder.input_size // config.model.latent_factor
+    return int(vae.config["latent_channels"]), ROWS * side, COLUMNS * side

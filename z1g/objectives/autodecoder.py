@@ -1,0 +1,162 @@
+"""Stage 1: codes -> splatter images -> renders, compared with the truth."""
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from z1g.camera import INPUT_VIEWS, Cameras
+from z1g.codes._book import CodeBook
+from z1g.data.scenes import SceneStore
+from z1g.losses import Comparison, weighted_sum
+from z1g.mosaic import tile
+from z1g.networks.denoiser import Denoiser
+from z1g.networks.diffusion import TIMESTEPS
+from z1g.networks.stage1 import Stage1
+from z1g.objectives import purposes
+from z1g.seeding import numpy_generator
+from z1g.splat import to_gaussians
+from z1g.training.data import Batch, Draw, Sample, batch_noise, batch_uniform
+from z1g.training.loop import Objective
+
+if TYPE_CHECKING:
+    from z1g.config.tree import Experiment
+
+VALIDATION_OBJECTS = 4
+MID_GREY = 0.5
+
+
+class AutodecoderObjective(Objective):
+    """Trains the decoder, and the codes or the encoder where the configuration says so."""
+
+    def __init__(
+        self, config: "Experiment", stage1: Stage1, book: CodeBook, scenes: SceneStore, ids: list[str],
+        denoiser: Denoiser | None,
+    ) -> None:  # fmt: skip
+        """ids: training objects. denoiser: the frozen UNet of `mix_diffusion`, if that is on."""
+        super().__init__()
+        self.encoder, self.decoder, self.book = stage1.encoder, stage1.decoder, book
+        self.denoiser = None if denoiser is None else denoiser.requires_grad_(False)
+        self.config, self.scenes, self.ids = config, scenes, ids
+        self.options = config.autodecoder
+
+    def sample(self, draw: Draw) -> Sample:
+        """Everything one position of a batch needs."""
+        scene = self.scenes[self.ids[draw.object_index]]
+        generator = numpy_generator(*draw.key, purposes.VIEWS)
+        free = self.config.camera.train_ids
+        views = generator.choice(free, size=min(self.options.views, len(free)), replace=False).tolist()
+        if self.options.render_inputs:
+            views = [*INPUT_VIEWS, *views]
+        rgb, alpha = scene.pictures(views)
+        background = generator.random(3) if self.options.random_background else [MID_GREY] * 3
+        sample = {
+            "sheet": scene.input_sheet(self.options.input_size),
+            "c2w": scene.c2w[views],
+            "rgb": rgb,
+            "alpha": alpha,
+            "background": torch.tensor(background, dtype=torch.float32)[:, None, None],
+        }
+        if scene.splats is not None:
+            sample["splats"] = scene.splats
+        if self.denoiser is not None:
+            sample["condition"] = scene.condition(self.config.unet.condition_size)
+        return sample
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        code = self.book.lookup(batch["object_index"], lambda sampled: self.encode(batch, sampled))
+        splats = self.decoder(self._mixed(batch, code))
+        pair = self.compare(splats, batch)
+        loss, terms = weighted_sum(self.options.losses, pair)
+        return {"loss": loss, **terms}
+
+    def compare(self, splats: Tensor, batch: Batch) -> Comparison:
+        """Renders of splats [B,6,14,S,S] beside the batch's pictures, all on its backgrounds, in float32."""
+        background = batch["background"][:, None]
+        with torch.autocast(splats.device.type, enabled=False):
+            side = batch["rgb"].shape[-1]
+            cameras = Cameras(batch["c2w"], self.config.camera.fov_y_deg, side, side)
+            output = self.config.render.render(to_gaussians(splats.float()), cameras)
+        return Comparison(
+            rgb=output.over(background),
+            rgb_true=batch["rgb"] + (1 - batch["alpha"]) * background,
+            alpha=output.alpha,
+            alpha_true=batch["alpha"],
+            splats=splats,
+            splats_true=batch.get("splats"),
+        )
+
+    def encode(self, batch: Batch, sampled: bool) -> Tensor:
+        """Codes of the batch's input sheets."""
+        sheet = batch["sheet"]
+        if not sampled:
+            return self.encoder.sheet_code(sheet, None)
+        mean_shape = self.encoder.code_shape(sheet)
+        return self.encoder.sheet_code(sheet, batch_noise(batch, mean_shape, purposes.POSTERIOR, sheet.device))
+
+    def _mixed(self, batch: Batch, code: Tensor) -> Tensor:
+        """Codes, replaced by one-step predictions of them in the passes that `mix_diffusion` picks."""
+        mix = self.options.mix_diffusion
+        if mix is None or self.denoiser is None or not self.training:
+            return code
+        chosen = (batch["epoch"] + 1) % mix.interval == 0
+        if not bool(chosen.any()):
+            return code
+        with torch.no_grad():
+            timestep = (batch_uniform(batch, purposes.TIMESTEP, code.device) * TIMESTEPS).long()
+            noise = batch_noise(batch, tuple(code.shape[1:]), purposes.NOISE, code.device)
+            latent = self.encoder.condition_latent(batch["condition"])
+            condition = self.denoiser.condition(latent, batch["condition"])
+            latent_noise = batch_noise(batch, tuple(latent.shape[1:]), purposes.CONDITION_NOISE, code.device)
+        noisy = self.denoiser.schedule.add_noise(code, noise, timestep)
+        velocity = self.denoiser(noisy, timestep, condition, latent_noise)
+        predicted = self.denoiser.schedule.x0_from_v(noisy, velocity, timestep)
+        return torch.where(chosen[:, None, None, None], predicted, code)
+
+    def after_backward(self, accelerator: Accelerator) -> None:
+        self.book.after_backward(accelerator)
+
+    def validate(self) -> dict[str, float]:
+        """Mean PSNR in dB on the validation views of a few training objects, mid-grey background."""
+        return {"validation_psnr": sum(self._psnr(i) for i in self._shown()) / len(self._shown())}
+
+    def pictures(self) -> dict[str, Tensor]:
+        """Truth beside prediction of the validation views, and the predicted sheet of colours."""
+        sheets = {}
+        for index in self._shown():
+            pair = self._validation_pair(index)
+            if pair.rgb is None or pair.rgb_true is None or pair.splats is None:
+                raise RuntimeError("a rendering comparison lacks its pictures")
+            rows = [torch.cat(list(pictures[0]), dim=-1) for pictures in (pair.rgb_true, pair.rgb)]
+            sheets[f"views/{self.ids[index]}"] = torch.cat(rows, dim=-2).clamp(0, 1)
+            sheets[f"splats/{self.ids[index]}"] = tile(pair.splats[:, :, 11:])[0].clamp(0, 1)
+        return sheets
+
+    def _shown(self) -> range:
+        return range(min(VALIDATION_OBJECTS, len(self.ids)))
+
+    def _psnr(self, index: int) -> float:
+        pair = self._validation_pair(index)
+        if pair.rgb is None or pair.rgb_true is None:
+            raise RuntimeError("a rendering comparison lacks its pictures")
+        errors = (pair.rgb - pair.rgb_true).square().mean(dim=(0, 2, 3, 4)).clamp(min=1e-10)
+        return float((-10 / math.log(10) * errors.log()).mean())
+
+    def _validation_pair(self, index: int) -> Comparison:
+        scene = self.scenes[self.ids[index]]
+        views = list(self.config.camera.validation_ids)
+        rgb, alpha = scene.pictures(views)
+        device = self.decoder.anchor.device
+        batch = {
+            "sheet": scene.input_sheet(self.options.input_size)[None],
+            "object_index": torch.tensor([index]),
+            "c2w": scene.c2w[views][None],
+            "rgb": rgb[None],
+            "alpha": alpha[None],
+            "background": torch.full((1, 3, 1, 1), MID_GREY),
+        }
+        batch = {name: value.to(device) for name, value in batch.items()}
+        code = self.book.lookup(batch["object_index"], lambda _: self.encode(batch, False))
+        return self.compare(self.decoder(code), batch)

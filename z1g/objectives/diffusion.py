@@ -1,0 +1,72 @@
+"""Stage 2: the UNet learns to predict codes from noised codes and a condition picture."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from z1g.losses import Comparison, weighted_sum
+from z1g.networks.denoiser import Condition, Denoiser
+from z1g.networks.diffusion import TIMESTEPS
+from z1g.objectives import purposes
+from z1g.training.data import Batch, Draw, Sample, batch_noise, batch_uniform
+from z1g.training.loop import Objective
+
+if TYPE_CHECKING:
+    from z1g.config.sections import UNetOptions
+
+
+@dataclass(frozen=True)
+class DiffusionData:
+    """All training objects in memory: codes [N,C,h,w] (normalised), condition latents [N,C,h',w'], pictures [N,3,H,W].
+
+    zero_latent: [1,C,h',w'], the latent of the zero picture that stands for no condition.
+    """
+
+    codes: Tensor
+    latents: Tensor
+    pictures: Tensor
+    zero_latent: Tensor
+
+
+class DiffusionObjective(Objective):
+    """x0 loss of a v-predicting UNet, with conditions dropped at random for classifier-free guidance."""
+
+    def __init__(self, options: "UNetOptions", denoiser: Denoiser, data: DiffusionData) -> None:
+        super().__init__()
+        self.options, self.denoiser, self.data = options, denoiser, data
+
+    def sample(self, draw: Draw) -> Sample:
+        """Code, condition latent and condition picture of one object."""
+        i, data = draw.object_index, self.data
+        return {"code": data.codes[i], "latent": data.latents[i], "picture": data.pictures[i]}
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        code = batch["code"]
+        timestep = (batch_uniform(batch, purposes.TIMESTEP, code.device) * TIMESTEPS).long()
+        noise = batch_noise(batch, tuple(code.shape[1:]), purposes.NOISE, code.device)
+        latent_noise = batch_noise(batch, tuple(batch["latent"].shape[1:]), purposes.CONDITION_NOISE, code.device)
+        keep = batch_uniform(batch, purposes.CONDITION_DROPOUT, code.device) >= self.options.condition_dropout
+        schedule = self.denoiser.schedule
+        noisy = schedule.add_noise(code, noise, timestep)
+        velocity = self.denoiser(noisy, timestep, self._condition(batch, keep), latent_noise)
+        predicted = schedule.x0_from_v(noisy, velocity.float(), timestep)
+        pair = Comparison(latents=predicted, latents_true=code, snr=schedule.snr(timestep))
+        loss, terms = weighted_sum(self.options.losses, pair)
+        return {"loss": loss, **terms}
+
+    def _condition(self, batch: Batch, keep: Tensor) -> Condition:
+        full = self.denoiser.condition(batch["latent"], batch["picture"])
+        nothing = self.denoiser.nothing(self.data.zero_latent.to(keep.device), len(keep))
+        return full.where(keep, nothing)
+
+
+def normalisation(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation [C,1,1] of codes [N,C,h,w], a deviation for each channel."""
+    return codes.mean(dim=(0, 2, 3))[:, None, None], codes.std(dim=(0, 2, 3)).clamp(min=1e-6)[:, None, None]
+
+
+def zero_picture(size: int) -> Tensor:
+    """The picture [1,3,size,size] whose values in -1..1 are zero."""
+    return torch.full((1, 3, size, size), 0.5)

@@ -1,0 +1,8 @@
+"""Numbers that tell the random draws of one sample apart (`z1g.seeding`)."""
+
+VIEWS = 1
+POSTERIOR = 2
+TIMESTEP = 3
+NOISE = 4
+CONDITION_NOISE = 5
+CONDITION_DROPOUT = 6

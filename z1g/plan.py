@@ -1,0 +1,280 @@
+"""What has to run: stages, identities, chunks and paths. Pure and fast; the Snakefile knows nothing else.
+
+`id(stage)` is a digest of the configuration slice that the stage reads, the ids upstream and the stage's version. Two
+ablations that agree on all of these share the result.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from z1g.config.names import did_you_mean
+from z1g.config.resolve import Ablation, load_ablation
+from z1g.config.sections import JobResources
+from z1g.config.slot import Runtime, Section
+from z1g.config.tree import Experiment
+from z1g.data.manifest import Manifest, evaluation_objects
+from z1g.errors import UserError
+from z1g.files import read_json, write_json
+
+ID_LENGTH = 10
+DEFAULT_SCALE = "full"
+CONFIG_KEYS = ("scale", "ablations", "results")
+CHUNKED_BY_OBJECTS = ("ingest", "fit")
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One kind of stage. Raise `version` whenever its code changes results."""
+
+    name: str
+    version: int
+    upstream: tuple[str, ...]
+    reads: Callable[[Experiment], tuple[str, ...]]
+    """Key paths of the slice; a leading `!` takes a path out again."""
+
+
+def _autodecoder_reads(experiment: Experiment) -> tuple[str, ...]:
+    shared = ("data.split", "data.max_quarantined", "camera", "splat", "render", "autodecoder", "!autodecoder.test_steps")
+    if experiment.autodecoder.mix_diffusion is not None:
+        return (*shared, "model", "unet.condition_size")
+    return (*shared, "model", "!model.unet_size", "!model.vision_size", "!model.prompt_tokens")
+
+
+STAGES: dict[str, StageSpec] = {
+    spec.name: spec
+    for spec in (
+        StageSpec("ingest", 1, (), lambda _: ("data", "!data.split", "!data.max_quarantined", "camera")),
+        StageSpec("fit", 1, ("ingest",), lambda _: ("camera", "splat", "render", "fit")),
+        StageSpec("autodecoder", 1, ("ingest", "fit"), _autodecoder_reads),
+        StageSpec("codes", 1, ("ingest", "fit", "autodecoder"), lambda _: ("autodecoder.test_steps",)),
+        StageSpec("unet", 1, ("ingest", "fit", "autodecoder", "codes"), lambda _: ("model", "unet")),
+        StageSpec("infer", 1, ("ingest", "fit", "autodecoder", "codes", "unet"), lambda _: ("infer",)),
+        StageSpec("metrics", 1, ("ingest", "fit", "autodecoder", "codes", "unet", "infer"), lambda _: ("metrics",)),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage with its identity. `config` is the slice it reads, runtime values included."""
+
+    name: str
+    id: str
+    version: int
+    config: dict[str, Any]
+    upstream: dict[str, str]
+    n_chunks: int
+    resources: JobResources
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Name and id."""
+        return self.name, self.id
+
+    def record(self) -> dict[str, Any]:
+        """What `stage.json` holds."""
+        return {
+            "stage": self.name,
+            "id": self.id,
+            "version": self.version,
+            "config": self.config,
+            "upstream": self.upstream,
+            "n_chunks": self.n_chunks,
+            "resources": self.resources.model_dump(mode="json"),
+        }
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> "Stage":
+        """Inverse of `record`."""
+        values = {name: record[name] for name in ("id", "version", "config", "upstream", "n_chunks")}
+        return cls(name=record["stage"], resources=JobResources(**record["resources"]), **values)
+
+
+@dataclass(frozen=True)
+class PlannedAblation:
+    """An ablation with its stages by name."""
+
+    ablation: Ablation
+    manifest: Manifest
+    stages: dict[str, Stage]
+
+
+class Plan:
+    """All ablations of a run and where their results lie."""
+
+    def __init__(self, ablations: Sequence[Ablation], results: Path) -> None:
+        self.results = results
+        self.ablations: dict[str, PlannedAblation] = {}
+        manifests: dict[str, Manifest] = {}
+        for ablation in ablations:
+            data = ablation.experiment.data
+            key = json.dumps(data.model_dump(mode="json"), sort_keys=True)
+            if key not in manifests:
+                manifests[key] = data.manifest()
+            self.ablations[ablation.name] = _planned(ablation, manifests[key])
+
+    @classmethod
+    def load(
+        cls, scale: str, names: Iterable[str] | None, results: Path, ablations: Path, configs: Path
+    ) -> "Plan":
+        """Read the ablation files (all, or those named). Raises UserError naming every mistake in every file."""
+        files = {file.stem: file for file in sorted(ablations.glob("*.yaml"))}
+        wanted = list(files) if names is None else list(names)
+        loaded, problems = [], []
+        for name in wanted:
+            path = files.get(name, ablations / f"{name}.yaml")
+            try:
+                loaded.append(load_ablation(path, scale, configs))
+            except UserError as error:
+                problems.append(str(error))
+        if problems:
+            raise UserError("\n".join(dict.fromkeys("\n".join(problems).splitlines())))
+        if not loaded:
+            raise UserError(f"{ablations}: no ablation files (*.yaml) here")
+        return cls(loaded, results)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], results: Path) -> "Plan":
+        """The plan that Snakemake's `--config` asks for: `scale=`, `ablations=a,b`, `results=`. Raises UserError."""
+        unknown = [key for key in options if key not in CONFIG_KEYS]
+        if unknown:
+            raise UserError(f'--config {unknown[0]}=: unknown key{did_you_mean(unknown[0], CONFIG_KEYS)}')
+        names = options.get("ablations")
+        wanted = None if names is None else [name for name in str(names).split(",") if name]
+        return cls.load(str(options.get("scale", DEFAULT_SCALE)), wanted, results, Path("ablations"), Path("configs"))
+
+    @cached_property
+    def stages(self) -> dict[tuple[str, str], Stage]:
+        """Every distinct stage by (name, id)."""
+        return {stage.key: stage for planned in self.ablations.values() for stage in planned.stages.values()}
+
+    def folder(self, stage: str, stage_id: str) -> Path:
+        """Where a stage's results lie."""
+        return self.results / stage / stage_id
+
+    def stage(self, name: str, stage_id: str) -> Stage:
+        """A stage by id: of this plan, else as a started run recorded it on disk.
+
+        The fallback lets jobs that wait in a cluster's queue run although an ablation file was edited meanwhile.
+        Raises UserError where neither knows it.
+        """
+        known = self.stages.get((name, stage_id))
+        if known is not None:
+            return known
+        record = self.folder(name, stage_id) / "stage.json"
+        if not record.is_file():
+            raise UserError(f"no ablation plans {name} {stage_id}, and {record} does not exist")
+        return Stage.from_record(read_json(record))
+
+    def chunks(self, name: str, stage_id: str) -> list[str]:
+        """Chunk numbers as they stand in file names."""
+        return [f"{chunk:05d}" for chunk in range(self.stage(name, stage_id).n_chunks)]
+
+    def sources(self, ingest_id: str, chunk: int) -> list[str]:
+        """Files that an ingest chunk is made from, where they are files here."""
+        manifest = next((p.manifest for p in self.ablations.values() if p.stages["ingest"].id == ingest_id), None)
+        if manifest is None:
+            manifest = Manifest.load(self.folder("ingest", ingest_id) / "manifest.jsonl")
+        return [entry.source for entry in manifest.chunk(chunk)]
+
+    def metrics_files(self, name: str) -> list[str]:
+        """Results of an ablation that its summary is made from."""
+        folder = self.folder(*self.ablations[name].stages["metrics"].key)
+        return [str(folder / "metrics.jsonl"), str(folder / "metrics.json")]
+
+    def ablation_identity(self, name: str) -> str:
+        """Digest of what `plan.json` and `config.json` of an ablation hold, runtime values left out."""
+        planned = self.ablations[name]
+        return digest([ablation_record(planned), without_runtime(planned.ablation.experiment)])
+
+    def write(self) -> None:
+        """Record every stage and ablation on disk, where verbs and the report find them. Never changes an id's slice."""
+        for stage in self.stages.values():
+            write_json(self.folder(*stage.key) / "stage.json", stage.record())
+        for name, planned in self.ablations.items():
+            manifest = self.folder("ingest", planned.stages["ingest"].id) / "manifest.jsonl"
+            if not manifest.is_file():
+                planned.manifest.save(manifest)
+            folder = self.results / "ablations" / name
+            write_json(folder / "plan.json", ablation_record(planned))
+            write_json(folder / "config.json", planned.ablation.experiment.model_dump(mode="json"))
+
+
+def ablation_record(planned: PlannedAblation) -> dict[str, Any]:
+    """What `plan.json` of an ablation holds."""
+    ablation = planned.ablation
+    return {
+        "name": ablation.name,
+        "description": ablation.description,
+        "base": ablation.base,
+        "differences": ablation.differences,
+        "stages": {name: stage.id for name, stage in planned.stages.items()},
+    }
+
+
+def _planned(ablation: Ablation, manifest: Manifest) -> PlannedAblation:
+    experiment = ablation.experiment
+    full = experiment.model_dump(mode="json")
+    timeless = without_runtime(experiment)
+    evaluated = evaluation_objects(manifest, experiment.data.split, experiment.infer.train_objects)
+    stages: dict[str, Stage] = {}
+    for name, spec in STAGES.items():
+        reads = spec.reads(experiment)
+        upstream = {other: stages[other].id for other in spec.upstream}
+        identity = {"stage": name, "version": spec.version, "upstream": upstream, "config": cut(timeless, reads)}
+        if name == "ingest":
+            identity["objects"] = manifest.digest()
+        n_chunks = 1
+        if name in CHUNKED_BY_OBJECTS:
+            n_chunks = manifest.n_chunks
+        elif name == "infer":
+            n_chunks = max(1, -(-len(evaluated) // experiment.infer.chunk_size))
+        resources: JobResources = getattr(experiment.resources, name)
+        stages[name] = Stage(name, digest(identity), spec.version, cut(full, reads), upstream, n_chunks, resources)
+    return PlannedAblation(ablation, manifest, stages)
+
+
+def digest(value: Any) -> str:
+    """Short digest of a JSON value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
+
+
+def without_runtime(section: Section) -> dict[str, Any]:
+    """Dump of a section without the fields that cannot change results."""
+    kept: dict[str, Any] = {}
+    dumped = section.model_dump(mode="json")
+    for name, field in type(section).model_fields.items():
+        if not any(isinstance(item, Runtime) for item in field.metadata):
+            kept[name] = _dump(getattr(section, name), dumped[name])
+    return kept
+
+
+def _dump(value: Any, dumped: Any) -> Any:
+    if isinstance(value, Section):
+        return without_runtime(value)
+    if isinstance(value, dict):
+        return {key: _dump(item, dumped[key]) for key, item in value.items()}
+    return dumped
+
+
+def cut(values: dict[str, Any], reads: Sequence[str]) -> dict[str, Any]:
+    """The part of nested values that key paths name; a slot cut in part keeps its `kind`."""
+    result: dict[str, Any] = {}
+    for path in reads:
+        remove = path.startswith("!")
+        *parents, last = path.removeprefix("!").split(".")
+        source, target = values, result
+        for part in parents:
+            source = source[part]
+            target = target.setdefault(part, {"kind": source["kind"]} if "kind" in source else {})
+        if remove:
+            target.pop(last, None)
+        elif last in source:
+            target[last] = json.loads(json.dumps(source[last]))
+    return result

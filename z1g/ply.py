@@ -1,0 +1,118 @@
+"""Splats as 3D Gaussian Splatting `.ply` files.
+
+One vertex a Gaussian with the properties of the 3DGS reference: position, normals (zero), f_dc (degree-0 spherical
+harmonics), logit opacity, log scales, quaternion with w first. Files use the y-down world of COLMAP reconstructions,
+which splat viewers turn upright; `write` rotates z1g's y-up world by 180 degrees about x.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from z1g.errors import UserError
+from z1g.splat import CHANNELS
+
+SH_C0 = 0.28209479177387814
+"""Degree-0 spherical harmonic: colour = 0.5 + SH_C0·f_dc."""
+Y_UP_TO_Y_DOWN = np.diag([1.0, -1.0, -1.0, 1.0])
+PROPERTIES = (
+    ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"]
+    + [f"scale_{i}" for i in range(3)]
+    + [f"rot_{i}" for i in range(4)]
+)  # fmt: skip
+EPSILON = 1e-8
+
+
+def write(path: Path, gaussians: Tensor, to_world: NDArray[np.float64]) -> None:
+    """Write activated Gaussians [N,14]; `to_world` [4,4] is the rigid transform from their frame to the y-up world."""
+    moved = transform(gaussians.detach().cpu().double(), Y_UP_TO_Y_DOWN @ to_world).numpy()
+    rgb = (moved[:, CHANNELS["rgb"]] - 0.5) / SH_C0
+    opacity = np.clip(moved[:, CHANNELS["opacity"]], EPSILON, 1 - EPSILON)
+    columns = [
+        moved[:, CHANNELS["position"]],
+        np.zeros_like(rgb),
+        rgb,
+        np.log(opacity / (1 - opacity)),
+        np.log(moved[:, CHANNELS["scale"]] + EPSILON),
+        moved[:, CHANNELS["rotation"]],
+    ]
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(moved)}"]
+    header += [f"property float {name}" for name in PROPERTIES] + ["end_header\n"]
+    path.write_bytes("\n".join(header).encode("ascii") + np.concatenate(columns, axis=1).astype("<f4").tobytes())
+
+
+def read(path: Path, to_world: NDArray[np.float64]) -> Tensor:
+    """Inverse of `write`: activated Gaussians [N,14], float32, in the frame that `to_world` leads out of.
+
+    Raises UserError where the file is not a 3DGS `.ply` in binary little-endian floats, or is cut short.
+    """
+    content = path.read_bytes()
+    head, found, body = content.partition(b"end_header\n")
+    lines = head.decode("ascii", "replace").split("\n")
+    names = [line.split()[-1] for line in lines if line.startswith("property float ")]
+    count = next((int(line.split()[2]) for line in lines if line.startswith("element vertex ")), None)
+    if not found or "format binary_little_endian 1.0" not in lines or count is None:
+        raise UserError(f"{path}: not a binary little-endian .ply of Gaussians")
+    missing = [name for name in PROPERTIES if name not in names and not name.startswith("n")]
+    if missing or len(body) < 4 * count * len(names):
+        raise UserError(f"{path}: {'lacks ' + ', '.join(missing) if missing else 'is cut short'}")
+    table = np.frombuffer(body, "<f4", count * len(names)).reshape(count, len(names)).astype(np.float64)
+    column = {name: table[:, i] for i, name in enumerate(names)}
+
+    def pick(*wanted: str) -> NDArray[np.float64]:
+        return np.stack([column[name] for name in wanted], axis=1)
+
+    parts = [
+        pick("x", "y", "z"),
+        1 / (1 + np.exp(-pick("opacity"))),
+        np.exp(pick("scale_0", "scale_1", "scale_2")),
+        pick("rot_0", "rot_1", "rot_2", "rot_3"),
+        0.5 + SH_C0 * pick("f_dc_0", "f_dc_1", "f_dc_2"),
+    ]
+    back = np.linalg.inv(Y_UP_TO_Y_DOWN @ to_world)
+    return transform(torch.from_numpy(np.concatenate(parts, axis=1)), back).float()
+
+
+def transform(gaussians: Tensor, matrix: NDArray[np.float64]) -> Tensor:
+    """Gaussians [N,14] moved by a rigid transform [4,4]: positions and quaternions change, the rest stays."""
+    rotation = torch.from_numpy(matrix[:3, :3].copy()).to(gaussians)
+    result = gaussians.clone()
+    position = gaussians[:, CHANNELS["position"]]
+    result[:, CHANNELS["position"]] = position @ rotation.T + torch.from_numpy(matrix[:3, 3].copy()).to(gaussians)
+    turn = torch.from_numpy(quaternion(matrix[:3, :3])).to(gaussians)
+    result[:, CHANNELS["rotation"]] = multiply(turn.expand(len(gaussians), 4), gaussians[:, CHANNELS["rotation"]])
+    return result
+
+
+def multiply(left: Tensor, right: Tensor) -> Tensor:
+    """Hamilton product of quaternions [N,4], w first."""
+    w1, x1, y1, z1 = left.unbind(-1)
+    w2, x2, y2, z2 = right.unbind(-1)
+    return torch.stack(
+        [
+            w1 * w2 - x1 * x2 - y1 * y2 - z1 * z2,
+            w1 * x2 + x1 * w2 + y1 * z2 - z1 * y2,
+            w1 * y2 - x1 * z2 + y1 * w2 + z1 * x2,
+            w1 * z2 + x1 * y2 - y1 * x2 + z1 * w2,
+        ],
+        dim=-1,
+    )
+
+
+def quaternion(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Unit quaternion [4], w first, of a rotation matrix [3,3]: the eigenvector of Bar-Itzhack's (2000) matrix."""
+    (a, b, c), (d, e, f), (g, h, i) = rotation
+    k = np.array(
+        [
+            [a + e + i, h - f, c - g, d - b],
+            [h - f, a - e - i, b + d, c + g],
+            [c - g, b + d, e - a - i, f + h],
+            [d - b, c + g, f + h, i - a - e],
+        ]
+    )
+    _, vectors = np.linalg.eigh(k / 3)
+    q: NDArray[np.float64] = vectors[:, -1]
+    return q if q[0] >= 0 else -q

@@ -1,0 +1,61 @@
+"""Progress that suits where it is shown: a bar on a terminal, one line a minute in a log."""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+log = logging.getLogger("z1g")
+LINE_EVERY_S = 60.0
+
+
+class Meter:
+    """Counts work done. Use as a context manager; call `advance` after each unit, with figures to show."""
+
+    def __init__(self, label: str, total: int, done: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
+        self.label, self.total, self.done, self.clock = label, total, done, clock
+        self._first = done
+        self._start = self._last_line = clock()
+        self._bar: Progress | None = None
+
+    def __enter__(self) -> "Meter":
+        if sys.stderr.isatty():
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+            self._bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+            self._bar.start()
+            self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, note="")
+        return self
+
+    def advance(self, n: int = 1, **figures: float) -> None:
+        """Report `n` more units done."""
+        self.done += n
+        note = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, note=note)
+        elif self.clock() - self._last_line >= LINE_EVERY_S:
+            self._last_line = self.clock()
+            log.info("%s", self.line(note))
+
+    def line(self, note: str = "") -> str:
+        """One line: label, count, rate, time left and the latest figures."""
+        rate = (self.done - self._first) / max(self.clock() - self._start, 1e-9)
+        left = (self.total - self.done) / rate if rate > 0 else float("inf")
+        return f"{self.label} {self.done}/{self.total}  {rate:.3g}/s  {left:.0f} s left  {note}".rstrip()
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        elif exc[0] is None:
+            log.info("%s %d/%d in %.1f s", self.label, self.done, self.total, self.clock() - self._start)
+
+
+def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
+    """Iterate with a progress meter."""
+    with Meter(label, total) as meter:
+        for item in items:
+            yield item
+            meter.advance()

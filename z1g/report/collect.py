@@ -1,0 +1,165 @@
+"""Reads a results tree. Whatever is missing becomes a note for the reader, never an exception."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from z1g.config.names import did_you_mean
+from z1g.errors import UserError
+from z1g.files import read_json, read_jsonl
+
+STAGES = ("ingest", "fit", "autodecoder", "codes", "unet", "infer", "metrics")
+TRAINED = ("autodecoder", "unet")
+KEYS = ("object", "split", "source", "view")
+"""Columns of `metrics.jsonl` that say what was measured; all others are metrics."""
+
+JsonRow = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One ablation as planned: `stages` maps each stage to its id, `config` is the resolved tree."""
+
+    name: str
+    description: str
+    base: str
+    stages: dict[str, str]
+    config: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class MetricInfo:
+    """How to read a metric; `higher_is_better` is None where nobody said."""
+
+    label: str
+    unit: str = ""
+    higher_is_better: bool | None = None
+    reference: str = ""
+
+    @property
+    def heading(self) -> str:
+        """Label, unit and the direction of better."""
+        arrow = {True: " ↑", False: " ↓", None: ""}[self.higher_is_better]
+        return f"{self.label}{f' ({self.unit})' if self.unit else ''}{arrow}"
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What one metrics stage found: wide rows, one per object, view and source."""
+
+    rows: list[JsonRow] = field(default_factory=list)
+    metrics: dict[str, MetricInfo] = field(default_factory=dict)
+    missing: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    commit: str | None = None
+
+
+class Results:
+    """A results folder. `notes` collects in words what could not be read."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.notes: list[str] = []
+        self.measurements = cache(self._measurements)
+        self.chunks = cache(self._chunks)
+        self.history = cache(self._history)
+
+    def ablations(self, names: Iterable[str]) -> list[Ablation]:
+        """The planned ablations. Raises UserError for a name that was never planned."""
+        return [self._ablation(name) for name in names]
+
+    def planned(self) -> list[str]:
+        """Names of all ablations in this folder."""
+        return sorted(path.parent.name for path in self.root.glob("ablations/*/plan.json"))
+
+    def _ablation(self, name: str) -> Ablation:
+        folder = self.root / "ablations" / name
+        if not (folder / "plan.json").is_file():
+            raise UserError(f"{self.root}: no ablation {name!r} was planned here{did_you_mean(name, self.planned())}")
+        plan = read_json(folder / "plan.json")
+        config = self._json(folder / "config.json") or {}
+        return Ablation(name, plan.get("description") or "", plan.get("base") or "", plan["stages"], config)
+
+    def folder(self, stage: str, identity: str) -> Path:
+        """Where a stage's results lie."""
+        return self.root / stage / identity
+
+    def _measurements(self, identity: str) -> Measurements:
+        folder = self.folder("metrics", identity)
+        rows = self._jsonl(folder / "metrics.jsonl")
+        about = self._json(folder / "metrics.json") or {}
+        metrics = {name: MetricInfo(**info) for name, info in about.get("metrics", {}).items()}
+        for name in dict.fromkeys(key for row in rows for key in row if key not in KEYS):
+            metrics.setdefault(name, MetricInfo(name))
+        return Measurements(rows, metrics, about.get("missing", {}), about.get("versions", {}), about.get("commit"))
+
+    def _chunks(self, stage: str, identity: str) -> list[JsonRow]:
+        files = sorted(self.folder(stage, identity).glob("chunk-*.jsonl"))
+        if not files:
+            self.note(f"{stage} {identity}: no object records")
+        return [row for file in files for row in self._jsonl(file)]
+
+    def _history(self, stage: str, identity: str) -> list[JsonRow]:
+        return self._jsonl(self.folder(stage, identity) / "history.jsonl")
+
+    def benchmarks(self, stage: str, identity: str) -> list[JsonRow]:
+        """Snakemake's benchmark rows of every job of a stage; empty where none were kept."""
+        rows: list[JsonRow] = []
+        for file in sorted(self.folder(stage, identity).glob("benchmark/*.tsv")):
+            with file.open(encoding="utf-8", newline="") as lines:
+                rows += csv.DictReader(lines, delimiter="\t")
+        return rows
+
+    def note(self, text: str) -> None:
+        """Remember once that something is missing."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+    def _json(self, path: Path) -> Any:
+        try:
+            return read_json(path)
+        except (OSError, ValueError) as error:
+            self._note_unreadable(path, error)
+            return None
+
+    def _jsonl(self, path: Path) -> list[JsonRow]:
+        try:
+            return read_jsonl(path)
+        except (OSError, ValueError) as error:
+            self._note_unreadable(path, error)
+            return []
+
+    def _note_unreadable(self, path: Path, error: Exception) -> None:
+        reason = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+        self.note(f"{path.relative_to(self.root)} {reason}")
+
+
+def shared_ids(ablations: Iterable[Ablation], stage: str) -> dict[str, list[str]]:
+    """Each id of a stage with the names of the ablations that use it, in the given order."""
+    found: dict[str, list[str]] = {}
+    for ablation in ablations:
+        if stage in ablation.stages:
+            found.setdefault(ablation.stages[stage], []).append(ablation.name)
+    return found
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Leaves of a nested dict by dotted key path; lists and empty dicts are leaves."""
+    leaves: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, dict) and value:
+            leaves |= flatten(value, f"{prefix}{key}.")
+        else:
+            leaves[f"{prefix}{key}"] = value
+    return leaves
+
+
+def differences(configs: list[dict[str, Any]]) -> dict[str, list[Any]]:
+    """Key paths whose values are not the same in all configurations, with each one's value (`...` where it has none)."""
+    flat = [flatten(config) for config in configs]
+    keys = dict.fromkeys(key for leaves in flat for key in leaves)
+    table = {key: [leaves.get(key, ...) for leaves in flat] for key in keys}
+    return {key: values for key, values in table.items() if any(value != values[0] for value in values)}

@@ -1,0 +1,138 @@
+"""Line charts as inline SVG: no library, styled by the page's CSS, readable on a phone."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+WIDTH, HEIGHT = 440, 260
+LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 36
+COLOURS = 8
+"""Line styles `.line0` … of the page's CSS; further lines repeat them dashed."""
+MAX_POINTS = 160
+
+Points = list[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: its name, (x, y) points by rising x, and the number of its colour."""
+
+    name: str
+    points: Points
+    colour: int
+
+
+def chart(series: Sequence[Series], x_label: str, y_label: str, log_y: bool = False) -> str:
+    """An SVG of all lines, or the empty string where there is nothing to draw."""
+    drawn = [Series(line.name, thin(_usable(line.points, log_y)), line.colour) for line in series]
+    drawn = [line for line in drawn if line.points]
+    if not drawn:
+        return ""
+    xs = [x for line in drawn for x, _ in line.points]
+    ys = [y for line in drawn for _, y in line.points]
+    x_ticks = linear_ticks(0, max(xs) or 1, 5)
+    y_ticks = log_ticks(min(ys), max(ys)) if log_y else linear_ticks(min(ys), max(ys), 5)
+    to_x = _scale((0, max(xs) or 1), (LEFT, WIDTH - RIGHT), log=False)
+    to_y = _scale(_limits(ys, y_ticks, log_y), (HEIGHT - BOTTOM, TOP), log=log_y)
+    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(y_label)} by {escape(x_label)}">']
+    parts += [_y_tick(to_y(tick), tick_text(tick)) for tick in y_ticks]
+    parts += [_x_tick(to_x(tick), tick_text(tick)) for tick in x_ticks]
+    parts.append(f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_label)}</text>')
+    parts += [_line(line, to_x, to_y) for line in drawn]
+    return "\n".join([*parts, "</svg>"])
+
+
+def thin(points: Points, limit: int = MAX_POINTS) -> Points:
+    """At most `limit` points: means of equal runs, so that noise shrinks and the trend stays."""
+    if len(points) <= limit:
+        return points
+    edges = [round(i * len(points) / limit) for i in range(limit + 1)]
+    runs = [points[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    return [(math.fsum(x for x, _ in run) / len(run), math.fsum(y for _, y in run) / len(run)) for run in runs]
+
+
+def linear_ticks(low: float, high: float, about: int) -> list[float]:
+    """Round numbers (1, 2 or 5 times a power of ten apart) from `low` to `high`."""
+    if high - low < 1e-12 * max(1.0, abs(high)):
+        return [low]
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Powers of ten from `low` to `high`, with 2 and 5 times them where the range is short."""
+    decades = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 2)
+    spread = math.log10(high / low)
+    factors = (1,) if spread > 2 else (1, 2, 5) if spread > 0.5 else (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)
+    every = max(1, math.ceil(spread / 6)) if spread > 2 else 1
+    ticks = [f * 10.0**d for d in decades if d % every == 0 for f in factors]
+    inside = [tick for tick in ticks if low * 0.999 <= tick <= high * 1.001]
+    return inside or [low]
+
+
+def tick_text(value: float) -> str:
+    """Short and without a needless zero: 12k, 0.05, 1e-5."""
+    if value == 0:
+        return "0"
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:g}M"
+    if abs(value) >= 1e4:
+        return f"{value / 1e3:g}k"
+    if abs(value) < 1e-3:
+        mantissa, exponent = f"{value:.3e}".split("e")
+        return f"{float(mantissa):g}e{int(exponent)}"
+    return f"{value:.4g}"
+
+
+def _usable(points: Points, log_y: bool) -> Points:
+    return [(x, y) for x, y in points if math.isfinite(y) and (y > 0 or not log_y)]
+
+
+def _limits(values: list[float], ticks: list[float], log_y: bool) -> tuple[float, float]:
+    low, high = min(*values, *ticks), max(*values, *ticks)
+    if log_y:
+        pad = (high / low) ** 0.05 if high > low else 1.5
+        return low / pad, high * pad
+    pad = (high - low) * 0.05 or 1.0
+    return low - pad, high + pad
+
+
+def _scale(domain: tuple[float, float], span: tuple[float, float], log: bool) -> Callable[[float], float]:
+    a, b = (math.log(domain[0]), math.log(domain[1])) if log else domain
+
+    def place(value: float) -> float:
+        position = ((math.log(value) if log else value) - a) / (b - a)
+        return round(span[0] + position * (span[1] - span[0]), 1)
+
+    return place
+
+
+def _y_tick(y: float, text: str) -> str:
+    return (
+        f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>'
+        f'<text class="tick" x="{LEFT - 6}" y="{y + 4}" text-anchor="end">{text}</text>'
+    )
+
+
+def _x_tick(x: float, text: str) -> str:
+    base = HEIGHT - BOTTOM
+    anchor = "start" if x <= LEFT else "end" if x >= WIDTH - RIGHT - 8 else "middle"
+    return (
+        f'<line class="grid" x1="{x}" x2="{x}" y1="{base}" y2="{base + 4}"/>'
+        f'<text class="tick" x="{x}" y="{base + 16}" text-anchor="{anchor}">{text}</text>'
+    )
+
+
+def _line(line: Series, to_x: Callable[[float], float], to_y: Callable[[float], float]) -> str:
+    style = f"line line{line.colour % COLOURS}{' dashed' if line.colour >= COLOURS else ''}"
+    title = f"<title>{escape(line.name)}</title>"
+    places = [(to_x(x), to_y(y)) for x, y in line.points]
+    if len(places) == 1:
+        x, y = places[0]
+        return f'<circle class="{style} dot" cx="{x}" cy="{y}" r="3">{title}</circle>'
+    path = " ".join(f"{x},{y}" for x, y in places)
+    return f'<polyline class="{style}" points="{path}">{title}</polyline>'

@@ -1,0 +1,133 @@
+"""One self-contained page: styles, script, charts and pictures are all inside it, and it fetches nothing."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+from z1g.report import sections
+from z1g.report.collect import STAGES, Ablation, Results, shared_ids
+from z1g.report.pictures import Gallery
+from z1g.report.summary import SPLITS, Summary, best, decimals, summarise
+from z1g.report.tables import number, source_label
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number in the table: what is read, what is sorted by."""
+
+    value: str
+    interval: str
+    key: float | None
+    best: bool
+
+
+@dataclass(frozen=True)
+class Line:
+    """One row of the table."""
+
+    source: str
+    label: str
+    ablations: str
+    n: int
+    cells: list[Cell]
+
+
+def page(tree: Results, names: list[str]) -> str:
+    """The report on some ablations of a results folder. Raises UserError for names that were never planned."""
+    ablations = tree.ablations(names)
+    summary = summarise(tree, ablations)
+    gallery = Gallery(tree, ablations)
+    times = sections.times(tree, ablations)
+    commits, packages = sections.versions(tree, ablations)
+    context: dict[str, Any] = {
+        "ablations": ablations,
+        "summary": summary,
+        "facts": _facts(ablations, gallery, commits),
+        "headline": sections.headline(summary),
+        "splits": SPLITS,
+        "tables": _tables(summary),
+        "shown": gallery.shown(),
+        "n_objects": len(gallery.splits),
+        "picture_metric": gallery.info.label,
+        "extremes": sections.extremes(tree, ablations, summary.metrics),
+        "curves": sections.curves(tree, ablations),
+        "times": times,
+        "spent": _spent(times, ablations),
+        "quarantined": sections.quarantined(tree, ablations),
+        "below_minimum": sections.below_minimum(tree, ablations),
+        "licences": sections.licences(tree, ablations),
+        "config": sections.config_table(ablations),
+        "ids": _ids(ablations),
+        "commits": commits,
+        "packages": packages,
+        "notes": tree.notes,
+    }
+    return _environment().get_template("template.html.j2").render(context)
+
+
+def _environment() -> Environment:
+    folder = resources.files("z1g.report")
+    loader = FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8"))
+    environment = Environment(
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["duration"] = sections.duration
+    return environment
+
+
+def _facts(ablations: list[Ablation], gallery: Gallery, commits: list[str]) -> list[tuple[str, str]]:
+    splits = list(gallery.splits.values())
+    bases = list(dict.fromkeys(ablation.base for ablation in ablations if ablation.base))
+    return [
+        ("ablations", str(len(ablations))),
+        ("scale", ", ".join(bases) or "–"),
+        ("objects measured", f"{splits.count('test')} test, {splits.count('train')} train" if splits else "none"),
+        ("commit", ", ".join(commit[:8] for commit in commits) or "not recorded"),
+        ("made", datetime.now(UTC).strftime("%-d %B %Y")),
+    ]
+
+
+def _tables(summary: Summary) -> dict[str, list[Line]]:
+    rows, marked = summary.merged, best(summary.merged, summary.metrics)
+    digits = {metric: decimals(rows, metric) for metric in summary.metrics}
+    tables: dict[str, list[Line]] = {}
+    for index, row in enumerate(rows):
+        cells = []
+        for metric in summary.metrics:
+            found, places = row.figures.get(metric), digits[metric]
+            if found is None:
+                cells.append(Cell("–", "", None, False))
+                continue
+            ends = [number(end, places) for end in (found.low, found.high) if end is not None]
+            value = number(found.value, places)
+            cells.append(Cell(value, " – ".join(ends), found.value, (index, metric) in marked))
+        line = Line(row.source, source_label(row), ", ".join(row.ablations), row.n, cells)
+        tables.setdefault(row.split, []).append(line)
+    return tables
+
+
+def _spent(times: list[sections.StageTime], ablations: list[Ablation]) -> dict[str, float]:
+    """Seconds of the whole set, and what the same ablations had cost without sharing."""
+    return {
+        "shared": sum(time.seconds for time in times),
+        "alone": sum(time.seconds * len(time.ablations) for time in times),
+        "folders": sum(len(shared_ids(ablations, stage)) for stage in STAGES),
+        "uses": sum(len(ablation.stages) for ablation in ablations),
+    }
+
+
+def _ids(ablations: list[Ablation]) -> list[tuple[str, list[tuple[str, bool]]]]:
+    """Each stage's ids by ablation; True where an earlier ablation has the same."""
+    table = []
+    for stage in STAGES:
+        seen: set[str] = set()
+        cells = []
+        for ablation in ablations:
+            identity = ablation.stages.get(stage, "–")
+            cells.append((identity, identity in seen))
+            seen.add(identity)
+        table.append((stage, cells))
+    return table

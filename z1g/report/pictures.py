@@ -1,0 +1,178 @@
+"""Pictures inside the page: small WebP data URIs, each file embedded once."""
+
+import base64
+import io
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+
+from PIL import Image, ImageSequence
+
+from z1g.report.collect import Ablation, MetricInfo, Results, shared_ids
+from z1g.report.summary import object_means
+from z1g.report.tables import number
+
+MAX_OBJECTS = 12
+MAX_ANIMATIONS = 60
+ANIMATION_SIDE = 112
+ANIMATION_FRAMES = 12
+SHEET_SIDE = 240
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture with its caption; `uri` is None where the file is missing."""
+
+    label: str
+    uri: str | None
+    value: str = ""
+    method: bool = False
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One object of the comparison."""
+
+    name: str
+    split: str
+    tiles: list[Tile]
+    animations: list[Tile] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Column:
+    """One kind of picture beside the others: `what` as the files name it, from one metrics stage."""
+
+    label: str
+    what: str
+    metrics_id: str
+    method: bool = False
+
+
+class Gallery:
+    """The comparison pictures of a set of ablations."""
+
+    def __init__(self, tree: Results, ablations: list[Ablation]) -> None:
+        self.tree = tree
+        self.ablations = [ablation for ablation in ablations if "metrics" in ablation.stages]
+        self.metric, self.info = self._first_metric()
+        self.splits = {
+            row["object"]: row["split"] for a in self.ablations for row in tree.measurements(a.stages["metrics"]).rows
+        }
+        self.values = cache(self._values)
+
+    def shown(self) -> list[Shown]:
+        """The objects of the comparison with all their pictures."""
+        columns, names = self.columns(), self.objects()
+        n_pictures = len(columns) * len(names)
+        side = 192 if n_pictures <= 60 else 160 if n_pictures <= 120 else 128
+        n_animated = MAX_ANIMATIONS // max(1, len(self.ablations))
+        return [
+            Shown(
+                name,
+                self.splits[name],
+                [self._tile(column, name, side) for column in columns],
+                self._animations(name) if index < n_animated else [],
+            )
+            for index, name in enumerate(names)
+        ]
+
+    def objects(self) -> list[str]:
+        """Test objects first; of many, some spread evenly from the worst to the best."""
+        chosen: list[str] = []
+        for split, limit in (("test", MAX_OBJECTS * 3 // 4), ("train", MAX_OBJECTS)):
+            names = sorted(name for name, found in self.splits.items() if found == split)
+            room = min(limit, MAX_OBJECTS - len(chosen))
+            if len(names) > room:
+                names = self._spread(names, room)
+            chosen += names
+        return chosen
+
+    def columns(self) -> list[Column]:
+        """Condition, truth and fitted splats once; then the autodecoder by stage id; then each ablation's samples."""
+        if not self.ablations:
+            return []
+        first = self.ablations[0].stages["metrics"]
+        columns = [Column(label, label, first) for label in ("condition", "truth")]
+        for stage, what in (("fit", "fitted"), ("autodecoder", "autodecoder")):
+            groups = shared_ids(self.ablations, stage)
+            for names in groups.values():
+                owner = next(a for a in self.ablations if a.name == names[0])
+                label = what if len(groups) == 1 else f"{what} ({', '.join(names)})"
+                columns.append(Column(label, what, owner.stages["metrics"]))
+        return columns + [Column(a.name, "sampled", a.stages["metrics"], method=True) for a in self.ablations]
+
+    def _first_metric(self) -> tuple[str, MetricInfo]:
+        for ablation in self.ablations:
+            for name, info in self.tree.measurements(ablation.stages["metrics"]).metrics.items():
+                return name, info
+        return "", MetricInfo("")
+
+    def _values(self, metrics_id: str, source: str) -> dict[str, float]:
+        rows = [row for row in self.tree.measurements(metrics_id).rows if row["source"] == source]
+        return object_means(rows, self.metric)
+
+    def _spread(self, names: list[str], n: int) -> list[str]:
+        scores = [self.values(a.stages["metrics"], "sampled") for a in self.ablations]
+        totals = {name: sum(score.get(name, 0.0) for score in scores) for name in names}
+        ranked = sorted(names, key=lambda name: (totals[name], name))
+        return [ranked[round(i * (len(ranked) - 1) / max(1, n - 1))] for i in range(n)]
+
+    def _tile(self, column: Column, name: str, side: int) -> Tile:
+        folder = self.tree.folder("metrics", column.metrics_id) / "pictures"
+        value = self.values(column.metrics_id, column.what).get(name)
+        text = "" if value is None else f"{number(value, 1 if abs(value) >= 10 else 3)} {self.info.unit}".rstrip()
+        return Tile(column.label, self._embed(folder / f"{name}.{column.what}.png", side), text, column.method)
+
+    def _animations(self, name: str) -> list[Tile]:
+        """Each ablation's turntable; where there is none its sheet of six views."""
+        tiles = []
+        for ablation in self.ablations:
+            folder = self.tree.folder("infer", ablation.stages.get("infer", ""))
+            for pattern in (f"chunk-*/{name}.turntable.webp", f"chunk-*/{name}.sheet.png"):
+                file = next(folder.glob(pattern), None)
+                uri = self._embed(file, SHEET_SIDE) if file else None
+                if uri:
+                    tiles.append(Tile(ablation.name, uri, method=True))
+                    break
+        return tiles
+
+    def _embed(self, file: Path, side: int) -> str | None:
+        try:
+            return animation_uri(file) if file.suffix == ".webp" else picture_uri(file, side)
+        except FileNotFoundError:
+            self.tree.note(f"{file.relative_to(self.tree.root).parent}: some comparison pictures are not there")
+        except OSError as error:
+            self.tree.note(f"{file.relative_to(self.tree.root)} cannot be shown ({error})")
+        return None
+
+
+def picture_uri(file: Path, side: int) -> str:
+    """A data URI of the picture, at most `side` pixels in each direction, on white."""
+    with Image.open(file) as image:
+        return _encode([_on_white(image, side)], quality=80)
+
+
+def animation_uri(file: Path) -> str:
+    """A data URI of a turntable, made smaller and with fewer frames."""
+    with Image.open(file) as image:
+        n_frames = getattr(image, "n_frames", 1)
+        step = -(-n_frames // ANIMATION_FRAMES)
+        frames = [_on_white(f, ANIMATION_SIDE) for i, f in enumerate(ImageSequence.Iterator(image)) if i % step == 0]
+        duration = int(image.info.get("duration", 100) or 100)
+    return _encode(frames, quality=60, duration=duration * step)
+
+
+def _on_white(image: Image.Image, side: int) -> Image.Image:
+    rgba = image.convert("RGBA")
+    flat = Image.new("RGBA", rgba.size, "white")
+    flat.alpha_composite(rgba)
+    flat.thumbnail((side, side), Image.Resampling.LANCZOS)
+    return flat.convert("RGB")
+
+
+def _encode(frames: list[Image.Image], quality: int, duration: int = 0) -> str:
+    stream = io.BytesIO()
+    more = {"save_all": True, "append_images": frames[1:], "duration": duration, "loop": 0} if len(frames) > 1 else {}
+    frames[0].save(stream, "WEBP", quality=quality, method=4, **more)
+    return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"

@@ -1,0 +1,260 @@
+"""What each section of the page says, as plain values; the template only lays them out."""
+
+import json
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+from z1g.report.collect import STAGES, TRAINED, Ablation, JsonRow, MetricInfo, Results, differences, shared_ids
+from z1g.report.curves import COLOURS, Series, chart
+from z1g.report.summary import Row, Summary, object_means
+from z1g.report.tables import number
+
+MAX_LISTED = 40
+EXTREMES = 3
+
+
+@dataclass(frozen=True)
+class Legend:
+    """A line's key: its class in the CSS and what it stands for."""
+
+    style: str
+    label: str
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The charts of one trained stage, each (title, SVG)."""
+
+    stage: str
+    charts: list[tuple[str, str]]
+    legend: list[Legend]
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """What one stage folder cost."""
+
+    stage: str
+    id: str
+    ablations: list[str]
+    jobs: int
+    seconds: float
+    longest: float
+    memory_mb: float | None
+    measured_by: str
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """The objects at both ends of a metric for one ablation, each (name, value, split)."""
+
+    ablation: str
+    worst: list[tuple[str, str, str]]
+    best: list[tuple[str, str, str]]
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A long list cut for reading; `total` counts all."""
+
+    rows: list[tuple[str, ...]]
+    total: int
+    reasons: list[tuple[str, int]]
+
+
+def headline(summary: Summary) -> list[str]:
+    """The result in two or three sentences, about the first metric on test objects (else on training objects)."""
+    split = next((s for s in ("test", "train") if _sampled(summary, s)), None)
+    if split is None or not summary.metrics:
+        return ["No sampled result has been measured yet."]
+    metric, info = next(iter(summary.metrics.items()))
+    rivals = [row for row in _sampled(summary, split) if metric in row.figures]
+    if not rivals:
+        return [f"{info.label} of the samples has not been measured."]
+    sign = -1 if info.higher_is_better is False else 1
+    winner = max(rivals, key=lambda row: sign * row.figures[metric].value)
+    kind = "held-out test" if split == "test" else "training"
+    verb = "samples best" if len(rivals) > 1 else "samples at"
+    plural = "" if winner.n == 1 else "s"
+    n_text = f"On {winner.n} {kind} object{plural}"
+    sentences = [f"{n_text}, {' and '.join(winner.ablations)} {verb}: {_with_interval(winner, metric, info)}."]
+    for source, phrase in (("fitted", "Fitted splats, the upper bound, reach"), ("nearest", "Copying the nearest "
+                           "training object gives")):  # fmt: skip
+        other = next((r for r in summary.merged if (r.split, r.source) == (split, source) and metric in r.figures), None)
+        if other:
+            sentences.append(f"{phrase} {_plain_value(other.figures[metric].value, info)}.")
+            if source == "nearest" and sign * (winner.figures[metric].value - other.figures[metric].value) <= 0:
+                sentences.append("No ablation beats that yet.")
+    return sentences
+
+
+def extremes(tree: Results, ablations: list[Ablation], metrics: dict[str, MetricInfo]) -> dict[str, list[Extreme]]:
+    """Worst and best sampled objects of each ablation by each metric that has a direction."""
+    found: dict[str, list[Extreme]] = {}
+    for ablation in ablations:
+        rows = tree.measurements(ablation.stages["metrics"]).rows if "metrics" in ablation.stages else []
+        sampled = [row for row in rows if row["source"] == "sampled"]
+        splits = {row["object"]: row["split"] for row in sampled}
+        for metric, info in metrics.items():
+            means = object_means(sampled, metric)
+            if info.higher_is_better is None or not means:
+                continue
+            ranked = sorted(means, key=lambda name: (means[name], name), reverse=not info.higher_is_better)
+            n = min(EXTREMES, (len(ranked) + 1) // 2)
+            labelled = [(name, _plain_value(means[name], info), splits[name]) for name in ranked]
+            found.setdefault(metric, []).append(Extreme(ablation.name, labelled[:n], labelled[::-1][:n]))
+    return found
+
+
+def curves(tree: Results, ablations: list[Ablation]) -> list[Curves]:
+    """Loss and validation of both trained stages, one line a stage id."""
+    found = []
+    for stage in TRAINED:
+        groups = shared_ids(ablations, stage)
+        histories = [tree.history(stage, identity) for identity in groups]
+        labels = [", ".join(names) for names in groups.values()]
+        charts = []
+        for key, title, log_y in (("loss", "Loss", True), ("validation_psnr", "Validation PSNR, dB", False)):
+            series = [Series(label, _points(rows, key), i) for i, (label, rows) in enumerate(zip(labels, histories, strict=True))]  # noqa: E501
+            svg = chart(series, "step", title, log_y)
+            charts += [(title, svg)] if svg else []
+        legend = [Legend(line_style(i), label) for i, label in enumerate(labels)]
+        found.append(Curves(stage, charts, legend))
+    return found
+
+
+def line_style(index: int) -> str:
+    """CSS classes of the n-th line of a chart."""
+    return f"line{index % COLOURS}{' dashed' if index >= COLOURS else ''}"
+
+
+def times(tree: Results, ablations: list[Ablation]) -> list[StageTime]:
+    """What each stage folder cost: from Snakemake's benchmarks, else from what the stage itself noted."""
+    found = []
+    for stage in STAGES:
+        for identity, names in shared_ids(ablations, stage).items():
+            jobs = tree.benchmarks(stage, identity)
+            if jobs:
+                seconds = [_float(job.get("s")) or 0.0 for job in jobs]
+                memory = [value for job in jobs if (value := _float(job.get("max_rss"))) is not None]
+                peak = max(memory, default=None)
+                found.append(StageTime(stage, identity, names, len(jobs), sum(seconds), max(seconds), peak, "job"))
+            elif (noted := _noted_seconds(tree, stage, identity)) > 0:
+                found.append(StageTime(stage, identity, names, 0, noted, 0.0, None, "stage"))
+    return found
+
+
+def quarantined(tree: Results, ablations: list[Ablation]) -> Listed:
+    """Objects that ingest or fit set aside, with reasons."""
+    rows: list[tuple[str, ...]] = []
+    for stage in ("ingest", "fit"):
+        for identity, names in shared_ids(ablations, stage).items():
+            bad = [row for row in tree.chunks(stage, identity) if row.get("status") == "quarantined"]
+            rows += [(row["id"], stage, row.get("reason") or "no reason given", ", ".join(names)) for row in bad]
+    reasons = Counter(row[2].split(":")[0] for row in rows).most_common()
+    return Listed(rows[:MAX_LISTED], len(rows), reasons)
+
+
+def below_minimum(tree: Results, ablations: list[Ablation]) -> Listed:
+    """Fits that stayed below the configured minimum PSNR, worst first."""
+    rows: list[tuple[str, ...]] = []
+    for identity, names in shared_ids(ablations, "fit").items():
+        poor = [row for row in tree.chunks("fit", identity) if row.get("below_minimum")]
+        poor.sort(key=lambda row: row.get("psnr") or 0.0)
+        rows += [(row["id"], _optional(row.get("psnr"), "dB"), str(row.get("steps", "–")), ", ".join(names)) for row in poor]  # noqa: E501
+    return Listed(rows[:MAX_LISTED], len(rows), [])
+
+
+def licences(tree: Results, ablations: list[Ablation]) -> list[tuple[str, int, list[str]]]:
+    """Licence text, number of objects and some of their names; empty where ingest recorded none."""
+    owners: dict[str, list[str]] = {}
+    for identity in shared_ids(ablations, "ingest"):
+        for row in tree.chunks("ingest", identity):
+            if row.get("licence"):
+                owners.setdefault(str(row["licence"]), []).append(row["id"])
+    unique = {text: list(dict.fromkeys(names)) for text, names in owners.items()}
+    return [(text, len(names), names[:MAX_LISTED]) for text, names in sorted(unique.items())]
+
+
+def config_table(ablations: list[Ablation]) -> dict[str, list[tuple[str, bool]]]:
+    """Key paths that differ, with each ablation's value and whether it departs from the most common one."""
+    table: dict[str, list[tuple[str, bool]]] = {}
+    for key, values in differences([ablation.config for ablation in ablations]).items():
+        texts = [_value_text(value) for value in values]
+        usual, count = Counter(texts).most_common(1)[0]
+        table[key] = [(text, count > 1 and text != usual) for text in texts]
+    return table
+
+
+def versions(tree: Results, ablations: list[Ablation]) -> tuple[list[str], dict[str, list[str]]]:
+    """Commits, and the versions of each package, over all ablations; more than one means a mixed set."""
+    commits: dict[str, None] = {}
+    packages: dict[str, dict[str, None]] = {}
+    for ablation in ablations:
+        measured = tree.measurements(ablation.stages["metrics"]) if "metrics" in ablation.stages else None
+        if measured is None:
+            continue
+        if measured.commit:
+            commits[measured.commit] = None
+        for name, version in measured.versions.items():
+            packages.setdefault(name, {})[str(version)] = None
+    return list(commits), {name: list(found) for name, found in packages.items()}
+
+
+def duration(seconds: float) -> str:
+    """12 s, 3 min 05 s, 2 h 40 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _sampled(summary: Summary, split: str) -> list[Row]:
+    return [row for row in summary.merged if row.source == "sampled" and row.split == split]
+
+
+def _plain_value(value: float, info: MetricInfo) -> str:
+    return f"{number(value, 2 if abs(value) >= 10 else 3)} {info.unit}".rstrip()
+
+
+def _with_interval(row: Row, metric: str, info: MetricInfo) -> str:
+    found = row.figures[metric]
+    text = f"{info.label} {_plain_value(found.value, info)}"
+    if found.low is None or found.high is None:
+        return text
+    digits = 2 if abs(found.value) >= 10 else 3
+    return f"{text} (95 % interval {number(found.low, digits)} to {number(found.high, digits)})"
+
+
+def _points(rows: list[JsonRow], key: str) -> list[tuple[float, float]]:
+    return [(row["step"], row[key]) for row in rows if row.get(key) is not None]
+
+
+def _noted_seconds(tree: Results, stage: str, identity: str) -> float:
+    if stage in TRAINED:
+        return max((row.get("seconds") or 0.0 for row in tree.history(stage, identity)), default=0.0)
+    if stage in ("ingest", "fit"):
+        return sum(row.get("seconds") or 0.0 for row in tree.chunks(stage, identity))
+    return 0.0
+
+
+def _float(text: str | None) -> float | None:
+    try:
+        return float(text or "")
+    except ValueError:
+        return None
+
+
+def _optional(value: float | None, unit: str) -> str:
+    return "–" if value is None else f"{value:.2f} {unit}"
+
+
+def _value_text(value: Any) -> str:
+    if value is ...:
+        return "–"
+    return value if isinstance(value, str) else json.dumps(value)

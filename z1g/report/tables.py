@@ -1,0 +1,126 @@
+"""The comparison as CSV (for machines), Markdown and LaTeX (for people)."""
+
+import csv
+import io
+from collections.abc import Iterator
+
+from z1g.report.summary import SOURCES, SPLITS, Figure, Row, Summary, best, decimals
+
+INTERVAL_NOTE = (
+    "Mean over objects of each object's mean over views; in brackets the 95 % bootstrap interval over objects. "
+    "Bold: best sampled value of the split. n: objects."
+)
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "↑": r"$\uparrow$",
+    "↓": r"$\downarrow$",
+    "–": "--",
+    "²": r"\textsuperscript{2}",
+}
+
+
+def csv_text(rows: list[Row]) -> str:
+    """One line per ablation, source, split and metric, with full precision."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(("ablation", "source", "split", "metric", "value", "low", "high", "n"))
+    for row in rows:
+        for metric, found in row.figures.items():
+            values = (found.value, found.low, found.high)
+            numbers = ["" if value is None else repr(value) for value in values]
+            writer.writerows((name, row.source, row.split, metric, *numbers, found.n) for name in row.ablations)
+    return stream.getvalue()
+
+
+def markdown(summary: Summary) -> str:
+    """A pipe table with notes below."""
+    head = ["Split", "Source", "Ablation", "n", *(_md(info.heading) for info in summary.metrics.values())]
+    lines = [_pipes(head), _pipes(["---"] * 3 + ["---:"] * (len(head) - 3))]
+    for row, cells in _cells(summary, "**{}**", "{} [{}, {}]"):
+        lines.append(_pipes([row.split, _md(source_label(row)), _md(", ".join(row.ablations)), str(row.n), *cells]))
+    notes = [INTERVAL_NOTE, *(f"{_md(name)} is missing: {_md(why)}" for name, why in summary.missing.items())]
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes)]) + "\n"
+
+
+def latex(summary: Summary) -> str:
+    """A booktabs tabular, one group of lines a split."""
+    metrics = summary.metrics
+    head = ["Source", "Ablation", "$n$", *(_tex(info.heading) for info in metrics.values())]
+    lines = [
+        r"% needs \usepackage{booktabs}",
+        rf"\begin{{tabular}}{{@{{}}llr{'r' * len(metrics)}@{{}}}}",
+        r"\toprule",
+        _row(head),
+    ]
+    split = source = None
+    for row, cells in _cells(summary, r"\textbf{{{}}}", r"{} {{\scriptsize[{}, {}]}}"):
+        if row.split != split:
+            title = _tex(SPLITS.get(row.split, row.split))
+            lines += [r"\midrule", rf"\multicolumn{{{len(head)}}}{{@{{}}l}}{{\emph{{{title}}}}} \\"]
+            split, source = row.split, None
+        label = "" if row.source == source else _tex(source_label(row))
+        source = row.source
+        lines.append(_row([label, _tex(", ".join(row.ablations)), str(row.n), *cells]))
+    notes = [INTERVAL_NOTE, *(f"{name} is missing: {why}" for name, why in summary.missing.items())]
+    comments = [f"% {' '.join(note.split())}" for note in notes]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *comments]) + "\n"
+
+
+def source_label(row: Row) -> str:
+    """How a reader names the source."""
+    return SOURCES.get(row.source, row.source)
+
+
+def number(value: float, digits: int) -> str:
+    """A fixed number of decimals, without a minus before zero."""
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def _cells(summary: Summary, bold: str, interval: str) -> Iterator[tuple[Row, list[str]]]:
+    rows, marked = summary.merged, best(summary.merged, summary.metrics)
+    digits = {metric: decimals(rows, metric) for metric in summary.metrics}
+    for index, row in enumerate(rows):
+        cells = []
+        for metric in summary.metrics:
+            style = bold if (index, metric) in marked else "{}"
+            cells.append(_cell(row.figures.get(metric), digits[metric], style, interval))
+        yield row, cells
+
+
+def _cell(found: Figure | None, digits: int, style: str, interval: str) -> str:
+    if found is None:
+        return "–" if "scriptsize" not in interval else "--"
+    value = style.format(number(found.value, digits))
+    if found.low is None or found.high is None:
+        return value
+    return interval.format(value, number(found.low, digits), number(found.high, digits))
+
+
+def _pipes(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _md(text: str) -> str:
+    for mark in ("\\", "|", "*", "<", "`"):
+        text = text.replace(mark, f"\\{mark}")
+    return " ".join(text.split())
+
+
+def _row(cells: list[str]) -> str:
+    return " & ".join(cells) + r" \\"
+
+
+def _tex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))

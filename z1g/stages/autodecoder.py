@@ -1,0 +1,57 @@
+"""Stage `autodecoder`: train the decoder on all training objects."""
+
+from safetensors.torch import save_file
+
+from z1g.codes._book import OptimisedBook
+from z1g.data.scenes import SceneStore
+from z1g.device import use_threads
+from z1g.errors import UserError
+from z1g.files import atomic_folder
+from z1g.networks.stage1 import Stage1, code_shape
+from z1g.objectives.autodecoder import AutodecoderObjective
+from z1g.stages import StageFolder
+from z1g.training.data import StepData
+from z1g.training.loop import Trainer
+
+
+def run(folder: StageFolder, threads: int) -> None:
+    """Train to the step budget, then write `model/` and `history.jsonl`."""
+    use_threads(threads)
+    config = folder.config
+    scenes, ids = training_scenes(folder)
+    stage1 = Stage1.create(config)
+    options = config.autodecoder
+    book = options.codes.book(ids, code_shape(config, stage1.vae))
+    denoiser = config.model.denoiser() if options.mix_diffusion is not None else None
+    objective = AutodecoderObjective(config, stage1, book, scenes, ids, denoiser)
+    data = StepData(objective.sample, len(ids), options.train.batch_size, options.train.seed)
+    trainer = Trainer(objective, data, options.train, folder.path)
+    trainer.run()
+    if not trainer.accelerator.is_main_process:
+        return
+    with atomic_folder(folder.path / "model") as temporary:
+        stage1.save(temporary)
+        if isinstance(book, OptimisedBook):
+            save_file({name: book.codes[i].clone() for i, name in enumerate(ids)}, temporary / "codes.safetensors")
+
+
+def training_scenes(folder: StageFolder) -> tuple[SceneStore, list[str]]:
+    """All whole objects, and the ids of the training objects among them.
+
+    Raises UserError where too many objects failed, or no training object is left.
+    """
+    config, manifest = folder.config, folder.manifest()
+    fit = folder.upstream_path("fit")
+    scenes = SceneStore(manifest, config.camera.radius, folder.upstream_path("ingest"), fit)
+    share = scenes.n_missing / len(manifest.objects)
+    if share > config.data.max_quarantined:
+        raise UserError(
+            f"{scenes.n_missing} of {len(manifest.objects)} objects failed in ingest or fit, more than "
+            f"data.max_quarantined {config.data.max_quarantined:g}; their reasons stand in "
+            f"{folder.upstream_path('ingest')}/chunk-*.jsonl and {fit}/chunk-*.jsonl"
+        )
+    splits = manifest.splits(config.data.split)
+    ids = [name for name in scenes.ids if splits[name] == "train"]
+    if not ids:
+        raise UserError("no training object is left; lower data.split.test_fraction or add objects")
+    return scenes, ids

@@ -1,0 +1,102 @@
+"""Stage `infer`: sample codes for a chunk of objects and write splats that people can open."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from z1g import ply
+from z1g.camera import INPUT_VIEWS, view_frame
+from z1g.data.manifest import Split, evaluation_objects, int_hash
+from z1g.data.scenes import Scene
+from z1g.device import default_device, use_threads
+from z1g.files import atomic_folder
+from z1g.networks.denoiser import Denoiser
+from z1g.networks.stage1 import Stage1, code_shape
+from z1g.pictures import save_png, save_turntable, sheet, turntable_cameras
+from z1g.progress import Meter
+from z1g.sampling import sample_codes
+from z1g.splat import to_gaussians
+from z1g.stages import StageFolder
+from z1g.stages.autodecoder import training_scenes
+
+TURNTABLE_ELEVATION_DEG = 20.0
+
+
+@dataclass(frozen=True)
+class Generator:
+    """The trained method: picture in, splatter images out."""
+
+    stage1: Stage1
+    denoiser: Denoiser
+    statistics: dict[str, Tensor]
+    folder: StageFolder
+    trained: StageFolder
+
+    @classmethod
+    def load(cls, folder: StageFolder) -> "Generator":
+        """From an `infer` stage folder and what lies upstream of it."""
+        device = default_device()
+        trained = folder.upstream_folder("autodecoder")
+        pipeline = folder.upstream_path("unet") / "pipeline"
+        stage1 = Stage1.load(trained.path / "model", trained.config).to(device)
+        statistics = {name: v.to(device) for name, v in load_file(pipeline / "codes.safetensors").items()}
+        return cls(stage1, Denoiser.load(pipeline).to(device), statistics, folder, trained)
+
+    @torch.no_grad()
+    def __call__(self, pictures: Tensor, seeds: list[int]) -> tuple[Tensor, Tensor]:
+        """Codes [B,C,h,w] and splatter images [B,6,14,S,S] for condition pictures [B,3,H,W] in 0..1."""
+        pictures = pictures.to(default_device())
+        condition = self.denoiser.condition(self.stage1.encoder.condition_latent(pictures), pictures)
+        shape = code_shape(self.trained.config, self.stage1.vae)
+        zero = self.statistics["zero_latent"]
+        codes = sample_codes(self.denoiser, condition, zero, shape, self.folder.config.infer, seeds)
+        codes = codes * self.statistics["deviation"] + self.statistics["mean"]
+        return codes, self.stage1.decoder(codes)
+
+
+def run(folder: StageFolder, chunk: int, threads: int) -> None:
+    """Sample the chunk's evaluation objects; write `chunk-NNNNN/` with splats, `.ply`, sheets and turntables."""
+    use_threads(threads)
+    options = folder.config.infer
+    generator = Generator.load(folder)
+    scenes, _ = training_scenes(generator.trained)
+    names = [name for name, _ in evaluated(folder)[chunk * options.chunk_size : (chunk + 1) * options.chunk_size]]
+    present = [name for name in names if name in scenes.ids]
+    size = folder.upstream_folder("unet").config.unet.condition_size
+    out: dict[str, Tensor] = {}
+    with Meter(f"infer chunk {chunk}", len(present)) as meter, atomic_folder(folder.path / f"chunk-{chunk:05d}") as tmp:
+        for first in range(0, len(present), options.batch_size):
+            batch = present[first : first + options.batch_size]
+            pictures = torch.stack([scenes[name].condition(size) for name in batch])
+            codes, splats = generator(pictures, [int_hash(name) for name in batch])
+            for name, code, splat in zip(batch, codes.cpu(), splats.cpu(), strict=True):
+                out[f"{name}/code"], out[f"{name}/splats"] = code.contiguous(), splat.contiguous()
+                show(generator, scenes[name], splat, tmp)
+                meter.advance()
+        save_file(out, tmp / "splats.safetensors")
+
+
+def evaluated(folder: StageFolder) -> list[tuple[str, Split]]:
+    """Id and split of every object that is sampled and measured."""
+    split = folder.upstream_folder("autodecoder").config.data.split
+    infer = folder if folder.stage == "infer" else folder.upstream_folder("infer")
+    return evaluation_objects(folder.manifest(), split, infer.config.infer.train_objects)
+
+
+def show(generator: Generator, scene: Scene, splats: Tensor, folder: Path) -> None:
+    """Write one object's `.ply`, six-view sheet and turntable."""
+    config = generator.trained.config
+    rasterizer, device = config.render, default_device()
+    gaussians = to_gaussians(splats[None]).to(device)
+    poses = config.camera.poses(0)
+    to_frame = view_frame(poses, config.camera.radius)
+    ply.write(folder / f"{scene.id}.ply", gaussians[0], np.linalg.inv(to_frame))
+    cameras = scene.cameras(list(INPUT_VIEWS)).to(device)
+    save_png(sheet(rasterizer, gaussians, cameras), folder / f"{scene.id}.sheet.png")
+    frames = generator.folder.config.infer.turntable_frames
+    circle = turntable_cameras(to_frame, cameras, frames, TURNTABLE_ELEVATION_DEG)
+    save_turntable(rasterizer, gaussians, circle, folder / f"{scene.id}.turntable.webp")

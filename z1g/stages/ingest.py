@@ -1,0 +1,59 @@
+"""Ingest: turn one chunk of the data source's objects into a shard of pictures and a table of what became of each."""
+
+import logging
+import tarfile
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from z1g.data.manifest import Manifest
+from z1g.data.shards import shard_path, table_path, write_object
+from z1g.data.sources import Rejected
+from z1g.errors import UserError
+from z1g.files import atomic_file, write_jsonl
+from z1g.progress import Meter
+from z1g.stages import StageFolder
+
+log = logging.getLogger("z1g")
+
+
+def run(folder: StageFolder, chunk: int, threads: int) -> None:
+    """Write `chunk-NNNNN.tar` and then `chunk-NNNNN.jsonl` {id, status, reason, seconds, n_views}.
+
+    A rejected object is in the table (status "quarantined") and not in the shard. `seconds` is wall-clock time since
+    the object before. Raises UserError where the chunk does not exist or the data source cannot work at all.
+    """
+    manifest = folder.manifest()
+    if not 0 <= chunk < manifest.n_chunks:
+        raise UserError(f"{folder.path} has no chunk {chunk}; its manifest has {manifest.n_chunks}, counted from 0")
+    with (
+        tempfile.TemporaryDirectory(prefix="z1g-ingest-", ignore_cleanup_errors=True) as scratch,
+        atomic_file(shard_path(folder.path, chunk)) as shard,
+    ):
+        rows = _write_shard(folder, manifest, chunk, threads, Path(scratch), shard)
+    write_jsonl(table_path(folder.path, chunk), rows)
+
+
+def _write_shard(
+    folder: StageFolder, manifest: Manifest, chunk: int, threads: int, scratch: Path, shard: Path
+) -> list[dict[str, Any]]:
+    """Write the shard's tar; return the rows of its table."""
+    objects, data = manifest.chunk(chunk), folder.config.data
+    rows: list[dict[str, Any]] = []
+    before = time.monotonic()
+    with tarfile.open(shard, "w") as tar, Meter(f"ingest chunk {chunk}", len(objects)) as meter:
+        for result in data.ingest(objects, folder.config.camera, scratch, threads):
+            reason = result.reason if isinstance(result, Rejected) else None
+            n_views = 0
+            if isinstance(result, Rejected):
+                log.warning("%s quarantined: %s", result.id, result.reason)
+            else:
+                write_object(tar, result)
+                n_views = len(result.rgba)
+            now = time.monotonic()
+            status = "ok" if reason is None else "quarantined"
+            seconds, before = round(now - before, 3), now
+            rows.append({"id": result.id, "status": status, "reason": reason, "seconds": seconds, "n_views": n_views})
+            meter.advance()
+    return rows

@@ -1,0 +1,52 @@
+"""Stage `unet`: train the UNet on codes and condition pictures."""
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from z1g.data.scenes import SceneStore
+from z1g.device import default_device, use_threads
+from z1g.files import atomic_folder
+from z1g.networks.autoencoder import PictureEncoder
+from z1g.networks.stage1 import Stage1
+from z1g.objectives.diffusion import DiffusionData, DiffusionObjective, normalisation, zero_picture
+from z1g.progress import track
+from z1g.stages import StageFolder
+from z1g.stages.autodecoder import training_scenes
+from z1g.training.data import StepData
+from z1g.training.loop import Trainer
+
+
+def run(folder: StageFolder, threads: int) -> None:
+    """Train to the step budget, then write `pipeline/` and `history.jsonl`."""
+    use_threads(threads)
+    options = folder.config.unet
+    trained = folder.upstream_folder("autodecoder")
+    scenes, ids = training_scenes(trained)
+    stored = load_file(folder.upstream_path("codes") / "codes.safetensors")
+    codes = torch.stack([stored[name] for name in ids])
+    mean, deviation = normalisation(codes) if options.normalise_codes else (torch.zeros(1), torch.ones(1))
+    stage1 = Stage1.load(trained.path / "model", trained.config).to(default_device())
+    data = gather(stage1.encoder, scenes, ids, (codes - mean) / deviation, options.condition_size)
+    del stage1
+    denoiser = folder.config.model.denoiser()
+    objective = DiffusionObjective(options, denoiser, data)
+    steps = StepData(objective.sample, len(ids), options.train.batch_size, options.train.seed)
+    trainer = Trainer(objective, steps, options.train, folder.path)
+    trainer.run()
+    if not trainer.accelerator.is_main_process:
+        return
+    with atomic_folder(folder.path / "pipeline") as temporary:
+        denoiser.save(temporary)
+        statistics = {"mean": mean, "deviation": deviation, "zero_latent": data.zero_latent}
+        save_file({name: v.cpu().contiguous() for name, v in statistics.items()}, temporary / "codes.safetensors")
+
+
+@torch.no_grad()
+def gather(encoder: PictureEncoder, scenes: SceneStore, ids: list[str], codes: Tensor, size: int) -> DiffusionData:
+    """Condition pictures of size `size` and their latents beside the codes of the same objects."""
+    device = default_device()
+    pictures = [scenes[name].condition(size) for name in track(ids, "conditions", len(ids))]
+    latents = [encoder.condition_latent(picture[None].to(device))[0].cpu() for picture in pictures]
+    zero = encoder.condition_latent(zero_picture(size).to(device)).cpu()
+    return DiffusionData(codes, torch.stack(latents), torch.stack(pictures), zero)

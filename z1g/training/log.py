@@ -1,0 +1,64 @@
+"""What a training run leaves to look at: history rows and TensorBoard events."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+
+from z1g.files import write_jsonl
+
+
+class TrainingLog:
+    """Collects figures by step. Its rows are part of the checkpoint, so a resumed run has one unbroken history."""
+
+    def __init__(self, folder: Path, restored: dict[str, Any], start: int, active: bool) -> None:
+        self.folder = folder
+        self.rows: list[dict[str, Any]] = restored["rows"]
+        self.open_interval: list[dict[str, float]] = restored["interval"]
+        self._seconds = self.rows[-1]["seconds"] if self.rows else 0.0
+        self._clock = time.monotonic()
+        self._writer = SummaryWriter(str(folder / "tb"), purge_step=start) if active else None
+
+    def add(self, step: int, losses: dict[str, float]) -> None:
+        """Note the losses of one step."""
+        self.open_interval.append(losses)
+
+    def means(self) -> dict[str, float]:
+        """Means over the steps since the last interval ended, which begins a new one."""
+        names = {name for losses in self.open_interval for name in losses}
+        means = {}
+        for name in sorted(names):
+            values = [losses[name] for losses in self.open_interval if name in losses]
+            means[name] = sum(values) / len(values)
+        self.open_interval = []
+        return means
+
+    def write(self, step: int, figures: dict[str, float]) -> None:
+        """One row of history and one TensorBoard point a figure."""
+        now = time.monotonic()
+        self._seconds += now - self._clock
+        self._clock = now
+        self.rows.append({"step": step + 1, **figures, "seconds": round(self._seconds, 3)})
+        if self._writer is not None:
+            for name, value in figures.items():
+                self._writer.add_scalar(f"train/{name}", value, step + 1)
+
+    def validation(self, step: int, figures: dict[str, float], pictures: dict[str, Tensor]) -> None:
+        """Validation figures join the newest row; pictures go to TensorBoard."""
+        if self.rows and self.rows[-1]["step"] == step + 1:
+            self.rows[-1].update(figures)
+        elif figures:
+            self.rows.append({"step": step + 1, **figures, "seconds": round(self._seconds, 3)})
+        if self._writer is not None:
+            for name, value in figures.items():
+                self._writer.add_scalar(f"validation/{name}", value, step + 1)
+            for name, picture in pictures.items():
+                self._writer.add_image(name, picture, step + 1)
+
+    def close(self) -> None:
+        """Flush the events and publish `history.jsonl`."""
+        if self._writer is not None:
+            self._writer.close()
+            write_jsonl(self.folder / "history.jsonl", self.rows)

@@ -1,0 +1,37 @@
+"""Options of the training loop, shared by both stages."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from z1g.config.slot import OneOf, Runtime, Section
+from z1g.training.schedules import Schedule
+from z1g.training.schedules.cosine import Cosine
+
+
+class OptimiserOptions(Section):
+    """AdamW."""
+
+    lr: float = Field(1e-4, gt=0, description="highest learning rate")
+    weight_decay: float = Field(0.05, ge=0, description="decoupled weight decay")
+    betas: tuple[float, float] = Field((0.9, 0.95), description="decay of the first and second moments")
+    clip_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
+
+
+class TrainOptions(Section):
+    """Budget, batch and bookkeeping of one training run. The budget is counted in steps."""
+
+    steps: int = Field(100_000, ge=1, description="optimiser steps")
+    batch_size: int = Field(8, ge=1, description="objects a step, over all ranks")
+    optimiser: OptimiserOptions = OptimiserOptions()
+    schedule: Annotated[Schedule, OneOf()] = Cosine()
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
+    ema: float | None = Field(None, gt=0, lt=1, description="decay of an average of the weights; null: none")
+    seed: int = Field(42, ge=0, description="seed of every draw")
+    log_every: int = Field(50, ge=1, description="steps between logged means; what a plateau schedule counts")
+    micro_batch: Annotated[int | None, Runtime()] = Field(
+        None, ge=1, description="objects a forward pass; null: the whole batch of a rank at once"
+    )
+    workers: Annotated[int, Runtime()] = Field(0, ge=0, description="data loading processes")
+    checkpoint_every: Annotated[int, Runtime()] = Field(500, ge=1, description="steps between checkpoints")
+    validate_every: Annotated[int, Runtime()] = Field(1000, ge=1, description="steps between validations")

@@ -1,0 +1,46 @@
+"""Constant and cosine schedules, both with a linear warm-up."""
+
+import math
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from z1g.training.schedules import Schedule
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+
+class Constant(Schedule):
+    """The learning rate itself, after a warm-up."""
+
+    kind: Literal["constant"] = "constant"
+    warmup_steps: int = Field(0, ge=0, description="steps of linear growth from 0")
+
+    def build(self, optimizer: "Optimizer", steps: int) -> "LRScheduler":
+        from torch.optim.lr_scheduler import LambdaLR
+
+        return LambdaLR(optimizer, lambda step: _warmup(step, self.warmup_steps))
+
+
+class Cosine(Schedule):
+    """Half a cosine down to a share of the learning rate, after a warm-up."""
+
+    kind: Literal["cosine"] = "cosine"
+    warmup_steps: int = Field(0, ge=0, description="steps of linear growth from 0")
+    final_share: float = Field(0.05, ge=0, le=1, description="learning rate of the last step, as a share of the highest")
+
+    def build(self, optimizer: "Optimizer", steps: int) -> "LRScheduler":
+        from torch.optim.lr_scheduler import LambdaLR
+
+        def factor(step: int) -> float:
+            done = min(max(step - self.warmup_steps, 0) / max(steps - self.warmup_steps, 1), 1.0)
+            cosine = 0.5 * (1 + math.cos(math.pi * done))
+            return _warmup(step, self.warmup_steps) * (self.final_share + (1 - self.final_share) * cosine)
+
+        return LambdaLR(optimizer, factor)
+
+
+def _warmup(step: int, warmup_steps: int) -> float:
+    return min((step + 1) / (warmup_steps + 1), 1.0)

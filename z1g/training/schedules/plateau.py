@@ -1,0 +1,26 @@
+"""The seed's schedule: lower the learning rate when the training loss stops falling."""
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from z1g.training.schedules import Schedule
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+
+class Plateau(Schedule):
+    """ReduceLROnPlateau on the mean loss of each logging interval; every rank steps it alike."""
+
+    kind: Literal["plateau"] = "plateau"
+    follows_loss: ClassVar[bool] = True
+    patience: int = Field(100, ge=1, description="intervals without progress before the rate falls")
+    factor: float = Field(0.7, gt=0, lt=1, description="factor of each fall")
+    min_lr: float = Field(1e-6, ge=0, description="lowest learning rate")
+
+    def build(self, optimizer: "Optimizer", steps: int) -> "LRScheduler":
+        from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+        return ReduceLROnPlateau(optimizer, patience=self.patience, factor=self.factor, min_lr=self.min_lr)

@@ -1,0 +1,31 @@
+"""`z1g plan`: what would run."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from z1g.plan import STAGES, Plan
+
+
+def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
+    """Arguments shared by verbs that read the ablation set."""
+    parser.add_argument("--scale", default="full", help="base configuration: a name in configs/ or a path")
+    parser.add_argument("--ablations", nargs="*", help="names; default: all in ablations/")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="results folder")
+    parser.add_argument("--write", action="store_true", help="write the stage folders, as starting Snakemake does")
+
+
+def main(verb: str, arguments: argparse.Namespace) -> None:
+    """Print one line an ablation with its stage ids."""
+    plan = Plan.load(arguments.scale, arguments.ablations, arguments.results, Path("ablations"), Path("configs"))
+    if arguments.write:
+        plan.write()
+    width = max(len(name) for name in plan.ablations)
+    lines = [f"{'':<{width}}  " + "  ".join(f"{stage:<12}" for stage in STAGES)]
+    for name, planned in plan.ablations.items():
+        ids = "  ".join(f"{planned.stages[stage].id:<12}" for stage in STAGES)
+        lines.append(f"{name:<{width}}  {ids}")
+    jobs = sum(stage.n_chunks for stage in plan.stages.values())
+    objects = {planned.stages["ingest"].id: len(planned.manifest.objects) for planned in plan.ablations.values()}
+    lines.append(f"{sum(objects.values())} objects, {len(plan.stages)} distinct stages, {jobs} jobs")
+    sys.stdout.write("\n".join(lines) + "\n")
