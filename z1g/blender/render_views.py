@@ -44,7 +44,7 @@ SUNS = {"key": (3.0, 40.0, 35.0), "fill": (1.2, 15.0, -50.0), "rim": (2.0, 45.0,
 """three_point lighting: strength in W/m2, elevation and azimuth in degrees, azimuth 0 being the condition view's."""
 
 
-class RejectedMesh(Exception):
+class MeshError(Exception):
     """The mesh cannot be used; the message is for people."""
 
 
@@ -71,7 +71,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         try:
             result = {"reason": None, **render_object(item, job["settings"], folder)}
-        except RejectedMesh as rejected:
+        except MeshError as rejected:
             result = {"reason": str(rejected)}
         (folder / "result.tmp").write_text(json.dumps(result), encoding="utf-8")
         os.replace(folder / "result.tmp", folder / "result.json")
@@ -85,7 +85,7 @@ def announce(line: str) -> None:
 
 
 def render_object(item: dict[str, Any], settings: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Import, check, normalise and render one object. Raises RejectedMesh."""
+    """Import, check, normalise and render one object. Raises MeshError."""
     bpy.ops.wm.read_factory_settings(use_empty=True)
     bpy.context.preferences.filepaths.use_scripts_auto_execute = False
     path = Path(item["path"])
@@ -108,7 +108,7 @@ def render_object(item: dict[str, Any], settings: dict[str, Any], folder: Path) 
 
 
 def import_mesh(path: Path) -> None:
-    """Import a mesh file into the empty scene, z up. Raises RejectedMesh where the importer gives up."""
+    """Import a mesh file into the empty scene, z up. Raises MeshError where the importer gives up."""
     name, ending = str(path), path.suffix.lower()
     try:
         if ending == ".obj":
@@ -122,19 +122,19 @@ def import_mesh(path: Path) -> None:
         elif ending == ".fbx":
             bpy.ops.import_scene.fbx(filepath=name)
         else:
-            raise RejectedMesh(f"no importer for {ending} files")
+            raise MeshError(f"no importer for {ending} files")
     except RuntimeError as error:
         # bpy.ops reports an importer's failure as RuntimeError; its last line is the message, the rest a traceback.
         lines = str(error).strip().splitlines() or ["unknown error"]
-        raise RejectedMesh(f"Blender cannot read the file: {lines[-1].removeprefix('Error: ')}") from error
+        raise MeshError(f"Blender cannot read the file: {lines[-1].removeprefix('Error: ')}") from error
 
 
 def check_images(path: Path) -> None:
-    """Raise RejectedMesh where a texture is missing or unreadable: Blender would draw magenta."""
+    """Raise MeshError where a texture is missing or unreadable: Blender would draw magenta."""
     bad = {bpy.path.abspath(image.filepath or image.name) for image in bpy.data.images if not image.size[0]}
     if bad:
         names = sorted(os.path.relpath(name, path.parent) for name in bad)
-        raise RejectedMesh(f"texture missing or unreadable: {', '.join(names)}")
+        raise MeshError(f"texture missing or unreadable: {', '.join(names)}")
 
 
 def show_vertex_colours() -> None:
@@ -153,7 +153,7 @@ def show_vertex_colours() -> None:
 
 
 def surface() -> tuple[NDArray[np.float64], int]:
-    """Points [N,3] (Blender's z-up world) that faces use, and the number of triangles. Raises RejectedMesh."""
+    """Points [N,3] (Blender's z-up world) that faces use, and the number of triangles. Raises MeshError."""
     points, n_triangles, graph = [], 0, bpy.context.evaluated_depsgraph_get()
     for instance in graph.object_instances:
         if instance.object.type != "MESH" or not instance.show_self:
@@ -168,23 +168,23 @@ def surface() -> tuple[NDArray[np.float64], int]:
         used = positions.reshape(-1, 3)[np.unique(corners)].astype(np.float64)
         points.append(used @ world[:3, :3].T + world[:3, 3])
     if not n_triangles:
-        raise RejectedMesh("the mesh has no faces; the file is empty or cut off")
+        raise MeshError("the mesh has no faces; the file is empty or cut off")
     return np.concatenate(points), n_triangles
 
 
 def normalise(points: NDArray[np.float64], up_axis: str) -> Normalisation:
     """Move and scale the scene so that the sphere around the bounding box's middle has radius 0.5 at the origin.
 
-    Raises RejectedMesh for numbers that are not finite and for flat meshes.
+    Raises MeshError for numbers that are not finite and for flat meshes.
     """
     if not np.isfinite(points).all():
-        raise RejectedMesh("the mesh has vertices that are not finite numbers (NaN or infinity)")
+        raise MeshError("the mesh has vertices that are not finite numbers (NaN or infinity)")
     low, high = points.min(axis=0), points.max(axis=0)
     extent = high - low
     if not extent.max() > 0:
-        raise RejectedMesh("the mesh is a single point: its bounding box has no size")
+        raise MeshError("the mesh is a single point: its bounding box has no size")
     if extent.min() < FLAT * extent.max():
-        raise RejectedMesh(f"the mesh is flat: its bounding box is {' x '.join(f'{side:.4g}' for side in extent)}")
+        raise MeshError(f"the mesh is flat: its bounding box is {' x '.join(f'{side:.4g}' for side in extent)}")
     centre = (low + high) / 2
     scale = 0.5 / float(np.linalg.norm(points - centre, axis=1).max())
     pivot = bpy.data.objects.new("normalisation", None)

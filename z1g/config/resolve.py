@@ -175,12 +175,12 @@ def section_at(path: KeyPath, merged: Any) -> type[BaseModel] | None:
     for n, part in enumerate(path):
         if not (isinstance(current, type) and issubclass(current, BaseModel)) or part not in current.model_fields:
             if get_origin(current) is dict:
-                current, metadata = _unwrap(get_args(current)[1])
+                current, metadata = unwrap(get_args(current)[1])
             else:
                 return None
         else:
             field = current.model_fields[part]
-            current, extra = _unwrap(field.annotation)
+            current, extra = unwrap(field.annotation)
             metadata = [*field.metadata, *extra]
         current = _choose(current, metadata, _get(merged, path[: n + 1]))
     return current if isinstance(current, type) and issubclass(current, BaseModel) else None
@@ -199,7 +199,7 @@ def _choose(annotation: Any, metadata: Sequence[Any], value: Any) -> Any:
     return annotation
 
 
-def _unwrap(annotation: Any) -> tuple[Any, list[Any]]:
+def unwrap(annotation: Any) -> tuple[Any, list[Any]]:
     """Strip Annotated and Optional; returns the bare type and the metadata found."""
     metadata: list[Any] = []
     while True:

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
 S = TypeVar("S", bound=Section)
 
 
+def _check_groups(section: S, channels: tuple[int, ...], divisor: int) -> S:
+    if any(c % divisor for c in channels):
+        raise ValueError(f"every entry of channels {list(channels)} must be a multiple of {divisor}")
+    return section
+
+
 class AutoencoderSize(Section):
     """AutoencoderKL: halves the picture between levels."""
 
@@ -80,9 +86,3 @@ class Scratch(Model):
         from z1g.networks import scratch
 
         return scratch.denoiser(self)
-
-
-def _check_groups(section: S, channels: tuple[int, ...], divisor: int) -> S:
-    if any(c % divisor for c in channels):
-        raise ValueError(f"every entry of channels {list(channels)} must be a multiple of {divisor}")
-    return section

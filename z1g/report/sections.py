@@ -81,7 +81,9 @@ def headline(summary: Summary) -> list[str]:
     sentences = [f"{n_text}, {' and '.join(winner.ablations)} {verb}: {_with_interval(winner, metric, info)}."]
     for source, phrase in (("fitted", "Fitted splats, the upper bound, reach"), ("nearest", "Copying the nearest "
                            "training object gives")):  # fmt: skip
-        other = next((r for r in summary.merged if (r.split, r.source) == (split, source) and metric in r.figures), None)
+        other = next(
+            (r for r in summary.merged if (r.split, r.source) == (split, source) and metric in r.figures), None
+        )
         if other:
             sentences.append(f"{phrase} {_plain_value(other.figures[metric].value, info)}.")
             if source == "nearest" and sign * (winner.figures[metric].value - other.figures[metric].value) <= 0:
@@ -116,7 +118,10 @@ def curves(tree: Results, ablations: list[Ablation]) -> list[Curves]:
         labels = [", ".join(names) for names in groups.values()]
         charts = []
         for key, title, log_y in (("loss", "Loss", True), ("validation_psnr", "Validation PSNR, dB", False)):
-            series = [Series(label, _points(rows, key), i) for i, (label, rows) in enumerate(zip(labels, histories, strict=True))]  # noqa: E501
+            series = [
+                Series(label, _points(rows, key), i)
+                for i, (label, rows) in enumerate(zip(labels, histories, strict=True))
+            ]  # noqa: E501
             svg = chart(series, "step", title, log_y)
             charts += [(title, svg)] if svg else []
         legend = [Legend(line_style(i), label) for i, label in enumerate(labels)]
@@ -162,7 +167,9 @@ def below_minimum(tree: Results, ablations: list[Ablation]) -> Listed:
     for identity, names in shared_ids(ablations, "fit").items():
         poor = [row for row in tree.chunks("fit", identity) if row.get("below_minimum")]
         poor.sort(key=lambda row: row.get("psnr") or 0.0)
-        rows += [(row["id"], _optional(row.get("psnr"), "dB"), str(row.get("steps", "–")), ", ".join(names)) for row in poor]  # noqa: E501
+        rows += [
+            (row["id"], _optional(row.get("psnr"), "dB"), str(row.get("steps", "–")), ", ".join(names)) for row in poor
+        ]  # noqa: E501
     return Listed(rows[:MAX_LISTED], len(rows), [])
 
 

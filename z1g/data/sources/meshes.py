@@ -38,8 +38,8 @@ class BlenderOptions(Section):
 class Meshes(DataSource):
     """Mesh files (.obj .glb .gltf .ply .stl .fbx), each moved to the origin and scaled into the sphere of radius 0.5.
 
-    A rendered object's `info` has source, sha256 (of the mesh file), n_triangles, normalisation {centre, scale, up_axis}
-    (see `Normalisation` in z1g/blender/render_views.py), renderer and licences (names of the licence files beside the mesh).
+    A rendered object's `info` has source, sha256 (of the mesh file), n_triangles, normalisation (centre, scale, up_axis
+    as `z1g/blender/render_views.py` defines them), renderer, and licences (names of the licence files beside the mesh).
     """
 
     kind: Literal["meshes"] = "meshes"
@@ -51,11 +51,13 @@ class Meshes(DataSource):
     blender: BlenderOptions = BlenderOptions()
 
     def list_objects(self) -> list[ObjectEntry]:
+        """All mesh files below `paths`, sorted by id. Raises UserError where a path gives none."""
         return _mesh_files.find_meshes(self.paths)
 
     def ingest(
         self, objects: Sequence[ObjectEntry], camera: CameraOptions, scratch: Path, threads: int
     ) -> Iterator[RenderedObject | Rejected]:
+        """Render the objects in one Blender process after the other. Raises UserError where there is no Blender."""
         problems = {entry.id: _mesh_files.problem(Path(entry.source)) for entry in objects}
         poses = {entry.id: camera.poses(int_hash(entry.id)) for entry in objects}
         jobs = [_job(entry, poses[entry.id]) for entry in objects if problems[entry.id] is None]

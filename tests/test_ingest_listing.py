@@ -1,0 +1,143 @@
+"""Which meshes are found, what they are called, which Blender renders them. No Blender needed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from z1g.camera import Y_UP_TO_Z_UP, from_blender, orbit_c2w, to_blender
+from z1g.data.sources import _blender, _mesh_files
+from z1g.data.sources.meshes import BlenderOptions, Meshes
+from z1g.errors import UserError
+
+ROOT = Path(__file__).parents[1]
+
+
+def put(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("v 0 0 0\n")
+
+
+def ids(*paths: Path | str) -> list[str]:
+    return [entry.id for entry in Meshes(paths=tuple(str(path) for path in paths)).list_objects()]
+
+
+def test_the_eight_objects(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    entries = Meshes().list_objects()
+    eight = ["barrel", "basketball", "bread", "chair2", "chicken", "crate", "deckChair", "horse2"]
+    assert [entry.id for entry in entries] == eight
+    assert entries[5].source == "workflow/objects/crate/crate.obj"
+
+
+def test_folders_globs_and_files_each_object_once(tmp_path, monkeypatch):
+    put(tmp_path, "a/one.obj", "a/deep/two.GLB", "b/three.ply", "b/notes.txt", "a/._one.obj", ".git/four.obj")
+    monkeypatch.chdir(tmp_path)
+    assert ids(".") == ["one", "three", "two"]
+    assert ids("a") == ["one", "two"]
+    assert ids("*/*.ply", "b/three.ply") == ["three"]
+    assert ids("**/*.GLB") == ["two"]
+    assert ids(tmp_path / "b") == ["three"]
+
+
+def test_ids_are_unique_words_without_dots(tmp_path):
+    put(tmp_path, "x/model.obj", "y/model.obj", "z/model.obj", "z/model.stl", "very.old chair.obj", "é.obj", "à.obj")
+    found = ids(tmp_path)
+    assert found == sorted(found)
+    assert len(set(found)) == 7
+    assert {"x_model", "y_model", "very_old_chair"} <= set(found)
+    assert all(c.isascii() and (c.isalnum() or c in "-_") for name in found for c in name)
+    assert found == ids(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [("nowhere", "no such file or folder"), ("empty", "holds no mesh"), ("a.txt", "not a mesh file"), ("*.obj", "no mesh")],
+)
+def test_paths_without_meshes_are_errors_that_name_the_path(tmp_path, monkeypatch, path, words):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "a.txt").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=words) as error:
+        ids(path)
+    assert path in str(error.value)
+
+
+def test_listing_imports_neither_torch_nor_bpy():
+    code = (
+        "import sys; from z1g.data.sources.meshes import Meshes; assert len(Meshes().list_objects()) == 8;"
+        "import z1g.stages.ingest; assert not {'torch', 'bpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+def test_file_checks(tmp_path):
+    def problem(name: str, content: str) -> str | None:
+        (tmp_path / name).write_text(content)
+        return _mesh_files.problem(tmp_path / name)
+
+    assert "empty file" in (problem("a.glb", "") or "")
+    assert "cannot be read" in (_mesh_files.problem(tmp_path / "gone.obj") or "")
+    assert "NaN" in (problem("a.obj", "v 1 2 3\nv 1 -nan 3\n") or "")
+    assert "NaN" in (problem("a.obj", "v\t1 2 inf\n") or "")
+    assert problem("a.obj", "o v nan\n# inf\nvn nan 0 0\nv 1 2 3\n") is None
+    assert problem("b.obj", "mtllib my colours.mtl\nv 1 2 3\n") == "material file missing: my colours.mtl"
+    (tmp_path / "my colours.mtl").touch()
+    assert problem("b.obj", "mtllib my colours.mtl\nv 1 2 3\n") is None
+
+
+def test_blender_is_looked_for_in_order(tmp_path, monkeypatch):
+    for name in ("configured/python3", "variable/blender", "path/blender", ".venv-blender/bin/python"):
+        put(tmp_path, name)
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_blender.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setenv("PATH", str(tmp_path / "path"))
+    monkeypatch.setenv("Z1G_BLENDER", str(tmp_path / "variable/blender"))
+    script = str(_blender.SCRIPT)
+    configured = str(tmp_path / "configured/python3")
+    assert _blender.find_blender(configured) == [configured, script]
+    assert _blender.find_blender(None)[0] == str(tmp_path / "variable/blender")
+    monkeypatch.delenv("Z1G_BLENDER")
+    assert _blender.find_blender(None) == [str(tmp_path / ".venv-blender/bin/python"), script]
+    (tmp_path / ".venv-blender/bin/python").unlink()
+    command = _blender.find_blender(None)
+    assert command[0] == str(tmp_path / "path/blender")
+    assert command[-3:] == ["--python", script, "--"]
+    assert "--factory-startup" in command
+    (tmp_path / "path/blender").unlink()
+    with pytest.raises(UserError, match="no Blender found") as error:
+        _blender.find_blender(None)
+    assert "Z1G_BLENDER" in str(error.value)
+    with pytest.raises(UserError, match=r"data\.blender\.python: nothing/here"):
+        _blender.find_blender("nothing/here")
+
+
+def test_this_interpreter_serves_where_it_has_bpy(monkeypatch):
+    monkeypatch.delenv("Z1G_BLENDER", raising=False)
+    monkeypatch.setattr(_blender.importlib.util, "find_spec", lambda name: object())
+    assert _blender.find_blender(None) == [sys.executable, str(_blender.SCRIPT)]
+
+
+def test_only_values_that_change_pictures_are_in_the_identity():
+    from z1g.config.slot import Runtime
+
+    runtime = {
+        name for name, field in BlenderOptions.model_fields.items() if any(isinstance(m, Runtime) for m in field.metadata)
+    }
+    assert runtime == {"timeout_s", "python"}
+
+
+def test_blender_poses_by_hand():
+    # Front view: z1g stands at z = 1.5 and looks along -z; Blender's z-up world has that at y = -1.5, looking along +y.
+    front = [[1, 0, 0, 0], [0, 0, -1, -1.5], [0, 1, 0, 0], [0, 0, 0, 1]]
+    np.testing.assert_allclose(to_blender(orbit_c2w(0, 0, 1.5)), front, atol=1e-12)
+    # From the right (azimuth 90): at x = 1.5 in both; the camera's right hand is z1g's -z, which is Blender's +y.
+    right = [[0, 0, 1, 1.5], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
+    np.testing.assert_allclose(to_blender(orbit_c2w(0, 90, 1.5)), right, atol=1e-12)
+    np.testing.assert_allclose(Y_UP_TO_Z_UP @ [1, 2, 3, 1], [1, -3, 2, 1])
+    poses = np.stack([orbit_c2w(-20, 210, 1.5), orbit_c2w(55, 10, 2.0)])
+    np.testing.assert_allclose(from_blender(to_blender(poses)), poses, atol=1e-12)

@@ -1,0 +1,113 @@
+"""Documents generated from the configuration tree: JSON schema, reference page, commented defaults."""
+
+import json
+import typing
+from collections.abc import Iterator
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic.fields import FieldInfo
+
+from z1g.config.resolve import unwrap
+from z1g.config.slot import OneOf, Runtime, Section, kinds
+from z1g.config.tree import Experiment
+
+
+def schema() -> str:
+    """JSON schema of an ablation file: every key optional, plus `description` and `base`."""
+    document = Experiment.model_json_schema()
+    document["title"] = "z1g ablation"
+    for key, text in (("description", "what differs, and why"), ("base", "scale to build on, whatever the run's scale")):
+        document["properties"][key] = {"type": "string", "description": text}
+    return json.dumps(document, indent=1) + "\n"
+
+
+def resolved(experiment: Experiment) -> str:
+    """A whole experiment as YAML."""
+    text: str = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, width=110)
+    return text
+
+
+def defaults() -> str:
+    """configs/full.yaml: every default with its description as a comment."""
+    lines = ["# The corrected method at full size. Generated: `z1g config write`; change defaults in the package."]
+    return "\n".join([*lines, *_yaml(Experiment(), 0)]) + "\n"
+
+
+def reference() -> str:
+    """docs/configuration.md: a table for each section and each kind of a slot."""
+    lines = ["# Configuration", "", "Generated from the configuration tree by `z1g config write`.", ""]
+    for title, cls in _sections():
+        lines += [f"## {title}", "", (cls.__doc__ or "").strip().split("\n\n")[0].replace("\n", " "), ""]
+        lines += ["| key | default | meaning |", "|---|---|---|"]
+        for name, field in cls.model_fields.items():
+            if name != "kind":
+                lines.append(f"| `{name}` | {_default(field)} | {_meaning(field)} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _yaml(section: Section, depth: int) -> Iterator[str]:
+    pad = "  " * depth
+    for name, field in type(section).model_fields.items():
+        value = getattr(section, name)
+        note = f"  # {field.description}" if field.description else ""
+        if isinstance(value, Section):
+            yield f"{pad}{name}:"
+            yield from _yaml(value, depth + 1)
+        elif isinstance(value, dict):
+            yield f"{pad}{name}:"
+            for key, item in value.items():
+                yield f"{pad}  {key}:"
+                yield from _yaml(item, depth + 2)
+        else:
+            plain = json.dumps(section.model_dump(mode="json")[name])
+            yield f"{pad}{name}: {plain}{note}"
+
+
+def _sections() -> Iterator[tuple[str, type[Section]]]:
+    """Every section class once, in reading order, with the key path it stands at."""
+    pending: list[tuple[str, type[Section]]] = [("", Experiment)]
+    seen: set[type[Section]] = set()
+    while pending:
+        path, cls = pending.pop(0)
+        if cls in seen:
+            continue
+        seen.add(cls)
+        if path:
+            yield path, cls
+        children: list[tuple[str, type[Section]]] = []
+        for name, field in cls.model_fields.items():
+            annotation, extra = unwrap(field.annotation)
+            metadata = [*field.metadata, *extra]
+            here = f"{path}.{name}".lstrip(".")
+            if get_origin(annotation) is dict:
+                annotation, metadata = unwrap(get_args(annotation)[1])
+                here += ".<name>"
+            if not (isinstance(annotation, type) and issubclass(annotation, Section)):
+                continue
+            if any(isinstance(item, OneOf) for item in metadata):
+                options: dict[str, Any] = kinds(annotation)  # type: ignore[type-var]
+                children += [(f"{here}: {{kind: {kind}}}", option) for kind, option in options.items()]
+            else:
+                children.append((here, annotation))
+        pending = children + pending
+
+
+def _default(field: FieldInfo) -> str:
+    value = field.default
+    if isinstance(value, Section):
+        return f"kind: {value.kind}" if "kind" in type(value).model_fields else "see below"  # type: ignore[attr-defined]
+    if isinstance(value, dict):
+        return ", ".join(value)
+    return f"`{json.dumps(value)}`"
+
+
+def _meaning(field: FieldInfo) -> str:
+    text = field.description or ""
+    annotation, extra = unwrap(field.annotation)
+    if get_origin(annotation) is typing.Literal:
+        text += f" ({', '.join(str(choice) for choice in get_args(annotation))})"
+    if any(isinstance(item, Runtime) for item in [*field.metadata, *extra]):
+        text += " *(outside the identity)*"
+    return text.strip().replace("|", "\\|")
