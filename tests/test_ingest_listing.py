@@ -1,5 +1,7 @@
 """Which meshes are found, what they are called, which Blender renders them. No Blender needed."""
 
+import json
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -55,7 +57,12 @@ def test_ids_are_unique_words_without_dots(tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "words"),
-    [("nowhere", "no such file or folder"), ("empty", "holds no mesh"), ("a.txt", "not a mesh file"), ("*.obj", "no mesh")],
+    [
+        ("nowhere", "no such file or folder"),
+        ("empty", "holds no mesh"),
+        ("a.txt", "not a mesh file"),
+        ("*.obj", "no mesh"),
+    ],
 )
 def test_paths_without_meshes_are_errors_that_name_the_path(tmp_path, monkeypatch, path, words):
     (tmp_path / "empty").mkdir()
@@ -84,6 +91,11 @@ def test_file_checks(tmp_path):
     assert "NaN" in (problem("a.obj", "v 1 2 3\nv 1 -nan 3\n") or "")
     assert "NaN" in (problem("a.obj", "v\t1 2 inf\n") or "")
     assert problem("a.obj", "o v nan\n# inf\nvn nan 0 0\nv 1 2 3\n") is None
+    header = "ply\nformat ascii 1.0\nelement vertex 2\nproperty uchar red\n"
+    header += "".join(f"property float {axis}\n" for axis in "xyz") + "element face 0\nend_header\n"
+    assert "NaN" in (problem("a.ply", header + "255 1 2 3\n255 1 nan 3\n") or "")
+    assert problem("a.ply", header + "255 1 2 3\n255 1 2 3\n") is None
+    assert problem("a.ply", "ply\nnonsense") is None
     assert problem("b.obj", "mtllib my colours.mtl\nv 1 2 3\n") == "material file missing: my colours.mtl"
     (tmp_path / "my colours.mtl").touch()
     assert problem("b.obj", "mtllib my colours.mtl\nv 1 2 3\n") is None
@@ -126,7 +138,9 @@ def test_only_values_that_change_pictures_are_in_the_identity():
     from z1g.config.slot import Runtime
 
     runtime = {
-        name for name, field in BlenderOptions.model_fields.items() if any(isinstance(m, Runtime) for m in field.metadata)
+        name
+        for name, field in BlenderOptions.model_fields.items()
+        if any(isinstance(m, Runtime) for m in field.metadata)
     }
     assert runtime == {"timeout_s", "python"}
 
@@ -141,3 +155,37 @@ def test_blender_poses_by_hand():
     np.testing.assert_allclose(Y_UP_TO_Z_UP @ [1, 2, 3, 1], [1, -3, 2, 1])
     poses = np.stack([orbit_c2w(-20, 210, 1.5), orbit_c2w(55, 10, 2.0)])
     np.testing.assert_allclose(from_blender(to_blender(poses)), poses, atol=1e-12)
+
+
+def glb(points: np.ndarray) -> bytes:
+    document = {
+        "asset": {"version": "2.0"},
+        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}],
+        "accessors": [{"bufferView": 0, "componentType": 5126, "count": len(points), "type": "VEC3"}],
+        "bufferViews": [{"buffer": 0, "byteLength": points.nbytes}],
+        "buffers": [{"byteLength": points.nbytes}],
+    }
+    text = json.dumps(document).encode()
+    text += b" " * (-len(text) % 4)
+    head = struct.pack("<4sII", b"glTF", 2, 28 + len(text) + points.nbytes)
+    chunk = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", points.nbytes, b"BIN\0")
+    return head + chunk + points.tobytes()
+
+
+def test_nan_in_binary_files(tmp_path):
+    points = np.arange(9, dtype="<f4").reshape(3, 3)
+    header = "ply\nformat binary_{}_endian 1.0\nelement vertex 3\n"
+    header += "".join(f"property float {axis}\n" for axis in "xyz") + "end_header\n"
+
+    def problems() -> list[bool]:
+        (tmp_path / "a.glb").write_bytes(glb(points))
+        (tmp_path / "little.ply").write_bytes(header.format("little").encode() + points.tobytes())
+        (tmp_path / "big.ply").write_bytes(header.format("big").encode() + points.astype(">f4").tobytes())
+        return [_mesh_files.problem(tmp_path / name) is not None for name in ("a.glb", "little.ply", "big.ply")]
+
+    assert problems() == [False] * 3
+    points[1, 2] = np.inf
+    assert problems() == [True] * 3
+    # A file that is cut off is left to Blender, which says so.
+    (tmp_path / "a.glb").write_bytes(glb(points)[:-20])
+    assert _mesh_files.problem(tmp_path / "a.glb") is None

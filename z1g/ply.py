@@ -51,11 +51,14 @@ def read(path: Path, to_world: NDArray[np.float64]) -> Tensor:
     """
     content = path.read_bytes()
     head, found, body = content.partition(b"end_header\n")
-    lines = head.decode("ascii", "replace").split("\n")
-    names = [line.split()[-1] for line in lines if line.startswith("property float ")]
-    count = next((int(line.split()[2]) for line in lines if line.startswith("element vertex ")), None)
-    if not found or "format binary_little_endian 1.0" not in lines or count is None:
-        raise UserError(f"{path}: not a binary little-endian .ply of Gaussians")
+    lines = [line.split() for line in head.decode("ascii", "replace").splitlines()]
+    names = [words[2] for words in lines if words[:2] == ["property", "float"] and len(words) == 3]
+    elements = [words[1:] for words in lines if words[:1] == ["element"]]
+    only_floats = len(names) == sum(words[:1] == ["property"] for words in lines)
+    gaussians = len(elements) == 1 and elements[0][0] == "vertex" and elements[0][-1].isdigit() and only_floats
+    if not found or ["format", "binary_little_endian", "1.0"] not in lines or not gaussians:
+        raise UserError(f"{path}: not a binary little-endian .ply of Gaussians with float properties only")
+    count = int(elements[0][-1])
     missing = [name for name in PROPERTIES if name not in names and not name.startswith("n")]
     if missing or len(body) < 4 * count * len(names):
         raise UserError(f"{path}: {'lacks ' + ', '.join(missing) if missing else 'is cut short'}")

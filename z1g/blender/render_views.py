@@ -118,7 +118,8 @@ def import_mesh(path: Path) -> None:
         elif ending == ".ply":
             bpy.ops.wm.ply_import(filepath=name, forward_axis="Y", up_axis="Z")
         elif ending == ".stl":
-            bpy.ops.wm.stl_import(filepath=name, forward_axis="Y", up_axis="Z")
+            # Validation would turn NaN into 0 before anyone sees it.
+            bpy.ops.wm.stl_import(filepath=name, forward_axis="Y", up_axis="Z", use_mesh_validate=False)
         elif ending == ".fbx":
             bpy.ops.import_scene.fbx(filepath=name)
         else:
@@ -133,8 +134,8 @@ def check_images(path: Path) -> None:
     """Raise MeshError where a texture is missing or unreadable: Blender would draw magenta."""
     bad = {bpy.path.abspath(image.filepath or image.name) for image in bpy.data.images if not image.size[0]}
     if bad:
-        names = sorted(os.path.relpath(name, path.parent) for name in bad)
-        raise MeshError(f"texture missing or unreadable: {', '.join(names)}")
+        names = ", ".join(sorted(os.path.relpath(name, path.parent) for name in bad))
+        raise MeshError(f"texture missing or unreadable: {names}")
 
 
 def show_vertex_colours() -> None:
@@ -169,19 +170,19 @@ def surface() -> tuple[NDArray[np.float64], int]:
         points.append(used @ world[:3, :3].T + world[:3, 3])
     if not n_triangles:
         raise MeshError("the mesh has no faces; the file is empty or cut off")
+    if not all(np.isfinite(part).all() for part in points):
+        raise MeshError("the mesh has vertices that are not finite numbers (NaN or infinity)")
     return np.concatenate(points), n_triangles
 
 
 def normalise(points: NDArray[np.float64], up_axis: str) -> Normalisation:
     """Move and scale the scene so that the sphere around the bounding box's middle has radius 0.5 at the origin.
 
-    Raises MeshError for numbers that are not finite and for flat meshes.
+    Raises MeshError for flat meshes.
     """
-    if not np.isfinite(points).all():
-        raise MeshError("the mesh has vertices that are not finite numbers (NaN or infinity)")
     low, high = points.min(axis=0), points.max(axis=0)
     extent = high - low
-    if not extent.max() > 0:
+    if extent.max() == 0:
         raise MeshError("the mesh is a single point: its bounding box has no size")
     if extent.min() < FLAT * extent.max():
         raise MeshError(f"the mesh is flat: its bounding box is {' x '.join(f'{side:.4g}' for side in extent)}")
@@ -202,8 +203,7 @@ def set_up(settings: dict[str, Any]) -> None:
     scene, render, cycles = bpy.context.scene, bpy.context.scene.render, bpy.context.scene.cycles
     lens = bpy.data.cameras.new("camera")
     lens.sensor_fit = "VERTICAL"
-    lens.angle = math.radians(settings["fov_y_deg"])
-    lens.clip_start, lens.clip_end = 0.01, 1e4
+    lens.angle, lens.clip_start, lens.clip_end = math.radians(settings["fov_y_deg"]), 0.01, 1e4
     scene.camera = bpy.data.objects.new("camera", lens)
     scene.collection.objects.link(scene.camera)
     light(scene, settings["lighting"])
@@ -271,10 +271,9 @@ def render_depth(cameras: list[Any], folder: Path) -> NDArray[np.float32]:
     views = []
     for matrix in cameras:
         render_view(matrix, file)
-        views.append(read_first_channel(file))
+        views.append(read_depth(file))
     file.unlink()
-    depth = np.stack(views)
-    return np.where(depth < NOTHING_Z, depth, 0).astype(np.float32)
+    return np.stack(views)
 
 
 def render_view(matrix: list[list[float]], file: Path) -> None:
@@ -285,15 +284,16 @@ def render_view(matrix: list[list[float]], file: Path) -> None:
     bpy.ops.render.render(write_still=True)
 
 
-def read_first_channel(file: Path) -> NDArray[np.float32]:
-    """First channel [H,W] of a picture, top row first."""
+def read_depth(file: Path) -> NDArray[np.float32]:
+    """The depth pass [H,W] of a rendered file, top row first, 0 where nothing is."""
     image = bpy.data.images.load(str(file))
     width, height = image.size
-    pixels = np.empty(width * height * 4, np.float32)
+    pixels = np.empty((height, width, 4), np.float32)
     image.colorspace_settings.name = "Non-Color"
-    image.pixels.foreach_get(pixels)
+    image.pixels.foreach_get(pixels.reshape(-1))
     bpy.data.images.remove(image)
-    return pixels.reshape(height, width, 4)[::-1, :, 0]
+    depth = pixels[::-1, :, 0]
+    return np.where(depth < NOTHING_Z, depth, np.float32(0))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -11,8 +11,10 @@ from torch import Tensor, nn
 
 from z1g.errors import UserError
 
-Encode = Callable[[bool], Tensor]
-"""Codes [B,C,h,w] of the batch's input sheets; the argument asks for a posterior sample instead of the mean."""
+Posterior = Literal["mean", "sample", "object"]
+"""What to take of the encoder's posterior: its mean, a new sample, or a sample that is always the same for an object."""
+Encode = Callable[[Posterior], Tensor]
+"""Codes [B,C,h,w] of the batch's input sheets."""
 
 
 class CodeBook(nn.Module):
@@ -34,7 +36,7 @@ class EncodedBook(CodeBook):
         self.sample = sample
 
     def lookup(self, index: Tensor, encode: Encode) -> Tensor:
-        return encode(self.sample and self.training)
+        return encode("sample" if self.sample and self.training else "mean")
 
 
 class FixedBook(CodeBook):
@@ -74,7 +76,7 @@ class OptimisedBook(CodeBook):
     def lookup(self, index: Tensor, encode: Encode) -> Tensor:
         rows = index.cpu()
         if self.start == "encoder" and bool((self.visits[rows] == 0).any()):
-            encoded = encode(True).detach().float().cpu()
+            encoded = encode("object").detach().float().cpu()
             fresh = self.visits[rows] == 0
             self.codes[rows[fresh]] = encoded[fresh]
         code = self.codes[rows].to(index.device)
@@ -86,11 +88,14 @@ class OptimisedBook(CodeBook):
     def after_backward(self, accelerator: Accelerator) -> None:
         rows = torch.cat([rows for rows, _ in self._open])
         gradients = torch.cat([_gradient(code) for _, code in self._open])
+        codes = torch.cat([code.detach().cpu() for _, code in self._open])
         self._open = []
         if accelerator.num_processes > 1:
             # DDP averages over ranks what is a mean over one rank here.
             gradients = accelerator.gather(gradients.to(accelerator.device)).cpu() / accelerator.num_processes
             rows = accelerator.gather(rows.to(accelerator.device)).cpu()
+            # Only the rank that saw an object first knows where its code starts.
+            self.codes[rows] = accelerator.gather(codes.to(accelerator.device)).cpu()
         for row in rows.unique().tolist():
             self._adam(row, gradients[rows == row].sum(dim=0))
 

@@ -87,7 +87,9 @@ def slice_config(values: Mapping[str, Any]) -> Experiment:
     sections = {}
     for name, content in values.items():
         field = Experiment.model_fields[name]
-        annotation: Any = typing.Annotated[(field.annotation, *field.metadata)]
+        annotation: Any = field.annotation
+        for item in field.metadata:
+            annotation = typing.Annotated[annotation, item]
         sections[name] = TypeAdapter(annotation).validate_python(content)
     experiment = Experiment.model_construct(**sections)
     _prune(experiment, values)

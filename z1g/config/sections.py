@@ -14,9 +14,9 @@ from z1g.losses.rendering import AlphaLoss, RgbLoss
 from z1g.losses.splat import SplatLoss
 from z1g.metrics import Metric
 from z1g.metrics.alpha_iou import AlphaIou
+from z1g.metrics.perceptual import StLpips
 from z1g.metrics.psnr import Psnr
 from z1g.metrics.ssim import Ssim
-from z1g.metrics.st_lpips import StLpips
 from z1g.model.decoder import DecoderOptions
 from z1g.model.samplers import Sampler
 from z1g.model.samplers.ddpm import Ddpm

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -97,6 +98,14 @@ class SceneStore:
             chunk_of = {name: chunk for name, chunk in chunk_of.items() if name in fitted}
         self._chunk_of = {entry.id: chunk_of[entry.id] for entry in manifest.objects if entry.id in chunk_of}
         self.n_missing = len(manifest.objects) - len(self._chunk_of)
+        self._load = lru_cache(SCENES_IN_MEMORY)(self._read)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Data loading processes get the store without its cache."""
+        return {name: value for name, value in self.__dict__.items() if name != "_load"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
         self._load = lru_cache(SCENES_IN_MEMORY)(self._read)
 
     @property

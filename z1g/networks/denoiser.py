@@ -57,7 +57,7 @@ class Denoiser(nn.Module):
     def embed(self, pictures: Tensor) -> Tensor:
         """Global embedding [B,D] of condition pictures [B,3,H,W] in 0..1, resized to what the encoder expects."""
         size = int(self.vision.config.image_size)
-        resized = nn.functional.interpolate(pictures, (size, size), mode="bilinear", antialias=True)
+        resized = nn.functional.interpolate(pictures, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
         mean = resized.new_tensor(CLIP_MEAN)[:, None, None]
         std = resized.new_tensor(CLIP_STD)[:, None, None]
         embedding: Tensor = self.vision(pixel_values=(resized - mean) / std).image_embeds

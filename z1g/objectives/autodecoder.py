@@ -1,6 +1,7 @@
 """Stage 1: codes -> splatter images -> renders, compared with the truth."""
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -8,7 +9,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from z1g.camera import INPUT_VIEWS, Cameras
-from z1g.codes._book import CodeBook
+from z1g.codes._book import CodeBook, Posterior
 from z1g.data.scenes import SceneStore
 from z1g.losses import Comparison, weighted_sum
 from z1g.mosaic import tile
@@ -16,7 +17,7 @@ from z1g.networks.denoiser import Denoiser
 from z1g.networks.diffusion import TIMESTEPS
 from z1g.networks.stage1 import Stage1
 from z1g.objectives import purposes
-from z1g.seeding import numpy_generator
+from z1g.seeding import keyed_normal, numpy_generator
 from z1g.splat import to_gaussians
 from z1g.training.data import Batch, Draw, Sample, batch_noise, batch_uniform
 from z1g.training.loop import Objective
@@ -26,6 +27,40 @@ if TYPE_CHECKING:
 
 VALIDATION_OBJECTS = 4
 MID_GREY = 0.5
+
+
+@dataclass(frozen=True)
+class AutodecoderSamples:
+    """Makes the samples of stage 1. Data loading processes get a copy of it, so it holds no networks."""
+
+    config: "Experiment"
+    scenes: SceneStore
+    ids: list[str]
+    with_condition: bool
+
+    def __call__(self, draw: Draw) -> Sample:
+        """Everything one position of a batch needs."""
+        options = self.config.autodecoder
+        scene = self.scenes[self.ids[draw.object_index]]
+        generator = numpy_generator(*draw.key, purposes.VIEWS)
+        free = self.config.camera.train_ids
+        views = generator.choice(free, size=min(options.views, len(free)), replace=False).tolist()
+        if options.render_inputs:
+            views = [*INPUT_VIEWS, *views]
+        rgb, alpha = scene.pictures(views)
+        background = generator.random(3) if options.random_background else [MID_GREY] * 3
+        sample = {
+            "sheet": scene.input_sheet(options.input_size),
+            "c2w": scene.c2w[views],
+            "rgb": rgb,
+            "alpha": alpha,
+            "background": torch.tensor(background, dtype=torch.float32)[:, None, None],
+        }
+        if scene.splats is not None:
+            sample["splats"] = scene.splats
+        if self.with_condition:
+            sample["condition"] = scene.condition(self.config.unet.condition_size)
+        return sample
 
 
 class AutodecoderObjective(Objective):
@@ -41,32 +76,10 @@ class AutodecoderObjective(Objective):
         self.denoiser = None if denoiser is None else denoiser.requires_grad_(False)
         self.config, self.scenes, self.ids = config, scenes, ids
         self.options = config.autodecoder
-
-    def sample(self, draw: Draw) -> Sample:
-        """Everything one position of a batch needs."""
-        scene = self.scenes[self.ids[draw.object_index]]
-        generator = numpy_generator(*draw.key, purposes.VIEWS)
-        free = self.config.camera.train_ids
-        views = generator.choice(free, size=min(self.options.views, len(free)), replace=False).tolist()
-        if self.options.render_inputs:
-            views = [*INPUT_VIEWS, *views]
-        rgb, alpha = scene.pictures(views)
-        background = generator.random(3) if self.options.random_background else [MID_GREY] * 3
-        sample = {
-            "sheet": scene.input_sheet(self.options.input_size),
-            "c2w": scene.c2w[views],
-            "rgb": rgb,
-            "alpha": alpha,
-            "background": torch.tensor(background, dtype=torch.float32)[:, None, None],
-        }
-        if scene.splats is not None:
-            sample["splats"] = scene.splats
-        if self.denoiser is not None:
-            sample["condition"] = scene.condition(self.config.unet.condition_size)
-        return sample
+        self.sample = AutodecoderSamples(config, scenes, ids, with_condition=denoiser is not None)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        code = self.book.lookup(batch["object_index"], lambda sampled: self.encode(batch, sampled))
+        code = self.book.lookup(batch["object_index"], lambda how: self.encode(batch, how))
         splats = self.decoder(self._mixed(batch, code))
         pair = self.compare(splats, batch)
         loss, terms = weighted_sum(self.options.losses, pair)
@@ -88,13 +101,16 @@ class AutodecoderObjective(Objective):
             splats_true=batch.get("splats"),
         )
 
-    def encode(self, batch: Batch, sampled: bool) -> Tensor:
+    def encode(self, batch: Batch, how: Posterior) -> Tensor:
         """Codes of the batch's input sheets."""
         sheet = batch["sheet"]
-        if not sampled:
+        shape = self.encoder.code_shape(sheet)
+        if how == "mean":
             return self.encoder.sheet_code(sheet, None)
-        mean_shape = self.encoder.code_shape(sheet)
-        return self.encoder.sheet_code(sheet, batch_noise(batch, mean_shape, purposes.POSTERIOR, sheet.device))
+        if how == "sample":
+            return self.encoder.sheet_code(sheet, batch_noise(batch, shape, purposes.POSTERIOR, sheet.device))
+        rows = [keyed_normal(shape, index, purposes.POSTERIOR) for index in batch["object_index"].tolist()]
+        return self.encoder.sheet_code(sheet, torch.stack(rows).to(sheet.device))
 
     def _mixed(self, batch: Batch, code: Tensor) -> Tensor:
         """Codes, replaced by one-step predictions of them in the passes that `mix_diffusion` picks."""
@@ -158,5 +174,5 @@ class AutodecoderObjective(Objective):
             "background": torch.full((1, 3, 1, 1), MID_GREY),
         }
         batch = {name: value.to(device) for name, value in batch.items()}
-        code = self.book.lookup(batch["object_index"], lambda _: self.encode(batch, False))
+        code = self.book.lookup(batch["object_index"], lambda how: self.encode(batch, how))
         return self.compare(self.decoder(code), batch)

@@ -30,17 +30,25 @@ class DiffusionData:
     zero_latent: Tensor
 
 
+@dataclass(frozen=True)
+class DiffusionSamples:
+    """Makes the samples of stage 2. Data loading processes get a copy of it, so it holds no networks."""
+
+    data: DiffusionData
+
+    def __call__(self, draw: Draw) -> Sample:
+        """Code, condition latent and condition picture of one object."""
+        i, data = draw.object_index, self.data
+        return {"code": data.codes[i], "latent": data.latents[i], "picture": data.pictures[i]}
+
+
 class DiffusionObjective(Objective):
     """x0 loss of a v-predicting UNet, with conditions dropped at random for classifier-free guidance."""
 
     def __init__(self, options: "UNetOptions", denoiser: Denoiser, data: DiffusionData) -> None:
         super().__init__()
         self.options, self.denoiser, self.data = options, denoiser, data
-
-    def sample(self, draw: Draw) -> Sample:
-        """Code, condition latent and condition picture of one object."""
-        i, data = draw.object_index, self.data
-        return {"code": data.codes[i], "latent": data.latents[i], "picture": data.pictures[i]}
+        self.sample = DiffusionSamples(data)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         code = batch["code"]

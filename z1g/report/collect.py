@@ -21,13 +21,17 @@ JsonRow = dict[str, Any]
 
 @dataclass(frozen=True)
 class Ablation:
-    """One ablation as planned: `stages` maps each stage to its id, `config` is the resolved tree."""
+    """One ablation as planned.
+
+    `stages` maps each stage to its id, `config` is the resolved tree, `differences` what its file changes in the base.
+    """
 
     name: str
     description: str
     base: str
     stages: dict[str, str]
     config: dict[str, Any]
+    differences: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,9 @@ class Results:
             raise UserError(f"{self.root}: no ablation {name!r} was planned here{did_you_mean(name, self.planned())}")
         plan = read_json(folder / "plan.json")
         config = self._json(folder / "config.json") or {}
-        return Ablation(name, plan.get("description") or "", plan.get("base") or "", plan["stages"], config)
+        about = {key: plan.get(key) or "" for key in ("description", "base")}
+        own = plan.get("differences") or {}
+        return Ablation(name=name, **about, stages=plan["stages"], config=config, differences=own)
 
     def folder(self, stage: str, identity: str) -> Path:
         """Where a stage's results lie."""
@@ -158,7 +164,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(configs: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Key paths whose values are not the same in all configurations, with each one's value (`...` where it has none)."""
+    """Key paths whose values differ between configurations, with each one's value (`...` where it has none)."""
     flat = [flatten(config) for config in configs]
     keys = dict.fromkeys(key for leaves in flat for key in leaves)
     table = {key: [leaves.get(key, ...) for leaves in flat] for key in keys}

@@ -1,15 +1,17 @@
-"""Line charts as inline SVG: no library, styled by the page's CSS, readable on a phone."""
+"""Charts as inline SVG: no library, styled by the page's CSS, readable on a phone."""
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 WIDTH, HEIGHT = 440, 260
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 36
 COLOURS = 8
 """Line styles `.line0` … of the page's CSS; further lines repeat them dashed."""
 MAX_POINTS = 160
+LABELS, ROW, MAX_LABEL = 150, 22, 20
 
 Points = list[tuple[float, float]]
 
@@ -25,15 +27,15 @@ class Series:
 
 def chart(series: Sequence[Series], x_label: str, y_label: str, log_y: bool = False) -> str:
     """An SVG of all lines, or the empty string where there is nothing to draw."""
-    drawn = [Series(line.name, thin(_usable(line.points, log_y)), line.colour) for line in series]
-    drawn = [line for line in drawn if line.points]
+    whole = [Series(line.name, _usable(line.points, log_y), line.colour) for line in series]
+    drawn = [Series(line.name, thin(line.points), line.colour) for line in whole if line.points]
     if not drawn:
         return ""
-    xs = [x for line in drawn for x, _ in line.points]
+    last_x = max(x for line in whole for x, _ in line.points) or 1
     ys = [y for line in drawn for _, y in line.points]
-    x_ticks = linear_ticks(0, max(xs) or 1, 5)
+    x_ticks = linear_ticks(0, last_x, 5)
     y_ticks = log_ticks(min(ys), max(ys)) if log_y else linear_ticks(min(ys), max(ys), 5)
-    to_x = _scale((0, max(xs) or 1), (LEFT, WIDTH - RIGHT), log=False)
+    to_x = _scale((0, last_x), (LEFT, WIDTH - RIGHT), log=False)
     to_y = _scale(_limits(ys, y_ticks, log_y), (HEIGHT - BOTTOM, TOP), log=log_y)
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(y_label)} by {escape(x_label)}">']
     parts += [_y_tick(to_y(tick), tick_text(tick)) for tick in y_ticks]
@@ -43,12 +45,50 @@ def chart(series: Sequence[Series], x_label: str, y_label: str, log_y: bool = Fa
     return "\n".join([*parts, "</svg>"])
 
 
+@dataclass(frozen=True)
+class Bar:
+    """One line of an interval chart: a value, its interval, whether it stands out, and a second, hollow mark."""
+
+    label: str
+    value: float
+    low: float | None
+    high: float | None
+    strong: bool
+    hollow: float | None = None
+
+
+def intervals(bars: Sequence[Bar], title: str) -> str:
+    """An SVG with one dot and whisker a line, labels at the left, or the empty string where there is nothing."""
+    if not bars:
+        return ""
+    ends = [x for bar in bars for x in (bar.value, bar.low, bar.high, bar.hollow) if x is not None]
+    bottom = 8 + ROW * len(bars)
+    pad = (max(ends) - min(ends)) * 0.04 or 1.0
+    to_x = _scale((min(ends) - pad, max(ends) + pad), (LABELS, WIDTH - RIGHT), log=False)
+    parts = [f'<svg viewBox="0 0 {WIDTH} {bottom + 24}" role="img" aria-label="{escape(title)}">']
+    for tick in linear_ticks(min(ends), max(ends), 5):
+        parts.append(f'<line class="grid" x1="{to_x(tick)}" x2="{to_x(tick)}" y1="4" y2="{bottom}"/>')
+        parts.append(f'<text x="{to_x(tick)}" y="{bottom + 16}" text-anchor="middle">{tick_text(tick)}</text>')
+    for number, bar in enumerate(bars):
+        y = 4 + ROW * number + ROW / 2
+        style = "bar strong" if bar.strong else "bar"
+        label = bar.label if len(bar.label) <= MAX_LABEL else f"{bar.label[: MAX_LABEL - 1]}…"
+        parts.append(f'<text class="{style}" x="{LABELS - 10}" y="{y + 4}" text-anchor="end">{escape(label)}</text>')
+        if bar.low is not None and bar.high is not None:
+            parts.append(f'<line class="{style}" x1="{to_x(bar.low)}" x2="{to_x(bar.high)}" y1="{y}" y2="{y}"/>')
+        if bar.hollow is not None:
+            parts.append(f'<circle class="hollow" cx="{to_x(bar.hollow)}" cy="{y}" r="3.5"/>')
+        tip = f"<title>{escape(bar.label)}: {tick_text(bar.value)}</title>"
+        parts.append(f'<circle class="{style}" cx="{to_x(bar.value)}" cy="{y}" r="4">{tip}</circle>')
+    return "\n".join([*parts, "</svg>"])
+
+
 def thin(points: Points, limit: int = MAX_POINTS) -> Points:
     """At most `limit` points: means of equal runs, so that noise shrinks and the trend stays."""
     if len(points) <= limit:
         return points
     edges = [round(i * len(points) / limit) for i in range(limit + 1)]
-    runs = [points[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    runs = [points[a:b] for a, b in pairwise(edges)]
     return [(math.fsum(x for x, _ in run) / len(run), math.fsum(y for _, y in run) / len(run)) for run in runs]
 
 
@@ -80,7 +120,7 @@ def tick_text(value: float) -> str:
         return "0"
     if abs(value) >= 1e6:
         return f"{value / 1e6:g}M"
-    if abs(value) >= 1e4:
+    if abs(value) >= 1e3:
         return f"{value / 1e3:g}k"
     if abs(value) < 1e-3:
         mantissa, exponent = f"{value:.3e}".split("e")

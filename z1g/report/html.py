@@ -10,7 +10,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from z1g.report import sections
 from z1g.report.collect import STAGES, Ablation, Results, shared_ids
 from z1g.report.pictures import Gallery
-from z1g.report.summary import SPLITS, Summary, best, decimals, summarise
+from z1g.report.summary import SPLITS, Summary, best, decimals, in_words, summarise
 from z1g.report.tables import number, source_label
 
 
@@ -48,6 +48,7 @@ def page(tree: Results, names: list[str]) -> str:
         "facts": _facts(ablations, gallery, commits),
         "headline": sections.headline(summary),
         "splits": SPLITS,
+        "interval_charts": sections.interval_charts(summary),
         "tables": _tables(summary),
         "shown": gallery.shown(),
         "n_objects": len(gallery.splits),
@@ -75,6 +76,7 @@ def _environment() -> Environment:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["duration"] = sections.duration
+    environment.filters["in_words"] = in_words
     return environment
 
 
@@ -104,7 +106,7 @@ def _tables(summary: Summary) -> dict[str, list[Line]]:
             ends = [number(end, places) for end in (found.low, found.high) if end is not None]
             value = number(found.value, places)
             cells.append(Cell(value, " – ".join(ends), found.value, (index, metric) in marked))
-        line = Line(row.source, source_label(row), ", ".join(row.ablations), row.n, cells)
+        line = Line(row.source, source_label(row), summary.served(row), row.n, cells)
         tables.setdefault(row.split, []).append(line)
     return tables
 

@@ -2,7 +2,7 @@
 
 import base64
 import io
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -21,32 +21,23 @@ SHEET_SIDE = 240
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture with its caption; `uri` is None where the file is missing."""
+    """One picture with its caption; `uri` is None where the file is missing or, with `same_as`, shown elsewhere."""
 
     label: str
     uri: str | None
     value: str = ""
-    method: bool = False
+    same_as: str = ""
 
 
 @dataclass(frozen=True)
 class Shown:
-    """One object of the comparison."""
+    """One object of the comparison: what all share, then (sampled, autodecoder) of each ablation, then turntables."""
 
     name: str
     split: str
-    tiles: list[Tile]
-    animations: list[Tile] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Column:
-    """One kind of picture beside the others: `what` as the files name it, from one metrics stage."""
-
-    label: str
-    what: str
-    metrics_id: str
-    method: bool = False
+    references: list[Tile]
+    pairs: list[tuple[Tile, Tile]]
+    animations: list[Tile]
 
 
 class Gallery:
@@ -63,19 +54,11 @@ class Gallery:
 
     def shown(self) -> list[Shown]:
         """The objects of the comparison with all their pictures."""
-        columns, names = self.columns(), self.objects()
-        n_pictures = len(columns) * len(names)
+        names = self.objects()
+        n_pictures = len(names) * (3 + 2 * len(self.ablations))
         side = 192 if n_pictures <= 60 else 160 if n_pictures <= 120 else 128
         n_animated = MAX_ANIMATIONS // max(1, len(self.ablations))
-        return [
-            Shown(
-                name,
-                self.splits[name],
-                [self._tile(column, name, side) for column in columns],
-                self._animations(name) if index < n_animated else [],
-            )
-            for index, name in enumerate(names)
-        ]
+        return [self._show(name, side, animated=index < n_animated) for index, name in enumerate(names)]
 
     def objects(self) -> list[str]:
         """Test objects first; of many, some spread evenly from the worst to the best."""
@@ -88,19 +71,24 @@ class Gallery:
             chosen += names
         return chosen
 
-    def columns(self) -> list[Column]:
-        """Condition, truth and fitted splats once; then the autodecoder by stage id; then each ablation's samples."""
-        if not self.ablations:
-            return []
-        first = self.ablations[0].stages["metrics"]
-        columns = [Column(label, label, first) for label in ("condition", "truth")]
-        for stage, what in (("fit", "fitted"), ("autodecoder", "autodecoder")):
-            groups = shared_ids(self.ablations, stage)
-            for names in groups.values():
-                owner = next(a for a in self.ablations if a.name == names[0])
-                label = what if len(groups) == 1 else f"{what} ({', '.join(names)})"
-                columns.append(Column(label, what, owner.stages["metrics"]))
-        return columns + [Column(a.name, "sampled", a.stages["metrics"], method=True) for a in self.ablations]
+    def _show(self, name: str, side: int, animated: bool) -> Shown:
+        references = [self._tile(self.ablations[0], name, what, what, side) for what in ("condition", "truth")]
+        for users in shared_ids(self.ablations, "fit").values():
+            label = "fitted" if len(users) == len(self.ablations) else f"fitted, {', '.join(users)}"
+            references.append(self._tile(self._named(users[0]), name, "fitted", label, side))
+        pairs = [(self._tile(a, name, "sampled", a.name, side), self._decoded(a, name, side)) for a in self.ablations]
+        return Shown(name, self.splits[name], references, pairs, self._animations(name) if animated else [])
+
+    def _decoded(self, ablation: Ablation, name: str, side: int) -> Tile:
+        """What the ablation's autodecoder makes of the true code; shown once where ablations share it."""
+        identity = ablation.stages.get("autodecoder", "")
+        first = shared_ids(self.ablations, "autodecoder").get(identity, [ablation.name])[0]
+        if first != ablation.name:
+            return Tile("true code", None, same_as=first)
+        return self._tile(ablation, name, "autodecoder", "true code", side)
+
+    def _named(self, name: str) -> Ablation:
+        return next(ablation for ablation in self.ablations if ablation.name == name)
 
     def _first_metric(self) -> tuple[str, MetricInfo]:
         for ablation in self.ablations:
@@ -118,11 +106,12 @@ class Gallery:
         ranked = sorted(names, key=lambda name: (totals[name], name))
         return [ranked[round(i * (len(ranked) - 1) / max(1, n - 1))] for i in range(n)]
 
-    def _tile(self, column: Column, name: str, side: int) -> Tile:
-        folder = self.tree.folder("metrics", column.metrics_id) / "pictures"
-        value = self.values(column.metrics_id, column.what).get(name)
+    def _tile(self, ablation: Ablation, name: str, what: str, label: str, side: int) -> Tile:
+        metrics_id = ablation.stages["metrics"]
+        value = self.values(metrics_id, what).get(name)
         text = "" if value is None else f"{number(value, 1 if abs(value) >= 10 else 3)} {self.info.unit}".rstrip()
-        return Tile(column.label, self._embed(folder / f"{name}.{column.what}.png", side), text, column.method)
+        file = self.tree.folder("metrics", metrics_id) / "pictures" / f"{name}.{what}.png"
+        return Tile(label, self._embed(file, side), text)
 
     def _animations(self, name: str) -> list[Tile]:
         """Each ablation's turntable; where there is none its sheet of six views."""
@@ -133,7 +122,7 @@ class Gallery:
                 file = next(folder.glob(pattern), None)
                 uri = self._embed(file, SHEET_SIDE) if file else None
                 if uri:
-                    tiles.append(Tile(ablation.name, uri, method=True))
+                    tiles.append(Tile(ablation.name, uri))
                     break
         return tiles
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from z1g.report.collect import STAGES, TRAINED, Ablation, JsonRow, MetricInfo, Results, differences, shared_ids
-from z1g.report.curves import COLOURS, Series, chart
-from z1g.report.summary import Row, Summary, object_means
+from z1g.report.curves import COLOURS, Bar, Series, chart, intervals
+from z1g.report.summary import Row, Summary, in_words, object_means
 from z1g.report.tables import number
 
 MAX_LISTED = 40
@@ -91,6 +91,29 @@ def headline(summary: Summary) -> list[str]:
     return sentences
 
 
+def interval_charts(summary: Summary) -> list[tuple[str, str]]:
+    """Heading and SVG for each metric on the test split (else training): the samples of each ablation, with what its
+    autodecoder reaches as a hollow mark, between the results that all ablations share.
+    """
+    split = next((s for s in ("test", "train") if _sampled(summary, s)), None)
+    rows = [row for row in summary.merged if row.split == split]
+    shared = {row.source for row in rows if set(row.ablations) == set(summary.names)} - {"sampled", "autodecoder"}
+    decoded = {name: row for row in rows if row.source == "autodecoder" for name in row.ablations}
+    charts = []
+    for metric, info in summary.metrics.items():
+        bars = []
+        for row in rows:
+            if metric not in row.figures or row.source not in shared | {"sampled"}:
+                continue
+            found, strong = row.figures[metric], row.source == "sampled"
+            label = summary.served(row) if strong else row.source.replace("_", " ")
+            reach = decoded[row.ablations[0]].figures.get(metric) if strong and row.ablations[0] in decoded else None
+            bars.append(Bar(label, found.value, found.low, found.high, strong, reach.value if reach else None))
+        if bars:
+            charts.append((info.heading, intervals(bars, f"{info.label} with 95 % intervals")))
+    return charts
+
+
 def extremes(tree: Results, ablations: list[Ablation], metrics: dict[str, MetricInfo]) -> dict[str, list[Extreme]]:
     """Worst and best sampled objects of each ablation by each metric that has a direction."""
     found: dict[str, list[Extreme]] = {}
@@ -110,21 +133,20 @@ def extremes(tree: Results, ablations: list[Ablation], metrics: dict[str, Metric
 
 
 def curves(tree: Results, ablations: list[Ablation]) -> list[Curves]:
-    """Loss and validation of both trained stages, one line a stage id."""
+    """Loss and validation of both trained stages, one line a stage id, in the colour of its first ablation."""
+    order = [ablation.name for ablation in ablations]
     found = []
     for stage in TRAINED:
         groups = shared_ids(ablations, stage)
-        histories = [tree.history(stage, identity) for identity in groups]
-        labels = [", ".join(names) for names in groups.values()]
+        lines = [(", ".join(names), order.index(names[0]), tree.history(stage, key)) for key, names in groups.items()]
         charts = []
-        for key, title, log_y in (("loss", "Loss", True), ("validation_psnr", "Validation PSNR, dB", False)):
-            series = [
-                Series(label, _points(rows, key), i)
-                for i, (label, rows) in enumerate(zip(labels, histories, strict=True))
-            ]  # noqa: E501
+        keys = {key for _, _, rows in lines for row in rows for key in row}
+        for key in ("loss", *sorted(key for key in keys if key.startswith("validation_"))):
+            title, log_y = _curve_title(key), key.endswith("loss")
+            series = [Series(label, _points(rows, key), colour) for label, colour, rows in lines]
             svg = chart(series, "step", title, log_y)
             charts += [(title, svg)] if svg else []
-        legend = [Legend(line_style(i), label) for i, label in enumerate(labels)]
+        legend = [Legend(line_style(colour), label) for label, colour, _ in lines]
         found.append(Curves(stage, charts, legend))
     return found
 
@@ -153,10 +175,11 @@ def times(tree: Results, ablations: list[Ablation]) -> list[StageTime]:
 def quarantined(tree: Results, ablations: list[Ablation]) -> Listed:
     """Objects that ingest or fit set aside, with reasons."""
     rows: list[tuple[str, ...]] = []
+    n_all = len(ablations)
     for stage in ("ingest", "fit"):
         for identity, names in shared_ids(ablations, stage).items():
             bad = [row for row in tree.chunks(stage, identity) if row.get("status") == "quarantined"]
-            rows += [(row["id"], stage, row.get("reason") or "no reason given", ", ".join(names)) for row in bad]
+            rows += [(row["id"], stage, row.get("reason") or "no reason given", in_words(names, n_all)) for row in bad]
     reasons = Counter(row[2].split(":")[0] for row in rows).most_common()
     return Listed(rows[:MAX_LISTED], len(rows), reasons)
 
@@ -166,10 +189,9 @@ def below_minimum(tree: Results, ablations: list[Ablation]) -> Listed:
     rows: list[tuple[str, ...]] = []
     for identity, names in shared_ids(ablations, "fit").items():
         poor = [row for row in tree.chunks("fit", identity) if row.get("below_minimum")]
+        users = in_words(names, len(ablations))
         poor.sort(key=lambda row: row.get("psnr") or 0.0)
-        rows += [
-            (row["id"], _optional(row.get("psnr"), "dB"), str(row.get("steps", "–")), ", ".join(names)) for row in poor
-        ]  # noqa: E501
+        rows += [(row["id"], _optional(row.get("psnr"), "dB"), str(row.get("steps", "–")), users) for row in poor]
     return Listed(rows[:MAX_LISTED], len(rows), [])
 
 
@@ -187,7 +209,7 @@ def licences(tree: Results, ablations: list[Ablation]) -> list[tuple[str, int, l
 def config_table(ablations: list[Ablation]) -> dict[str, list[tuple[str, bool]]]:
     """Key paths that differ, with each ablation's value and whether it departs from the most common one."""
     table: dict[str, list[tuple[str, bool]]] = {}
-    for key, values in differences([ablation.config for ablation in ablations]).items():
+    for key, values in sorted(differences([ablation.config for ablation in ablations]).items()):
         texts = [_value_text(value) for value in values]
         usual, count = Counter(texts).most_common(1)[0]
         table[key] = [(text, count > 1 and text != usual) for text in texts]
@@ -217,8 +239,8 @@ def duration(seconds: float) -> str:
     if whole < 60:
         return f"{whole} s"
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+        return f"{whole // 60}\N{NO-BREAK SPACE}min {whole % 60:02d}\N{NO-BREAK SPACE}s"
+    return f"{whole // 3600}\N{NO-BREAK SPACE}h {whole % 3600 // 60:02d}\N{NO-BREAK SPACE}min"
 
 
 def _sampled(summary: Summary, split: str) -> list[Row]:
@@ -236,6 +258,11 @@ def _with_interval(row: Row, metric: str, info: MetricInfo) -> str:
         return text
     digits = 2 if abs(found.value) >= 10 else 3
     return f"{text} (95 % interval {number(found.low, digits)} to {number(found.high, digits)})"
+
+
+def _curve_title(key: str) -> str:
+    title = key.replace("_", " ").capitalize()
+    return title.replace("psnr", "PSNR, dB")
 
 
 def _points(rows: list[JsonRow], key: str) -> list[tuple[float, float]]:

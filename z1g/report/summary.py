@@ -21,10 +21,14 @@ DECIDED_BY = {
     "fitted": ("ingest", "fit"),
     "autodecoder": ("autodecoder", "codes"),
     "sampled": ("infer",),
-    "nearest": ("autodecoder", "codes"),
+    "nearest": ("ingest", "fit"),
     "mean_code": ("autodecoder", "codes"),
 }
 """Stages whose ids fix a source's splats: ablations that share them share the row."""
+
+
+Identity = tuple[tuple[str | None, ...], frozenset[tuple[str, int]]]
+"""Ids of the stages that decide a row, and the (object, view) pairs that it was measured on."""
 
 
 @dataclass(frozen=True)
@@ -50,12 +54,25 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """`single` has one row per ablation, source and split; `merged` shows shared rows once."""
+    """`single` has one row per ablation, source and split; `merged` shows shared rows once.
+
+    `metrics` are those with values, `missing` gives the label of each other one and why.
+    """
 
     metrics: dict[str, MetricInfo]
     single: list[Row]
     merged: list[Row]
     missing: dict[str, str] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
+
+    def served(self, row: Row) -> str:
+        """The ablations of a row in words, in the order of the set."""
+        return in_words([name for name in self.names if name in row.ablations], len(self.names))
+
+
+def in_words(names: Sequence[str], n_all: int) -> str:
+    """Names with commas, or `all 5` where they are the whole set."""
+    return f"all {n_all}" if len(names) == n_all > 1 else ", ".join(names)
 
 
 def bootstrap_interval(values: Sequence[float], seed: int = 0, samples: int = 4000) -> tuple[float, float] | None:
@@ -111,7 +128,7 @@ def summarise(results: Results, ablations: Sequence[Ablation]) -> Summary:
     metrics: dict[str, MetricInfo] = {}
     missing: dict[str, str] = {}
     single: list[Row] = []
-    merged: dict[tuple[object, ...], Row] = {}
+    merged: list[tuple[Row, Identity]] = []
     for ablation in ablations:
         if "metrics" not in ablation.stages:
             results.note(f"ablation {ablation.name} has no metrics stage")
@@ -122,12 +139,16 @@ def summarise(results: Results, ablations: Sequence[Ablation]) -> Summary:
         groups = grouped(measured.rows)
         for row in summary_rows(ablation.name, measured):
             single.append(row)
-            key = _identity(row, ablation, groups[row.split, row.source])
-            before = merged.get(key)
-            names = (*before.ablations, ablation.name) if before else row.ablations
-            merged[key] = Row(names, row.source, row.split, row.n, (before or row).figures)
-    ordered = sorted(merged.values(), key=lambda row: _rank(row.split, row.source))
-    return Summary(metrics, single, _merge_equal(ordered), missing)
+            _merge(merged, row, _identity(row, ablation, groups[row.split, row.source]))
+    ordered = sorted((row for row, _ in merged), key=lambda row: _rank(row.split, row.source))
+    measured_ones = {metric for row in single for metric in row.figures}
+    reasons = {
+        info.label: missing.get(name, "no view could be measured")
+        for name, info in metrics.items()
+        if name in missing or name not in measured_ones
+    }
+    shown = {name: info for name, info in metrics.items() if name in measured_ones}
+    return Summary(shown, single, ordered, reasons, tuple(a.name for a in ablations))
 
 
 def best(rows: list[Row], metrics: dict[str, MetricInfo]) -> set[tuple[int, str]]:
@@ -163,20 +184,27 @@ def _rank(split: str, source: str) -> tuple[int, str, int, str]:
     )
 
 
-def _identity(row: Row, ablation: Ablation, measured: list[JsonRow]) -> tuple[object, ...]:
-    """Equal for rows that must agree: same splats, measured on the same views with the same metrics."""
+def _identity(row: Row, ablation: Ablation, measured: list[JsonRow]) -> Identity:
+    """Equal for rows that should agree: same splats, measured on the same views."""
     stages = DECIDED_BY.get(row.source)
     ids = tuple(ablation.stages.get(stage) for stage in stages) if stages else (ablation.name,)
-    views = frozenset((entry["object"], entry["view"]) for entry in measured)
-    return row.split, row.source, ids, views, frozenset(row.figures)
+    return ids, frozenset((entry["object"], entry["view"]) for entry in measured)
 
 
-def _merge_equal(rows: list[Row]) -> list[Row]:
-    """Join rows of different ids that came out the same to the last digit (a baseline that ignores the difference)."""
-    found: dict[tuple[object, ...], Row] = {}
-    for row in rows:
-        key = (row.split, row.source, row.n, tuple(sorted((m, f.value, f.n) for m, f in row.figures.items())))
-        before = found.get(key)
-        names = before.ablations + row.ablations if before else row.ablations
-        found[key] = Row(names, row.source, row.split, row.n, row.figures)
-    return list(found.values())
+def _merge(merged: list[tuple[Row, Identity]], row: Row, identity: Identity) -> None:
+    """Join a row to one that shows the same: up to rounding where the origin is the same, else to the last digit."""
+    for i, (other, known) in enumerate(merged):
+        alike = (row.split, row.source, row.n, set(row.figures)) == (
+            other.split,
+            other.source,
+            other.n,
+            set(other.figures),
+        )
+        tolerance = 1e-3 if identity == known else 0.0
+        if alike and all(
+            math.isclose(found.value, other.figures[metric].value, rel_tol=tolerance)
+            for metric, found in row.figures.items()
+        ):
+            merged[i] = (Row(other.ablations + row.ablations, row.source, row.split, row.n, other.figures), known)
+            return
+    merged.append((row, identity))

@@ -48,7 +48,7 @@ def markdown(summary: Summary) -> str:
     head = ["Split", "Source", "Ablation", "n", *(_md(info.heading) for info in summary.metrics.values())]
     lines = [_pipes(head), _pipes(["---"] * 3 + ["---:"] * (len(head) - 3))]
     for row, cells in _cells(summary, "**{}**", "{} [{}, {}]"):
-        lines.append(_pipes([row.split, _md(source_label(row)), _md(", ".join(row.ablations)), str(row.n), *cells]))
+        lines.append(_pipes([row.split, _md(source_label(row)), _md(summary.served(row)), str(row.n), *cells]))
     notes = [INTERVAL_NOTE, *(f"{_md(name)} is missing: {_md(why)}" for name, why in summary.missing.items())]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes)]) + "\n"
 
@@ -71,7 +71,7 @@ def latex(summary: Summary) -> str:
             split, source = row.split, None
         label = "" if row.source == source else _tex(source_label(row))
         source = row.source
-        lines.append(_row([label, _tex(", ".join(row.ablations)), str(row.n), *cells]))
+        lines.append(_row([label, _tex(summary.served(row)), str(row.n), *cells]))
     notes = [INTERVAL_NOTE, *(f"{name} is missing: {why}" for name, why in summary.missing.items())]
     comments = [f"% {' '.join(note.split())}" for note in notes]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *comments]) + "\n"

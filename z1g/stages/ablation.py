@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from z1g.files import atomic_folder, write_text
-from z1g.report.collect import Ablation, Results, differences
+from z1g.report.collect import Ablation, Results, differences, flatten
 from z1g.report.summary import Row, summary_rows
 from z1g.report.tables import csv_text
 
@@ -17,7 +17,7 @@ def run(results: Path, name: str) -> None:
     """Fill `results/ablations/<name>/`: `stages/<stage>` links, `metrics.csv` and `tb/`.
 
     `tensorboard --logdir results/ablations` follows the links, so it lists `<name>/stages/<stage>/tb` for both trained
-    stages and `<name>/tb` with the ablation's options and sampled metrics. A second set of links would show each run twice.
+    stages and `<name>/tb` with the ablation's options and sampled metrics; more links would show a run twice.
     """
     tree = Results(results)
     (ablation,) = tree.ablations([name])
@@ -39,12 +39,11 @@ def _link(link: Path, target: Path) -> None:
 
 
 def _options(tree: Results, ablation: Ablation) -> dict[str, Any]:
-    """This ablation's value of every option in which the planned ablations differ: the columns of the HParams page."""
+    """The ablation's value of every option that it changes or in which planned ablations differ: HParams' columns."""
     planned = tree.ablations(tree.planned())
-    mine = [other.name for other in planned].index(ablation.name)
-    table = differences([other.config for other in planned])
-    options = {key: _plain(values[mine]) for key, values in table.items() if values[mine] is not ...}
-    return {"base": ablation.base, **options}
+    keys = flatten(ablation.differences) | differences([other.config for other in planned])
+    values = flatten(ablation.config)
+    return {"base": ablation.base, **{key: _plain(values[key]) for key in sorted(keys) if key in values}}
 
 
 def _plain(value: Any) -> bool | float | str:
@@ -53,10 +52,10 @@ def _plain(value: Any) -> bool | float | str:
 
 
 def _write_events(folder: Path, name: str, options: dict[str, Any], rows: list[Row]) -> None:
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.plugins.hparams import api_pb2, summary, summary_v2
-    from tensorboard.summary.writer.record_writer import RecordWriter
+    from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+    from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
+    from tensorboard.plugins.hparams.summary_v2 import hparams_pb  # type: ignore[import-untyped]
+    from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
     now = time.time()
     figures = {
@@ -67,12 +66,11 @@ def _write_events(folder: Path, name: str, options: dict[str, Any], rows: list[R
     }
     events = [
         Event(wall_time=now, file_version="brain.Event:2"),
-        Event(wall_time=now, summary=summary_v2.hparams_pb(options, trial_id=name, start_time_secs=now)),
+        Event(wall_time=now, summary=hparams_pb(options, trial_id=name, start_time_secs=now)),
         *(
             Event(wall_time=now, summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)]))
             for tag, value in figures.items()
         ),
-        Event(wall_time=now, summary=summary.session_end_pb(api_pb2.STATUS_SUCCESS, now)),
     ]
     # A new name each time: TensorBoard reads a file once, from where it left off.
     with (folder / f"events.out.tfevents.{int(now)}.z1g").open("wb") as file:

@@ -1,13 +1,19 @@
 """Checkpoints that are whole or absent, found again by the next start."""
 
+import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from z1g.errors import UserError
 from z1g.files import atomic_file
 
+log = logging.getLogger("z1g")
 KEEP = 2
+UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError)
+"""What torch.load raises on files that are cut short, overwritten or foreign."""
 
 
 class CheckpointFolder:
@@ -19,7 +25,8 @@ class CheckpointFolder:
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints on disk, ascending."""
-        return sorted(int(file.stem.split("-")[1]) for file in self.path.glob("step-*.pt"))
+        numbers = [file.stem.removeprefix("step-") for file in self.path.glob("step-*.pt")]
+        return sorted(int(number) for number in numbers if number.isdigit())
 
     def file(self, step: int) -> Path:
         """Where the checkpoint of a step lies."""
@@ -33,9 +40,18 @@ class CheckpointFolder:
             self.file(old).unlink(missing_ok=True)
 
     def load(self, map_location: str | torch.device = "cpu") -> tuple[int, dict[str, Any]] | None:
-        """Step and state of the newest checkpoint, or None. Nothing in the file is executed (`weights_only`)."""
+        """Step and state of the newest readable checkpoint, or None where there is no checkpoint at all.
+
+        Nothing in the file is executed (`weights_only`). Raises UserError where none of the files can be read.
+        """
         steps = self.steps()
-        if not steps:
-            return None
-        state: dict[str, Any] = torch.load(self.file(steps[-1]), map_location=map_location, weights_only=True)
-        return steps[-1], state
+        for step in reversed(steps):
+            try:
+                state: dict[str, Any] = torch.load(self.file(step), map_location=map_location, weights_only=True)
+            except UNREADABLE as error:
+                log.warning("%s cannot be read, trying the one before: %s", self.file(step), str(error).split("\n")[0])
+            else:
+                return step, state
+        if steps:
+            raise UserError(f"{self.path}: none of the {len(steps)} checkpoints can be read; delete them to start anew")
+        return None

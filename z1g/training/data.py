@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -26,8 +29,12 @@ class Draw:
 def draw(seed: int, step: int, slot: int, batch_size: int, n_objects: int) -> Draw:
     """Objects come in a new random order each epoch; epochs run on through batches."""
     epoch, place = divmod(step * batch_size + slot, n_objects)
-    order = numpy_generator(seed, epoch, 0).permutation(n_objects)
-    return Draw(int(order[place]), epoch, (seed, step, slot))
+    return Draw(int(_order(seed, epoch, n_objects)[place]), epoch, (seed, step, slot))
+
+
+@lru_cache(maxsize=4)
+def _order(seed: int, epoch: int, n_objects: int) -> NDArray[np.int64]:
+    return numpy_generator(seed, epoch, 0).permutation(n_objects)
 
 
 def batch_noise(batch: Batch, shape: tuple[int, ...], purpose: int, device: torch.device) -> Tensor:

@@ -22,7 +22,7 @@ class TrainingLog:
         self._writer = SummaryWriter(str(folder / "tb"), purge_step=start) if active else None
 
     def add(self, step: int, losses: dict[str, float]) -> None:
-        """Note the losses of one step."""
+        """Note the losses of one step; none where it was skipped."""
         self.open_interval.append(losses)
 
     def means(self) -> dict[str, float]:
@@ -56,6 +56,11 @@ class TrainingLog:
                 self._writer.add_scalar(f"validation/{name}", value, step + 1)
             for name, picture in pictures.items():
                 self._writer.add_image(name, picture, step + 1)
+
+    def flush(self) -> None:
+        """Put all events so far on disk."""
+        if self._writer is not None:
+            self._writer.flush()
 
     def close(self) -> None:
         """Flush the events and publish `history.jsonl`."""

@@ -82,8 +82,8 @@ class Trainer:
             fused=True,
         )
         self.schedule = options.schedule.build(optimiser, options.steps)
-        self.average = Average(self.trained, options.ema) if options.ema else None
         self.model, self.optimiser = self.accelerator.prepare(objective, optimiser)
+        self.average = Average(self.trained, options.ema) if options.ema else None
         self.checkpoints = CheckpointFolder(folder / "checkpoints")
         self.skipped = 0
 
@@ -110,10 +110,12 @@ class Trainer:
                     self._end_interval(step, journal)
                 if done % options.validate_every == 0 or done == options.steps:
                     self._validate(step, journal)
-                meter.advance(loss=losses["loss"])
-                if done % options.checkpoint_every == 0 or done == options.steps or stop.is_set():
+                meter.advance(loss=losses.get("loss", math.nan))
+                # Ranks hear of a SIGTERM at different times, but must leave the loop together.
+                stopping = not self._all_ranks(not stop.is_set())
+                if done % options.checkpoint_every == 0 or done == options.steps or stopping:
                     self._save(done, journal)
-                if stop.is_set():
+                if stopping:
                     raise Preempted(f"stopped after step {done} on request; the same command goes on from there")
         journal.close()
 
@@ -134,10 +136,10 @@ class Trainer:
         self.objective.after_backward(self.accelerator)
         norm = float(self.accelerator.clip_grad_norm_(self.trained, self.options.optimiser.clip_norm))
         totals["gradient_norm"] = norm
-        self._update(step, math.isfinite(totals["loss"]) and math.isfinite(norm))
-        return totals
+        updated = self._update(step, math.isfinite(totals["loss"]) and math.isfinite(norm))
+        return totals if updated else {}
 
-    def _update(self, step: int, finite: bool) -> None:
+    def _update(self, step: int, finite: bool) -> bool:
         everywhere = self._all_ranks(finite)
         if everywhere:
             self.optimiser.step()
@@ -157,6 +159,7 @@ class Trainer:
                 f"{MAX_SKIPPED} steps in a row up to step {step} had a loss or gradient that is not finite; "
                 f"last good checkpoint: {kept}; lower train.optimiser.lr or use train.precision: fp32"
             )
+        return everywhere
 
     def _all_ranks(self, finite: bool) -> bool:
         if self.accelerator.num_processes == 1:
@@ -165,11 +168,17 @@ class Trainer:
         return bool(self.accelerator.reduce(flag, "sum") == self.accelerator.num_processes)
 
     def _end_interval(self, step: int, journal: TrainingLog) -> None:
-        means = journal.means()
+        means = self._over_ranks(journal.means())
         if self.options.schedule.follows_loss:
-            loss = self.accelerator.reduce(torch.tensor(means["loss"], device=self.accelerator.device), "mean")
-            self.schedule.step(loss.item())
+            self.schedule.step(means.get("loss", math.inf))
         journal.write(step, {**means, "lr": self.optimiser.param_groups[0]["lr"]})
+
+    def _over_ranks(self, means: dict[str, float]) -> dict[str, float]:
+        """Mean over ranks. All ranks have the same names, because they skip steps together."""
+        if self.accelerator.num_processes == 1 or not means:
+            return means
+        values = torch.tensor(list(means.values()), device=self.accelerator.device)
+        return dict(zip(means, self.accelerator.reduce(values, "mean").tolist(), strict=True))
 
     def _validate(self, step: int, journal: TrainingLog) -> None:
         if self.accelerator.is_main_process:
@@ -192,6 +201,7 @@ class Trainer:
             "skipped": self.skipped,
         }
         self.checkpoints.save(done, state)
+        journal.flush()
 
     def _own_state(self) -> dict[str, Any]:
         """Trained weights and extra state; frozen weights are rebuilt from the configuration."""

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from z1g.data.manifest import ObjectEntry, unique_ids
+from z1g.data.sources._finite import all_finite
 from z1g.errors import UserError
 
 FORMATS = (".obj", ".glb", ".gltf", ".ply", ".stl", ".fbx")
 _LICENCE = re.compile("licen[sc]e", re.IGNORECASE)
-_NOT_FINITE = re.compile(rb"v\s.*\b(nan|inf)", re.IGNORECASE)
 
 
 def find_meshes(paths: Sequence[str]) -> list[ObjectEntry]:
@@ -26,12 +26,14 @@ def find_meshes(paths: Sequence[str]) -> list[ObjectEntry]:
 def problem(path: Path) -> str | None:
     """What keeps a mesh file from being rendered, as far as its bytes tell without Blender; None where nothing does.
 
-    Blender reads an OBJ's NaN as 0 and its missing material file as grey, both without a word.
+    These are the faults that Blender passes over without a word: it reads NaN as 0 and draws lost materials grey.
     """
     try:
         if path.stat().st_size == 0:
             return f"{path} is an empty file"
-        return _obj_problem(path) if path.suffix.lower() == ".obj" else None
+        if not all_finite(path):
+            return "the mesh has vertices that are not finite numbers (NaN or infinity)"
+        return _missing_materials(path) if path.suffix.lower() == ".obj" else None
     except OSError as error:
         return f"{path} cannot be read: {error.strerror}"
 
@@ -81,14 +83,10 @@ def _distinct_names(files: Sequence[Path]) -> list[str]:
     return names
 
 
-def _obj_problem(path: Path) -> str | None:
-    libraries = []
+def _missing_materials(path: Path) -> str | None:
     with path.open("rb") as stream:
-        for line in stream:
-            if _NOT_FINITE.match(line):
-                return "the mesh has vertices that are not finite numbers (NaN or infinity)"
-            if line.startswith(b"mtllib "):
-                libraries.append(line[7:].decode("utf-8", errors="replace").strip().strip('"'))
+        lines = [line[7:] for line in stream if line.startswith(b"mtllib ")]
+    libraries = [line.decode("utf-8", errors="replace").strip().strip('"') for line in lines]
     there = [name for name in libraries if (path.parent / name.replace("\\", "/")).is_file()]
     # Blender also tries the material file that is named like the mesh.
     if libraries and not there and not path.with_suffix(".mtl").is_file():

@@ -16,4 +16,4 @@ class Ddim(Sampler):
     def scheduler(self) -> "SchedulerMixin":
         from diffusers import DDIMScheduler
 
-        return DDIMScheduler(clip_sample=False, set_alpha_to_one=False, **TRAINED_WITH)
+        return DDIMScheduler(clip_sample=False, set_alpha_to_one=True, **TRAINED_WITH)

@@ -1,0 +1,168 @@
+"""Builders that several tests share: a micro experiment, its made-up data, and a toy objective."""
+
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from z1g.camera import INPUT_VIEWS, CameraOptions
+from z1g.config.resolve import HEADER_KEYS, Ablation, merge
+from z1g.config.tree import Experiment
+from z1g.data.manifest import int_hash
+from z1g.data.shards import RenderedObject, shard_path, write_object
+from z1g.plan import Plan
+from z1g.training.data import Batch, Draw, Sample, StepData
+from z1g.training.loop import Objective
+from z1g.training.options import TrainOptions
+
+BALL_RADIUS = 0.35
+SIZES: dict[str, Any] = {
+    "autoencoder_size": {"channels": [8, 8], "layers_per_block": 1, "norm_groups": 4},
+    "unet_size": {
+        "channels": [8, 16], "layers_per_block": 1, "head_dim": 8, "cross_attention_dim": 16, "norm_groups": 4,
+    },
+    "vision_size": {"image_size": 16, "patch_size": 8, "width": 16, "layers": 1, "heads": 2},
+    "prompt_tokens": 4,
+}  # fmt: skip
+TRAIN: dict[str, Any] = {
+    "steps": 6,
+    "batch_size": 2,
+    "optimiser": {"lr": 1e-3},
+    "precision": "fp32",
+    "log_every": 2,
+    "checkpoint_every": 2,
+    "validate_every": 6,
+}
+
+
+def experiment(meshes: Path, **changes: Any) -> Experiment:
+    """A micro experiment whose objects are the files in `meshes`; `changes` are merged over it."""
+    values = {
+        "data": {"kind": "meshes", "paths": [str(meshes)], "chunk_size": 2, "split": {"test_fraction": 0.25}},
+        "camera": {"train_views": 4, "validation_views": 1, "test_views": 2},
+        "splat": {"size": 8},
+        "model": {"kind": "scratch", **SIZES},
+        "fit": {"steps": 4, "views_per_step": 2, "evaluate_every": 2},
+        "autodecoder": {"input_size": 16, "views": 2, "test_steps": 2, "losses": {"perceptual": None}, "train": TRAIN},
+        "unet": {"condition_size": 16, "normalise_codes": True, "train": TRAIN},
+        "infer": {"steps": 3, "train_objects": 1, "turntable_frames": 2, "batch_size": 2},
+        "metrics": {"metrics": {"st_lpips": None}},
+    }
+    merged = merge(merge(Experiment().model_dump(mode="json"), values), changes)
+    return Experiment.model_validate(merged)
+
+
+def plan(root: Path, n_objects: int = 4, name: str = "micro", **changes: Any) -> Plan:
+    """Plan and write one micro ablation on made-up objects under `root`."""
+    meshes = root / "meshes"
+    meshes.mkdir(parents=True, exist_ok=True)
+    for i in range(n_objects):
+        (meshes / f"object{i}.obj").write_text(f"v {i} 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\n", encoding="utf-8")
+    ablation = Ablation(name, "made up", "micro", {}, experiment(meshes, **changes))
+    planned = Plan([ablation], root / "results")
+    planned.write()
+    return planned
+
+
+def stage_path(planned: Plan, stage: str, name: str = "micro") -> Path:
+    """The folder of one stage."""
+    return planned.folder(*planned.ablations[name].stages[stage].key)
+
+
+def fill(planned: Plan, resolution: int = 16, name: str = "micro", skip: tuple[str, ...] = ()) -> None:
+    """Write what ingest and fit would have written: pictures of coloured balls, and splats on them."""
+    ablation = planned.ablations[name]
+    config, manifest = ablation.ablation.experiment, ablation.manifest
+    ingest, fit = stage_path(planned, "ingest", name), stage_path(planned, "fit", name)
+    for chunk in range(manifest.n_chunks):
+        names = [entry.id for entry in manifest.chunk(chunk) if entry.id not in skip]
+        ingest.mkdir(parents=True, exist_ok=True)
+        with tarfile.open(shard_path(ingest, chunk), "w") as tar:
+            for object_id in names:
+                write_object(tar, ball(object_id, config.camera, resolution))
+        splats = {object_id: ball_splats(object_id, config.splat.size) for object_id in names}
+        save_file(splats, fit / f"chunk-{chunk:05d}.safetensors")
+
+
+def ball(object_id: str, camera: CameraOptions, resolution: int) -> RenderedObject:
+    """A rendered object: a ball whose colour changes smoothly with the direction it is seen from."""
+    seed = int_hash(object_id)
+    c2w = camera.poses(seed)
+    tint = np.random.default_rng(seed).uniform(0.3, 0.7, size=3)
+    pictures = [_ball_picture(pose, camera.fov_y_deg, resolution, tint) for pose in c2w]
+    rgba = np.stack([rgba for rgba, _ in pictures])
+    depth = np.stack([depth for _, depth in pictures])[list(INPUT_VIEWS)].astype(np.float32)
+    return RenderedObject(object_id, c2w, camera.fov_y_deg, rgba, depth, {"source": object_id})
+
+
+def _ball_picture(
+    c2w: NDArray[np.float64], fov_y_deg: float, resolution: int, tint: NDArray[np.float64]
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    focal = 0.5 * resolution / np.tan(np.radians(fov_y_deg) / 2)
+    line = (np.arange(resolution) + 0.5 - resolution / 2) / focal
+    local = np.stack([*np.meshgrid(line, line), np.ones((resolution, resolution))], axis=-1)
+    directions, origin = local @ c2w[:3, :3].T, c2w[:3, 3]
+    a, b = (directions**2).sum(-1), directions @ origin
+    square = b**2 - a * (origin @ origin - BALL_RADIUS**2)
+    hit = square > 0
+    depth = np.where(hit, (-b - np.sqrt(np.maximum(square, 0))) / a, 0.0)
+    normal = (origin + depth[..., None] * directions) / BALL_RADIUS
+    rgb = np.clip(tint + 0.3 * normal, 0, 1)
+    rgba = np.concatenate([np.where(hit[..., None], rgb, 0), hit[..., None]], axis=-1)
+    return (rgba * 255).round().astype(np.uint8), depth
+
+
+def ball_splats(object_id: str, size: int) -> Tensor:
+    """Activated splatter images [6,14,S,S] with Gaussians on the ball, seeded by the object."""
+    generator = torch.Generator().manual_seed(int_hash(object_id))
+    splats = torch.rand(6, 14, size, size, generator=generator)
+    normal = nn.functional.normalize(splats[:, :3] - 0.5, dim=1)
+    splats[:, :3] = BALL_RADIUS * normal
+    splats[:, 4:7] = 0.02 + 0.05 * splats[:, 4:7]
+    splats[:, 7:11] = nn.functional.normalize(splats[:, 7:11] - 0.5, dim=1)
+    return splats
+
+
+class Toy(Objective):
+    """A small network with dropout that learns a fixed linear map; rows in `broken` steps give NaN."""
+
+    def __init__(self, broken: range = range(0), dropout: float = 0.2) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(7)
+        self.net = nn.Sequential(nn.Linear(4, 16), nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, 2))
+        self.inputs = torch.randn(10, 4, generator=generator)
+        self.targets = self.inputs @ torch.randn(4, 2, generator=generator)
+        with torch.no_grad():
+            for parameter in self.net.parameters():
+                parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator))
+        self.broken = broken
+
+    def sample(self, draw: Draw) -> Sample:
+        row = draw.object_index
+        return {"x": self.inputs[row], "y": self.targets[row], "step": torch.tensor(draw.key[1])}
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        error = (self.net(batch["x"]) - batch["y"]).square().mean()
+        if int(batch["step"][0]) in self.broken:
+            error = error * float("nan")
+        return {"loss": error, "error": error.detach()}
+
+    def data(self, options: TrainOptions) -> StepData:
+        """Step data of this objective's ten objects."""
+        return StepData(self.sample, len(self.inputs), options.batch_size, options.seed)
+
+
+def without_seconds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """History rows without their clock."""
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+__all__ = [
+    "HEADER_KEYS", "SIZES", "TRAIN", "Toy", "ball", "ball_splats", "experiment", "fill", "plan", "stage_path",
+    "without_seconds",
+]  # fmt: skip

@@ -1,0 +1,32 @@
+"""Loss on latent codes for diffusion training."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from z1g.losses import Comparison, Loss
+
+if TYPE_CHECKING:
+    import torch
+
+
+class LatentLoss(Loss):
+    """Mean squared error of the predicted clean code, weighted by the timestep.
+
+    With a² + s² = 1 and snr = a²/s², an error of x0 is s times the error of v, so the x0 loss is s² times the v loss.
+    `v` undoes that factor (1 + snr); `min_snr` is the weighting of Hang et al. (ICCV 2023, §3.4), min(snr, gamma) on x0.
+    """
+
+    kind: Literal["latent"] = "latent"
+    weighting: Literal["x0", "v", "min_snr"] = Field("x0", description="weight of a timestep; x0 is the seed's plain error")
+    gamma: float = Field(5.0, gt=0, description="cap of min_snr")
+
+    def compute(self, pair: Comparison) -> "torch.Tensor":
+        if pair.latents is None or pair.latents_true is None:
+            raise ValueError("loss 'latent' needs codes")
+        error = (pair.latents - pair.latents_true).square().flatten(1).mean(dim=1)
+        if self.weighting != "x0":
+            if pair.snr is None:
+                raise ValueError(f"weighting '{self.weighting}' needs the signal-to-noise ratio")
+            error = error * (1 + pair.snr if self.weighting == "v" else pair.snr.clamp(max=self.gamma))
+        return error.mean()

@@ -1,0 +1,53 @@
+"""Perceptual losses on renders."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from z1g.losses import Comparison, Loss
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+
+class _Perceptual(Loss):
+    resolution: int = Field(256, ge=64, description="side to which renders are resized before the network")
+
+    def network(self) -> "nn.Module":
+        """The frozen network."""
+        raise NotImplementedError
+
+    def compute(self, pair: Comparison) -> "torch.Tensor":
+        from z1g.perceptual import resized
+
+        if pair.rgb is None or pair.rgb_true is None:
+            raise ValueError(f"loss '{type(self).__name__}' needs renders")
+        pictures = resized(pair.rgb.flatten(0, 1), self.resolution)
+        truth = resized(pair.rgb_true.flatten(0, 1), self.resolution)
+        distance: torch.Tensor = self.network()(pictures, truth)
+        return distance.mean()
+
+
+class StLpipsLoss(_Perceptual):
+    """Shift-tolerant LPIPS."""
+
+    kind: Literal["st_lpips"] = "st_lpips"
+    net: Literal["alex", "vgg"] = Field("alex", description="trunk")
+
+    def network(self) -> "nn.Module":
+        from z1g.perceptual import st_lpips
+
+        return st_lpips(self.net)
+
+
+class LpipsLoss(_Perceptual):
+    """LPIPS-VGG, the seed's; needs torchvision's VGG16 weights as a file."""
+
+    kind: Literal["lpips"] = "lpips"
+    trunk: str | None = Field(None, description="path of torchvision's VGG16 state dict (vgg16-397923af.pth)")
+
+    def network(self) -> "nn.Module":
+        from z1g.perceptual import lpips
+
+        return lpips(self.trunk)

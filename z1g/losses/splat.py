@@ -1,0 +1,62 @@
+"""Loss on splatter images: attribute by attribute."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from z1g.config.slot import Section
+from z1g.losses import Comparison, Loss
+from z1g.splat import Attribute, split
+
+if TYPE_CHECKING:
+    import torch
+else:
+    from z1g.lazy import torch
+
+LOG_EPSILON = 1e-8
+"""Added before logarithms, as the seed's files store scales."""
+
+
+class AttributeWeights(Section):
+    """Weight of each attribute's mean squared error."""
+
+    position: float = Field(1.0, ge=0, description="normalised units squared")
+    opacity: float = Field(1e-3, ge=0, description="of 0..1")
+    scale: float = Field(1e-3, ge=0, description="normalised units squared, or log-scales")
+    rotation: float = Field(1.0, ge=0, description="quaternion components")
+    rgb: float = Field(1.0, ge=0, description="of 0..1")
+
+
+class SplatLoss(Loss):
+    """Weighted sum of the attributes' mean squared errors against the fitted splats."""
+
+    kind: Literal["splat"] = "splat"
+    attributes: AttributeWeights = AttributeWeights()
+    log: tuple[Attribute, ...] = Field((), description="attributes compared as logarithms; opacity and scale can be")
+    opacity_weighted: bool = Field(
+        False, description="weigh a pixel's errors, opacity's aside, by its true opacity: unseen Gaussians are arbitrary"
+    )
+    sign_invariant_rotation: bool = Field(True, description="compare with q or -q, whichever is nearer")
+
+    def compute(self, pair: Comparison) -> "torch.Tensor":
+        if pair.splats is None or pair.splats_true is None:
+            raise ValueError("loss 'splat' needs fitted splats")
+        predicted, truth = split(pair.splats, dim=2), split(pair.splats_true, dim=2)
+        visible = truth["opacity"] / truth["opacity"].mean().clamp(min=1e-6)
+        total = pair.splats.new_zeros(())
+        for name, weight in self.attributes.model_dump().items():
+            if weight == 0:
+                continue
+            error = self._squared(name, predicted[name], truth[name])
+            if self.opacity_weighted and name != "opacity":
+                error = error * visible
+            total = total + weight * error.mean()
+        return total
+
+    def _squared(self, name: str, predicted: "torch.Tensor", truth: "torch.Tensor") -> "torch.Tensor":
+        if name in self.log:
+            predicted, truth = ((x + LOG_EPSILON).log() for x in (predicted, truth))
+        if name == "rotation" and self.sign_invariant_rotation:
+            same = (predicted * truth).sum(dim=2, keepdim=True) >= 0
+            truth = torch.where(same, truth, -truth)
+        return (predicted - truth).square()

@@ -1,0 +1,29 @@
+"""Overlap of silhouettes."""
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from z1g.metrics import Metric, Pictures
+
+if TYPE_CHECKING:
+    import torch
+else:
+    from z1g.lazy import torch
+
+
+class AlphaIou(Metric):
+    """Intersection over union of thresholded alpha; 1 where both are empty."""
+
+    kind: Literal["alpha_iou"] = "alpha_iou"
+    threshold: float = Field(0.5, gt=0, lt=1, description="alpha from which a pixel counts as covered")
+    label: ClassVar[str] = "alpha IoU"
+    unit: ClassVar[str] = ""
+    higher_is_better: ClassVar[bool] = True
+    reference: ClassVar[str] = "intersection over union of the silhouettes (Jaccard index)"
+
+    def compute(self, pictures: Pictures) -> "torch.Tensor":
+        first, second = pictures.alpha >= self.threshold, pictures.alpha_true >= self.threshold
+        both = (first & second).sum(dim=(1, 2, 3))
+        either = (first | second).sum(dim=(1, 2, 3))
+        return torch.where(either > 0, both / either.clamp(min=1), torch.ones_like(both, dtype=torch.float32))

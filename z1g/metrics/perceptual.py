@@ -1,0 +1,45 @@
+"""Learned perceptual distances."""
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from z1g.metrics import Metric, Pictures
+
+if TYPE_CHECKING:
+    import torch
+
+
+class StLpips(Metric):
+    """Shift-tolerant LPIPS, AlexNet trunk. Its numbers are not comparable with LPIPS."""
+
+    kind: Literal["st_lpips"] = "st_lpips"
+    label: ClassVar[str] = "ST-LPIPS"
+    unit: ClassVar[str] = ""
+    higher_is_better: ClassVar[bool] = False
+    reference: ClassVar[str] = "Ghildyal & Liu, ECCV 2022; AlexNet; pictures under 64 px enlarged"
+
+    def compute(self, pictures: Pictures) -> "torch.Tensor":
+        from z1g.perceptual import resized, st_lpips
+
+        side = pictures.rgb.shape[-1]
+        distance: torch.Tensor = st_lpips("alex")(resized(pictures.rgb, side), resized(pictures.rgb_true, side))
+        return distance
+
+
+class Lpips(Metric):
+    """LPIPS-VGG; needs torchvision's VGG16 weights as a file."""
+
+    kind: Literal["lpips"] = "lpips"
+    trunk: str | None = Field(None, description="path of torchvision's VGG16 state dict (vgg16-397923af.pth)")
+    label: ClassVar[str] = "LPIPS"
+    unit: ClassVar[str] = ""
+    higher_is_better: ClassVar[bool] = False
+    reference: ClassVar[str] = "Zhang et al., CVPR 2018; VGG16"
+
+    def compute(self, pictures: Pictures) -> "torch.Tensor":
+        from z1g.perceptual import lpips, resized
+
+        side = pictures.rgb.shape[-1]
+        distance: torch.Tensor = lpips(self.trunk)(resized(pictures.rgb, side), resized(pictures.rgb_true, side))
+        return distance

@@ -1,0 +1,27 @@
+"""Peak signal-to-noise ratio."""
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from z1g.metrics import Metric, Pictures
+
+if TYPE_CHECKING:
+    import torch
+else:
+    from z1g.lazy import torch
+
+CAP_DB = 100.0
+"""Value of equal pictures, so that means stay finite."""
+
+
+class Psnr(Metric):
+    """-10·log10 of the mean squared error of colour on white."""
+
+    kind: Literal["psnr"] = "psnr"
+    label: ClassVar[str] = "PSNR"
+    unit: ClassVar[str] = "dB"
+    higher_is_better: ClassVar[bool] = True
+    reference: ClassVar[str] = "10·log10(1/MSE), colours in 0..1 on white, capped at 100 dB"
+
+    def compute(self, pictures: Pictures) -> "torch.Tensor":
+        error = (pictures.rgb - pictures.rgb_true).double().square().mean(dim=(1, 2, 3))
+        return (-10 * torch.log10(error.clamp(min=10 ** (-CAP_DB / 10)))).float()

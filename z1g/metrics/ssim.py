@@ -1,0 +1,48 @@
+"""Structural similarity."""
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from z1g.errors import UserError
+from z1g.metrics import Metric, Pictures
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as functional
+else:
+    from z1g.lazy import functional, torch
+
+WINDOW, SIGMA = 11, 1.5
+C1, C2 = 0.01**2, 0.03**2
+
+
+class Ssim(Metric):
+    """Mean structural similarity with the original's Gaussian window."""
+
+    kind: Literal["ssim"] = "ssim"
+    label: ClassVar[str] = "SSIM"
+    unit: ClassVar[str] = ""
+    higher_is_better: ClassVar[bool] = True
+    reference: ClassVar[str] = "Wang et al., IEEE TIP 2004; Gaussian window 11, sigma 1.5, mean over colours"
+
+    def compute(self, pictures: Pictures) -> "torch.Tensor":
+        if min(pictures.rgb.shape[-2:]) < WINDOW:
+            raise UserError(f"SSIM needs pictures of at least {WINDOW} pixels a side; raise data.blender.resolution")
+        x, y = pictures.rgb.double(), pictures.rgb_true.double()
+        mean_x, mean_y = _blur(x), _blur(y)
+        var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
+        covariance = _blur(x * y) - mean_x * mean_y
+        # Equation 13 of the paper.
+        top = (2 * mean_x * mean_y + C1) * (2 * covariance + C2)
+        bottom = (mean_x**2 + mean_y**2 + C1) * (var_x + var_y + C2)
+        return (top / bottom).mean(dim=(1, 2, 3)).float()
+
+
+def _blur(pictures: "torch.Tensor") -> "torch.Tensor":
+    """Gaussian window over [B,C,H,W] where it lies fully inside the picture."""
+    offsets = torch.arange(WINDOW, dtype=pictures.dtype, device=pictures.device) - WINDOW // 2
+    weights = torch.exp(-(offsets**2) / (2 * SIGMA**2))
+    weights = weights / weights.sum()
+    channels = pictures.shape[1]
+    column = weights.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
+    row = weights.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
+    return functional.conv2d(functional.conv2d(pictures, column, groups=channels), row, groups=channels)

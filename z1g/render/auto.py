@@ -1,0 +1,22 @@
+"""The default: whatever is fastest where the splats are."""
+
+from typing import TYPE_CHECKING, Literal
+
+from z1g.render import Rasterizer, RenderOutput
+from z1g.render.cpu import Cpu
+from z1g.render.gsplat import Gsplat
+
+if TYPE_CHECKING:
+    import torch
+
+    from z1g.camera import Cameras
+
+
+class Auto(Rasterizer):
+    """gsplat for splats on a GPU, the CPU rasterizer for splats on the CPU."""
+
+    kind: Literal["auto"] = "auto"
+
+    def render(self, gaussians: "torch.Tensor", cameras: "Cameras") -> RenderOutput:
+        backend: Rasterizer = Gsplat() if gaussians.is_cuda else Cpu()
+        return backend.render(gaussians, cameras)

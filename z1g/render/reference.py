@@ -1,0 +1,26 @@
+"""The judge: every pixel against every Gaussian in plain torch. Slow, obvious, differentiable by autograd."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from z1g.render import Rasterizer, RenderOutput
+
+if TYPE_CHECKING:
+    import torch
+
+    from z1g.camera import Cameras
+
+
+class Reference(Rasterizer):
+    """float64 by default, on any device."""
+
+    kind: Literal["reference"] = "reference"
+    near: float = Field(0.01, gt=0, description="Gaussians nearer than this are not drawn, normalised units")
+    alpha_cap: float = Field(0.999, gt=0, lt=1, description="largest alpha of one Gaussian in one pixel")
+    precision: Literal["float32", "float64"] = Field("float64", description="type in which it computes")
+
+    def render(self, gaussians: "torch.Tensor", cameras: "Cameras") -> RenderOutput:
+        from z1g.render._reference import draw
+
+        return draw(gaussians, cameras, self.near, self.alpha_cap, self.precision)
