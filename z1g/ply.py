@@ -55,10 +55,10 @@ def read(path: Path, to_world: NDArray[np.float64]) -> Tensor:
     names = [words[2] for words in lines if words[:2] == ["property", "float"] and len(words) == 3]
     elements = [words[1:] for words in lines if words[:1] == ["element"]]
     only_floats = len(names) == sum(words[:1] == ["property"] for words in lines)
-    gaussians = len(elements) == 1 and elements[0][0] == "vertex" and elements[0][-1].isdigit() and only_floats
-    if not found or ["format", "binary_little_endian", "1.0"] not in lines or not gaussians:
+    vertices = len(elements) == 1 and len(elements[0]) == 2 and elements[0][0] == "vertex" and elements[0][1].isdigit()
+    if not found or ["format", "binary_little_endian", "1.0"] not in lines or not (vertices and only_floats):
         raise UserError(f"{path}: not a binary little-endian .ply of Gaussians with float properties only")
-    count = int(elements[0][-1])
+    count = int(elements[0][1])
     missing = [name for name in PROPERTIES if name not in names and not name.startswith("n")]
     if missing or len(body) < 4 * count * len(names):
         raise UserError(f"{path}: {'lacks ' + ', '.join(missing) if missing else 'is cut short'}")

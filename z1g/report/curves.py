@@ -11,7 +11,7 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 36
 COLOURS = 8
 """Line styles `.line0` … of the page's CSS; further lines repeat them dashed."""
 MAX_POINTS = 160
-LABELS, ROW, MAX_LABEL = 150, 22, 20
+LABELS, ROW, MAX_LABEL = 150, 22, 19
 
 Points = list[tuple[float, float]]
 
@@ -72,8 +72,9 @@ def intervals(bars: Sequence[Bar], title: str) -> str:
     for number, bar in enumerate(bars):
         y = 4 + ROW * number + ROW / 2
         style = "bar strong" if bar.strong else "bar"
-        label = bar.label if len(bar.label) <= MAX_LABEL else f"{bar.label[: MAX_LABEL - 1]}…"
-        parts.append(f'<text class="{style}" x="{LABELS - 10}" y="{y + 4}" text-anchor="end">{escape(label)}</text>')
+        parts.append(
+            f'<text class="{style}" x="{LABELS - 10}" y="{y + 4}" text-anchor="end">{escape(shorten(bar.label))}</text>'
+        )
         if bar.low is not None and bar.high is not None:
             parts.append(f'<line class="{style}" x1="{to_x(bar.low)}" x2="{to_x(bar.high)}" y1="{y}" y2="{y}"/>')
         if bar.hollow is not None:
@@ -81,6 +82,12 @@ def intervals(bars: Sequence[Bar], title: str) -> str:
         tip = f"<title>{escape(bar.label)}: {tick_text(bar.value)}</title>"
         parts.append(f'<circle class="{style}" cx="{to_x(bar.value)}" cy="{y}" r="4">{tip}</circle>')
     return "\n".join([*parts, "</svg>"])
+
+
+def shorten(label: str, limit: int = MAX_LABEL) -> str:
+    """The label with its middle left out where it is too long: names of ablations differ at their ends."""
+    half = (limit - 1) // 2
+    return label if len(label) <= limit else f"{label[:half]}…{label[-half:]}"
 
 
 def thin(points: Points, limit: int = MAX_POINTS) -> Points:

@@ -39,7 +39,7 @@ def page(tree: Results, names: list[str]) -> str:
     """The report on some ablations of a results folder. Raises UserError for names that were never planned."""
     ablations = tree.ablations(names)
     summary = summarise(tree, ablations)
-    gallery = Gallery(tree, ablations)
+    gallery = Gallery(tree, ablations, summary)
     times = sections.times(tree, ablations)
     commits, packages = sections.versions(tree, ablations)
     context: dict[str, Any] = {
@@ -53,7 +53,7 @@ def page(tree: Results, names: list[str]) -> str:
         "shown": gallery.shown(),
         "n_objects": len(gallery.splits),
         "picture_metric": gallery.info.label,
-        "extremes": sections.extremes(tree, ablations, summary.metrics),
+        "extremes": sections.extremes(tree, ablations, summary),
         "curves": sections.curves(tree, ablations),
         "times": times,
         "spent": _spent(times, ablations),

@@ -9,7 +9,7 @@ from pathlib import Path
 from PIL import Image, ImageSequence
 
 from z1g.report.collect import Ablation, MetricInfo, Results, shared_ids
-from z1g.report.summary import object_means
+from z1g.report.summary import Summary, decimals, object_means
 from z1g.report.tables import number
 
 MAX_OBJECTS = 12
@@ -43,10 +43,11 @@ class Shown:
 class Gallery:
     """The comparison pictures of a set of ablations."""
 
-    def __init__(self, tree: Results, ablations: list[Ablation]) -> None:
+    def __init__(self, tree: Results, ablations: list[Ablation], summary: Summary) -> None:
         self.tree = tree
         self.ablations = [ablation for ablation in ablations if "metrics" in ablation.stages]
-        self.metric, self.info = self._first_metric()
+        self.metric, self.info = next(iter(summary.metrics.items()), ("", MetricInfo("")))
+        self.digits = decimals(summary.merged, self.metric)
         self.splits = {
             row["object"]: row["split"] for a in self.ablations for row in tree.measurements(a.stages["metrics"]).rows
         }
@@ -90,12 +91,6 @@ class Gallery:
     def _named(self, name: str) -> Ablation:
         return next(ablation for ablation in self.ablations if ablation.name == name)
 
-    def _first_metric(self) -> tuple[str, MetricInfo]:
-        for ablation in self.ablations:
-            for name, info in self.tree.measurements(ablation.stages["metrics"]).metrics.items():
-                return name, info
-        return "", MetricInfo("")
-
     def _values(self, metrics_id: str, source: str) -> dict[str, float]:
         rows = [row for row in self.tree.measurements(metrics_id).rows if row["source"] == source]
         return object_means(rows, self.metric)
@@ -109,7 +104,7 @@ class Gallery:
     def _tile(self, ablation: Ablation, name: str, what: str, label: str, side: int) -> Tile:
         metrics_id = ablation.stages["metrics"]
         value = self.values(metrics_id, what).get(name)
-        text = "" if value is None else f"{number(value, 1 if abs(value) >= 10 else 3)} {self.info.unit}".rstrip()
+        text = "" if value is None else f"{number(value, self.digits)} {self.info.unit}".rstrip()
         file = self.tree.folder("metrics", metrics_id) / "pictures" / f"{name}.{what}.png"
         return Tile(label, self._embed(file, side), text)
 

@@ -5,9 +5,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from z1g.report.collect import STAGES, TRAINED, Ablation, JsonRow, MetricInfo, Results, differences, shared_ids
+from z1g.report.collect import STAGES, TRAINED, Ablation, JsonRow, Results, differences, shared_ids
 from z1g.report.curves import COLOURS, Bar, Series, chart, intervals
-from z1g.report.summary import Row, Summary, in_words, object_means
+from z1g.report.summary import Row, Summary, decimals, in_words, object_means
 from z1g.report.tables import number
 
 MAX_LISTED = 40
@@ -78,14 +78,14 @@ def headline(summary: Summary) -> list[str]:
     verb = "samples best" if len(rivals) > 1 else "samples at"
     plural = "" if winner.n == 1 else "s"
     n_text = f"On {winner.n} {kind} object{plural}"
-    sentences = [f"{n_text}, {' and '.join(winner.ablations)} {verb}: {_with_interval(winner, metric, info)}."]
+    sentences = [f"{n_text}, {' and '.join(winner.ablations)} {verb}: {_with_interval(winner, summary, metric)}."]
     for source, phrase in (("fitted", "Fitted splats, the upper bound, reach"), ("nearest", "Copying the nearest "
                            "training object gives")):  # fmt: skip
         other = next(
             (r for r in summary.merged if (r.split, r.source) == (split, source) and metric in r.figures), None
         )
         if other:
-            sentences.append(f"{phrase} {_plain_value(other.figures[metric].value, info)}.")
+            sentences.append(f"{phrase} {_with_unit(other.figures[metric].value, summary, metric)}.")
             if source == "nearest" and sign * (winner.figures[metric].value - other.figures[metric].value) <= 0:
                 sentences.append("No ablation beats that yet.")
     return sentences
@@ -114,20 +114,20 @@ def interval_charts(summary: Summary) -> list[tuple[str, str]]:
     return charts
 
 
-def extremes(tree: Results, ablations: list[Ablation], metrics: dict[str, MetricInfo]) -> dict[str, list[Extreme]]:
+def extremes(tree: Results, ablations: list[Ablation], summary: Summary) -> dict[str, list[Extreme]]:
     """Worst and best sampled objects of each ablation by each metric that has a direction."""
     found: dict[str, list[Extreme]] = {}
     for ablation in ablations:
         rows = tree.measurements(ablation.stages["metrics"]).rows if "metrics" in ablation.stages else []
         sampled = [row for row in rows if row["source"] == "sampled"]
         splits = {row["object"]: row["split"] for row in sampled}
-        for metric, info in metrics.items():
+        for metric, info in summary.metrics.items():
             means = object_means(sampled, metric)
             if info.higher_is_better is None or not means:
                 continue
             ranked = sorted(means, key=lambda name: (means[name], name), reverse=not info.higher_is_better)
             n = min(EXTREMES, (len(ranked) + 1) // 2)
-            labelled = [(name, _plain_value(means[name], info), splits[name]) for name in ranked]
+            labelled = [(name, _with_unit(means[name], summary, metric), splits[name]) for name in ranked]
             found.setdefault(metric, []).append(Extreme(ablation.name, labelled[:n], labelled[::-1][:n]))
     return found
 
@@ -247,16 +247,16 @@ def _sampled(summary: Summary, split: str) -> list[Row]:
     return [row for row in summary.merged if row.source == "sampled" and row.split == split]
 
 
-def _plain_value(value: float, info: MetricInfo) -> str:
-    return f"{number(value, 2 if abs(value) >= 10 else 3)} {info.unit}".rstrip()
+def _with_unit(value: float, summary: Summary, metric: str) -> str:
+    return f"{number(value, decimals(summary.merged, metric))} {summary.metrics[metric].unit}".rstrip()
 
 
-def _with_interval(row: Row, metric: str, info: MetricInfo) -> str:
+def _with_interval(row: Row, summary: Summary, metric: str) -> str:
     found = row.figures[metric]
-    text = f"{info.label} {_plain_value(found.value, info)}"
+    text = f"{summary.metrics[metric].label} {_with_unit(found.value, summary, metric)}"
     if found.low is None or found.high is None:
         return text
-    digits = 2 if abs(found.value) >= 10 else 3
+    digits = decimals(summary.merged, metric)
     return f"{text} (95 % interval {number(found.low, digits)} to {number(found.high, digits)})"
 
 

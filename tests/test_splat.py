@@ -1,0 +1,206 @@
+"""The 14 channels: table, order, and activations against formulas worked out in numpy."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from z1g import splat
+from z1g.fit import RawSplats
+from z1g.model.decoder import DecoderOptions
+from z1g.model.scale import ScaleActivation
+from z1g.model.scale.biased import BiasedExp, BiasedSoftplus
+from z1g.model.scale.softplus import Softplus
+from z1g.model.scratch import AutoencoderSize
+from z1g.mosaic import untile
+from z1g.networks import scratch
+from z1g.networks.decoder import SplatterDecoder
+
+Array = NDArray[np.float64]
+SIZE = 4
+
+
+def sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+def softplus(x: Array) -> Array:
+    return np.log1p(np.exp(-np.abs(x))) + np.maximum(x, 0)
+
+
+def decoder(scale: ScaleActivation | None = None, **options: str) -> SplatterDecoder:
+    vae = scratch.autoencoder(AutoencoderSize(channels=(4, 4), layers_per_block=1, norm_groups=2), seed=0)
+    anchor = torch.linspace(-0.9, 0.9, 3 * 3 * SIZE * 2 * SIZE).reshape(3, 3 * SIZE, 2 * SIZE)
+    return SplatterDecoder(vae, DecoderOptions(**options), scale or BiasedSoftplus(), anchor)
+
+
+def raw_sheet(spread: float = 2.0) -> torch.Tensor:
+    return spread * torch.randn(2, 14, 3 * SIZE, 2 * SIZE, generator=torch.Generator().manual_seed(1))
+
+
+def test_channel_table() -> None:
+    table = {name: (c.start, c.stop) for name, c in splat.CHANNELS.items()}
+    expected = {"position": (0, 3), "opacity": (3, 4), "scale": (4, 7), "rotation": (7, 11), "rgb": (11, 14)}
+    assert table == expected
+    assert list(table) == list(expected)
+    assert (splat.N_CHANNELS, splat.N_GEOMETRY) == (14, 11)
+
+
+@pytest.mark.parametrize("dim", [0, 1, -1])
+def test_split_and_join(dim: int) -> None:
+    x = torch.arange(14.0**3).reshape(14, 14, 14)
+    parts = splat.split(x, dim)
+    assert {name: part.shape[dim] for name, part in parts.items()} == {
+        "position": 3, "opacity": 1, "scale": 3, "rotation": 4, "rgb": 3,
+    }  # fmt: skip
+    torch.testing.assert_close(splat.join(parts, dim), x)
+    torch.testing.assert_close(splat.join(dict(reversed(parts.items())), dim), x)
+
+
+def test_gaussians_are_row_major_view_by_view() -> None:
+    images = torch.arange(6 * 14 * 9.0).reshape(1, 6, 14, 3, 3)
+    gaussians = splat.to_gaussians(images)
+    assert gaussians.shape == (1, 54, 14)
+    view, row, column = 4, 2, 1
+    torch.testing.assert_close(gaussians[0, view * 9 + row * 3 + column], images[0, view, :, row, column])
+    torch.testing.assert_close(splat.to_images(gaussians, 3), images)
+
+
+def test_rgb_activation() -> None:
+    x = np.linspace(-6, 6, 25)
+    expected = 0.5 * np.tanh(x) + 0.5
+    np.testing.assert_allclose(splat.activate_rgb(torch.from_numpy(x)).numpy(), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize("head", ["geometry", "random"])
+def test_decoder_activations(head: str) -> None:
+    net = decoder(head=head)
+    raw = raw_sheet()
+    out = net.activate(raw).detach().numpy()
+    x = raw.double().numpy()
+    anchor = net.anchor.double().numpy() if head == "geometry" else 0.0
+    np.testing.assert_allclose(out[:, 0:3], np.clip(x[:, 0:3] + anchor, -1, 1), atol=1e-6)
+    np.testing.assert_allclose(out[:, 3:4], sigmoid(x[:, 3:4]), atol=1e-6)
+    scale = np.clip(0.1 * softplus(x[:, 4:7] - 3), math.exp(-10), math.exp(-2))
+    np.testing.assert_allclose(out[:, 4:7], scale, atol=1e-7)
+    np.testing.assert_allclose(out[:, 7:11], x[:, 7:11] / np.linalg.norm(x[:, 7:11], axis=1, keepdims=True), atol=1e-6)
+    np.testing.assert_allclose(out[:, 11:14], 0.5 * np.tanh(x[:, 11:14]) + 0.5, atol=1e-6)
+    assert np.ptp(np.linalg.norm(out[:, 7:11], axis=1)) < 1e-5
+
+
+def test_rotation_over_rows_is_the_seeds() -> None:
+    raw = raw_sheet()
+    out = decoder(rotation_norm="rows").activate(raw).detach().numpy()
+    x = raw.double().numpy()[:, 7:11]
+    # F.normalize over the sheet's rows: each channel of each column has norm 1 down the sheet.
+    np.testing.assert_allclose(out[:, 7:11], x / np.linalg.norm(x, axis=2, keepdims=True), atol=1e-6)
+    assert np.linalg.norm(out[:, 7:11], axis=1).mean() < 0.8
+
+
+def test_activation_is_float32_whatever_comes_in() -> None:
+    assert decoder().activate(raw_sheet().bfloat16()).dtype == torch.float32
+
+
+def test_all_14_channels_are_multiplied() -> None:
+    net = decoder()
+    code = torch.randn(1, 4, 3 * SIZE, 2 * SIZE, generator=torch.Generator().manual_seed(2))
+    seen: dict[str, torch.Tensor] = {}
+    net.geometry_out.register_forward_hook(lambda _, __, out: seen.update(geometry=out))
+    net.decoder.conv_out.register_forward_hook(lambda _, __, out: seen.update(rgb=out))
+    sheet = net.sheet(code)
+    torch.testing.assert_close(sheet, 1.6 * torch.cat([seen["geometry"], seen["rgb"]], dim=1))
+    torch.testing.assert_close(net(code), untile(net.activate(sheet)))
+
+
+def test_geometry_head_starts_on_its_rays() -> None:
+    net = decoder()
+    with torch.no_grad():
+        net.geometry_out.weight.zero_()
+        splats = net.activate(net.sheet(torch.randn(1, 4, 3 * SIZE, 2 * SIZE)))[0]
+    torch.testing.assert_close(splats[0:3], net.anchor)
+    torch.testing.assert_close(splats[7:11, 0, 0], torch.tensor([1.0, 0, 0, 0]))
+    torch.testing.assert_close(splats[3], torch.full_like(splats[3], float(sigmoid(np.array(-1.6)))))
+
+
+RAW = np.array([-80.0, -20, -7, -3, -1, 0, 1, 3, 7, 20, 80])
+
+
+@pytest.mark.parametrize(
+    ("activation", "formula"),
+    [
+        (Softplus(), lambda x: 0.1 * softplus(x)),
+        (BiasedSoftplus(), lambda x: 0.1 * softplus(x - 3)),
+        (BiasedSoftplus(bias=-1.5), lambda x: 0.1 * softplus(x - 1.5)),
+        (BiasedExp(), lambda x: np.exp(x - 5)),
+    ],
+)
+def test_scale_activations(activation: ScaleActivation, formula: object) -> None:
+    bias = torch.tensor(activation.initial_bias, dtype=torch.float64)
+    out = activation.apply(torch.from_numpy(RAW), bias).numpy()
+    expected = np.clip(formula(RAW), math.exp(-10), math.exp(-2))  # type: ignore[operator]
+    np.testing.assert_allclose(out, expected, rtol=1e-9)
+    assert out.min() == pytest.approx(math.exp(-10))
+    assert out.max() == pytest.approx(math.exp(-2))
+
+
+def test_clamps_are_options() -> None:
+    out = Softplus(log_min=-4, log_max=-3).apply(torch.from_numpy(RAW), torch.tensor(0.0)).numpy()
+    assert (out.min(), out.max()) == (pytest.approx(math.exp(-4)), pytest.approx(math.exp(-3)))
+    with pytest.raises(ValueError, match="below log_max"):
+        Softplus(log_min=-2, log_max=-2)
+
+
+@pytest.mark.parametrize(
+    ("scale", "learnable", "start"),
+    [
+        (BiasedSoftplus(), True, -3.0),
+        (BiasedSoftplus(learn_bias=False), False, -3.0),
+        (BiasedExp(), True, -5.0),
+        (Softplus(), False, 0.0),
+    ],
+)
+def test_scale_bias_learns_where_asked(scale: ScaleActivation, learnable: bool, start: float) -> None:
+    net = decoder(scale)
+    assert net.scale_bias.item() == start
+    assert net.scale_bias.requires_grad is learnable
+    net.activate(raw_sheet(0.5))[:, 4:7].sum().backward() if learnable else None
+    assert (net.scale_bias.grad is not None and net.scale_bias.grad.abs().item() > 0) is learnable
+
+
+def activated(seed: int = 0) -> torch.Tensor:
+    x = torch.rand(6, 14, SIZE, SIZE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    x[:, :3] = 1.8 * x[:, :3] - 0.9
+    x[:, 4:7] = 0.002 + 0.2 * x[:, 4:7]
+    x[:, 7:11] = torch.nn.functional.normalize(x[:, 7:11] - 0.5, dim=1)
+    x[:, 11:] = 0.02 + 0.9 * x[:, 11:]
+    return x
+
+
+def test_raw_splats_invert_their_activation() -> None:
+    x = activated()
+    torch.testing.assert_close(RawSplats(x).activate().detach(), x, atol=1e-9, rtol=1e-9)
+
+
+def test_raw_splats_formulas() -> None:
+    raw = RawSplats(activated())
+    with torch.no_grad():
+        for i, parameter in enumerate(raw.parameters.values()):
+            parameter.copy_(2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i)))
+    out = raw.activate().detach().numpy()
+    x = {name: value.detach().numpy() for name, value in raw.parameters.items()}
+    np.testing.assert_allclose(out[:, 0:3], np.clip(x["position"], -1, 1))
+    np.testing.assert_allclose(out[:, 3:4], sigmoid(x["opacity"]))
+    np.testing.assert_allclose(out[:, 4:7], 0.1 * softplus(x["scale"]), rtol=1e-9)
+    length = np.linalg.norm(x["rotation"], axis=1, keepdims=True)
+    np.testing.assert_allclose(out[:, 7:11], x["rotation"] / length)
+    np.testing.assert_allclose(out[:, 11:14], 0.5 * np.tanh(x["rgb"]) + 0.5)
+
+
+def test_raw_splats_survive_extremes() -> None:
+    x = activated()
+    x[:, 3], x[:, 4:7], x[:, 11:] = 1.0, 0.0, torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64)[:, None, None]
+    raw = RawSplats(x)
+    assert all(bool(p.isfinite().all()) for p in raw.parameters.values())
+    torch.testing.assert_close(raw.activate().detach(), x, atol=2e-3, rtol=0)
