@@ -6,12 +6,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate import Accelerator
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from z1g.camera import INPUT_VIEWS, CameraOptions
-from z1g.config.resolve import HEADER_KEYS, Ablation, merge
+from z1g.codes._book import OptimisedBook
+from z1g.config.resolve import Ablation, merge
 from z1g.config.tree import Experiment
 from z1g.data.manifest import int_hash
 from z1g.data.shards import RenderedObject, shard_path, write_object
@@ -129,7 +131,7 @@ def ball_splats(object_id: str, size: int) -> Tensor:
 
 
 class Toy(Objective):
-    """A small network with dropout that learns a fixed linear map; rows in `broken` steps give NaN."""
+    """A small network with dropout that learns a fixed linear map. In `broken` steps the first sample is NaN."""
 
     def __init__(self, broken: range = range(0), dropout: float = 0.2) -> None:
         super().__init__()
@@ -143,26 +145,57 @@ class Toy(Objective):
         self.broken = broken
 
     def sample(self, draw: Draw) -> Sample:
-        row = draw.object_index
-        return {"x": self.inputs[row], "y": self.targets[row], "step": torch.tensor(draw.key[1])}
+        row, (_, step, slot) = draw.object_index, draw.key
+        target = self.targets[row]
+        return {"x": self.inputs[row], "y": target * float("nan") if step in self.broken and slot == 0 else target}
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         error = (self.net(batch["x"]) - batch["y"]).square().mean()
-        if int(batch["step"][0]) in self.broken:
-            error = error * float("nan")
-        return {"loss": error, "error": error.detach()}
+        return {"loss": error, "error": error.detach().sqrt()}
 
     def data(self, options: TrainOptions) -> StepData:
         """Step data of this objective's ten objects."""
         return StepData(self.sample, len(self.inputs), options.batch_size, options.seed)
 
 
+class CodedToy(Objective):
+    """Six objects with codes of their own, and a linear layer from codes to targets."""
+
+    def __init__(self, lr: float = 0.02) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(3)
+        self.starts = torch.randn(6, 1, 2, 2, generator=generator)
+        self.targets = torch.randn(6, 1, 2, 2, generator=generator)
+        self.book = OptimisedBook(6, (1, 2, 2), lr, "encoder", reset=False, seed=0)
+        self.layer = nn.Linear(2, 2)
+        with torch.no_grad():
+            self.layer.weight.copy_(torch.tensor([[1.0, 0.2], [-0.3, 0.8]]))
+            self.layer.bias.zero_()
+
+    def sample(self, draw: Draw) -> Sample:
+        return {"target": self.targets[draw.object_index]}
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        code = self.book.lookup(batch["object_index"], lambda how: self.starts[batch["object_index"]])
+        return {"loss": (self.layer(code) - batch["target"]).square().mean()}
+
+    def after_backward(self, accelerator: Accelerator) -> None:
+        self.book.after_backward(accelerator)
+
+    def data(self, options: TrainOptions) -> StepData:
+        """Step data of this objective's six objects."""
+        return StepData(self.sample, 6, options.batch_size, options.seed)
+
+
+def toy_options(**changes: Any) -> TrainOptions:
+    """Twelve steps of three objects, a checkpoint every second one."""
+    values = {
+        "steps": 12, "batch_size": 3, "optimiser": {"lr": 0.02}, "precision": "fp32", "ema": 0.8, "log_every": 3,
+        "schedule": {"kind": "cosine", "warmup_steps": 3}, "checkpoint_every": 2, "validate_every": 6,
+    }  # fmt: skip
+    return TrainOptions.model_validate({**values, **changes})
+
+
 def without_seconds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """History rows without their clock."""
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
-
-
-__all__ = [
-    "HEADER_KEYS", "SIZES", "TRAIN", "Toy", "ball", "ball_splats", "experiment", "fill", "plan", "stage_path",
-    "without_seconds",
-]  # fmt: skip

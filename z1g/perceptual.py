@@ -36,11 +36,11 @@ class _Frozen(nn.Module):
 @lru_cache(maxsize=4)
 def st_lpips(net: Net) -> _Frozen:
     """Shift-tolerant LPIPS (Ghildyal & Liu, ECCV 2022) with the weights of its package."""
-    # The package prints while it loads.
+    # The package prints while it loads. Its dropout layers stay: without them its weights find no place, in silence.
     with contextlib.redirect_stdout(io.StringIO()):
         from stlpips_pytorch import stlpips
 
-        network = stlpips.LPIPS(net=net, variant="shift_tolerant", use_dropout=False, verbose=False)
+        network = stlpips.LPIPS(net=net, variant="shift_tolerant", verbose=False)
     return _Frozen(network)
 
 
@@ -55,7 +55,7 @@ def lpips(trunk: str | None) -> _Frozen:
     import lpips as package
 
     with contextlib.redirect_stdout(io.StringIO()):
-        network = package.LPIPS(net="vgg", pnet_rand=True, use_dropout=False, verbose=False)
+        network = package.LPIPS(net="vgg", pnet_rand=True, verbose=False)
     state = torch.load(trunk, map_location="cpu", weights_only=True)
     features = {name.removeprefix("features."): v for name, v in state.items() if name.startswith("features.")}
     wanted = network.net.state_dict()

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -42,12 +43,19 @@ class EncodedBook(CodeBook):
 class FixedBook(CodeBook):
     """Codes read from a file."""
 
-    def __init__(self, ids: list[str], path: Path) -> None:
+    def __init__(self, ids: list[str], shape: tuple[int, int, int], path: Path) -> None:
+        """Raises UserError where the file is broken, lacks an object or holds codes of another shape."""
         super().__init__()
-        stored = load_file(path)
+        try:
+            stored = load_file(path)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path} cannot be read as safetensors: {error}") from error
         missing = [name for name in ids if name not in stored]
         if missing:
             raise UserError(f"{path} has no code for {missing[0]} and {len(missing) - 1} more; it belongs to other data")
+        other = [tuple(stored[name].shape) for name in ids if tuple(stored[name].shape) != shape]
+        if other:
+            raise UserError(f"{path} holds codes of shape {other[0]}, but this configuration needs {shape}")
         self.codes = torch.stack([stored[name] for name in ids])
 
     def lookup(self, index: Tensor, encode: Encode) -> Tensor:

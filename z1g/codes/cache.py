@@ -27,4 +27,4 @@ class CachedCodes(CodeSource):
     def book(self, ids: list[str], shape: tuple[int, int, int]) -> "CodeBook":
         from z1g.codes._book import FixedBook
 
-        return FixedBook(ids, Path(self.path))
+        return FixedBook(ids, shape, Path(self.path))

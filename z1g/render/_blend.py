@@ -1,8 +1,8 @@
 """Front-to-back blending of projected Gaussians in numba: kernels and their place in autograd.
 
 A picture is cut into 16-pixel tiles. Gaussians are sorted by depth once a picture and listed for each tile they may touch;
-a job draws one row of tiles (forward) or one strip of rows (backward). The innermost loops run over 16 neighbouring pixels
-without branches, so that LLVM turns them into vector instructions. The backward pass replays the forward one front to back:
+a job draws one row of tiles (forward) or one strip of rows (backward). The innermost loops run over the rows of a tile that
+a Gaussian covers, without branches, so that LLVM turns them into vector instructions. The backward pass replays the forward one front to back:
 what lies behind a Gaussian is the pixel's total minus what has passed, so nothing but the pictures is kept.
 """
 
@@ -21,6 +21,13 @@ from z1g.render._project import MIN_ALPHA, MIN_TRANSMITTANCE, Projected
 TILE = 16
 X, Y, A, B, C, OPACITY, DEPTH, RED, GREEN, BLUE, REACH_X, REACH_Y = range(12)
 N_PACKED = 12
+PIXELS = TILE * TILE
+AT_X, AT_Y, LIGHT, SUMS, SUMS_1, SUMS_2, SUMS_3, GRADIENT_3, GRADIENT_4 = (np.uint64(i * PIXELS) for i in range(9))
+"""Planes of a tile's working array: pixel centres, transmittance, then sums (forward) or what is named below (backward).
+Unsigned, because a signed index may count from the end, and checking for that stops the vectoriser."""
+BEHIND, GRADIENT, GRADIENT_1, GRADIENT_2 = SUMS, SUMS_1, SUMS_2, SUMS_3
+LOOK_EVERY = 32
+"""Gaussians between looks at whether a tile is finished."""
 N_GRADIENT = 10
 """Gradients of the first ten packed numbers, in the same order."""
 STRIPS = 4
@@ -108,67 +115,84 @@ def fill_tiles(packed, counts, tiles_y, tiles_x, starts, offsets, lists):  # typ
                     cursor[t] += 1
 
 
+@njit(inline="always")
+def _rows(row, top):  # type: ignore[no-untyped-def]
+    """First and one past the last pixel, counted through the tile row by row, that a Gaussian's box covers."""
+    first = max(int(math.floor(row[Y] - row[REACH_Y] - top)), 0)
+    last = min(int(math.ceil(row[Y] + row[REACH_Y] - top)), TILE)
+    return np.uint64(first * TILE), np.uint64(max(last, first) * TILE)
+
+
+@njit(inline="always")
+def _start_tile(s, left, top):  # type: ignore[no-untyped-def]
+    """Pixel centres and full transmittance; all planes of one array, so that the compiler sees they do not overlap."""
+    for i in range(PIXELS):
+        p = np.uint64(i)
+        s[AT_X + p] = FLOAT(left + i % TILE) + FLOAT(0.5)
+        s[AT_Y + p] = FLOAT(top + i // TILE) + FLOAT(0.5)
+        s[LIGHT + p] = FLOAT(1)
+
+
+@njit(inline="always", fastmath=FAST)
+def _dark(s):  # type: ignore[no-untyped-def]
+    """Whether every pixel of the tile is finished."""
+    brightest = FLOAT(-1)
+    for i in range(PIXELS):
+        brightest = max(brightest, s[LIGHT + np.uint64(i)])
+    return brightest <= 0
+
+
 @njit(parallel=True, cache=True, fastmath=FAST)
 def forward(packed, starts, offsets, lists, tiles_y, tiles_x, cap, out):  # type: ignore[no-untyped-def]
     """out [K,5,H',W'], H' and W' multiples of 16: red, green, blue, alpha, depth."""
     pictures = packed.shape[0]
     for job in prange(pictures * tiles_y):
         k, ty = job // tiles_y, job % tiles_y
-        light = np.empty(TILE, FLOAT)
-        sums = np.empty((4, TILE), FLOAT)
+        s = np.empty(7 * PIXELS, FLOAT)
         for tx in range(tiles_x):
             first = offsets[k] + starts[k, ty * tiles_x + tx]
             stop = offsets[k] + starts[k, ty * tiles_x + tx + 1]
-            for line in range(TILE):
-                y = FLOAT(ty * TILE + line) + FLOAT(0.5)
-                light[:] = FLOAT(1)
-                sums[:] = FLOAT(0)
-                x_first = FLOAT(tx * TILE) + FLOAT(0.5)
-                for place in range(first, stop):
-                    row = packed[k, lists[place]]
-                    dy = y - row[Y]
-                    if abs(dy) > row[REACH_Y]:
-                        continue
-                    brightest = _blend_line(row, dy, x_first, cap, light, sums)
-                    if brightest <= 0:
-                        break
-                for i in range(TILE):
-                    column = tx * TILE + i
-                    for c in range(3):
-                        out[k, c, ty * TILE + line, column] = sums[c, i]
-                    out[k, 3, ty * TILE + line, column] = FLOAT(1) - abs(light[i])
-                    out[k, 4, ty * TILE + line, column] = sums[3, i]
+            _start_tile(s, tx * TILE, ty * TILE)
+            s[3 * PIXELS :] = FLOAT(0)
+            for place in range(first, stop):
+                row = packed[k, lists[place]]
+                i0, i1 = _rows(row, ty * TILE)
+                _draw(row, cap, s, i0, i1)
+                if (place - first) % LOOK_EVERY == LOOK_EVERY - 1 and _dark(s):
+                    break
+            for i in range(PIXELS):
+                y, x = ty * TILE + i // TILE, tx * TILE + i % TILE
+                p = np.uint64(i)
+                out[k, 0, y, x] = s[SUMS + p]
+                out[k, 1, y, x] = s[SUMS_1 + p]
+                out[k, 2, y, x] = s[SUMS_2 + p]
+                out[k, 3, y, x] = FLOAT(1) - abs(s[LIGHT + p])
+                out[k, 4, y, x] = s[SUMS_3 + p]
 
 
 @njit(inline="always", fastmath=FAST)
-def _blend_line(row, dy, x_first, cap, light, sums):  # type: ignore[no-untyped-def]
-    """Blend one Gaussian into 16 pixels. `light` is the transmittance, negative once a pixel is finished.
-
-    Returns the largest transmittance of a pixel that is not finished.
-    """
-    offset = x_first - row[X]
-    a, b, c = FLOAT(-0.5) * row[A], -row[B] * dy, FLOAT(-0.5) * row[C] * dy * dy
+def _draw(row, cap, s, i0, i1):  # type: ignore[no-untyped-def]
+    """Blend one Gaussian into pixels i0..i1. Transmittance turns negative once a pixel is finished."""
+    centre_x, centre_y = row[X], row[Y]
+    a, b, c = FLOAT(-0.5) * row[A], -row[B], FLOAT(-0.5) * row[C]
     opacity, depth = row[OPACITY], row[DEPTH]
     red, green, blue = row[RED], row[GREEN], row[BLUE]
-    brightest = FLOAT(-1)
-    for i in range(TILE):
-        dx = offset + FLOAT(i)
-        power = max(min((a * dx + b) * dx + c, FLOAT(0)), FLOAT(-6))
+    for i in range(i0, i1):
+        dx = s[AT_X + i] - centre_x
+        dy = s[AT_Y + i] - centre_y
+        power = max(min((a * dx + b * dy) * dx + c * dy * dy, FLOAT(0)), FLOAT(-6))
         alpha = min(opacity * _exp(power), cap)
-        t = light[i]
+        t = s[LIGHT + i]
         left = t * (FLOAT(1) - alpha)
         seen = alpha >= FLOAT(MIN_ALPHA)
-        ends = seen and left <= FLOAT(MIN_TRANSMITTANCE) and t > 0
-        draws = seen and left > FLOAT(MIN_TRANSMITTANCE)
+        draws = seen & (left > FLOAT(MIN_TRANSMITTANCE))
+        ends = seen & (left <= FLOAT(MIN_TRANSMITTANCE))
         weight = alpha * t if draws else FLOAT(0)
-        sums[0, i] += weight * red
-        sums[1, i] += weight * green
-        sums[2, i] += weight * blue
-        sums[3, i] += weight * depth
-        t = left if draws else (-t if ends else t)
-        light[i] = t
-        brightest = max(brightest, t)
-    return brightest
+        s[SUMS + i] += weight * red
+        s[SUMS_1 + i] += weight * green
+        s[SUMS_2 + i] += weight * blue
+        s[SUMS_3 + i] += weight * depth
+        s[LIGHT + i] = left if draws else (-abs(t) if ends else t)
 
 
 @njit(parallel=True, cache=True, fastmath=FAST)
@@ -177,82 +201,82 @@ def backward(packed, starts, offsets, lists, tiles_y, tiles_x, cap, total, grad,
     pictures = packed.shape[0]
     for job in prange(pictures * STRIPS):
         k, strip = job // STRIPS, job % STRIPS
-        light = np.empty(TILE, FLOAT)
-        behind = np.empty(TILE, FLOAT)
-        g = np.empty((5, TILE), FLOAT)
+        s = np.empty(9 * PIXELS, FLOAT)
         for ty in range(strip * tiles_y // STRIPS, (strip + 1) * tiles_y // STRIPS):
             for tx in range(tiles_x):
                 first = offsets[k] + starts[k, ty * tiles_x + tx]
                 stop = offsets[k] + starts[k, ty * tiles_x + tx + 1]
-                for line in range(TILE):
-                    picture_y = ty * TILE + line
-                    y = FLOAT(picture_y) + FLOAT(0.5)
-                    for i in range(TILE):
-                        light[i] = FLOAT(1)
-                        behind[i] = total[k, picture_y, tx * TILE + i]
-                        for c in range(5):
-                            g[c, i] = grad[k, c, picture_y, tx * TILE + i]
-                    x_first = FLOAT(tx * TILE) + FLOAT(0.5)
-                    for place in range(first, stop):
-                        j = lists[place]
-                        row = packed[k, j]
-                        dy = y - row[Y]
-                        if abs(dy) > row[REACH_Y]:
-                            continue
-                        brightest = _unblend_line(row, dy, x_first, cap, light, behind, g, sums[k, strip, j])
-                        if brightest <= 0:
-                            break
+                _start_tile(s, tx * TILE, ty * TILE)
+                for i in range(PIXELS):
+                    y, x = ty * TILE + i // TILE, tx * TILE + i % TILE
+                    p = np.uint64(i)
+                    s[BEHIND + p] = total[k, y, x]
+                    s[GRADIENT + p] = grad[k, 0, y, x]
+                    s[GRADIENT_1 + p] = grad[k, 1, y, x]
+                    s[GRADIENT_2 + p] = grad[k, 2, y, x]
+                    s[GRADIENT_3 + p] = grad[k, 3, y, x]
+                    s[GRADIENT_4 + p] = grad[k, 4, y, x]
+                for place in range(first, stop):
+                    j = lists[place]
+                    row = packed[k, j]
+                    i0, i1 = _rows(row, ty * TILE)
+                    _undraw(row, cap, s, i0, i1, sums[k, strip, j])
+                    if (place - first) % LOOK_EVERY == LOOK_EVERY - 1 and _dark(s):
+                        break
 
 
 @njit(inline="always", fastmath=FAST)
-def _unblend_line(row, dy, x_first, cap, light, behind, g, result):  # type: ignore[no-untyped-def]
-    """Add one Gaussian's gradients from 16 pixels to `result`; `behind` loses its share of each pixel's total."""
-    offset = x_first - row[X]
-    a, b, c = FLOAT(-0.5) * row[A], -row[B] * dy, FLOAT(-0.5) * row[C] * dy * dy
+def _undraw(row, cap, s, i0, i1, result):  # type: ignore[no-untyped-def]
+    """Add one Gaussian's gradients from pixels i0..i1 to `result`; what lies behind loses its share of the total."""
+    centre_x, centre_y = row[X], row[Y]
+    a, b, c = FLOAT(-0.5) * row[A], -row[B], FLOAT(-0.5) * row[C]
     opacity, depth = row[OPACITY], row[DEPTH]
     red, green, blue = row[RED], row[GREEN], row[BLUE]
-    sum_p = sum_px = sum_pxx = sum_o = sum_z = sum_r = sum_g = sum_b = FLOAT(0)
-    brightest = FLOAT(-1)
-    for i in range(TILE):
-        dx = offset + FLOAT(i)
-        power = max(min((a * dx + b) * dx + c, FLOAT(0)), FLOAT(-6))
+    sum_x = sum_y = sum_xx = sum_xy = sum_yy = FLOAT(0)
+    sum_o = sum_z = sum_r = sum_g = sum_b = FLOAT(0)
+    for i in range(i0, i1):
+        dx = s[AT_X + i] - centre_x
+        dy = s[AT_Y + i] - centre_y
+        power = max(min((a * dx + b * dy) * dx + c * dy * dy, FLOAT(0)), FLOAT(-6))
         falloff = _exp(power)
         raw = opacity * falloff
         alpha = min(raw, cap)
-        t = light[i]
+        t = s[LIGHT + i]
         left = t * (FLOAT(1) - alpha)
         seen = alpha >= FLOAT(MIN_ALPHA)
-        ends = seen and left <= FLOAT(MIN_TRANSMITTANCE) and t > 0
-        draws = seen and left > FLOAT(MIN_TRANSMITTANCE)
+        draws = seen & (left > FLOAT(MIN_TRANSMITTANCE))
+        ends = seen & (left <= FLOAT(MIN_TRANSMITTANCE))
         weight = alpha * t if draws else FLOAT(0)
-        value = red * g[0, i] + green * g[1, i] + blue * g[2, i] + g[3, i] + depth * g[4, i]
-        rest = behind[i] - weight * value
-        behind[i] = rest
+        g0, g1, g2 = s[GRADIENT + i], s[GRADIENT_1 + i], s[GRADIENT_2 + i]
+        g3, g4 = s[GRADIENT_3 + i], s[GRADIENT_4 + i]
+        value = red * g0 + green * g1 + blue * g2 + g3 + depth * g4
+        rest = s[BEHIND + i] - weight * value
+        s[BEHIND + i] = rest
         # At the cap the gradient is zero, gsplat's convention.
-        d_alpha = (t * value - rest / (FLOAT(1) - alpha)) if draws and raw < cap else FLOAT(0)
+        d_alpha = (t * value - rest / (FLOAT(1) - alpha)) if draws & (raw < cap) else FLOAT(0)
         p = d_alpha * alpha
+        px, py = p * dx, p * dy
         sum_o += d_alpha * falloff
-        sum_p += p
-        sum_px += p * dx
-        sum_pxx += p * dx * dx
-        sum_z += weight * g[4, i]
-        sum_r += weight * g[0, i]
-        sum_g += weight * g[1, i]
-        sum_b += weight * g[2, i]
-        t = left if draws else (-t if ends else t)
-        light[i] = t
-        brightest = max(brightest, t)
-    result[X] += row[A] * sum_px + row[B] * dy * sum_p
-    result[Y] += row[C] * dy * sum_p + row[B] * sum_px
-    result[A] -= FLOAT(0.5) * sum_pxx
-    result[B] -= dy * sum_px
-    result[C] -= FLOAT(0.5) * dy * dy * sum_p
+        sum_x += px
+        sum_y += py
+        sum_xx += px * dx
+        sum_xy += px * dy
+        sum_yy += py * dy
+        sum_z += weight * g4
+        sum_r += weight * g0
+        sum_g += weight * g1
+        sum_b += weight * g2
+        s[LIGHT + i] = left if draws else (-abs(t) if ends else t)
+    result[X] += row[A] * sum_x + row[B] * sum_y
+    result[Y] += row[C] * sum_y + row[B] * sum_x
+    result[A] -= FLOAT(0.5) * sum_xx
+    result[B] -= sum_xy
+    result[C] -= FLOAT(0.5) * sum_yy
     result[OPACITY] += sum_o
     result[DEPTH] += sum_z
     result[RED] += sum_r
     result[GREEN] += sum_g
     result[BLUE] += sum_b
-    return brightest
 
 
 @njit(parallel=True, cache=True)
@@ -331,4 +355,7 @@ def _array(tensor: Tensor) -> NDArray[Any]:
 
 
 def _match_threads() -> None:
-    numba.set_num_threads(max(1, min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS)))
+    threads = torch.get_num_threads()
+    numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
+    # The first call starts numba's pool, which resets the OpenMP thread count that torch uses too.
+    torch.set_num_threads(threads)
