@@ -98,7 +98,7 @@ def test_plain_path() -> None:
     assert Stage1.create(plain).decoder(torch.randn(1, 4, 24, 16)).shape == (1, 6, 14, 16, 16)
     with pytest.raises(ValueError, match="path 'plain' decodes to"):
         Stage1.create(plain).decoder(torch.randn(1, 4, 12, 8))
-    with pytest.raises(ValueError, match="needs autodecoder.input_size"):
+    with pytest.raises(ValueError, match=r"needs autodecoder\.input_size"):
         config(splat={"size": 8}, autodecoder={"decoder": {"path": "plain"}})
 
 

@@ -126,7 +126,7 @@ def test_view_frame(object_seed: int, layout: str) -> None:
 
 
 def test_seed_orbit() -> None:
-    # The seed: orbit_camera(-elevation, azimuth, radius) with y = -radius·sin(-elevation), then position·cam_radius/1.5.
+    # The seed: orbit_camera(-elevation, azimuth, radius), y = -radius·sin(-elevation), then position·cam_radius/1.5.
     elevation, azimuth = math.radians(25), math.radians(70)
     position = np.array(
         [

@@ -154,7 +154,9 @@ def test_saved_state_is_a_copy(accelerator: Accelerator) -> None:
     torch.testing.assert_close(state["_extra_state"]["codes"], saved["codes"], atol=0, rtol=0)
 
 
-@pytest.mark.parametrize(("sample", "training", "how"), [(True, True, "sample"), (True, False, "mean"), (False, True, "mean")])
+@pytest.mark.parametrize(
+    ("sample", "training", "how"), [(True, True, "sample"), (True, False, "mean"), (False, True, "mean")]
+)
 def test_encoded_codes(sample: bool, training: bool, how: str) -> None:
     codes = EncoderCodes(sample=sample).book(["a"], SHAPE)
     assert isinstance(codes, EncodedBook)

@@ -243,7 +243,8 @@ def test_write_pass_equals_the_untouched_unet() -> None:
     denoiser = micro_denoiser()
     plain = UNet2DConditionModel.from_config(denoiser.unet.config)
     plain.load_state_dict(denoiser.unet.state_dict())
-    sample, tokens, t = normal(2, *SHAPE, dtype=torch.float32), normal(2, 4, 16, dtype=torch.float32), torch.tensor([7, 90])
+    sample, tokens = normal(2, *SHAPE, dtype=torch.float32), normal(2, 4, 16, dtype=torch.float32)
+    t = torch.tensor([7, 90])
     expected = plain.eval()(sample, t, encoder_hidden_states=tokens).sample
     memory: reference_attention.Memory = {}
     torch.testing.assert_close(reference_attention.run(denoiser.unet, sample, t, tokens, write=memory), expected)

@@ -75,7 +75,8 @@ def test_ply_values(tmp_path: Path) -> None:
     assert data.byte_order == "<"
     assert [element.name for element in data.elements] == ["vertex"]
     vertex = data["vertex"]
-    names = "x y z nx ny nz f_dc_0 f_dc_1 f_dc_2 opacity scale_0 scale_1 scale_2 rot_0 rot_1 rot_2 rot_3".split()
+    names = ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"]
+    names += ["scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"]
     assert [p.name for p in vertex.properties] == names
     table = {name: np.asarray(vertex[name], dtype=np.float64) for name in names}
     array = x.double().numpy()

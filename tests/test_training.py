@@ -106,7 +106,9 @@ def test_keyed_noise_belongs_to_the_sample() -> None:
     torch.testing.assert_close(noise[1], keyed_normal((5,), 1, 2, 4, 7))
     assert not torch.equal(noise[0], noise[1])
     assert not torch.equal(noise, training_data.batch_noise(batch, (5,), 8, torch.device("cpu")))
-    uniform = training_data.batch_uniform({"key": torch.tensor([[0, i, 0] for i in range(500)])}, 1, torch.device("cpu"))
+    uniform = training_data.batch_uniform(
+        {"key": torch.tensor([[0, i, 0] for i in range(500)])}, 1, torch.device("cpu")
+    )
     assert 0 <= uniform.min() < 0.02 < 0.98 < uniform.max() < 1
     assert uniform.mean().item() == pytest.approx(0.5, abs=0.05)
 
@@ -238,7 +240,7 @@ def assert_same_stage(one: Path, two: Path, output: str) -> None:
 
 
 def test_autodecoder_stopped_by_sigterm(tmp_path: Path) -> None:
-    """Optimised codes: SIGTERM saves a checkpoint and exits with 75; the same command then goes on as if nothing was."""
+    """SIGTERM saves a checkpoint and exits with 75; the same command then goes on as if nothing had been."""
     changes: dict[str, Any] = {"autodecoder": {"codes": {"kind": "optimised"}, "train": {"checkpoint_every": 100}}}
     whole, part = (stage_path(micro(tmp_path / name, **changes), "autodecoder") for name in ("whole", "part"))
     stopped = run_and_die("SIGTERM", "step-2", "autodecoder", part)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from z1g.errors import UserError
 
 Posterior = Literal["mean", "sample", "object"]
-"""What to take of the encoder's posterior: its mean, a new sample, or a sample that is always the same for an object."""
+"""What to take of the encoder's posterior: its mean, a new sample, or the one sample that each object has."""
 Encode = Callable[[Posterior], Tensor]
 """Codes [B,C,h,w] of the batch's input sheets."""
 

@@ -1,0 +1,221 @@
+"""Rasterizers: the reference against closed forms, the CPU backend against the reference in values and gradients."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from z1g.camera import Cameras, orbit_c2w
+from z1g.errors import UserError
+from z1g.render import Rasterizer, RenderOutput
+from z1g.render.auto import Auto
+from z1g.render.cpu import Cpu
+from z1g.render.diff_gaussian import DiffGaussian
+from z1g.render.gsplat import Gsplat
+from z1g.render.reference import Reference
+from z1g.splat import CHANNELS
+
+FOV = 49.1
+
+
+def cameras(b: int, v: int, height: int, width: int) -> Cameras:
+    poses = [[orbit_c2w(12.0 * j - 20, 40.0 * j + 15 * i, 1.5) for j in range(v)] for i in range(b)]
+    return Cameras(torch.from_numpy(np.array(poses)), FOV, height, width)
+
+
+def gaussians(kind: str, b: int, n: int, seed: int = 0) -> Tensor:
+    """Activated Gaussians [b,n,14] in float64."""
+    draw = torch.Generator().manual_seed(seed)
+    g = torch.randn(b, n, 14, dtype=torch.float64, generator=draw)
+    g[..., CHANNELS["position"]] *= 0.2
+    g[..., CHANNELS["opacity"]] = torch.sigmoid(2 * g[..., CHANNELS["opacity"]])
+    g[..., CHANNELS["scale"]] = torch.exp(0.6 * g[..., CHANNELS["scale"]] - 4)
+    g[..., CHANNELS["rgb"]] = torch.sigmoid(g[..., CHANNELS["rgb"]])
+    if kind == "trained":
+        g[..., CHANNELS["position"]] = 0.4 * torch.nn.functional.normalize(g[..., CHANNELS["position"]], dim=-1)
+        g[..., CHANNELS["opacity"]] = 0.5 + 0.49 * g[..., CHANNELS["opacity"]]
+    elif kind == "huge":
+        g[..., CHANNELS["scale"]] *= 20
+    elif kind == "tiny":
+        g[..., CHANNELS["scale"]] *= 1e-4
+    elif kind == "behind":
+        g[: , ::2, 0:3] *= 12
+    elif kind == "transparent":
+        g[:, ::2, 3] = 0
+    elif kind == "opaque":
+        g[..., 3] = 1
+    elif kind == "nan":
+        g[:, ::3, 0] = math.nan
+        g[:, 1::3, 5] = math.inf
+    return g
+
+
+def flat(output: RenderOutput) -> Tensor:
+    return torch.cat([output.rgb, output.alpha, output.depth], dim=2)
+
+
+def render_with_gradient(backend: Rasterizer, g: Tensor, c: Cameras, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    leaf = g.detach().to(dtype).clone().requires_grad_(True)
+    picture = flat(backend.render(leaf, Cameras(c.c2w.to(dtype), c.fov_y_deg, c.height, c.width)))
+    weight = torch.rand(picture.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(dtype)
+    (picture * weight).sum().backward()
+    assert leaf.grad is not None
+    return picture.detach().double(), leaf.grad.double()
+
+
+@pytest.mark.parametrize("kind", ["random", "trained", "huge", "tiny", "behind", "transparent", "opaque", "nan"])
+def test_cpu_agrees_with_the_reference(kind: str) -> None:
+    g, c = gaussians(kind, 1, 250), cameras(1, 2, 40, 40)
+    value, gradient = render_with_gradient(Reference(), g, c, torch.float64)
+    fast, fast_gradient = render_with_gradient(Cpu(), g, c, torch.float32)
+    # A pixel whose transmittance or alpha falls on the other side of a threshold in float32 may flip.
+    assert torch.quantile((value - fast).abs().flatten(), 0.999) < 1e-5
+    assert (value - fast).abs().max() < 5e-3
+    assert torch.isfinite(fast_gradient).all()
+    for name, channel in CHANNELS.items():
+        expected, found = gradient[..., channel], fast_gradient[..., channel]
+        size = expected.abs().max()
+        error = (expected - found).abs() / size.clamp(min=1e-12)
+        assert torch.quantile(error.flatten(), 0.99) < 1e-4, name
+        assert error.max() < 2e-2, name
+
+
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (33, 17), (20, 64), (7, 5)])
+def test_any_picture_shape_many_objects_many_views(height: int, width: int) -> None:
+    g, c = gaussians("random", 3, 120), cameras(3, 2, height, width)
+    value, gradient = render_with_gradient(Reference(), g, c, torch.float64)
+    fast, fast_gradient = render_with_gradient(Cpu(), g, c, torch.float32)
+    assert fast.shape == (3, 2, 5, height, width)
+    assert (value - fast).abs().max() < 2e-5
+    assert (gradient - fast_gradient).abs().max() < 2e-5 * gradient.abs().max()
+
+
+def one(position: tuple[float, float, float], opacity: float, scale: float, rgb: tuple[float, float, float]) -> Tensor:
+    return torch.tensor([*position, opacity, scale, scale, scale, 1, 0, 0, 0, *rgb], dtype=torch.float64)
+
+
+def test_one_gaussian_has_the_closed_form() -> None:
+    c = Cameras(torch.from_numpy(orbit_c2w(0, 0, 1.5))[None, None], FOV, 33, 33)
+    g = one((0, 0, 0), 0.8, 0.05, (1.0, 0.5, 0.25))[None, None]
+    output = Reference().render(g, c)
+    variance = (c.focal * 0.05 / 1.5) ** 2 + 0.3
+    y, x = torch.meshgrid(torch.arange(33) + 0.5 - 16.5, torch.arange(33) + 0.5 - 16.5, indexing="ij")
+    alpha = 0.8 * torch.exp(-(x**2 + y**2).double() / (2 * variance))
+    alpha = torch.where(alpha >= 1 / 255, alpha, 0.0)
+    torch.testing.assert_close(output.alpha[0, 0, 0], alpha, atol=1e-12, rtol=0)
+    torch.testing.assert_close(output.rgb[0, 0, 1], 0.5 * alpha, atol=1e-12, rtol=0)
+    torch.testing.assert_close(output.depth[0, 0, 0], 1.5 * alpha, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("backend", [Reference(), Cpu()])
+def test_the_nearer_of_two_covers_the_farther(backend: Rasterizer) -> None:
+    c = Cameras(torch.from_numpy(orbit_c2w(0, 0, 1.5))[None, None], FOV, 17, 17)
+    far, near = one((0, 0, -0.2), 0.9, 0.1, (1, 0, 0)), one((0, 0, 0.2), 0.6, 0.1, (0, 1, 0))
+    output = backend.render(torch.stack([far, near])[None], c)
+    centre = flat(output)[0, 0, :, 8, 8].tolist()
+    assert centre == pytest.approx([0.4 * 0.9, 0.6, 0, 1 - 0.4 * 0.1, 0.6 * 1.3 + 0.4 * 0.9 * 1.7], abs=1e-5)
+
+
+@pytest.mark.parametrize("backend", [Reference(), Cpu()])
+def test_pixels_lie_where_the_camera_sees_them(backend: Rasterizer) -> None:
+    c = Cameras(torch.from_numpy(orbit_c2w(0, 0, 1.5))[None, None], FOV, 32, 48)
+    g = one((0.2, 0.3, 0), 0.9, 0.01, (1, 1, 1))[None, None]
+    alpha = backend.render(g, c).alpha[0, 0, 0]
+    row, column = divmod(int(alpha.argmax()), 48)
+    assert column == int(24 + c.focal * 0.2 / 1.5)
+    assert row == int(16 - c.focal * 0.3 / 1.5)
+
+
+def test_reference_gradients_are_those_of_finite_differences() -> None:
+    g, c = gaussians("random", 1, 4, seed=5), cameras(1, 1, 9, 8)
+    g[..., CHANNELS["scale"]] = 0.1
+    g[..., 3] = 0.5
+    leaf = g.requires_grad_(True)
+
+    def smooth(x: Tensor) -> Tensor:
+        return flat(Reference().render(x, c)).square().sum()
+
+    assert torch.autograd.gradcheck(smooth, (leaf,), eps=1e-7, atol=2e-4, rtol=2e-3)
+
+
+def test_at_the_alpha_cap_the_gradient_of_opacity_is_zero() -> None:
+    c = Cameras(torch.from_numpy(orbit_c2w(0, 0, 1.5))[None, None], FOV, 1, 1)
+    for backend in (Reference(), Cpu()):
+        g = one((0, 0, 0), 1.0, 0.3, (1, 1, 1))[None, None].requires_grad_(True)
+        backend.render(g, c).alpha.sum().backward()
+        assert g.grad is not None
+        assert g.grad[0, 0, 3] == 0
+
+
+def test_same_bits_for_any_number_of_threads() -> None:
+    g, c = gaussians("trained", 1, 400).float(), cameras(1, 3, 48, 48)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            results.append(render_with_gradient(Cpu(), g, c, torch.float32))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(results[0][0], results[1][0])
+    assert torch.equal(results[0][1], results[1][1])
+
+
+@given(seed=st.integers(0, 2**16))
+@settings(max_examples=8, deadline=None)
+def test_the_order_of_gaussians_does_not_matter(seed: int) -> None:
+    g, c = gaussians("random", 1, 60, seed).float(), cameras(1, 1, 16, 16)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(seed))
+    torch.testing.assert_close(flat(Cpu().render(g, c)), flat(Cpu().render(g[:, order], c)), atol=1e-6, rtol=0)
+
+
+def test_background_shows_where_nothing_covers() -> None:
+    output = Cpu().render(gaussians("random", 1, 30).float(), cameras(1, 1, 24, 24))
+    grey = torch.tensor([0.1, 0.5, 0.9]).view(1, 1, 3, 1, 1)
+    torch.testing.assert_close(output.over(grey), output.rgb + (1 - output.alpha) * grey)
+    torch.testing.assert_close(output.over(0.0), output.rgb)
+
+
+def test_nothing_to_draw_gives_empty_pictures() -> None:
+    for backend in (Reference(), Cpu()):
+        output = backend.render(torch.zeros(1, 5, 14), cameras(1, 1, 8, 8))
+        assert flat(output).abs().max() == 0
+
+
+def test_auto_takes_the_cpu_backend_for_cpu_tensors() -> None:
+    g, c = gaussians("random", 1, 40).float(), cameras(1, 1, 16, 16)
+    assert torch.equal(flat(Auto().render(g, c)), flat(Cpu().render(g, c)))
+
+
+def test_backends_that_are_missing_say_so_in_one_line() -> None:
+    g, c = gaussians("random", 1, 4).float(), cameras(1, 1, 8, 8)
+    for backend, word in ((Gsplat(), "GPU"), (DiffGaussian(), "docs/install.md")):
+        with pytest.raises(UserError, match=word) as caught:
+            backend.render(g, c)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("backend", [Gsplat(), DiffGaussian()], ids=["gsplat", "diff_gaussian"])
+def test_gpu_backends_agree_with_the_reference(backend: Rasterizer) -> None:
+    g, c = gaussians("trained", 2, 500), cameras(2, 3, 64, 48)
+    g[..., 7:11] = torch.nn.functional.normalize(g[..., 7:11], dim=-1)
+    value, gradient = render_with_gradient(Reference(), g, c, torch.float64)
+    leaf = g.float().cuda().requires_grad_(True)
+    try:
+        picture = flat(backend.render(leaf, Cameras(c.c2w.float().cuda(), c.fov_y_deg, c.height, c.width)))
+    except UserError as error:
+        pytest.skip(str(error))
+    weight = torch.rand(picture.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    (picture.double() * weight.cuda()).sum().backward()
+    loose = isinstance(backend, DiffGaussian)
+    assert torch.quantile((picture.detach().double().cpu() - value).abs().flatten(), 0.99) < (2e-3 if loose else 5e-4)
+    assert leaf.grad is not None
+    for name in ("position", "opacity", "scale", "rgb"):
+        expected, found = gradient[..., CHANNELS[name]], leaf.grad.double().cpu()[..., CHANNELS[name]]
+        error = (expected - found).abs() / expected.abs().max()
+        assert torch.quantile(error.flatten(), 0.99) < (1e-2 if loose else 2e-3), name

@@ -1,0 +1,324 @@
+"""Scenes, the fit, and the chain of stages on made-up data: what each writes, and what it does about missing objects."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import BALL_RADIUS, ball, fill, plan, stage_path
+from PIL import Image
+from safetensors.torch import load_file
+
+from z1g import ply
+from z1g.camera import INPUT_VIEWS, CameraOptions, to_opengl, view_frame
+from z1g.data.scenes import Scene, SceneStore, as_scene
+from z1g.errors import UserError
+from z1g.files import read_json, read_jsonl
+from z1g.fit import Fit
+from z1g.fitting.depth import DepthStart
+from z1g.fitting.options import AttributeRates, FitOptions
+from z1g.fitting.random_ball import RandomBallStart
+from z1g.mosaic import untile
+from z1g.plan import Plan
+from z1g.render.auto import Auto
+from z1g.stages import StageFolder, autodecoder, codes, fit, infer, metrics, unet
+
+CAMERA = CameraOptions(train_views=6, validation_views=2, test_views=2)
+SIZE = 24
+SOURCES = {"sampled", "autodecoder", "mean_code", "nearest", "fitted"}
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return as_scene(ball("globe", CAMERA, 48), CAMERA.radius)
+
+
+def fitted(scene: Scene, **options: Any) -> tuple[Fit, Any]:
+    values = {"steps": 20, "views_per_step": 3, "evaluate_every": 5, **options}
+    job = Fit(scene, FitOptions(**values), SIZE, Auto())
+    return job, job.run(CAMERA.train_ids, CAMERA.validation_ids)
+
+
+# Scenes
+
+
+def test_scenes_stand_in_the_view_1_frame(scene: Scene) -> None:
+    home = np.eye(4)
+    home[2, 3] = CAMERA.radius
+    np.testing.assert_allclose(to_opengl(scene.c2w[1].double().numpy()), home, atol=1e-5)
+
+
+def test_input_sheet(scene: Scene) -> None:
+    sheet = scene.input_sheet(48)
+    views = untile(sheet[None])[0]
+    for i, view in enumerate(INPUT_VIEWS):
+        rgba = scene.rgba[view].astype(np.float64) / 255
+        expected = rgba[..., :3] * rgba[..., 3:] + 0.5 * (1 - rgba[..., 3:])
+        np.testing.assert_allclose(views[i].permute(1, 2, 0).numpy(), expected, atol=1e-6)
+    assert scene.input_sheet(16).shape == (3, 48, 32)
+
+
+def test_condition_stands_on_grey_127(scene: Scene) -> None:
+    assert scene.condition(48)[:, 0, 0].tolist() == pytest.approx([127 / 255] * 3)
+    assert scene.condition(16).shape == (3, 16, 16)
+    inside = scene.rgba[0, 24, 24, :3] / 255
+    np.testing.assert_allclose(scene.condition(48)[:, 24, 24].numpy(), inside, atol=1e-6)
+
+
+def test_store_keeps_manifest_order_and_splats(tmp_path: Path) -> None:
+    planned = plan(tmp_path)
+    fill(planned, skip=("object1",))
+    ablation = planned.ablations["micro"]
+    store = SceneStore(ablation.manifest, 1.5, stage_path(planned, "ingest"), stage_path(planned, "fit"))
+    assert store.ids == ["object0", "object2", "object3"]
+    assert store.n_missing == 1
+    splats = store["object2"].splats
+    assert splats is not None
+    torch.testing.assert_close(splats, load_file(stage_path(planned, "fit") / "chunk-00001.safetensors")["object2"])
+
+
+# The fit
+
+
+def test_depth_start_lies_on_the_surface(scene: Scene) -> None:
+    splats = DepthStart().splats(scene, SIZE)
+    covered = splats[:, 3] > 0.5
+    distance = splats[:, :3].norm(dim=1)[covered]
+    torch.testing.assert_close(distance, torch.full_like(distance, BALL_RADIUS), atol=0.02, rtol=0)
+    assert 0.05 < covered.float().mean() < 0.5
+
+
+def test_depth_start_is_nearly_right(scene: Scene) -> None:
+    _, start = fitted(scene, steps=0)
+    assert start.psnr > 24
+    assert start.steps == 0
+
+
+def test_fit_improves_and_keeps_the_best(scene: Scene) -> None:
+    _, start = fitted(scene, steps=0)
+    job, end = fitted(scene, steps=20)
+    assert end.psnr > start.psnr + 1
+    assert job.psnr(end.splats, CAMERA.validation_ids) == pytest.approx(end.psnr, abs=1e-3)
+
+
+def test_fit_that_only_worsens_returns_its_start(scene: Scene) -> None:
+    wild = AttributeRates(position=1, opacity=9, scale=9, rotation=9, rgb=9)
+    _, start = fitted(scene, steps=0)
+    _, end = fitted(scene, rates=wild, evaluate_every=2, patience=2)
+    assert end.steps == 4, "stops after two looks without progress"
+    assert end.psnr == start.psnr
+    torch.testing.assert_close(end.splats, start.splats)
+
+
+def test_fit_is_reproducible(scene: Scene) -> None:
+    (_, one), (_, two), (_, other) = (fitted(scene, steps=6, seed=seed) for seed in (0, 0, 1))
+    torch.testing.assert_close(one.splats, two.splats, atol=0, rtol=0)
+    assert not torch.equal(one.splats, other.splats)
+
+
+def test_random_ball_start(scene: Scene) -> None:
+    start = RandomBallStart(radius=0.3, opacity=0.2)
+    splats = start.splats(scene, SIZE)
+    assert splats.shape == (6, 14, SIZE, SIZE)
+    distance = splats[:, :3].norm(dim=1)
+    assert distance.max() <= 0.3
+    # Uniform in the ball: half of the points lie beyond radius·0.5^(1/3).
+    assert (distance > 0.3 * 0.5 ** (1 / 3)).float().mean().item() == pytest.approx(0.5, abs=0.03)
+    torch.testing.assert_close(start.splats(scene, SIZE), splats, atol=0, rtol=0)
+    _, zero = fitted(scene, start=start, steps=0)
+    _, some = fitted(scene, start=start, steps=20)
+    assert some.psnr > zero.psnr
+
+
+def test_depth_start_needs_depth(scene: Scene) -> None:
+    with pytest.raises(UserError, match=r"globe has no depth.*random_ball"):
+        DepthStart().splats(replace(scene, depth=None), SIZE)
+
+
+def test_psnr_by_hand(scene: Scene) -> None:
+    job = Fit(scene, FitOptions(), SIZE, Auto())
+    empty = DepthStart().splats(scene, SIZE)
+    empty[:, 3] = 0
+    values = []
+    for view in CAMERA.validation_ids:
+        rgba = scene.rgba[view].astype(np.float64) / 255
+        picture = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
+        values.append(-10 * math.log10(np.square(picture - 1).mean()))
+    assert job.psnr(empty, CAMERA.validation_ids) == pytest.approx(np.mean(values), abs=1e-3)
+
+
+# The chain
+
+
+def run(planned: Plan, *stages: Any) -> None:
+    for stage in stages:
+        name = stage.__name__.split(".")[-1]
+        folder = StageFolder.open(stage_path(planned, name))
+        if name in ("fit", "infer"):
+            for chunk in range(planned.ablations["micro"].stages[name].n_chunks):
+                stage.run(folder, chunk=chunk, threads=1)
+        else:
+            stage.run(folder, threads=1)
+
+
+@pytest.fixture(scope="module")
+def chain(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    """Optimised codes from start to end; one of five objects is missing."""
+    planned = plan(
+        tmp_path_factory.mktemp("chain"), n_objects=5, autodecoder={"codes": {"kind": "optimised"}, "test_steps": 8}
+    )
+    fill(planned, skip=("object2",))
+    run(planned, fit, autodecoder, codes, unet, infer, metrics)
+    return planned
+
+
+def test_fit_writes_splats_and_a_table(chain: Plan) -> None:
+    folder = stage_path(chain, "fit")
+    rows = [row for chunk in range(3) for row in read_jsonl(folder / f"chunk-{chunk:05d}.jsonl")]
+    assert [row["id"] for row in rows] == ["object0", "object1", "object3", "object4"]
+    assert {row["status"] for row in rows} == {"ok"}
+    assert all(math.isfinite(row["psnr"]) for row in rows)
+    splats = load_file(folder / "chunk-00000.safetensors")
+    assert {name: tuple(s.shape) for name, s in splats.items()} == dict.fromkeys(["object0", "object1"], (6, 14, 8, 8))
+    assert Image.open(folder / "chunk-00000.png").size == (6 * 16, 2 * 16)
+
+
+def splits(planned: Plan) -> dict[str, str]:
+    ablation = planned.ablations["micro"]
+    return dict(ablation.manifest.splits(ablation.ablation.experiment.data.split))
+
+
+def test_every_object_has_a_code(chain: Plan) -> None:
+    written = load_file(stage_path(chain, "codes") / "codes.safetensors")
+    trained = load_file(stage_path(chain, "autodecoder") / "model" / "codes.safetensors")
+    assert sorted(written) == ["object0", "object1", "object3", "object4"]
+    assert sorted(trained) == [name for name in sorted(written) if splits(chain)[name] == "train"]
+    for name, code in trained.items():
+        torch.testing.assert_close(written[name], code, atol=0, rtol=0)
+    assert all(bool(code.isfinite().all()) for code in written.values())
+
+
+def test_code_search_lowers_the_loss(chain: Plan) -> None:
+    folder = StageFolder.open(stage_path(chain, "autodecoder"))
+    scenes, ids = autodecoder.training_scenes(folder)
+    stage1 = codes.Stage1.load(folder.path / "model", folder.config)
+    known = load_file(folder.path / "model" / "codes.safetensors")
+    mean = torch.stack([known[name] for name in ids]).mean(dim=0)
+    name = next(name for name in scenes.ids if name not in ids)
+    search = codes.CodeSearch(folder, stage1, scenes, mean, lr=0.05, steps=25)
+    objective = search.objective
+
+    def loss(code: torch.Tensor) -> float:
+        batch = search._batch(name, 999, torch.device("cpu"))
+        pair = objective.compare(objective.decoder(code[None]), batch)
+        return float(codes.weighted_sum(objective.options.losses, pair)[0])
+
+    found = search(name)
+    torch.testing.assert_close(search(name), found, atol=0, rtol=0)
+    with torch.no_grad():
+        assert loss(found) < loss(mean)
+
+
+def test_infer_writes_what_people_open(chain: Plan) -> None:
+    folder = stage_path(chain, "infer") / "chunk-00000"
+    stored = load_file(folder / "splats.safetensors")
+    names = sorted({key.split("/")[0] for key in stored})
+    assert len(names) >= 2
+    assert set(names) >= {name for name, split in splits(chain).items() if split == "test"} - {"object2"}
+    config = chain.ablations["micro"].ablation.experiment
+    to_world = np.linalg.inv(view_frame(config.camera.poses(0), config.camera.radius))
+    for name in names:
+        splats = stored[f"{name}/splats"]
+        assert splats.shape == (6, 14, 8, 8)
+        assert stored[f"{name}/code"].shape == (4, 24, 16)
+        gaussians = ply.read(folder / f"{name}.ply", to_world)
+        torch.testing.assert_close(
+            gaussians[:, :3], splats.permute(0, 2, 3, 1).reshape(-1, 14)[:, :3], atol=1e-5, rtol=0
+        )
+        assert Image.open(folder / f"{name}.sheet.png").size == (2 * 16, 3 * 16)
+        assert Image.open(folder / f"{name}.turntable.webp").n_frames == 2
+
+
+def test_infer_does_not_depend_on_its_batch(chain: Plan, tmp_path: Path) -> None:
+    folder = StageFolder.open(stage_path(chain, "infer"))
+    options = folder.config.infer.model_copy(update={"batch_size": 1})
+    alone = replace(folder, config=folder.config.model_copy(update={"infer": options}))
+    generator = infer.Generator.load(folder)
+    assert infer.Generator.load(alone).folder.config.infer.batch_size == 1
+    scenes, _ = autodecoder.training_scenes(generator.trained)
+    pictures = torch.stack([scenes[name].condition(16) for name in scenes.ids[:2]])
+    together, _ = generator(pictures, [1, 2])
+    separate = torch.cat([generator(pictures[i : i + 1], [i + 1])[0] for i in (0, 1)])
+    torch.testing.assert_close(together, separate, atol=1e-4, rtol=0)
+
+
+def test_metrics_have_a_row_for_each_object_source_and_view(chain: Plan) -> None:
+    folder = stage_path(chain, "metrics")
+    rows = read_jsonl(folder / "metrics.jsonl")
+    sampled = {
+        key.split("/")[0] for key in load_file(stage_path(chain, "infer") / "chunk-00000" / "splats.safetensors")
+    }
+    keys = [(row["object"], row["source"], row["view"]) for row in rows]
+    views = list(chain.ablations["micro"].ablation.experiment.camera.test_ids)
+    assert sorted(keys) == sorted((name, source, view) for name in sampled for source in SOURCES for view in views)
+    assert all(splits(chain)[row["object"]] == row["split"] for row in rows)
+    about = read_json(folder / "metrics.json")
+    assert set(about["metrics"]) == {"psnr", "ssim", "alpha_iou"}
+    assert all(set(about["metrics"]) <= set(row) for row in rows)
+    pictures = {file.name for file in (folder / "pictures").iterdir()}
+    assert {f"{name}.{what}.png" for name in sampled for what in (*SOURCES, "condition", "truth")} == pictures
+
+
+def test_fitted_splats_are_the_upper_bound(chain: Plan) -> None:
+    rows = read_jsonl(stage_path(chain, "metrics") / "metrics.jsonl")
+    mean = {s: np.mean([row["psnr"] for row in rows if row["source"] == s]) for s in SOURCES}
+    assert mean["fitted"] > max(mean[s] for s in ("autodecoder", "sampled", "mean_code"))
+
+
+def test_validation_is_logged(chain: Plan) -> None:
+    rows = read_jsonl(stage_path(chain, "autodecoder") / "history.jsonl")
+    assert rows[-1]["step"] == 6
+    assert math.isfinite(rows[-1]["validation_psnr"])
+    assert {"loss", "rgb", "alpha", "splat", "gradient_norm", "lr", "seconds"} <= set(rows[0])
+    assert list((stage_path(chain, "autodecoder") / "tb").glob("events*"))
+
+
+def test_codes_of_another_run(chain: Plan, tmp_path: Path) -> None:
+    """Cached codes are taken as they are, test objects included."""
+    file = stage_path(chain, "codes") / "codes.safetensors"
+    cached = plan(tmp_path, n_objects=5, autodecoder={"codes": {"kind": "cache", "path": str(file)}})
+    fill(cached, skip=("object2",))
+    run(cached, autodecoder, codes)
+    written = load_file(stage_path(cached, "codes") / "codes.safetensors")
+    torch.testing.assert_close(written, load_file(file), atol=0, rtol=0)
+
+
+def test_encoder_codes_are_posterior_means(tmp_path: Path) -> None:
+    planned = plan(tmp_path)
+    fill(planned)
+    run(planned, autodecoder, codes)
+    folder = StageFolder.open(stage_path(planned, "autodecoder"))
+    scenes, _ = autodecoder.training_scenes(folder)
+    stage1 = codes.Stage1.load(folder.path / "model", folder.config)
+    written = load_file(stage_path(planned, "codes") / "codes.safetensors")
+    for name in scenes.ids:
+        expected = stage1.encoder.sheet_code(scenes[name].input_sheet(16)[None], None)[0]
+        torch.testing.assert_close(written[name], expected)
+
+
+def test_too_many_missing_objects_stop_training(tmp_path: Path) -> None:
+    planned = plan(tmp_path)
+    fill(planned, skip=("object0", "object1"))
+    with pytest.raises(UserError, match=r"2 of 4 objects failed.*max_quarantined 0\.2.*jsonl"):
+        run(planned, autodecoder)
+
+
+def test_no_training_object_is_explained(tmp_path: Path) -> None:
+    planned = plan(tmp_path, data={"max_quarantined": 1.0})
+    train = [name for name, split in splits(planned).items() if split == "train"]
+    fill(planned, skip=tuple(train))
+    with pytest.raises(UserError, match="no training object is left"):
+        run(planned, autodecoder)
