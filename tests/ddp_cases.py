@@ -1,4 +1,7 @@
-"""What `test_ddp.py` runs in each of several processes: `ddp_cases.py FOLDER`; writes what each rank ended with."""
+"""What `test_ddp.py` runs in each of several processes: `ddp_cases.py FOLDER STAGE_FOLDER`.
+
+It trains toys in FOLDER and a real stage 1 in STAGE_FOLDER, and writes what each rank ended with.
+"""
 
 import os
 import signal
@@ -10,6 +13,7 @@ from typing import Any
 import torch
 from helpers import CodedToy, Toy, toy_options
 
+from z1g import cli
 from z1g.errors import Preempted
 from z1g.training.loop import Trainer
 from z1g.training.options import TrainOptions
@@ -63,6 +67,7 @@ def main() -> None:
     ended: dict[str, Any] = {case: train(case, folder / case) for case in CASES}
     ended["preempted"] = preempt_one_rank(folder / "preempted", rank)
     ended["resumed"] = train("toy", folder / "preempted")
+    ended["stage"] = cli.main(["autodecoder", sys.argv[2], "--threads", "1"])
     torch.save(ended, folder / f"rank{rank}.pt")
 
 

@@ -1,4 +1,4 @@
-"""Scenes, the fit, and the chain of stages on made-up data: what each writes, and what it does about missing objects."""
+"""Scenes, the fit, and the chain of stages on made-up data: what each writes, and how missing objects are borne."""
 
 import math
 from dataclasses import replace
@@ -24,6 +24,7 @@ from z1g.fitting.random_ball import RandomBallStart
 from z1g.mosaic import untile
 from z1g.plan import Plan
 from z1g.render.auto import Auto
+from z1g.splat import to_gaussians
 from z1g.stages import StageFolder, autodecoder, codes, fit, infer, metrics, unet
 
 CAMERA = CameraOptions(train_views=6, validation_views=2, test_views=2)
@@ -91,10 +92,17 @@ def test_depth_start_lies_on_the_surface(scene: Scene) -> None:
     assert 0.05 < covered.float().mean() < 0.5
 
 
-def test_depth_start_is_nearly_right(scene: Scene) -> None:
-    _, start = fitted(scene, steps=0)
-    assert start.psnr > 24
+def test_depth_start_has_the_right_colours_in_views_it_was_not_made_from(scene: Scene) -> None:
+    job, start = fitted(scene, steps=0)
     assert start.steps == 0
+    views = list(CAMERA.validation_ids)
+    picture = job.rasterizer.render(to_gaussians(start.splats[None]), scene.cameras(views)).over(1.0)[0]
+    rgb, alpha = scene.pictures(views)
+    # Away from the outline, where coarse splats reach over the edge.
+    inside = -torch.nn.functional.max_pool2d(-alpha, 9, stride=1, padding=4) == 1
+    error = (picture - rgb).abs().mean(dim=1, keepdim=True)[inside]
+    assert len(error) > 300
+    assert error.mean() < 0.03
 
 
 def test_fit_improves_and_keeps_the_best(scene: Scene) -> None:
@@ -270,12 +278,6 @@ def test_metrics_have_a_row_for_each_object_source_and_view(chain: Plan) -> None
     assert all(set(about["metrics"]) <= set(row) for row in rows)
     pictures = {file.name for file in (folder / "pictures").iterdir()}
     assert {f"{name}.{what}.png" for name in sampled for what in (*SOURCES, "condition", "truth")} == pictures
-
-
-def test_fitted_splats_are_the_upper_bound(chain: Plan) -> None:
-    rows = read_jsonl(stage_path(chain, "metrics") / "metrics.jsonl")
-    mean = {s: np.mean([row["psnr"] for row in rows if row["source"] == s]) for s in SOURCES}
-    assert mean["fitted"] > max(mean[s] for s in ("autodecoder", "sampled", "mean_code"))
 
 
 def test_validation_is_logged(chain: Plan) -> None:

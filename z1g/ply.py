@@ -75,7 +75,7 @@ def read(path: Path, to_world: NDArray[np.float64]) -> Tensor:
         pick("rot_0", "rot_1", "rot_2", "rot_3"),
         0.5 + SH_C0 * pick("f_dc_0", "f_dc_1", "f_dc_2"),
     ]
-    back = np.linalg.inv(Y_UP_TO_Y_DOWN @ to_world)
+    back = np.linalg.inv(Y_UP_TO_Y_DOWN @ to_world).astype(np.float64)
     return transform(torch.from_numpy(np.concatenate(parts, axis=1)), back).float()
 
 

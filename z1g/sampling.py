@@ -33,7 +33,7 @@ def sample_codes(
     guided = options.guidance > 1
     nothing = denoiser.nothing(zero_latent.to(device), batch)
     both = _stack(nothing, condition) if guided else condition
-    latents = _normal((batch, *shape), generators, device) * scheduler.init_noise_sigma
+    latents: Tensor = _normal((batch, *shape), generators, device) * scheduler.init_noise_sigma
     for timestep in scheduler.timesteps:
         noisy = scheduler.scale_model_input(latents, timestep)
         latent_noise = _normal(tuple(condition.latent.shape), generators, device)

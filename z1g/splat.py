@@ -52,7 +52,8 @@ def to_gaussians(images: "torch.Tensor") -> "torch.Tensor":
 
 def to_images(gaussians: "torch.Tensor", size: int) -> "torch.Tensor":
     """Inverse of `to_gaussians`: [B,6·S·S,14] -> [B,6,14,S,S]."""
-    return gaussians.unflatten(1, (-1, size, size)).permute(0, 1, 4, 2, 3)
+    images: torch.Tensor = gaussians.unflatten(1, (-1, size, size)).permute(0, 1, 4, 2, 3)
+    return images
 
 
 def activate_rgb(x: "torch.Tensor") -> "torch.Tensor":

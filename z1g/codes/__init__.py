@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 class CodeSource(Slot):
     """Gives each training object its code in stage 1."""
 
+    kind: str
+
     def check(self) -> None:
         """Raise UserError where this source cannot work, before any job starts."""
 

@@ -197,7 +197,7 @@ def _kinds_at(path: KeyPath, merged: Any) -> list[str]:
 
 def _choose(annotation: Any, metadata: Sequence[Any], value: Any) -> Any:
     if any(isinstance(item, OneOf) for item in metadata) and isinstance(value, dict):
-        return kinds(annotation).get(value.get("kind"), annotation)
+        return kinds(annotation).get(str(value.get("kind")), annotation)
     return annotation
 
 

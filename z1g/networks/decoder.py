@@ -66,8 +66,9 @@ class SplatterDecoder(nn.Module):
         )
 
     def _start_from_geometry(self) -> None:
+        bias = torch.zeros(N_GEOMETRY)
+        bias[CHANNELS["opacity"]] = -1.0
+        bias[CHANNELS["rotation"].start] = 1.0
+        self.geometry_out.bias = nn.Parameter(bias)
         with torch.no_grad():
             self.geometry_out.weight.mul_(0.1)
-            self.geometry_out.bias.zero_()
-            self.geometry_out.bias[CHANNELS["opacity"]] = -1.0
-            self.geometry_out.bias[CHANNELS["rotation"].start] = 1.0

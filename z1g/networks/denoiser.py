@@ -8,9 +8,13 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
+from transformers.utils.logging import disable_progress_bar
 
 from z1g.networks import reference_attention
 from z1g.networks.diffusion import NoiseSchedule
+
+# Its bars are for downloads of gigabytes, not for what stages load in milliseconds.
+disable_progress_bar()
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

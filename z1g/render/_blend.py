@@ -42,7 +42,7 @@ FAST = {"contract", "reassoc", "nsz"}
 
 
 @njit(inline="always", fastmath=FAST)
-def _exp(x: float) -> float:
+def _exp(x):  # type: ignore[no-untyped-def]
     y = x * FLOAT(0.125) + FLOAT(CENTRE)
     p = C0 + y * (C1 + y * (C2 + y * (C3 + y * (C4 + y * (C5 + y * (C6 + y * C7))))))
     p = p * p
@@ -347,7 +347,8 @@ def blend(projected: Projected, height: int, width: int, cap: float) -> Tensor:
     picture: Tensor = Blend.apply(
         *views, projected.opacity, projected.rgb, projected.extent.flatten(0, 1), height, width, cap
     )
-    return picture.unflatten(0, (b, v))
+    views_apart: Tensor = picture.unflatten(0, (b, v))
+    return views_apart
 
 
 def _array(tensor: Tensor) -> NDArray[Any]:

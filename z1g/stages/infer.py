@@ -94,7 +94,7 @@ def show(generator: Generator, scene: Scene, splats: Tensor, folder: Path) -> No
     gaussians = to_gaussians(splats[None]).to(device)
     poses = config.camera.poses(0)
     to_frame = view_frame(poses, config.camera.radius)
-    ply.write(folder / f"{scene.id}.ply", gaussians[0], np.linalg.inv(to_frame))
+    ply.write(folder / f"{scene.id}.ply", gaussians[0], np.linalg.inv(to_frame).astype(np.float64))
     cameras = scene.cameras(list(INPUT_VIEWS)).to(device)
     save_png(sheet(rasterizer, gaussians, cameras), folder / f"{scene.id}.sheet.png")
     frames = generator.folder.config.infer.turntable_frames

@@ -3,7 +3,7 @@
 import logging
 import subprocess
 from collections.abc import Mapping
-from importlib.metadata import version
+from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -139,4 +139,5 @@ def provenance() -> dict[str, Any]:
         commit = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         commit = None
-    return {"versions": {name: version(name) for name in VERSIONS}, "commit": commit}
+    installed = {distribution.name for distribution in distributions()}
+    return {"versions": {name: version(name) for name in VERSIONS if name in installed}, "commit": commit}
