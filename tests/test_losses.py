@@ -1,10 +1,15 @@
 """Every loss against a hand computation in float64."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from z1g import perceptual
 from z1g.errors import UserError
 from z1g.losses import Comparison, Loss, weighted_sum
 from z1g.losses.latent import LatentLoss
@@ -42,7 +47,8 @@ def test_splat_loss_weighs_each_attribute() -> None:
     loss = SplatLoss(sign_invariant_rotation=False)
     assert loss.compute(Comparison(splats=p, splats_true=t)).item() == pytest.approx(expected)
     only = AttributeWeights(position=0, opacity=2, scale=0, rotation=0, rgb=0)
-    assert SplatLoss(attributes=only).compute(Comparison(splats=p, splats_true=t)).item() == pytest.approx(2 * mse(3, 4))
+    value = SplatLoss(attributes=only).compute(Comparison(splats=p, splats_true=t)).item()
+    assert value == pytest.approx(2 * mse(3, 4))
 
 
 def test_splat_loss_compares_scales_as_logarithms_where_asked() -> None:
@@ -51,6 +57,20 @@ def test_splat_loss_compares_scales_as_logarithms_where_asked() -> None:
     value = SplatLoss(attributes=only, log=("scale",)).compute(Comparison(splats=p, splats_true=t)).item()
     a, b = (np.log(x.numpy()[:, :, 4:7] + 1e-8) for x in (p, t))
     assert value == pytest.approx(((a - b) ** 2).mean())
+
+
+@pytest.mark.parametrize("attribute", ["position", "rotation", "rgb"])
+def test_splat_loss_refuses_logarithms_of_what_has_none(attribute: str) -> None:
+    with pytest.raises(ValueError, match=f"opacity and scale can be compared as logarithms, not {attribute}"):
+        SplatLoss(log=("scale", attribute))
+
+
+def test_splat_loss_moves_every_channel_that_has_a_weight_and_no_other() -> None:
+    p, t = splats(1).requires_grad_(True), splats(2)
+    SplatLoss(attributes=AttributeWeights(rotation=0)).compute(Comparison(splats=p, splats_true=t)).backward()
+    assert p.grad is not None
+    moved = p.grad.abs().amax(dim=(0, 1, 3, 4)) > 0
+    assert moved.tolist() == [True] * 7 + [False] * 4 + [True] * 3
 
 
 def test_splat_loss_sees_no_difference_between_q_and_minus_q() -> None:
@@ -72,6 +92,11 @@ def test_splat_loss_can_ignore_what_nobody_sees() -> None:
     assert loss.compute(Comparison(splats=unseen, splats_true=t)).item() == pytest.approx(0)
     # Half of the pixels are wrong by 1 and weigh twice the mean.
     assert loss.compute(Comparison(splats=seen, splats_true=t)).item() == pytest.approx(1)
+    # Unless asked, every pixel weighs the same; opacity itself always does.
+    assert SplatLoss().compute(Comparison(splats=unseen, splats_true=t)).item() == pytest.approx(0.5)
+    ghost = t.clone()
+    ghost[:, :, 3, :2] = 1
+    assert loss.compute(Comparison(splats=ghost, splats_true=t)).item() == pytest.approx(1e-3 / 2)
 
 
 def test_latent_weightings_are_those_of_v_and_min_snr() -> None:
@@ -96,27 +121,64 @@ def test_latent_weightings_are_those_of_v_and_min_snr() -> None:
 
 
 @pytest.mark.parametrize("loss", [StLpipsLoss(resolution=64), StLpipsLoss(resolution=80, net="vgg")])
-def test_perceptual_loss_is_a_distance_with_gradients_for_the_prediction(loss: Loss) -> None:
-    truth = random(1, 2, 3, 48, 48).float()
+def test_perceptual_loss_is_a_distance_with_gradients_for_the_prediction_alone(loss: Loss) -> None:
+    truth = random(1, 2, 3, 48, 48).float().requires_grad_(True)
     prediction = random(1, 2, 3, 48, 48, seed=1).float().requires_grad_(True)
     value = loss.compute(Comparison(rgb=prediction, rgb_true=truth))
     assert value.item() > 0.01
     assert loss.compute(Comparison(rgb=truth, rgb_true=truth)).item() == pytest.approx(0, abs=1e-7)
     value.backward()
     assert prediction.grad is not None
+    assert prediction.grad.isfinite().all()
     assert prediction.grad.abs().max() > 0
+    assert truth.grad is None
+    assert all(p.grad is None and not p.requires_grad for p in loss.network()._network[0].parameters())
+
+
+@pytest.mark.parametrize("side", [48, 96, 128])
+def test_perceptual_loss_sees_renders_at_its_resolution_through_its_net(side: int) -> None:
+    a, b = random(1, 2, 3, side, side).float(), random(1, 2, 3, side, side, seed=1).float()
+    pair = Comparison(rgb=a, rgb_true=b)
+
+    def by_hand(net: perceptual.Net, size: int) -> float:
+        first, second = (
+            torch.nn.functional.interpolate(x[0], (size, size), mode="bilinear", antialias=True) for x in (a, b)
+        )
+        return float(perceptual.st_lpips(net)._network[0](first, second, normalize=True).mean())
+
+    at_64, at_96 = by_hand("alex", 64), by_hand("alex", 96)
+    assert StLpipsLoss(resolution=64).compute(pair).item() == pytest.approx(at_64, rel=1e-5)
+    assert StLpipsLoss(resolution=96).compute(pair).item() == pytest.approx(at_96, rel=1e-5)
+    assert abs(at_64 - at_96) > 1e-3
+    assert StLpipsLoss(resolution=64, net="vgg").compute(pair).item() == pytest.approx(by_hand("vgg", 64), rel=1e-5)
+    assert abs(by_hand("vgg", 64) - at_64) > 1e-3
+
+
+def test_perceptual_loss_sees_as_many_views_as_asked() -> None:
+    a, b = random(2, 3, 3, 64, 64).float(), random(2, 3, 3, 64, 64, seed=1).float()
+    first = StLpipsLoss(resolution=64).compute(Comparison(rgb=a[:, :1], rgb_true=b[:, :1])).item()
+    everything = Comparison(rgb=a, rgb_true=b)
+    assert StLpipsLoss(resolution=64, views=1).compute(everything).item() == pytest.approx(first, rel=1e-5)
+    assert StLpipsLoss(resolution=64).compute(everything).item() != pytest.approx(first, rel=1e-4)
+
+
+def test_perceptual_distances_keep_float32_under_autocast() -> None:
+    a, b = random(1, 3, 64, 64).float(), random(1, 3, 64, 64, seed=1).float()
+    network = perceptual.st_lpips("alex")
+    plain = network(a, b)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = network(a, b)
+    assert inside.dtype == torch.float32
+    assert torch.equal(inside, plain)
 
 
 def test_the_perceptual_network_has_its_published_weights_and_cannot_be_trained() -> None:
-    from pathlib import Path
-
     import stlpips_pytorch
-
-    from z1g.perceptual import st_lpips
 
     file = Path(stlpips_pytorch.__file__).parent / "weights/vST0.0/alex_shift_tolerant.pth"
     stored = torch.load(file, map_location="cpu", weights_only=True)
-    frozen = st_lpips("alex")
+    frozen = perceptual.st_lpips("alex")
+    assert perceptual.st_lpips("alex") is frozen
     network = frozen._network[0]
     state = network.state_dict()
     for name, value in stored.items():
@@ -124,34 +186,27 @@ def test_the_perceptual_network_has_its_published_weights_and_cannot_be_trained(
     owner = torch.nn.Module()
     owner.perceptual = frozen
     owner.train()
-    assert not network.training
+    assert not any(module.training for module in network.modules())
     assert not list(owner.parameters())
     assert not owner.state_dict()
 
 
-def test_lpips_without_its_trunk_stops_with_one_line(tmp_path) -> None:
+def test_weights_that_do_not_cover_the_network_are_no_distance() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+    whole = network.state_dict()
+    with pytest.raises(RuntimeError, match=r"1\.bias"):
+        perceptual._fill(network, {name: value for name, value in whole.items() if name != "1.bias"})
+    with pytest.raises(RuntimeError, match=r"2\.weight"):
+        perceptual._fill(network, {**whole, "2.weight": torch.zeros(2, 2)})
+
+
+def test_lpips_without_its_trunk_stops_with_one_line(tmp_path: Path) -> None:
     pictures = random(1, 1, 3, 64, 64).float()
     pair = Comparison(rgb=pictures, rgb_true=pictures)
-    for trunk in (None, str(tmp_path / "missing.pth")):
+    for missing in (None, str(tmp_path / "missing.pth"), str(tmp_path)):
         with pytest.raises(UserError, match="VGG16") as caught:
-            LpipsLoss(trunk=trunk).compute(pair)
+            LpipsLoss(trunk=missing).compute(pair)
         assert "\n" not in str(caught.value)
-    foreign = tmp_path / "foreign.pth"
-    torch.save({"features.0.weight": torch.zeros(1)}, foreign)
-    with pytest.raises(UserError, match="not torchvision's VGG16"):
-        LpipsLoss(trunk=str(foreign)).compute(pair)
-
-
-def test_lpips_runs_on_a_trunk_of_the_right_shape(tmp_path) -> None:
-    from torchvision.models import vgg16
-
-    torch.manual_seed(0)
-    trunk = tmp_path / "vgg.pth"
-    torch.save({k: v for k, v in vgg16(weights=None).state_dict().items() if k.startswith("features")}, trunk)
-    a, b = random(1, 1, 3, 64, 64).float(), random(1, 1, 3, 64, 64, seed=1).float()
-    loss = LpipsLoss(trunk=str(trunk), resolution=64)
-    assert loss.compute(Comparison(rgb=a, rgb_true=b)).item() > 0
-    assert loss.compute(Comparison(rgb=a, rgb_true=a)).item() == pytest.approx(0, abs=1e-7)
 
 
 def test_the_sum_weighs_terms_and_leaves_out_those_without_weight() -> None:
@@ -169,3 +224,11 @@ def test_the_sum_weighs_terms_and_leaves_out_those_without_weight() -> None:
 def test_a_loss_says_what_it_misses(loss: Loss) -> None:
     with pytest.raises(ValueError, match="needs"):
         loss.compute(Comparison())
+
+
+def test_reading_a_configuration_imports_no_torch() -> None:
+    code = (
+        "import sys; from z1g.config.slot import kinds; from z1g.losses import Loss; from z1g.metrics import Metric;"
+        "kinds(Loss), kinds(Metric); sys.exit(bool({'torch', 'lpips', 'stlpips_pytorch'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

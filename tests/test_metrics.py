@@ -1,5 +1,10 @@
 """Metrics against published implementations, closed forms and their own properties."""
 
+import os
+import pickle
+import warnings
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,8 +13,11 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
+from z1g import perceptual
 from z1g.config.slot import kinds
 from z1g.errors import UserError
+from z1g.losses import Comparison
+from z1g.losses.perceptual import LpipsLoss
 from z1g.metrics import Metric, Pictures
 from z1g.metrics.alpha_iou import AlphaIou
 from z1g.metrics.perceptual import Lpips, StLpips
@@ -27,6 +35,13 @@ def pictures(rgb: Tensor, truth: Tensor, alpha: Tensor | None = None, alpha_true
     return Pictures(rgb, truth, ones if alpha is None else alpha, ones if alpha_true is None else alpha_true)
 
 
+@pytest.mark.parametrize("offset", [1.0, 0.1, 1e-3, 1e-6, 0.0])
+def test_psnr_of_an_offset_is_its_decibels_up_to_the_cap(offset: float) -> None:
+    flat = torch.zeros(2, 3, 4, 4, dtype=torch.float64)
+    expected = min(100.0, -20 * np.log10(max(offset, 1e-12)))
+    assert Psnr().compute(pictures(flat + offset, flat)).tolist() == pytest.approx([expected] * 2, abs=1e-4)
+
+
 def test_psnr_equals_scikit_image() -> None:
     a, b = smooth(3, 24, 0), smooth(3, 24, 1)
     found = Psnr().compute(pictures(a, b)).tolist()
@@ -39,10 +54,17 @@ def test_ssim_equals_scikit_image_inside_the_window() -> None:
     found = Ssim().compute(pictures(a, b)).tolist()
     for value, x, y in zip(found, a, b, strict=True):
         options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
-        _, full = structural_similarity(
-            x.double().numpy(), y.double().numpy(), channel_axis=0, full=True, **options
-        )
+        # scikit-image's mean leaves out the border of half a window, where its full map sees mirrored pixels.
+        mean, full = structural_similarity(x.double().numpy(), y.double().numpy(), channel_axis=0, full=True, **options)
         assert value == pytest.approx(full[:, 5:-5, 5:-5].mean(), abs=1e-5)
+        assert value == pytest.approx(mean, abs=1e-5)
+
+
+@pytest.mark.parametrize(("a", "b"), [(0.2, 0.7), (0.0, 1.0), (0.5, 0.5)])
+def test_ssim_of_flat_pictures_is_its_luminance_term(a: float, b: float) -> None:
+    flat = torch.ones(1, 3, 11, 16)
+    expected = (2 * a * b + 1e-4) / (a * a + b * b + 1e-4)
+    assert Ssim().compute(pictures(a * flat, b * flat)).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_ssim_refuses_pictures_below_its_window() -> None:
@@ -59,6 +81,18 @@ def test_alpha_iou_counts_pixels() -> None:
     found = AlphaIou().compute(pictures(rgb, rgb, first, second)).tolist()
     assert found == pytest.approx([4 / 12, 0, 1])
     assert AlphaIou(threshold=0.7).compute(pictures(rgb, rgb, first, second)).tolist()[1] == 1
+
+
+@given(seed=st.integers(0, 1000), threshold=st.floats(0.05, 0.95))
+@settings(max_examples=15, deadline=None)
+def test_alpha_iou_is_symmetric_bounded_and_1_for_itself(seed: int, threshold: float) -> None:
+    first, second = smooth(2, 8, seed)[:, :1], smooth(2, 8, seed + 1)[:, :1]
+    rgb = torch.zeros(2, 3, 8, 8)
+    metric = AlphaIou(threshold=threshold)
+    forth, back = (metric.compute(pictures(rgb, rgb, x, y)) for x, y in ((first, second), (second, first)))
+    assert torch.equal(forth, back)
+    assert ((forth >= 0) & (forth <= 1)).all()
+    assert metric.compute(pictures(rgb, rgb, first, first)).tolist() == [1, 1]
 
 
 @given(seed=st.integers(0, 1000), noise=st.floats(0.01, 0.2))
@@ -93,10 +127,107 @@ def test_st_lpips_is_zero_for_equal_pictures_and_grows_with_blur() -> None:
     assert values[0] < values[1] < values[2]
 
 
+@given(seed=st.integers(0, 1000))
+@settings(max_examples=5, deadline=None)
+def test_st_lpips_is_symmetric_and_not_negative(seed: int) -> None:
+    a, b = smooth(1, 64, seed), smooth(1, 64, seed + 1)
+    forth, back = StLpips().compute(pictures(a, b)).item(), StLpips().compute(pictures(b, a)).item()
+    assert forth == pytest.approx(back, rel=1e-4)
+    assert forth > 0
+
+
+@pytest.mark.parametrize(("shape", "seen"), [((16, 16), (64, 64)), ((32, 48), (64, 96)), ((64, 80), (64, 80))])
+def test_st_lpips_enlarges_small_pictures_in_proportion(shape: tuple[int, int], seen: tuple[int, int]) -> None:
+    a, b = smooth(2, 96, 0)[..., : shape[0], : shape[1]], smooth(2, 96, 1)[..., : shape[0], : shape[1]]
+    x, y = (torch.nn.functional.interpolate(p, seen, mode="bilinear", antialias=True) for p in (a, b))
+    expected = perceptual.st_lpips("alex")._network[0](x, y, normalize=True).flatten()
+    assert StLpips().compute(pictures(a, b)).tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+
+
 def test_lpips_without_weights_says_so() -> None:
     a = smooth(1, 64, 0)
     with pytest.raises(UserError, match="trunk"):
         Lpips().compute(pictures(a, a))
+
+
+@pytest.fixture(scope="module")
+def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file like torchvision's VGG16, with random weights."""
+    from torchvision.models import vgg16
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        features = vgg16(weights=None).features.state_dict()
+    file = tmp_path_factory.mktemp("trunk") / "vgg.pth"
+    torch.save({f"features.{name}": value for name, value in features.items()}, file)
+    return file
+
+
+def test_lpips_is_the_papers_distance_on_the_trunk_of_the_file(trunk: Path) -> None:
+    import lpips as package
+    from torchvision.models import vgg16
+
+    a, b = smooth(2, 64, 0), smooth(2, 64, 1)
+    features = vgg16(weights=None).features.eval()
+    stored = torch.load(trunk, weights_only=True)
+    features.load_state_dict({name.removeprefix("features."): value for name, value in stored.items()})
+    file = Path(package.__file__).parent / "weights/v0.1/vgg.pth"
+    heads = torch.load(file, map_location="cpu", weights_only=True)
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    x, y = ((p - mean[:, None, None]) / deviation[:, None, None] for p in (a, b))
+    expected, head = torch.zeros(2), 0
+    with torch.no_grad():
+        for i, layer in enumerate(features[:30]):
+            x, y = layer(x), layer(y)
+            if i in (3, 8, 15, 22, 29):
+                difference = torch.nn.functional.normalize(x, dim=1) - torch.nn.functional.normalize(y, dim=1)
+                expected += (difference.square() * heads[f"lin{head}.model.1.weight"]).sum(dim=1).mean(dim=(1, 2))
+                head += 1
+    metric, loss = Lpips(trunk=str(trunk)), LpipsLoss(trunk=str(trunk), resolution=64)
+    assert metric.compute(pictures(a, b)).tolist() == pytest.approx(expected.tolist(), rel=1e-4)
+    assert metric.compute(pictures(a, a)).tolist() == pytest.approx([0, 0], abs=1e-7)
+    assert loss.compute(Comparison(rgb=a[None], rgb_true=b[None])).item() == pytest.approx(
+        expected.mean().item(), rel=1e-4
+    )
+
+
+def test_loading_networks_prints_nothing_and_draws_nothing(trunk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = torch.random.get_rng_state()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        perceptual.st_lpips.__wrapped__("alex")
+        perceptual.lpips.__wrapped__(str(trunk))
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert capsys.readouterr() == ("", "")
+
+
+class Payload:
+    """A pickle that would make a folder when it is loaded."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_lpips_refuses_foreign_files_with_one_line_and_runs_none(tmp_path: Path) -> None:
+    file, made = tmp_path / "foreign.pth", tmp_path / "made"
+    for content in ({"features.0.weight": torch.zeros(1)}, {"features.0.weight": "text"}, {1: 2}, [1, 2]):
+        torch.save(content, file)
+        assert_refused(file)
+    for raw in (b"", b"hello", b"PK\x03\x04", pickle.dumps(Payload(made), protocol=2)):
+        file.write_bytes(raw)
+        assert_refused(file)
+    torch.save(Payload(made), file)
+    assert_refused(file)
+    assert not made.exists()
+
+
+def assert_refused(file: Path) -> None:
+    with pytest.raises(UserError, match="is not torchvision's VGG16") as caught:
+        perceptual.lpips(str(file))
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("metric", [cls() for cls in kinds(Metric).values()], ids=lambda m: m.kind)

@@ -2,6 +2,8 @@
 
 import contextlib
 import io
+import warnings
+from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -25,50 +27,106 @@ class _Frozen(nn.Module):
         # In a tuple the network is no submodule of whoever owns this.
         self._network = (network.requires_grad_(False).eval(),)
 
-    def forward(self, first: Tensor, second: Tensor) -> Tensor:
-        """Distance [B] of pictures [B,3,H,W] in 0..1."""
-        network = self._network[0].to(first.device)
-        with torch.autocast(first.device.type, enabled=False):
-            distance: Tensor = network(2 * first.float() - 1, 2 * second.float() - 1)
+    def forward(self, prediction: Tensor, truth: Tensor) -> Tensor:
+        """Distance [B] of pictures [B,3,H,W] in 0..1, in float32; gradients reach the prediction only."""
+        network = self._network[0].to(prediction.device)
+        with torch.autocast(prediction.device.type, enabled=False):
+            distance: Tensor = network(2 * prediction.float() - 1, 2 * truth.detach().float() - 1)
         return distance.flatten()
 
 
 @lru_cache(maxsize=4)
 def st_lpips(net: Net) -> _Frozen:
     """Shift-tolerant LPIPS (Ghildyal & Liu, ECCV 2022) with the weights of its package."""
-    # The package prints while it loads. Its dropout layers stay: without them its weights find no place, in silence.
-    with contextlib.redirect_stdout(io.StringIO()):
+    with _unnoticed():
         from stlpips_pytorch import stlpips
 
-        network = stlpips.LPIPS(net=net, variant="shift_tolerant", verbose=False)
+        # Its dropout layers stay: without them its weights find no place.
+        network = stlpips.LPIPS(net=net, variant="shift_tolerant", pretrained=False, verbose=False)
+    file = Path(stlpips.__file__).parent / "weights" / "vST0.0" / f"{net}_shift_tolerant.pth"
+    _fill(network, torch.load(file, map_location="cpu", weights_only=True))
     return _Frozen(network)
 
 
 @lru_cache(maxsize=4)
 def lpips(trunk: str | None) -> _Frozen:
-    """LPIPS-VGG (Zhang et al., CVPR 2018). `trunk`: torchvision's VGG16 state dict. Raises UserError without it."""
+    """LPIPS-VGG (Zhang et al., CVPR 2018), version 0.1 of its linear heads.
+
+    trunk: path of torchvision's VGG16 state dict. Raises UserError where it is missing or something else.
+    """
     if trunk is None or not Path(trunk).is_file():
         raise UserError(
-            f"LPIPS needs the VGG16 trunk, and {trunk or 'no file'} is given: set `trunk` to torchvision's vgg16-397923af.pth, "
-            "or use st_lpips, whose weights are installed"
+            f"LPIPS needs the VGG16 trunk, and {trunk or 'no file'} is given: set `trunk` to torchvision's "
+            "vgg16-397923af.pth, or use st_lpips, whose weights are installed"
         )
-    import lpips as package
+    features = _vgg16_features(trunk)
+    with _unnoticed():
+        import lpips as package
 
-    with contextlib.redirect_stdout(io.StringIO()):
-        network = package.LPIPS(net="vgg", pnet_rand=True, verbose=False)
-    state = torch.load(trunk, map_location="cpu", weights_only=True)
-    features = {name.removeprefix("features."): v for name, v in state.items() if name.startswith("features.")}
+        network = package.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False)
     wanted = network.net.state_dict()
     renamed = {name: features.get(name.split(".", 1)[1]) for name in wanted}
     if any(value is None or value.shape != wanted[name].shape for name, value in renamed.items()):
         raise UserError(f"{trunk} is not torchvision's VGG16: its features do not have the expected names and shapes")
-    network.net.load_state_dict(renamed)
+    heads = Path(package.__file__).parent / "weights" / "v0.1" / "vgg.pth"
+    state = torch.load(heads, map_location="cpu", weights_only=True)
+    scaling = {f"scaling_layer.{name}": value for name, value in network.scaling_layer.state_dict().items()}
+    _fill(network, {**state, **scaling, **{f"net.{name}": value for name, value in renamed.items()}})
     return _Frozen(network)
 
 
 def resized(pictures: Tensor, resolution: int) -> Tensor:
     """Pictures [B,3,H,W] at a side of `resolution`, at least 64."""
-    side = max(resolution, SMALLEST)
-    if pictures.shape[-1] == side and pictures.shape[-2] == side:
+    return _at(pictures, (max(resolution, SMALLEST), max(resolution, SMALLEST)))
+
+
+def enlarged(pictures: Tensor) -> Tensor:
+    """Pictures [B,3,H,W] as they are, or in proportion at a shorter side of 64 where that is below 64."""
+    height, width = pictures.shape[-2:]
+    factor = max(1.0, SMALLEST / min(height, width))
+    return _at(pictures, (round(factor * height), round(factor * width)))
+
+
+def _at(pictures: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(pictures.shape[-2:]) == size:
         return pictures
-    return functional.interpolate(pictures, (side, side), mode="bilinear", antialias=True, align_corners=False)
+    return functional.interpolate(pictures, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+@contextlib.contextmanager
+def _unnoticed() -> Iterator[None]:
+    """Build a package's network without its prints and warnings, and without a draw from the global generator.
+
+    Networks load at the first use, which in a resumed run is another step than in one never killed.
+    """
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _fill(network: nn.Module, state: dict[str, Tensor]) -> None:
+    """Give a network every one of its weights; a layer left as it was drawn would falsify distances in silence."""
+    result = network.load_state_dict(state, strict=False)
+    # The packages list their heads twice: lins.0 is lin0.
+    absent = [name for name in result.missing_keys if not name.startswith("lins.")]
+    if absent or result.unexpected_keys:
+        raise RuntimeError(f"weights and network differ: {[*absent, *result.unexpected_keys]}")
+
+
+def _vgg16_features(trunk: str) -> dict[str, Tensor]:
+    """Tensors of the convolutional part by torchvision's names. Raises UserError where the file does not load."""
+    try:
+        state = torch.load(trunk, map_location="cpu", weights_only=True)
+    # Depending on what its bytes pretend to be, a foreign file raises nearly anything.
+    except Exception as error:
+        raise UserError(
+            f"{trunk} is not torchvision's VGG16: it does not load as plain weights ({type(error).__name__})"
+        ) from error
+    if not isinstance(state, dict):
+        raise UserError(f"{trunk} is not torchvision's VGG16: it holds a {type(state).__name__}, not a state dict")
+    prefix = "features."
+    return {
+        name.removeprefix(prefix): value
+        for name, value in state.items()
+        if isinstance(name, str) and name.startswith(prefix) and isinstance(value, Tensor)
+    }

@@ -14,7 +14,10 @@ def needs(rule_stage, stage, name):
         folder = f"{RESULTS}/{stage}/{stage_id}"
         if "{chunk}" not in name:
             return f"{folder}/{name}"
-        return [f"{folder}/{name.replace('{chunk}', c)}" for c in plan.chunks(stage, stage_id)]
+        return [
+            f"{folder}/{name.replace('{chunk}', c)}"
+            for c in plan.chunks(stage, stage_id)
+        ]
 
     return files
 
@@ -24,14 +27,18 @@ def same_chunk(rule_stage, stage, name):
 
     def file(wildcards):
         stage_id = plan.stage(rule_stage, wildcards.id).upstream[stage]
-        return f"{RESULTS}/{stage}/{stage_id}/{name.replace('{chunk}', wildcards.chunk)}"
+        return (
+            f"{RESULTS}/{stage}/{stage_id}/{name.replace('{chunk}', wildcards.chunk)}"
+        )
 
     return file
 
 
 def identity(stage):
     """Plain text that Snakemake tracks: a changed slice or stage version reruns the stage."""
-    return lambda wildcards: f"{wildcards.id} v{plan.stage(stage, wildcards.id).version}"
+    return (
+        lambda wildcards: f"{wildcards.id} v{plan.stage(stage, wildcards.id).version}"
+    )
 
 
 def ask(stage, what):
@@ -39,12 +46,20 @@ def ask(stage, what):
 
     def value(wildcards):
         known = getattr(plan.stage(stage, wildcards.id).resources, what)
-        return os.environ.get(f"Z1G_SLURM_{what.upper()}", "") if known is None else known
+        return (
+            os.environ.get(f"Z1G_SLURM_{what.upper()}", "") if known is None else known
+        )
 
     return value
 
 
 def run(verb, *options):
     """The one shell line of a stage's rule: its log is shown and kept."""
-    words = [Z1G, verb, f"{RESULTS}/{verb}/{{wildcards.id}}", *options, "--threads {threads}"]
+    words = [
+        Z1G,
+        verb,
+        f"{RESULTS}/{verb}/{{wildcards.id}}",
+        *options,
+        "--threads {threads}",
+    ]
     return " ".join(words) + " 2>&1 | tee {log}"

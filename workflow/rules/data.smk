@@ -11,8 +11,6 @@ rule ingest:
         out("ingest", "logs/chunk-{chunk}.log"),
     benchmark:
         out("ingest", "benchmark/chunk-{chunk}.tsv")
-    params:
-        identity=identity("ingest"),
     threads: ask("ingest", "threads")
     resources:
         gpu=ask("ingest", "gpus"),
@@ -20,6 +18,8 @@ rule ingest:
         runtime=ask("ingest", "minutes"),
         slurm_partition=ask("ingest", "partition"),
         slurm_account=ask("ingest", "account"),
+    params:
+        identity=identity("ingest"),
     shell:
         run("ingest", "--chunk {wildcards.chunk}")
 
@@ -30,13 +30,15 @@ rule fit:
     output:
         splats=out("fit", "chunk-{chunk}.safetensors"),
         table=out("fit", "chunk-{chunk}.jsonl"),
-        sheet=report(out("fit", "chunk-{chunk}.png"), caption="../report/fit.rst", category="Fits"),
+        sheet=report(
+            out("fit", "chunk-{chunk}.png"),
+            caption="../report/fit.rst",
+            category="Fits",
+        ),
     log:
         out("fit", "logs/chunk-{chunk}.log"),
     benchmark:
         out("fit", "benchmark/chunk-{chunk}.tsv")
-    params:
-        identity=identity("fit"),
     threads: ask("fit", "threads")
     resources:
         gpu=ask("fit", "gpus"),
@@ -44,5 +46,7 @@ rule fit:
         runtime=ask("fit", "minutes"),
         slurm_partition=ask("fit", "partition"),
         slurm_account=ask("fit", "account"),
+    params:
+        identity=identity("fit"),
     shell:
         run("fit", "--chunk {wildcards.chunk}")

@@ -11,8 +11,6 @@ rule infer:
         out("infer", "logs/chunk-{chunk}.log"),
     benchmark:
         out("infer", "benchmark/chunk-{chunk}.tsv")
-    params:
-        identity=identity("infer"),
     threads: ask("infer", "threads")
     resources:
         gpu=ask("infer", "gpus"),
@@ -20,6 +18,8 @@ rule infer:
         runtime=ask("infer", "minutes"),
         slurm_partition=ask("infer", "partition"),
         slurm_account=ask("infer", "account"),
+    params:
+        identity=identity("infer"),
     shell:
         run("infer", "--chunk {wildcards.chunk}")
 
@@ -36,8 +36,6 @@ rule metrics:
         out("metrics", "logs/metrics.log"),
     benchmark:
         out("metrics", "benchmark/metrics.tsv")
-    params:
-        identity=identity("metrics"),
     threads: ask("metrics", "threads")
     resources:
         gpu=ask("metrics", "gpus"),
@@ -45,6 +43,8 @@ rule metrics:
         runtime=ask("metrics", "minutes"),
         slurm_partition=ask("metrics", "partition"),
         slurm_account=ask("metrics", "account"),
+    params:
+        identity=identity("metrics"),
     shell:
         run("metrics")
 
@@ -60,9 +60,9 @@ rule ablation:
         ),
     log:
         f"{RESULTS}/ablations/{{name}}/ablation.log",
+    localrule: True
     params:
         identity=lambda wildcards: plan.ablation_identity(wildcards.name),
-    localrule: True
     shell:
         Z1G + f" ablation {RESULTS} {{wildcards.name}} > {{log}} 2>&1"
 
@@ -78,11 +78,12 @@ rule tables:
         ),
     log:
         f"{RESULTS}/tables/tables.log",
+    localrule: True
     params:
         names=" ".join(plan.ablations),
-    localrule: True
     shell:
-        Z1G + f" tables {RESULTS} --ablations {{params.names}} --out {RESULTS}/tables > {{log}} 2>&1"
+        Z1G
+        + f" tables {RESULTS} --ablations {{params.names}} --out {RESULTS}/tables > {{log}} 2>&1"
 
 
 rule report:
@@ -90,19 +91,22 @@ rule report:
         expand(f"{RESULTS}/ablations/{{name}}/metrics.csv", name=plan.ablations),
         f"{RESULTS}/tables/ablations.csv",
     output:
-        report(f"{RESULTS}/report.html", caption="../report/report.rst", category="Report"),
+        report(
+            f"{RESULTS}/report.html", caption="../report/report.rst", category="Report"
+        ),
     log:
         f"{RESULTS}/report.log",
+    localrule: True
     params:
         names=" ".join(plan.ablations),
-    localrule: True
     shell:
-        Z1G + f" report {RESULTS} --ablations {{params.names}} --out {{output}} > {{log}} 2>&1"
+        Z1G
+        + f" report {RESULTS} --ablations {{params.names}} --out {{output}} > {{log}} 2>&1"
 
 
 rule ablation_all:
+    default_target: True
     input:
         f"{RESULTS}/report.html",
         multiext(f"{RESULTS}/tables/ablations", ".csv", ".md", ".tex"),
-    default_target: True
     localrule: True

@@ -12,8 +12,6 @@ rule autodecoder:
         out("autodecoder", "logs/autodecoder.log"),
     benchmark:
         out("autodecoder", "benchmark/autodecoder.tsv")
-    params:
-        identity=identity("autodecoder"),
     threads: ask("autodecoder", "threads")
     resources:
         gpu=ask("autodecoder", "gpus"),
@@ -21,6 +19,8 @@ rule autodecoder:
         runtime=ask("autodecoder", "minutes"),
         slurm_partition=ask("autodecoder", "partition"),
         slurm_account=ask("autodecoder", "account"),
+    params:
+        identity=identity("autodecoder"),
     shell:
         run("autodecoder")
 
@@ -34,8 +34,6 @@ rule codes:
         out("codes", "logs/codes.log"),
     benchmark:
         out("codes", "benchmark/codes.tsv")
-    params:
-        identity=identity("codes"),
     threads: ask("codes", "threads")
     resources:
         gpu=ask("codes", "gpus"),
@@ -43,6 +41,8 @@ rule codes:
         runtime=ask("codes", "minutes"),
         slurm_partition=ask("codes", "partition"),
         slurm_account=ask("codes", "account"),
+    params:
+        identity=identity("codes"),
     shell:
         run("codes")
 
@@ -58,8 +58,6 @@ rule unet:
         out("unet", "logs/unet.log"),
     benchmark:
         out("unet", "benchmark/unet.tsv")
-    params:
-        identity=identity("unet"),
     threads: ask("unet", "threads")
     resources:
         gpu=ask("unet", "gpus"),
@@ -67,5 +65,7 @@ rule unet:
         runtime=ask("unet", "minutes"),
         slurm_partition=ask("unet", "partition"),
         slurm_account=ask("unet", "account"),
+    params:
+        identity=identity("unet"),
     shell:
         run("unet")

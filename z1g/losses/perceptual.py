@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 
 class _Perceptual(Loss):
+    views: int | None = Field(None, ge=1, description="how many of an object's renders the network sees; null: all")
     resolution: int = Field(256, ge=64, description="side to which renders are resized before the network")
 
     def network(self) -> "nn.Module":
@@ -23,8 +24,8 @@ class _Perceptual(Loss):
 
         if pair.rgb is None or pair.rgb_true is None:
             raise ValueError(f"loss '{type(self).__name__}' needs renders")
-        pictures = resized(pair.rgb.flatten(0, 1), self.resolution)
-        truth = resized(pair.rgb_true.flatten(0, 1), self.resolution)
+        pictures = resized(pair.rgb[:, : self.views].flatten(0, 1), self.resolution)
+        truth = resized(pair.rgb_true[:, : self.views].flatten(0, 1), self.resolution)
         distance: torch.Tensor = self.network()(pictures, truth)
         return distance.mean()
 

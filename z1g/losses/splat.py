@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from z1g.config.slot import Section
 from z1g.losses import Comparison, Loss
@@ -15,6 +15,8 @@ else:
 
 LOG_EPSILON = 1e-8
 """Added before logarithms, as the seed's files store scales."""
+LOGARITHMIC = ("opacity", "scale")
+"""Attributes that may be compared as logarithms."""
 
 
 class AttributeWeights(Section):
@@ -34,9 +36,17 @@ class SplatLoss(Loss):
     attributes: AttributeWeights = AttributeWeights()
     log: tuple[Attribute, ...] = Field((), description="attributes compared as logarithms; opacity and scale can be")
     opacity_weighted: bool = Field(
-        False, description="weigh a pixel's errors, opacity's aside, by its true opacity: unseen Gaussians are arbitrary"
+        False,
+        description="weigh a pixel's errors, opacity's aside, by its true opacity: unseen Gaussians are arbitrary",
     )
     sign_invariant_rotation: bool = Field(True, description="compare with q or -q, whichever is nearer")
+
+    @field_validator("log")
+    @classmethod
+    def _have_logarithms(cls, value: tuple[Attribute, ...]) -> tuple[Attribute, ...]:
+        if wrong := [name for name in value if name not in LOGARITHMIC]:
+            raise ValueError(f"only {' and '.join(LOGARITHMIC)} can be compared as logarithms, not {', '.join(wrong)}")
+        return value
 
     def compute(self, pair: Comparison) -> "torch.Tensor":
         if pair.splats is None or pair.splats_true is None:

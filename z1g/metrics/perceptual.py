@@ -20,10 +20,9 @@ class StLpips(Metric):
     reference: ClassVar[str] = "Ghildyal & Liu, ECCV 2022; AlexNet; pictures under 64 px enlarged"
 
     def compute(self, pictures: Pictures) -> "torch.Tensor":
-        from z1g.perceptual import resized, st_lpips
+        from z1g.perceptual import enlarged, st_lpips
 
-        side = pictures.rgb.shape[-1]
-        distance: torch.Tensor = st_lpips("alex")(resized(pictures.rgb, side), resized(pictures.rgb_true, side))
+        distance: torch.Tensor = st_lpips("alex")(enlarged(pictures.rgb), enlarged(pictures.rgb_true))
         return distance
 
 
@@ -38,8 +37,7 @@ class Lpips(Metric):
     reference: ClassVar[str] = "Zhang et al., CVPR 2018; VGG16"
 
     def compute(self, pictures: Pictures) -> "torch.Tensor":
-        from z1g.perceptual import lpips, resized
+        from z1g.perceptual import enlarged, lpips
 
-        side = pictures.rgb.shape[-1]
-        distance: torch.Tensor = lpips(self.trunk)(resized(pictures.rgb, side), resized(pictures.rgb_true, side))
+        distance: torch.Tensor = lpips(self.trunk)(enlarged(pictures.rgb), enlarged(pictures.rgb_true))
         return distance

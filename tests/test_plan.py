@@ -1,0 +1,261 @@
+"""Identity: an id changes exactly where the slice that its stage reads changes."""
+
+import json
+import subprocess
+import sys
+import types
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Union, get_args, get_origin
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from z1g.config.resolve import Ablation, merge, resolve, slice_config
+from z1g.config.slot import OneOf, Runtime, Section, kinds
+from z1g.config.tree import Experiment
+from z1g.config.yaml_file import YamlFile
+from z1g.data.manifest import Manifest, ObjectEntry, SplitOptions, evaluation_objects, unique_ids
+from z1g.errors import UserError
+from z1g.plan import STAGES, Plan, cut, digest, without_runtime
+from z1g.stages import StageFolder
+
+ROOT = Path(__file__).parent.parent
+ORDER = list(STAGES)
+READ_BY = {
+    "data.split": "autodecoder",
+    "data": "ingest",
+    "camera": "ingest",
+    "splat": "fit",
+    "render": "fit",
+    "fit": "fit",
+    "model.unet_size": "unet",
+    "model.vision_size": "unet",
+    "model.prompt_tokens": "unet",
+    "model": "autodecoder",
+    "autodecoder.test_steps": "codes",
+    "autodecoder": "autodecoder",
+    "unet": "unet",
+    "infer": "infer",
+    "metrics": "metrics",
+}
+"""The first stage that reads a part of the tree; longest match wins, everything downstream follows."""
+
+
+def experiment(values: dict[str, Any] | None = None) -> Experiment:
+    base = {"model": {"kind": "scratch"}, "autodecoder": {"input_size": 128}}
+    return resolve([YamlFile(Path("a.yaml"), merge(base, values or {}))])
+
+
+def stage_ids(values: dict[str, Any] | None = None) -> dict[str, str]:
+    planned = Plan([Ablation("a", "", "full", {}, experiment(values))], Path("results")).ablations["a"]
+    return {name: stage.id for name, stage in planned.stages.items()}
+
+
+def bare(annotation: Any) -> tuple[Any, list[Any], bool]:
+    metadata: list[Any] = []
+    optional = False
+    while True:
+        origin = get_origin(annotation)
+        if origin is typing.Annotated:
+            annotation, *extra = get_args(annotation)
+            metadata += extra
+        elif origin in (Union, types.UnionType):
+            optional = True
+            annotation = next(a for a in get_args(annotation) if a is not type(None))
+        else:
+            return annotation, metadata, optional
+
+
+def other_value(annotation: Any, value: Any) -> Any:
+    """A valid value that differs, tried one after the other by the caller."""
+    origin = get_origin(annotation)
+    if origin is typing.Literal:
+        return [choice for choice in get_args(annotation) if choice != value]
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [value + 1, value * 2, value + 16, value - 1]
+    if isinstance(value, float):
+        return [value * 0.9, value + 0.01]
+    if isinstance(value, str):
+        return [value + "x", "workflow"]
+    if isinstance(value, tuple) and value and isinstance(value[0], str):
+        return [("workflow/objects/crate",)]
+    if isinstance(value, tuple) and value:
+        return [(*value[:-1], value[-1] * 2), (*value[:-1], value[-1] * 0.9)]
+    if isinstance(value, tuple):
+        return [("scale",)]
+    if value is None and annotation is str:
+        return ["x"]
+    return [1, 0.5] if value is None else []
+
+
+def leaves(section: Section, path: tuple[str, ...], runtime: bool) -> Iterator[tuple[tuple[str, ...], list[Any], bool]]:
+    """Every leaf below a section: key path, candidate values, whether it is outside of identities."""
+    for name, field in type(section).model_fields.items():
+        annotation, metadata, _ = bare(field.annotation)
+        metadata = [*field.metadata, *metadata]
+        value, here = getattr(section, name), (*path, name)
+        off = runtime or any(isinstance(item, Runtime) for item in metadata)
+        if name == "kind":
+            continue
+        if any(isinstance(item, OneOf) for item in metadata):
+            others = [{"kind": kind} for kind in kinds(annotation) if kind not in (value.kind, "cache", "zero123plus")]
+            if others:
+                yield here, others, off
+        if isinstance(value, Section):
+            yield from leaves(value, here, off)
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                yield from leaves(item, (*here, key), off)
+        elif isinstance(annotation, type) and issubclass(annotation, Section):
+            yield here, [{}], off
+        else:
+            yield here, other_value(annotation, value), off
+
+
+ALL_LEAVES = {".".join(path): (path, values, off) for path, values, off in leaves(experiment(), (), False)}
+
+
+def nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    for part in reversed(path):
+        value = {part: value}
+    return value
+
+
+@pytest.mark.parametrize("name", sorted(ALL_LEAVES))
+def test_a_changed_value_changes_the_ids_of_its_readers_and_of_nothing_else(name: str) -> None:
+    path, candidates, runtime = ALL_LEAVES[name]
+    before = stage_ids()
+    for value in candidates:
+        try:
+            after = stage_ids(nested(path, value))
+        except UserError:
+            continue
+        changed = [stage for stage in ORDER if before[stage] != after[stage]]
+        if runtime:
+            assert changed == []
+        else:
+            part = max((p for p in READ_BY if name == p or name.startswith(p + ".")), key=len)
+            assert changed == ORDER[ORDER.index(READ_BY[part]) :]
+        return
+    pytest.fail(f"no valid other value found for {name}; the walker must learn it")
+
+
+def test_mixed_diffusion_makes_stage_one_depend_on_the_unet() -> None:
+    mixed = {"autodecoder": {"mix_diffusion": {"interval": 10}}}
+    wider = {"model": {"prompt_tokens": 5}}
+    assert stage_ids(mixed)["autodecoder"] != stage_ids(merge(mixed, wider))["autodecoder"]
+    assert stage_ids()["autodecoder"] == stage_ids(wider)["autodecoder"]
+
+
+def test_a_stage_sees_only_its_slice(tmp_path: Path) -> None:
+    plan = Plan([Ablation("a", "", "full", {}, experiment())], tmp_path)
+    plan.write()
+    for name, stage in plan.ablations["a"].stages.items():
+        config = StageFolder.open(tmp_path / name / stage.id).config
+        for section in Experiment.model_fields:
+            if section in stage.config:
+                assert getattr(config, section) is not None
+            else:
+                with pytest.raises(AttributeError):
+                    getattr(config, section)
+    ingest = StageFolder.open(plan.folder(*plan.ablations["a"].stages["ingest"].key)).config
+    assert ingest.data.chunk_size == 64
+    with pytest.raises(AttributeError):
+        _ = ingest.data.split
+
+
+def test_a_plan_survives_on_disk_for_jobs_that_wait(tmp_path: Path) -> None:
+    plan = Plan([Ablation("a", "", "full", {}, experiment())], tmp_path)
+    plan.write()
+    edited = Plan([Ablation("a", "", "full", {}, experiment({"splat": {"size": 64}}))], tmp_path)
+    old = plan.ablations["a"].stages["fit"]
+    assert edited.stage("fit", old.id) == old
+    with pytest.raises(UserError, match="no ablation plans fit 0000"):
+        edited.stage("fit", "0000")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1, max_size=2), inner, max_size=3),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text("abcd", min_size=1, max_size=2), JSON, max_size=4))
+def test_digests_ignore_key_order_and_see_every_value(values: dict[str, Any]) -> None:
+    backwards = dict(reversed(values.items()))
+    assert digest(values) == digest(backwards)
+    assert digest(values) != digest({**values, "new": 1})
+
+
+def test_cut_takes_paths_in_and_out() -> None:
+    values = {"a": {"kind": "k", "b": 1, "c": {"d": 2, "e": 3}}, "f": 4}
+    assert cut(values, ("a", "!a.c.d")) == {"a": {"kind": "k", "b": 1, "c": {"e": 3}}}
+    assert cut(values, ("a.c.d", "f")) == {"a": {"kind": "k", "c": {"d": 2}}, "f": 4}
+    assert values["a"]["c"] == {"d": 2, "e": 3}
+
+
+def test_runtime_fields_leave_the_dump() -> None:
+    kept = without_runtime(experiment())
+    assert "resources" not in kept
+    assert "workers" not in kept["unet"]["train"]
+    assert "steps" in kept["unet"]["train"]
+
+
+def test_slices_validate() -> None:
+    full = experiment().model_dump(mode="json")
+    config = slice_config({"camera": full["camera"], "data": {"kind": "meshes", "split": full["data"]["split"]}})
+    assert config.camera == experiment().camera
+    assert config.data.split == experiment().data.split
+
+
+def manifest(n: int, chunk_size: int = 4) -> Manifest:
+    return Manifest(tuple(ObjectEntry(f"o{i}", f"p/{i}.obj") for i in range(n)), chunk_size)
+
+
+@given(st.integers(2, 60), st.integers(0, 5), st.floats(0.01, 0.9))
+def test_splits_hold_out_something_and_new_objects_move_nobody(n: int, seed: int, fraction: float) -> None:
+    options = SplitOptions(test_fraction=fraction, seed=seed)
+    small, large = manifest(n).splits(options), manifest(n + 10).splits(options)
+    assert "test" in small.values()
+    if sum(split == "test" for split in small.values()) > 1:
+        assert all(large[name] == split for name, split in small.items())
+
+
+def test_manifest_chunks_and_round_trip(tmp_path: Path) -> None:
+    one = manifest(10)
+    assert one.n_chunks == 3
+    assert [len(one.chunk(i)) for i in range(3)] == [4, 4, 2]
+    one.save(tmp_path / "m.jsonl")
+    assert Manifest.load(tmp_path / "m.jsonl") == one
+    assert one.digest() != manifest(11).digest() != manifest(11, 5).digest()
+
+
+def test_evaluation_takes_all_test_objects_and_some_training_objects() -> None:
+    options = SplitOptions(test_fraction=0.3)
+    chosen = evaluation_objects(manifest(40), options, 5)
+    splits = manifest(40).splits(options)
+    assert {name for name, split in chosen if split == "test"} == {n for n, s in splits.items() if s == "test"}
+    assert sum(split == "train" for _, split in chosen) == 5
+
+
+@given(st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=8, unique=True))
+def test_ids_are_words_and_unique(names: list[str]) -> None:
+    ids = unique_ids(names)
+    assert len(set(ids)) == len(names)
+    assert all(set(word) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") for word in ids)
+
+
+def test_planning_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, json; from z1g.cli import main; "
+        "code = main(['plan', '--scale', 'tiny']); "
+        "print(json.dumps([code, [m for m in ('torch', 'diffusers', 'transformers', 'numba', 'accelerate') if m in sys.modules]]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1]) == [0, []]
