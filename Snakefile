@@ -35,6 +35,14 @@ onstart:
     plan.write()
 
 
+# The first rule is what `snakemake` without a target makes.
+rule ablation_all:
+    input:
+        f"{RESULTS}/report.html",
+        multiext(f"{RESULTS}/tables/ablations", ".csv", ".md", ".tex"),
+    localrule: True
+
+
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"

@@ -181,7 +181,9 @@ def test_a_plan_survives_on_disk_for_jobs_that_wait(tmp_path: Path) -> None:
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-5, 5) | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1, max_size=2), inner, max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text("abc", min_size=1, max_size=2), inner, max_size=3)
+    ),
     max_leaves=12,
 )
 
@@ -255,7 +257,8 @@ def test_planning_imports_nothing_heavy() -> None:
     code = (
         "import sys, json; from z1g.cli import main; "
         "code = main(['plan', '--scale', 'tiny']); "
-        "print(json.dumps([code, [m for m in ('torch', 'diffusers', 'transformers', 'numba', 'accelerate') if m in sys.modules]]))"
+        "heavy = ('torch', 'diffusers', 'transformers', 'numba', 'accelerate'); "
+        "print(json.dumps([code, [m for m in heavy if m in sys.modules]]))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == [0, []]

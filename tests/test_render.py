@@ -43,7 +43,7 @@ def gaussians(kind: str, b: int, n: int, seed: int = 0) -> Tensor:
     elif kind == "tiny":
         g[..., CHANNELS["scale"]] *= 1e-4
     elif kind == "behind":
-        g[: , ::2, 0:3] *= 12
+        g[:, ::2, 0:3] *= 12
     elif kind == "transparent":
         g[:, ::2, 3] = 0
     elif kind == "opaque":

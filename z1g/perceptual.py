@@ -65,8 +65,8 @@ def lpips(trunk: str | None) -> _Frozen:
 
         network = package.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False)
     wanted = network.net.state_dict()
-    renamed = {name: features.get(name.split(".", 1)[1]) for name in wanted}
-    if any(value is None or value.shape != wanted[name].shape for name, value in renamed.items()):
+    renamed = {name: features[name.split(".", 1)[1]] for name in wanted if name.split(".", 1)[1] in features}
+    if any(name not in renamed or renamed[name].shape != value.shape for name, value in wanted.items()):
         raise UserError(f"{trunk} is not torchvision's VGG16: its features do not have the expected names and shapes")
     heads = Path(package.__file__).parent / "weights" / "v0.1" / "vgg.pth"
     state = torch.load(heads, map_location="cpu", weights_only=True)

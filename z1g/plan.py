@@ -39,7 +39,15 @@ class StageSpec:
 
 
 def _autodecoder_reads(experiment: Experiment) -> tuple[str, ...]:
-    shared = ("data.split", "data.max_quarantined", "camera", "splat", "render", "autodecoder", "!autodecoder.test_steps")
+    shared = (
+        "data.split",
+        "data.max_quarantined",
+        "camera",
+        "splat",
+        "render",
+        "autodecoder",
+        "!autodecoder.test_steps",
+    )
     if experiment.autodecoder.mix_diffusion is not None:
         return (*shared, "model", "unet.condition_size")
     return (*shared, "model", "!model.unet_size", "!model.vision_size", "!model.prompt_tokens")
@@ -119,9 +127,7 @@ class Plan:
             self.ablations[ablation.name] = _planned(ablation, manifests[key])
 
     @classmethod
-    def load(
-        cls, scale: str, names: Iterable[str] | None, results: Path, ablations: Path, configs: Path
-    ) -> "Plan":
+    def load(cls, scale: str, names: Iterable[str] | None, results: Path, ablations: Path, configs: Path) -> "Plan":
         """Read the ablation files (all, or those named). Raises UserError naming every mistake in every file."""
         files = {file.stem: file for file in sorted(ablations.glob("*.yaml"))}
         wanted = list(files) if names is None else list(names)
@@ -143,7 +149,7 @@ class Plan:
         """The plan that Snakemake's `--config` asks for: `scale=`, `ablations=a,b`, `results=`. Raises UserError."""
         unknown = [key for key in options if key not in CONFIG_KEYS]
         if unknown:
-            raise UserError(f'--config {unknown[0]}=: unknown key{did_you_mean(unknown[0], CONFIG_KEYS)}')
+            raise UserError(f"--config {unknown[0]}=: unknown key{did_you_mean(unknown[0], CONFIG_KEYS)}")
         names = options.get("ablations")
         wanted = None if names is None else [name for name in str(names).split(",") if name]
         return cls.load(str(options.get("scale", DEFAULT_SCALE)), wanted, results, Path("ablations"), Path("configs"))
@@ -193,7 +199,7 @@ class Plan:
         return digest([ablation_record(planned), without_runtime(planned.ablation.experiment)])
 
     def write(self) -> None:
-        """Record every stage and ablation on disk, where verbs and the report find them. Never changes an id's slice."""
+        """Record every stage and ablation on disk, where verbs and the report find them."""
         for stage in self.stages.values():
             write_json(self.folder(*stage.key) / "stage.json", stage.record())
         for name, planned in self.ablations.items():

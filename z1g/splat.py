@@ -1,7 +1,8 @@
 """The 14 channels of a splatter image, in the seed's order, and the activations that produce them.
 
-A *splatter image* is [14,S,S]: each pixel is one Gaussian. Stored splats are always *activated*: position in normalised
-units (view-1 frame), opacity in 0..1, scale as standard deviations, rotation as a unit quaternion (w first), rgb in 0..1.
+A *splatter image* is [14,S,S]: each pixel is one Gaussian. Stored splats are always *activated*: position in
+normalised units (view-1 frame), opacity in 0..1, scale as standard deviations, rotation as a unit quaternion (w first),
+rgb in 0..1.
 """
 
 from typing import TYPE_CHECKING, Literal

@@ -102,11 +102,3 @@ rule report:
     shell:
         Z1G
         + f" report {RESULTS} --ablations {{params.names}} --out {{output}} > {{log}} 2>&1"
-
-
-rule ablation_all:
-    default_target: True
-    input:
-        f"{RESULTS}/report.html",
-        multiext(f"{RESULTS}/tables/ablations", ".csv", ".md", ".tex"),
-    localrule: True

@@ -52,7 +52,9 @@ class FixedBook(CodeBook):
             raise UserError(f"{path} cannot be read as safetensors: {error}") from error
         missing = [name for name in ids if name not in stored]
         if missing:
-            raise UserError(f"{path} has no code for {missing[0]} and {len(missing) - 1} more; it belongs to other data")
+            raise UserError(
+                f"{path} has no code for {missing[0]} and {len(missing) - 1} more; it belongs to other data"
+            )
         other = [tuple(stored[name].shape) for name in ids if tuple(stored[name].shape) != shape]
         if other:
             raise UserError(f"{path} holds codes of shape {other[0]}, but this configuration needs {shape}")

@@ -17,7 +17,10 @@ def schema() -> str:
     """JSON schema of an ablation file: every key optional, plus `description` and `base`."""
     document = Experiment.model_json_schema()
     document["title"] = "z1g ablation"
-    for key, text in (("description", "what differs, and why"), ("base", "scale to build on, whatever the run's scale")):
+    for key, text in (
+        ("description", "what differs, and why"),
+        ("base", "scale to build on, whatever the run's scale"),
+    ):
         document["properties"][key] = {"type": "string", "description": text}
     return json.dumps(document, indent=1) + "\n"
 

@@ -128,7 +128,9 @@ def _explain(problem: dict[str, Any], merged: Any, files: Sequence[YamlFile]) ->
         message = text[:1].lower() + text[1:]
         if isinstance(problem["input"], (str, int, float, bool, list, type(None))):
             message += f", got {json.dumps(problem['input'], default=str)[:80]}"
-    where = next((f.where(path) for f in reversed(files) if _has(f, path)), files[-1].path if files else "configuration")
+    where = next(
+        (f.where(path) for f in reversed(files) if _has(f, path)), files[-1].path if files else "configuration"
+    )
     return f"{where}: {'.'.join(path) or 'configuration'}: {message}"
 
 

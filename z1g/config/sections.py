@@ -52,7 +52,9 @@ class AutodecoderOptions(Section):
     views: int = Field(8, ge=1, description="free training views rendered for each object and step")
     render_inputs: bool = Field(False, description="render the six inputs too, besides the free views")
     random_background: bool = Field(True, description="a random grey behind the renders of each step, else mid-grey")
-    test_steps: int = Field(200, ge=1, description="optimised codes: steps to find a test object's code, decoder frozen")
+    test_steps: int = Field(
+        200, ge=1, description="optimised codes: steps to find a test object's code, decoder frozen"
+    )
     train: TrainOptions = TrainOptions()
 
 

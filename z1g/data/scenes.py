@@ -69,7 +69,7 @@ class Scene:
 
 
 def condition_picture(rgb: Tensor, alpha: Tensor, size: int) -> Tensor:
-    """Premultiplied colour [1,3,H,W] and alpha [1,1,H,W] as the picture [3,size,size] that the UNet is conditioned on."""
+    """The UNet's condition [3,size,size] from premultiplied colour [1,3,H,W] and alpha [1,1,H,W]."""
     picture = rgb + (1 - alpha) * CONDITION_BACKGROUND
     if picture.shape[-1] != size or picture.shape[-2] != size:
         picture = functional.interpolate(picture, (size, size), mode="bilinear", antialias=True, align_corners=False)

@@ -10,6 +10,7 @@ from z1g.fitting.depth import DepthStart
 from z1g.losses import Loss
 from z1g.losses.rendering import AlphaLoss, RgbLoss
 
+
 class AttributeRates(Section):
     """Adam's learning rate of each attribute's raw parameter."""
 

@@ -5,10 +5,10 @@ import torch.nn.functional as functional
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from z1g.networks.autoencoder import unscale_image, unscale_latents
 from z1g.model.decoder import DecoderOptions
 from z1g.model.scale import ScaleActivation
 from z1g.mosaic import untile
+from z1g.networks.autoencoder import unscale_image, unscale_latents
 from z1g.splat import CHANNELS, N_GEOMETRY, activate_rgb, join, split
 
 
@@ -28,7 +28,9 @@ class SplatterDecoder(nn.Module):
         self.post_quant_conv, self.decoder = vae.post_quant_conv, vae.decoder
         self.geometry_out = nn.Conv2d(vae.decoder.conv_out.in_channels, N_GEOMETRY, 3, padding=1)
         self.scale_bias = nn.Parameter(torch.tensor(scale.initial_bias), requires_grad=scale.learnable)
-        self.register_buffer("anchor", anchor.float() if options.head == "geometry" else torch.zeros_like(anchor).float())
+        self.register_buffer(
+            "anchor", anchor.float() if options.head == "geometry" else torch.zeros_like(anchor).float()
+        )
         if options.head == "geometry":
             self._start_from_geometry()
 

@@ -85,9 +85,7 @@ class Denoiser(nn.Module):
 
     def nothing(self, zero_latent: Tensor, batch: int) -> Condition:
         """The unconditional condition: latent [1,C,h,w] of the zero picture, no image embedding."""
-        return Condition(
-            zero_latent.expand(batch, -1, -1, -1), zero_latent.new_zeros(batch, self.prompt.shape[1])
-        )
+        return Condition(zero_latent.expand(batch, -1, -1, -1), zero_latent.new_zeros(batch, self.prompt.shape[1]))
 
     def save(self, folder: Path) -> None:
         """Write diffusers' folders `unet`, `vision_encoder` and the prompt."""

@@ -73,7 +73,9 @@ class Stage1:
     def save(self, folder: Path) -> None:
         """Write the VAE in diffusers' layout and the splat heads."""
         self.vae.save_pretrained(folder / "vae")
-        own = {name: v for name, v in self.decoder.state_dict().items() if name.startswith(("geometry_out", "scale_bias"))}
+        own = {
+            name: v for name, v in self.decoder.state_dict().items() if name.startswith(("geometry_out", "scale_bias"))
+        }
         save_file({name: value.contiguous() for name, value in own.items()}, folder / "heads.safetensors")
 
     def to(self, device: torch.device) -> "Stage1":

@@ -30,8 +30,9 @@ LOOK_EVERY = 32
 """Gaussians between looks at whether a tile is finished."""
 N_GRADIENT = 10
 """Gradients of the first ten packed numbers, in the same order."""
-STRIPS = 4
-"""Strips of a picture in the backward pass, each with its own sums: fixed, so results do not depend on threads."""
+JOBS = 8
+"""Jobs of a backward pass at least. Few pictures are cut into strips, each with its own sums, by a rule that knows nothing
+of threads: results must not depend on them."""
 FLOAT = np.float32
 # exp(x) = (exp(x/8 + 3/8)·exp(-3/8))^8, a Taylor polynomial of degree 7: 1e-6 relative for -6 <= x <= 0.
 CENTRE = 0.375
@@ -197,12 +198,12 @@ def _draw(row, cap, s, i0, i1):  # type: ignore[no-untyped-def]
 
 @njit(parallel=True, cache=True, fastmath=FAST)
 def backward(packed, starts, offsets, lists, tiles_y, tiles_x, cap, total, grad, sums):  # type: ignore[no-untyped-def]
-    """sums [K,STRIPS,N,10]: gradients of packed numbers. total [K,H',W']: inner product of pictures and gradients."""
-    pictures = packed.shape[0]
-    for job in prange(pictures * STRIPS):
-        k, strip = job // STRIPS, job % STRIPS
+    """sums [K,strips,N,10]: gradients of packed numbers. total [K,H',W']: inner product of pictures and gradients."""
+    pictures, strips = sums.shape[0], sums.shape[1]
+    for job in prange(pictures * strips):
+        k, strip = job // strips, job % strips
         s = np.empty(9 * PIXELS, FLOAT)
-        for ty in range(strip * tiles_y // STRIPS, (strip + 1) * tiles_y // STRIPS):
+        for ty in range(strip * tiles_y // strips, (strip + 1) * tiles_y // strips):
             for tx in range(tiles_x):
                 first = offsets[k] + starts[k, ty * tiles_x + tx]
                 stop = offsets[k] + starts[k, ty * tiles_x + tx + 1]
@@ -287,7 +288,7 @@ def scatter(sums, ids, counts, result):  # type: ignore[no-untyped-def]
             i = ids[k, j]
             for c in range(N_GRADIENT):
                 value = FLOAT(0)
-                for strip in range(STRIPS):
+                for strip in range(sums.shape[1]):
                     value += sums[k, strip, j, c]
                 result[k, i, c] = value
 
@@ -296,7 +297,7 @@ class Blend(torch.autograd.Function):
     """Pictures [K,5,H,W] (red, green, blue, alpha, depth) of K = B·V views of B objects; see `Projected` for inputs."""
 
     @staticmethod
-    def forward(  # noqa: D102
+    def forward(
         ctx: Any, mean: Tensor, conic: Tensor, depth: Tensor, opacity: Tensor, rgb: Tensor, extent: Tensor,
         height: int, width: int, cap: float,
     ) -> Tensor:  # fmt: skip
@@ -321,14 +322,14 @@ class Blend(torch.autograd.Function):
         return torch.from_numpy(out)[:, :, :height, :width]
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:  # noqa: D102
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         packed, ids, counts, starts, offsets, lists, tiles_y, tiles_x, cap, out, height, width = ctx.state
         _match_threads()
         pictures, n, _ = packed.shape
         grad = np.zeros_like(out)
         grad[:, :, :height, :width] = gradients[0].numpy()
         total = (out * grad).sum(axis=1)
-        sums = np.zeros((pictures, STRIPS, n, N_GRADIENT), FLOAT)
+        sums = np.zeros((pictures, -(-JOBS // pictures), n, N_GRADIENT), FLOAT)
         backward(packed, starts, offsets, lists, tiles_y, tiles_x, FLOAT(cap), total, grad, sums)
         result = np.zeros((pictures, n, N_GRADIENT), FLOAT)
         scatter(sums, ids, counts, result)

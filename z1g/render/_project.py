@@ -21,8 +21,8 @@ MIN_TRANSMITTANCE = 1e-4
 class Projected:
     """Gaussians seen by V cameras.
 
-    mean: [B,V,N,2] pixels, x then y. conic: [B,V,N,3], inverse 2D covariance (xx, xy, yy). extent: [B,V,N,2], half width
-    and height of the box outside of which alpha is below 1/255, not differentiable; 0 where nothing is drawn.
+    mean: [B,V,N,2] pixels, x then y. conic: [B,V,N,3], inverse 2D covariance (xx, xy, yy). extent: [B,V,N,2], half
+    width and height of the box outside of which alpha is below 1/255, not differentiable; 0 where nothing is drawn.
     depth: [B,V,N], camera z. opacity: [B,N]. rgb: [B,N,3].
     """
 
@@ -37,7 +37,7 @@ class Projected:
 def project(gaussians: Tensor, cameras: Cameras, near: float) -> Projected:
     """Project activated Gaussians [B,N,14]; those not finite or nearer than `near` are not drawn and get no gradient.
 
-    Source: Zwicker et al. 2001, eq. 31 (covariance J W Σ Wᵀ Jᵀ), with the clamp and low-pass of 3DGS (Kerbl et al. 2023).
+    Source: Zwicker et al. 2001, eq. 31 (covariance J W Σ Wᵀ Jᵀ), with clamp and low-pass of 3DGS (Kerbl et al. 2023).
     """
     gaussians, usable = _finite(gaussians)
     parts = split(gaussians, dim=2)
@@ -91,7 +91,9 @@ def _finite(gaussians: Tensor) -> tuple[Tensor, Tensor]:
 def _times_matrix(rows: Tensor, matrices: Tensor) -> Tensor:
     """rows [B,V,N,3] times matrices [B,N,3,3], written out: a batched product of 3x3 matrices is slower on a CPU."""
     columns = matrices[:, None]
-    return sum((rows[..., i, None] * columns[..., i, :] for i in range(1, 3)), start=rows[..., 0, None] * columns[..., 0, :])
+    return sum(
+        (rows[..., i, None] * columns[..., i, :] for i in range(1, 3)), start=rows[..., 0, None] * columns[..., 0, :]
+    )
 
 
 @torch.no_grad()

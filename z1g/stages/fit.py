@@ -68,7 +68,9 @@ def _row(scene: Scene, fitted: Fitted, min_psnr: float) -> dict[str, Any]:
 def _strip(fit: Fit, scene: Scene, fitted: Fitted, free_view: int) -> np.ndarray[Any, Any]:
     """One input and one unseen view, truth beside render: a row of the picture sheet."""
     views = [INPUT_VIEWS[0], INPUT_VIEWS[3], free_view]
-    output = fit.rasterizer.render(to_gaussians(fitted.splats[None]).to(fit.device), scene.cameras(views).to(fit.device))
+    output = fit.rasterizer.render(
+        to_gaussians(fitted.splats[None]).to(fit.device), scene.cameras(views).to(fit.device)
+    )
     rgb, alpha = scene.pictures(views)
     truth = on_white(rgb, alpha)
     render = output.over(1.0)[0].cpu().clamp(0, 1)

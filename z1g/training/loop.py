@@ -170,7 +170,7 @@ class Trainer:
     def _end_interval(self, step: int, journal: TrainingLog) -> None:
         means = self._over_ranks(journal.means())
         if self.options.schedule.follows_loss:
-            self.schedule.step(means.get("loss", math.inf))
+            self.schedule.step(means.get("loss", math.inf))  # type: ignore[arg-type]  # a plateau takes the metric
         journal.write(step, {**means, "lr": self.optimiser.param_groups[0]["lr"]})
 
     def _over_ranks(self, means: dict[str, float]) -> dict[str, float]:

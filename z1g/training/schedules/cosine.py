@@ -29,7 +29,9 @@ class Cosine(Schedule):
 
     kind: Literal["cosine"] = "cosine"
     warmup_steps: int = Field(0, ge=0, description="steps of linear growth from 0")
-    final_share: float = Field(0.05, ge=0, le=1, description="learning rate of the last step, as a share of the highest")
+    final_share: float = Field(
+        0.05, ge=0, le=1, description="learning rate of the last step, as a share of the highest"
+    )
 
     def build(self, optimizer: "Optimizer", steps: int) -> "LRScheduler":
         from torch.optim.lr_scheduler import LambdaLR
