@@ -1,6 +1,8 @@
 """Rasterizers: the reference against closed forms, the CPU backend against the reference in values and gradients."""
 
+import json
 import math
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from z1g.camera import Cameras, orbit_c2w
+from z1g.cli import main
 from z1g.errors import UserError
 from z1g.render import Rasterizer, RenderOutput
 from z1g.render.auto import Auto
@@ -197,6 +200,24 @@ def test_backends_that_are_missing_say_so_in_one_line() -> None:
         with pytest.raises(UserError, match=word) as caught:
             backend.render(g, c)
         assert "\n" not in str(caught.value)
+
+
+def test_without_numba_a_plain_path_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    g, c = gaussians("random", 1, 40).float(), cameras(1, 1, 16, 16)
+    with_numba = flat(Cpu().render(g, c))
+    monkeypatch.delitem(sys.modules, "z1g.render._blend")
+    monkeypatch.setitem(sys.modules, "numba", None)
+    torch.testing.assert_close(flat(Cpu().render(g, c)), with_numba, atol=2e-5, rtol=0)
+
+
+def test_the_benchmark_prints_one_json_line(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--splats", "200", "--size", "16", "--views", "2", "--repeats", "2"]
+    assert main(["bench", "render", "--backend", "cpu", *sizes, "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["forward_ms"] > 0
+    assert figures["forward_backward_ms"] > 0
+    assert torch.__version__.startswith(figures["versions"]["torch"])
+    assert main(["bench", "render", "--backend", "cpuu", *sizes]) == 2
 
 
 @pytest.mark.gpu

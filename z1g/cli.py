@@ -35,6 +35,7 @@ VERBS = {
     "tables": Verb("z1g.verbs.results", "write the tables that compare ablations"),
     "report": Verb("z1g.verbs.results", "write the HTML report"),
     "plan": Verb("z1g.verbs.plan", "show what would run, with identities"),
+    "bench": Verb("z1g.verbs.bench", "measure speed and memory"),
     "config": Verb("z1g.verbs.config", "print the schema, the reference page or a resolved configuration"),
 }
 

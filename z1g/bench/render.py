@@ -57,7 +57,7 @@ def measure(backend: str, splats: int, size: int, views: int, repeats: int, devi
 def _rasterizer(backend: str) -> Rasterizer:
     if backend == TORCH:
         return Reference(precision="float32")
-    known = kinds(Rasterizer)
+    known: dict[str, type[Rasterizer]] = kinds(Rasterizer)  # type: ignore[type-abstract]
     if backend not in known:
         raise UserError(f"no rasterizer is called '{backend}'; there are {', '.join([*known, TORCH])}")
     return known[backend]()

@@ -13,16 +13,21 @@ if TYPE_CHECKING:
 
 
 class Cpu(Rasterizer):
-    """Fast on CPUs; computes in float32 whatever the input's type."""
+    """Fast on CPUs; computes in float32 whatever the input's type. Without numba a slow plain path serves."""
 
     kind: Literal["cpu"] = "cpu"
     near: float = Field(0.01, gt=0, description="Gaussians nearer than this are not drawn, normalised units")
     alpha_cap: float = Field(0.999, gt=0, lt=1, description="largest alpha of one Gaussian in one pixel")
 
     def render(self, gaussians: "torch.Tensor", cameras: "Cameras") -> RenderOutput:
-        from z1g.render._blend import blend
         from z1g.render._project import project
 
+        try:
+            from z1g.render._blend import blend
+        except ImportError:
+            from z1g.render._reference import draw
+
+            return draw(gaussians, cameras, self.near, self.alpha_cap, "float32")
         projected = project(gaussians.float().cpu(), cameras.to("cpu"), self.near)
         picture = blend(projected, cameras.height, cameras.width, self.alpha_cap).to(gaussians)
         return RenderOutput(picture[:, :, :3], picture[:, :, 3:4], picture[:, :, 4:5])
