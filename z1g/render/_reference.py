@@ -1,17 +1,29 @@
 """Plain torch blending (Kerbl et al. 2023, eq. 3)."""
 
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from z1g.camera import Cameras
 from z1g.render import RenderOutput
-from z1g.render._project import MIN_ALPHA, MIN_TRANSMITTANCE, project
+from z1g.render._project import MIN_ALPHA, MIN_TRANSMITTANCE, Projected, project
 
-PAIRS_AT_ONCE = 4_000_000
-"""Pixel-Gaussian pairs held in memory at a time."""
+TILE = 16
+"""Pixels along a side of what is drawn at once; bounds the memory."""
+
+
+@dataclass(frozen=True)
+class _Layers:
+    """Gaussians of one picture, nearest first: extent and mean [N,2], conic [N,3], opacity [N], features [N,5]."""
+
+    extent: Tensor
+    mean: Tensor
+    conic: Tensor
+    opacity: Tensor
+    features: Tensor
 
 
 def draw(
@@ -19,36 +31,64 @@ def draw(
 ) -> RenderOutput:
     """Render [B,N,14] from [B,V] cameras; the result has the input's type."""
     dtype = getattr(torch, precision)
-    seen = project(gaussians.to(dtype), replace(cameras, c2w=cameras.c2w.to(dtype)), near)
-    b, v, n = seen.depth.shape
-    pixels = _pixel_centres(cameras, dtype).to(gaussians.device)
-    size = max(1, PAIRS_AT_ONCE // max(n, 1))
-    pictures = []
-    for i in range(b):
-        for j in range(v):
-            order = seen.depth[i, j].argsort(stable=True)
-            order = order[seen.extent[i, j, order, 0] > 0]
-            features = torch.cat(
-                [seen.rgb[i, order], torch.ones_like(order, dtype=dtype)[:, None], seen.depth[i, j, order, None]], dim=1
-            )
-            arguments = seen.mean[i, j, order], seen.conic[i, j, order], seen.opacity[i, order], features, cap
-            pictures.append(torch.cat([_blend(chunk, *arguments) for chunk in pixels.split(size)]))
-    stacked = torch.stack(pictures).view(b, v, cameras.height, cameras.width, 5).movedim(-1, 2).to(gaussians.dtype)
+    # Autocast would compute poses and positions in half precision.
+    with torch.autocast(gaussians.device.type, enabled=False):
+        seen = project(gaussians.to(dtype), replace(cameras, c2w=cameras.c2w.to(dtype)), near)
+        b, v = cameras.c2w.shape[:2]
+        pictures = [
+            _picture(_layers(seen, i, j), cameras.height, cameras.width, cap) for i in range(b) for j in range(v)
+        ]
+    stacked = torch.stack(pictures).unflatten(0, (b, v)).movedim(-1, 2).to(gaussians.dtype)
     return RenderOutput(stacked[:, :, :3], stacked[:, :, 3:4], stacked[:, :, 4:5])
 
 
-def _pixel_centres(cameras: Cameras, dtype: torch.dtype) -> Tensor:
-    y, x = torch.meshgrid(torch.arange(cameras.height), torch.arange(cameras.width), indexing="ij")
-    return torch.stack([x, y], dim=-1).view(-1, 2).to(dtype) + 0.5
+def _layers(seen: Projected, i: int, j: int) -> _Layers:
+    """What camera j sees of object i, sorted by depth."""
+    depth, extent = seen.depth[i, j], seen.extent[i, j].T
+    order = depth.argsort(stable=True)
+    order = order[extent[order, 0] > 0]
+    features = torch.cat([seen.rgb[i].T, torch.ones_like(depth)[:, None], depth[:, None]], dim=1)
+    everything = _Layers(extent, seen.mean[i, j].T, seen.conic[i, j].T, seen.opacity[i], features)
+    return _pick(everything, order)
 
 
-def _blend(pixels: Tensor, mean: Tensor, conic: Tensor, opacity: Tensor, features: Tensor, cap: float) -> Tensor:
-    """Features [P,5] at pixel centres [P,2] from Gaussians in depth order."""
-    dx, dy = (pixels[:, None] - mean).unbind(-1)
+def _pick(layers: _Layers, which: Tensor) -> _Layers:
+    return _Layers(**{field.name: getattr(layers, field.name)[which] for field in fields(_Layers)})
+
+
+def _picture(layers: _Layers, height: int, width: int, cap: float) -> Tensor:
+    """One picture [H,W,5], tile by tile."""
+    rows = []
+    for top in range(0, height, TILE):
+        y = torch.arange(top, min(top + TILE, height)).to(layers.mean) + 0.5
+        row = []
+        for left in range(0, width, TILE):
+            x = torch.arange(left, min(left + TILE, width)).to(layers.mean) + 0.5
+            row.append(_tile(layers, x, y, cap))
+        rows.append(torch.cat(row, dim=1))
+    return torch.cat(rows, dim=0)
+
+
+def _tile(layers: _Layers, x: Tensor, y: Tensor, cap: float) -> Tensor:
+    """Pixels [h,w,5] with centres at columns x [w] and rows y [h]; autograd computes them again to save memory."""
+    first, last = torch.stack([x[0], y[0]]), torch.stack([x[-1], y[-1]])
+    # Outside of its box a Gaussian's alpha is below 1/255, which draws nothing.
+    touches = ((layers.mean + layers.extent >= first) & (layers.mean - layers.extent <= last)).all(dim=1)
+    near = _pick(layers, touches)
+    arguments = x, y, near.mean, near.conic, near.opacity, near.features, cap
+    if not torch.is_grad_enabled():
+        return _blend(*arguments)
+    pixels: Tensor = checkpoint(_blend, *arguments, use_reentrant=False, preserve_rng_state=False)
+    return pixels
+
+
+def _blend(x: Tensor, y: Tensor, mean: Tensor, conic: Tensor, opacity: Tensor, features: Tensor, cap: float) -> Tensor:
+    """Features [h,w,5] of Gaussians in depth order: alpha_i·Π_{j<i}(1 - alpha_j) of each, until the light is gone."""
+    dx, dy = x[None, :, None] - mean[:, 0], y[:, None, None] - mean[:, 1]
     power = -0.5 * (conic[:, 0] * dx * dx + conic[:, 2] * dy * dy) - conic[:, 1] * dx * dy
     alpha = (opacity * power.clamp(max=0).exp()).clamp(max=cap)
     alpha = torch.where(alpha >= MIN_ALPHA, alpha, torch.zeros_like(alpha))
-    after = torch.cumprod(1 - alpha, dim=1)
-    before = torch.cat([torch.ones_like(after[:, :1]), after[:, :-1]], dim=1)
+    after = torch.cumprod(1 - alpha, dim=-1)
+    before = torch.cat([torch.ones_like(after[..., :1]), after[..., :-1]], dim=-1)[..., : after.shape[-1]]
     weight = torch.where(after > MIN_TRANSMITTANCE, alpha * before, torch.zeros_like(alpha))
     return weight @ features
