@@ -1,6 +1,7 @@
 """z1g: meshes and ablation files in, compared image-to-splat models out."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
@@ -15,8 +16,8 @@ min_version("9.0")
 report: "workflow/report/workflow.rst"
 
 
-RESULTS = Path(config.get("results", "results"))
-Z1G = f"{sys.executable} -m z1g"
+RESULTS = Path(str(config.get("results", "results")))
+Z1G = f"{shlex.quote(sys.executable)} -m z1g"
 
 try:
     plan = Plan.from_options(config, RESULTS)

@@ -1,5 +1,6 @@
 """Identity: an id changes exactly where the slice that its stage reads changes."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -145,11 +146,84 @@ def test_a_changed_value_changes_the_ids_of_its_readers_and_of_nothing_else(name
     pytest.fail(f"no valid other value found for {name}; the walker must learn it")
 
 
+def slots(section: Section, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Key path and family of every slot below a section."""
+    for name, field in type(section).model_fields.items():
+        annotation, metadata, _ = bare(field.annotation)
+        value, here = getattr(section, name), (*path, name)
+        if isinstance(value, dict):
+            family, _, _ = bare(get_args(annotation)[1])
+            for key, item in value.items():
+                yield (*here, key), family
+                yield from slots(item, (*here, key))
+        elif isinstance(value, Section):
+            if any(isinstance(item, OneOf) for item in [*field.metadata, *metadata]):
+                yield here, annotation
+            yield from slots(value, here)
+
+
+def kinds_by_place() -> dict[str, tuple[tuple[str, ...], dict[str, Any], type[Section]]]:
+    """Every kind that every slot takes: key path, values that choose it, its class."""
+    found = {}
+    for path, family in slots(experiment(), ()):
+        for kind, option in kinds(family).items():
+            values = {"kind": kind, **({"path": "Snakefile"} if kind == "cache" else {})}
+            try:
+                experiment(nested(path, values))
+            except UserError:
+                continue  # a loss that the stage cannot use
+            found[f"{'.'.join(path)}: {kind}"] = (path, values, option)
+    return found
+
+
+KINDS = kinds_by_place()
+
+
+def test_every_kind_is_usable_somewhere() -> None:
+    families = {family for _, family in slots(experiment(), ())}
+    assert len(families) >= 10
+    assert {option for _, _, option in KINDS.values()} == {o for family in families for o in kinds(family).values()}
+
+
+@pytest.mark.parametrize("name", sorted(KINDS))
+def test_the_options_of_every_kind_count(name: str) -> None:
+    path, chosen, _ = KINDS[name]
+    with_kind = nested(path, chosen)
+    before = stage_ids(with_kind)
+    section: Any = experiment(with_kind)
+    for part in path:
+        section = section[part] if isinstance(section, dict) else getattr(section, part)
+    for leaf, candidates, runtime in leaves(section, path, False):
+        candidates = ["pyproject.toml"] if leaf[-2:] == ("codes", "path") else candidates
+        for value in candidates:
+            try:
+                after = stage_ids(merge(with_kind, nested(leaf, value)))
+            except UserError:
+                continue
+            changed = [stage for stage in ORDER if before[stage] != after[stage]]
+            part = max((p for p in READ_BY if ".".join(leaf) == p or ".".join(leaf).startswith(p + ".")), key=len)
+            assert changed == ([] if runtime else ORDER[ORDER.index(READ_BY[part]) :]), leaf
+            break
+        else:
+            pytest.fail(f"no valid other value found for {leaf}; the walker must learn it")
+
+
+def test_a_stages_version_is_part_of_its_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = stage_ids()
+    for name in ORDER:
+        with monkeypatch.context() as patch:
+            patch.setitem(STAGES, name, dataclasses.replace(STAGES[name], version=99))
+            after = stage_ids()
+        assert [stage for stage in ORDER if before[stage] != after[stage]] == ORDER[ORDER.index(name) :]
+
+
 def test_mixed_diffusion_makes_stage_one_depend_on_the_unet() -> None:
     mixed = {"autodecoder": {"mix_diffusion": {"interval": 10}}}
     wider = {"model": {"prompt_tokens": 5}}
     assert stage_ids(mixed)["autodecoder"] != stage_ids(merge(mixed, wider))["autodecoder"]
     assert stage_ids()["autodecoder"] == stage_ids(wider)["autodecoder"]
+    for change in ({"unet": {"condition_size": 64}}, {"autodecoder": {"mix_diffusion": {"interval": 11}}}):
+        assert stage_ids(mixed)["autodecoder"] != stage_ids(merge(mixed, change))["autodecoder"]
 
 
 def test_a_stage_sees_only_its_slice(tmp_path: Path) -> None:
@@ -195,6 +269,20 @@ def test_digests_ignore_key_order_and_see_every_value(values: dict[str, Any]) ->
     assert digest(values) != digest({**values, "new": 1})
 
 
+@given(st.data(), st.dictionaries(st.text("abcd", min_size=1, max_size=2), JSON, max_size=4))
+def test_a_cut_holds_what_was_named_and_nothing_else(data: st.DataObject, values: dict[str, Any]) -> None:
+    wanted = data.draw(st.lists(st.sampled_from(sorted(values)), unique=True)) if values else []
+    part = cut(values, wanted)
+    assert part == {name: values[name] for name in wanted}
+    assert cut(values, [*values, *(f"!{name}" for name in wanted)]) == {
+        name: value for name, value in values.items() if name not in wanted
+    }
+    for value in part.values():
+        if isinstance(value, (dict, list)):
+            value.clear()
+    assert part == {} or cut(values, wanted) == {name: values[name] for name in wanted}, "a cut is a copy"
+
+
 def test_cut_takes_paths_in_and_out() -> None:
     values = {"a": {"kind": "k", "b": 1, "c": {"d": 2, "e": 3}}, "f": 4}
     assert cut(values, ("a", "!a.c.d")) == {"a": {"kind": "k", "b": 1, "c": {"e": 3}}}
@@ -224,9 +312,43 @@ def manifest(n: int, chunk_size: int = 4) -> Manifest:
 def test_splits_hold_out_something_and_new_objects_move_nobody(n: int, seed: int, fraction: float) -> None:
     options = SplitOptions(test_fraction=fraction, seed=seed)
     small, large = manifest(n).splits(options), manifest(n + 10).splits(options)
-    assert "test" in small.values()
-    if sum(split == "test" for split in small.values()) > 1:
+    assert set(small.values()) == {"train", "test"}
+    if 1 < sum(split == "test" for split in small.values()) < n - 1:
         assert all(large[name] == split for name, split in small.items())
+
+
+@given(st.integers(1, 30), st.floats(0, 0.99), st.floats(0, 0.99))
+def test_a_larger_share_holds_out_the_same_objects_and_others(n: int, one: float, other: float) -> None:
+    few, many = (manifest(n).splits(SplitOptions(test_fraction=share)) for share in sorted((one, other)))
+    assert all(many[name] == "test" for name, split in few.items() if split == "test")
+
+
+def test_splits_at_their_limits() -> None:
+    assert set(manifest(20).splits(SplitOptions(test_fraction=0)).values()) == {"train"}
+    assert list(manifest(1).splits(SplitOptions(test_fraction=0.9)).values()) in (["train"], ["test"])
+    assert manifest(0).splits(SplitOptions()) == {}
+    shuffled = Manifest(tuple(reversed(manifest(20).objects)), 7)
+    assert shuffled.splits(SplitOptions(test_fraction=0.4)) == manifest(20).splits(SplitOptions(test_fraction=0.4))
+    others = [manifest(40).splits(SplitOptions(test_fraction=0.5, seed=seed)) for seed in range(3)]
+    assert others[0] != others[1] != others[2]
+
+
+@given(st.integers(1, 50), st.integers(1, 20))
+def test_chunks_hold_every_object_once_and_in_order(n: int, chunk_size: int) -> None:
+    one = manifest(n, chunk_size)
+    chunks = [one.chunk(i) for i in range(one.n_chunks)]
+    assert [entry for chunk in chunks for entry in chunk] == list(one.objects)
+    assert all(len(chunk) == chunk_size for chunk in chunks[:-1])
+    assert chunks[-1]
+    assert one.chunk(one.n_chunks) == ()
+
+
+def test_samples_are_chunked_by_the_objects_that_are_evaluated(tmp_path: Path) -> None:
+    for train_objects, chunk_size in ((0, 16), (3, 1), (3, 2), (100, 3)):
+        values = {"infer": {"train_objects": train_objects, "chunk_size": chunk_size}}
+        planned = Plan([Ablation("a", "", "full", {}, experiment(values))], tmp_path).ablations["a"]
+        n = len(evaluation_objects(planned.manifest, experiment().data.split, train_objects))
+        assert planned.stages["infer"].n_chunks == -(-n // chunk_size)
 
 
 def test_manifest_chunks_and_round_trip(tmp_path: Path) -> None:
@@ -244,6 +366,11 @@ def test_evaluation_takes_all_test_objects_and_some_training_objects() -> None:
     splits = manifest(40).splits(options)
     assert {name for name, split in chosen if split == "test"} == {n for n, s in splits.items() if s == "test"}
     assert sum(split == "train" for _, split in chosen) == 5
+    assert all(splits[name] == split for name, split in chosen)
+    # More of them are the same ones and others: samples made before stay samples.
+    assert set(chosen) < set(evaluation_objects(manifest(40), options, 8))
+    assert {name for name, _ in evaluation_objects(manifest(40), options, 1000)} == set(splits)
+    assert all(split == "test" for _, split in evaluation_objects(manifest(40), options, 0))
 
 
 @given(st.lists(st.text(min_size=1, max_size=6), min_size=1, max_size=8, unique=True))
@@ -251,6 +378,13 @@ def test_ids_are_words_and_unique(names: list[str]) -> None:
     ids = unique_ids(names)
     assert len(set(ids)) == len(names)
     assert all(set(word) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_") for word in ids)
+
+
+def test_ids_stay_unique_when_a_name_looks_like_a_hashed_one() -> None:
+    hashed = unique_ids(["a.b", "a_b"])[0]
+    ids = unique_ids(["a.b", "a_b", hashed])
+    assert len(set(ids)) == 3
+    assert unique_ids(["crate", "a"]) == ["crate", "a"]
 
 
 def test_planning_imports_nothing_heavy() -> None:

@@ -6,6 +6,7 @@ ablations that agree on all of these share the result.
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -123,7 +124,10 @@ class Plan:
             data = ablation.experiment.data
             key = json.dumps(data.model_dump(mode="json"), sort_keys=True)
             if key not in manifests:
-                manifests[key] = data.manifest()
+                try:
+                    manifests[key] = data.manifest()
+                except (UserError, OSError) as error:
+                    raise UserError(f"ablation {ablation.name}: {error}") from error
             self.ablations[ablation.name] = _planned(ablation, manifests[key])
 
     @classmethod
@@ -133,15 +137,19 @@ class Plan:
         wanted = list(files) if names is None else list(names)
         loaded, problems = [], []
         for name in wanted:
-            path = files.get(name, ablations / f"{name}.yaml")
+            path = ablations / f"{name}.yaml"
             try:
+                if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+                    raise UserError(f'{path}: the name "{name}" must be a word of letters, digits, "_", "-" and "."')
+                if name not in files:
+                    raise UserError(f'ablation "{name}": there is no file {path}{did_you_mean(name, files)}')
                 loaded.append(load_ablation(path, scale, configs))
             except UserError as error:
                 problems.append(str(error))
         if problems:
             raise UserError("\n".join(dict.fromkeys("\n".join(problems).splitlines())))
         if not loaded:
-            raise UserError(f"{ablations}: no ablation files (*.yaml) here")
+            raise UserError(f"{ablations}: no ablation files (*.yaml) here" if not files else "no ablations are named")
         return cls(loaded, results)
 
     @classmethod
@@ -150,8 +158,11 @@ class Plan:
         unknown = [key for key in options if key not in CONFIG_KEYS]
         if unknown:
             raise UserError(f"--config {unknown[0]}=: unknown key{did_you_mean(unknown[0], CONFIG_KEYS)}")
+        if not re.fullmatch(r"[\w./+@,:=~-]+", str(results)):
+            raise UserError(f'--config results=: "{results}" stands in shell lines; use letters, digits and ./+@,:=~-_')
         names = options.get("ablations")
-        wanted = None if names is None else [name for name in str(names).split(",") if name]
+        given = names if isinstance(names, list) else str(names).split(",")
+        wanted = None if names is None else [str(name) for name in given if name]
         return cls.load(str(options.get("scale", DEFAULT_SCALE)), wanted, results, Path("ablations"), Path("configs"))
 
     @cached_property

@@ -45,8 +45,8 @@ class Meter:
     def line(self, note: str = "") -> str:
         """One line: label, count, rate, time left and the latest figures."""
         rate = (self.done - self._first) / max(self.clock() - self._start, 1e-9)
-        left = (self.total - self.done) / rate if rate > 0 else float("inf")
-        return f"{self.label} {self.done}/{self.total}  {rate:.3g}/s  {left:.0f} s left  {note}".rstrip()
+        left = f"{(self.total - self.done) / rate:.0f}" if rate > 0 else "?"
+        return f"{self.label} {self.done}/{self.total}  {rate:.3g}/s  {left} s left  {note}".rstrip()
 
     def __exit__(self, *exc: object) -> None:
         if self._bar is not None:

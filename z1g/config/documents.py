@@ -14,8 +14,9 @@ from z1g.config.tree import Experiment
 
 
 def schema() -> str:
-    """JSON schema of an ablation file: every key optional, plus `description` and `base`."""
+    """JSON schema of an ablation file: every key optional, null for a named entry, plus `description` and `base`."""
     document = Experiment.model_json_schema()
+    _loosen(document)
     document["title"] = "z1g ablation"
     for key, text in (
         ("description", "what differs, and why"),
@@ -23,6 +24,21 @@ def schema() -> str:
     ):
         document["properties"][key] = {"type": "string", "description": text}
     return json.dumps(document, indent=1) + "\n"
+
+
+def _loosen(node: Any) -> None:
+    """A file holds differences: a slot may leave out its `kind`, and null removes a named entry."""
+    if isinstance(node, dict):
+        if "discriminator" in node:
+            node["anyOf"] = node.pop("oneOf")
+            del node["discriminator"]
+        for value in node.values():
+            _loosen(value)
+        if isinstance(node.get("additionalProperties"), dict) and "anyOf" in node["additionalProperties"]:
+            node["additionalProperties"]["anyOf"].append({"type": "null"})
+    elif isinstance(node, list):
+        for value in node:
+            _loosen(value)
 
 
 def resolved(experiment: Experiment) -> str:

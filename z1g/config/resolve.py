@@ -1,9 +1,10 @@
 """From YAML files to a validated experiment: defaults, then the scale, then the ablation."""
 
 import json
+import re
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
@@ -33,7 +34,11 @@ class Ablation:
 def scale_file(scale: str, configs: Path) -> Path:
     """The base configuration of a scale: a name in `configs/` or a path to a YAML file. Raises UserError."""
     path = Path(scale) if scale.endswith((".yaml", ".yml")) else configs / f"{scale}.yaml"
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except OSError:
+        found = False
+    if not found:
         names = [file.stem for file in sorted(configs.glob("*.yaml"))]
         raise UserError(f'scale "{scale}": there is no file {path}{did_you_mean(scale, names)}')
     return path
@@ -45,7 +50,11 @@ def load_ablation(path: Path, scale: str, configs: Path) -> Ablation:
     header = {key: _header(file, key) for key in HEADER_KEYS}
     base = header["base"] or scale
     differences = {key: value for key, value in file.values.items() if key not in HEADER_KEYS}
-    experiment = resolve([read_yaml(scale_file(base, configs)), file])
+    try:
+        below = scale_file(base, configs)
+    except UserError as error:
+        raise UserError(f"{file.where(('base',))}: base: {error}" if header["base"] else str(error)) from error
+    experiment = resolve([read_yaml(below), file])
     return Ablation(path.stem, header["description"] or "", base, differences, experiment)
 
 
@@ -59,10 +68,14 @@ def resolve(files: Sequence[YamlFile]) -> Experiment:
         experiment = Experiment.model_validate(merged)
         experiment.autodecoder.codes.check()
     except ValidationError as error:
-        raise UserError("\n".join(_explain(dict(problem), merged, files) for problem in error.errors())) from error
-    except UserError as error:
-        where = next((f.where(("autodecoder", "codes")) for f in reversed(files)), "")
-        raise UserError(f"{where}: {error}") from error
+        problems = _causes([dict(problem) for problem in error.errors()], merged)
+        raise UserError("\n".join(_explain(problem, merged, files) for problem in problems)) from error
+    except (UserError, OSError) as error:
+        raise UserError(f"{_locate(files, ('autodecoder', 'codes'))}: {error}") from error
+    truths = list(_mistaken_truths(merged, experiment.model_dump(mode="json"), ()))
+    if truths:
+        said = (f"{_locate(files, path)}: {'.'.join(path)}: expected a number, got true or false" for path in truths)
+        raise UserError("\n".join(said))
     return experiment
 
 
@@ -114,24 +127,99 @@ def _header(file: YamlFile, key: str) -> str | None:
 def _explain(problem: dict[str, Any], merged: Any, files: Sequence[YamlFile]) -> str:
     """One line: where, which key, what was expected, what is nearest."""
     path = _key_path(problem["loc"], merged)
-    kind, context = problem["type"], problem.get("ctx", {})
+    kind, context, given = problem["type"], problem.get("ctx", {}), problem["input"]
+    if not path:
+        message = problem["msg"].removeprefix("Value error, ")
+        return f"{_locate(files, *_mentioned(message))}: {message}"
     if kind == "extra_forbidden":
         message = f"unknown key{did_you_mean(path[-1], valid_names(path[:-1], merged))}"
     elif kind in ("union_tag_invalid", "literal_error") and isinstance(_get(merged, path), dict):
         path = (*path, "kind")
         tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
-        message = f'unknown kind "{context["tag"]}"{did_you_mean(str(context["tag"]), tags)}'
+        message = f"unknown kind {_shown(_get(merged, path))}{did_you_mean(str(context['tag']), tags)}"
+    elif kind == "literal_error" and path[-1] == "kind":
+        message = f"unknown kind {_shown(given)}{did_you_mean(str(given), _kinds_at(path[:-1], merged))}"
     elif kind == "union_tag_not_found":
         message = "needs a `kind`; valid: " + ", ".join(_kinds_at(path, merged))
+    elif kind in ("model_type", "model_attributes_type", "dict_type"):
+        message = f"expected a mapping, got {_shown(given)}"
+        if given is None and section_at(path[:-1], merged) is None:
+            message += "; null removes an entry, and there is none of this name to remove"
+    elif kind == "value_error":
+        message = problem["msg"].removeprefix("Value error, ")
     else:
-        text = problem["msg"].removeprefix("Value error, ")
-        message = text[:1].lower() + text[1:]
-        if isinstance(problem["input"], (str, int, float, bool, list, type(None))):
-            message += f", got {json.dumps(problem['input'], default=str)[:80]}"
-    where = next(
-        (f.where(path) for f in reversed(files) if _has(f, path)), files[-1].path if files else "configuration"
-    )
-    return f"{where}: {'.'.join(path) or 'configuration'}: {message}"
+        message = f"{_expected(kind, context, problem['msg'])}, got {_shown(given)}"
+        if kind == "literal_error" and isinstance(given, str):
+            near = did_you_mean(given, re.findall("'([^']*)'", context["expected"]))
+            message += near if "did you mean" in near else ""
+    return f"{_locate(files, path)}: {'.'.join(path)}: {message}"
+
+
+def _expected(kind: str, context: Mapping[str, Any], otherwise: str) -> str:
+    """Pydantic's expectation in the words of somebody who writes YAML."""
+    plain = {
+        "int": "expected an integer",
+        "float": "expected a number",
+        "finite": "expected a finite number",
+        "bool": "expected true or false",
+        "string": "expected a text",
+        "tuple": "expected a list",
+        "missing": "expected one entry more",
+    }
+    known = plain.get(kind.split("_")[0])
+    if known is not None:
+        return known
+    if kind in ("too_short", "too_long"):
+        limit = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
+        return f"expected {limit} {'entry' if limit.endswith(' 1') else 'entries'}"
+    if kind == "literal_error":
+        return f"expected {context['expected']}"
+    text = otherwise.removeprefix("Input should be ")
+    return f"expected a number {text}" if text != otherwise else text[:1].lower() + text[1:]
+
+
+def _shown(value: Any) -> str:
+    return json.dumps(value, default=str)[:80]
+
+
+def _causes(problems: list[dict[str, Any]], merged: Any) -> list[dict[str, Any]]:
+    """Without those that only follow: of a section whose `kind` is wrong, of a list that holds a wrong entry."""
+    paths = [_key_path(problem["loc"], merged) for problem in problems]
+    wrong_kinds = [path for path, problem in zip(paths, problems, strict=True) if problem["type"] == "literal_error"]
+    astray = [path[:-1] for path in wrong_kinds if path[-1] == "kind"]
+    kept = []
+    for path, problem in zip(paths, problems, strict=True):
+        inside = any(len(other) > len(path) > 0 and other[: len(path)] == path for other in paths)
+        follows = any(path[: len(other)] == other for other in astray) and path[-1:] != ("kind",)
+        if not (inside or follows):
+            kept.append(problem)
+    return kept
+
+
+def _mistaken_truths(values: Any, validated: Any, path: KeyPath) -> Iterator[KeyPath]:
+    """Where true or false stands for a number; pydantic would take them for 1 and 0."""
+    if isinstance(values, dict) and isinstance(validated, dict):
+        for key in values.keys() & validated.keys():
+            yield from _mistaken_truths(values[key], validated[key], (*path, key))
+    elif isinstance(values, list) and isinstance(validated, list):
+        for index, pair in enumerate(zip(values, validated, strict=False)):
+            yield from _mistaken_truths(*pair, (*path, str(index)))
+    elif isinstance(values, bool) and not isinstance(validated, bool):
+        yield path
+
+
+def _locate(files: Sequence[YamlFile], *paths: KeyPath) -> str:
+    """`file:line` in the last file that has one of the key paths; else the last file."""
+    for file in reversed(files):
+        for path in paths:
+            if _has(file, path):
+                return file.where(path)
+    return str(files[-1].path) if files else "configuration"
+
+
+def _mentioned(message: str) -> list[KeyPath]:
+    """Dotted key paths in a sentence."""
+    return [tuple(match.split(".")) for match in re.findall(r"[a-z_]+(?:\.[a-z_]+)+", message)]
 
 
 def _has(file: YamlFile, path: KeyPath) -> bool:

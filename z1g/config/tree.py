@@ -10,6 +10,8 @@ from z1g.config.slot import OneOf, Runtime, Section
 from z1g.data.sources import DataSource
 from z1g.data.sources.meshes import Meshes
 from z1g.fitting.options import FitOptions
+from z1g.losses.latent import LatentLoss
+from z1g.losses.splat import SplatLoss
 from z1g.model import Model
 from z1g.model.zero123plus import Zero123Plus
 from z1g.render import Rasterizer
@@ -47,4 +49,21 @@ class Experiment(Section):
                 f"autodecoder.decoder.path 'plain' needs autodecoder.input_size {self.autodecoder.input_size} "
                 f"equal to splat.size {self.splat.size}; set both alike or use path 'last_layer'"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _losses_fit(self) -> "Experiment":
+        for name, losses, on_codes in (
+            ("fit.losses", self.fit.losses, False),
+            ("autodecoder.losses", self.autodecoder.losses, False),
+            ("unet.losses", self.unet.losses, True),
+        ):
+            active = {key: loss for key, loss in losses.items() if loss.weight > 0}
+            if not active:
+                raise ValueError(f"{name} needs at least one loss with a weight above 0")
+            for key, loss in active.items():
+                on_targets = isinstance(loss, SplatLoss) and name == "fit.losses"
+                if isinstance(loss, LatentLoss) != on_codes or on_targets:
+                    has = "codes" if on_codes else "renders" if name == "fit.losses" else "renders and splats"
+                    raise ValueError(f"{name}.{key} cannot be used: this stage compares {has}")
         return self

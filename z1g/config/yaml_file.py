@@ -1,6 +1,8 @@
 """YAML with positions: values plus the line on which each key stands."""
 
+import unicodedata
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,8 @@ from z1g.errors import UserError
 
 KeyPath = tuple[str, ...]
 MAX_NODES = 100_000
+MAX_NUMBER = 2**63
+COLLECTION_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
 
 
 @dataclass
@@ -61,6 +65,8 @@ class _Reader:
         self.count += 1
         if self.count > MAX_NODES or id(node) in self.open or len(path) > 50:
             raise self.error(node, "the file is too large, too deep or refers to itself")
+        if isinstance(node, yaml.CollectionNode) and node.tag not in COLLECTION_TAGS:
+            raise self.error(node, f"cannot be read: the tag {_short(node.tag)} is not supported")
         self.open.add(id(node))
         try:
             if isinstance(node, yaml.MappingNode):
@@ -74,9 +80,12 @@ class _Reader:
     def mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                raise self.error(key_node, "merge keys (<<) are not supported; write the values out")
             key = self.scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
-            if not isinstance(key, str):
-                raise self.error(key_node, f"keys must be words, got {key_node.value!r}")
+            if not isinstance(key, str) or not key or not key.isprintable():
+                shown = repr(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "a mapping or list"
+                raise self.error(key_node, f"keys must be words, got {shown}")
             if key in result:
                 raise self.error(key_node, f'key "{key}" appears twice')
             here = (*path, key)
@@ -85,16 +94,35 @@ class _Reader:
         return result
 
     def scalar(self, node: yaml.Node) -> Any:
-        try:
-            return self.construct.construct_object(node, deep=True)
-        except (yaml.YAMLError, ValueError, OverflowError) as error:
-            raise self.error(node, f"cannot be read: {str(error).splitlines()[0]}") from error
+        if node.tag == "tag:yaml.org,2002:str":
+            value = node.value
+        else:
+            try:
+                value = self.construct.construct_object(node, deep=True)
+            except yaml.constructor.ConstructorError as error:
+                raise self.error(node, f"cannot be read: the tag {_short(node.tag)} is not supported") from error
+            except (ValueError, ArithmeticError, LookupError, AttributeError) as error:
+                # PyYAML's constructors fail in all these ways on a tag that does not fit its text.
+                raise self.error(node, f"cannot be read as {_short(node.tag)}: {node.value[:40]!r}") from error
+        if isinstance(value, int) and abs(value) >= MAX_NUMBER:
+            raise self.error(node, "the number is too large: whole numbers have at most 64 bits")
+        if isinstance(value, str) and any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" for c in value):
+            raise self.error(node, f"the text {value[:40]!a} holds characters that cannot be shown")
+        if value is not None and not isinstance(value, (str, int, float, bool)):
+            raise self.error(node, f"{_kind(value)} has no place here; put it in quotes to make it a text")
+        return value
 
     def error(self, node: yaml.Node, message: str) -> UserError:
         return UserError(f"{self.file.path}:{node.start_mark.line + 1}: {message}")
 
 
+def _short(tag: str) -> str:
+    return tag.removeprefix("tag:yaml.org,2002:")
+
+
 def _kind(value: Any) -> str:
-    return {list: "a list", str: "a text", int: "a number", float: "a number", bool: "a truth value"}.get(
-        type(value), type(value).__name__
-    )
+    names = {
+        **{list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false"},
+        **{type(None): "null", bytes: "binary data", date: "a date", datetime: "a date and time"},
+    }
+    return names.get(type(value), type(value).__name__)

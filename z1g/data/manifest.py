@@ -49,12 +49,15 @@ class Manifest:
     def splits(self, options: SplitOptions) -> dict[str, Split]:
         """Split of every object by a hash of its id, so that adding objects moves none of the others.
 
-        Where the hash holds out none although a test share was asked for, the object with the smallest hash is.
+        Where the hash holds out none although a test share was asked for, the object with the smallest hash is; where
+        it holds out all, the object with the largest is not.
         """
         rank = {entry.id: unit_hash(f"{options.seed}/{entry.id}") for entry in self.objects}
         held_out = {name for name, value in rank.items() if value < options.test_fraction}
         if not held_out and options.test_fraction > 0 and len(rank) > 1:
             held_out = {min(rank, key=rank.__getitem__)}
+        if len(held_out) == len(rank) > 1:
+            held_out.remove(max(rank, key=rank.__getitem__))
         return {name: "test" if name in held_out else "train" for name in rank}
 
     def digest(self) -> str:
@@ -98,7 +101,8 @@ def unique_ids(names: Sequence[str]) -> list[str]:
     """Word-like ids from names: letters, digits, '-' and '_' stay; equal results get a short hash appended."""
     words = ["".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in name) for name in names]
     count = Counter(words)
-    return [
-        f"{word}_{hashlib.sha256(name.encode()).hexdigest()[:6]}" if count[word] > 1 else word
-        for word, name in zip(words, names, strict=True)
+    hashed = [
+        f"{word}_{hashlib.sha256(name.encode()).hexdigest()[:12]}" for word, name in zip(words, names, strict=True)
     ]
+    taken = set(hashed)  # a name may look like another one's word with its hash
+    return [longer if count[word] > 1 or word in taken else word for word, longer in zip(words, hashed, strict=True)]

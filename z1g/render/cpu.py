@@ -1,5 +1,6 @@
 """The CPU rasterizer: torch projects, numba blends."""
 
+import importlib
 import warnings
 from typing import TYPE_CHECKING, Literal
 
@@ -16,19 +17,20 @@ else:
 
 
 class Cpu(Rasterizer):
-    """Fast on CPUs; computes in float32 whatever the input's type."""
+    """Fast on CPUs; computes in float32 whatever the input's type. Without numba a slow plain path serves."""
 
     kind: Literal["cpu"] = "cpu"
     near: float = Field(0.01, gt=0, description="Gaussians nearer than this are not drawn, normalised units")
     alpha_cap: float = Field(0.999, gt=0, lt=1, description="largest alpha of one Gaussian in one pixel")
 
     def render(self, gaussians: "torch.Tensor", cameras: "Cameras") -> RenderOutput:
-        from z1g.render._project import project
-
         try:
-            from z1g.render._blend import blend
+            importlib.import_module("numba")
         except ImportError as error:
             return self._without_numba(gaussians, cameras, error)
+        from z1g.render._blend import blend
+        from z1g.render._project import project
+
         # Autocast would compute poses and positions in half precision.
         with torch.autocast("cpu", enabled=False):
             projected = project(gaussians.float().cpu(), cameras.to("cpu"), self.near)

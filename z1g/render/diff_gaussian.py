@@ -1,6 +1,5 @@
 """diff-gaussian-rasterization, the seed's rasterizer, for parity runs: a loop over objects and views."""
 
-import math
 from typing import TYPE_CHECKING, Literal
 
 from z1g.errors import UserError
@@ -29,30 +28,47 @@ class DiffGaussian(Rasterizer):
             raise UserError(
                 "render kind 'diff_gaussian' needs diff-gaussian-rasterization, built from source (docs/install.md)"
             ) from error
-        tangent = math.tan(math.radians(cameras.fov_y_deg) / 2)
-        aspect = cameras.width / cameras.height
-        projection = _projection(tangent * aspect, tangent).to(gaussians.device)
-        pictures = []
-        for item, poses in zip(gaussians.float(), cameras.world_to_camera().float(), strict=True):
-            parts = {name: value.contiguous() for name, value in split(item, dim=1).items()}
-            for w2c in poses:
-                # The extension multiplies row vectors: transposed matrices.
-                view = w2c.T.contiguous()
-                settings = GaussianRasterizationSettings(
-                    image_height=cameras.height, image_width=cameras.width, tanfovx=tangent * aspect, tanfovy=tangent,
-                    bg=torch.zeros(3, device=gaussians.device), scale_modifier=1.0, viewmatrix=view,
-                    projmatrix=view @ projection.T, sh_degree=0, campos=torch.linalg.inv(w2c)[:3, 3],
-                    prefiltered=False, debug=False,
-                )  # fmt: skip
-                rgb, _, depth, alpha = GaussianRasterizer(raster_settings=settings)(
-                    means3D=parts["position"], means2D=torch.zeros_like(parts["position"], requires_grad=True),
-                    shs=None, colors_precomp=parts["rgb"], opacities=parts["opacity"], scales=parts["scale"],
-                    rotations=parts["rotation"], cov3D_precomp=None,
-                )  # fmt: skip
-                pictures.append(torch.cat([rgb, alpha, depth]))
+        if not gaussians.is_cuda:
+            raise UserError("render kind 'diff_gaussian' needs a GPU; use {kind: cpu} or {kind: auto} here")
+        tan_x, tan_y = _tangents(cameras)
         b, v = cameras.c2w.shape[:2]
-        stacked = torch.stack(pictures).unflatten(0, (b, v))
+        # Autocast would compute poses in half precision.
+        with torch.autocast("cuda", enabled=False):
+            views, projections, positions = matrices(cameras.to(gaussians.device))
+            pictures = []
+            for i in range(b):
+                parts = {name: value.contiguous() for name, value in split(gaussians[i].float(), dim=1).items()}
+                for j in range(v):
+                    settings = GaussianRasterizationSettings(
+                        image_height=cameras.height, image_width=cameras.width, tanfovx=tan_x, tanfovy=tan_y,
+                        bg=torch.zeros(3, device=gaussians.device), scale_modifier=1.0, viewmatrix=views[i, j],
+                        projmatrix=projections[i, j], sh_degree=0, campos=positions[i, j],
+                        prefiltered=False, debug=False,
+                    )  # fmt: skip
+                    rgb, _, depth, alpha = GaussianRasterizer(raster_settings=settings)(
+                        means3D=parts["position"], means2D=torch.zeros_like(parts["position"], requires_grad=True),
+                        shs=None, colors_precomp=parts["rgb"], opacities=parts["opacity"], scales=parts["scale"],
+                        rotations=parts["rotation"], cov3D_precomp=None,
+                    )  # fmt: skip
+                    pictures.append(torch.cat([rgb, alpha, depth]))
+        stacked = torch.stack(pictures).unflatten(0, (b, v)).to(gaussians.dtype)
         return RenderOutput(stacked[:, :, :3], stacked[:, :, 3:4], stacked[:, :, 4:5])
+
+
+def matrices(cameras: "Cameras") -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
+    """For row vectors: world to camera and world to clip space [B,V,4,4], and camera positions [B,V,3], all float32.
+
+    A point projects to pixel ((ndc + 1)·size - 1) / 2, counted from the first pixel's centre.
+    """
+    w2c = cameras.world_to_camera()
+    clip = _projection(*_tangents(cameras)).to(w2c) @ w2c
+    row_view, row_clip = (x.transpose(-1, -2).float().contiguous() for x in (w2c, clip))
+    return row_view, row_clip, cameras.c2w[..., :3, 3].float().contiguous()
+
+
+def _tangents(cameras: "Cameras") -> tuple[float, float]:
+    """Of half the fields of view, along x and y."""
+    return 0.5 * cameras.width / cameras.focal, 0.5 * cameras.height / cameras.focal
 
 
 def _projection(tan_x: float, tan_y: float) -> "torch.Tensor":

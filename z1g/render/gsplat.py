@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     import torch
 
     from z1g.camera import Cameras
+else:
+    from z1g.lazy import torch
 
 
 class Gsplat(Rasterizer):
@@ -29,19 +31,22 @@ class Gsplat(Rasterizer):
             raise UserError("render kind 'gsplat' needs the package: pip install 'z1g[gpu]'") from error
         parts = split(gaussians.float(), dim=2)
         b, v = cameras.c2w.shape[:2]
-        picture, alpha, _ = rasterization(
-            means=parts["position"].contiguous(),
-            quats=parts["rotation"].contiguous(),
-            scales=parts["scale"].contiguous(),
-            opacities=parts["opacity"][..., 0].contiguous(),
-            colors=parts["rgb"].contiguous(),
-            viewmats=cameras.world_to_camera().float(),
-            Ks=cameras.intrinsics().float().expand(b, v, 3, 3).contiguous(),
-            width=cameras.width,
-            height=cameras.height,
-            near_plane=self.near,
-            render_mode="RGB+D",
-            packed=False,
-        )
-        picture = picture.movedim(-1, 2)
-        return RenderOutput(picture[:, :, :3], alpha.movedim(-1, 2), picture[:, :, 3:4])
+        cameras = cameras.to(gaussians.device)
+        # Autocast would compute poses in half precision.
+        with torch.autocast("cuda", enabled=False):
+            picture, alpha, _ = rasterization(
+                means=parts["position"].contiguous(),
+                quats=parts["rotation"].contiguous(),
+                scales=parts["scale"].contiguous(),
+                opacities=parts["opacity"][..., 0].contiguous(),
+                colors=parts["rgb"].contiguous(),
+                viewmats=cameras.world_to_camera().float(),
+                Ks=cameras.intrinsics().float().expand(b, v, 3, 3).contiguous(),
+                width=cameras.width,
+                height=cameras.height,
+                near_plane=self.near,
+                render_mode="RGB+D",
+                packed=False,
+            )
+        picture, alpha = picture.movedim(-1, 2).to(gaussians.dtype), alpha.movedim(-1, 2).to(gaussians.dtype)
+        return RenderOutput(picture[:, :, :3], alpha, picture[:, :, 3:4])
