@@ -46,7 +46,8 @@ def kinds(family: type[S]) -> dict[str, type[S]]:
     while pending:
         cls = pending.pop()
         pending += cls.__subclasses__()
-        if "kind" in cls.model_fields:
+        # Elsewhere (a test, a notebook) a subclass is no choice of the configuration.
+        if "kind" in cls.model_fields and cls.__module__.startswith(package.__name__ + "."):
             found[cls.model_fields["kind"].default] = cls
     return dict(sorted(found.items()))
 
