@@ -154,3 +154,11 @@ def test_rules_are_formatted_and_linted() -> None:
     advice = set(re.findall(r"^    \* (.*)$", lint.stdout + lint.stderr, flags=re.MULTILINE))
     # Not taken: requirements.lock pins the one environment that all rules run in.
     assert advice == {"Specify a conda environment or container for each rule.:"}, lint.stdout + lint.stderr
+
+
+def test_every_caption_that_rules_name_exists() -> None:
+    named = set()
+    for file in [ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]:
+        named |= {Path(name).name for name in re.findall(r"[\w./]+\.rst", file.read_text())}
+    assert named
+    assert named <= {file.name for file in (ROOT / "workflow/report").glob("*.rst")}
