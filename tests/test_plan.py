@@ -4,17 +4,16 @@ import dataclasses
 import json
 import subprocess
 import sys
-import types
 import typing
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from z1g.config.resolve import Ablation, merge, resolve, slice_config
+from z1g.config.resolve import Ablation, merge, resolve, slice_config, unwrap
 from z1g.config.slot import OneOf, Runtime, Section, kinds
 from z1g.config.tree import Experiment
 from z1g.config.yaml_file import YamlFile
@@ -55,21 +54,6 @@ def stage_ids(values: dict[str, Any] | None = None) -> dict[str, str]:
     return {name: stage.id for name, stage in planned.stages.items()}
 
 
-def bare(annotation: Any) -> tuple[Any, list[Any], bool]:
-    metadata: list[Any] = []
-    optional = False
-    while True:
-        origin = get_origin(annotation)
-        if origin is typing.Annotated:
-            annotation, *extra = get_args(annotation)
-            metadata += extra
-        elif origin in (Union, types.UnionType):
-            optional = True
-            annotation = next(a for a in get_args(annotation) if a is not type(None))
-        else:
-            return annotation, metadata, optional
-
-
 def other_value(annotation: Any, value: Any) -> Any:
     """A valid value that differs, tried one after the other by the caller."""
     origin = get_origin(annotation)
@@ -97,7 +81,7 @@ def other_value(annotation: Any, value: Any) -> Any:
 def leaves(section: Section, path: tuple[str, ...], runtime: bool) -> Iterator[tuple[tuple[str, ...], list[Any], bool]]:
     """Every leaf below a section: key path, candidate values, whether it is outside of identities."""
     for name, field in type(section).model_fields.items():
-        annotation, metadata, _ = bare(field.annotation)
+        annotation, metadata = unwrap(field.annotation)
         metadata = [*field.metadata, *metadata]
         value, here = getattr(section, name), (*path, name)
         off = runtime or any(isinstance(item, Runtime) for item in metadata)
@@ -149,10 +133,10 @@ def test_a_changed_value_changes_the_ids_of_its_readers_and_of_nothing_else(name
 def slots(section: Section, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Key path and family of every slot below a section."""
     for name, field in type(section).model_fields.items():
-        annotation, metadata, _ = bare(field.annotation)
+        annotation, metadata = unwrap(field.annotation)
         value, here = getattr(section, name), (*path, name)
         if isinstance(value, dict):
-            family, _, _ = bare(get_args(annotation)[1])
+            family, _ = unwrap(get_args(annotation)[1])
             for key, item in value.items():
                 yield (*here, key), family
                 yield from slots(item, (*here, key))
