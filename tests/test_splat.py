@@ -8,7 +8,6 @@ import torch
 from numpy.typing import NDArray
 
 from z1g import splat
-from z1g.fit import RawSplats
 from z1g.model.decoder import DecoderOptions
 from z1g.model.scale import ScaleActivation
 from z1g.model.scale.biased import BiasedExp, BiasedSoftplus
@@ -176,31 +175,3 @@ def activated(seed: int = 0) -> torch.Tensor:
     x[:, 7:11] = torch.nn.functional.normalize(x[:, 7:11] - 0.5, dim=1)
     x[:, 11:] = 0.02 + 0.9 * x[:, 11:]
     return x
-
-
-def test_raw_splats_invert_their_activation() -> None:
-    x = activated()
-    torch.testing.assert_close(RawSplats(x).activate().detach(), x, atol=1e-9, rtol=1e-9)
-
-
-def test_raw_splats_formulas() -> None:
-    raw = RawSplats(activated())
-    with torch.no_grad():
-        for i, parameter in enumerate(raw.parameters.values()):
-            parameter.copy_(2 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i)))
-    out = raw.activate().detach().numpy()
-    x = {name: value.detach().numpy() for name, value in raw.parameters.items()}
-    np.testing.assert_allclose(out[:, 0:3], np.clip(x["position"], -1, 1))
-    np.testing.assert_allclose(out[:, 3:4], sigmoid(x["opacity"]))
-    np.testing.assert_allclose(out[:, 4:7], 0.1 * softplus(x["scale"]), rtol=1e-9)
-    length = np.linalg.norm(x["rotation"], axis=1, keepdims=True)
-    np.testing.assert_allclose(out[:, 7:11], x["rotation"] / length)
-    np.testing.assert_allclose(out[:, 11:14], 0.5 * np.tanh(x["rgb"]) + 0.5)
-
-
-def test_raw_splats_survive_extremes() -> None:
-    x = activated()
-    x[:, 3], x[:, 4:7], x[:, 11:] = 1.0, 0.0, torch.tensor([0.0, 1.0, 0.5], dtype=torch.float64)[:, None, None]
-    raw = RawSplats(x)
-    assert all(bool(p.isfinite().all()) for p in raw.parameters.values())
-    torch.testing.assert_close(raw.activate().detach(), x, atol=2e-3, rtol=0)

@@ -17,14 +17,9 @@ from z1g.camera import INPUT_VIEWS, CameraOptions, to_opengl, view_frame
 from z1g.data.scenes import Scene, SceneStore, as_scene
 from z1g.errors import UserError
 from z1g.files import read_json, read_jsonl
-from z1g.fit import Fit
 from z1g.fitting.depth import DepthStart
-from z1g.fitting.options import AttributeRates, FitOptions
-from z1g.fitting.random_ball import RandomBallStart
 from z1g.mosaic import untile
 from z1g.plan import Plan
-from z1g.render.auto import Auto
-from z1g.splat import to_gaussians
 from z1g.stages import StageFolder, autodecoder, codes, fit, infer, metrics, unet
 
 CAMERA = CameraOptions(train_views=6, validation_views=2, test_views=2)
@@ -35,12 +30,6 @@ SOURCES = {"sampled", "autodecoder", "mean_code", "nearest", "fitted"}
 @pytest.fixture(scope="module")
 def scene() -> Scene:
     return as_scene(ball("globe", CAMERA, 48), CAMERA.radius)
-
-
-def fitted(scene: Scene, **options: Any) -> tuple[Fit, Any]:
-    values = {"steps": 20, "views_per_step": 3, "evaluate_every": 5, **options}
-    job = Fit(scene, FitOptions(**values), SIZE, Auto())
-    return job, job.run(CAMERA.train_ids, CAMERA.validation_ids)
 
 
 # Scenes
@@ -85,77 +74,11 @@ def test_store_keeps_manifest_order_and_splats(tmp_path: Path) -> None:
 
 
 def test_depth_start_lies_on_the_surface(scene: Scene) -> None:
-    splats = DepthStart().splats(scene, SIZE)
+    splats = DepthStart(sink=0.0).splats(scene, [*INPUT_VIEWS], SIZE)
     covered = splats[:, 3] > 0.5
     distance = splats[:, :3].norm(dim=1)[covered]
     torch.testing.assert_close(distance, torch.full_like(distance, BALL_RADIUS), atol=0.02, rtol=0)
     assert 0.05 < covered.float().mean() < 0.5
-
-
-def test_depth_start_has_the_right_colours_in_views_it_was_not_made_from(scene: Scene) -> None:
-    job, start = fitted(scene, steps=0)
-    assert start.steps == 0
-    views = list(CAMERA.validation_ids)
-    picture = job.rasterizer.render(to_gaussians(start.splats[None]), scene.cameras(views)).over(1.0)[0]
-    rgb, alpha = scene.pictures(views)
-    # Away from the outline, where coarse splats reach over the edge.
-    inside = -torch.nn.functional.max_pool2d(-alpha, 9, stride=1, padding=4) == 1
-    error = (picture - rgb).abs().mean(dim=1, keepdim=True)[inside]
-    assert len(error) > 300
-    assert error.mean() < 0.03
-
-
-def test_fit_improves_and_keeps_the_best(scene: Scene) -> None:
-    _, start = fitted(scene, steps=0)
-    job, end = fitted(scene, steps=20)
-    assert end.psnr > start.psnr + 1
-    assert job.psnr(end.splats, CAMERA.validation_ids) == pytest.approx(end.psnr, abs=1e-3)
-
-
-def test_fit_that_only_worsens_returns_its_start(scene: Scene) -> None:
-    wild = AttributeRates(position=1, opacity=9, scale=9, rotation=9, rgb=9)
-    _, start = fitted(scene, steps=0)
-    _, end = fitted(scene, rates=wild, evaluate_every=2, patience=2)
-    assert end.steps == 4, "stops after two looks without progress"
-    assert end.psnr == start.psnr
-    torch.testing.assert_close(end.splats, start.splats)
-
-
-def test_fit_is_reproducible(scene: Scene) -> None:
-    (_, one), (_, two), (_, other) = (fitted(scene, steps=6, seed=seed) for seed in (0, 0, 1))
-    torch.testing.assert_close(one.splats, two.splats, atol=0, rtol=0)
-    assert not torch.equal(one.splats, other.splats)
-
-
-def test_random_ball_start(scene: Scene) -> None:
-    start = RandomBallStart(radius=0.3, opacity=0.2)
-    splats = start.splats(scene, SIZE)
-    assert splats.shape == (6, 14, SIZE, SIZE)
-    distance = splats[:, :3].norm(dim=1)
-    assert distance.max() <= 0.3
-    # Uniform in the ball: half of the points lie beyond radius·0.5^(1/3).
-    assert (distance > 0.3 * 0.5 ** (1 / 3)).float().mean().item() == pytest.approx(0.5, abs=0.03)
-    torch.testing.assert_close(start.splats(scene, SIZE), splats, atol=0, rtol=0)
-    _, zero = fitted(scene, start=start, steps=0)
-    _, some = fitted(scene, start=start, steps=20)
-    assert some.psnr > zero.psnr
-
-
-def test_depth_start_needs_depth(scene: Scene) -> None:
-    with pytest.raises(UserError, match=r"globe has no depth.*random_ball"):
-        DepthStart().splats(replace(scene, depth=None), SIZE)
-
-
-def test_psnr_by_hand(scene: Scene) -> None:
-    job = Fit(scene, FitOptions(), SIZE, Auto())
-    empty = DepthStart().splats(scene, SIZE)
-    empty[:, 3] = 0
-    values = []
-    for view in CAMERA.validation_ids:
-        rgba = scene.rgba[view].astype(np.float64) / 255
-        picture = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
-        values.append(-10 * math.log10(np.square(picture - 1).mean()))
-    assert job.psnr(empty, CAMERA.validation_ids) == pytest.approx(np.mean(values), abs=1e-3)
 
 
 # The chain

@@ -12,6 +12,7 @@ from z1g.data.sources.meshes import Meshes
 from z1g.fitting.options import FitOptions
 from z1g.losses.latent import LatentLoss
 from z1g.losses.splat import SplatLoss
+from z1g.losses.splatter import SplatterLoss
 from z1g.model import Model
 from z1g.model.zero123plus import Zero123Plus
 from z1g.render import Rasterizer
@@ -62,8 +63,8 @@ class Experiment(Section):
             if not active:
                 raise ValueError(f"{name} needs at least one loss with a weight above 0")
             for key, loss in active.items():
-                on_targets = isinstance(loss, SplatLoss) and name == "fit.losses"
-                if isinstance(loss, LatentLoss) != on_codes or on_targets:
+                elsewhere = SplatLoss if name == "fit.losses" else SplatterLoss
+                if isinstance(loss, LatentLoss) != on_codes or isinstance(loss, elsewhere):
                     has = "codes" if on_codes else "renders" if name == "fit.losses" else "renders and splats"
                     raise ValueError(f"{name}.{key} cannot be used: this stage compares {has}")
         return self

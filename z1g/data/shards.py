@@ -19,6 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from z1g.camera import INPUT_VIEWS
+from z1g.errors import UserError
+
 
 @dataclass(frozen=True)
 class RenderedObject:
@@ -60,16 +63,23 @@ def write_object(tar: tarfile.TarFile, item: RenderedObject) -> None:
         _add(tar, f"{item.id}.depth.npy", buffer.getvalue())
 
 
+class BrokenObject(Exception):
+    """An object of a shard that cannot be used, with a reason that a person understands."""
+
+
 class ShardReader:
-    """Random access to the objects of one shard. Raises tarfile.ReadError on a broken file."""
+    """Random access to the objects of one shard. Raises UserError where the file is no whole tar."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._members: dict[str, dict[str, tuple[int, int]]] = {}
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                key, _, ending = member.name.partition(".")
-                self._members.setdefault(key, {})[ending] = (member.offset_data, member.size)
+        try:
+            with tarfile.open(path, "r:") as tar:
+                for member in tar:
+                    key, _, ending = member.name.partition(".")
+                    self._members.setdefault(key, {})[ending] = (member.offset_data, member.size)
+        except tarfile.ReadError as error:
+            raise UserError(f"{path} is no whole tar ({error}); delete it and run again to make it anew") from error
 
     @property
     def ids(self) -> list[str]:
@@ -77,22 +87,27 @@ class ShardReader:
         return list(self._members)
 
     def read(self, name: str) -> RenderedObject:
-        """One object. Raises KeyError where the shard does not hold it."""
+        """One object. Raises KeyError where the shard does not hold it, BrokenObject where it is not whole."""
         members = self._members[name]
         with self.path.open("rb") as stream:
 
             def content(ending: str) -> bytes:
+                if ending not in members:
+                    raise BrokenObject(f"{name}.{ending} is missing in {self.path}")
                 offset, size = members[ending]
                 stream.seek(offset)
                 return stream.read(size)
 
-            header = json.loads(content("json"))
-            views = sorted(ending for ending in members if ending.endswith(".png"))
-            rgba = np.stack([_decode_png(content(ending)) for ending in views])
-            depth = None
-            if "depth.npy" in members:
-                depth = np.load(io.BytesIO(content("depth.npy")), allow_pickle=False)
-        return RenderedObject(name, np.array(header["c2w"]), header["fov_y_deg"], rgba, depth, header["info"])
+            try:
+                header = json.loads(content("json"))
+                c2w = np.array(header["c2w"], np.float64)
+                pictures = [_decode_png(content(f"{view:03d}.png"), name, view) for view in range(len(c2w))]
+                depth = _decode_depth(content("depth.npy")) if "depth.npy" in members else None
+                item = RenderedObject(name, c2w, header["fov_y_deg"], _stack(pictures), depth, header["info"])
+            except (ValueError, KeyError, EOFError) as error:
+                raise BrokenObject(f"{name} in {self.path} cannot be read: {error}") from error
+        _check(item)
+        return item
 
 
 def read_objects(path: Path) -> Iterator[RenderedObject]:
@@ -101,8 +116,36 @@ def read_objects(path: Path) -> Iterator[RenderedObject]:
     return (reader.read(name) for name in reader.ids)
 
 
-def _decode_png(content: bytes) -> NDArray[np.uint8]:
-    return np.asarray(Image.open(io.BytesIO(content)).convert("RGBA"))
+def _decode_png(content: bytes, name: str, view: int) -> NDArray[np.uint8]:
+    try:
+        return np.asarray(Image.open(io.BytesIO(content)).convert("RGBA"))
+    except (OSError, SyntaxError) as error:  # PIL's own errors are OSErrors; a bad PNG chunk is a SyntaxError
+        raise BrokenObject(f"view {view} of {name} is no whole picture: {error}") from error
+
+
+def _decode_depth(content: bytes) -> NDArray[np.float32]:
+    depth: NDArray[np.float32] = np.load(io.BytesIO(content), allow_pickle=False)
+    return depth
+
+
+def _stack(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    sizes = {picture.shape[:2] for picture in pictures}
+    if len(sizes) != 1:
+        raise BrokenObject(f"its {len(pictures)} views have {len(sizes)} different sizes")
+    return np.stack(pictures)
+
+
+def _check(item: RenderedObject) -> None:
+    """Raise BrokenObject where numbers cannot be what they say they are."""
+    if item.c2w.shape[1:] != (4, 4) or not np.isfinite(item.c2w).all():
+        raise BrokenObject(f"a camera pose of {item.id} is not a finite 4x4 matrix")
+    if item.depth is None:
+        return
+    expected = (len(INPUT_VIEWS), *item.rgba.shape[1:3])
+    if item.depth.shape != expected:
+        raise BrokenObject(f"the depth of {item.id} is {list(item.depth.shape)}, not {list(expected)} as its pictures")
+    if not np.isfinite(item.depth).all():
+        raise BrokenObject(f"the depth of {item.id} is not finite everywhere")
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

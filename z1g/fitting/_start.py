@@ -1,40 +1,69 @@
 """Computes the first guesses."""
 
+import math
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from z1g.camera import pixel_rays
+from z1g.camera import INPUT_VIEWS, pixel_rays
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import Scene
+from z1g.device import default_device
+from z1g.fitting._discs import disc_rotation, surface_normals
+from z1g.render._project import LOW_PASS_PX2
 from z1g.seeding import torch_generator
 from z1g.splat import join
 
+COVERED = 0.9
+"""Alpha from which a pixel counts as surface: a Gaussian on an outline would reach over it."""
 INVISIBLE = 1e-3
 """Opacity of a pixel that shows no surface: below the rasterizers' 1/255, so it is never drawn."""
 
 
-def from_depth(scene: Scene, views: list[int], size: int, footprint: float, opacity: float) -> Tensor:
-    """Splatter images [6,14,S,S] by unprojecting the inputs' planar depth. Uncovered pixels lie at the ray's anchor."""
-    if scene.depth is None:
-        raise ValueError(f"{scene.id} has no depth")
-    rgb, alpha = scene.pictures(views)
-    depth, covered = _shrink_depth(scene.depth[:, None], size)
+@dataclass(frozen=True)
+class Shape:
+    """Of the Gaussians on a depth map's surface.
+
+    footprint: standard deviation along the surface in pixel widths. thickness: across the surface, as a share of that.
+    opacity: of each. sink: how far they lie below the surface, in standard deviations of their picture; a Gaussian on
+    the surface would reach over the object's outline.
+    """
+
+    footprint: float = 0.4
+    thickness: float = 0.1
+    opacity: float = 0.95
+    sink: float = 1.5
+
+
+def from_depth(scene: Scene, depth: Tensor, size: int, shape: Shape) -> Tensor:
+    """Splatter images [6,14,S,S] by unprojecting planar depth [6,H,W] of the inputs, 0 where nothing is.
+
+    Each covered pixel is a disc on the surface. Pixels without a surface lie at the ray's anchor, invisible.
+    """
+    device = default_device()
+    views = list(INPUT_VIEWS)
+    rgb, alpha = (x.to(device) for x in scene.pictures(views))
+    picture_size = rgb.shape[-1]
+    depth, covered = _shrink_depth(depth.to(device)[:, None], size)
     rgb, alpha = (functional.interpolate(x, (size, size), mode="area") for x in (rgb, alpha))
-    cameras = scene.cameras(views, size)
+    cameras = scene.cameras(views, size).to(device)
     origins, directions = (x[0] for x in pixel_rays(cameras))
-    covered = covered & (alpha > 0.5)
-    radius = origins[0, :, 0, 0].norm()
-    depth = torch.where(covered, depth, radius)
+    covered = covered & (alpha > COVERED)
+    depth = torch.where(covered, depth, origins[0, :, 0, 0].norm())
+    position = origins + depth * directions
     pixel = depth / cameras.focal
-    rotation = torch.zeros(len(views), 4, size, size)
-    rotation[:, 0] = 1
+    normals = surface_normals(position, covered, directions)
+    low_pass = LOW_PASS_PX2**0.5 * size / picture_size
+    sink = shape.sink * math.hypot(shape.footprint, low_pass) * pixel
+    along = (shape.footprint * pixel).expand(-1, 2, -1, -1)
     return join(
         {
-            "position": (origins + depth * directions).clamp(-1, 1),
-            "opacity": torch.where(covered, opacity, INVISIBLE),
-            "scale": (footprint * pixel).expand(-1, 3, -1, -1),
-            "rotation": rotation,
+            "position": torch.where(covered, position - sink * normals, position).clamp(-1, 1),
+            "opacity": torch.where(covered, shape.opacity, INVISIBLE),
+            "scale": torch.cat([along, shape.thickness * along[:, :1]], dim=1),
+            "rotation": disc_rotation(normals, cameras.c2w[0, :, :3, 2]),
             "rgb": (rgb / alpha.clamp(min=1e-3)).clamp(0.01, 0.99),
         },
         dim=1,

@@ -1,10 +1,10 @@
 """First guess from the renderer's own depth: every input pixel unprojected."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from z1g.camera import INPUT_VIEWS
 from z1g.errors import UserError
 from z1g.fitting import FitStart
 
@@ -15,15 +15,20 @@ if TYPE_CHECKING:
 
 
 class DepthStart(FitStart):
-    """Position from depth, colour from the picture, scale from the pixel's footprint, opacity from alpha."""
+    """Position from depth, colour from the picture, a disc of a pixel's size along the surface."""
 
     kind: Literal["depth"] = "depth"
-    footprint: float = Field(0.6, gt=0, le=3, description="standard deviation of a Gaussian in pixel widths")
+    footprint: float = Field(0.4, gt=0, le=3, description="standard deviation along the surface in pixel widths")
+    thickness: float = Field(0.1, gt=0, le=1, description="across the surface, as a share of the footprint; 1: round")
     opacity: float = Field(0.95, gt=0, lt=1, description="opacity of a covered pixel")
+    sink: float = Field(1.5, ge=0, le=5, description="depth below the surface in standard deviations of the picture")
 
-    def splats(self, scene: "Scene", size: int) -> "torch.Tensor":
-        from z1g.fitting._start import from_depth
+    def splats(self, scene: "Scene", views: Sequence[int], size: int) -> "torch.Tensor":
+        from z1g.fitting._start import Shape, from_depth
 
         if scene.depth is None:
-            raise UserError(f"{scene.id} has no depth; use fit.start: {{kind: random_ball}} for this data source")
-        return from_depth(scene, list(INPUT_VIEWS), size, self.footprint, self.opacity)
+            raise UserError(
+                f"{scene.id} has no depth; use fit.start: {{kind: visual_hull}} or {{kind: random_ball}} for this data "
+                "source"
+            )
+        return from_depth(scene, scene.depth, size, Shape(self.footprint, self.thickness, self.opacity, self.sink))

@@ -1,5 +1,6 @@
 """First guess without depth: Gaussians at random places of a ball."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -19,7 +20,7 @@ class RandomBallStart(FitStart):
     radius: float = Field(0.4, gt=0, le=1, description="radius of the ball, normalised units")
     opacity: float = Field(0.1, gt=0, lt=1, description="opacity of every Gaussian")
 
-    def splats(self, scene: "Scene", size: int) -> "torch.Tensor":
+    def splats(self, scene: "Scene", views: Sequence[int], size: int) -> "torch.Tensor":
         from z1g.fitting._start import random_ball
 
         return random_ball(scene, size, self.radius, self.opacity)

@@ -1,15 +1,46 @@
 """Training losses as slots. Configurations name them in a mapping, so that overlays merge."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
+from z1g.camera import pixel_rays
 from z1g.config.slot import Slot
 
 if TYPE_CHECKING:
     import torch
+    import torch.nn.functional as functional
+
+    from z1g.camera import Cameras
+else:
+    from z1g.lazy import functional
+
+
+@dataclass(frozen=True)
+class InputMaps:
+    """What each pixel of B objects' splatter images belongs to, at their size, view-1 frame.
+
+    origins, directions: rays [B,6,3,S,S], the latter of camera-z length 1. alpha: [B,6,1,S,S], share of the pixel that
+    the input picture covers. focal: in pixels of the splatter image.
+    """
+
+    origins: "torch.Tensor"
+    directions: "torch.Tensor"
+    alpha: "torch.Tensor"
+    focal: float
+
+    @classmethod
+    def build(cls, inputs: "Cameras", alpha: "torch.Tensor") -> "InputMaps":
+        """From the inputs' cameras [B,6] at the splatter images' size and pictures' alpha [B,6,1,H,W]."""
+        origins, directions = pixel_rays(inputs)
+        small = functional.adaptive_avg_pool2d(alpha.flatten(0, 1), (inputs.height, inputs.width))
+        return cls(origins, directions, small.unflatten(0, alpha.shape[:2]), inputs.focal)
+
+    def keep(self, which: "torch.Tensor") -> "InputMaps":
+        """The objects of a mask [B] only."""
+        return replace(self, origins=self.origins[which], directions=self.directions[which], alpha=self.alpha[which])
 
 
 @dataclass(frozen=True)
@@ -21,6 +52,7 @@ class Comparison:
     splats, splats_true: activated splatter images [B,6,14,S,S].
     latents, latents_true: [B,C,h,w], the clean code and its prediction.
     snr: [B], signal-to-noise ratio at the drawn timestep, for weighting.
+    inputs: what the pixels of `splats` belong to.
     """
 
     rgb: "torch.Tensor | None" = None
@@ -32,6 +64,7 @@ class Comparison:
     latents: "torch.Tensor | None" = None
     latents_true: "torch.Tensor | None" = None
     snr: "torch.Tensor | None" = None
+    inputs: InputMaps | None = None
 
 
 class Loss(Slot):

@@ -1,0 +1,36 @@
+"""Positions as depth along the pixel's ray and an offset."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from z1g.fitting.positions import Positions, Rays
+
+if TYPE_CHECKING:
+    import torch
+else:
+    from z1g.lazy import torch
+
+
+class DepthOffset(Positions):
+    """Planar depth and an offset along the camera's axes; the seed's variant with 15 channels."""
+
+    kind: Literal["depth_offset"] = "depth_offset"
+    lateral: bool = Field(
+        True,
+        description="the offset may leave the pixel's ray; false holds every Gaussian on it (always_zero_xy_offset)",
+    )
+
+    def encode(self, position: "torch.Tensor", rays: Rays) -> "torch.Tensor":
+        local = (rays.axes.transpose(-1, -2) @ (position - rays.origins)[..., None])[..., 0]
+        depth = local[..., 2:]
+        if not self.lateral:
+            return depth
+        ray = (rays.axes.transpose(-1, -2) @ rays.directions[..., None])[..., 0]
+        return torch.cat([depth, local - depth * ray], dim=-1)
+
+    def decode(self, raw: "torch.Tensor", rays: Rays) -> "torch.Tensor":
+        position = rays.origins + raw[..., :1] * rays.directions
+        if self.lateral:
+            position = position + (rays.axes @ raw[..., 1:, None])[..., 0]
+        return position.clamp(-1, 1)

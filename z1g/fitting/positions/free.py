@@ -1,0 +1,20 @@
+"""Positions as they are."""
+
+from typing import TYPE_CHECKING, Literal
+
+from z1g.fitting.positions import Positions, Rays
+
+if TYPE_CHECKING:
+    import torch
+
+
+class FreePositions(Positions):
+    """x, y and z move freely, as in LGM."""
+
+    kind: Literal["free"] = "free"
+
+    def encode(self, position: "torch.Tensor", rays: Rays) -> "torch.Tensor":
+        return position
+
+    def decode(self, raw: "torch.Tensor", rays: Rays) -> "torch.Tensor":
+        return raw.clamp(-1, 1)

@@ -1,0 +1,106 @@
+"""Terms of the fit that keep splatter images predictable: stage 1 has to learn them as pictures."""
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from z1g.config.slot import Section
+from z1g.losses import Comparison, InputMaps, Loss
+from z1g.splat import CHANNELS, split
+
+if TYPE_CHECKING:
+    import torch
+else:
+    from z1g.lazy import torch
+
+DRAWN = 1 / 255
+"""Opacity from which a Gaussian is part of the object."""
+
+
+class SplatterLoss(Loss):
+    """A term of splatter images and what their pixels belong to; no truth is needed."""
+
+    def compute(self, pair: Comparison) -> "torch.Tensor":
+        if pair.splats is None or pair.inputs is None:
+            raise ValueError(f"loss '{type(self).__name__}' needs splatter images and their inputs")
+        return self.of(split(pair.splats, dim=2), pair.inputs)
+
+    @abstractmethod
+    def of(self, splats: "dict[str, torch.Tensor]", inputs: InputMaps) -> "torch.Tensor":
+        """The term, a scalar; attributes are [B,6,C,S,S]."""
+
+
+class Roughness(Section):
+    """How much each attribute counts; differences are absolute."""
+
+    position: float = Field(0.0, ge=0, description="of the distance from the pixel's anchor along its ray, normalised")
+    opacity: float = Field(1.0, ge=0, description="of opacity")
+    scale: float = Field(1.0, ge=0, description="of the natural logarithm of scale")
+    rotation: float = Field(1.0, ge=0, description="of quaternion components, sign aligned")
+    rgb: float = Field(0.0, ge=0, description="of colour")
+
+
+class SmoothLoss(SplatterLoss):
+    """Total variation: mean absolute difference between neighbouring pixels that both show the object."""
+
+    kind: Literal["smooth"] = "smooth"
+    weights: Roughness = Roughness()
+
+    def of(self, splats: "dict[str, torch.Tensor]", inputs: InputMaps) -> "torch.Tensor":
+        weights = self.weights.model_dump()
+        values = {**splats, "scale": splats["scale"].clamp(min=1e-6).log()}
+        values["position"] = _depth(splats["position"], inputs)
+        drawn = splats["opacity"].detach() > DRAWN
+        total = torch.zeros((), device=drawn.device)
+        for dim in (3, 4):
+            both = _after(drawn, dim) & _before(drawn, dim)
+            pairs = both.sum().clamp(min=1)
+            for name in CHANNELS:
+                if weights[name] == 0:
+                    continue
+                here, there = _before(values[name], dim), _after(values[name], dim)
+                if name == "rotation":
+                    there = torch.where((here * there).sum(dim=2, keepdim=True) < 0, -there, there)
+                total = total + weights[name] * ((here - there).abs().mean(dim=2, keepdim=True) * both).sum() / pairs
+        return total / 2
+
+
+class RayLoss(SplatterLoss):
+    """Mean squared distance of drawn Gaussians from their pixel's ray, in pixel widths at their depth."""
+
+    kind: Literal["ray"] = "ray"
+
+    def of(self, splats: "dict[str, torch.Tensor]", inputs: InputMaps) -> "torch.Tensor":
+        drawn = splats["opacity"].detach() > DRAWN
+        offset = splats["position"] - inputs.origins
+        length = inputs.directions.norm(dim=2, keepdim=True)
+        along = (offset * inputs.directions).sum(dim=2, keepdim=True) / length
+        aside = (offset.square().sum(dim=2, keepdim=True) - along.square()).clamp(min=0)
+        pixel = (along / length / inputs.focal).detach().abs().clamp(min=1e-6)
+        term: torch.Tensor = (aside / pixel.square() * drawn).sum() / drawn.sum().clamp(min=1)
+        return term
+
+
+class BackgroundLoss(SplatterLoss):
+    """Mean opacity of pixels whose input shows nothing: splats float there only because others need them."""
+
+    kind: Literal["background"] = "background"
+
+    def of(self, splats: "dict[str, torch.Tensor]", inputs: InputMaps) -> "torch.Tensor":
+        empty = inputs.alpha <= 0
+        return (splats["opacity"] * empty).sum() / empty.sum().clamp(min=1)
+
+
+def _depth(position: "torch.Tensor", inputs: InputMaps) -> "torch.Tensor":
+    """Distance [B,6,1,S,S] along the ray, in lengths of its direction."""
+    offset = position - inputs.origins
+    return (offset * inputs.directions).sum(2, keepdim=True) / inputs.directions.square().sum(2, keepdim=True)
+
+
+def _before(x: "torch.Tensor", dim: int) -> "torch.Tensor":
+    return x.narrow(dim, 0, x.shape[dim] - 1)
+
+
+def _after(x: "torch.Tensor", dim: int) -> "torch.Tensor":
+    return x.narrow(dim, 1, x.shape[dim] - 1)
