@@ -64,7 +64,7 @@ def other_value(annotation: Any, value: Any) -> Any:
     if isinstance(value, int):
         return [value + 1, value * 2, value + 16, value - 1]
     if isinstance(value, float):
-        return [value * 0.9, value + 0.01]
+        return [value * 0.9 or 0.01, value + 0.01]
     if isinstance(value, str):
         return [value + "x", "workflow"]
     if isinstance(value, tuple) and value and isinstance(value[0], str):

@@ -58,7 +58,7 @@ STAGES: dict[str, StageSpec] = {
     spec.name: spec
     for spec in (
         StageSpec("ingest", 1, (), lambda _: ("data", "!data.split", "!data.max_quarantined", "camera")),
-        StageSpec("fit", 1, ("ingest",), lambda _: ("camera", "splat", "render", "fit")),
+        StageSpec("fit", 2, ("ingest",), lambda _: ("camera", "splat", "render", "fit")),
         StageSpec("autodecoder", 1, ("ingest", "fit"), _autodecoder_reads),
         StageSpec("codes", 1, ("ingest", "fit", "autodecoder"), lambda _: ("autodecoder.test_steps",)),
         StageSpec("unet", 1, ("ingest", "fit", "autodecoder", "codes"), lambda _: ("model", "unet")),

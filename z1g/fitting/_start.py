@@ -16,8 +16,10 @@ from z1g.render._project import LOW_PASS_PX2
 from z1g.seeding import torch_generator
 from z1g.splat import join
 
-COVERED = 0.9
+COVERED = 0.6
 """Alpha from which a pixel counts as surface: a Gaussian on an outline would reach over it."""
+SAME_SURFACE = 0.02
+"""Pixels of a cell whose inverse depth differs by less than this share belong to one surface."""
 INVISIBLE = 1e-3
 """Opacity of a pixel that shows no surface: below the rasterizers' 1/255, so it is never drawn."""
 
@@ -31,10 +33,10 @@ class Shape:
     the surface would reach over the object's outline.
     """
 
-    footprint: float = 0.4
+    footprint: float = 0.5
     thickness: float = 0.1
-    opacity: float = 0.95
-    sink: float = 1.5
+    opacity: float = 0.85
+    sink: float = 1.0
 
 
 def from_depth(scene: Scene, depth: Tensor, size: int, shape: Shape) -> Tensor:
@@ -91,11 +93,16 @@ def random_ball(scene: Scene, size: int, radius: float, opacity: float) -> Tenso
 
 
 def _shrink_depth(depth: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Depth [6,1,S,S] of the nearest covered pixel in each cell, and where there is any.
+    """Depth [6,1,S,S] of the nearest surface in each cell, and where there is any.
 
-    The nearest, not the mean: a mean over an edge would float between foreground and background.
+    The mean over the pixels of that surface, not over the cell: across an edge it would float between foreground and
+    background. Of inverse depth, which is linear over a plane's picture.
     """
-    far = 1e6
-    filled = torch.where(depth > 0, depth, far)
-    small = -functional.adaptive_max_pool2d(-filled, size)
-    return small, small < far
+    shown = depth > 0
+    inverse = torch.where(shown, 1 / depth.clamp(min=1e-6), 0)
+    nearest = functional.adaptive_max_pool2d(inverse, size)
+    same = shown & (inverse > (1 - SAME_SURFACE) * functional.interpolate(nearest, depth.shape[-2:], mode="nearest"))
+    share = functional.adaptive_avg_pool2d(same.float(), size)
+    mean = functional.adaptive_avg_pool2d(torch.where(same, inverse, 0), size) / share.clamp(min=1e-6)
+    covered = share > 0
+    return torch.where(covered, 1 / mean.clamp(min=1e-6), 0), covered

@@ -20,8 +20,8 @@ class AttributeRates(Section):
 
     position: float = Field(5e-4, ge=0, description="normalised units a step, at first")
     opacity: float = Field(5e-2, ge=0, description="logits")
-    scale: float = Field(2e-2, ge=0, description="inverse softplus of scale / 0.1")
-    rotation: float = Field(1e-3, ge=0, description="quaternion components; low, because stage 1 has to predict them")
+    scale: float = Field(8e-2, ge=0, description="inverse softplus of scale / 0.1")
+    rotation: float = Field(5e-3, ge=0, description="quaternion components")
     rgb: float = Field(2e-2, ge=0, description="inverse tanh")
 
 
@@ -33,14 +33,14 @@ class FitOptions(Section):
     rotation_norm: Literal["quaternion", "splats"] = Field(
         "quaternion", description="splats: the seed's quirk, each component divided by its norm over all Gaussians"
     )
-    steps: int = Field(200, ge=0, description="most optimiser steps")
+    steps: int = Field(100, ge=0, description="most optimiser steps")
     views_per_step: int = Field(8, ge=1, description="views drawn for each step, inputs and free training views")
     rates: AttributeRates = AttributeRates()
-    schedule: Annotated[Schedule, OneOf()] = Cosine()
-    betas: tuple[float, float] = Field((0.9, 0.999), description="decay of Adam's first and second moments")
+    schedule: Annotated[Schedule, OneOf()] = Cosine(final_share=0.2)
+    betas: tuple[float, float] = Field((0.8, 0.95), description="decay of Adam's first and second moments")
     weight_decay: float = Field(0.0, ge=0, description="decoupled decay of the raw parameters (AdamW)")
     clip_norm: float | None = Field(None, gt=0, description="an object's gradient is scaled down to this norm")
-    losses: dict[str, Annotated[Loss, OneOf()]] = {"rgb": RgbLoss(), "alpha": AlphaLoss()}
+    losses: dict[str, Annotated[Loss, OneOf()]] = {"rgb": RgbLoss(), "alpha": AlphaLoss(weight=0.1)}
     evaluate_every: int = Field(25, ge=1, description="steps between looks at the validation views")
     patience: int = Field(3, ge=1, description="looks without a better PSNR before the fit of an object stops")
     stop_above: float | None = Field(
@@ -53,5 +53,5 @@ class FitOptions(Section):
     )
     seed: int = Field(0, ge=0, description="seed of the views drawn")
     batch_objects: Annotated[int, Runtime()] = Field(
-        16, ge=1, description="objects fitted at once on a GPU; halved where memory runs out"
+        32, ge=1, description="objects fitted at once on a GPU; halved where memory runs out"
     )

@@ -75,9 +75,8 @@ class RayLoss(SplatterLoss):
         drawn = splats["opacity"].detach() > DRAWN
         offset = splats["position"] - inputs.origins
         length = inputs.directions.norm(dim=2, keepdim=True)
-        along = (offset * inputs.directions).sum(dim=2, keepdim=True) / length
-        aside = (offset.square().sum(dim=2, keepdim=True) - along.square()).clamp(min=0)
-        pixel = (along / length / inputs.focal).detach().abs().clamp(min=1e-6)
+        aside = torch.cross(offset, inputs.directions, dim=2).square().sum(dim=2, keepdim=True) / length.square()
+        pixel = (_depth(splats["position"], inputs).detach().abs() / inputs.focal).clamp(min=1e-6)
         term: torch.Tensor = (aside / pixel.square() * drawn).sum() / drawn.sum().clamp(min=1)
         return term
 

@@ -1,0 +1,128 @@
+"""How fast objects are fitted, and how well after how many steps."""
+
+import argparse
+import logging
+import math
+import time
+from collections.abc import Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from z1g.bench.machine import MIB, device_name, versions
+from z1g.data.manifest import Manifest
+from z1g.data.scenes import Scene, chunk_file
+from z1g.data.shards import ShardReader
+from z1g.errors import UserError
+from z1g.fit import Fit, Fitted
+from z1g.fitting._queue import FitQueue
+from z1g.fitting.options import AttributeRates, FitOptions
+from z1g.render import Rasterizer
+from z1g.render.diff_gaussian import DiffGaussian
+from z1g.stages import StageFolder
+from z1g.stages.fit import read_scenes
+from z1g.training.schedules.plateau import Plateau
+
+WARM_UP_STEPS = 3
+THREADS = 4
+log = logging.getLogger(__name__)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which objects, and how many steps."""
+    parser.add_argument("folder", type=Path, help="results/fit/<id>: its configuration and ingest's renders are used")
+    parser.add_argument("--objects", type=int, default=8, help="how many objects; 0: all")
+    parser.add_argument("--steps", type=int, nargs="+", default=[50, 100, 200], help="budgets, a run each")
+    parser.add_argument("--seed-way", action="store_true", help="time one object the original's way too (GPU only)")
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Fit the objects once for each budget. objects_per_s covers everything but reading the renders."""
+    folder = StageFolder.open(arguments.folder)
+    scenes = _scenes(folder, arguments.objects)
+    options: FitOptions = folder.config.fit
+    rasterizer: Rasterizer = folder.config.render
+
+    def measure(options: FitOptions, rasterizer: Rasterizer, scenes: Sequence[Scene]) -> dict[str, Any]:
+        return _measure(Fit(options, folder.config.splat.size, rasterizer, folder.config.camera), scenes)
+
+    measure(options.model_copy(update={"steps": WARM_UP_STEPS}), rasterizer, scenes[:2])
+    runs = [measure(options.model_copy(update={"steps": steps}), rasterizer, scenes) for steps in arguments.steps]
+    figures = {
+        "objects": len(scenes),
+        "splat_size": folder.config.splat.size,
+        "picture_size": scenes[0].rgba.shape[1],
+        "runs": runs,
+        "device": device_name(_device()),
+        "versions": versions(),
+    }
+    if arguments.seed_way:
+        figures["seed_way"] = seed_way = measure(seed_options(), DiffGaussian(), scenes[:1])
+        figures["ratio_to_seed_way"] = round(runs[-1]["objects_per_s"] / seed_way["objects_per_s"], 1)
+    return figures
+
+
+def seed_options() -> FitOptions:
+    """The original's fit: AdamW, 2,000 steps of 20 views, plateau on the evaluation loss, the last state kept."""
+    rate = 3e-3
+    return FitOptions(
+        rotation_norm="splats",
+        steps=2000,
+        views_per_step=20,
+        rates=AttributeRates(position=rate, opacity=rate, scale=rate, rotation=rate, rgb=rate),
+        schedule=Plateau(patience=20, factor=0.5, min_lr=0.0),
+        betas=(0.9, 0.95),
+        weight_decay=0.05,
+        clip_norm=1.0,
+        evaluate_every=50,
+        patience=2000,
+        keep="last",
+    )
+
+
+def _scenes(folder: StageFolder, limit: int) -> list[Scene]:
+    ingest = folder.upstream_path("ingest")
+    shards = [chunk_file(ingest, chunk, "tar") for chunk in range(Manifest.load(ingest / "manifest.jsonl").n_chunks)]
+    there = [ShardReader(shard) for shard in shards if shard.is_file()]
+    objects = chain.from_iterable(read_scenes(reader, folder.config.camera, THREADS) for reader in there)
+    scenes: list[Scene] = []
+    for _, scene in objects:
+        if isinstance(scene, Scene):
+            scenes.append(scene)
+        if len(scenes) == limit:
+            break
+    if not scenes:
+        raise UserError(f"{ingest} holds no renders yet; run `z1g ingest` or snakemake first")
+    return scenes
+
+
+def _measure(fit: Fit, scenes: Sequence[Scene]) -> dict[str, Any]:
+    cuda = fit.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    began = time.perf_counter()
+    results = [fitted for _, fitted in FitQueue(fit).run(scenes)]
+    if cuda:
+        torch.cuda.synchronize()
+    seconds = time.perf_counter() - began
+    row = {
+        "steps": fit.options.steps,
+        "seconds": round(seconds, 3),
+        "objects_per_s": round(len(scenes) / seconds, 4),
+        "psnr": _mean(results, "psnr"),
+        "ssim": _mean(results, "ssim"),
+        "least_psnr": round(min(fitted.psnr for fitted in results), 3),
+        "memory_mib": round(torch.cuda.max_memory_allocated() / MIB) if cuda else None,
+    }
+    log.info("fit of %d objects: %s", len(scenes), row)
+    return row
+
+
+def _mean(results: Sequence[Fitted], name: str) -> float:
+    return round(math.fsum(getattr(fitted, name) for fitted in results) / len(results), 4)
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
