@@ -21,7 +21,7 @@ class AttributeRates(Section):
     position: float = Field(5e-4, ge=0, description="normalised units a step, at first")
     opacity: float = Field(5e-2, ge=0, description="logits")
     scale: float = Field(8e-2, ge=0, description="inverse softplus of scale / 0.1")
-    rotation: float = Field(5e-3, ge=0, description="quaternion components")
+    rotation: float = Field(1e-3, ge=0, description="quaternion components; low, because stage 1 has to predict them")
     rgb: float = Field(2e-2, ge=0, description="inverse tanh")
 
 
