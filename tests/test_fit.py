@@ -17,7 +17,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
+from z1g.bench.fit import seed_options
 from z1g.camera import INPUT_VIEWS, CameraOptions, Cameras, pixel_rays
+from z1g.cli import main
+from z1g.config.resolve import load_ablation
 from z1g.data.scenes import Scene, as_scene, chunk_file
 from z1g.data.shards import ShardReader
 from z1g.errors import UserError
@@ -43,6 +46,7 @@ from z1g.training.schedules.plateau import Plateau
 
 CAMERA = CameraOptions(train_views=6, validation_views=2, test_views=2)
 SIZE = 24
+ROOT = Path(__file__).parents[1]
 POOL = [*INPUT_VIEWS, *CAMERA.train_ids]
 
 
@@ -545,3 +549,28 @@ def test_cameras_of_the_inputs_are_those_of_the_rays(scene: Scene) -> None:
     view = int(raw.index[0, 0]) // (SIZE * SIZE)
     torch.testing.assert_close(raw.rays.axes[0, 0], inputs.c2w[0, view, :3, :3])
     torch.testing.assert_close(raw.rays.origins[0, 0], inputs.c2w[0, view, :3, 3])
+
+
+# Benchmark
+
+
+def test_the_benchmark_fits_what_a_plan_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    planned = plan(tmp_path)
+    folder = str(stage_path(planned, "fit"))
+    assert main(["bench", "fit", folder, "--json"]) == 2
+    assert "holds no renders yet" in capsys.readouterr().err
+    fill(planned)
+    assert main(["bench", "fit", folder, "--objects", "3", "--steps", "1", "2", "--json"]) == 0
+    figures = json.loads(capsys.readouterr().out)
+    assert (figures["objects"], figures["splat_size"], figures["picture_size"]) == (3, 8, 16)
+    assert [row["steps"] for row in figures["runs"]] == [1, 2]
+    assert all(row["objects_per_s"] > 0 and row["least_psnr"] <= row["psnr"] for row in figures["runs"])
+    assert main(["bench", "fit", folder, "--objects", "1", "--steps", "1", "--seed-way"]) == 2
+    assert "diff" in capsys.readouterr().err
+
+
+def test_the_originals_fit_is_that_of_seed_yaml() -> None:
+    written = load_ablation(ROOT / "ablations" / "optimised_splat.yaml", "seed", ROOT / "configs").experiment.fit
+    for name in ("rotation_norm", "steps", "views_per_step", "rates", "betas", "weight_decay", "clip_norm", "keep"):
+        assert getattr(seed_options(), name) == getattr(written, name), name
+    assert seed_options().schedule == written.schedule

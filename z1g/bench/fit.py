@@ -1,6 +1,5 @@
 """How fast objects are fitted, and how well after how many steps."""
 
-import argparse
 import logging
 import math
 import time
@@ -30,37 +29,33 @@ THREADS = 4
 log = logging.getLogger(__name__)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Which objects, and how many steps."""
-    parser.add_argument("folder", type=Path, help="results/fit/<id>: its configuration and ingest's renders are used")
-    parser.add_argument("--objects", type=int, default=8, help="how many objects; 0: all")
-    parser.add_argument("--steps", type=int, nargs="+", default=[50, 100, 200], help="budgets, a run each")
-    parser.add_argument("--seed-way", action="store_true", help="time one object the original's way too (GPU only)")
+def measure(path: Path, objects: int, budgets: Sequence[int], *, seed_way: bool = False) -> dict[str, Any]:
+    """Fit `objects` (0: all) of a fit stage's folder once for each budget of steps, with the folder's configuration.
 
-
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Fit the objects once for each budget. objects_per_s covers everything but reading the renders."""
-    folder = StageFolder.open(arguments.folder)
-    scenes = _scenes(folder, arguments.objects)
+    objects_per_s covers everything but reading the renders. `seed_way` times one object the original's way in the same
+    run. Raises UserError where ingest has not rendered anything yet.
+    """
+    folder = StageFolder.open(path)
+    scenes = _scenes(folder, objects)
     options: FitOptions = folder.config.fit
     rasterizer: Rasterizer = folder.config.render
 
-    def measure(options: FitOptions, rasterizer: Rasterizer, scenes: Sequence[Scene]) -> dict[str, Any]:
+    def time_fit(options: FitOptions, rasterizer: Rasterizer, scenes: Sequence[Scene]) -> dict[str, Any]:
         return _measure(Fit(options, folder.config.splat.size, rasterizer, folder.config.camera), scenes)
 
-    measure(options.model_copy(update={"steps": WARM_UP_STEPS}), rasterizer, scenes[:2])
-    runs = [measure(options.model_copy(update={"steps": steps}), rasterizer, scenes) for steps in arguments.steps]
+    time_fit(options.model_copy(update={"steps": WARM_UP_STEPS}), rasterizer, scenes[:2])
+    runs = [time_fit(options.model_copy(update={"steps": steps}), rasterizer, scenes) for steps in budgets]
     figures = {
         "objects": len(scenes),
         "splat_size": folder.config.splat.size,
         "picture_size": scenes[0].rgba.shape[1],
         "runs": runs,
-        "device": device_name(_device()),
+        "device": device_name("cuda" if torch.cuda.is_available() else "cpu"),
         "versions": versions(),
     }
-    if arguments.seed_way:
-        figures["seed_way"] = seed_way = measure(seed_options(), DiffGaussian(), scenes[:1])
-        figures["ratio_to_seed_way"] = round(runs[-1]["objects_per_s"] / seed_way["objects_per_s"], 1)
+    if seed_way:
+        figures["seed_way"] = original = time_fit(seed_options(), DiffGaussian(), scenes[:1])
+        figures["ratio_to_seed_way"] = round(runs[-1]["objects_per_s"] / original["objects_per_s"], 1)
     return figures
 
 
@@ -122,7 +117,3 @@ def _measure(fit: Fit, scenes: Sequence[Scene]) -> dict[str, Any]:
 
 def _mean(results: Sequence[Fitted], name: str) -> float:
     return round(math.fsum(getattr(fitted, name) for fitted in results) / len(results), 4)
-
-
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"

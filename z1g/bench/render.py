@@ -1,57 +1,99 @@
-"""How fast the splat rasterizers are, and how much memory they take."""
+"""How fast the splat rasterizers are, how much memory they take, and how they compare side by side."""
 
-import importlib.metadata
-import platform
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from z1g.bench.machine import MIB, device_name, versions
 from z1g.camera import CameraOptions, Cameras, orbit_c2w
 from z1g.config.slot import kinds
 from z1g.errors import UserError
 from z1g.render import Rasterizer
 from z1g.render.reference import Reference
-from z1g.splat import join
+from z1g.splat import join, split
 
 TORCH = "torch"
 """Name of the plain torch path at float32, which serves where numba is missing."""
-PACKAGES = ("torch", "numba", "gsplat")
+BARE_GSPLAT = "bare_gsplat"
+"""Name of gsplat called directly with tensors laid out as it likes them: the bound on what our wrapper may cost."""
 WARM_UP_SPLATS, WARM_UP_SIZE = 64, 16
 """A scene that loads or compiles the kernels and takes no memory to speak of."""
-MIB = 2**20
 PROC = Path("/proc/self")
 
+Draw = Callable[[], Tensor]
+"""Draws all views of the scene; the sum of all pictures."""
 
-def measure(backend: str, splats: int, size: int, views: int, repeats: int, device: str) -> dict[str, Any]:
+
+@dataclass(frozen=True)
+class _Subject:
+    """A rasterizer with a scene: what to call, and the tensors that get gradients."""
+
+    draw: Draw
+    leaves: list[Tensor]
+
+    def run(self, *, backward: bool) -> None:
+        with torch.set_grad_enabled(backward):
+            total = self.draw()
+        if backward:
+            for leaf in self.leaves:
+                leaf.grad = None
+            total.backward()
+
+
+def measure(
+    backend: str, splats: int, size: int, views: int, repeats: int,
+    device: str | None = None, against: str | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Time one rasterizer on a trained-like object: `splats` Gaussians, `views` pictures of size² pixels a call.
 
     forward_ms and forward_backward_ms are medians over `repeats` calls and for all views of a call; divide by `views`
     for one view. extra_memory_mib is the peak of forward and backward above what the inputs take, None where the
-    system does not tell.
+    system does not tell. `against` names a second rasterizer, whose calls alternate with the first one's; `ratio` is
+    the first one's time over the second one's.
     """
+    device = device or _default_device(backend)
+    names = [backend, *([against] if against else [])]
+    figures: list[dict[str, Any]] = []
+    subjects = []
+    for name in names:
+        _subject(name, WARM_UP_SPLATS, WARM_UP_SIZE, 1, device).run(backward=True)
+        subject = _subject(name, splats, size, views, device)
+        # Memory comes first: afterwards the allocator keeps what it has, and a peak would not show.
+        figures.append({"extra_memory_mib": _extra_memory_mib(partial(subject.run, backward=True), device)})
+        subjects.append(subject)
+    for key, backward in (("forward_ms", False), ("forward_backward_ms", True)):
+        for row, milliseconds in zip(figures, _medians_ms(subjects, backward, repeats, device), strict=True):
+            row[key] = milliseconds
+    result = {"backend": backend, "splats": splats, "size": size, "views": views, "repeats": repeats, **figures[0]}
+    if against:
+        ratio = {key: figures[0][key + "_ms"] / figures[1][key + "_ms"] for key in ("forward", "forward_backward")}
+        result |= {"against": {"backend": against, **figures[1]}, "ratio": ratio}
+    return result | {"device": device_name(device), "threads": torch.get_num_threads(), "versions": versions()}
+
+
+def _default_device(backend: str) -> str:
+    return "cuda" if torch.cuda.is_available() and backend != "cpu" else "cpu"
+
+
+def _subject(backend: str, splats: int, size: int, views: int, device: str) -> _Subject:
+    gaussians, cameras = _object(splats, device), _cameras(views, size, device)
+    if backend == BARE_GSPLAT:
+        return _bare_gsplat(gaussians, cameras)
     rasterizer = _rasterizer(backend)
-    _draw(rasterizer, _object(WARM_UP_SPLATS, device), _cameras(1, WARM_UP_SIZE, device), backward=True)
-    arguments = rasterizer, _object(splats, device), _cameras(views, size, device)
-    # Memory comes first: afterwards the allocator keeps what it has, and a peak would not show.
-    extra_memory_mib = _extra_memory_mib(lambda: _draw(*arguments, backward=True), device)
-    return {
-        "backend": backend,
-        "splats": splats,
-        "size": size,
-        "views": views,
-        "repeats": repeats,
-        "forward_ms": _median_ms(lambda: _draw(*arguments, backward=False), repeats, device),
-        "forward_backward_ms": _median_ms(lambda: _draw(*arguments, backward=True), repeats, device),
-        "extra_memory_mib": extra_memory_mib,
-        "device": _device_name(device),
-        "threads": torch.get_num_threads(),
-        "versions": _versions(),
-    }
+    leaf = gaussians.requires_grad_(True)
+
+    def draw() -> Tensor:
+        output = rasterizer.render(leaf, cameras)
+        return output.rgb.sum() + output.alpha.sum() + output.depth.sum()
+
+    return _Subject(draw, [leaf])
 
 
 def _rasterizer(backend: str) -> Rasterizer:
@@ -59,16 +101,31 @@ def _rasterizer(backend: str) -> Rasterizer:
         return Reference(precision="float32")
     known: dict[str, type[Rasterizer]] = kinds(Rasterizer)  # type: ignore[type-abstract]
     if backend not in known:
-        raise UserError(f"no rasterizer is called '{backend}'; there are {', '.join([*known, TORCH])}")
+        raise UserError(f"no rasterizer is called '{backend}'; there are {', '.join([*known, TORCH, BARE_GSPLAT])}")
     return known[backend]()
 
 
-def _draw(rasterizer: Rasterizer, gaussians: Tensor, cameras: Cameras, *, backward: bool) -> None:
-    with torch.set_grad_enabled(backward):
-        output = rasterizer.render(gaussians, cameras)
-    if backward:
-        gaussians.grad = None
-        (output.rgb.sum() + output.alpha.sum() + output.depth.sum()).backward()
+def _bare_gsplat(gaussians: Tensor, cameras: Cameras) -> _Subject:
+    try:
+        from gsplat import rasterization
+    except ImportError as error:
+        raise UserError(f"'{BARE_GSPLAT}' needs the package: pip install 'z1g[gpu]'") from error
+    parts = {name: part.contiguous().requires_grad_(True) for name, part in split(gaussians, dim=2).items()}
+    opacity = parts["opacity"][..., 0].detach().contiguous().requires_grad_(True)
+    parts["opacity"] = opacity
+    w2c = cameras.world_to_camera().contiguous()
+    intrinsics = cameras.intrinsics().expand(*w2c.shape[:2], 3, 3).contiguous()
+
+    def draw() -> Tensor:
+        picture, alpha, _ = rasterization(
+            means=parts["position"], quats=parts["rotation"], scales=parts["scale"], opacities=opacity,
+            colors=parts["rgb"], viewmats=w2c, Ks=intrinsics, width=cameras.width, height=cameras.height,
+            render_mode="RGB+D", packed=False,
+        )  # fmt: skip
+        total: Tensor = picture[..., :3].sum() + alpha.sum() + picture[..., 3:].sum()
+        return total
+
+    return _Subject(draw, list(parts.values()))
 
 
 def _object(splats: int, device: str) -> Tensor:
@@ -86,7 +143,7 @@ def _object(splats: int, device: str) -> Tensor:
         },
         dim=2,
     )
-    return gaussians.to(device).requires_grad_(True)
+    return gaussians.to(device)
 
 
 def _cameras(views: int, size: int, device: str) -> Cameras:
@@ -95,15 +152,17 @@ def _cameras(views: int, size: int, device: str) -> Cameras:
     return Cameras(torch.stack(poses)[None].float(), defaults.fov_y_deg, size, size).to(device)
 
 
-def _median_ms(work: Callable[[], object], repeats: int, device: str) -> float:
-    times = []
+def _medians_ms(subjects: list[_Subject], backward: bool, repeats: int, device: str) -> list[float]:
+    """Of each subject; they take turns, so that what else the machine does hits all alike."""
+    times: list[list[float]] = [[] for _ in subjects]
     for _ in range(repeats):
-        _wait(device)
-        start = time.perf_counter()
-        work()
-        _wait(device)
-        times.append(1000 * (time.perf_counter() - start))
-    return statistics.median(times)
+        for subject, row in zip(subjects, times, strict=True):
+            _wait(device)
+            start = time.perf_counter()
+            subject.run(backward=backward)
+            _wait(device)
+            row.append(1000 * (time.perf_counter() - start))
+    return [statistics.median(row) for row in times]
 
 
 def _wait(device: str) -> None:
@@ -130,19 +189,3 @@ def _extra_memory_mib(work: Callable[[], object], device: str) -> float | None:
 def _status_kib(key: str) -> int:
     lines = (PROC / "status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(key + ":"))
-
-
-def _device_name(device: str) -> str:
-    if torch.device(device).type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return platform.processor() or platform.machine()
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for package in PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

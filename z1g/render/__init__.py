@@ -2,9 +2,11 @@
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from z1g.config.slot import Slot
+from pydantic import Field
+
+from z1g.config.slot import Section, Slot
 
 if TYPE_CHECKING:
     import torch
@@ -30,12 +32,41 @@ class RenderOutput:
         return self.rgb + (1 - self.alpha) * background
 
 
+class Conventions(Section):
+    """In what published rasterizers differ; the defaults are gsplat's.
+
+    diff-gaussian-rasterization: near 0.2, alpha_cap 0.99, three_sigma, not normalised, pass.
+    """
+
+    near: float = Field(0.01, gt=0, description="Gaussians nearer than this are not drawn, normalised units")
+    alpha_cap: float = Field(0.999, gt=0, lt=1, description="largest alpha of one Gaussian in one pixel")
+    footprint: Literal["exact", "three_sigma"] = Field(
+        "exact",
+        description="where a Gaussian is drawn: wherever its alpha reaches 1/255, or of that only the 16-pixel tiles "
+        "that a square of three standard deviations touches, which cuts visibly",
+    )
+    normalise_rotation: bool = Field(
+        True, description="divide quaternions by their length first; otherwise they are used as they come"
+    )
+    cap_gradient: Literal["zero", "pass"] = Field(
+        "zero", description="gradient where alpha is at its cap: none, or as if there were no cap"
+    )
+
+    def conventions(self) -> "Conventions":
+        """These options alone, for a rasterizer that has them among its own."""
+        return Conventions(**{name: getattr(self, name) for name in Conventions.model_fields})
+
+
 class Rasterizer(Slot):
-    """A backend. `render` is its only contract."""
+    """A backend."""
+
+    @abstractmethod
+    def conventions(self) -> Conventions:
+        """What this backend draws by: a `Reference` with the same options draws the same pictures."""
 
     @abstractmethod
     def render(self, gaussians: "torch.Tensor", cameras: "Cameras") -> RenderOutput:
         """Draw activated Gaussians [B,N,14] (channel order of `z1g.splat`) from cameras with c2w [B,V,4,4].
 
-        Raises UserError where the backend's package or device is missing.
+        Poses count as constants and get no gradient. Raises UserError where the backend's package or device is missing.
         """

@@ -1,7 +1,7 @@
 """The place of the numba kernels in autograd."""
 
 import threading
-from typing import Any
+from typing import Any, NamedTuple
 
 import numba
 import numpy as np
@@ -10,90 +10,139 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from z1g.camera import Cameras
+from z1g.render import Conventions, RenderOutput
+from z1g.render import _ellipses as ellipses
 from z1g.render import _kernels as kernels
-from z1g.render._kernels import DEPTH, FLOAT, JOBS, N_GRADIENT, N_PACKED, OPACITY, RED, TILE, A, X
-from z1g.render._project import Projected
+from z1g.render._ellipses import DEPTH, FLOAT
+from z1g.render._kernels import COLUMNS, JOBS, ROWS
+from z1g.render._project import FOV_CLAMP, LARGEST, LOW_PASS_PX2, MIN_ALPHA, MIN_TRANSMITTANCE
 
-Arrays = tuple[NDArray[Any], ...]
+Array = NDArray[Any]
 
 _ONE_AT_A_TIME = threading.Lock()
 """Numba's `workqueue` threads, its choice where OpenMP is missing, end the process when two callers meet in them."""
 
 
-class Blend(torch.autograd.Function):
-    """Pictures [K,5,H,W] (red, green, blue, alpha, depth) of K = B·V views of B objects; see `Projected` for inputs."""
+def draw(gaussians: Tensor, cameras: Cameras, conventions: Conventions) -> RenderOutput:
+    """Pictures of Gaussians [B,N,14] from [B,V] cameras, all float32 and on the CPU."""
+    b, v = cameras.c2w.shape[:2]
+    w2c = cameras.world_to_camera().detach().float()
+    rgb, alpha, depth = _Draw.apply(gaussians.contiguous(), w2c, cameras, conventions)
+    return RenderOutput(
+        rgb.unflatten(0, (b, v)), alpha[:, None].unflatten(0, (b, v)), depth[:, None].unflatten(0, (b, v))
+    )
+
+
+class _Bodies(NamedTuple):
+    """bodies [17,L] of the live Gaussians of all objects, their ids [L] in the object, and first [B+1]."""
+
+    bodies: Array
+    ids: Array
+    first: Array
+
+
+class _Seen(NamedTuple):
+    """rows [R,10] and windows [R,4] of every live Gaussian in every picture; bases [K+1]: where pictures start."""
+
+    rows: Array
+    windows: Array
+    bases: Array
+
+
+class _Lists(NamedTuple):
+    """starts [K,tiles+1], offsets [K] and the lists of all pictures one after the other (see `fill_tiles`)."""
+
+    starts: Array
+    offsets: Array
+    lists: Array
+
+
+class _Draw(torch.autograd.Function):
+    """rgb [K,3,H,W], alpha and depth [K,H,W] of K = B·V pictures."""
 
     @staticmethod
     def forward(
-        ctx: Any, mean: Tensor, conic: Tensor, depth: Tensor, opacity: Tensor, rgb: Tensor, extent: Tensor,
-        height: int, width: int, cap: float,
-    ) -> Tensor:  # fmt: skip
-        order = torch.where(extent[:, 0] > 0, depth, torch.inf).argsort(dim=1, stable=True)
-        arrays = [x.detach().contiguous().numpy() for x in (order, mean, conic, extent, depth, opacity, rgb)]
+        ctx: Any, gaussians: Tensor, w2c: Tensor, cameras: Cameras, conventions: Conventions
+    ) -> tuple[Tensor, ...]:
+        ctx.cameras, ctx.conventions = cameras, conventions
         with _ONE_AT_A_TIME:
             _match_threads()
-            state = _draw(arrays, height, width, cap)
-        tensors = [torch.from_numpy(x) for x in state]
-        ctx.save_for_backward(*tensors)
-        ctx.cap, ctx.objects = cap, opacity.shape[0]
-        return tensors[-1][:, :, :height, :width]
+            bodies = _shape(gaussians.detach().numpy(), conventions)
+            seen = _project(bodies, w2c.numpy(), cameras, conventions)
+            lists = _list(seen, cameras)
+            pictures = _blend(seen, lists, cameras, conventions)
+        outputs = tuple(torch.from_numpy(x) for x in pictures)
+        ctx.save_for_backward(gaussians, w2c, *(torch.from_numpy(x) for x in (*bodies, *seen, *lists)), *outputs)
+        return outputs
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        state = tuple(x.numpy() for x in ctx.saved_tensors)
+        saved = [x.detach().numpy() for x in ctx.saved_tensors]
+        gaussians, w2c, bodies, seen = *saved[:2], _Bodies(*saved[2:5]), _Seen(*saved[5:8])
+        lists, pictures = _Lists(*saved[8:11]), tuple(saved[11:])
+        slopes = tuple(x.contiguous().numpy() for x in gradients)
+        strips = -(-JOBS // max(len(lists.starts), 1))
+        sums, result = np.zeros((strips, *seen.rows.shape), FLOAT), np.zeros_like(gaussians)
+        lens, normalise = _lens(ctx.cameras, ctx.conventions), ctx.conventions.normalise_rotation
         with _ONE_AT_A_TIME:
             _match_threads()
-            result = torch.from_numpy(_undraw(state, gradients[0].numpy(), ctx.cap))
-        shared = result[:, OPACITY:].unflatten(0, (ctx.objects, -1)).sum(dim=1)
-        return (
-            result[:, X:A], result[:, A:OPACITY], result[:, DEPTH],
-            shared[:, 0], shared[:, RED - OPACITY :], None, None, None, None,
-        )  # fmt: skip
+            kernels.backward(*seen, *lists, _limits(ctx.conventions), pictures, slopes, sums)
+            ellipses.unproject(gaussians, *bodies, w2c, lens, normalise, sums, result)
+        return torch.from_numpy(result), None, None, None
 
 
-def blend(projected: Projected, height: int, width: int, cap: float) -> Tensor:
-    """Pictures [B,V,5,H,W] of projected Gaussians, float32."""
-    b, v = projected.depth.shape[:2]
-    views = (x.flatten(0, 1) for x in (projected.mean, projected.conic, projected.depth))
-    picture: Tensor = Blend.apply(
-        *views, projected.opacity, projected.rgb, projected.extent.flatten(0, 1), height, width, cap
-    )
-    views_apart: Tensor = picture.unflatten(0, (b, v))
-    return views_apart
+def _shape(gaussians: Array, conventions: Conventions) -> _Bodies:
+    objects, n, _ = gaussians.shape
+    limits = FLOAT(LARGEST), FLOAT(MIN_ALPHA)
+    counts = np.empty((objects, -(-n // ellipses.BLOCK)), np.int64)
+    ellipses.count_live(gaussians, *limits, counts)
+    places = (counts.cumsum() - counts.ravel()).reshape(counts.shape)
+    first = np.concatenate([[0], counts.sum(axis=1).cumsum()])
+    bodies, ids = np.empty((ellipses.N_BODY, first[-1]), FLOAT), np.empty(first[-1], np.int32)
+    ellipses.shape(gaussians, *limits, conventions.normalise_rotation, places, ids, bodies)
+    return _Bodies(bodies, ids, first)
 
 
-def _draw(arrays: list[NDArray[Any]], height: int, width: int, cap: float) -> Arrays:
-    """Packed Gaussians, their ids and number, tile lists (starts, offsets, lists), pictures padded to whole tiles."""
-    pictures, n = arrays[0].shape
-    packed = np.empty((pictures, n, N_PACKED), FLOAT)
-    ids = np.empty((pictures, n), np.int32)
-    counts = np.empty(pictures, np.int64)
-    kernels.pack(*arrays, height, width, packed, ids, counts)
-    tiles_y, tiles_x = -(-height // TILE), -(-width // TILE)
-    starts = np.empty((pictures, tiles_y * tiles_x + 1), np.int64)
-    kernels.count_tiles(packed, counts, tiles_y, tiles_x, starts)
-    offsets = np.cumsum(starts[:, -1]) - starts[:, -1]
-    lists = np.empty(max(int(starts[:, -1].sum()), 1), np.int32)
-    kernels.fill_tiles(packed, counts, tiles_y, tiles_x, starts, offsets, lists)
-    out = np.empty((pictures, 5, tiles_y * TILE, tiles_x * TILE), FLOAT)
-    kernels.forward(packed, starts, offsets, lists, tiles_y, tiles_x, FLOAT(cap), out)
-    return packed, ids, counts, starts, offsets, lists, out
+def _project(bodies: _Bodies, w2c: Array, cameras: Cameras, conventions: Conventions) -> _Seen:
+    bases = np.concatenate([[0], np.diff(bodies.first).repeat(w2c.shape[1]).cumsum()])
+    rows, windows = np.empty((bases[-1], ellipses.N_ROW), FLOAT), np.empty((bases[-1], 4), np.int32)
+    cut, size = conventions.footprint == "three_sigma", (cameras.height, cameras.width)
+    ellipses.project(bodies.bodies, bodies.first, w2c, _lens(cameras, conventions), cut, *size, rows, windows)
+    return _Seen(rows, windows, bases)
 
 
-def _undraw(state: Arrays, gradient: NDArray[Any], cap: float) -> NDArray[Any]:
-    """Gradients [K,10,N] of the packed numbers from those of the pictures [K,5,H,W]."""
-    packed, ids, counts, starts, offsets, lists, out = state
-    pictures, n, _ = packed.shape
-    tiles_y, tiles_x = out.shape[2] // TILE, out.shape[3] // TILE
-    padded = np.zeros_like(out)
-    padded[:, :, : gradient.shape[2], : gradient.shape[3]] = gradient
-    total = np.einsum("kchw,kchw->khw", out, padded)
-    sums = np.zeros((pictures, -(-JOBS // pictures), n, N_GRADIENT), FLOAT)
-    kernels.backward(packed, starts, offsets, lists, tiles_y, tiles_x, FLOAT(cap), total, padded, sums)
-    result = np.zeros((pictures, N_GRADIENT, n), FLOAT)
-    kernels.scatter(sums, ids, counts, result)
-    return result
+def _list(seen: _Seen, cameras: Cameras) -> _Lists:
+    tiles_y, tiles_x = -(-cameras.height // ROWS), -(-cameras.width // COLUMNS)
+    starts = np.empty((len(seen.bases) - 1, tiles_y * tiles_x + 1), np.int64)
+    kernels.count_tiles(seen.windows, seen.bases, tiles_x, starts)
+    offsets = starts[:, -1].cumsum() - starts[:, -1]
+    lists = np.empty(starts[:, -1].sum(), np.int32)
+    depth_bits = seen.rows.view(np.uint32)[:, DEPTH]
+    kernels.fill_tiles(depth_bits, seen.windows, seen.bases, tiles_x, starts, offsets, lists)
+    return _Lists(starts, offsets, lists)
+
+
+def _blend(seen: _Seen, lists: _Lists, cameras: Cameras, conventions: Conventions) -> tuple[Array, ...]:
+    k, size = len(lists.starts), (cameras.height, cameras.width)
+    pictures = np.empty((k, 3, *size), FLOAT), np.empty((k, *size), FLOAT), np.empty((k, *size), FLOAT)
+    kernels.forward(*seen, *lists, _limits(conventions), *pictures)
+    return pictures
+
+
+# Thresholds are arguments: compiled kernels in numba's cache would keep a global of another file.
+
+
+def _lens(cameras: Cameras, conventions: Conventions) -> tuple[Any, ...]:
+    clamp = 0.5 * FOV_CLAMP / cameras.focal
+    numbers = cameras.focal, LOW_PASS_PX2, clamp * cameras.width, clamp * cameras.height, conventions.near
+    return tuple(FLOAT(x) for x in numbers)
+
+
+def _limits(conventions: Conventions) -> tuple[Any, ...]:
+    flat = conventions.alpha_cap if conventions.cap_gradient == "zero" else np.inf
+    return tuple(FLOAT(x) for x in (MIN_ALPHA, MIN_TRANSMITTANCE, conventions.alpha_cap, flat))
 
 
 def _match_threads() -> None:

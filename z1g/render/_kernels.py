@@ -1,10 +1,9 @@
 """Front-to-back blending of projected Gaussians: the numba kernels.
 
-A picture is cut into 16-pixel tiles. Gaussians are sorted by depth once a picture and listed for each tile they may
-touch; a job draws one row of tiles (forward) or one strip of such rows (backward). The innermost loops run over the
-rows of a tile that a Gaussian covers, without branches, so that LLVM turns them into vector instructions. The backward
-pass replays the forward one front to back: what lies behind a Gaussian is the pixel's total minus what has passed, so
-nothing but the pictures is kept.
+A picture is cut into tiles of 8 columns and 32 rows. Gaussians are sorted by depth once a picture and listed for each
+tile that their windows touch. The innermost loops run over the rows of a tile that a window covers, without branches,
+so that LLVM turns them into vector instructions. The backward pass replays the forward one front to back: what lies
+behind a Gaussian is the pixel's total minus what has passed, so nothing but the pictures is kept.
 """
 
 import math
@@ -12,23 +11,22 @@ import math
 import numpy as np
 from numba import njit, prange
 
-from z1g.render._project import MIN_ALPHA, MIN_TRANSMITTANCE
+from z1g.render._ellipses import BLUE, DEPTH, GREEN, OPACITY, RED, A, B, C, X, Y
 
-TILE = 16
-X, Y, A, B, C, OPACITY, DEPTH, RED, GREEN, BLUE, REACH_X, REACH_Y = range(12)
-N_PACKED = 12
-PIXELS = TILE * TILE
+COLUMNS, ROWS = 8, 8
+"""Of a tile. A vector register's width of columns wastes the least on Gaussians of a few pixels."""
+PIXELS = COLUMNS * ROWS
 AT_X, AT_Y, LIGHT, SUMS, SUMS_1, SUMS_2, SUMS_3, GRADIENT_3, GRADIENT_4 = (np.uint64(i * PIXELS) for i in range(9))
 """Planes of a tile's working array: pixel centres, transmittance, then sums (forward) or what is named below.
 Unsigned, because a signed index may count from the end, and checking for that stops the vectoriser."""
 BEHIND, GRADIENT, GRADIENT_1, GRADIENT_2 = SUMS, SUMS_1, SUMS_2, SUMS_3
 LOOK_EVERY = 32
 """Gaussians between looks at whether a tile is finished."""
-N_GRADIENT = 10
-"""Gradients of the first ten packed numbers, in the same order."""
 JOBS = 8
 """Jobs of a backward pass at least. Few pictures are cut into strips, each with its own sums, by a rule that knows
 nothing of threads: results must not depend on them."""
+DIGIT_BITS = 11
+"""Of the radix sort, at most: the counters still fit the first cache."""
 FLOAT = np.float32
 # exp(x) = (exp(x/8 + 3/8)·exp(-3/8))^8, a Taylor polynomial of degree 7: 1e-6 relative for -6 <= x <= 0.
 CENTRE = 0.375
@@ -47,77 +45,77 @@ def _exp(x):  # type: ignore[no-untyped-def]
     return p * p
 
 
-@njit(parallel=True, cache=True)
-def pack(order, mean, conic, extent, depth, opacity, rgb, height, width, packed, ids, counts):  # type: ignore[no-untyped-def]
-    """Gather what the kernels read into rows sorted by depth, leaving out what no pixel sees."""
-    pictures, n = depth.shape
-    views = pictures // opacity.shape[0]
-    for k in prange(pictures):
-        b = k // views
-        count = 0
-        for position in range(n):
-            i = order[k, position]
-            rx, ry = extent[k, 0, i], extent[k, 1, i]
-            x, y = mean[k, 0, i], mean[k, 1, i]
-            if rx > 0 and x + rx > 0 and x - rx < width and y + ry > 0 and y - ry < height:
-                row = packed[k, count]
-                row[X], row[Y] = x, y
-                row[A], row[B], row[C] = conic[k, 0, i], conic[k, 1, i], conic[k, 2, i]
-                row[OPACITY], row[DEPTH] = opacity[b, i], depth[k, i]
-                row[RED], row[GREEN], row[BLUE] = rgb[b, 0, i], rgb[b, 1, i], rgb[b, 2, i]
-                row[REACH_X], row[REACH_Y] = rx, ry
-                ids[k, count] = i
-                count += 1
-        counts[k] = count
-
-
 @njit(inline="always")
-def _tiles(centre, reach, n_tiles):  # type: ignore[no-untyped-def]
-    """First and one past the last tile that [centre - reach, centre + reach] touches."""
-    first = math.floor(max((centre - reach) / TILE, 0.0))
-    last = math.floor(min((centre + reach) / TILE, n_tiles - 1.0)) + 1
-    return first, last
+def _tiles(window):  # type: ignore[no-untyped-def]
+    """First and past-the-last tile column, then row, that a window touches; none for an empty window."""
+    return window[0] // COLUMNS, (window[1] - 1) // COLUMNS + 1, window[2] // ROWS, (window[3] - 1) // ROWS + 1
 
 
 @njit(parallel=True, cache=True)
-def count_tiles(packed, counts, tiles_y, tiles_x, starts):  # type: ignore[no-untyped-def]
-    """starts[k, t + 1] = Gaussians listed for tiles up to t of picture k."""
-    for k in prange(packed.shape[0]):
-        for t in range(tiles_y * tiles_x + 1):
-            starts[k, t] = 0
-        for j in range(counts[k]):
-            row = packed[k, j]
-            y0, y1 = _tiles(row[Y], row[REACH_Y], tiles_y)
-            x0, x1 = _tiles(row[X], row[REACH_X], tiles_x)
+def count_tiles(windows, bases, tiles_x, starts):  # type: ignore[no-untyped-def]
+    """starts[k, t + 1] = Gaussians listed for tiles up to t of picture k, whose rows are bases[k]..bases[k + 1]."""
+    for k in prange(starts.shape[0]):
+        starts[k] = 0
+        for r in range(bases[k], bases[k + 1]):
+            x0, x1, y0, y1 = _tiles(windows[r])
             for ty in range(y0, y1):
                 for tx in range(x0, x1):
                     starts[k, ty * tiles_x + tx + 1] += 1
-        for t in range(tiles_y * tiles_x):
+        for t in range(starts.shape[1] - 1):
             starts[k, t + 1] += starts[k, t]
 
 
 @njit(parallel=True, cache=True)
-def fill_tiles(packed, counts, tiles_y, tiles_x, starts, offsets, lists):  # type: ignore[no-untyped-def]
-    """Write each tile's Gaussians, nearest first, at lists[offsets[k] + starts[k, t]]."""
-    for k in prange(packed.shape[0]):
-        cursor = starts[k, :-1].copy()
-        for j in range(counts[k]):
-            row = packed[k, j]
-            y0, y1 = _tiles(row[Y], row[REACH_Y], tiles_y)
-            x0, x1 = _tiles(row[X], row[REACH_X], tiles_x)
+def fill_tiles(depth_bits, windows, bases, tiles_x, starts, offsets, lists):  # type: ignore[no-untyped-def]
+    """Write each tile's Gaussians at lists[offsets[k] + starts[k, t]], nearest first, as rows counted from bases[k]."""
+    for k in prange(starts.shape[0]):
+        cursor = starts[k, :-1] + offsets[k]
+        for j in _by_depth(depth_bits[bases[k] : bases[k + 1]], windows[bases[k] : bases[k + 1]]):
+            x0, x1, y0, y1 = _tiles(windows[bases[k] + j])
             for ty in range(y0, y1):
                 for tx in range(x0, x1):
-                    t = ty * tiles_x + tx
-                    lists[offsets[k] + cursor[t]] = j
-                    cursor[t] += 1
+                    lists[cursor[ty * tiles_x + tx]] = j
+                    cursor[ty * tiles_x + tx] += 1
+
+
+@njit(cache=True)
+def _by_depth(bits, windows):  # type: ignore[no-untyped-def]
+    """Numbers of what shows, nearest first, equals in their order: radix sort by the bits of positive floats."""
+    keys, order = np.empty(bits.size, np.uint32), np.empty(bits.size, np.int32)
+    count, low, high = 0, np.uint32(0xFFFFFFFF), np.uint32(0)
+    for j in range(bits.size):
+        if windows[j, 0] < windows[j, 1]:
+            key = bits[j]
+            keys[count], order[count] = key, j
+            low, high = min(low, key), max(high, key)
+            count += 1
+    keys, order = keys[:count], order[:count]
+    other_keys, other_order = np.empty_like(keys), np.empty_like(order)
+    n_bits = 0
+    while count > 0 and np.uint64(high - low) >> np.uint64(n_bits):
+        n_bits += 1
+    passes = -(-n_bits // DIGIT_BITS)
+    digit = -(-n_bits // max(passes, 1))
+    places = np.empty((1 << digit) + 1, np.int64)
+    for step in range(passes):
+        shift, mask = np.uint32(step * digit), np.uint32((1 << digit) - 1)
+        places[:] = 0
+        for key in keys:
+            places[(((key - low) >> shift) & mask) + np.uint32(1)] += 1
+        for d in range(1 << digit):
+            places[d + 1] += places[d]
+        for i in range(count):
+            d = ((keys[i] - low) >> shift) & mask
+            other_keys[places[d]], other_order[places[d]] = keys[i], order[i]
+            places[d] += 1
+        keys, other_keys, order, other_order = other_keys, keys, other_order, order
+    return order
 
 
 @njit(inline="always")
-def _rows(row, top):  # type: ignore[no-untyped-def]
-    """First and one past the last pixel, counted through the tile row by row, that a Gaussian's box covers."""
-    first = max(math.floor(row[Y] - row[REACH_Y] - top), 0)
-    last = min(math.ceil(row[Y] + row[REACH_Y] - top), TILE)
-    return np.uint64(first * TILE), np.uint64(max(last, first) * TILE)
+def _covered(window, top):  # type: ignore[no-untyped-def]
+    """First and past-the-last pixel, counted through the tile row by row, of the rows that a window covers."""
+    return np.uint64(max(window[2] - top, 0) * COLUMNS), np.uint64(min(window[3] - top, ROWS) * COLUMNS)
 
 
 @njit(inline="always")
@@ -125,51 +123,52 @@ def _start_tile(s, left, top):  # type: ignore[no-untyped-def]
     """Pixel centres and full transmittance; all planes of one array, so that the compiler sees they do not overlap."""
     for i in range(PIXELS):
         p = np.uint64(i)
-        s[AT_X + p] = FLOAT(left + i % TILE) + FLOAT(0.5)
-        s[AT_Y + p] = FLOAT(top + i // TILE) + FLOAT(0.5)
+        s[AT_X + p] = FLOAT(left + i % COLUMNS) + FLOAT(0.5)
+        s[AT_Y + p] = FLOAT(top + i // COLUMNS) + FLOAT(0.5)
         s[LIGHT + p] = FLOAT(1)
 
 
-@njit(inline="always", fastmath=FAST)
+@njit(inline="always")
 def _dark(s):  # type: ignore[no-untyped-def]
     """Whether every pixel of the tile is finished."""
-    brightest = FLOAT(-1)
-    for i in range(PIXELS):
-        brightest = max(brightest, s[LIGHT + np.uint64(i)])
-    return brightest <= 0
+    i = 0
+    while i < PIXELS and s[LIGHT + np.uint64(i)] <= 0:
+        i += 1
+    return i == PIXELS
 
 
 @njit(parallel=True, cache=True, fastmath=FAST)
-def forward(packed, starts, offsets, lists, tiles_y, tiles_x, cap, out):  # type: ignore[no-untyped-def]
-    """out [K,5,H',W'], H' and W' multiples of 16: red, green, blue, alpha, depth."""
-    pictures = packed.shape[0]
-    for job in prange(pictures * tiles_y):
-        k, ty = job // tiles_y, job % tiles_y
+def forward(rows, windows, bases, starts, offsets, lists, limits, rgb, alpha, depth):  # type: ignore[no-untyped-def]
+    """Pictures: rgb [K,3,H,W], alpha and depth [K,H,W]. limits: see `_draw` and `_undraw`."""
+    pictures, height, width = alpha.shape
+    tiles_x = -(-width // COLUMNS)
+    tiles = starts.shape[1] - 1
+    for job in prange(pictures * tiles):
+        k, t = job // tiles, job % tiles
+        left, top = t % tiles_x * COLUMNS, t // tiles_x * ROWS
         s = np.empty(7 * PIXELS, FLOAT)
-        for tx in range(tiles_x):
-            first = offsets[k] + starts[k, ty * tiles_x + tx]
-            stop = offsets[k] + starts[k, ty * tiles_x + tx + 1]
-            _start_tile(s, tx * TILE, ty * TILE)
-            s[3 * PIXELS :] = FLOAT(0)
-            for place in range(first, stop):
-                row = packed[k, lists[place]]
-                i0, i1 = _rows(row, ty * TILE)
-                _draw(row, cap, s, i0, i1)
-                if (place - first) % LOOK_EVERY == LOOK_EVERY - 1 and _dark(s):
-                    break
-            for i in range(PIXELS):
-                y, x = ty * TILE + i // TILE, tx * TILE + i % TILE
+        _start_tile(s, left, top)
+        s[3 * PIXELS :] = FLOAT(0)
+        first, stop = offsets[k] + starts[k, t], offsets[k] + starts[k, t + 1]
+        for place in range(first, stop):
+            r = bases[k] + lists[place]
+            i0, i1 = _covered(windows[r], top)
+            _draw(rows[r], limits, s, i0, i1)
+            if (place - first) % LOOK_EVERY == LOOK_EVERY - 1 and _dark(s):
+                break
+        for i in range(PIXELS):
+            y, x = top + i // COLUMNS, left + i % COLUMNS
+            if y < height and x < width:
                 p = np.uint64(i)
-                out[k, 0, y, x] = s[SUMS + p]
-                out[k, 1, y, x] = s[SUMS_1 + p]
-                out[k, 2, y, x] = s[SUMS_2 + p]
-                out[k, 3, y, x] = FLOAT(1) - abs(s[LIGHT + p])
-                out[k, 4, y, x] = s[SUMS_3 + p]
+                rgb[k, 0, y, x], rgb[k, 1, y, x], rgb[k, 2, y, x] = s[SUMS + p], s[SUMS_1 + p], s[SUMS_2 + p]
+                alpha[k, y, x] = FLOAT(1) - abs(s[LIGHT + p])
+                depth[k, y, x] = s[SUMS_3 + p]
 
 
 @njit(inline="always", fastmath=FAST)
-def _draw(row, cap, s, i0, i1):  # type: ignore[no-untyped-def]
+def _draw(row, limits, s, i0, i1):  # type: ignore[no-untyped-def]
     """Blend one Gaussian into pixels i0..i1. Transmittance turns negative once a pixel is finished."""
+    least_alpha, least_light, cap, _ = limits
     centre_x, centre_y = row[X], row[Y]
     a, b, c = FLOAT(-0.5) * row[A], -row[B], FLOAT(-0.5) * row[C]
     opacity, depth = row[OPACITY], row[DEPTH]
@@ -181,9 +180,9 @@ def _draw(row, cap, s, i0, i1):  # type: ignore[no-untyped-def]
         alpha = min(opacity * _exp(power), cap)
         t = s[LIGHT + i]
         left = t * (FLOAT(1) - alpha)
-        seen = alpha >= FLOAT(MIN_ALPHA)
-        draws = seen & (left > FLOAT(MIN_TRANSMITTANCE))
-        ends = seen & (left <= FLOAT(MIN_TRANSMITTANCE))
+        seen = alpha >= least_alpha
+        draws = seen & (left > least_light)
+        ends = seen & (left <= least_light)
         weight = alpha * t if draws else FLOAT(0)
         s[SUMS + i] += weight * red
         s[SUMS_1 + i] += weight * green
@@ -193,97 +192,98 @@ def _draw(row, cap, s, i0, i1):  # type: ignore[no-untyped-def]
 
 
 @njit(parallel=True, cache=True, fastmath=FAST)
-def backward(packed, starts, offsets, lists, tiles_y, tiles_x, cap, total, grad, sums):  # type: ignore[no-untyped-def]
-    """sums [K,strips,N,10]: gradients of packed numbers. total [K,H',W']: inner product of pictures and gradients."""
-    pictures, strips = sums.shape[0], sums.shape[1]
-    for job in prange(pictures * strips):
+def backward(rows, windows, bases, starts, offsets, lists, limits, pictures, gradients, sums):  # type: ignore[no-untyped-def]
+    """Add gradients of `rows` to sums [strips,R,10], those of the covariance (xx, xy, yy) in place of the conic's.
+
+    pictures: what `forward` drew; gradients: theirs.
+    """
+    alpha = pictures[1]
+    height, width = alpha.shape[1:]
+    tiles_x = -(-width // COLUMNS)
+    tiles, strips = starts.shape[1] - 1, sums.shape[0]
+    for job in prange(alpha.shape[0] * strips):
         k, strip = job // strips, job % strips
         s = np.empty(9 * PIXELS, FLOAT)
-        for ty in range(strip * tiles_y // strips, (strip + 1) * tiles_y // strips):
-            for tx in range(tiles_x):
-                first = offsets[k] + starts[k, ty * tiles_x + tx]
-                stop = offsets[k] + starts[k, ty * tiles_x + tx + 1]
-                _start_tile(s, tx * TILE, ty * TILE)
-                for i in range(PIXELS):
-                    y, x = ty * TILE + i // TILE, tx * TILE + i % TILE
-                    p = np.uint64(i)
-                    s[BEHIND + p] = total[k, y, x]
-                    s[GRADIENT + p] = grad[k, 0, y, x]
-                    s[GRADIENT_1 + p] = grad[k, 1, y, x]
-                    s[GRADIENT_2 + p] = grad[k, 2, y, x]
-                    s[GRADIENT_3 + p] = grad[k, 3, y, x]
-                    s[GRADIENT_4 + p] = grad[k, 4, y, x]
-                for place in range(first, stop):
-                    j = lists[place]
-                    row = packed[k, j]
-                    i0, i1 = _rows(row, ty * TILE)
-                    _undraw(row, cap, s, i0, i1, sums[k, strip, j])
-                    if (place - first) % LOOK_EVERY == LOOK_EVERY - 1 and _dark(s):
-                        break
+        for t in range(strip * tiles // strips, (strip + 1) * tiles // strips):
+            left, top = t % tiles_x * COLUMNS, t // tiles_x * ROWS
+            _start_tile(s, left, top)
+            for i in range(PIXELS):
+                y, x = top + i // COLUMNS, left + i % COLUMNS
+                _start_pixel(s, np.uint64(i), pictures, gradients, k, y, x, y < height and x < width)
+            first, stop = offsets[k] + starts[k, t], offsets[k] + starts[k, t + 1]
+            for place in range(first, stop):
+                r = bases[k] + lists[place]
+                i0, i1 = _covered(windows[r], top)
+                _undraw(rows[r], limits, s, i0, i1, sums[strip, r])
+                if (place - first) % LOOK_EVERY == LOOK_EVERY - 1 and _dark(s):
+                    break
+
+
+@njit(inline="always")
+def _start_pixel(s, p, pictures, gradients, k, y, x, inside):  # type: ignore[no-untyped-def]
+    """Gradients of a pixel, and their inner product with it: what is behind the first Gaussian."""
+    (rgb, alpha, depth), (g_rgb, g_alpha, g_depth) = pictures, gradients
+    behind = g0 = g1 = g2 = g3 = g4 = FLOAT(0)
+    if inside:
+        g0, g1, g2 = g_rgb[k, 0, y, x], g_rgb[k, 1, y, x], g_rgb[k, 2, y, x]
+        g3, g4 = g_alpha[k, y, x], g_depth[k, y, x]
+        behind = rgb[k, 0, y, x] * g0 + rgb[k, 1, y, x] * g1 + rgb[k, 2, y, x] * g2
+        behind += alpha[k, y, x] * g3 + depth[k, y, x] * g4
+    s[BEHIND + p], s[GRADIENT + p], s[GRADIENT_1 + p], s[GRADIENT_2 + p] = behind, g0, g1, g2
+    s[GRADIENT_3 + p], s[GRADIENT_4 + p] = g3, g4
 
 
 @njit(inline="always", fastmath=FAST)
-def _undraw(row, cap, s, i0, i1, result):  # type: ignore[no-untyped-def]
+def _undraw(row, limits, s, i0, i1, result):  # type: ignore[no-untyped-def]
     """Add one Gaussian's gradients from pixels i0..i1 to `result`; what lies behind loses its share of the total."""
+    least_alpha, least_light, cap, flat = limits
     centre_x, centre_y = row[X], row[Y]
-    a, b, c = FLOAT(-0.5) * row[A], -row[B], FLOAT(-0.5) * row[C]
+    a, b, c = row[A], row[B], row[C]
     opacity, depth = row[OPACITY], row[DEPTH]
     red, green, blue = row[RED], row[GREEN], row[BLUE]
-    sum_x = sum_y = sum_xx = sum_xy = sum_yy = FLOAT(0)
+    sum_u = sum_v = sum_uu = sum_uv = sum_vv = FLOAT(0)
     sum_o = sum_z = sum_r = sum_g = sum_b = FLOAT(0)
     for i in range(i0, i1):
         dx = s[AT_X + i] - centre_x
         dy = s[AT_Y + i] - centre_y
-        power = max(min((a * dx + b * dy) * dx + c * dy * dy, FLOAT(0)), FLOAT(-6))
+        # The conic times the distance: thin Gaussians would lose their gradients in sums of dx², dx·dy and dy².
+        u, v = a * dx + b * dy, b * dx + c * dy
+        power = max(min(FLOAT(-0.5) * (u * dx + v * dy), FLOAT(0)), FLOAT(-6))
         falloff = _exp(power)
         raw = opacity * falloff
         alpha = min(raw, cap)
         t = s[LIGHT + i]
         left = t * (FLOAT(1) - alpha)
-        seen = alpha >= FLOAT(MIN_ALPHA)
-        draws = seen & (left > FLOAT(MIN_TRANSMITTANCE))
-        ends = seen & (left <= FLOAT(MIN_TRANSMITTANCE))
+        seen = alpha >= least_alpha
+        draws = seen & (left > least_light)
+        ends = seen & (left <= least_light)
         weight = alpha * t if draws else FLOAT(0)
         g0, g1, g2 = s[GRADIENT + i], s[GRADIENT_1 + i], s[GRADIENT_2 + i]
         g3, g4 = s[GRADIENT_3 + i], s[GRADIENT_4 + i]
         value = red * g0 + green * g1 + blue * g2 + g3 + depth * g4
         rest = s[BEHIND + i] - weight * value
         s[BEHIND + i] = rest
-        # At the cap the gradient is zero, gsplat's convention.
-        d_alpha = (t * value - rest / (FLOAT(1) - alpha)) if draws & (raw < cap) else FLOAT(0)
-        p = d_alpha * alpha
-        px, py = p * dx, p * dy
+        d_alpha = (t * value - rest / (FLOAT(1) - alpha)) if draws & (raw < flat) else FLOAT(0)
+        p = d_alpha * raw
+        pu, pv = p * u, p * v
         sum_o += d_alpha * falloff
-        sum_x += px
-        sum_y += py
-        sum_xx += px * dx
-        sum_xy += px * dy
-        sum_yy += py * dy
+        sum_u += pu
+        sum_v += pv
+        sum_uu += pu * u
+        sum_uv += pu * v
+        sum_vv += pv * v
         sum_z += weight * g4
         sum_r += weight * g0
         sum_g += weight * g1
         sum_b += weight * g2
         s[LIGHT + i] = left if draws else (-abs(t) if ends else t)
-    result[X] += row[A] * sum_x + row[B] * sum_y
-    result[Y] += row[C] * sum_y + row[B] * sum_x
-    result[A] -= FLOAT(0.5) * sum_xx
-    result[B] -= sum_xy
-    result[C] -= FLOAT(0.5) * sum_yy
+    result[X] += sum_u
+    result[Y] += sum_v
+    result[A] += FLOAT(0.5) * sum_uu
+    result[B] += sum_uv
+    result[C] += FLOAT(0.5) * sum_vv
     result[OPACITY] += sum_o
     result[DEPTH] += sum_z
     result[RED] += sum_r
     result[GREEN] += sum_g
     result[BLUE] += sum_b
-
-
-@njit(parallel=True, cache=True)
-def scatter(sums, ids, counts, result):  # type: ignore[no-untyped-def]
-    """result [K,10,N] in the caller's order of Gaussians, strips added up in a fixed order."""
-    for k in prange(sums.shape[0]):
-        for j in range(counts[k]):
-            i = ids[k, j]
-            for c in range(N_GRADIENT):
-                value = FLOAT(0)
-                for strip in range(sums.shape[1]):
-                    value += sums[k, strip, j, c]
-                result[k, c, i] = value

@@ -7,6 +7,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from z1g.camera import Cameras
+from z1g.render import Conventions
 from z1g.splat import CHANNELS, split
 
 LOW_PASS_PX2 = 0.3
@@ -15,7 +16,7 @@ FOV_CLAMP = 1.3
 """The projection is linearised no further out than this many half fields of view."""
 MIN_ALPHA = 1 / 255
 MIN_TRANSMITTANCE = 1e-4
-"""Compiled kernels keep this and MIN_ALPHA: after a change, delete numba's cache."""
+"""A Gaussian that would leave less light than this ends its pixel and is not drawn."""
 LARGEST = 1e9
 """Numbers beyond this count as not finite: their products would overflow float32."""
 
@@ -26,19 +27,21 @@ class Projected:
 
     mean: [B,V,2,N] pixels, x then y. conic: [B,V,3,N], inverse 2D covariance (xx, xy, yy). extent: [B,V,2,N], half
     width and height of the box outside of which alpha is below 1/255, not differentiable; 0 where nothing is drawn.
+    radius: [B,V,N] pixels, of the square whose tiles a Gaussian is drawn in; infinite where the footprint is exact.
     depth: [B,V,N], camera z. opacity: [B,N]. rgb: [B,3,N].
     """
 
     mean: Tensor
     conic: Tensor
     extent: Tensor
+    radius: Tensor
     depth: Tensor
     opacity: Tensor
     rgb: Tensor
 
 
-def project(gaussians: Tensor, cameras: Cameras, near: float) -> Projected:
-    """Project activated Gaussians [B,N,14]; those not finite or nearer than `near` are not drawn and get no gradient.
+def project(gaussians: Tensor, cameras: Cameras, conventions: Conventions) -> Projected:
+    """Project activated Gaussians [B,N,14]; those not finite or too near are not drawn and get no gradient.
 
     Source: Zwicker et al. 2001, eq. 31 (covariance J W Σ Wᵀ Jᵀ), with clamp and low-pass of 3DGS (Kerbl et al. 2023).
     With Σ = A Aᵀ the rows of J W A are `half_x` and `half_y`, and the covariance holds their inner products.
@@ -46,9 +49,9 @@ def project(gaussians: Tensor, cameras: Cameras, near: float) -> Projected:
     # One number a plane: elementwise work on [..., N] is several times faster than on [..., N, 3].
     channels, usable = _finite(gaussians.transpose(1, 2).contiguous())
     parts = split(channels, dim=1)
-    axes = rotation_matrices(parts["rotation"]) * parts["scale"][:, None]
+    axes = rotation_matrices(parts["rotation"], conventions.normalise_rotation) * parts["scale"][:, None]
     x, y, z, axes_x, axes_y, axes_z = _to_camera(parts["position"], axes, cameras)
-    usable = usable[:, None] & (z.detach() > near)
+    usable = usable[:, None] & (z.detach() > conventions.near)
     z = torch.where(usable, z, torch.ones_like(z))
     focal, height, width = cameras.focal, cameras.height, cameras.width
     slope_x, slope_y = x / z, y / z
@@ -63,12 +66,13 @@ def project(gaussians: Tensor, cameras: Cameras, near: float) -> Projected:
     mean = torch.stack([focal * slope_x + width / 2, focal * slope_y + height / 2], dim=2)
     conic = torch.stack([yy / determinant, -xy / determinant, xx / determinant], dim=2)
     extent = _extent(xx, yy, opacity, usable)
-    return Projected(mean, conic, extent, z, opacity, parts["rgb"])
+    radius = _three_sigma(xx, yy, xy) if conventions.footprint == "three_sigma" else z.new_full((), torch.inf)
+    return Projected(mean, conic, extent, radius.expand_as(z), z, opacity, parts["rgb"])
 
 
-def rotation_matrices(quaternions: Tensor) -> Tensor:
-    """Rotation matrices [B,3,3,N] of quaternions [B,4,N], w first, normalised here."""
-    w, x, y, z = functional.normalize(quaternions, dim=1).unbind(1)
+def rotation_matrices(quaternions: Tensor, normalise: bool = True) -> Tensor:
+    """Rotation matrices [B,3,3,N] of quaternions [B,4,N], w first; not orthogonal without `normalise`."""
+    w, x, y, z = (functional.normalize(quaternions, dim=1) if normalise else quaternions).unbind(1)
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
         [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
@@ -113,3 +117,11 @@ def _extent(xx: Tensor, yy: Tensor, opacity: Tensor, usable: Tensor) -> Tensor:
     box = torch.stack([xx, yy], dim=2) * reach.clamp(min=0)[:, :, None]
     drawn = (usable & (reach > 0))[:, :, None]
     return torch.where(drawn, box.sqrt(), torch.zeros_like(box))
+
+
+@torch.no_grad()
+def _three_sigma(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
+    """Three standard deviations along the longest axis, in whole pixels, with 3DGS's least spread (forward.cu)."""
+    # 3DGS writes mean² - determinant, the same number, which overflows earlier.
+    spread = ((0.5 * (xx - yy)).square() + xy.square()).clamp(min=0.1).sqrt()
+    return (3 * (0.5 * (xx + yy) + spread).sqrt()).ceil()

@@ -8,18 +8,19 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from z1g.camera import Cameras
-from z1g.render import RenderOutput
+from z1g.render import Conventions, RenderOutput
 from z1g.render._project import MIN_ALPHA, MIN_TRANSMITTANCE, Projected, project
 
 TILE = 16
-"""Pixels along a side of what is drawn at once; bounds the memory."""
+"""Pixels along a side of what is drawn at once: bounds the memory, and is what 3DGS cuts its footprints to."""
 
 
 @dataclass(frozen=True)
 class _Layers:
-    """Gaussians of one picture, nearest first: extent and mean [N,2], conic [N,3], opacity [N], features [N,5]."""
+    """Gaussians of one picture, nearest first: extent and mean [N,2], radius [N,1], and so on."""
 
     extent: Tensor
+    radius: Tensor
     mean: Tensor
     conic: Tensor
     opacity: Tensor
@@ -27,17 +28,16 @@ class _Layers:
 
 
 def draw(
-    gaussians: Tensor, cameras: Cameras, near: float, cap: float, precision: Literal["float32", "float64"]
+    gaussians: Tensor, cameras: Cameras, conventions: Conventions, precision: Literal["float32", "float64"]
 ) -> RenderOutput:
     """Render [B,N,14] from [B,V] cameras; the result has the input's type."""
     dtype = getattr(torch, precision)
     # Autocast would compute poses and positions in half precision.
     with torch.autocast(gaussians.device.type, enabled=False):
-        seen = project(gaussians.to(dtype), replace(cameras, c2w=cameras.c2w.to(dtype)), near)
+        seen = project(gaussians.to(dtype), replace(cameras, c2w=cameras.c2w.detach().to(dtype)), conventions)
         b, v = cameras.c2w.shape[:2]
-        pictures = [
-            _picture(_layers(seen, i, j), cameras.height, cameras.width, cap) for i in range(b) for j in range(v)
-        ]
+        size = cameras.height, cameras.width
+        pictures = [_picture(_layers(seen, i, j), *size, conventions) for i in range(b) for j in range(v)]
     stacked = torch.stack(pictures).unflatten(0, (b, v)).movedim(-1, 2).to(gaussians.dtype)
     return RenderOutput(stacked[:, :, :3], stacked[:, :, 3:4], stacked[:, :, 4:5])
 
@@ -48,7 +48,9 @@ def _layers(seen: Projected, i: int, j: int) -> _Layers:
     order = depth.argsort(stable=True)
     order = order[extent[order, 0] > 0]
     features = torch.cat([seen.rgb[i].T, torch.ones_like(depth)[:, None], depth[:, None]], dim=1)
-    everything = _Layers(extent, seen.mean[i, j].T, seen.conic[i, j].T, seen.opacity[i], features)
+    everything = _Layers(
+        extent, seen.radius[i, j, :, None], seen.mean[i, j].T, seen.conic[i, j].T, seen.opacity[i], features
+    )
     return _pick(everything, order)
 
 
@@ -56,7 +58,7 @@ def _pick(layers: _Layers, which: Tensor) -> _Layers:
     return _Layers(**{field.name: getattr(layers, field.name)[which] for field in fields(_Layers)})
 
 
-def _picture(layers: _Layers, height: int, width: int, cap: float) -> Tensor:
+def _picture(layers: _Layers, height: int, width: int, conventions: Conventions) -> Tensor:
     """One picture [H,W,5], tile by tile."""
     rows = []
     for top in range(0, height, TILE):
@@ -64,29 +66,43 @@ def _picture(layers: _Layers, height: int, width: int, cap: float) -> Tensor:
         row = []
         for left in range(0, width, TILE):
             x = torch.arange(left, min(left + TILE, width)).to(layers.mean) + 0.5
-            row.append(_tile(layers, x, y, cap))
+            row.append(_tile(layers, x, y, conventions))
         rows.append(torch.cat(row, dim=1))
     return torch.cat(rows, dim=0)
 
 
-def _tile(layers: _Layers, x: Tensor, y: Tensor, cap: float) -> Tensor:
+def _tile(layers: _Layers, x: Tensor, y: Tensor, conventions: Conventions) -> Tensor:
     """Pixels [h,w,5] with centres at columns x [w] and rows y [h]; autograd computes them again to save memory."""
     first, last = torch.stack([x[0], y[0]]), torch.stack([x[-1], y[-1]])
     # Outside of its box a Gaussian's alpha is below 1/255, which draws nothing.
     touches = ((layers.mean + layers.extent >= first) & (layers.mean - layers.extent <= last)).all(dim=1)
-    near = _pick(layers, touches)
-    arguments = x, y, near.mean, near.conic, near.opacity, near.features, cap
+    near = _pick(layers, touches & _in_square(layers, first))
+    arguments = x, y, near.mean, near.conic, near.opacity, near.features, conventions
     if not torch.is_grad_enabled():
         return _blend(*arguments)
     pixels: Tensor = checkpoint(_blend, *arguments, use_reentrant=False, preserve_rng_state=False)
     return pixels
 
 
-def _blend(x: Tensor, y: Tensor, mean: Tensor, conic: Tensor, opacity: Tensor, features: Tensor, cap: float) -> Tensor:
+def _in_square(layers: _Layers, first: Tensor) -> Tensor:
+    """Which [N] have a square of half side `radius` that touches the tile at pixel centre `first` (3DGS, getRect)."""
+    # 3DGS counts pixels from the first one's centre.
+    centre, tile = layers.mean - 0.5, ((first - 0.5) / TILE).round()
+    from_tile = ((centre - layers.radius) / TILE).floor()
+    to_tile = ((centre + layers.radius + TILE - 1) / TILE).floor()
+    return ((from_tile <= tile) & (tile < to_tile)).all(dim=1)
+
+
+def _blend(
+    x: Tensor, y: Tensor, mean: Tensor, conic: Tensor, opacity: Tensor, features: Tensor, conventions: Conventions
+) -> Tensor:
     """Features [h,w,5] of Gaussians in depth order: alpha_i·Π_{j<i}(1 - alpha_j) of each, until the light is gone."""
     dx, dy = x[None, :, None] - mean[:, 0], y[:, None, None] - mean[:, 1]
     power = -0.5 * (conic[:, 0] * dx * dx + conic[:, 2] * dy * dy) - conic[:, 1] * dx * dy
-    alpha = (opacity * power.clamp(max=0).exp()).clamp(max=cap)
+    uncapped = opacity * power.clamp(max=0).exp()
+    alpha = uncapped.clamp(max=conventions.alpha_cap)
+    if conventions.cap_gradient == "pass":
+        alpha = uncapped + (alpha - uncapped).detach()
     alpha = torch.where(alpha >= MIN_ALPHA, alpha, torch.zeros_like(alpha))
     after = torch.cumprod(1 - alpha, dim=-1)
     before = torch.cat([torch.ones_like(after[..., :1]), after[..., :-1]], dim=-1)[..., : after.shape[-1]]

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from z1g.render import Rasterizer, RenderOutput
+from z1g.render import Conventions, Rasterizer, RenderOutput
 from z1g.render.cpu import Cpu
 from z1g.render.gsplat import Gsplat
 
@@ -16,6 +16,9 @@ class Auto(Rasterizer):
     """gsplat for splats on a GPU, the CPU rasterizer for splats on the CPU."""
 
     kind: Literal["auto"] = "auto"
+
+    def conventions(self) -> Conventions:
+        return Conventions()
 
     def render(self, gaussians: "torch.Tensor", cameras: "Cameras") -> RenderOutput:
         backend: Rasterizer = Gsplat() if gaussians.is_cuda else Cpu()

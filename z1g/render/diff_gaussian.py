@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Literal
 
 from z1g.errors import UserError
-from z1g.render import Rasterizer, RenderOutput
+from z1g.render import Conventions, Rasterizer, RenderOutput
 from z1g.splat import split
 
 if TYPE_CHECKING:
@@ -17,9 +17,14 @@ NEAR, FAR = 0.5, 2.5
 
 
 class DiffGaussian(Rasterizer):
-    """Its conventions: quaternions used as they come, 3-sigma footprint, alpha up to 0.99, near plane 0.2."""
+    """Its conventions are built in; see `conventions`."""
 
     kind: Literal["diff_gaussian"] = "diff_gaussian"
+
+    def conventions(self) -> Conventions:
+        return Conventions(
+            near=0.2, alpha_cap=0.99, footprint="three_sigma", normalise_rotation=False, cap_gradient="pass"
+        )
 
     def render(self, gaussians: "torch.Tensor", cameras: "Cameras") -> RenderOutput:
         try:
@@ -31,13 +36,15 @@ class DiffGaussian(Rasterizer):
         if not gaussians.is_cuda:
             raise UserError("render kind 'diff_gaussian' needs a GPU; use {kind: cpu} or {kind: auto} here")
         tan_x, tan_y = _tangents(cameras)
+        from z1g.render._harmless import harmless
+
         b, v = cameras.c2w.shape[:2]
         # Autocast would compute poses in half precision.
         with torch.autocast("cuda", enabled=False):
             views, projections, positions = matrices(cameras.to(gaussians.device))
-            pictures = []
+            usable, pictures = harmless(gaussians.float()), []
             for i in range(b):
-                parts = {name: value.contiguous() for name, value in split(gaussians[i].float(), dim=1).items()}
+                parts = {name: value.contiguous() for name, value in split(usable[i], dim=1).items()}
                 for j in range(v):
                     settings = GaussianRasterizationSettings(
                         image_height=cameras.height, image_width=cameras.width, tanfovx=tan_x, tanfovy=tan_y,

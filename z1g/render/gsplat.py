@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from z1g.errors import UserError
-from z1g.render import Rasterizer, RenderOutput
+from z1g.render import Conventions, Rasterizer, RenderOutput
 from z1g.splat import split
 
 if TYPE_CHECKING:
@@ -17,10 +17,13 @@ else:
 
 
 class Gsplat(Rasterizer):
-    """gsplat >= 1.5 on CUDA; same conventions as `reference`."""
+    """gsplat >= 1.5 on CUDA. What `Conventions` names is built into its kernels, except for the near plane."""
 
     kind: Literal["gsplat"] = "gsplat"
     near: float = Field(0.01, gt=0, description="Gaussians nearer than this are not drawn, normalised units")
+
+    def conventions(self) -> Conventions:
+        return Conventions(near=self.near)
 
     def render(self, gaussians: "torch.Tensor", cameras: "Cameras") -> RenderOutput:
         if not gaussians.is_cuda:
@@ -29,7 +32,9 @@ class Gsplat(Rasterizer):
             from gsplat import rasterization
         except ImportError as error:
             raise UserError("render kind 'gsplat' needs the package: pip install 'z1g[gpu]'") from error
-        parts = split(gaussians.float(), dim=2)
+        from z1g.render._harmless import harmless
+
+        parts = split(harmless(gaussians.float()), dim=2)
         b, v = cameras.c2w.shape[:2]
         cameras = cameras.to(gaussians.device)
         # Autocast would compute poses in half precision.

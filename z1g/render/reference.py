@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from z1g.render import Rasterizer, RenderOutput
+from z1g.render import Conventions, Rasterizer, RenderOutput
 
 if TYPE_CHECKING:
     import torch
@@ -12,15 +12,13 @@ if TYPE_CHECKING:
     from z1g.camera import Cameras
 
 
-class Reference(Rasterizer):
+class Reference(Conventions, Rasterizer):
     """float64 by default, on any device."""
 
     kind: Literal["reference"] = "reference"
-    near: float = Field(0.01, gt=0, description="Gaussians nearer than this are not drawn, normalised units")
-    alpha_cap: float = Field(0.999, gt=0, lt=1, description="largest alpha of one Gaussian in one pixel")
     precision: Literal["float32", "float64"] = Field("float64", description="type in which it computes")
 
     def render(self, gaussians: "torch.Tensor", cameras: "Cameras") -> RenderOutput:
         from z1g.render._reference import draw
 
-        return draw(gaussians, cameras, self.near, self.alpha_cap, self.precision)
+        return draw(gaussians, cameras, self, self.precision)

@@ -3,27 +3,61 @@
 import argparse
 import json
 import sys
+from typing import Any
+
+from z1g.cli import existing_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """What to measure and at which size."""
-    parser.add_argument("what", choices=["render"], help="which part")
-    parser.add_argument("--backend", default="cpu", help="a rasterizer's kind, or torch for the plain torch path")
-    parser.add_argument("--splats", type=int, default=24576, help="Gaussians of the object")
-    parser.add_argument("--size", type=int, default=128, help="side of a picture, pixels")
-    parser.add_argument("--views", type=int, default=4, help="pictures a call")
-    parser.add_argument("--repeats", type=int, default=5, help="calls; medians are reported")
-    parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--json", action="store_true", help="one JSON line instead of a table")
+    parts = parser.add_subparsers(dest="what", required=True, metavar="part")
+    for name, (text, add, _) in PARTS.items():
+        part = parts.add_parser(name, help=text, description=text)
+        add(part)
+        part.add_argument("--json", action="store_true", help="one JSON line instead of a table")
 
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
     """Measure and print."""
-    from z1g.bench.render import measure
-
-    sizes = (arguments.splats, arguments.size, arguments.views, arguments.repeats)
-    figures = measure(arguments.backend, *sizes, arguments.device)
+    _, _, run = PARTS[arguments.what]
+    figures = run(arguments)
     if arguments.json:
         sys.stdout.write(json.dumps(figures) + "\n")
     else:
         sys.stdout.write("\n".join(f"{name:<22}{value}" for name, value in figures.items()) + "\n")
+
+
+def _render(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--backend", default="cpu", help="a rasterizer's kind, torch (plain torch) or bare_gsplat")
+    parser.add_argument("--against", help="another of these, measured in turns; prints the ratio of times")
+    parser.add_argument("--splats", type=int, default=24576, help="Gaussians of the object")
+    parser.add_argument("--size", type=int, default=128, help="side of a picture, pixels")
+    parser.add_argument("--views", type=int, default=4, help="pictures a call")
+    parser.add_argument("--repeats", type=int, default=5, help="calls; medians are reported")
+    parser.add_argument("--device", help="cpu or cuda; cuda if there is one and the backend can use it")
+
+
+def _run_render(arguments: argparse.Namespace) -> dict[str, Any]:
+    from z1g.bench.render import measure
+
+    sizes = arguments.splats, arguments.size, arguments.views, arguments.repeats
+    return measure(arguments.backend, *sizes, arguments.device, arguments.against)
+
+
+def _fit(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=existing_folder, help="results/fit/<id>: its configuration, ingest's renders")
+    parser.add_argument("--objects", type=int, default=8, help="how many objects; 0: all")
+    parser.add_argument("--steps", type=int, nargs="+", default=[50, 100, 200], help="budgets, a run each")
+    parser.add_argument("--seed-way", action="store_true", help="time one object the original's way too (GPU only)")
+
+
+def _run_fit(arguments: argparse.Namespace) -> dict[str, Any]:
+    from z1g.bench.fit import measure
+
+    return measure(arguments.folder, arguments.objects, arguments.steps, seed_way=arguments.seed_way)
+
+
+PARTS = {
+    "render": ("the splat rasterizers", _render, _run_render),
+    "fit": ("the fit of splatter images: objects/s, quality after so many steps, memory", _fit, _run_fit),
+}
