@@ -1,0 +1,114 @@
+"""The start from silhouettes: the hull of a known shape, an oracle in plain loops, and what it must not look at."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from helpers import BALL_RADIUS, ball
+
+from z1g.camera import INPUT_VIEWS, CameraOptions
+from z1g.data.scenes import Scene, as_scene
+from z1g.fit import Fit
+from z1g.fitting._hull import hull_depth
+from z1g.fitting.options import FitOptions
+from z1g.fitting.random_ball import RandomBallStart
+from z1g.fitting.visual_hull import VisualHullStart
+from z1g.render.auto import Auto
+
+CAMERA = CameraOptions(train_views=12, validation_views=1, test_views=2)
+VIEWS = [*INPUT_VIEWS, *CAMERA.train_ids]
+SIZE = 24
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    return replace(as_scene(ball("globe", CAMERA, 64), CAMERA.radius), depth=None)
+
+
+def with_alpha(scene: Scene, views: list[int], value: int) -> Scene:
+    rgba = scene.rgba.copy()
+    rgba[views, ..., 3] = value
+    return replace(scene, rgba=rgba)
+
+
+def test_the_hull_of_a_ball_wraps_it_closely(scene: Scene) -> None:
+    depth = hull_depth(scene, VIEWS, SIZE, 0.55, 64, 0.5)
+    truth = ball("globe", CAMERA, SIZE).depth
+    assert truth is not None
+    both = (depth > 0).numpy() & (truth > 0)
+    assert both.sum() > 0.9 * (truth > 0).sum()
+    # A hull contains its object; by how much more depends on the views. One picture pixel is 0.03 at this distance.
+    nearer = truth[both] - depth.numpy()[both]
+    assert nearer.min() > -0.03
+    assert np.median(nearer) < 0.02
+    assert nearer.max() < BALL_RADIUS / 2
+
+
+def brute_force(scene: Scene, views: list[int], size: int, radius: float, samples: int) -> np.ndarray:
+    """Every ray, sample and view by itself, in float64, nearest pixel instead of bilinear."""
+    side = scene.rgba.shape[1]
+    focal = 0.5 * side / math.tan(math.radians(scene.fov_y_deg) / 2)
+    small = 0.5 * size / math.tan(math.radians(scene.fov_y_deg) / 2)
+    w2c = np.linalg.inv(scene.c2w.double().numpy())
+    result = np.zeros((6, size, size))
+    for i, view in enumerate(INPUT_VIEWS):
+        pose = scene.c2w[view].double().numpy()
+        for row in range(size):
+            for column in range(size):
+                ray = pose[:3, :3] @ [(column + 0.5 - size / 2) / small, (row + 0.5 - size / 2) / small, 1.0]
+                for depth in np.linspace(CAMERA.radius - radius, CAMERA.radius + radius, samples):
+                    point = pose[:3, 3] + depth * ray
+                    seen = []
+                    for other in views:
+                        x, y, z = w2c[other][:3, :3] @ point + w2c[other][:3, 3]
+                        u, v = math.floor(focal * x / z + side / 2), math.floor(focal * y / z + side / 2)
+                        if 0 <= u < side and 0 <= v < side:
+                            seen.append(scene.rgba[other, v, u, 3] >= 128)
+                    if all(seen):
+                        result[i, row, column] = depth
+                        break
+    return result
+
+
+def test_every_ray_by_itself_finds_the_same_surface(scene: Scene) -> None:
+    views, size, samples = VIEWS[:9], 7, 48
+    expected = brute_force(scene, views, size, 0.55, samples)
+    found = hull_depth(scene, views, size, 0.55, samples, 0.5).numpy()
+    agree = (found > 0) == (expected > 0)
+    assert agree.mean() > 0.95, "rays that graze the outline may differ"
+    both = (found > 0) & (expected > 0)
+    step = 1.1 / (samples - 1)
+    # Bisection goes back from the sample that the oracle stops at, by at most one step; a pixel's edge adds its share.
+    difference = expected[both] - found[both]
+    assert difference.min() > -step
+    assert np.quantile(difference, 0.9) < 2 * step
+
+
+def test_only_the_given_views_count(scene: Scene) -> None:
+    others = [v for v in range(CAMERA.n_views) if v not in VIEWS]
+    start = VisualHullStart()
+    clean, poisoned = (start.splats(s, VIEWS, SIZE) for s in (scene, with_alpha(scene, others, 0)))
+    assert torch.equal(clean, poisoned)
+
+
+def test_a_view_that_shows_nothing_leaves_nothing(scene: Scene) -> None:
+    splats = VisualHullStart().splats(with_alpha(scene, [VIEWS[-1]], 0), VIEWS, SIZE)
+    assert splats.isfinite().all()
+    assert splats[:, 3].max() < 1 / 255
+
+
+def test_more_views_never_grow_the_hull(scene: Scene) -> None:
+    few, many = (hull_depth(scene, VIEWS[:n], SIZE, 0.55, 64, 0.5) for n in (6, 18))
+    assert ((few > 0) | (many == 0)).all()
+    both = (few > 0) & (many > 0)
+    assert (many[both] >= few[both] - 1e-4).all()
+
+
+def test_a_fit_without_depth_starts_far_better_than_from_nothing(scene: Scene) -> None:
+    def psnr(start: VisualHullStart | RandomBallStart) -> float:
+        options = FitOptions(start=start, steps=4, views_per_step=3)
+        return Fit(options, SIZE, Auto(), CAMERA).run([scene])[0].psnr
+
+    assert psnr(VisualHullStart()) > psnr(RandomBallStart()) + 3

@@ -1,0 +1,87 @@
+"""Loads LGM and asks it for splatter images."""
+
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+import torch.nn.functional as functional
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from z1g.camera import INPUT_VIEWS, pixel_rays
+from z1g.data.scenes import Scene
+from z1g.device import default_device
+from z1g.errors import UserError
+from z1g.fitting._raw import SCALE_UNIT
+from z1g.networks.lgm import LGM, Layout, features
+from z1g.splat import activate_rgb, join, split
+
+PICTURE_SIZE = 256
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of ImageNet's colours, by which LGM's inputs are normalised."""
+UNUSED = "lpips_loss."
+"""Some checkpoints carry the weights of their training loss along."""
+EXAMPLES = 4
+
+
+@torch.no_grad()
+def predict(scene: Scene, weights: str, size: int) -> Tensor:
+    """Activated splatter images [6,14,S,S] of the six inputs. Raises UserError where the weights do not fit."""
+    device = default_device()
+    network = _network(weights, device)
+    rgb, alpha = (x.to(device) for x in scene.pictures(list(INPUT_VIEWS)))
+    white = functional.interpolate(rgb + 1 - alpha, (PICTURE_SIZE, PICTURE_SIZE), mode="bilinear", antialias=True)
+    cameras = scene.cameras(list(INPUT_VIEWS), PICTURE_SIZE).to(device)
+    origins, directions = (x[0] for x in pixel_rays(cameras))
+    raw = network(features(white, origins, directions, MEAN, STD)[None])[0]
+    return resized(activate(raw), size)
+
+
+def activate(raw: Tensor) -> Tensor:
+    """LGM's activations of [V,14,S,S]; quaternions are normalised each by itself."""
+    parts = split(raw, dim=1)
+    return join(
+        {
+            "position": parts["position"].clamp(-1, 1),
+            "opacity": torch.sigmoid(parts["opacity"]),
+            "scale": SCALE_UNIT * functional.softplus(parts["scale"]),
+            "rotation": functional.normalize(parts["rotation"], dim=1),
+            "rgb": activate_rgb(parts["rgb"]),
+        },
+        dim=1,
+    )
+
+
+def resized(splats: Tensor, size: int) -> Tensor:
+    """Splatter images [V,14,S',S'] at another size: means of neighbours, larger Gaussians where there are fewer."""
+    before = splats.shape[-1]
+    if before == size:
+        return splats
+    parts = split(functional.interpolate(splats, (size, size), mode="bilinear", antialias=True), dim=1)
+    parts["scale"] = parts["scale"] * before / size
+    parts["rotation"] = functional.normalize(parts["rotation"], dim=1)
+    return join(parts, dim=1)
+
+
+@lru_cache(maxsize=1)
+def _network(weights: str, device: torch.device) -> LGM:
+    path = Path(weights)
+    if not path.is_file():
+        raise UserError(
+            f"fit.start.weights: {path} is no file; download LGM's model_fp16_fixrot.safetensors there, or use "
+            "fit.start: {kind: visual_hull}, which needs no weights"
+        )
+    try:
+        state = {name: value.float() for name, value in load_file(path).items() if not name.startswith(UNUSED)}
+        network = LGM(Layout.of(state))
+    except (SafetensorError, KeyError, OSError) as error:
+        raise UserError(f"fit.start.weights: {path} holds no LGM: {error}") from error
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
+    if wrong:
+        told = ", ".join(f"{name} {found.get(name, 'missing')}" for name in wrong[:EXAMPLES])
+        raise UserError(f"fit.start.weights: {len(wrong)} tensors of {path} are not LGM's: {told}")
+    network.load_state_dict(state)
+    return network.eval().requires_grad_(False).to(device)

@@ -1,0 +1,28 @@
+"""First guess of LGM, the seed's, for users who have its weights."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from z1g.fitting import FitStart
+
+if TYPE_CHECKING:
+    import torch
+
+    from z1g.data.scenes import Scene
+
+
+class LgmStart(FitStart):
+    """What the network predicts from the six inputs on white; its `big` variant is the seed's."""
+
+    kind: Literal["lgm"] = "lgm"
+    weights: str = Field(
+        "pretrained/lgm/model_fp16_fixrot.safetensors",
+        description="LGM's checkpoint, a .safetensors file as its authors publish it; any of its sizes",
+    )
+
+    def splats(self, scene: "Scene", views: Sequence[int], size: int) -> "torch.Tensor":
+        from z1g.fitting._lgm import predict
+
+        return predict(scene, self.weights, size)
