@@ -36,6 +36,7 @@ from z1g.fitting.positions.depth_offset import DepthOffset
 from z1g.fitting.positions.free import FreePositions
 from z1g.fitting.random_ball import RandomBallStart
 from z1g.losses import Comparison, InputMaps
+from z1g.losses.perceptual import StLpipsLoss
 from z1g.losses.splatter import BackgroundLoss, RayLoss, Roughness, SmoothLoss
 from z1g.render._project import rotation_matrices
 from z1g.render.auto import Auto
@@ -373,6 +374,16 @@ def test_each_term_does_what_it_is_for(scene: Scene, loss: Any) -> None:
     inputs = InputMaps.build(scene.cameras(list(INPUT_VIEWS), SIZE), alpha)
     term = {name: float(loss.compute(Comparison(splats=x, inputs=inputs))) for name, x in images.items()}
     assert term["with"] < term["without"]
+
+
+def test_a_perceptual_term_takes_part(scene: Scene) -> None:
+    plain = fitted(scene, steps=2, keep="last")
+    seen = fitted(
+        scene, steps=2, keep="last",
+        losses={**FitOptions().losses, "perceptual": StLpipsLoss(weight=0.1, resolution=64, views=1)},
+    )  # fmt: skip
+    assert seen.splats.isfinite().all()
+    assert not torch.equal(seen.splats, plain.splats)
 
 
 def test_terms_say_what_they_need() -> None:
