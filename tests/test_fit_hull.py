@@ -112,3 +112,11 @@ def test_a_fit_without_depth_starts_far_better_than_from_nothing(scene: Scene) -
         return Fit(options, SIZE, Auto(), CAMERA).run([scene])[0].psnr
 
     assert psnr(VisualHullStart()) > psnr(RandomBallStart()) + 3
+
+
+def test_an_object_of_which_nothing_is_left_is_fitted_badly_but_not_fatally(scene: Scene) -> None:
+    nothing = with_alpha(scene, [VIEWS[-1]], 0)
+    options = FitOptions(start=VisualHullStart(), steps=2, views_per_step=2)
+    fitted = Fit(options, SIZE, Auto(), CAMERA).run([nothing])[0]
+    assert 0 < fitted.psnr < 22
+    assert fitted.splats.isfinite().all()

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import subprocess
 import sys
+import tempfile
 import typing
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,6 +79,18 @@ def other_value(annotation: Any, value: Any) -> Any:
     return [1, 0.5] if value is None else []
 
 
+def scenes_of_the_original() -> str:
+    """A folder that its data source would list."""
+    folder = Path(tempfile.mkdtemp())
+    (folder / "scene").mkdir()
+    (folder / "scene" / "000.png").touch()
+    return str(folder)
+
+
+REQUIRED = {"cache": {"path": "Snakefile"}, "seed": {"renders": scenes_of_the_original()}}
+"""Options without a default."""
+
+
 def leaves(section: Section, path: tuple[str, ...], runtime: bool) -> Iterator[tuple[tuple[str, ...], list[Any], bool]]:
     """Every leaf below a section: key path, candidate values, whether it is outside of identities."""
     for name, field in type(section).model_fields.items():
@@ -88,7 +101,11 @@ def leaves(section: Section, path: tuple[str, ...], runtime: bool) -> Iterator[t
         if name == "kind":
             continue
         if any(isinstance(item, OneOf) for item in metadata):
-            others = [{"kind": kind} for kind in kinds(annotation) if kind not in (value.kind, "cache", "zero123plus")]
+            others = [
+                {"kind": kind, **REQUIRED.get(kind, {})}
+                for kind in kinds(annotation)
+                if kind not in (value.kind, "zero123plus")
+            ]
             if others:
                 yield here, others, off
         if isinstance(value, Section):
@@ -151,7 +168,7 @@ def kinds_by_place() -> dict[str, tuple[tuple[str, ...], dict[str, Any], type[Se
     found = {}
     for path, family in slots(experiment(), ()):
         for kind, option in kinds(family).items():
-            values = {"kind": kind, **({"path": "Snakefile"} if kind == "cache" else {})}
+            values = {"kind": kind, **REQUIRED.get(kind, {})}
             try:
                 experiment(nested(path, values))
             except UserError:
@@ -179,6 +196,7 @@ def test_the_options_of_every_kind_count(name: str) -> None:
         section = section[part] if isinstance(section, dict) else getattr(section, part)
     for leaf, candidates, runtime in leaves(section, path, False):
         candidates = ["pyproject.toml"] if leaf[-2:] == ("codes", "path") else candidates
+        candidates = [scenes_of_the_original()] if leaf[-1] == "renders" else candidates
         for value in candidates:
             try:
                 after = stage_ids(merge(with_kind, nested(leaf, value)))

@@ -1,0 +1,118 @@
+"""The original's rendered scenes as files: pictures and pickled camera angles, read without running what is in them."""
+
+import io
+import math
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from z1g.data.shards import BrokenObject
+
+LARGEST_BYTES = 65_536
+"""A camera file holds three numbers; a larger one is something else."""
+ANGLES = ("elevation", "azimuth", "radius")
+
+
+def read_angles(path: Path) -> dict[str, float]:
+    """Elevation and azimuth in degrees and the radius from `NNN.npy`, a dict that numpy has pickled.
+
+    Raises BrokenObject where the file is missing, holds anything else, or names anything to be called.
+    """
+    try:
+        if path.stat().st_size > LARGEST_BYTES:
+            raise BrokenObject(f"{path} is larger than a camera file can be")
+        value = _unpickle(path.read_bytes())
+    except OSError as error:
+        raise BrokenObject(f"{path} cannot be read: {error.strerror}") from error
+    # A pickle can make Python raise nearly anything; none of it is ours to know.
+    except (pickle.UnpicklingError, ValueError, TypeError, EOFError, AttributeError, KeyError, IndexError,
+            ImportError, MemoryError, OverflowError, RecursionError) as error:  # fmt: skip
+        raise BrokenObject(f"{path} holds no camera: {error}") from error
+    if not isinstance(value, dict) or not set(ANGLES) <= value.keys():
+        raise BrokenObject(f"{path} holds no dict of {', '.join(ANGLES)}")
+    try:
+        angles = {name: float(np.asarray(value[name]).reshape(())) for name in ANGLES}
+    except (TypeError, ValueError) as error:
+        raise BrokenObject(f"{path}: {error}") from error
+    if not all(math.isfinite(x) for x in angles.values()) or angles["radius"] <= 0:
+        raise BrokenObject(f"{path}: {angles} is no camera")
+    return angles
+
+
+def read_picture(path: Path) -> NDArray[np.uint8]:
+    """A picture [H,W,4] with straight alpha. Raises BrokenObject where it is none, or has no transparency."""
+    try:
+        with Image.open(path) as picture:
+            if picture.mode != "RGBA":
+                raise BrokenObject(f"{path} has mode {picture.mode}, not RGBA")
+            return np.asarray(picture)
+    except (OSError, SyntaxError) as error:
+        raise BrokenObject(f"{path} is no whole picture: {error}") from error
+
+
+def _unpickle(content: bytes) -> Any:
+    stream = io.BytesIO(content)
+    version = np.lib.format.read_magic(stream)
+    read_header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read_header(stream)
+    if not dtype.hasobject or math.prod(shape) != 1:
+        raise ValueError(f"an array of {dtype}, shape {shape}, instead of one pickled object")
+    value = _Restricted(stream).load()
+    return value.item() if isinstance(value, np.ndarray) else value
+
+
+class _Restricted(pickle.Unpickler):
+    """Makes dicts, strings, numbers and arrays; anything else in the file is an error before it is looked up."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        parts = module.removeprefix("numpy.")
+        if parts != module or module == "numpy":
+            allowed = NUMPY.get((parts.replace("_core", "core"), name))
+            if allowed is not None:
+                return allowed
+        if (module, name) == ("_codecs", "encode"):
+            return _encode
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+
+
+NDARRAY = "numpy.ndarray"
+"""Stands for the class, which a pickle may name but not call: it would make arrays of any size."""
+
+
+def _empty_array(subtype: object, shape: tuple[int, ...], code: bytes) -> NDArray[Any]:
+    """What numpy's own function does, but for plain arrays only; the state that follows fills it."""
+    if subtype is not NDARRAY or tuple(shape) != (0,):
+        raise pickle.UnpicklingError(f"an array of {subtype}, shape {shape}")
+    return np.ndarray((0,), "b")
+
+
+def _scalar(dtype: "np.dtype[Any]", content: bytes) -> Any:
+    if not isinstance(dtype, np.dtype) or dtype.kind not in "fiub":
+        raise pickle.UnpicklingError(f"a number of type {dtype}")
+    return np.frombuffer(content, dtype, count=1)[0]
+
+
+def _dtype(code: str, *flags: bool) -> "np.dtype[Any]":
+    if not isinstance(code, str) or len(code) > 3:
+        raise pickle.UnpicklingError(f"a type {code!r}")
+    return np.dtype(code, *flags)
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """How pickles of protocol 2 write bytes."""
+    if encoding != "latin1":
+        raise pickle.UnpicklingError(f"an encoding {encoding!r}")
+    return text.encode("latin1")
+
+
+NUMPY: dict[tuple[str, str], Callable[..., Any] | str] = {
+    ("core.multiarray", "_reconstruct"): _empty_array,
+    ("core.multiarray", "scalar"): _scalar,
+    ("numpy", "ndarray"): NDARRAY,
+    ("numpy", "dtype"): _dtype,
+}
