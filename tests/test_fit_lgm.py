@@ -1,5 +1,6 @@
 """LGM as a start: the public layout, the forward pass against one written again, and weights that do not fit."""
 
+import json
 import math
 from pathlib import Path
 
@@ -78,6 +79,18 @@ def test_big_has_the_public_checkpoints_tensors() -> None:
                    "unet.down_blocks.2.attns.0.norm.weight", "unet.down_blocks.3.attns.0.attn.qkv.bias"):  # fmt: skip
         assert absent not in shapes
     assert Layout.of(state) == BIG
+
+
+def test_big_is_as_long_as_the_public_checkpoint() -> None:
+    # A file's header spells every name and shape, so its length vouches for them as no handful of shapes does.
+    with torch.device("meta"):
+        state = LGM(BIG).state_dict()
+    header, end = {}, 0
+    for name in sorted(state):
+        start, end = end, end + 2 * state[name].numel()
+        header[name] = {"dtype": "F16", "shape": list(state[name].shape), "data_offsets": [start, end]}
+    text = len(json.dumps(header, separators=(",", ":")))
+    assert 8 + math.ceil(text / 8) * 8 + end == 830_126_160, "model_fp16_fixrot.safetensors of ashawkey/LGM"
 
 
 def test_a_checkpoint_tells_its_layout() -> None:
@@ -199,12 +212,22 @@ def test_resizing_keeps_the_area_that_splats_cover() -> None:
     torch.testing.assert_close(small[:, :3].mean(), splats[:, :3].mean(), rtol=1e-3, atol=0)
 
 
+def test_resizing_takes_a_quaternion_and_its_negative_for_one_rotation() -> None:
+    splats = torch.full((6, 14, 8, 8), 0.3)
+    splats[:, 7:11] = torch.tensor([0.8, 0.6, 0.0, 0.0])[:, None, None]
+    splats[:, 7:11, :, ::2] *= -1
+    expected = splats[:, 7:11, :4, 1::2]
+    torch.testing.assert_close(_lgm.resized(splats, 4)[:, 7:11], expected)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ("absent", r"is no file; download LGM's .* visual_hull"),
         ("garbage", "holds no LGM"),
         ("other", r"holds no LGM.*down_blocks"),
+        ("narrow", r"holds no LGM.*divisible"),
+        ("flat", "holds no LGM"),
         ("missing", r"1 tensors .* unet.conv_out.bias missing"),
         ("shape", r"1 tensors .* conv.weight \(14, 14, 3, 3\)"),
     ],
@@ -218,6 +241,9 @@ def test_weights_that_do_not_fit_are_named(scene: Scene, weights: Path, change: 
     else:
         if change == "other":
             state = {"linear.weight": torch.ones(2, 2)}
+        elif change in ("narrow", "flat"):
+            narrow = torch.ones(16, 9, 3, 3) if change == "narrow" else torch.ones(())
+            state |= {f"unet.{side}_blocks.0.nets.0.conv1.weight": narrow.clone() for side in ("down", "up")}
         elif change == "missing":
             del state["unet.conv_out.bias"]
         else:

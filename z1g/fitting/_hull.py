@@ -12,6 +12,8 @@ from z1g.data.scenes import Scene
 from z1g.device import default_device
 
 BISECTIONS = 8
+NEAREST = 1e-3
+"""Depth from which a camera sees."""
 RAYS_AT_ONCE = 16_384
 """Bounds the memory: 64 points along each make a million points."""
 
@@ -32,10 +34,12 @@ class Silhouettes:
         extent = torch.tensor([width, height], device=points.device) / (2 * self.focal)
         for alpha, w2c in zip(self.alpha, self.w2c, strict=True):
             local = points[inside] @ w2c[:3, :3].T + w2c[:3, 3]
-            # In front of the camera always: cameras stand outside of the sphere that holds the object.
-            at = local[:, :2] / local[:, 2:] / extent
-            seen = (at.abs() < 1).all(dim=1)
-            shown = functional.grid_sample(alpha[None], at[None, None], mode="bilinear", align_corners=False)[0, 0, 0]
+            depth = local[:, 2:]
+            at = local[:, :2] / depth.clamp(min=NEAREST) / extent
+            seen = (depth[:, 0] > NEAREST) & (at.abs() < 1).all(dim=1)
+            # With zeros around the picture, what fills it would end half a pixel before its edge.
+            shown = functional.grid_sample(alpha[None], at[None, None], padding_mode="border", align_corners=False)
+            shown = shown[0, 0, 0]
             inside = inside[(shown >= self.threshold) | ~seen]
         result = torch.zeros(len(points), dtype=torch.bool, device=points.device)
         result[inside] = True
@@ -64,7 +68,7 @@ def hull_depth(scene: Scene, views: Sequence[int], size: int, radius: float, sam
 def _reach(inputs: Cameras, radius: float) -> tuple[float, float]:
     """Nearest and farthest planar depth to search."""
     distance = float(inputs.c2w[0, 0, :3, 3].norm())
-    return distance - radius, distance + radius
+    return max(distance - radius, NEAREST), distance + radius
 
 
 def _entry(hull: Silhouettes, origins: Tensor, directions: Tensor, reach: tuple[float, float], samples: int) -> Tensor:

@@ -58,7 +58,11 @@ def resized(splats: Tensor, size: int) -> Tensor:
     before = splats.shape[-1]
     if before == size:
         return splats
-    parts = split(functional.interpolate(splats, (size, size), mode="bilinear", antialias=True), dim=1)
+    # A quaternion and its negative are one rotation, but their mean is none.
+    parts = split(splats, dim=1)
+    parts["rotation"] = torch.where(parts["rotation"][:, :1] < 0, -parts["rotation"], parts["rotation"])
+    small = functional.interpolate(join(parts, dim=1), (size, size), mode="bilinear", antialias=True)
+    parts = split(small, dim=1)
     parts["scale"] = parts["scale"] * before / size
     parts["rotation"] = functional.normalize(parts["rotation"], dim=1)
     return join(parts, dim=1)
@@ -74,8 +78,10 @@ def _network(weights: str, device: torch.device) -> LGM:
         )
     try:
         state = {name: value.float() for name, value in load_file(path).items() if not name.startswith(UNUSED)}
-        network = LGM(Layout.of(state))
-    except (SafetensorError, KeyError, OSError) as error:
+        # Without numbers of its own: a second copy would take 1.7 GB, and drawing it seconds.
+        with torch.device("meta"):
+            network = LGM(Layout.of(state))
+    except (SafetensorError, KeyError, IndexError, ValueError, OSError) as error:
         raise UserError(f"fit.start.weights: {path} holds no LGM: {error}") from error
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in state.items()}
@@ -83,5 +89,5 @@ def _network(weights: str, device: torch.device) -> LGM:
     if wrong:
         told = ", ".join(f"{name} {found.get(name, 'missing')}" for name in wrong[:EXAMPLES])
         raise UserError(f"fit.start.weights: {len(wrong)} tensors of {path} are not LGM's: {told}")
-    network.load_state_dict(state)
+    network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False).to(device)
