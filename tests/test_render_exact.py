@@ -12,7 +12,7 @@ from torch import Tensor
 from z1g.camera import Cameras, orbit_c2w
 from z1g.errors import UserError
 from z1g.render import Conventions, Rasterizer, RenderOutput
-from z1g.render._harmless import harmless
+from z1g.render._project import finite
 from z1g.render.auto import Auto
 from z1g.render.cpu import Cpu
 from z1g.render.diff_gaussian import DiffGaussian, matrices
@@ -291,7 +291,7 @@ def test_every_backend_states_its_conventions() -> None:
 
 def test_numbers_that_are_none_become_transparent_and_get_no_gradient() -> None:
     g = gaussians("nan", 1, 9).requires_grad_(True)
-    safe = harmless(g)
+    safe, _ = finite(g, dim=2)
     assert safe.isfinite().all()
     good = g.isfinite().all(dim=2)
     assert torch.equal(safe[good], g[good])

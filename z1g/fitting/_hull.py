@@ -59,9 +59,9 @@ def hull_depth(scene: Scene, views: Sequence[int], size: int, radius: float, sam
     inputs = scene.cameras(list(INPUT_VIEWS), size).to(device)
     origins, directions = (x[0].permute(0, 2, 3, 1).flatten(0, 2) for x in pixel_rays(inputs))
     shown = functional.interpolate(scene.pictures(list(INPUT_VIEWS))[1].to(device), (size, size), mode="area")
-    depth = torch.zeros(len(origins), device=device)
+    depth, reach = torch.zeros(len(origins), device=device), _reach(inputs, radius)
     for rays in (shown.flatten() > 0).nonzero()[:, 0].split(RAYS_AT_ONCE):
-        depth[rays] = _entry(hull, origins[rays], directions[rays], _reach(inputs, radius), samples)
+        depth[rays] = _entry(hull, origins[rays], directions[rays], reach, samples)
     return depth.view(len(INPUT_VIEWS), size, size)
 
 

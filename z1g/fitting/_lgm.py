@@ -13,9 +13,9 @@ from z1g.camera import INPUT_VIEWS, pixel_rays
 from z1g.data.scenes import Scene
 from z1g.device import default_device
 from z1g.errors import UserError
-from z1g.fitting._raw import SCALE_UNIT
+from z1g.fitting._raw import activate
 from z1g.networks.lgm import LGM, Layout, features
-from z1g.splat import activate_rgb, join, split
+from z1g.splat import join, split
 
 PICTURE_SIZE = 256
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -35,22 +35,7 @@ def predict(scene: Scene, weights: str, size: int) -> Tensor:
     cameras = scene.cameras(list(INPUT_VIEWS), PICTURE_SIZE).to(device)
     origins, directions = (x[0] for x in pixel_rays(cameras))
     raw = network(features(white, origins, directions, MEAN, STD)[None])[0]
-    return resized(activate(raw), size)
-
-
-def activate(raw: Tensor) -> Tensor:
-    """LGM's activations of [V,14,S,S]; quaternions are normalised each by itself."""
-    parts = split(raw, dim=1)
-    return join(
-        {
-            "position": parts["position"].clamp(-1, 1),
-            "opacity": torch.sigmoid(parts["opacity"]),
-            "scale": SCALE_UNIT * functional.softplus(parts["scale"]),
-            "rotation": functional.normalize(parts["rotation"], dim=1),
-            "rgb": activate_rgb(parts["rgb"]),
-        },
-        dim=1,
-    )
+    return resized(join(activate(split(raw, dim=1), over=1), dim=1), size)
 
 
 def resized(splats: Tensor, size: int) -> Tensor:

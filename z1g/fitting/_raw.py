@@ -58,19 +58,12 @@ class RawSplats:
     def gaussians(self) -> Tensor:
         """Activated Gaussians [B,M,14] that are optimised; padding is transparent."""
         raw = self.parameters
-        opacity = torch.sigmoid(raw["opacity"]) * (self.index < self.start.shape[1])[..., None]
         # The seed's quirk divides each component by its norm over all Gaussians, not each quaternion by its own.
         over = 2 if self.rotation_norm == "quaternion" else 1
-        return join(
-            {
-                "position": self.positions.decode(raw["position"], self.rays),
-                "opacity": opacity,
-                "scale": SCALE_UNIT * functional.softplus(raw["scale"]),
-                "rotation": functional.normalize(raw["rotation"], dim=over),
-                "rgb": activate_rgb(raw["rgb"]),
-            },
-            dim=2,
-        )
+        parts = activate(raw, over)
+        parts["position"] = self.positions.decode(raw["position"], self.rays)
+        parts["opacity"] = parts["opacity"] * (self.index < self.start.shape[1])[..., None]
+        return join(parts, dim=2)
 
     def images(self, gaussians: Tensor) -> Tensor:
         """Splatter images [B,6,14,S,S] with these Gaussians [B,M,14] in their pixels, the rest as at the start."""
@@ -85,6 +78,17 @@ class RawSplats:
         rays = Rays(*(x[which] for x in (self.rays.origins, self.rays.directions, self.rays.axes)))
         parameters = {name: value.detach()[which].requires_grad_(True) for name, value in self.parameters.items()}
         return replace(self, start=self.start[which], index=self.index[which], rays=rays, parameters=parameters)
+
+
+def activate(raw: dict[str, Tensor], over: int) -> dict[str, Tensor]:
+    """LGM's activations of raw attributes; quaternions are divided by their norm along dimension `over`."""
+    return {
+        "position": raw["position"].clamp(-1, 1),
+        "opacity": torch.sigmoid(raw["opacity"]),
+        "scale": SCALE_UNIT * functional.softplus(raw["scale"]),
+        "rotation": functional.normalize(raw["rotation"], dim=over),
+        "rgb": activate_rgb(raw["rgb"]),
+    }
 
 
 def _visible(start: Tensor) -> Tensor:

@@ -33,10 +33,10 @@ class Shape:
     the surface would reach over the object's outline.
     """
 
-    footprint: float = 0.5
-    thickness: float = 0.1
-    opacity: float = 0.85
-    sink: float = 1.0
+    footprint: float
+    thickness: float
+    opacity: float
+    sink: float
 
 
 def from_depth(scene: Scene, depth: Tensor, size: int, shape: Shape) -> Tensor:

@@ -47,7 +47,7 @@ def project(gaussians: Tensor, cameras: Cameras, conventions: Conventions) -> Pr
     With Σ = A Aᵀ the rows of J W A are `half_x` and `half_y`, and the covariance holds their inner products.
     """
     # One number a plane: elementwise work on [..., N] is several times faster than on [..., N, 3].
-    channels, usable = _finite(gaussians.transpose(1, 2).contiguous())
+    channels, usable = finite(gaussians.transpose(1, 2).contiguous(), dim=1)
     parts = split(channels, dim=1)
     axes = rotation_matrices(parts["rotation"], conventions.normalise_rotation) * parts["scale"][:, None]
     x, y, z, axes_x, axes_y, axes_z = _to_camera(parts["position"], axes, cameras)
@@ -81,12 +81,16 @@ def rotation_matrices(quaternions: Tensor, normalise: bool = True) -> Tensor:
     return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
 
 
-def _finite(channels: Tensor) -> tuple[Tensor, Tensor]:
-    """Channels [B,14,N] with harmless numbers where a Gaussian has a bad one, and which [B,N] are good."""
-    usable = (channels.detach().abs() < LARGEST).all(dim=1)
-    harmless = torch.zeros(channels.shape[1], 1, dtype=channels.dtype, device=channels.device)
-    harmless[CHANNELS["rotation"].start] = 1
-    return torch.where(usable[:, None], channels, harmless), usable
+def finite(gaussians: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Gaussians with their 14 channels along `dim`, and which of them are usable.
+
+    Those with a number that is none become transparent and get no gradient; kernels need not look at them.
+    """
+    usable = (gaussians.detach().abs() < LARGEST).all(dim=dim)
+    transparent = torch.zeros(gaussians.shape[dim], dtype=gaussians.dtype, device=gaussians.device)
+    transparent[CHANNELS["rotation"].start] = 1
+    shape = [-1 if i == dim else 1 for i in range(gaussians.dim())]
+    return torch.where(usable.unsqueeze(dim), gaussians, transparent.view(shape)), usable
 
 
 def _to_camera(position: Tensor, axes: Tensor, cameras: Cameras) -> tuple[Tensor, ...]:

@@ -36,13 +36,13 @@ class DiffGaussian(Rasterizer):
         if not gaussians.is_cuda:
             raise UserError("render kind 'diff_gaussian' needs a GPU; use {kind: cpu} or {kind: auto} here")
         tan_x, tan_y = _tangents(cameras)
-        from z1g.render._harmless import harmless
+        from z1g.render._project import finite
 
         b, v = cameras.c2w.shape[:2]
         # Autocast would compute poses in half precision.
         with torch.autocast("cuda", enabled=False):
             views, projections, positions = matrices(cameras.to(gaussians.device))
-            usable, pictures = harmless(gaussians.float()), []
+            (usable, _), pictures = finite(gaussians.float(), dim=2), []
             for i in range(b):
                 parts = {name: value.contiguous() for name, value in split(usable[i], dim=1).items()}
                 for j in range(v):

@@ -32,9 +32,9 @@ class Gsplat(Rasterizer):
             from gsplat import rasterization
         except ImportError as error:
             raise UserError("render kind 'gsplat' needs the package: pip install 'z1g[gpu]'") from error
-        from z1g.render._harmless import harmless
+        from z1g.render._project import finite
 
-        parts = split(harmless(gaussians.float()), dim=2)
+        parts = split(finite(gaussians.float(), dim=2)[0], dim=2)
         b, v = cameras.c2w.shape[:2]
         cameras = cameras.to(gaussians.device)
         # Autocast would compute poses in half precision.
