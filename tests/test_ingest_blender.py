@@ -15,10 +15,12 @@ import torch
 from z1g.camera import INPUT_VIEWS, CameraOptions, Cameras, pixel_rays
 from z1g.data.manifest import int_hash
 from z1g.data.shards import read_objects, shard_path, table_path
-from z1g.data.sources import Rejected, _blender
-from z1g.data.sources.meshes import BlenderOptions, Meshes
+from z1g.data.sources import Rejected
+from z1g.data.sources.meshes import Meshes
 from z1g.errors import UserError
 from z1g.files import read_jsonl
+from z1g.meshes import blender as blender_process
+from z1g.meshes.options import BlenderOptions
 from z1g.stages import StageFolder
 from z1g.stages.ingest import run
 
@@ -55,7 +57,7 @@ def blender() -> str:
     """The executable, looked for from the repository root."""
     with contextlib.chdir(ROOT):
         try:
-            return _blender.find_blender(None)[0]
+            return blender_process.find_blender(None)[0]
         except UserError as error:
             pytest.skip(str(error))
 

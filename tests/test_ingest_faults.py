@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from z1g.data.sources import Rejected, _blender
+from z1g.data.sources import Rejected
 from z1g.errors import UserError
+from z1g.meshes import blender as blender_process
 
 FAKE = """#!{python}
 import json, os, pathlib, signal, sys, time
@@ -44,10 +45,10 @@ def fake(tmp_path: Path):
     pids.write_text("")
 
     def run(*ids: str, timeout_s: float = 30.0) -> tuple[list[tuple[str, str]], list[int]]:
-        command = _blender.find_blender(str(executable))
+        command = blender_process.find_blender(str(executable))
         items = [{"id": name} for name in ids]
         outcomes = []
-        for outcome in _blender.render(command, items, {"pids": str(pids)}, tmp_path, timeout_s):
+        for outcome in blender_process.render(command, items, {"pids": str(pids)}, tmp_path, timeout_s):
             if isinstance(outcome, Rejected):
                 outcomes.append((outcome.id, outcome.reason))
             else:
@@ -97,9 +98,9 @@ def test_a_result_on_disk_counts_though_blender_died_before_saying_so(fake):
 
 
 def test_closing_the_generator_ends_blender(fake, tmp_path):
-    command = _blender.find_blender(str(tmp_path / "blender"))
+    command = blender_process.find_blender(str(tmp_path / "blender"))
     settings = {"pids": str(tmp_path / "pids")}
-    outcomes = _blender.render(command, [{"id": "a"}, {"id": "hang"}], settings, tmp_path, 30.0)
+    outcomes = blender_process.render(command, [{"id": "a"}, {"id": "hang"}], settings, tmp_path, 30.0)
     assert isinstance(next(outcomes), Path)
     outcomes.close()
     assert not any(alive(int(pid)) for pid in (tmp_path / "pids").read_text().split())
@@ -110,15 +111,15 @@ def test_a_blender_that_does_not_start_is_an_error_and_no_quarantine(tmp_path):
     broken.write_text("#!/bin/sh\necho libGL is missing\nexit 3\n")
     broken.chmod(0o755)
     with pytest.raises(UserError, match="libGL is missing") as error:
-        next(_blender.render(_blender.find_blender(str(broken)), [{"id": "a"}], {}, tmp_path, 30.0))
+        next(blender_process.render(blender_process.find_blender(str(broken)), [{"id": "a"}], {}, tmp_path, 30.0))
     assert "exit code 3" in str(error.value)
     assert "Z1G_BLENDER" in str(error.value)
 
 
 def test_a_blender_that_never_gets_up_is_an_error(tmp_path, monkeypatch):
-    monkeypatch.setattr(_blender, "STARTUP_S", 0.3)
+    monkeypatch.setattr(blender_process, "STARTUP_S", 0.3)
     slow = tmp_path / "blender"
     slow.write_text("#!/bin/sh\nsleep 60\n")
     slow.chmod(0o755)
     with pytest.raises(UserError, match="was not up after"):
-        next(_blender.render(_blender.find_blender(str(slow)), [{"id": "a"}], {}, tmp_path, 30.0))
+        next(blender_process.render(blender_process.find_blender(str(slow)), [{"id": "a"}], {}, tmp_path, 30.0))

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from z1g.camera import Y_UP_TO_Z_UP, from_blender, orbit_c2w, to_blender
-from z1g.data.sources import _blender, _mesh_files
-from z1g.data.sources.meshes import BlenderOptions, Meshes
+from z1g.data.sources.meshes import Meshes
 from z1g.errors import UserError
+from z1g.meshes import blender as blender_process
+from z1g.meshes import files
+from z1g.meshes.options import BlenderOptions
 
 ROOT = Path(__file__).parents[1]
 
@@ -84,10 +86,10 @@ def test_listing_imports_neither_torch_nor_bpy():
 def test_file_checks(tmp_path):
     def problem(name: str, content: str) -> str | None:
         (tmp_path / name).write_text(content)
-        return _mesh_files.problem(tmp_path / name)
+        return files.problem(tmp_path / name)
 
     assert "empty file" in (problem("a.glb", "") or "")
-    assert "cannot be read" in (_mesh_files.problem(tmp_path / "gone.obj") or "")
+    assert "cannot be read" in (files.problem(tmp_path / "gone.obj") or "")
     assert "NaN" in (problem("a.obj", "v 1 2 3\nv 1 -nan 3\n") or "")
     assert "NaN" in (problem("a.obj", "v\t1 2 inf\n") or "")
     assert problem("a.obj", "o v nan\n# inf\nvn nan 0 0\nv 1 2 3\n") is None
@@ -106,32 +108,32 @@ def test_blender_is_looked_for_in_order(tmp_path, monkeypatch):
         put(tmp_path, name)
         (tmp_path / name).chmod(0o755)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_blender.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(blender_process.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setenv("PATH", str(tmp_path / "path"))
     monkeypatch.setenv("Z1G_BLENDER", str(tmp_path / "variable/blender"))
-    script = str(_blender.SCRIPT)
+    script = str(blender_process.SCRIPT)
     configured = str(tmp_path / "configured/python3")
-    assert _blender.find_blender(configured) == [configured, script]
-    assert _blender.find_blender(None)[0] == str(tmp_path / "variable/blender")
+    assert blender_process.find_blender(configured) == [configured, script]
+    assert blender_process.find_blender(None)[0] == str(tmp_path / "variable/blender")
     monkeypatch.delenv("Z1G_BLENDER")
-    assert _blender.find_blender(None) == [str(tmp_path / ".venv-blender/bin/python"), script]
+    assert blender_process.find_blender(None) == [str(tmp_path / ".venv-blender/bin/python"), script]
     (tmp_path / ".venv-blender/bin/python").unlink()
-    command = _blender.find_blender(None)
+    command = blender_process.find_blender(None)
     assert command[0] == str(tmp_path / "path/blender")
     assert command[-3:] == ["--python", script, "--"]
     assert "--factory-startup" in command
     (tmp_path / "path/blender").unlink()
     with pytest.raises(UserError, match="no Blender found") as error:
-        _blender.find_blender(None)
+        blender_process.find_blender(None)
     assert "Z1G_BLENDER" in str(error.value)
     with pytest.raises(UserError, match=r"data\.blender\.python: nothing/here"):
-        _blender.find_blender("nothing/here")
+        blender_process.find_blender("nothing/here")
 
 
 def test_this_interpreter_serves_where_it_has_bpy(monkeypatch):
     monkeypatch.delenv("Z1G_BLENDER", raising=False)
-    monkeypatch.setattr(_blender.importlib.util, "find_spec", lambda name: object())
-    assert _blender.find_blender(None) == [sys.executable, str(_blender.SCRIPT)]
+    monkeypatch.setattr(blender_process.importlib.util, "find_spec", lambda name: object())
+    assert blender_process.find_blender(None) == [sys.executable, str(blender_process.SCRIPT)]
 
 
 def test_only_values_that_change_pictures_are_in_the_identity():
@@ -181,11 +183,11 @@ def test_nan_in_binary_files(tmp_path):
         (tmp_path / "a.glb").write_bytes(glb(points))
         (tmp_path / "little.ply").write_bytes(header.format("little").encode() + points.tobytes())
         (tmp_path / "big.ply").write_bytes(header.format("big").encode() + points.astype(">f4").tobytes())
-        return [_mesh_files.problem(tmp_path / name) is not None for name in ("a.glb", "little.ply", "big.ply")]
+        return [files.problem(tmp_path / name) is not None for name in ("a.glb", "little.ply", "big.ply")]
 
     assert problems() == [False] * 3
     points[1, 2] = np.inf
     assert problems() == [True] * 3
     # A file that is cut off is left to Blender, which says so.
     (tmp_path / "a.glb").write_bytes(glb(points)[:-20])
-    assert _mesh_files.problem(tmp_path / "a.glb") is None
+    assert files.problem(tmp_path / "a.glb") is None

@@ -5,7 +5,7 @@ import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,26 +13,11 @@ from PIL import Image
 from pydantic import Field
 
 from z1g.camera import INPUT_VIEWS, CameraOptions, to_blender
-from z1g.config.slot import Runtime, Section
 from z1g.data.manifest import ObjectEntry, int_hash
 from z1g.data.shards import RenderedObject
-from z1g.data.sources import DataSource, Rejected, _blender, _mesh_files
-
-
-class BlenderOptions(Section):
-    """How Blender draws the objects."""
-
-    resolution: int = Field(512, ge=16, le=4096, description="side of the square pictures, pixels")
-    samples: int = Field(32, ge=1, description="Cycles samples a pixel; fewer are faster and noisier")
-    lighting: Literal["uniform", "three_point"] = Field(
-        "uniform", description="uniform: white from everywhere, stable colours; three_point: key, fill and rim suns"
-    )
-    timeout_s: Annotated[float, Runtime()] = Field(
-        600.0, gt=0, description="an object that takes Blender longer than this many seconds is quarantined"
-    )
-    python: Annotated[str | None, Runtime()] = Field(
-        None, description="a Python that can import bpy, or a Blender executable; null looks for one"
-    )
+from z1g.data.sources import DataSource, Rejected
+from z1g.meshes import blender, files
+from z1g.meshes.options import BlenderOptions
 
 
 class Meshes(DataSource):
@@ -52,18 +37,18 @@ class Meshes(DataSource):
 
     def list_objects(self) -> list[ObjectEntry]:
         """All mesh files below `paths`, sorted by id. Raises UserError where a path gives none."""
-        return _mesh_files.find_meshes(self.paths)
+        return files.find_meshes(self.paths)
 
     def ingest(
         self, objects: Sequence[ObjectEntry], camera: CameraOptions, scratch: Path, threads: int
     ) -> Iterator[RenderedObject | Rejected]:
         """Render the objects in one Blender process after the other. Raises UserError where there is no Blender."""
-        problems = {entry.id: _mesh_files.problem(Path(entry.source)) for entry in objects}
+        problems = {entry.id: files.problem(Path(entry.source)) for entry in objects}
         poses = {entry.id: camera.poses(int_hash(entry.id)) for entry in objects}
         jobs = [_job(entry, poses[entry.id]) for entry in objects if problems[entry.id] is None]
-        command = _blender.find_blender(self.blender.python)
+        command = blender.find_blender(self.blender.python)
         settings = self._settings(camera, threads)
-        with contextlib.closing(_blender.render(command, jobs, settings, scratch, self.blender.timeout_s)) as rendered:
+        with contextlib.closing(blender.render(command, jobs, settings, scratch, self.blender.timeout_s)) as rendered:
             for entry in objects:
                 reason = problems[entry.id]
                 outcome = Rejected(entry.id, reason) if reason is not None else next(rendered)
@@ -101,11 +86,11 @@ def _collect(entry: ObjectEntry, c2w: NDArray[np.float64], fov_y_deg: float, fol
     source = Path(entry.source)
     info = {
         "source": entry.source,
-        "sha256": _mesh_files.sha256(source),
+        "sha256": files.sha256(source),
         "n_triangles": result["n_triangles"],
         "normalisation": result["normalisation"],
         "renderer": result["renderer"],
-        "licences": _mesh_files.licences(source),
+        "licences": files.licences(source),
     }
     depth = np.load(folder / "depth.npy", allow_pickle=False)
     return RenderedObject(entry.id, c2w, fov_y_deg, rgba, depth, info)

@@ -21,7 +21,7 @@ from typing import Any
 from z1g.data.sources import Rejected
 from z1g.errors import UserError
 
-SCRIPT = Path(__file__).parents[2] / "blender" / "render_views.py"
+SCRIPT = Path(__file__).parents[1] / "blender" / "render_views.py"
 CONFIG_KEY = "data.blender.python"
 ENVIRONMENT_VARIABLE = "Z1G_BLENDER"
 WHAT_SERVES = "a Python that can import bpy, or Blender's own executable"

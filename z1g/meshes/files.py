@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from z1g.data.manifest import ObjectEntry, unique_ids
-from z1g.data.sources._finite import all_finite
 from z1g.errors import UserError
+from z1g.meshes.finite import all_finite
 
 FORMATS = (".obj", ".glb", ".gltf", ".ply", ".stl", ".fbx")
 _LICENCE = re.compile("licen[sc]e", re.IGNORECASE)
@@ -21,6 +21,19 @@ def find_meshes(paths: Sequence[str]) -> list[ObjectEntry]:
     names = _distinct_names(files)
     entries = [ObjectEntry(name, file.as_posix()) for name, file in zip(unique_ids(names), files, strict=True)]
     return sorted(entries, key=lambda entry: entry.id)
+
+
+class Unusable(Exception):
+    """An object's files cannot be rendered, with a reason that a person understands."""
+
+
+def prepare(source: str, folder: Path) -> Path:
+    """The mesh file to render; what has to be unpacked for it lies below `folder` afterwards. Raises Unusable."""
+    path = Path(source)
+    reason = problem(path)
+    if reason is not None:
+        raise Unusable(reason)
+    return path
 
 
 def problem(path: Path) -> str | None:
