@@ -23,6 +23,19 @@ from z1g.training.loop import Objective
 from z1g.training.options import TrainOptions
 
 BALL_RADIUS = 0.35
+OBJECTS = (
+    "object0-1881563e2d",
+    "object1-637c5e68e1",
+    "object2-2b7a09a135",
+    "object3-c7ca9a2598",
+    "object4-bfd18f3296",
+    "object5-09f90a00c8",
+    "object6-10f33c99d6",
+    "object7-9513e04b87",
+    "object8-62f0da0c84",
+    "object9-5a4aae270b",
+)
+"""Ids of the made-up objects. They come from file names and contents, so they are the same everywhere, for ever."""
 SIZES: dict[str, Any] = {
     "autoencoder_size": {"channels": [8, 8], "layers_per_block": 1, "norm_groups": 4},
     "unet_size": {

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import ball, fill, plan, stage_path
+from helpers import OBJECTS, ball, fill, plan, stage_path
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
@@ -493,8 +493,8 @@ def fewer_views(content: bytes) -> bytes:
     ("member", "change", "reason"),
     [
         ("003.png", lambda _: None, "003.png is missing"),
-        ("003.png", lambda content: content[: len(content) // 2], "view 3 of object1 is no whole picture"),
-        ("003.png", lambda _: b"", "view 3 of object1 is no whole picture"),
+        ("003.png", lambda content: content[: len(content) // 2], f"view 3 of {OBJECTS[1]} is no whole picture"),
+        ("003.png", lambda _: b"", f"view 3 of {OBJECTS[1]} is no whole picture"),
         ("003.png", small_png, "2 different sizes"),
         ("depth.npy", wrong_depth, r"[6, 5, 5], not [6, 16, 16]"),
         ("depth.npy", lambda content: content[:40], "cannot be read"),
@@ -508,14 +508,14 @@ def test_a_damaged_object_is_quarantined_with_the_reason(tmp_path: Path, member:
     planned = plan(tmp_path)
     fill(planned)
     shard = chunk_file(stage_path(planned, "ingest"), 0, "tar")
-    damage(shard, f"object1.{member}", change)
+    damage(shard, f"{OBJECTS[1]}.{member}", change)
     folder = StageFolder.open(stage_path(planned, "fit"))
     fit.run(folder, chunk=0, threads=1)
     rows = {row["id"]: row for row in read_jsonl(chunk_file(folder.path, 0, "jsonl"))}
-    assert rows["object0"]["status"] == "ok"
-    assert rows["object1"]["status"] == "quarantined"
-    assert reason in rows["object1"]["reason"]
-    assert sorted(load_file(chunk_file(folder.path, 0, "safetensors"))) == ["object0"]
+    assert rows[OBJECTS[0]]["status"] == "ok"
+    assert rows[OBJECTS[1]]["status"] == "quarantined"
+    assert reason in rows[OBJECTS[1]]["reason"]
+    assert sorted(load_file(chunk_file(folder.path, 0, "safetensors"))) == [OBJECTS[0]]
 
 
 def test_a_cut_off_shard_says_what_to_do(tmp_path: Path) -> None:

@@ -31,6 +31,11 @@ SIZE = 32
 COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
 
 
+def word(name: str) -> str:
+    """An id without the hash of the content."""
+    return name.rpartition("-")[0]
+
+
 def cuboid(low: tuple[float, ...], high: tuple[float, ...], first: int = 1) -> str:
     """OBJ text of a box whose vertex numbers start at `first`."""
     corners = [(x, y, z) for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])]
@@ -87,10 +92,10 @@ def ingested(blender, tmp_path_factory):
 def test_shard_and_table(ingested):
     folder, _ = ingested
     assert sorted(file.name for file in folder.iterdir()) == ["chunk-00000.jsonl", "chunk-00000.tar", "manifest.jsonl"]
-    objects = {item.id: item for item in read_objects(shard_path(folder, 0))}
+    objects = {word(item.id): item for item in read_objects(shard_path(folder, 0))}
     assert list(objects) == ["axes", "box"]
     rows = read_jsonl(table_path(folder, 0))
-    assert [(row["id"], row["status"], row["reason"], row["n_views"]) for row in rows] == [
+    assert [(word(row["id"]), row["status"], row["reason"], row["n_views"]) for row in rows] == [
         ("axes", "ok", None, CAMERA.n_views),
         ("box", "ok", None, CAMERA.n_views),
     ]
@@ -98,13 +103,13 @@ def test_shard_and_table(ingested):
     box = objects["box"]
     assert box.rgba.shape == (CAMERA.n_views, SIZE, SIZE, 4)
     assert box.rgba.dtype == np.uint8
-    np.testing.assert_array_equal(box.c2w, CAMERA.poses(int_hash("box")))
+    np.testing.assert_array_equal(box.c2w, CAMERA.poses(int_hash(box.info["content"])))
     assert box.info["n_triangles"] == 12
     assert box.info["normalisation"]["centre"] == pytest.approx([3, 3, 3])
     assert box.info["normalisation"]["scale"] == pytest.approx(0.5 / 3**0.5)
     assert box.info["normalisation"]["up_axis"] == "y"
     assert box.info["licences"] == ["Licence.txt"]
-    assert len(box.info["sha256"]) == 64
+    assert len(box.info["content"]) == 64
     assert box.info["source"].endswith("box.obj")
 
 
@@ -115,7 +120,7 @@ def test_same_bytes_again_whatever_the_threads(ingested):
 
 def test_depth_is_exact_and_the_views_agree(ingested):
     folder, _ = ingested
-    box = next(item for item in read_objects(shard_path(folder, 0)) if item.id == "box")
+    box = next(item for item in read_objects(shard_path(folder, 0)) if word(item.id) == "box")
     c2w = torch.from_numpy(box.c2w[None, list(INPUT_VIEWS)])
     cameras = Cameras(c2w, box.fov_y_deg, SIZE, SIZE)
     origin, direction = (x[0].permute(0, 2, 3, 1).numpy() for x in pixel_rays(cameras))
@@ -144,7 +149,7 @@ def test_depth_is_exact_and_the_views_agree(ingested):
 def test_pictures_show_what_the_cameras_say(ingested):
     """Each box's colour appears where its centre projects, in every view: axes, handedness, fov, normalisation."""
     folder, _ = ingested
-    item = next(item for item in read_objects(shard_path(folder, 0)) if item.id == "axes")
+    item = next(item for item in read_objects(shard_path(folder, 0)) if word(item.id) == "axes")
     normalisation = item.info["normalisation"]
     cameras = Cameras(torch.from_numpy(item.c2w[None]), item.fov_y_deg, SIZE, SIZE)
     w2c = cameras.world_to_camera()[0].numpy()
@@ -185,7 +190,7 @@ def write_bad_meshes(folder: Path) -> dict[str, str]:
         "a_nan": "not finite",
         "b_nan_binary": "not finite",
         "c_truncated": "no faces",
-        "d_empty": "empty file",
+        "d_empty": "0 bytes",
         "e_no_texture": "texture missing or unreadable: crate.jpg",
         "f_flat": "flat",
         "g_point": "single point",
@@ -207,7 +212,7 @@ def test_bad_meshes_are_quarantined_with_a_reason(blender, tmp_path, monkeypatch
     data.manifest().save(folder / "manifest.jsonl")
     stage = StageFolder(folder, "ingest", "0", {}, SimpleNamespace(data=data, camera=CAMERA))
     run(stage, 0, 1)
-    rows = {row["id"]: row for row in read_jsonl(table_path(folder, 0))}
+    rows = {word(row["id"]): row for row in read_jsonl(table_path(folder, 0))}
     assert list(rows) == [*expected, "z_good"]
     for name, words in expected.items():
         assert rows[name]["status"] == "quarantined"
@@ -215,7 +220,7 @@ def test_bad_meshes_are_quarantined_with_a_reason(blender, tmp_path, monkeypatch
         assert rows[name]["n_views"] == 0
         assert "Traceback" not in rows[name]["reason"]
     assert rows["z_good"]["status"] == "ok"
-    assert [item.id for item in read_objects(shard_path(folder, 0))] == ["z_good"]
+    assert [word(item.id) for item in read_objects(shard_path(folder, 0))] == ["z_good"]
     assert not list(scratch.iterdir())
     with pytest.raises(UserError, match="no chunk 1"):
         run(stage, 1, 1)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from z1g.camera import Y_UP_TO_Z_UP, from_blender, orbit_c2w, to_blender
+from z1g.data.manifest import ObjectEntry
 from z1g.data.sources.meshes import Meshes
 from z1g.errors import UserError
 from z1g.meshes import blender as blender_process
@@ -17,34 +18,47 @@ from z1g.meshes import files
 from z1g.meshes.options import BlenderOptions
 
 ROOT = Path(__file__).parents[1]
+LIMITS = files.FileLimits()
 
 
 def put(folder: Path, *names: str) -> None:
+    """Files with different contents."""
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text("v 0 0 0\n")
+        (folder / name).write_text(f"# {name}\nv 0 0 0\n")
+
+
+def entries(*paths: Path | str) -> list[ObjectEntry]:
+    return Meshes(paths=tuple(str(path) for path in paths)).list_objects()
 
 
 def ids(*paths: Path | str) -> list[str]:
-    return [entry.id for entry in Meshes(paths=tuple(str(path) for path in paths)).list_objects()]
+    return [entry.id for entry in entries(*paths)]
+
+
+def words(*paths: Path | str) -> list[str]:
+    """Ids without the hash of the content."""
+    return [name.rpartition("-")[0] for name in ids(*paths)]
 
 
 def test_the_eight_objects(monkeypatch):
     monkeypatch.chdir(ROOT)
-    entries = Meshes().list_objects()
+    found = Meshes().list_objects()
     eight = ["barrel", "basketball", "bread", "chair2", "chicken", "crate", "deckChair", "horse2"]
-    assert [entry.id for entry in entries] == eight
-    assert entries[5].source == "workflow/objects/crate/crate.obj"
+    assert words("workflow/objects") == eight
+    assert found[5].source == "workflow/objects/crate/crate.obj"
+    assert len({entry.textures for entry in found}) == 8
+    assert all(entry.id.endswith(entry.content[:10]) for entry in found)
 
 
 def test_folders_globs_and_files_each_object_once(tmp_path, monkeypatch):
     put(tmp_path, "a/one.obj", "a/deep/two.GLB", "b/three.ply", "b/notes.txt", "a/._one.obj", ".git/four.obj")
     monkeypatch.chdir(tmp_path)
-    assert ids(".") == ["one", "three", "two"]
-    assert ids("a") == ["one", "two"]
-    assert ids("*/*.ply", "b/three.ply") == ["three"]
-    assert ids("**/*.GLB") == ["two"]
-    assert ids(tmp_path / "b") == ["three"]
+    assert words(".") == ["one", "three", "two"]
+    assert words("a") == ["one", "two"]
+    assert words("*/*.ply", "b/three.ply") == ["three"]
+    assert words("**/*.GLB") == ["two"]
+    assert words(tmp_path / "b") == ["three"]
 
 
 def test_ids_are_unique_words_without_dots(tmp_path):
@@ -52,7 +66,7 @@ def test_ids_are_unique_words_without_dots(tmp_path):
     found = ids(tmp_path)
     assert found == sorted(found)
     assert len(set(found)) == 7
-    assert {"x_model", "y_model", "very_old_chair"} <= set(found)
+    assert words(tmp_path) == ["_", "_", "very_old_chair", "x", "y", "z", "z"]
     assert all(c.isascii() and (c.isalnum() or c in "-_") for name in found for c in name)
     assert found == ids(tmp_path)
 
@@ -86,10 +100,10 @@ def test_listing_imports_neither_torch_nor_bpy():
 def test_file_checks(tmp_path):
     def problem(name: str, content: str) -> str | None:
         (tmp_path / name).write_text(content)
-        return files.problem(tmp_path / name)
+        return files.problem(tmp_path / name, LIMITS)
 
-    assert "empty file" in (problem("a.glb", "") or "")
-    assert "cannot be read" in (files.problem(tmp_path / "gone.obj") or "")
+    assert "0 bytes" in (problem("a.glb", "") or "")
+    assert "cannot be read" in (files.problem(tmp_path / "gone.obj", LIMITS) or "")
     assert "NaN" in (problem("a.obj", "v 1 2 3\nv 1 -nan 3\n") or "")
     assert "NaN" in (problem("a.obj", "v\t1 2 inf\n") or "")
     assert problem("a.obj", "o v nan\n# inf\nvn nan 0 0\nv 1 2 3\n") is None
@@ -183,11 +197,11 @@ def test_nan_in_binary_files(tmp_path):
         (tmp_path / "a.glb").write_bytes(glb(points))
         (tmp_path / "little.ply").write_bytes(header.format("little").encode() + points.tobytes())
         (tmp_path / "big.ply").write_bytes(header.format("big").encode() + points.astype(">f4").tobytes())
-        return [files.problem(tmp_path / name) is not None for name in ("a.glb", "little.ply", "big.ply")]
+        return [files.problem(tmp_path / name, LIMITS) is not None for name in ("a.glb", "little.ply", "big.ply")]
 
     assert problems() == [False] * 3
     points[1, 2] = np.inf
     assert problems() == [True] * 3
     # A file that is cut off is left to Blender, which says so.
     (tmp_path / "a.glb").write_bytes(glb(points)[:-20])
-    assert files.problem(tmp_path / "a.glb") is None
+    assert files.problem(tmp_path / "a.glb", LIMITS) is None

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import BALL_RADIUS, ball, fill, plan, stage_path
+from helpers import BALL_RADIUS, OBJECTS, ball, fill, plan, stage_path
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -60,14 +60,14 @@ def test_condition_stands_on_grey_127(scene: Scene) -> None:
 
 def test_store_keeps_manifest_order_and_splats(tmp_path: Path) -> None:
     planned = plan(tmp_path)
-    fill(planned, skip=("object1",))
+    fill(planned, skip=(OBJECTS[1],))
     ablation = planned.ablations["micro"]
     store = SceneStore(ablation.manifest, 1.5, stage_path(planned, "ingest"), stage_path(planned, "fit"))
-    assert store.ids == ["object0", "object2", "object3"]
+    assert store.ids == [OBJECTS[0], OBJECTS[2], OBJECTS[3]]
     assert store.n_missing == 1
-    splats = store["object2"].splats
+    splats = store[OBJECTS[2]].splats
     assert splats is not None
-    torch.testing.assert_close(splats, load_file(stage_path(planned, "fit") / "chunk-00001.safetensors")["object2"])
+    torch.testing.assert_close(splats, load_file(stage_path(planned, "fit") / "chunk-00001.safetensors")[OBJECTS[2]])
 
 
 # The fit
@@ -99,9 +99,12 @@ def run(planned: Plan, *stages: Any) -> None:
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """Optimised codes from start to end; one of five objects is missing."""
     planned = plan(
-        tmp_path_factory.mktemp("chain"), n_objects=5, autodecoder={"codes": {"kind": "optimised"}, "test_steps": 8}
+        tmp_path_factory.mktemp("chain"),
+        n_objects=5,
+        autodecoder={"codes": {"kind": "optimised"}, "test_steps": 8},
+        infer={"train_objects": 2},
     )
-    fill(planned, skip=("object2",))
+    fill(planned, skip=(OBJECTS[2],))
     run(planned, fit, autodecoder, codes, unet, infer, metrics)
     return planned
 
@@ -109,11 +112,11 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 def test_fit_writes_splats_and_a_table(chain: Plan) -> None:
     folder = stage_path(chain, "fit")
     rows = [row for chunk in range(3) for row in read_jsonl(folder / f"chunk-{chunk:05d}.jsonl")]
-    assert [row["id"] for row in rows] == ["object0", "object1", "object3", "object4"]
+    assert [row["id"] for row in rows] == [OBJECTS[0], OBJECTS[1], OBJECTS[3], OBJECTS[4]]
     assert {row["status"] for row in rows} == {"ok"}
     assert all(math.isfinite(row["psnr"]) for row in rows)
     splats = load_file(folder / "chunk-00000.safetensors")
-    assert {name: tuple(s.shape) for name, s in splats.items()} == dict.fromkeys(["object0", "object1"], (6, 14, 8, 8))
+    assert {name: tuple(s.shape) for name, s in splats.items()} == dict.fromkeys(OBJECTS[:2], (6, 14, 8, 8))
     assert Image.open(folder / "chunk-00000.png").size == (6 * 16, 2 * 16)
 
 
@@ -125,7 +128,7 @@ def splits(planned: Plan) -> dict[str, str]:
 def test_every_object_has_a_code(chain: Plan) -> None:
     written = load_file(stage_path(chain, "codes") / "codes.safetensors")
     trained = load_file(stage_path(chain, "autodecoder") / "model" / "codes.safetensors")
-    assert sorted(written) == ["object0", "object1", "object3", "object4"]
+    assert sorted(written) == [OBJECTS[0], OBJECTS[1], OBJECTS[3], OBJECTS[4]]
     assert sorted(trained) == [name for name in sorted(written) if splits(chain)[name] == "train"]
     for name, code in trained.items():
         torch.testing.assert_close(written[name], code, atol=0, rtol=0)
@@ -158,7 +161,7 @@ def test_infer_writes_what_people_open(chain: Plan) -> None:
     stored = load_file(folder / "splats.safetensors")
     names = sorted({key.split("/")[0] for key in stored})
     assert len(names) >= 2
-    assert set(names) >= {name for name, split in splits(chain).items() if split == "test"} - {"object2"}
+    assert set(names) >= {name for name, split in splits(chain).items() if split == "test"} - {OBJECTS[2]}
     config = chain.ablations["micro"].ablation.experiment
     to_world = np.linalg.inv(view_frame(config.camera.poses(0), config.camera.radius))
     for name in names:
@@ -215,7 +218,7 @@ def test_codes_of_another_run(chain: Plan, tmp_path: Path) -> None:
     """Cached codes are taken as they are, test objects included."""
     file = stage_path(chain, "codes") / "codes.safetensors"
     cached = plan(tmp_path, n_objects=5, autodecoder={"codes": {"kind": "cache", "path": str(file)}})
-    fill(cached, skip=("object2",))
+    fill(cached, skip=(OBJECTS[2],))
     run(cached, autodecoder, codes)
     written = load_file(stage_path(cached, "codes") / "codes.safetensors")
     torch.testing.assert_close(written, load_file(file), atol=0, rtol=0)
@@ -236,7 +239,7 @@ def test_encoder_codes_are_posterior_means(tmp_path: Path) -> None:
 
 def test_too_many_missing_objects_stop_training(tmp_path: Path) -> None:
     planned = plan(tmp_path)
-    fill(planned, skip=("object0", "object1"))
+    fill(planned, skip=(OBJECTS[0], OBJECTS[1]))
     with pytest.raises(UserError, match=r"2 of 4 objects failed.*max_quarantined 0\.2.*jsonl"):
         run(planned, autodecoder)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import CodedToy, Toy, fill, plan, stage_path, toy_options, without_seconds
+from helpers import OBJECTS, CodedToy, Toy, fill, plan, stage_path, toy_options, without_seconds
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -252,7 +252,7 @@ def test_autodecoder_stopped_by_sigterm(tmp_path: Path) -> None:
     for folder in (whole, part):
         autodecoder.run(StageFolder.open(folder), threads=1)
     assert_same_stage(whole, part, "model")
-    assert "codes.safetensors:object0" in tensors(whole / "model")
+    assert f"codes.safetensors:{OBJECTS[0]}" in tensors(whole / "model")
 
 
 def test_unet_killed(tmp_path: Path) -> None:

@@ -54,10 +54,13 @@ def _autodecoder_reads(experiment: Experiment) -> tuple[str, ...]:
     return (*shared, "model", "!model.unet_size", "!model.vision_size", "!model.prompt_tokens")
 
 
+_INGEST_READS = ("data", "!data.split", "!data.max_quarantined", "!data.paths", "!data.chunk_size", "camera")
+"""How objects are found and grouped is not among them: the manifest's own digest says what was found."""
+
 STAGES: dict[str, StageSpec] = {
     spec.name: spec
     for spec in (
-        StageSpec("ingest", 1, (), lambda _: ("data", "!data.split", "!data.max_quarantined", "camera")),
+        StageSpec("ingest", 1, (), lambda _: _INGEST_READS),
         StageSpec("fit", 2, ("ingest",), lambda _: ("camera", "splat", "render", "fit")),
         StageSpec("autodecoder", 1, ("ingest", "fit"), _autodecoder_reads),
         StageSpec("codes", 1, ("ingest", "fit", "autodecoder"), lambda _: ("autodecoder.test_steps",)),
@@ -70,10 +73,14 @@ STAGES: dict[str, StageSpec] = {
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage with its identity. `config` is the slice it reads, runtime values included."""
+    """One stage with its identity. `config` is the slice it reads, runtime values included.
+
+    `recipe` is the identity without the list of objects: folders of one recipe have the same result for an object.
+    """
 
     name: str
     id: str
+    recipe: str
     version: int
     config: dict[str, Any]
     upstream: dict[str, str]
@@ -90,6 +97,7 @@ class Stage:
         return {
             "stage": self.name,
             "id": self.id,
+            "recipe": self.recipe,
             "version": self.version,
             "config": self.config,
             "upstream": self.upstream,
@@ -100,7 +108,7 @@ class Stage:
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> "Stage":
         """Inverse of `record`."""
-        values = {name: record[name] for name in ("id", "version", "config", "upstream", "n_chunks")}
+        values = {name: record[name] for name in ("id", "recipe", "version", "config", "upstream", "n_chunks")}
         return cls(name=record["stage"], resources=JobResources(**record["resources"]), **values)
 
 
@@ -193,11 +201,12 @@ class Plan:
         return [f"{chunk:05d}" for chunk in range(self.stage(name, stage_id).n_chunks)]
 
     def sources(self, ingest_id: str, chunk: int) -> list[str]:
-        """Files that an ingest chunk is made from, where they are files here."""
+        """Files that an ingest chunk is made from; ingest quarantines objects whose file is gone."""
         manifest = next((p.manifest for p in self.ablations.values() if p.stages["ingest"].id == ingest_id), None)
         if manifest is None:
             manifest = Manifest.load(self.folder("ingest", ingest_id) / "manifest.jsonl")
-        return [entry.source for entry in manifest.chunk(chunk)]
+        files = dict.fromkeys(entry.file for entry in manifest.chunk(chunk))
+        return [file for file in files if Path(file).exists()]
 
     def metrics_files(self, name: str) -> list[str]:
         """Results of an ablation that its summary is made from."""
@@ -215,7 +224,8 @@ class Plan:
             write_json(self.folder(*stage.key) / "stage.json", stage.record())
         for name, planned in self.ablations.items():
             manifest = self.folder("ingest", planned.stages["ingest"].id) / "manifest.jsonl"
-            if not manifest.is_file():
+            # Equal content may have moved since, so the manifest's sources are brought up to date.
+            if not manifest.is_file() or Manifest.load(manifest) != planned.manifest:
                 planned.manifest.save(manifest)
             folder = self.results / "ablations" / name
             write_json(folder / "plan.json", ablation_record(planned))
@@ -244,6 +254,7 @@ def _planned(ablation: Ablation, manifest: Manifest) -> PlannedAblation:
         reads = spec.reads(experiment)
         upstream = {other: stages[other].id for other in spec.upstream}
         identity = {"stage": name, "version": spec.version, "upstream": upstream, "config": cut(timeless, reads)}
+        recipe = digest({**identity, "upstream": {other: stages[other].recipe for other in spec.upstream}})
         if name == "ingest":
             identity["objects"] = manifest.digest()
         n_chunks = 1
@@ -252,7 +263,9 @@ def _planned(ablation: Ablation, manifest: Manifest) -> PlannedAblation:
         elif name == "infer":
             n_chunks = max(1, -(-len(evaluated) // experiment.infer.chunk_size))
         resources: JobResources = getattr(experiment.resources, name)
-        stages[name] = Stage(name, digest(identity), spec.version, cut(full, reads), upstream, n_chunks, resources)
+        stages[name] = Stage(
+            name, digest(identity), recipe, spec.version, cut(full, reads), upstream, n_chunks, resources
+        )
     return PlannedAblation(ablation, manifest, stages)
 
 

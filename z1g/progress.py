@@ -14,15 +14,25 @@ LINE_EVERY_S = 60.0
 
 
 class Meter:
-    """Counts work done. Use as a context manager; call `advance` after each unit, with figures to show."""
+    """Counts work done. Use as a context manager; call `advance` after each unit, with figures to show.
 
-    def __init__(self, label: str, total: int, done: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
-        self.label, self.total, self.done, self.clock = label, total, done, clock
+    Nothing is shown in the first `quiet_s` seconds, nor afterwards where the work took no longer.
+    """
+
+    def __init__(
+        self, label: str, total: int, done: int = 0, clock: Callable[[], float] = time.monotonic, quiet_s: float = 0.0
+    ) -> None:
+        self.label, self.total, self.done, self.clock, self.quiet_s = label, total, done, clock, quiet_s
         self._first = done
         self._start = self._last_line = clock()
         self._bar: Progress | None = None
 
     def __enter__(self) -> "Meter":
+        if not self.quiet_s:
+            self._show()
+        return self
+
+    def _show(self) -> None:
         if sys.stderr.isatty():
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
             self._bar = Progress(
@@ -30,12 +40,13 @@ class Meter:
             )
             self._bar.start()
             self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, note="")
-        return self
 
     def advance(self, n: int = 1, **figures: float) -> None:
         """Report `n` more units done."""
         self.done += n
         note = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
+        if self._bar is None and self.quiet_s and self.clock() - self._start >= self.quiet_s:
+            self._show()
         if self._bar is not None:
             self._bar.update(self._task, completed=self.done, note=note)
         elif self.clock() - self._last_line >= LINE_EVERY_S:
@@ -51,7 +62,7 @@ class Meter:
     def __exit__(self, *exc: object) -> None:
         if self._bar is not None:
             self._bar.stop()
-        elif exc[0] is None:
+        elif exc[0] is None and self.clock() - self._start >= self.quiet_s:
             log.info("%s %d/%d in %.1f s", self.label, self.done, self.total, self.clock() - self._start)
 
 

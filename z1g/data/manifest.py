@@ -13,6 +13,8 @@ from z1g.config.slot import Section
 from z1g.files import read_jsonl, write_jsonl
 
 Split = Literal["train", "test"]
+INSIDE = "!/"
+"""Between an archive and the path of a file in it, as in Java's jar URLs."""
 
 
 class SplitOptions(Section):
@@ -20,14 +22,40 @@ class SplitOptions(Section):
 
     test_fraction: float = Field(0.05, ge=0, lt=1, description="share of objects held out for testing")
     seed: int = Field(0, ge=0, description="changes which objects are held out")
+    keep_together: Literal["mesh", "mesh_or_textures"] = Field(
+        "mesh", description="objects that share this stay on one side: the same mesh, or the same textures too"
+    )
 
 
 @dataclass(frozen=True)
 class ObjectEntry:
-    """One object of the data set: `id` is a file-name-safe word without dots, `source` a path."""
+    """One object of the data set.
+
+    `id` is a file-name-safe word without dots. `source` is a path; `a.zip!/path/in/it` names a file in an archive.
+    `content`, `mesh` and `textures` are SHA-256 digests of all its files, of its geometry and of the set of its
+    pictures, empty where the data source knows none. `copies` are further sources with the same content.
+    """
 
     id: str
     source: str
+    content: str = ""
+    mesh: str = ""
+    textures: str = ""
+    name: str = ""
+    category: str = ""
+    creator: str = ""
+    licence: str = ""
+    copies: tuple[str, ...] = ()
+
+    @property
+    def seed(self) -> int:
+        """A 32-bit seed that stays with the content, whatever the object is called."""
+        return int_hash(self.content or self.id)
+
+    @property
+    def file(self) -> str:
+        """The file on disk that `source` is or lies in."""
+        return self.source.partition(INSIDE)[0]
 
 
 @dataclass(frozen=True)
@@ -47,34 +75,67 @@ class Manifest:
         return self.objects[index * self.chunk_size : (index + 1) * self.chunk_size]
 
     def splits(self, options: SplitOptions) -> dict[str, Split]:
-        """Split of every object by a hash of its id, so that adding objects moves none of the others.
+        """Split of every object by a hash of its content, so that adding objects moves none of the others.
 
-        Where the hash holds out none although a test share was asked for, the object with the smallest hash is; where
-        it holds out all, the object with the largest is not.
+        Objects that `keep_together` ties share one hash: the smallest of the digests that tie them. Where the hash
+        holds out none although a test share was asked for, the objects with the smallest hash are; where it holds out
+        all, those with the largest are not.
         """
-        rank = {entry.id: unit_hash(f"{options.seed}/{entry.id}") for entry in self.objects}
-        held_out = {name for name, value in rank.items() if value < options.test_fraction}
+        keys = tied(self.objects, options.keep_together)
+        rank = {key: unit_hash(f"{options.seed}/{key}") for key in keys.values()}
+        held_out = {key for key, value in rank.items() if value < options.test_fraction}
         if not held_out and options.test_fraction > 0 and len(rank) > 1:
             held_out = {min(rank, key=rank.__getitem__)}
         if len(held_out) == len(rank) > 1:
             held_out.remove(max(rank, key=rank.__getitem__))
-        return {name: "test" if name in held_out else "train" for name in rank}
+        return {name: "test" if key in held_out else "train" for name, key in keys.items()}
 
     def digest(self) -> str:
-        """Hash of ids, sources and chunking."""
-        text = "\n".join(f"{entry.id}\t{entry.source}" for entry in self.objects)
+        """Hash of ids, contents (sources where these are not known) and chunking."""
+        text = "\n".join(f"{entry.id}\t{entry.content or entry.source}" for entry in self.objects)
         return hashlib.sha256(f"{self.chunk_size}\n{text}".encode()).hexdigest()
 
     def save(self, path: Path) -> None:
         """Write as JSON Lines; the first line holds the chunk size."""
         rows: list[dict[str, Any]] = [{"chunk_size": self.chunk_size}]
-        write_jsonl(path, rows + [asdict(entry) for entry in self.objects])
+        write_jsonl(path, rows + [as_row(entry) for entry in self.objects])
 
     @classmethod
     def load(cls, path: Path) -> "Manifest":
         """Read what `save` wrote."""
         head, *rows = read_jsonl(path)
-        return cls(tuple(ObjectEntry(**row) for row in rows), head["chunk_size"])
+        return cls(tuple(from_row(row) for row in rows), head["chunk_size"])
+
+
+def as_row(entry: ObjectEntry) -> dict[str, Any]:
+    """An entry as JSON, without what it leaves empty."""
+    return {name: value for name, value in asdict(entry).items() if value}
+
+
+def from_row(row: dict[str, Any]) -> ObjectEntry:
+    """Inverse of `as_row`."""
+    return ObjectEntry(**{**row, "copies": tuple(row.get("copies", ()))})
+
+
+def tied(objects: Sequence[ObjectEntry], keep_together: str) -> dict[str, str]:
+    """For every object id the key of its group: objects of one group must be on one side of the split.
+
+    An object without digests is a group by itself, keyed by its id.
+    """
+    parent: dict[str, str] = {}
+
+    def root(key: str) -> str:
+        while parent.setdefault(key, key) != key:
+            parent[key] = key = parent[parent[key]]
+        return key
+
+    keys = {entry.id: entry.mesh or entry.content or entry.id for entry in objects}
+    if keep_together == "mesh_or_textures":
+        for entry in objects:
+            if entry.textures:
+                one, other = root(keys[entry.id]), root(entry.textures)
+                parent[max(one, other)] = min(one, other)
+    return {name: root(key) for name, key in keys.items()}
 
 
 def evaluation_objects(manifest: Manifest, options: SplitOptions, n_train: int) -> list[tuple[str, Split]]:

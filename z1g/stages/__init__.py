@@ -24,6 +24,7 @@ class StageFolder:
     id: str
     upstream: dict[str, str]
     config: "Experiment"
+    recipe: str = ""
 
     @classmethod
     def open(cls, path: Path) -> "StageFolder":
@@ -34,7 +35,8 @@ class StageFolder:
         if not file.is_file():
             raise UserError(f"{path}: no stage.json here; stage folders are made by `snakemake` or `z1g plan --write`")
         record: dict[str, Any] = read_json(file)
-        return cls(path, record["stage"], record["id"], record["upstream"], slice_config(record["config"]))
+        config = slice_config(record["config"])
+        return cls(path, record["stage"], record["id"], record["upstream"], config, record["recipe"])
 
     def upstream_folder(self, stage: str) -> "StageFolder":
         """The folder of a stage that this one depends on, directly or not."""

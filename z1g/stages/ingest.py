@@ -4,11 +4,13 @@ import logging
 import tarfile
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from z1g.data.manifest import Manifest
-from z1g.data.shards import shard_path, table_path, write_object
+from z1g.data.manifest import Manifest, ObjectEntry
+from z1g.data.reuse import chunks_made_before
+from z1g.data.shards import RenderedObject, ShardReader, shard_path, table_path, write_object
 from z1g.data.sources import Rejected
 from z1g.errors import UserError
 from z1g.files import atomic_file, write_jsonl
@@ -39,11 +41,11 @@ def _write_shard(
     folder: StageFolder, manifest: Manifest, chunk: int, threads: int, scratch: Path, shard: Path
 ) -> list[dict[str, Any]]:
     """Write the shard's tar; return the rows of its table."""
-    objects, data = manifest.chunk(chunk), folder.config.data
+    objects = manifest.chunk(chunk)
     rows: list[dict[str, Any]] = []
     before = time.monotonic()
     with tarfile.open(shard, "w") as tar, Meter(f"ingest chunk {chunk}", len(objects)) as meter:
-        for result in data.ingest(objects, folder.config.camera, scratch, threads):
+        for result in _results(folder, objects, scratch, threads):
             reason = result.reason if isinstance(result, Rejected) else None
             n_views = 0
             if isinstance(result, Rejected):
@@ -57,3 +59,27 @@ def _write_shard(
             rows.append({"id": result.id, "status": status, "reason": reason, "seconds": seconds, "n_views": n_views})
             meter.advance()
     return rows
+
+
+def _results(
+    folder: StageFolder, objects: Sequence[ObjectEntry], scratch: Path, threads: int
+) -> Iterator[RenderedObject | Rejected]:
+    """Objects in order: those that an earlier data set has rendered the same way, the others from the data source."""
+    known = _rendered_before(folder, objects)
+    if known:
+        log.info("%d of %d objects are taken over from earlier data sets", len(known), len(objects))
+    missing = [entry for entry in objects if entry.id not in known]
+    fresh = folder.config.data.ingest(missing, folder.config.camera, scratch, threads)
+    for entry in objects:
+        yield known[entry.id].read(entry.id) if entry.id in known else next(fresh)
+
+
+def _rendered_before(folder: StageFolder, objects: Sequence[ObjectEntry]) -> dict[str, ShardReader]:
+    found: dict[str, ShardReader] = {}
+    for other, chunk, ids in chunks_made_before(folder.path, folder.recipe, objects):
+        if set(ids) <= found.keys() or not table_path(other, chunk).is_file():
+            continue
+        reader = ShardReader(shard_path(other, chunk))
+        whole = set(reader.ids)
+        found.update((name, reader) for name in ids if name in whole)
+    return found

@@ -1,4 +1,4 @@
-"""Meshes from folders, rendered by Blender's Cycles on the CPU."""
+"""Meshes from folders, archives and lists, rendered by Blender."""
 
 import contextlib
 import json
@@ -13,39 +13,52 @@ from PIL import Image
 from pydantic import Field
 
 from z1g.camera import INPUT_VIEWS, CameraOptions, to_blender
-from z1g.data.manifest import ObjectEntry, int_hash
+from z1g.data.manifest import ObjectEntry, as_row
 from z1g.data.shards import RenderedObject
 from z1g.data.sources import DataSource, Rejected
-from z1g.meshes import blender, files
+from z1g.meshes import blender
+from z1g.meshes.files import FileLimits, Unusable, licences, prepare
+from z1g.meshes.listing import find_objects
 from z1g.meshes.options import BlenderOptions
+
+INFO = ("source", "content", "name", "category", "creator", "licence")
 
 
 class Meshes(DataSource):
-    """Mesh files (.obj .glb .gltf .ply .stl .fbx), each moved to the origin and scaled into the sphere of radius 0.5.
+    """Mesh files, each moved to the origin and scaled into the sphere of radius 0.5.
 
-    A rendered object's `info` has source, sha256 (of the mesh file), n_triangles, normalisation (centre, scale, up_axis
-    as `z1g/blender/render_views.py` defines them), renderer, and licences (names of the licence files beside the mesh).
+    A rendered object's `info` has source, n_triangles, normalisation (centre, scale, up_axis as
+    `z1g/blender/render_views.py` defines them), renderer, licences (names of the licence files beside the mesh), and
+    what the manifest knows: content, name, category, creator, licence.
     """
 
     kind: Literal["meshes"] = "meshes"
     paths: tuple[str, ...] = Field(
         ("workflow/objects",),
         min_length=1,
-        description="folders (searched through), globs or mesh files, relative to the current folder",
+        description="folders (searched through), globs, mesh files, archives (.zip .sh3f, also one `file.zip!/member`) "
+        "or lists of these (.csv .jsonl), relative to the current folder",
     )
+    limits: FileLimits = FileLimits()
     blender: BlenderOptions = BlenderOptions()
 
     def list_objects(self) -> list[ObjectEntry]:
-        """All mesh files below `paths`, sorted by id. Raises UserError where a path gives none."""
-        return files.find_meshes(self.paths)
+        """All meshes behind `paths`, sorted by id. Raises UserError where a path gives none."""
+        return find_objects(self.paths)
 
     def ingest(
         self, objects: Sequence[ObjectEntry], camera: CameraOptions, scratch: Path, threads: int
     ) -> Iterator[RenderedObject | Rejected]:
         """Render the objects in one Blender process after the other. Raises UserError where there is no Blender."""
-        problems = {entry.id: files.problem(Path(entry.source)) for entry in objects}
-        poses = {entry.id: camera.poses(int_hash(entry.id)) for entry in objects}
-        jobs = [_job(entry, poses[entry.id]) for entry in objects if problems[entry.id] is None]
+        poses = {entry.id: camera.poses(entry.seed) for entry in objects}
+        problems: dict[str, str | None] = dict.fromkeys(poses)
+        jobs = []
+        for entry in objects:
+            try:
+                path = prepare(entry, scratch / "files" / entry.id, self.limits)
+                jobs.append(_job(entry, path, poses[entry.id]))
+            except Unusable as error:
+                problems[entry.id] = str(error)
         command = blender.find_blender(self.blender.python)
         settings = self._settings(camera, threads)
         with contextlib.closing(blender.render(command, jobs, settings, scratch, self.blender.timeout_s)) as rendered:
@@ -69,10 +82,9 @@ class Meshes(DataSource):
         }
 
 
-def _job(entry: ObjectEntry, c2w: NDArray[np.float64]) -> dict[str, Any]:
+def _job(entry: ObjectEntry, path: Path, c2w: NDArray[np.float64]) -> dict[str, Any]:
     """One object of the job file."""
-    path = str(Path(entry.source).absolute())
-    return {"id": entry.id, "path": path, "cameras": to_blender(c2w).tolist()}
+    return {"id": entry.id, "path": str(path.absolute()), "cameras": to_blender(c2w).tolist()}
 
 
 def _collect(entry: ObjectEntry, c2w: NDArray[np.float64], fov_y_deg: float, folder: Path) -> RenderedObject | Rejected:
@@ -83,14 +95,13 @@ def _collect(entry: ObjectEntry, c2w: NDArray[np.float64], fov_y_deg: float, fol
     rgba = np.stack([np.asarray(Image.open(folder / f"{view:03d}.png")) for view in range(len(c2w))])
     if not rgba[..., 3].any():
         return Rejected(entry.id, "every view came out empty: the materials are fully transparent")
-    source = Path(entry.source)
+    known = {name: value for name, value in as_row(entry).items() if name in INFO}
     info = {
-        "source": entry.source,
-        "sha256": files.sha256(source),
+        **known,
         "n_triangles": result["n_triangles"],
         "normalisation": result["normalisation"],
         "renderer": result["renderer"],
-        "licences": files.licences(source),
+        "licences": licences(entry),
     }
     depth = np.load(folder / "depth.npy", allow_pickle=False)
     return RenderedObject(entry.id, c2w, fov_y_deg, rgba, depth, info)

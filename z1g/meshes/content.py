@@ -1,0 +1,78 @@
+"""What a mesh is made of, as digests: the whole object, its geometry, its pictures."""
+
+import hashlib
+import posixpath
+import re
+from dataclasses import dataclass
+
+from z1g.meshes.references import Reference, references
+from z1g.meshes.store import Store
+
+_GEOMETRY = re.compile(rb"^[ \t]*[vf][ \t][^\r\n]*", re.MULTILINE)
+_BLOCK = 16 * 2**20
+
+
+@dataclass(frozen=True)
+class Content:
+    """SHA-256 digests: `content` of all files, `mesh` of the geometry, `textures` of the set of pictures or empty."""
+
+    content: str
+    mesh: str
+    textures: str
+
+
+def content_of(store: Store, mesh: str) -> Content:
+    """Digests of a mesh and its side files. Raises OSError or zipfile.BadZipFile where one cannot be read.
+
+    Geometry is the vertex and face lines of an OBJ, the buffers of a glTF, and the file itself in other formats.
+    """
+    whole, geometry = _digests(store, mesh)
+    side = references(store, mesh)
+    found: dict[str, str] = {}
+    for reference in side:
+        if reference.name is not None and reference.name not in found:
+            found[reference.name] = _digest(store, reference.name)
+    buffers = _of_role(side, found, "data")
+    pictures = sorted(set(_of_role(side, found, "picture")))
+    return Content(
+        _joined([whole, *(f"{reference.asked}={found.get(reference.name or '')}" for reference in side)]),
+        _joined(buffers) if buffers else geometry,
+        _joined(pictures) if pictures else "",
+    )
+
+
+def _of_role(side: list[Reference], found: dict[str, str], role: str) -> list[str]:
+    return [found[reference.name] for reference in side if reference.role == role and reference.name is not None]
+
+
+def _digests(store: Store, mesh: str) -> tuple[str, str]:
+    """Digest of a mesh file and of its geometry."""
+    if posixpath.splitext(mesh)[1].lower() != ".obj":
+        digest = _digest(store, mesh)
+        return digest, digest
+    whole, geometry, rest = hashlib.sha256(), hashlib.sha256(), b""
+    with store.open(mesh) as stream:
+        while block := stream.read(_BLOCK):
+            whole.update(block)
+            lines, newline, last = (rest + block).rpartition(b"\n")
+            _add_geometry(geometry, lines)
+            rest = last if newline else rest + block
+    _add_geometry(geometry, rest)
+    return whole.hexdigest(), geometry.hexdigest()
+
+
+def _add_geometry(digest: "hashlib._Hash", lines: bytes) -> None:
+    for line in _GEOMETRY.findall(lines):
+        digest.update(b" ".join(line.split()) + b"\n")
+
+
+def _digest(store: Store, name: str) -> str:
+    with store.open(name) as stream:
+        digest = hashlib.sha256()
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _joined(digests: list[str]) -> str:
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()

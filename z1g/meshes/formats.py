@@ -1,0 +1,17 @@
+"""Which files are meshes, and which hold meshes."""
+
+from pathlib import Path
+
+FORMATS = (".obj", ".glb", ".gltf", ".ply", ".stl", ".fbx", ".usd", ".usda", ".usdc", ".usdz", ".blend")
+ARCHIVES = (".zip", ".sh3f")
+READABLE = f"{', '.join(FORMATS)} and these in {' or '.join(ARCHIVES)}"
+
+
+def is_mesh(path: Path) -> bool:
+    """Whether a path has the ending of a mesh file."""
+    return path.suffix.lower() in FORMATS
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a path has the ending of an archive of meshes."""
+    return path.suffix.lower() in ARCHIVES

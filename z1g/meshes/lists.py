@@ -1,0 +1,54 @@
+"""Lists of objects that people write, or `z1g list` does: CSV or JSON Lines, one object a row."""
+
+import csv
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from z1g.config.names import did_you_mean
+from z1g.errors import UserError
+
+COLUMNS = ("path", "name", "category", "creator", "licence", "content", "mesh", "textures")
+ENDINGS = (".csv", ".jsonl")
+
+
+def read_list(path: Path) -> Iterator[dict[str, str]]:
+    """Rows with at least `path`, which is relative to the list's own folder, and any other of COLUMNS.
+
+    Raises UserError with file and line for anything else.
+    """
+    read = _csv if path.suffix.lower() == ".csv" else _jsonl
+    try:
+        for number, row in read(path):
+            yield _checked(row, f"{path}, line {number}")
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} cannot be read as a list of objects: {error}") from error
+
+
+def _csv(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        for row in reader:
+            yield reader.line_num, {key: value for key, value in row.items() if value != ""}
+
+
+def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            if line.strip():
+                try:
+                    yield number, json.loads(line)
+                except ValueError as error:
+                    raise UserError(f"{path}, line {number}: not JSON: {error}") from error
+
+
+def _checked(row: Any, where: str) -> dict[str, str]:
+    if not isinstance(row, dict) or not row.get("path"):
+        raise UserError(f"{where}: every object needs a `path`; columns are {', '.join(COLUMNS)}")
+    for key, value in row.items():
+        if key not in COLUMNS:
+            raise UserError(f"{where}: unknown column {key}{did_you_mean(str(key), COLUMNS)}")
+        if not isinstance(value, str):
+            raise UserError(f"{where}: {key} is {value!r}, which is no text")
+    return row

@@ -1,0 +1,109 @@
+"""Which other files a mesh file is made of."""
+
+import json
+import posixpath
+import re
+import struct
+from collections.abc import Callable, Iterator
+from typing import IO, NamedTuple
+from urllib.parse import unquote
+
+from z1g.meshes.store import Store
+
+_MAP = re.compile(rb"^\s*(?:map_\w+|bump|disp|decal|refl|norm)\s+(.+?)\s*$", re.IGNORECASE)
+_OPTION = re.compile(r"^-\w+(?:\s+(?:on|off|[-\d.]+))*\s+")
+_LARGEST_TEXT = 64 * 2**20
+"""A material file or a glTF document is text that people could read; what is larger is something else."""
+
+
+class Reference(NamedTuple):
+    """A file that a mesh names: `name` as the store spells it or None where it is missing, `asked` as the mesh does."""
+
+    name: str | None
+    asked: str
+    role: str
+    """`material`, `picture` or `data`."""
+
+
+def references(store: Store, mesh: str) -> list[Reference]:
+    """Side files of a mesh file, in the order named, each once.
+
+    OBJ (materials and their pictures) and glTF (buffers, pictures) say what they need; of other formats none are known.
+    """
+    read = _READERS.get(posixpath.splitext(mesh)[1].lower())
+    found: dict[tuple[str, str], Reference] = {}
+    for reference in read(store, mesh) if read is not None else ():
+        found.setdefault((reference.asked, reference.role), reference)
+    return list(found.values())
+
+
+def material_libraries(store: Store, mesh: str) -> list[str]:
+    """What the `mtllib` lines of an OBJ name, spaces and quotes as people write them."""
+    with store.open(mesh) as stream:
+        lines = [line[7:] for line in stream if line.startswith(b"mtllib ")]
+    return [_text(line).strip().strip('"') for line in lines]
+
+
+def _obj(store: Store, mesh: str) -> Iterator[Reference]:
+    asked = material_libraries(store, mesh)
+    found = [(_beside(store, mesh, name), name) for name in asked]
+    # Blender also tries the material file that is named like the mesh.
+    own = posixpath.basename(posixpath.splitext(mesh)[0]) + ".mtl"
+    if not any(name for name, _ in found) and _beside(store, mesh, own) is not None:
+        found = [(_beside(store, mesh, own), own)]
+    for name, text in found:
+        yield Reference(name, text, "material")
+        if name is not None:
+            for picture in _pictures(store, name):
+                yield Reference(_beside(store, name, picture), picture, "picture")
+
+
+def _pictures(store: Store, material: str) -> Iterator[str]:
+    with store.open(material) as stream:
+        for line in _head(stream).splitlines():
+            match = _MAP.match(line)
+            if match is None:
+                continue
+            text = _text(match[1])
+            while _OPTION.match(text):
+                text = _OPTION.sub("", text)
+            yield text.strip('"')
+
+
+def _gltf(store: Store, mesh: str) -> Iterator[Reference]:
+    with store.open(mesh) as stream:
+        content = _head(stream) if mesh.lower().endswith(".gltf") else _glb_document(stream)
+    try:
+        document = json.loads(content)
+        parts = [("data", part) for part in document.get("buffers", [])]
+        parts += [("picture", part) for part in document.get("images", [])]
+        names = [(role, unquote(part["uri"])) for role, part in parts if "uri" in part]
+    except (ValueError, AttributeError, TypeError, KeyError):
+        return  # a broken file is Blender's to judge, in its own words
+    for role, name in names:
+        if not name.startswith("data:"):
+            yield Reference(_beside(store, mesh, name), name, role)
+
+
+def _glb_document(stream: IO[bytes]) -> bytes:
+    head = stream.read(20)
+    size = struct.unpack("<I", head[12:16])[0] if len(head) == 20 else 0
+    return stream.read(min(size, _LARGEST_TEXT))
+
+
+def _beside(store: Store, file: str, name: str) -> str | None:
+    return store.find(posixpath.join(posixpath.dirname(file), name.replace("\\", "/")))
+
+
+def _head(stream: IO[bytes]) -> bytes:
+    return stream.read(_LARGEST_TEXT)
+
+
+def _text(content: bytes) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return content.decode("latin-1")
+
+
+_READERS: dict[str, Callable[[Store, str], Iterator[Reference]]] = {".obj": _obj, ".gltf": _gltf, ".glb": _gltf}
