@@ -4,7 +4,11 @@ BIN := .venv/bin
 RESULTS ?= results
 SCALES := tiny small full seed
 
-.PHONY: demo test lint check env clean
+FURNITURE ?= .furniture
+FURNITURE_PACKAGE := sweethome3d-furniture
+FURNITURE_SHA256 := 3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668
+
+.PHONY: demo test lint check env clean furniture
 
 demo: env
 	$(BIN)/snakemake --profile local ablation_all --config scale=tiny results=$(RESULTS)
@@ -42,6 +46,19 @@ env: .venv/.installed .venv-blender/.installed
 		echo "Python 3.11 not found: ingest will use 'blender' from PATH"; \
 	fi
 	touch $@
+
+# 642 pieces of furniture, CC0 and CC-BY 3.0, from Debian's package: a training set for scale=small.
+furniture: $(FURNITURE)/objects.jsonl
+	@echo "Train on it: $(BIN)/snakemake --profile local ablation_all --config scale=small objects=$<"
+
+$(FURNITURE)/objects.jsonl: | env
+	@mkdir -p $(FURNITURE)
+	cd $(FURNITURE) && (ls $(FURNITURE_PACKAGE)_*.deb >/dev/null 2>&1 || apt-get download $(FURNITURE_PACKAGE))
+	cd $(FURNITURE) && echo "$(FURNITURE_SHA256)  $$(ls $(FURNITURE_PACKAGE)_*.deb)" | sha256sum --check || { rm -f *.deb; exit 1; }
+	cd $(FURNITURE) && dpkg -x $(FURNITURE_PACKAGE)_*.deb unpacked
+	cd $(FURNITURE)/unpacked/usr/share/sweethome3d/furniture && \
+		$(CURDIR)/$(BIN)/python -m z1g list BlendSwap-CC-0.sh3f BlendSwap-CC-BY.sh3f Scopia.sh3f --coloured \
+			--out $(abspath $(FURNITURE))/objects.jsonl
 
 clean:
 	rm -rf .venv .venv-blender .snakemake $(RESULTS)

@@ -34,6 +34,7 @@ VERBS = {
     "ablation": Verb("z1g.verbs.results", "collect one ablation's results under its name"),
     "tables": Verb("z1g.verbs.results", "write the tables that compare ablations"),
     "report": Verb("z1g.verbs.results", "write the HTML report"),
+    "list": Verb("z1g.verbs.listing", "write a list of the objects behind folders and archives"),
     "plan": Verb("z1g.verbs.plan", "show what would run, with identities"),
     "bench": Verb("z1g.verbs.bench", "measure speed and memory"),
     "config": Verb("z1g.verbs.config", "print the schema, the reference page or a resolved configuration"),

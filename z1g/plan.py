@@ -24,7 +24,7 @@ from z1g.files import read_json, write_json
 
 ID_LENGTH = 10
 DEFAULT_SCALE = "full"
-CONFIG_KEYS = ("scale", "ablations", "results")
+CONFIG_KEYS = ("scale", "ablations", "results", "objects")
 CHUNKED_BY_OBJECTS = ("ingest", "fit")
 
 
@@ -139,8 +139,19 @@ class Plan:
             self.ablations[ablation.name] = _planned(ablation, manifests[key])
 
     @classmethod
-    def load(cls, scale: str, names: Iterable[str] | None, results: Path, ablations: Path, configs: Path) -> "Plan":
-        """Read the ablation files (all, or those named). Raises UserError naming every mistake in every file."""
+    def load(
+        cls,
+        scale: str,
+        names: Iterable[str] | None,
+        results: Path,
+        ablations: Path,
+        configs: Path,
+        objects: Sequence[str] = (),
+    ) -> "Plan":
+        """Read the ablation files (all, or those named). Raises UserError naming every mistake in every file.
+
+        `objects` are meshes that take the place of the base's data.
+        """
         files = {file.stem: file for file in sorted(ablations.glob("*.yaml"))}
         wanted = list(files) if names is None else list(names)
         loaded, problems = [], []
@@ -151,7 +162,7 @@ class Plan:
                     raise UserError(f'{path}: the name "{name}" must be a word of letters, digits, "_", "-" and "."')
                 if name not in files:
                     raise UserError(f'ablation "{name}": there is no file {path}{did_you_mean(name, files)}')
-                loaded.append(load_ablation(path, scale, configs))
+                loaded.append(load_ablation(path, scale, configs, objects))
             except UserError as error:
                 problems.append(str(error))
         if problems:
@@ -162,16 +173,18 @@ class Plan:
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], results: Path) -> "Plan":
-        """The plan that Snakemake's `--config` asks for: `scale=`, `ablations=a,b`, `results=`. Raises UserError."""
+        """The plan that Snakemake's `--config` asks for. Raises UserError.
+
+        `scale=` base configuration, `ablations=a,b` names, `results=` folder, `objects=a,b` meshes for the base's.
+        """
         unknown = [key for key in options if key not in CONFIG_KEYS]
         if unknown:
             raise UserError(f"--config {unknown[0]}=: unknown key{did_you_mean(unknown[0], CONFIG_KEYS)}")
         if not re.fullmatch(r"[\w./+@,:=~-]+", str(results)):
             raise UserError(f'--config results=: "{results}" stands in shell lines; use letters, digits and ./+@,:=~-_')
-        names = options.get("ablations")
-        given = names if isinstance(names, list) else str(names).split(",")
-        wanted = None if names is None else [str(name) for name in given if name]
-        return cls.load(str(options.get("scale", DEFAULT_SCALE)), wanted, results, Path("ablations"), Path("configs"))
+        wanted = _words(options["ablations"]) if options.get("ablations") is not None else None
+        scale, objects = str(options.get("scale", DEFAULT_SCALE)), _words(options.get("objects", ""))
+        return cls.load(scale, wanted, results, Path("ablations"), Path("configs"), objects)
 
     @cached_property
     def stages(self) -> dict[tuple[str, str], Stage]:
@@ -230,6 +243,11 @@ class Plan:
             folder = self.results / "ablations" / name
             write_json(folder / "plan.json", ablation_record(planned))
             write_json(folder / "config.json", planned.ablation.experiment.model_dump(mode="json"))
+
+
+def _words(given: Any) -> list[str]:
+    """A list as Snakemake passes it: one already, or words with commas between them."""
+    return [str(word) for word in (given if isinstance(given, list) else str(given).split(",")) if word]
 
 
 def ablation_record(planned: PlannedAblation) -> dict[str, Any]:

@@ -44,8 +44,11 @@ def scale_file(scale: str, configs: Path) -> Path:
     return path
 
 
-def load_ablation(path: Path, scale: str, configs: Path) -> Ablation:
-    """Read and validate one ablation on its base. Raises UserError with file, line, key path and expectation."""
+def load_ablation(path: Path, scale: str, configs: Path, objects: Sequence[str] = ()) -> Ablation:
+    """Read and validate one ablation on its base. Raises UserError with file, line, key path and expectation.
+
+    `objects` are meshes that take the place of the base's data.
+    """
     file = read_yaml(path)
     header = {key: _header(file, key) for key in HEADER_KEYS}
     base = header["base"] or scale
@@ -54,7 +57,8 @@ def load_ablation(path: Path, scale: str, configs: Path) -> Ablation:
         below = scale_file(base, configs)
     except UserError as error:
         raise UserError(f"{file.where(('base',))}: base: {error}" if header["base"] else str(error)) from error
-    experiment = resolve([read_yaml(below), file])
+    asked = {"data": {"kind": "meshes", "paths": list(objects)}} if objects else {}
+    experiment = resolve([read_yaml(below), YamlFile(Path("--config objects="), asked), file])
     return Ablation(path.stem, header["description"] or "", base, differences, experiment)
 
 

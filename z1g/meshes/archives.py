@@ -50,11 +50,11 @@ def hidden(parts: Iterable[str]) -> bool:
 def unpack(path: Path, member: str, folder: Path, limit_bytes: int) -> Path:
     """Write a mesh of an archive and its side files below `folder`; return the mesh's path.
 
-    Raises TooLarge, KeyError where the archive has no such member, OSError or zipfile.BadZipFile where it is broken.
+    Raises TooLarge, KeyError where the archive has no such member, any of UNREADABLE where it is broken.
     """
     with Archive(path) as archive:
         names = [member]
-        names += [side.name for side in references(archive, member) if side.name is not None]
+        names += [side.name for side in references(archive, member) if side.there]
         if posixpath.splitext(member)[1].lower() not in _SELF_CONTAINED:
             names += _beside(archive, member)
         left = limit_bytes

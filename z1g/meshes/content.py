@@ -22,7 +22,7 @@ class Content:
 
 
 def content_of(store: Store, mesh: str) -> Content:
-    """Digests of a mesh and its side files. Raises OSError or zipfile.BadZipFile where one cannot be read.
+    """Digests of a mesh and its side files. Raises any of UNREADABLE.
 
     Geometry is the vertex and face lines of an OBJ, the buffers of a glTF, and the file itself in other formats.
     """
@@ -30,19 +30,19 @@ def content_of(store: Store, mesh: str) -> Content:
     side = references(store, mesh)
     found: dict[str, str] = {}
     for reference in side:
-        if reference.name is not None and reference.name not in found:
+        if reference.there and reference.name not in found:
             found[reference.name] = _digest(store, reference.name)
     buffers = _of_role(side, found, "data")
     pictures = sorted(set(_of_role(side, found, "picture")))
     return Content(
-        _joined([whole, *(f"{reference.asked}={found.get(reference.name or '')}" for reference in side)]),
+        _joined([whole, *(f"{reference.asked}={found.get(reference.name)}" for reference in side)]),
         _joined(buffers) if buffers else geometry,
         _joined(pictures) if pictures else "",
     )
 
 
 def _of_role(side: list[Reference], found: dict[str, str], role: str) -> list[str]:
-    return [found[reference.name] for reference in side if reference.role == role and reference.name is not None]
+    return [found[reference.name] for reference in side if reference.role == role and reference.there]
 
 
 def _digests(store: Store, mesh: str) -> tuple[str, str]:

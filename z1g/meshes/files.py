@@ -1,8 +1,6 @@
 """An object's files just before they are drawn: unpacked, and free of the faults that Blender passes over."""
 
 import re
-import zipfile
-import zlib
 from pathlib import Path
 
 from pydantic import Field
@@ -14,7 +12,7 @@ from z1g.meshes.content import content_of
 from z1g.meshes.finite import all_finite
 from z1g.meshes.formats import is_archive
 from z1g.meshes.references import material_libraries, references
-from z1g.meshes.store import Archive, Disk
+from z1g.meshes.store import UNREADABLE, Archive, Disk
 
 MIB = 2**20
 _LICENCE = re.compile("licen[sc]e", re.IGNORECASE)
@@ -60,10 +58,10 @@ def _unpacked(entry: ObjectEntry, folder: Path, limits: FileLimits) -> Path:
         raise Unusable(f"{error} (data.limits.unpacked_mb {limits.unpacked_mb})") from error
     except KeyError as error:
         raise Unusable(f"{path.name} holds no {member}") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise Unusable(f"{path.name} is no whole archive: {error}") from error
     except OSError as error:
         raise Unusable(f"{path.name} cannot be unpacked: {error.strerror or error}") from error
+    except UNREADABLE as error:
+        raise Unusable(f"{path.name} is no whole archive: {error}") from error
     return path
 
 
@@ -93,7 +91,7 @@ def licences(entry: ObjectEntry) -> list[str]:
 
 def _missing_materials(path: Path) -> str | None:
     store = Disk(path.parent)
-    if any(side.role == "material" and side.name is not None for side in references(store, path.name)):
+    if any(side.role == "material" and side.there for side in references(store, path.name)):
         return None
     libraries = material_libraries(store, path.name)
     return f"material file missing: {', '.join(libraries)}" if libraries else None

@@ -9,9 +9,6 @@ from typing import Any
 
 from z1g.files import write_json
 
-Stamp = list[tuple[str, int, int]]
-"""Path, size and modification time (ns) of every file that a value depends on."""
-
 
 class Index:
     """Values by key, valid while none of the files they were made from has another size or time.
@@ -45,12 +42,18 @@ class Index:
             return  # a read-only home costs time, nothing else
 
 
-def _stamp(files: Iterable[Path]) -> list[list[Any]] | None:
+def _stamp(files: Iterable[Path]) -> list[list[Any]]:
+    """Path, size and modification time (ns) of every file."""
+    return [[str(path), *_size_and_time(path)] for path in files]
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    """A file that is missing counts too: it may be there the next time."""
     try:
-        found = [(path, path.stat()) for path in files]
+        status = path.stat()
     except OSError:
-        return None
-    return [[str(path), status.st_size, status.st_mtime_ns] for path, status in found]
+        return -1, 0
+    return status.st_size, status.st_mtime_ns
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 import glob
 import hashlib
 import logging
-import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from z1g.meshes.formats import READABLE, is_archive, is_mesh
 from z1g.meshes.index import Index
 from z1g.meshes.lists import ENDINGS, read_list
 from z1g.meshes.references import references
-from z1g.meshes.store import Archive, Disk
+from z1g.meshes.store import UNREADABLE, Archive, Disk
 from z1g.progress import Meter
 
 log = logging.getLogger("z1g")
@@ -55,7 +54,7 @@ def find_objects(paths: Sequence[str]) -> list[ObjectEntry]:
 def _entries(found: Iterable[Found]) -> list[ObjectEntry]:
     first: dict[str, Found] = {}
     copies: dict[str, list[str]] = {}
-    for item in sorted(found, key=lambda item: item.source):
+    for item in sorted(found, key=lambda item: (INSIDE in item.source, item.source)):
         key = item.source if item.content is None else item.content.content
         if key in first:
             copies.setdefault(key, []).append(item.source)
@@ -96,7 +95,7 @@ def _read(item: Found, index: Index) -> Found:
     def make() -> tuple[list[str], list[Path]]:
         store = Disk(path.parent)
         digests = content_of(store, path.name)
-        side = [path.parent / name for name, _, _ in references(store, path.name) if name is not None]
+        side = [path.parent / reference.name for reference in references(store, path.name)]
         return [digests.content, digests.mesh, digests.textures], [path, *side]
 
     try:
@@ -147,7 +146,7 @@ def _inside(path: Path, index: Index) -> Iterator[Found]:
 
     try:
         rows = index.value(str(path.absolute()), make)
-    except (OSError, zipfile.BadZipFile, NotImplementedError):
+    except UNREADABLE:
         yield Found(path.as_posix())
         return
     for row in rows:
@@ -159,7 +158,7 @@ def _described(archive: Archive, model: Model) -> dict[str, Any]:
     about = {key: getattr(model, key) for key in ABOUT if getattr(model, key)}
     try:
         digests = content_of(archive, model.member)
-    except (OSError, zipfile.BadZipFile, NotImplementedError, EOFError):
+    except UNREADABLE:
         return {"member": model.member, "about": about, "digests": None}
     return {"member": model.member, "about": about, "digests": [digests.content, digests.mesh, digests.textures]}
 

@@ -17,12 +17,13 @@ _LARGEST_TEXT = 64 * 2**20
 
 
 class Reference(NamedTuple):
-    """A file that a mesh names: `name` as the store spells it or None where it is missing, `asked` as the mesh does."""
+    """A file that a mesh names: `asked` as the mesh spells it, `name` relative to the store, `there` if it is."""
 
-    name: str | None
+    name: str
     asked: str
     role: str
     """`material`, `picture` or `data`."""
+    there: bool
 
 
 def references(store: Store, mesh: str) -> list[Reference]:
@@ -46,16 +47,16 @@ def material_libraries(store: Store, mesh: str) -> list[str]:
 
 def _obj(store: Store, mesh: str) -> Iterator[Reference]:
     asked = material_libraries(store, mesh)
-    found = [(_beside(store, mesh, name), name) for name in asked]
+    found = [_beside(store, mesh, name, "material") for name in asked]
     # Blender also tries the material file that is named like the mesh.
-    own = posixpath.basename(posixpath.splitext(mesh)[0]) + ".mtl"
-    if not any(name for name, _ in found) and _beside(store, mesh, own) is not None:
-        found = [(_beside(store, mesh, own), own)]
-    for name, text in found:
-        yield Reference(name, text, "material")
-        if name is not None:
-            for picture in _pictures(store, name):
-                yield Reference(_beside(store, name, picture), picture, "picture")
+    own = _beside(store, mesh, posixpath.basename(posixpath.splitext(mesh)[0]) + ".mtl", "material")
+    if own.there and not any(reference.there for reference in found):
+        found = [own]
+    for material in found:
+        yield material
+        if material.there:
+            for picture in _pictures(store, material.name):
+                yield _beside(store, material.name, picture, "picture")
 
 
 def _pictures(store: Store, material: str) -> Iterator[str]:
@@ -82,7 +83,7 @@ def _gltf(store: Store, mesh: str) -> Iterator[Reference]:
         return  # a broken file is Blender's to judge, in its own words
     for role, name in names:
         if not name.startswith("data:"):
-            yield Reference(_beside(store, mesh, name), name, role)
+            yield _beside(store, mesh, name, role)
 
 
 def _glb_document(stream: IO[bytes]) -> bytes:
@@ -91,8 +92,10 @@ def _glb_document(stream: IO[bytes]) -> bytes:
     return stream.read(min(size, _LARGEST_TEXT))
 
 
-def _beside(store: Store, file: str, name: str) -> str | None:
-    return store.find(posixpath.join(posixpath.dirname(file), name.replace("\\", "/")))
+def _beside(store: Store, file: str, asked: str, role: str) -> Reference:
+    path = posixpath.join(posixpath.dirname(file), asked.replace("\\", "/"))
+    name = store.find(path)
+    return Reference(path if name is None else name, asked, role, name is not None)
 
 
 def _head(stream: IO[bytes]) -> bytes:

@@ -1,9 +1,17 @@
 """Where a mesh and its side files lie: a folder on disk, or an archive."""
 
+import lzma
 import posixpath
+import struct
 import zipfile
+import zlib
 from pathlib import Path
 from typing import IO, Protocol
+
+UNREADABLE: tuple[type[Exception], ...] = (
+    OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, RuntimeError, ValueError,
+)  # fmt: skip
+"""What opening and reading a store's files may raise; `zipfile` lets all of these through from a damaged archive."""
 
 
 class Store(Protocol):
@@ -13,7 +21,7 @@ class Store(Protocol):
         """The store's own spelling of a path, None where there is no such file."""
 
     def open(self, name: str) -> IO[bytes]:
-        """A file's content as a stream. Raises OSError or zipfile.BadZipFile where it cannot be read."""
+        """A file's content as a stream. Both may raise any of UNREADABLE."""
 
 
 class Disk:
@@ -33,7 +41,7 @@ class Archive:
     """Members of a zip. Those with a path that leaves the archive, links and encrypted ones are not there."""
 
     def __init__(self, path: Path) -> None:
-        """Raises OSError or zipfile.BadZipFile where it is no zip."""
+        """Raises any of UNREADABLE where it is no whole zip."""
         self.zip = zipfile.ZipFile(path)
         self.members = {info.filename: info for info in self.zip.infolist() if _harmless(info)}
 

@@ -11,13 +11,17 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Arguments shared by verbs that read the ablation set."""
     parser.add_argument("--scale", default="full", help="base configuration: a name in configs/ or a path")
     parser.add_argument("--ablations", nargs="*", help="names; default: all in ablations/")
+    parser.add_argument(
+        "--objects", nargs="+", default=(), help="meshes instead of the base's: folders, archives, lists"
+    )
     parser.add_argument("--results", type=Path, default=Path("results"), help="results folder")
     parser.add_argument("--write", action="store_true", help="write the stage folders, as starting Snakemake does")
 
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
     """Print one line an ablation with its stage ids."""
-    plan = Plan.load(arguments.scale, arguments.ablations, arguments.results, Path("ablations"), Path("configs"))
+    where = arguments.results, Path("ablations"), Path("configs")
+    plan = Plan.load(arguments.scale, arguments.ablations, *where, arguments.objects)
     if arguments.write:
         plan.write()
     width = max(len(name) for name in plan.ablations)
