@@ -60,7 +60,7 @@ _INGEST_READS = ("data", "!data.split", "!data.max_quarantined", "!data.paths", 
 STAGES: dict[str, StageSpec] = {
     spec.name: spec
     for spec in (
-        StageSpec("ingest", 1, (), lambda _: _INGEST_READS),
+        StageSpec("ingest", 2, (), lambda _: _INGEST_READS),
         StageSpec("fit", 2, ("ingest",), lambda _: ("camera", "splat", "render", "fit")),
         StageSpec("autodecoder", 1, ("ingest", "fit"), _autodecoder_reads),
         StageSpec("codes", 1, ("ingest", "fit", "autodecoder"), lambda _: ("autodecoder.test_steps",)),

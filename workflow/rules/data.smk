@@ -7,6 +7,11 @@ rule ingest:
     output:
         shard=out("ingest", "chunk-{chunk}.tar"),
         table=out("ingest", "chunk-{chunk}.jsonl"),
+        sheet=report(
+            out("ingest", "chunk-{chunk}.png"),
+            caption="../report/ingest.rst",
+            category="Renders",
+        ),
     log:
         out("ingest", "logs/chunk-{chunk}.log"),
     benchmark:

@@ -5,6 +5,7 @@ A sample of object `ID` has the members
     ID.json        {"id", "source", "c2w" [V][4][4] (y-up world, OpenCV axes), "fov_y_deg", ...}
     ID.000.png     RGBA, 8 bit, straight alpha, view 0; one member a view
     ID.depth.npy   float32 [6,H,W], planar depth (camera z) of the input views 1-6, 0 where nothing is
+    ID.normal.npy  float16 [6,H,W,3], unit surface normals of the input views in the y-up world, 0 where nothing is; optional
 """
 
 import io
@@ -37,6 +38,8 @@ class RenderedObject:
     """[6,H,W] planar depth of the inputs, 0 where nothing is; None where the source has none."""
     info: dict[str, Any]
     """What the source knows besides: its path, licence, triangle count, content hash."""
+    normals: NDArray[np.float16] | None = None
+    """[6,H,W,3] unit normals of the inputs in the y-up world, 0 where nothing is; None where the source has none."""
 
 
 def shard_path(folder: Path, chunk: int) -> Path:
@@ -49,6 +52,11 @@ def table_path(folder: Path, chunk: int) -> Path:
     return folder / f"chunk-{chunk:05d}.jsonl"
 
 
+def sheet_path(folder: Path, chunk: int) -> Path:
+    """Where the contact sheet of one chunk lies."""
+    return folder / f"chunk-{chunk:05d}.png"
+
+
 def write_object(tar: tarfile.TarFile, item: RenderedObject) -> None:
     """Append one object to an open tar. Times and owners are fixed, so equal content gives equal bytes."""
     header = {"id": item.id, "fov_y_deg": item.fov_y_deg, "c2w": item.c2w.tolist(), "info": item.info}
@@ -58,9 +66,9 @@ def write_object(tar: tarfile.TarFile, item: RenderedObject) -> None:
         Image.fromarray(picture, "RGBA").save(buffer, "PNG")
         _add(tar, f"{item.id}.{view:03d}.png", buffer.getvalue())
     if item.depth is not None:
-        buffer = io.BytesIO()
-        np.save(buffer, item.depth.astype(np.float32), allow_pickle=False)
-        _add(tar, f"{item.id}.depth.npy", buffer.getvalue())
+        _add_array(tar, f"{item.id}.depth.npy", item.depth.astype(np.float32))
+    if item.normals is not None:
+        _add_array(tar, f"{item.id}.normal.npy", item.normals.astype(np.float16))
 
 
 class BrokenObject(Exception):
@@ -102,8 +110,11 @@ class ShardReader:
                 header = json.loads(content("json"))
                 c2w = np.array(header["c2w"], np.float64)
                 pictures = [_decode_png(content(f"{view:03d}.png"), name, view) for view in range(len(c2w))]
-                depth = _decode_depth(content("depth.npy")) if "depth.npy" in members else None
-                item = RenderedObject(name, c2w, header["fov_y_deg"], _stack(pictures), depth, header["info"])
+                depth, normals = (
+                    _decode_array(content(ending)) if ending in members else None
+                    for ending in ("depth.npy", "normal.npy")
+                )
+                item = RenderedObject(name, c2w, header["fov_y_deg"], _stack(pictures), depth, header["info"], normals)
             except (ValueError, KeyError, EOFError) as error:
                 raise BrokenObject(f"{name} in {self.path} cannot be read: {error}") from error
         _check(item)
@@ -123,9 +134,9 @@ def _decode_png(content: bytes, name: str, view: int) -> NDArray[np.uint8]:
         raise BrokenObject(f"view {view} of {name} is no whole picture: {error}") from error
 
 
-def _decode_depth(content: bytes) -> NDArray[np.float32]:
-    depth: NDArray[np.float32] = np.load(io.BytesIO(content), allow_pickle=False)
-    return depth
+def _decode_array(content: bytes) -> NDArray[Any]:
+    array: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+    return array
 
 
 def _stack(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
@@ -139,13 +150,20 @@ def _check(item: RenderedObject) -> None:
     """Raise BrokenObject where numbers cannot be what they say they are."""
     if item.c2w.shape[1:] != (4, 4) or not np.isfinite(item.c2w).all():
         raise BrokenObject(f"a camera pose of {item.id} is not a finite 4x4 matrix")
-    if item.depth is None:
-        return
-    expected = (len(INPUT_VIEWS), *item.rgba.shape[1:3])
-    if item.depth.shape != expected:
-        raise BrokenObject(f"the depth of {item.id} is {list(item.depth.shape)}, not {list(expected)} as its pictures")
-    if not np.isfinite(item.depth).all():
-        raise BrokenObject(f"the depth of {item.id} is not finite everywhere")
+    size = (len(INPUT_VIEWS), *item.rgba.shape[1:3])
+    for what, array, shape in (("depth", item.depth, size), ("normals", item.normals, (*size, 3))):
+        if array is None:
+            continue
+        if array.shape != shape:
+            raise BrokenObject(f"{item.id}: {what} {list(array.shape)} where its pictures ask for {list(shape)}")
+        if not np.isfinite(array).all():
+            raise BrokenObject(f"{item.id}: {what} not finite everywhere")
+
+
+def _add_array(tar: tarfile.TarFile, name: str, array: NDArray[Any]) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    _add(tar, name, buffer.getvalue())
 
 
 def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:

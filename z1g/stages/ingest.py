@@ -8,9 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from z1g.data.manifest import Manifest, ObjectEntry
+from z1g.camera import CONDITION_VIEW
+from z1g.contact_sheet import ContactSheet
+from z1g.data.manifest import ObjectEntry
 from z1g.data.reuse import chunks_made_before
-from z1g.data.shards import RenderedObject, ShardReader, shard_path, table_path, write_object
+from z1g.data.shards import RenderedObject, ShardReader, shard_path, sheet_path, table_path, write_object
 from z1g.data.sources import Rejected
 from z1g.errors import UserError
 from z1g.files import atomic_file, write_jsonl
@@ -21,7 +23,7 @@ log = logging.getLogger("z1g")
 
 
 def run(folder: StageFolder, chunk: int, threads: int) -> None:
-    """Write `chunk-NNNNN.tar` and then `chunk-NNNNN.jsonl` {id, status, reason, seconds, n_views}.
+    """Write `chunk-NNNNN.tar`, a contact sheet `.png` and last `.jsonl` {id, status, reason, seconds, n_views}.
 
     A rejected object is in the table (status "quarantined") and not in the shard. `seconds` is wall-clock time since
     the object before. Raises UserError where the chunk does not exist or the data source cannot work at all.
@@ -29,36 +31,35 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
     manifest = folder.manifest()
     if not 0 <= chunk < manifest.n_chunks:
         raise UserError(f"{folder.path} has no chunk {chunk}; its manifest has {manifest.n_chunks}, counted from 0")
+    objects = manifest.chunk(chunk)
+    sheet, rows = ContactSheet(len(objects)), []
     with (
         tempfile.TemporaryDirectory(prefix="z1g-ingest-", ignore_cleanup_errors=True) as scratch,
         atomic_file(shard_path(folder.path, chunk)) as shard,
+        tarfile.open(shard, "w") as tar,
+        Meter(f"ingest chunk {chunk}", len(objects)) as meter,
     ):
-        rows = _write_shard(folder, manifest, chunk, threads, Path(scratch), shard)
+        before = time.monotonic()
+        for result in _results(folder, objects, Path(scratch), threads):
+            row = _stored(result, tar, sheet)
+            now = time.monotonic()
+            rows.append({**row, "seconds": round(now - before, 3)})
+            before = now
+            meter.advance()
+    with atomic_file(sheet_path(folder.path, chunk)) as picture:
+        sheet.picture.save(picture, "PNG", optimize=True)
     write_jsonl(table_path(folder.path, chunk), rows)
 
 
-def _write_shard(
-    folder: StageFolder, manifest: Manifest, chunk: int, threads: int, scratch: Path, shard: Path
-) -> list[dict[str, Any]]:
-    """Write the shard's tar; return the rows of its table."""
-    objects = manifest.chunk(chunk)
-    rows: list[dict[str, Any]] = []
-    before = time.monotonic()
-    with tarfile.open(shard, "w") as tar, Meter(f"ingest chunk {chunk}", len(objects)) as meter:
-        for result in _results(folder, objects, scratch, threads):
-            reason = result.reason if isinstance(result, Rejected) else None
-            n_views = 0
-            if isinstance(result, Rejected):
-                log.warning("%s quarantined: %s", result.id, result.reason)
-            else:
-                write_object(tar, result)
-                n_views = len(result.rgba)
-            now = time.monotonic()
-            status = "ok" if reason is None else "quarantined"
-            seconds, before = round(now - before, 3), now
-            rows.append({"id": result.id, "status": status, "reason": reason, "seconds": seconds, "n_views": n_views})
-            meter.advance()
-    return rows
+def _stored(result: RenderedObject | Rejected, tar: tarfile.TarFile, sheet: ContactSheet) -> dict[str, Any]:
+    """Put an object into the shard and onto the sheet; return its row of the table."""
+    if isinstance(result, Rejected):
+        log.warning("%s quarantined: %s", result.id, result.reason)
+        sheet.add(result.id, None, result.reason)
+        return {"id": result.id, "status": "quarantined", "reason": result.reason, "n_views": 0}
+    write_object(tar, result)
+    sheet.add(result.id, result.rgba[CONDITION_VIEW])
+    return {"id": result.id, "status": "ok", "reason": None, "n_views": len(result.rgba)}
 
 
 def _results(
