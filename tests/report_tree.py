@@ -38,9 +38,12 @@ def build(root: Path, ablations: dict[str, dict[str, Any]], pictures: int = 0) -
 
 def _data(root: Path, ids: dict[str, str]) -> None:
     names = [*TEST, *TRAIN]
-    ok = [{"id": n, "status": "ok", "reason": None, "seconds": 2.5, "licence": "CC0 1.0"} for n in names]
+    ok = [{"id": n, "status": "ok", "reason": None, "seconds": 2.5} for n in names]
     bad = {"id": "torn", "status": "quarantined", "reason": "unreadable mesh: no faces", "seconds": 0.1}
-    write_jsonl(root / "ingest" / ids["ingest"] / "chunk-00000.jsonl", [*ok, bad])
+    ingest = root / "ingest" / ids["ingest"]
+    write_jsonl(ingest / "chunk-00000.jsonl", [*ok, bad])
+    write_jsonl(ingest / "manifest.jsonl", [{"chunk_size": 8}, *map(_entry, names)])
+    Image.new("RGB", (64, 40), (200, 30, 30)).save(ingest / "chunk-00000.png")
     fits = [
         {"id": n, "status": "ok", "psnr": 30.0 + i, "steps": 200, "seconds": 4.0, "below_minimum": i == 0}
         for i, n in enumerate(names)
@@ -48,6 +51,15 @@ def _data(root: Path, ids: dict[str, str]) -> None:
     write_jsonl(root / "fit" / ids["fit"] / "chunk-00000.jsonl", fits)
     table = "s\th:m:s\tmax_rss\tmean_load\n61.5\t0:01:01\t1900.5\t95\n"
     write_text(root / "ingest" / ids["ingest"] / "benchmark" / "00000.tsv", table)
+
+
+def _entry(name: str) -> dict[str, Any]:
+    """A line of the manifest: two licences, three creators, a copy."""
+    whose = {"chair": ("CC BY 3.0", "Ann <b>"), "horse": ("CC BY 3.0", "Bob"), "bread": ("", "Cy"), "crate": ("", "")}
+    licence, creator = whose.get(name, ("CC0 1.0", ""))
+    copies = ["elsewhere/barrel.obj"] if name == "barrel" else []
+    about = {"name": name.title(), "licence": licence, "creator": creator, "copies": copies}
+    return {"id": name, "source": f"m/{name}.obj", **{key: value for key, value in about.items() if value}}
 
 
 def _history(folder: Path, seed: int) -> None:

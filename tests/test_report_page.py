@@ -80,7 +80,7 @@ def test_page_says_what_there_is(tree: Path) -> None:
     assert "ST-LPIPS</b> could not be computed: no weights in the cache" in text
     assert "unreadable mesh (1)" in text
     assert "1 fit stayed below" in text
-    assert "CC0 1.0: 6 objects" in text
+    assert "CC0 1.0: 2 objects" in text
     assert "1\N{NO-BREAK SPACE}min 02\N{NO-BREAK SPACE}s" in text  # from the benchmark file
     assert "unet.\u200blr" in text
     assert "as base" in text  # a shared autodecoder's picture is shown once
@@ -189,3 +189,29 @@ def test_a_click_sorts_the_table_and_again_turns_it_round(tree: Path, tmp_path: 
     assert down == sorted(down, reverse=True)
     assert up == sorted(up)
     assert title[3] == "ascending"
+
+
+def test_the_data_section_shows_the_objects_and_names_their_makers(tree: Path, tmp_path: Path) -> None:
+    text = page_text(tree, tmp_path)
+    assert "1 file with the content of another is listed once" in text
+    assert re.search(r"contact\s+sheet of <code>[^<]*/ingest/in00</code>", text)
+    assert "CC BY 3.0: 2 objects by 2 creators" in text
+    assert "<b>Ann &lt;b&gt;</b>: Chair" in text
+    assert "CC0 1.0: 2 objects by 1 creator<" in text
+    assert "no licence recorded: 1 object by 1 creator<" in text  # Bread is Cy's; of Crate nothing is known
+
+
+def test_data_that_is_not_there_is_a_note(tree: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "results"
+    shutil.copytree(tree, copy)
+    (copy / "ingest/in00/manifest.jsonl").write_text("{")
+    (copy / "ingest/in00/chunk-00000.png").write_text("no picture")
+    text = page_text(copy, tmp_path)
+    assert "ingest/in00/manifest.jsonl cannot be read" in text
+    assert "ingest/in00/chunk-00000.png cannot be shown" in text
+    assert "The data set records no licences." in text
+
+
+def page_text(root: Path, folder: Path) -> str:
+    report.run(root, list(SPECS), folder / "report.html")
+    return (folder / "report.html").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from z1g.report import sections
+from z1g.report import data, sections
 from z1g.report.collect import STAGES, Ablation, Results, shared_ids
 from z1g.report.pictures import Gallery
 from z1g.report.summary import SPLITS, Summary, best, decimals, in_words, summarise
@@ -57,9 +57,11 @@ def page(tree: Results, names: list[str]) -> str:
         "curves": sections.curves(tree, ablations),
         "times": times,
         "spent": _spent(times, ablations),
-        "quarantined": sections.quarantined(tree, ablations),
-        "below_minimum": sections.below_minimum(tree, ablations),
-        "licences": sections.licences(tree, ablations),
+        "quarantined": data.quarantined(tree, ablations),
+        "below_minimum": data.below_minimum(tree, ablations),
+        "licences": data.licences(tree, ablations),
+        "copies": data.copies(tree, ablations),
+        "sheets": data.contact_sheets(tree, ablations),
         "config": sections.config_table(ablations),
         "ids": _ids(ablations),
         "commits": commits,

@@ -7,10 +7,9 @@ from typing import Any
 
 from z1g.report.collect import STAGES, TRAINED, Ablation, JsonRow, Results, differences, shared_ids
 from z1g.report.curves import COLOURS, Bar, Series, chart, intervals
-from z1g.report.summary import Row, Summary, decimals, in_words, object_means
+from z1g.report.summary import Row, Summary, decimals, object_means
 from z1g.report.tables import number
 
-MAX_LISTED = 40
 EXTREMES = 3
 
 
@@ -52,15 +51,6 @@ class Extreme:
     ablation: str
     worst: list[tuple[str, str, str]]
     best: list[tuple[str, str, str]]
-
-
-@dataclass(frozen=True)
-class Listed:
-    """A long list cut for reading; `total` counts all."""
-
-    rows: list[tuple[str, ...]]
-    total: int
-    reasons: list[tuple[str, int]]
 
 
 def headline(summary: Summary) -> list[str]:
@@ -172,40 +162,6 @@ def times(tree: Results, ablations: list[Ablation]) -> list[StageTime]:
     return found
 
 
-def quarantined(tree: Results, ablations: list[Ablation]) -> Listed:
-    """Objects that ingest or fit set aside, with reasons."""
-    rows: list[tuple[str, ...]] = []
-    n_all = len(ablations)
-    for stage in ("ingest", "fit"):
-        for identity, names in shared_ids(ablations, stage).items():
-            bad = [row for row in tree.chunks(stage, identity) if row.get("status") == "quarantined"]
-            rows += [(row["id"], stage, row.get("reason") or "no reason given", in_words(names, n_all)) for row in bad]
-    reasons = Counter(row[2].split(":")[0] for row in rows).most_common()
-    return Listed(rows[:MAX_LISTED], len(rows), reasons)
-
-
-def below_minimum(tree: Results, ablations: list[Ablation]) -> Listed:
-    """Fits that stayed below the configured minimum PSNR, worst first."""
-    rows: list[tuple[str, ...]] = []
-    for identity, names in shared_ids(ablations, "fit").items():
-        poor = [row for row in tree.chunks("fit", identity) if row.get("below_minimum")]
-        users = in_words(names, len(ablations))
-        poor.sort(key=lambda row: row.get("psnr") or 0.0)
-        rows += [(row["id"], _optional(row.get("psnr"), "dB"), str(row.get("steps", "–")), users) for row in poor]
-    return Listed(rows[:MAX_LISTED], len(rows), [])
-
-
-def licences(tree: Results, ablations: list[Ablation]) -> list[tuple[str, int, list[str]]]:
-    """Licence text, number of objects and some of their names; empty where ingest recorded none."""
-    owners: dict[str, list[str]] = {}
-    for identity in shared_ids(ablations, "ingest"):
-        for row in tree.chunks("ingest", identity):
-            if row.get("licence"):
-                owners.setdefault(str(row["licence"]), []).append(row["id"])
-    unique = {text: list(dict.fromkeys(names)) for text, names in owners.items()}
-    return [(text, len(names), names[:MAX_LISTED]) for text, names in sorted(unique.items())]
-
-
 def config_table(ablations: list[Ablation]) -> dict[str, list[tuple[str, bool]]]:
     """Key paths that differ, with each ablation's value and whether it departs from the most common one."""
     table: dict[str, list[tuple[str, bool]]] = {}
@@ -282,10 +238,6 @@ def _float(text: str | None) -> float | None:
         return float(text or "")
     except ValueError:
         return None
-
-
-def _optional(value: float | None, unit: str) -> str:
-    return "–" if value is None else f"{value:.2f} {unit}"
 
 
 def _value_text(value: Any) -> str:
