@@ -585,3 +585,38 @@ def test_the_originals_fit_is_that_of_seed_yaml() -> None:
     for name in ("rotation_norm", "steps", "views_per_step", "rates", "betas", "weight_decay", "clip_norm", "keep"):
         assert getattr(seed_options(), name) == getattr(written, name), name
     assert seed_options().schedule == written.schedule
+
+
+def test_fits_of_an_earlier_data_set_are_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = plan(tmp_path, n_objects=3)
+    fill(small)
+    first = stage_path(small, "fit")
+    for chunk in range(2):
+        fit.run(StageFolder.open(first), chunk=chunk, threads=1)
+    large = plan(tmp_path, n_objects=5, data={"chunk_size": 3})
+    fill(large, skip=(OBJECTS[1],))
+    fitted: list[str] = []
+    whole = Fit.run
+    monkeypatch.setattr(
+        Fit, "run", lambda self, scenes, *more: fitted.extend(s.id for s in scenes) or whole(self, scenes, *more)
+    )
+    second = stage_path(large, "fit")
+    for chunk in range(2):
+        fit.run(StageFolder.open(second), chunk=chunk, threads=1)
+    assert fitted == [OBJECTS[3], OBJECTS[4]]
+
+    def results(folder: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        splats: dict[str, torch.Tensor] = {}
+        rows: dict[str, Any] = {}
+        for chunk in range(2):
+            splats |= load_file(chunk_file(folder, chunk, "safetensors"))
+            rows |= {row["id"]: row for row in read_jsonl(chunk_file(folder, chunk, "jsonl"))}
+        return splats, rows
+
+    (old_splats, old_rows), (splats, rows) = results(first), results(second)
+    assert list(rows) == [OBJECTS[0], OBJECTS[2], OBJECTS[3], OBJECTS[4]]  # of what ingest lost there is no fit
+    assert sorted(splats) == list(rows)
+    for name in (OBJECTS[0], OBJECTS[2]):
+        assert torch.equal(splats[name], old_splats[name])
+        assert rows[name] == old_rows[name]
+    assert Image.open(chunk_file(second, 0, "png")).size == (6 * 16, 2 * 16)

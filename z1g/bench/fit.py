@@ -81,7 +81,7 @@ def _scenes(folder: StageFolder, limit: int) -> list[Scene]:
     ingest = folder.upstream_path("ingest")
     shards = [chunk_file(ingest, chunk, "tar") for chunk in range(Manifest.load(ingest / "manifest.jsonl").n_chunks)]
     there = [ShardReader(shard) for shard in shards if shard.is_file()]
-    objects = chain.from_iterable(read_scenes(reader, folder.config.camera, THREADS) for reader in there)
+    objects = chain.from_iterable(read_scenes(reader, reader.ids, folder.config.camera, THREADS) for reader in there)
     scenes: list[Scene] = []
     for _, scene in objects:
         if isinstance(scene, Scene):
