@@ -1,62 +1,97 @@
-"""A Blender that hangs, dies or never starts, played by a script."""
+"""A Blender that hangs, dies, grows or never starts, played by a script."""
 
 import os
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from z1g.data.sources import Rejected
 from z1g.errors import UserError
-from z1g.meshes import blender as blender_process
+from z1g.meshes import process as blender_process
+from z1g.meshes.blender import find_blender
+from z1g.meshes.files import Unusable
+from z1g.meshes.options import BlenderOptions
+from z1g.meshes.pool import DRAWN_AHEAD, PREPARED_AHEAD, Task, draw
 
 FAKE = """#!{python}
 import json, os, pathlib, signal, sys, time
-job = json.loads(pathlib.Path(sys.argv[-1]).read_text())
-pid = pathlib.Path(job["settings"]["pids"]); pid.write_text(pid.read_text() + f"{{os.getpid()}} ")
-print("z1g", flush=True)
-for item in job["objects"]:
-    folder = pathlib.Path(job["output"]) / item["id"]
+settings = json.loads(sys.stdin.readline())
+with open(settings["pids"], "a") as pids:
+    pids.write(f"{{os.getpid()}} ")
+if "unable" in settings:
+    print("z1g unable", settings["unable"], flush=True)
+    sys.exit()
+print("z1g up", flush=True)
+for line in sys.stdin:
+    item = json.loads(line)
+    folder = pathlib.Path(item["folder"])
     folder.mkdir(parents=True, exist_ok=True)
     print("chatter about", item["id"], flush=True)
-    marker = pathlib.Path(job["output"]) / (item["id"] + ".marker")
+    marker = pathlib.Path(settings["pids"] + item["id"])
     if item["id"].startswith("hang"):
         time.sleep(60)
+    if item["id"].startswith("slow"):
+        time.sleep(0.5)
     if item["id"].startswith("die") or (item["id"].startswith("once") and not marker.exists()):
         marker.touch()
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if item["id"].startswith("killed"):
         os.kill(os.getpid(), signal.SIGKILL)
     if item["id"].startswith("quit"):
-        sys.exit("out of memory")
-    (folder / "result.json").write_text("{{}}")
+        sys.exit("no more paper")
+    if item["id"].startswith("monster"):
+        sys.exit("Malloc returns null: len=123456 in CustomData")
+    resident = 900 if item["id"].startswith("grow") else 100
+    result = {{"path": item["path"], "there": os.path.exists(item["path"]), "resident_mb": resident, "pid": os.getpid()}}
+    (folder / "result.json").write_text(json.dumps(result))
     if item["id"].startswith("mute"):
         os.kill(os.getpid(), signal.SIGKILL)
-    print("z1g", item["id"], flush=True)
+    print("z1g done", item["id"], flush=True)
 """
 
 
+def prepare(name: str, folder: Path) -> Path:
+    if name.startswith("broken"):
+        raise Unusable("not a mesh at all")
+    folder.mkdir(parents=True)
+    (folder / "mesh.obj").touch()
+    return folder / "mesh.obj"
+
+
+class Fake:
+    """A pool over the fake executable; remembers the processes that were started."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.scratch, self.pids = folder, folder / "scratch", folder / "pids"
+        self.scratch.mkdir()
+        executable = folder / "blender"
+        executable.write_text(FAKE.format(python=sys.executable))
+        executable.chmod(0o755)
+        self.command = find_blender(str(executable))
+
+    def draw(self, tasks, processes: int = 1, settings=None, **options):
+        given = {"pids": str(self.pids), "memory_mb": 1000, **(settings or {})}
+        return draw(self.command, given, tasks, self.scratch, BlenderOptions(**options), processes)
+
+    def outcomes(self, *ids: str, **kwargs) -> list[tuple[str, str]]:
+        """Each id with 'ok' or a reason."""
+        drawn = list(self.draw([Task(name, partial(prepare, name), []) for name in ids], **kwargs))
+        for outcome in drawn:
+            assert isinstance(outcome, Rejected) or outcome.result["there"]
+        assert not list((self.scratch / "files").glob("*"))  # what was unpacked is gone
+        assert not any(alive(pid) for pid in self.started())
+        return [(o.id, o.reason) if isinstance(o, Rejected) else (o.folder.name, "ok") for o in drawn]
+
+    def started(self) -> list[int]:
+        return [int(pid) for pid in self.pids.read_text().split()] if self.pids.exists() else []
+
+
 @pytest.fixture
-def fake(tmp_path: Path):
-    """Run ids through the fake; returns outcomes as 'ok' or a reason, and the processes that were started."""
-    executable = tmp_path / "blender"
-    executable.write_text(FAKE.format(python=sys.executable))
-    executable.chmod(0o755)
-    pids = tmp_path / "pids"
-    pids.write_text("")
-
-    def run(*ids: str, timeout_s: float = 30.0) -> tuple[list[tuple[str, str]], list[int]]:
-        command = blender_process.find_blender(str(executable))
-        items = [{"id": name} for name in ids]
-        outcomes = []
-        for outcome in blender_process.render(command, items, {"pids": str(pids)}, tmp_path, timeout_s):
-            if isinstance(outcome, Rejected):
-                outcomes.append((outcome.id, outcome.reason))
-            else:
-                assert (outcome / "result.json").is_file()
-                outcomes.append((outcome.name, "ok"))
-        return outcomes, [int(pid) for pid in pids.read_text().split()]
-
-    return run
+def fake(tmp_path: Path) -> Fake:
+    return Fake(tmp_path)
 
 
 def alive(pid: int) -> bool:
@@ -69,41 +104,90 @@ def alive(pid: int) -> bool:
 
 def test_a_hanging_object_is_rejected_and_the_others_go_on(fake):
     start = time.monotonic()
-    outcomes, pids = fake("a", "hang", "b", timeout_s=1.0)
-    assert time.monotonic() - start < 10
-    assert [name for name, _ in outcomes] == ["a", "hang", "b"]
-    assert [reason == "ok" for _, reason in outcomes] == [True, False, True]
+    outcomes = fake.outcomes("a", "hang", "b", timeout_s=1.0)
+    assert time.monotonic() - start < 20
+    assert [(name, reason == "ok") for name, reason in outcomes] == [("a", True), ("hang", False), ("b", True)]
     assert "longer than 1 s" in outcomes[1][1]
     assert "data.blender.timeout_s" in outcomes[1][1]
-    assert len(pids) == 2
-    assert not any(alive(pid) for pid in pids)
+    assert len(fake.started()) == 2
 
 
-def test_a_crash_costs_one_object_after_a_second_try(fake):
-    outcomes, pids = fake("a", "die", "b", "once", "quit", "c")
-    assert [name for name, _ in outcomes] == ["a", "die", "b", "once", "quit", "c"]
+@pytest.mark.parametrize("processes", [1, 3])
+def test_a_crash_costs_one_object_after_a_second_try(fake, processes):
+    names = ["a", "die", "b", "broken", "once", "quit", "monster", "killed", "c"]
+    outcomes = fake.outcomes(*names, processes=processes)
+    assert [name for name, _ in outcomes] == names
     reasons = dict(outcomes)
     assert {name for name, reason in outcomes if reason == "ok"} == {"a", "b", "once", "c"}
-    assert "SIGKILL" in reasons["die"]
+    assert reasons["broken"] == "not a mesh at all"
+    assert "SIGSEGV" in reasons["die"]
     assert "chatter about die" in reasons["die"]
+    assert "SIGKILL, as happens where memory runs out" in reasons["killed"]
     assert "exit code 1" in reasons["quit"]
-    assert "out of memory" in reasons["quit"]
-    assert len(pids) == 6  # two lost to each of die and quit, one to once, the last finishes
+    assert "no more paper" in reasons["quit"]
+    assert "out of memory" in reasons["monster"]
+    assert "1000 MiB (data.blender.memory_mb)" in reasons["monster"]
+    if processes == 1:
+        assert len(fake.started()) == 10  # two lost to each of die, quit, monster and killed, one to once, the last finishes
 
 
 def test_a_result_on_disk_counts_though_blender_died_before_saying_so(fake):
-    outcomes, pids = fake("mute", "a")
-    assert outcomes == [("mute", "ok"), ("a", "ok")]
-    assert len(pids) == 2
+    assert fake.outcomes("mute", "a") == [("mute", "ok"), ("a", "ok")]
+    assert len(fake.started()) == 2
 
 
-def test_closing_the_generator_ends_blender(fake, tmp_path):
-    command = blender_process.find_blender(str(tmp_path / "blender"))
-    settings = {"pids": str(tmp_path / "pids")}
-    outcomes = blender_process.render(command, [{"id": "a"}, {"id": "hang"}], settings, tmp_path, 30.0)
-    assert isinstance(next(outcomes), Path)
+def test_a_process_is_replaced_after_so_many_objects_or_so_much_memory(fake):
+    names = ["a", "b", "c", "grow", "d"]
+    assert fake.outcomes(*names, restart_after=2) == [(name, "ok") for name in names]
+    assert len(fake.started()) == 3  # after b, after grow
+    before = len(fake.started())
+    assert fake.outcomes("grow", "a", restart_above_mb=950) == [("grow", "ok"), ("a", "ok")]
+    assert len(fake.started()) == before + 1
+
+
+def test_several_processes_share_one_queue_and_keep_the_order(fake):
+    names = ["slow", *"abcdefgh", "slow2", "z"]
+    drawn = list(fake.draw([Task(name, partial(prepare, name), []) for name in names], processes=2))
+    assert [outcome.folder.name for outcome in drawn] == names
+    pids = [outcome.result["pid"] for outcome in drawn]
+    assert len(set(pids)) == 2
+    assert pids[1:9] == [pids[1]] * 8  # the other one does the rest meanwhile
+
+
+def test_files_are_prepared_only_shortly_before_their_turn(fake):
+    asked = []
+
+    def note(name: str, folder: Path) -> Path:
+        asked.append(name)
+        return prepare(name, folder)
+
+    names = [f"n{i}" for i in range(100)]
+    outcomes = fake.draw((Task(name, partial(note, name), []) for name in names), processes=1)
+    next(outcomes)
+    drawn, ready = 1 + DRAWN_AHEAD + PREPARED_AHEAD, 1 + PREPARED_AHEAD
+    assert len(asked) <= drawn + ready
+    assert len(list((fake.scratch / "files").iterdir())) <= ready
     outcomes.close()
-    assert not any(alive(int(pid)) for pid in (tmp_path / "pids").read_text().split())
+    assert len(asked) < 50
+
+
+def test_closing_the_generator_ends_every_blender(fake):
+    outcomes = fake.draw([Task(name, partial(prepare, name), []) for name in ("a", "hang", "hang2", "b")], processes=2)
+    assert next(outcomes).folder.name == "a"
+    outcomes.close()
+    assert len(fake.started()) <= 2
+    assert not any(alive(pid) for pid in fake.started())
+
+
+def test_settings_that_cannot_be_obeyed_are_an_error_and_no_quarantine(fake):
+    with pytest.raises(UserError, match="Cycles finds no GPU"):
+        list(fake.draw([Task("a", partial(prepare, "a"), [])], settings={"unable": "Cycles finds no GPU"}))
+
+
+def start(executable: Path) -> None:
+    settings = {"memory_mb": 1000}
+    tasks = [Task("a", partial(prepare, "a"), [])]
+    next(draw(find_blender(str(executable)), settings, tasks, executable.parent, BlenderOptions(), 1))
 
 
 def test_a_blender_that_does_not_start_is_an_error_and_no_quarantine(tmp_path):
@@ -111,7 +195,7 @@ def test_a_blender_that_does_not_start_is_an_error_and_no_quarantine(tmp_path):
     broken.write_text("#!/bin/sh\necho libGL is missing\nexit 3\n")
     broken.chmod(0o755)
     with pytest.raises(UserError, match="libGL is missing") as error:
-        next(blender_process.render(blender_process.find_blender(str(broken)), [{"id": "a"}], {}, tmp_path, 30.0))
+        start(broken)
     assert "exit code 3" in str(error.value)
     assert "Z1G_BLENDER" in str(error.value)
 
@@ -122,4 +206,4 @@ def test_a_blender_that_never_gets_up_is_an_error(tmp_path, monkeypatch):
     slow.write_text("#!/bin/sh\nsleep 60\n")
     slow.chmod(0o755)
     with pytest.raises(UserError, match="was not up after"):
-        next(blender_process.render(blender_process.find_blender(str(slow)), [{"id": "a"}], {}, tmp_path, 30.0))
+        start(slow)

@@ -44,7 +44,8 @@ def write_scene(folder: Path, n_views: int = 12) -> list[dict[str, float]]:
 
 
 def only(source: Seed, camera: CameraOptions = CAMERA) -> RenderedObject | Rejected:
-    (result,) = source.ingest(source.list_objects(), camera, Path(), 1)
+    (ingested,) = source.ingest(source.list_objects(), camera, Path(), 1)
+    result = ingested.outcome
     return result
 
 

@@ -4,16 +4,35 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from z1g.config.slot import Runtime, Section
+from z1g.config.slot import OneOf, Runtime, Section
+from z1g.meshes.lighting import Lighting
+from z1g.meshes.lighting.uniform import Uniform
 
 
 class BlenderOptions(Section):
     """How Blender draws the objects."""
 
     resolution: int = Field(512, ge=16, le=4096, description="side of the square pictures, pixels")
-    samples: int = Field(32, ge=1, description="Cycles samples a pixel; fewer are faster and noisier")
-    lighting: Literal["uniform", "three_point"] = Field(
-        "uniform", description="uniform: white from everywhere, stable colours; three_point: key, fill and rim suns"
+    samples: int = Field(32, ge=1, description="samples a pixel; fewer are faster and noisier")
+    engine: Literal["cycles", "eevee"] = Field(
+        "cycles", description="cycles: path tracing; eevee: rasterization, needs OpenGL or Vulkan even without a screen"
+    )
+    lighting: Annotated[Lighting, OneOf()] = Uniform()
+    normals: bool = Field(False, description="also render surface normals of the six inputs")
+    device: Annotated[Literal["cpu", "gpu"], Runtime()] = Field(
+        "cpu", description="what Cycles runs on; gpu: OptiX, CUDA, HIP, Metal or oneAPI, an error where there is none"
+    )
+    processes: Annotated[int | None, Runtime()] = Field(
+        None, ge=1, description="Blender processes a job; null: about one a core, fewer for large pictures or on a GPU"
+    )
+    restart_after: Annotated[int, Runtime()] = Field(
+        500, ge=1, description="objects that one Blender process draws before a new one takes its place"
+    )
+    restart_above_mb: Annotated[int | None, Runtime()] = Field(
+        None, ge=1, description="so does one that holds more memory after an object, MiB; null: half of memory_mb"
+    )
+    memory_mb: Annotated[int | None, Runtime()] = Field(
+        None, ge=256, description="what one Blender process may allocate, MiB; null: its part of the job's memory"
     )
     timeout_s: Annotated[float, Runtime()] = Field(
         600.0, gt=0, description="an object that takes Blender longer than this many seconds is quarantined"

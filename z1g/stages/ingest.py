@@ -13,7 +13,7 @@ from z1g.contact_sheet import ContactSheet
 from z1g.data.manifest import ObjectEntry
 from z1g.data.reuse import chunks_made_before
 from z1g.data.shards import RenderedObject, ShardReader, shard_path, sheet_path, table_path, write_object
-from z1g.data.sources import Rejected
+from z1g.data.sources import Ingested, Rejected
 from z1g.errors import UserError
 from z1g.files import atomic_file, write_jsonl
 from z1g.progress import Meter
@@ -23,10 +23,11 @@ log = logging.getLogger("z1g")
 
 
 def run(folder: StageFolder, chunk: int, threads: int) -> None:
-    """Write `chunk-NNNNN.tar`, a contact sheet `.png` and last `.jsonl` {id, status, reason, seconds, n_views}.
+    """Write `chunk-NNNNN.tar`, a contact sheet `.png` and last `.jsonl` {id, status, reason, n_views,
+    seconds, seconds_of}.
 
     A rejected object is in the table (status "quarantined") and not in the shard. `seconds` is wall-clock time since
-    the object before. Raises UserError where the chunk does not exist or the data source cannot work at all.
+    the object before; `seconds_of` is what each part of the object took, while others were drawn beside it. Raises UserError where the chunk does not exist or the data source cannot work at all.
     """
     manifest = folder.manifest()
     if not 0 <= chunk < manifest.n_chunks:
@@ -40,10 +41,10 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
         Meter(f"ingest chunk {chunk}", len(objects)) as meter,
     ):
         before = time.monotonic()
-        for result in _results(folder, objects, Path(scratch), threads):
-            row = _stored(result, tar, sheet)
+        for ingested in _results(folder, objects, Path(scratch), threads):
+            row = _stored(ingested.outcome, tar, sheet)
             now = time.monotonic()
-            rows.append({**row, "seconds": round(now - before, 3)})
+            rows.append({**row, "seconds": round(now - before, 3), "seconds_of": dict(ingested.seconds)})
             before = now
             meter.advance()
     with atomic_file(sheet_path(folder.path, chunk)) as picture:
@@ -64,7 +65,7 @@ def _stored(result: RenderedObject | Rejected, tar: tarfile.TarFile, sheet: Cont
 
 def _results(
     folder: StageFolder, objects: Sequence[ObjectEntry], scratch: Path, threads: int
-) -> Iterator[RenderedObject | Rejected]:
+) -> Iterator[Ingested]:
     """Objects in order: those that an earlier data set has rendered the same way, the others from the data source."""
     known = _rendered_before(folder, objects)
     if known:
@@ -72,7 +73,7 @@ def _results(
     missing = [entry for entry in objects if entry.id not in known]
     fresh = folder.config.data.ingest(missing, folder.config.camera, scratch, threads)
     for entry in objects:
-        yield known[entry.id].read(entry.id) if entry.id in known else next(fresh)
+        yield Ingested(known[entry.id].read(entry.id)) if entry.id in known else next(fresh)
 
 
 def _rendered_before(folder: StageFolder, objects: Sequence[ObjectEntry]) -> dict[str, ShardReader]:

@@ -1,8 +1,8 @@
 """Data sources behind one contract: list the objects, then turn a chunk of them into rendered objects."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +22,14 @@ class Rejected:
     reason: str
 
 
+@dataclass(frozen=True)
+class Ingested:
+    """What became of an object, and how many seconds each part of it took (as far as the source tells)."""
+
+    outcome: RenderedObject | Rejected
+    seconds: Mapping[str, float] = field(default_factory=dict)
+
+
 class DataSource(Slot):
     """Where the objects come from."""
 
@@ -38,7 +46,7 @@ class DataSource(Slot):
     @abstractmethod
     def ingest(
         self, objects: Sequence[ObjectEntry], camera: CameraOptions, scratch: Path, threads: int
-    ) -> Iterator[RenderedObject | Rejected]:
+    ) -> Iterator[Ingested]:
         """Yield one result for each object, in order. `scratch` is an empty folder that is deleted afterwards.
 
         Views are numbered as `camera.poses(int_hash(id))` has them. `threads` is how many cores the job owns; it

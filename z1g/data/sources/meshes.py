@@ -1,25 +1,27 @@
 """Meshes from folders, archives and lists, rendered by Blender."""
 
 import contextlib
-import json
 import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
 from z1g.camera import INPUT_VIEWS, CameraOptions, to_blender
 from z1g.data.manifest import ObjectEntry, as_row
 from z1g.data.shards import RenderedObject
-from z1g.data.sources import DataSource, Rejected
-from z1g.meshes import blender
-from z1g.meshes.files import FileLimits, Unusable, licences, prepare
+from z1g.data.sources import DataSource, Ingested, Rejected
+from z1g.meshes.blender import find_blender
+from z1g.meshes.files import FileLimits, licences, prepare
 from z1g.meshes.listing import find_objects
 from z1g.meshes.options import BlenderOptions
+from z1g.meshes.pool import Drawn, Task, draw
+from z1g.meshes.share import Share, share_out
 
 INFO = ("source", "content", "name", "category", "creator", "licence")
 
@@ -28,7 +30,7 @@ class Meshes(DataSource):
     """Mesh files, each moved to the origin and scaled into the sphere of radius 0.5.
 
     A rendered object's `info` has source, n_triangles, normalisation (centre, scale, up_axis as
-    `z1g/blender/render_views.py` defines them), renderer, licences (names of the licence files beside the mesh), and
+    `z1g/blender/geometry.py` defines them), renderer, licences (names of the licence files beside the mesh), and
     what the manifest knows: content, name, category, creator, licence.
     """
 
@@ -48,60 +50,50 @@ class Meshes(DataSource):
 
     def ingest(
         self, objects: Sequence[ObjectEntry], camera: CameraOptions, scratch: Path, threads: int
-    ) -> Iterator[RenderedObject | Rejected]:
-        """Render the objects in one Blender process after the other. Raises UserError where there is no Blender."""
-        poses = {entry.id: camera.poses(entry.seed) for entry in objects}
-        problems: dict[str, str | None] = dict.fromkeys(poses)
-        jobs = []
-        for entry in objects:
-            try:
-                path = prepare(entry, scratch / "files" / entry.id, self.limits)
-                jobs.append(_job(entry, path, poses[entry.id]))
-            except Unusable as error:
-                problems[entry.id] = str(error)
-        command = blender.find_blender(self.blender.python)
-        settings = self._settings(camera, threads)
-        with contextlib.closing(blender.render(command, jobs, settings, scratch, self.blender.timeout_s)) as rendered:
-            for entry in objects:
-                reason = problems[entry.id]
-                outcome = Rejected(entry.id, reason) if reason is not None else next(rendered)
-                if isinstance(outcome, Path):
-                    yield _collect(entry, poses[entry.id], camera.fov_y_deg, outcome)
-                    shutil.rmtree(outcome)
-                else:
-                    yield outcome
+    ) -> Iterator[Ingested]:
+        """Render the objects in a pool of Blender processes. Raises UserError where there is no Blender for the options."""
+        share = share_out(self.blender, threads, len(objects), camera.n_views)
+        settings, command = self._settings(camera, share), find_blender(self.blender.python)
+        tasks = (_task(entry, camera, self.limits) for entry in objects)
+        with contextlib.closing(draw(command, settings, tasks, scratch, self.blender, share.processes)) as outcomes:
+            for entry, outcome in zip(objects, outcomes, strict=True):
+                if isinstance(outcome, Rejected):
+                    yield Ingested(outcome)
+                    continue
+                yield Ingested(_collect(entry, camera, outcome), outcome.result["seconds"])
+                shutil.rmtree(outcome.folder)
 
-    def _settings(self, camera: CameraOptions, threads: int) -> dict[str, Any]:
+    def _settings(self, camera: CameraOptions, share: Share) -> dict[str, Any]:
+        alike = ("resolution", "samples", "engine", "device", "normals")
         return {
-            "resolution": self.blender.resolution,
-            "samples": self.blender.samples,
-            "lighting": self.blender.lighting,
-            "threads": threads,
+            **{name: getattr(self.blender, name) for name in alike},
+            "lighting": asdict(self.blender.lighting.light()),
+            "threads": share.threads,
+            "memory_mb": share.memory_mb,
             "fov_y_deg": camera.fov_y_deg,
             "depth_views": list(INPUT_VIEWS),
         }
 
 
-def _job(entry: ObjectEntry, path: Path, c2w: NDArray[np.float64]) -> dict[str, Any]:
-    """One object of the job file."""
-    return {"id": entry.id, "path": str(path.absolute()), "cameras": to_blender(c2w).tolist()}
+def _task(entry: ObjectEntry, camera: CameraOptions, limits: FileLimits) -> Task:
+    return Task(entry.id, partial(prepare, entry, limits=limits), to_blender(camera.poses(entry.seed)).tolist())
 
 
-def _collect(entry: ObjectEntry, c2w: NDArray[np.float64], fov_y_deg: float, folder: Path) -> RenderedObject | Rejected:
+def _collect(entry: ObjectEntry, camera: CameraOptions, drawn: Drawn) -> RenderedObject | Rejected:
     """What Blender left in an object's folder."""
-    result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
-    if result["reason"] is not None:
-        return Rejected(entry.id, result["reason"])
-    rgba = np.stack([np.asarray(Image.open(folder / f"{view:03d}.png")) for view in range(len(c2w))])
+    if drawn.result["reason"] is not None:
+        return Rejected(entry.id, drawn.result["reason"])
+    c2w = camera.poses(entry.seed)
+    rgba = np.stack([np.asarray(Image.open(drawn.folder / f"{view:03d}.png")) for view in range(len(c2w))])
     if not rgba[..., 3].any():
-        return Rejected(entry.id, "every view came out empty: the materials are fully transparent")
+        return Rejected(entry.id, "blank: every view is empty, the materials are fully transparent")
     known = {name: value for name, value in as_row(entry).items() if name in INFO}
     info = {
         **known,
-        "n_triangles": result["n_triangles"],
-        "normalisation": result["normalisation"],
-        "renderer": result["renderer"],
+        **{name: drawn.result[name] for name in ("n_triangles", "normalisation", "renderer")},
         "licences": licences(entry),
     }
-    depth = np.load(folder / "depth.npy", allow_pickle=False)
-    return RenderedObject(entry.id, c2w, fov_y_deg, rgba, depth, info)
+    depth = np.load(drawn.folder / "depth.npy", allow_pickle=False)
+    file = drawn.folder / "normals.npy"
+    normals = np.load(file, allow_pickle=False) if file.is_file() else None
+    return RenderedObject(entry.id, c2w, camera.fov_y_deg, rgba, depth, info, normals)

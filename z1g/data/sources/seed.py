@@ -10,7 +10,7 @@ from pydantic import Field
 from z1g.camera import CameraOptions, from_seed_orbit
 from z1g.data.manifest import ObjectEntry, unique_ids
 from z1g.data.shards import BrokenObject, RenderedObject
-from z1g.data.sources import DataSource, Rejected, _seed_files
+from z1g.data.sources import DataSource, Ingested, Rejected, _seed_files
 from z1g.errors import UserError
 
 
@@ -35,12 +35,12 @@ class Seed(DataSource):
 
     def ingest(
         self, objects: Sequence[ObjectEntry], camera: CameraOptions, scratch: Path, threads: int
-    ) -> Iterator[RenderedObject | Rejected]:
+    ) -> Iterator[Ingested]:
         for entry in objects:
             try:
-                yield _read(entry, camera)
+                yield Ingested(_read(entry, camera))
             except BrokenObject as error:
-                yield Rejected(entry.id, str(error))
+                yield Ingested(Rejected(entry.id, str(error)))
 
 
 def _read(entry: ObjectEntry, camera: CameraOptions) -> RenderedObject:

@@ -1,0 +1,105 @@
+"""Camera, light, renderer, and the pictures."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import bpy  # type: ignore[import-not-found,unused-ignore]
+from clock import Clock
+from faults import Unable
+from mathutils import Matrix  # type: ignore[import-not-found,unused-ignore]
+
+GPU_KINDS = ("OPTIX", "CUDA", "HIP", "METAL", "ONEAPI")
+"""In the order of preference."""
+EEVEE = "BLENDER_EEVEE_NEXT" if (4, 2) <= bpy.app.version < (5, 0) else "BLENDER_EEVEE"
+
+
+def choose_gpu() -> None:
+    """Let Cycles draw on this machine's GPUs, never on the CPU beside them. Raises Unable where there is none."""
+    preferences = bpy.context.preferences.addons["cycles"].preferences
+    for kind in GPU_KINDS:
+        try:
+            preferences.compute_device_type = kind
+        except TypeError:
+            continue  # this Blender was built without it
+        preferences.refresh_devices()
+        for device in preferences.devices:
+            device.use = device.type == kind
+        if any(device.use for device in preferences.devices):
+            return
+    raise Unable(f"Cycles finds no GPU here (looked for {', '.join(GPU_KINDS)})")
+
+
+def set_up(settings: dict[str, Any]) -> None:
+    """Camera, light and renderer of the freshly imported scene."""
+    scene, render, cycles = bpy.context.scene, bpy.context.scene.render, bpy.context.scene.cycles
+    lens = bpy.data.cameras.new("camera")
+    lens.sensor_fit = "VERTICAL"
+    lens.angle, lens.clip_start, lens.clip_end = math.radians(settings["fov_y_deg"]), 0.01, 1e4
+    scene.camera = bpy.data.objects.new("camera", lens)
+    scene.collection.objects.link(scene.camera)
+    light(**settings["lighting"])
+    render.engine = EEVEE if settings["engine"] == "eevee" else "CYCLES"
+    scene.eevee.taa_render_samples = settings["samples"]
+    cycles.device = settings["device"].upper()
+    cycles.samples = settings["samples"]
+    # Adaptive sampling and denoising hang on thresholds; dither adds noise to flat colours.
+    cycles.use_adaptive_sampling = cycles.use_denoising = False
+    render.dither_intensity = 0
+    render.use_persistent_data = True
+    render.threads_mode, render.threads = "FIXED", settings["threads"]
+    render.resolution_x = render.resolution_y = settings["resolution"]
+    render.resolution_percentage = 100
+    render.film_transparent = True
+    render.use_file_extension = render.use_sequencer = False
+    scene.display_settings.display_device = "sRGB"
+    scene.view_settings.view_transform, scene.view_settings.look = "Standard", "None"
+
+
+def light(strength: float, panorama: dict[str, Any] | None, suns: list[dict[str, float]]) -> None:
+    """A background of even white or a panorama, and suns; see `z1g.meshes.lighting.Light`. Raises Unable."""
+    scene, world = bpy.context.scene, bpy.data.worlds.new("world")
+    world.use_nodes = True
+    background = world.node_tree.nodes["Background"]
+    background.inputs["Color"].default_value = (1, 1, 1, 1)
+    background.inputs["Strength"].default_value = strength
+    scene.world = world
+    if panorama is not None:
+        _hang_panorama(world.node_tree, background, **panorama)
+    for sun in suns:
+        lamp = bpy.data.objects.new("sun", bpy.data.lights.new("sun", "SUN"))
+        lamp.data.energy = sun["strength"]
+        # A lamp shines along -z; turned by 90 - elevation about x it shines from the front (Blender's -y).
+        lamp.rotation_euler = (math.radians(90 - sun["elevation_deg"]), 0, math.radians(sun["azimuth_deg"]))
+        scene.collection.objects.link(lamp)
+
+
+def _hang_panorama(tree: Any, background: Any, file: str, rotation_deg: float) -> None:
+    try:
+        image = bpy.data.images.load(file)
+    except RuntimeError as error:
+        raise Unable(f"{file} cannot be read: {str(error).strip()}") from error
+    if not image.size[0]:
+        raise Unable(f"{file} is no picture that Blender can read")
+    texture, mapping = tree.nodes.new("ShaderNodeTexEnvironment"), tree.nodes.new("ShaderNodeMapping")
+    texture.image = image
+    # Cycles sees a panorama's middle towards +x; the condition's camera stands towards -y.
+    mapping.inputs["Rotation"].default_value = (0, 0, math.radians(90 - rotation_deg))
+    tree.links.new(tree.nodes.new("ShaderNodeTexCoord").outputs["Generated"], mapping.inputs["Vector"])
+    tree.links.new(mapping.outputs["Vector"], texture.inputs["Vector"])
+    tree.links.new(texture.outputs["Color"], background.inputs["Color"])
+
+
+def render_pictures(cameras: list[Any], folder: Path, clock: Clock) -> None:
+    """Write one PNG a camera. Each view has its own seed, so that noise does not stick to the screen."""
+    scene = bpy.context.scene
+    image = scene.render.image_settings
+    image.file_format, image.color_mode, image.color_depth, image.compression = "PNG", "RGBA", "8", 15
+    for view, matrix in enumerate(cameras):
+        scene.camera.matrix_world = Matrix(matrix)
+        scene.cycles.seed = view
+        scene.update_tag()  # with persistent data a new seed alone goes unnoticed
+        with clock("render"):
+            bpy.ops.render.render()
+        with clock("write"):
+            bpy.data.images["Render Result"].save_render(str(folder / f"{view:03d}.png"))

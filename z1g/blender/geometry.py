@@ -1,0 +1,74 @@
+"""Where the imported surface is, and moving it into the sphere of radius 0.5."""
+
+from dataclasses import dataclass
+
+import bpy  # type: ignore[import-not-found,unused-ignore]
+import numpy as np
+from faults import MeshError
+from mathutils import Matrix  # type: ignore[import-not-found,unused-ignore]
+from numpy.typing import NDArray
+
+FLAT = 1e-4
+"""A mesh is flat where its smallest extent is below this share of its largest."""
+UP_AXIS = {".ply": "z", ".stl": "z", ".blend": "z"}
+"""Blender's own files are z-up, and by custom those of formats without a rule; all others are y-up or say themselves."""
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """p_z1g = (p - centre) * scale, where p is the file's point in a y-up world.
+
+    `centre` is the middle of the bounding box of all vertices that a face uses; `scale` takes the farthest of them to
+    distance 0.5. `up_axis` is the file's: "y" means that p is the point as the file has it (.fbx and .usd, which choose
+    axes and unit themselves: as Blender converts it to y up and metres), "z" that the file's (x, y, z) is
+    p = (x, z, -y).
+    """
+
+    centre: tuple[float, float, float]
+    scale: float
+    up_axis: str
+
+
+def surface() -> tuple[NDArray[np.float64], int]:
+    """Points [N,3] (Blender's z-up world) that faces use, and the number of triangles. Raises MeshError."""
+    points, n_triangles, graph = [], 0, bpy.context.evaluated_depsgraph_get()
+    for instance in graph.object_instances:
+        if instance.object.type != "MESH" or not instance.show_self:
+            continue
+        mesh = instance.object.data
+        positions = np.empty(3 * len(mesh.vertices), np.float32)
+        mesh.vertices.foreach_get("co", positions)
+        corners = np.empty(len(mesh.loops), np.int32)
+        mesh.loops.foreach_get("vertex_index", corners)
+        n_triangles += len(mesh.loops) - 2 * len(mesh.polygons)
+        world = np.array(instance.matrix_world)
+        used = positions.reshape(-1, 3)[np.unique(corners)].astype(np.float64)
+        points.append(used @ world[:3, :3].T + world[:3, 3])
+    if not n_triangles:
+        raise MeshError("the mesh has no faces; the file is empty or cut off")
+    if not all(np.isfinite(part).all() for part in points):
+        raise MeshError("the mesh has vertices that are not finite numbers (NaN or infinity)")
+    return np.concatenate(points), n_triangles
+
+
+def normalise(points: NDArray[np.float64], up_axis: str) -> Normalisation:
+    """Move and scale the scene so that the sphere around the bounding box's middle has radius 0.5 at the origin.
+
+    Raises MeshError for flat meshes.
+    """
+    low, high = points.min(axis=0), points.max(axis=0)
+    extent = high - low
+    if extent.max() == 0:
+        raise MeshError("the mesh is a single point: its bounding box has no size")
+    if extent.min() < FLAT * extent.max():
+        raise MeshError(f"the mesh is flat: its bounding box is {' x '.join(f'{side:.4g}' for side in extent)}")
+    centre = (low + high) / 2
+    scale = 0.5 / float(np.linalg.norm(points - centre, axis=1).max())
+    pivot = bpy.data.objects.new("normalisation", None)
+    for thing in bpy.context.scene.objects:
+        if thing.parent is None:
+            thing.parent = pivot
+    bpy.context.scene.collection.objects.link(pivot)
+    pivot.matrix_world = Matrix.Scale(scale, 4) @ Matrix.Translation(-centre)
+    x, y, z = centre.tolist()
+    return Normalisation((x, z, -y), scale, up_axis)

@@ -1,0 +1,117 @@
+"""Mesh files into the empty scene, z up; every format ends with the same materials under the same light.
+
+Files with an animation stand as in its first frame. A .glb or .gltf with several scenes gives its default scene (the
+first where none is named), a .blend its first scene by name.
+"""
+
+import json
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import bpy  # type: ignore[import-not-found,unused-ignore]
+from blend_files import append
+from faults import MeshError
+
+USD = {".usd", ".usda", ".usdc", ".usdz"}
+NOT_THE_OBJECT = {"LIGHT", "CAMERA", "LIGHT_PROBE", "SPEAKER"}
+GLB_MAGIC, GLB_HEADER_BYTES = b"glTF", 20
+
+
+def import_mesh(path: Path) -> None:
+    """Import a mesh file without its lights and cameras. Raises MeshError where nothing sensible would be seen."""
+    _run_importer(path)
+    bpy.data.batch_remove([thing for thing in bpy.data.objects if thing.type in NOT_THE_OBJECT])
+    if bpy.data.actions or path.suffix.lower() in USD:
+        _go_to_first_frame()
+    _check_images(path)
+    _show_vertex_colours()
+
+
+def _run_importer(path: Path) -> None:
+    name, ending = str(path), path.suffix.lower()
+    try:
+        if ending == ".obj":
+            bpy.ops.wm.obj_import(filepath=name, forward_axis="NEGATIVE_Z", up_axis="Y")
+        elif ending in {".glb", ".gltf"}:
+            bpy.ops.import_scene.gltf(filepath=name)
+        elif ending == ".ply":
+            bpy.ops.wm.ply_import(filepath=name, forward_axis="Y", up_axis="Z")
+        elif ending == ".stl":
+            # Validation would turn NaN into 0 before anyone sees it.
+            bpy.ops.wm.stl_import(filepath=name, forward_axis="Y", up_axis="Z", use_mesh_validate=False)
+        elif ending == ".fbx":
+            bpy.ops.import_scene.fbx(filepath=name)
+        elif ending in USD:
+            # Packed: any other mode writes the textures of a .usdz beside the file.
+            bpy.ops.wm.usd_import(filepath=name, import_textures_mode="IMPORT_PACK", create_world_material=False)
+        elif ending == ".blend":
+            append(name)
+        else:
+            raise MeshError(f"no importer for {ending} files")
+    except (RuntimeError, OSError) as error:
+        # bpy.ops reports an importer's failure as RuntimeError; its last line is the message, the rest a traceback.
+        lines = str(error).strip().splitlines() or ["unknown error"]
+        if lines[-1].startswith("MemoryError"):
+            raise MemoryError from error
+        raise MeshError(f"Blender cannot read the file: {lines[-1].removeprefix('Error: ')}") from error
+
+
+def _go_to_first_frame() -> None:
+    scene = bpy.context.scene
+    scene.frame_set(int(min((action.frame_range[0] for action in bpy.data.actions), default=scene.frame_start)))
+
+
+def _check_images(path: Path) -> None:
+    """Raise MeshError where a texture is missing or unreadable: Blender would draw magenta."""
+    bad = {bpy.path.abspath(image.filepath or image.name) for image in bpy.data.images if not image.size[0]}
+    if path.suffix.lower() in {".glb", ".gltf"}:
+        # The glTF importer leaves a texture out that is not there.
+        bad.update(name for name in _gltf_images(path) if not Path(name).is_file())
+    if bad:
+        names = ", ".join(sorted(os.path.relpath(name, path.parent) for name in bad))
+        raise MeshError(f"texture missing or unreadable: {names}")
+    for material in bpy.data.materials:
+        # The USD importer keeps the node of a texture that is not there and forgets its name.
+        if material.node_tree and any(_shows_no_image(node) for node in material.node_tree.nodes):
+            raise MeshError(f"texture missing or unreadable: one of material {material.name}")
+
+
+def _shows_no_image(node: Any) -> bool:
+    return node.type == "TEX_IMAGE" and node.image is None and any(output.is_linked for output in node.outputs)
+
+
+def _gltf_images(path: Path) -> Iterator[str]:
+    """Files that a glTF document names as its images."""
+    for image in gltf_document(path).get("images", []):
+        uri = image.get("uri", "data:")
+        if not uri.startswith("data:"):
+            yield str(path.parent / unquote(uri))
+
+
+def gltf_document(path: Path) -> dict[str, Any]:
+    """The JSON of a .gltf or .glb file that Blender could read."""
+    content = path.read_bytes()
+    if content[:4] == GLB_MAGIC:
+        size = struct.unpack_from("<I", content, 12)[0]
+        content = content[GLB_HEADER_BYTES : GLB_HEADER_BYTES + size]
+    document: dict[str, Any] = json.loads(content)
+    return document
+
+
+def _show_vertex_colours() -> None:
+    """Give meshes that have vertex colours but no material one that shows them."""
+    for mesh in bpy.data.meshes:
+        if any(mesh.materials) or not mesh.color_attributes:
+            continue
+        material = bpy.data.materials.new("vertex colours")
+        material.use_nodes = True
+        nodes = material.node_tree.nodes
+        attribute = nodes.new("ShaderNodeAttribute")
+        attribute.attribute_name = mesh.color_attributes[0].name
+        material.node_tree.links.new(attribute.outputs["Color"], nodes["Principled BSDF"].inputs["Base Color"])
+        mesh.materials.clear()
+        mesh.materials.append(material)

@@ -1,0 +1,80 @@
+"""Depth and normals at pixel centres."""
+
+from pathlib import Path
+from typing import Any
+
+import bpy  # type: ignore[import-not-found,unused-ignore]
+import numpy as np
+from mathutils import Matrix  # type: ignore[import-not-found,unused-ignore]
+from numpy.typing import NDArray
+
+NOTHING_Z = 1e6
+"""Cycles writes 1e10 into the depth pass where a ray meets nothing."""
+
+
+def prepare_passes() -> None:
+    """Make Cycles draw one sample through each pixel's centre from now on.
+
+    A pass holds the first sample of a pixel, and the pictures' filter scatters samples over the neighbours. So passes are
+    rendered by themselves: one sample, no light, a filter as narrow as a point.
+    """
+    scene, layer = bpy.context.scene, bpy.context.view_layer
+    scene.render.engine = "CYCLES"
+    scene.cycles.samples, scene.cycles.seed, scene.cycles.max_bounces = 1, 0, 0
+    scene.cycles.pixel_filter_type, scene.cycles.filter_width = "BLACKMAN_HARRIS", 0.01
+    layer.use_pass_z = layer.use_pass_normal = True
+
+
+def render_depth(cameras: list[Any], folder: Path) -> NDArray[np.float32]:
+    """Planar depth [D,H,W] (camera-space z) at pixel centres, 0 where nothing is."""
+    depth = _render_pass("Depth", cameras, folder)[..., 0]
+    return np.where(depth < NOTHING_Z, depth, np.float32(0))
+
+
+def render_normals(cameras: list[Any], folder: Path) -> NDArray[np.float16]:
+    """Shading normals [D,H,W,3] in the y-up world at pixel centres, length 1 and towards the camera, 0 where nothing is."""
+    x, y, z = np.moveaxis(_render_pass("Normal", cameras, folder).astype(np.float64), -1, 0)
+    normals = np.stack([x, z, -y], axis=-1)
+    length = np.linalg.norm(normals, axis=-1, keepdims=True)
+    return np.divide(normals, length, out=np.zeros_like(normals), where=length > 0).astype(np.float16)
+
+
+def _render_pass(name: str, cameras: list[Any], folder: Path) -> NDArray[np.float32]:
+    """A pass as linear colour [D,H,W,3], top row first."""
+    scene = bpy.context.scene
+    _compose(name)
+    image, file = scene.render.image_settings, folder / "pass.exr"
+    image.file_format, image.color_mode, image.color_depth = "OPEN_EXR", "RGB", "32"
+    scene.render.filepath = str(file)
+    views = []
+    for matrix in cameras:
+        scene.camera.matrix_world = Matrix(matrix)
+        bpy.ops.render.render(write_still=True)
+        views.append(_read(file))
+    file.unlink()
+    return np.stack(views)
+
+
+def _compose(name: str) -> None:
+    """Let the compositor put a pass where the picture would be."""
+    scene = bpy.context.scene
+    if bpy.app.version < (5, 0):
+        scene.use_nodes = True
+        tree, output = scene.node_tree, "CompositorNodeComposite"
+    else:
+        tree, output = bpy.data.node_groups.new("pass", "CompositorNodeTree"), "NodeGroupOutput"
+        tree.interface.new_socket("Image", in_out="OUTPUT", socket_type="NodeSocketColor")
+        scene.compositing_node_group = tree
+    tree.nodes.clear()
+    layers, composite = tree.nodes.new("CompositorNodeRLayers"), tree.nodes.new(output)
+    tree.links.new(layers.outputs[name], composite.inputs["Image"])
+
+
+def _read(file: Path) -> NDArray[np.float32]:
+    image = bpy.data.images.load(str(file))
+    width, height = image.size
+    pixels = np.empty((height, width, 4), np.float32)
+    image.colorspace_settings.name = "Non-Color"
+    image.pixels.foreach_get(pixels.reshape(-1))
+    bpy.data.images.remove(image)
+    return pixels[::-1, :, :3]

@@ -1,0 +1,30 @@
+"""Light from a photographed surrounding."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from z1g.errors import UserError
+from z1g.meshes.lighting import Light, Lighting, Panorama
+
+
+class Hdri(Lighting):
+    """A panorama lights the objects and is not seen itself."""
+
+    kind: Literal["hdri"] = "hdri"
+    file: str = Field(
+        "environment.exr",
+        pattern=r"(?i)\.(hdr|exr)$",
+        description="equirectangular .hdr or .exr, relative to the current folder; its path counts, not its content",
+    )
+    strength: float = Field(1.0, gt=0, description="factor on the panorama's light")
+    rotation_deg: float = Field(
+        0.0, description="turns the panorama about the vertical; at 0 its middle lies behind the condition's camera"
+    )
+
+    def light(self) -> Light:
+        path = Path(self.file)
+        if not path.is_file():
+            raise UserError(f"data.blender.lighting.file: {path} is no file (looked from {Path.cwd()})")
+        return Light(self.strength, Panorama(str(path.absolute()), self.rotation_deg))

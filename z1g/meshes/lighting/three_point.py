@@ -1,0 +1,16 @@
+"""A photographer's three lamps."""
+
+from typing import Literal
+
+from z1g.meshes.lighting import Light, Lighting, Sun
+
+KEY, FILL, RIM = Sun(3.0, 40.0, 35.0), Sun(1.2, 15.0, -50.0), Sun(2.0, 45.0, 170.0)
+
+
+class ThreePoint(Lighting):
+    """Key, fill and rim suns over a faint white background; they stand still while the cameras move."""
+
+    kind: Literal["three_point"] = "three_point"
+
+    def light(self) -> Light:
+        return Light(strength=0.25, suns=(KEY, FILL, RIM))

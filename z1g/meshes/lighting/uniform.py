@@ -1,0 +1,14 @@
+"""The same light from everywhere."""
+
+from typing import Literal
+
+from z1g.meshes.lighting import Light, Lighting
+
+
+class Uniform(Lighting):
+    """White from everywhere: a surface shows its own colour."""
+
+    kind: Literal["uniform"] = "uniform"
+
+    def light(self) -> Light:
+        return Light(strength=1.0)

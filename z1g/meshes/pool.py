@@ -1,0 +1,168 @@
+"""Blender processes that draw one queue of objects, surviving crashes, hangs and growing memory."""
+
+import json
+import queue
+import shutil
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from z1g.data.sources import Rejected
+from z1g.meshes.files import Unusable
+from z1g.meshes.options import BlenderOptions
+from z1g.meshes.process import Process
+
+MAX_CRASHES = 2
+"""An object that has ended Blender this often is quarantined; the first time may have been someone else's kill."""
+PREPARED_AHEAD = 2
+"""Objects whose files are ready and wait for a Blender."""
+DRAWN_AHEAD = 8
+"""Finished objects a process that may wait on disk for a slow one before them."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """An object to draw. `prepare` puts its files below a folder and returns the one to draw; it may raise Unusable."""
+
+    id: str
+    prepare: Callable[[Path], Path]
+    cameras: list[Any]
+    """Poses as the render script wants them."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """An object's pictures in a folder, and what `result.json` says; whoever takes it deletes the folder."""
+
+    folder: Path
+    result: dict[str, Any]
+
+
+def draw(
+    command: Sequence[str], settings: Mapping[str, Any], tasks: Iterable[Task], scratch: Path,
+    options: BlenderOptions, processes: int,
+) -> Generator[Drawn | Rejected, None, None]:  # fmt: skip
+    """Yield for each task, in order, what Blender made of it, or why there is nothing.
+
+    `settings` are those of the render script. An object that takes longer than `options.timeout_s` is rejected, and so
+    is one in whose hands Blender dies MAX_CRASHES times; the others go on in a new process. Raises UserError where
+    Blender does not start. Closing the generator ends every process.
+    """
+    pool = _Pool(command, settings, scratch, options, processes)
+    try:
+        yield from pool.run(tasks)
+    finally:
+        pool.close()
+
+
+class _Pool:
+    def __init__(
+        self, command: Sequence[str], settings: Mapping[str, Any], scratch: Path, options: BlenderOptions, processes: int
+    ) -> None:
+        self._scratch, self._most = scratch, PREPARED_AHEAD + DRAWN_AHEAD * processes
+        self._workers = [_Worker(command, settings, scratch, options) for _ in range(processes)]
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+        self._ahead = threading.Semaphore(processes + PREPARED_AHEAD)
+        self._preparing = ThreadPoolExecutor(1, "prepare")
+        self._drawing = ThreadPoolExecutor(processes, "draw")
+
+    def run(self, tasks: Iterable[Task]) -> Generator[Drawn | Rejected, None, None]:
+        pending: deque[Future[Drawn | Rejected]] = deque()
+        for task in tasks:
+            prepared = self._preparing.submit(self._prepare, task)
+            pending.append(self._drawing.submit(self._draw, task, prepared))
+            if len(pending) == self._most:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+    def close(self) -> None:
+        self._preparing.shutdown(wait=False, cancel_futures=True)
+        self._drawing.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.close()
+        self._drawing.shutdown()
+        self._ahead.release()  # for the one that may still wait for its turn
+        self._preparing.shutdown()
+
+    def _files(self, task: Task) -> Path:
+        return self._scratch / "files" / task.id
+
+    def _prepare(self, task: Task) -> Path | Rejected:
+        self._ahead.acquire()
+        try:
+            return task.prepare(self._files(task))
+        except Unusable as error:
+            return Rejected(task.id, str(error))
+
+    def _draw(self, task: Task, prepared: Future[Path | Rejected]) -> Drawn | Rejected:
+        try:
+            path = prepared.result()
+            if isinstance(path, Rejected):
+                return path
+            worker = self._idle.get()
+            try:
+                return worker.draw(task, path.absolute())
+            finally:
+                self._idle.put(worker)
+        finally:
+            shutil.rmtree(self._files(task), ignore_errors=True)
+            self._ahead.release()
+
+
+class _Worker:
+    """One Blender at a time, and a new one whenever that is needed."""
+
+    def __init__(self, command: Sequence[str], settings: Mapping[str, Any], scratch: Path, options: BlenderOptions) -> None:
+        self._command, self._settings, self._scratch, self._options = command, settings, scratch, options
+        self._restart_above_mb = options.restart_above_mb or settings["memory_mb"] / 2
+        self._process: Process | None = None
+        self._drawn, self._closed, self._lock = 0, False, threading.Lock()
+
+    def draw(self, task: Task, path: Path) -> Drawn | Rejected:
+        folder, reason = self._scratch / "objects" / task.id, None
+        item = {"id": task.id, "path": str(path), "folder": str(folder), "cameras": task.cameras}
+        for _ in range(MAX_CRASHES):
+            process = self._running()
+            reason = process.draw(item, self._options.timeout_s)
+            file = folder / "result.json"
+            result = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+            self._drawn += 1
+            grown = result is not None and result["resident_mb"] > self._restart_above_mb
+            if reason is not None or grown or self._drawn >= self._options.restart_after:
+                self._end()
+            if result is not None:
+                return Drawn(folder, result)
+            shutil.rmtree(folder, ignore_errors=True)
+            if process.timed_out:
+                break
+        return Rejected(task.id, str(reason))
+
+    def close(self) -> None:
+        """End Blender, from another thread than the one that draws; no other is started."""
+        with self._lock:
+            self._closed = True
+            if self._process is not None:
+                self._process.end()
+
+    def _running(self) -> Process:
+        with self._lock:
+            if self._closed:
+                raise RuntimeError("the pool is closed")
+            if self._process is not None:
+                return self._process
+            self._process, self._drawn = Process(self._command, self._settings, self._scratch), 0
+        self._process.await_start()
+        return self._process
+
+    def _end(self) -> None:
+        with self._lock:
+            if self._process is not None:
+                self._process.end()
+            self._process = None

@@ -1,0 +1,127 @@
+"""One run of Blender: fed with objects line by line, watched, ended.
+
+Knows `z1g/blender/render_views.py` only by the lines that go in, the lines that come out and the result folders.
+"""
+
+import contextlib
+import json
+import os
+import queue
+import re
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from z1g.errors import UserError
+from z1g.meshes.blender import CONFIG_KEY, ENVIRONMENT_VARIABLE, WHAT_SERVES
+
+STARTUP_S = 300.0
+"""Blender itself may take this long to start: on a cold network file system that is minutes, and no object's fault."""
+TAIL_LINES = 4
+OUT_OF_MEMORY = re.compile(r"MemoryError|bad_alloc|[MC]alloc(_array)? returns null|out of memory|Cannot allocate", re.I)
+
+
+class Process:
+    """Blender as a child, from the first line to the kill. A thread reads its output, so that a full pipe never stops it."""
+
+    def __init__(self, command: Sequence[str], settings: Mapping[str, Any], scratch: Path) -> None:
+        """Start it; `scratch` receives its log and temporary files. Raises UserError where it cannot be run."""
+        self.timed_out = False
+        self._command, self._settings = command, settings
+        self._folder = Path(tempfile.mkdtemp(prefix="blender-", dir=scratch))
+        self._log = self._folder / "log"
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        try:
+            # A session of its own: whatever Blender starts is killed with it.
+            self._child = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                start_new_session=True, env={**os.environ, "TMPDIR": str(self._folder)},
+            )  # fmt: skip
+        except OSError as error:
+            raise UserError(f"{command[0]} cannot be run: {error.strerror}") from error
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def await_start(self) -> None:
+        """Return when it takes objects. Raises UserError where that never comes."""
+        self._send(self._settings)
+        word, _, text = (self._await(("up", "unable"), STARTUP_S) or "").partition(" ")
+        if word == "unable":
+            raise UserError(f"data.blender: {text}")
+        if not word:
+            how = f"was not up after {STARTUP_S:.0f} s" if self.timed_out else f"ended at once ({self._ending()})"
+            raise UserError(
+                f"Blender {how}. Command: {' '.join(self._command)}. Last output: {self._tail()}. "
+                f"Set {CONFIG_KEY} or {ENVIRONMENT_VARIABLE} to {WHAT_SERVES}"
+            )
+
+    def draw(self, item: Mapping[str, Any], timeout_s: float) -> str | None:
+        """Return None when the object is finished, else what went wrong; then this process is of no more use."""
+        self._send(item)
+        if self._await((f"done {item['id']}",), timeout_s):
+            return None
+        if self.timed_out:
+            return f"rendering took longer than {timeout_s:g} s (data.blender.timeout_s)"
+        how, words = self._ending(), self._tail()
+        if OUT_OF_MEMORY.search(words):
+            limit = f"its limit is {self._settings['memory_mb']} MiB (data.blender.memory_mb)"
+            return f"Blender ran out of memory on this object; {limit}; its last words: {words}"
+        return f"Blender died on this object ({how}); its last words: {words}"
+
+    def end(self) -> None:
+        """Kill it; its results are on disk, and its temporary files go with the scratch folder."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        self._child.wait()
+        self._reader.join()
+        with contextlib.suppress(BrokenPipeError):
+            self._child.stdin.close()  # type: ignore[union-attr]
+
+    def _send(self, line: Mapping[str, Any]) -> None:
+        stdin = self._child.stdin
+        assert stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # the end of its output tells
+            stdin.write(json.dumps(line).encode() + b"\n")
+            stdin.flush()
+
+    def _await(self, starts: tuple[str, ...], limit_s: float) -> str | None:
+        """The next line that starts so; None where the time is up or the process has ended."""
+        until = time.monotonic() + limit_s
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.0, until - time.monotonic()))
+            except queue.Empty:
+                self.timed_out = True
+                return None
+            if line is None or line.startswith(starts):
+                return line
+
+    def _read(self) -> None:
+        assert self._child.stdout is not None
+        with self._child.stdout as lines, self._log.open("wb") as log:
+            for line in lines:
+                if line.startswith(b"z1g "):
+                    self._lines.put(line[4:].decode(errors="replace").strip())
+                elif line.strip() and not line.startswith(b"Fra:"):
+                    log.write(line)
+                    log.flush()
+        self._lines.put(None)
+
+    def _ending(self) -> str:
+        try:
+            code = self._child.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            return "it closed its output"
+        if code == -signal.SIGKILL:
+            return "killed by SIGKILL, as happens where memory runs out"
+        return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+    def _tail(self) -> str:
+        self._reader.join(timeout=10)
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
+        return " | ".join(line.strip() for line in lines)[-600:] or "nothing"

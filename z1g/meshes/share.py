@@ -1,0 +1,55 @@
+"""How a job's cores and memory are shared out among Blender processes."""
+
+import math
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from z1g.meshes.options import BlenderOptions
+
+SAMPLES_PER_S = 3e6
+"""What one core draws, roughly; only the sharing out depends on it."""
+OBJECT_S = 60.0
+"""One thread a process draws most, but an object should not take much longer than this: it has a time limit."""
+LEAST_MB = 1024
+"""Blender with a usual object takes about a third of this."""
+BLENDERS_PART = 0.9
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+MIB = 2**20
+
+
+@dataclass(frozen=True)
+class Share:
+    """`processes` at once, each with so many threads and so much memory."""
+
+    processes: int
+    threads: int
+    memory_mb: int
+
+
+def share_out(options: BlenderOptions, threads: int, objects: int, views: int) -> Share:
+    """Share out a job of `threads` cores that draws `objects` objects of `views` pictures each."""
+    memory_mb = BLENDERS_PART * job_memory_mb(threads)
+    processes = options.processes or _processes(options, threads, views, memory_mb)
+    processes = max(1, min(processes, objects))
+    return Share(processes, max(1, threads // processes), options.memory_mb or int(memory_mb / processes))
+
+
+def _processes(options: BlenderOptions, threads: int, views: int, memory_mb: float) -> int:
+    if options.device == "gpu" or options.engine == "eevee":
+        return 1
+    seconds = options.resolution**2 * options.samples * views / SAMPLES_PER_S
+    threads_each = math.ceil(seconds / OBJECT_S)
+    return min(threads // threads_each, int(memory_mb / (options.memory_mb or LEAST_MB)))
+
+
+def job_memory_mb(threads: int) -> float:
+    """Memory of this job, MiB: SLURM's allocation, else the part of the machine's that its cores are of all cores."""
+    node, cpu = (int(os.environ.get(f"SLURM_MEM_PER_{unit}", 0)) for unit in ("NODE", "CPU"))
+    if node or cpu:
+        return node or cpu * threads
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for file in CGROUP_LIMITS:
+        limit = file.read_text().strip() if file.is_file() else "max"
+        machine = machine if limit == "max" else min(machine, int(limit))
+    return machine / MIB * min(1.0, threads / (os.cpu_count() or 1))
