@@ -73,7 +73,7 @@ class Fake:
         self.command = find_blender(str(executable))
 
     def draw(self, tasks, processes: int = 1, settings=None, **options):
-        given = {"pids": str(self.pids), "memory_mb": 1000, **(settings or {})}
+        given = {"pids": str(self.pids), "memory_mb": 1000, "threads": 1, **(settings or {})}
         return draw(self.command, given, tasks, self.scratch, BlenderOptions(**options), processes)
 
     def outcomes(self, *ids: str, **kwargs) -> list[tuple[str, str]]:
@@ -185,7 +185,7 @@ def test_settings_that_cannot_be_obeyed_are_an_error_and_no_quarantine(fake):
 
 
 def start(executable: Path) -> None:
-    settings = {"memory_mb": 1000}
+    settings = {"memory_mb": 1000, "threads": 1}
     tasks = [Task("a", partial(prepare, "a"), [])]
     next(draw(find_blender(str(executable)), settings, tasks, executable.parent, BlenderOptions(), 1))
 

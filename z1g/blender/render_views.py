@@ -10,6 +10,7 @@ It imports nothing of z1g, because Blender brings its own Python. On stdin come 
     depth_views  indices of the views that also get depth
     normals      whether they also get normals
     memory_mb    what this process may allocate, MiB
+    cores        numbers of the cores it may run on once it is up; empty: where it is
 
 and each further line an object: {id, path, folder, cameras: [V][4][4] (matrix_world, z-up world, OpenGL camera axes)}.
 Its folder receives `000.png`, ... (RGBA, 8-bit, straight alpha, sRGB), `depth.npy` (float32 [D,H,W], planar depth at pixel
@@ -73,9 +74,17 @@ def start(settings: dict[str, Any]) -> None:
     wanted = settings["memory_mb"] * MIB
     resource.setrlimit(resource.RLIMIT_DATA, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
     empty_scene()
+    free_cores(settings["cores"])
     light(**settings["lighting"])
     if settings["device"] == "gpu":
         choose_gpu()
+
+
+def free_cores(cores: list[int]) -> None:
+    """Let all threads run on any of these cores; Blender has chosen how many threads it makes by the few it started with."""
+    if cores:
+        for thread in os.listdir("/proc/self/task"):
+            os.sched_setaffinity(int(thread), cores)
 
 
 def finish(item: dict[str, Any], settings: dict[str, Any]) -> None:

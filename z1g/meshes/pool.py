@@ -64,7 +64,7 @@ class _Pool:
         self, command: Sequence[str], settings: Mapping[str, Any], scratch: Path, options: BlenderOptions, processes: int
     ) -> None:
         self._scratch, self._most = scratch, PREPARED_AHEAD + DRAWN_AHEAD * processes
-        self._workers = [_Worker(command, settings, scratch, options) for _ in range(processes)]
+        self._workers = [_Worker(command, settings, scratch, options, i) for i in range(processes)]
         self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
         for worker in self._workers:
             self._idle.put(worker)
@@ -119,7 +119,10 @@ class _Pool:
 class _Worker:
     """One Blender at a time, and a new one whenever that is needed."""
 
-    def __init__(self, command: Sequence[str], settings: Mapping[str, Any], scratch: Path, options: BlenderOptions) -> None:
+    def __init__(
+        self, command: Sequence[str], settings: Mapping[str, Any], scratch: Path, options: BlenderOptions, index: int
+    ) -> None:
+        self._first_core = index * settings["threads"]
         self._command, self._settings, self._scratch, self._options = command, settings, scratch, options
         self._restart_above_mb = options.restart_above_mb or settings["memory_mb"] / 2
         self._process: Process | None = None
@@ -157,7 +160,8 @@ class _Worker:
                 raise RuntimeError("the pool is closed")
             if self._process is not None:
                 return self._process
-            self._process, self._drawn = Process(self._command, self._settings, self._scratch), 0
+            process = Process(self._command, self._settings, self._scratch, self._first_core)
+            self._process, self._drawn = process, 0
         self._process.await_start()
         return self._process
 

@@ -10,10 +10,11 @@ import queue
 import re
 import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,28 @@ TAIL_LINES = 4
 OUT_OF_MEMORY = re.compile(r"MemoryError|bad_alloc|[MC]alloc(_array)? returns null|out of memory|Cannot allocate", re.I)
 
 
+@contextlib.contextmanager
+def _few_cores(first: int, count: int) -> Iterator[None]:
+    """Let a child that starts meanwhile see only so many cores; the render script frees it once Blender is up.
+
+    Blender makes a worker thread for each core it sees, and those without work spin: one thread then costs two cores.
+    """
+    if sys.platform != "linux":
+        yield
+        return
+    cores = os.sched_getaffinity(0)  # of this thread alone
+    ordered = sorted(cores)
+    os.sched_setaffinity(0, {ordered[(first + i) % len(ordered)] for i in range(count)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
 class Process:
     """Blender as a child, from the first line to the kill. A thread reads its output, so that a full pipe never stops it."""
 
-    def __init__(self, command: Sequence[str], settings: Mapping[str, Any], scratch: Path) -> None:
+    def __init__(self, command: Sequence[str], settings: Mapping[str, Any], scratch: Path, first_core: int) -> None:
         """Start it; `scratch` receives its log and temporary files. Raises UserError where it cannot be run."""
         self.timed_out = False
         self._command, self._settings = command, settings
@@ -37,11 +56,12 @@ class Process:
         self._log = self._folder / "log"
         self._lines: queue.Queue[str | None] = queue.Queue()
         try:
-            # A session of its own: whatever Blender starts is killed with it.
-            self._child = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                start_new_session=True, env={**os.environ, "TMPDIR": str(self._folder)},
-            )  # fmt: skip
+            with _few_cores(first_core, settings["threads"]):
+                # A session of its own: whatever Blender starts is killed with it.
+                self._child = subprocess.Popen(
+                    command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                    start_new_session=True, env={**os.environ, "TMPDIR": str(self._folder)},
+                )  # fmt: skip
         except OSError as error:
             raise UserError(f"{command[0]} cannot be run: {error.strerror}") from error
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -122,6 +142,7 @@ class Process:
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     def _tail(self) -> str:
-        self._reader.join(timeout=10)
+        if not self.timed_out:
+            self._reader.join(timeout=10)
         lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
         return " | ".join(line.strip() for line in lines)[-600:] or "nothing"

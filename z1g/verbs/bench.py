@@ -57,7 +57,24 @@ def _run_fit(arguments: argparse.Namespace) -> dict[str, Any]:
     return measure(arguments.folder, arguments.objects, arguments.steps, seed_way=arguments.seed_way)
 
 
+def _ingest(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--source", nargs="+", default=["workflow/objects"], help="what data.paths would say")
+    parser.add_argument("--objects", type=int, default=32, help="how many of them at most")
+    parser.add_argument("--size", type=int, default=128, help="side of a picture, pixels")
+    parser.add_argument("--samples", type=int, default=8, help="samples a pixel")
+    parser.add_argument("--views", type=int, default=10, help="pictures an object; the six inputs get depth too")
+    parser.add_argument("--repeats", type=int, default=2, help="runs of each way, in turns; the best counts")
+
+
+def _run_ingest(arguments: argparse.Namespace) -> dict[str, Any]:
+    from z1g.bench.ingest import measure
+
+    sizes = arguments.objects, arguments.size, arguments.samples, arguments.views, arguments.repeats
+    return measure(arguments.source, *sizes)
+
+
 PARTS = {
+    "ingest": ("rendering meshes: a Blender process an object against the pool", _ingest, _run_ingest),
     "render": ("the splat rasterizers", _render, _run_render),
     "fit": ("the fit of splatter images: objects/s, quality after so many steps, memory", _fit, _run_fit),
 }

@@ -1,7 +1,9 @@
 """Meshes from folders, archives and lists, rendered by Blender."""
 
 import contextlib
+import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -70,6 +72,7 @@ class Meshes(DataSource):
             "lighting": asdict(self.blender.lighting.light()),
             "threads": share.threads,
             "memory_mb": share.memory_mb,
+            "cores": sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else [],
             "fov_y_deg": camera.fov_y_deg,
             "depth_views": list(INPUT_VIEWS),
         }

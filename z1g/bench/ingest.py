@@ -1,0 +1,78 @@
+"""How fast objects are rendered: a Blender process an object, and a pool of processes that draw many."""
+
+import os
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from z1g.bench.machine import versions
+from z1g.camera import CameraOptions
+from z1g.data.manifest import ObjectEntry
+from z1g.data.shards import RenderedObject
+from z1g.data.sources.meshes import Meshes
+from z1g.errors import UserError
+from z1g.meshes.options import BlenderOptions
+
+MIN_VIEWS = 10
+"""Condition, six inputs, and one view each for training, validation and test."""
+
+
+def measure(
+    paths: Sequence[str], objects: int, size: int, samples: int, views: int, repeats: int, threads: int | None = None
+) -> dict[str, Any]:
+    """Render the same objects both ways in turns, `repeats` times, on `threads` cores (default: all).
+
+    The first way starts a Blender for each object and gives it all cores; the second is what ingest does. objects_per_s
+    is the best of the repeats, everything included; seconds_of is the mean over the pool's objects in Blender's own clock.
+    Raises UserError where no object can be rendered.
+    """
+    if views < MIN_VIEWS:
+        raise UserError(f"--views {views}: an object has at least {MIN_VIEWS} views")
+    threads = threads or len(os.sched_getaffinity(0))
+    camera = CameraOptions(train_views=views - MIN_VIEWS + 1, validation_views=1, test_views=1)
+    options = BlenderOptions(resolution=size, samples=samples)
+    alone = Meshes(paths=tuple(paths), blender=options.model_copy(update={"processes": 1, "restart_after": 1}))
+    pool = Meshes(paths=tuple(paths), blender=options)
+    entries = pool.list_objects()[:objects]
+    rates: dict[str, list[float]] = {"alone": [], "pool": []}
+    for _ in range(repeats):
+        for name, data in (("alone", alone), ("pool", pool)):
+            seconds, rendered, seconds_of, renderer = _run(data, entries, camera, threads)
+            rates[name].append(rendered / seconds)
+    return {
+        "objects": rendered,
+        "quarantined": len(entries) - rendered,
+        "size": size,
+        "samples": samples,
+        "views": views,
+        "objects_per_s": {name: round(max(values), 3) for name, values in rates.items()},
+        "ratio": round(max(rates["pool"]) / max(rates["alone"]), 2),
+        "ratios": [round(b / a, 2) for a, b in zip(rates["alone"], rates["pool"], strict=True)],
+        "seconds_of": seconds_of,
+        "cores": threads,
+        "renderer": renderer,
+        "versions": versions(),
+    }
+
+
+def _run(
+    data: Meshes, entries: Sequence[ObjectEntry], camera: CameraOptions, threads: int
+) -> tuple[float, int, dict[str, float], str]:
+    """Wall-clock seconds, objects rendered, mean seconds of each part, Blender's version."""
+    total: Counter[str] = Counter()
+    done: list[RenderedObject] = []
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory(prefix="z1g-bench-") as scratch:
+        with closing(data.ingest(entries, camera, Path(scratch), threads)) as results:
+            for ingested in results:
+                if isinstance(ingested.outcome, RenderedObject):
+                    total.update(ingested.seconds)
+                    done.append(ingested.outcome)
+        seconds = time.perf_counter() - began
+    if not done:
+        raise UserError("not one of the objects could be rendered; `z1g ingest` tells why")
+    return seconds, len(done), {part: round(t / len(done), 4) for part, t in total.items()}, done[0].info["renderer"]
