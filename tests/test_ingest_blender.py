@@ -20,6 +20,7 @@ from z1g.data.sources.meshes import Meshes
 from z1g.errors import UserError
 from z1g.files import read_jsonl
 from z1g.meshes import blender as blender_process
+from z1g.meshes.lighting.three_point import ThreePoint
 from z1g.meshes.options import BlenderOptions
 from z1g.stages import StageFolder
 from z1g.stages.ingest import run
@@ -28,6 +29,8 @@ pytestmark = pytest.mark.blender
 ROOT = Path(__file__).parents[1]
 CAMERA = CameraOptions(train_views=1, validation_views=1, test_views=1)
 SIZE = 32
+LITTLE_MB = 480
+"""Enough for Blender and a small mesh."""
 COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
 
 
@@ -75,9 +78,9 @@ def options(blender: str, **values) -> BlenderOptions:
 def ingested(blender, tmp_path_factory):
     """The folder of an ingest of two objects, a box and the three axes, and the function that makes another."""
 
-    def ingest(name: str, threads: int) -> Path:
+    def ingest(name: str, threads: int, **values) -> Path:
         folder = tmp_path_factory.mktemp(name)
-        data = Meshes(paths=(str(meshes),), blender=options(blender))
+        data = Meshes(paths=(str(meshes),), blender=options(blender, normals=True, **values))
         data.manifest().save(folder / "manifest.jsonl")
         config = SimpleNamespace(data=data, camera=CAMERA)
         run(StageFolder(folder, "ingest", "0", {}, config), 0, threads)
@@ -91,7 +94,8 @@ def ingested(blender, tmp_path_factory):
 
 def test_shard_and_table(ingested):
     folder, _ = ingested
-    assert sorted(file.name for file in folder.iterdir()) == ["chunk-00000.jsonl", "chunk-00000.tar", "manifest.jsonl"]
+    chunk = [f"chunk-00000.{ending}" for ending in ("jsonl", "png", "tar")]
+    assert sorted(file.name for file in folder.iterdir()) == [*chunk, "manifest.jsonl"]
     objects = {word(item.id): item for item in read_objects(shard_path(folder, 0))}
     assert list(objects) == ["axes", "box"]
     rows = read_jsonl(table_path(folder, 0))
@@ -113,9 +117,21 @@ def test_shard_and_table(ingested):
     assert box.info["source"].endswith("box.obj")
 
 
-def test_same_bytes_again_whatever_the_threads(ingested):
-    first, ingest = ingested
-    assert shard_path(first, 0).read_bytes() == shard_path(ingest("second", 1), 0).read_bytes()
+def test_same_bytes_again_whatever_the_processes_and_threads(ingested):
+    first, ingest = ingested  # two processes with one thread each
+    expected = shard_path(first, 0).read_bytes()
+    for name, threads, values in (
+        ("one thread", 1, {}),
+        ("one process", 2, {"processes": 1}),
+        ("restarts", 2, {"processes": 1, "restart_after": 1}),
+    ):
+        assert shard_path(ingest(name, threads, **values), 0).read_bytes() == expected, name
+
+
+def test_the_table_says_where_the_time_goes(ingested):
+    for row in read_jsonl(table_path(ingested[0], 0)):
+        assert list(row["seconds_of"]) == ["import", "render", "write", "depth"]
+        assert min(row["seconds_of"].values()) > 0
 
 
 def test_depth_is_exact_and_the_views_agree(ingested):
@@ -207,7 +223,7 @@ def test_bad_meshes_are_quarantined_with_a_reason(blender, tmp_path, monkeypatch
     (meshes / "z_good.obj").write_text(cuboid((0, 0, 0), (1, 2, 3)))
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     folder = tmp_path / "out"
-    data = Meshes(paths=(str(meshes),), blender=options(blender, lighting="three_point"))
+    data = Meshes(paths=(str(meshes),), blender=options(blender, lighting=ThreePoint()))
     folder.mkdir()
     data.manifest().save(folder / "manifest.jsonl")
     stage = StageFolder(folder, "ingest", "0", {}, SimpleNamespace(data=data, camera=CAMERA))
@@ -229,6 +245,27 @@ def test_bad_meshes_are_quarantined_with_a_reason(blender, tmp_path, monkeypatch
 def test_a_time_limit_too_short_for_blender_rejects(blender, tmp_path):
     (tmp_path / "box.obj").write_text(cuboid((0, 0, 0), (1, 1, 1)))
     data = Meshes(paths=(str(tmp_path),), blender=options(blender, timeout_s=0.001))
-    results = list(data.ingest(data.list_objects(), CAMERA, tmp_path, 1))
-    assert [type(result) for result in results] == [Rejected]
-    assert json.dumps(results[0].reason)
+    (ingested,) = data.ingest(data.list_objects(), CAMERA, tmp_path, 1)
+    assert isinstance(ingested.outcome, Rejected)
+    assert json.dumps(ingested.outcome.reason)
+
+
+def test_a_mesh_larger_than_the_memory_limit_ends_blender_and_not_the_machine(blender, tmp_path):
+    vertices = "".join(f"v {i % 101} {i % 103} {i % 107}\n" for i in range(500_000))
+    faces = "".join(f"f {i} {i + 1} {i + 2}\n" for i in range(1, 499_000))
+    (tmp_path / "monster.obj").write_text(vertices + faces)
+    (tmp_path / "small.obj").write_text(cuboid((0, 0, 0), (1, 1, 1)))
+    data = Meshes(paths=(str(tmp_path),), blender=options(blender, memory_mb=LITTLE_MB, processes=1))
+    monster, small = (ingested.outcome for ingested in data.ingest(data.list_objects(), CAMERA, tmp_path, 1))
+    assert "memory" in monster.reason
+    assert f"{LITTLE_MB} MiB (data.blender.memory_mb)" in monster.reason
+    assert not isinstance(small, Rejected)
+
+
+def test_a_gpu_that_is_not_there_is_an_error_and_no_cpu_takes_its_place(blender, tmp_path):
+    if list(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dri").exists():
+        pytest.skip("this machine may have a GPU that Cycles can use")
+    (tmp_path / "box.obj").write_text(cuboid((0, 0, 0), (1, 1, 1)))
+    data = Meshes(paths=(str(tmp_path),), blender=options(blender, device="gpu"))
+    with pytest.raises(UserError, match="finds no GPU here"):
+        list(data.ingest(data.list_objects(), CAMERA, tmp_path, 1))

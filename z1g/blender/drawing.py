@@ -30,6 +30,15 @@ def choose_gpu() -> None:
     raise Unable(f"Cycles finds no GPU here (looked for {', '.join(GPU_KINDS)})")
 
 
+def try_eevee() -> None:
+    """Render next to nothing: without a graphics driver EEVEE ends Blender, better now than at every object."""
+    scene = bpy.context.scene
+    scene.camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
+    scene.render.engine, scene.eevee.taa_render_samples = EEVEE, 1
+    scene.render.resolution_x = scene.render.resolution_y = 8
+    bpy.ops.render.render()
+
+
 def set_up(settings: dict[str, Any]) -> None:
     """Camera, light and renderer of the freshly imported scene."""
     scene, render, cycles = bpy.context.scene, bpy.context.scene.render, bpy.context.scene.cycles

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 FLAT = 1e-4
 """A mesh is flat where its smallest extent is below this share of its largest."""
+SIZES = (1e-12, 1e12)
+"""Smaller and larger meshes come out blank: squares of their coordinates leave single precision's range."""
 UP_AXIS = {".ply": "z", ".stl": "z", ".blend": "z"}
 """Blender's own files are z-up, and by custom those of formats without a rule; all others are y-up or say themselves."""
 
@@ -60,6 +62,8 @@ def normalise(points: NDArray[np.float64], up_axis: str) -> Normalisation:
     extent = high - low
     if extent.max() == 0:
         raise MeshError("the mesh is a single point: its bounding box has no size")
+    if not SIZES[0] <= extent.max() <= SIZES[1]:
+        raise MeshError(f"the mesh is {extent.max():.3g} units large; {SIZES[0]:g} to {SIZES[1]:g} can be drawn")
     if extent.min() < FLAT * extent.max():
         raise MeshError(f"the mesh is flat: its bounding box is {' x '.join(f'{side:.4g}' for side in extent)}")
     centre = (low + high) / 2

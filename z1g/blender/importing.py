@@ -54,10 +54,11 @@ def _run_importer(path: Path) -> None:
             raise MeshError(f"no importer for {ending} files")
     except (RuntimeError, OSError) as error:
         # bpy.ops reports an importer's failure as RuntimeError; its last line is the message, the rest a traceback.
-        lines = str(error).strip().splitlines() or ["unknown error"]
-        if lines[-1].startswith("MemoryError"):
+        # Some add where in Blender's own files it happened.
+        lines = [line for line in str(error).splitlines() if line and not line.startswith("Location: ")]
+        if lines[-1:] == ["MemoryError"]:
             raise MemoryError from error
-        raise MeshError(f"Blender cannot read the file: {lines[-1].removeprefix('Error: ')}") from error
+        raise MeshError(f"Blender cannot read the file: {lines[-1].removeprefix('Error: ') if lines else 'unknown error'}") from error
 
 
 def _go_to_first_frame() -> None:

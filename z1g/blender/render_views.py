@@ -43,7 +43,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))  # Blender's own executable does not look here
 
 from clock import Clock
-from drawing import choose_gpu, light, render_pictures, set_up
+from drawing import choose_gpu, light, render_pictures, set_up, try_eevee
 from faults import MeshError, Unable
 from geometry import UP_AXIS, normalise, surface
 from importing import import_mesh
@@ -78,6 +78,8 @@ def start(settings: dict[str, Any]) -> None:
     light(**settings["lighting"])
     if settings["device"] == "gpu":
         choose_gpu()
+    if settings["engine"] == "eevee":
+        try_eevee()
 
 
 def free_cores(cores: list[int]) -> None:
