@@ -12,8 +12,8 @@ from PIL import Image
 from z1g.camera import CameraOptions
 from z1g.contact_sheet import BACKGROUND, CELL, LABEL, ContactSheet
 from z1g.data.manifest import ObjectEntry
-from z1g.data.shards import RenderedObject, read_objects, shard_path, sheet_path, table_path
-from z1g.data.sources import Rejected
+from z1g.data.shards import read_objects, shard_path, sheet_path, table_path
+from z1g.data.sources import Ingested, Rejected
 from z1g.data.sources.meshes import Meshes
 from z1g.files import read_jsonl
 from z1g.plan import Plan
@@ -28,10 +28,11 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def ingest(
         self: Meshes, objects: Sequence[ObjectEntry], camera: CameraOptions, scratch: Path, threads: int
-    ) -> Iterator[RenderedObject | Rejected]:
+    ) -> Iterator[Ingested]:
         for entry in objects:
             drawn.append(entry.id)
-            yield Rejected(entry.id, "it is flat") if entry.id.startswith("object1") else ball(entry.id, camera, 24)
+            flat = Rejected(entry.id, "it is flat")
+            yield Ingested(flat if entry.id.startswith("object1") else ball(entry.id, camera, 24))
 
     monkeypatch.setattr(Meshes, "ingest", ingest)
     return drawn

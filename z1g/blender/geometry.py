@@ -13,7 +13,7 @@ FLAT = 1e-4
 SIZES = (1e-12, 1e12)
 """Smaller and larger meshes come out blank: squares of their coordinates leave single precision's range."""
 UP_AXIS = {".ply": "z", ".stl": "z", ".blend": "z"}
-"""Blender's own files are z-up, and by custom those of formats without a rule; all others are y-up or say themselves."""
+"""Blender's own files are z-up, by custom also those of formats without a rule; others are y-up or say themselves."""
 
 
 @dataclass(frozen=True)

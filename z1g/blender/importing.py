@@ -56,9 +56,11 @@ def _run_importer(path: Path) -> None:
         # bpy.ops reports an importer's failure as RuntimeError; its last line is the message, the rest a traceback.
         # Some add where in Blender's own files it happened.
         lines = [line for line in str(error).splitlines() if line and not line.startswith("Location: ")]
-        if lines[-1:] == ["MemoryError"]:
+        if lines and lines[-1].startswith("MemoryError"):
             raise MemoryError from error
-        raise MeshError(f"Blender cannot read the file: {lines[-1].removeprefix('Error: ') if lines else 'unknown error'}") from error
+        raise MeshError(
+            f"Blender cannot read the file: {lines[-1].removeprefix('Error: ') if lines else 'unknown error'}"
+        ) from error
 
 
 def _go_to_first_frame() -> None:

@@ -13,7 +13,8 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-_OBJ_VERTEX = re.compile(rb"v\s.*\b(nan|inf)", re.IGNORECASE)
+_OBJ_VERTEX = re.compile(rb"v\s.*(\b(nan|inf)|e\+?(39|[4-9]\d|\d{3,})\b)", re.IGNORECASE)
+"""Numbers above 3.4e38 are infinite too: Blender computes in single precision."""
 _PLY_TYPES = {
     "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4",
     "double": "f8", "int8": "i1", "uint8": "u1", "int16": "i2", "uint16": "u2", "int32": "i4", "uint32": "u4",
@@ -30,7 +31,7 @@ def all_finite(path: Path) -> bool:
     check = _CHECKS.get(path.suffix.lower())
     try:
         return check is None or check(path)
-    except (ValueError, TypeError, LookupError, AttributeError):
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError, MemoryError):
         # A broken file is Blender's to judge, in its own words.
         return True
 

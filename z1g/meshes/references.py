@@ -79,7 +79,7 @@ def _gltf(store: Store, mesh: str) -> Iterator[Reference]:
         parts = [("data", part) for part in document.get("buffers", [])]
         parts += [("picture", part) for part in document.get("images", [])]
         names = [(role, unquote(part["uri"])) for role, part in parts if "uri" in part]
-    except (ValueError, AttributeError, TypeError, KeyError):
+    except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
         return  # a broken file is Blender's to judge, in its own words
     for role, name in names:
         if not name.startswith("data:"):

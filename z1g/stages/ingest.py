@@ -23,11 +23,12 @@ log = logging.getLogger("z1g")
 
 
 def run(folder: StageFolder, chunk: int, threads: int) -> None:
-    """Write `chunk-NNNNN.tar`, a contact sheet `.png` and last `.jsonl` {id, status, reason, n_views,
-    seconds, seconds_of}.
+    """Write `chunk-NNNNN.tar`, a contact sheet `.png` and last a table `.jsonl`.
 
-    A rejected object is in the table (status "quarantined") and not in the shard. `seconds` is wall-clock time since
-    the object before; `seconds_of` is what each part of the object took, while others were drawn beside it. Raises UserError where the chunk does not exist or the data source cannot work at all.
+    The table has a line for each object: {id, status, reason, n_views, seconds, seconds_of}. A rejected object is in it
+    (status "quarantined") and not in the shard. `seconds` is wall-clock time since the object before, `seconds_of` what
+    each part of the object took, others being drawn beside it. Raises UserError where the chunk does not exist or the
+    data source cannot work at all.
     """
     manifest = folder.manifest()
     if not 0 <= chunk < manifest.n_chunks:
@@ -63,9 +64,7 @@ def _stored(result: RenderedObject | Rejected, tar: tarfile.TarFile, sheet: Cont
     return {"id": result.id, "status": "ok", "reason": None, "n_views": len(result.rgba)}
 
 
-def _results(
-    folder: StageFolder, objects: Sequence[ObjectEntry], scratch: Path, threads: int
-) -> Iterator[Ingested]:
+def _results(folder: StageFolder, objects: Sequence[ObjectEntry], scratch: Path, threads: int) -> Iterator[Ingested]:
     """Objects in order: those that an earlier data set has rendered the same way, the others from the data source."""
     known = _rendered_before(folder, objects)
     if known:

@@ -53,7 +53,7 @@ class Meshes(DataSource):
     def ingest(
         self, objects: Sequence[ObjectEntry], camera: CameraOptions, scratch: Path, threads: int
     ) -> Iterator[Ingested]:
-        """Render the objects in a pool of Blender processes. Raises UserError where there is no Blender for the options."""
+        """Render the objects in a pool of Blender processes. Raises UserError where no Blender can obey the options."""
         share = share_out(self.blender, threads, len(objects), camera.n_views)
         settings, command = self._settings(camera, share), find_blender(self.blender.python)
         tasks = (_task(entry, camera, self.limits) for entry in objects)
@@ -89,7 +89,7 @@ def _collect(entry: ObjectEntry, camera: CameraOptions, drawn: Drawn) -> Rendere
     c2w = camera.poses(entry.seed)
     rgba = np.stack([np.asarray(Image.open(drawn.folder / f"{view:03d}.png")) for view in range(len(c2w))])
     if not rgba[..., 3].any():
-        return Rejected(entry.id, "blank: every view is empty, the materials are fully transparent")
+        return Rejected(entry.id, "blank: every view is empty; the materials are transparent or no face has an area")
     known = {name: value for name, value in as_row(entry).items() if name in INFO}
     info = {
         **known,
