@@ -13,7 +13,14 @@ import numpy as np
 
 SIDES = {"+x": (1, 0, 0), "-x": (0, 1, 0), "+y": (0, 0, 1), "-y": (1, 1, 0), "+z": (0, 1, 1), "-z": (1, 0, 1)}
 """Colours by the face's direction in a y-up world."""
-FACES = {"+x": (4, 6, 7, 5), "-x": (0, 1, 3, 2), "+z": (0, 4, 5, 1), "-z": (2, 3, 7, 6), "-y": (0, 2, 6, 4), "+y": (1, 5, 7, 3)}
+FACES = {
+    "+x": (4, 6, 7, 5),
+    "-x": (0, 1, 3, 2),
+    "+z": (0, 4, 5, 1),
+    "-z": (2, 3, 7, 6),
+    "-y": (0, 2, 6, 4),
+    "+y": (1, 5, 7, 3),
+}
 """Corners of Blender's z-up box; its -y is the y-up world's +z."""
 EXTENT = (2, 4, 3)
 
@@ -90,8 +97,14 @@ def textured(folder: Path) -> None:
         bpy.ops.export_scene.gltf(filepath=f"{to}_glb.glb")
         bpy.ops.export_scene.gltf(filepath=f"{to}_draco.glb", export_draco_mesh_compression_enable=True)
         bpy.ops.wm.usd_export(filepath=f"{to}_usdc.usdc", relative_paths=True, export_textures_mode="KEEP")
-        bpy.ops.wm.usd_export(filepath=f"{to}_zup.usd", relative_paths=True, export_textures_mode="KEEP",
-                              convert_orientation=True, export_global_forward_selection="NEGATIVE_Z", export_global_up_selection="Y")
+        bpy.ops.wm.usd_export(
+            filepath=f"{to}_zup.usd",
+            relative_paths=True,
+            export_textures_mode="KEEP",
+            convert_orientation=True,
+            export_global_forward_selection="NEGATIVE_Z",
+            export_global_up_selection="Y",
+        )
         bpy.ops.wm.usd_export(filepath=f"{to}_usdz.usdz")
 
 
@@ -113,7 +126,9 @@ def coloured(folder: Path) -> None:
     bpy.ops.wm.save_as_mainfile(filepath=f"{to}_blend.blend")
     bpy.ops.export_scene.gltf(filepath=f"{to}_glb.glb", export_vertex_color="ACTIVE", export_all_vertex_colors=True)
     material(thing)
-    bpy.ops.export_scene.gltf(filepath=f"{to}_material.glb", export_vertex_color="ACTIVE", export_all_vertex_colors=True)
+    bpy.ops.export_scene.gltf(
+        filepath=f"{to}_material.glb", export_vertex_color="ACTIVE", export_all_vertex_colors=True
+    )
 
 
 def transparent(folder: Path) -> None:
@@ -161,7 +176,7 @@ def two_scenes_and_motion(folder: Path) -> None:
     bpy.ops.export_scene.gltf(filepath=f"{to}_glb.glb", use_active_scene=False)
     bpy.ops.wm.save_as_mainfile(filepath=f"{to}_blend.blend")
     bpy.data.scenes.remove(second)
-    still, moving = bpy.data.objects["box"], box("moving")
+    moving = box("moving")
     material(moving, colour=(0, 0, 1, 1))
     for frame, x in ((1, 3.0), (20, 9.0)):
         moving.location.x = x

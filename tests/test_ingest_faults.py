@@ -45,7 +45,7 @@ for line in sys.stdin:
     if item["id"].startswith("monster"):
         sys.exit("Malloc returns null: len=123456 in CustomData")
     resident = 900 if item["id"].startswith("grow") else 100
-    result = {{"path": item["path"], "there": os.path.exists(item["path"]), "resident_mb": resident, "pid": os.getpid()}}
+    result = {{"there": os.path.exists(item["path"]), "resident_mb": resident, "pid": os.getpid()}}
     (folder / "result.json").write_text(json.dumps(result))
     if item["id"].startswith("mute"):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -128,7 +128,9 @@ def test_a_crash_costs_one_object_after_a_second_try(fake, processes):
     assert "out of memory" in reasons["monster"]
     assert "1000 MiB (data.blender.memory_mb)" in reasons["monster"]
     if processes == 1:
-        assert len(fake.started()) == 10  # two lost to each of die, quit, monster and killed, one to once, the last finishes
+        assert (
+            len(fake.started()) == 10
+        )  # two lost to each of die, quit, monster and killed, one to once, the last finishes
 
 
 def test_a_result_on_disk_counts_though_blender_died_before_saying_so(fake):

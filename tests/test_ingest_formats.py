@@ -63,7 +63,9 @@ def pictures(item: object) -> np.ndarray:
 
 
 def named(ingested: dict[str, object], folder: str) -> dict[str, object]:
-    return {name.removeprefix(f"{folder}/box_"): item for name, item in ingested.items() if name.startswith(f"{folder}/")}
+    return {
+        name.removeprefix(f"{folder}/box_"): item for name, item in ingested.items() if name.startswith(f"{folder}/")
+    }
 
 
 def test_a_textured_object_looks_the_same_in_every_format(ingested):
@@ -72,7 +74,7 @@ def test_a_textured_object_looks_the_same_in_every_format(ingested):
     expected = found["obj.obj"]
     for name, views in found.items():
         assert np.abs(views - expected).mean() < 8, name  # .usd loses that the material does not shine
-        # A side that is cyan faces the condition (+z), one that is red is to its right (+x), blue on top: a box 2 x 3 x 4.
+        # The condition sees +z, which is cyan.
         middle = views[CONDITION_VIEW, 14:18, 14:18].mean((0, 1))
         assert middle[0] < 80 < 150 < middle[1:].min(), name
     extent = [item.info["normalisation"] for item in named(ingested, "textured").values()]
@@ -100,7 +102,7 @@ def test_transparency_lets_through_what_it_should(ingested):
         assert patch[..., 3].mean() == pytest.approx(255 * 0.75, abs=25), name
         assert patch[..., 0].mean() > 200, name
     for name, item in named(ingested, "mask").items():
-        # The side towards the condition is cut away: seen is the inside of the far one, which lies deeper than the near.
+        # The side towards the condition is cut away: seen is the inside of the far one, which gets less light.
         side = item.rgba[CONDITION_VIEW, 14:18, 14:18]
         assert side[..., 3].min() == 255, name
         assert side[..., 0].mean() < 0.9 * item.rgba[3, 14:18, 14:18, 0].mean(), name

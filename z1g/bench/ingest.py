@@ -5,7 +5,6 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +26,8 @@ def measure(
     """Render the same objects both ways in turns, `repeats` times, on `threads` cores (default: all).
 
     The first way starts a Blender for each object and gives it all cores; the second is what ingest does. objects_per_s
-    is the best of the repeats, everything included; seconds_of is the mean over the pool's objects in Blender's own clock.
-    Raises UserError where no object can be rendered.
+    is the best of the repeats, everything included; seconds_of is the mean over the pool's objects by Blender's own
+    clock. Raises UserError where no object can be rendered.
     """
     if views < MIN_VIEWS:
         raise UserError(f"--views {views}: an object has at least {MIN_VIEWS} views")
@@ -67,11 +66,10 @@ def _run(
     done: list[RenderedObject] = []
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="z1g-bench-") as scratch:
-        with closing(data.ingest(entries, camera, Path(scratch), threads)) as results:
-            for ingested in results:
-                if isinstance(ingested.outcome, RenderedObject):
-                    total.update(ingested.seconds)
-                    done.append(ingested.outcome)
+        for ingested in data.ingest(entries, camera, Path(scratch), threads):
+            if isinstance(ingested.outcome, RenderedObject):
+                total.update(ingested.seconds)
+                done.append(ingested.outcome)
         seconds = time.perf_counter() - began
     if not done:
         raise UserError("not one of the objects could be rendered; `z1g ingest` tells why")

@@ -10,8 +10,8 @@ from faults import MeshError
 def append(name: str) -> None:
     """Append what the file's first scene (by name) would render; a file without scenes gives all its objects.
 
-    Nothing in the file runs: text blocks only run when a file is opened, and drivers in Python not while auto-run is off.
-    Raises OSError where the file cannot be read, MeshError where it links another file that is missing.
+    Nothing in the file runs: text blocks only run when a file is opened, and drivers in Python not while auto-run is
+    off. Raises OSError where the file cannot be read, MeshError where it links another file that is missing.
     """
     with bpy.data.libraries.load(name) as (there, mine):
         mine.scenes = sorted(there.scenes)[:1]

@@ -15,8 +15,8 @@ NOTHING_Z = 1e6
 def prepare_passes() -> None:
     """Make Cycles draw one sample through each pixel's centre from now on.
 
-    A pass holds the first sample of a pixel, and the pictures' filter scatters samples over the neighbours. So passes are
-    rendered by themselves: one sample, no light, a filter as narrow as a point.
+    A pass holds the first sample of a pixel, and the pictures' filter scatters samples over the neighbours. So passes
+    are rendered by themselves: one sample, no light, a filter as narrow as a point.
     """
     scene, layer = bpy.context.scene, bpy.context.view_layer
     scene.render.engine = "CYCLES"
@@ -32,7 +32,7 @@ def render_depth(cameras: list[Any], folder: Path) -> NDArray[np.float32]:
 
 
 def render_normals(cameras: list[Any], folder: Path) -> NDArray[np.float16]:
-    """Shading normals [D,H,W,3] in the y-up world at pixel centres, length 1 and towards the camera, 0 where nothing is."""
+    """Shading normals [D,H,W,3] in the y-up world at pixel centres, of length 1, 0 where nothing is."""
     x, y, z = np.moveaxis(_render_pass("Normal", cameras, folder).astype(np.float64), -1, 0)
     normals = np.stack([x, z, -y], axis=-1)
     length = np.linalg.norm(normals, axis=-1, keepdims=True)

@@ -13,8 +13,8 @@ It imports nothing of z1g, because Blender brings its own Python. On stdin come 
     cores        numbers of the cores it may run on once it is up; empty: where it is
 
 and each further line an object: {id, path, folder, cameras: [V][4][4] (matrix_world, z-up world, OpenGL camera axes)}.
-Its folder receives `000.png`, ... (RGBA, 8-bit, straight alpha, sRGB), `depth.npy` (float32 [D,H,W], planar depth at pixel
-centres, 0 where nothing is), `normals.npy` (float16 [D,H,W,3], y-up world) and last, so that its existence means
+Its folder receives `000.png`, ... (RGBA, 8-bit, straight alpha, sRGB), `depth.npy` (float32 [D,H,W], planar depth at
+pixel centres, 0 where nothing is), `normals.npy` (float16 [D,H,W,3], y-up world) and last, so that its existence means
 finished, `result.json`:
 
     reason         null, or why the object was rejected (then the folder holds nothing else of use)
@@ -24,8 +24,8 @@ finished, `result.json`:
     seconds        {import, render, write, depth}: checking and setting up belong to import, normals to depth
     resident_mb    memory that this process holds afterwards
 
-On stdout a line `z1g up` says that the settings can be obeyed, `z1g unable <why>` that they cannot (then Blender ends), `z1g
-done <id>` that an object is finished; all else is Blender's chatter. The end of stdin ends Blender.
+On stdout a line `z1g up` says that the settings can be obeyed, `z1g unable <why>` that they cannot (then Blender ends),
+`z1g done <id>` that an object is finished; all else is Blender's chatter. The end of stdin ends Blender.
 """
 
 import json
@@ -83,7 +83,7 @@ def start(settings: dict[str, Any]) -> None:
 
 
 def free_cores(cores: list[int]) -> None:
-    """Let all threads run on any of these cores; Blender has chosen how many threads it makes by the few it started with."""
+    """Let all threads run on any of these cores; by the few that it started with Blender has made few threads."""
     if cores:
         for thread in os.listdir("/proc/self/task"):
             os.sched_setaffinity(int(thread), cores)
@@ -97,7 +97,10 @@ def finish(item: dict[str, Any], settings: dict[str, Any]) -> None:
         result = {"reason": None, **render_object(item, settings, folder, clock)}
     except MeshError as rejected:
         result = {"reason": str(rejected)}
-    result |= {"seconds": {part: round(value, 4) for part, value in clock.seconds.items()}, "resident_mb": resident_mb()}
+    result |= {
+        "seconds": {part: round(value, 4) for part, value in clock.seconds.items()},
+        "resident_mb": resident_mb(),
+    }
     (folder / "result.tmp").write_text(json.dumps(result), encoding="utf-8")
     os.replace(folder / "result.tmp", folder / "result.json")
 

@@ -5,7 +5,7 @@ A sample of object `ID` has the members
     ID.json        {"id", "source", "c2w" [V][4][4] (y-up world, OpenCV axes), "fov_y_deg", ...}
     ID.000.png     RGBA, 8 bit, straight alpha, view 0; one member a view
     ID.depth.npy   float32 [6,H,W], planar depth (camera z) of the input views 1-6, 0 where nothing is
-    ID.normal.npy  float16 [6,H,W,3], unit surface normals of the input views in the y-up world, 0 where nothing is; optional
+    ID.normal.npy  float16 [6,H,W,3], unit normals of the input views in the y-up world, 0 where nothing is; optional
 """
 
 import io

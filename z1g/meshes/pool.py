@@ -61,7 +61,12 @@ def draw(
 
 class _Pool:
     def __init__(
-        self, command: Sequence[str], settings: Mapping[str, Any], scratch: Path, options: BlenderOptions, processes: int
+        self,
+        command: Sequence[str],
+        settings: Mapping[str, Any],
+        scratch: Path,
+        options: BlenderOptions,
+        processes: int,
     ) -> None:
         self._scratch, self._most = scratch, PREPARED_AHEAD + DRAWN_AHEAD * processes
         self._workers = [_Worker(command, settings, scratch, options, i) for i in range(processes)]

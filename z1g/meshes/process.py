@@ -46,7 +46,7 @@ def _few_cores(first: int, count: int) -> Iterator[None]:
 
 
 class Process:
-    """Blender as a child, from the first line to the kill. A thread reads its output, so that a full pipe never stops it."""
+    """Blender as a child, from first line to kill. A thread reads its output, so that a full pipe never stops it."""
 
     def __init__(self, command: Sequence[str], settings: Mapping[str, Any], scratch: Path, first_core: int) -> None:
         """Start it; `scratch` receives its log and temporary files. Raises UserError where it cannot be run."""
