@@ -9,7 +9,7 @@ from PIL import Image, ImageDraw, ImageFont
 CELL = 128
 LABEL = 14
 COLUMNS = 8
-BACKGROUND = (238, 238, 238)
+BACKGROUND = (200, 200, 200)
 INK, FAULT = (70, 70, 70), (160, 40, 40)
 CHARACTERS = 20
 
