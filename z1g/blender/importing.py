@@ -16,6 +16,7 @@ import bpy  # type: ignore[import-not-found,unused-ignore]
 from blend_files import append
 from faults import MeshError
 
+GLTF = {".glb", ".gltf"}
 USD = {".usd", ".usda", ".usdc", ".usdz"}
 NOT_THE_OBJECT = {"LIGHT", "CAMERA", "LIGHT_PROBE", "SPEAKER"}
 GLB_MAGIC, GLB_HEADER_BYTES = b"glTF", 20
@@ -36,8 +37,8 @@ def _run_importer(path: Path) -> None:
     try:
         if ending == ".obj":
             bpy.ops.wm.obj_import(filepath=name, forward_axis="NEGATIVE_Z", up_axis="Y")
-        elif ending in {".glb", ".gltf"}:
-            bpy.ops.import_scene.gltf(filepath=name)
+        elif ending in GLTF:
+            _import_gltf(path)
         elif ending == ".ply":
             bpy.ops.wm.ply_import(filepath=name, forward_axis="Y", up_axis="Z")
         elif ending == ".stl":
@@ -63,6 +64,13 @@ def _run_importer(path: Path) -> None:
         ) from error
 
 
+def _import_gltf(path: Path) -> None:
+    bpy.ops.import_scene.gltf(filepath=str(path))
+    options = bpy.ops.import_scene.gltf.get_rna_type().properties
+    if "import_scene_as_collection" not in options and len(gltf_document(path).get("scenes", [])) > 1:
+        raise MeshError("the file has several scenes, which this Blender puts into one; 4.5 keeps them apart")
+
+
 def _go_to_first_frame() -> None:
     scene = bpy.context.scene
     scene.frame_set(int(min((action.frame_range[0] for action in bpy.data.actions), default=scene.frame_start)))
@@ -71,7 +79,7 @@ def _go_to_first_frame() -> None:
 def _check_images(path: Path) -> None:
     """Raise MeshError where a texture is missing or unreadable: Blender would draw magenta."""
     bad = {bpy.path.abspath(image.filepath or image.name) for image in bpy.data.images if not image.size[0]}
-    if path.suffix.lower() in {".glb", ".gltf"}:
+    if path.suffix.lower() in GLTF:
         # The glTF importer leaves a texture out that is not there.
         bad.update(name for name in _gltf_images(path) if not Path(name).is_file())
     if bad:

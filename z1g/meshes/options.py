@@ -32,7 +32,7 @@ class BlenderOptions(Section):
         None, ge=1, description="so does one that holds more memory after an object, MiB; null: half of memory_mb"
     )
     memory_mb: Annotated[int | None, Runtime()] = Field(
-        None, ge=256, description="what one Blender process may allocate, MiB; null: its part of the job's memory"
+        None, ge=1, description="what one Blender process may allocate, MiB; null: its part of the job's memory"
     )
     timeout_s: Annotated[float, Runtime()] = Field(
         600.0, gt=0, description="an object that takes Blender longer than this many seconds is quarantined"

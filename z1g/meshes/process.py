@@ -24,7 +24,11 @@ from z1g.meshes.blender import CONFIG_KEY, ENVIRONMENT_VARIABLE, WHAT_SERVES
 STARTUP_S = 300.0
 """Blender itself may take this long to start: on a cold network file system that is minutes, and no object's fault."""
 TAIL_LINES = 4
-OUT_OF_MEMORY = re.compile(r"MemoryError|bad_alloc|[MC]alloc(_array)? returns null|out of memory|Cannot allocate", re.I)
+OUT_OF_MEMORY = re.compile(
+    r"MemoryError|bad_alloc|[MC]alloc(_array)? returns null|out of memory|Cannot allocate"
+    "|Resource temporarily unavailable",  # no room for a thread's stack
+    re.IGNORECASE,
+)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,8 @@ from pydantic import Field
 from z1g.errors import UserError
 from z1g.meshes.lighting import Light, Lighting, Panorama
 
+FORMATS = (".hdr", ".exr")
+
 
 class Hdri(Lighting):
     """A panorama lights the objects and is not seen itself."""
@@ -15,7 +17,6 @@ class Hdri(Lighting):
     kind: Literal["hdri"] = "hdri"
     file: str = Field(
         "environment.exr",
-        pattern=r"(?i)\.(hdr|exr)$",
         description="equirectangular .hdr or .exr, relative to the current folder; its path counts, not its content",
     )
     strength: float = Field(1.0, gt=0, description="factor on the panorama's light")
@@ -27,4 +28,6 @@ class Hdri(Lighting):
         path = Path(self.file)
         if not path.is_file():
             raise UserError(f"data.blender.lighting.file: {path} is no file (looked from {Path.cwd()})")
+        if path.suffix.lower() not in FORMATS:
+            raise UserError(f"data.blender.lighting.file: {path} is not one of {', '.join(FORMATS)}")
         return Light(self.strength, Panorama(str(path.absolute()), self.rotation_deg))
