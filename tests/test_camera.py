@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from z1g import camera
 from z1g.camera import CameraOptions, Cameras
 from z1g.data.manifest import int_hash
+from z1g.views.random_sphere import RandomSphere
 
 angles = st.tuples(st.floats(-85, 85), st.floats(-720, 720), st.floats(0.7, 5))
 OPTIONS = CameraOptions(train_views=9, validation_views=3, test_views=5)
@@ -151,7 +152,8 @@ def test_zero123plus_layout(layout: str, high: float, low: float) -> None:
 
 @given(st.integers(0, 2**32 - 1))
 def test_drawn_views_stay_in_their_bands(object_seed: int) -> None:
-    options = CameraOptions(condition_elevation_deg=(5, 10), free_elevation_deg=(-40, 12), train_views=20)
+    free = RandomSphere(elevation_deg=(-40, 12))
+    options = CameraOptions(condition_elevation_deg=(5, 10), free=free, train_views=20)
     poses = options.poses(object_seed)
     assert 5 <= elevation_deg(poses[0]) <= 10
     assert all(-40.001 <= elevation_deg(p) <= 12.001 for p in poses[7:])
@@ -160,7 +162,7 @@ def test_drawn_views_stay_in_their_bands(object_seed: int) -> None:
 def test_free_views_are_uniform_on_the_band() -> None:
     options = CameraOptions(train_views=4000)
     heights = options.poses(0)[7:, 1, 3] / options.radius
-    low, high = (math.sin(math.radians(e)) for e in options.free_elevation_deg)
+    low, high = (math.sin(math.radians(e)) for e in RandomSphere().elevation_deg)
     # Uniform on the sphere means uniform in height.
     counts, _ = np.histogram(heights, bins=4, range=(low, high))
     assert counts.min() > 900

@@ -46,7 +46,7 @@ READ_BY = {
 
 
 def experiment(values: dict[str, Any] | None = None) -> Experiment:
-    base = {"model": {"kind": "scratch"}, "autodecoder": {"input_size": 128}}
+    base = {"model": {"kind": "scratch"}, "autodecoder": {"input_size": 128}, "camera": {"train_views": 20}}
     return resolve([YamlFile(Path("a.yaml"), merge(base, values or {}))])
 
 
@@ -67,7 +67,7 @@ def other_value(annotation: Any, value: Any) -> Any:
     if isinstance(value, float):
         return [value * 0.9 or 0.01, value + 0.01]
     if isinstance(value, str):
-        return [value + "x", "workflow"]
+        return [value + "x", "workflow", "x" + value]
     if isinstance(value, tuple) and value and isinstance(value[0], str):
         return [("workflow/objects/crate",)]
     if isinstance(value, tuple) and value:
@@ -76,7 +76,7 @@ def other_value(annotation: Any, value: Any) -> Any:
         return [("scale",)]
     if value is None and annotation is str:
         return ["x"]
-    return [1, 0.5] if value is None else []
+    return [1, 0.5, 512] if value is None else []
 
 
 def scenes_of_the_original() -> str:
@@ -87,7 +87,10 @@ def scenes_of_the_original() -> str:
     return str(folder)
 
 
-REQUIRED = {"cache": {"path": "Snakefile"}, "seed": {"renders": scenes_of_the_original()}}
+REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
+    ("CodeSource", "cache"): {"path": "Snakefile"},
+    ("DataSource", "seed"): {"renders": scenes_of_the_original()},
+}
 """Options without a default."""
 
 
@@ -102,7 +105,7 @@ def leaves(section: Section, path: tuple[str, ...], runtime: bool) -> Iterator[t
             continue
         if any(isinstance(item, OneOf) for item in metadata):
             others = [
-                {"kind": kind, **REQUIRED.get(kind, {})}
+                {"kind": kind, **REQUIRED.get((annotation.__name__, kind), {})}
                 for kind in kinds(annotation)
                 if kind not in (value.kind, "zero123plus")
             ]
@@ -168,7 +171,7 @@ def kinds_by_place() -> dict[str, tuple[tuple[str, ...], dict[str, Any], type[Se
     found = {}
     for path, family in slots(experiment(), ()):
         for kind, option in kinds(family).items():
-            values = {"kind": kind, **REQUIRED.get(kind, {})}
+            values = {"kind": kind, **REQUIRED.get((family.__name__, kind), {})}
             try:
                 experiment(nested(path, values))
             except UserError:

@@ -250,3 +250,11 @@ def test_no_training_object_is_explained(tmp_path: Path) -> None:
     fill(planned, skip=tuple(train))
     with pytest.raises(UserError, match="no training object is left"):
         run(planned, autodecoder)
+
+
+def test_a_folder_of_another_version_is_explained(tmp_path: Path) -> None:
+    folder = stage_path(plan(tmp_path), "fit")
+    file = folder / "stage.json"
+    file.write_text(file.read_text().replace('"views_per_step"', '"views_a_step"'))
+    with pytest.raises(UserError, match="written by another version of z1g"):
+        StageFolder.open(folder)

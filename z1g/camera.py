@@ -8,13 +8,15 @@ world moved rigidly so that input view 1 looks at the origin from [0, 0, radius]
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from z1g.config.slot import Section
+from z1g.config.slot import OneOf, Section
+from z1g.views import FreeViews
+from z1g.views.random_sphere import RandomSphere
 
 if TYPE_CHECKING:
     import torch
@@ -46,13 +48,21 @@ class CameraOptions(Section):
     condition_elevation_deg: tuple[float, float] = Field(
         (0.0, 30.0), description="the condition's elevation is drawn from this range, per object"
     )
-    free_elevation_deg: tuple[float, float] = Field(
-        (-30.0, 60.0), description="elevation range of the free views, uniform on the sphere in between"
-    )
+    free: Annotated[FreeViews, OneOf()] = RandomSphere()
     train_views: int = Field(35, ge=1, description="free views that fitting and training may use")
     validation_views: int = Field(4, ge=1, description="free views that stop the fit and choose its best state")
     test_views: int = Field(10, ge=1, description="free views that only the metrics see")
     seed: int = Field(0, ge=0, description="seed of the free and condition views")
+
+    @model_validator(mode="after")
+    def _views_there(self) -> "CameraOptions":
+        wanted, most = self.train_views + self.validation_views + self.test_views, self.free.most
+        if most is not None and wanted > most:
+            raise ValueError(
+                f"train_views {self.train_views}, validation_views {self.validation_views} and test_views "
+                f"{self.test_views} are {wanted} views; camera.free has {most} of this kind"
+            )
+        return self
 
     @property
     def train_ids(self) -> range:
@@ -78,16 +88,14 @@ class CameraOptions(Section):
         """Poses of all views of one object: c2w [n_views,4,4], y-up world, OpenCV axes.
 
         The condition has azimuth 0; the six inputs follow the Zero123++ layout (azimuth relative to the condition,
-        elevation absolute); free views are uniform on a band of the sphere.
+        elevation absolute); `free` says where the others stand.
         """
         draw = np.random.default_rng([self.seed, object_seed])
         low, high = self.condition_elevation_deg
         angles = [(draw.uniform(low, high), 0.0)]
         high_low = _LAYOUT_ELEVATIONS[self.layout]
         angles += [(high_low[i % 2], azimuth) for i, azimuth in enumerate(_LAYOUT_AZIMUTHS)]
-        sines = np.sin(np.radians(self.free_elevation_deg))
-        for _ in range(self.n_views - len(angles)):
-            angles.append((math.degrees(math.asin(draw.uniform(*sines))), draw.uniform(0, 360)))
+        angles += self.free.angles(self.n_views - len(angles), draw)
         return np.stack([orbit_c2w(elevation, azimuth, self.radius) for elevation, azimuth in angles])
 
 
@@ -129,10 +137,17 @@ class Cameras:
 
 
 def orbit_c2w(elevation_deg: float, azimuth_deg: float, radius: float) -> Array:
-    """Pose [4,4] of a camera that looks at the origin: position radius·(cos e sin a, sin e, cos e cos a), y up."""
+    """Pose [4,4] of a camera that looks at the origin: position radius·(cos e sin a, sin e, cos e cos a), y up.
+
+    From straight above or below, the azimuth says which way is up in the picture.
+    """
     e, a = math.radians(elevation_deg), math.radians(azimuth_deg)
-    position = radius * np.array([math.cos(e) * math.sin(a), math.sin(e), math.cos(e) * math.cos(a)])
-    return look_at_c2w(position, np.zeros(3))
+    outward = np.array([math.cos(e) * math.sin(a), math.sin(e), math.cos(e) * math.cos(a)])
+    right = np.array([math.cos(a), 0.0, -math.sin(a)])
+    c2w = np.eye(4)
+    c2w[:3, :3] = np.stack([right, np.cross(right, outward), -outward], axis=1)
+    c2w[:3, 3] = radius * outward
+    return c2w
 
 
 def look_at_c2w(position: Array, target: Array) -> Array:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pydantic import ValidationError
+
 from z1g.data.manifest import Manifest
 from z1g.errors import UserError
 from z1g.files import read_json
@@ -28,14 +30,19 @@ class StageFolder:
 
     @classmethod
     def open(cls, path: Path) -> "StageFolder":
-        """Read `stage.json`. Raises UserError where there is none."""
+        """Read `stage.json`. Raises UserError where there is none, or where another version has other options."""
         from z1g.config.resolve import slice_config
 
         file = path / "stage.json"
         if not file.is_file():
             raise UserError(f"{path}: no stage.json here; stage folders are made by `snakemake` or `z1g plan --write`")
         record: dict[str, Any] = read_json(file)
-        config = slice_config(record["config"])
+        try:
+            config = slice_config(record["config"])
+        except ValidationError as error:
+            raise UserError(
+                f"{file} was written by another version of z1g; start `snakemake` again, which plans anew"
+            ) from error
         return cls(path, record["stage"], record["id"], record["upstream"], config, record["recipe"])
 
     def upstream_folder(self, stage: str) -> "StageFolder":
