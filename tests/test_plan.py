@@ -27,6 +27,8 @@ ROOT = Path(__file__).parent.parent
 ORDER = list(STAGES)
 READ_BY = {
     "data.split": "autodecoder",
+    "data.splats": "fit",
+    "data.rotations": "fit",
     "data": "ingest",
     "camera": "ingest",
     "splat": "fit",
@@ -89,7 +91,7 @@ def scenes_of_the_original() -> str:
 
 REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
     ("CodeSource", "cache"): {"path": "Snakefile"},
-    ("DataSource", "seed"): {"renders": scenes_of_the_original()},
+    ("DataSource", "seed"): {"renders": scenes_of_the_original(), "splats": tempfile.mkdtemp()},
 }
 """Options without a default."""
 

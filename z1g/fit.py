@@ -22,7 +22,7 @@ from z1g.metrics.psnr import Psnr
 from z1g.metrics.ssim import Ssim
 from z1g.render import Rasterizer
 from z1g.seeding import numpy_generator
-from z1g.splat import CHANNELS
+from z1g.splat import CHANNELS, to_gaussians
 
 EPSILON = 1e-15
 """Adam's, as in 3DGS: gradients of a mean over all pixels are far below its usual 1e-8."""
@@ -140,6 +140,13 @@ class Fit:
         error = (self.rasterizer.render(gaussians, cameras).over(1.0) - (rgb + 1 - alpha)).square()
         return (-10 / math.log(10) * error.mean(dim=(2, 3, 4)).clamp(min=1e-10).log()).mean(dim=1)
 
+    def judge(self, scene: Scene, splats: Tensor) -> Fitted:
+        """Given splats [6,14,S,S], measured as the result of a fit without steps."""
+        views, gaussians = Views.load([scene], self.device), to_gaussians(splats[None].to(self.device))
+        psnr, ssim = self._quality(gaussians, views)
+        validation = self.psnr(gaussians, views, self.camera.validation_ids)
+        return Fitted(splats, float(psnr), float(ssim), float(validation), steps=0, seconds=0.0)
+
     def _start(self, scenes: Sequence[Scene]) -> _Batch:
         options = self.options
         views = Views.load(scenes, self.device)
@@ -225,13 +232,18 @@ class Fit:
         return now
 
     @torch.no_grad()
-    def _results(self, batch: _Batch, which: Tensor, steps: int) -> dict[int, Fitted]:
-        images = batch.raw.images(batch.best)
-        rgb, alpha, cameras = batch.views.every(self.camera.test_ids)
-        output = self.rasterizer.render(batch.best, cameras)
-        found: dict[int, Fitted] = {}
+    def _quality(self, gaussians: Tensor, views: Views) -> tuple[Tensor, Tensor]:
+        """PSNR in dB and SSIM, [B] each, on the test views."""
+        rgb, alpha, cameras = views.every(self.camera.test_ids)
+        output = self.rasterizer.render(gaussians, cameras)
         pictures = Pictures(*(x.flatten(0, 1) for x in (output.over(1.0), rgb + 1 - alpha, output.alpha, alpha)))
         psnr, ssim = (metric.compute(pictures).unflatten(0, alpha.shape[:2]).mean(1) for metric in (Psnr(), Ssim()))
+        return psnr, ssim
+
+    @torch.no_grad()
+    def _results(self, batch: _Batch, which: Tensor, steps: int) -> dict[int, Fitted]:
+        images, found = batch.raw.images(batch.best), dict[int, Fitted]()
+        psnr, ssim = self._quality(batch.best, batch.views)
         for i in which.nonzero()[:, 0].tolist():
             found[int(batch.places[i])] = Fitted(
                 splats=images[i].cpu().contiguous(),

@@ -19,6 +19,7 @@ from z1g.config.sections import JobResources
 from z1g.config.slot import Runtime, Section
 from z1g.config.tree import Experiment
 from z1g.data.manifest import Manifest, evaluation_objects
+from z1g.data.sources.seed import Seed
 from z1g.errors import UserError
 from z1g.files import read_json, write_json
 
@@ -54,14 +55,22 @@ def _autodecoder_reads(experiment: Experiment) -> tuple[str, ...]:
     return (*shared, "model", "!model.unet_size", "!model.vision_size", "!model.prompt_tokens")
 
 
-_INGEST_READS = ("data", "!data.split", "!data.max_quarantined", "!data.paths", "!data.chunk_size", "camera")
+_INGEST_READS = ("data", "camera", *(f"!data.{name}" for name in (
+    "split", "max_quarantined", "paths", "chunk_size", "splats", "rotations"
+)))  # fmt: skip
 """How objects are found and grouped is not among them: the manifest's own digest says what was found."""
+
+
+def _fit_reads(experiment: Experiment) -> tuple[str, ...]:
+    given = isinstance(experiment.data, Seed) and experiment.data.splats is not None
+    return ("camera", "splat", "render", "fit", *(("data.splats", "data.rotations") if given else ()))
+
 
 STAGES: dict[str, StageSpec] = {
     spec.name: spec
     for spec in (
         StageSpec("ingest", 2, (), lambda _: _INGEST_READS),
-        StageSpec("fit", 2, ("ingest",), lambda _: ("camera", "splat", "render", "fit")),
+        StageSpec("fit", 2, ("ingest",), _fit_reads),
         StageSpec("autodecoder", 1, ("ingest", "fit"), _autodecoder_reads),
         StageSpec("codes", 1, ("ingest", "fit", "autodecoder"), lambda _: ("autodecoder.test_steps",)),
         StageSpec("unet", 1, ("ingest", "fit", "autodecoder", "codes"), lambda _: ("model", "unet")),

@@ -17,6 +17,7 @@ from z1g.data.manifest import ObjectEntry
 from z1g.data.reuse import chunks_made_before
 from z1g.data.scenes import Scene, as_scene, chunk_file
 from z1g.data.shards import BrokenObject, ShardReader
+from z1g.data.sources.seed import Seed
 from z1g.device import use_threads
 from z1g.files import atomic_file, read_jsonl, write_jsonl
 from z1g.fit import Fit, Fitted
@@ -33,44 +34,84 @@ SHEET_OBJECTS = 8
 
 
 def run(folder: StageFolder, chunk: int, threads: int) -> None:
-    """Fit every object of a chunk; write splats, a quality table and a picture sheet."""
+    """Fit every object of a chunk, or take given splats; write splats, a quality table and a picture sheet."""
     use_threads(threads)
-    config = folder.config
     reader = ShardReader(chunk_file(folder.upstream_path("ingest"), chunk, "tar"))
-    fit = Fit(config.fit, config.splat.size, config.render, config.camera)
-    splats: dict[str, torch.Tensor] = {}
-    rows: dict[str, dict[str, Any]] = {}
-    pictures: list[NDArray[np.uint8]] = []
-    known = _fitted_before(folder, [entry for entry in folder.manifest().chunk(chunk) if entry.id in reader.ids])
+    objects = [entry for entry in folder.manifest().chunk(chunk) if entry.id in reader.ids]
+    known = _fitted_before(folder, objects)
     with Meter(f"fit chunk {chunk}", len(reader.ids), done=len(known)) as meter:
-
-        def scenes() -> Iterator[Scene]:
-            names = [name for name in reader.ids if name not in known]
-            for name, scene in read_scenes(reader, names, config.camera, max(threads, 1)):
-                if isinstance(scene, Scene):
-                    yield scene
-                else:
-                    rows[name] = _quarantined(name, scene)
-                    meter.advance()
-
-        for scene, fitted in FitQueue(fit).run(scenes()):
-            rows[scene.id] = _row(scene, fitted, config.fit)
-            meter.advance(psnr=fitted.psnr)
-            if rows[scene.id]["status"] != "ok":
-                continue
-            splats[scene.id] = fitted.splats
-            if len(pictures) < SHEET_OBJECTS:
-                pictures.append(_strip(fit, scene, fitted.splats))
-    for name, (image, row) in known.items():
-        splats[name], rows[name] = image, row
-        if len(pictures) < SHEET_OBJECTS:
-            with contextlib.suppress(BrokenObject):
-                pictures.append(_strip(fit, as_scene(reader.read(name), config.camera.radius), image))
+        results = _Chunk(folder, reader, meter)
+        left = [entry for entry in objects if entry.id not in known]
+        for scene, fitted in results.fitted(left, max(threads, 1)):
+            results.add(scene, fitted)
+    for name, (splats, row) in known.items():
+        results.take_over(name, splats, row)
     with atomic_file(chunk_file(folder.path, chunk, "png")) as temporary:
-        save_png(np.concatenate(pictures) if pictures else np.zeros((8, 8, 3), np.uint8), temporary)
-    write_jsonl(chunk_file(folder.path, chunk, "jsonl"), [rows[name] for name in reader.ids])
+        save_png(results.sheet(), temporary)
+    write_jsonl(chunk_file(folder.path, chunk, "jsonl"), [results.rows[name] for name in reader.ids])
     with atomic_file(chunk_file(folder.path, chunk, "safetensors")) as temporary:
-        save_file(splats, temporary)
+        save_file(results.splats, temporary)
+
+
+class _Chunk:
+    """Results of a chunk as they come in."""
+
+    def __init__(self, folder: StageFolder, reader: ShardReader, meter: Meter) -> None:
+        self.config, self.reader, self.meter = folder.config, reader, meter
+        self.fit = Fit(self.config.fit, self.config.splat.size, self.config.render, self.config.camera)
+        self.splats: dict[str, torch.Tensor] = {}
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.pictures: list[NDArray[np.uint8]] = []
+
+    def fitted(self, objects: Sequence[ObjectEntry], threads: int) -> Iterator[tuple[Scene, Fitted]]:
+        """Scenes with their splats; what cannot be used is rejected on the way."""
+        # The slice holds the data source only where it has splats of its own.
+        source = getattr(self.config, "data", None)
+        if not isinstance(source, Seed):
+            yield from FitQueue(self.fit).run(self._scenes(objects, threads))
+            return
+        entries = {entry.id: entry for entry in objects}
+        for scene in self._scenes(objects, threads):
+            try:
+                splats = source.given_splats(entries[scene.id], self.config.splat.size)
+            except BrokenObject as error:
+                self._reject(scene.id, str(error))
+                continue
+            yield scene, self.fit.judge(scene, splats)
+
+    def add(self, scene: Scene, fitted: Fitted) -> None:
+        """Keep a result."""
+        row = self.rows[scene.id] = _row(scene, fitted, self.config.fit)
+        self.meter.advance(psnr=fitted.psnr)
+        if row["status"] == "ok":
+            self.splats[scene.id] = fitted.splats
+            self._show(scene, fitted.splats)
+
+    def take_over(self, name: str, splats: torch.Tensor, row: dict[str, Any]) -> None:
+        """Keep a result of another data set."""
+        self.splats[name], self.rows[name] = splats, row
+        with contextlib.suppress(BrokenObject):
+            self._show(as_scene(self.reader.read(name), self.config.camera.radius), splats)
+
+    def sheet(self) -> NDArray[np.uint8]:
+        """The first objects' strips, one below the other."""
+        return np.concatenate(self.pictures) if self.pictures else np.zeros((8, 8, 3), np.uint8)
+
+    def _scenes(self, objects: Sequence[ObjectEntry], threads: int) -> Iterator[Scene]:
+        names = [entry.id for entry in objects]
+        for name, scene in read_scenes(self.reader, names, self.config.camera, threads):
+            if isinstance(scene, Scene):
+                yield scene
+            else:
+                self._reject(name, scene)
+
+    def _reject(self, name: str, reason: str) -> None:
+        self.rows[name] = _quarantined(name, reason)
+        self.meter.advance()
+
+    def _show(self, scene: Scene, splats: torch.Tensor) -> None:
+        if len(self.pictures) < SHEET_OBJECTS:
+            self.pictures.append(_strip(self.fit, scene, splats))
 
 
 def _fitted_before(
