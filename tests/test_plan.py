@@ -89,8 +89,17 @@ def scenes_of_the_original() -> str:
     return str(folder)
 
 
+def instances_of_g_objaverse() -> str:
+    """Another folder of that kind."""
+    folder = Path(tempfile.mkdtemp())
+    (folder / "0" / "10010" / "campos_512_v4").mkdir(parents=True)
+    (folder / "index.json").write_text('["0/10010"]')
+    return str(folder)
+
+
 REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
     ("CodeSource", "cache"): {"path": "Snakefile"},
+    ("DataSource", "g_objaverse"): {"root": instances_of_g_objaverse()},
     ("DataSource", "seed"): {"renders": scenes_of_the_original(), "splats": tempfile.mkdtemp()},
 }
 """Options without a default."""
@@ -202,6 +211,8 @@ def test_the_options_of_every_kind_count(name: str) -> None:
     for leaf, candidates, runtime in leaves(section, path, False):
         candidates = ["pyproject.toml"] if leaf[-2:] == ("codes", "path") else candidates
         candidates = [scenes_of_the_original()] if leaf[-1] == "renders" else candidates
+        candidates = [instances_of_g_objaverse()] if leaf[-1] == "root" else candidates
+        candidates = [instances_of_g_objaverse() + "/index.json"] if leaf[-1] == "index" else candidates
         for value in candidates:
             try:
                 after = stage_ids(merge(with_kind, nested(leaf, value)))

@@ -80,6 +80,12 @@ class CameraOptions(Section):
         return range(self.validation_ids.stop, self.validation_ids.stop + self.test_views)
 
     @property
+    def input_angles(self) -> list[tuple[float, float]]:
+        """Elevation and azimuth relative to the condition's, degrees, of the six inputs."""
+        elevations = _LAYOUT_ELEVATIONS[self.layout]
+        return [(elevations[i % 2], azimuth) for i, azimuth in enumerate(_LAYOUT_AZIMUTHS)]
+
+    @property
     def n_views(self) -> int:
         """All views of an object, condition included."""
         return self.test_ids.stop
@@ -93,8 +99,7 @@ class CameraOptions(Section):
         draw = np.random.default_rng([self.seed, object_seed])
         low, high = self.condition_elevation_deg
         angles = [(draw.uniform(low, high), 0.0)]
-        high_low = _LAYOUT_ELEVATIONS[self.layout]
-        angles += [(high_low[i % 2], azimuth) for i, azimuth in enumerate(_LAYOUT_AZIMUTHS)]
+        angles += self.input_angles
         angles += self.free.angles(self.n_views - len(angles), draw)
         return np.stack([orbit_c2w(elevation, azimuth, self.radius) for elevation, azimuth in angles])
 
