@@ -107,7 +107,8 @@ def render_pictures(cameras: list[Any], folder: Path, clock: Clock) -> None:
     for view, matrix in enumerate(cameras):
         scene.camera.matrix_world = Matrix(matrix)
         scene.cycles.seed = view
-        scene.update_tag()  # with persistent data a new seed alone goes unnoticed
+        # With persistent data a new seed alone goes unnoticed; other tags than this one build all geometry anew.
+        scene.update_tag(refresh={"TIME"})
         with clock("render"):
             bpy.ops.render.render()
         with clock("write"):

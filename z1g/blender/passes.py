@@ -45,11 +45,11 @@ def _render_pass(name: str, cameras: list[Any], folder: Path) -> NDArray[np.floa
     _compose(name)
     image, file = scene.render.image_settings, folder / "pass.exr"
     image.file_format, image.color_mode, image.color_depth = "OPEN_EXR", "RGB", "32"
-    scene.render.filepath = str(file)
     views = []
     for matrix in cameras:
         scene.camera.matrix_world = Matrix(matrix)
-        bpy.ops.render.render(write_still=True)
+        bpy.ops.render.render()  # `write_still` would build all geometry anew for every view
+        bpy.data.images["Render Result"].save_render(str(file))
         views.append(_read(file))
     file.unlink()
     return np.stack(views)
