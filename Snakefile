@@ -8,6 +8,7 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from z1g.errors import UserError
+from z1g.leases import gpus_at_once
 from z1g.plan import Plan
 
 min_version("9.0")
@@ -20,6 +21,8 @@ RESULTS = Path(str(config.get("results", "results")))
 Z1G = f"{shlex.quote(sys.executable)} -m z1g"
 
 try:
+    if "gpus" in config and workflow.is_main_process:
+        workflow.register_resource("gpu", gpus_at_once(config["gpus"]))
     plan = Plan.from_options(config, RESULTS)
 except UserError as error:
     sys.stderr.write(f"z1g: error: {error}\n")
@@ -33,7 +36,10 @@ wildcard_constraints:
 
 
 onstart:
-    plan.write()
+    try:
+        plan.write()
+    except OSError as error:
+        sys.exit(f"z1g: error: {RESULTS} cannot be written: {error}")
 
 
 # The first rule is what `snakemake` without a target makes.

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 OUTPUTS = {
-    "ingest": ["chunk-{c}.tar", "chunk-{c}.jsonl"],
+    "ingest": ["chunk-{c}.tar", "chunk-{c}.jsonl", "chunk-{c}.png"],
     "fit": ["chunk-{c}.safetensors", "chunk-{c}.jsonl", "chunk-{c}.png"],
     "autodecoder": ["model/", "history.jsonl"],
     "codes": ["codes.safetensors"],

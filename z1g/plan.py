@@ -15,7 +15,7 @@ from typing import Any
 
 from z1g.config.names import did_you_mean
 from z1g.config.resolve import Ablation, load_ablation
-from z1g.config.sections import JobResources
+from z1g.config.sections import JobResources, Resources
 from z1g.config.slot import Runtime, Section
 from z1g.config.tree import Experiment
 from z1g.data.manifest import Manifest, evaluation_objects
@@ -25,7 +25,7 @@ from z1g.files import read_json, write_json
 
 ID_LENGTH = 10
 DEFAULT_SCALE = "full"
-CONFIG_KEYS = ("scale", "ablations", "results", "objects")
+CONFIG_KEYS = ("scale", "ablations", "results", "objects", "gpus")
 CHUNKED_BY_OBJECTS = ("ingest", "fit")
 
 
@@ -118,7 +118,8 @@ class Stage:
     def from_record(cls, record: dict[str, Any]) -> "Stage":
         """Inverse of `record`."""
         values = {name: record[name] for name in ("id", "recipe", "version", "config", "upstream", "n_chunks")}
-        return cls(name=record["stage"], resources=JobResources(**record["resources"]), **values)
+        kind = type(getattr(Resources(), record["stage"]))
+        return cls(name=record["stage"], resources=kind(**record["resources"]), **values)
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,8 @@ class Plan:
     def from_options(cls, options: Mapping[str, Any], results: Path) -> "Plan":
         """The plan that Snakemake's `--config` asks for. Raises UserError.
 
-        `scale=` base configuration, `ablations=a,b` names, `results=` folder, `objects=a,b` meshes for the base's.
+        `scale=` base configuration, `ablations=a,b` names, `results=` folder, `objects=a,b` meshes for the base's,
+        `gpus=` how many GPUs of this machine jobs hold at once (for the Snakefile).
         """
         unknown = [key for key in options if key not in CONFIG_KEYS]
         if unknown:

@@ -1,5 +1,9 @@
 """Path patterns and lookups that every rule uses."""
 
+CHECKPOINTING = ("autodecoder", "unet")
+SECONDS_TO_CHECKPOINT = 120
+"""How long before its time limit SLURM warns a job that can checkpoint."""
+
 
 def out(stage, name):
     """Path pattern of a stage's output."""
@@ -41,25 +45,70 @@ def identity(stage):
     )
 
 
-def ask(stage, what):
+def asks(stage):
     """What a job of the stage asks of the machine, from the configuration's `resources`; else from the environment."""
 
-    def value(wildcards):
-        known = getattr(plan.stage(stage, wildcards.id).resources, what)
-        return (
-            os.environ.get(f"Z1G_SLURM_{what.upper()}", "") if known is None else known
+    def known(value):
+        return lambda wildcards: value(plan.stage(stage, wildcards.id).resources)
+
+    def site(name):
+        return known(
+            lambda asked: getattr(asked, name)
+            or os.environ.get(f"Z1G_SLURM_{name.upper()}", "")
         )
 
-    return value
+    def on_several(value):
+        return known(lambda asked: value(asked) if nodes(asked) > 1 else None)
+
+    return dict(
+        gpu=known(lambda asked: asked.gpus * nodes(asked)),
+        mem_mb=known(lambda asked: asked.memory_mb),
+        runtime=known(lambda asked: asked.minutes),
+        slurm_partition=site("partition"),
+        slurm_account=site("account"),
+        slurm_extra=known(lambda asked: slurm_extra(stage, asked)),
+        nodes=known(nodes),
+        # One task on each node, started by z1g's own srun.
+        mpi=on_several(lambda asked: "srun"),
+        tasks=on_several(nodes),
+        tasks_per_gpu=on_several(lambda asked: 0),
+    )
+
+
+def nodes(asked):
+    """SLURM nodes of a job; only training can use several."""
+    return getattr(asked, "nodes", 1)
+
+
+def slurm_extra(stage, asked):
+    """Options of sbatch that Snakemake has no resource for."""
+    options = []
+    if stage in CHECKPOINTING:
+        seconds = min(SECONDS_TO_CHECKPOINT, asked.minutes * 15)
+        options.append(f"--signal=TERM@{seconds}")
+    if nodes(asked) > 1 and asked.gpus:
+        options.append(f"--gpus-per-node={asked.gpus}")
+    return " ".join(options) or None
+
+
+def threads(stage):
+    """CPU cores of a job."""
+    return lambda wildcards: plan.stage(stage, wildcards.id).resources.threads
 
 
 def run(verb, *options):
-    """The one shell line of a stage's rule: its log is shown and kept."""
+    """The one shell line of a stage's rule: its log is shown and kept.
+
+    A SIGTERM that a whole job receives is for the verb, which checkpoints; the shell and its log outlive it.
+    """
     words = [
         Z1G,
         verb,
         f"{RESULTS}/{verb}/{{wildcards.id}}",
         *options,
         "--threads {threads}",
+        "--gpus {resources.gpu}",
+        "--nodes {resources.nodes}",
+        "--outputs {output}",
     ]
-    return " ".join(words) + " 2>&1 | tee {log}"
+    return f"trap : TERM; {' '.join(words)} 2>&1 | (trap '' TERM; exec tee {{log}})"

@@ -16,13 +16,9 @@ rule ingest:
         out("ingest", "logs/chunk-{chunk}.log"),
     benchmark:
         out("ingest", "benchmark/chunk-{chunk}.tsv")
-    threads: ask("ingest", "threads")
+    threads: threads("ingest")
     resources:
-        gpu=ask("ingest", "gpus"),
-        mem_mb=ask("ingest", "memory_mb"),
-        runtime=ask("ingest", "minutes"),
-        slurm_partition=ask("ingest", "partition"),
-        slurm_account=ask("ingest", "account"),
+        **asks("ingest"),
     params:
         identity=identity("ingest"),
     shell:
@@ -44,13 +40,9 @@ rule fit:
         out("fit", "logs/chunk-{chunk}.log"),
     benchmark:
         out("fit", "benchmark/chunk-{chunk}.tsv")
-    threads: ask("fit", "threads")
+    threads: threads("fit")
     resources:
-        gpu=ask("fit", "gpus"),
-        mem_mb=ask("fit", "memory_mb"),
-        runtime=ask("fit", "minutes"),
-        slurm_partition=ask("fit", "partition"),
-        slurm_account=ask("fit", "account"),
+        **asks("fit"),
     params:
         identity=identity("fit"),
     shell:

@@ -11,13 +11,9 @@ rule infer:
         out("infer", "logs/chunk-{chunk}.log"),
     benchmark:
         out("infer", "benchmark/chunk-{chunk}.tsv")
-    threads: ask("infer", "threads")
+    threads: threads("infer")
     resources:
-        gpu=ask("infer", "gpus"),
-        mem_mb=ask("infer", "memory_mb"),
-        runtime=ask("infer", "minutes"),
-        slurm_partition=ask("infer", "partition"),
-        slurm_account=ask("infer", "account"),
+        **asks("infer"),
     params:
         identity=identity("infer"),
     shell:
@@ -36,13 +32,9 @@ rule metrics:
         out("metrics", "logs/metrics.log"),
     benchmark:
         out("metrics", "benchmark/metrics.tsv")
-    threads: ask("metrics", "threads")
+    threads: threads("metrics")
     resources:
-        gpu=ask("metrics", "gpus"),
-        mem_mb=ask("metrics", "memory_mb"),
-        runtime=ask("metrics", "minutes"),
-        slurm_partition=ask("metrics", "partition"),
-        slurm_account=ask("metrics", "account"),
+        **asks("metrics"),
     params:
         identity=identity("metrics"),
     shell:

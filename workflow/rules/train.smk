@@ -12,13 +12,9 @@ rule autodecoder:
         out("autodecoder", "logs/autodecoder.log"),
     benchmark:
         out("autodecoder", "benchmark/autodecoder.tsv")
-    threads: ask("autodecoder", "threads")
+    threads: threads("autodecoder")
     resources:
-        gpu=ask("autodecoder", "gpus"),
-        mem_mb=ask("autodecoder", "memory_mb"),
-        runtime=ask("autodecoder", "minutes"),
-        slurm_partition=ask("autodecoder", "partition"),
-        slurm_account=ask("autodecoder", "account"),
+        **asks("autodecoder"),
     params:
         identity=identity("autodecoder"),
     shell:
@@ -34,13 +30,9 @@ rule codes:
         out("codes", "logs/codes.log"),
     benchmark:
         out("codes", "benchmark/codes.tsv")
-    threads: ask("codes", "threads")
+    threads: threads("codes")
     resources:
-        gpu=ask("codes", "gpus"),
-        mem_mb=ask("codes", "memory_mb"),
-        runtime=ask("codes", "minutes"),
-        slurm_partition=ask("codes", "partition"),
-        slurm_account=ask("codes", "account"),
+        **asks("codes"),
     params:
         identity=identity("codes"),
     shell:
@@ -58,13 +50,9 @@ rule unet:
         out("unet", "logs/unet.log"),
     benchmark:
         out("unet", "benchmark/unet.tsv")
-    threads: ask("unet", "threads")
+    threads: threads("unet")
     resources:
-        gpu=ask("unet", "gpus"),
-        mem_mb=ask("unet", "memory_mb"),
-        runtime=ask("unet", "minutes"),
-        slurm_partition=ask("unet", "partition"),
-        slurm_account=ask("unet", "account"),
+        **asks("unet"),
     params:
         identity=identity("unet"),
     shell:

@@ -95,11 +95,18 @@ class JobResources(Section):
     """What one job asks of the machine or cluster."""
 
     threads: int = Field(1, ge=1, description="CPU cores")
-    gpus: int = Field(0, ge=0, description="GPUs")
+    gpus: int = Field(0, ge=0, le=1, description="GPUs; chunks, not more GPUs, make this stage faster")
     memory_mb: int = Field(4000, ge=100, description="memory, MiB")
     minutes: int = Field(60, ge=1, description="time limit")
     partition: str | None = Field(None, description="SLURM partition; null: the profile's")
     account: str | None = Field(None, description="SLURM account; null: the profile's")
+
+
+class TrainingResources(JobResources):
+    """What a training job asks for. Its batch is divided over all processes; cores, GPUs and memory are each node's."""
+
+    gpus: int = Field(0, ge=0, description="GPUs, each with a process of its own")
+    nodes: int = Field(1, ge=1, description="SLURM nodes")
 
 
 class Resources(Section):
@@ -107,8 +114,8 @@ class Resources(Section):
 
     ingest: JobResources = JobResources(threads=8, memory_mb=8000, minutes=240)
     fit: JobResources = JobResources(threads=4, gpus=1, memory_mb=16000, minutes=240)
-    autodecoder: JobResources = JobResources(threads=8, gpus=1, memory_mb=64000, minutes=2880)
+    autodecoder: TrainingResources = TrainingResources(threads=8, gpus=1, memory_mb=64000, minutes=2880)
     codes: JobResources = JobResources(threads=4, gpus=1, memory_mb=32000, minutes=240)
-    unet: JobResources = JobResources(threads=8, gpus=1, memory_mb=64000, minutes=2880)
+    unet: TrainingResources = TrainingResources(threads=8, gpus=1, memory_mb=64000, minutes=2880)
     infer: JobResources = JobResources(threads=4, gpus=1, memory_mb=32000, minutes=120)
     metrics: JobResources = JobResources(threads=4, gpus=1, memory_mb=32000, minutes=120)

@@ -116,6 +116,8 @@ class Trainer:
                 if done % options.checkpoint_every == 0 or done == options.steps or stopping:
                     self._save(done, journal)
                 if stopping:
+                    # Whoever started the ranks may end them all when the first leaves.
+                    accelerator.wait_for_everyone()
                     raise Preempted(f"stopped after step {done} on request; the same command goes on from there")
         journal.close()
 

@@ -2,11 +2,17 @@
 
 import argparse
 import importlib
+import logging
 import os
+from pathlib import Path
 
 from z1g.cli import existing_folder
+from z1g.errors import Preempted
+from z1g.launch import Asked, devices, is_rank, requeue, train_together
 from z1g.stages import StageFolder
+from z1g.turn import turn
 
+log = logging.getLogger("z1g")
 CHUNKED = ("ingest", "fit", "infer")
 
 
@@ -14,6 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Arguments of a stage verb."""
     parser.add_argument("folder", type=existing_folder, help=f"results/{verb}/<id>, with its stage.json")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
+    parser.add_argument("--gpus", type=int, help="GPUs of the job; default: what this process sees")
+    parser.add_argument("--nodes", type=int, default=1, help="SLURM nodes to train on")
+    parser.add_argument(
+        "--outputs", type=Path, nargs="*", default=(), help="if another job made all these meanwhile, nothing is left"
+    )
     if verb in CHUNKED:
         parser.add_argument("--chunk", type=int, required=True, help="which chunk of the objects")
 
@@ -30,9 +41,30 @@ def limit_threads(threads: int) -> None:
 
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
-    """Run the stage."""
-    limit_threads(arguments.threads)
-    folder = StageFolder.open(arguments.folder)
-    stage = importlib.import_module(f"z1g.stages.{verb}")
+    """Run the stage: alone on its output, on the GPUs asked for, in as many processes as there are."""
     chunk = {"chunk": arguments.chunk} if verb in CHUNKED else {}
-    stage.run(folder, threads=arguments.threads, **chunk)
+    if is_rank():
+        threads = max(arguments.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), min(arguments.threads, 1))
+        _run(verb, arguments.folder, threads, chunk)
+        return
+    gpus = None if arguments.gpus is None else arguments.gpus // arguments.nodes
+    asked = Asked(gpus, arguments.nodes, arguments.threads)
+    lock = arguments.folder / ".turns" / "-".join([verb, *(f"{number:05d}" for number in chunk.values())])
+    with turn(lock) as (waited, held):
+        if waited and arguments.outputs and all(output.exists() for output in arguments.outputs):
+            log.info("another job has made %s", ", ".join(map(str, arguments.outputs)))
+            return
+        with devices(asked) as leases:
+            try:
+                if asked.nodes * asked.ranks_per_node > 1:
+                    train_together(asked, [held, *leases])
+                else:
+                    _run(verb, arguments.folder, arguments.threads, chunk)
+            except Preempted:
+                requeue()
+                raise
+
+
+def _run(verb: str, folder: Path, threads: int, chunk: dict[str, int]) -> None:
+    limit_threads(threads)
+    importlib.import_module(f"z1g.stages.{verb}").run(StageFolder.open(folder), threads=threads, **chunk)

@@ -1,0 +1,185 @@
+"""A throw-away SLURM on this machine: munge, one controller, several nodes on loopback, made-up GPUs.
+
+It needs root and Debian's packages slurm-wlm and munge. Made-up GPUs are character devices, so that jobs queue for
+them and CUDA_VISIBLE_DEVICES is set as on a real node. Everything lies in one folder; `stop` ends every process.
+"""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+CONFIGURATION = Path("/etc/slurm")
+"""Snakemake's jobs lose the variable SLURM_CONF, so the files must be found where SLURM looks by itself."""
+PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "scontrol")
+PORT = 16817
+CPUS, MEMORY_MB = 4, 8000
+COMMON = """
+ClusterName=z1g
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={port}
+AuthType=auth/munge
+CredType=cred/munge
+AuthInfo=socket={root}/munge/socket,cred_expire=5
+SlurmUser=root
+SlurmdUser=root
+StateSaveLocation={root}/state
+SlurmdSpoolDir={root}/spool-%n
+SlurmctldPidFile={root}/slurmctld.pid
+SlurmdPidFile={root}/slurmd-%n.pid
+SlurmctldLogFile={root}/slurmctld.log
+SlurmdLogFile={root}/slurmd-%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core_Memory
+SlurmdParameters=config_overrides
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+ReturnToService=2
+SlurmdTimeout=20
+SlurmctldTimeout=20
+KillWait=10
+MinJobAge=300
+MpiDefault=none
+GresTypes=gpu
+SchedulerParameters=sched_interval=2,batch_sched_delay=0,sched_min_interval=0,bf_interval=5
+"""
+PARTITIONS = """
+PartitionName=day Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
+PartitionName=gpu Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
+PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
+"""
+
+
+def unavailable() -> str | None:
+    """Why no cluster can be started here, or None."""
+    missing = [name for name in PROGRAMS if shutil.which(name) is None]
+    if missing:
+        return f"{', '.join(missing)} not installed (Debian: slurm-wlm, munge)"
+    if os.getuid() != 0:
+        return "starting SLURM needs root"
+    if any((CONFIGURATION / name).exists() for name in ("slurm.conf", "gres.conf")):
+        return f"{CONFIGURATION}/slurm.conf exists: this machine belongs to a cluster"
+    return None
+
+
+class Cluster:
+    """`nodes` slurmd processes n1, n2, ..., each with 4 CPUs, 8 GB and `gpus` made-up GPUs."""
+
+    def __init__(self, root: Path, nodes: int = 2, gpus: int = 2) -> None:
+        self.root, self.gpus = root, gpus
+        self.nodes = [f"n{i + 1}" for i in range(nodes)]
+        self._munge: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start everything and wait until all nodes are idle."""
+        for name in ("state", "munge", "devices", *(f"spool-{node}" for node in self.nodes)):
+            (self.root / name).mkdir(parents=True, exist_ok=True)
+        self._write_configuration()
+        self._start_munge()
+        self.start_controller()
+        for node in self.nodes:
+            subprocess.run(["slurmd", "-N", node], check=True)
+        self.wait(lambda: self.idle() == len(self.nodes), "nodes are not idle")
+
+    def _write_configuration(self) -> None:
+        lines, gres = COMMON.format(root=self.root, host=socket.gethostname().split(".")[0], port=PORT), ""
+        for i, node in enumerate(self.nodes):
+            for gpu in range(self.gpus):
+                os.mknod(self.root / "devices" / f"{node}-{gpu}", stat.S_IFCHR | 0o666, os.makedev(1, 3))
+            lines += (
+                f"NodeName={node} NodeHostname={socket.gethostname()} NodeAddr=127.0.0.1 Port={PORT + 1 + i} "
+                f"CPUs={CPUS} RealMemory={MEMORY_MB} Gres=gpu:toy:{self.gpus} State=UNKNOWN\n"
+            )
+            gres += f"NodeName={node} Name=gpu Type=toy File={self.root}/devices/{node}-[0-{self.gpus - 1}]\n"
+        CONFIGURATION.mkdir(exist_ok=True)
+        (CONFIGURATION / "slurm.conf").write_text(lines + PARTITIONS)
+        (CONFIGURATION / "gres.conf").write_text(gres)
+
+    def _start_munge(self) -> None:
+        folder = self.root / "munge"
+        key = folder / "key"
+        key.write_bytes(os.urandom(1024))
+        key.chmod(0o400)
+        names = {"socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+        files = [f"--{option}={folder / name}" for option, name in names.items()]
+        command = ["munged", "--foreground", "--force", f"--key-file={key}", *files]
+        self._munge = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        self.wait((folder / "socket").exists, "munge did not start")
+
+    def start_controller(self) -> None:
+        """Start slurmctld, at first or after `kill_controller`."""
+        subprocess.run(["slurmctld"], check=True)
+        self.wait(lambda: self._run("scontrol", "ping", check=False).returncode == 0, "slurmctld does not answer")
+
+    def kill_controller(self) -> None:
+        """kill -9."""
+        os.kill(int((self.root / "slurmctld.pid").read_text()), signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Cancel all jobs, end every daemon, take the configuration away."""
+        with contextlib.suppress(subprocess.SubprocessError):
+            self._run("scancel", "--user=root", check=False)
+            self.wait(lambda: not self.jobs("PD,R,CG"), "jobs did not end", seconds=20)
+        for file in [*self.root.glob("slurmd-*.pid"), self.root / "slurmctld.pid"]:
+            with contextlib.suppress(OSError, ValueError):
+                _end(int(file.read_text()))
+        if self._munge is not None:
+            self._munge.terminate()
+            self._munge.wait()
+        for name in ("slurm.conf", "gres.conf"):
+            (CONFIGURATION / name).unlink(missing_ok=True)
+
+    def idle(self) -> int:
+        """Number of idle nodes."""
+        return len(self._run("sinfo", "-h", "-N", "-t", "idle", "-p", "day", check=False).stdout.split("\n")) - 1
+
+    def jobs(self, states: str = "all") -> list[str]:
+        """Ids of the jobs in these states, finished ones too."""
+        return self._run("squeue", "-h", "-t", states, "-o", "%i", check=False).stdout.split()
+
+    def job(self, job: str) -> dict[str, str]:
+        """Everything SLURM knows of a job; names as `scontrol show job` prints them."""
+        words = self._run("scontrol", "--oneliner", "show", "job", job).stdout.split()
+        return dict(word.split("=", 1) for word in words if "=" in word)
+
+    def running(self, rule: str) -> str | None:
+        """Id of the running job of a rule."""
+        lines = self._run("squeue", "-h", "-t", "R", "-o", "%i %k").stdout.splitlines()
+        return next((line.split()[0] for line in lines if line.split()[1].startswith(f"rule_{rule}")), None)
+
+    def control(self, *words: str) -> None:
+        """`scontrol` with these words."""
+        self._run("scontrol", *words)
+
+    def wait(self, condition: Callable[[], bool], complaint: str, seconds: float = 60.0) -> None:
+        """Ask again and again until the condition holds. Raises TimeoutError."""
+        end = time.monotonic() + seconds
+        while not condition():
+            if time.monotonic() > end:
+                raise TimeoutError(complaint)
+            time.sleep(0.2)
+
+    def _run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(command, capture_output=True, text=True, check=check, timeout=60)
+
+
+def _end(process: int) -> None:
+    os.kill(process, signal.SIGTERM)
+    for _ in range(50):
+        try:
+            if Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
+                return
+        except FileNotFoundError:
+            return
+        time.sleep(0.1)
+    os.kill(process, signal.SIGKILL)

@@ -1,0 +1,125 @@
+"""A checkout with a micro experiment, in which Snakemake runs on the test's cluster."""
+
+import contextlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from z1g.config.resolve import merge
+
+ROOT = Path(__file__).parents[2]
+HERE = Path(__file__).parent
+ABLATION = "encoder_mix"
+ASKED: dict[str, dict[str, Any]] = {
+    "ingest": {"threads": 2, "memory_mb": 1100, "minutes": 11},
+    "fit": {"threads": 1, "gpus": 1, "memory_mb": 1200, "minutes": 12, "partition": "gpu", "account": "lab"},
+    "autodecoder": {"threads": 2, "gpus": 2, "memory_mb": 1300, "minutes": 13, "partition": "gpu"},
+    "codes": {"threads": 1, "gpus": 0, "memory_mb": 1400, "minutes": 14},
+    "unet": {"threads": 2, "gpus": 1, "memory_mb": 1500, "minutes": 15},
+    "infer": {"threads": 1, "gpus": 1, "memory_mb": 1600, "minutes": 16, "partition": "gpu"},
+    "metrics": {"threads": 3, "gpus": 0, "memory_mb": 1700, "minutes": 17},
+}
+"""What the chain's jobs ask for: different figures everywhere, so that a mix-up shows."""
+TRAIN = {"steps": 40, "checkpoint_every": 5, "validate_every": 20, "log_every": 10, "precision": "fp32"}
+CHANGES: dict[str, Any] = {
+    "data": {"paths": ["workflow/objects/crate", "workflow/objects/bread", "workflow/objects/basketball"]},
+    "autodecoder": {"train": TRAIN, "losses": {"perceptual": None}},
+    "unet": {"train": {**TRAIN, "steps": 6}},
+    "metrics": {"metrics": {"st_lpips": None}},
+}
+
+
+class Workspace:
+    """`folder` holds Snakefile, rules, configuration and results."""
+
+    def __init__(self, folder: Path, resources: dict[str, Any], **changes: Any) -> None:
+        self.folder, self.results = folder, folder / "results"
+        for name in ("workflow", "ablations", "configs"):
+            shutil.copytree(ROOT / name, folder / name)
+        for name in ("local", "slurm"):
+            (folder / name).symlink_to(f"workflow/profiles/{name}")
+        micro = yaml.safe_load((ROOT / "tests/micro.yaml").read_text())
+        micro.pop("resources")
+        config = merge(merge(micro, CHANGES), {"resources": resources, **changes})
+        (folder / "micro.yaml").write_text(yaml.safe_dump(config))
+        text = (ROOT / "Snakefile").read_text()
+        verb = f'Z1G = f"{{shlex.quote(sys.executable)}} {HERE}/verb.py"'
+        changed, n = re.subn(r"(?m)^Z1G = .*$", verb, text)
+        assert n == 1
+        (folder / "Snakefile").write_text(changed)
+
+    def take_data_from(self, other: "Workspace") -> None:
+        """Renders and fits of another workspace, and what its Snakemake noted of them."""
+        for stage in ("ingest", "fit"):
+            shutil.copytree(other.results / stage, self.results / stage)
+        shutil.copytree(other.folder / ".snakemake/metadata", self.folder / ".snakemake/metadata")
+
+    def command(self, *words: str, profile: str = "slurm", target: str = "ablation_all") -> list[str]:
+        config = ["--config", "scale=micro.yaml", f"ablations={ABLATION}"]
+        return [sys.executable, "-m", "snakemake", "--profile", profile, *words, *config, "--", target]
+
+    def environment(self, step_s: float = 0.0, **more: str) -> dict[str, str]:
+        ours = {
+            "Z1G_SLURM_PARTITION": "day",
+            "Z1G_SLURM_STATUS_SECONDS": "2",
+            "Z1G_BLENDER": str(ROOT / ".venv-blender/bin/python"),
+            "Z1G_TEST_STEP_S": str(step_s),
+            "PYTHONPATH": str(ROOT),
+            "ACCELERATE_USE_CPU": "true",
+            "OMP_NUM_THREADS": "1",
+        }
+        return {**os.environ, **ours, **more}
+
+    def run(self, *words: str, target: str = "ablation_all", timeout: float = 400, **environment: Any) -> str:
+        """Run to the end; what Snakemake said. Fails where Snakemake does."""
+        done = subprocess.run(
+            self.command(*words, target=target),
+            cwd=self.folder, env=self.environment(**environment), capture_output=True, text=True, timeout=timeout,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+        return done.stdout + done.stderr
+
+    @contextlib.contextmanager
+    def started(self, *words: str, target: str, **environment: Any) -> Iterator["subprocess.Popen[str]"]:
+        """Snakemake in the background, its words in `snakemake.log`; killed where the test leaves it running."""
+        with (self.folder / "snakemake.log").open("a") as log:
+            process = subprocess.Popen(
+                self.command(*words, target=target),
+                cwd=self.folder, env=self.environment(**environment), stdout=log, stderr=log, text=True,
+            )  # fmt: skip
+            try:
+                yield process
+            finally:
+                process.kill()
+                process.wait()
+
+    def said(self) -> str:
+        return (self.folder / "snakemake.log").read_text()
+
+    def stage(self, name: str) -> Path:
+        """The only folder of a stage."""
+        (folder,) = (self.results / name).iterdir()
+        return folder
+
+    def steps_done(self) -> int:
+        """Step of stage 1's newest checkpoint."""
+        files = sorted(self.results.glob("autodecoder/*/checkpoints/step-*.pt"))
+        return int(files[-1].stem.removeprefix("step-")) if files else 0
+
+    def verbs(self, verb: str) -> list[psutil.Process]:
+        """Processes of this workspace that run a verb, their own children left out."""
+        found = []
+        for process in psutil.process_iter(["cmdline", "cwd"]):
+            words = process.info["cmdline"] or []
+            if process.info["cwd"] == str(self.folder) and words[1:3] == [f"{HERE}/verb.py", verb]:
+                found.append(process)
+        ids = {process.pid for process in found}
+        return [process for process in found if process.ppid() not in ids]
