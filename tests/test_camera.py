@@ -51,16 +51,6 @@ def test_orbit_from_above() -> None:
     np.testing.assert_allclose(camera.orbit_c2w(30, 0, 1.5), expected, atol=1e-12)
 
 
-def test_look_at() -> None:
-    pose = camera.look_at_c2w(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 8.0]))
-    np.testing.assert_allclose(pose, [[-1, 0, 0, 1], [0, -1, 0, 2], [0, 0, 1, 3], [0, 0, 0, 1]], atol=1e-12)
-
-
-def test_look_at_straight_down_is_refused() -> None:
-    with pytest.raises(ValueError, match="parallel"):
-        camera.look_at_c2w(np.array([0.0, 2.0, 0.0]), np.zeros(3))
-
-
 @given(angles)
 def test_poses_are_rigid_right_handed_and_level(angle: tuple[float, float, float]) -> None:
     pose = camera.orbit_c2w(*angle)

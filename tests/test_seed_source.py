@@ -45,8 +45,7 @@ def write_scene(folder: Path, n_views: int = 12) -> list[dict[str, float]]:
 
 def only(source: Seed, camera: CameraOptions = CAMERA) -> RenderedObject | Rejected:
     (ingested,) = source.ingest(source.list_objects(), camera, Path(), 1)
-    result = ingested.outcome
-    return result
+    return ingested.outcome
 
 
 def test_scenes_are_read_as_they_lie(tmp_path: Path) -> None:

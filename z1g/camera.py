@@ -155,24 +155,6 @@ def orbit_c2w(elevation_deg: float, azimuth_deg: float, radius: float) -> Array:
     return c2w
 
 
-def look_at_c2w(position: Array, target: Array) -> Array:
-    """Pose [4,4], OpenCV axes, of a camera at `position` that looks at `target` with world y up.
-
-    Raises ValueError where the line of sight is parallel to y.
-    """
-    forward = target - position
-    forward = forward / np.linalg.norm(forward)
-    right = np.cross(forward, [0.0, 1.0, 0.0])
-    norm = float(np.linalg.norm(right))
-    if norm < 1e-8:
-        raise ValueError("the line of sight is parallel to the up axis")
-    right = right / norm
-    c2w = np.eye(4)
-    c2w[:3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
-    c2w[:3, 3] = position
-    return c2w
-
-
 def view_frame(c2w: Array, radius: float, view: int = INPUT_VIEWS[0]) -> Array:
     """Rigid transform [4,4] from the world into the frame in which `view` sits at [0,0,radius], OpenGL identity.
 

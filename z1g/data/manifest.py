@@ -1,6 +1,7 @@
 """The static list of objects: ids, where they come from, chunks and splits. Pure and fast; no pixel is read."""
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -15,6 +16,7 @@ from z1g.files import read_jsonl, write_jsonl
 Split = Literal["train", "test"]
 INSIDE = "!/"
 """Between an archive and the path of a file in it, as in Java's jar URLs."""
+NO_WORD = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class SplitOptions(Section):
@@ -160,7 +162,7 @@ def int_hash(text: str) -> int:
 
 def unique_ids(names: Sequence[str]) -> list[str]:
     """Word-like ids from names: letters, digits, '-' and '_' stay; equal results get a short hash appended."""
-    words = ["".join(c if c.isascii() and (c.isalnum() or c in "-_") else "_" for c in name) for name in names]
+    words = [NO_WORD.sub("_", name) for name in names]
     count = Counter(words)
     hashed = [
         f"{word}_{hashlib.sha256(name.encode()).hexdigest()[:12]}" for word, name in zip(words, names, strict=True)

@@ -73,7 +73,20 @@ def _run_ingest(arguments: argparse.Namespace) -> dict[str, Any]:
     return measure(arguments.source, *sizes)
 
 
+def _dag(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--objects", type=int, nargs="+", default=[1000, 10_000, 100_000], help="sizes of the lists")
+    parser.add_argument("--ablations", type=int, default=1, help="made-up trainings over each list")
+    parser.add_argument("--repeats", type=int, default=1, help="runs of each; the fastest counts")
+
+
+def _run_dag(arguments: argparse.Namespace) -> dict[str, Any]:
+    from z1g.bench.dag import measure
+
+    return measure(arguments.objects, arguments.ablations, arguments.repeats)
+
+
 PARTS = {
+    "dag": ("planning: seconds, memory and jobs of a dry-run over made-up lists of objects", _dag, _run_dag),
     "ingest": ("rendering meshes: a Blender process an object against the pool", _ingest, _run_ingest),
     "render": ("the splat rasterizers", _render, _run_render),
     "fit": ("the fit of splatter images: objects/s, quality after so many steps, memory", _fit, _run_fit),

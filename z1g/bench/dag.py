@@ -1,0 +1,96 @@
+"""How planning grows with the number of objects and ablations: seconds, memory and jobs of a dry-run."""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from z1g.errors import UserError
+
+# Nothing heavy is imported here: a child's largest memory begins with what its parent held.
+CHECKOUT = ("Snakefile", "workflow", "configs")
+JOB_TABLE = re.compile(r"^total +(\d+)$", re.MULTILINE)
+
+
+def measure(objects: Sequence[int], ablations: int, repeats: int) -> dict[str, Any]:
+    """Dry-runs of `ablations` trainings over made-up lists, full scale; the fastest of `repeats` counts.
+
+    Works in a copy of the current folder's rules, which must be a checkout; nothing else is written. plan_s is `z1g
+    plan`, dry_run_s and dry_run_mb are Snakemake's wall-clock seconds and largest resident memory in MiB. Raises
+    UserError where planning fails.
+    """
+    missing = [name for name in CHECKOUT if not Path(name).exists()]
+    if missing:
+        raise UserError(f"{', '.join(missing)} not found: run this in a checkout")
+    figures: dict[str, Any] = {"ablations": ablations}
+    with tempfile.TemporaryDirectory(prefix="z1g-bench-") as folder:
+        root = Path(folder)
+        _workspace(root, ablations)
+        for n in objects:
+            write_list(root / "objects.jsonl", n)
+            figures[f"{n} objects"] = _dry_run(root, repeats)
+    return figures
+
+
+def write_list(path: Path, n: int) -> None:
+    """A list of `n` made-up objects with digests, as `z1g list` writes it."""
+    with path.open("w", encoding="utf-8") as file:
+        for i in range(n):
+            digest = hashlib.sha256(str(i).encode()).hexdigest()
+            row = {"path": f"shard{i % 160:03d}/{digest[:32]}.glb", "content": digest, "mesh": digest[::-1]}
+            file.write(json.dumps(row) + "\n")
+
+
+def _workspace(root: Path, ablations: int) -> None:
+    for name in CHECKOUT:
+        source = Path(name)
+        shutil.copytree(source, root / name) if source.is_dir() else shutil.copy(source, root / name)
+    (root / "local").symlink_to("workflow/profiles/local")
+    (root / "ablations").mkdir()
+    for i in range(ablations):
+        # Every second one trains a stage 1 of its own, all train their own stage 2.
+        rate, other = 1e-5 * (1 + i), 1e-4 * (1 + i // 2)
+        text = (
+            "description: made up\n"
+            f"autodecoder: {{train: {{optimiser: {{lr: {other:.3e}}}}}}}\n"
+            f"unet: {{train: {{optimiser: {{lr: {rate:.3e}}}}}}}\n"
+        )
+        (root / "ablations" / f"made_up_{i:03d}.yaml").write_text(text, encoding="utf-8")
+
+
+def _dry_run(root: Path, repeats: int) -> dict[str, Any]:
+    options = ["--config", "scale=full", "objects=objects.jsonl", "results=results", "--", "ablation_all"]
+    dry_run = [sys.executable, "-m", "snakemake", "-n", "--quiet", "rules", "--profile", "local", *options]
+    plan = [sys.executable, "-m", "z1g", "plan", "--objects", "objects.jsonl"]
+    planned = [_timed(plan, root) for _ in range(repeats)]
+    dry = [_timed(dry_run, root) for _ in range(repeats)]
+    jobs = JOB_TABLE.search(dry[0][2])
+    return {
+        "jobs": int(jobs[1]) if jobs else 0,
+        "plan_s": round(min(seconds for seconds, _, _ in planned), 2),
+        "dry_run_s": round(min(seconds for seconds, _, _ in dry), 2),
+        "dry_run_mb": round(max(memory for _, memory, _ in dry)),
+    }
+
+
+def _timed(command: Sequence[str], folder: Path) -> tuple[float, float, str]:
+    """Wall-clock seconds, largest resident memory in MiB, what it said."""
+    with tempfile.TemporaryFile("w+") as said:
+        began = time.perf_counter()
+        process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said)
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - began
+        process.returncode = os.waitstatus_to_exitcode(status)
+        said.seek(0)
+        text = said.read()
+    if process.returncode:
+        raise UserError(f"planning failed:\n{text[-2000:]}")
+    return seconds, usage.ru_maxrss / 1024, text
