@@ -424,6 +424,27 @@ def test_out_of_memory_halves_the_batch_and_says_so_once(scene: Scene, caplog: p
         list(FitQueue(Crowded(capacity=0)).run(many))
 
 
+@pytest.mark.gpu
+def test_a_gpu_that_is_full_halves_the_batch(caplog: pytest.LogCaptureFixture) -> None:
+    """32 objects of 128-pixel splats take 5 GiB; here they get 2."""
+    scene = as_scene(ball("globe", CAMERA, 256), CAMERA.radius)
+    many = [replace(scene, id=str(i)) for i in range(40)]
+    fit = Fit(FitOptions(steps=10, evaluate_every=5, batch_objects=32), 128, Auto(), CAMERA)
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(2 * 2**30 / torch.cuda.get_device_properties(0).total_memory)
+    try:
+        with caplog.at_level("WARNING"):
+            found = list(FitQueue(fit).run(iter(many)))
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert [one.id for one, _ in found] == [one.id for one in many]
+    said = [record.getMessage() for record in caplog.records if "going on with" in record.getMessage()]
+    assert said
+    assert len(set(said)) == len(said)
+    alone = fit.run([many[-1]])[0]
+    assert found[-1][1].psnr == pytest.approx(alone.psnr, abs=0.1)
+
+
 def test_only_pictures_of_one_size_share_a_batch(scene: Scene) -> None:
     small = as_scene(ball("small", CAMERA, 32), CAMERA.radius)
     crowd = Crowded(capacity=8)
