@@ -2,7 +2,9 @@
 
 import json
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 from test_render_exact import FOV, cameras, flat, gaussians
 from torch import Tensor
 
+from z1g import ply
 from z1g.camera import Cameras, orbit_c2w
 from z1g.cli import main
 from z1g.errors import UserError
@@ -162,3 +165,12 @@ def test_the_benchmark_compares_two_backends_in_turns(capsys: pytest.CaptureFixt
     for part in ("forward", "forward_backward"):
         ratio = figures[part + "_ms"] / figures["against"][part + "_ms"]
         assert figures["ratio"][part] == pytest.approx(ratio)
+
+
+def test_the_benchmark_draws_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = ["--size", "16", "--views", "2", "--repeats", "1"]
+    ply.write(tmp_path / "x.ply", gaussians("trained", 1, 50)[0], np.eye(4))
+    assert main(["bench", "render", "--ply", str(tmp_path / "x.ply"), *sizes, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["splats"] == 50
+    assert main(["bench", "render", "--ply", str(tmp_path / "none.ply"), *sizes]) == 2
+    assert "none.ply is not a file" in capsys.readouterr().err

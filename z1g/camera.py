@@ -8,6 +8,7 @@ world moved rigidly so that input view 1 looks at the origin from [0, 0, radius]
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -120,11 +121,20 @@ class Cameras:
 
     def intrinsics(self) -> "torch.Tensor":
         """K [3,3] in pixels; pixel (i, j) covers [j, j+1] x [i, i+1], so its centre lies at +0.5."""
-        rows = [[self.focal, 0, self.width / 2], [0, self.focal, self.height / 2], [0, 0, 1]]
-        return torch.tensor(rows, dtype=self.c2w.dtype, device=self.c2w.device)
+        return self._intrinsics
 
     def world_to_camera(self) -> "torch.Tensor":
         """Inverse poses [B,V,4,4]: p_camera = w2c @ p_world."""
+        return self._world_to_camera
+
+    # Computed once: on a GPU a dozen tiny kernels take as long as a tenth of a small picture.
+    @cached_property
+    def _intrinsics(self) -> "torch.Tensor":
+        rows = [[self.focal, 0, self.width / 2], [0, self.focal, self.height / 2], [0, 0, 1]]
+        return torch.tensor(rows, dtype=self.c2w.dtype, device=self.c2w.device)
+
+    @cached_property
+    def _world_to_camera(self) -> "torch.Tensor":
         rotation = self.c2w[..., :3, :3].transpose(-1, -2)
         w2c = torch.zeros_like(self.c2w)
         w2c[..., :3, :3] = rotation
@@ -133,8 +143,9 @@ class Cameras:
         return w2c
 
     def to(self, device: "torch.device | str") -> "Cameras":
-        """The same cameras on a device."""
-        return Cameras(self.c2w.to(device), self.fov_y_deg, self.height, self.width)
+        """The same cameras on a device; these very ones where they are there already."""
+        moved = self.c2w.to(device)
+        return self if moved is self.c2w else Cameras(moved, self.fov_y_deg, self.height, self.width)
 
     def views(self, ids: "Sequence[int] | torch.Tensor") -> "Cameras":
         """The cameras of some views only."""

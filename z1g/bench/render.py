@@ -8,9 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from z1g import ply
 from z1g.bench.machine import MIB, device_name, versions
 from z1g.camera import CameraOptions, Cameras, orbit_c2w
 from z1g.config.slot import kinds
@@ -49,9 +51,12 @@ class _Subject:
 
 def measure(
     backend: str, splats: int, size: int, views: int, repeats: int,
-    device: str | None = None, against: str | None = None,
+    device: str | None = None, against: str | None = None, file: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Time one rasterizer on a trained-like object: `splats` Gaussians, `views` pictures of size² pixels a call.
+    """Time one rasterizer on a made-up object of `splats` Gaussians, or on a `.ply` file's: `views` pictures a call.
+
+    Pictures have size² pixels. The made-up object is opaque everywhere; of a fitted one more than half of the pixels
+    are background, whose Gaussians are transparent.
 
     forward_ms and forward_backward_ms are medians over `repeats` calls and for all views of a call; divide by `views`
     for one view. extra_memory_mib is the peak of forward and backward above what the inputs take, None where the
@@ -59,19 +64,23 @@ def measure(
     the first one's time over the second one's.
     """
     device = device or _default_device(backend)
+    if file is not None and not file.is_file():
+        raise UserError(f"{file} is not a file")
+    gaussians = _object(splats) if file is None else ply.read(file, np.eye(4))[None]
     names = [backend, *([against] if against else [])]
     figures: list[dict[str, Any]] = []
     subjects = []
     for name in names:
-        _subject(name, WARM_UP_SPLATS, WARM_UP_SIZE, 1, device).run(backward=True)
-        subject = _subject(name, splats, size, views, device)
+        _subject(name, _object(WARM_UP_SPLATS), WARM_UP_SIZE, 1, device).run(backward=True)
+        subject = _subject(name, gaussians, size, views, device)
         # Memory comes first: afterwards the allocator keeps what it has, and a peak would not show.
         figures.append({"extra_memory_mib": _extra_memory_mib(partial(subject.run, backward=True), device)})
         subjects.append(subject)
     for key, backward in (("forward_ms", False), ("forward_backward_ms", True)):
         for row, milliseconds in zip(figures, _medians_ms(subjects, backward, repeats, device), strict=True):
             row[key] = milliseconds
-    result = {"backend": backend, "splats": splats, "size": size, "views": views, "repeats": repeats, **figures[0]}
+    scene = {"splats": gaussians.shape[1], "file": None if file is None else file.name}
+    result = {"backend": backend, **scene, "size": size, "views": views, "repeats": repeats, **figures[0]}
     if against:
         ratio = {key: figures[0][key + "_ms"] / figures[1][key + "_ms"] for key in ("forward", "forward_backward")}
         result |= {"against": {"backend": against, **figures[1]}, "ratio": ratio}
@@ -82,8 +91,8 @@ def _default_device(backend: str) -> str:
     return "cuda" if torch.cuda.is_available() and backend != "cpu" else "cpu"
 
 
-def _subject(backend: str, splats: int, size: int, views: int, device: str) -> _Subject:
-    gaussians, cameras = _object(splats, device), _cameras(views, size, device)
+def _subject(backend: str, scene: Tensor, size: int, views: int, device: str) -> _Subject:
+    gaussians, cameras = scene.to(device, copy=True), _cameras(views, size, device)
     if backend == BARE_GSPLAT:
         return _bare_gsplat(gaussians, cameras)
     rasterizer = _rasterizer(backend)
@@ -128,12 +137,12 @@ def _bare_gsplat(gaussians: Tensor, cameras: Cameras) -> _Subject:
     return _Subject(draw, list(parts.values()))
 
 
-def _object(splats: int, device: str) -> Tensor:
+def _object(splats: int) -> Tensor:
     """Activated Gaussians [1,splats,14] on a sphere of radius 0.4, sized so that neighbours overlap."""
     draw = torch.Generator().manual_seed(0)
     noise = torch.randn(1, splats, 14, generator=draw)
     spacing = (4 * torch.pi * 0.4**2 / splats) ** 0.5
-    gaussians = join(
+    return join(
         {
             "position": 0.4 * torch.nn.functional.normalize(noise[..., 0:3], dim=-1),
             "opacity": 0.5 + 0.49 * torch.sigmoid(noise[..., 3:4]),
@@ -143,7 +152,6 @@ def _object(splats: int, device: str) -> Tensor:
         },
         dim=2,
     )
-    return gaussians.to(device)
 
 
 def _cameras(views: int, size: int, device: str) -> Cameras:

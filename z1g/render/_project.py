@@ -1,6 +1,7 @@
 """From Gaussians in the world to ellipses in pictures, in torch and differentiable (EWA splatting)."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as functional
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from z1g.camera import Cameras
 from z1g.render import Conventions
-from z1g.splat import CHANNELS, split
+from z1g.splat import CHANNELS, N_CHANNELS, split
 
 LOW_PASS_PX2 = 0.3
 """Added to the diagonal of every 2D covariance: at least about half a pixel wide."""
@@ -86,11 +87,19 @@ def finite(gaussians: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
     Those with a number that is none become transparent and get no gradient; kernels need not look at them.
     """
-    usable = (gaussians.detach().abs() < LARGEST).all(dim=dim)
-    transparent = torch.zeros(gaussians.shape[dim], dtype=gaussians.dtype, device=gaussians.device)
-    transparent[CHANNELS["rotation"].start] = 1
+    # The largest magnitude is not a number where any channel is none, and then not below the bound either.
+    usable = torch.linalg.vector_norm(gaussians.detach(), torch.inf, dim=dim) < LARGEST
     shape = [-1 if i == dim else 1 for i in range(gaussians.dim())]
-    return torch.where(usable.unsqueeze(dim), gaussians, transparent.view(shape)), usable
+    transparent = _transparent(gaussians.dtype, gaussians.device).view(shape)
+    return torch.where(usable.unsqueeze(dim), gaussians, transparent), usable
+
+
+@lru_cache(maxsize=8)
+def _transparent(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Channels [14] of a Gaussian that is not drawn."""
+    channels = torch.zeros(N_CHANNELS, dtype=dtype)
+    channels[CHANNELS["rotation"].start] = 1
+    return channels.to(device)
 
 
 def _to_camera(position: Tensor, axes: Tensor, cameras: Cameras) -> tuple[Tensor, ...]:

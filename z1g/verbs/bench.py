@@ -3,6 +3,7 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from z1g.cli import existing_folder
@@ -31,6 +32,7 @@ def _render(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="cpu", help="a rasterizer's kind, torch (plain torch) or bare_gsplat")
     parser.add_argument("--against", help="another of these, measured in turns; prints the ratio of times")
     parser.add_argument("--splats", type=int, default=24576, help="Gaussians of the object")
+    parser.add_argument("--ply", type=Path, help="a file's Gaussians instead of a made-up object")
     parser.add_argument("--size", type=int, default=128, help="side of a picture, pixels")
     parser.add_argument("--views", type=int, default=4, help="pictures a call")
     parser.add_argument("--repeats", type=int, default=5, help="calls; medians are reported")
@@ -41,7 +43,7 @@ def _run_render(arguments: argparse.Namespace) -> dict[str, Any]:
     from z1g.bench.render import measure
 
     sizes = arguments.splats, arguments.size, arguments.views, arguments.repeats
-    return measure(arguments.backend, *sizes, arguments.device, arguments.against)
+    return measure(arguments.backend, *sizes, arguments.device, arguments.against, arguments.ply)
 
 
 def _fit(parser: argparse.ArgumentParser) -> None:
