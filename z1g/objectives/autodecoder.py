@@ -49,7 +49,7 @@ class AutodecoderObjective(Objective):
         super().__init__()
         self.encoder, self.decoder, self.book = stage1.encoder, stage1.decoder, book
         self.denoiser = None if denoiser is None else denoiser.requires_grad_(False)
-        self.config, self.options = config, config.autodecoder
+        self.config, self.options, self.ids = config, config.autodecoder, ids
         views, self.bank = provide(cache, scenes, ids, default_device())
         self.sample = AutodecoderSamples(config, views)
         self.watched = ValidationObjects(config, scenes, ids)

@@ -17,7 +17,7 @@ class Average:
     @torch.no_grad()
     def update(self, finite: Tensor) -> None:
         """Move the average by one step, where the scalar `finite` is 1; 0 leaves it as it is."""
-        change = torch._foreach_sub(self.parameters, self.values)
+        change = list(torch._foreach_sub([p.detach() for p in self.parameters], self.values))
         torch._foreach_mul_(change, (1 - self.decay) * finite)
         torch._foreach_add_(self.values, change)
 

@@ -27,6 +27,9 @@ class SpeedOptions(Section):
     channels_last: bool = Field(
         False, description="pictures in memory pixel by pixel: pays along with compile, costs copies without"
     )
+    fold_upsampling: bool = Field(
+        False, description="an enlargement and the convolution after it as one convolution, with 4/9 of the products"
+    )
     recompute: bool = Field(
         False, description="keep no activations inside residual blocks: a third more work, a fraction of the memory"
     )
