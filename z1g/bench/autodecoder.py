@@ -100,8 +100,8 @@ def measure(
     """Samples a second of the original's way and of each variant, over `steps` steps after a warm-up.
 
     A variant is a batch size with what is on: `b8+bf16+compile+channels_last` (bf16: LPIPS in bfloat16; autotune:
-    compile with a search; fold, recompute: see `SpeedOptions`; micro4: four objects a pass). base: a scale's YAML file whose
-    sizes, losses and trained parts are timed instead. What fails is reported in its place; after `seconds` no further
+    compile with a search; fold, recompute: see `SpeedOptions`; micro4: four objects a pass). base: a scale's YAML file
+    whose sizes, losses and trained parts are timed instead. What fails is reported in its place; after `seconds` no further
     variant begins. Raises UserError where a variant has no meaning.
     """
     parsed = {text: Variant.parse(text) for text in variants}
@@ -283,7 +283,7 @@ class _Bench:
                 trainer.optimiser.step()
 
             def measured(work: Callable[[], object]) -> float:
-                return round(self._timed(work, 1)["ms_a_step"] / size, 3)
+                return round(float(self._timed(work, 1)["ms_a_step"]) / size, 3)
 
             found = {
                 "data": measured(lambda: self._prepared(objective, raw)),

@@ -51,7 +51,7 @@ def step_function(
         background = batch["background"][:, None]
         rgb = rgb + (1 - alpha) * background
         truth = batch["rgb"] + (1 - batch["alpha"]) * background
-        loss = functional.mse_loss(rgb, truth) + functional.mse_loss(alpha, batch["alpha"])
+        loss: Tensor = functional.mse_loss(rgb, truth) + functional.mse_loss(alpha, batch["alpha"])
         small, small_truth = (
             functional.interpolate(x.flatten(0, 1) * 2 - 1, (perceptual_size, perceptual_size), mode="bilinear")
             for x in (rgb, truth)
