@@ -87,9 +87,9 @@ def test_stage_1_on_two_processes(name: str, ranks: Ranks, tmp_path: Path) -> No
     (together,) = (ranks[0] / name / "results" / "autodecoder").iterdir()
     files = ["heads.safetensors", "vae/diffusion_pytorch_model.safetensors"]
     for file in [*files, *(["codes.safetensors"] if name == "optimised" else [])]:
-        # Adam divides by the size of gradients, so rounding in those near zero shows in the first steps.
+        # Adam divides by the size of gradients, so rounding in those near zero shows: a tenth of a code's step at most.
         ours, theirs = (load_file(folder / "model" / file) for folder in (alone, together))
-        torch.testing.assert_close(theirs, ours, atol=2e-4, rtol=0)
+        torch.testing.assert_close(theirs, ours, atol=1e-3 if file == "codes.safetensors" else 2e-4, rtol=0)
     rows = [without_seconds(read_jsonl(folder / "history.jsonl")) for folder in (alone, together)]
     for ours, theirs in zip(*rows, strict=True):
         assert theirs == pytest.approx(ours, rel=1e-3)

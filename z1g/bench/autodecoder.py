@@ -101,8 +101,8 @@ def measure(
 
     A variant is a batch size with what is on: `b8+bf16+compile+channels_last` (bf16: LPIPS in bfloat16; autotune:
     compile with a search; fold, recompute: see `SpeedOptions`; micro4: four objects a pass). base: a scale's YAML file
-    whose sizes, losses and trained parts are timed instead. What fails is reported in its place; after `seconds` no further
-    variant begins. Raises UserError where a variant has no meaning.
+    whose sizes, losses and trained parts are timed instead. What fails is reported in its place; after `seconds` no
+    further variant begins. Raises UserError where a variant has no meaning.
     """
     parsed = {text: Variant.parse(text) for text in variants}
     began = time.perf_counter()
