@@ -25,13 +25,14 @@ class OneCycle(Schedule):
     def build(self, optimizer: "Optimizer", steps: int) -> "LRScheduler":
         from torch.optim.lr_scheduler import OneCycleLR
 
+        total = max(steps, 2) + 1
         return OneCycleLR(
             optimizer,
             max_lr=[group["lr"] for group in optimizer.param_groups],
             # The schedule is stepped once more after the last step.
-            total_steps=steps + 1,
+            total_steps=total,
             # Torch counts the rise from the step before the first.
-            pct_start=(min(self.warmup_steps, steps - 1) + 1) / (steps + 1),
+            pct_start=(min(self.warmup_steps, total - 2) + 1) / total,
             div_factor=1 / self.first_share,
             final_div_factor=self.first_share / self.final_share,
             cycle_momentum=False,
