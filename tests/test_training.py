@@ -626,7 +626,6 @@ def test_one_cycle() -> None:
     "schedule", [{"kind": "cosine_restarts", "period": 5}, {"kind": "one_cycle", "warmup_steps": 4}]
 )
 def test_other_schedules_resume(schedule: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    schedule = {"kind": kind, **({"period": 5} if kind == "cosine_restarts" else {"warmup_steps": 4})}
     whole = train(tmp_path / "whole", schedule=schedule, log_every=1)
     real = Trainer._step
 
