@@ -1,6 +1,6 @@
 """Options of the stages that combine several parts."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -67,6 +67,13 @@ class UNetOptions(Section):
     normalise_codes: bool = Field(
         False, description="train on codes shifted and scaled to zero mean and unit variance; random encoders need it"
     )
+    bf16: Annotated[Literal["weights", "autocast"], Runtime()] = Field(
+        "weights",
+        description="how bf16 is done. weights: cast once a step, the whole UNet runs in bf16; autocast: norms in fp32",
+    )
+    attention: Annotated[Literal["auto", "flash", "cudnn"], Runtime()] = Field(
+        "auto", description="attention kernels: torch's choice, or these wherever they can work"
+    )
     train: TrainOptions = TrainOptions()
 
 
@@ -80,6 +87,15 @@ class InferOptions(Section):
     train_objects: int = Field(8, ge=0, description="training objects to sample besides all test objects")
     chunk_size: int = Field(16, ge=1, description="objects a job")
     batch_size: Annotated[int, Runtime()] = Field(4, ge=1, description="objects sampled at once")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="of the UNet. auto: bf16 on a GPU, else fp32"
+    )
+    attention: Annotated[Literal["auto", "flash", "cudnn"], Runtime()] = Field(
+        "auto", description="attention kernels: torch's choice, or these wherever they can work"
+    )
+    cuda_graphs: Annotated[bool, Runtime()] = Field(
+        True, description="on a GPU, record the UNet's kernels at the first step and replay them"
+    )
     turntable_frames: int = Field(24, ge=1, description="frames of the turntable picture")
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from z1g.losses import Comparison, weighted_sum
 from z1g.networks.denoiser import Condition, Denoiser
@@ -19,15 +19,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DiffusionData:
-    """All training objects in memory: codes [N,C,h,w] (normalised), condition latents [N,C,h',w'], pictures [N,3,H,W].
+    """All training objects in memory: codes [N,C,h,w] (normalised), condition latents [N,C,h',w'].
 
     zero_latent: [1,C,h',w'], the latent of the zero picture that stands for no condition.
+    embeddings: [N,D] of the condition pictures, where the image encoder is frozen.
+    pictures: [N,3,H,W] in 0..1, where it is trained.
     """
 
     codes: Tensor
     latents: Tensor
-    pictures: Tensor
     zero_latent: Tensor
+    embeddings: Tensor | None = None
+    pictures: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -37,18 +40,31 @@ class DiffusionSamples:
     data: DiffusionData
 
     def __call__(self, draw: Draw) -> Sample:
-        """Code, condition latent and condition picture of one object."""
+        """Code and condition of one object: its latent, and its embedding or picture."""
         i, data = draw.object_index, self.data
-        return {"code": data.codes[i], "latent": data.latents[i], "picture": data.pictures[i]}
+        sample = {"code": data.codes[i], "latent": data.latents[i]}
+        if data.embeddings is not None:
+            sample["embedding"] = data.embeddings[i]
+        if data.pictures is not None:
+            sample["picture"] = data.pictures[i]
+        return sample
 
 
 class DiffusionObjective(Objective):
     """x0 loss of a v-predicting UNet, with conditions dropped at random for classifier-free guidance."""
 
+    zero_latent: Tensor
+
     def __init__(self, options: "UNetOptions", denoiser: Denoiser, data: DiffusionData) -> None:
         super().__init__()
         self.options, self.denoiser, self.data = options, denoiser, data
+        denoiser.whole_bf16, denoiser.attention = options.bf16 == "weights", options.attention
+        self.register_buffer("zero_latent", data.zero_latent, persistent=False)
         self.sample = DiffusionSamples(data)
+
+    def networks(self) -> list[nn.Module]:
+        """The parts that `train.speed` is for."""
+        return self.denoiser.blocks()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         code = batch["code"]
@@ -65,8 +81,9 @@ class DiffusionObjective(Objective):
         return {"loss": loss, **terms}
 
     def _condition(self, batch: Batch, keep: Tensor) -> Condition:
-        full = self.denoiser.condition(batch["latent"], batch["picture"])
-        nothing = self.denoiser.nothing(self.data.zero_latent.to(keep.device), len(keep))
+        embedding = batch["embedding"] if "embedding" in batch else self.denoiser.embed(batch["picture"])
+        full = Condition(batch["latent"], embedding)
+        nothing = self.denoiser.nothing(self.zero_latent, len(keep))
         return full.where(keep, nothing)
 
 

@@ -17,8 +17,8 @@ from z1g.files import atomic_folder
 from z1g.networks.denoiser import Denoiser
 from z1g.networks.stage1 import Stage1, code_shape
 from z1g.pictures import save_png, save_turntable, sheet, turntable_cameras
+from z1g.pipeline import ImageToSplats
 from z1g.progress import Meter
-from z1g.sampling import sample_codes
 from z1g.splat import to_gaussians
 from z1g.stages import StageFolder
 from z1g.stages.autodecoder import training_scenes
@@ -28,11 +28,9 @@ TURNTABLE_ELEVATION_DEG = 20.0
 
 @dataclass(frozen=True)
 class Generator:
-    """The trained method: picture in, splatter images out."""
+    """The trained method of an ablation: picture in, splatter images out."""
 
-    stage1: Stage1
-    denoiser: Denoiser
-    statistics: dict[str, Tensor]
+    method: ImageToSplats
     folder: StageFolder
     trained: StageFolder
 
@@ -44,18 +42,13 @@ class Generator:
         pipeline = folder.upstream_path("unet") / "pipeline"
         stage1 = Stage1.load(trained.path / "model", trained.config).to(device)
         statistics = {name: v.to(device) for name, v in load_file(pipeline / "codes.safetensors").items()}
-        return cls(stage1, Denoiser.load(pipeline).to(device), statistics, folder, trained)
+        shape = code_shape(trained.config, stage1.vae)
+        denoiser = Denoiser.load(pipeline).to(device)
+        return cls(ImageToSplats(stage1, denoiser, statistics, shape, folder.config.infer), folder, trained)
 
-    @torch.no_grad()
     def __call__(self, pictures: Tensor, seeds: list[int]) -> tuple[Tensor, Tensor]:
         """Codes [B,C,h,w] and splatter images [B,6,14,S,S] for condition pictures [B,3,H,W] in 0..1."""
-        pictures = pictures.to(default_device())
-        condition = self.denoiser.condition(self.stage1.encoder.condition_latent(pictures), pictures)
-        shape = code_shape(self.trained.config, self.stage1.vae)
-        zero = self.statistics["zero_latent"]
-        codes = sample_codes(self.denoiser, condition, zero, shape, self.folder.config.infer, seeds)
-        codes = codes * self.statistics["deviation"] + self.statistics["mean"]
-        return codes, self.stage1.decoder(codes)
+        return self.method(pictures, seeds)
 
 
 def run(folder: StageFolder, chunk: int, threads: int) -> None:

@@ -49,4 +49,4 @@ def gather(encoder: PictureEncoder, scenes: SceneStore, ids: list[str], codes: T
     pictures = [scenes[name].condition(size) for name in track(ids, "conditions", len(ids))]
     latents = [encoder.condition_latent(picture[None].to(device))[0].cpu() for picture in pictures]
     zero = encoder.condition_latent(zero_picture(size).to(device)).cpu()
-    return DiffusionData(codes, torch.stack(latents), torch.stack(pictures), zero)
+    return DiffusionData(codes, torch.stack(latents), zero, pictures=torch.stack(pictures))
