@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from z1g.networks.denoiser import Condition
+from z1g.networks.diffusion import NoiseSchedule
 from z1g.seeding import torch_generator
 
 if TYPE_CHECKING:
@@ -65,11 +66,14 @@ def sample_codes(
 
 @torch.no_grad()
 def predict_once(
-    denoiser: PredictsV, condition: Condition, codes: Tensor, timestep: int, options: "InferOptions", seeds: Sequence[int]
-) -> Tensor:  # fmt: skip
+    denoiser: PredictsV,
+    condition: Condition,
+    codes: Tensor,
+    timestep: int,
+    options: "InferOptions",
+    seeds: Sequence[int],
+) -> Tensor:
     """Codes [B,C,h,w] as predicted in one step from true codes noised to a timestep, without guidance."""
-    from z1g.networks.diffusion import NoiseSchedule
-
     schedule, device = NoiseSchedule(), codes.device
     generators = [torch_generator(options.seed, seed) for seed in seeds]
     noise = _normal(tuple(codes.shape), generators).to(device)

@@ -1,4 +1,4 @@
-"""CUDA graphs: a forward pass recorded once and replayed by one call, where launching its kernels takes longer than they."""
+"""CUDA graphs: a pass recorded once and replayed by one call, where launching its kernels takes longer than they."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
