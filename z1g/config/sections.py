@@ -18,10 +18,14 @@ from z1g.metrics.perceptual import StLpips
 from z1g.metrics.psnr import Psnr
 from z1g.metrics.ssim import Ssim
 from z1g.model.decoder import DecoderOptions
+from z1g.model.finetune import Finetune
+from z1g.model.finetune.full import Full
 from z1g.model.samplers import Sampler
 from z1g.model.samplers.ddpm import Ddpm
 from z1g.model.scale import ScaleActivation
 from z1g.model.scale.biased import BiasedSoftplus
+from z1g.model.timesteps import Timesteps
+from z1g.model.timesteps.uniform import Uniform
 from z1g.training.options import TrainOptions
 
 
@@ -58,10 +62,23 @@ class AutodecoderOptions(Section):
     train: TrainOptions = TrainOptions()
 
 
+class RenderedCodes(Section):
+    """Stage 1's losses on the predicted code, decoded by the frozen decoder and rendered."""
+
+    losses: dict[str, Annotated[Loss, OneOf()]] = {"rgb": RgbLoss(), "alpha": AlphaLoss()}
+    views: int = Field(6, ge=1, description="free training views rendered for each object and step")
+    below: int = Field(
+        1000, ge=1, le=1000, description="only samples at smaller timesteps are decoded; 1000: all, the original's way"
+    )
+
+
 class UNetOptions(Section):
     """Stage 2: the UNet learns to generate codes from a picture."""
 
+    finetune: Annotated[Finetune, OneOf()] = Full()
+    timesteps: Annotated[Timesteps, OneOf()] = Uniform()
     losses: dict[str, Annotated[Loss, OneOf()]] = {"latent": LatentLoss()}
+    rendered: RenderedCodes | None = None
     condition_size: int = Field(320, ge=16, description="side of the condition picture")
     condition_dropout: float = Field(0.1, ge=0, lt=1, description="share of samples trained without condition, for CFG")
     normalise_codes: bool = Field(

@@ -10,6 +10,7 @@ from z1g.losses import Comparison, weighted_sum
 from z1g.networks.denoiser import Condition, Denoiser
 from z1g.networks.diffusion import TIMESTEPS
 from z1g.objectives import purposes
+from z1g.objectives.rendered import RenderedTruth, Rendering
 from z1g.training.data import Batch, Draw, Sample, batch_noise, batch_uniform
 from z1g.training.loop import Objective
 
@@ -38,6 +39,7 @@ class DiffusionSamples:
     """Makes the samples of stage 2. Data loading processes get a copy of it, so it holds no networks."""
 
     data: DiffusionData
+    truth: RenderedTruth | None = None
 
     def __call__(self, draw: Draw) -> Sample:
         """Code and condition of one object: its latent, and its embedding or picture."""
@@ -47,20 +49,27 @@ class DiffusionSamples:
             sample["embedding"] = data.embeddings[i]
         if data.pictures is not None:
             sample["picture"] = data.pictures[i]
-        return sample
+        return sample if self.truth is None else {**sample, **self.truth(draw)}
 
 
 class DiffusionObjective(Objective):
-    """x0 loss of a v-predicting UNet, with conditions dropped at random for classifier-free guidance."""
+    """x0 loss of a v-predicting UNet, with conditions dropped at random for classifier-free guidance.
+
+    On request also losses on the renders of the predicted code, through the frozen decoder.
+    """
 
     zero_latent: Tensor
 
-    def __init__(self, options: "UNetOptions", denoiser: Denoiser, data: DiffusionData) -> None:
+    def __init__(
+        self, options: "UNetOptions", denoiser: Denoiser, data: DiffusionData, rendering: Rendering | None = None
+    ) -> None:  # fmt: skip
+        """rendering: what `options.rendered` needs of stage 1."""
         super().__init__()
-        self.options, self.denoiser, self.data = options, denoiser, data
+        self.options, self.denoiser, self.data, self.rendering = options, denoiser, data, rendering
+        options.finetune.prepare(denoiser)
         denoiser.whole_bf16, denoiser.attention = options.bf16 == "weights", options.attention
         self.register_buffer("zero_latent", data.zero_latent, persistent=False)
-        self.sample = DiffusionSamples(data)
+        self.sample = DiffusionSamples(data, None if rendering is None else rendering.truth)
 
     def networks(self) -> list[nn.Module]:
         """The parts that `train.speed` is for."""
@@ -68,7 +77,7 @@ class DiffusionObjective(Objective):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         code = batch["code"]
-        timestep = (batch_uniform(batch, purposes.TIMESTEP, code.device) * TIMESTEPS).long()
+        timestep = self.options.timesteps.draw(batch_uniform(batch, purposes.TIMESTEP, code.device), TIMESTEPS)
         noise = batch_noise(batch, tuple(code.shape[1:]), purposes.NOISE, code.device)
         latent_noise = batch_noise(batch, tuple(batch["latent"].shape[1:]), purposes.CONDITION_NOISE, code.device)
         keep = batch_uniform(batch, purposes.CONDITION_DROPOUT, code.device) >= self.options.condition_dropout
@@ -78,6 +87,9 @@ class DiffusionObjective(Objective):
         predicted = schedule.x0_from_v(noisy, velocity.float(), timestep)
         pair = Comparison(latents=predicted, latents_true=code, snr=schedule.snr(timestep))
         loss, terms = weighted_sum(self.options.losses, pair)
+        if self.rendering is not None:
+            further, rendered = self.rendering.losses(predicted, timestep, batch)
+            loss, terms = loss + further, {**terms, **rendered}
         return {"loss": loss, **terms}
 
     def _condition(self, batch: Batch, keep: Tensor) -> Condition:

@@ -10,6 +10,7 @@ from z1g.files import atomic_folder
 from z1g.networks.autoencoder import PictureEncoder
 from z1g.networks.stage1 import Stage1
 from z1g.objectives.diffusion import DiffusionData, DiffusionObjective, normalisation, zero_picture
+from z1g.objectives.rendered import RenderedTruth, Rendering
 from z1g.progress import track
 from z1g.stages import StageFolder
 from z1g.stages.autodecoder import training_scenes
@@ -28,9 +29,13 @@ def run(folder: StageFolder, threads: int) -> None:
     mean, deviation = normalisation(codes) if options.normalise_codes else (torch.zeros(1), torch.ones(1))
     stage1 = Stage1.load(trained.path / "model", trained.config).to(default_device())
     data = gather(stage1.encoder, scenes, ids, (codes - mean) / deviation, options.condition_size)
+    rendering = None
+    if options.rendered is not None:
+        truth = RenderedTruth(trained.config, scenes, ids, options.rendered.views)
+        rendering = Rendering(options.rendered, trained.config, stage1.decoder, mean, deviation, truth)
     del stage1
     denoiser = folder.config.model.denoiser()
-    objective = DiffusionObjective(options, denoiser, data)
+    objective = DiffusionObjective(options, denoiser, data, rendering)
     steps = StepData(objective.sample, len(ids), options.train.batch_size, options.train.seed)
     trainer = Trainer(objective, steps, options.train, folder.path)
     trainer.run()
