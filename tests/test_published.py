@@ -20,6 +20,7 @@ from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from z1g.config.sections import AutodecoderOptions, InferOptions
 from z1g.config.tree import Experiment
+from z1g.method import ImageToSplats
 from z1g.model.decoder import DecoderOptions
 from z1g.model.samplers import Sampler
 from z1g.model.samplers.ddim import Ddim
@@ -29,7 +30,6 @@ from z1g.model.samplers.euler_ancestral import EulerAncestral
 from z1g.model.samplers.unipc import UniPc
 from z1g.model.scratch import Scratch
 from z1g.networks.stage1 import Stage1
-from z1g.pipeline import ImageToSplats
 from z1g.seeding import torch_generator
 from z1g.splat import SplatOptions
 

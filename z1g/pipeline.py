@@ -1,54 +1,109 @@
-"""The trained method in memory: condition pictures in, codes and splatter images out."""
+"""The trained method as a diffusers pipeline: a picture in, codes and splatter images out.
+
+`Zero1ToGPipeline.from_pretrained(folder)`, or `DiffusionPipeline.from_pretrained(folder, custom_pipeline=<this file>)`.
+"""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
+from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils import BaseOutput
 from torch import Tensor
+from transformers import CLIPVisionModelWithProjection
 
+from z1g.config.resolve import slice_config
 from z1g.config.sections import InferOptions
-from z1g.networks.denoiser import Condition, Denoiser
-from z1g.networks.graphs import Replayed
+from z1g.files import read_json, write_json
+from z1g.method import ImageToSplats
+from z1g.model.samplers.ddpm import Ddpm
+from z1g.networks.conditioning import Conditioning
+from z1g.networks.denoiser import Denoiser
 from z1g.networks.stage1 import Stage1
-from z1g.sampling import PredictsV, sample_codes
+
+STAGE1_FILE = "stage1.json"
+"""The part of the configuration that the splatter decoder is built from."""
 
 
-class ImageToSplats:
-    """Both stages, ready to sample."""
+@dataclass
+class Splats(BaseOutput):
+    """codes [B,C,h,w]; splats: activated splatter images [B,6,14,S,S] in the view-1 frame."""
+
+    codes: Tensor
+    splats: Tensor
+
+
+class Zero1ToGPipeline(DiffusionPipeline):
+    """All networks of a trained ablation. Beside diffusers' folders, stage 1's heads and configuration are files."""
 
     def __init__(
-        self, stage1: Stage1, denoiser: Denoiser, statistics: dict[str, Tensor], shape: tuple[int, int, int],
-        options: InferOptions,
-    ) -> None:  # fmt: skip
-        """statistics: `mean` and `deviation` of codes and `zero_latent`, on the networks' device. shape: C,h,w."""
-        self.stage1, self.denoiser, self.statistics = stage1, denoiser, statistics
-        self.shape, self.options = shape, options
-        denoiser.attention = options.attention
-        if _bf16(options):
-            # Only what runs at every step; what a picture passes once keeps its precision.
-            denoiser.unet.to(torch.bfloat16)
-        self.predict: PredictsV = Replayed(denoiser) if options.cuda_graphs else denoiser
+        self,
+        vae: AutoencoderKL,
+        unet: UNet2DConditionModel,
+        vision_encoder: CLIPVisionModelWithProjection,
+        conditioning: Conditioning,
+        scheduler: SchedulerMixin,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae, unet=unet, vision_encoder=vision_encoder, conditioning=conditioning, scheduler=scheduler
+        )
+        self._stage1: tuple[Stage1, dict[str, Any]] | None = None
+
+    @classmethod
+    def of(
+        cls, stage1: Stage1, config: dict[str, Any], denoiser: Denoiser, statistics: dict[str, Tensor],
+        code: tuple[int, int, int],
+    ) -> "Zero1ToGPipeline":  # fmt: skip
+        """From trained parts. config: the slice of the configuration that `Stage1.load` reads. code: C,h,w."""
+        conditioning = Conditioning.of(denoiser.prompt, denoiser.ramping, statistics, code)
+        pipeline = cls(stage1.vae, denoiser.unet, denoiser.vision, conditioning, Ddpm().scheduler())
+        pipeline._stage1 = stage1, config
+        return pipeline
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """Write diffusers' layout, and stage 1's files."""
+        folder = Path(save_directory)
+        stage1, config = self._first_stage()
+        super().save_pretrained(folder, **kwargs)
+        stage1.save(folder)
+        write_json(folder / STAGE1_FILE, config)
+
+    def denoiser(self) -> Denoiser:
+        """The conditioned UNet, frozen."""
+        parts = self.conditioning
+        found = Denoiser(self.unet, self.vision_encoder, parts.prompt, parts.ramping, train_conditioning=False)
+        return found.requires_grad_(False).eval()
+
+    def method(self, options: InferOptions) -> ImageToSplats:
+        """Both stages, ready to sample."""
+        stage1, _ = self._first_stage()
+        stage1.to(self.device)
+        code: Any = tuple(self.conditioning.config.code)
+        return ImageToSplats(stage1, self.denoiser(), self.conditioning.statistics(), code, options)
 
     @torch.no_grad()
     def __call__(
-        self, pictures: Tensor, seeds: Sequence[int], options: InferOptions | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Codes [B,C,h,w] and splatter images [B,6,14,S,S] for condition pictures [B,3,H,W] in 0..1."""
-        codes = self.codes(pictures, seeds, options)
-        return codes, self.stage1.decoder(codes)
+        self,
+        pictures: Tensor,
+        num_inference_steps: int = 75,
+        guidance_scale: float = 4.0,
+        seeds: Sequence[int] | None = None,
+    ) -> Splats:
+        """Sample with the pipeline's scheduler. pictures: [B,3,H,W] in 0..1 on grey 127, of the trained size."""
+        options = InferOptions(steps=num_inference_steps, guidance=guidance_scale, precision="fp32", cuda_graphs=False)
+        scheduler = type(self.scheduler).from_config(self.scheduler.config)
+        codes, splats = self.method(options)(pictures, seeds or range(len(pictures)), scheduler=scheduler)
+        return Splats(codes=codes, splats=splats)
 
-    @torch.no_grad()
-    def codes(self, pictures: Tensor, seeds: Sequence[int], options: InferOptions | None = None) -> Tensor:
-        """Sampled codes [B,C,h,w] in the decoder's units."""
-        condition, zero = self.condition(pictures), self.statistics["zero_latent"]
-        codes = sample_codes(self.predict, condition, zero, self.shape, options or self.options, seeds)
-        return codes * self.statistics["deviation"] + self.statistics["mean"]
-
-    @torch.no_grad()
-    def condition(self, pictures: Tensor) -> Condition:
-        """What the UNet is told of condition pictures [B,3,H,W] in 0..1."""
-        pictures = pictures.to(self.statistics["zero_latent"].device)
-        return self.denoiser.condition(self.stage1.encoder.condition_latent(pictures), pictures)
-
-
-def _bf16(options: InferOptions) -> bool:
-    return options.precision == "bf16" or (options.precision == "auto" and torch.cuda.is_available())
+    def _first_stage(self) -> tuple[Stage1, dict[str, Any]]:
+        if self._stage1 is None:
+            folder = Path(self.config["_name_or_path"])
+            config = read_json(folder / STAGE1_FILE)
+            stage1 = Stage1.load(folder, slice_config(config))
+            self.register_modules(vae=stage1.vae)
+            self._stage1 = stage1, config
+        return self._stage1

@@ -12,6 +12,8 @@ from z1g.networks.diffusion import NoiseSchedule
 from z1g.seeding import torch_generator
 
 if TYPE_CHECKING:
+    from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
     from z1g.config.sections import InferOptions
 
 CONDITION_NOISE = 1
@@ -36,8 +38,10 @@ def sample_codes(
     shape: tuple[int, int, int],
     options: "InferOptions",
     seeds: Sequence[int],
+    scheduler: "SchedulerMixin | None" = None,
 ) -> Tensor:
     """Codes [B,C,h,w] for B conditions; `seeds` has a seed an object, so results do not depend on the batch.
+    `scheduler`: a fresh one in the place of the options' sampler.
 
     Guidance: v = v_0 + g·(v_c - v_0) (Ho & Salimans 2022, eq. 6, in terms of v); g = 1 skips the unconditional half.
     Both halves are one forward pass; as published, their condition latents get noise of their own.
@@ -45,7 +49,7 @@ def sample_codes(
     device, batch = condition.latent.device, len(seeds)
     # Noise is drawn on the CPU, so a seed gives the same code on every device.
     generators = [torch_generator(options.seed, seed) for seed in seeds]
-    scheduler = options.sampler.scheduler()
+    scheduler = scheduler or options.sampler.scheduler()
     # Timesteps stay on the CPU: schedulers look their constants up there, and would wait for the device otherwise.
     scheduler.set_timesteps(options.steps)
     extra = _accepted(scheduler, generators)

@@ -23,8 +23,8 @@ from z1g.bench.machine import device_name, versions
 from z1g.config.sections import AutodecoderOptions, InferOptions
 from z1g.config.tree import Experiment
 from z1g.device import default_device
+from z1g.method import ImageToSplats
 from z1g.networks.stage1 import Stage1
-from z1g.pipeline import ImageToSplats
 from z1g.splat import SplatOptions
 
 WORDS = ("fp32", "cudnn", "flash", "graphs", "channels_last", "compile")
@@ -79,7 +79,9 @@ def _seed_way(size: Size, device: torch.device, *, steps: int) -> dict[str, Any]
     """One object after another in fp32, 75 steps, nothing recorded."""
     options = InferOptions(steps=steps, guidance=SEED_GUIDANCE, precision="fp32", cuda_graphs=False)
     made = _networks(size, options, device)
-    made(_pictures(size, 1, device), [0], options.model_copy(update={"steps": 2}))
+    made.options = options.model_copy(update={"steps": 2})
+    made(_pictures(size, 1, device), [0])
+    made.options = options
     return _time(lambda pictures: made(pictures, [0]), size, 1, 0, device)
 
 

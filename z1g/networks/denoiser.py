@@ -4,13 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention import FeedForward
 from diffusers.models.resnet import ResnetBlock2D
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import CLIPVisionModelWithProjection
@@ -114,21 +112,6 @@ class Denoiser(nn.Module):
     def nothing(self, zero_latent: Tensor, batch: int) -> Condition:
         """The unconditional condition: latent [1,C,h,w] of the zero picture, no image embedding."""
         return Condition(zero_latent.expand(batch, -1, -1, -1), zero_latent.new_zeros(batch, self.prompt.shape[1]))
-
-    def save(self, folder: Path) -> None:
-        """Write diffusers' folders `unet`, `vision_encoder` and the prompt."""
-        self.unet.save_pretrained(folder / "unet")
-        self.vision.save_pretrained(folder / "vision_encoder")
-        save_file({"prompt": self.prompt.detach().contiguous(), "ramping": self.ramping}, folder / "prompt.safetensors")
-
-    @classmethod
-    def load(cls, folder: Path) -> "Denoiser":
-        """Read what `save` wrote, frozen."""
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet", local_files_only=True)
-        vision = CLIPVisionModelWithProjection.from_pretrained(folder / "vision_encoder", local_files_only=True)
-        prompt = load_file(folder / "prompt.safetensors")
-        denoiser = cls(unet, vision, prompt["prompt"], prompt["ramping"], train_conditioning=False)
-        return denoiser.requires_grad_(False).eval()
 
 
 def _call(unet: nn.Module, weights: dict[str, Tensor], *args: Tensor, **kwargs: object) -> tuple[Tensor, ...]:

@@ -36,8 +36,11 @@ def add(denoiser: Denoiser, options: "Lora") -> None:
 def save(denoiser: Denoiser, folder: Path) -> None:
     """Write `pytorch_lora_weights.safetensors` for diffusers' `load_lora_weights`, and an adapter for peft."""
     weights = {name: value.detach().cpu() for name, value in get_peft_model_state_dict(denoiser.unet).items()}
-    StableDiffusionPipeline.save_lora_weights(folder, unet_lora_layers=weights)
-    denoiser.unet.peft_config["default"].save_pretrained(folder)
+    about = denoiser.unet.peft_config["default"]
+    StableDiffusionPipeline.save_lora_weights(
+        folder, unet_lora_layers=weights, unet_lora_adapter_metadata=about.to_dict()
+    )
+    about.save_pretrained(folder)
     named = {f"base_model.model.{name}": value.contiguous() for name, value in weights.items()}
     save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 

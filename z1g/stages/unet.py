@@ -1,21 +1,26 @@
 """Stage `unet`: train the UNet on codes and condition pictures."""
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from z1g.data.scenes import SceneStore
 from z1g.device import default_device, use_threads
-from z1g.files import atomic_folder
+from z1g.files import atomic_folder, read_json
 from z1g.networks.autoencoder import PictureEncoder
-from z1g.networks.stage1 import Stage1
+from z1g.networks.stage1 import Stage1, code_shape
 from z1g.objectives.diffusion import DiffusionData, DiffusionObjective, normalisation, zero_picture
 from z1g.objectives.rendered import RenderedTruth, Rendering
+from z1g.pipeline import Zero1ToGPipeline
+from z1g.plan import cut
 from z1g.progress import track
 from z1g.stages import StageFolder
 from z1g.stages.autodecoder import training_scenes
 from z1g.training.data import StepData
 from z1g.training.loop import Trainer
+
+STAGE1_READS = ("camera", "splat", "autodecoder")
+"""What `Stage1.load` reads of the configuration."""
 
 
 def run(folder: StageFolder, threads: int) -> None:
@@ -42,9 +47,12 @@ def run(folder: StageFolder, threads: int) -> None:
     if not trainer.accelerator.is_main_process:
         return
     with atomic_folder(folder.path / "pipeline") as temporary:
-        denoiser.save(temporary)
+        options.finetune.finish(denoiser.cpu(), temporary)
+        stage1 = Stage1.load(trained.path / "model", trained.config)
+        record = cut(read_json(trained.path / "stage.json")["config"], STAGE1_READS)
         statistics = {"mean": mean, "deviation": deviation, "zero_latent": data.zero_latent}
-        save_file({name: v.cpu().contiguous() for name, v in statistics.items()}, temporary / "codes.safetensors")
+        shape = code_shape(trained.config, stage1.vae)
+        Zero1ToGPipeline.of(stage1, record, denoiser, statistics, shape).save_pretrained(temporary)
 
 
 @torch.no_grad()
