@@ -1,7 +1,6 @@
 """The diffusion process, samplers, guidance, reference attention and the denoiser."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -334,18 +333,6 @@ def test_embedding_equals_the_clip_processor() -> None:
     array = (picture[0] * 255).round().byte().permute(1, 2, 0).numpy()
     expected = processor(array, return_tensors="pt").pixel_values
     torch.testing.assert_close(seen[0], expected, atol=1.05 / 255 / 0.26, rtol=0)
-
-
-def test_save_and_load(tmp_path: Path) -> None:
-    denoiser = micro_denoiser(seed=3)
-    denoiser.save(tmp_path)
-    loaded = Denoiser.load(tmp_path)
-    assert not any(p.requires_grad for p in loaded.parameters())
-    inputs = (normal(2, *SHAPE, dtype=torch.float32), torch.tensor([3, 700]))
-    noise, condition = normal(2, 4, 4, 4, seed=8, dtype=torch.float32), condition_of(denoiser, 2)
-    torch.testing.assert_close(condition_of(loaded, 2).embedding, condition.embedding)
-    torch.testing.assert_close(loaded(*inputs, condition, noise), denoiser(*inputs, condition, noise))
-    assert UNet2DConditionModel.from_pretrained(tmp_path / "unet", local_files_only=True).config.in_channels == 4
 
 
 def test_scratch_is_seeded() -> None:

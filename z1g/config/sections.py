@@ -1,6 +1,6 @@
 """Options of the stages that combine several parts."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -18,10 +18,14 @@ from z1g.metrics.perceptual import StLpips
 from z1g.metrics.psnr import Psnr
 from z1g.metrics.ssim import Ssim
 from z1g.model.decoder import DecoderOptions
+from z1g.model.finetune import Finetune
+from z1g.model.finetune.full import Full
 from z1g.model.samplers import Sampler
 from z1g.model.samplers.ddpm import Ddpm
 from z1g.model.scale import ScaleActivation
 from z1g.model.scale.biased import BiasedSoftplus
+from z1g.model.timesteps import Timesteps
+from z1g.model.timesteps.uniform import Uniform
 from z1g.training.options import TrainOptions
 
 
@@ -58,14 +62,34 @@ class AutodecoderOptions(Section):
     train: TrainOptions = TrainOptions()
 
 
+class RenderedCodes(Section):
+    """Stage 1's losses on the predicted code, decoded by the frozen decoder and rendered."""
+
+    losses: dict[str, Annotated[Loss, OneOf()]] = {"rgb": RgbLoss(), "alpha": AlphaLoss()}
+    views: int = Field(6, ge=1, description="free training views rendered for each object and step")
+    below: int = Field(
+        1000, ge=1, le=1000, description="only samples at smaller timesteps are decoded; 1000: all, the original's way"
+    )
+
+
 class UNetOptions(Section):
     """Stage 2: the UNet learns to generate codes from a picture."""
 
+    finetune: Annotated[Finetune, OneOf()] = Full()
+    timesteps: Annotated[Timesteps, OneOf()] = Uniform()
     losses: dict[str, Annotated[Loss, OneOf()]] = {"latent": LatentLoss()}
+    rendered: RenderedCodes | None = None
     condition_size: int = Field(320, ge=16, description="side of the condition picture")
     condition_dropout: float = Field(0.1, ge=0, lt=1, description="share of samples trained without condition, for CFG")
     normalise_codes: bool = Field(
         False, description="train on codes shifted and scaled to zero mean and unit variance; random encoders need it"
+    )
+    bf16: Annotated[Literal["weights", "autocast"], Runtime()] = Field(
+        "weights",
+        description="how bf16 is done. weights: cast once a step, the whole UNet runs in bf16; autocast: norms in fp32",
+    )
+    attention: Annotated[Literal["auto", "flash", "cudnn"], Runtime()] = Field(
+        "auto", description="attention kernels: torch's choice, or these wherever they can work"
     )
     train: TrainOptions = TrainOptions()
 
@@ -80,6 +104,15 @@ class InferOptions(Section):
     train_objects: int = Field(8, ge=0, description="training objects to sample besides all test objects")
     chunk_size: int = Field(16, ge=1, description="objects a job")
     batch_size: Annotated[int, Runtime()] = Field(4, ge=1, description="objects sampled at once")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="of the UNet. auto: bf16 on a GPU, else fp32"
+    )
+    attention: Annotated[Literal["auto", "flash", "cudnn"], Runtime()] = Field(
+        "auto", description="attention kernels: torch's choice, or these wherever they can work"
+    )
+    cuda_graphs: Annotated[bool, Runtime()] = Field(
+        True, description="on a GPU, record the UNet's kernels at the first step and replay them"
+    )
     turntable_frames: int = Field(24, ge=1, description="frames of the turntable picture")
 
 

@@ -58,6 +58,7 @@ class Experiment(Section):
             ("fit.losses", self.fit.losses, False),
             ("autodecoder.losses", self.autodecoder.losses, False),
             ("unet.losses", self.unet.losses, True),
+            *([] if self.unet.rendered is None else [("unet.rendered.losses", self.unet.rendered.losses, False)]),
         ):
             active = {key: loss for key, loss in losses.items() if loss.weight > 0}
             if not active:

@@ -1,12 +1,16 @@
 """The conditioned UNet of stage 2: one object that training and inference share."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 
 import torch
 from diffusers import UNet2DConditionModel
-from safetensors.torch import load_file, save_file
+from diffusers.models.attention import FeedForward
+from diffusers.models.resnet import ResnetBlock2D
 from torch import Tensor, nn
+from torch.func import functional_call
 from transformers import CLIPVisionModelWithProjection
 from transformers.utils.logging import disable_progress_bar
 
@@ -54,6 +58,7 @@ class Denoiser(nn.Module):
         reference_attention.install(unet)
         self.unet, self.vision, self.schedule = unet, vision, NoiseSchedule()
         self.train_conditioning = train_conditioning
+        self.whole_bf16, self.attention = False, "auto"
         self.prompt = nn.Parameter(prompt, requires_grad=train_conditioning)
         self.register_buffer("ramping", ramping)
         vision.requires_grad_(train_conditioning)
@@ -80,24 +85,35 @@ class Denoiser(nn.Module):
         tokens = self.prompt + condition.embedding[:, None, :] * self.ramping[:, None]
         noised_condition = self.schedule.add_noise(condition.latent, condition_noise, timestep)
         memory: reference_attention.Memory = {}
-        reference_attention.run(self.unet, noised_condition, timestep, tokens, write=memory)
-        return reference_attention.run(self.unet, noisy, timestep, tokens, read=memory)
+        with self._network(noisy.device) as (unet, dtype), reference_attention.kernels(self.attention):
+            tokens, given = tokens.to(dtype), noisy.to(dtype)
+            reference_attention.run(unet, noised_condition.to(dtype), timestep, tokens, write=memory)
+            return reference_attention.run(unet, given, timestep, tokens, read=memory).to(noisy.dtype)
+
+    @contextmanager
+    def _network(self, device: torch.device) -> Iterator[tuple[reference_attention.UNet, torch.dtype]]:
+        """The UNet and the type of its inputs.
+
+        With `whole_bf16`, autocast gives way to weights cast once for both passes: autocast would take norms and
+        activations through float32, which costs more time than the casts of weights. Gradients are of the weights as
+        they are stored.
+        """
+        if not (self.whole_bf16 and torch.is_autocast_enabled(device.type)):
+            yield self.unet, self.unet.dtype
+            return
+        with torch.autocast(device.type, enabled=False):
+            cast = {name: weight.to(torch.bfloat16) for name, weight in self.unet.named_parameters()}
+            yield partial(_call, self.unet, cast), torch.bfloat16
+
+    def blocks(self) -> list[nn.Module]:
+        """The parts of the UNet that repeat and that compilation makes faster: kernels of one serve all of a shape."""
+        return [part for part in self.unet.modules() if isinstance(part, (ResnetBlock2D, FeedForward))]
 
     def nothing(self, zero_latent: Tensor, batch: int) -> Condition:
         """The unconditional condition: latent [1,C,h,w] of the zero picture, no image embedding."""
         return Condition(zero_latent.expand(batch, -1, -1, -1), zero_latent.new_zeros(batch, self.prompt.shape[1]))
 
-    def save(self, folder: Path) -> None:
-        """Write diffusers' folders `unet`, `vision_encoder` and the prompt."""
-        self.unet.save_pretrained(folder / "unet")
-        self.vision.save_pretrained(folder / "vision_encoder")
-        save_file({"prompt": self.prompt.detach().contiguous(), "ramping": self.ramping}, folder / "prompt.safetensors")
 
-    @classmethod
-    def load(cls, folder: Path) -> "Denoiser":
-        """Read what `save` wrote, frozen."""
-        unet = UNet2DConditionModel.from_pretrained(folder / "unet", local_files_only=True)
-        vision = CLIPVisionModelWithProjection.from_pretrained(folder / "vision_encoder", local_files_only=True)
-        prompt = load_file(folder / "prompt.safetensors")
-        denoiser = cls(unet, vision, prompt["prompt"], prompt["ramping"], train_conditioning=False)
-        return denoiser.requires_grad_(False).eval()
+def _call(unet: nn.Module, weights: dict[str, Tensor], *args: Tensor, **kwargs: object) -> tuple[Tensor, ...]:
+    output: tuple[Tensor, ...] = functional_call(unet, weights, args, kwargs)
+    return output

@@ -20,17 +20,25 @@ class NoiseSchedule:
         cumulative = torch.cumprod(1 - betas, dim=0)
         self.alpha = cumulative.sqrt()
         self.sigma = (1 - cumulative).sqrt()
+        self._copies: dict[torch.device, tuple[Tensor, Tensor]] = {}
 
     def at(self, timestep: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         """a_t and s_t [B,1,1,1] at integer timesteps [B], with the type and device of `like`."""
         shape = (-1,) + (1,) * (like.ndim - 1)
-        index = timestep.cpu()
-        return (self.alpha[index].to(like).view(shape), self.sigma[index].to(like).view(shape))
+        alpha, sigma = self._on(like.device)
+        index = timestep.to(like.device)
+        return alpha[index].to(like.dtype).view(shape), sigma[index].to(like.dtype).view(shape)
 
     def snr(self, timestep: Tensor) -> Tensor:
         """Signal-to-noise ratio a²/s² [B], float32."""
-        index = timestep.cpu()
-        return ((self.alpha[index] / self.sigma[index]) ** 2).float().to(timestep.device)
+        alpha, sigma = self._on(timestep.device)
+        return ((alpha[timestep] / sigma[timestep]) ** 2).float()
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """The tables where the samples are: looking them up elsewhere would wait for the device at every step."""
+        if device not in self._copies:
+            self._copies[device] = self.alpha.to(device), self.sigma.to(device)
+        return self._copies[device]
 
     def add_noise(self, x0: Tensor, noise: Tensor, timestep: Tensor) -> Tensor:
         """x_t = a·x0 + s·eps."""

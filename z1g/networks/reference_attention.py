@@ -4,14 +4,19 @@ The UNet runs twice on one set of weights. The *write* pass on the noised condit
 each self-attention (`attn1`); the *read* pass appends them to the keys and values of the same layer.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import Attention, AttnProcessor2_0
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 Memory = dict[str, Tensor]
+UNet = Callable[..., tuple[Tensor, ...]]
+KERNELS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
 
 
 class ReferenceAttention:
@@ -47,8 +52,17 @@ def install(unet: UNet2DConditionModel) -> None:
     unet.set_attn_processor({name: ReferenceAttention(name, remembers) for name, remembers in layers.items()})
 
 
-def run(unet: nn.Module, sample: Tensor, timestep: Tensor, tokens: Tensor, **memory: Memory) -> Tensor:
+def kernels(preferred: str) -> AbstractContextManager[None]:
+    """Attention kernels while the block runs: torch's choice (`auto`), or `flash` or `cudnn` wherever they can work."""
+    if preferred == "auto":
+        return nullcontext()
+    others = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    order = [KERNELS[preferred], *(other for other in others if other is not KERNELS[preferred])]
+    context: AbstractContextManager[None] = sdpa_kernel(order, set_priority=True)
+    return context
+
+
+def run(unet: UNet, sample: Tensor, timestep: Tensor, tokens: Tensor, **memory: Memory) -> Tensor:
     """One pass of the UNet with `write=` or `read=`."""
     output = unet(sample, timestep, encoder_hidden_states=tokens, cross_attention_kwargs=memory, return_dict=False)
-    prediction: Tensor = output[0]
-    return prediction
+    return output[0]

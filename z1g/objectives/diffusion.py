@@ -4,12 +4,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from z1g.losses import Comparison, weighted_sum
 from z1g.networks.denoiser import Condition, Denoiser
 from z1g.networks.diffusion import TIMESTEPS
 from z1g.objectives import purposes
+from z1g.objectives.rendered import RenderedTruth, Rendering
 from z1g.training.data import Batch, Draw, Sample, batch_noise, batch_uniform
 from z1g.training.loop import Objective
 
@@ -19,15 +20,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DiffusionData:
-    """All training objects in memory: codes [N,C,h,w] (normalised), condition latents [N,C,h',w'], pictures [N,3,H,W].
+    """All training objects in memory: codes [N,C,h,w] (normalised), condition latents [N,C,h',w'].
 
     zero_latent: [1,C,h',w'], the latent of the zero picture that stands for no condition.
+    embeddings: [N,D] of the condition pictures, where the image encoder is frozen.
+    pictures: [N,3,H,W] in 0..1, where it is trained.
     """
 
     codes: Tensor
     latents: Tensor
-    pictures: Tensor
     zero_latent: Tensor
+    embeddings: Tensor | None = None
+    pictures: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -35,24 +39,45 @@ class DiffusionSamples:
     """Makes the samples of stage 2. Data loading processes get a copy of it, so it holds no networks."""
 
     data: DiffusionData
+    truth: RenderedTruth | None = None
 
     def __call__(self, draw: Draw) -> Sample:
-        """Code, condition latent and condition picture of one object."""
+        """Code and condition of one object: its latent, and its embedding or picture."""
         i, data = draw.object_index, self.data
-        return {"code": data.codes[i], "latent": data.latents[i], "picture": data.pictures[i]}
+        sample = {"code": data.codes[i], "latent": data.latents[i]}
+        if data.embeddings is not None:
+            sample["embedding"] = data.embeddings[i]
+        if data.pictures is not None:
+            sample["picture"] = data.pictures[i]
+        return sample if self.truth is None else {**sample, **self.truth(draw)}
 
 
 class DiffusionObjective(Objective):
-    """x0 loss of a v-predicting UNet, with conditions dropped at random for classifier-free guidance."""
+    """x0 loss of a v-predicting UNet, with conditions dropped at random for classifier-free guidance.
 
-    def __init__(self, options: "UNetOptions", denoiser: Denoiser, data: DiffusionData) -> None:
+    On request also losses on the renders of the predicted code, through the frozen decoder.
+    """
+
+    zero_latent: Tensor
+
+    def __init__(
+        self, options: "UNetOptions", denoiser: Denoiser, data: DiffusionData, rendering: Rendering | None = None
+    ) -> None:  # fmt: skip
+        """rendering: what `options.rendered` needs of stage 1."""
         super().__init__()
-        self.options, self.denoiser, self.data = options, denoiser, data
-        self.sample = DiffusionSamples(data)
+        self.options, self.denoiser, self.data, self.rendering = options, denoiser, data, rendering
+        options.finetune.prepare(denoiser)
+        denoiser.whole_bf16, denoiser.attention = options.bf16 == "weights", options.attention
+        self.register_buffer("zero_latent", data.zero_latent, persistent=False)
+        self.sample = DiffusionSamples(data, None if rendering is None else rendering.truth)
+
+    def networks(self) -> list[nn.Module]:
+        """The parts that `train.speed` is for."""
+        return self.denoiser.blocks()
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         code = batch["code"]
-        timestep = (batch_uniform(batch, purposes.TIMESTEP, code.device) * TIMESTEPS).long()
+        timestep = self.options.timesteps.draw(batch_uniform(batch, purposes.TIMESTEP, code.device), TIMESTEPS)
         noise = batch_noise(batch, tuple(code.shape[1:]), purposes.NOISE, code.device)
         latent_noise = batch_noise(batch, tuple(batch["latent"].shape[1:]), purposes.CONDITION_NOISE, code.device)
         keep = batch_uniform(batch, purposes.CONDITION_DROPOUT, code.device) >= self.options.condition_dropout
@@ -62,11 +87,15 @@ class DiffusionObjective(Objective):
         predicted = schedule.x0_from_v(noisy, velocity.float(), timestep)
         pair = Comparison(latents=predicted, latents_true=code, snr=schedule.snr(timestep))
         loss, terms = weighted_sum(self.options.losses, pair)
+        if self.rendering is not None:
+            further, rendered = self.rendering.losses(predicted, timestep, batch)
+            loss, terms = loss + further, {**terms, **rendered}
         return {"loss": loss, **terms}
 
     def _condition(self, batch: Batch, keep: Tensor) -> Condition:
-        full = self.denoiser.condition(batch["latent"], batch["picture"])
-        nothing = self.denoiser.nothing(self.data.zero_latent.to(keep.device), len(keep))
+        embedding = batch["embedding"] if "embedding" in batch else self.denoiser.embed(batch["picture"])
+        full = Condition(batch["latent"], embedding)
+        nothing = self.denoiser.nothing(self.zero_latent, len(keep))
         return full.where(keep, nothing)
 
 

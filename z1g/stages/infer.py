@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from z1g import ply
@@ -14,11 +14,10 @@ from z1g.data.manifest import Split, evaluation_objects, int_hash
 from z1g.data.scenes import Scene
 from z1g.device import default_device, use_threads
 from z1g.files import atomic_folder
-from z1g.networks.denoiser import Denoiser
-from z1g.networks.stage1 import Stage1, code_shape
+from z1g.method import ImageToSplats
 from z1g.pictures import save_png, save_turntable, sheet, turntable_cameras
+from z1g.pipeline import Zero1ToGPipeline
 from z1g.progress import Meter
-from z1g.sampling import sample_codes
 from z1g.splat import to_gaussians
 from z1g.stages import StageFolder
 from z1g.stages.autodecoder import training_scenes
@@ -28,11 +27,9 @@ TURNTABLE_ELEVATION_DEG = 20.0
 
 @dataclass(frozen=True)
 class Generator:
-    """The trained method: picture in, splatter images out."""
+    """The trained method of an ablation: picture in, splatter images out."""
 
-    stage1: Stage1
-    denoiser: Denoiser
-    statistics: dict[str, Tensor]
+    method: ImageToSplats
     folder: StageFolder
     trained: StageFolder
 
@@ -41,21 +38,12 @@ class Generator:
         """From an `infer` stage folder and what lies upstream of it."""
         device = default_device()
         trained = folder.upstream_folder("autodecoder")
-        pipeline = folder.upstream_path("unet") / "pipeline"
-        stage1 = Stage1.load(trained.path / "model", trained.config).to(device)
-        statistics = {name: v.to(device) for name, v in load_file(pipeline / "codes.safetensors").items()}
-        return cls(stage1, Denoiser.load(pipeline).to(device), statistics, folder, trained)
+        pipeline = Zero1ToGPipeline.from_pretrained(folder.upstream_path("unet") / "pipeline", local_files_only=True)
+        return cls(pipeline.to(device).method(folder.config.infer), folder, trained)
 
-    @torch.no_grad()
     def __call__(self, pictures: Tensor, seeds: list[int]) -> tuple[Tensor, Tensor]:
         """Codes [B,C,h,w] and splatter images [B,6,14,S,S] for condition pictures [B,3,H,W] in 0..1."""
-        pictures = pictures.to(default_device())
-        condition = self.denoiser.condition(self.stage1.encoder.condition_latent(pictures), pictures)
-        shape = code_shape(self.trained.config, self.stage1.vae)
-        zero = self.statistics["zero_latent"]
-        codes = sample_codes(self.denoiser, condition, zero, shape, self.folder.config.infer, seeds)
-        codes = codes * self.statistics["deviation"] + self.statistics["mean"]
-        return codes, self.stage1.decoder(codes)
+        return self.method(pictures, seeds)
 
 
 def run(folder: StageFolder, chunk: int, threads: int) -> None:

@@ -1,20 +1,26 @@
 """Stage `unet`: train the UNet on codes and condition pictures."""
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from z1g.data.scenes import SceneStore
 from z1g.device import default_device, use_threads
-from z1g.files import atomic_folder
+from z1g.files import atomic_folder, read_json
 from z1g.networks.autoencoder import PictureEncoder
-from z1g.networks.stage1 import Stage1
+from z1g.networks.stage1 import Stage1, code_shape
 from z1g.objectives.diffusion import DiffusionData, DiffusionObjective, normalisation, zero_picture
+from z1g.objectives.rendered import RenderedTruth, Rendering
+from z1g.pipeline import Zero1ToGPipeline
+from z1g.plan import cut
 from z1g.progress import track
 from z1g.stages import StageFolder
 from z1g.stages.autodecoder import training_scenes
 from z1g.training.data import StepData
 from z1g.training.loop import Trainer
+
+STAGE1_READS = ("camera", "splat", "autodecoder")
+"""What `Stage1.load` reads of the configuration."""
 
 
 def run(folder: StageFolder, threads: int) -> None:
@@ -28,18 +34,25 @@ def run(folder: StageFolder, threads: int) -> None:
     mean, deviation = normalisation(codes) if options.normalise_codes else (torch.zeros(1), torch.ones(1))
     stage1 = Stage1.load(trained.path / "model", trained.config).to(default_device())
     data = gather(stage1.encoder, scenes, ids, (codes - mean) / deviation, options.condition_size)
+    rendering = None
+    if options.rendered is not None:
+        truth = RenderedTruth(trained.config, scenes, ids, options.rendered.views)
+        rendering = Rendering(options.rendered, trained.config, stage1.decoder, mean, deviation, truth)
     del stage1
     denoiser = folder.config.model.denoiser()
-    objective = DiffusionObjective(options, denoiser, data)
+    objective = DiffusionObjective(options, denoiser, data, rendering)
     steps = StepData(objective.sample, len(ids), options.train.batch_size, options.train.seed)
     trainer = Trainer(objective, steps, options.train, folder.path)
     trainer.run()
     if not trainer.accelerator.is_main_process:
         return
     with atomic_folder(folder.path / "pipeline") as temporary:
-        denoiser.save(temporary)
+        options.finetune.finish(denoiser.cpu(), temporary)
+        stage1 = Stage1.load(trained.path / "model", trained.config)
+        record = cut(read_json(trained.path / "stage.json")["config"], STAGE1_READS)
         statistics = {"mean": mean, "deviation": deviation, "zero_latent": data.zero_latent}
-        save_file({name: v.cpu().contiguous() for name, v in statistics.items()}, temporary / "codes.safetensors")
+        shape = code_shape(trained.config, stage1.vae)
+        Zero1ToGPipeline.of(stage1, record, denoiser, statistics, shape).save_pretrained(temporary)
 
 
 @torch.no_grad()
@@ -49,4 +62,4 @@ def gather(encoder: PictureEncoder, scenes: SceneStore, ids: list[str], codes: T
     pictures = [scenes[name].condition(size) for name in track(ids, "conditions", len(ids))]
     latents = [encoder.condition_latent(picture[None].to(device))[0].cpu() for picture in pictures]
     zero = encoder.condition_latent(zero_picture(size).to(device)).cpu()
-    return DiffusionData(codes, torch.stack(latents), torch.stack(pictures), zero)
+    return DiffusionData(codes, torch.stack(latents), zero, pictures=torch.stack(pictures))

@@ -116,10 +116,48 @@ def _run_autodecoder(arguments: argparse.Namespace) -> dict[str, Any]:
     return measure(sizes, a.variants, a.steps, a.seconds, a.base, seed=a.base is None)
 
 
+UNET_VARIANTS = [
+    "b16+cudnn", "b16", "b24+cudnn", "b32+cudnn", "b8+cudnn", "b16+cudnn+channels_last", "b32+cudnn+micro16",
+    "b16+autocast", "b16+cudnn+channels_last+compile", "b24+cudnn+channels_last+compile",
+]  # fmt: skip
+INFER_VARIANTS = ["b1+graphs", "b1+graphs+cudnn", "b1", "b8+graphs+cudnn", "b16+graphs+cudnn", "b16+graphs"]
+
+
+def _sized(parser: argparse.ArgumentParser, variants: list[str], seconds: float) -> None:
+    parser.add_argument("--size", default="full", choices=("full", "tiny"), help="full: SD 2.1's UNet; tiny: for a CPU")
+    parser.add_argument("--variants", nargs="+", default=variants, help="b16+cudnn+micro8: batch, what is on")
+    parser.add_argument("--seconds", type=float, default=seconds, help="nothing runs on after this time")
+
+
+def _unet(parser: argparse.ArgumentParser) -> None:
+    _sized(parser, UNET_VARIANTS, 150)
+    parser.add_argument("--steps", type=int, default=6, help="steps timed, after two that are not")
+
+
+def _run_unet(arguments: argparse.Namespace) -> dict[str, Any]:
+    from z1g.bench.unet import measure
+
+    return measure(arguments.size, arguments.variants, arguments.steps, arguments.seconds)
+
+
+def _infer(parser: argparse.ArgumentParser) -> None:
+    _sized(parser, INFER_VARIANTS, 110)
+    parser.add_argument("--steps", type=int, default=25, help="sampling steps")
+    parser.add_argument("--repeats", type=int, default=2, help="calls timed, after the first")
+
+
+def _run_infer(arguments: argparse.Namespace) -> dict[str, Any]:
+    from z1g.bench.infer import measure
+
+    return measure(arguments.size, arguments.variants, arguments.steps, arguments.repeats, arguments.seconds)
+
+
 PARTS = {
     "autodecoder": ("stage 1's training: the original's way against ours", _autodecoder, _run_autodecoder),
     "dag": ("planning: seconds, memory and jobs of a dry-run over made-up lists of objects", _dag, _run_dag),
     "ingest": ("rendering meshes: a Blender process an object against the pool", _ingest, _run_ingest),
     "render": ("the splat rasterizers", _render, _run_render),
+    "unet": ("stage 2's training at full size: the original's way against ours", _unet, _run_unet),
+    "infer": ("sampling at full size: the original's way against ours", _infer, _run_infer),
     "fit": ("the fit of splatter images: objects/s, quality after so many steps, memory", _fit, _run_fit),
 }

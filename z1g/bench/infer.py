@@ -1,0 +1,132 @@
+"""How fast one picture becomes splatter images at full size: the original's loop against ours."""
+
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from z1g.bench.diffusion_size import (
+    SIZES,
+    Size,
+    Variant,
+    build,
+    guarded,
+    matmul_rate,
+    memory_mib,
+    synchronise,
+    teraflops_a_sample,
+)
+from z1g.bench.machine import device_name, versions
+from z1g.config.sections import AutodecoderOptions, InferOptions
+from z1g.config.tree import Experiment
+from z1g.device import default_device
+from z1g.method import ImageToSplats
+from z1g.networks.stage1 import Stage1
+from z1g.splat import SplatOptions
+
+WORDS = ("fp32", "cudnn", "flash", "graphs", "channels_last", "compile")
+SEED_STEPS, SEED_GUIDANCE = 75, 4.0
+
+
+def measure(size_name: str, variants: Sequence[str], steps: int, repeats: int, seconds: float) -> dict[str, Any]:
+    """Objects/s and seconds from condition pictures to splatter images, guided sampling of `steps` steps included.
+
+    Nothing runs on after `seconds`. Raises ValueError where a variant is not understood.
+    """
+    size, device, began = SIZES[size_name], default_device(), time.perf_counter()
+    parsed = [Variant.parse(name, WORDS) for name in variants]
+    figures: dict[str, Any] = {"size": size_name, "steps": steps, "device": device_name(device.type)}
+    figures["versions"] = versions()
+    figures["matmul"] = guarded("matmul", lambda: {"tflops": round(matmul_rate(device), 1)}, device)
+    figures["work"] = guarded("work", partial(_work, size, device), device)
+    figures["seed_way"] = seed = guarded("seed_way", partial(_seed_way, size, device, steps=SEED_STEPS), device)
+    figures["runs"] = []
+    for variant in parsed:
+        run = partial(_ours, size, variant, steps, repeats, device)
+        row = guarded(variant.name, run, device, began + seconds)
+        if "objects_per_s" in row and "objects_per_s" in seed:
+            row["ratio_to_seed_way"] = round(row["objects_per_s"] / seed["objects_per_s"], 1)
+        figures["runs"].append(row)
+    figures["wall_s"] = round(time.perf_counter() - began, 1)
+    return figures
+
+
+def _work(size: Size, device: torch.device) -> dict[str, Any]:
+    denoiser = build(size, device, vision=False)
+    return {"tflop_a_forward": teraflops_a_sample(size, denoiser, device, backward=False)}
+
+
+def _ours(size: Size, variant: Variant, steps: int, repeats: int, device: torch.device) -> dict[str, Any]:
+    options = InferOptions(
+        steps=steps,
+        guidance=SEED_GUIDANCE,
+        precision="fp32" if "fp32" in variant.on else "auto",
+        attention=variant.attention,
+        cuda_graphs="graphs" in variant.on,
+    )
+    made = _networks(size, options, device)
+    if "channels_last" in variant.on:
+        made.denoiser.unet.to(memory_format=torch.channels_last)
+    if "compile" in variant.on:
+        made.denoiser.unet.compile(dynamic=False)
+    return _time(lambda pictures: made(pictures, list(range(variant.batch))), size, variant.batch, repeats, device)
+
+
+def _seed_way(size: Size, device: torch.device, *, steps: int) -> dict[str, Any]:
+    """One object after another in fp32, 75 steps, nothing recorded."""
+    options = InferOptions(steps=steps, guidance=SEED_GUIDANCE, precision="fp32", cuda_graphs=False)
+    made = _networks(size, options, device)
+    made.options = options.model_copy(update={"steps": 2})
+    made(_pictures(size, 1, device), [0])
+    made.options = options
+    return _time(lambda pictures: made(pictures, [0]), size, 1, 0, device)
+
+
+def _networks(size: Size, options: InferOptions, device: torch.device) -> ImageToSplats:
+    config = Experiment(
+        model=size.model, autodecoder=AutodecoderOptions(input_size=size.view), splat=SplatOptions(size=_splats(size))
+    )
+    with torch.device(device):
+        vae = size.model.autoencoder()
+    stage1 = Stage1.build(config, vae).to(device)
+    stage1.vae.requires_grad_(False)
+    statistics = {
+        "mean": torch.zeros(1, device=device),
+        "deviation": torch.ones(1, device=device),
+        "zero_latent": torch.zeros(1, *size.condition_latent, device=device),
+    }
+    denoiser = build(size, device, vision=True).requires_grad_(False).eval()
+    return ImageToSplats(stage1, denoiser, statistics, size.code, options)
+
+
+def _splats(size: Size) -> int:
+    return 128 if size.view >= 128 else size.view
+
+
+def _pictures(size: Size, batch: int, device: torch.device) -> Tensor:
+    return torch.rand(batch, 3, size.condition, size.condition, device=device)
+
+
+def _time(
+    run: Callable[[Tensor], object], size: Size, batch: int, repeats: int, device: torch.device
+) -> dict[str, Any]:  # fmt: skip
+    """Seconds of the first call, of those after it (without `repeats`: of the first), and objects/s of the latter."""
+    pictures, seconds = _pictures(size, batch, device), []
+    for _ in range(1 + repeats):
+        synchronise(device)
+        began = time.perf_counter()
+        run(pictures)
+        synchronise(device)
+        seconds.append(time.perf_counter() - began)
+    later = seconds[1:] or seconds
+    mean = sum(later) / len(later)
+    return {
+        "batch": batch,
+        "first_call_s": round(seconds[0], 3),
+        "seconds": round(mean, 3),
+        "objects_per_s": round(batch / mean, 3),
+        "memory_mib": memory_mib(device),
+    }

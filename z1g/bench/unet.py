@@ -1,0 +1,172 @@
+"""How fast stage 2 trains at full size: the original's way against ours, variant by variant."""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._dynamo
+import torch.nn.functional as functional
+from torch import Tensor
+
+from z1g.bench.diffusion_size import (
+    SIZES,
+    Size,
+    Variant,
+    build,
+    guarded,
+    matmul_rate,
+    memory_mib,
+    synchronise,
+    teraflops_a_sample,
+)
+from z1g.bench.machine import device_name, versions
+from z1g.config.sections import UNetOptions
+from z1g.device import default_device
+from z1g.networks.autoencoder import PictureEncoder
+from z1g.networks.denoiser import Denoiser
+from z1g.networks.diffusion import TIMESTEPS
+from z1g.objectives.diffusion import DiffusionData, DiffusionObjective
+from z1g.training.data import StepData
+from z1g.training.loop import Trainer
+
+WORDS = ("autocast", "cudnn", "flash", "channels_last", "compile")
+OBJECTS = 64
+WARM_UP = 2
+COMPILED_KINDS = 512
+"""How many shapes of the repeated blocks may be compiled; torch gives up at 8."""
+
+
+def measure(size_name: str, variants: Sequence[str], steps: int, seconds: float) -> dict[str, Any]:
+    """Samples/s and TFLOP/s of whole training steps, optimiser included. Nothing runs on after `seconds`.
+
+    Raises ValueError where a variant is not understood.
+    """
+    size, device, began = SIZES[size_name], default_device(), time.perf_counter()
+    parsed = [Variant.parse(name, WORDS) for name in variants]
+    figures: dict[str, Any] = {"size": size_name, "device": device_name(device.type), "versions": versions()}
+    figures["matmul"] = matmul = guarded("matmul", lambda: {"tflops": round(matmul_rate(device), 1)}, device)
+    figures["work"] = work = guarded("work", partial(_work, size, device), device)
+    figures["seed_way"] = seed = guarded("seed_way", partial(_seed_way, size, steps, device), device)
+    figures["runs"] = []
+    for variant in parsed:
+        row = guarded(variant.name, partial(_ours, size, variant, steps, device), device, began + seconds)
+        figures["runs"].append(row | _shares(row, work, matmul, seed))
+    done = [row for row in figures["runs"] if "samples_per_s" in row]
+    figures["best"] = max(done, key=lambda row: row["samples_per_s"]) if done else None
+    figures["wall_s"] = round(time.perf_counter() - began, 1)
+    return figures
+
+
+def _shares(row: dict[str, Any], work: dict[str, Any], matmul: dict[str, Any], seed: dict[str, Any]) -> dict[str, Any]:
+    shares: dict[str, Any] = {}
+    if "samples_per_s" in row and "tflop_a_sample" in work:
+        shares["tflops"] = round(row["samples_per_s"] * work["tflop_a_sample"], 1)
+        if "tflops" in matmul:
+            shares["share_of_matmul"] = round(shares["tflops"] / max(matmul["tflops"], 1e-9), 3)
+    if "samples_per_s" in row and "samples_per_s" in seed:
+        shares["ratio_to_seed_way"] = round(row["samples_per_s"] / seed["samples_per_s"], 2)
+    return shares
+
+
+def _work(size: Size, device: torch.device) -> dict[str, Any]:
+    denoiser = build(size, device, vision=False)
+    parameters = sum(p.numel() for p in denoiser.unet.parameters())
+    work = teraflops_a_sample(size, denoiser, device, backward=True)
+    return {"parameters_m": round(parameters / 1e6, 1), "tflop_a_sample": work}
+
+
+def _ours(size: Size, variant: Variant, steps: int, device: torch.device) -> dict[str, Any]:
+    """Whole steps of the training loop itself on cached codes and conditions."""
+    values = {
+        "bf16": "autocast" if "autocast" in variant.on else "weights",
+        "attention": variant.attention,
+        "train": {"batch_size": variant.batch, "micro_batch": variant.micro, "steps": 10_000},
+    }
+    options = UNetOptions.model_validate(values)
+    denoiser = build(size, device, vision=False)
+    _tune(denoiser, variant)
+    objective = DiffusionObjective(options, denoiser, _data(size))
+    data = StepData(objective.sample, OBJECTS, variant.batch, options.train.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Trainer(objective, data, options.train, Path(folder))
+        objective.train()
+        batches = enumerate(data.batches(0, WARM_UP + steps, 0, 1, 0))
+        began = time.perf_counter()
+        for step, batch in batches:
+            if step == WARM_UP:
+                synchronise(device)
+                warm_up_s, began = time.perf_counter() - began, time.perf_counter()
+            trainer._step(step, batch)
+        synchronise(device)
+        seconds = (time.perf_counter() - began) / steps
+    return {
+        "batch": variant.batch,
+        "step_s": round(seconds, 4),
+        "samples_per_s": round(variant.batch / seconds, 3),
+        "memory_mib": memory_mib(device),
+        "warm_up_s": round(warm_up_s, 1),
+    }
+
+
+def _tune(denoiser: Denoiser, variant: Variant) -> None:
+    if "channels_last" in variant.on:
+        denoiser.unet.to(memory_format=torch.channels_last)
+    if "compile" in variant.on:
+        torch._dynamo.reset()
+        torch._dynamo.config.recompile_limit = COMPILED_KINDS
+        torch._dynamo.config.accumulated_recompile_limit = 4 * COMPILED_KINDS
+        for block in denoiser.blocks():
+            block.compile(dynamic=False)
+
+
+def _data(size: Size) -> DiffusionData:
+    return DiffusionData(
+        codes=torch.randn(OBJECTS, *size.code),
+        latents=torch.randn(OBJECTS, *size.condition_latent),
+        zero_latent=torch.zeros(1, *size.condition_latent),
+        embeddings=torch.randn(OBJECTS, size.model.unet_size.cross_attention_dim),
+    )
+
+
+def _seed_way(size: Size, steps: int, device: torch.device) -> dict[str, Any]:
+    """One sample a step in fp32, as the original trains: picture encoded anew by VAE and ViT-H at every step."""
+    denoiser = build(size, device, vision=True)
+    denoiser.whole_bf16 = False
+    with torch.device(device):
+        encoder = PictureEncoder(size.model.autoencoder()).requires_grad_(False)
+    optimiser = torch.optim.AdamW(denoiser.unet.parameters(), lr=2e-6, weight_decay=0.05, betas=(0.9, 0.95))
+    code = torch.randn(1, *size.code, device=device)
+    picture = torch.rand(1, 3, size.condition, size.condition, device=device)
+
+    def step(_: int) -> Tensor:
+        with torch.no_grad():
+            latent = encoder.condition_latent(picture)
+            encoder.condition_latent(torch.full_like(picture, 0.5))
+            condition = denoiser.condition(latent, picture)
+        timestep = torch.randint(TIMESTEPS, (1,), device=device)
+        noisy = denoiser.schedule.add_noise(code, torch.randn_like(code), timestep)
+        velocity = denoiser(noisy, timestep, condition, torch.randn_like(latent))
+        loss = functional.mse_loss(denoiser.schedule.x0_from_v(noisy, velocity, timestep), code)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        return loss.detach()
+
+    for i in range(WARM_UP):
+        step(i)
+    synchronise(device)
+    began = time.perf_counter()
+    for i in range(steps):
+        step(i)
+    synchronise(device)
+    seconds = (time.perf_counter() - began) / steps
+    return {
+        "batch": 1,
+        "step_s": round(seconds, 4),
+        "samples_per_s": round(1 / seconds, 3),
+        "memory_mib": memory_mib(device),
+    }

@@ -1,0 +1,48 @@
+"""What stands between a picture and the UNet besides networks: prompt, ramping, and the numbers of codes."""
+
+from typing import Any
+
+import torch
+from diffusers import ConfigMixin, ModelMixin
+from diffusers.configuration_utils import register_to_config
+from torch import Tensor
+
+
+class Conditioning(ModelMixin, ConfigMixin):
+    """Tensors that diffusers saves and loads beside the networks.
+
+    prompt [T,D], ramping [T]: see `Denoiser`. zero_latent [1,C,h,w]: the latent of the zero picture. mean, deviation
+    [C,1,1]: a sampled code times the one plus the other is a code in the decoder's units.
+    """
+
+    prompt: Tensor
+    ramping: Tensor
+    zero_latent: Tensor
+    mean: Tensor
+    deviation: Tensor
+
+    @register_to_config
+    def __init__(self, tokens: int, width: int, latent: tuple[int, int, int], code: tuple[int, int, int]) -> None:
+        """latent: C,h,w of a condition. code: C,h,w of a code."""
+        super().__init__()
+        self.register_buffer("prompt", torch.zeros(tokens, width))
+        self.register_buffer("ramping", torch.zeros(tokens))
+        self.register_buffer("zero_latent", torch.zeros(1, *latent))
+        self.register_buffer("mean", torch.zeros(code[0], 1, 1))
+        self.register_buffer("deviation", torch.ones(code[0], 1, 1))
+
+    @classmethod
+    def of(
+        cls, prompt: Tensor, ramping: Tensor, statistics: dict[str, Tensor], code: tuple[int, int, int]
+    ) -> "Conditioning":
+        """From tensors; `statistics` has `mean`, `deviation` and `zero_latent`."""
+        zero: Any = tuple(statistics["zero_latent"].shape[1:])
+        made: Conditioning = cls(len(prompt), prompt.shape[1], zero, code)
+        with torch.no_grad():
+            for name, value in {"prompt": prompt, "ramping": ramping, **statistics}.items():
+                getattr(made, name).copy_(value)
+        return made
+
+    def statistics(self) -> dict[str, Tensor]:
+        """`mean`, `deviation` and `zero_latent`."""
+        return {"mean": self.mean, "deviation": self.deviation, "zero_latent": self.zero_latent}

@@ -1,0 +1,92 @@
+"""Stage 2 judged by renders: predicted codes go through the frozen decoder and are drawn beside the truth."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from z1g.camera import Cameras
+from z1g.data.scenes import SceneStore
+from z1g.losses import Comparison, weighted_sum
+from z1g.networks.decoder import SplatterDecoder
+from z1g.objectives import purposes
+from z1g.seeding import numpy_generator
+from z1g.splat import to_gaussians
+from z1g.training.data import Batch, Draw, Sample
+
+if TYPE_CHECKING:
+    from z1g.config.sections import RenderedCodes
+    from z1g.config.tree import Experiment
+
+
+@dataclass(frozen=True)
+class RenderedTruth:
+    """Pictures of training objects from views drawn anew at every step. `config` is stage 1's."""
+
+    config: "Experiment"
+    scenes: SceneStore
+    ids: list[str]
+    views: int
+
+    def __call__(self, draw: Draw) -> Sample:
+        """Premultiplied pictures, their cameras and a random background, beside which renders are compared."""
+        scene, generator = self.scenes[self.ids[draw.object_index]], numpy_generator(*draw.key, purposes.VIEWS)
+        free = self.config.camera.train_ids
+        views = generator.choice(free, size=min(self.views, len(free)), replace=False).tolist()
+        rgb, alpha = scene.pictures(views)
+        background = torch.from_numpy(generator.random(3)).float()[:, None, None]
+        sample = {"c2w": scene.c2w[views], "rgb": rgb, "alpha": alpha, "background": background}
+        if scene.splats is not None:
+            sample["splats"] = scene.splats
+        return sample
+
+
+class Rendering(nn.Module):
+    """Losses on the renders of predicted codes; gradients pass through the decoder, whose weights stay."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(
+        self, options: "RenderedCodes", config: "Experiment", decoder: SplatterDecoder, mean: Tensor,
+        deviation: Tensor, truth: RenderedTruth,
+    ) -> None:  # fmt: skip
+        """mean, deviation: of codes, as training normalised them. config: stage 1's."""
+        super().__init__()
+        self.options, self.config, self.truth = options, config, truth
+        self.decoder = decoder.requires_grad_(False).eval()
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("deviation", deviation, persistent=False)
+
+    def train(self, mode: bool = True) -> "Rendering":
+        """The decoder is never trained."""
+        return self
+
+    def losses(self, codes: Tensor, timestep: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Weighted sum and terms of predicted codes [B,C,h,w] (normalised), for the samples with small timesteps.
+
+        Sum and terms are means over the whole batch, to which other samples add 0.
+        """
+        rows = timestep < self.options.below
+        if not bool(rows.any()):
+            # Ranks that log together need the same names.
+            nothing = 0 * codes.sum()
+            return nothing, {name: nothing.detach() for name, loss in self.options.losses.items() if loss.weight > 0}
+        with torch.autocast(codes.device.type, enabled=False):
+            splats = self.decoder(codes[rows].float() * self.deviation + self.mean)
+            side = batch["rgb"].shape[-1]
+            cameras = Cameras(batch["c2w"][rows], self.config.camera.fov_y_deg, side, side)
+            drawn = self.config.render.render(to_gaussians(splats), cameras)
+            background, alpha = batch["background"][rows][:, None], batch["alpha"][rows]
+            pair = Comparison(
+                rgb=drawn.over(background),
+                rgb_true=batch["rgb"][rows] + (1 - alpha) * background,
+                alpha=drawn.alpha,
+                alpha_true=alpha,
+                splats=splats,
+                splats_true=batch["splats"][rows] if "splats" in batch else None,
+            )
+            total, terms = weighted_sum(self.options.losses, pair)
+        share = rows.float().mean()
+        return total * share, {name: term * share for name, term in terms.items()}
