@@ -79,12 +79,16 @@ def predict_once(
 ) -> Tensor:
     """Codes [B,C,h,w] as predicted in one step from true codes noised to a timestep, without guidance."""
     schedule, device = NoiseSchedule(), codes.device
-    generators = [torch_generator(options.seed, seed) for seed in seeds]
-    noise = _normal(tuple(codes.shape), generators).to(device)
+    noise = object_noise(options, seeds, (codes.shape[1], codes.shape[2], codes.shape[3])).to(device)
     noises = _condition_noises(options, seeds, 1, tuple(condition.latent.shape[1:]), n_steps=1).to(device)
     at = torch.full((len(codes),), timestep, device=device)
     noisy = schedule.add_noise(codes, noise, at)
     return schedule.x0_from_v(noisy, denoiser(noisy, at, condition, noises[0]), at)
+
+
+def object_noise(options: "InferOptions", seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
+    """Standard normal [B,*shape] on the CPU, the first that sampling would draw for each object."""
+    return _normal((len(seeds), *shape), [torch_generator(options.seed, seed) for seed in seeds])
 
 
 def _accepted(scheduler: Any, generators: list[torch.Generator]) -> dict[str, Any]:

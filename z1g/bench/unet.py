@@ -88,6 +88,7 @@ def _ours(size: Size, variant: Variant, steps: int, device: torch.device) -> dic
     }
     options = UNetOptions.model_validate(values)
     denoiser = build(size, device, vision=False)
+    options.finetune.prepare(denoiser)
     _tune(denoiser, variant)
     objective = DiffusionObjective(options, denoiser, _data(size))
     data = StepData(objective.sample, OBJECTS, variant.batch, options.train.seed)

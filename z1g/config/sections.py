@@ -7,6 +7,8 @@ from pydantic import Field
 from z1g.codes import CodeSource
 from z1g.codes.encoder import EncoderCodes
 from z1g.config.slot import OneOf, Runtime, Section
+from z1g.infer_codes import InferredCodes
+from z1g.infer_codes.diffusion import SampledCodes
 from z1g.losses import Loss
 from z1g.losses.latent import LatentLoss
 from z1g.losses.perceptual import StLpipsLoss
@@ -97,6 +99,7 @@ class UNetOptions(Section):
 class InferOptions(Section):
     """Codes drawn from the UNet, then splats, pictures and turntables."""
 
+    codes: Annotated[InferredCodes, OneOf()] = SampledCodes()
     sampler: Annotated[Sampler, OneOf()] = Ddpm()
     steps: int = Field(75, ge=1, le=1000, description="sampling steps")
     guidance: float = Field(4.0, ge=1, description="classifier-free guidance; 1 switches it off")

@@ -63,10 +63,9 @@ class DiffusionObjective(Objective):
     def __init__(
         self, options: "UNetOptions", denoiser: Denoiser, data: DiffusionData, rendering: Rendering | None = None
     ) -> None:  # fmt: skip
-        """rendering: what `options.rendered` needs of stage 1."""
+        """denoiser: prepared by `options.finetune`. rendering: what `options.rendered` needs of stage 1."""
         super().__init__()
         self.options, self.denoiser, self.data, self.rendering = options, denoiser, data, rendering
-        options.finetune.prepare(denoiser)
         denoiser.whole_bf16, denoiser.attention = options.bf16 == "weights", options.attention
         self.register_buffer("zero_latent", data.zero_latent, persistent=False)
         self.sample = DiffusionSamples(data, None if rendering is None else rendering.truth)

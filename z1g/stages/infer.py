@@ -1,19 +1,22 @@
 """Stage `infer`: sample codes for a chunk of objects and write splats that people can open."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from z1g import ply
 from z1g.camera import INPUT_VIEWS, view_frame
 from z1g.data.manifest import Split, evaluation_objects, int_hash
-from z1g.data.scenes import Scene
+from z1g.data.scenes import Scene, SceneStore
 from z1g.device import default_device, use_threads
-from z1g.files import atomic_folder
+from z1g.files import atomic_folder, write_jsonl
+from z1g.infer_codes import Objects
 from z1g.method import ImageToSplats
 from z1g.pictures import save_png, save_turntable, sheet, turntable_cameras
 from z1g.pipeline import Zero1ToGPipeline
@@ -45,9 +48,17 @@ class Generator:
         """Codes [B,C,h,w] and splatter images [B,6,14,S,S] for condition pictures [B,3,H,W] in 0..1."""
         return self.method(pictures, seeds)
 
+    @torch.no_grad()
+    def decoded(self, objects: Objects) -> tuple[Tensor, Tensor]:
+        """The same for objects of the data set, whose codes come from where `infer.codes` says."""
+        codes = self.folder.config.infer.codes.codes(self.method, objects)
+        return codes, self.method.stage1.decoder(codes)
+
 
 def run(folder: StageFolder, chunk: int, threads: int) -> None:
-    """Sample the chunk's evaluation objects; write `chunk-NNNNN/` with splats, `.ply`, sheets and turntables."""
+    """Sample the chunk's evaluation objects; write `chunk-NNNNN/` with splats, `.ply`, sheets, turntables
+    and the seeds of each object.
+    """
     use_threads(threads)
     options = folder.config.infer
     generator = Generator.load(folder)
@@ -55,17 +66,35 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
     names = [name for name, _ in evaluated(folder)[chunk * options.chunk_size : (chunk + 1) * options.chunk_size]]
     present = [name for name in names if name in scenes.ids]
     size = folder.upstream_folder("unet").config.unet.condition_size
+    true = load_file(folder.upstream_path("codes") / "codes.safetensors")
+    inputs = generator.trained.config.autodecoder.input_size
+    rows: list[dict[str, Any]] = []
     out: dict[str, Tensor] = {}
     with Meter(f"infer chunk {chunk}", len(present)) as meter, atomic_folder(folder.path / f"chunk-{chunk:05d}") as tmp:
         for first in range(0, len(present), options.batch_size):
             batch = present[first : first + options.batch_size]
-            pictures = torch.stack([scenes[name].condition(size) for name in batch])
-            codes, splats = generator(pictures, [int_hash(name) for name in batch])
+            seeds = [int_hash(name) for name in batch]
+            objects = Objects(
+                torch.stack([scenes[name].condition(size) for name in batch]),
+                seeds,
+                torch.stack([true[name] for name in batch]).to(default_device()),
+                partial(_sheets, scenes, batch, inputs),
+            )
+            codes, splats = generator.decoded(objects)
+            rows += [
+                {"object": name, "seed": options.seed, "object_seed": seed, "codes": options.codes.kind}
+                for name, seed in zip(batch, seeds, strict=True)
+            ]
             for name, code, splat in zip(batch, codes.cpu(), splats.cpu(), strict=True):
                 out[f"{name}/code"], out[f"{name}/splats"] = code.contiguous(), splat.contiguous()
                 show(generator, scenes[name], splat, tmp)
                 meter.advance()
         save_file(out, tmp / "splats.safetensors")
+        write_jsonl(tmp / "objects.jsonl", rows)
+
+
+def _sheets(scenes: SceneStore, names: list[str], size: int) -> Tensor:
+    return torch.stack([scenes[name].input_sheet(size) for name in names])
 
 
 def evaluated(folder: StageFolder) -> list[tuple[str, Split]]:

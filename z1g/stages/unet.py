@@ -5,15 +5,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from z1g.data.scenes import SceneStore
+from z1g.data.tensor_shards import remembered, stamp
 from z1g.device import default_device, use_threads
 from z1g.files import atomic_folder, read_json
 from z1g.networks.autoencoder import PictureEncoder
+from z1g.networks.denoiser import Denoiser
 from z1g.networks.stage1 import Stage1, code_shape
 from z1g.objectives.diffusion import DiffusionData, DiffusionObjective, normalisation, zero_picture
 from z1g.objectives.rendered import RenderedTruth, Rendering
 from z1g.pipeline import Zero1ToGPipeline
 from z1g.plan import cut
-from z1g.progress import track
 from z1g.stages import StageFolder
 from z1g.stages.autodecoder import training_scenes
 from z1g.training.data import StepData
@@ -33,13 +34,14 @@ def run(folder: StageFolder, threads: int) -> None:
     codes = torch.stack([stored[name] for name in ids])
     mean, deviation = normalisation(codes) if options.normalise_codes else (torch.zeros(1), torch.ones(1))
     stage1 = Stage1.load(trained.path / "model", trained.config).to(default_device())
-    data = gather(stage1.encoder, scenes, ids, (codes - mean) / deviation, options.condition_size)
+    denoiser = folder.config.model.denoiser()
+    options.finetune.prepare(denoiser)
+    data = gather(folder, stage1.encoder, denoiser, scenes, ids, (codes - mean) / deviation)
     rendering = None
     if options.rendered is not None:
         truth = RenderedTruth(trained.config, scenes, ids, options.rendered.views)
         rendering = Rendering(options.rendered, trained.config, stage1.decoder, mean, deviation, truth)
     del stage1
-    denoiser = folder.config.model.denoiser()
     objective = DiffusionObjective(options, denoiser, data, rendering)
     steps = StepData(objective.sample, len(ids), options.train.batch_size, options.train.seed)
     trainer = Trainer(objective, steps, options.train, folder.path)
@@ -56,10 +58,34 @@ def run(folder: StageFolder, threads: int) -> None:
 
 
 @torch.no_grad()
-def gather(encoder: PictureEncoder, scenes: SceneStore, ids: list[str], codes: Tensor, size: int) -> DiffusionData:
-    """Condition pictures of size `size` and their latents beside the codes of the same objects."""
-    device = default_device()
-    pictures = [scenes[name].condition(size) for name in track(ids, "conditions", len(ids))]
-    latents = [encoder.condition_latent(picture[None].to(device))[0].cpu() for picture in pictures]
+def gather(
+    folder: StageFolder, encoder: PictureEncoder, denoiser: Denoiser, scenes: SceneStore, ids: list[str], codes: Tensor
+) -> DiffusionData:
+    """Conditions beside the codes of the same objects, from the stage's `conditions/` where they were made before.
+
+    A frozen image encoder sees each picture once; a trained one needs the pictures.
+    """
+    device, size = default_device(), folder.config.unet.condition_size
+    frozen = not any(p.requires_grad for p in denoiser.vision.parameters())
+    trained = folder.upstream_path("autodecoder")
+    denoiser.vision.to(device)
+
+    def make(name: str) -> dict[str, Tensor]:
+        picture = scenes[name].condition(size)
+        there = picture[None].to(device)
+        latent = encoder.condition_latent(there)[0].cpu()
+        return {
+            "latents": latent,
+            **({"embeddings": denoiser.embed(there)[0].cpu()} if frozen else {"pictures": picture}),
+        }
+
+    key = {
+        "condition_size": size,
+        "frozen image encoder": frozen,
+        "model": folder.config.model.model_dump(mode="json"),
+        "stage 1": {file.name: stamp(file) for file in sorted((trained / "model" / "vae").iterdir())},
+        "pictures": folder.upstream["ingest"],
+    }
+    made = remembered(folder.path / "conditions", key, ids, make)
     zero = encoder.condition_latent(zero_picture(size).to(device)).cpu()
-    return DiffusionData(codes, torch.stack(latents), zero, pictures=torch.stack(pictures))
+    return DiffusionData(codes, zero_latent=zero, **made)

@@ -1,0 +1,87 @@
+"""Tensors that are computed once for each object, kept in shards, and read into memory."""
+
+import fcntl
+import logging
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from z1g.files import atomic_file, read_json, write_json
+from z1g.progress import Meter
+
+SHARD = 1024
+"""Objects a file."""
+log = logging.getLogger("z1g")
+
+
+def remembered(
+    folder: Path, key: Mapping[str, Any], ids: Sequence[str], make: Callable[[str], dict[str, Tensor]]
+) -> dict[str, Tensor]:
+    """Tensors [N,...] by name for the objects `ids`: from the folder's shards, which are made where they are missing.
+
+    `key` is everything that the tensors depend on. What lies in the folder under another key, or cannot be read, is
+    made anew, and the log says why. A process that finds another at it waits.
+    """
+    key = {**key, "ids": list(ids)}
+    with _alone(folder):
+        _discard_others(folder, key)
+        shards = [ids[first : first + SHARD] for first in range(0, len(ids), SHARD)]
+        with Meter(folder.name, len(ids), quiet_s=5.0) as meter:
+            parts = [
+                _shard(folder / f"shard-{i:05d}.safetensors", shard, make, meter) for i, shard in enumerate(shards)
+            ]
+    return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def stamp(path: Path) -> list[int]:
+    """Size and time of a file: whether it is still the one that something was made from."""
+    about = path.stat()
+    return [about.st_size, about.st_mtime_ns]
+
+
+def _discard_others(folder: Path, key: dict[str, Any]) -> None:
+    file = folder / "key.json"
+    known = read_json(file) if file.is_file() else None
+    if known == key:
+        return
+    if known is not None:
+        different = sorted(name for name in key.keys() | known.keys() if key.get(name) != known.get(name))
+        log.warning("%s was made with another %s and is made anew", folder, ", ".join(different))
+    shutil.rmtree(folder, ignore_errors=True)
+    write_json(file, key)
+
+
+def _shard(
+    file: Path, ids: Sequence[str], make: Callable[[str], dict[str, Tensor]], meter: Meter
+) -> dict[str, Tensor]:  # fmt: skip
+    if file.is_file():
+        try:
+            stored = load_file(file)
+        except (OSError, SafetensorError) as error:
+            log.warning("%s cannot be read (%s) and is made anew", file, str(error).split("\n")[0])
+        else:
+            meter.advance(len(ids))
+            return stored
+    rows = []
+    for name in ids:
+        rows.append(make(name))
+        meter.advance()
+    made = {name: torch.stack([row[name] for row in rows]).contiguous() for name in rows[0]}
+    with atomic_file(file) as temporary:
+        save_file(made, temporary)
+    return made
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
