@@ -29,7 +29,7 @@ def project(cameras: Cameras, points: torch.Tensor) -> torch.Tensor:
     """Pixel coordinates [V,N,2] of world points [N,3]."""
     w2c = cameras.world_to_camera()[0]
     local = points @ w2c[:, :3, :3].transpose(-1, -2) + w2c[:, None, :3, 3]
-    pixel = local @ cameras.intrinsics().T
+    pixel = local @ cameras.intrinsics()[0, 0].T
     return pixel[..., :2] / pixel[..., 2:]
 
 
@@ -178,7 +178,7 @@ def test_views_are_disjoint_and_complete() -> None:
 def test_intrinsics() -> None:
     cameras = Cameras(torch.eye(4, dtype=torch.float64)[None, None], 90.0, 40, 60)
     # At 90 degrees the focal length is half the height.
-    np.testing.assert_allclose(cameras.intrinsics(), [[20, 0, 30], [0, 20, 20], [0, 0, 1]], atol=1e-12)
+    np.testing.assert_allclose(cameras.intrinsics()[0, 0], [[20, 0, 30], [0, 20, 20], [0, 0, 1]], atol=1e-12)
     assert Cameras(cameras.c2w, 49.1, 512, 512).focal == pytest.approx(256 / math.tan(math.radians(24.55)))
 
 

@@ -302,7 +302,7 @@ def test_matrices_of_diff_gaussian_put_points_where_the_cameras_see_them() -> No
         assert clip[3] == pytest.approx(float(camera[2]), rel=1e-6)
         # Pixels of the extension count from a centre, ours from a corner.
         found = ((clip[:2] / clip[3] + 1) * torch.tensor([40.0, 24.0]) - 1) / 2 + 0.5
-        expected = c.intrinsics().float() @ (camera[:3] / camera[2])
+        expected = c.intrinsics()[i, j].float() @ (camera[:3] / camera[2])
         torch.testing.assert_close(found, expected[:2], atol=1e-4, rtol=0)
         torch.testing.assert_close(row_view[i, j].inverse().T[:3, 3], positions[i, j], atol=1e-5, rtol=0)
 

@@ -120,7 +120,7 @@ class Cameras:
         return 0.5 * self.height / math.tan(math.radians(self.fov_y_deg) / 2)
 
     def intrinsics(self) -> "torch.Tensor":
-        """K [3,3] in pixels; pixel (i, j) covers [j, j+1] x [i, i+1], so its centre lies at +0.5."""
+        """K [B,V,3,3] in pixels; pixel (i, j) covers [j, j+1] x [i, i+1], so its centre lies at +0.5."""
         return self._intrinsics
 
     def world_to_camera(self) -> "torch.Tensor":
@@ -131,7 +131,8 @@ class Cameras:
     @cached_property
     def _intrinsics(self) -> "torch.Tensor":
         rows = [[self.focal, 0, self.width / 2], [0, self.focal, self.height / 2], [0, 0, 1]]
-        return torch.tensor(rows, dtype=self.c2w.dtype, device=self.c2w.device)
+        matrix = torch.tensor(rows, dtype=self.c2w.dtype, device=self.c2w.device)
+        return matrix.repeat(*self.c2w.shape[:2], 1, 1)
 
     @cached_property
     def _world_to_camera(self) -> "torch.Tensor":

@@ -123,7 +123,7 @@ def _bare_gsplat(gaussians: Tensor, cameras: Cameras) -> _Subject:
     opacity = parts["opacity"][..., 0].detach().contiguous().requires_grad_(True)
     parts["opacity"] = opacity
     w2c = cameras.world_to_camera().contiguous()
-    intrinsics = cameras.intrinsics().expand(*w2c.shape[:2], 3, 3).contiguous()
+    intrinsics = cameras.intrinsics()
 
     def draw() -> Tensor:
         picture, alpha, _ = rasterization(

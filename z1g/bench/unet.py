@@ -30,7 +30,7 @@ from z1g.networks.autoencoder import PictureEncoder
 from z1g.networks.denoiser import Denoiser
 from z1g.networks.diffusion import TIMESTEPS
 from z1g.objectives.diffusion import DiffusionData, DiffusionObjective
-from z1g.training.data import StepData
+from z1g.training.data import StepData, ahead
 from z1g.training.loop import Trainer
 
 WORDS = ("autocast", "cudnn", "flash", "channels_last", "compile")
@@ -95,7 +95,7 @@ def _ours(size: Size, variant: Variant, steps: int, device: torch.device) -> dic
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(objective, data, options.train, Path(folder))
         objective.train()
-        batches = enumerate(data.batches(0, WARM_UP + steps, 0, 1, 0))
+        batches = enumerate(ahead(iter(data.batches(0, WARM_UP + steps, 0, 1, 0)), device.type == "cuda"))
         began = time.perf_counter()
         for step, batch in batches:
             if step == WARM_UP:

@@ -35,18 +35,17 @@ class Gsplat(Rasterizer):
         from z1g.render._project import finite
 
         parts = split(finite(gaussians.float(), dim=2)[0], dim=2)
-        b, v = cameras.c2w.shape[:2]
         cameras = cameras.to(gaussians.device)
         # Autocast would compute poses in half precision.
         with torch.autocast("cuda", enabled=False):
             picture, alpha, _ = rasterization(
-                means=parts["position"].contiguous(),
-                quats=parts["rotation"].contiguous(),
-                scales=parts["scale"].contiguous(),
-                opacities=parts["opacity"][..., 0].contiguous(),
-                colors=parts["rgb"].contiguous(),
+                means=parts["position"],
+                quats=parts["rotation"],
+                scales=parts["scale"],
+                opacities=parts["opacity"][..., 0],
+                colors=parts["rgb"],
                 viewmats=cameras.world_to_camera().float(),
-                Ks=cameras.intrinsics().float().expand(b, v, 3, 3).contiguous(),
+                Ks=cameras.intrinsics().float(),
                 width=cameras.width,
                 height=cameras.height,
                 near_plane=self.near,
