@@ -63,3 +63,10 @@ def test_nothing_that_can_be_seen_is_left_out(drawn: dict[str, dict[str, np.ndar
 @pytest.mark.parametrize("name", PLAIN)
 def test_what_lies_around_the_object_is_not_drawn(drawn: dict[str, dict[str, np.ndarray]], name: str) -> None:
     assert drawn[name]["share"] < 0.7
+
+
+@pytest.mark.parametrize("name", ["hair.blend", "displaced.blend"])
+def test_where_the_vertices_do_not_say_how_far_it_reaches_all_is_drawn(
+    drawn: dict[str, dict[str, np.ndarray]], name: str
+) -> None:
+    assert drawn[name]["share"] == 1
