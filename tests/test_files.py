@@ -155,6 +155,17 @@ def test_a_log_gets_one_line_a_minute(caplog: pytest.LogCaptureFixture, monkeypa
     assert lines[-1] == "train 700/1000 in 300.0 s"
 
 
+def test_a_bar_shows_the_rate_too(monkeypatch) -> None:
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    clock = Clock()
+    with Meter("ingest", 40, done=10, clock=clock) as meter:
+        clock.now += 4
+        meter.advance(10, loss=0.5)
+        assert meter._bar is not None
+        (task,) = meter._bar.tasks
+        assert (task.completed, task.total, task.fields["note"]) == (20, 40, "2.5/s  loss 0.5")
+
+
 def test_a_meter_that_fails_claims_no_success(caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: False, raising=False)
     with (

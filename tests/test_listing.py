@@ -125,7 +125,7 @@ def test_lines_that_a_block_cuts_count_once(tmp_path: Path, monkeypatch: pytest.
     path = chair(tmp_path)
     whole = content_of(Disk(tmp_path), path.name)
     for size in (1, 7, 13):
-        monkeypatch.setattr("z1g.meshes.content._BLOCK", size)
+        monkeypatch.setattr("z1g.meshes.store._BLOCK", size)
         assert content_of(Disk(tmp_path), path.name) == whole
 
 

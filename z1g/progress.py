@@ -48,14 +48,17 @@ class Meter:
         if self._bar is None and self.quiet_s and self.clock() - self._start >= self.quiet_s:
             self._show()
         if self._bar is not None:
-            self._bar.update(self._task, completed=self.done, note=note)
+            self._bar.update(self._task, completed=self.done, note=f"{self._rate():.3g}/s  {note}".rstrip())
         elif self.clock() - self._last_line >= LINE_EVERY_S:
             self._last_line = self.clock()
             log.info("%s", self.line(note))
 
+    def _rate(self) -> float:
+        return (self.done - self._first) / max(self.clock() - self._start, 1e-9)
+
     def line(self, note: str = "") -> str:
         """One line: label, count, rate, time left and the latest figures."""
-        rate = (self.done - self._first) / max(self.clock() - self._start, 1e-9)
+        rate = self._rate()
         left = f"{(self.total - self.done) / rate:.0f}" if rate > 0 else "?"
         return f"{self.label} {self.done}/{self.total}  {rate:.3g}/s  {left} s left  {note}".rstrip()
 

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import bpy  # type: ignore[import-not-found,unused-ignore]
+import numpy as np
 from clock import Clock
 from faults import Unable
-from mathutils import Matrix  # type: ignore[import-not-found,unused-ignore]
+from framing import aim
+from numpy.typing import NDArray
 
 GPU_KINDS = ("OPTIX", "CUDA", "HIP", "METAL", "ONEAPI")
 """In the order of preference."""
@@ -99,13 +101,16 @@ def _hang_panorama(tree: Any, background: Any, file: str, rotation_deg: float) -
     tree.links.new(texture.outputs["Color"], background.inputs["Color"])
 
 
-def render_pictures(cameras: list[Any], folder: Path, clock: Clock) -> None:
-    """Write one PNG a camera. Each view has its own seed, so that noise does not stick to the screen."""
+def render_pictures(cameras: list[Any], points: NDArray[np.float64] | None, folder: Path, clock: Clock) -> None:
+    """Write one PNG a camera; `points` as `aim` takes them.
+
+    Each view has its own seed, so that noise does not stick to the screen.
+    """
     scene = bpy.context.scene
     image = scene.render.image_settings
     image.file_format, image.color_mode, image.color_depth, image.compression = "PNG", "RGBA", "8", 15
     for view, matrix in enumerate(cameras):
-        scene.camera.matrix_world = Matrix(matrix)
+        aim(matrix, points)
         scene.cycles.seed = view
         # With persistent data a new seed alone goes unnoticed; other tags than this one build all geometry anew.
         scene.update_tag(refresh={"TIME"})

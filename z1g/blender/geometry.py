@@ -53,10 +53,10 @@ def surface() -> tuple[NDArray[np.float64], int]:
     return np.concatenate(points), n_triangles
 
 
-def normalise(points: NDArray[np.float64], up_axis: str) -> Normalisation:
+def normalise(points: NDArray[np.float64], up_axis: str) -> tuple[Normalisation, NDArray[np.float64]]:
     """Move and scale the scene so that the sphere around the bounding box's middle has radius 0.5 at the origin.
 
-    Raises MeshError for flat meshes.
+    Also returns the points where they are then. Raises MeshError for flat meshes.
     """
     low, high = points.min(axis=0), points.max(axis=0)
     extent = high - low
@@ -75,4 +75,4 @@ def normalise(points: NDArray[np.float64], up_axis: str) -> Normalisation:
     bpy.context.scene.collection.objects.link(pivot)
     pivot.matrix_world = Matrix.Scale(scale, 4) @ Matrix.Translation(-centre)
     x, y, z = centre.tolist()
-    return Normalisation((x, z, -y), scale, up_axis)
+    return Normalisation((x, z, -y), scale, up_axis), (points - centre) * scale

@@ -5,7 +5,7 @@ from typing import Any
 
 import bpy  # type: ignore[import-not-found,unused-ignore]
 import numpy as np
-from mathutils import Matrix  # type: ignore[import-not-found,unused-ignore]
+from framing import aim
 from numpy.typing import NDArray
 
 NOTHING_Z = 1e6
@@ -25,21 +25,23 @@ def prepare_passes() -> None:
     layer.use_pass_z = layer.use_pass_normal = True
 
 
-def render_depth(cameras: list[Any], folder: Path) -> NDArray[np.float32]:
+def render_depth(cameras: list[Any], points: NDArray[np.float64] | None, folder: Path) -> NDArray[np.float32]:
     """Planar depth [D,H,W] (camera-space z) at pixel centres, 0 where nothing is."""
-    depth = _render_pass("Depth", cameras, folder)[..., 0]
+    depth = _render_pass("Depth", cameras, points, folder)[..., 0]
     return np.where(depth < NOTHING_Z, depth, np.float32(0))
 
 
-def render_normals(cameras: list[Any], folder: Path) -> NDArray[np.float16]:
+def render_normals(cameras: list[Any], points: NDArray[np.float64] | None, folder: Path) -> NDArray[np.float16]:
     """Shading normals [D,H,W,3] in the y-up world at pixel centres, of length 1, 0 where nothing is."""
-    x, y, z = np.moveaxis(_render_pass("Normal", cameras, folder).astype(np.float64), -1, 0)
+    x, y, z = np.moveaxis(_render_pass("Normal", cameras, points, folder).astype(np.float64), -1, 0)
     normals = np.stack([x, z, -y], axis=-1)
     length = np.linalg.norm(normals, axis=-1, keepdims=True)
     return np.divide(normals, length, out=np.zeros_like(normals), where=length > 0).astype(np.float16)
 
 
-def _render_pass(name: str, cameras: list[Any], folder: Path) -> NDArray[np.float32]:
+def _render_pass(
+    name: str, cameras: list[Any], points: NDArray[np.float64] | None, folder: Path
+) -> NDArray[np.float32]:
     """A pass as linear colour [D,H,W,3], top row first."""
     scene = bpy.context.scene
     _compose(name)
@@ -47,7 +49,7 @@ def _render_pass(name: str, cameras: list[Any], folder: Path) -> NDArray[np.floa
     image.file_format, image.color_mode, image.color_depth = "OPEN_EXR", "RGB", "32"
     views = []
     for matrix in cameras:
-        scene.camera.matrix_world = Matrix(matrix)
+        aim(matrix, points)
         bpy.ops.render.render()  # `write_still` would build all geometry anew for every view
         bpy.data.images["Render Result"].save_render(str(file))
         views.append(_read(file))

@@ -45,6 +45,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # Blender's own executable does 
 from clock import Clock
 from drawing import choose_gpu, light, render_pictures, set_up, try_eevee
 from faults import MeshError, Unable
+from framing import vertices_bound_everything
 from geometry import UP_AXIS, normalise, surface
 from importing import import_mesh
 from passes import prepare_passes, render_depth, render_normals
@@ -112,15 +113,17 @@ def render_object(item: dict[str, Any], settings: dict[str, Any], folder: Path, 
         path = Path(item["path"])
         import_mesh(path)
         points, n_triangles = surface()
-        normalisation = normalise(points, UP_AXIS.get(path.suffix.lower(), "y"))
+        normalisation, points = normalise(points, UP_AXIS.get(path.suffix.lower(), "y"))
+        bounds = points if vertices_bound_everything() else None
         set_up(settings)
-    render_pictures(item["cameras"], folder, clock)
+    # EEVEE looks at neighbouring pixels.
+    render_pictures(item["cameras"], bounds if settings["engine"] == "cycles" else None, folder, clock)
     cameras = [item["cameras"][view] for view in settings["depth_views"]]
     with clock("depth"):
         prepare_passes()
-        np.save(folder / "depth.npy", render_depth(cameras, folder))
+        np.save(folder / "depth.npy", render_depth(cameras, bounds, folder))
         if settings["normals"]:
-            np.save(folder / "normals.npy", render_normals(cameras, folder))
+            np.save(folder / "normals.npy", render_normals(cameras, bounds, folder))
     return {
         "n_triangles": n_triangles,
         "normalisation": asdict(normalisation),

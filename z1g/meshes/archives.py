@@ -4,6 +4,7 @@ import posixpath
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from z1g.meshes.formats import ARCHIVES, FORMATS
@@ -52,15 +53,22 @@ def unpack(path: Path, member: str, folder: Path, limit_bytes: int) -> Path:
 
     Raises TooLarge, KeyError where the archive has no such member, any of UNREADABLE where it is broken.
     """
-    with Archive(path) as archive:
-        names = [member]
-        names += [side.name for side in references(archive, member) if side.there]
-        if posixpath.splitext(member)[1].lower() not in _SELF_CONTAINED:
-            names += _beside(archive, member)
-        left = limit_bytes
-        for name in dict.fromkeys(names):
-            left -= _copy(archive, name, folder / name, left)
+    status = path.stat()
+    archive = _opened(path, status.st_size, status.st_mtime_ns)
+    names = [member]
+    names += [side.name for side in references(archive, member) if side.there]
+    if posixpath.splitext(member)[1].lower() not in _SELF_CONTAINED:
+        names += _beside(archive, member)
+    left = limit_bytes
+    for name in dict.fromkeys(names):
+        left -= _copy(archive, name, folder / name, left)
     return folder / member
+
+
+@lru_cache(maxsize=8)
+def _opened(path: Path, size: int, time_ns: int) -> Archive:
+    """An archive as it was at that time: a library's directory of thousands of members is read once, not per object."""
+    return Archive(path)
 
 
 def _copy(archive: Archive, name: str, target: Path, limit: int) -> int:

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from z1g.meshes.references import Reference, references
-from z1g.meshes.store import Store
+from z1g.meshes.store import Store, whole_lines
 
 _GEOMETRY = re.compile(rb"^[ \t]*[vf][ \t][^\r\n]*", re.MULTILINE)
 _BLOCK = 16 * 2**20
@@ -50,20 +50,13 @@ def _digests(store: Store, mesh: str) -> tuple[str, str]:
     if posixpath.splitext(mesh)[1].lower() != ".obj":
         digest = _digest(store, mesh)
         return digest, digest
-    whole, geometry, rest = hashlib.sha256(), hashlib.sha256(), b""
+    whole, geometry = hashlib.sha256(), hashlib.sha256()
     with store.open(mesh) as stream:
-        while block := stream.read(_BLOCK):
-            whole.update(block)
-            lines, newline, last = (rest + block).rpartition(b"\n")
-            _add_geometry(geometry, lines)
-            rest = last if newline else rest + block
-    _add_geometry(geometry, rest)
+        for lines in whole_lines(stream):
+            whole.update(lines)
+            for line in _GEOMETRY.findall(lines):
+                geometry.update(b" ".join(line.split()) + b"\n")
     return whole.hexdigest(), geometry.hexdigest()
-
-
-def _add_geometry(digest: "hashlib._Hash", lines: bytes) -> None:
-    for line in _GEOMETRY.findall(lines):
-        digest.update(b" ".join(line.split()) + b"\n")
 
 
 def _digest(store: Store, name: str) -> str:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from typing import IO, NamedTuple
 from urllib.parse import unquote
 
-from z1g.meshes.store import Store
+from z1g.meshes.store import Store, whole_lines
 
+_LIBRARY = re.compile(rb"^mtllib (.*)", re.MULTILINE)
 _MAP = re.compile(rb"^\s*(?:map_\w+|bump|disp|decal|refl|norm)\s+(.+?)\s*$", re.IGNORECASE)
 _OPTION = re.compile(r"^-\w+(?:\s+(?:on|off|[-\d.]+))*\s+")
 _LARGEST_TEXT = 64 * 2**20
@@ -41,8 +42,8 @@ def references(store: Store, mesh: str) -> list[Reference]:
 def material_libraries(store: Store, mesh: str) -> list[str]:
     """What the `mtllib` lines of an OBJ name, spaces and quotes as people write them."""
     with store.open(mesh) as stream:
-        lines = [line[7:] for line in stream if line.startswith(b"mtllib ")]
-    return [_text(line).strip().strip('"') for line in lines]
+        names = [name for lines in whole_lines(stream) for name in _LIBRARY.findall(lines)]
+    return [_text(name).strip().strip('"') for name in names]
 
 
 def _obj(store: Store, mesh: str) -> Iterator[Reference]:
