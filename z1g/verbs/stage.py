@@ -4,6 +4,7 @@ import argparse
 import importlib
 import logging
 import os
+import socket
 from pathlib import Path
 
 from z1g.cli import existing_folder
@@ -44,6 +45,8 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     """Run the stage: alone on its output, on the GPUs asked for, in as many processes as there are."""
     chunk = {"chunk": arguments.chunk} if verb in CHUNKED else {}
     if is_rank():
+        node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+        log.info("rank %s of %s on node %s", os.environ["RANK"], os.environ.get("WORLD_SIZE"), node)
         threads = max(arguments.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), min(arguments.threads, 1))
         _run(verb, arguments.folder, threads, chunk)
         return
