@@ -161,7 +161,7 @@ class Cluster:
         """`scontrol` with these words."""
         self._run("scontrol", *words)
 
-    def wait(self, condition: Callable[[], bool], complaint: str, seconds: float = 300.0) -> None:
+    def wait(self, condition: Callable[[], bool], complaint: str, seconds: float = 600.0) -> None:
         """Ask again and again until the condition holds. Raises TimeoutError."""
         end = time.monotonic() + seconds
         while not condition():

@@ -133,16 +133,20 @@ def test_training_survives_one_fault_after_another(
 
 
 def test_a_time_limit_shorter_than_the_training(
-    cluster: Cluster, finished: Workspace, undisturbed: Workspace, goal: str, tmp_path: Path
+    cluster: Cluster, workspace: Workspace, undisturbed: Workspace, goal: str
 ) -> None:
     """The job is warned, checkpoints, and queues itself again; it never counts as failed."""
-    minute = {**ONE_PROCESS, "autodecoder": {**ONE_PROCESS["autodecoder"], "minutes": 1}}
-    workspace = Workspace(tmp_path / "work", minute)
-    workspace.take_data_from(finished)
     with workspace.started("--retries", "0", target=goal, hold=[HOLD]) as process:
+        wait_until_held(cluster, workspace)
+        job = cluster.running("autodecoder")
+        assert job is not None
+        whole = cluster.job(job)["TimeLimit"]
+        hours, minutes, _ = (int(part) for part in cluster.job(job)["RunTime"].split(":"))
+        cluster.control("update", f"jobid={job}", f"timelimit={60 * hours + minutes + 2}")
+        cluster.wait(lambda: cluster.job(job)["Restarts"] == "1", "the job does not queue itself again", LIMIT_S)
+        cluster.control("update", f"jobid={job}", f"timelimit={whole}")
         finish(process, workspace)
     assert_same(workspace, undisturbed)
-    (job,) = re.findall(r"SLURM jobid (\d+)", workspace.said())
     assert cluster.job(job)["Restarts"] == "1"
     assert resumed_from(workspace) == HOLD + 1
 
