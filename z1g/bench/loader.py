@@ -29,6 +29,8 @@ from z1g.training.data import Draw, Sample, StepData
 CHUNK = 16
 FIXED_VIEWS = (CONDITION_VIEW, *INPUT_VIEWS)
 MB = 2**20
+MOST_BATCHES = 200_000
+"""Of a soak; the list of them is made beforehand."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +85,9 @@ def _tensors(rgba: NDArray[np.uint8], c2w: torch.Tensor, splats: torch.Tensor | 
 def measure(sizes: Sizes, soak_minutes: float, parent: Path | None) -> dict[str, Any]:
     """Write made-up data, read each object once: cold (the kernel's cache dropped), warm, and warm but decoded whole.
 
-    Rates are samples a second over an epoch after its first batch. soak_*: MiB that the reading processes own
-    (USS, all together) after the first epoch and after `soak_minutes`.
+    Rates are samples a second over an epoch after its first batch; `samples_s_a_core` is from the CPU time of reading
+    in this process, so that it holds on a busy machine too. soak_*: MiB that the reading processes own (USS, all
+    together) after the first epoch and after `soak_minutes`.
     """
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="z1g-bench-", dir=parent) as name:
@@ -94,14 +97,16 @@ def measure(sizes: Sizes, soak_minutes: float, parent: Path | None) -> dict[str,
         began = time.perf_counter()
         scenes = SceneStore(manifest, CameraOptions().radius, root, root)
         opened = time.perf_counter() - began
-        few = FewViews(scenes, scenes.ids, sizes)
+        few, whole = FewViews(scenes, scenes.ids, sizes), AllViews(scenes, scenes.ids, sizes)
         _forget(files)
         figures: dict[str, Any] = {
             "mb_an_object": round(sum(file.stat().st_size for file in files) / sizes.objects / MB, 1),
             "open_ms_a_shard": round(1e3 * opened / manifest.n_chunks, 2),
             "cold_samples_s": _rate(few, epoch=0),
             "warm_samples_s": _rate(few, epoch=1),
-            "whole_scene_samples_s": _rate(AllViews(scenes, scenes.ids, sizes), epoch=1),
+            "whole_scene_samples_s": _rate(whole, epoch=1),
+            "samples_s_a_core": _rate_of_a_core(few),
+            "whole_scene_samples_s_a_core": _rate_of_a_core(whole),
             "workers": sizes.workers,
         }
         if soak_minutes:
@@ -181,26 +186,35 @@ def _rate(make: FewViews, epoch: int) -> float:
     return round(n / (time.perf_counter() - began), 1)
 
 
+def _rate_of_a_core(make: FewViews) -> float:
+    n = min(make.sizes.objects, 16)
+    began = time.process_time()
+    for i in range(n):
+        make(Draw(i, 0, (0, 0, i)))
+    return round(n / (time.process_time() - began), 1)
+
+
 def _soak(make: FewViews, seconds: float) -> dict[str, Any]:
     """Epochs one after the other in the same processes."""
     sizes = make.sizes
     data = StepData(make, sizes.objects, sizes.batch, seed=0)
     end, n, first = time.monotonic() + seconds, 0, 0.0
-    largest = 10**9 // sizes.batch
+    batches = iter(data.batches(0, MOST_BATCHES, 0, 1, sizes.workers))  # its processes end with it
     with Meter("soak", round(seconds)) as meter:
-        for batch in data.batches(0, min(largest, 200_000), 0, 1, sizes.workers):
+        for batch in batches:
             n += len(batch["key"])
             if not first and n >= sizes.objects:
                 first = _owned_mb()
             if time.monotonic() >= end:
-                last = _owned_mb()
                 break
             meter.done = round(seconds - (end - time.monotonic()))
             meter.advance(0, samples=n)
-    return {"soak_samples": n, "soak_mb_first": first, "soak_mb_last": last}
+        last = _owned_mb()
+    return {"soak_samples": n, "soak_mb_first": first or last, "soak_mb_last": last}
 
 
 def _owned_mb() -> float:
     """Memory that this process and its children own alone, MiB."""
     ours = psutil.Process()
-    return round(sum(process.memory_full_info().uss for process in [ours, *ours.children(recursive=True)]) / MB, 1)
+    owned: int = sum(process.memory_full_info().uss for process in [ours, *ours.children(recursive=True)])
+    return round(owned / MB, 1)
