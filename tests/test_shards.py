@@ -7,11 +7,16 @@ import numpy as np
 import pytest
 import torch
 from helpers import OBJECTS, ball, fill, plan, stage_path
+from hypothesis import given
+from hypothesis import strategies as st
 
+from z1g.bench.loader import Sizes, measure
 from z1g.camera import CameraOptions
 from z1g.data import scenes, shards
 from z1g.data.scenes import SceneStore
 from z1g.data.shards import BrokenObject, RenderedObject, ShardReader, shard_path, table_path, write_object
+from z1g.data.sources import CHUNK_SIZE, MOST_CHUNKS
+from z1g.data.sources.meshes import Meshes
 from z1g.errors import UserError
 from z1g.files import write_jsonl
 
@@ -111,3 +116,22 @@ def test_scenes_in_memory_are_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
     store[three]
     assert store[one] is first, "used last"
     assert store[two] is not second, "the oldest went"
+
+
+@given(n=st.integers(1, 1_000_000))
+def test_large_sets_get_large_chunks(n: int) -> None:
+    size = Meshes().chunk_size_for(n)
+    assert -(-n // size) <= MOST_CHUNKS
+    assert (size == CHUNK_SIZE) == (n <= CHUNK_SIZE * MOST_CHUNKS)
+    assert Meshes(chunk_size=7).chunk_size_for(n) == 7
+
+
+def test_the_bench_reads_what_it_wrote(tmp_path: Path) -> None:
+    sizes = Sizes(objects=6, views=12, size=16, splat_size=8, rendered=3, batch=2, workers=0)
+    figures = measure(sizes, soak_minutes=0.002, parent=tmp_path)
+    rates = [value for name, value in figures.items() if name.endswith(("_s", "_core"))]
+    assert len(rates) == 5
+    assert min(rates) > 0
+    assert figures["soak_samples"] >= 2
+    assert figures["soak_mb_last"] > 0
+    assert not list(tmp_path.iterdir())

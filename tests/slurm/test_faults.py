@@ -35,11 +35,12 @@ def undisturbed(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -
 
 
 @pytest.fixture
-def workspace(finished: Workspace, tmp_path: Path) -> Iterator[Workspace]:
+def workspace(cluster: Cluster, finished: Workspace, tmp_path: Path) -> Iterator[Workspace]:
     """Data as in the undisturbed run, nothing trained."""
     workspace = Workspace(tmp_path / "work", ONE_PROCESS)
     workspace.take_data_from(finished)
     yield workspace
+    cluster.cancel()
     workspace.end()
 
 
@@ -95,7 +96,7 @@ def lose_node(cluster: Cluster, workspace: Workspace) -> None:
     assert job is not None
     node = cluster.job(job)["NodeList"]
     cluster.control("update", f"nodename={node}", "state=down", "reason=test")
-    cluster.wait(lambda: cluster.job(job)["JobState"] != "RUNNING", "the job is not ended", LIMIT_S)
+    cluster.wait(lambda: cluster.job(job)["Restarts"] == "1", "the job is not queued again", LIMIT_S)
     cluster.control("update", f"nodename={node}", "state=resume")
 
 

@@ -29,8 +29,6 @@ from z1g.training.data import Draw, Sample, StepData
 CHUNK = 16
 FIXED_VIEWS = (CONDITION_VIEW, *INPUT_VIEWS)
 MB = 2**20
-MOST_BATCHES = 200_000
-"""Of a soak; the list of them is made beforehand."""
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def measure(sizes: Sizes, soak_minutes: float, parent: Path | None) -> dict[str,
             "workers": sizes.workers,
         }
         if soak_minutes:
-            figures |= _soak(few, 60 * soak_minutes)
+            figures |= _soak(few, 60 * soak_minutes, figures["warm_samples_s"])
     return figures
 
 
@@ -194,23 +192,21 @@ def _rate_of_a_core(make: FewViews) -> float:
     return round(n / (time.process_time() - began), 1)
 
 
-def _soak(make: FewViews, seconds: float) -> dict[str, Any]:
-    """Epochs one after the other in the same processes."""
+def _soak(make: FewViews, seconds: float, rate: float) -> dict[str, Any]:
+    """One long pass by the same processes, as many samples as should take so long."""
     sizes = make.sizes
     data = StepData(make, sizes.objects, sizes.batch, seed=0)
-    end, n, first = time.monotonic() + seconds, 0, 0.0
-    batches = iter(data.batches(0, MOST_BATCHES, 0, 1, sizes.workers))  # its processes end with it
-    with Meter("soak", round(seconds)) as meter:
-        for batch in batches:
+    batches = max(2, round(seconds * rate / sizes.batch))
+    n, first, last, after = 0, 0.0, 0.0, min(sizes.objects, sizes.batch * (batches - 1))
+    with Meter("soak", batches) as meter:
+        for i, batch in enumerate(data.batches(0, batches, 0, 1, sizes.workers), 1):
             n += len(batch["key"])
-            if not first and n >= sizes.objects:
+            if not first and n >= after:
                 first = _owned_mb()
-            if time.monotonic() >= end:
-                break
-            meter.done = round(seconds - (end - time.monotonic()))
-            meter.advance(0, samples=n)
-        last = _owned_mb()
-    return {"soak_samples": n, "soak_mb_first": first or last, "soak_mb_last": last}
+            if i == batches:
+                last = _owned_mb()
+            meter.advance()
+    return {"soak_samples": n, "soak_mb_first": first, "soak_mb_last": last}
 
 
 def _owned_mb() -> float:

@@ -64,4 +64,8 @@ class DataSource(Slot):
     def manifest(self) -> Manifest:
         """The static list of objects with its chunking."""
         objects = tuple(self.list_objects())
-        return Manifest(objects, self.chunk_size or max(CHUNK_SIZE, -(-len(objects) // MOST_CHUNKS)))
+        return Manifest(objects, self.chunk_size_for(len(objects)))
+
+    def chunk_size_for(self, n: int) -> int:
+        """Objects a job in a set of `n`."""
+        return self.chunk_size or max(CHUNK_SIZE, -(-n // MOST_CHUNKS))
