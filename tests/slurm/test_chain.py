@@ -55,5 +55,12 @@ def test_a_training_on_two_nodes_has_a_process_on_each(finished: Workspace) -> N
     assert set(re.findall(r"rank (\d) of 2 on node (\S+)", said)) == {("0", "n1"), ("1", "n2")}
 
 
+def test_the_report_links_the_logs_of_every_stage(finished: Workspace) -> None:
+    links = re.findall(r'href="([^"#]+/logs/)"', (finished.results / "report.html").read_text())
+    assert len(links) == len(STAGES)
+    for link in links:
+        assert list((finished.results / link).glob("*.log")), link
+
+
 def test_the_same_command_again_submits_nothing(finished: Workspace) -> None:
     assert "Nothing to be done" in finished.run()
