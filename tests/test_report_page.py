@@ -70,7 +70,11 @@ def test_page_fetches_nothing_and_is_well_formed(tree: Path) -> None:
     assert all(address.startswith("data:") for address in page.fetched)
     assert not re.search(r"https?://|@import|url\(", text)
     assert len(page.ids) == len(set(page.ids))
-    assert {anchor.removeprefix("#") for anchor in page.anchors} <= set(page.ids)
+    assert {anchor.removeprefix("#") for anchor in page.anchors if anchor.startswith("#")} <= set(page.ids)
+    logs = {anchor for anchor in page.anchors if not anchor.startswith("#")}
+    folders = {f"{folder.parent.parent.name}/{folder.parent.name}/logs/" for folder in tree.glob("*/*/benchmark")}
+    assert logs
+    assert logs == folders, "each stage that Snakemake ran has its logs linked"
 
 
 def test_page_says_what_there_is(tree: Path) -> None:

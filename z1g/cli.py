@@ -1,6 +1,7 @@
 """The command line: `z1g <verb>`. Each verb imports only what it needs."""
 
 import argparse
+import errno
 import importlib
 import logging
 import os
@@ -13,6 +14,11 @@ from z1g.errors import Preempted, UserError
 
 EXIT_USER_ERROR = 2
 EXIT_PREEMPTED = 75
+DISK_TROUBLE = {
+    errno.ENOSPC: "the disk is full; make room",
+    errno.EDQUOT: "the disk quota is used up; make room",
+    errno.EROFS: "the file system is read-only; make it writable",
+}
 
 
 @dataclass(frozen=True)
@@ -69,6 +75,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_PREEMPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.errno not in DISK_TROUBLE:
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        sys.stderr.write(f"z1g {verb}: error: {where}{DISK_TROUBLE[error.errno]} and run the same command again\n")
+        return EXIT_USER_ERROR
     return 0
 
 

@@ -1,5 +1,6 @@
 """Writing that leaves either the old file or the whole new one."""
 
+import errno
 import fcntl
 import json
 import os
@@ -13,6 +14,9 @@ from typing import Any
 
 from z1g.errors import UserError
 
+NO_ROOM_BYTES = 65_536
+"""A disk with less is full: what failed to be written may have fitted in part."""
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
@@ -20,10 +24,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        with _full_disks_named(path):
+            yield temporary
+            _sync(temporary)
+            os.replace(temporary, path)
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -35,15 +40,28 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     temporary.mkdir()
     try:
-        yield temporary
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                _sync(file)
-        shutil.rmtree(path, ignore_errors=True)
-        os.replace(temporary, path)
-        _sync(path.parent)
+        with _full_disks_named(path):
+            yield temporary
+            for file in temporary.rglob("*"):
+                if file.is_file():
+                    _sync(file)
+            shutil.rmtree(path, ignore_errors=True)
+            os.replace(temporary, path)
+            _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _full_disks_named(path: Path) -> Iterator[None]:
+    """Raise OSError (ENOSPC) naming the path where the disk is full; some libraries report only that a write failed."""
+    try:
+        yield
+    except Exception as error:
+        known = isinstance(error, OSError) and error.errno != errno.ENOSPC
+        if known or shutil.disk_usage(path.parent).free >= NO_ROOM_BYTES:
+            raise
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 @contextmanager

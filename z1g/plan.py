@@ -225,11 +225,15 @@ class Plan:
         return [f"{chunk:05d}" for chunk in range(self.stage(name, stage_id).n_chunks)]
 
     def sources(self, ingest_id: str, chunk: int) -> list[str]:
-        """Files that an ingest chunk is made from; ingest quarantines objects whose file is gone."""
+        """Files that an ingest chunk is made from, as far as only their times tell whether they changed.
+
+        An object whose content is known has that in the data set's identity, so that nobody asks 100,000 files for
+        their times. Ingest quarantines objects whose file is gone.
+        """
         manifest = next((p.manifest for p in self.ablations.values() if p.stages["ingest"].id == ingest_id), None)
         if manifest is None:
             manifest = Manifest.load(self.folder("ingest", ingest_id) / "manifest.jsonl")
-        files = dict.fromkeys(entry.file for entry in manifest.chunk(chunk))
+        files = dict.fromkeys(entry.file for entry in manifest.chunk(chunk) if not entry.content)
         return [file for file in files if Path(file).exists()]
 
     def metrics_files(self, name: str) -> list[str]:

@@ -44,7 +44,7 @@ SelectTypeParameters=CR_Core_Memory
 SlurmdParameters=config_overrides
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
-ReturnToService=2
+ReturnToService=1
 SlurmdTimeout=20
 SlurmctldTimeout=20
 KillWait=10
@@ -125,11 +125,15 @@ class Cluster:
         """kill -9."""
         os.kill(int((self.root / "slurmctld.pid").read_text()), signal.SIGKILL)
 
+    def cancel(self) -> None:
+        """Cancel all jobs and wait until they are gone."""
+        self._run("scancel", "--user=root", check=False)
+        self.wait(lambda: not self.jobs("PD,R,CG"), "jobs did not end")
+
     def stop(self) -> None:
         """Cancel all jobs, end every daemon, take the configuration away."""
-        with contextlib.suppress(subprocess.SubprocessError):
-            self._run("scancel", "--user=root", check=False)
-            self.wait(lambda: not self.jobs("PD,R,CG"), "jobs did not end", seconds=20)
+        with contextlib.suppress(subprocess.SubprocessError, TimeoutError):
+            self.cancel()
         for file in [*self.root.glob("slurmd-*.pid"), self.root / "slurmctld.pid"]:
             with contextlib.suppress(OSError, ValueError):
                 _end(int(file.read_text()))
@@ -161,7 +165,7 @@ class Cluster:
         """`scontrol` with these words."""
         self._run("scontrol", *words)
 
-    def wait(self, condition: Callable[[], bool], complaint: str, seconds: float = 60.0) -> None:
+    def wait(self, condition: Callable[[], bool], complaint: str, seconds: float = 600.0) -> None:
         """Ask again and again until the condition holds. Raises TimeoutError."""
         end = time.monotonic() + seconds
         while not condition():

@@ -32,8 +32,8 @@ def test_a_job_asks_for_what_the_configuration_says(stage: str, jobs: dict[str, 
     assert job["TimeLimit"] == f"00:{asked['minutes']}:00"
     assert job["MinMemoryNode"] == f"{asked['memory_mb']}M"
     assert job["CPUs/Task"] == str(asked["threads"])
-    assert job["NumNodes"] == "1"
-    gpus = asked.get("gpus", 0)
+    assert job["NumNodes"] == str(asked.get("nodes", 1))
+    gpus = asked.get("gpus", 0) * asked.get("nodes", 1)
     assert job.get("TresPerJob") == (f"gres:gpu:{gpus}" if gpus else None)
 
 
@@ -45,8 +45,21 @@ def test_a_process_sees_the_gpus_of_its_job(stage: str, finished: Workspace) -> 
     assert (0 if seen[1] == "none" else len(seen[1].split(","))) == ASKED[stage].get("gpus", 0)
 
 
-def test_two_gpus_train_in_two_processes(finished: Workspace) -> None:
-    assert "2 processes on 1 nodes" in (finished.stage("autodecoder") / "logs/autodecoder.log").read_text()
+@pytest.mark.parametrize(("stage", "nodes"), [("autodecoder", 2), ("unet", 1)])
+def test_two_processes_train_together(stage: str, nodes: int, finished: Workspace) -> None:
+    assert f"2 processes on {nodes} node" in (finished.stage(stage) / f"logs/{stage}.log").read_text()
+
+
+def test_a_training_on_two_nodes_has_a_process_on_each(finished: Workspace) -> None:
+    said = (finished.stage("autodecoder") / "logs/autodecoder.log").read_text()
+    assert set(re.findall(r"rank (\d) of 2 on node (\S+)", said)) == {("0", "n1"), ("1", "n2")}
+
+
+def test_the_report_links_the_logs_of_every_stage(finished: Workspace) -> None:
+    links = re.findall(r'href="([^"#]+/logs/)"', (finished.results / "report.html").read_text())
+    assert len(links) == len(STAGES)
+    for link in links:
+        assert list((finished.results / link).glob("*.log")), link
 
 
 def test_the_same_command_again_submits_nothing(finished: Workspace) -> None:

@@ -1,27 +1,42 @@
-"""`python -m z1g` for jobs of these tests, with training slowed down by $Z1G_TEST_STEP_S seconds a step."""
+"""`python -m z1g` for jobs of these tests; training stands still before each of the steps in $Z1G_TEST_HOLD.
+
+A file `held-STEP` then lies in the current folder. It goes on when `released-STEP` lies there too, or on SIGTERM.
+"""
 
 import os
+import signal
 import sys
+import threading
 import time
+from pathlib import Path
 from typing import Any
 
 from z1g import cli
 
 
-def slow_down(seconds: float) -> None:
+def hold_before(steps: set[int]) -> None:
     from z1g.training import loop
 
     real = loop.Trainer._step
 
-    def step(self: loop.Trainer, at: int, batch: Any) -> dict[str, float]:
-        time.sleep(seconds)
-        return real(self, at, batch)
+    def held(self: loop.Trainer, at: int, *rest: Any) -> Any:
+        if at in steps:
+            wait(at)
+        return real(self, at, *rest)
 
-    loop.Trainer._step = step  # type: ignore[method-assign]
+    loop.Trainer._step = held  # type: ignore[method-assign]
+
+
+def wait(step: int) -> None:
+    told = threading.Event()
+    before: Any = signal.getsignal(signal.SIGTERM)
+    signal.signal(signal.SIGTERM, lambda *given: (told.set(), before(*given)))
+    Path(f"held-{step}").touch()
+    while not told.is_set() and not Path(f"released-{step}").exists():
+        time.sleep(0.05)
 
 
 if __name__ == "__main__":
-    pause = float(os.environ.get("Z1G_TEST_STEP_S", "0"))
-    if pause and sys.argv[1] in ("autodecoder", "unet"):
-        slow_down(pause)
+    if sys.argv[1] == "autodecoder":
+        hold_before({int(step) for step in os.environ.get("Z1G_TEST_HOLD", "").split()})
     sys.exit(cli.main())

@@ -1,8 +1,8 @@
 """Path patterns and lookups that every rule uses."""
 
-CHECKPOINTING = ("autodecoder", "unet")
+TRAINING = ("autodecoder", "unet")
 SECONDS_TO_CHECKPOINT = 120
-"""How long before its time limit SLURM warns a job that can checkpoint."""
+"""How long before its time limit SLURM warns a training job, which then writes a checkpoint."""
 
 
 def out(stage, name):
@@ -57,17 +57,23 @@ def asks(stage):
             or os.environ.get(f"Z1G_SLURM_{name.upper()}", "")
         )
 
-    def on_several(value):
-        return known(lambda asked: value(asked) if nodes(asked) > 1 else None)
-
-    return dict(
+    everywhere = dict(
         gpu=known(lambda asked: asked.gpus * nodes(asked)),
         mem_mb=known(lambda asked: asked.memory_mb),
         runtime=known(lambda asked: asked.minutes),
         slurm_partition=site("partition"),
         slurm_account=site("account"),
-        slurm_extra=known(lambda asked: slurm_extra(stage, asked)),
+    )
+    if stage not in TRAINING:
+        return dict(everywhere, nodes=1)
+
+    def on_several(value):
+        return known(lambda asked: value(asked) if nodes(asked) > 1 else None)
+
+    return dict(
+        everywhere,
         nodes=known(nodes),
+        slurm_extra=known(slurm_extra),
         # One task on each node, started by z1g's own srun.
         mpi=on_several(lambda asked: "srun"),
         tasks=on_several(nodes),
@@ -80,15 +86,12 @@ def nodes(asked):
     return getattr(asked, "nodes", 1)
 
 
-def slurm_extra(stage, asked):
+def slurm_extra(asked):
     """Options of sbatch that Snakemake has no resource for."""
-    options = []
-    if stage in CHECKPOINTING:
-        seconds = min(SECONDS_TO_CHECKPOINT, asked.minutes * 15)
-        options.append(f"--signal=TERM@{seconds}")
+    options = [f"--signal=TERM@{min(SECONDS_TO_CHECKPOINT, asked.minutes * 15)}"]
     if nodes(asked) > 1 and asked.gpus:
         options.append(f"--gpus-per-node={asked.gpus}")
-    return " ".join(options) or None
+    return " ".join(options)
 
 
 def threads(stage):

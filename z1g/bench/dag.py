@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ def measure(objects: Sequence[int], ablations: int, repeats: int) -> dict[str, A
     """Dry-runs of `ablations` trainings over made-up lists, full scale; the fastest of `repeats` counts.
 
     Works in a copy of the current folder's rules, which must be a checkout; nothing else is written. plan_s is `z1g
-    plan`, dry_run_s and dry_run_mb are Snakemake's wall-clock seconds and largest resident memory in MiB. Raises
-    UserError where planning fails.
+    plan`, dry_run_s and dry_run_mb are Snakemake's wall-clock seconds and largest resident memory in MiB; the
+    seconds of CPU beside them hardly depend on what else the machine does. Raises UserError where planning fails.
     """
     missing = [name for name in CHECKOUT if not Path(name).exists()]
     if missing:
@@ -72,17 +73,28 @@ def _dry_run(root: Path, repeats: int) -> dict[str, Any]:
     plan = [sys.executable, "-m", "z1g", "plan", "--objects", "objects.jsonl"]
     planned = [_timed(plan, root) for _ in range(repeats)]
     dry = [_timed(dry_run, root) for _ in range(repeats)]
-    jobs = JOB_TABLE.search(dry[0][2])
+    jobs = JOB_TABLE.search(dry[0].said)
     return {
         "jobs": int(jobs[1]) if jobs else 0,
-        "plan_s": round(min(seconds for seconds, _, _ in planned), 2),
-        "dry_run_s": round(min(seconds for seconds, _, _ in dry), 2),
-        "dry_run_mb": round(max(memory for _, memory, _ in dry)),
+        "plan_s": round(min(run.seconds for run in planned), 2),
+        "plan_cpu_s": round(min(run.cpu_seconds for run in planned), 2),
+        "dry_run_s": round(min(run.seconds for run in dry), 2),
+        "dry_run_cpu_s": round(min(run.cpu_seconds for run in dry), 2),
+        "dry_run_mb": round(max(run.memory_mb for run in dry)),
     }
 
 
-def _timed(command: Sequence[str], folder: Path) -> tuple[float, float, str]:
-    """Wall-clock seconds, largest resident memory in MiB, what it said."""
+@dataclass(frozen=True)
+class _Run:
+    """Wall-clock seconds, seconds of CPU, largest resident memory in MiB, what was said."""
+
+    seconds: float
+    cpu_seconds: float
+    memory_mb: float
+    said: str
+
+
+def _timed(command: Sequence[str], folder: Path) -> _Run:
     with tempfile.TemporaryFile("w+") as said:
         began = time.perf_counter()
         process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said)
@@ -93,4 +105,4 @@ def _timed(command: Sequence[str], folder: Path) -> tuple[float, float, str]:
         text = said.read()
     if process.returncode:
         raise UserError(f"planning failed:\n{text[-2000:]}")
-    return seconds, usage.ru_maxrss / 1024, text
+    return _Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, text)

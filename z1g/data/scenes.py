@@ -1,8 +1,10 @@
 """What training reads: objects with pictures, cameras and fitted splats, all in the view-1 frame."""
 
-from dataclasses import dataclass
-from functools import lru_cache
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,8 @@ from z1g.mosaic import tile
 INPUT_BACKGROUND = 0.5
 CONDITION_BACKGROUND = 127 / 255
 """Zero123++ composites the condition on the integer grey 127."""
-SCENES_IN_MEMORY = 512
+CACHE_BYTES = 2**30
+"""How much of the scenes read last a process keeps; a scene of 33 views of 512² takes 40 MB."""
 
 
 def chunk_file(folder: Path, chunk: int, ending: str) -> Path:
@@ -42,6 +45,12 @@ class Scene:
     rgba: NDArray[np.uint8]
     depth: Tensor | None
     splats: Tensor | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its pictures, depth and splats."""
+        tensors = (tensor for tensor in (self.depth, self.splats) if tensor is not None)
+        return self.rgba.nbytes + sum(tensor.nbytes for tensor in tensors)
 
     def cameras(self, views: "list[int] | range", size: int | None = None) -> Cameras:
         """Cameras [1,V] of some views, at the pictures' own resolution or `size`."""
@@ -84,7 +93,7 @@ def as_scene(item: RenderedObject, radius: float, splats: Tensor | None = None) 
 
 
 class SceneStore:
-    """All objects that ingest (and, where given, fit) finished, read on demand and kept up to a limit."""
+    """All objects that ingest (and, where given, fit) finished, read on demand and kept up to `CACHE_BYTES`."""
 
     def __init__(self, manifest: Manifest, radius: float, ingest: Path, fit: Path | None = None) -> None:
         self.radius, self.fit = radius, fit
@@ -98,15 +107,15 @@ class SceneStore:
             chunk_of = {name: chunk for name, chunk in chunk_of.items() if name in fitted}
         self._chunk_of = {entry.id: chunk_of[entry.id] for entry in manifest.objects if entry.id in chunk_of}
         self.n_missing = len(manifest.objects) - len(self._chunk_of)
-        self._load = lru_cache(SCENES_IN_MEMORY)(self._read)
+        self._kept = _Kept()
 
     def __getstate__(self) -> dict[str, Any]:
         """Data loading processes get the store without its cache."""
-        return {name: value for name, value in self.__dict__.items() if name != "_load"}
+        return {name: value for name, value in self.__dict__.items() if name != "_kept"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._load = lru_cache(SCENES_IN_MEMORY)(self._read)
+        self._kept = _Kept()
 
     @property
     def ids(self) -> list[str]:
@@ -114,12 +123,49 @@ class SceneStore:
         return list(self._chunk_of)
 
     def __getitem__(self, name: str) -> Scene:
-        return self._load(name)
+        scene = self._kept.get(name)
+        if scene is None:
+            scene = as_scene(self._readers[self._chunk_of[name]].read(name), self.radius, self._splats(name))
+            self._kept.add(scene)
+        return scene
 
-    def _read(self, name: str) -> Scene:
-        chunk = self._chunk_of[name]
-        splats = None
-        if self.fit is not None:
-            with safe_open(chunk_file(self.fit, chunk, "safetensors"), framework="pt") as file:
-                splats = file.get_tensor(name).float()
-        return as_scene(self._readers[chunk].read(name), self.radius, splats)
+    def views(self, name: str, views: Sequence[int]) -> Scene:
+        """Just these views of an object, in the order given, and its splats; no depth. Nothing is kept.
+
+        What a sample of a large set needs: decoding the other views of an object would cost more than all else.
+        """
+        item = self._readers[self._chunk_of[name]].read_views(name, views)
+        scene = as_scene(item, self.radius, self._splats(name))
+        return replace(scene, c2w=scene.c2w[list(views)])
+
+    def _splats(self, name: str) -> Tensor | None:
+        if self.fit is None:
+            return None
+        with safe_open(chunk_file(self.fit, self._chunk_of[name], "safetensors"), framework="pt") as file:
+            splats: Tensor = file.get_tensor(name).float()
+        return splats
+
+
+class _Kept:
+    """The scenes used last, up to `CACHE_BYTES`; several threads may ask."""
+
+    def __init__(self) -> None:
+        self._scenes: OrderedDict[str, Scene] = OrderedDict()
+        self._taken = 0
+        self._lock = Lock()
+
+    def get(self, name: str) -> Scene | None:
+        with self._lock:
+            if name in self._scenes:
+                self._scenes.move_to_end(name)
+            return self._scenes.get(name)
+
+    def add(self, scene: Scene) -> None:
+        with self._lock:
+            if scene.id in self._scenes:
+                return
+            self._scenes[scene.id] = scene
+            self._taken += scene.nbytes
+            while self._taken > CACHE_BYTES and len(self._scenes) > 1:
+                _, oldest = self._scenes.popitem(last=False)
+                self._taken -= oldest.nbytes

@@ -6,12 +6,15 @@ A sample of object `ID` has the members
     ID.000.png     RGBA, 8 bit, straight alpha, view 0; one member a view
     ID.depth.npy   float32 [6,H,W], planar depth (camera z) of the input views 1-6, 0 where nothing is
     ID.normal.npy  float16 [6,H,W,3], unit normals of the input views in the y-up world, 0 where nothing is; optional
+
+The table beside it says where in the tar each object lies, so that opening a thousand shards reads a thousand small
+files and not the millions of headers in them. A shard without such a table is read through once.
 """
 
 import io
 import json
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +25,12 @@ from PIL import Image
 
 from z1g.camera import INPUT_VIEWS
 from z1g.errors import UserError
+from z1g.files import read_jsonl
+
+Span = tuple[int, int]
+"""First byte of an object's members in a tar, and the byte after the last."""
+Members = dict[str, tuple[int, int]]
+"""Where an object's files lie, by what follows the id in their names: first byte and length."""
 
 
 @dataclass(frozen=True)
@@ -57,18 +66,18 @@ def sheet_path(folder: Path, chunk: int) -> Path:
     return folder / f"chunk-{chunk:05d}.png"
 
 
-def write_object(tar: tarfile.TarFile, item: RenderedObject) -> None:
+def write_object(tar: tarfile.TarFile, item: RenderedObject) -> Span:
     """Append one object to an open tar. Times and owners are fixed, so equal content gives equal bytes."""
+    begin = tar.offset
     header = {"id": item.id, "fov_y_deg": item.fov_y_deg, "c2w": item.c2w.tolist(), "info": item.info}
-    _add(tar, f"{item.id}.json", json.dumps(header).encode())
+    add_member(tar, f"{item.id}.json", json.dumps(header).encode())
     for view, picture in enumerate(item.rgba):
-        buffer = io.BytesIO()
-        Image.fromarray(picture, "RGBA").save(buffer, "PNG")
-        _add(tar, f"{item.id}.{view:03d}.png", buffer.getvalue())
+        add_member(tar, f"{item.id}.{view:03d}.png", encode_png(picture))
     if item.depth is not None:
         _add_array(tar, f"{item.id}.depth.npy", item.depth.astype(np.float32))
     if item.normals is not None:
         _add_array(tar, f"{item.id}.normal.npy", item.normals.astype(np.float16))
+    return begin, tar.offset
 
 
 class BrokenObject(Exception):
@@ -80,23 +89,36 @@ class ShardReader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._members: dict[str, dict[str, tuple[int, int]]] = {}
+        self._members: dict[str, Members] = {}
+        self._spans = _spans_of_table(path)
         try:
-            with tarfile.open(path, "r:") as tar:
-                for member in tar:
-                    key, _, ending = member.name.partition(".")
-                    self._members.setdefault(key, {})[ending] = (member.offset_data, member.size)
+            if self._spans is None:
+                self._members = _members_of_tar(path)
+            elif path.stat().st_size < max((end for _, end in self._spans.values()), default=0):
+                raise tarfile.ReadError("unexpected end of data")
         except tarfile.ReadError as error:
             raise UserError(f"{path} is no whole tar ({error}); delete it and run again to make it anew") from error
 
     @property
     def ids(self) -> list[str]:
         """Ids of the objects in the order written."""
-        return list(self._members)
+        return list(self._members if self._spans is None else self._spans)
 
     def read(self, name: str) -> RenderedObject:
         """One object. Raises KeyError where the shard does not hold it, BrokenObject where it is not whole."""
-        members = self._members[name]
+        item = self._read(name, None)
+        _check(item)
+        return item
+
+    def read_views(self, name: str, views: Sequence[int]) -> RenderedObject:
+        """Of one object the pictures of just these views, in the order given: a fraction of the work.
+
+        `c2w` has all poses; depth and normals are left out. Raises like `read`; what is not read is not checked.
+        """
+        return self._read(name, views)
+
+    def _read(self, name: str, views: Sequence[int] | None) -> RenderedObject:
+        members = self._members_of(name)
         with self.path.open("rb") as stream:
 
             def content(ending: str) -> bytes:
@@ -109,22 +131,59 @@ class ShardReader:
             try:
                 header = json.loads(content("json"))
                 c2w = np.array(header["c2w"], np.float64)
-                pictures = [_decode_png(content(f"{view:03d}.png"), name, view) for view in range(len(c2w))]
+                shown = range(len(c2w)) if views is None else views
+                pictures = [_decode_png(content(f"{view:03d}.png"), name, view) for view in shown]
                 depth, normals = (
-                    _decode_array(content(ending)) if ending in members else None
+                    _decode_array(content(ending)) if views is None and ending in members else None
                     for ending in ("depth.npy", "normal.npy")
                 )
-                item = RenderedObject(name, c2w, header["fov_y_deg"], _stack(pictures), depth, header["info"], normals)
-            except (ValueError, KeyError, EOFError) as error:
+                return RenderedObject(name, c2w, header["fov_y_deg"], _stack(pictures), depth, header["info"], normals)
+            except (ValueError, KeyError, IndexError, EOFError) as error:
                 raise BrokenObject(f"{name} in {self.path} cannot be read: {error}") from error
-        _check(item)
-        return item
+
+    def _members_of(self, name: str) -> Members:
+        if self._spans is not None and name not in self._members:
+            begin, end = self._spans[name]
+            try:
+                self._members[name] = _members_of_tar(self.path, begin, end)[name]
+            except (tarfile.ReadError, KeyError) as error:
+                raise BrokenObject(f"{name} is not where {self.path} should have it") from error
+        return self._members[name]
+
+
+def _members_of_tar(path: Path, begin: int = 0, end: int | None = None) -> dict[str, Members]:
+    """Members of all objects in a tar, or in a part of it. Raises tarfile.ReadError where there is no tar."""
+    found: dict[str, Members] = {}
+    with path.open("rb") as stream:
+        stream.seek(begin)
+        with tarfile.open(fileobj=stream, mode="r:") as tar:
+            while (end is None or tar.offset < end) and (member := tar.next()) is not None:
+                key, _, ending = member.name.partition(".")
+                found.setdefault(key, {})[ending] = (member.offset_data, member.size)
+    return found
+
+
+def _spans_of_table(path: Path) -> dict[str, Span] | None:
+    """Where a shard's objects lie, or None where the table beside it does not say."""
+    table = path.with_suffix(".jsonl")
+    try:
+        rows = [row for row in read_jsonl(table) if row["status"] == "ok"]
+        return {row["id"]: (row["span"][0], row["span"][1]) for row in rows}
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
 
 
 def read_objects(path: Path) -> Iterator[RenderedObject]:
     """Every object of a shard, in the order written."""
     reader = ShardReader(path)
     return (reader.read(name) for name in reader.ids)
+
+
+def encode_png(picture: NDArray[np.uint8]) -> bytes:
+    """A picture [H,W,4] as a shard holds it."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture, "RGBA").save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def _decode_png(content: bytes, name: str, view: int) -> NDArray[np.uint8]:
@@ -163,10 +222,11 @@ def _check(item: RenderedObject) -> None:
 def _add_array(tar: tarfile.TarFile, name: str, array: NDArray[Any]) -> None:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    _add(tar, name, buffer.getvalue())
+    add_member(tar, name, buffer.getvalue())
 
 
-def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    """Append one file to an open tar, with fixed time and owner."""
     member = tarfile.TarInfo(name)
     member.size = len(content)
     tar.addfile(member, io.BytesIO(content))

@@ -25,10 +25,10 @@ log = logging.getLogger("z1g")
 def run(folder: StageFolder, chunk: int, threads: int) -> None:
     """Write `chunk-NNNNN.tar`, a contact sheet `.png` and last a table `.jsonl`.
 
-    The table has a line for each object: {id, status, reason, n_views, seconds, seconds_of}. A rejected object is in it
-    (status "quarantined") and not in the shard. `seconds` is wall-clock time since the object before, `seconds_of` what
-    each part of the object took, others being drawn beside it. Raises UserError where the chunk does not exist or the
-    data source cannot work at all.
+    The table has a line for each object: {id, status, reason, n_views, span, seconds, seconds_of}. `span` is where in
+    the shard the object begins and ends. A rejected object is in the table (status "quarantined"), not in the shard.
+    `seconds` is wall-clock time since the object before, `seconds_of` what each part of the object took, others being
+    drawn beside it. Raises UserError where the chunk does not exist or the data source cannot work at all.
     """
     manifest = folder.manifest()
     if not 0 <= chunk < manifest.n_chunks:
@@ -59,9 +59,9 @@ def _stored(result: RenderedObject | Rejected, tar: tarfile.TarFile, sheet: Cont
         log.warning("%s quarantined: %s", result.id, result.reason)
         sheet.add(result.id, None, result.reason)
         return {"id": result.id, "status": "quarantined", "reason": result.reason, "n_views": 0}
-    write_object(tar, result)
+    span = write_object(tar, result)
     sheet.add(result.id, result.rgba[CONDITION_VIEW])
-    return {"id": result.id, "status": "ok", "reason": None, "n_views": len(result.rgba)}
+    return {"id": result.id, "status": "ok", "reason": None, "n_views": len(result.rgba), "span": list(span)}
 
 
 def _results(folder: StageFolder, objects: Sequence[ObjectEntry], scratch: Path, threads: int) -> Iterator[Ingested]:

@@ -152,10 +152,35 @@ def _run_infer(arguments: argparse.Namespace) -> dict[str, Any]:
     return measure(arguments.size, arguments.variants, arguments.steps, arguments.repeats, arguments.seconds)
 
 
+def _loader(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--objects", type=int, default=48, help="made-up objects; 18 MB each by default")
+    parser.add_argument("--views", type=int, default=33, help="views of each: condition, inputs and free ones")
+    parser.add_argument("--size", type=int, default=512, help="side of a picture, pixels")
+    parser.add_argument("--splat-size", type=int, default=128, help="side of a splatter image")
+    parser.add_argument("--rendered", type=int, default=8, help="free views of a sample, besides condition and inputs")
+    parser.add_argument("--batch", type=int, default=8, help="samples a batch")
+    parser.add_argument("--workers", type=int, default=2, help="data loading processes")
+    parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="go on reading, watching memory")
+    parser.add_argument("--folder", type=existing_folder, help="where to write; default: the system's temporary folder")
+
+
+def _run_loader(arguments: argparse.Namespace) -> dict[str, Any]:
+    from z1g.bench.loader import Sizes, measure
+
+    given = vars(arguments)
+    sizes = Sizes(**{name: given[name] for name in Sizes.__dataclass_fields__})
+    return measure(sizes, arguments.soak, arguments.folder)
+
+
 PARTS = {
     "autodecoder": ("stage 1's training: the original's way against ours", _autodecoder, _run_autodecoder),
     "dag": ("planning: seconds, memory and jobs of a dry-run over made-up lists of objects", _dag, _run_dag),
     "ingest": ("rendering meshes: a Blender process an object against the pool", _ingest, _run_ingest),
+    "loader": (
+        "reading training samples: samples/s, cold and warm; memory over time",
+        _loader,
+        _run_loader,
+    ),
     "render": ("the splat rasterizers", _render, _run_render),
     "unet": ("stage 2's training at full size: the original's way against ours", _unet, _run_unet),
     "infer": ("sampling at full size: the original's way against ours", _infer, _run_infer),

@@ -1,10 +1,15 @@
-"""`z1g plan`: what would run."""
+"""`z1g plan`: what would run, and what it would cost."""
 
 import argparse
 import sys
 from pathlib import Path
 
+from z1g.config.resolve import resolve, scale_file
+from z1g.config.yaml_file import read_yaml
+from z1g.cost import sheet
 from z1g.plan import STAGES, Plan
+
+COST_OF = (1_000, 10_000, 80_000)
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -15,11 +20,18 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         "--objects", nargs="+", default=(), help="meshes instead of the base's: folders, archives, lists"
     )
     parser.add_argument("--results", type=Path, default=Path("results"), help="results folder")
+    parser.add_argument(
+        "--cost", type=int, nargs="*", metavar="N", help="hours, disk and files by stage for so many meshes"
+    )
     parser.add_argument("--write", action="store_true", help="write the stage folders, as starting Snakemake does")
 
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
-    """Print one line an ablation with its stage ids."""
+    """Print one line an ablation with its stage ids, or a cost sheet."""
+    if arguments.cost is not None:
+        experiment = resolve([read_yaml(scale_file(arguments.scale, Path("configs")))])
+        sys.stdout.write(sheet(experiment, arguments.cost or COST_OF))
+        return
     where = arguments.results, Path("ablations"), Path("configs")
     plan = Plan.load(arguments.scale, arguments.ablations, *where, arguments.objects)
     if arguments.write:

@@ -4,6 +4,9 @@ import argparse
 import importlib
 import logging
 import os
+import signal
+import socket
+import threading
 from pathlib import Path
 
 from z1g.cli import existing_folder
@@ -14,6 +17,7 @@ from z1g.turn import turn
 
 log = logging.getLogger("z1g")
 CHUNKED = ("ingest", "fit", "infer")
+TRAINING = ("autodecoder", "unet")
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -43,7 +47,11 @@ def limit_threads(threads: int) -> None:
 def main(verb: str, arguments: argparse.Namespace) -> None:
     """Run the stage: alone on its output, on the GPUs asked for, in as many processes as there are."""
     chunk = {"chunk": arguments.chunk} if verb in CHUNKED else {}
+    if verb in TRAINING and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _stop)
     if is_rank():
+        node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
+        log.info("rank %s of %s on node %s", os.environ["RANK"], os.environ.get("WORLD_SIZE"), node)
         threads = max(arguments.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), min(arguments.threads, 1))
         _run(verb, arguments.folder, threads, chunk)
         return
@@ -63,6 +71,11 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
             except Preempted:
                 requeue()
                 raise
+
+
+def _stop(*_: object) -> None:
+    """While networks are built or written; the training loop itself has a checkpoint to write first."""
+    raise Preempted("stopped on request outside of training; the same command goes on from the latest checkpoint")
 
 
 def _run(verb: str, folder: Path, threads: int, chunk: dict[str, int]) -> None:

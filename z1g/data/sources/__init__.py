@@ -13,6 +13,9 @@ from z1g.config.slot import Runtime, Slot
 from z1g.data.manifest import Manifest, ObjectEntry, SplitOptions
 from z1g.data.shards import RenderedObject
 
+CHUNK_SIZE, MOST_CHUNKS = 64, 300
+"""Planning, the scheduler and SLURM's queue all slow down with the number of jobs, so large sets get large chunks."""
+
 
 @dataclass(frozen=True)
 class Rejected:
@@ -33,7 +36,12 @@ class Ingested:
 class DataSource(Slot):
     """Where the objects come from."""
 
-    chunk_size: int = Field(64, ge=1, description="objects a job; also objects a shard")
+    chunk_size: int | None = Field(
+        None,
+        ge=1,
+        description=f"objects a job, also objects a shard; null: {CHUNK_SIZE}, more where a set would have over "
+        f"{MOST_CHUNKS} chunks",
+    )
     split: SplitOptions = SplitOptions()
     max_quarantined: Annotated[float, Runtime()] = Field(
         0.2, ge=0, le=1, description="training refuses to start when a larger share of the objects failed"
@@ -55,4 +63,9 @@ class DataSource(Slot):
 
     def manifest(self) -> Manifest:
         """The static list of objects with its chunking."""
-        return Manifest(tuple(self.list_objects()), self.chunk_size)
+        objects = tuple(self.list_objects())
+        return Manifest(objects, self.chunk_size_for(len(objects)))
+
+    def chunk_size_for(self, n: int) -> int:
+        """Objects a job in a set of `n`."""
+        return self.chunk_size or max(CHUNK_SIZE, -(-n // MOST_CHUNKS))

@@ -1,0 +1,216 @@
+"""How fast training samples come from shards on disk, and whether memory stays flat: made-up data, the real path."""
+
+import io
+import json
+import os
+import tarfile
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import save_file
+
+from z1g.camera import CONDITION_VIEW, INPUT_VIEWS, CameraOptions
+from z1g.data.manifest import Manifest, ObjectEntry
+from z1g.data.scenes import SceneStore, chunk_file
+from z1g.data.shards import RenderedObject, add_member, shard_path, table_path, write_object
+from z1g.files import write_jsonl
+from z1g.progress import Meter
+from z1g.seeding import numpy_generator
+from z1g.training.data import Draw, Sample, StepData
+
+CHUNK = 16
+FIXED_VIEWS = (CONDITION_VIEW, *INPUT_VIEWS)
+MB = 2**20
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is read: so many objects and views [size,size,4] of each, splats [6,14,splat_size,splat_size]."""
+
+    objects: int
+    views: int
+    size: int
+    splat_size: int
+    rendered: int
+    batch: int
+    workers: int
+
+
+@dataclass(frozen=True)
+class FewViews:
+    """A sample of stage 1 as it lies on disk: condition, inputs and some free views as bytes, cameras, splats."""
+
+    scenes: SceneStore
+    ids: list[str]
+    sizes: Sizes
+
+    def __call__(self, draw: Draw) -> Sample:
+        """Decode the views that the sample shows."""
+        shown = self._shown(draw)
+        scene = self.scenes.views(self.ids[draw.object_index], shown)
+        return _tensors(scene.rgba, scene.c2w, scene.splats)
+
+    def _shown(self, draw: Draw) -> list[int]:
+        free = range(len(FIXED_VIEWS), self.sizes.views)
+        chosen = numpy_generator(*draw.key, 0).choice(free, self.sizes.rendered, replace=False)
+        return [*FIXED_VIEWS, *chosen.tolist()]
+
+
+@dataclass(frozen=True)
+class AllViews(FewViews):
+    """The same sample from a scene that is read as a whole."""
+
+    def __call__(self, draw: Draw) -> Sample:
+        """Decode everything, keep a part."""
+        shown = self._shown(draw)
+        scene = self.scenes[self.ids[draw.object_index]]
+        return _tensors(scene.rgba[shown], scene.c2w[shown], scene.splats)
+
+
+def _tensors(rgba: NDArray[np.uint8], c2w: torch.Tensor, splats: torch.Tensor | None) -> Sample:
+    assert splats is not None
+    return {"rgba": torch.from_numpy(rgba), "c2w": c2w, "splats": splats}
+
+
+def measure(sizes: Sizes, soak_minutes: float, parent: Path | None) -> dict[str, Any]:
+    """Write made-up data, read each object once: cold (the kernel's cache dropped), warm, and warm but decoded whole.
+
+    Rates are samples a second over an epoch after its first batch; `samples_s_a_core` is from the CPU time of reading
+    in this process, so that it holds on a busy machine too. soak_*: MiB that the reading processes own (USS, all
+    together) after the first epoch and after `soak_minutes`.
+    """
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory(prefix="z1g-bench-", dir=parent) as name:
+        root = Path(name)
+        manifest = write(root, sizes)
+        files = sorted(file for file in root.iterdir() if file.is_file())
+        began = time.perf_counter()
+        scenes = SceneStore(manifest, CameraOptions().radius, root, root)
+        opened = time.perf_counter() - began
+        few, whole = FewViews(scenes, scenes.ids, sizes), AllViews(scenes, scenes.ids, sizes)
+        _forget(files)
+        figures: dict[str, Any] = {
+            "mb_an_object": round(sum(file.stat().st_size for file in files) / sizes.objects / MB, 1),
+            "open_ms_a_shard": round(1e3 * opened / manifest.n_chunks, 2),
+            "cold_samples_s": _rate(few, epoch=0),
+            "warm_samples_s": _rate(few, epoch=1),
+            "whole_scene_samples_s": _rate(whole, epoch=1),
+            "samples_s_a_core": _rate_of_a_core(few),
+            "whole_scene_samples_s_a_core": _rate_of_a_core(whole),
+            "workers": sizes.workers,
+        }
+        if soak_minutes:
+            figures |= _soak(few, 60 * soak_minutes, figures["warm_samples_s"])
+    return figures
+
+
+def write(root: Path, sizes: Sizes) -> Manifest:
+    """Shards, tables and splats of made-up objects. All have the same pictures, each its own bytes on disk."""
+    names = [f"object{i:05d}" for i in range(sizes.objects)]
+    manifest = Manifest(tuple(ObjectEntry(name, name) for name in names), CHUNK)
+    members = _members(sizes)
+    header = json.loads(members.pop("json"))
+    splats = torch.rand(6, 14, sizes.splat_size, sizes.splat_size)
+    for chunk in range(manifest.n_chunks):
+        rows = []
+        ids = [entry.id for entry in manifest.chunk(chunk)]
+        with tarfile.open(shard_path(root, chunk), "w") as tar:
+            for name in ids:
+                begin = tar.offset
+                add_member(tar, f"{name}.json", json.dumps({**header, "id": name}).encode())
+                for ending, content in members.items():
+                    add_member(tar, f"{name}.{ending}", content)
+                rows.append({"id": name, "status": "ok", "span": [begin, tar.offset]})
+        write_jsonl(table_path(root, chunk), rows)
+        save_file({name: splats.clone() for name in ids}, chunk_file(root, chunk, "safetensors"))
+    return manifest
+
+
+def _members(sizes: Sizes) -> dict[str, bytes]:
+    """One object's files by ending."""
+    rgba = np.stack([_picture(sizes.size, view) for view in range(sizes.views)])
+    c2w = np.tile(np.eye(4), (sizes.views, 1, 1))
+    depth = np.random.default_rng(0).random((len(INPUT_VIEWS), sizes.size, sizes.size), dtype=np.float32)
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        write_object(tar, RenderedObject("x", c2w, 40.0, rgba, depth, {}))
+    with tarfile.open(fileobj=io.BytesIO(buffer.getvalue())) as tar:
+        return {member.name[2:]: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
+
+
+def _picture(size: int, seed: int) -> NDArray[np.uint8]:
+    """A shaded, textured, slightly noisy disc over nothing [size,size,4]: it compresses like a render."""
+    y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
+    inside = (np.hypot(x, y) < 0.75)[..., None]
+    shade = 120 + 80 * np.stack([x, y, x * y], -1) + 20 * np.sin(20 * x + (10 + seed) * y)[..., None]
+    rgb = np.clip(shade + np.random.default_rng(seed).normal(0, 3, shade.shape), 0, 255)
+    return np.concatenate([np.where(inside, rgb, 0), 255.0 * inside], -1).astype(np.uint8)
+
+
+def _forget(files: list[Path]) -> None:
+    """Drop files from the kernel's cache, as far as it lets itself be asked."""
+    for file in files:
+        descriptor = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)
+
+
+def _epoch(make: FewViews, epoch: int) -> Iterator[int]:
+    """Number of samples of each batch of one pass over the objects, as training would get them."""
+    sizes = make.sizes
+    data = StepData(make, sizes.objects, sizes.batch, seed=0)
+    per_epoch = sizes.objects // sizes.batch
+    for batch in data.batches(epoch * per_epoch, (epoch + 1) * per_epoch, 0, 1, sizes.workers):
+        yield len(batch["key"])
+
+
+def _rate(make: FewViews, epoch: int) -> float:
+    batches = _epoch(make, epoch)
+    next(batches)
+    began, n = time.perf_counter(), 0
+    for size in batches:
+        n += size
+    return round(n / (time.perf_counter() - began), 1)
+
+
+def _rate_of_a_core(make: FewViews) -> float:
+    n = min(make.sizes.objects, 16)
+    began = time.process_time()
+    for i in range(n):
+        make(Draw(i, 0, (0, 0, i)))
+    return round(n / (time.process_time() - began), 1)
+
+
+def _soak(make: FewViews, seconds: float, rate: float) -> dict[str, Any]:
+    """One long pass by the same processes, as many samples as should take so long."""
+    sizes = make.sizes
+    data = StepData(make, sizes.objects, sizes.batch, seed=0)
+    batches = max(2, round(seconds * rate / sizes.batch))
+    n, first, last, after = 0, 0.0, 0.0, min(sizes.objects, sizes.batch * (batches - 1))
+    with Meter("soak", batches) as meter:
+        for i, batch in enumerate(data.batches(0, batches, 0, 1, sizes.workers), 1):
+            n += len(batch["key"])
+            if not first and n >= after:
+                first = _owned_mb()
+            if i == batches:
+                last = _owned_mb()
+            meter.advance()
+    return {"soak_samples": n, "soak_mb_first": first, "soak_mb_last": last}
+
+
+def _owned_mb() -> float:
+    """Memory that this process and its children own alone, MiB."""
+    ours = psutil.Process()
+    owned: int = sum(process.memory_full_info().uss for process in [ours, *ours.children(recursive=True)])
+    return round(owned / MB, 1)
