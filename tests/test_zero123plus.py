@@ -8,66 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from helpers import SIZES
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from published_weights import RAMP, TOKENS, text_encoder, write_published
+from transformers import CLIPTokenizer
 
 from z1g.errors import UserError
-from z1g.model.scratch import Scratch
 from z1g.model.zero123plus import Zero123Plus
-
-TOKENS = 7
-RAMP = [i / (TOKENS - 1) for i in range(TOKENS)]
-START, END = "<|startoftext|>", "<|endoftext|>"
-
-
-def text_encoder() -> CLIPTextModel:
-    torch.manual_seed(5)
-    return CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=4,
-            hidden_size=16,
-            intermediate_size=32,
-            projection_dim=16,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            max_position_embeddings=TOKENS,
-            bos_token_id=2,
-            eos_token_id=3,
-            pad_token_id=3,
-        )
-    )
-
-
-def write_tokenizer(folder: Path) -> None:
-    folder.mkdir()
-    (folder / "vocab.json").write_text(json.dumps({"a": 0, "a</w>": 1, START: 2, END: 3}), encoding="utf-8")
-    (folder / "merges.txt").write_text("#version: 0.2\n", encoding="utf-8")
-    settings = {
-        "tokenizer_class": "CLIPTokenizer",
-        "model_max_length": TOKENS,
-        "bos_token": START,
-        "eos_token": END,
-        "unk_token": END,
-        "pad_token": END,
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("hub") / "zero123plus"
-    parts = Scratch(init_seed=3, **SIZES)
-    denoiser = parts.denoiser()
-    with torch.no_grad():
-        denoiser.unet.conv_out.weight.add_(0.1)
-    parts.autoencoder().save_pretrained(folder / "vae")
-    denoiser.unet.save_pretrained(folder / "unet")
-    denoiser.vision.save_pretrained(folder / "vision_encoder")
-    text_encoder().save_pretrained(folder / "text_encoder")
-    write_tokenizer(folder / "tokenizer")
-    # The published index lists the parts, too, which nothing here reads.
-    index = {"_class_name": "Zero123PlusPipeline", "ramping_coefficients": RAMP}
-    (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    write_published(folder)
     return folder
 
 

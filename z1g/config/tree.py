@@ -14,6 +14,7 @@ from z1g.losses.latent import LatentLoss
 from z1g.losses.splat import SplatLoss
 from z1g.losses.splatter import SplatterLoss
 from z1g.model import Model
+from z1g.model.finetune.lora import Lora
 from z1g.model.zero123plus import Zero123Plus
 from z1g.render import Rasterizer
 from z1g.render.auto import Auto
@@ -49,6 +50,15 @@ class Experiment(Section):
             raise ValueError(
                 f"autodecoder.decoder.path 'plain' needs autodecoder.input_size {self.autodecoder.input_size} "
                 f"equal to splat.size {self.splat.size}; set both alike or use path 'last_layer'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _adapters_have_a_base(self) -> "Experiment":
+        if isinstance(self.unet.finetune, Lora) and not self.model.pretrained_encoder:
+            raise ValueError(
+                f"unet.finetune 'lora' adapts trained weights, but model '{self.model.kind}' arrives with random ones; "
+                "use kind 'full'"
             )
         return self
 

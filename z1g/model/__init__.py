@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 class Model(Slot):
     """Where the networks come from: published weights or random ones of any size."""
 
+    kind: str
+
     @abstractmethod
     def autoencoder(self) -> "AutoencoderKL":
         """The VAE before stage 1. Raises UserError where weights are missing."""

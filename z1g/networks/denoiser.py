@@ -9,16 +9,18 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention import FeedForward
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
 from torch.func import functional_call
 from transformers import CLIPVisionModelWithProjection
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils import logging as transformers_logging
 
 from z1g.networks import reference_attention
 from z1g.networks.diffusion import NoiseSchedule
 
-# Its bars are for downloads of gigabytes, not for what stages load in milliseconds.
-disable_progress_bar()
+# Their bars are for downloads of gigabytes, not for what stages load in milliseconds.
+transformers_logging.disable_progress_bar()
+diffusers_logging.disable_progress_bar()
 
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)

@@ -172,6 +172,30 @@ def _run_loader(arguments: argparse.Namespace) -> dict[str, Any]:
     return measure(sizes, arguments.soak, arguments.folder)
 
 
+def _guidance(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", type=existing_folder, help="results/ablations/<name>, trained")
+    parser.add_argument("--steps", type=int, nargs="+", default=[10, 25, 75], help="sampling steps, a row each")
+    parser.add_argument("--guidance", type=float, nargs="+", default=[1.0, 2.0, 4.0], help="a row each")
+    parser.add_argument("--sampler", help="a sampler's kind instead of the ablation's, for example dpm_multistep")
+    parser.add_argument("--objects", type=int, default=0, help="how many test objects; 0: all")
+    parser.add_argument("--batch", type=int, default=16, help="objects sampled at once")
+
+
+def _run_guidance(arguments: argparse.Namespace) -> dict[str, Any]:
+    from z1g.bench.guidance import measure
+    from z1g.config.names import did_you_mean
+    from z1g.config.slot import kinds
+    from z1g.errors import UserError
+    from z1g.model.samplers import Sampler
+
+    known: dict[str, Any] = kinds(Sampler)  # type: ignore[type-abstract]
+    if arguments.sampler is not None and arguments.sampler not in known:
+        raise UserError(f'--sampler: there is no "{arguments.sampler}"{did_you_mean(arguments.sampler, known)}')
+    sampler = known[arguments.sampler]() if arguments.sampler is not None else None
+    a = arguments
+    return measure(a.run, a.steps, a.guidance, sampler, a.objects, a.batch)
+
+
 PARTS = {
     "autodecoder": ("stage 1's training: the original's way against ours", _autodecoder, _run_autodecoder),
     "dag": ("planning: seconds, memory and jobs of a dry-run over made-up lists of objects", _dag, _run_dag),
@@ -183,6 +207,7 @@ PARTS = {
     ),
     "render": ("the splat rasterizers", _render, _run_render),
     "unet": ("stage 2's training at full size: the original's way against ours", _unet, _run_unet),
+    "guidance": ("what samples are worth after so many steps, guided so much", _guidance, _run_guidance),
     "infer": ("sampling at full size: the original's way against ours", _infer, _run_infer),
     "fit": ("the fit of splatter images: objects/s, quality after so many steps, memory", _fit, _run_fit),
 }

@@ -1,0 +1,119 @@
+"""The measurements of stage 2 at a tiny size: what they report, and that a failing part leaves the others."""
+
+import json
+import time
+
+import pytest
+import torch
+from diffusers.models.attention_processor import Attention
+from torch import nn
+
+from z1g.bench import infer, unet
+from z1g.bench.diffusion_size import SIZES, Variant, build, guarded, teraflops_a_sample
+from z1g.cli import main
+from z1g.networks.denoiser import Condition
+from z1g.networks.graphs import Replayed
+
+CPU = torch.device("cpu")
+
+
+def test_training_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = unet._tune
+
+    def fail(denoiser, variant) -> None:
+        if variant.name == "b3":
+            raise torch.OutOfMemoryError("no room\nfor it")
+        real(denoiser, variant)
+
+    monkeypatch.setattr(unet, "_tune", fail)
+    figures = unet.measure("tiny", ["b2+cudnn", "b3", "b4+autocast+channels_last+micro2"], 1, 600)
+    json.dumps(figures, allow_nan=False)
+    one, broken, two = figures["runs"]
+    assert broken["error"] == "OutOfMemoryError: no room"
+    for row, batch in ((one, 2), (two, 4)):
+        assert row["batch"] == batch
+        assert row["samples_per_s"] == pytest.approx(batch / row["step_s"], rel=0.01)
+        ratio = row["samples_per_s"] / figures["seed_way"]["samples_per_s"]
+        assert row["ratio_to_seed_way"] == pytest.approx(ratio, abs=0.02)
+    assert figures["best"] in (one, two)
+    assert figures["work"]["tflop_a_sample"] > 0
+
+
+def test_sampling_is_measured() -> None:
+    figures = infer.measure("tiny", ["b1+graphs", "b2+fp32+cudnn"], 2, 1, 600)
+    json.dumps(figures, allow_nan=False)
+    assert [row["batch"] for row in figures["runs"]] == [1, 2]
+    for row in figures["runs"]:
+        assert row["objects_per_s"] == pytest.approx(row["batch"] / row["seconds"], rel=0.05)
+        assert {"first_call_s", "ratio_to_seed_way"} <= set(row)
+
+
+def test_the_verbs_print_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["bench", "unet", "--size", "tiny", "--steps", "1", "--variants", "b1", "--seconds", "0", "--json"])
+    figures = json.loads(capsys.readouterr().out)
+    assert figures["runs"][0]["error"] == "TimeoutError: no time left; raise --seconds"
+
+
+def test_a_measurement_is_stopped_in_time() -> None:
+    row = guarded("slow", lambda: time.sleep(30) or {}, CPU, time.perf_counter() + 0.3)
+    assert row["error"].startswith("TimeoutError: stopped")
+    assert row["wall_s"] < 10
+
+
+@pytest.mark.parametrize("name", ["16", "b4+fast", "b4+cudnn+"])
+def test_variants_that_nobody_knows_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="say b<objects>"):
+        Variant.parse(name, ("cudnn",))
+
+
+def test_variants() -> None:
+    assert Variant.parse("b32+cudnn+micro8", ("cudnn",)) == Variant("b32+cudnn+micro8", 32, frozenset(["cudnn"]), 8)
+
+
+def test_work_is_counted_like_by_hand() -> None:
+    """2·k²·inputs operations for each output of a linear or convolution, 4·N·M·width for attention, both passes."""
+    denoiser, count = build(SIZES["tiny"], CPU, vision=False), [0.0]
+
+    def layer(module, inputs, output) -> None:
+        size = module.in_features if isinstance(module, nn.Linear) else module.weight[0].numel()
+        count[0] += 2 * output.numel() * size
+
+    def attention(module, args, kwargs, output) -> None:
+        context = kwargs.get("encoder_hidden_states")
+        # In the read pass the layer sees the condition's tokens too: as many as the write pass had.
+        tokens, name = args[0].shape[1], id(module)
+        others = context.shape[1] if context is not None else tokens + written.get(name, 0)
+        written[name] = tokens
+        count[0] += 4 * tokens * others * module.inner_dim
+
+    written: dict[int, int] = {}
+    for module in denoiser.unet.modules():
+        if isinstance(module, (nn.Linear, nn.Conv2d)):
+            module.register_forward_hook(layer)
+        elif isinstance(module, Attention):
+            module.register_forward_hook(attention, with_kwargs=True)
+    counted = teraflops_a_sample(SIZES["tiny"], denoiser, CPU, backward=False)
+    assert counted == pytest.approx(count[0] / 1e12, rel=1e-6)
+
+
+def test_replayed_elsewhere_than_on_a_gpu_is_the_denoiser() -> None:
+    denoiser = build(SIZES["tiny"], CPU, vision=False).requires_grad_(False)
+    condition = Condition(torch.randn(2, 4, 8, 8), torch.randn(2, 16))
+    given = torch.randn(2, *SIZES["tiny"].code), torch.tensor([3, 800]), condition, torch.randn(2, 4, 8, 8)
+    torch.testing.assert_close(Replayed(denoiser)(*given), denoiser(*given), atol=0, rtol=0)
+
+
+@pytest.mark.gpu
+def test_replays_follow_their_inputs() -> None:
+    device = torch.device("cuda")
+    denoiser = build(SIZES["tiny"], device, vision=False).requires_grad_(False).eval()
+    replayed = Replayed(denoiser)
+    for seed, batch in ((0, 2), (1, 2), (2, 3), (3, 2)):
+        torch.manual_seed(seed)
+        condition = Condition(torch.randn(batch, 4, 8, 8).to(device), torch.randn(batch, 16).to(device))
+        code = torch.randn(batch, *SIZES["tiny"].code).to(device)
+        timestep = torch.randint(1000, (batch,)).to(device)
+        noise = torch.randn(batch, 4, 8, 8).to(device)
+        expected = denoiser(code, timestep, condition, noise)
+        torch.testing.assert_close(replayed(code, timestep, condition, noise), expected, atol=1e-4, rtol=0)
+    assert len(replayed._recordings) == 2

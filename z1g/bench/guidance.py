@@ -1,0 +1,118 @@
+"""What a trained ablation's samples are worth after so many steps, guided so much, beside baselines without it."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from z1g.bench.diffusion_size import guarded, synchronise
+from z1g.bench.machine import device_name, versions
+from z1g.config.sections import InferOptions
+from z1g.data.manifest import int_hash
+from z1g.data.scenes import SceneStore
+from z1g.device import default_device
+from z1g.errors import UserError
+from z1g.files import read_json
+from z1g.model.samplers import Sampler
+from z1g.progress import Meter
+from z1g.stages import StageFolder
+from z1g.stages.autodecoder import training_scenes
+from z1g.stages.infer import Generator
+from z1g.stages.metrics import Sources, Usable, render_pair
+
+BASELINES = ("nearest", "mean_code", "autodecoder")
+
+
+@dataclass
+class Table:
+    """Everything a row needs: the trained method, test objects, their metrics, and sums of seconds."""
+
+    generator: Generator
+    scenes: SceneStore
+    names: list[str]
+    sources: Sources
+    metrics: Usable
+    condition_size: int
+    batch: int
+
+    def baseline(self, source: str) -> dict[str, Any]:
+        """Mean metrics of a source that stage `metrics` knows too."""
+        return self._means([self.sources(source, self.scenes[name]) for name in self.names])
+
+    def sampled(self, options: InferOptions) -> dict[str, Any]:
+        """Mean metrics of samples drawn as `options` say."""
+        self.generator.method.options = options
+        splats: list[Tensor] = []
+        device, began = default_device(), time.perf_counter()
+        for first in range(0, len(self.names), self.batch):
+            batch = self.names[first : first + self.batch]
+            pictures = torch.stack([self.scenes[name].condition(self.condition_size) for name in batch])
+            splats += self.generator(pictures, [int_hash(name) for name in batch])[1].cpu()
+        synchronise(device)
+        seconds = (time.perf_counter() - began) / len(self.names)
+        return {**self._means(splats), "seconds_an_object": round(seconds, 4)}
+
+    def _means(self, splats: list[Tensor]) -> dict[str, Any]:
+        trained = self.generator.trained
+        views = list(trained.config.camera.test_ids)
+        sums: dict[str, list[float]] = {}
+        for name, images in zip(self.names, splats, strict=True):
+            for metric, values in self.metrics(render_pair(trained, self.scenes[name], images, views)).items():
+                known = [value for value in values if value is not None]
+                sums.setdefault(metric, []).extend([sum(known) / len(known)] if known else [])
+        return {metric: round(sum(values) / len(values), 4) for metric, values in sums.items() if values}
+
+
+def measure(
+    run: Path, steps: Sequence[int], guidances: Sequence[float], sampler: Sampler | None, objects: int, batch: int
+) -> dict[str, Any]:  # fmt: skip
+    """A row for each number of steps and guidance, over the first `objects` (0: all) test objects of an ablation.
+
+    `run` is results/ablations/<name>. `sampler` None: the ablation's. Raises UserError where it is not trained.
+    """
+    table = _table(run, objects, batch)
+    base, device = table.generator.folder.config.infer, default_device()
+    chosen = {} if sampler is None else {"sampler": sampler}
+    figures: dict[str, Any] = {
+        "ablation": run.name,
+        "objects": len(table.names),
+        "sampler": (sampler or base.sampler).model_dump(mode="json"),
+        "device": device_name(device.type),
+        "versions": versions(),
+    }
+    rows = []
+    with Meter("guidance", len(BASELINES) + len(steps) * len(guidances)) as meter:
+        for source in BASELINES:
+            rows.append(guarded(source, partial(table.baseline, source), device))
+            meter.advance()
+        for count in steps:
+            for guidance in guidances:
+                options = base.model_copy(update={"steps": count, "guidance": guidance, **chosen})
+                row = guarded(f"{count} steps, guidance {guidance:g}", partial(table.sampled, options), device)
+                rows.append(row)
+                meter.advance()
+    return {**figures, "rows": rows, "missing": table.metrics.missing}
+
+
+def _table(run: Path, objects: int, batch: int) -> Table:
+    plan = run / "plan.json"
+    if not plan.is_file():
+        raise UserError(f"{run}: no plan.json here; give results/ablations/<name>")
+    stages = read_json(plan)["stages"]
+    infer, metrics = (StageFolder.open(run.parent.parent / name / stages[name]) for name in ("infer", "metrics"))
+    if not (infer.upstream_path("unet") / "pipeline").is_dir():
+        raise UserError(f"{run} is not trained yet: {infer.upstream_path('unet')}/pipeline is missing")
+    generator = Generator.load(infer)
+    scenes, train_ids = training_scenes(generator.trained)
+    names = [name for name in scenes.ids if name not in set(train_ids)]
+    if not names:
+        raise UserError(f"{run}: no test object; raise data.split.test_fraction")
+    sources = Sources(metrics, generator.trained, scenes, train_ids)
+    size = infer.upstream_folder("unet").config.unet.condition_size
+    usable = Usable(metrics.config.metrics.metrics)
+    return Table(generator, scenes, names[: objects or None], sources, usable, size, batch)
