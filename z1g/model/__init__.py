@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 class Model(Slot):
     """Where the networks come from: published weights or random ones of any size."""
 
+    def check(self) -> None:
+        """Raise UserError where the networks cannot be there, before any job starts."""
+        return
+
     @abstractmethod
     def autoencoder(self) -> "AutoencoderKL":
         """The VAE before stage 1. Raises UserError where weights are missing."""
