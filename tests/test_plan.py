@@ -48,7 +48,7 @@ READ_BY = {
 
 
 def experiment(values: dict[str, Any] | None = None) -> Experiment:
-    base = {"model": {"kind": "scratch"}, "autodecoder": {"input_size": 128}, "camera": {"train_views": 20}}
+    base = {"model": {"kind": "scratch"}, "autodecoder": {"input_size": 512}, "camera": {"train_views": 20}}
     return resolve([YamlFile(Path("a.yaml"), merge(base, values or {}))])
 
 
@@ -145,10 +145,11 @@ def nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", sorted(ALL_LEAVES))
 def test_a_changed_value_changes_the_ids_of_its_readers_and_of_nothing_else(name: str) -> None:
     path, candidates, runtime = ALL_LEAVES[name]
-    before = stage_ids()
+    needs: dict[str, Any] = {"model": {"kind": "zero123plus"}} if name == "autodecoder.decoder.mode" else {}
+    before = stage_ids(needs)
     for value in candidates:
         try:
-            after = stage_ids(nested(path, value))
+            after = stage_ids(merge(needs, nested(path, value)))
         except UserError:
             continue
         changed = [stage for stage in ORDER if before[stage] != after[stage]]
@@ -209,7 +210,7 @@ def test_the_options_of_every_kind_count(name: str) -> None:
     for part in path:
         section = section[part] if isinstance(section, dict) else getattr(section, part)
     for leaf, candidates, runtime in leaves(section, path, False):
-        candidates = ["pyproject.toml"] if leaf[-2:] == ("codes", "path") else candidates
+        candidates = ["pyproject.toml"] if leaf[-2:] == ("codes", "path") or leaf[-1] == "trunk" else candidates
         candidates = [scenes_of_the_original()] if leaf[-1] == "renders" else candidates
         candidates = [instances_of_g_objaverse()] if leaf[-1] == "root" else candidates
         candidates = [instances_of_g_objaverse() + "/index.json"] if leaf[-1] == "index" else candidates
@@ -414,3 +415,37 @@ def test_planning_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == [0, []]
+
+
+# Sets of ablations
+
+
+def ablation_folder(root: Path, *files: str) -> Path:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text("base: tiny\n")
+    return root
+
+
+def named(folder: Path, *names: str) -> list[str]:
+    return list(Plan.load("tiny", names or None, Path("results"), folder, ROOT / "configs").ablations)
+
+
+def test_a_subfolder_is_a_set_that_is_asked_for_by_name(tmp_path: Path) -> None:
+    folder = ablation_folder(tmp_path, "a.yaml", "b.yaml", "paths/c.yaml", "paths/d.yaml", "codes/e.yaml")
+    assert named(folder) == ["a", "b"]
+    assert named(folder, "paths") == ["c", "d"]
+    assert named(folder, "b", "d", "codes", "paths") == ["b", "d", "e", "c"]
+    with pytest.raises(UserError, match='did you mean "paths"'):
+        named(folder, "path")
+
+
+def test_two_ablations_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\.yaml and .*paths/a\.yaml are one name"):
+        named(ablation_folder(tmp_path, "a.yaml", "paths/a.yaml"), "a")
+
+
+def test_the_shipped_sets_are_opt_in() -> None:
+    """`ablation_all` at scale tiny has to stay affordable on a CPU."""
+    assert len(named(ROOT / "ablations")) <= 8
+    assert len(named(ROOT / "ablations", "decoder", "codes", "losses", "quirks")) >= 25

@@ -4,6 +4,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -27,10 +28,10 @@ class _Frozen(nn.Module):
         # In a tuple the network is no submodule of whoever owns this.
         self._network = (network.requires_grad_(False).eval(),)
 
-    def forward(self, prediction: Tensor, truth: Tensor) -> Tensor:
+    def forward(self, prediction: Tensor, truth: Tensor, dropout: bool = False) -> Tensor:
         """Distance [B] of pictures [B,3,H,W] in 0..1, in float32; gradients reach the prediction only."""
         network = self._network[0].to(prediction.device)
-        with torch.autocast(prediction.device.type, enabled=False):
+        with torch.autocast(prediction.device.type, enabled=False), _dropping(network) if dropout else nullcontext():
             distance: Tensor = network(2 * prediction.float() - 1, 2 * truth.detach().float() - 1)
         return distance.flatten()
 
@@ -91,6 +92,19 @@ def _at(pictures: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(pictures.shape[-2:]) == size:
         return pictures
     return functional.interpolate(pictures, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+@contextlib.contextmanager
+def _dropping(network: nn.Module) -> Iterator[None]:
+    """Dropout layers act while the block runs."""
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Dropout)]
+    for layer in layers:
+        layer.train()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.eval()
 
 
 @contextlib.contextmanager
