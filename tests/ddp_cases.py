@@ -1,6 +1,6 @@
-"""What `test_ddp.py` runs in each of several processes: `ddp_cases.py FOLDER STAGE_FOLDER`.
+"""What `test_ddp.py` runs in each of several processes: `ddp_cases.py FOLDER STAGE_FOLDER...`.
 
-It trains toys in FOLDER and a real stage 1 in STAGE_FOLDER, and writes what each rank ended with.
+It trains toys in FOLDER and real stages 1 in the others, and writes what each rank ended with.
 """
 
 import os
@@ -27,6 +27,8 @@ CASES: dict[str, tuple[Callable[[], Toy | CodedToy], TrainOptions]] = {
         lambda: Toy(dropout=0),
         toy_options(**PLAIN, log_every=1, schedule={"kind": "plateau", "patience": 1, "factor": 0.5}),
     ),
+    "restarts": (lambda: Toy(dropout=0), toy_options(**PLAIN, schedule={"kind": "cosine_restarts", "period": 3})),
+    "one_cycle": (lambda: Toy(dropout=0), toy_options(**PLAIN, schedule={"kind": "one_cycle", "warmup_steps": 4})),
     "codes": (CodedToy, toy_options(**PLAIN)),
 }
 
@@ -36,7 +38,7 @@ def train(case: str, folder: Path) -> dict[str, torch.Tensor]:
     make, options = CASES[case]
     toy = make()
     Trainer(toy, toy.data(options), options, folder).run()
-    ended = {name: parameter.detach().clone() for name, parameter in toy.named_parameters()}
+    ended = {name: parameter.detach().cpu().clone() for name, parameter in toy.named_parameters()}
     if isinstance(toy, CodedToy):
         ended |= {"codes": toy.book.codes, "moments": toy.book.moments, "visits": toy.book.visits}
     return ended
@@ -67,7 +69,8 @@ def main() -> None:
     ended: dict[str, Any] = {case: train(case, folder / case) for case in CASES}
     ended["preempted"] = preempt_one_rank(folder / "preempted", rank)
     ended["resumed"] = train("toy", folder / "preempted")
-    ended["stage"] = cli.main(["autodecoder", sys.argv[2], "--threads", "1"])
+    ended["stages"] = [cli.main(["autodecoder", stage, "--threads", "1"]) for stage in sys.argv[2:]]
+    ended["backend"] = torch.distributed.get_backend()
     torch.save(ended, folder / f"rank{rank}.pt")
 
 

@@ -189,7 +189,7 @@ class CodedToy(Objective):
         return {"target": self.targets[draw.object_index]}
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        code = self.book.lookup(batch["object_index"], lambda how: self.starts[batch["object_index"]])
+        code = self.book.lookup(batch["object_index"], lambda how: self.starts[batch["object_index"].cpu()])
         return {"loss": (self.layer(code) - batch["target"]).square().mean()}
 
     def after_backward(self, accelerator: Accelerator) -> None:

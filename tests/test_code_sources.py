@@ -100,8 +100,8 @@ def test_predicted_codes_are_one_step_of_the_unet(tmp_path: Path) -> None:
         clean = stage1.encoder.sheet_code(scenes[name].input_sheet(16)[None], None)
         picture = scenes[name].condition(16)[None]
         latent = stage1.encoder.condition_latent(picture)
-        noise, latent_noise = (keyed_normal(tuple(x.shape[1:]), 5, int_hash(name), i)[None] for i, x in
-                               enumerate((clean, latent)))  # fmt: skip
+        keys = [torch.tensor([[5, int_hash(name), i]]) for i in (0, 1)]
+        noise, latent_noise = keyed_normal(keys[0], SHAPE), keyed_normal(keys[1], tuple(latent.shape[1:]))
         noisy = a * clean + s * noise
         with torch.no_grad():
             v = denoiser(noisy, torch.tensor([300]), denoiser.condition(latent, picture), latent_noise)

@@ -4,7 +4,6 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import seed_oracle as oracle
 import torch
@@ -22,7 +21,7 @@ from z1g.losses.splat import SplatLoss
 from z1g.networks.stage1 import Stage1, code_shape
 from z1g.objectives.autodecoder import AutodecoderObjective
 from z1g.plan import Plan
-from z1g.seeding import keyed_normal
+from z1g.seeding import keyed_normal, keyed_uniform
 from z1g.stages import StageFolder, autodecoder
 from z1g.training.data import Batch, StepData
 
@@ -79,12 +78,13 @@ def made(root: Path, **changes: Any) -> tuple[AutodecoderObjective, Stage1, Stag
 def first_batch(objective: AutodecoderObjective, n: int = 2) -> Batch:
     data = StepData(objective.sample, len(objective.ids), n, 42)
     samples = [data[i] for i in range(n)]
-    return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+    return objective.prepare({name: torch.stack([sample[name] for sample in samples]) for name in samples[0]})
 
 
 def test_forward_pass_and_losses_are_the_originals(tmp_path: Path, trunk: Path) -> None:
     losses = {"losses": {"perceptual": {"trunk": str(trunk)}}, "perceptual_dropout": False}
-    objective, stage1, _ = made(tmp_path, autodecoder=losses)
+    objective, stage1, folder = made(tmp_path, autodecoder=losses)
+    scenes, _ = autodecoder.training_scenes(folder)
     batch = first_batch(objective)
     with torch.no_grad():
         stage1.decoder.geometry_out.weight.mul_(3)
@@ -98,10 +98,10 @@ def test_forward_pass_and_losses_are_the_originals(tmp_path: Path, trunk: Path) 
     others = copy.deepcopy(stage1.decoder.geometry_out).double().requires_grad_(False)
     expected = {"rgb": 0.0, "alpha": 0.0, "perceptual": 0.0, "splat": 0.0}
     for row, index in enumerate(batch["object_index"].tolist()):
-        scene = objective.scenes[objective.ids[index]]
+        scene = scenes[objective.ids[index]]
         rgba = torch.from_numpy(scene.rgba).double().permute(0, 3, 1, 2) / 255
         on_grey = [rgba[v, :3] * rgba[v, 3:] + 0.5 * (1 - rgba[v, 3:]) for v in range(len(rgba))]
-        noise = keyed_normal(tuple(code.shape[1:]), index, 2).double()
+        noise = keyed_normal(torch.tensor([[index, 2]]), tuple(code.shape[1:]))[0].double()
         code_true = oracle.encode(vae, oracle.sheet(on_grey[1:7]), noise)
         torch.testing.assert_close(code[row].double(), code_true, atol=1e-5, rtol=1e-4)
         predicted = oracle.unsheet(oracle.activate(oracle.decode(vae, others, code_true, SIZE), -3.0))
@@ -218,15 +218,14 @@ def test_targets_are_composited_twice_or_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("grey", [0.5, 1.0])
 def test_validation_stands_on_the_background_that_is_asked_for(tmp_path: Path, grey: float) -> None:
-    objective, _, _ = made(tmp_path, autodecoder={"validation_background": grey})
+    objective, _, folder = made(tmp_path, autodecoder={"validation_background": grey})
     objective.eval()
     with torch.no_grad():
-        pair = objective._validation_pair(0)
-    assert pair.rgb_true is not None
-    assert pair.alpha_true is not None
-    empty = pair.alpha_true.expand_as(pair.rgb_true) == 0
+        looked = next(objective._look(objective.watched))
+    scene = autodecoder.training_scenes(folder)[0][looked.name]
+    empty = torch.from_numpy(scene.rgba[list(objective.config.camera.validation_ids), :, :, 3] == 0)
     assert empty.any()
-    assert set(pair.rgb_true[empty].tolist()) == {grey}
+    assert set(looked.rgb_true.movedim(1, -1)[empty].flatten().tolist()) == {grey}
 
 
 @pytest.mark.parametrize("asked", [True, False])
@@ -339,14 +338,12 @@ def test_a_mixed_row_is_its_own_prediction_in_any_batch(tmp_path: Path) -> None:
             torch.testing.assert_close(together[row], code[row], atol=0, rtol=0)
             continue
         key = batch["key"][row].tolist()
-        t = int(np.random.default_rng([*key, 3]).random(dtype=np.float64) * 1000)
+        t = int(keyed_uniform(torch.tensor([[*key, 3]]))[0].double() * 1000)
         a, s = cumulative[t].sqrt().float(), (1 - cumulative[t]).sqrt().float()
         picture = batch["condition"][row : row + 1]
         latent = objective.encoder.condition_latent(picture)
-        noise, latent_noise = (
-            keyed_normal((4, 24, 16), *key, 4)[None],
-            keyed_normal(tuple(latent.shape[1:]), *key, 5)[None],
-        )
+        noise = keyed_normal(torch.tensor([[*key, 4]]), (4, 24, 16))
+        latent_noise = keyed_normal(torch.tensor([[*key, 5]]), tuple(latent.shape[1:]))
         noisy = a * code[row : row + 1] + s * noise
         with torch.no_grad():
             v = denoiser(noisy, torch.tensor([t]), denoiser.condition(latent, picture), latent_noise)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,15 @@ from z1g.seeding import keyed_normal
 from z1g.stages import StageFolder, autodecoder, codes, unet
 from z1g.training import data as training_data
 from z1g.training import loop
+from z1g.training.average import Average
 from z1g.training.checkpoint import KEEP, CheckpointFolder
 from z1g.training.data import StepData, draw
-from z1g.training.loop import MAX_SKIPPED, Average, Trainer
+from z1g.training.loop import MAX_SKIPPED, Trainer
+from z1g.training.outcome import Outcome
 from z1g.training.schedules import Schedule
 from z1g.training.schedules.cosine import Constant, Cosine
+from z1g.training.schedules.cosine_restarts import CosineRestarts
+from z1g.training.schedules.one_cycle import OneCycle
 from z1g.training.schedules.plateau import Plateau
 
 TESTS = Path(__file__).parent
@@ -103,7 +108,7 @@ def test_ranks_share_the_batch(world: int) -> None:
 def test_keyed_noise_belongs_to_the_sample() -> None:
     batch = {"key": torch.tensor([[1, 2, 3], [1, 2, 4]])}
     noise = training_data.batch_noise(batch, (5,), 7, torch.device("cpu"))
-    torch.testing.assert_close(noise[1], keyed_normal((5,), 1, 2, 4, 7))
+    torch.testing.assert_close(noise[1:], keyed_normal(torch.tensor([[1, 2, 4, 7]]), (5,)), atol=0, rtol=0)
     assert not torch.equal(noise[0], noise[1])
     assert not torch.equal(noise, training_data.batch_noise(batch, (5,), 8, torch.device("cpu")))
     uniform = training_data.batch_uniform(
@@ -252,7 +257,7 @@ def test_autodecoder_stopped_by_sigterm(tmp_path: Path) -> None:
     for folder in (whole, part):
         autodecoder.run(StageFolder.open(folder), threads=1)
     assert_same_stage(whole, part, "model")
-    assert f"codes.safetensors:{OBJECTS[0]}" in tensors(whole / "model")
+    assert f"codes.safetensors:{OBJECTS[1]}" in tensors(whole / "model")
 
 
 def test_unet_killed(tmp_path: Path) -> None:
@@ -358,6 +363,15 @@ def test_a_good_step_resets_the_count(tmp_path: Path) -> None:
 
     toy = train(tmp_path, Toy(broken=AllButEveryTenth()), steps=3 * MAX_SKIPPED, log_every=MAX_SKIPPED)  # type: ignore[arg-type]
     assert all(bool(p.isfinite().all()) for p in toy.parameters())
+
+
+def test_too_little_memory_is_explained(tmp_path: Path) -> None:
+    class Large(Toy):
+        def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(UserError, match=r"does not hold 3 objects at once: lower train\.micro_batch"):
+        train(tmp_path, Large())
 
 
 # Checkpoints
@@ -489,10 +503,12 @@ def test_average_formula() -> None:
     expected = torch.tensor([1.0, 2.0])
     for value in (3.0, -1.0, 5.0):
         parameter.data.fill_(value)
-        average.update([parameter])
+        average.update(torch.tensor(1.0))
         expected = 0.9 * expected + 0.1 * value
-    average.copy_to([parameter])
-    torch.testing.assert_close(parameter.detach(), expected)
+        average.update(torch.tensor(0.0))
+    with average.applied():
+        torch.testing.assert_close(parameter.detach(), expected)
+    assert parameter.tolist() == [5.0, 5.0]
 
 
 def test_trained_weights_are_the_average(tmp_path: Path) -> None:
@@ -588,3 +604,100 @@ def test_batch_must_divide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(loop.Accelerator, "num_processes", property(lambda _: 2))
     with pytest.raises(UserError, match=r"batch_size 3 does not divide over 2"):
         train(tmp_path)
+
+
+def test_cosine_restarts() -> None:
+    found = rates(CosineRestarts(period=4, growth=2, min_lr=0.1), 13)
+    expected = [
+        0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * t / period))
+        for period, ts in ((4, range(4)), (8, range(8)), (16, range(1)))
+        for t in ts
+    ]
+    assert found == pytest.approx(expected)
+    assert (CosineRestarts().period, CosineRestarts().min_lr) == (3000, 1e-6)
+
+
+def test_one_cycle() -> None:
+    found = rates(OneCycle(warmup_steps=5, first_share=0.1, final_share=0.01), 20, base=2.0)
+    assert found[0] == pytest.approx(0.2)
+    assert found.index(max(found)) == 5
+    assert max(found) == pytest.approx(2.0)
+    for step in range(20):
+        up = 0.1 + 0.9 * 0.5 * (1 - math.cos(math.pi * step / 5))
+        down = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - 5) / 15))
+        assert found[step] == pytest.approx(2.0 * (up if step <= 5 else down)), step
+    short = rates(OneCycle(warmup_steps=3000), 7)
+    assert short == sorted(short)
+    assert len(rates(OneCycle(warmup_steps=1), 1)) == 1
+
+
+@pytest.mark.parametrize(
+    "schedule", [{"kind": "cosine_restarts", "period": 5}, {"kind": "one_cycle", "warmup_steps": 4}]
+)
+def test_other_schedules_resume(schedule: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(tmp_path / "whole", schedule=schedule, log_every=1)
+    real = Trainer._step
+
+    def step(self: Trainer, at: int, batch: Any) -> Any:
+        if at == 7:
+            raise KeyboardInterrupt
+        return real(self, at, batch)
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "part", schedule=schedule, log_every=1)
+    monkeypatch.setattr(Trainer, "_step", real)
+    assert_same(train(tmp_path / "part", schedule=schedule, log_every=1), whole)
+    assert history(tmp_path / "part") == history(tmp_path / "whole")
+
+
+# Batches made ahead
+
+
+def test_batches_ahead_are_the_same() -> None:
+    data = Toy().data(toy_options())
+    plain, early = (list(data.batches(0, 5, 0, 1, 0)) for _ in range(2))
+    early = list(training_data.ahead(iter(early), pin=False))
+    assert len(early) == 5
+    for one, other in zip(plain, early, strict=True):
+        torch.testing.assert_close(one, other, atol=0, rtol=0)
+
+
+def test_an_error_ahead_arrives() -> None:
+    def batches() -> Iterator[dict[str, Tensor]]:
+        yield {"key": torch.zeros(1, 3)}
+        raise UserError("no more")
+
+    found = training_data.ahead(batches(), pin=False)
+    next(found)
+    with pytest.raises(UserError, match="no more"):
+        next(found)
+
+
+def test_memory_needs_no_loading_processes() -> None:
+    data = Toy().data(toy_options())
+    data.in_memory = True
+    assert data.batches(0, 2, 0, 1, workers=1).num_workers == 0
+    data.in_memory = False
+    assert data.batches(0, 2, 0, 1, workers=1).num_workers == 1
+
+
+def test_the_host_reads_a_step_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is read of a step before the next one has been started, unless an interval ends with it."""
+    order: list[tuple[str, int]] = []
+    real_step, real_read = Trainer._step, Outcome.read
+
+    def step(self: Trainer, at: int, batch: Any) -> Any:
+        order.append(("start", at))
+        return real_step(self, at, batch)
+
+    def read(self: Outcome) -> dict[str, float]:
+        order.append(("read", self.step))
+        return real_read(self)
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.setattr(Outcome, "read", read)
+    train(tmp_path, steps=4, log_every=4, checkpoint_every=4, validate_every=4)
+    assert order == [
+        ("start", 0), ("start", 1), ("read", 0), ("start", 2), ("read", 1), ("start", 3), ("read", 2), ("read", 3),
+    ]  # fmt: skip

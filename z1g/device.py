@@ -1,5 +1,7 @@
 """Which device and how many threads a job uses."""
 
+import os
+
 import torch
 
 
@@ -10,5 +12,7 @@ def use_threads(threads: int) -> None:
 
 
 def default_device() -> torch.device:
-    """The GPU that the job was given, else the CPU."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU that the job, or this rank of it, was given, else the CPU."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())

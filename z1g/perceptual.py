@@ -28,10 +28,14 @@ class _Frozen(nn.Module):
         # In a tuple the network is no submodule of whoever owns this.
         self._network = (network.requires_grad_(False).eval(),)
 
-    def forward(self, prediction: Tensor, truth: Tensor, dropout: bool = False) -> Tensor:
-        """Distance [B] of pictures [B,3,H,W] in 0..1, in float32; gradients reach the prediction only."""
+    def forward(self, prediction: Tensor, truth: Tensor, half: bool = False, dropout: bool = False) -> Tensor:
+        """Distance [B] of pictures [B,3,H,W] in 0..1, in float32; gradients reach the prediction only.
+
+        half: convolutions in bfloat16; what compares their features stays in float32. dropout: its layers act.
+        """
         network = self._network[0].to(prediction.device)
-        with torch.autocast(prediction.device.type, enabled=False), _dropping(network) if dropout else nullcontext():
+        mixed = torch.autocast(prediction.device.type, dtype=torch.bfloat16, enabled=half)
+        with mixed, _dropping(network) if dropout else nullcontext():
             distance: Tensor = network(2 * prediction.float() - 1, 2 * truth.detach().float() - 1)
         return distance.flatten()
 
@@ -74,6 +78,15 @@ def lpips(trunk: str | None) -> _Frozen:
     scaling = {f"scaling_layer.{name}": value for name, value in network.scaling_layer.state_dict().items()}
     _fill(network, {**state, **scaling, **{f"net.{name}": value for name, value in renamed.items()}})
     return _Frozen(network)
+
+
+@lru_cache(maxsize=1)
+def untrained_lpips() -> _Frozen:
+    """LPIPS-VGG with random weights: for measurements of speed where the trunk's file is missing."""
+    with _unnoticed():
+        import lpips as package
+
+        return _Frozen(package.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False))
 
 
 def resized(pictures: Tensor, resolution: int) -> Tensor:

@@ -12,6 +12,10 @@ from torch import Tensor
 from z1g.camera import Cameras, turntable
 from z1g.mosaic import tile
 from z1g.render import Rasterizer
+from z1g.splat import split
+
+POSITION_RANGE = 0.7
+LOG_SCALE_RANGE = (-10.0, -2.0)
 
 
 def on_white(rgb: Tensor, alpha: Tensor) -> Tensor:
@@ -23,6 +27,25 @@ def to_bytes(picture: Tensor) -> NDArray[np.uint8]:
     """[3,H,W] in 0..1 as [H,W,3] bytes."""
     array: NDArray[np.uint8] = (picture.detach().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     return array
+
+
+def attributes(splats: Tensor) -> dict[str, Tensor]:
+    """Splatter images [6,14,S,S] as a sheet [3,3S,2S] in 0..1 for each attribute.
+
+    Colours are positions within ±0.7, logarithms of scales in -10..-2, and the vector part of quaternions whose real
+    part is positive; opacity is grey.
+    """
+    parts = {name: tile(part[None])[0].float() for name, part in split(splats, dim=1).items()}
+    low, high = LOG_SCALE_RANGE
+    rotation = parts["rotation"]
+    sheets = {
+        "position": 0.5 + 0.5 * parts["position"] / POSITION_RANGE,
+        "opacity": parts["opacity"].expand(3, -1, -1),
+        "scale": (parts["scale"].clamp(min=1e-8).log() - low) / (high - low),
+        "rotation": 0.5 + 0.5 * rotation[1:] * torch.where(rotation[:1] < 0, -1.0, 1.0),
+        "rgb": parts["rgb"],
+    }
+    return {name: sheet.clamp(0, 1) for name, sheet in sheets.items()}
 
 
 def save_png(picture: NDArray[Any], path: Path) -> None:

@@ -1,14 +1,20 @@
 """Random numbers that depend on what they are for, never on what ran before.
 
-Every draw of training comes from a generator keyed by (seed, step, position in the global batch). A resumed run, or one
-on more ranks, therefore sees the same numbers, and checkpoints need no RNG state.
+Every draw of training comes from a key of (seed, step, position in the global batch). A resumed run, or one on more
+ranks, therefore sees the same numbers, and checkpoints need no RNG state. Choices (views, orders) come from numpy;
+noise is a function of its key and place in plain tensor operations, so it is drawn on the device that needs it.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
 import torch
+from torch import Tensor
+
+_GAMMA, _MIX_1, _MIX_2 = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644ECCEEE15
+"""SplitMix64's 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9 and 0x94D049BB133111EB as signed numbers."""
 
 
 @contextmanager
@@ -29,6 +35,38 @@ def torch_generator(*key: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(numpy_generator(*key).integers(2**63)))
 
 
-def keyed_normal(shape: tuple[int, ...], *key: int) -> torch.Tensor:
-    """Standard normal numbers for a key, float32 on the CPU."""
-    return torch.randn(shape, generator=torch_generator(*key))
+def keyed_bits(keys: Tensor, n: int) -> Tensor:
+    """64 random bits as int64 [B,n], a stream for each row of keys [B,K] (int64), on the device of the keys.
+
+    SplitMix64 (Steele, Lea & Flood, OOPSLA 2014), seeded by its own mixing function over the columns of the key.
+    """
+    seed = torch.zeros_like(keys[:, 0])
+    for column in keys.unbind(dim=1):
+        seed = _mix(seed + column + _GAMMA)
+    return _mix(seed[:, None] + torch.arange(1, n + 1, device=keys.device) * _GAMMA)
+
+
+def keyed_uniform(keys: Tensor) -> Tensor:
+    """Uniform float32 numbers [B] in [0,1), one for each row of keys [B,K]."""
+    return _shifted(keyed_bits(keys, 1)[:, 0], 40).float() * 2.0**-24
+
+
+def keyed_normal(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Standard normal float32 numbers [B,*shape], one stream for each row of keys [B,K] (Box & Muller 1958)."""
+    n = math.prod(shape)
+    bits = keyed_bits(keys, -(-n // 2))
+    # +1: the logarithm of zero is never taken.
+    radius = ((_shifted(bits, 32) + 1).float() * 2.0**-32).log().mul(-2).sqrt()
+    angle = (bits & 0xFFFFFFFF).float() * (2.0**-32 * 2 * math.pi)
+    return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :n].reshape(-1, *shape)
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = (x ^ _shifted(x, 30)) * _MIX_1
+    x = (x ^ _shifted(x, 27)) * _MIX_2
+    return x ^ _shifted(x, 31)
+
+
+def _shifted(x: Tensor, n: int) -> Tensor:
+    """A logical shift to the right; torch's own keeps the sign."""
+    return (x >> n) & ((1 << (64 - n)) - 1)

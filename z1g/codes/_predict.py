@@ -95,5 +95,5 @@ class Predictor:
         return InferOptions(sampler=Ddpm(), steps=source.steps, guidance=source.guidance, seed=source.seed)
 
     def _noise(self, names: list[str], shape: tuple[int, ...], purpose: int) -> Tensor:
-        rows = [keyed_normal(shape, self.source.seed, int_hash(name), purpose) for name in names]
-        return torch.stack(rows).to(default_device())
+        keys = torch.tensor([[self.source.seed, int_hash(name), purpose] for name in names], device=default_device())
+        return keyed_normal(keys, shape)

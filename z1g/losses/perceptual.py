@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 class _Perceptual(Loss):
     views: int | None = Field(None, ge=1, description="how many of an object's renders the network sees; null: all")
     resolution: int = Field(256, ge=64, description="side to which renders are resized before the network")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="of the network's convolutions; auto: bf16 on a GPU, fp32 on a CPU"
+    )
 
     def network(self) -> "nn.Module":
         """The frozen network."""
@@ -27,7 +30,8 @@ class _Perceptual(Loss):
             raise ValueError(f"loss '{type(self).__name__}' needs renders")
         pictures = resized(pair.rgb[:, : self.views].flatten(0, 1), self.resolution)
         truth = resized(pair.rgb_true[:, : self.views].flatten(0, 1), self.resolution)
-        distance: torch.Tensor = self.network()(pictures, truth, dropout=pair.perceptual_dropout)
+        half = self.precision == "bf16" or (self.precision == "auto" and pictures.is_cuda)
+        distance: torch.Tensor = self.network()(pictures, truth, half=half, dropout=pair.perceptual_dropout)
         return distance.mean()
 
 

@@ -1,68 +1,40 @@
 """Stage 1: codes -> splatter images -> renders, compared with the truth."""
 
-import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as functional
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
-from z1g.camera import INPUT_VIEWS, Cameras
-from z1g.codes._book import CodeBook, Posterior
+from z1g.camera import Cameras
+from z1g.codes._book import CodeBook, EncodedBook, Posterior
 from z1g.codes._predict import one_step
-from z1g.data.scenes import SceneStore
+from z1g.data.bank import Cache, SceneBank, Scenes, provide
+from z1g.device import default_device
 from z1g.losses import Comparison, weighted_sum
-from z1g.mosaic import tile
 from z1g.networks.denoiser import Denoiser
 from z1g.networks.diffusion import TIMESTEPS
 from z1g.networks.stage1 import Stage1
 from z1g.objectives import purposes
-from z1g.seeding import keyed_normal, numpy_generator
+from z1g.objectives.samples import MID_GREY, AutodecoderSamples, pictures
+from z1g.objectives.validation import (
+    MOST_OBJECTS,
+    PICTURED,
+    Looked,
+    ValidationObjects,
+    attribute_errors,
+    histograms,
+    sheets,
+)
+from z1g.seeding import keyed_normal
 from z1g.splat import to_gaussians
-from z1g.training.data import Batch, Draw, Sample, batch_noise, batch_uniform
+from z1g.training.data import Batch, batch_noise, batch_uniform
 from z1g.training.loop import Objective
 
 if TYPE_CHECKING:
     from z1g.config.tree import Experiment
-
-VALIDATION_OBJECTS = 4
-MID_GREY = 0.5
-
-
-@dataclass(frozen=True)
-class AutodecoderSamples:
-    """Makes the samples of stage 1. Data loading processes get a copy of it, so it holds no networks."""
-
-    config: "Experiment"
-    scenes: SceneStore
-    ids: list[str]
-    with_condition: bool
-
-    def __call__(self, draw: Draw) -> Sample:
-        """Everything one position of a batch needs."""
-        options = self.config.autodecoder
-        scene = self.scenes[self.ids[draw.object_index]]
-        generator = numpy_generator(*draw.key, purposes.VIEWS)
-        free = self.config.camera.train_ids
-        views = generator.choice(free, size=min(options.views, len(free)), replace=False).tolist()
-        if options.render_inputs:
-            views = [*INPUT_VIEWS, *views]
-        rgb, alpha = scene.pictures(views)
-        background = generator.random(3) if options.random_background else [MID_GREY] * 3
-        sample = {
-            "sheet": scene.input_sheet(options.input_size),
-            "c2w": scene.c2w[views],
-            "rgb": rgb,
-            "alpha": alpha,
-            "background": torch.tensor(background, dtype=torch.float32)[:, None, None],
-        }
-        if scene.splats is not None:
-            sample["splats"] = scene.splats
-        if self.with_condition:
-            sample["condition"] = scene.condition(self.config.unet.condition_size)
-        return sample
 
 
 def _fitted(batch: Batch, side: int) -> Tensor | None:
@@ -78,16 +50,32 @@ class AutodecoderObjective(Objective):
     """Trains the decoder, and the codes or the encoder where the configuration says so."""
 
     def __init__(
-        self, config: "Experiment", stage1: Stage1, book: CodeBook, scenes: SceneStore, ids: list[str],
-        denoiser: Denoiser | None,
+        self, config: "Experiment", stage1: Stage1, book: CodeBook, scenes: Scenes, ids: list[str],
+        denoiser: Denoiser | None, held_out: Sequence[str] = (), cache: Cache = "none",
     ) -> None:  # fmt: skip
-        """ids: training objects. denoiser: the frozen UNet of `mix_diffusion`, if that is on."""
+        """ids: training objects. denoiser: the frozen UNet of `mix_diffusion`, if that is on.
+
+        held_out: objects that are watched, never trained. cache: where the training objects' views lie.
+        """
         super().__init__()
         self.encoder, self.decoder, self.book = stage1.encoder, stage1.decoder, book
         self.denoiser = None if denoiser is None else denoiser.requires_grad_(False)
-        self.config, self.scenes, self.ids = config, scenes, ids
-        self.options = config.autodecoder
-        self.sample = AutodecoderSamples(config, scenes, ids, with_condition=denoiser is not None)
+        self.config, self.options, self.ids = config, config.autodecoder, ids
+        views, self.bank = provide(cache, scenes, ids, default_device())
+        self.sample = AutodecoderSamples(config, views)
+        self.watched = ValidationObjects(config, scenes, ids)
+        self.held_out = ValidationObjects(config, scenes, held_out)
+
+    def networks(self) -> list[nn.Module]:
+        encoder = self.encoder.encoder
+        return [self.decoder, encoder] if any(p.requires_grad for p in encoder.parameters()) else [self.decoder]
+
+    def prepare(self, batch: Batch) -> Batch:
+        return self._pictures(batch, self.bank)
+
+    def _pictures(self, batch: Batch, bank: SceneBank | None) -> Batch:
+        condition_size = None if self.denoiser is None else self.config.unet.condition_size
+        return pictures(batch, bank, self.options.input_size, condition_size)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         code = self.book.lookup(batch["object_index"], lambda how: self.encode(batch, how))
@@ -128,8 +116,9 @@ class AutodecoderObjective(Objective):
             return self.encoder.sheet_code(sheet, None)
         if how == "sample":
             return self.encoder.sheet_code(sheet, batch_noise(batch, shape, purposes.POSTERIOR, sheet.device))
-        rows = [keyed_normal(shape, index, purposes.POSTERIOR) for index in batch["object_index"].tolist()]
-        return self.encoder.sheet_code(sheet, torch.stack(rows).to(sheet.device))
+        index = batch["object_index"].to(sheet.device)
+        keys = torch.stack([index, torch.full_like(index, purposes.POSTERIOR)], dim=1)
+        return self.encoder.sheet_code(sheet, keyed_normal(keys, shape))
 
     def _mixed(self, batch: Batch, code: Tensor) -> Tensor:
         """Codes, some of them replaced by one-step predictions, as `mix_diffusion` says."""
@@ -156,44 +145,31 @@ class AutodecoderObjective(Objective):
         self.book.after_backward(accelerator)
 
     def validate(self) -> dict[str, float]:
-        """Mean PSNR in dB on the validation views of a few training objects, on `validation_background`."""
-        return {"validation_psnr": sum(self._psnr(i) for i in self._shown()) / len(self._shown())}
+        """PSNR in dB on `validation_background` and errors of attributes, means over a few objects' validation views.
+
+        `validation_psnr` and the errors are of training objects. `held_out_psnr` is of objects that are never trained,
+        where codes come from the encoder; others would have to be searched for.
+        """
+        looked = list(self._look(self.watched))
+        figures = {"validation_psnr": _mean_psnr(looked), **attribute_errors(looked)}
+        if self.held_out.names and isinstance(self.book, EncodedBook):
+            figures["held_out_psnr"] = _mean_psnr(list(self._look(self.held_out)))
+        return figures
 
     def pictures(self) -> dict[str, Tensor]:
-        """Truth beside prediction of the validation views, and the predicted sheet of colours."""
-        sheets = {}
-        for index in self._shown():
-            pair = self._validation_pair(index)
-            if pair.rgb is None or pair.rgb_true is None or pair.splats is None:
-                raise RuntimeError("a rendering comparison lacks its pictures")
-            rows = [torch.cat(list(pictures[0]), dim=-1) for pictures in (pair.rgb_true, pair.rgb)]
-            sheets[f"views/{self.ids[index]}"] = torch.cat(rows, dim=-2).clamp(0, 1)
-            sheets[f"splats/{self.ids[index]}"] = tile(pair.splats[:, :, 11:])[0].clamp(0, 1)
-        return sheets
+        return sheets(list(self._look(self.watched, PICTURED)))
 
-    def _shown(self) -> range:
-        return range(min(VALIDATION_OBJECTS, len(self.ids)))
+    def histograms(self) -> dict[str, Tensor]:
+        return histograms(list(self._look(self.watched, PICTURED)))
 
-    def _psnr(self, index: int) -> float:
-        pair = self._validation_pair(index)
-        if pair.rgb is None or pair.rgb_true is None:
-            raise RuntimeError("a rendering comparison lacks its pictures")
-        errors = (pair.rgb - pair.rgb_true).square().mean(dim=(0, 2, 3, 4)).clamp(min=1e-10)
-        return float((-10 / math.log(10) * errors.log()).mean())
+    def _look(self, objects: ValidationObjects, most: int = MOST_OBJECTS) -> Iterator[Looked]:
+        return objects.look(self._predict, self.decoder.anchor.device, most)
 
-    def _validation_pair(self, index: int) -> Comparison:
-        scene = self.scenes[self.ids[index]]
-        views = list(self.config.camera.validation_ids)
-        rgb, alpha = scene.pictures(views)
-        device = self.decoder.anchor.device
-        batch = {
-            "sheet": scene.input_sheet(self.options.input_size)[None],
-            "object_index": torch.tensor([index]),
-            "c2w": scene.c2w[views][None],
-            "rgb": rgb[None],
-            "alpha": alpha[None],
-            "background": torch.full((1, 3, 1, 1), self.options.validation_background),
-        }
-        batch = {name: value.to(device) for name, value in batch.items()}
+    def _predict(self, batch: Batch) -> Comparison:
+        batch = self._pictures(batch, None)
         code = self.book.lookup(batch["object_index"], lambda how: self.encode(batch, how))
         return self.compare(self.decoder(code), batch)
+
+
+def _mean_psnr(looked: list[Looked]) -> float:
+    return sum(one.psnr() for one in looked) / len(looked)

@@ -3,6 +3,7 @@
 from safetensors.torch import save_file
 
 from z1g.codes._book import OptimisedBook
+from z1g.data.bank import StoredViews
 from z1g.data.scenes import SceneStore
 from z1g.device import use_threads
 from z1g.errors import UserError
@@ -24,9 +25,12 @@ def run(folder: StageFolder, threads: int) -> None:
     options.codes.prepare(config, stage1, scenes, folder.path)
     book = options.codes.book(ids, code_shape(config, stage1.vae), folder.path)
     denoiser = config.model.denoiser() if options.mix_diffusion.interval is not None else None
-    objective = AutodecoderObjective(config, stage1, book, scenes, ids, denoiser)
-    data = StepData(objective.sample, len(ids), options.train.batch_size, options.train.seed)
-    trainer = Trainer(objective, data, options.train, folder.path)
+    train = options.train
+    held_out = [name for name in scenes.ids if name not in set(ids)]
+    objective = AutodecoderObjective(config, stage1, book, scenes, ids, denoiser, held_out, train.cache)
+    in_memory = not isinstance(objective.sample.views, StoredViews)
+    data = StepData(objective.sample, len(ids), train.batch_size, train.seed, in_memory)
+    trainer = Trainer(objective, data, train, folder.path)
     trainer.run()
     if not trainer.accelerator.is_main_process:
         return

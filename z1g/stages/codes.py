@@ -88,4 +88,5 @@ class CodeSearch:
 
     def _batch(self, name: str, step: int, device: torch.device) -> Batch:
         draw = Draw(self.objective.ids.index(name), 0, (int_hash(name), step, 0))
-        return {key: value[None].to(device) for key, value in self.objective.sample(draw).items()}
+        sample = self.objective.sample(draw)
+        return self.objective.prepare({key: value[None].to(device) for key, value in sample.items()})

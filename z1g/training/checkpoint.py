@@ -39,6 +39,30 @@ class CheckpointFolder:
         for old in self.steps()[:-KEEP]:
             self.file(old).unlink(missing_ok=True)
 
+    def best(self, step: int) -> Path:
+        """Where the weights of a step lie that was the best so far."""
+        return self.path / f"best-{step:08d}.pt"
+
+    def save_best(self, step: int, state: dict[str, Any]) -> None:
+        """Keep the weights of a step. Older ones stay until a checkpoint that knows of the new ones is on disk."""
+        with atomic_file(self.best(step)) as temporary:
+            torch.save(state, temporary)
+
+    def drop_best_but(self, step: int) -> None:
+        """Remove all kept weights but one step's."""
+        for file in self.path.glob("best-*.pt"):
+            if file != self.best(step):
+                file.unlink(missing_ok=True)
+
+    def load_best(self, step: float) -> dict[str, Any]:
+        """The kept weights of a step. Raises UserError where they cannot be read."""
+        file = self.best(int(step))
+        try:
+            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+        except UNREADABLE as error:
+            raise UserError(f"{file} cannot be read ({error}); delete {self.path} to train anew") from error
+        return state
+
     def load(self, map_location: str | torch.device = "cpu") -> tuple[int, dict[str, Any]] | None:
         """Step and state of the newest readable checkpoint, or None where there is no checkpoint at all.
 

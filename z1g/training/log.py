@@ -21,7 +21,7 @@ class TrainingLog:
         self._clock = time.monotonic()
         self._writer = SummaryWriter(str(folder / "tb"), purge_step=start) if active else None
 
-    def add(self, step: int, losses: dict[str, float]) -> None:
+    def add(self, losses: dict[str, float]) -> None:
         """Note the losses of one step; none where it was skipped."""
         self.open_interval.append(losses)
 
@@ -45,8 +45,10 @@ class TrainingLog:
             for name, value in figures.items():
                 self._writer.add_scalar(f"train/{name}", value, step + 1)
 
-    def validation(self, step: int, figures: dict[str, float], pictures: dict[str, Tensor]) -> None:
-        """Validation figures join the newest row; pictures go to TensorBoard."""
+    def validation(
+        self, step: int, figures: dict[str, float], pictures: dict[str, Tensor], histograms: dict[str, Tensor]
+    ) -> None:  # fmt: skip
+        """Validation figures join the newest row; pictures and histograms go to TensorBoard."""
         if self.rows and self.rows[-1]["step"] == step + 1:
             self.rows[-1].update(figures)
         elif figures:
@@ -56,6 +58,8 @@ class TrainingLog:
                 self._writer.add_scalar(f"validation/{name}", value, step + 1)
             for name, picture in pictures.items():
                 self._writer.add_image(name, picture, step + 1)
+            for name, values in histograms.items():
+                self._writer.add_histogram(name, values.float().cpu(), step + 1)
 
     def flush(self) -> None:
         """Put all events so far on disk."""

@@ -11,23 +11,33 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from z1g.errors import Preempted, UserError
 from z1g.files import exclusive
 from z1g.progress import Meter
+from z1g.training.average import Average
 from z1g.training.checkpoint import CheckpointFolder
-from z1g.training.data import Batch, StepData, micro_batches
+from z1g.training.data import Batch, StepData, ahead, micro_batches
 from z1g.training.log import TrainingLog
 from z1g.training.options import TrainOptions
+from z1g.training.outcome import FINITE, STOP, Outcome, everywhere
+from z1g.training.speed import tune
 
 log = logging.getLogger("z1g")
 MAX_SKIPPED = 10
 """Steps in a row whose loss or gradient is not finite before training gives up."""
+BEST_BY = "validation_psnr"
+"""The figure of `Objective.validate` whose highest value `keep: best` goes by."""
 
 
 class Objective(nn.Module):
     """What is trained. `forward(batch)` returns `loss` and named terms, all scalars, so that DDP sees every step."""
+
+    def prepare(self, batch: Batch) -> Batch:
+        """What forward needs of samples that have reached the device; no gradient flows through it."""
+        return batch
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses of one batch: {"loss": to be minimised, name: term for the log, ...}."""
@@ -36,8 +46,19 @@ class Objective(nn.Module):
     def after_backward(self, accelerator: Accelerator) -> None:
         """Called once a step with gradients in place, for state that this module updates itself."""
 
+    def networks(self) -> list[nn.Module]:
+        """The parts that `train.speed` is for."""
+        return []
+
     def validate(self) -> dict[str, float]:
-        """Figures on held-out views; called on the main process only."""
+        """Figures on held-out views; called on the main process only, with the averaged weights where there are any.
+
+        `keep: best` goes by the one called `validation_psnr`.
+        """
+        return {}
+
+    def histograms(self) -> dict[str, Tensor]:
+        """Values whose distribution is logged at validations."""
         return {}
 
     def pictures(self) -> dict[str, Tensor]:
@@ -45,26 +66,11 @@ class Objective(nn.Module):
         return {}
 
 
-class Average:
-    """Exponential moving average of trained weights."""
-
-    def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
-        self.decay = decay
-        self.values = [p.detach().clone() for p in parameters]
-
-    def update(self, parameters: list[nn.Parameter]) -> None:
-        """Move the average by one step."""
-        torch._foreach_lerp_(self.values, [p.detach() for p in parameters], 1 - self.decay)
-
-    def copy_to(self, parameters: list[nn.Parameter]) -> None:
-        """Replace the weights by their average."""
-        with torch.no_grad():
-            for parameter, value in zip(parameters, self.values, strict=True):
-                parameter.copy_(value)
-
-
 class Trainer:
-    """Trains an objective in place up to the step budget, resuming from the folder's newest checkpoint."""
+    """Trains an objective in place up to the step budget, resuming from the folder's newest checkpoint.
+
+    The host never waits for the step it has just started: what a step came to is read while the next one runs.
+    """
 
     def __init__(self, objective: Objective, data: StepData, options: TrainOptions, folder: Path) -> None:
         self.options, self.data, self.folder = options, data, folder
@@ -73,6 +79,7 @@ class Trainer:
         if options.batch_size % world:
             raise UserError(f"train.batch_size {options.batch_size} does not divide over {world} processes")
         self.objective = objective
+        tune(objective.networks(), options.speed)
         self.trained = [p for p in objective.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(
             self.trained,
@@ -85,7 +92,10 @@ class Trainer:
         self.model, self.optimiser = self.accelerator.prepare(objective, optimiser)
         self.average = Average(self.trained, options.ema) if options.ema else None
         self.checkpoints = CheckpointFolder(folder / "checkpoints")
+        self.stop = threading.Event()
         self.skipped = 0
+        self.best: dict[str, float] = {}
+        """Step and figure of the best validation so far; empty before the first."""
 
     def run(self) -> None:
         """Train. Raises Preempted after a SIGTERM, UserError where the loss stays non-finite."""
@@ -93,27 +103,38 @@ class Trainer:
             start, history = self._restore()
             self._train(start, TrainingLog(self.folder, history, start, self.accelerator.is_main_process))
             if self.average is not None:
-                self.average.copy_to(self.trained)
+                self.average.swap()
+            (best,) = broadcast_object_list([self.best])
+            if self.options.keep == "best" and best:
+                self.objective.load_state_dict(self.checkpoints.load_best(best["step"]), strict=False)
+                log.info("kept the weights of step %d, %.2f dB", best["step"], best["value"])
 
     def _train(self, start: int, journal: TrainingLog) -> None:
         options, accelerator = self.options, self.accelerator
-        loader = self.data.batches(
-            start, options.steps, accelerator.process_index, accelerator.num_processes, options.workers
-        )
+        rank, world = accelerator.process_index, accelerator.num_processes
+        loader = iter(self.data.batches(start, options.steps, rank, world, options.workers))
+        late: Outcome | None = None
         self.objective.train()
-        with _sigterm_flag() as stop, Meter(self.folder.parent.name, options.steps, start) as meter:
-            for step, batch in enumerate(loader, start):
-                losses = self._step(step, batch)
-                journal.add(step, losses)
-                done = step + 1
-                if done % options.log_every == 0 or done == options.steps:
-                    self._end_interval(step, journal)
-                if done % options.validate_every == 0 or done == options.steps:
-                    self._validate(step, journal)
-                meter.advance(loss=losses.get("loss", math.nan))
+        with _sigterm_sets(self.stop), Meter(self.folder.parent.name, options.steps, start) as meter:
+            for step, batch in enumerate(ahead(loader, accelerator.device.type == "cuda"), start):
+                outcome, done = self._fitting(step, batch), step + 1
                 # Ranks hear of a SIGTERM at different times, but must leave the loop together.
-                stopping = not self._all_ranks(not stop.is_set())
-                if done % options.checkpoint_every == 0 or done == options.steps or stopping:
+                heard = self._note(late, journal, meter)
+                stopping = self.stop.is_set() if world == 1 else heard
+                late = outcome
+                last = done == options.steps
+                logs, validates, saves = (
+                    last or done % every == 0
+                    for every in (options.log_every, options.validate_every, options.checkpoint_every)
+                )
+                if logs or validates or saves or stopping:
+                    self._note(late, journal, meter)
+                    late = None
+                if logs:
+                    self._end_interval(step, journal)
+                if validates:
+                    self._validate(step, journal)
+                if saves or stopping:
                     self._save(done, journal)
                 if stopping:
                     # Whoever started the ranks may end them all when the first leaves.
@@ -121,53 +142,70 @@ class Trainer:
                     raise Preempted(f"stopped after step {done} on request; the same command goes on from there")
         journal.close()
 
-    def _step(self, step: int, batch: Batch) -> dict[str, float]:
+    def _fitting(self, step: int, batch: Batch) -> Outcome:
+        try:
+            return self._step(step, batch)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"the GPU's memory does not hold {self.options.micro_batch or len(batch['key'])} objects at once: "
+                "lower train.micro_batch, which changes no result, or set train.speed.recompute: true"
+            ) from error
+
+    def _step(self, step: int, batch: Batch) -> Outcome:
         # Layers that draw on their own (dropout) must not depend on what ran before this step.
         torch.manual_seed(self.options.seed * 1_000_003 + step)
-        device = self.accelerator.device
+        accelerator, device = self.accelerator, self.accelerator.device
         batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-        totals: dict[str, float] = {}
+        totals: dict[str, Tensor] = {}
         pieces = list(micro_batches(batch, self.options.micro_batch))
         for i, (piece, share) in enumerate(pieces):
+            with torch.no_grad():
+                prepared = self.objective.prepare(piece)
             last = i == len(pieces) - 1
-            with nullcontext() if last else self.accelerator.no_sync(self.model), self.accelerator.autocast():
-                losses = self.model(piece)
-            self.accelerator.backward(losses["loss"] * share)
+            with nullcontext() if last else accelerator.no_sync(self.model), accelerator.autocast():
+                losses = self.model(prepared)
+            accelerator.backward(losses["loss"] * share)
             for name, value in losses.items():
-                totals[name] = totals.get(name, 0.0) + share * float(value.detach())
-        self.objective.after_backward(self.accelerator)
-        norm = float(self.accelerator.clip_grad_norm_(self.trained, self.options.optimiser.clip_norm))
+                totals[name] = totals.get(name, 0.0) + share * value.detach()
+        self.objective.after_backward(accelerator)
+        norm = accelerator.clip_grad_norm_(self.trained, self.options.optimiser.clip_norm)
         totals["gradient_norm"] = norm
-        updated = self._update(step, math.isfinite(totals["loss"]) and math.isfinite(norm))
-        return totals if updated else {}
+        usable = (totals["loss"].isfinite() & norm.isfinite()).float()
+        finite = everywhere(accelerator, usable, "all")
+        self._update(finite)
+        stop = everywhere(accelerator, torch.full_like(usable, float(self.stop.is_set())), "any")
+        return Outcome.sent(step, {**totals, FINITE: finite, STOP: stop})
 
-    def _update(self, step: int, finite: bool) -> bool:
-        everywhere = self._all_ranks(finite)
-        if everywhere:
-            self.optimiser.step()
-            self.skipped = 0
-            if self.average is not None:
-                self.average.update(self.trained)
-        else:
-            self.skipped += 1
-            log.warning("step %d skipped: the loss or its gradient is not finite", step)
+    def _update(self, finite: Tensor) -> None:
+        """Step the optimiser where the scalar `finite` is 1; where it is 0 the weights stay as they are."""
+        # The fused kernels look at this flag on the device, as they do for a gradient scaler.
+        self.optimiser.optimizer.found_inf = 1 - finite
+        self.optimiser.step()
+        if self.average is not None:
+            self.average.update(finite)
         self.optimiser.zero_grad(set_to_none=True)
         if not self.options.schedule.follows_loss:
             self.schedule.step()
+
+    def _note(self, outcome: Outcome | None, journal: TrainingLog, meter: Meter) -> bool:
+        """Take in what a step came to: whether any rank was asked to stop. Raises UserError after many broken steps."""
+        if outcome is None:
+            return False
+        figures = outcome.read()
+        finite, stop = figures.pop(FINITE) > 0, figures.pop(STOP) > 0
+        journal.add(figures if finite else {})
+        meter.advance(loss=figures["loss"])
+        self.skipped = 0 if finite else self.skipped + 1
+        if not finite:
+            log.warning("step %d skipped: the loss or its gradient is not finite", outcome.step)
         if self.skipped >= MAX_SKIPPED:
             steps = self.checkpoints.steps()
             kept = str(self.checkpoints.file(steps[-1])) if steps else "none was written yet"
             raise UserError(
-                f"{MAX_SKIPPED} steps in a row up to step {step} had a loss or gradient that is not finite; "
+                f"{MAX_SKIPPED} steps in a row up to step {outcome.step} had a loss or gradient that is not finite; "
                 f"last good checkpoint: {kept}; lower train.optimiser.lr or use train.precision: fp32"
             )
-        return everywhere
-
-    def _all_ranks(self, finite: bool) -> bool:
-        if self.accelerator.num_processes == 1:
-            return finite
-        flag = torch.tensor(float(finite), device=self.accelerator.device)
-        return bool(self.accelerator.reduce(flag, "sum") == self.accelerator.num_processes)
+        return stop
 
     def _end_interval(self, step: int, journal: TrainingLog) -> None:
         means = self._over_ranks(journal.means())
@@ -185,8 +223,15 @@ class Trainer:
     def _validate(self, step: int, journal: TrainingLog) -> None:
         if self.accelerator.is_main_process:
             self.objective.eval()
-            with torch.no_grad():
-                journal.validation(step, self.objective.validate(), self.objective.pictures())
+            # Other shapes than those of training would be compiled once more.
+            eager = torch.compiler.set_stance("force_eager")
+            with self.average.applied() if self.average is not None else nullcontext(), torch.no_grad(), eager:
+                figures = self.objective.validate()
+                journal.validation(step, figures, self.objective.pictures(), self.objective.histograms())
+                if figures.get(BEST_BY, -math.inf) > self.best.get("value", -math.inf):
+                    self.best = {"step": step + 1, "value": figures[BEST_BY]}
+                    if self.options.keep == "best":
+                        self.checkpoints.save_best(step + 1, self._own_state())
             self.objective.train()
         self.accelerator.wait_for_everyone()
 
@@ -201,8 +246,10 @@ class Trainer:
             "history": journal.rows,
             "interval": journal.open_interval,
             "skipped": self.skipped,
+            "best": self.best,
         }
         self.checkpoints.save(done, state)
+        self.checkpoints.drop_best_but(int(self.best.get("step", 0)))
         journal.flush()
 
     def _own_state(self) -> dict[str, Any]:
@@ -221,7 +268,7 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         if self.average is not None:
             self.average.values = [v.to(self.accelerator.device) for v in state["average"]]
-        self.skipped = state["skipped"]
+        self.skipped, self.best = state["skipped"], state["best"]
         log.info("resumed %s from step %d", self.folder, step)
         return step, {"rows": state["history"], "interval": state["interval"]}
 
@@ -233,14 +280,13 @@ def _precision(options: TrainOptions) -> str:
 
 
 @contextmanager
-def _sigterm_flag() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets while the block runs; outside the main thread it is never set."""
-    stop = threading.Event()
+def _sigterm_sets(stop: threading.Event) -> Iterator[None]:
+    """SIGTERM sets the event while the block runs; outside the main thread nothing does."""
     if threading.current_thread() is not threading.main_thread():
-        yield stop
+        yield
         return
     previous = signal.signal(signal.SIGTERM, lambda *_: stop.set())
     try:
-        yield stop
+        yield
     finally:
         signal.signal(signal.SIGTERM, previous)

@@ -18,6 +18,23 @@ class OptimiserOptions(Section):
     clip_norm: float = Field(1.0, gt=0, description="gradients are scaled down to this norm")
 
 
+class SpeedOptions(Section):
+    """What makes the same training faster or smaller; results differ by rounding only."""
+
+    compile: Literal["off", "default", "max-autotune-no-cudagraphs"] = Field(
+        "off", description="torch.compile of the trained networks; the first steps then wait minutes for it"
+    )
+    channels_last: bool = Field(
+        False, description="pictures in memory pixel by pixel: pays along with compile, costs copies without"
+    )
+    fold_upsampling: bool = Field(
+        False, description="an enlargement and the convolution after it as one convolution, with 4/9 of the products"
+    )
+    recompute: bool = Field(
+        False, description="keep no activations inside residual blocks: a third more work, a fraction of the memory"
+    )
+
+
 class TrainOptions(Section):
     """Budget, batch and bookkeeping of one training run. The budget is counted in steps."""
 
@@ -27,11 +44,22 @@ class TrainOptions(Section):
     schedule: Annotated[Schedule, OneOf()] = Cosine()
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of an average of the weights; null: none")
+    keep: Literal["last", "best"] = Field(
+        "last",
+        description="the weights that training ends with; best: those of the validation with the highest "
+        "validation_psnr, a mean over views that neither training nor the tables use",
+    )
     seed: int = Field(42, ge=0, description="seed of every draw")
     log_every: int = Field(50, ge=1, description="steps between logged means; what a plateau schedule counts")
+    speed: Annotated[SpeedOptions, Runtime()] = SpeedOptions()
+    cache: Annotated[Literal["auto", "device", "host", "none"], Runtime()] = Field(
+        "auto",
+        description="where stage 1 keeps the training objects' pictures and splats: on the GPU, in memory, or nowhere; "
+        "auto: the first of these with room for them",
+    )
     micro_batch: Annotated[int | None, Runtime()] = Field(
         None, ge=1, description="objects a forward pass; null: the whole batch of a rank at once"
     )
-    workers: Annotated[int, Runtime()] = Field(0, ge=0, description="data loading processes")
+    workers: Annotated[int, Runtime()] = Field(0, ge=0, description="data loading processes where nothing is cached")
     checkpoint_every: Annotated[int, Runtime()] = Field(500, ge=1, description="steps between checkpoints")
-    validate_every: Annotated[int, Runtime()] = Field(1000, ge=1, description="steps between validations")
+    validate_every: int = Field(1000, ge=1, description="steps between validations, of which `keep: best` keeps one")

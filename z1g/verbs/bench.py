@@ -3,9 +3,15 @@
 import argparse
 import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from z1g.cli import existing_folder
+
+AUTODECODER_VARIANTS = [
+    "b1", "b1+bf16", "b2+bf16", "b4+bf16", "b4+bf16+fold", "b4+bf16+channels_last", "b8+bf16+recompute",
+    "b4+bf16+compile+channels_last", "b16+bf16+compile+channels_last+micro4", "b4+bf16+compile+fold",
+]  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -85,7 +91,33 @@ def _run_dag(arguments: argparse.Namespace) -> dict[str, Any]:
     return measure(arguments.objects, arguments.ablations, arguments.repeats)
 
 
+def _autodecoder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--variants", nargs="+", default=AUTODECODER_VARIANTS, help="b8+bf16+compile: batch, what is on"
+    )
+    parser.add_argument("--views", type=int, default=20, help="pictures rendered an object")
+    parser.add_argument("--size", type=int, default=512, help="side of a picture, pixels")
+    parser.add_argument("--splats", type=int, default=128, help="side of a splatter image")
+    parser.add_argument("--inputs", type=int, default=320, help="side of an input view")
+    parser.add_argument("--channels", type=int, nargs="+", default=[128, 256, 512, 512], help="of the autoencoder")
+    parser.add_argument("--layers", type=int, default=2, help="residual blocks a level")
+    parser.add_argument("--perceptual", type=int, default=256, help="side of the renders that LPIPS sees")
+    parser.add_argument("--steps", type=int, default=8, help="steps timed, after two that are not")
+    parser.add_argument("--seconds", type=float, default=360, help="after this time no further variant begins")
+    parser.add_argument("--base", type=Path, help="a scale's YAML file: its sizes and losses, without the seed's way")
+
+
+def _run_autodecoder(arguments: argparse.Namespace) -> dict[str, Any]:
+    from z1g.bench.autodecoder import measure
+    from z1g.bench.made_up import Sizes
+
+    a = arguments
+    sizes = Sizes(a.views, a.size, a.splats, a.inputs, tuple(a.channels), a.layers, a.perceptual)
+    return measure(sizes, a.variants, a.steps, a.seconds, a.base, seed=a.base is None)
+
+
 PARTS = {
+    "autodecoder": ("stage 1's training: the original's way against ours", _autodecoder, _run_autodecoder),
     "dag": ("planning: seconds, memory and jobs of a dry-run over made-up lists of objects", _dag, _run_dag),
     "ingest": ("rendering meshes: a Blender process an object against the pool", _ingest, _run_ingest),
     "render": ("the splat rasterizers", _render, _run_render),

@@ -1,0 +1,83 @@
+"""The samples of stage 1: which views of which object, and what the device makes of their bytes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from z1g.camera import CONDITION_VIEW, INPUT_VIEWS
+from z1g.data.bank import SceneBank, Views
+from z1g.data.scenes import INPUT_BACKGROUND, condition_picture
+from z1g.mosaic import tile
+from z1g.objectives import purposes
+from z1g.seeding import numpy_generator
+from z1g.training.data import Batch, Draw, Sample
+
+if TYPE_CHECKING:
+    from z1g.config.tree import Experiment
+
+MID_GREY = 0.5
+FIXED_VIEWS = (CONDITION_VIEW, *INPUT_VIEWS)
+"""Lead every sample's views: the condition, then the six inputs."""
+
+
+@dataclass(frozen=True)
+class AutodecoderSamples:
+    """Draws the samples of stage 1. Data loading processes get a copy of it, so it holds no networks.
+
+    With `views` None a sample only says what to take from a bank on the device.
+    """
+
+    config: "Experiment"
+    views: Views | None
+
+    def __call__(self, draw: Draw) -> Sample:
+        """Views of one object in the order of `FIXED_VIEWS` and rendered ones, and the background behind the latter."""
+        options = self.config.autodecoder
+        generator = numpy_generator(*draw.key, purposes.VIEWS)
+        free = self.config.camera.train_ids
+        views = generator.choice(free, size=min(options.views, len(free)), replace=False).tolist()
+        if options.render_inputs:
+            views = [*INPUT_VIEWS, *views]
+        background = generator.random(3) if options.random_background else [MID_GREY] * 3
+        return self.of(draw.object_index, views, background)
+
+    def of(self, index: int, views: Sequence[int], background: Any) -> Sample:
+        """The sample of one object with chosen views rendered on a background [3]."""
+        shown = [*FIXED_VIEWS, *views]
+        taken = {"views": torch.tensor(shown)} if self.views is None else self.views.take(index, shown)
+        return {**taken, "background": torch.tensor(background, dtype=torch.float32)[:, None, None]}
+
+
+def pictures(batch: Batch, bank: SceneBank | None, input_size: int, condition_size: int | None) -> Batch:
+    """Samples on the device as tensors for the networks.
+
+    Adds `sheet` [B,3,3S,2S] in 0..1, the rendered views' premultiplied `rgb` [B,V,3,H,W] and `alpha` [B,V,1,H,W],
+    their `c2w` [B,V,4,4], `splats` where there are any, and `condition` [B,3,C,C] where a size for it is given.
+    """
+    batch = dict(batch)
+    if bank is not None:
+        batch |= bank.gather(batch["object_index"], batch.pop("views"))
+    rgba = batch.pop("rgba")[:, 0 if condition_size else 1 :].movedim(-1, 2).float() / 255
+    alpha = rgba[:, :, 3:]
+    rgb = rgba[:, :, :3] * alpha
+    if condition_size:
+        rows = [condition_picture(rgb[i, :1], alpha[i, :1], condition_size) for i in range(len(rgb))]
+        batch["condition"] = torch.stack(rows)
+        rgb, alpha = rgb[:, 1:], alpha[:, 1:]
+    n = len(INPUT_VIEWS)
+    batch["sheet"] = input_sheets(rgb[:, :n], alpha[:, :n], input_size)
+    batch["rgb"], batch["alpha"], batch["c2w"] = rgb[:, n:], alpha[:, n:], batch["c2w"][:, 1 + n :]
+    return batch
+
+
+def input_sheets(rgb: Tensor, alpha: Tensor, size: int) -> Tensor:
+    """Inputs [B,6,3,H,W], premultiplied, on grey as sheets [B,3,3·size,2·size], resized bilinearly as the seed does."""
+    inputs = rgb + (1 - alpha) * INPUT_BACKGROUND
+    if inputs.shape[-1] != size:
+        flat = functional.interpolate(inputs.flatten(0, 1), (size, size), mode="bilinear", align_corners=False)
+        inputs = flat.unflatten(0, inputs.shape[:2])
+    return tile(inputs)

@@ -1,0 +1,25 @@
+"""Cosines that start again and again, one of the original's schedules."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from z1g.training.schedules import Schedule
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+
+class CosineRestarts(Schedule):
+    """CosineAnnealingWarmRestarts: half a cosine down to `min_lr`, then back to the learning rate at once."""
+
+    kind: Literal["cosine_restarts"] = "cosine_restarts"
+    period: int = Field(3000, ge=1, description="steps of the first cosine")
+    growth: int = Field(1, ge=1, description="each cosine lasts so many times as long as the one before")
+    min_lr: float = Field(1e-6, ge=0, description="learning rate at the end of a cosine")
+
+    def build(self, optimizer: "Optimizer", steps: int) -> "LRScheduler":
+        from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
+
+        return CosineAnnealingWarmRestarts(optimizer, self.period, self.growth, self.min_lr)
