@@ -59,6 +59,35 @@ def write_published(folder: Path) -> None:
     denoiser.vision.save_pretrained(folder / "vision_encoder")
     text_encoder().save_pretrained(folder / "text_encoder")
     write_tokenizer(folder / "tokenizer")
-    # The published index lists the parts, too, which nothing here reads.
-    index = {"_class_name": "Zero123PlusPipeline", "ramping_coefficients": RAMP}
-    (folder / "model_index.json").write_text(json.dumps(index), encoding="utf-8")
+    write_settings(folder)
+
+
+def write_settings(folder: Path) -> None:
+    """What stands beside the weights: the index with its parts, the scheduler, and two feature extractors."""
+    index = {
+        "_class_name": "Zero123PlusPipeline",
+        "_diffusers_version": "0.17.1",
+        "feature_extractor_clip": ["transformers", "CLIPImageProcessor"],
+        "feature_extractor_vae": ["transformers", "CLIPImageProcessor"],
+        "ramping_coefficients": RAMP,
+        "safety_checker": [None, None],
+        "scheduler": ["diffusers", "EulerAncestralDiscreteScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+        "vision_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+    }
+    scheduler = {
+        "_class_name": "EulerAncestralDiscreteScheduler", "num_train_timesteps": 1000,
+        "prediction_type": "v_prediction", "steps_offset": 1, "clip_sample": False,
+    }  # fmt: skip
+    extractor = {"do_normalize": True, "do_resize": True, "image_processor_type": "CLIPImageProcessor"}
+    for name, content in {
+        "model_index.json": index,
+        "scheduler/scheduler_config.json": scheduler,
+        "feature_extractor_clip/preprocessor_config.json": extractor,
+        "feature_extractor_vae/preprocessor_config.json": extractor,
+    }.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(json.dumps(content), encoding="utf-8")

@@ -50,7 +50,7 @@ def message(tmp_path: Path, text: str) -> str:
         ("autodecoder:\n  losses:\n    new: {weight: 2}\n", 3, ["losses.new", "kind", "st_lpips"]),
         ("autodecoder:\n  codes: {kind: cache}\n", 2, ["cache", "path"]),
         ("autodecoder:\n  codes: {kind: cache, path: gone.safetensors}\n", 2, ["gone.safetensors", "is not a file"]),
-        ("autodecoder:\n  decoder: {path: plain}\n  input_size: 32\n", None, ["plain", "32", "splat.size 64"]),
+        ("autodecoder:\n  decoder: {path: {kind: plain}}\n  input_size: 32\n", None, ["plain", "32", "splat.size 64"]),
         ("autodecoder:\n  input_size: 63\n", None, ["input_size 63", "multiple"]),
         ("autodecoder:\n  scale: {log_min: 3.0}\n", None, ["autodecoder.scale", "log_min 3.0", "below"]),
         ("splat: 7\n", 1, ["splat", "7"]),
@@ -153,7 +153,7 @@ def test_full_yaml_is_the_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", sorted([*CONFIGS.glob("*.yaml"), *(ROOT / "ablations").glob("*.yaml")]), ids=lambda p: p.name
+    "path", sorted([*CONFIGS.glob("*.yaml"), *(ROOT / "ablations").rglob("*.yaml")]), ids=lambda p: p.name
 )
 def test_shipped_files_match_the_schema(path: Path) -> None:
     schema = json.loads((CONFIGS / "schema.json").read_text())
@@ -174,8 +174,8 @@ def test_the_schema_refuses_what_the_tree_refuses(tmp_path: Path, text: str) -> 
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_ablation_resolves_at_every_scale_and_says_why(scale: str) -> None:
-    files = sorted((ROOT / "ablations").glob("*.yaml"))
-    assert len(files) >= 5
+    files = sorted((ROOT / "ablations").rglob("*.yaml"))
+    assert len(files) >= 30
     for file in files:
         ablation = load_ablation(file, scale, CONFIGS)
         assert len(ablation.description) > 20

@@ -48,7 +48,7 @@ READ_BY = {
 
 
 def experiment(values: dict[str, Any] | None = None) -> Experiment:
-    base = {"model": {"kind": "scratch"}, "autodecoder": {"input_size": 128}, "camera": {"train_views": 20}}
+    base = {"model": {"kind": "scratch"}, "autodecoder": {"input_size": 512}, "camera": {"train_views": 20}}
     return resolve([YamlFile(Path("a.yaml"), merge(base, values or {}))])
 
 
@@ -103,6 +103,9 @@ REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
     ("DataSource", "seed"): {"renders": scenes_of_the_original(), "splats": tempfile.mkdtemp()},
 }
 """Options without a default."""
+PUBLISHED = {"model": {"kind": "zero123plus"}}
+NEEDS: dict[str, dict[str, Any]] = {"autodecoder.decoder.mode": PUBLISHED, "unet.finetune": PUBLISHED}
+"""What else must be chosen for every value of an option to make sense."""
 
 
 def leaves(section: Section, path: tuple[str, ...], runtime: bool) -> Iterator[tuple[tuple[str, ...], list[Any], bool]]:
@@ -145,10 +148,11 @@ def nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
 @pytest.mark.parametrize("name", sorted(ALL_LEAVES))
 def test_a_changed_value_changes_the_ids_of_its_readers_and_of_nothing_else(name: str) -> None:
     path, candidates, runtime = ALL_LEAVES[name]
-    before = stage_ids()
+    needs = NEEDS.get(name, {})
+    before = stage_ids(needs)
     for value in candidates:
         try:
-            after = stage_ids(nested(path, value))
+            after = stage_ids(merge(needs, nested(path, value)))
         except UserError:
             continue
         changed = [stage for stage in ORDER if before[stage] != after[stage]]
@@ -178,13 +182,14 @@ def slots(section: Section, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
 
 
 def kinds_by_place() -> dict[str, tuple[tuple[str, ...], dict[str, Any], type[Section]]]:
-    """Every kind that every slot takes: key path, values that choose it, its class."""
+    """Every kind that every slot takes: key path, configuration that chooses it, its class."""
     found = {}
     for path, family in slots(experiment(), ()):
         for kind, option in kinds(family).items():
-            values = {"kind": kind, **REQUIRED.get((family.__name__, kind), {})}
+            chosen = {"kind": kind, **REQUIRED.get((family.__name__, kind), {})}
+            values = merge(NEEDS.get(".".join(path), {}), nested(path, chosen))
             try:
-                experiment(nested(path, values))
+                experiment(values)
             except UserError:
                 continue  # a loss that the stage cannot use
             found[f"{'.'.join(path)}: {kind}"] = (path, values, option)
@@ -202,14 +207,13 @@ def test_every_kind_is_usable_somewhere() -> None:
 
 @pytest.mark.parametrize("name", sorted(KINDS))
 def test_the_options_of_every_kind_count(name: str) -> None:
-    path, chosen, _ = KINDS[name]
-    with_kind = nested(path, chosen)
+    path, with_kind, _ = KINDS[name]
     before = stage_ids(with_kind)
     section: Any = experiment(with_kind)
     for part in path:
         section = section[part] if isinstance(section, dict) else getattr(section, part)
     for leaf, candidates, runtime in leaves(section, path, False):
-        candidates = ["pyproject.toml"] if leaf[-2:] == ("codes", "path") else candidates
+        candidates = ["pyproject.toml"] if leaf[-2:] == ("codes", "path") or leaf[-1] == "trunk" else candidates
         candidates = [scenes_of_the_original()] if leaf[-1] == "renders" else candidates
         candidates = [instances_of_g_objaverse()] if leaf[-1] == "root" else candidates
         candidates = [instances_of_g_objaverse() + "/index.json"] if leaf[-1] == "index" else candidates
@@ -414,3 +418,37 @@ def test_planning_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1]) == [0, []]
+
+
+# Sets of ablations
+
+
+def ablation_folder(root: Path, *files: str) -> Path:
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_text("base: tiny\n")
+    return root
+
+
+def named(folder: Path, *names: str) -> list[str]:
+    return list(Plan.load("tiny", names or None, Path("results"), folder, ROOT / "configs").ablations)
+
+
+def test_a_subfolder_is_a_set_that_is_asked_for_by_name(tmp_path: Path) -> None:
+    folder = ablation_folder(tmp_path, "a.yaml", "b.yaml", "paths/c.yaml", "paths/d.yaml", "codes/e.yaml")
+    assert named(folder) == ["a", "b"]
+    assert named(folder, "paths") == ["c", "d"]
+    assert named(folder, "b", "d", "codes", "paths") == ["b", "d", "e", "c"]
+    with pytest.raises(UserError, match='did you mean "paths"'):
+        named(folder, "path")
+
+
+def test_two_ablations_of_one_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"a\.yaml and .*paths/a\.yaml are one name"):
+        named(ablation_folder(tmp_path, "a.yaml", "paths/a.yaml"), "a")
+
+
+def test_the_shipped_sets_are_opt_in() -> None:
+    """`ablation_all` at scale tiny has to stay affordable on a CPU."""
+    assert len(named(ROOT / "ablations")) <= 8
+    assert len(named(ROOT / "ablations", "decoder", "codes", "losses", "quirks")) >= 25

@@ -22,6 +22,7 @@ from z1g.config.sections import AutodecoderOptions, InferOptions
 from z1g.config.tree import Experiment
 from z1g.method import ImageToSplats
 from z1g.model.decoder import DecoderOptions
+from z1g.model.path.plain import Plain
 from z1g.model.samplers import Sampler
 from z1g.model.samplers.ddim import Ddim
 from z1g.model.samplers.ddpm import Ddpm
@@ -119,7 +120,7 @@ class Published:
 
 def method(options: InferOptions) -> ImageToSplats:
     model = Scratch(init_seed=1, **SIZES)
-    decoder = AutodecoderOptions(input_size=16, decoder=DecoderOptions(path="plain"))
+    decoder = AutodecoderOptions(input_size=16, decoder=DecoderOptions(path=Plain()))
     config = Experiment(model=model, autodecoder=decoder, splat=SplatOptions(size=16))
     stage1 = Stage1.build(config, model.autoencoder())
     denoiser = model.denoiser().requires_grad_(False).eval()

@@ -4,6 +4,7 @@ import contextlib
 import io
 import warnings
 from collections.abc import Iterator
+from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -27,13 +28,14 @@ class _Frozen(nn.Module):
         # In a tuple the network is no submodule of whoever owns this.
         self._network = (network.requires_grad_(False).eval(),)
 
-    def forward(self, prediction: Tensor, truth: Tensor, half: bool = False) -> Tensor:
+    def forward(self, prediction: Tensor, truth: Tensor, half: bool = False, dropout: bool = False) -> Tensor:
         """Distance [B] of pictures [B,3,H,W] in 0..1, in float32; gradients reach the prediction only.
 
-        half: convolutions in bfloat16; what compares their features stays in float32.
+        half: convolutions in bfloat16; what compares their features stays in float32. dropout: its layers act.
         """
         network = self._network[0].to(prediction.device)
-        with torch.autocast(prediction.device.type, dtype=torch.bfloat16, enabled=half):
+        mixed = torch.autocast(prediction.device.type, dtype=torch.bfloat16, enabled=half)
+        with mixed, _dropping(network) if dropout else nullcontext():
             distance: Tensor = network(2 * prediction.float() - 1, 2 * truth.detach().float() - 1)
         return distance.flatten()
 
@@ -103,6 +105,19 @@ def _at(pictures: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(pictures.shape[-2:]) == size:
         return pictures
     return functional.interpolate(pictures, size, mode="bilinear", antialias=True, align_corners=False)
+
+
+@contextlib.contextmanager
+def _dropping(network: nn.Module) -> Iterator[None]:
+    """Dropout layers act while the block runs."""
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Dropout)]
+    for layer in layers:
+        layer.train()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.eval()
 
 
 @contextlib.contextmanager

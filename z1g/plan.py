@@ -16,11 +16,12 @@ from typing import Any
 from z1g.config.names import did_you_mean
 from z1g.config.resolve import Ablation, load_ablation
 from z1g.config.sections import JobResources, Resources
-from z1g.config.slot import Runtime, Section
+from z1g.config.slot import FileContent, Runtime, Section
 from z1g.config.tree import Experiment
 from z1g.data.manifest import Manifest, evaluation_objects
 from z1g.data.sources.seed import Seed
 from z1g.errors import UserError
+from z1g.file_digest import file_digest
 from z1g.files import read_json, write_json
 
 ID_LENGTH = 10
@@ -50,7 +51,8 @@ def _autodecoder_reads(experiment: Experiment) -> tuple[str, ...]:
         "autodecoder",
         "!autodecoder.test_steps",
     )
-    if experiment.autodecoder.mix_diffusion is not None:
+    options = experiment.autodecoder
+    if options.mix_diffusion.interval is not None or options.codes.needs_unet:
         return (*shared, "model", "unet.condition_size")
     return (*shared, "model", "!model.unet_size", "!model.vision_size", "!model.prompt_tokens")
 
@@ -158,20 +160,23 @@ class Plan:
         configs: Path,
         objects: Sequence[str] = (),
     ) -> "Plan":
-        """Read the ablation files (all, or those named). Raises UserError naming every mistake in every file.
+        """Read ablation files: those of the folder itself, or those named. A subfolder is a set, named as a whole or by
+        its files. Raises UserError naming every mistake in every file.
 
         `objects` are meshes that take the place of the base's data.
         """
-        files = {file.stem: file for file in sorted(ablations.glob("*.yaml"))}
-        wanted = list(files) if names is None else list(names)
+        files, sets = ablation_files(ablations)
+        own = [name for name, file in files.items() if file.parent == ablations]
+        asked = own if names is None else list(names)
+        wanted = [name for word in asked for name in ([word] if word in files else sets.get(word, [word]))]
         loaded, problems = [], []
-        for name in wanted:
-            path = ablations / f"{name}.yaml"
+        for name in dict.fromkeys(wanted):
+            path = files.get(name, ablations / f"{name}.yaml")
             try:
                 if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
                     raise UserError(f'{path}: the name "{name}" must be a word of letters, digits, "_", "-" and "."')
                 if name not in files:
-                    raise UserError(f'ablation "{name}": there is no file {path}{did_you_mean(name, files)}')
+                    raise UserError(f'ablation "{name}": there is no file {path}{did_you_mean(name, [*files, *sets])}')
                 loaded.append(load_ablation(path, scale, configs, objects))
             except UserError as error:
                 problems.append(str(error))
@@ -260,6 +265,22 @@ class Plan:
             write_json(folder / "config.json", planned.ablation.experiment.model_dump(mode="json"))
 
 
+def ablation_files(folder: Path) -> tuple[dict[str, Path], dict[str, list[str]]]:
+    """Ablation files by name, and the names in each set: `a.yaml`, and `set/b.yaml` which is ablation b of that set.
+
+    Raises UserError where two files have one name.
+    """
+    files: dict[str, Path] = {}
+    sets: dict[str, list[str]] = {}
+    for file in [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*/*.yaml"))]:
+        if file.stem in files:
+            raise UserError(f"{files[file.stem]} and {file} are one name; results are kept by name, so rename one")
+        files[file.stem] = file
+        if file.parent != folder:
+            sets.setdefault(file.parent.name, []).append(file.stem)
+    return files, sets
+
+
 def _words(given: Any) -> list[str]:
     """A list as Snakemake passes it: one already, or words with commas between them."""
     return [str(word) for word in (given if isinstance(given, list) else str(given).split(",")) if word]
@@ -309,11 +330,13 @@ def digest(value: Any) -> str:
 
 
 def without_runtime(section: Section) -> dict[str, Any]:
-    """Dump of a section without the fields that cannot change results."""
+    """Dump of a section without the fields that cannot change results, and files by their content."""
     kept: dict[str, Any] = {}
     dumped = section.model_dump(mode="json")
     for name, field in type(section).model_fields.items():
-        if not any(isinstance(item, Runtime) for item in field.metadata):
+        if any(isinstance(item, FileContent) for item in field.metadata):
+            kept[name] = dumped[name] and (file_digest(dumped[name]) or dumped[name])
+        elif not any(isinstance(item, Runtime) for item in field.metadata):
             kept[name] = _dump(getattr(section, name), dumped[name])
     return kept
 

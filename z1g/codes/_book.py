@@ -40,24 +40,31 @@ class EncodedBook(CodeBook):
         return encode("sample" if self.sample and self.training else "mean")
 
 
-class FixedBook(CodeBook):
-    """Codes read from a file."""
+def read_codes(path: Path) -> dict[str, Tensor]:
+    """Codes by object id. Raises UserError where the file is broken."""
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"{path} cannot be read as safetensors: {error}") from error
 
-    def __init__(self, ids: list[str], shape: tuple[int, int, int], path: Path) -> None:
-        """Raises UserError where the file is broken, lacks an object or holds codes of another shape."""
+
+class FixedBook(CodeBook):
+    """Codes that training does not change."""
+
+    def __init__(self, ids: list[str], shape: tuple[int, int, int], stored: dict[str, Tensor], origin: str) -> None:
+        """stored: codes by id. origin: where they come from.
+
+        Raises UserError where one is missing or has another shape.
+        """
         super().__init__()
-        try:
-            stored = load_file(path)
-        except (OSError, SafetensorError) as error:
-            raise UserError(f"{path} cannot be read as safetensors: {error}") from error
         missing = [name for name in ids if name not in stored]
         if missing:
             raise UserError(
-                f"{path} has no code for {missing[0]} and {len(missing) - 1} more; it belongs to other data"
+                f"{origin} has no code for {missing[0]} and {len(missing) - 1} more; it belongs to other data"
             )
         other = [tuple(stored[name].shape) for name in ids if tuple(stored[name].shape) != shape]
         if other:
-            raise UserError(f"{path} holds codes of shape {other[0]}, but this configuration needs {shape}")
+            raise UserError(f"{origin} holds codes of shape {other[0]}, but this configuration needs {shape}")
         self.codes = torch.stack([stored[name] for name in ids])
 
     def lookup(self, index: Tensor, encode: Encode) -> Tensor:
@@ -106,22 +113,24 @@ class OptimisedBook(CodeBook):
             rows = accelerator.gather(rows.to(accelerator.device)).cpu()
             # Only the rank that saw an object first knows where its code starts.
             self.codes[rows] = accelerator.gather(codes.to(accelerator.device)).cpu()
-        for row in rows.unique().tolist():
-            self._adam(row, gradients[rows == row].sum(dim=0))
+        # An object that comes twice in a batch has one gradient, the sum.
+        rows, which = rows.unique(return_inverse=True)
+        self._adam(rows, torch.zeros(len(rows), *gradients.shape[1:]).index_add_(0, which, gradients))
 
-    def _adam(self, row: int, gradient: Tensor) -> None:
-        if not bool(torch.isfinite(gradient).all()):
-            return
+    def _adam(self, rows: Tensor, gradients: Tensor) -> None:
+        """One step of each of the rows, all different, whose gradient is finite."""
+        finite = gradients.flatten(1).isfinite().all(dim=1)
+        rows, gradients = rows[finite], gradients[finite]
         if self.reset:
-            self.visits[row] = 0
-            self.moments[:, row] = 0
-        self.visits[row] += 1
-        first, second = self.moments[0, row], self.moments[1, row]
-        first.lerp_(gradient, 1 - self.BETAS[0])
-        second.lerp_(gradient**2, 1 - self.BETAS[1])
-        t = int(self.visits[row])
-        corrected = (second / (1 - self.BETAS[1] ** t)).sqrt() + self.EPSILON
-        self.codes[row] -= self.lr * first / (1 - self.BETAS[0] ** t) / corrected
+            self.visits[rows] = 0
+            self.moments[:, rows] = 0
+        self.visits[rows] += 1
+        first = self.moments[0, rows].lerp_(gradients, 1 - self.BETAS[0])
+        second = self.moments[1, rows].lerp_(gradients.square(), 1 - self.BETAS[1])
+        self.moments[0, rows], self.moments[1, rows] = first, second
+        steps = self.visits[rows].double()
+        shrunk = [(1 - beta**steps).float()[:, None, None, None] for beta in self.BETAS]
+        self.codes[rows] -= self.lr * (first / shrunk[0]) / ((second / shrunk[1]).sqrt() + self.EPSILON)
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"codes": self.codes.clone(), "moments": self.moments.clone(), "visits": self.visits.clone()}

@@ -1,11 +1,12 @@
 """Codes that an earlier run wrote."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
 from z1g.codes import CodeSource
+from z1g.config.slot import FileContent
 from z1g.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,7 +17,11 @@ class CachedCodes(CodeSource):
     """Codes from a `codes.safetensors` file, one tensor an object id."""
 
     kind: Literal["cache"] = "cache"
-    path: str = Field("", description="the file, for example results/codes/<id>/codes.safetensors")
+    path: Annotated[str, FileContent()] = Field(
+        "", description="the file, for example results/codes/<id>/codes.safetensors; known by its content"
+    )
+
+    lr: float = Field(1e-2, gt=0, description="learning rate of the search for the code of an object not in the file")
 
     def check(self) -> None:
         if not self.path:
@@ -24,7 +29,7 @@ class CachedCodes(CodeSource):
         if not Path(self.path).is_file():
             raise UserError(f"autodecoder.codes.path: {self.path} is not a file; run the ablation that writes it first")
 
-    def book(self, ids: list[str], shape: tuple[int, int, int]) -> "CodeBook":
-        from z1g.codes._book import FixedBook
+    def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> "CodeBook":
+        from z1g.codes._book import FixedBook, read_codes
 
-        return FixedBook(ids, shape, Path(self.path))
+        return FixedBook(ids, shape, read_codes(Path(self.path)), self.path)

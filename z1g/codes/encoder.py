@@ -1,5 +1,6 @@
 """Codes from the picture encoder."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -21,7 +22,7 @@ class EncoderCodes(CodeSource):
     def trains_encoder(self) -> bool:
         return self.train
 
-    def book(self, ids: list[str], shape: tuple[int, int, int]) -> "CodeBook":
+    def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> "CodeBook":
         from z1g.codes._book import EncodedBook
 
         return EncodedBook(self.sample)

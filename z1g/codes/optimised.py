@@ -1,5 +1,6 @@
 """Codes optimised per object along with the decoder (an autodecoder: DeepSDF, Park et al. 2019)."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -21,7 +22,7 @@ class OptimisedCodes(CodeSource):
     reset_optimiser: bool = Field(False, description="the seed's bug: forget Adam's moments at every visit")
     seed: int = Field(0, ge=0, description="seed of uniform starts")
 
-    def book(self, ids: list[str], shape: tuple[int, int, int]) -> "CodeBook":
+    def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> "CodeBook":
         from z1g.codes._book import OptimisedBook
 
         return OptimisedBook(len(ids), shape, self.lr, self.start, self.reset_optimiser, self.seed)

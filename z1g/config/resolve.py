@@ -70,12 +70,15 @@ def resolve(files: Sequence[YamlFile]) -> Experiment:
         merged = merge(merged, values)
     try:
         experiment = Experiment.model_validate(merged)
-        experiment.autodecoder.codes.check()
     except ValidationError as error:
         problems = _causes([dict(problem) for problem in error.errors()], merged)
         raise UserError("\n".join(_explain(problem, merged, files) for problem in problems)) from error
-    except (UserError, OSError) as error:
-        raise UserError(f"{_locate(files, ('autodecoder', 'codes'))}: {error}") from error
+    choices = (("autodecoder", "codes"), experiment.autodecoder.codes), (("model", "pretrained"), experiment.model)
+    for path, choice in choices:
+        try:
+            choice.check()
+        except (UserError, OSError) as error:
+            raise UserError(f"{_locate(files, path)}: {error}") from error
     truths = list(_mistaken_truths(merged, experiment.model_dump(mode="json"), ()))
     if truths:
         said = (f"{_locate(files, path)}: {'.'.join(path)}: expected a number, got true or false" for path in truths)

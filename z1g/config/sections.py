@@ -38,7 +38,12 @@ class MixDiffusion(Section):
     code, so that the decoder learns to bear noise.
     """
 
-    interval: int = Field(10, ge=1, description="every n-th pass over the data is fed predictions; 1: all of them")
+    interval: int | None = Field(None, ge=1, description="one in n is fed a prediction; 1: all, null: none")
+    unit: Literal["samples", "passes"] = Field(
+        "samples",
+        description="one in n of what: samples, drawn at random; or passes over the data, beginning with the first, "
+        "each fed predictions only (the seed's rule)",
+    )
 
 
 class AutodecoderOptions(Section):
@@ -47,7 +52,7 @@ class AutodecoderOptions(Section):
     codes: Annotated[CodeSource, OneOf()] = EncoderCodes()
     decoder: DecoderOptions = DecoderOptions()
     scale: Annotated[ScaleActivation, OneOf()] = BiasedSoftplus()
-    mix_diffusion: MixDiffusion | None = None
+    mix_diffusion: MixDiffusion = MixDiffusion()
     losses: dict[str, Annotated[Loss, OneOf()]] = {
         "rgb": RgbLoss(),
         "alpha": AlphaLoss(),
@@ -57,7 +62,18 @@ class AutodecoderOptions(Section):
     input_size: int = Field(320, ge=16, description="side of an input view; the encoder sees a sheet of six")
     views: int = Field(8, ge=1, description="free training views rendered for each object and step")
     render_inputs: bool = Field(False, description="render the six inputs too, besides the free views")
-    random_background: bool = Field(True, description="a random grey behind the renders of each step, else mid-grey")
+    random_background: bool = Field(True, description="a random colour behind the renders of each step, else mid-grey")
+    validation_background: float = Field(
+        1.0, ge=0, le=1, description="grey behind the validation views; white as in the metrics, 0.5 is the seed's"
+    )
+    perceptual_dropout: bool = Field(
+        False, description="the seed's bug: dropout in the heads of perceptual networks acts in training"
+    )
+    composite_twice: bool = Field(
+        False,
+        description="the seed's bug: target pictures are put on mid-grey before they are put on the background, "
+        "so their outlines are grey",
+    )
     test_steps: int = Field(
         200, ge=1, description="optimised codes: steps to find a test object's code, decoder frozen"
     )

@@ -32,6 +32,11 @@ class Runtime:
     """Annotation of a field that cannot change results (workers, intervals): it stays outside the identity digest."""
 
 
+@dataclass(frozen=True)
+class FileContent:
+    """Annotation of a path: what the file holds is part of the identity, not where it lies."""
+
+
 def kinds(family: type[S]) -> dict[str, type[S]]:
     """All kinds of a slot family by name, found by importing every public module of the family's package.
 
@@ -47,8 +52,9 @@ def kinds(family: type[S]) -> dict[str, type[S]]:
         cls = pending.pop()
         pending += cls.__subclasses__()
         # Elsewhere (a test, a notebook) a subclass is no choice of the configuration.
-        if "kind" in cls.model_fields and cls.__module__.startswith(package.__name__ + "."):
-            found[cls.model_fields["kind"].default] = cls
+        kind = cls.model_fields["kind"].default if "kind" in cls.model_fields else None
+        if isinstance(kind, str) and cls.__module__.startswith(package.__name__ + "."):
+            found[kind] = cls
     return dict(sorted(found.items()))
 
 

@@ -45,11 +45,11 @@ class Experiment(Section):
         ):
             if size % factor:
                 raise ValueError(f"{name} {size} must be a multiple of {factor}, the model's latent factor")
-        plain = self.autodecoder.decoder.path == "plain"
-        if plain and self.autodecoder.input_size != self.splat.size:
+        decoder = self.autodecoder.decoder
+        misfit = decoder.path.misfit(self.autodecoder.input_size, self.splat.size, factor.bit_length())
+        if misfit:
             raise ValueError(
-                f"autodecoder.decoder.path 'plain' needs autodecoder.input_size {self.autodecoder.input_size} "
-                f"equal to splat.size {self.splat.size}; set both alike or use path 'last_layer'"
+                f"autodecoder.decoder.path '{decoder.path.kind}' {misfit}; change the sizes or use path 'last_layer'"
             )
         return self
 
@@ -60,6 +60,19 @@ class Experiment(Section):
                 f"unet.finetune 'lora' adapts trained weights, but model '{self.model.kind}' arrives with random ones; "
                 "use kind 'full'"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _colours_are_fixed(self) -> "Experiment":
+        decoder = self.autodecoder.decoder
+        if decoder.mode == "fixed_rgb":
+            if not self.model.pretrained_encoder:
+                raise ValueError("autodecoder.decoder.mode 'fixed_rgb' needs a model with published weights")
+            if decoder.path.mixes_channels:
+                raise ValueError(
+                    f"autodecoder.decoder.mode 'fixed_rgb' cannot go with path '{decoder.path.kind}', "
+                    "whose trained layers would change the colours"
+                )
         return self
 
     @model_validator(mode="after")

@@ -27,6 +27,7 @@ class SplitOptions(Section):
     keep_together: Literal["mesh", "mesh_or_textures"] = Field(
         "mesh", description="objects that share this stay on one side: the same mesh, or the same textures too"
     )
+    train_on_test: bool = Field(False, description="the seed's mistake: test objects are trained on, too")
 
 
 @dataclass(frozen=True)

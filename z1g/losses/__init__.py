@@ -53,6 +53,8 @@ class Comparison:
     latents, latents_true: [B,C,h,w], the clean code and its prediction.
     snr: [B], signal-to-noise ratio at the drawn timestep, for weighting.
     inputs: what the pixels of `splats` belong to.
+    epoch: [B], the pass over the data that shows the object, for schedules.
+    perceptual_dropout: whether dropout in perceptual networks acts, which is a mistake of the seed.
     """
 
     rgb: "torch.Tensor | None" = None
@@ -65,6 +67,8 @@ class Comparison:
     latents_true: "torch.Tensor | None" = None
     snr: "torch.Tensor | None" = None
     inputs: InputMaps | None = None
+    epoch: "torch.Tensor | None" = None
+    perceptual_dropout: bool = False
 
 
 class Loss(Slot):

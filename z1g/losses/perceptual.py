@@ -1,9 +1,10 @@
 """Perceptual losses on renders."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from z1g.config.slot import FileContent
 from z1g.losses import Comparison, Loss
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class _Perceptual(Loss):
         pictures = resized(pair.rgb[:, : self.views].flatten(0, 1), self.resolution)
         truth = resized(pair.rgb_true[:, : self.views].flatten(0, 1), self.resolution)
         half = self.precision == "bf16" or (self.precision == "auto" and pictures.is_cuda)
-        distance: torch.Tensor = self.network()(pictures, truth, half=half)
+        distance: torch.Tensor = self.network()(pictures, truth, half=half, dropout=pair.perceptual_dropout)
         return distance.mean()
 
 
@@ -50,7 +51,9 @@ class LpipsLoss(_Perceptual):
     """LPIPS-VGG, the seed's; needs torchvision's VGG16 weights as a file."""
 
     kind: Literal["lpips"] = "lpips"
-    trunk: str | None = Field(None, description="path of torchvision's VGG16 state dict (vgg16-397923af.pth)")
+    trunk: Annotated[str | None, FileContent()] = Field(
+        None, description="path of torchvision's VGG16 state dict (vgg16-397923af.pth); known by its content"
+    )
 
     def network(self) -> "nn.Module":
         from z1g.perceptual import lpips

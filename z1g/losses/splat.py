@@ -40,6 +40,8 @@ class SplatLoss(Loss):
         description="weigh a pixel's errors, opacity's aside, by its true opacity: unseen Gaussians are arbitrary",
     )
     sign_invariant_rotation: bool = Field(True, description="compare with q or -q, whichever is nearer")
+    every: int = Field(1, ge=1, description="count in every n-th pass over the data only, the first one included")
+    warmup_passes: int = Field(0, ge=0, description="and in all of the first n passes")
 
     @field_validator("log")
     @classmethod
@@ -52,16 +54,21 @@ class SplatLoss(Loss):
         if pair.splats is None or pair.splats_true is None:
             raise ValueError("loss 'splat' needs fitted splats")
         predicted, truth = split(pair.splats, dim=2), split(pair.splats_true, dim=2)
-        visible = truth["opacity"] / truth["opacity"].mean().clamp(min=1e-6)
-        total = pair.splats.new_zeros(())
+        # Each object's own mean, so that a loss does not depend on what else is in the batch.
+        visible = truth["opacity"] / truth["opacity"].mean(dim=(1, 2, 3, 4), keepdim=True).clamp(min=1e-6)
+        total = pair.splats.new_zeros(len(pair.splats))
         for name, weight in self.attributes.model_dump().items():
             if weight == 0:
                 continue
             error = self._squared(name, predicted[name], truth[name])
             if self.opacity_weighted and name != "opacity":
                 error = error * visible
-            total = total + weight * error.mean()
-        return total
+            total = total + weight * error.flatten(1).mean(dim=1)
+        return total.mean() if pair.epoch is None else (total * self.guides(pair.epoch)).mean()
+
+    def guides(self, epoch: "torch.Tensor") -> "torch.Tensor":
+        """Whether the term counts in these passes over the data."""
+        return (epoch % self.every == 0) | (epoch < self.warmup_passes)
 
     def _squared(self, name: str, predicted: "torch.Tensor", truth: "torch.Tensor") -> "torch.Tensor":
         if name in self.log:

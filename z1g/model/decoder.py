@@ -1,24 +1,28 @@
 """Options of the splatter decoder."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from z1g.config.slot import Section
+from z1g.config.slot import OneOf, Section
+from z1g.model.path import DecoderPath
+from z1g.model.path.resized import LastLayer
 
 
 class DecoderOptions(Section):
     """How the decoder gets from the latent grid to splatter images."""
 
-    path: Literal["plain", "last_layer"] = Field(
-        "last_layer",
-        description="plain: the decoder's own resolution is that of the splats; "
-        "last_layer: nearest resize to the splats' resolution before the last norm",
+    path: Annotated[DecoderPath, OneOf()] = LastLayer()
+    mode: Literal["all", "fixed_rgb"] = Field(
+        "all",
+        description="what is trained. all: the whole VAE decoder; fixed_rgb: only the geometry head and the bias of "
+        "scales, while the decoder's own picture, frozen, is the splats' colour; needs published weights",
     )
     head: Literal["geometry", "random"] = Field(
         "geometry",
         description="start of the geometry channels. geometry: positions are offsets from each pixel's ray at the "
-        "camera distance, quaternions start at identity; random: as the layers initialise (the seed's)",
+        "camera distance, scales start at half a pixel, quaternions at identity; random: as the layers initialise "
+        "(the seed's)",
     )
     rotation_norm: Literal["gaussian", "rows"] = Field(
         "gaussian",

@@ -1,9 +1,11 @@
 """Published Zero123++ weights, by hub name or from a local folder in the same layout."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from z1g.errors import UserError
 from z1g.model import Model
 
 if TYPE_CHECKING:
@@ -17,8 +19,28 @@ class Zero123Plus(Model):
 
     kind: Literal["zero123plus"] = "zero123plus"
     pretrained: str = Field(
-        "sudo-ai/zero123plus-v1.1", min_length=1, description="hub name, or a folder with the pipeline's subfolders"
+        "sudo-ai/zero123plus-v1.1",
+        min_length=1,
+        description="hub name (sudo-ai/zero123plus-v1.1 or -v1.2), or a folder with the pipeline's subfolders",
     )
+
+    def check(self) -> None:
+        from z1g.model import _pipeline_folder as layout
+
+        folder = Path(self.pretrained).expanduser()
+        if not folder.is_dir():
+            if layout.is_path(self.pretrained):
+                raise UserError(f"model.pretrained: {self.pretrained} is no folder (looked from {Path.cwd()})")
+            return
+        lacking = layout.missing_in_pipeline(folder)
+        if lacking:
+            raise UserError(f"model.pretrained: {self.pretrained} lacks {', '.join(lacking)} of a Zero123++ pipeline")
+        other = layout.other_process(folder)
+        if other:
+            raise UserError(
+                f"model.pretrained: {self.pretrained} predicts {other}, as scheduler/scheduler_config.json says; "
+                "Zero123++ predicts v_prediction"
+            )
 
     @property
     def pretrained_encoder(self) -> bool:

@@ -7,22 +7,23 @@ from typing import TYPE_CHECKING
 import torch
 from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from z1g.camera import INPUT_VIEWS, CameraOptions, Cameras, pixel_rays, view_frame
 from z1g.mosaic import COLUMNS, ROWS, tile
 from z1g.networks.autoencoder import PictureEncoder
-from z1g.networks.decoder import SplatterDecoder
+from z1g.networks.decoder import SplatRays, SplatterDecoder
 from z1g.seeding import seeded
 
 if TYPE_CHECKING:
     from z1g.config.tree import Experiment
 
 HEAD_SEED = 1
+OWN = ("geometry_out", "scale_bias", "downsampler")
+"""The decoder's layers that are not the VAE's."""
 
 
-def anchors(camera: CameraOptions, size: int) -> Tensor:
-    """The point of each splat pixel's ray at the camera distance, as a sheet [3,3S,2S] in the view-1 frame.
+def splat_rays(camera: CameraOptions, size: int) -> SplatRays:
+    """The rays of the splats' pixels, as a sheet in the view-1 frame.
 
     The six inputs stand alike around every object, so these are constants of the configuration.
     """
@@ -30,7 +31,7 @@ def anchors(camera: CameraOptions, size: int) -> Tensor:
     c2w = (view_frame(poses, camera.radius) @ poses)[list(INPUT_VIEWS)]
     cameras = Cameras(torch.from_numpy(c2w).float()[None], camera.fov_y_deg, size, size)
     origins, directions = pixel_rays(cameras)
-    return tile(origins + camera.radius * directions)[0]
+    return SplatRays(tile(origins + camera.radius * directions)[0], camera.radius / cameras.focal)
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,8 @@ class Stage1:
         """Put the heads on a VAE; the new layers' weights are seeded."""
         options = config.autodecoder
         with seeded(HEAD_SEED):
-            decoder = SplatterDecoder(vae, options.decoder, options.scale, anchors(config.camera, config.splat.size))
+            rays = splat_rays(config.camera, options.decoder.path.side(options.input_size, config.splat.size))
+            decoder = SplatterDecoder(vae, options.decoder, options.scale, rays)
         return cls(vae, PictureEncoder(vae), decoder)
 
     @classmethod
@@ -57,7 +59,8 @@ class Stage1:
         codes = config.autodecoder.codes
         follows = codes.kind == "encoder" and (codes.trains_encoder or not pretrained)
         stage1.encoder.requires_grad_(follows)
-        stage1.decoder.post_quant_conv.requires_grad_(not pretrained)
+        if pretrained:
+            stage1.decoder.post_quant_conv.requires_grad_(False)
         return stage1
 
     @classmethod
@@ -73,9 +76,7 @@ class Stage1:
     def save(self, folder: Path) -> None:
         """Write the VAE in diffusers' layout and the splat heads."""
         self.vae.save_pretrained(folder / "vae")
-        own = {
-            name: v for name, v in self.decoder.state_dict().items() if name.startswith(("geometry_out", "scale_bias"))
-        }
+        own = {name: v for name, v in self.decoder.state_dict().items() if name.startswith(OWN)}
         save_file({name: value.contiguous() for name, value in own.items()}, folder / "heads.safetensors")
 
     def to(self, device: torch.device) -> "Stage1":

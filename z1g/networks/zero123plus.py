@@ -1,24 +1,26 @@
-"""Loads the published Zero123++ pipeline: safetensors only, no code from the hub is run."""
+"""Loads the published Zero123++ pipeline: weights as plain tensors, no code from the hub is run."""
 
 import json
 from pathlib import Path
-from typing import Any, TypeVar
+from pickle import UnpicklingError
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from huggingface_hub import hf_hub_download
 from safetensors import SafetensorError
-from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
+from torch import nn
+from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection, PreTrainedModel
 
 from z1g.errors import UserError
+from z1g.model import _pipeline_folder as layout
 from z1g.networks.denoiser import Denoiser
-
-T = TypeVar("T")
 
 
 def autoencoder(pretrained: str) -> AutoencoderKL:
     """The VAE. Raises UserError where the folder or the hub does not have it."""
-    return _part(AutoencoderKL, pretrained, "vae")
+    vae: AutoencoderKL = _part(AutoencoderKL, pretrained, "vae")
+    return vae
 
 
 def denoiser(pretrained: str) -> Denoiser:
@@ -26,7 +28,7 @@ def denoiser(pretrained: str) -> Denoiser:
     ramping = _ramping(pretrained)
     unet = _part(UNet2DConditionModel, pretrained, "unet")
     vision = _part(CLIPVisionModelWithProjection, pretrained, "vision_encoder")
-    tokenizer = _part(CLIPTokenizer, pretrained, "tokenizer")
+    tokenizer = _tokenizer(pretrained)
     text = _part(CLIPTextModel, pretrained, "text_encoder")
     if len(tokenizer) < text.config.vocab_size:
         # transformers makes an empty tokenizer where files are missing.
@@ -43,23 +45,57 @@ def denoiser(pretrained: str) -> Denoiser:
     return Denoiser(unet, vision, prompt, ramping, train_conditioning=False)
 
 
-def _part(cls: type[T], pretrained: str, subfolder: str) -> T:
-    loader: Any = cls
-    kwargs = {} if cls is CLIPTokenizer else {"use_safetensors": True}
+def _part(cls: type[nn.Module], pretrained: str, subfolder: str) -> Any:
+    """A network with all of its weights, in float32 however they are stored."""
+    folder = Path(pretrained).expanduser()
+    if folder.is_dir():
+        lacking = layout.missing(folder, (subfolder,))
+        if lacking:
+            raise UserError(f"model.pretrained: {pretrained} lacks {', '.join(lacking)} of a Zero123++ pipeline")
+        forms: tuple[Any, ...] = (layout.form_of(folder, subfolder),)
+    else:
+        forms = layout.FORMS
+    problem = ""
+    for form in forms:
+        try:
+            part, found = _load(cls, str(folder) if folder.is_dir() else pretrained, subfolder, form)
+        except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
+            problem = problem or _first(error)
+            continue
+        absent = [name for name in found["missing_keys"] if not name.endswith("position_ids")]
+        if absent:
+            raise UserError(
+                f"model.pretrained: {pretrained} has no usable '{subfolder}': {len(absent)} tensors are missing, "
+                f"{absent[0]} first"
+            )
+        return part
+    raise UserError(
+        f"model.pretrained: {pretrained} has no usable '{subfolder}' ({problem}); "
+        "give a hub name that this machine can reach or a folder with vae, unet, vision_encoder, text_encoder, "
+        "tokenizer and model_index.json"
+    )
+
+
+def _load(cls: Any, pretrained: str, subfolder: str, form: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+    # Where a checkpoint is in half precision, transformers would keep it so.
+    dtype = {"dtype": torch.float32} if issubclass(cls, PreTrainedModel) else {"torch_dtype": torch.float32}
+    loaded: tuple[nn.Module, dict[str, Any]] = cls.from_pretrained(
+        pretrained, subfolder=subfolder, output_loading_info=True, **form, **dtype
+    )
+    return loaded
+
+
+def _tokenizer(pretrained: str) -> CLIPTokenizer:
+    folder = Path(pretrained).expanduser()
     try:
-        part: T = loader.from_pretrained(pretrained, subfolder=subfolder, **kwargs)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UserError(
-            f"model.pretrained: {pretrained} has no usable '{subfolder}' ({_first(error)}); "
-            "give a hub name that this machine can reach or a folder with vae, unet, vision_encoder, text_encoder, "
-            "tokenizer and model_index.json"
-        ) from error
-    return part
+        return CLIPTokenizer.from_pretrained(str(folder) if folder.is_dir() else pretrained, subfolder="tokenizer")
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UserError(f"model.pretrained: {pretrained} has no usable 'tokenizer' ({_first(error)})") from error
 
 
 def _ramping(pretrained: str) -> torch.Tensor:
     """The share of the image embedding that each token gets, from the pipeline's index."""
-    folder, name = Path(pretrained), "model_index.json"
+    folder, name = Path(pretrained).expanduser(), layout.INDEX
     try:
         file = folder / name if folder.is_dir() else Path(hf_hub_download(pretrained, name))
         text = file.read_text(encoding="utf-8")

@@ -4,11 +4,13 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as functional
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from z1g.camera import Cameras
 from z1g.codes._book import CodeBook, EncodedBook, Posterior
+from z1g.codes._predict import one_step
 from z1g.data.bank import Cache, SceneBank, Scenes, provide
 from z1g.device import default_device
 from z1g.losses import Comparison, weighted_sum
@@ -16,7 +18,7 @@ from z1g.networks.denoiser import Denoiser
 from z1g.networks.diffusion import TIMESTEPS
 from z1g.networks.stage1 import Stage1
 from z1g.objectives import purposes
-from z1g.objectives.samples import AutodecoderSamples, pictures
+from z1g.objectives.samples import MID_GREY, AutodecoderSamples, pictures
 from z1g.objectives.validation import (
     MOST_OBJECTS,
     PICTURED,
@@ -33,6 +35,15 @@ from z1g.training.loop import Objective
 
 if TYPE_CHECKING:
     from z1g.config.tree import Experiment
+
+
+def _fitted(batch: Batch, side: int) -> Tensor | None:
+    """Fitted splats [B,6,14,side,side]; path `plain` decodes to more pixels than were fitted."""
+    splats = batch.get("splats")
+    if splats is None or splats.shape[-1] == side:
+        return splats
+    larger = functional.interpolate(splats.flatten(0, 1), (side, side), mode="nearest")
+    return larger.view(*splats.shape[:3], side, side)
 
 
 class AutodecoderObjective(Objective):
@@ -82,12 +93,20 @@ class AutodecoderObjective(Objective):
             output = self.config.render.render(to_gaussians(splats.float()), cameras)
         return Comparison(
             rgb=output.over(background),
-            rgb_true=batch["rgb"] + (1 - batch["alpha"]) * background,
+            rgb_true=self._target(batch, background),
             alpha=output.alpha,
             alpha_true=batch["alpha"],
             splats=splats,
-            splats_true=batch.get("splats"),
+            splats_true=_fitted(batch, splats.shape[-1]),
+            epoch=batch.get("epoch"),
+            perceptual_dropout=self.options.perceptual_dropout and self.training,
         )
+
+    def _target(self, batch: Batch, background: Tensor) -> Tensor:
+        rgb, alpha = batch["rgb"], batch["alpha"]
+        if self.options.composite_twice:
+            rgb = (rgb + (1 - alpha) * MID_GREY) * alpha
+        return rgb + (1 - alpha) * background
 
     def encode(self, batch: Batch, how: Posterior) -> Tensor:
         """Codes of the batch's input sheets."""
@@ -102,29 +121,31 @@ class AutodecoderObjective(Objective):
         return self.encoder.sheet_code(sheet, keyed_normal(keys, shape))
 
     def _mixed(self, batch: Batch, code: Tensor) -> Tensor:
-        """Codes, replaced by one-step predictions of them in the passes that `mix_diffusion` picks."""
+        """Codes, some of them replaced by one-step predictions, as `mix_diffusion` says."""
         mix = self.options.mix_diffusion
-        if mix is None or self.denoiser is None or not self.training:
+        if mix.interval is None or self.denoiser is None or not self.training:
             return code
-        chosen = (batch["epoch"] + 1) % mix.interval == 0
+        if mix.unit == "passes":
+            chosen = batch["epoch"] % mix.interval == 0
+        else:
+            chosen = batch_uniform(batch, purposes.MIX, code.device) < 1 / mix.interval
         if not bool(chosen.any()):
             return code
+        rows = {name: batch[name][chosen] for name in ("key", "condition")}
+        timestep = (batch_uniform(rows, purposes.TIMESTEP, code.device) * TIMESTEPS).long()
+        noise = batch_noise(rows, tuple(code.shape[1:]), purposes.NOISE, code.device)
         with torch.no_grad():
-            timestep = (batch_uniform(batch, purposes.TIMESTEP, code.device) * TIMESTEPS).long()
-            noise = batch_noise(batch, tuple(code.shape[1:]), purposes.NOISE, code.device)
-            latent = self.encoder.condition_latent(batch["condition"])
-            condition = self.denoiser.condition(latent, batch["condition"])
-            latent_noise = batch_noise(batch, tuple(latent.shape[1:]), purposes.CONDITION_NOISE, code.device)
-        noisy = self.denoiser.schedule.add_noise(code, noise, timestep)
-        velocity = self.denoiser(noisy, timestep, condition, latent_noise)
-        predicted = self.denoiser.schedule.x0_from_v(noisy, velocity, timestep)
-        return torch.where(chosen[:, None, None, None], predicted, code)
+            latent = self.encoder.condition_latent(rows["condition"])
+            condition = self.denoiser.condition(latent, rows["condition"])
+        latent_noise = batch_noise(rows, tuple(latent.shape[1:]), purposes.CONDITION_NOISE, code.device)
+        predicted = one_step(self.denoiser, code[chosen], timestep, condition, noise, latent_noise)
+        return code.index_put((chosen,), predicted.to(code.dtype))
 
     def after_backward(self, accelerator: Accelerator) -> None:
         self.book.after_backward(accelerator)
 
     def validate(self) -> dict[str, float]:
-        """PSNR in dB on mid-grey and errors of attributes, means over the validation views of a few objects.
+        """PSNR in dB on `validation_background` and errors of attributes, means over a few objects' validation views.
 
         `validation_psnr` and the errors are of training objects. `held_out_psnr` is of objects that are never trained,
         where codes come from the encoder; others would have to be searched for.

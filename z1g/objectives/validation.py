@@ -9,7 +9,7 @@ from torch import Tensor
 
 from z1g.data.bank import Scenes, StoredViews
 from z1g.losses import Comparison
-from z1g.objectives.samples import MID_GREY, AutodecoderSamples
+from z1g.objectives.samples import AutodecoderSamples
 from z1g.pictures import attributes
 from z1g.splat import split
 from z1g.training.data import Batch
@@ -45,19 +45,20 @@ class Looked:
 
 
 class ValidationObjects:
-    """The first few of some objects, seen in the configuration's validation views on mid-grey."""
+    """The first few of some objects, seen in the configuration's validation views on its background for them."""
 
     def __init__(self, config: "Experiment", scenes: Scenes, ids: Sequence[str]) -> None:
         self.names = list(ids[:MOST_OBJECTS])
         self.samples = AutodecoderSamples(config, StoredViews(scenes, self.names))
         self.views = config.camera.validation_ids
+        self.background = [config.autodecoder.validation_background] * 3
 
     def look(self, predict: Predict, device: torch.device, most: int = MOST_OBJECTS) -> Iterator[Looked]:
         """Predict object by object, a few at a time; `object_index` of a batch counts within the given ids."""
         names = self.names[:most]
         for first in range(0, len(names), AT_ONCE):
             rows = range(first, min(first + AT_ONCE, len(names)))
-            samples = [self.samples.of(i, self.views, [MID_GREY] * 3) for i in rows]
+            samples = [self.samples.of(i, self.views, self.background) for i in rows]
             batch = {name: torch.stack([sample[name] for sample in samples]).to(device) for name in samples[0]}
             batch["object_index"] = torch.tensor(list(rows), device=device)
             pair = predict(batch)

@@ -22,8 +22,9 @@ def run(folder: StageFolder, threads: int) -> None:
     scenes, ids = training_scenes(folder)
     stage1 = Stage1.create(config)
     options = config.autodecoder
-    book = options.codes.book(ids, code_shape(config, stage1.vae))
-    denoiser = config.model.denoiser() if options.mix_diffusion is not None else None
+    options.codes.prepare(config, stage1, scenes, folder.path)
+    book = options.codes.book(ids, code_shape(config, stage1.vae), folder.path)
+    denoiser = config.model.denoiser() if options.mix_diffusion.interval is not None else None
     train = options.train
     held_out = [name for name in scenes.ids if name not in set(ids)]
     objective = AutodecoderObjective(config, stage1, book, scenes, ids, denoiser, held_out, train.cache)
@@ -55,7 +56,7 @@ def training_scenes(folder: StageFolder) -> tuple[SceneStore, list[str]]:
             f"{folder.upstream_path('ingest')}/chunk-*.jsonl and {fit}/chunk-*.jsonl"
         )
     splits = manifest.splits(config.data.split)
-    ids = [name for name in scenes.ids if splits[name] == "train"]
+    ids = [name for name in scenes.ids if splits[name] == "train" or config.data.split.train_on_test]
     if not ids:
         raise UserError("no training object is left; lower data.split.test_fraction or add objects")
     return scenes, ids

@@ -7,7 +7,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from z1g.codes._book import CodeBook
+from z1g.codes._predict import predicted
 from z1g.codes.cache import CachedCodes
+from z1g.codes.diffusion import FOLDER, DiffusionCodes
 from z1g.codes.optimised import OptimisedCodes
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import SceneStore
@@ -31,11 +33,12 @@ def run(folder: StageFolder, threads: int) -> None:
     source = trained.config.autodecoder.codes
     code_of: Callable[[str], Tensor]
     known: dict[str, Tensor] = {}
-    if isinstance(source, CachedCodes):
-        known = load_file(source.path)
+    if isinstance(source, DiffusionCodes):
+        known = predicted(trained.path / FOLDER)
         code_of = known.__getitem__
-    elif isinstance(source, OptimisedCodes):
-        known = load_file(trained.path / "model" / "codes.safetensors")
+    elif isinstance(source, CachedCodes | OptimisedCodes):
+        own = trained.path / "model" / "codes.safetensors"
+        known = load_file(source.path if isinstance(source, CachedCodes) else own)
         mean = torch.stack([known[name] for name in ids]).mean(dim=0)
         code_of = CodeSearch(trained, stage1, scenes, mean, source.lr, folder.config.autodecoder.test_steps)
     else:
@@ -67,6 +70,7 @@ class CodeSearch:
     ) -> None:  # fmt: skip
         self.start, self.lr, self.steps = start, lr, steps
         self.objective = AutodecoderObjective(trained.config, stage1, CodeBook(), scenes, scenes.ids, None)
+        self.objective.eval()
 
     def __call__(self, name: str) -> Tensor:
         device = default_device()

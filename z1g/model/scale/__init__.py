@@ -1,5 +1,6 @@
 """Scale activations: from the decoder's raw channels to the standard deviations of a Gaussian."""
 
+import math
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
@@ -36,3 +37,10 @@ class ScaleActivation(Slot):
     @abstractmethod
     def apply(self, raw: "torch.Tensor", bias: "torch.Tensor") -> "torch.Tensor":
         """Scales of the same shape as `raw`."""
+
+    @abstractmethod
+    def inverse(self, scale: float) -> float:
+        """The sum of raw value and bias that gives a scale, clamped into the range."""
+
+    def _clamped(self, scale: float) -> float:
+        return min(max(scale, math.exp(self.log_min)), math.exp(self.log_max))

@@ -35,6 +35,9 @@ class BiasedSoftplus(_Biased):
     def apply(self, raw: "torch.Tensor", bias: "torch.Tensor") -> "torch.Tensor":
         return (0.1 * functional.softplus(raw + bias)).clamp(math.exp(self.log_min), math.exp(self.log_max))
 
+    def inverse(self, scale: float) -> float:
+        return math.log(math.expm1(10 * self._clamped(scale)))
+
 
 class BiasedExp(_Biased):
     """clamp(exp(x + b)): equal steps of the raw value are equal factors of the scale."""
@@ -45,3 +48,6 @@ class BiasedExp(_Biased):
     def apply(self, raw: "torch.Tensor", bias: "torch.Tensor") -> "torch.Tensor":
         # Clamping before exp keeps the gradient finite for large raw values.
         return (raw + bias).clamp(self.log_min, self.log_max).exp()
+
+    def inverse(self, scale: float) -> float:
+        return math.log(self._clamped(scale))

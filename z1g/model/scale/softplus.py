@@ -19,3 +19,6 @@ class Softplus(ScaleActivation):
 
     def apply(self, raw: "torch.Tensor", bias: "torch.Tensor") -> "torch.Tensor":
         return (0.1 * functional.softplus(raw + bias)).clamp(math.exp(self.log_min), math.exp(self.log_max))
+
+    def inverse(self, scale: float) -> float:
+        return math.log(math.expm1(10 * self._clamped(scale)))

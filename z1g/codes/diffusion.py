@@ -1,0 +1,50 @@
+"""Codes that the diffusion UNet predicts from each object's condition picture."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from z1g.codes import CodeSource
+
+if TYPE_CHECKING:
+    from z1g.codes._book import CodeBook
+    from z1g.config.tree import Experiment
+    from z1g.data.scenes import SceneStore
+    from z1g.networks.stage1 import Stage1
+
+FOLDER = "predicted"
+
+
+class DiffusionCodes(CodeSource):
+    """The decoder learns to bear what the UNet makes of a picture. The UNet is the model's as it arrives, so published
+    weights are needed for codes that mean something; codes of a UNet trained here are a file, see `cache`.
+
+    Predicted once, before training, for all objects.
+    """
+
+    kind: Literal["diffusion"] = "diffusion"
+    timestep: int | None = Field(
+        None,
+        ge=0,
+        lt=1000,
+        description="one step: what the UNet makes of the encoder's code noised to this timestep; null: a full sample",
+    )
+    steps: int = Field(75, ge=1, le=1000, description="steps of DDPM for a full sample")
+    guidance: float = Field(4.0, ge=1, description="classifier-free guidance of a full sample; 1 switches it off")
+    seed: int = Field(0, ge=0, description="seed of the noise, combined with the object's id")
+
+    @property
+    def needs_unet(self) -> bool:
+        return True
+
+    def prepare(self, config: "Experiment", stage1: "Stage1", scenes: "SceneStore", folder: Path) -> None:
+        from z1g.codes._predict import predict_all
+
+        predict_all(self, config, stage1, scenes, folder / FOLDER)
+
+    def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> "CodeBook":
+        from z1g.codes._book import FixedBook
+        from z1g.codes._predict import predicted
+
+        return FixedBook(ids, shape, predicted(folder / FOLDER), str(folder / FOLDER))
