@@ -75,7 +75,7 @@ STAGES: dict[str, StageSpec] = {
         StageSpec("codes", 1, ("ingest", "fit", "autodecoder"), lambda _: ("autodecoder.test_steps",)),
         StageSpec("unet", 1, ("ingest", "fit", "autodecoder", "codes"), lambda _: ("model", "unet")),
         StageSpec("infer", 1, ("ingest", "fit", "autodecoder", "codes", "unet"), lambda _: ("infer",)),
-        StageSpec("metrics", 1, ("ingest", "fit", "autodecoder", "codes", "unet", "infer"), lambda _: ("metrics",)),
+        StageSpec("metrics", 2, ("ingest", "fit", "autodecoder", "codes", "unet", "infer"), lambda _: ("metrics",)),
     )
 }
 

@@ -116,6 +116,10 @@ class SceneStore:
     def __getitem__(self, name: str) -> Scene:
         return self._load(name)
 
+    def rendered(self, name: str) -> RenderedObject:
+        """One object as its data source rendered it, in the y-up world. Read anew each time."""
+        return self._readers[self._chunk_of[name]].read(name)
+
     def _read(self, name: str) -> Scene:
         chunk = self._chunk_of[name]
         splats = None

@@ -7,7 +7,7 @@ from typing import Any
 
 from z1g.report.collect import STAGES, TRAINED, Ablation, JsonRow, Results, differences, shared_ids
 from z1g.report.curves import COLOURS, Bar, Series, chart, intervals
-from z1g.report.summary import Row, Summary, decimals, object_means
+from z1g.report.summary import Row, Summary, decimals
 from z1g.report.tables import number
 
 EXTREMES = 3
@@ -108,12 +108,19 @@ def extremes(tree: Results, ablations: list[Ablation], summary: Summary) -> dict
     """Worst and best sampled objects of each ablation by each metric that has a direction."""
     found: dict[str, list[Extreme]] = {}
     for ablation in ablations:
-        rows = tree.measurements(ablation.stages["metrics"]).rows if "metrics" in ablation.stages else []
-        sampled = [row for row in rows if row["source"] == "sampled"]
-        splits = {row["object"]: row["split"] for row in sampled}
+        if "metrics" not in ablation.stages:
+            continue
+        measured = tree.measurements(ablation.stages["metrics"])
+        splits = {row["object"]: row["split"] for row in measured.rows if row["source"] == "sampled"}
         for metric, info in summary.metrics.items():
-            means = object_means(sampled, metric)
-            if info.higher_is_better is None or not means:
+            if info.higher_is_better is None or info.scope == "set" or metric not in measured.metrics:
+                continue
+            means = {
+                name: value
+                for split in dict.fromkeys(splits.values())
+                for name, value in measured.object_values(metric, split, "sampled").items()
+            }
+            if not means:
                 continue
             ranked = sorted(means, key=lambda name: (means[name], name), reverse=not info.higher_is_better)
             n = min(EXTREMES, (len(ranked) + 1) // 2)

@@ -50,6 +50,7 @@ def markdown(summary: Summary) -> str:
     for row, cells in _cells(summary, "**{}**", "{} [{}, {}]"):
         lines.append(_pipes([row.split, _md(source_label(row)), _md(summary.served(row)), str(row.n), *cells]))
     notes = [INTERVAL_NOTE, *(f"{_md(name)} is missing: {_md(why)}" for name, why in summary.missing.items())]
+    notes += [f"{_md(name)}: {_md(why)}" for name, why in summary.gaps.items()]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes)]) + "\n"
 
 
@@ -73,6 +74,7 @@ def latex(summary: Summary) -> str:
         source = row.source
         lines.append(_row([label, _tex(summary.served(row)), str(row.n), *cells]))
     notes = [INTERVAL_NOTE, *(f"{name} is missing: {why}" for name, why in summary.missing.items())]
+    notes += [f"{name}: {why}" for name, why in summary.gaps.items()]
     comments = [f"% {' '.join(note.split())}" for note in notes]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *comments]) + "\n"
 
