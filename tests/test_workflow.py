@@ -21,7 +21,7 @@ OUTPUTS = {
     "codes": ["codes.safetensors"],
     "unet": ["pipeline/", "history.jsonl"],
     "infer": ["chunk-{c}/"],
-    "metrics": ["metrics.jsonl", "metrics.json", "pictures/"],
+    "metrics": ["metrics.jsonl", "objects.jsonl", "metrics.json", "pictures/"],
 }
 verb, first, *rest = sys.argv[1:]
 if verb in OUTPUTS:
@@ -30,7 +30,8 @@ if verb in OUTPUTS:
     files = [Path(first) / name.format(c=chunk) for name in OUTPUTS[verb]]
     made = [(file, name.endswith("/")) for file, name in zip(files, OUTPUTS[verb])]
 elif verb == "ablation":
-    made = [(Path(first) / "ablations" / rest[0] / "metrics.csv", False)]
+    names = ("metrics.csv", "MODEL_CARD.md", "reproduce.json")
+    made = [(Path(first) / "ablations" / rest[0] / name, False) for name in names]
 elif verb == "tables":
     made = [(Path(first) / "tables" / f"ablations.{e}", False) for e in ("csv", "md", "tex")]
 else:

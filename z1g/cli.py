@@ -17,7 +17,7 @@ EXIT_PREEMPTED = 75
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb and the module that holds its `add_arguments(parser)` and `main(arguments)`."""
+    """A verb and the module of its `add_arguments(parser, verb)` and `main(verb, arguments) -> exit code or None`."""
 
     module: str
     help: str
@@ -32,6 +32,8 @@ VERBS = {
     "infer": Verb("z1g.verbs.stage", "sample a chunk of objects"),
     "metrics": Verb("z1g.verbs.stage", "measure an ablation and its baselines"),
     "ablation": Verb("z1g.verbs.results", "collect one ablation's results under its name"),
+    "compare": Verb("z1g.verbs.compare", "compare results, with intervals of paired differences"),
+    "verify": Verb("z1g.verbs.verify", "check an ablation's files, identities and a sample of its numbers"),
     "tables": Verb("z1g.verbs.results", "write the tables that compare ablations"),
     "report": Verb("z1g.verbs.results", "write the HTML report"),
     "list": Verb("z1g.verbs.listing", "write a list of the objects behind folders and archives"),
@@ -49,7 +51,7 @@ def parser_for(verb: str) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb. Exit codes: 0 done, 2 a mistake that the user can mend, 75 preempted (try again)."""
+    """Run a verb. Exit codes: 0 done, 1 verify found a fault, 2 a mistake that the user can mend, 75 preempted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     overview = argparse.ArgumentParser(prog="z1g", formatter_class=argparse.RawDescriptionHelpFormatter)
     overview.epilog = "\n".join(f"  {name:<12} {verb.help}" for name, verb in VERBS.items())
@@ -60,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for noisy in ("httpx", "numba", "PIL", "accelerate", "diffusers", "transformers"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        importlib.import_module(VERBS[verb].module).main(verb, parsed)
+        code: int | None = importlib.import_module(VERBS[verb].module).main(verb, parsed)
     except UserError as error:
         sys.stderr.write(f"z1g {verb}: error: {error}\n")
         return EXIT_USER_ERROR
@@ -69,7 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return EXIT_PREEMPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
+        return 0
+    return code or 0
 
 
 def existing_folder(text: str) -> Path:

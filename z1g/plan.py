@@ -235,7 +235,7 @@ class Plan:
     def metrics_files(self, name: str) -> list[str]:
         """Results of an ablation that its summary is made from."""
         folder = self.folder(*self.ablations[name].stages["metrics"].key)
-        return [str(folder / "metrics.jsonl"), str(folder / "metrics.json")]
+        return [str(folder / name) for name in ("metrics.jsonl", "objects.jsonl", "metrics.json")]
 
     def ablation_identity(self, name: str) -> str:
         """Digest of what `plan.json` and `config.json` of an ablation hold, runtime values left out."""
@@ -274,6 +274,11 @@ def ablation_record(planned: PlannedAblation) -> dict[str, Any]:
 
 
 def _planned(ablation: Ablation, manifest: Manifest) -> PlannedAblation:
+    return PlannedAblation(ablation, manifest, planned_stages(ablation, manifest))
+
+
+def planned_stages(ablation: Ablation, manifest: Manifest) -> dict[str, Stage]:
+    """The stages that an ablation needs for a list of objects, with their identities."""
     experiment = ablation.experiment
     full = experiment.model_dump(mode="json")
     timeless = without_runtime(experiment)
@@ -295,7 +300,7 @@ def _planned(ablation: Ablation, manifest: Manifest) -> PlannedAblation:
         stages[name] = Stage(
             name, digest(identity), recipe, spec.version, cut(full, reads), upstream, n_chunks, resources
         )
-    return PlannedAblation(ablation, manifest, stages)
+    return stages
 
 
 def digest(value: Any) -> str:

@@ -150,6 +150,15 @@ class Results:
                 rows += csv.DictReader(lines, delimiter="\t")
         return rows
 
+    def jobs(self, stage: str, identity: str) -> list[JsonRow]:
+        """The records that the stage's jobs left (`z1g.records`); empty where none did."""
+        found = []
+        for file in sorted(self.folder(stage, identity).glob("jobs/*.json")):
+            record = self._json(file)
+            if isinstance(record, dict) and isinstance(record.get("attempts"), list):
+                found.append(record)
+        return found
+
     def note(self, text: str) -> None:
         """Remember once that something is missing."""
         if text not in self.notes:

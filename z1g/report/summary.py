@@ -120,7 +120,7 @@ def summary_rows(name: str, measured: Measurements) -> list[Row]:
     found = []
     for (split, source), rows in grouped(measured.rows).items():
         n = len({row["object"] for row in rows})
-        figures = {}
+        figures: dict[str, Figure] = {}
         for metric, info in measured.metrics.items():
             if info.scope == "set":
                 value = measured.set_value(metric, split, source)

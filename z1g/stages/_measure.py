@@ -4,7 +4,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Mapping
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,11 @@ class Sources:
         self.sampled: dict[str, Tensor] = {}
         for chunk in sorted(folder.upstream_path("infer").glob("chunk-*/splats.safetensors")):
             self.sampled.update(load_file(chunk))
-        self.conditions = {name: scenes[name].condition(RETRIEVAL_SIZE) for name in train_ids}
+
+    @cached_property
+    def conditions(self) -> dict[str, Tensor]:
+        """Condition pictures of the training objects, small."""
+        return {name: self.scenes[name].condition(RETRIEVAL_SIZE) for name in self.train_ids}
 
     def __call__(self, source: str, scene: Scene) -> Tensor:
         """Splats of `scene` from one of SOURCES."""
