@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb = overview.parse_args(words[:1]).verb
     parsed = parser_for(verb).parse_args(words[1:])
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=f"z1g {verb}: %(message)s")
-    for noisy in ("httpx", "numba", "PIL", "accelerate", "diffusers", "transformers"):
+    for noisy in ("httpx", "numba", "PIL", "accelerate", "diffusers", "transformers", "trimesh"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
         code: int | None = importlib.import_module(VERBS[verb].module).main(verb, parsed)

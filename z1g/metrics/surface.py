@@ -19,7 +19,7 @@ class _SurfaceMetric(ObjectMetric):
     """What metrics against the surface have in common."""
 
     points: int = Field(20000, ge=100, description="points drawn from the mesh; at most as many splats are used")
-    min_opacity: float = Field(0.5, ge=0, lt=1, description="splats less opaque than this are no surface")
+    min_opacity: float = Field(0.1, ge=0, lt=1, description="splats less opaque than this are no surface")
 
     def nearest(self, shape: Shape) -> "tuple[torch.Tensor, torch.Tensor] | None":
         """Distance of every splat's centre to the nearest surface point and back; None where no splat is visible."""

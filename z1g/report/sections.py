@@ -5,7 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from z1g.report.collect import STAGES, TRAINED, Ablation, JsonRow, Results, differences, shared_ids
+from z1g.report.collect import STAGES, TRAINED, Ablation, JsonRow, Results, differences, flatten, shared_ids
 from z1g.report.curves import COLOURS, Bar, Series, chart, intervals
 from z1g.report.summary import Row, Summary, decimals
 from z1g.report.tables import number
@@ -49,6 +49,7 @@ class Extreme:
     """The objects at both ends of a metric for one ablation, each (name, value, split)."""
 
     ablation: str
+    metrics_id: str
     worst: list[tuple[str, str, str]]
     best: list[tuple[str, str, str]]
 
@@ -125,7 +126,8 @@ def extremes(tree: Results, ablations: list[Ablation], summary: Summary) -> dict
             ranked = sorted(means, key=lambda name: (means[name], name), reverse=not info.higher_is_better)
             n = min(EXTREMES, (len(ranked) + 1) // 2)
             labelled = [(name, _with_unit(means[name], summary, metric), splits[name]) for name in ranked]
-            found.setdefault(metric, []).append(Extreme(ablation.name, labelled[:n], labelled[::-1][:n]))
+            both = Extreme(ablation.name, ablation.stages["metrics"], labelled[:n], labelled[::-1][:n])
+            found.setdefault(metric, []).append(both)
     return found
 
 
@@ -177,6 +179,15 @@ def config_table(ablations: list[Ablation]) -> dict[str, list[tuple[str, bool]]]
         usual, count = Counter(texts).most_common(1)[0]
         table[key] = [(text, count > 1 and text != usual) for text in texts]
     return table
+
+
+def resolved(ablations: list[Ablation]) -> list[tuple[str, str]]:
+    """Each ablation's whole configuration as lines of `key: value`."""
+    return [
+        (ablation.name, "\n".join(f"{key}: {_value_text(value)}" for key, value in flatten(ablation.config).items()))
+        for ablation in ablations
+        if ablation.config
+    ]
 
 
 def versions(tree: Results, ablations: list[Ablation]) -> tuple[list[str], dict[str, list[str]]]:

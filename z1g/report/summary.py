@@ -169,8 +169,8 @@ def best(rows: list[Row], metrics: dict[str, MetricInfo]) -> set[tuple[int, str]
         rivals = [(i, row) for i, row in enumerate(rows) if row.split == split and row.source == "sampled"]
         for metric, info in metrics.items():
             values = {i: row.figures[metric].value for i, row in rivals if metric in row.figures}
-            if len(values) < 2 or info.higher_is_better is None:
-                continue  # the only one is no winner
+            if len(set(values.values())) < 2 or info.higher_is_better is None:
+                continue  # the only one is no winner, nor are equals
             top = max(values.values()) if info.higher_is_better else min(values.values())
             marked |= {(i, metric) for i, value in values.items() if value == top}
     return marked
