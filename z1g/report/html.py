@@ -56,7 +56,7 @@ def page(tree: Results, names: list[str]) -> str:
         "shown": shown,
         "attributes": splats.attributes(objects),
         "models": splats.models(objects),
-        "viewer": {"frame": splats.frame(), "fov": splats.camera().fov_y_deg},
+        "viewer": {"frame": splats.frame(), "fov": splats.camera().fov_y_deg, "radius": splats.camera().radius},
         "pack": {"span": SPAN, "log_min": LOG_MIN, "log_span": LOG_SPAN},
         "azimuths": breakdown.azimuth_charts(tree, ablations, summary),
         "legend": [(a.name, sections.line_style(i)) for i, a in enumerate(gallery.ablations)],
