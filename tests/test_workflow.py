@@ -116,6 +116,14 @@ def test_edits_and_forced_rules_run_what_follows_and_nothing_else(workspace: Pat
     assert "Nothing to be done" in snakemake(workspace, "-n", *LOCAL)
 
 
+def test_an_ablation_without_its_record_gets_one(workspace: Path) -> None:
+    """As where results were made before there were records."""
+    snakemake(workspace, *LOCAL, "ablations=encoder_mix")
+    (workspace / "results/ablations/encoder_mix/reproduce.json").unlink()
+    found = jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix"))
+    assert found == {"ablation": 1, "tables": 1, "report": 1, "ablation_all": 1}
+
+
 def test_a_raised_stage_version_runs_the_stage_again(workspace: Path) -> None:
     snakemake(workspace, *LOCAL, "ablations=encoder_mix")
     snakefile = workspace / "Snakefile"
