@@ -344,6 +344,15 @@ def test_a_gpu_without_a_meter_is_unknown_not_zero(monkeypatch: pytest.MonkeyPat
     assert records.Energy().joules() is None
 
 
+def test_gpus_that_the_driver_does_not_know_are_counted_but_not_metered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a slice of one, or another maker's."""
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    for visible, names, joules in (("MIG-1,MIG-2", ["GPU", "GPU"], None), ("", [], 0.0)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        meter = records.Energy()
+        assert (meter.names, meter.joules()) == (names, joules)
+
+
 def test_costs_sum_attempts_and_stay_unknown_where_a_job_is(tmp_path: Path) -> None:
     from z1g.report.cost import cost, spent
 

@@ -72,11 +72,14 @@ def _unfinished(file: Path) -> list[dict[str, Any]]:
 
 
 class Energy:
-    """Meters of the GPUs that this process sees, where NVIDIA's driver has them; all begin at construction."""
+    """Meters of the GPUs that this process sees, where NVIDIA's driver has them; all begin at construction.
+
+    `names` has an entry for each GPU, a bare "GPU" where the driver does not say what it is.
+    """
 
     def __init__(self) -> None:
-        self.names: list[str] = []
         self._handles: list[Any] = []
+        self.names = ["GPU" for _ in _visible(0)]
         try:
             import pynvml
 
@@ -89,9 +92,9 @@ class Energy:
 
     def joules(self) -> float | None:
         """Energy of these GPUs since construction; 0 without a GPU, None where a GPU has no meter."""
-        if not self._handles:
+        if not self.names:
             return 0.0
-        end = self._millijoules()
+        end = self._millijoules() if self._handles else None
         return None if end is None or self._start is None else round((end - self._start) / 1000, 1)
 
     def _millijoules(self) -> int | None:
