@@ -189,6 +189,18 @@ def test_formats_carry_the_same_numbers(tree: Path, capsys: pytest.CaptureFixtur
     assert set(verb.FORMATS) == set(FORMATS)
 
 
+def test_digests_are_those_that_jobs_recorded(tree: Path) -> None:
+    for name, sha in (("base", "a" * 64), ("fast_1%", "b" * 64)):
+        record = {"job": "unet", "attempts": [], "outputs": {"pipeline/x": {"sha256": sha, "bytes": 1}}}
+        write_json(tree / f"unet/un-{name}/jobs/unet.json", record)
+    found = [one.digests for one in compare(tree, ["base", "fast_1%", "base"], "test", "sampled").contenders]
+    assert set(found[0]) == {"unet"}
+    assert found[0] == found[2] != found[1]
+    text = FORMATS["md"](compare(tree, ["base"], "test", "sampled"))
+    assert f"| unet files | {found[0]['unet']} |" in text
+    assert "| infer files | unknown |" in text
+
+
 def test_a_reading_of_the_same_files_is_the_same(tree: Path) -> None:
     first, second = (compare(tree, ["base", "fast_1%"], "test", "sampled") for _ in range(2))
     assert FORMATS["json"](first) == FORMATS["json"](second)

@@ -1,5 +1,7 @@
 """Results side by side: means, paired differences to the first, and whether they may be compared at all."""
 
+import hashlib
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,11 +16,15 @@ from z1g.report.cost import cost
 from z1g.report.summary import Figure, figure
 
 MAX_NAMED = 5
+DIGESTED = ("ingest", "autodecoder", "unet", "infer")
 
 
 @dataclass(frozen=True)
 class Contender:
-    """One result: where it lies, what it measured, and as far as known its configuration, stages and costs."""
+    """One result: where it lies, what it measured, and as far as known its configuration, stages, costs and digests.
+
+    digests: of the outputs of all jobs of a stage together, as the jobs recorded them.
+    """
 
     name: str
     folder: Path
@@ -26,6 +32,7 @@ class Contender:
     stages: dict[str, str]
     config: dict[str, Any]
     costs: dict[str, float | None]
+    digests: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,15 @@ def _contender(tree: Results, name: str, folder: Path, ablation: Ablation | None
     stages = ablation.stages if ablation else _stages(folder)
     config = ablation.config if ablation else _config(tree, stages)
     sampled = {row["object"] for row in measured.rows if row["source"] == "sampled"}
-    return Contender(name, folder, measured, stages, config, cost(tree, stages, len(sampled)).values if stages else {})
+    costs = cost(tree, stages, len(sampled)).values if stages else {}
+    digests = {stage: found for stage in DIGESTED if stage in stages and (found := _digest(tree, stage, stages[stage]))}
+    return Contender(name, folder, measured, stages, config, costs, digests)
+
+
+def _digest(tree: Results, stage: str, identity: str) -> str | None:
+    """One digest for all files that a stage's jobs recorded; None where they recorded none."""
+    made = {name: found["sha256"] for record in tree.jobs(stage, identity) for name, found in record["outputs"].items()}
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:10] if made else None
 
 
 def _root(folder: Path, tree: Results) -> Path:

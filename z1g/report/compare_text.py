@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from z1g.report.compare import Comparison, Contender, Entry, better, clear
+from z1g.report.compare import DIGESTED, Comparison, Contender, Entry, better, clear
 from z1g.report.cost import COSTS, cost_text
 from z1g.report.summary import Figure, Row, decimals
 from z1g.report.tables import markdown_row, markdown_text, number, tex_row, tex_text
@@ -77,11 +77,15 @@ def _facts() -> list[tuple[str, Callable[[Contender], str]]]:
     def stage(name: str) -> Callable[[Contender], str]:
         return lambda one: one.stages.get(name, "unknown")
 
+    def digest(name: str) -> Callable[[Contender], str]:
+        return lambda one: one.digests.get(name, "unknown")
+
     def price(name: str) -> Callable[[Contender], str]:
         return lambda one: cost_text(one.costs.get(name))
 
     facts: list[tuple[str, Callable[[Contender], str]]] = [("metrics id", lambda one: one.folder.name)]
     facts += [(f"{name} id", stage(name)) for name in ("ingest", "fit", "autodecoder", "unet", "infer")]
+    facts += [(f"{name} files", digest(name)) for name in DIGESTED]
     facts += [("commit", lambda one: (one.measured.commit or "unknown")[:10])]
     return facts + [(f"{info.label} ({info.unit})", price(name)) for name, info in COSTS.items()]
 
@@ -166,6 +170,7 @@ def json_text(found: Comparison) -> str:
             "stages": one.stages,
             "commit": one.measured.commit,
             "costs": one.costs,
+            "digests": one.digests,
             "metrics": {name: asdict(entries[i]) for name, entries in found.entries.items()},
         }
         for i, one in enumerate(found.contenders)
