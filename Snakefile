@@ -47,6 +47,8 @@ rule ablation_all:
     input:
         f"{RESULTS}/report.html",
         multiext(f"{RESULTS}/tables/ablations", ".csv", ".md", ".tex"),
+        expand(f"{RESULTS}/ablations/{{name}}/MODEL_CARD.md", name=plan.ablations),
+        expand(f"{RESULTS}/ablations/{{name}}/reproduce.json", name=plan.ablations),
     localrule: True
 
 

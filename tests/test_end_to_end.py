@@ -21,6 +21,11 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=540)
 
 
+def z1g(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "z1g", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("workspace")
@@ -59,6 +64,11 @@ def test_every_source_is_a_row_of_the_same_table(finished: Path) -> None:
         assert {row["source"] for row in found} == {"sampled", "autodecoder", "mean_code", "nearest", "fitted"}
         assert {row["split"] for row in found} == {"train", "test"}
         assert all(row[name] is not None for row in found for name in ("psnr", "ssim", "st_lpips", "alpha_iou"))
+        objects = rows(file.parent / "objects.jsonl")
+        assert all(row[name] is not None for row in objects for name in ("chamfer", "f_score"))
+        # Blender's depth and trimesh's surface are of one object in one frame, to a pixel of these 16.
+        fitted = [row for row in objects if row["source"] == "fitted"]
+        assert all(row["chamfer"] < 0.06 and row["depth_error"] < 0.08 for row in fitted), fitted
 
 
 def test_a_broken_mesh_is_quarantined_with_its_reason(finished: Path) -> None:
@@ -74,6 +84,17 @@ def test_stage_one_and_data_are_shared_where_they_agree(finished: Path) -> None:
     results = finished / "results"
     assert len(list(results.glob("ingest/*"))) == len(list(results.glob("fit/*"))) == 1
     assert len(list(results.glob("autodecoder/*"))) == 2
+
+
+@pytest.mark.parametrize("name", ["encoder_mix", "optimised_splat"])
+def test_an_ablation_can_be_verified_and_compared(finished: Path, name: str) -> None:
+    results = finished / "results"
+    done = z1g("verify", str(results / "ablations" / name), "--sample", "1")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{name} holds: 13 of 13 checks are good" in done.stdout
+    compared = z1g("compare", "encoder_mix", name, "--results", str(results), "--format", "md")
+    assert compared.returncode == 0, compared.stderr
+    assert "| PSNR (dB) ↑ |" in compared.stdout
 
 
 def test_the_same_command_again_has_nothing_to_do(finished: Path) -> None:

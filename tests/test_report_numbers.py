@@ -75,15 +75,22 @@ def test_csv_agrees_with_the_rows_it_came_from(tree: Path) -> None:
     assert float(psnr["value"]) == pytest.approx(19.75)
     assert (float(psnr["low"]), float(psnr["high"])) == pytest.approx((19.4, 20.1))
     assert psnr["n"] == "2"
-    assert {x["metric"] for x in lines} == {"psnr", "ssim"}  # ST-LPIPS has no value anywhere
-    assert len(lines) == 2 * 5 * 2 * 2  # ablations × sources × splits × metrics
+    assert {x["metric"] for x in lines} == {"psnr", "ssim", "chamfer", "fd"}  # ST-LPIPS has no value anywhere
+    assert len(lines) == 2 * 5 * 2 * 4  # ablations × sources × splits × metrics
+    # A number of objects has an interval over those that have one (the crate has no mesh), a number of sets has none.
+    chamfer = next(x for x in lines if (x["source"], x["split"], x["metric"]) == ("fitted", "train", "chamfer"))
+    assert float(chamfer["value"]) == pytest.approx(0.2 - 34 / 200 + 0.003)
+    assert chamfer["n"] == "3"
+    assert chamfer["low"]
+    fd = next(x for x in sampled if x["metric"] == "fd")
+    assert (fd["value"], fd["low"], fd["high"], fd["n"]) == ("200.0", "", "", "2")
 
 
 def test_markdown_reads_back_and_marks_the_best_sample(tree: Path) -> None:
     tables.run(tree, list(TWO), tree / "tables")
     lines = (tree / "tables/ablations.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    assert rows[0] == ["Split", "Source", "Ablation", "n", "PSNR (dB) ↑", "SSIM ↑"]
+    assert rows[0] == ["Split", "Source", "Ablation", "n", "PSNR (dB) ↑", "SSIM ↑", "Chamfer (size) ↓", "FD ↓"]
     assert [row[1].split()[0] for row in rows[2:8]] == [
         "fitted",
         "autodecoder",
@@ -96,6 +103,7 @@ def test_markdown_reads_back_and_marks_the_best_sample(tree: Path) -> None:
     assert rows[4][2:5] == ["base", "2", "19.75 [19.40, 20.10]"]
     assert rows[5][2:5] == ["more_100%", "2", "**20.75** [20.40, 21.10]"]
     assert any("ST-LPIPS is missing: no weights" in line for line in lines)
+    assert "- Chamfer: 1 object without a value, such as crate: no mesh" in lines
 
 
 def test_latex_is_balanced_escaped_and_even(tree: Path) -> None:
@@ -105,7 +113,7 @@ def test_latex_is_balanced_escaped_and_even(tree: Path) -> None:
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
     assert [line for line in body if re.search(r"(?<!\\)[%_#]", line)] == []
     rows = [line for line in body if line.endswith(r"\\") and "multicolumn" not in line]
-    assert {len(re.split(r"(?<!\\)&", line)) for line in rows} == {5}
+    assert {len(re.split(r"(?<!\\)&", line)) for line in rows} == {7}
     assert r"more\_100\%" in text
     assert r"\textbf{20.75} {\scriptsize[20.40, 21.10]}" in text
     assert r"PSNR (dB) $\uparrow$" in text

@@ -196,12 +196,25 @@ def test_metrics_have_a_row_for_each_object_source_and_view(chain: Plan) -> None
         key.split("/")[0] for key in load_file(stage_path(chain, "infer") / "chunk-00000" / "splats.safetensors")
     }
     keys = [(row["object"], row["source"], row["view"]) for row in rows]
+    assert all(0 <= row["azimuth_deg"] <= 180 for row in rows)
     views = list(chain.ablations["micro"].ablation.experiment.camera.test_ids)
     assert sorted(keys) == sorted((name, source, view) for name in sampled for source in SOURCES for view in views)
     assert all(splits(chain)[row["object"]] == row["split"] for row in rows)
     about = read_json(folder / "metrics.json")
-    assert set(about["metrics"]) == {"psnr", "ssim", "alpha_iou"}
-    assert all(set(about["metrics"]) <= set(row) for row in rows)
+    scopes = {name: info["scope"] for name, info in about["metrics"].items()}
+    assert scopes == {
+        "psnr": "view", "ssim": "view", "alpha_iou": "view", "depth_error": "object", "chamfer": "object",
+        "f_score": "object", "fd_efflite0": "set",
+    }  # fmt: skip
+    assert all(isinstance(row[name], float) for row in rows for name, scope in scopes.items() if scope == "view")
+    objects = read_jsonl(folder / "objects.jsonl")
+    assert sorted((row["object"], row["source"]) for row in objects) == sorted((n, s) for n in sampled for s in SOURCES)
+    assert {(row["split"], row["source"]) for row in about["sets"]} == {(r["split"], r["source"]) for r in objects}
+    assert all(row["fd_efflite0"] > 0 for row in about["sets"])
+    # The made-up objects are rendered by no Blender, so their meshes were never placed.
+    assert set(about["gaps"]["chamfer"].values()) == {"its data source has renders only, no mesh"}
+    assert all(row["chamfer"] is None for row in objects)
+    assert set(about["truth"]) == sampled
     pictures = {file.name for file in (folder / "pictures").iterdir()}
     assert {f"{name}.{what}.png" for name in sampled for what in (*SOURCES, "condition", "truth")} == pictures
 

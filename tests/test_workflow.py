@@ -21,7 +21,7 @@ OUTPUTS = {
     "codes": ["codes.safetensors"],
     "unet": ["pipeline/", "history.jsonl"],
     "infer": ["chunk-{c}/"],
-    "metrics": ["metrics.jsonl", "metrics.json", "pictures/"],
+    "metrics": ["metrics.jsonl", "objects.jsonl", "metrics.json", "pictures/"],
 }
 verb, first, *rest = sys.argv[1:]
 if verb in OUTPUTS:
@@ -30,7 +30,8 @@ if verb in OUTPUTS:
     files = [Path(first) / name.format(c=chunk) for name in OUTPUTS[verb]]
     made = [(file, name.endswith("/")) for file, name in zip(files, OUTPUTS[verb])]
 elif verb == "ablation":
-    made = [(Path(first) / "ablations" / rest[0] / "metrics.csv", False)]
+    names = ("metrics.csv", "MODEL_CARD.md", "reproduce.json")
+    made = [(Path(first) / "ablations" / rest[0] / name, False) for name in names]
 elif verb == "tables":
     made = [(Path(first) / "tables" / f"ablations.{e}", False) for e in ("csv", "md", "tex")]
 else:
@@ -113,6 +114,14 @@ def test_edits_and_forced_rules_run_what_follows_and_nothing_else(workspace: Pat
     runtime = workspace / "configs/tiny.yaml"
     runtime.write_text(runtime.read_text().replace("checkpoint_every: 200", "checkpoint_every: 100"))
     assert "Nothing to be done" in snakemake(workspace, "-n", *LOCAL)
+
+
+def test_an_ablation_without_its_record_gets_one(workspace: Path) -> None:
+    """As where results were made before there were records."""
+    snakemake(workspace, *LOCAL, "ablations=encoder_mix")
+    (workspace / "results/ablations/encoder_mix/reproduce.json").unlink()
+    found = jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix"))
+    assert found == {"ablation": 1, "tables": 1, "report": 1, "ablation_all": 1}
 
 
 def test_a_raised_stage_version_runs_the_stage_again(workspace: Path) -> None:

@@ -23,7 +23,7 @@ DISK_TROUBLE = {
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb and the module that holds its `add_arguments(parser)` and `main(arguments)`."""
+    """A verb and the module of its `add_arguments(parser, verb)` and `main(verb, arguments) -> exit code or None`."""
 
     module: str
     help: str
@@ -38,6 +38,8 @@ VERBS = {
     "infer": Verb("z1g.verbs.stage", "sample a chunk of objects"),
     "metrics": Verb("z1g.verbs.stage", "measure an ablation and its baselines"),
     "ablation": Verb("z1g.verbs.results", "collect one ablation's results under its name"),
+    "compare": Verb("z1g.verbs.compare", "compare results, with intervals of paired differences"),
+    "verify": Verb("z1g.verbs.verify", "check an ablation's files, identities and a sample of its numbers"),
     "tables": Verb("z1g.verbs.results", "write the tables that compare ablations"),
     "report": Verb("z1g.verbs.results", "write the HTML report"),
     "list": Verb("z1g.verbs.listing", "write a list of the objects behind folders and archives"),
@@ -55,7 +57,7 @@ def parser_for(verb: str) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb. Exit codes: 0 done, 2 a mistake that the user can mend, 75 preempted (try again)."""
+    """Run a verb. Exit codes: 0 done, 1 verify found a fault, 2 a mistake that the user can mend, 75 preempted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     overview = argparse.ArgumentParser(prog="z1g", formatter_class=argparse.RawDescriptionHelpFormatter)
     overview.epilog = "\n".join(f"  {name:<12} {verb.help}" for name, verb in VERBS.items())
@@ -63,10 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb = overview.parse_args(words[:1]).verb
     parsed = parser_for(verb).parse_args(words[1:])
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=f"z1g {verb}: %(message)s")
-    for noisy in ("httpx", "numba", "PIL", "accelerate", "diffusers", "transformers"):
+    for noisy in ("httpx", "numba", "PIL", "accelerate", "diffusers", "transformers", "trimesh"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     try:
-        importlib.import_module(VERBS[verb].module).main(verb, parsed)
+        code: int | None = importlib.import_module(VERBS[verb].module).main(verb, parsed)
     except UserError as error:
         sys.stderr.write(f"z1g {verb}: error: {error}\n")
         return EXIT_USER_ERROR
@@ -81,6 +83,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         sys.stderr.write(f"z1g {verb}: error: {where}{DISK_TROUBLE[error.errno]} and run the same command again\n")
         return EXIT_USER_ERROR
+    else:
+        return code or 0
     return 0
 
 

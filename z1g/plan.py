@@ -77,7 +77,7 @@ STAGES: dict[str, StageSpec] = {
         StageSpec("codes", 1, ("ingest", "fit", "autodecoder"), lambda _: ("autodecoder.test_steps",)),
         StageSpec("unet", 2, ("ingest", "fit", "autodecoder", "codes"), lambda _: ("model", "unet")),
         StageSpec("infer", 2, ("ingest", "fit", "autodecoder", "codes", "unet"), lambda _: ("infer",)),
-        StageSpec("metrics", 1, ("ingest", "fit", "autodecoder", "codes", "unet", "infer"), lambda _: ("metrics",)),
+        StageSpec("metrics", 2, ("ingest", "fit", "autodecoder", "codes", "unet", "infer"), lambda _: ("metrics",)),
     )
 }
 
@@ -244,7 +244,7 @@ class Plan:
     def metrics_files(self, name: str) -> list[str]:
         """Results of an ablation that its summary is made from."""
         folder = self.folder(*self.ablations[name].stages["metrics"].key)
-        return [str(folder / "metrics.jsonl"), str(folder / "metrics.json")]
+        return [str(folder / name) for name in ("metrics.jsonl", "objects.jsonl", "metrics.json")]
 
     def ablation_identity(self, name: str) -> str:
         """Digest of what `plan.json` and `config.json` of an ablation hold, runtime values left out."""
@@ -299,6 +299,11 @@ def ablation_record(planned: PlannedAblation) -> dict[str, Any]:
 
 
 def _planned(ablation: Ablation, manifest: Manifest) -> PlannedAblation:
+    return PlannedAblation(ablation, manifest, planned_stages(ablation, manifest))
+
+
+def planned_stages(ablation: Ablation, manifest: Manifest) -> dict[str, Stage]:
+    """The stages that an ablation needs for a list of objects, with their identities."""
     experiment = ablation.experiment
     full = experiment.model_dump(mode="json")
     timeless = without_runtime(experiment)
@@ -320,7 +325,7 @@ def _planned(ablation: Ablation, manifest: Manifest) -> PlannedAblation:
         stages[name] = Stage(
             name, digest(identity), recipe, spec.version, cut(full, reads), upstream, n_chunks, resources
         )
-    return PlannedAblation(ablation, manifest, stages)
+    return stages
 
 
 def digest(value: Any) -> str:

@@ -26,6 +26,7 @@ rule metrics:
         codes=needs("metrics", "codes", "codes.safetensors"),
     output:
         rows=out("metrics", "metrics.jsonl"),
+        objects=out("metrics", "objects.jsonl"),
         summary=out("metrics", "metrics.json"),
         pictures=directory(out("metrics", "pictures")),
     log:
@@ -50,6 +51,8 @@ rule ablation:
             caption="../report/metrics.rst",
             category="Ablations",
         ),
+        card=f"{RESULTS}/ablations/{{name}}/MODEL_CARD.md",
+        reproduce=f"{RESULTS}/ablations/{{name}}/reproduce.json",
     log:
         f"{RESULTS}/ablations/{{name}}/ablation.log",
     localrule: True

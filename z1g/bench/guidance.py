@@ -21,9 +21,9 @@ from z1g.files import read_json
 from z1g.model.samplers import Sampler
 from z1g.progress import Meter
 from z1g.stages import StageFolder
+from z1g.stages._measure import Measure, Sources, render_pair
 from z1g.stages.autodecoder import training_scenes
 from z1g.stages.infer import Generator
-from z1g.stages.metrics import Sources, Usable, render_pair
 
 BASELINES = ("nearest", "mean_code", "autodecoder")
 
@@ -36,12 +36,12 @@ class Table:
     scenes: SceneStore
     names: list[str]
     sources: Sources
-    metrics: Usable
+    measure: Measure
     condition_size: int
     batch: int
 
     def baseline(self, source: str) -> dict[str, Any]:
-        """Mean metrics of a source that stage `metrics` knows too."""
+        """Mean view metrics of a source that stage `metrics` knows too."""
         return self._means([self.sources(source, self.scenes[name]) for name in self.names])
 
     def sampled(self, options: InferOptions) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class Table:
         views = list(trained.config.camera.test_ids)
         sums: dict[str, list[float]] = {}
         for name, images in zip(self.names, splats, strict=True):
-            for metric, values in self.metrics(render_pair(trained, self.scenes[name], images, views)).items():
+            for metric, values in self.measure.views(render_pair(trained, self.scenes[name], images, views)).items():
                 known = [value for value in values if value is not None]
                 sums.setdefault(metric, []).extend([sum(known) / len(known)] if known else [])
         return {metric: round(sum(values) / len(values), 4) for metric, values in sums.items() if values}
@@ -96,7 +96,7 @@ def measure(
                 row = guarded(f"{count} steps, guidance {guidance:g}", partial(table.sampled, options), device)
                 rows.append(row)
                 meter.advance()
-    return {**figures, "rows": rows, "missing": table.metrics.missing}
+    return {**figures, "rows": rows, "missing": table.measure.missing}
 
 
 def _table(run: Path, objects: int, batch: int) -> Table:
@@ -114,5 +114,5 @@ def _table(run: Path, objects: int, batch: int) -> Table:
         raise UserError(f"{run}: no test object; raise data.split.test_fraction")
     sources = Sources(metrics, generator.trained, scenes, train_ids)
     size = infer.upstream_folder("unet").config.unet.condition_size
-    usable = Usable(metrics.config.metrics.metrics)
-    return Table(generator, scenes, names[: objects or None], sources, usable, size, batch)
+    viewed = Measure(metrics.config.metrics.metrics)
+    return Table(generator, scenes, names[: objects or None], sources, viewed, size, batch)

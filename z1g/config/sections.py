@@ -16,9 +16,12 @@ from z1g.losses.rendering import AlphaLoss, RgbLoss
 from z1g.losses.splat import SplatLoss
 from z1g.metrics import Metric
 from z1g.metrics.alpha_iou import AlphaIou
+from z1g.metrics.depth import DepthError
+from z1g.metrics.frechet import FdEffLite0
 from z1g.metrics.perceptual import StLpips
 from z1g.metrics.psnr import Psnr
 from z1g.metrics.ssim import Ssim
+from z1g.metrics.surface import Chamfer, FScore
 from z1g.model.decoder import DecoderOptions
 from z1g.model.finetune import Finetune
 from z1g.model.finetune.full import Full
@@ -136,10 +139,20 @@ class InferOptions(Section):
 
 
 class MetricsOptions(Section):
-    """What is measured on the test views."""
+    """What is measured: of each test view, of each object's geometry, of all renders together."""
 
     metrics: dict[str, Annotated[Metric, OneOf()]] = Field(
-        {"psnr": Psnr(), "ssim": Ssim(), "st_lpips": StLpips(), "alpha_iou": AlphaIou()}, min_length=1
+        {
+            "psnr": Psnr(),
+            "ssim": Ssim(),
+            "st_lpips": StLpips(),
+            "alpha_iou": AlphaIou(),
+            "depth_error": DepthError(),
+            "chamfer": Chamfer(),
+            "f_score": FScore(),
+            "fd_efflite0": FdEffLite0(),
+        },
+        min_length=1,
     )
 
 

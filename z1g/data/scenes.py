@@ -129,6 +129,10 @@ class SceneStore:
             self._kept.add(scene)
         return scene
 
+    def rendered(self, name: str) -> RenderedObject:
+        """One object as its data source rendered it, in the y-up world. Read anew each time."""
+        return self._readers[self._chunk_of[name]].read(name)
+
     def views(self, name: str, views: Sequence[int]) -> Scene:
         """Just these views of an object, in the order given, and its splats; no depth. Nothing is kept.
 

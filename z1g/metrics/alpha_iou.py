@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from z1g.metrics import Metric, Pictures
+from z1g.metrics import Pictures, ViewMetric
 
 if TYPE_CHECKING:
     import torch
@@ -12,7 +12,7 @@ else:
     from z1g.lazy import torch
 
 
-class AlphaIou(Metric):
+class AlphaIou(ViewMetric):
     """Intersection over union of thresholded alpha; 1 where both are empty."""
 
     kind: Literal["alpha_iou"] = "alpha_iou"

@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from z1g.metrics import Metric, Pictures
+from z1g.metrics import Pictures, ViewMetric
 
 if TYPE_CHECKING:
     import torch
 
 
-class StLpips(Metric):
+class StLpips(ViewMetric):
     """Shift-tolerant LPIPS, AlexNet trunk. Its numbers are not comparable with LPIPS."""
 
     kind: Literal["st_lpips"] = "st_lpips"
@@ -26,7 +26,7 @@ class StLpips(Metric):
         return distance
 
 
-class Lpips(Metric):
+class Lpips(ViewMetric):
     """LPIPS-VGG; needs torchvision's VGG16 weights as a file."""
 
     kind: Literal["lpips"] = "lpips"

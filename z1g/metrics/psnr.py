@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from z1g.metrics import Metric, Pictures
+from z1g.metrics import Pictures, ViewMetric
 
 if TYPE_CHECKING:
     import torch
@@ -13,7 +13,7 @@ CAP_DB = 100.0
 """Value of equal pictures, so that means stay finite."""
 
 
-class Psnr(Metric):
+class Psnr(ViewMetric):
     """-10·log10 of the mean squared error of colour on white."""
 
     kind: Literal["psnr"] = "psnr"

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from z1g.errors import UserError
-from z1g.metrics import Metric, Pictures
+from z1g.metrics import Pictures, ViewMetric
 
 if TYPE_CHECKING:
     import torch
@@ -15,7 +15,7 @@ WINDOW, SIGMA = 11, 1.5
 C1, C2 = 0.01**2, 0.03**2
 
 
-class Ssim(Metric):
+class Ssim(ViewMetric):
     """Mean structural similarity with the original's Gaussian window."""
 
     kind: Literal["ssim"] = "ssim"

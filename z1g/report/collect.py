@@ -1,6 +1,7 @@
 """Reads a results tree. Whatever is missing becomes a note for the reader, never an exception."""
 
 import csv
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,8 +14,8 @@ from z1g.files import read_json, read_jsonl
 
 STAGES = ("ingest", "fit", "autodecoder", "codes", "unet", "infer", "metrics")
 TRAINED = ("autodecoder", "unet")
-KEYS = ("object", "split", "source", "view")
-"""Columns of `metrics.jsonl` that say what was measured; all others are metrics."""
+KEYS = ("object", "split", "source", "view", "azimuth_deg")
+"""Columns of `metrics.jsonl` and `objects.jsonl` that say what was measured; all others are metrics."""
 
 JsonRow = dict[str, Any]
 
@@ -42,6 +43,8 @@ class MetricInfo:
     unit: str = ""
     higher_is_better: bool | None = None
     reference: str = ""
+    scope: str = "view"
+    """What it is a number of: `view`, `object` or `set`."""
 
     @property
     def heading(self) -> str:
@@ -52,13 +55,36 @@ class MetricInfo:
 
 @dataclass(frozen=True)
 class Measurements:
-    """What one metrics stage found: wide rows, one per object, view and source."""
+    """What one metrics stage found: wide `rows`, one per object, view and source.
+
+    `objects` has a row per object and source, `sets` one per split and source. `missing` says which metrics nothing has
+    a value of, `gaps` which objects have none: {metric: {object: reason}}. `truth` holds digests of the objects' test
+    pictures.
+    """
 
     rows: list[JsonRow] = field(default_factory=list)
     metrics: dict[str, MetricInfo] = field(default_factory=dict)
     missing: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     commit: str | None = None
+    objects: list[JsonRow] = field(default_factory=list)
+    sets: list[JsonRow] = field(default_factory=list)
+    gaps: dict[str, dict[str, str]] = field(default_factory=dict)
+    truth: dict[str, str] = field(default_factory=dict)
+
+    def object_values(self, metric: str, split: str, source: str) -> dict[str, float]:
+        """The metric's value of every object that has one: its own, or the mean over its views."""
+        per_view = self.metrics[metric].scope == "view"
+        values: dict[str, list[float]] = {}
+        for row in self.rows if per_view else self.objects:
+            if (row["split"], row["source"]) == (split, source) and row.get(metric) is not None:
+                values.setdefault(row["object"], []).append(row[metric])
+        return {name: math.fsum(found) / len(found) for name, found in values.items()}
+
+    def set_value(self, metric: str, split: str, source: str) -> float | None:
+        """The metric's value of the whole set, where it is a number of sets."""
+        found = (row.get(metric) for row in self.sets if (row["split"], row["source"]) == (split, source))
+        return next((value for value in found if value is not None), None)
 
 
 class Results:
@@ -94,13 +120,18 @@ class Results:
         return self.root / stage / identity
 
     def _measurements(self, identity: str) -> Measurements:
-        folder = self.folder("metrics", identity)
-        rows = self._jsonl(folder / "metrics.jsonl")
+        return self.measurements_in(self.folder("metrics", identity))
+
+    def measurements_in(self, folder: Path) -> Measurements:
+        """What a metrics stage left in its folder."""
+        rows, objects = self._jsonl(folder / "metrics.jsonl"), self._jsonl(folder / "objects.jsonl")
         about = self._json(folder / "metrics.json") or {}
         metrics = {name: MetricInfo(**info) for name, info in about.get("metrics", {}).items()}
-        for name in dict.fromkeys(key for row in rows for key in row if key not in KEYS):
-            metrics.setdefault(name, MetricInfo(name))
-        return Measurements(rows, metrics, about.get("missing", {}), about.get("versions", {}), about.get("commit"))
+        for scope, found in (("view", rows), ("object", objects)):
+            for name in dict.fromkeys(key for row in found for key in row if key not in KEYS):
+                metrics.setdefault(name, MetricInfo(name, scope=scope))
+        kept = {key: about[key] for key in ("missing", "versions", "commit", "sets", "gaps", "truth") if key in about}
+        return Measurements(rows, metrics, objects=objects, **kept)
 
     def _chunks(self, stage: str, identity: str) -> list[JsonRow]:
         files = sorted(self.folder(stage, identity).glob("chunk-*.jsonl"))
@@ -118,6 +149,15 @@ class Results:
             with file.open(encoding="utf-8", newline="") as lines:
                 rows += csv.DictReader(lines, delimiter="\t")
         return rows
+
+    def jobs(self, stage: str, identity: str) -> list[JsonRow]:
+        """The records that the stage's jobs left (`z1g.records`); empty where none did."""
+        found = []
+        for file in sorted(self.folder(stage, identity).glob("jobs/*.json")):
+            record = self._json(file)
+            if isinstance(record, dict) and isinstance(record.get("attempts"), list):
+                found.append(record)
+        return found
 
     def note(self, text: str) -> None:
         """Remember once that something is missing."""
@@ -140,7 +180,7 @@ class Results:
 
     def _note_unreadable(self, path: Path, error: Exception) -> None:
         reason = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
-        self.note(f"{path.relative_to(self.root)} {reason}")
+        self.note(f"{path.relative_to(self.root) if path.is_relative_to(self.root) else path} {reason}")
 
 
 def shared_ids(ablations: Iterable[Ablation], stage: str) -> dict[str, list[str]]:

@@ -11,7 +11,7 @@ LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 36
 COLOURS = 8
 """Line styles `.line0` … of the page's CSS; further lines repeat them dashed."""
 MAX_POINTS = 160
-LABELS, ROW, MAX_LABEL = 150, 22, 19
+LABELS, ROW, MAX_LABEL = 150, 22, 17
 
 Points = list[tuple[float, float]]
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from z1g.report import data, sections
+from z1g.report import breakdown, data, sections
 from z1g.report.collect import STAGES, Ablation, Results, shared_ids
 from z1g.report.pictures import Gallery
+from z1g.report.splats import LOG_MIN, LOG_SPAN, SPAN, Splats
 from z1g.report.summary import SPLITS, Summary, best, decimals, in_words, summarise
 from z1g.report.tables import number, source_label
 
@@ -40,6 +41,8 @@ def page(tree: Results, names: list[str]) -> str:
     ablations = tree.ablations(names)
     summary = summarise(tree, ablations)
     gallery = Gallery(tree, ablations, summary)
+    splats, shown = Splats(tree, ablations), gallery.shown()
+    objects = {one.name: one.split for one in shown}
     times = sections.times(tree, ablations)
     commits, packages = sections.versions(tree, ablations)
     context: dict[str, Any] = {
@@ -50,7 +53,18 @@ def page(tree: Results, names: list[str]) -> str:
         "splits": SPLITS,
         "interval_charts": sections.interval_charts(summary),
         "tables": _tables(summary),
-        "shown": gallery.shown(),
+        "shown": shown,
+        "attributes": splats.attributes(objects),
+        "models": splats.models(objects),
+        "viewer": {"frame": splats.frame(), "fov": splats.camera().fov_y_deg, "radius": splats.camera().radius},
+        "pack": {"span": SPAN, "log_min": LOG_MIN, "log_span": LOG_SPAN},
+        "azimuths": breakdown.azimuth_charts(tree, ablations, summary),
+        "legend": [(a.name, sections.line_style(i)) for i, a in enumerate(gallery.ablations)],
+        "by_object": breakdown.by_object(tree, ablations, summary),
+        "thumbnail": gallery.thumbnail,
+        "costs": breakdown.costs(tree, ablations),
+        "energies": breakdown.energies(tree, ablations),
+        "resolved": sections.resolved(ablations),
         "n_objects": len(gallery.splits),
         "picture_metric": gallery.info.label,
         "extremes": sections.extremes(tree, ablations, summary),

@@ -17,6 +17,7 @@ MAX_ANIMATIONS = 60
 ANIMATION_SIDE = 112
 ANIMATION_FRAMES = 12
 SHEET_SIDE = 240
+THUMBNAIL_SIDE = 56
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,14 @@ class Gallery:
                 names = self._spread(names, room)
             chosen += names
         return chosen
+
+    def thumbnail(self, metrics_id: str, name: str) -> str | None:
+        """A very small picture of an object's sample, where it is there."""
+        file = self.tree.folder("metrics", metrics_id) / "pictures" / f"{name}.sampled.png"
+        try:
+            return picture_uri(file, THUMBNAIL_SIDE, quality=60)
+        except OSError:
+            return None  # the comparison pictures say what is missing
 
     def _show(self, name: str, side: int, animated: bool) -> Shown:
         references = [self._tile(self.ablations[0], name, what, what, side) for what in ("condition", "truth")]
@@ -131,10 +140,10 @@ class Gallery:
         return None
 
 
-def picture_uri(file: Path, side: int) -> str:
+def picture_uri(file: Path, side: int, quality: int = 80) -> str:
     """A data URI of the picture, at most `side` pixels in each direction, on white."""
     with Image.open(file) as image:
-        return _encode([_on_white(image, side)], quality=80)
+        return encode([_on_white(image, side)], quality=quality)
 
 
 def animation_uri(file: Path) -> str:
@@ -144,7 +153,7 @@ def animation_uri(file: Path) -> str:
         step = -(-n_frames // ANIMATION_FRAMES)
         frames = [_on_white(f, ANIMATION_SIDE) for i, f in enumerate(ImageSequence.Iterator(image)) if i % step == 0]
         duration = int(image.info.get("duration", 100) or 100)
-    return _encode(frames, quality=60, duration=duration * step)
+    return encode(frames, quality=60, duration=duration * step)
 
 
 def _on_white(image: Image.Image, side: int) -> Image.Image:
@@ -155,7 +164,8 @@ def _on_white(image: Image.Image, side: int) -> Image.Image:
     return flat.convert("RGB")
 
 
-def _encode(frames: list[Image.Image], quality: int, duration: int = 0) -> str:
+def encode(frames: list[Image.Image], quality: int, duration: int = 0) -> str:
+    """A data URI of a picture, or of several as an animation of `duration` ms a frame."""
     stream = io.BytesIO()
     more = {"save_all": True, "append_images": frames[1:], "duration": duration, "loop": 0} if len(frames) > 1 else {}
     frames[0].save(stream, "WEBP", quality=quality, method=4, **more)

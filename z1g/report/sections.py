@@ -5,9 +5,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from z1g.report.collect import STAGES, TRAINED, Ablation, JsonRow, Results, differences, shared_ids
+from z1g.report.collect import STAGES, TRAINED, Ablation, JsonRow, Results, differences, flatten, shared_ids
 from z1g.report.curves import COLOURS, Bar, Series, chart, intervals
-from z1g.report.summary import Row, Summary, decimals, object_means
+from z1g.report.summary import Row, Summary, decimals
 from z1g.report.tables import number
 
 EXTREMES = 3
@@ -49,6 +49,7 @@ class Extreme:
     """The objects at both ends of a metric for one ablation, each (name, value, split)."""
 
     ablation: str
+    metrics_id: str
     worst: list[tuple[str, str, str]]
     best: list[tuple[str, str, str]]
 
@@ -108,17 +109,25 @@ def extremes(tree: Results, ablations: list[Ablation], summary: Summary) -> dict
     """Worst and best sampled objects of each ablation by each metric that has a direction."""
     found: dict[str, list[Extreme]] = {}
     for ablation in ablations:
-        rows = tree.measurements(ablation.stages["metrics"]).rows if "metrics" in ablation.stages else []
-        sampled = [row for row in rows if row["source"] == "sampled"]
-        splits = {row["object"]: row["split"] for row in sampled}
+        if "metrics" not in ablation.stages:
+            continue
+        measured = tree.measurements(ablation.stages["metrics"])
+        splits = {row["object"]: row["split"] for row in measured.rows if row["source"] == "sampled"}
         for metric, info in summary.metrics.items():
-            means = object_means(sampled, metric)
-            if info.higher_is_better is None or not means:
+            if info.higher_is_better is None or info.scope == "set" or metric not in measured.metrics:
+                continue
+            means = {
+                name: value
+                for split in dict.fromkeys(splits.values())
+                for name, value in measured.object_values(metric, split, "sampled").items()
+            }
+            if not means:
                 continue
             ranked = sorted(means, key=lambda name: (means[name], name), reverse=not info.higher_is_better)
             n = min(EXTREMES, (len(ranked) + 1) // 2)
             labelled = [(name, _with_unit(means[name], summary, metric), splits[name]) for name in ranked]
-            found.setdefault(metric, []).append(Extreme(ablation.name, labelled[:n], labelled[::-1][:n]))
+            both = Extreme(ablation.name, ablation.stages["metrics"], labelled[:n], labelled[::-1][:n])
+            found.setdefault(metric, []).append(both)
     return found
 
 
@@ -170,6 +179,15 @@ def config_table(ablations: list[Ablation]) -> dict[str, list[tuple[str, bool]]]
         usual, count = Counter(texts).most_common(1)[0]
         table[key] = [(text, count > 1 and text != usual) for text in texts]
     return table
+
+
+def resolved(ablations: list[Ablation]) -> list[tuple[str, str]]:
+    """Each ablation's whole configuration as lines of `key: value`."""
+    return [
+        (ablation.name, "\n".join(f"{key}: {_value_text(value)}" for key, value in flatten(ablation.config).items()))
+        for ablation in ablations
+        if ablation.config
+    ]
 
 
 def versions(tree: Results, ablations: list[Ablation]) -> tuple[list[str], dict[str, list[str]]]:

@@ -56,7 +56,8 @@ class Row:
 class Summary:
     """`single` has one row per ablation, source and split; `merged` shows shared rows once.
 
-    `metrics` are those with values, `missing` gives the label of each other one and why.
+    `metrics` are those with values, `missing` gives the label of each other one and why, `gaps` the label of those that
+    some objects have no value of, and why.
     """
 
     metrics: dict[str, MetricInfo]
@@ -64,6 +65,7 @@ class Summary:
     merged: list[Row]
     missing: dict[str, str] = field(default_factory=dict)
     names: tuple[str, ...] = ()
+    gaps: dict[str, str] = field(default_factory=dict)
 
     def served(self, row: Row) -> str:
         """The ablations of a row in words, in the order of the set."""
@@ -117,9 +119,15 @@ def summary_rows(name: str, measured: Measurements) -> list[Row]:
     """The rows of one ablation."""
     found = []
     for (split, source), rows in grouped(measured.rows).items():
-        means = {metric: object_means(rows, metric) for metric in measured.metrics}
-        figures = {metric: figure(list(values.values())) for metric, values in means.items() if values}
-        found.append(Row((name,), source, split, len({row["object"] for row in rows}), figures))
+        n = len({row["object"] for row in rows})
+        figures: dict[str, Figure] = {}
+        for metric, info in measured.metrics.items():
+            if info.scope == "set":
+                value = measured.set_value(metric, split, source)
+                figures |= {} if value is None else {metric: Figure(value, None, None, n)}
+            elif values := measured.object_values(metric, split, source):
+                figures[metric] = figure(list(values.values()))
+        found.append(Row((name,), source, split, n, figures))
     return found
 
 
@@ -127,6 +135,7 @@ def summarise(results: Results, ablations: Sequence[Ablation]) -> Summary:
     """All rows of all ablations."""
     metrics: dict[str, MetricInfo] = {}
     missing: dict[str, str] = {}
+    gaps: dict[str, dict[str, str]] = {}
     single: list[Row] = []
     merged: list[tuple[Row, Identity]] = []
     for ablation in ablations:
@@ -136,6 +145,7 @@ def summarise(results: Results, ablations: Sequence[Ablation]) -> Summary:
         measured = results.measurements(ablation.stages["metrics"])
         metrics |= {name: info for name, info in measured.metrics.items() if name not in metrics}
         missing |= measured.missing
+        gaps |= {name: found for name, found in measured.gaps.items() if found}
         groups = grouped(measured.rows)
         for row in summary_rows(ablation.name, measured):
             single.append(row)
@@ -143,12 +153,13 @@ def summarise(results: Results, ablations: Sequence[Ablation]) -> Summary:
     ordered = sorted((row for row, _ in merged), key=lambda row: _rank(row.split, row.source))
     measured_ones = {metric for row in single for metric in row.figures}
     reasons = {
-        info.label: missing.get(name, "no view could be measured")
+        info.label: missing.get(name) or next(iter(gaps.get(name, {}).values()), "nothing could be measured")
         for name, info in metrics.items()
         if name in missing or name not in measured_ones
     }
     shown = {name: info for name, info in metrics.items() if name in measured_ones}
-    return Summary(shown, single, ordered, reasons, tuple(a.name for a in ablations))
+    holes = {metrics[name].label: _gap_text(found) for name, found in gaps.items() if name in shown}
+    return Summary(shown, single, ordered, reasons, tuple(a.name for a in ablations), holes)
 
 
 def best(rows: list[Row], metrics: dict[str, MetricInfo]) -> set[tuple[int, str]]:
@@ -158,8 +169,8 @@ def best(rows: list[Row], metrics: dict[str, MetricInfo]) -> set[tuple[int, str]
         rivals = [(i, row) for i, row in enumerate(rows) if row.split == split and row.source == "sampled"]
         for metric, info in metrics.items():
             values = {i: row.figures[metric].value for i, row in rivals if metric in row.figures}
-            if len(values) < 2 or info.higher_is_better is None:
-                continue  # the only one is no winner
+            if len(set(values.values())) < 2 or info.higher_is_better is None:
+                continue  # the only one is no winner, nor are equals
             top = max(values.values()) if info.higher_is_better else min(values.values())
             marked |= {(i, metric) for i, value in values.items() if value == top}
     return marked
@@ -172,6 +183,12 @@ def decimals(rows: list[Row], metric: str) -> int:
         return 3
     exponent = math.floor(math.log10(largest))
     return min(6, max(0, (3 if exponent >= 0 else 2) - exponent))
+
+
+def _gap_text(found: dict[str, str]) -> str:
+    """How many objects have no value, and the first one's reason."""
+    name, reason = next(iter(found.items()))
+    return f"{len(found)} object{'' if len(found) == 1 else 's'} without a value, such as {name}: {reason}"
 
 
 def _rank(split: str, source: str) -> tuple[int, str, int, str]:

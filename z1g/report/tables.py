@@ -27,6 +27,7 @@ _LATEX = {
     "↓": r"$\downarrow$",
     "–": "--",
     "²": r"\textsuperscript{2}",
+    "Δ": r"$\Delta$",
 }
 
 
@@ -45,34 +46,43 @@ def csv_text(rows: list[Row]) -> str:
 
 def markdown(summary: Summary) -> str:
     """A pipe table with notes below."""
-    head = ["Split", "Source", "Ablation", "n", *(_md(info.heading) for info in summary.metrics.values())]
-    lines = [_pipes(head), _pipes(["---"] * 3 + ["---:"] * (len(head) - 3))]
+    head = ["Split", "Source", "Ablation", "n", *(markdown_text(info.heading) for info in summary.metrics.values())]
+    lines = [markdown_row(head), markdown_row(["---"] * 3 + ["---:"] * (len(head) - 3))]
     for row, cells in _cells(summary, "**{}**", "{} [{}, {}]"):
-        lines.append(_pipes([row.split, _md(source_label(row)), _md(summary.served(row)), str(row.n), *cells]))
-    notes = [INTERVAL_NOTE, *(f"{_md(name)} is missing: {_md(why)}" for name, why in summary.missing.items())]
+        lines.append(
+            markdown_row(
+                [row.split, markdown_text(source_label(row)), markdown_text(summary.served(row)), str(row.n), *cells]
+            )
+        )
+    notes = [
+        INTERVAL_NOTE,
+        *(f"{markdown_text(name)} is missing: {markdown_text(why)}" for name, why in summary.missing.items()),
+    ]
+    notes += [f"{markdown_text(name)}: {markdown_text(why)}" for name, why in summary.gaps.items()]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes)]) + "\n"
 
 
 def latex(summary: Summary) -> str:
     """A booktabs tabular, one group of lines a split."""
     metrics = summary.metrics
-    head = ["Source", "Ablation", "$n$", *(_tex(info.heading) for info in metrics.values())]
+    head = ["Source", "Ablation", "$n$", *(tex_text(info.heading) for info in metrics.values())]
     lines = [
         r"% needs \usepackage{booktabs}",
         rf"\begin{{tabular}}{{@{{}}llr{'r' * len(metrics)}@{{}}}}",
         r"\toprule",
-        _row(head),
+        tex_row(head),
     ]
     split = source = None
     for row, cells in _cells(summary, r"\textbf{{{}}}", r"{} {{\scriptsize[{}, {}]}}"):
         if row.split != split:
-            title = _tex(SPLITS.get(row.split, row.split))
+            title = tex_text(SPLITS.get(row.split, row.split))
             lines += [r"\midrule", rf"\multicolumn{{{len(head)}}}{{@{{}}l}}{{\emph{{{title}}}}} \\"]
             split, source = row.split, None
-        label = "" if row.source == source else _tex(source_label(row))
+        label = "" if row.source == source else tex_text(source_label(row))
         source = row.source
-        lines.append(_row([label, _tex(summary.served(row)), str(row.n), *cells]))
+        lines.append(tex_row([label, tex_text(summary.served(row)), str(row.n), *cells]))
     notes = [INTERVAL_NOTE, *(f"{name} is missing: {why}" for name, why in summary.missing.items())]
+    notes += [f"{name}: {why}" for name, why in summary.gaps.items()]
     comments = [f"% {' '.join(note.split())}" for note in notes]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *comments]) + "\n"
 
@@ -108,19 +118,23 @@ def _cell(found: Figure | None, digits: int, style: str, interval: str) -> str:
     return interval.format(value, number(found.low, digits), number(found.high, digits))
 
 
-def _pipes(cells: list[str]) -> str:
+def markdown_row(cells: list[str]) -> str:
+    """A line of a pipe table."""
     return f"| {' | '.join(cells)} |"
 
 
-def _md(text: str) -> str:
+def markdown_text(text: str) -> str:
+    """Words as they are, whatever characters they have."""
     for mark in ("\\", "|", "*", "<", "`"):
         text = text.replace(mark, f"\\{mark}")
     return " ".join(text.split())
 
 
-def _row(cells: list[str]) -> str:
+def tex_row(cells: list[str]) -> str:
+    """A line of a tabular."""
     return " & ".join(cells) + r" \\"
 
 
-def _tex(text: str) -> str:
+def tex_text(text: str) -> str:
+    """Words as they are, whatever characters they have."""
     return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))

@@ -7,14 +7,16 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from z1g.files import atomic_folder, write_text
+from z1g.files import atomic_folder, write_json, write_text
+from z1g.report.card import model_card
 from z1g.report.collect import Ablation, Results, differences, flatten
+from z1g.report.reproduce import FILE, reproduce
 from z1g.report.summary import Row, summary_rows
 from z1g.report.tables import csv_text
 
 
 def run(results: Path, name: str) -> None:
-    """Fill `results/ablations/<name>/`: `stages/<stage>` links, `metrics.csv` and `tb/`.
+    """Fill `results/ablations/<name>/`: `stages/<stage>` links, model card, `reproduce.json`, `metrics.csv` and `tb/`.
 
     `tensorboard --logdir results/ablations` follows the links, so it lists `<name>/stages/<stage>/tb` for both trained
     stages and `<name>/tb` with the ablation's options and sampled metrics; more links would show a run twice.
@@ -26,6 +28,10 @@ def run(results: Path, name: str) -> None:
         _link(folder / "stages" / stage, Path("../../..") / stage / identity)
     measured = tree.measurements(ablation.stages["metrics"]) if "metrics" in ablation.stages else None
     rows = summary_rows(name, measured) if measured else []
+    sampled = {row["object"] for row in measured.rows if row["source"] == "sampled"} if measured else set()
+    facts = reproduce(tree, ablation, len(sampled))
+    write_json(folder / FILE, facts)
+    write_text(folder / "MODEL_CARD.md", model_card(ablation, facts, measured, rows))
     write_text(folder / "metrics.csv", csv_text(rows))
     with atomic_folder(folder / "tb") as temporary:
         _write_events(temporary, name, _options(tree, ablation), rows)

@@ -12,6 +12,7 @@ from pathlib import Path
 from z1g.cli import existing_folder
 from z1g.errors import Preempted
 from z1g.launch import Asked, devices, is_rank, requeue, train_together
+from z1g.records import job_name, recorded
 from z1g.stages import StageFolder
 from z1g.turn import turn
 
@@ -62,12 +63,14 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         if waited and arguments.outputs and all(output.exists() for output in arguments.outputs):
             log.info("another job has made %s", ", ".join(map(str, arguments.outputs)))
             return
+        job = job_name(verb, chunk.get("chunk"))
         with devices(asked) as leases:
             try:
-                if asked.nodes * asked.ranks_per_node > 1:
-                    train_together(asked, [held, *leases])
-                else:
-                    _run(verb, arguments.folder, arguments.threads, chunk)
+                with recorded(arguments.folder, job, arguments.outputs, asked.nodes):
+                    if asked.nodes * asked.ranks_per_node > 1:
+                        train_together(asked, [held, *leases])
+                    else:
+                        _run(verb, arguments.folder, arguments.threads, chunk)
             except Preempted:
                 requeue()
                 raise

@@ -1,0 +1,89 @@
+"""Points on the surface of a rendered object's source mesh, placed as ingest placed it."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from z1g.data.manifest import ObjectEntry
+from z1g.data.shards import RenderedObject
+from z1g.meshes.files import FileLimits, Unusable, prepare
+from z1g.metrics import NotMeasurable
+
+READABLE = (".obj", ".glb", ".ply", ".stl")
+TOLERANCE = 2e-3
+"""How far the mesh read here may lie beside the one that Blender measured, normalised units."""
+RADIUS = 0.5
+
+
+def surface_points(item: RenderedObject, entry: ObjectEntry, limits: FileLimits, n: int) -> NDArray[np.float64]:
+    """`n` points [n,3], drawn evenly by area and the same each time, in the normalised y-up world of the renders.
+
+    The file is read without Blender, so it is checked against the box that Blender measured. Raises NotMeasurable where
+    there is no mesh, where it changed, has a format that only Blender reads, or reads differently.
+    """
+    normalisation = item.info.get("normalisation")
+    if normalisation is None:
+        raise NotMeasurable("its data source has renders only, no mesh")
+    ending = Path(entry.source).suffix.lower()
+    if ending not in READABLE:
+        raise NotMeasurable(f"{ending} files are read by Blender only; measured are {' '.join(READABLE)}")
+    with tempfile.TemporaryDirectory(prefix="z1g-surface-") as folder:
+        try:
+            triangles = _triangles(prepare(entry, Path(folder), limits))
+        except Unusable as error:
+            raise NotMeasurable(str(error)) from error
+    placed = normalised(triangles, normalisation)
+    _check(placed, entry)
+    return _sample(placed, n, np.random.default_rng(entry.seed))
+
+
+def normalised(points: NDArray[np.float64], normalisation: dict[str, Any]) -> NDArray[np.float64]:
+    """The file's points [...,3] as `z1g/blender/geometry.py` places them: (p − centre)·scale in a y-up world."""
+    upright = points if normalisation["up_axis"] == "y" else points[..., [0, 2, 1]] * np.array([1.0, 1.0, -1.0])
+    moved: NDArray[np.float64] = (upright - np.array(normalisation["centre"])) * normalisation["scale"]
+    return moved
+
+
+def _triangles(path: Path) -> NDArray[np.float64]:
+    """Corners [T,3,3] of all faces. No material, picture or other file is opened."""
+    import trimesh
+
+    options: dict[str, Any] = {"file_type": path.suffix[1:].lower(), "process": False}
+    if path.suffix.lower() == ".obj":
+        options |= {"skip_materials": True, "split_objects": False, "group_material": False}
+    try:
+        with path.open("rb") as stream:
+            mesh = trimesh.load_scene(stream, **options).to_mesh()
+        corners: NDArray[np.float64] = np.asarray(mesh.vertices, np.float64)[np.asarray(mesh.faces, np.int64)]
+    # A damaged file raises nearly anything in a parser.
+    except Exception as error:
+        raise NotMeasurable(f"trimesh cannot read it: {type(error).__name__}: {error}") from error
+    if not len(corners) or not np.isfinite(corners).all():
+        raise NotMeasurable("trimesh finds no finite face in it")
+    return corners
+
+
+def _check(placed: NDArray[np.float64], entry: ObjectEntry) -> None:
+    points = placed.reshape(-1, 3)
+    middle = (points.min(axis=0) + points.max(axis=0)) / 2
+    reach = float(np.linalg.norm(points - middle, axis=1).max())
+    if np.abs(middle).max() > TOLERANCE or abs(reach - RADIUS) > TOLERANCE:
+        raise NotMeasurable(
+            f"{Path(entry.source).name} reads differently without Blender: its middle lies {np.abs(middle).max():.3g} "
+            f"from the origin and its radius is {reach:.3g} instead of {RADIUS}"
+        )
+
+
+def _sample(triangles: NDArray[np.float64], n: int, draw: np.random.Generator) -> NDArray[np.float64]:
+    """Points spread evenly by area (Osada et al., ACM TOG 2002, equation 1)."""
+    a, b, c = triangles[:, 0], triangles[:, 1], triangles[:, 2]
+    area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
+    if not area.sum() > 0:
+        raise NotMeasurable("none of its faces has an area")
+    chosen = draw.choice(len(triangles), size=n, p=area / area.sum())
+    root, along = np.sqrt(draw.random((n, 1))), draw.random((n, 1))
+    points: NDArray[np.float64] = (1 - root) * a[chosen] + root * (1 - along) * b[chosen] + root * along * c[chosen]
+    return points

@@ -1,0 +1,30 @@
+"""Similarity of CLIP's picture embeddings."""
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from z1g.metrics import Pictures, ViewMetric
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as functional
+else:
+    from z1g.lazy import functional
+
+
+class ClipSimilarity(ViewMetric):
+    """Cosine of the embeddings of a render and of the true picture from the same view."""
+
+    kind: Literal["clip"] = "clip"
+    weights: str | None = Field(None, description="folder of a CLIP model as transformers saves it; needs safetensors")
+    label: ClassVar[str] = "CLIP similarity"
+    unit: ClassVar[str] = ""
+    higher_is_better: ClassVar[bool] = True
+    reference: ClassVar[str] = "Radford et al., ICML 2021; cosine of the projected embeddings of render and truth"
+
+    def compute(self, pictures: Pictures) -> "torch.Tensor":
+        from z1g.features import clip_vision
+
+        network = clip_vision(self.weights)
+        return functional.cosine_similarity(network(pictures.rgb), network(pictures.rgb_true), dim=-1).float()

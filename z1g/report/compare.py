@@ -1,0 +1,223 @@
+"""Results side by side: means, paired differences to the first, and whether they may be compared at all."""
+
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from z1g.config.names import did_you_mean
+from z1g.errors import UserError
+from z1g.files import read_json
+from z1g.report.collect import KEYS, Ablation, Measurements, MetricInfo, Results, differences
+from z1g.report.cost import cost
+from z1g.report.summary import Figure, figure
+
+MAX_NAMED = 5
+DIGESTED = ("ingest", "autodecoder", "unet", "infer")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One result: where it lies, what it measured, and as far as known its configuration, stages, costs and digests.
+
+    digests: of the outputs of all jobs of a stage together, as the jobs recorded them.
+    """
+
+    name: str
+    folder: Path
+    measured: Measurements
+    stages: dict[str, str]
+    config: dict[str, Any]
+    costs: dict[str, float | None]
+    digests: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A metric of a contender: its mean, and its paired difference to the first contender where it is not the first."""
+
+    value: Figure | None
+    difference: Figure | None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """`entries[metric][i]` belongs to `contenders[i]`; `config` has the options in which they differ."""
+
+    split: str
+    source: str
+    n_objects: int
+    contenders: list[Contender]
+    metrics: dict[str, MetricInfo]
+    entries: dict[str, list[Entry]]
+    config: dict[str, list[Any]]
+    notes: list[str] = field(default_factory=list)
+
+
+def compare(results: Path, targets: Sequence[str], split: str, source: str) -> Comparison:
+    """Compare ablations, metrics ids or result files. Raises UserError where they measured different test sets."""
+    tree = Results(results)
+    contenders = [contender(tree, target) for target in targets]
+    for one in contenders:
+        if not any((row["split"], row["source"]) == (split, source) for row in one.measured.rows):
+            there = sorted({f"{row['split']}/{row['source']}" for row in one.measured.rows})
+            raise UserError(f"{one.name} has no rows of {split}/{source}; it has {', '.join(there) or 'none at all'}")
+    first = contenders[0]
+    for other in contenders[1:]:
+        _same_test_set(first, other, split, source)
+    metrics: dict[str, MetricInfo] = {}
+    for one in contenders:
+        metrics |= {name: info for name, info in one.measured.metrics.items() if name not in metrics}
+    entries = {name: [_entry(first, one, name, split, source) for one in contenders] for name in metrics}
+    entries = {name: row for name, row in entries.items() if any(entry.value for entry in row)}
+    n_objects = len({row["object"] for row in first.measured.rows if row["split"] == split})
+    options = differences([one.config for one in contenders]) if all(one.config for one in contenders) else {}
+    notes = [f"{one.name}: {info.label} is missing: {why}" for one in contenders for info, why in _missing(one)]
+    notes += [note for note in tree.notes if "stage.json" not in note]
+    shown = {name: metrics[name] for name in entries}
+    return Comparison(split, source, n_objects, contenders, shown, entries, options, notes)
+
+
+def contender(tree: Results, target: str) -> Contender:
+    """Find a result by an ablation's name, a metrics id, or a path to `metrics.jsonl` or its folder."""
+    if target in tree.planned():
+        (ablation,) = tree.ablations([target])
+        if "metrics" not in ablation.stages:
+            raise UserError(f"ablation {target} has no metrics stage")
+        return _contender(tree, target, tree.folder("metrics", ablation.stages["metrics"]), ablation)
+    path = Path(target)
+    for folder in (path.parent if path.is_file() else path, tree.folder("metrics", target)):
+        if (folder / "metrics.jsonl").is_file():
+            return _contender(Results(_root(folder, tree)), target, folder, None)
+    ids = [file.parent.name for file in tree.root.glob("metrics/*/metrics.jsonl")]
+    hint = did_you_mean(target, [*tree.planned(), *ids])
+    raise UserError(f"{target}: no ablation or metrics id in {tree.root}, and no file metrics.jsonl{hint}")
+
+
+def _contender(tree: Results, name: str, folder: Path, ablation: Ablation | None) -> Contender:
+    if not (folder / "metrics.jsonl").is_file():
+        raise UserError(f"{name} has not been measured yet: {folder}/metrics.jsonl is not there")
+    measured = tree.measurements_in(folder)
+    bad = next((row for row in measured.rows if not {*KEYS[:4]} <= set(row)), None)
+    if not measured.rows or bad is not None:
+        raise UserError(f"{folder}/metrics.jsonl: no rows, or rows without {', '.join(KEYS[:4])}")
+    stages = ablation.stages if ablation else _stages(folder)
+    config = ablation.config if ablation else _config(tree, stages)
+    sampled = {row["object"] for row in measured.rows if row["source"] == "sampled"}
+    costs = cost(tree, stages, len(sampled)).values if stages else {}
+    digests = {stage: found for stage in DIGESTED if stage in stages and (found := _digest(tree, stage, stages[stage]))}
+    return Contender(name, folder, measured, stages, config, costs, digests)
+
+
+def _digest(tree: Results, stage: str, identity: str) -> str | None:
+    """One digest for all files that a stage's jobs recorded; None where they recorded none."""
+    made = {name: found["sha256"] for record in tree.jobs(stage, identity) for name, found in record["outputs"].items()}
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:10] if made else None
+
+
+def _root(folder: Path, tree: Results) -> Path:
+    """The results folder that a metrics folder belongs to, by the layout `<results>/metrics/<id>`."""
+    return folder.parent.parent if folder.parent.name == "metrics" else tree.root
+
+
+def _stages(folder: Path) -> dict[str, str]:
+    try:
+        record = read_json(folder / "stage.json")
+        return {**record["upstream"], record["stage"]: record["id"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _config(tree: Results, stages: dict[str, str]) -> dict[str, Any]:
+    """The slices of all stages, put together."""
+    merged: dict[str, Any] = {}
+    for stage, identity in stages.items():
+        try:
+            _join(merged, read_json(tree.folder(stage, identity) / "stage.json")["config"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
+    return merged
+
+
+def _join(into: dict[str, Any], more: dict[str, Any]) -> None:
+    for key, value in more.items():
+        if isinstance(value, dict) and isinstance(into.get(key), dict):
+            _join(into[key], value)
+        else:
+            into[key] = value
+
+
+def _same_test_set(first: Contender, other: Contender, split: str, source: str) -> None:
+    views = [_views(one.measured, split, source) for one in (first, other)]
+    problems = []
+    for mine, theirs, name in ((views[0], views[1], first.name), (views[1], views[0], other.name)):
+        if lone := sorted(mine.keys() - theirs.keys()):
+            problems.append(f"only in {name}: {_named(lone)}")
+    both = sorted(views[0].keys() & views[1].keys())
+    if turned := [name for name in both if views[0][name] != views[1][name]]:
+        problems.append(f"seen from other views: {_named(turned)}")
+    truth = [one.measured.truth for one in (first, other)]
+    if redrawn := [n for n in both if n in truth[0] and n in truth[1] and truth[0][n] != truth[1][n]]:
+        problems.append(f"with other true pictures: {_named(redrawn)}")
+    if problems:
+        raise UserError(
+            f"{first.name} and {other.name} measured different {split} sets, so their numbers cannot be compared; "
+            + "; ".join(problems)
+        )
+
+
+def _views(measured: Measurements, split: str, source: str) -> dict[str, set[int]]:
+    views: dict[str, set[int]] = {}
+    for row in measured.rows:
+        if (row["split"], row["source"]) == (split, source):
+            views.setdefault(row["object"], set()).add(row["view"])
+    return views
+
+
+def _named(names: list[str]) -> str:
+    more = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _entry(first: Contender, one: Contender, metric: str, split: str, source: str) -> Entry:
+    info = one.measured.metrics.get(metric)
+    if info is None:
+        return Entry(None, None)
+    if info.scope == "set":
+        value, base = (c.measured.set_value(metric, split, source) for c in (one, first))
+        n = len(_views(one.measured, split, source))
+        found = None if value is None else Figure(value, None, None, n)
+        gap = None if value is None or base is None else Figure(value - base, None, None, n)
+        return Entry(found, None if one is first else gap)
+    values = one.measured.object_values(metric, split, source)
+    found = figure([values[name] for name in sorted(values)]) if values else None
+    if one is first or metric not in first.measured.metrics:
+        return Entry(found, None)
+    return Entry(found, paired(first.measured.object_values(metric, split, source), values))
+
+
+def paired(base: dict[str, float], values: dict[str, float]) -> Figure | None:
+    """Mean of the objects' differences to `base`, with its 95 % bootstrap interval over objects that both have."""
+    both = sorted(base.keys() & values.keys())
+    return figure([values[name] - base[name] for name in both]) if both else None
+
+
+def clear(difference: Figure | None) -> bool:
+    """Whether the interval of a difference leaves out zero."""
+    if difference is None or difference.low is None or difference.high is None:
+        return False
+    return difference.low > 0 or difference.high < 0
+
+
+def better(difference: Figure, info: MetricInfo) -> bool | None:
+    """Whether a difference is for the better; None without a direction, or where there is none."""
+    if info.higher_is_better is None or math.isclose(difference.value, 0, abs_tol=1e-15):
+        return None
+    return (difference.value > 0) == info.higher_is_better
+
+
+def _missing(one: Contender) -> list[tuple[MetricInfo, str]]:
+    return [(one.measured.metrics[name], why) for name, why in one.measured.missing.items()]

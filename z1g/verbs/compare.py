@@ -1,0 +1,27 @@
+"""`z1g compare`: results side by side."""
+
+import argparse
+import sys
+from pathlib import Path
+
+FORMATS = ("rich", "md", "csv", "tex", "json")
+
+
+def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
+    """What to compare with what."""
+    parser.add_argument(
+        "targets", nargs="+", metavar="result", help="ablations, metrics ids, or paths to metrics.jsonl"
+    )
+    parser.add_argument("--results", type=Path, default=Path("results"), help="results folder")
+    parser.add_argument("--split", choices=("test", "train"), default="test", help="objects to compare on")
+    parser.add_argument("--source", default="sampled", help="what to compare: sampled, autodecoder, fitted, …")
+    parser.add_argument("--format", choices=FORMATS, default="rich", help="how to print it")
+
+
+def main(verb: str, arguments: argparse.Namespace) -> None:
+    """Print the comparison."""
+    from z1g.report.compare import compare
+    from z1g.report.compare_text import FORMATS as WRITERS
+
+    found = compare(arguments.results, arguments.targets, arguments.split, arguments.source)
+    sys.stdout.write(WRITERS[arguments.format](found))
