@@ -1,5 +1,6 @@
 """Where stage 1's samples come from: the device, memory or the files give equal results, those of the scenes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,24 @@ from z1g.training.data import Draw
 CPU = torch.device("cpu")
 
 
+class Objects(dict[str, Scene]):
+    """Scenes in memory."""
+
+    def views(self, name: str, views: Sequence[int]) -> Scene:
+        return self[name].only(views)
+
+
 @pytest.fixture(scope="module")
 def config(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     return experiment(tmp_path_factory.mktemp("meshes"))
 
 
 @pytest.fixture(scope="module")
-def scenes(config: Experiment) -> dict[str, Scene]:
+def scenes(config: Experiment) -> Objects:
     radius = config.camera.radius
-    return {name: as_scene(ball(name, config.camera, 20), radius, ball_splats(name, 8)) for name in OBJECTS[:3]}
+    return Objects(
+        {name: as_scene(ball(name, config.camera, 20), radius, ball_splats(name, 8)) for name in OBJECTS[:3]}
+    )
 
 
 @pytest.mark.parametrize("cache", ["device", "host", "none"])
@@ -113,7 +123,8 @@ def test_pictures_of_two_sizes(config: Experiment, scenes: dict[str, Scene]) -> 
 
 def test_objects_without_splats(config: Experiment) -> None:
     scene = as_scene(ball(OBJECTS[1], config.camera, 12), config.camera.radius)
-    for views in (StoredViews({"x": scene}, ["x"]), SceneBank.load({"x": scene}, ["x"], CPU)):
+    scenes = Objects({"x": scene})
+    for views in (StoredViews(scenes, ["x"]), SceneBank.load(scenes, ["x"], CPU)):
         taken = views.take(0, [2, 0])
         assert set(taken) == {"rgba", "c2w"}
         np.testing.assert_array_equal(taken["rgba"].numpy(), scene.rgba[[2, 0]])

@@ -1,5 +1,6 @@
 """A made-up training of stage 1, to be timed where there are neither objects nor published weights."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +48,10 @@ class MadeUpScenes:
         self.c2w = torch.from_numpy(view_frame(poses, config.camera.radius) @ poses).float()
         self.config, self.picture = config, picture
         self.ids = [f"object{i}" for i in range(OBJECTS)]
+
+    def views(self, name: str, views: Sequence[int]) -> Scene:
+        """See `Scenes`."""
+        return self[name].only(views)
 
     def __getitem__(self, name: str) -> Scene:
         generator = torch.Generator().manual_seed(self.ids.index(name))

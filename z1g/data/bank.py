@@ -26,6 +26,9 @@ class Scenes(Protocol):
 
     def __getitem__(self, name: str) -> Scene: ...
 
+    def views(self, name: str, views: Sequence[int]) -> Scene:
+        """An object with just these views, in the order given."""
+
 
 class Views(Protocol):
     """Views of objects by number."""
@@ -42,8 +45,8 @@ class StoredViews:
     ids: list[str]
 
     def take(self, index: int, views: Sequence[int]) -> dict[str, Tensor]:
-        scene = self.scenes[self.ids[index]]
-        found = {"rgba": torch.from_numpy(scene.rgba[list(views)]), "c2w": scene.c2w[list(views)]}
+        scene = self.scenes.views(self.ids[index], views)
+        found = {"rgba": torch.from_numpy(scene.rgba), "c2w": scene.c2w}
         return found if scene.splats is None else {**found, "splats": scene.splats}
 
 

@@ -52,6 +52,10 @@ class Scene:
         tensors = (tensor for tensor in (self.depth, self.splats) if tensor is not None)
         return self.rgba.nbytes + sum(tensor.nbytes for tensor in tensors)
 
+    def only(self, views: Sequence[int]) -> "Scene":
+        """The same object with some of its views, in the order given, and no depth."""
+        return replace(self, c2w=self.c2w[list(views)], rgba=self.rgba[list(views)], depth=None)
+
     def cameras(self, views: "list[int] | range", size: int | None = None) -> Cameras:
         """Cameras [1,V] of some views, at the pictures' own resolution or `size`."""
         side = size or int(self.rgba.shape[1])
