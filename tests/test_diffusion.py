@@ -6,7 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from diffusers import DDIMScheduler, DDPMScheduler, EulerAncestralDiscreteScheduler, UNet2DConditionModel
+from diffusers import (
+    DDIMScheduler,
+    DDPMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerAncestralDiscreteScheduler,
+    UNet2DConditionModel,
+    UniPCMultistepScheduler,
+)
 from diffusers.models.attention_processor import Attention
 from helpers import SIZES
 from torch import Tensor
@@ -16,7 +23,9 @@ from z1g.config.sections import InferOptions
 from z1g.model.samplers import Sampler
 from z1g.model.samplers.ddim import Ddim
 from z1g.model.samplers.ddpm import Ddpm
+from z1g.model.samplers.dpm_multistep import DpmMultistep
 from z1g.model.samplers.euler_ancestral import EulerAncestral
+from z1g.model.samplers.unipc import UniPc
 from z1g.model.scratch import Scratch
 from z1g.networks import reference_attention
 from z1g.networks.denoiser import Condition, Denoiser
@@ -94,6 +103,8 @@ def test_schedule_equals_diffusers() -> None:
         (Ddpm(clip_sample=True), DDPMScheduler, {"clip_sample": True}),
         (Ddim(), DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": True}),
         (EulerAncestral(), EulerAncestralDiscreteScheduler, {}),
+        (DpmMultistep(order=3), DPMSolverMultistepScheduler, {"solver_order": 3, "algorithm_type": "dpmsolver++"}),
+        (UniPc(order=3), UniPCMultistepScheduler, {"solver_order": 3}),
     ],
 )
 def test_sampler_settings(sampler: Sampler, cls: type, extra: dict[str, Any]) -> None:
@@ -128,7 +139,7 @@ def known(n: int, seed: int = 0) -> Condition:
     return Condition(normal(n, *SHAPE, seed=seed, dtype=torch.float32), torch.ones(n, 1))
 
 
-@pytest.mark.parametrize("sampler", [Ddpm(), Ddim(), EulerAncestral()])
+@pytest.mark.parametrize("sampler", [Ddpm(), Ddim(), EulerAncestral(), DpmMultistep(), UniPc()])
 @pytest.mark.parametrize("steps", [1, 8, 30])
 def test_the_right_v_leads_to_x0(sampler: Sampler, steps: int) -> None:
     condition, options = known(3), InferOptions(sampler=sampler, steps=steps, guidance=1)
@@ -142,7 +153,7 @@ def test_clipping_is_the_seeds() -> None:
     torch.testing.assert_close(found, known(2).latent.clamp(-1, 1), atol=2e-3, rtol=0)
 
 
-@pytest.mark.parametrize("sampler", [Ddpm(), Ddim(), EulerAncestral()])
+@pytest.mark.parametrize("sampler", [Ddpm(), Ddim(), EulerAncestral(), DpmMultistep(), UniPc()])
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 def test_objects_do_not_depend_on_their_batch(sampler: Sampler, guidance: float) -> None:
     denoiser, options = micro_denoiser(), InferOptions(sampler=sampler, steps=4, guidance=guidance)

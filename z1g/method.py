@@ -15,6 +15,8 @@ from z1g.sampling import PredictsV, sample_codes
 if TYPE_CHECKING:
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
+DECODED_AT_ONCE = 4
+
 
 class ImageToSplats:
     """Both stages, ready to sample."""
@@ -38,7 +40,12 @@ class ImageToSplats:
     ) -> tuple[Tensor, Tensor]:
         """Codes [B,C,h,w] and splatter images [B,6,14,S,S] for condition pictures [B,3,H,W] in 0..1."""
         codes = self.codes(pictures, seeds, scheduler)
-        return codes, self.stage1.decoder(codes)
+        return codes, self.decode(codes)
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor) -> Tensor:
+        """Splatter images [B,6,14,S,S] of codes in the decoder's units, few at a time, as its layers are large."""
+        return torch.cat([self.stage1.decoder(part) for part in codes.split(DECODED_AT_ONCE)])
 
     @torch.no_grad()
     def codes(

@@ -52,7 +52,7 @@ class Generator:
     def decoded(self, objects: Objects) -> tuple[Tensor, Tensor]:
         """The same for objects of the data set, whose codes come from where `infer.codes` says."""
         codes = self.folder.config.infer.codes.codes(self.method, objects)
-        return codes, self.method.stage1.decoder(codes)
+        return codes, self.method.decode(codes)
 
 
 def run(folder: StageFolder, chunk: int, threads: int) -> None:

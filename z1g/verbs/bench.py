@@ -121,7 +121,14 @@ UNET_VARIANTS = [
     "b16+cudnn", "b16", "b24+cudnn", "b32+cudnn", "b8+cudnn", "b16+cudnn+channels_last", "b32+cudnn+micro16",
     "b16+autocast", "b16+cudnn+channels_last+compile", "b24+cudnn+channels_last+compile",
 ]  # fmt: skip
-INFER_VARIANTS = ["b1+graphs", "b1+graphs+cudnn", "b1", "b8+graphs+cudnn", "b16+graphs+cudnn", "b16+graphs"]
+INFER_VARIANTS = [
+    "b1+graphs",
+    "b1+graphs+cudnn",
+    "b1",
+    "b8+graphs+cudnn",
+    "b16+graphs+cudnn",
+    "b16+graphs+cudnn+channels_last",
+]
 
 
 def _sized(parser: argparse.ArgumentParser, variants: list[str], seconds: float) -> None:
