@@ -84,7 +84,8 @@ def open_page(address: str, folder: Path, size: tuple[int, int] = (1000, 700)) -
     from websockets.sync.client import connect
 
     assert CHROMIUM is not None
-    command = [CHROMIUM, *FLAGS, f"--window-size={size[0]},{size[1]}", f"--user-data-dir={folder / 'web'}", "about:blank"]
+    own = [f"--window-size={size[0]},{size[1]}", f"--user-data-dir={folder / 'web'}", "about:blank"]
+    command = [CHROMIUM, *FLAGS, *own]
     log = folder / "chromium.log"
     with log.open("wb") as stream:
         process = subprocess.Popen(command, stdout=stream, stderr=stream)

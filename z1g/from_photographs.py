@@ -77,7 +77,7 @@ def infer_folder(run: Path) -> StageFolder:
 
 
 def run(paths: Sequence[Path], run_path: Path, wanted: Wanted, command: Sequence[str]) -> None:
-    """Write for each photograph `<name>.ply`, `.condition.png`, `.sheet.png`, `.turntable.*`, `.json` and, if asked, `.glb`.
+    """Write for each photograph `<name>.ply`, `.condition.png`, `.sheet.png`, `.turntable.*`, `.json`, if asked `.glb`.
 
     The `.json` comes last: what has one is whole. A photograph that cannot be used does not stop the others; at the end
     UserError lists them.

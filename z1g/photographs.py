@@ -94,8 +94,8 @@ def read(path: Path, background: Background = "remove") -> Photograph:
             small.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BOX)
             picture = small.convert("RGBA")
     if getattr(image, "n_frames", 1) > 1:
-        log.info("%s: the first of %d frames is taken", path, image.n_frames)
-    if background == "remove" and picture.getextrema()[3] == (255, 255):
+        log.info("%s moves; its first frame is taken", path)
+    if background == "remove" and np.asarray(picture)[..., 3].min() == 255:
         picture = _without_background(picture, path)
     rgba = np.asarray(picture)
     _check_visible(rgba, path)
@@ -114,8 +114,8 @@ def condition(photograph: Photograph, camera: CameraOptions, size: int, backgrou
     # Premultiplied before it is resized, so that what colour invisible pixels have does not show at the outline.
     picture = Image.fromarray(rgba).convert("RGBa")
     half = side / 2
-    box = tuple(round(edge) for edge in (x - half, y - half, x + half, y + half))
-    square = picture.crop(box)  # beyond the edges all is transparent
+    # Beyond the picture's edges all is transparent.
+    square = picture.crop((round(x - half), round(y - half), round(x + half), round(y + half)))
     square.thumbnail((LARGEST_CUT, LARGEST_CUT), Image.Resampling.BOX)
     layers = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].float() / 255
     return condition_picture(layers[:, :3], layers[:, 3:], size)

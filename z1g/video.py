@@ -19,7 +19,7 @@ def film_ending() -> str:
 
 
 def save_film(frames: Sequence[NDArray[np.uint8]], path: Path) -> None:
-    """Write frames [H,W,3] as the film that the ending of `path` asks for; H.264 needs even sides, so one may be cut."""
+    """Write frames [H,W,3] as the film that the ending of `path` asks for. H.264 needs even sides: one may be cut."""
     with atomic_file(path) as temporary:
         if path.suffix == ".mp4":
             _save_mp4([frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames], temporary)

@@ -18,12 +18,11 @@ if TYPE_CHECKING:
     import viser
 
 SIZE = 10.0
-"""Diameter of a shown object. The viewer keeps covariances in half precision, which has too few digits for small ones."""
+"""Diameter of a shown object: viser keeps covariances in half precision, too coarse for small ones."""
 GAP = 11.0
 VIEWS = 6
-VIEW_COLOURS = np.array(
-    [[0.90, 0.30, 0.25], [0.95, 0.65, 0.15], [0.55, 0.75, 0.20], [0.15, 0.65, 0.60], [0.25, 0.45, 0.85], [0.65, 0.35, 0.75]]
-)
+_HEX = ("e64d40", "f2a626", "8cbf33", "26a699", "4073d9", "a659bf")
+VIEW_COLOURS = np.array([list(bytes.fromhex(colour)) for colour in _HEX]) / 255
 COLOURINGS = ("rgb", "opacity", "scale", "normal", "source view")
 
 Floats = NDArray[np.float64]
@@ -90,11 +89,11 @@ class Viewer:
         self.factor, self.by = 1.0, COLOURINGS[0]
         scene, width = self.server.scene, GAP * (len(self.shown) - 1)
         scene.set_up_direction("+y")
-        self.server.initial_camera.position = (0.0, 0.25 * (SIZE + width), 1.1 * (SIZE + width))
+        self.server.initial_camera.position = (0.0, 0.2 * (SIZE + width), 0.7 * (SIZE + width))
         self.server.initial_camera.look_at = (0.0, 0.0, 0.0)
         self.places = [(GAP * i - width / 2, 0.0, 0.0) for i in range(len(self.shown))]
         for i, (shown, (x, y, z)) in enumerate(zip(self.shown, self.places, strict=True)):
-            scene.add_label(f"/name{i}", shown.name, position=(x, y - 0.6 * SIZE, z))
+            scene.add_label(f"/name{i}", shown.name, position=(x, y - 0.55 * SIZE, z), anchor="top-center")
         self._controls()
         self.draw()
 

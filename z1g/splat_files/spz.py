@@ -127,7 +127,8 @@ def _smallest_three(rotation: Floats) -> NDArray[np.uint32]:
         size = np.minimum(size, QUATERNION_BITS)
         with_it = (packed << np.uint32(10)) | (np.uint32(512) * (value < 0)).astype(np.uint32) | size
         packed = np.where(component == largest, packed, with_it).astype(np.uint32)
-    return packed.astype("<u4")
+    little_endian: NDArray[np.uint32] = packed.astype("<u4")
+    return little_endian
 
 
 def _from_smallest_three(packed: Bytes) -> Floats:

@@ -42,7 +42,7 @@ class MeshOptions:
 
 @dataclass(frozen=True)
 class TexturedMesh:
-    """points [N,3] and normals [N,3] in the Gaussians' frame, faces [F,3], uv [N,2] with v up, texture [S,S,3] bytes."""
+    """points and normals [N,3] in the Gaussians' frame, faces [F,3], uv [N,2] with v up, texture [S,S,3] bytes."""
 
     points: NDArray[np.float64]
     normals: NDArray[np.float64]

@@ -24,13 +24,14 @@ Floats = NDArray[np.float64]
 class Unwrapped(NamedTuple):
     """A mesh whose points are split at the seams of its texture.
 
-    points [N,3], normals [N,3], faces [F,3], uv [N,2] in 0..1 with v up.
+    points [N,3], normals [N,3], faces [F,3], uv [N,2] in 0..1 with v up; origin [N] is the point's index before.
     """
 
     points: Floats
     normals: Floats
     faces: NDArray[np.int64]
     uv: Floats
+    origin: NDArray[np.int64]
 
 
 def unwrap(surface: Triangles, size: int) -> Unwrapped:
@@ -43,7 +44,8 @@ def unwrap(surface: Triangles, size: int) -> Unwrapped:
     atlas.generate(pack_options=packing)
     index, faces, uv = atlas[0]
     normals = point_normals(surface)
-    return Unwrapped(surface.points[index], normals[index], faces.astype(np.int64), uv.astype(np.float64))
+    origin = index.astype(np.int64)
+    return Unwrapped(surface.points[origin], normals[origin], faces.astype(np.int64), uv.astype(np.float64), origin)
 
 
 def point_normals(surface: Triangles) -> Floats:
@@ -61,12 +63,8 @@ def point_normals(surface: Triangles) -> Floats:
 def bake(mesh: Unwrapped, views: Views, size: int) -> NDArray[np.uint8]:
     """Texture [size,size,3], first row at v = 1; texels beside the charts continue them."""
     covered, position, normal = texels(mesh, size)
-    device = views.rgb.device
-    colour, known = _seen(
-        torch.from_numpy(position[covered]).float().to(device),
-        torch.from_numpy(normal[covered]).float().to(device),
-        views,
-    )
+    there, facing = (torch.from_numpy(values[covered]).to(views.rgb) for values in (position, normal))
+    colour, known = _seen(there, facing, views)
     picture = np.full((size, size, 3), GREY)
     picture[covered] = colour.cpu().numpy()
     filled = covered.copy()
