@@ -44,7 +44,8 @@ def read(path: Path) -> Tensor:
     """
     form = format_of(path, FORMATS)
     try:
-        gaussians = form.read(path)
+        with np.errstate(over="ignore"):  # what overflows is said below
+            gaussians = form.read(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     if not len(gaussians):

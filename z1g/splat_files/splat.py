@@ -42,11 +42,13 @@ def read(path: Path) -> Tensor:
     if len(content) % RECORD.itemsize:
         raise UserError(f"{path}: {len(content)} bytes are no whole number of Gaussians of {RECORD.itemsize} bytes")
     rows = np.frombuffer(content, RECORD)
+    with np.errstate(invalid="ignore"):  # not a number in, not a number out: the caller looks
+        position, scale = (torch.from_numpy(rows[name].astype(np.float64)) for name in ("position", "scale"))
     colour = torch.from_numpy(rows["rgba"] / 255.0)
     parts = {
-        "position": torch.from_numpy(rows["position"].astype(np.float64)),
+        "position": position,
         "opacity": colour[:, 3:],
-        "scale": torch.from_numpy(rows["scale"].astype(np.float64)),
+        "scale": scale,
         "rotation": torch.from_numpy(rows["rotation"] / 128.0 - 1),
         "rgb": colour[:, :3],
     }

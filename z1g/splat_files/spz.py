@@ -78,7 +78,7 @@ def read(path: Path) -> Tensor:
         body = unpack.decompress(unpack.unconsumed_tail, size + 1)
     except zlib.error as error:
         raise UserError(f"{path} is no whole .spz: {error}") from error
-    if len(body) < size:
+    if len(body) < size or (len(body) == size and not unpack.eof):
         raise UserError(f"{path} is cut short: {len(body)} of {size} bytes for {count} Gaussians")
     blocks, start = [], 0
     for width in (9, 1, 3, 3, ROTATION_BYTES[version]):

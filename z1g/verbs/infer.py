@@ -1,7 +1,6 @@
 """`z1g infer`: splats from photographs; with a stage folder and `--chunk`, the DAG's job of the same name."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
@@ -39,7 +38,7 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         return
     if (arguments.seed is not None and arguments.seed < 0) or not 16 <= arguments.size <= 4096:
         raise UserError("--seed must not be negative, --size be from 16 to 4096")
-    stage.limit_threads(arguments.threads or int(os.environ.get("OMP_NUM_THREADS", "0")))
+    stage.limit_threads(arguments.threads)
     from z1g.from_photographs import Wanted, run
 
     wanted = Wanted(arguments.out, arguments.background, arguments.seed, arguments.size, arguments.mesh)
