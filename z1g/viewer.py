@@ -81,7 +81,7 @@ class Shown:
 
 
 class Viewer:
-    """A server with its controls. Raises UserError where viser is missing or the port is taken."""
+    """A server with its controls; where the port is taken, on the next that is free. Raises UserError without viser."""
 
     def __init__(self, paths: Sequence[Path], host: str, port: int) -> None:
         self.shown = [Shown.load(path) for path in paths]
@@ -143,10 +143,7 @@ def _server(host: str, port: int) -> "viser.ViserServer":
         import viser
     except ImportError as error:
         raise UserError("the viewer needs the package viser: pip install 'z1g[view]'") from error
-    try:
-        return viser.ViserServer(host=host, port=port, verbose=False)
-    except OSError as error:
-        raise UserError(f"port {port} on {host} cannot be used ({error}); choose another with --port") from error
+    return viser.ViserServer(host=host, port=port, verbose=False)
 
 
 def ramp(values: Floats) -> Floats:
