@@ -21,8 +21,8 @@ COVERED = 0.5
 """A pixel of less alpha shows background."""
 HIDDEN = 0.3
 """Weight of a view that does not see a voxel because something is before it: where a few pixels show the far side
-through a gap between Gaussians, the many that do not outvote them. It also moves the surface outwards by about a voxel,
-which is where that of fitted Gaussians lies: they are sunk below it."""
+through a gap between Gaussians, the many that do not outvote them. It also moves the surface outwards by one to two
+voxels, which is about where that of fitted Gaussians lies: they are sunk below it."""
 
 
 class Triangles(NamedTuple):

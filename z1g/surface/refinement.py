@@ -44,7 +44,7 @@ class Refinement:
 def require_gpu() -> None:
     """Raise UserError where nvdiffrast or a GPU is missing."""
     if importlib.util.find_spec("nvdiffrast") is None:
-        raise UserError("refining a mesh needs nvdiffrast: pip install 'z1g[refine]'; without --refine none is needed")
+        raise UserError("refining a mesh needs nvdiffrast, see docs/install.md; without --refine none is needed")
     if not torch.cuda.is_available():
         raise UserError("refining a mesh needs a GPU with CUDA; without --refine none is needed")
 
