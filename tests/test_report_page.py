@@ -3,12 +3,12 @@
 import html
 import re
 import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import needs_chromium, open_page
 from report_tree import build
 
 from z1g.files import read_json, write_json
@@ -166,33 +166,22 @@ def test_chart_survives_odd_values() -> None:
     assert thin([(float(i), 1.0) for i in range(1000)], 10)[0] == (49.5, 1.0)
 
 
+@needs_chromium
 @pytest.mark.browser
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
 def test_a_click_sorts_the_table_and_again_turns_it_round(tree: Path, tmp_path: Path) -> None:
-    probe = """<script>
+    click = """(() => {
     const table = document.querySelector("table.sortable"), head = table.querySelectorAll("th")[1];
-    const body = table.tBodies[0];
-    const order = () => [...body.rows].map((row) => row.cells[1].dataset.key).join(",");
-    head.querySelector("button").click(); const first = order();
     head.querySelector("button").click();
-    document.title = first + " then " + order() + " " + head.getAttribute("aria-sort");
-    </script></body>"""
-    copy = tmp_path / "probe.html"
-    copy.write_text((tree / "report.html").read_text().replace("</body>", probe))
-    flags = [
-        "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--enable-logging=stderr",
-        f"--user-data-dir={tmp_path / 'web'}",
-    ]  # fmt: skip
-    command = ["chromium", *flags, "--dump-dom", copy.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
-    title = re.search(r"<title>(.*?) then (.*?) (\w+)</title>", done.stdout)
-    assert title is not None
-    assert "CONSOLE" not in done.stderr
-    down, up = ([float(x) for x in title[i].split(",")] for i in (1, 2))
+    return [[...table.tBodies[0].rows].map((row) => row.cells[1].dataset.key), head.getAttribute("aria-sort")];
+    })()"""
+    with open_page((tree / "report.html").as_uri(), tmp_path) as page:
+        down, first = page.evaluate(click)
+        up, second = page.evaluate(click)
+        assert page.errors == []
+    down, up = ([float(key) for key in keys] for keys in (down, up))
     assert down == sorted(down, reverse=True)
     assert up == sorted(up)
-    assert title[3] == "ascending"
+    assert (first, second) == ("descending", "ascending")
 
 
 def test_the_data_section_shows_the_objects_and_names_their_makers(tree: Path, tmp_path: Path) -> None:

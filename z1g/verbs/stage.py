@@ -24,14 +24,19 @@ TRAINING = ("autodecoder", "unet")
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Arguments of a stage verb."""
     parser.add_argument("folder", type=existing_folder, help=f"results/{verb}/<id>, with its stage.json")
+    add_job_arguments(parser)
+    if verb in CHUNKED:
+        parser.add_argument("--chunk", type=int, required=True, help="which chunk of the objects")
+
+
+def add_job_arguments(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+    """What a job may use, and what it need not make."""
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
     parser.add_argument("--gpus", type=int, help="GPUs of the job; default: what this process sees")
     parser.add_argument("--nodes", type=int, default=1, help="SLURM nodes to train on")
     parser.add_argument(
         "--outputs", type=Path, nargs="*", default=(), help="if another job made all these meanwhile, nothing is left"
     )
-    if verb in CHUNKED:
-        parser.add_argument("--chunk", type=int, required=True, help="which chunk of the objects")
 
 
 def limit_threads(threads: int) -> None:

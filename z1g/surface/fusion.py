@@ -1,0 +1,97 @@
+"""From depth pictures to a closed surface: a truncated signed distance on a grid (Curless & Levoy 1996), then
+marching cubes.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from z1g.errors import UserError
+from z1g.progress import track
+from z1g.surface.views import Views
+
+MARGIN = 4
+"""Empty voxels around the object, so that the surface closes."""
+TRUNCATION = 4.0
+"""Voxels of distance beyond which a measurement says nothing but `outside`."""
+COVERED = 0.5
+"""A pixel of less alpha shows background."""
+HIDDEN = 0.3
+"""Weight of a view that does not see a voxel because something is before it: where a few pixels show the far side
+through a gap between Gaussians, the many that do not outvote them. It also moves the surface outwards by one to two
+voxels, which is about where that of fitted Gaussians lies: they are sunk below it."""
+
+
+class Triangles(NamedTuple):
+    """Points [N,3] float64 and faces [F,3] int64, counter-clockwise seen from outside."""
+
+    points: NDArray[np.float64]
+    faces: NDArray[np.int64]
+
+
+def fuse(views: Views, low: Tensor, high: Tensor, resolution: int) -> Triangles:
+    """The surface inside the box [3] to [3]; `resolution` voxels lie along its longest side.
+
+    Raises UserError where no surface is there.
+    """
+    from skimage.measure import marching_cubes
+
+    voxel = float((high - low).max()) / resolution
+    start = low - MARGIN * voxel
+    counts = [int(n) for n in ((high - low) / voxel).ceil().long() + 2 * MARGIN]
+    axes = [start[i] + voxel * torch.arange(n, device=low.device) for i, n in enumerate(counts)]
+    volume = _distance(views, axes, TRUNCATION * voxel).cpu().numpy()
+    if not volume.min() < 0 < volume.max():
+        raise UserError("the Gaussians show no surface: they are too faint or too few")
+    points, faces, _, _ = marching_cubes(volume, 0.0, gradient_direction="descent")
+    return Triangles(points * voxel + start.cpu().double().numpy(), faces.astype(np.int64))
+
+
+def _distance(views: Views, axes: list[Tensor], truncation: float) -> Tensor:
+    """Signed distance [X,Y,Z] in -1..1, in units of the truncation; positive outside.
+
+    Every view says `outside` of what lies before its depth or on its background, and with little weight `inside` of
+    what lies behind its surface.
+    """
+    total = torch.zeros([len(axis) for axis in axes], device=axes[0].device)
+    weight = torch.zeros_like(total)
+    w2c = views.cameras.world_to_camera()[0]
+    from_object = _pixels_to_object(views).to(total)
+    for view in track(range(len(w2c)), "fusing depth", len(w2c)):
+        pixel, z = _project(w2c[view], views, axes)
+        inside = pixel >= 0
+        at = pixel.clamp(min=0)
+        beside = from_object[view].flatten()[at]
+        gap = torch.where(beside > 0, beside * z / views.cameras.focal, views.depth[view, 0].flatten()[at] - z)
+        distance = (gap / truncation).clamp(-1.0, 1.0)
+        vote = torch.where(distance > -1, 1.0, HIDDEN) * inside
+        total += vote * distance
+        weight += vote
+    return torch.where(weight > 0, total / weight, -1.0)
+
+
+def _pixels_to_object(views: Views) -> Tensor:
+    """How many pixels [V,H,W] each background pixel is from the object, 0 on it: beside an outline, the surface is
+    near, so that one view's frayed edge does not cut a thin part off.
+    """
+    from scipy.ndimage import distance_transform_edt
+
+    background = (views.alpha[:, 0] < COVERED).cpu().numpy()
+    return torch.from_numpy(np.stack([distance_transform_edt(view) for view in background]))
+
+
+def _project(w2c: Tensor, views: Views, axes: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Index of the pixel that each point of the grid falls into, -1 outside the picture, and its camera-space z."""
+    x, y, z = (
+        w2c[row, 0] * axes[0][:, None, None]
+        + (w2c[row, 1] * axes[1][:, None] + (w2c[row, 2] * axes[2] + w2c[row, 3]))[None]
+        for row in range(3)
+    )
+    cameras = views.cameras
+    column = (x / z * cameras.focal + cameras.width / 2).floor().long()
+    line = (y / z * cameras.focal + cameras.height / 2).floor().long()
+    seen = (z > 0) & (column >= 0) & (column < cameras.width) & (line >= 0) & (line < cameras.height)
+    return torch.where(seen, line * cameras.width + column, -1), z

@@ -1,0 +1,103 @@
+"""What the Gaussians look like from all around, in a frame of known size."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from z1g.camera import Cameras, orbit_c2w
+from z1g.errors import UserError
+from z1g.progress import Meter
+from z1g.render import Rasterizer
+from z1g.splat import CHANNELS
+
+SOLID = 0.1
+"""Opacity from which a Gaussian counts for the object's size."""
+RADIUS, FOV_Y_DEG = 1.5, 49.1
+"""Cameras as in training: the sphere of radius 0.5 fills three quarters of the picture."""
+BATCH = 8
+THICKER, DENSER = 2.0, 0.98
+"""For depth, Gaussians are this much larger and at least this opaque: fits leave gaps that show the far side."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Moves an object into the sphere of radius 0.5: p_frame = (p - centre) · scale."""
+
+    centre: Tensor
+    scale: float
+
+    @classmethod
+    def around(cls, gaussians: Tensor) -> "Frame":
+        """Of the solid Gaussians among [N,14]. Raises UserError where there are none, or all are in one place."""
+        positions = gaussians[gaussians[:, CHANNELS["opacity"].start] >= SOLID, CHANNELS["position"]]
+        if len(positions) < 4:
+            raise UserError(f"only {len(positions)} Gaussians have an opacity above {SOLID}: that is no object")
+        low, high = positions.min(dim=0).values, positions.max(dim=0).values
+        centre = (low + high) / 2
+        reach = float((positions - centre).norm(dim=1).max())
+        if reach <= 0:
+            raise UserError("all Gaussians are in one place: that is no object")
+        return cls(centre, 0.5 / reach)
+
+    def enter(self, gaussians: Tensor) -> Tensor:
+        """Gaussians [N,14] in the frame."""
+        moved = gaussians.clone()
+        moved[:, CHANNELS["position"]] = (gaussians[:, CHANNELS["position"]] - self.centre) * self.scale
+        moved[:, CHANNELS["scale"]] = gaussians[:, CHANNELS["scale"]] * self.scale
+        return moved
+
+    def leave(self, points: np.ndarray) -> np.ndarray:
+        """Points [N,3] back in the object's own coordinates."""
+        moved: np.ndarray = points / self.scale + self.centre.cpu().double().numpy()
+        return moved
+
+
+@dataclass(frozen=True)
+class Views:
+    """Renders from V cameras around an object.
+
+    rgb [V,3,H,W] in 0..1, not premultiplied; alpha [V,1,H,W]; depth [V,1,H,W], mean camera-space z of what is seen.
+    """
+
+    cameras: Cameras
+    rgb: Tensor
+    alpha: Tensor
+    depth: Tensor
+
+
+def around(n: int, size: int) -> Cameras:
+    """Cameras [1,n] spread evenly over the sphere of directions (a Fibonacci lattice), looking at the origin."""
+    golden = 180 * (3 - math.sqrt(5))
+    heights = [1 - (2 * i + 1) / n for i in range(n)]
+    poses = [orbit_c2w(math.degrees(math.asin(y)), golden * i, RADIUS) for i, y in enumerate(heights)]
+    return Cameras(torch.from_numpy(np.stack(poses)).float()[None], FOV_Y_DEG, size, size)
+
+
+@torch.no_grad()
+def look(rasterizer: Rasterizer, gaussians: Tensor, n: int, size: int) -> Views:
+    """Render Gaussians [N,14] that fill the sphere of radius 0.5 from `n` cameras."""
+    cameras = around(n, size).to(gaussians.device)
+    closed = _closed(gaussians)
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    with Meter("looking around", n, quiet_s=5) as meter:
+        for first in range(0, n, BATCH):
+            ids = list(range(first, min(first + BATCH, n)))
+            seen = rasterizer.render(gaussians[None], cameras.views(ids))
+            solid = rasterizer.render(closed[None], cameras.views(ids))
+            rgb = seen.rgb / seen.alpha.clamp(min=1e-6)
+            depth = solid.depth / solid.alpha.clamp(min=1e-6)
+            found.append((rgb[0].clamp(0, 1), seen.alpha[0], depth[0]))
+            meter.advance(len(ids))
+    rgb, alpha, depth = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return Views(cameras, rgb, alpha, depth)
+
+
+def _closed(gaussians: Tensor) -> Tensor:
+    closed = gaussians.clone()
+    closed[:, CHANNELS["scale"]] *= THICKER
+    solid = gaussians[:, CHANNELS["opacity"]] >= SOLID
+    closed[:, CHANNELS["opacity"]] = torch.where(solid, gaussians[:, CHANNELS["opacity"]].clamp(min=DENSER), 0.0)
+    return closed
