@@ -23,10 +23,10 @@ from z1g.photographs import Background, Photograph, condition, find, read
 from z1g.pictures import save_png, sheet, to_bytes, turntable_cameras
 from z1g.ply import transform
 from z1g.progress import Meter
+from z1g.records import provenance
 from z1g.splat import to_gaussians
 from z1g.stages import StageFolder
 from z1g.stages.infer import TURNTABLE_ELEVATION_DEG, Generator
-from z1g.stages.metrics import provenance
 from z1g.surface.build import MeshOptions, build, require_packages
 from z1g.video import film_ending, save_film
 
