@@ -25,7 +25,9 @@ from z1g.infer_codes.cache import TrueCodes
 from z1g.infer_codes.encoder import EncodedInputs
 from z1g.infer_codes.one_step import OneStepCodes
 from z1g.infer_codes.probe import NoisedCodes
+from z1g.losses import Comparison
 from z1g.losses.rendering import AlphaLoss, RgbLoss
+from z1g.losses.splat import SplatLoss
 from z1g.model.scratch import Scratch
 from z1g.model.timesteps.logit_normal import LogitNormal
 from z1g.model.timesteps.uniform import Uniform
@@ -185,6 +187,22 @@ def test_losses_on_renders_by_hand(chain: Plan) -> None:
     assert reached[1] == 0, "this sample is too noisy to be drawn"
     assert (reached[[0, 2]] > 0).all()
     assert not any(p.requires_grad for p in made.decoder.parameters())
+
+
+def test_splats_of_a_plain_decoder_are_compared_with_enlarged_fits(tmp_path: Path) -> None:
+    planned = plan(tmp_path, autodecoder={"decoder": {"path": {"kind": "plain"}}})
+    fill(planned)
+    folder = StageFolder.open(stage_path(planned, "autodecoder"))
+    scenes, ids = autodecoder.training_scenes(folder)
+    truth, decoder = RenderedTruth(folder.config, scenes, ids, 1), Stage1.create(folder.config).decoder
+    options = RenderedCodes(below=1000, losses={"splat": SplatLoss()})
+    made = Rendering(options, folder.config, decoder, torch.tensor(0.0), torch.tensor(1.0), truth)
+    batch = {name: value[None] for name, value in truth(Draw(0, 0, (7, 0, 0))).items()}
+    code = normal(1, 4, 24, 16, seed=3)
+    total, _ = made.losses(code, torch.tensor([3]), batch)
+    fitted = batch["splats"].repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
+    expected = SplatLoss().compute(Comparison(splats=decoder(code), splats_true=fitted))
+    torch.testing.assert_close(total, expected)
 
 
 def test_a_batch_without_a_drawn_sample_has_the_same_terms(chain: Plan) -> None:

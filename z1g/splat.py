@@ -59,6 +59,12 @@ def to_images(gaussians: "torch.Tensor", size: int) -> "torch.Tensor":
     return images
 
 
+def enlarged(images: "torch.Tensor", side: int) -> "torch.Tensor":
+    """Splatter images [B,6,14,S,S] at another size, by the nearest pixel; decoders may have more than were fitted."""
+    nearest = torch.arange(side, device=images.device) * images.shape[-1] // side
+    return images if images.shape[-1] == side else images[..., nearest, :][..., nearest]
+
+
 def activate_rgb(x: "torch.Tensor") -> "torch.Tensor":
     """Colour in 0..1 from an unbounded value: 0.5·tanh(x) + 0.5."""
     return 0.5 * torch.tanh(x) + 0.5

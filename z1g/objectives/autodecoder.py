@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as functional
 from accelerate import Accelerator
 from torch import Tensor, nn
 
@@ -29,21 +28,12 @@ from z1g.objectives.validation import (
     sheets,
 )
 from z1g.seeding import keyed_normal
-from z1g.splat import to_gaussians
+from z1g.splat import enlarged, to_gaussians
 from z1g.training.data import Batch, batch_noise, batch_uniform
 from z1g.training.loop import Objective
 
 if TYPE_CHECKING:
     from z1g.config.tree import Experiment
-
-
-def _fitted(batch: Batch, side: int) -> Tensor | None:
-    """Fitted splats [B,6,14,side,side]; path `plain` decodes to more pixels than were fitted."""
-    splats = batch.get("splats")
-    if splats is None or splats.shape[-1] == side:
-        return splats
-    larger = functional.interpolate(splats.flatten(0, 1), (side, side), mode="nearest")
-    return larger.view(*splats.shape[:3], side, side)
 
 
 class AutodecoderObjective(Objective):
@@ -97,7 +87,7 @@ class AutodecoderObjective(Objective):
             alpha=output.alpha,
             alpha_true=batch["alpha"],
             splats=splats,
-            splats_true=_fitted(batch, splats.shape[-1]),
+            splats_true=enlarged(batch["splats"], splats.shape[-1]) if "splats" in batch else None,
             epoch=batch.get("epoch"),
             perceptual_dropout=self.options.perceptual_dropout and self.training,
         )

@@ -12,7 +12,7 @@ from z1g.losses import Comparison, weighted_sum
 from z1g.networks.decoder import SplatterDecoder
 from z1g.objectives import purposes
 from z1g.seeding import numpy_generator
-from z1g.splat import to_gaussians
+from z1g.splat import enlarged, to_gaussians
 from z1g.training.data import Batch, Draw, Sample
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Rendering(nn.Module):
                 alpha=drawn.alpha,
                 alpha_true=alpha,
                 splats=splats,
-                splats_true=batch["splats"][rows] if "splats" in batch else None,
+                splats_true=enlarged(batch["splats"][rows], splats.shape[-1]) if "splats" in batch else None,
             )
             total, terms = weighted_sum(self.options.losses, pair)
         share = rows.float().mean()
