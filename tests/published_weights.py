@@ -80,7 +80,7 @@ def write_settings(folder: Path) -> None:
     }
     scheduler = {
         "_class_name": "EulerAncestralDiscreteScheduler", "num_train_timesteps": 1000,
-        "prediction_type": "v_prediction", "steps_offset": 1, "clip_sample": False,
+        "prediction_type": "v_prediction", "beta_schedule": "linear", "steps_offset": 1, "clip_sample": False,
     }  # fmt: skip
     extractor = {"do_normalize": True, "do_resize": True, "image_processor_type": "CLIPImageProcessor"}
     for name, content in {

@@ -39,7 +39,7 @@ CODE = (4, 24, 16)
 SCHEDULE = {
     "beta_start": 0.00085,
     "beta_end": 0.012,
-    "beta_schedule": "scaled_linear",
+    "beta_schedule": "linear",
     "num_train_timesteps": 1000,
     "prediction_type": "v_prediction",
     "timestep_spacing": "trailing",

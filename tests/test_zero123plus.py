@@ -194,6 +194,9 @@ def test_a_pipeline_of_another_kind_is_refused(copied: Path, tmp_path: Path) -> 
     file = copied / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "prediction_type": "epsilon"}))
     assert "predicts epsilon" in complaint(copied, tmp_path)
+    other = {"prediction_type": "v_prediction", "beta_schedule": "scaled_linear"}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **other}))
+    assert "has scaled_linear betas" in complaint(copied, tmp_path)
 
 
 def test_a_whole_folder_and_a_hub_name_are_taken_as_they_are(published: Path) -> None:

@@ -70,10 +70,13 @@ def missing_in_pipeline(folder: Path) -> list[str]:
 
 
 def other_process(folder: Path) -> str | None:
-    """What the pipeline's UNet predicts, where its scheduler says something else than Zero123++'s v."""
+    """What the pipeline's scheduler says otherwise than Zero123++'s: v is predicted, betas grow linearly."""
     try:
         settings = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
         predicts = settings.get("prediction_type", "epsilon")
+        betas = settings.get("beta_schedule", "linear")
     except (OSError, ValueError, AttributeError):
         return None
-    return None if predicts == "v_prediction" else str(predicts)
+    if predicts != "v_prediction":
+        return f"predicts {predicts}"
+    return None if betas == "linear" else f"has {betas} betas"

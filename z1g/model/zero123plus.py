@@ -38,8 +38,8 @@ class Zero123Plus(Model):
         other = layout.other_process(folder)
         if other:
             raise UserError(
-                f"model.pretrained: {self.pretrained} predicts {other}, as scheduler/scheduler_config.json says; "
-                "Zero123++ predicts v_prediction"
+                f"model.pretrained: {self.pretrained} {other}, as scheduler/scheduler_config.json says; "
+                "Zero123++ predicts v_prediction and has linear betas"
             )
 
     @property

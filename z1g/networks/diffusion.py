@@ -12,11 +12,11 @@ TIMESTEPS: int = TRAINED_WITH["num_train_timesteps"]
 
 
 class NoiseSchedule:
-    """Stable Diffusion's `scaled_linear` schedule: square roots of beta spaced evenly, 1,000 steps, in float64."""
+    """Zero123++'s linear schedule: betas spaced evenly, 1,000 steps, in float64."""
 
     def __init__(self) -> None:
         low, high = TRAINED_WITH["beta_start"], TRAINED_WITH["beta_end"]
-        betas = torch.linspace(low**0.5, high**0.5, TIMESTEPS, dtype=torch.float64) ** 2
+        betas = torch.linspace(low, high, TIMESTEPS, dtype=torch.float64)
         cumulative = torch.cumprod(1 - betas, dim=0)
         self.alpha = cumulative.sqrt()
         self.sigma = (1 - cumulative).sqrt()
