@@ -75,7 +75,7 @@ def test_a_broken_mesh_is_quarantined_with_its_reason(finished: Path) -> None:
     results = finished / "results"
     table = [row for file in results.glob("ingest/*/chunk-*.jsonl") for row in rows(file)]
     broken = [row for row in table if row["status"] == "quarantined"]
-    assert [row["id"] for row in broken] == ["cut"]
+    assert [row["id"].partition("-")[0] for row in broken] == ["cut"]
     assert broken[0]["reason"]
     assert broken[0]["reason"][:20] in (results / "report.html").read_text()
 
@@ -91,7 +91,7 @@ def test_an_ablation_can_be_verified_and_compared(finished: Path, name: str) -> 
     results = finished / "results"
     done = z1g("verify", str(results / "ablations" / name), "--sample", "1")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{name} holds: 13 of 13 checks are good" in done.stdout
+    assert f"{name} holds: 12 of 12 checks are good" in done.stdout
     compared = z1g("compare", "encoder_mix", name, "--results", str(results), "--format", "md")
     assert compared.returncode == 0, compared.stderr
     assert "| PSNR (dB) ↑ |" in compared.stdout
