@@ -365,6 +365,15 @@ def test_a_good_step_resets_the_count(tmp_path: Path) -> None:
     assert all(bool(p.isfinite().all()) for p in toy.parameters())
 
 
+def test_too_little_memory_is_explained(tmp_path: Path) -> None:
+    class Large(Toy):
+        def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(UserError, match=r"does not hold 3 objects at once: lower train\.micro_batch"):
+        train(tmp_path, Large())
+
+
 # Checkpoints
 
 

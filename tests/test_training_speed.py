@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from z1g import cli
 from z1g.bench.autodecoder import Variant
 from z1g.errors import UserError
+from z1g.losses import Comparison
+from z1g.losses.perceptual import StLpipsLoss
 from z1g.training.options import SpeedOptions
 from z1g.training.speed import _enlarged, tune
 
@@ -103,3 +105,23 @@ def test_bench_measures_both_ways(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(figures["ms_a_sample"]) == parts
     assert figures["kernels"]
     assert figures["sizes"]["views"] == 2
+
+
+@pytest.mark.parametrize("apart", [0.02, 0.5])
+def test_perceptual_network_in_bfloat16(apart: float) -> None:
+    """Distances within 3 % or 3e-5, gradients in nearly the same direction, whether pictures differ little or much."""
+    generator = torch.Generator().manual_seed(2)
+    truth = functional.interpolate(torch.rand(1, 3, 8, 8, generator=generator), (64, 64), mode="bicubic").clamp(0, 1)
+    other = functional.interpolate(torch.rand(1, 3, 16, 16, generator=generator), (64, 64), mode="bicubic")
+    found = {}
+    for precision in ("fp32", "bf16"):
+        drawn = truth.lerp(other, apart).clamp(0, 1)[None].requires_grad_(True)
+        value = StLpipsLoss(resolution=64, precision=precision).compute(Comparison(rgb=drawn, rgb_true=truth[None]))
+        value.backward()
+        found[precision] = value.item(), torch.as_tensor(drawn.grad).flatten()
+    (exact, gradient), (half, half_gradient) = found["fp32"], found["bf16"]
+    assert half != exact
+    assert half == pytest.approx(exact, rel=0.03, abs=3e-5)
+    assert functional.cosine_similarity(gradient, half_gradient, dim=0) > 0.98
+    drawn = truth.lerp(other, apart).clamp(0, 1)[None]
+    assert StLpipsLoss(resolution=64).compute(Comparison(rgb=drawn, rgb_true=truth[None])).item() == exact

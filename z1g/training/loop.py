@@ -117,7 +117,7 @@ class Trainer:
         self.objective.train()
         with _sigterm_sets(self.stop), Meter(self.folder.parent.name, options.steps, start) as meter:
             for step, batch in enumerate(ahead(loader, accelerator.device.type == "cuda"), start):
-                outcome, done = self._step(step, batch), step + 1
+                outcome, done = self._fitting(step, batch), step + 1
                 # Ranks hear of a SIGTERM at different times, but must leave the loop together.
                 heard = self._note(late, journal, meter)
                 stopping = self.stop.is_set() if world == 1 else heard
@@ -141,6 +141,15 @@ class Trainer:
                     accelerator.wait_for_everyone()
                     raise Preempted(f"stopped after step {done} on request; the same command goes on from there")
         journal.close()
+
+    def _fitting(self, step: int, batch: Batch) -> Outcome:
+        try:
+            return self._step(step, batch)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"the GPU's memory does not hold {self.options.micro_batch or len(batch['key'])} objects at once: "
+                "lower train.micro_batch, which changes no result, or set train.speed.recompute: true"
+            ) from error
 
     def _step(self, step: int, batch: Batch) -> Outcome:
         # Layers that draw on their own (dropout) must not depend on what ran before this step.

@@ -109,7 +109,8 @@ def _autodecoder(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_autodecoder(arguments: argparse.Namespace) -> dict[str, Any]:
-    from z1g.bench.autodecoder import Sizes, measure
+    from z1g.bench.autodecoder import measure
+    from z1g.bench.made_up import Sizes
 
     a = arguments
     sizes = Sizes(a.views, a.size, a.splats, a.inputs, tuple(a.channels), a.layers, a.perceptual)

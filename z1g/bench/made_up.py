@@ -1,0 +1,86 @@
+"""A made-up training of stage 1, to be timed where there are neither objects nor published weights."""
+
+from dataclasses import dataclass
+
+import torch
+
+from z1g.camera import view_frame
+from z1g.config.resolve import merge
+from z1g.config.tree import Experiment
+from z1g.data.scenes import Scene
+from z1g.losses.perceptual import LpipsLoss
+from z1g.splat import join
+
+OBJECTS = 4
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What is trained on: rendered views of `picture`² pixels, six splatter images of `splats`², inputs of `inputs`².
+
+    perceptual: side of the renders that LPIPS sees. channels, layers: of the autoencoder.
+    """
+
+    views: int = 20
+    picture: int = 512
+    splats: int = 128
+    inputs: int = 320
+    channels: tuple[int, ...] = (128, 256, 512, 512)
+    layers: int = 2
+    perceptual: int = 256
+
+
+class UntrainedLpips(LpipsLoss):
+    """LPIPS-VGG as it computes, with random weights."""
+
+    def network(self) -> torch.nn.Module:
+        from z1g.perceptual import untrained_lpips
+
+        return untrained_lpips()
+
+
+class MadeUpScenes:
+    """Objects of random bytes and plausible splats, at the poses of a configuration."""
+
+    def __init__(self, config: Experiment, picture: int) -> None:
+        poses = config.camera.poses(0)
+        self.c2w = torch.from_numpy(view_frame(poses, config.camera.radius) @ poses).float()
+        self.config, self.picture = config, picture
+        self.ids = [f"object{i}" for i in range(OBJECTS)]
+
+    def __getitem__(self, name: str) -> Scene:
+        generator = torch.Generator().manual_seed(self.ids.index(name))
+        size = self.config.splat.size
+        noise = torch.randn(6, 14, size, size, generator=generator)
+        splats = join(
+            {
+                "position": 0.3 * torch.nn.functional.normalize(noise[:, 0:3], dim=1),
+                "opacity": torch.sigmoid(noise[:, 3:4]),
+                "scale": 0.005 * torch.exp(0.3 * noise[:, 4:7]),
+                "rotation": torch.nn.functional.normalize(noise[:, 7:11], dim=1),
+                "rgb": torch.sigmoid(noise[:, 11:14]),
+            },
+            dim=1,
+        )
+        shape = (len(self.c2w), self.picture, self.picture, 4)
+        rgba = torch.randint(256, shape, generator=generator, dtype=torch.uint8).numpy()
+        return Scene(name, self.c2w, self.config.camera.fov_y_deg, rgba, None, splats)
+
+
+def experiment(sizes: Sizes) -> Experiment:
+    """The published architecture with random weights at these sizes, the original's losses."""
+    values = {
+        "data": {"kind": "meshes", "paths": ["."]},
+        "camera": {"train_views": sizes.views, "validation_views": 1, "test_views": 1},
+        "splat": {"size": sizes.splats},
+        "model": {
+            "kind": "scratch",
+            "autoencoder_size": {"channels": sizes.channels, "layers_per_block": sizes.layers},
+        },
+        "autodecoder": {"input_size": sizes.inputs, "views": sizes.views},
+    }
+    groups = min(32, min(sizes.channels))
+    values["model"]["autoencoder_size"]["norm_groups"] = groups  # type: ignore[index]
+    config = Experiment.model_validate(merge(Experiment().model_dump(mode="json"), values))
+    losses = {**config.autodecoder.losses, "perceptual": UntrainedLpips(resolution=sizes.perceptual)}
+    return config.model_copy(update={"autodecoder": config.autodecoder.model_copy(update={"losses": losses})})
