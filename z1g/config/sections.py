@@ -58,6 +58,11 @@ class AutodecoderOptions(Section):
     views: int = Field(8, ge=1, description="free training views rendered for each object and step")
     render_inputs: bool = Field(False, description="render the six inputs too, besides the free views")
     random_background: bool = Field(True, description="a random grey behind the renders of each step, else mid-grey")
+    bf16: Annotated[Literal["weights", "autocast"], Runtime()] = Field(
+        "weights",
+        description="how the decoder's bf16 is done. weights: cast once a step, all but the last layers run in bf16; "
+        "autocast: norms in fp32",
+    )
     test_steps: int = Field(
         200, ge=1, description="optimised codes: steps to find a test object's code, decoder frozen"
     )
