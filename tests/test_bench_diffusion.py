@@ -9,7 +9,9 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from z1g.bench import infer, unet
-from z1g.bench.diffusion_size import SIZES, Variant, build, guarded, teraflops_a_sample
+from z1g.bench.diffusion_size import SIZES, build, teraflops_a_sample
+from z1g.bench.machine import guarded
+from z1g.bench.variants import Variant
 from z1g.cli import main
 from z1g.networks.denoiser import Condition
 from z1g.networks.graphs import Replayed

@@ -132,7 +132,7 @@ def test_perceptual_loss_is_a_distance_with_gradients_for_the_prediction_alone(l
     assert prediction.grad.isfinite().all()
     assert prediction.grad.abs().max() > 0
     assert truth.grad is None
-    assert all(p.grad is None and not p.requires_grad for p in loss.network()._network[0].parameters())
+    assert all(p.grad is None and not p.requires_grad for p in loss.network().network.parameters())
 
 
 @pytest.mark.parametrize("side", [48, 96, 128])
@@ -144,7 +144,7 @@ def test_perceptual_loss_sees_renders_at_its_resolution_through_its_net(side: in
         first, second = (
             torch.nn.functional.interpolate(x[0], (size, size), mode="bilinear", antialias=True) for x in (a, b)
         )
-        return float(perceptual.st_lpips(net)._network[0](first, second, normalize=True).mean())
+        return float(perceptual.st_lpips(net).network(first, second, normalize=True).mean())
 
     at_64, at_96 = by_hand("alex", 64), by_hand("alex", 96)
     assert StLpipsLoss(resolution=64).compute(pair).item() == pytest.approx(at_64, rel=1e-5)
@@ -179,7 +179,7 @@ def test_the_perceptual_network_has_its_published_weights_and_cannot_be_trained(
     stored = torch.load(file, map_location="cpu", weights_only=True)
     frozen = perceptual.st_lpips("alex")
     assert perceptual.st_lpips("alex") is frozen
-    network = frozen._network[0]
+    network = frozen.network
     state = network.state_dict()
     for name, value in stored.items():
         assert torch.equal(state[name], value), name

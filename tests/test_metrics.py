@@ -140,7 +140,7 @@ def test_st_lpips_is_symmetric_and_not_negative(seed: int) -> None:
 def test_st_lpips_enlarges_small_pictures_in_proportion(shape: tuple[int, int], seen: tuple[int, int]) -> None:
     a, b = smooth(2, 96, 0)[..., : shape[0], : shape[1]], smooth(2, 96, 1)[..., : shape[0], : shape[1]]
     x, y = (torch.nn.functional.interpolate(p, seen, mode="bilinear", antialias=True) for p in (a, b))
-    expected = perceptual.st_lpips("alex")._network[0](x, y, normalize=True).flatten()
+    expected = perceptual.st_lpips("alex").network(x, y, normalize=True).flatten()
     assert StLpips().compute(pictures(a, b)).tolist() == pytest.approx(expected.tolist(), rel=1e-5)
 
 

@@ -6,10 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as functional
 from diffusers import AutoencoderKL
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
 from z1g import cli
-from z1g.bench.autodecoder import Variant
+from z1g.bench.autodecoder import WORDS, _speed
+from z1g.bench.variants import Variant
 from z1g.errors import UserError
 from z1g.losses import Comparison
 from z1g.losses.perceptual import StLpipsLoss
@@ -43,7 +46,7 @@ def outcome(options: SpeedOptions) -> dict[str, Tensor]:
     return {"out": out.detach(), "code": torch.as_tensor(code.grad), **gradients}
 
 
-@pytest.mark.parametrize("option", ["channels_last", "fold_upsampling", "recompute"])
+@pytest.mark.parametrize("option", ["fold_upsampling", "recompute"])
 def test_same_values_and_gradients(option: str) -> None:
     plain, tuned = outcome(SpeedOptions()), outcome(SpeedOptions(**{option: True}))
     assert plain.keys() == tuned.keys()
@@ -51,9 +54,6 @@ def test_same_values_and_gradients(option: str) -> None:
 
 
 def test_options_take_effect(monkeypatch: pytest.MonkeyPatch) -> None:
-    last = Decoder()
-    tune([last], SpeedOptions(channels_last=True))
-    assert last.decoder.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
     kept = {}
     for name, options in (("plain", SpeedOptions()), ("recompute", SpeedOptions(recompute=True))):
         network, sizes = Decoder(), []
@@ -62,10 +62,14 @@ def test_options_take_effect(monkeypatch: pytest.MonkeyPatch) -> None:
             network(torch.randn(1, 2, 8, 8, dtype=torch.float64))
         kept[name] = sum(sizes)
     assert kept["recompute"] < 0.6 * kept["plain"]
-    modes = []
-    monkeypatch.setattr(nn.Module, "compile", lambda self, mode: modes.append(mode))
-    tune([Decoder()], SpeedOptions(compile="max-autotune-no-cudagraphs"))
-    assert modes == ["max-autotune-no-cudagraphs"]
+    compiled: list[tuple[nn.Module, str]] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, mode, dynamic: compiled.append((self, mode)))
+    whole, plain = Decoder(), nn.Sequential(nn.Conv2d(3, 3, 3))
+    tune([whole, plain], SpeedOptions(compile="max-autotune-no-cudagraphs"))
+    assert whole.decoder.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
+    blocks = [part for part in whole.modules() if isinstance(part, (ResnetBlock2D, Upsample2D))]
+    assert [part for part, _ in compiled] == [*blocks, plain]
+    assert {mode for _, mode in compiled} == {"max-autotune-no-cudagraphs"}
 
 
 def test_folded_upsampling_has_fewer_products() -> None:
@@ -83,21 +87,22 @@ def test_folded_upsampling_has_fewer_products() -> None:
 
 
 def test_variants_are_read() -> None:
-    variant = Variant.parse("b16+bf16+compile+fold+micro4")
-    assert (variant.batch, variant.micro_batch, variant.lpips) == (16, 4, "bf16")
-    assert variant.speed == SpeedOptions(compile="default", fold_upsampling=True)
-    for wrong in ("8", "b8+fast", "b"):
+    variant = Variant.parse("b16+compile+fold+micro4", WORDS)
+    assert (variant.batch, variant.micro, variant.on) == (16, 4, {"compile", "fold"})
+    assert _speed(variant) == SpeedOptions(compile="default", fold_upsampling=True)
+    for wrong in ("8", "b8+fast", "b", "b8+micro", "bx"):
         with pytest.raises(UserError, match="a variant reads"):
-            Variant.parse(wrong)
+            Variant.parse(wrong, WORDS)
 
 
 def test_bench_measures_both_ways(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = "--views 2 --size 32 --splats 16 --inputs 32 --channels 16 16 --layers 1 --steps 1 --perceptual 64"
-    assert cli.main(["bench", "autodecoder", "--json", *sizes.split(), "--variants", "b1", "b2+bf16+recompute"]) == 0
+    variants = ["b1", "b2+autocast+recompute"]
+    assert cli.main(["bench", "autodecoder", "--json", *sizes.split(), "--variants", *variants]) == 0
     figures = json.loads(capsys.readouterr().out)
     assert figures["seed_way"]["samples_per_s"] > 0
     assert figures["seed_way"]["rasterizer"]
-    assert {"samples_per_s", "ms_a_step", "memory_mib"} <= set(figures["variants"]["b2+bf16+recompute"])
+    assert {"samples_per_s", "ms_a_step", "memory_mib"} <= set(figures["variants"]["b2+autocast+recompute"])
     assert figures["ratio"] == pytest.approx(figures["samples_per_s"] / figures["seed_way"]["samples_per_s"], abs=0.01)
     assert figures["tflop_a_sample"] > 0
     assert figures["matmul_bf16_tflops"] > 0

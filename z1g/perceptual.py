@@ -20,7 +20,7 @@ SMALLEST = 64
 """Pictures below this side are enlarged: the networks' last layers would have nothing left to look at."""
 
 
-class _Frozen(nn.Module):
+class Frozen(nn.Module):
     """A distance between pictures whose network no optimiser, checkpoint or `train()` can touch."""
 
     def __init__(self, network: nn.Module) -> None:
@@ -28,12 +28,17 @@ class _Frozen(nn.Module):
         # In a tuple the network is no submodule of whoever owns this.
         self._network = (network.requires_grad_(False).eval(),)
 
+    @property
+    def network(self) -> nn.Module:
+        """What compares."""
+        return self._network[0]
+
     def forward(self, prediction: Tensor, truth: Tensor, half: bool = False, dropout: bool = False) -> Tensor:
         """Distance [B] of pictures [B,3,H,W] in 0..1, in float32; gradients reach the prediction only.
 
         half: convolutions in bfloat16; what compares their features stays in float32. dropout: its layers act.
         """
-        network = self._network[0].to(prediction.device)
+        network = self.network.to(prediction.device)
         mixed = torch.autocast(prediction.device.type, dtype=torch.bfloat16, enabled=half)
         with mixed, _dropping(network) if dropout else nullcontext():
             distance: Tensor = network(2 * prediction.float() - 1, 2 * truth.detach().float() - 1)
@@ -41,7 +46,7 @@ class _Frozen(nn.Module):
 
 
 @lru_cache(maxsize=4)
-def st_lpips(net: Net) -> _Frozen:
+def st_lpips(net: Net) -> Frozen:
     """Shift-tolerant LPIPS (Ghildyal & Liu, ECCV 2022) with the weights of its package."""
     with _unnoticed():
         from stlpips_pytorch import stlpips
@@ -50,11 +55,11 @@ def st_lpips(net: Net) -> _Frozen:
         network = stlpips.LPIPS(net=net, variant="shift_tolerant", pretrained=False, verbose=False)
     file = Path(stlpips.__file__).parent / "weights" / "vST0.0" / f"{net}_shift_tolerant.pth"
     _fill(network, torch.load(file, map_location="cpu", weights_only=True))
-    return _Frozen(network)
+    return Frozen(network)
 
 
 @lru_cache(maxsize=4)
-def lpips(trunk: str | None) -> _Frozen:
+def lpips(trunk: str | None) -> Frozen:
     """LPIPS-VGG (Zhang et al., CVPR 2018), version 0.1 of its linear heads.
 
     trunk: path of torchvision's VGG16 state dict. Raises UserError where it is missing or something else.
@@ -77,16 +82,16 @@ def lpips(trunk: str | None) -> _Frozen:
     state = torch.load(heads, map_location="cpu", weights_only=True)
     scaling = {f"scaling_layer.{name}": value for name, value in network.scaling_layer.state_dict().items()}
     _fill(network, {**state, **scaling, **{f"net.{name}": value for name, value in renamed.items()}})
-    return _Frozen(network)
+    return Frozen(network)
 
 
 @lru_cache(maxsize=1)
-def untrained_lpips() -> _Frozen:
+def untrained_lpips() -> Frozen:
     """LPIPS-VGG with random weights: for measurements of speed where the trunk's file is missing."""
     with _unnoticed():
         import lpips as package
 
-        return _Frozen(package.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False))
+        return Frozen(package.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False))
 
 
 def resized(pictures: Tensor, resolution: int) -> Tensor:
@@ -104,7 +109,21 @@ def enlarged(pictures: Tensor) -> Tensor:
 def _at(pictures: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(pictures.shape[-2:]) == size:
         return pictures
-    return functional.interpolate(pictures, size, mode="bilinear", antialias=True, align_corners=False)
+    # Two products of matrices take a GPU a fraction of the time that torch's kernels of antialiasing do.
+    with torch.autocast(pictures.device.type, enabled=False):
+        rows, columns = (
+            _weights(old, new, pictures.device).to(pictures.dtype)
+            for old, new in zip(pictures.shape[-2:], size, strict=True)
+        )
+        return rows @ pictures @ columns.T
+
+
+@lru_cache(maxsize=16)
+def _weights(old: int, new: int, device: torch.device) -> Tensor:
+    """Share [new,old] of each old pixel of a row in each new one, bilinear with antialiasing."""
+    each = torch.eye(old)[None, :, :, None]
+    resized = functional.interpolate(each, (new, 1), mode="bilinear", antialias=True, align_corners=False)
+    return resized[0, :, :, 0].T.contiguous().to(device)
 
 
 @contextlib.contextmanager

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from z1g.bench.diffusion_size import guarded, synchronise
-from z1g.bench.machine import device_name, versions
+from z1g.bench.machine import device_name, guarded, synchronise, versions
 from z1g.config.sections import InferOptions
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import SceneStore

@@ -8,18 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from z1g.bench.diffusion_size import (
-    SIZES,
-    Size,
-    Variant,
-    build,
-    guarded,
-    matmul_rate,
-    memory_mib,
-    synchronise,
-    teraflops_a_sample,
-)
-from z1g.bench.machine import device_name, versions
+from z1g.bench.diffusion_size import SIZES, Size, build, teraflops_a_sample
+from z1g.bench.machine import device_name, guarded, matmul_rate, memory_mib, synchronise, versions
+from z1g.bench.variants import Variant
 from z1g.config.sections import AutodecoderOptions, InferOptions
 from z1g.config.tree import Experiment
 from z1g.device import default_device
@@ -34,7 +25,7 @@ SEED_STEPS, SEED_GUIDANCE = 75, 4.0
 def measure(size_name: str, variants: Sequence[str], steps: int, repeats: int, seconds: float) -> dict[str, Any]:
     """Objects/s and seconds from condition pictures to splatter images, guided sampling of `steps` steps included.
 
-    Nothing runs on after `seconds`. Raises ValueError where a variant is not understood.
+    Nothing runs on after `seconds`. Raises UserError where a variant is not understood.
     """
     size, device, began = SIZES[size_name], default_device(), time.perf_counter()
     parsed = [Variant.parse(name, WORDS) for name in variants]

@@ -1,12 +1,22 @@
-"""What a measurement ran on."""
+"""What a measurement ran on, what that can do, and how it is timed and guarded."""
 
+import gc
 import importlib.metadata
+import logging
 import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
 PACKAGES = ("torch", "numba", "gsplat")
 MIB = 2**20
+TERA = 1e12
+log = logging.getLogger("z1g")
 
 
 def device_name(device: str) -> str:
@@ -25,3 +35,86 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
+
+
+def matmul_rate(device: torch.device) -> float:
+    """TFLOP/s of large bf16 matrix products: what this machine can do at this moment."""
+    side, repeats = (8192, 20) if device.type == "cuda" else (256, 3)
+    a = torch.randn(side, side, device=device, dtype=torch.bfloat16)
+    b = torch.randn(side, side, device=device, dtype=torch.bfloat16)
+    return 2 * side**3 / TERA / timed(lambda _: a @ b, repeats, device, warm_up=5)
+
+
+def timed(run: Callable[[int], object], repeats: int, device: torch.device, warm_up: int = 0) -> float:
+    """Mean seconds of a call, over `repeats` in a row after `warm_up` others."""
+    for i in range(warm_up):
+        run(i)
+    synchronise(device)
+    began = time.perf_counter()
+    for i in range(warm_up, warm_up + repeats):
+        run(i)
+    synchronise(device)
+    return (time.perf_counter() - began) / repeats
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait for a GPU."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def memory_mib(device: torch.device) -> int | None:
+    """Most memory that was in use since `guarded` began."""
+    return round(torch.cuda.max_memory_allocated(device) / MIB) if device.type == "cuda" else None
+
+
+@contextmanager
+def _at_most(seconds: float) -> Iterator[None]:
+    """Raise TimeoutError in the block after so many seconds; only the main thread can be told."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: object) -> None:
+        raise TimeoutError(f"stopped after {seconds:.0f} s; raise --seconds")
+
+    previous = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def guarded(
+    name: str, run: Callable[[], dict[str, Any]], device: torch.device, until: float = float("inf")
+) -> dict[str, Any]:  # fmt: skip
+    """A measurement by name, or what stopped it: out of memory here must not lose the figures before and after.
+
+    It is stopped at `until` (`time.perf_counter`), and does not begin after that.
+    """
+    clean(device)
+    began = time.perf_counter()
+    try:
+        if began >= until:
+            raise TimeoutError("no time left; raise --seconds")
+        with _at_most(min(until - began, 3600.0)):
+            row = {"name": name, **run()}
+    except Exception as error:
+        row = {
+            "name": name,
+            "error": f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else ''}",
+        }
+    row["wall_s"] = round(time.perf_counter() - began, 1)
+    log.info("%s", row)
+    clean(device)
+    return row
+
+
+def clean(device: torch.device) -> None:
+    """Leave nothing of the measurement before."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)

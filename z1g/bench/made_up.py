@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -11,6 +12,9 @@ from z1g.config.tree import Experiment
 from z1g.data.scenes import Scene
 from z1g.losses.perceptual import LpipsLoss
 from z1g.splat import join
+
+if TYPE_CHECKING:
+    from z1g.perceptual import Frozen
 
 OBJECTS = 4
 
@@ -34,7 +38,7 @@ class Sizes:
 class UntrainedLpips(LpipsLoss):
     """LPIPS-VGG as it computes, with random weights."""
 
-    def network(self) -> torch.nn.Module:
+    def network(self) -> "Frozen":
         from z1g.perceptual import untrained_lpips
 
         return untrained_lpips()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as functional
+from diffusers.models.attention_processor import AttnProcessor2_0
 from torch import Tensor
 
 from z1g.camera import Cameras
@@ -35,12 +36,13 @@ def step_function(
 ) -> Callable[[Batch], float]:
     """Builds one training step of the original on a prepared batch of one object; it returns the loss."""
     half = torch.float16 if device.type == "cuda" else torch.bfloat16
+    stage1.vae.set_attn_processor(AttnProcessor2_0())
     encoder, decoder = stage1.encoder.to(device), stage1.decoder.to(device).train()
     trained = [p for p in decoder.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.05, betas=(0.9, 0.95))
     scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
     draw, _ = rasterizer(device)
-    perceptual = untrained_lpips()._network[0].to(device)
+    perceptual = untrained_lpips().network.to(device)
 
     def losses(batch: Batch) -> Tensor:
         with torch.no_grad():

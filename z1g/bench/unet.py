@@ -12,18 +12,9 @@ import torch._dynamo
 import torch.nn.functional as functional
 from torch import Tensor
 
-from z1g.bench.diffusion_size import (
-    SIZES,
-    Size,
-    Variant,
-    build,
-    guarded,
-    matmul_rate,
-    memory_mib,
-    synchronise,
-    teraflops_a_sample,
-)
-from z1g.bench.machine import device_name, versions
+from z1g.bench.diffusion_size import SIZES, Size, build, teraflops_a_sample
+from z1g.bench.machine import device_name, guarded, matmul_rate, memory_mib, synchronise, versions
+from z1g.bench.variants import Variant
 from z1g.config.sections import UNetOptions
 from z1g.device import default_device
 from z1g.networks.autoencoder import PictureEncoder
@@ -43,7 +34,7 @@ COMPILED_KINDS = 512
 def measure(size_name: str, variants: Sequence[str], steps: int, seconds: float) -> dict[str, Any]:
     """Samples/s and TFLOP/s of whole training steps, optimiser included. Nothing runs on after `seconds`.
 
-    Raises ValueError where a variant is not understood.
+    Raises UserError where a variant is not understood.
     """
     size, device, began = SIZES[size_name], default_device(), time.perf_counter()
     parsed = [Variant.parse(name, WORDS) for name in variants]

@@ -77,6 +77,11 @@ class AutodecoderOptions(Section):
         description="the seed's bug: target pictures are put on mid-grey before they are put on the background, "
         "so their outlines are grey",
     )
+    bf16: Annotated[Literal["weights", "autocast"], Runtime()] = Field(
+        "weights",
+        description="how the decoder's bf16 is done. weights: cast once a step, all but the last layers run in bf16; "
+        "autocast: norms in fp32",
+    )
     test_steps: int = Field(
         200, ge=1, description="optimised codes: steps to find a test object's code, decoder frozen"
     )

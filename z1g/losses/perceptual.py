@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from z1g.perceptual import Frozen
+
 
 class _Perceptual(Loss):
     views: int | None = Field(None, ge=1, description="how many of an object's renders the network sees; null: all")
@@ -19,9 +21,12 @@ class _Perceptual(Loss):
         "auto", description="of the network's convolutions; auto: bf16 on a GPU, fp32 on a CPU"
     )
 
-    def network(self) -> "nn.Module":
-        """The frozen network."""
+    def network(self) -> "Frozen":
+        """The distance."""
         raise NotImplementedError
+
+    def networks(self) -> "list[nn.Module]":
+        return [self.network().network]
 
     def compute(self, pair: Comparison) -> "torch.Tensor":
         from z1g.perceptual import resized
@@ -41,7 +46,7 @@ class StLpipsLoss(_Perceptual):
     kind: Literal["st_lpips"] = "st_lpips"
     net: Literal["alex", "vgg"] = Field("alex", description="trunk")
 
-    def network(self) -> "nn.Module":
+    def network(self) -> "Frozen":
         from z1g.perceptual import st_lpips
 
         return st_lpips(self.net)
@@ -55,7 +60,7 @@ class LpipsLoss(_Perceptual):
         None, description="path of torchvision's VGG16 state dict (vgg16-397923af.pth); known by its content"
     )
 
-    def network(self) -> "nn.Module":
+    def network(self) -> "Frozen":
         from z1g.perceptual import lpips
 
         return lpips(self.trunk)

@@ -4,6 +4,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from z1g.networks import wide_attention
+
 LATENT_SHIFT, LATENT_SCALE = 0.22, 0.75
 IMAGE_SCALE = 0.5 / 0.8
 
@@ -34,13 +36,13 @@ class PictureEncoder(nn.Module):
     def __init__(self, vae: AutoencoderKL) -> None:
         super().__init__()
         self.encoder = vae.encoder
+        wide_attention.install(self.encoder)
         self.quant_conv = vae.quant_conv
         self.scaling_factor = float(vae.config["scaling_factor"])
 
     def posterior(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [B,C,h,w] of the latent of pictures [B,3,H,W] in -1..1."""
-        moments = self.quant_conv(self.encoder(picture))
-        mean, log_variance = moments.chunk(2, dim=1)
+        mean, log_variance = self.quant_conv(self.encoder(picture)).float().chunk(2, dim=1)
         return mean, torch.exp(0.5 * log_variance.clamp(-30, 20))
 
     def code_shape(self, sheet: Tensor) -> tuple[int, int, int]:
@@ -50,7 +52,14 @@ class PictureEncoder(nn.Module):
 
     def sheet_code(self, sheet: Tensor, noise: Tensor | None) -> Tensor:
         """Code [B,C,h,w] of sheets [B,3,3H,2W] in 0..1: a posterior sample with `noise`, or the mean without."""
-        mean, deviation = self.posterior(scale_image(2 * sheet - 1))
+        return self.code(*self.sheet_posterior(sheet), noise)
+
+    def sheet_posterior(self, sheet: Tensor) -> tuple[Tensor, Tensor]:
+        """See `posterior`; of sheets [B,3,3H,2W] in 0..1."""
+        return self.posterior(scale_image(2 * sheet - 1))
+
+    def code(self, mean: Tensor, deviation: Tensor, noise: Tensor | None) -> Tensor:
+        """Code of a sheet's posterior, see `sheet_code`."""
         latent = mean if noise is None else mean + deviation * noise
         return scale_latents(latent * self.scaling_factor)
 

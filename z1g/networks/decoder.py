@@ -10,9 +10,13 @@ from torch import Tensor, nn
 from z1g.model.decoder import DecoderOptions
 from z1g.model.scale import ScaleActivation
 from z1g.mosaic import untile
+from z1g.networks import wide_attention
 from z1g.networks.autoencoder import scale_image, unscale_image, unscale_latents
+from z1g.networks.half import bf16_weights, call_with
 from z1g.splat import CHANNELS, N_GEOMETRY, activate_rgb, join, split
 
+IN_FLOAT32 = ("scale_bias", "geometry_out", "downsampler", "decoder.conv_out")
+"""Parameters that `whole_bf16` leaves alone: of what becomes splats directly."""
 START_PIXELS = 0.5
 """Standard deviation of a Gaussian at the start of training, in pixel widths at the camera distance."""
 START_OPACITY = -2.0
@@ -44,6 +48,8 @@ class SplatterDecoder(nn.Module):
         self.options, self.scale = options, scale
         self.scaling_factor = float(vae.config["scaling_factor"])
         self.post_quant_conv, self.decoder = vae.post_quant_conv, vae.decoder
+        wide_attention.install(self.decoder)
+        self.whole_bf16 = False
         self.geometry_out = nn.Conv2d(vae.decoder.conv_out.in_channels, N_GEOMETRY, 3, padding=1)
         self.scale_bias = nn.Parameter(torch.tensor(scale.initial_bias), requires_grad=scale.learnable)
         self.size = (int(rays.anchor.shape[-2]), int(rays.anchor.shape[-1]))
@@ -58,12 +64,20 @@ class SplatterDecoder(nn.Module):
         self._freeze()
 
     def forward(self, code: Tensor) -> Tensor:
-        """Decode and activate. Raises ValueError where a code has another resolution than the path needs."""
+        """Decode and activate. Raises ValueError where a code has another resolution than the path needs.
+
+        With `whole_bf16`, autocast gives way to weights in bfloat16, see `Denoiser`; the last layers are in float32.
+        """
+        if self.whole_bf16 and torch.is_autocast_enabled(code.device.type):
+            with torch.autocast(code.device.type, enabled=False):
+                splats: Tensor = call_with(self, bf16_weights(self, IN_FLOAT32), code)
+            return splats
         return untile(self.activate(self.sheet(code)))
 
     def sheet(self, code: Tensor) -> Tensor:
         """Raw channels [B,14,3S,2S] of codes."""
-        x = self.decoder.conv_in(self.post_quant_conv(unscale_latents(code) / self.scaling_factor))
+        latent = unscale_latents(code) / self.scaling_factor
+        x = self.decoder.conv_in(self.post_quant_conv(latent.to(self.post_quant_conv.weight.dtype)))
         x = self.decoder.mid_block(x)
         for i, block in enumerate(self.decoder.up_blocks):
             if i < self.resized or block.upsamplers is None:
@@ -73,7 +87,7 @@ class SplatterDecoder(nn.Module):
                     x = layer(x, None)
             if i == self.resized:
                 x = self.options.path.resize(x, self.size)
-        x = self.decoder.conv_act(self.decoder.conv_norm_out(x))
+        x = self.decoder.conv_act(self.decoder.conv_norm_out(x)).to(self.geometry_out.weight.dtype)
         raw = self.downsampler(torch.cat([self.geometry_out(x), self.decoder.conv_out(x)], dim=1))
         if tuple(raw.shape[-2:]) != self.size:
             kind = self.options.path.kind

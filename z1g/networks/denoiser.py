@@ -11,12 +11,12 @@ from diffusers.models.attention import FeedForward
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
-from torch.func import functional_call
 from transformers import CLIPVisionModelWithProjection
 from transformers.utils import logging as transformers_logging
 
 from z1g.networks import reference_attention
 from z1g.networks.diffusion import NoiseSchedule
+from z1g.networks.half import bf16_weights, call_with
 
 # Their bars are for downloads of gigabytes, not for what stages load in milliseconds.
 transformers_logging.disable_progress_bar()
@@ -104,8 +104,7 @@ class Denoiser(nn.Module):
             yield self.unet, self.unet.dtype
             return
         with torch.autocast(device.type, enabled=False):
-            cast = {name: weight.to(torch.bfloat16) for name, weight in self.unet.named_parameters()}
-            yield partial(_call, self.unet, cast), torch.bfloat16
+            yield partial(call_with, self.unet, bf16_weights(self.unet)), torch.bfloat16
 
     def blocks(self) -> list[nn.Module]:
         """The parts of the UNet that repeat and that compilation makes faster: kernels of one serve all of a shape."""
@@ -114,8 +113,3 @@ class Denoiser(nn.Module):
     def nothing(self, zero_latent: Tensor, batch: int) -> Condition:
         """The unconditional condition: latent [1,C,h,w] of the zero picture, no image embedding."""
         return Condition(zero_latent.expand(batch, -1, -1, -1), zero_latent.new_zeros(batch, self.prompt.shape[1]))
-
-
-def _call(unet: nn.Module, weights: dict[str, Tensor], *args: Tensor, **kwargs: object) -> tuple[Tensor, ...]:
-    output: tuple[Tensor, ...] = functional_call(unet, weights, args, kwargs)
-    return output

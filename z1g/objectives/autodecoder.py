@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from z1g.camera import Cameras
 from z1g.codes._book import CodeBook, EncodedBook, Posterior
+from z1g.codes._moments import KeptPosteriors
 from z1g.codes._predict import one_step
 from z1g.data.bank import Cache, SceneBank, Scenes, provide
 from z1g.device import default_device
@@ -52,13 +53,20 @@ class AutodecoderObjective(Objective):
         self.denoiser = None if denoiser is None else denoiser.requires_grad_(False)
         self.config, self.options, self.ids = config, config.autodecoder, ids
         views, self.bank = provide(cache, scenes, ids, default_device())
+        stage1.decoder.whole_bf16 = self.options.bf16 == "weights"
+        # What a frozen encoder says of an object never changes.
+        frozen = not any(p.requires_grad for p in self.encoder.parameters())
+        place = torch.device("cpu") if self.bank is None else self.bank.rgba.device
+        self.kept = KeptPosteriors(len(ids), place) if frozen else None
         self.sample = AutodecoderSamples(config, views)
         self.watched = ValidationObjects(config, scenes, ids)
         self.held_out = ValidationObjects(config, scenes, held_out)
 
     def networks(self) -> list[nn.Module]:
         encoder = self.encoder.encoder
-        return [self.decoder, encoder] if any(p.requires_grad for p in encoder.parameters()) else [self.decoder]
+        trained = [self.decoder, encoder] if any(p.requires_grad for p in encoder.parameters()) else [self.decoder]
+        frozen = [network for loss in self.options.losses.values() if loss.weight > 0 for network in loss.networks()]
+        return [*trained, *frozen]
 
     def prepare(self, batch: Batch) -> Batch:
         return self._pictures(batch, self.bank)
@@ -68,8 +76,7 @@ class AutodecoderObjective(Objective):
         return pictures(batch, bank, self.options.input_size, condition_size)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        code = self.book.lookup(batch["object_index"], lambda how: self.encode(batch, how))
-        splats = self.decoder(self._mixed(batch, code))
+        splats = self.decoder(self._mixed(batch, self.code(batch)))
         pair = self.compare(splats, batch)
         loss, terms = weighted_sum(self.options.losses, pair)
         return {"loss": loss, **terms}
@@ -98,17 +105,25 @@ class AutodecoderObjective(Objective):
             rgb = (rgb + (1 - alpha) * MID_GREY) * alpha
         return rgb + (1 - alpha) * background
 
-    def encode(self, batch: Batch, how: Posterior) -> Tensor:
-        """Codes of the batch's input sheets."""
+    def code(self, batch: Batch) -> Tensor:
+        """Codes [B,C,h,w] of training objects."""
+        return self.book.lookup(batch["object_index"], lambda how: self._encode(batch, how, self.kept))
+
+    def _encode(self, batch: Batch, how: Posterior, kept: KeptPosteriors | None = None) -> Tensor:
+        """Codes of the batch's input sheets; kept: what is known of training objects."""
         sheet = batch["sheet"]
-        shape = self.encoder.code_shape(sheet)
-        if how == "mean":
-            return self.encoder.sheet_code(sheet, None)
-        if how == "sample":
-            return self.encoder.sheet_code(sheet, batch_noise(batch, shape, purposes.POSTERIOR, sheet.device))
         index = batch["object_index"].to(sheet.device)
+        if kept is None:
+            mean, deviation = self.encoder.sheet_posterior(sheet)
+        else:
+            mean, deviation = kept.of(index, lambda i: self.encoder.sheet_posterior(sheet[i : i + 1]))
+        shape = tuple(mean.shape[1:])
+        if how == "mean":
+            return self.encoder.code(mean, deviation, None)
+        if how == "sample":
+            return self.encoder.code(mean, deviation, batch_noise(batch, shape, purposes.POSTERIOR, sheet.device))
         keys = torch.stack([index, torch.full_like(index, purposes.POSTERIOR)], dim=1)
-        return self.encoder.sheet_code(sheet, keyed_normal(keys, shape))
+        return self.encoder.code(mean, deviation, keyed_normal(keys, shape))
 
     def _mixed(self, batch: Batch, code: Tensor) -> Tensor:
         """Codes, some of them replaced by one-step predictions, as `mix_diffusion` says."""
@@ -157,7 +172,7 @@ class AutodecoderObjective(Objective):
 
     def _predict(self, batch: Batch) -> Comparison:
         batch = self._pictures(batch, None)
-        code = self.book.lookup(batch["object_index"], lambda how: self.encode(batch, how))
+        code = self.book.lookup(batch["object_index"], lambda how: self._encode(batch, how))
         return self.compare(self.decoder(code), batch)
 
 

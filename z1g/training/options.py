@@ -22,10 +22,9 @@ class SpeedOptions(Section):
     """What makes the same training faster or smaller; results differ by rounding only."""
 
     compile: Literal["off", "default", "max-autotune-no-cudagraphs"] = Field(
-        "off", description="torch.compile of the trained networks; the first steps then wait minutes for it"
-    )
-    channels_last: bool = Field(
-        False, description="pictures in memory pixel by pixel: pays along with compile, costs copies without"
+        "off",
+        description="torch.compile of the networks' repeated blocks and of perceptual networks, with pictures in "
+        "memory pixel by pixel; the first step then waits for it",
     )
     fold_upsampling: bool = Field(
         False, description="an enlargement and the convolution after it as one convolution, with 4/9 of the products"

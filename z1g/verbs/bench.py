@@ -8,10 +8,7 @@ from typing import Any
 
 from z1g.cli import existing_folder
 
-AUTODECODER_VARIANTS = [
-    "b1", "b1+bf16", "b2+bf16", "b4+bf16", "b4+bf16+fold", "b4+bf16+channels_last", "b8+bf16+recompute",
-    "b4+bf16+compile+channels_last", "b16+bf16+compile+channels_last+micro4", "b4+bf16+compile+fold",
-]  # fmt: skip
+AUTODECODER_VARIANTS = ["b4", "b8", "b4+fold", "b4+compile", "b4+compile+fold", "b8+compile+fold"]
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -94,7 +91,7 @@ def _run_dag(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _autodecoder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--variants", nargs="+", default=AUTODECODER_VARIANTS, help="b8+bf16+compile: batch, what is on"
+        "--variants", nargs="+", default=AUTODECODER_VARIANTS, help="b8+compile+fold: batch, what is on"
     )
     parser.add_argument("--views", type=int, default=20, help="pictures rendered an object")
     parser.add_argument("--size", type=int, default=512, help="side of a picture, pixels")
