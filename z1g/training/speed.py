@@ -47,12 +47,22 @@ def _compile(network: nn.Module, mode: str) -> None:
 def _enlarged(layer: nn.Conv2d, x: Tensor, output_size: tuple[int, int] | None = None) -> Tensor:
     """`layer`, a 3×3 convolution, of `x` enlarged twofold by repetition.
 
-    Repetition is a transposed convolution with a kernel of 2×2 ones, so both are one with their kernels' product, 4×4.
+    A pixel of the result sees 2×2 pixels of `x`: a convolution for each of the four places it may have among them.
     """
-    if output_size is not None and tuple(output_size) != (2 * x.shape[2], 2 * x.shape[3]):
+    height, width = x.shape[2:]
+    if output_size is not None and tuple(output_size) != (2 * height, 2 * width):
         result: Tensor = layer(functional.interpolate(x, size=output_size, mode="nearest"))
         return result
-    kernel = layer.weight.flip(2, 3)
-    kernel = functional.pad(kernel, (0, 1, 0, 0)) + functional.pad(kernel, (1, 0, 0, 0))
-    kernel = functional.pad(kernel, (0, 0, 0, 1)) + functional.pad(kernel, (0, 0, 1, 0))
-    return functional.conv_transpose2d(x, kernel.transpose(0, 1), layer.bias, stride=2, padding=1)
+    kernels = [kernel for rows in _halves(layer.weight, 2) for kernel in _halves(rows, 3)]
+    bias = None if layer.bias is None else layer.bias.repeat_interleave(4)
+    four = functional.conv2d(x, torch.stack(kernels, dim=1).flatten(0, 1), bias, padding=1).unflatten(1, (-1, 4))
+    places = [four[:, :, 2 * i + j, i : i + height, j : j + width] for i in (0, 1) for j in (0, 1)]
+    result = functional.pixel_shuffle(torch.stack(places, dim=2).flatten(1, 2), 2)
+    last = x.is_contiguous(memory_format=torch.channels_last)
+    return result.contiguous(memory_format=torch.channels_last) if last else result
+
+
+def _halves(kernel: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """Three taps on repeated pixels as two on the pixels themselves: where the first is half seen, and the last."""
+    a, b, c = kernel.unbind(dim)
+    return torch.stack([a, b + c], dim), torch.stack([a + b, c], dim)
