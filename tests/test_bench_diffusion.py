@@ -13,6 +13,7 @@ from z1g.bench.diffusion_size import SIZES, build, teraflops_a_sample
 from z1g.bench.machine import guarded
 from z1g.bench.variants import Variant
 from z1g.cli import main
+from z1g.errors import UserError
 from z1g.networks.denoiser import Condition
 from z1g.networks.graphs import Replayed
 
@@ -64,7 +65,7 @@ def test_a_measurement_is_stopped_in_time() -> None:
 
 @pytest.mark.parametrize("name", ["16", "b4+fast", "b4+cudnn+"])
 def test_variants_that_nobody_knows_are_refused(name: str) -> None:
-    with pytest.raises(ValueError, match="say b<objects>"):
+    with pytest.raises(UserError, match="reads b<objects>"):
         Variant.parse(name, ("cudnn",))
 
 

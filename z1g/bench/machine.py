@@ -114,7 +114,7 @@ def guarded(
 
 def clean(device: torch.device) -> None:
     """Leave nothing of the measurement before."""
-    gc.collect()
     if device.type == "cuda":
+        gc.collect()
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)

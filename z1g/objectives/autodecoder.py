@@ -53,7 +53,9 @@ class AutodecoderObjective(Objective):
         self.denoiser = None if denoiser is None else denoiser.requires_grad_(False)
         self.config, self.options, self.ids = config, config.autodecoder, ids
         views, self.bank = provide(cache, scenes, ids, default_device())
-        stage1.decoder.whole_bf16 = self.options.bf16 == "weights"
+        # Recomputed blocks would see the stored weights, not the cast ones.
+        recomputed = self.options.train.speed.recompute
+        stage1.decoder.whole_bf16 = self.options.bf16 == "weights" and not recomputed
         # What a frozen encoder says of an object never changes.
         frozen = not any(p.requires_grad for p in self.encoder.parameters())
         place = torch.device("cpu") if self.bank is None else self.bank.rgba.device
@@ -107,9 +109,9 @@ class AutodecoderObjective(Objective):
 
     def code(self, batch: Batch) -> Tensor:
         """Codes [B,C,h,w] of training objects."""
-        return self.book.lookup(batch["object_index"], lambda how: self._encode(batch, how, self.kept))
+        return self.book.lookup(batch["object_index"], lambda how: self.encode(batch, how, self.kept))
 
-    def _encode(self, batch: Batch, how: Posterior, kept: KeptPosteriors | None = None) -> Tensor:
+    def encode(self, batch: Batch, how: Posterior, kept: KeptPosteriors | None = None) -> Tensor:
         """Codes of the batch's input sheets; kept: what is known of training objects."""
         sheet = batch["sheet"]
         index = batch["object_index"].to(sheet.device)
@@ -172,7 +174,7 @@ class AutodecoderObjective(Objective):
 
     def _predict(self, batch: Batch) -> Comparison:
         batch = self._pictures(batch, None)
-        code = self.book.lookup(batch["object_index"], lambda how: self._encode(batch, how))
+        code = self.book.lookup(batch["object_index"], lambda how: self.encode(batch, how))
         return self.compare(self.decoder(code), batch)
 
 

@@ -66,7 +66,9 @@ class DiffusionObjective(Objective):
         """denoiser: prepared by `options.finetune`. rendering: what `options.rendered` needs of stage 1."""
         super().__init__()
         self.options, self.denoiser, self.data, self.rendering = options, denoiser, data, rendering
-        denoiser.whole_bf16, denoiser.attention = options.bf16 == "weights", options.attention
+        # Recomputed blocks would see the stored weights, not the cast ones.
+        denoiser.whole_bf16 = options.bf16 == "weights" and not options.train.speed.recompute
+        denoiser.attention = options.attention
         self.register_buffer("zero_latent", data.zero_latent, persistent=False)
         self.sample = DiffusionSamples(data, None if rendering is None else rendering.truth)
 
