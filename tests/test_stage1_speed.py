@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as functional
 from diffusers import AutoencoderKL
-from diffusers.models.attention_processor import AttnProcessor2_0
+from diffusers.models import attention_processor
 from torch import Tensor
 
 from z1g.bench.made_up import MadeUpScenes, Sizes, experiment
@@ -16,6 +16,8 @@ from z1g.networks.wide_attention import WideAttention, attend
 from z1g.objectives.autodecoder import AutodecoderObjective
 from z1g.perceptual import _weights, resized
 from z1g.training.data import Draw
+from z1g.training.options import SpeedOptions
+from z1g.training.speed import tune
 
 SIZES = Sizes(views=2, picture=32, splats=16, inputs=32, channels=(16, 16), layers=1, perceptual=64)
 
@@ -54,15 +56,18 @@ def test_wide_heads_get_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = vae.decode(code).sample
     monkeypatch.setattr(wide_attention, "WIDE", 8)
     wide_attention.install(vae)
+    warned: list[str] = []
+    monkeypatch.setattr(attention_processor.logger, "warning", warned.append)
     assert all(isinstance(one, WideAttention) for one in vae.attn_processors.values())
     torch.testing.assert_close(vae.decode(code).sample, expected, atol=1e-12, rtol=1e-12)
-    vae.set_attn_processor(AttnProcessor2_0())
+    assert not warned
 
 
-def decoded(whole_bf16: bool, autocast: bool) -> dict[str, Tensor]:
+def decoded(whole_bf16: bool, autocast: bool, speed: SpeedOptions | None = None) -> dict[str, Tensor]:
     """Splats and gradients of the weights."""
     stage1 = Stage1.create(experiment(SIZES))
     stage1.decoder.whole_bf16 = whole_bf16
+    tune([stage1.decoder], speed or SpeedOptions())
     code = randn(2, 4, 48, 32)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         splats = stage1.decoder(code)
@@ -85,6 +90,12 @@ def test_decoder_in_bfloat16_with_weights_in_float32() -> None:
         return float((a - b).norm() / b.norm())
 
     assert 0 < distance(whole) < max(0.05, 1.5 * distance(autocast))
+
+
+def test_recomputed_blocks_see_the_same_weights() -> None:
+    """In the backward pass the cast weights are not in place any more."""
+    plain, recomputed = decoded(True, True), decoded(True, True, SpeedOptions(recompute=True))
+    torch.testing.assert_close(recomputed, plain, atol=0, rtol=0)
 
 
 def objective(kept: bool) -> AutodecoderObjective:

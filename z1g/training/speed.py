@@ -1,7 +1,8 @@
 """What makes the same training faster or smaller: compilation, fewer products, activations computed twice."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
+from typing import Any
 
 import torch
 import torch._dynamo
@@ -12,6 +13,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from z1g.networks.half import call_with
 from z1g.training.options import SpeedOptions
 
 REPEATED = (ResnetBlock2D, Upsample2D, FeedForward)
@@ -27,7 +29,7 @@ def tune(networks: Iterable[nn.Module], options: SpeedOptions) -> None:
             if options.fold_upsampling and isinstance(part, Upsample2D) and part.name == "conv":
                 part.forward = partial(_enlarged, part.conv)  # type: ignore[method-assign]
             if options.recompute and isinstance(part, ResnetBlock2D):
-                part.forward = partial(checkpoint, part.forward, use_reentrant=False)  # type: ignore[method-assign]
+                part.forward = partial(_recomputed, _Body(part, part.forward))  # type: ignore[method-assign]
         if options.compile != "off":
             _compile(network, options.compile)
 
@@ -42,6 +44,20 @@ def _compile(network: nn.Module, mode: str) -> None:
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for part in [part for part in network.modules() if isinstance(part, REPEATED)] or [network]:
         part.compile(mode=mode, dynamic=False)
+
+
+class _Body(nn.Module):
+    """A part with the forward pass that it had."""
+
+    def __init__(self, part: nn.Module, forward: Callable[..., Any]) -> None:
+        super().__init__()
+        self.part, self.forward = part, forward
+
+
+def _recomputed(body: _Body, *args: Any, **kwargs: Any) -> Any:
+    """Its result; the backward pass comes to it once more with the weights of now, which may be another type's."""
+    run = partial(call_with, body, dict(body.named_parameters()))
+    return checkpoint(run, *args, use_reentrant=False, **kwargs)
 
 
 def _enlarged(layer: nn.Conv2d, x: Tensor, output_size: tuple[int, int] | None = None) -> Tensor:
