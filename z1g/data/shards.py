@@ -187,6 +187,11 @@ def encode_png(picture: NDArray[np.uint8]) -> bytes:
 
 
 def _decode_png(content: bytes, name: str, view: int) -> NDArray[np.uint8]:
+    from z1g.data._png import decode_rgba
+
+    picture = decode_rgba(content)
+    if picture is not None:
+        return picture
     try:
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGBA"))
     except (OSError, SyntaxError) as error:  # PIL's own errors are OSErrors; a bad PNG chunk is a SyntaxError
