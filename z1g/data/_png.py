@@ -57,29 +57,50 @@ def _stream(content: bytes) -> bytes | None:
 @njit(cache=True)
 def _unfilter(rows: NDArray[np.uint8], picture: NDArray[np.uint8]) -> bool:
     """Undo each row's filter (PNG specification, section 9.2) into `picture`; False where a filter is unknown."""
-    height, width = picture.shape
-    for i in range(height):
-        kind = rows[i, 0]
-        if kind > 4:
+    nothing = np.zeros(picture.shape[1], np.uint8)
+    for i in range(len(picture)):
+        # A loop for each filter, so that the compiler can vectorise the simple ones, which most rows have.
+        kind, given, out = rows[i, 0], rows[i, 1:], picture[i]
+        above = picture[i - 1] if i > 0 else nothing
+        if kind == 0:
+            out[:] = given
+        elif kind == 1:
+            _left(given, out)
+        elif kind == 2:
+            out[:] = given + above
+        elif kind == 3:
+            _average(given, above, out)
+        elif kind == 4:
+            _paeth(given, above, out)
+        else:
             return False
-        for j in range(width):
-            left = np.int32(picture[i, j - 4]) if j >= 4 else np.int32(0)
-            above = np.int32(picture[i - 1, j]) if i > 0 else np.int32(0)
-            if kind == 0:
-                guess = np.int32(0)
-            elif kind == 1:
-                guess = left
-            elif kind == 2:
-                guess = above
-            elif kind == 3:
-                guess = (left + above) // 2
-            else:
-                corner = np.int32(picture[i - 1, j - 4]) if i > 0 and j >= 4 else np.int32(0)
-                to_left, to_above = abs(above - corner), abs(left - corner)
-                to_corner = abs(left + above - 2 * corner)
-                if to_left <= to_above and to_left <= to_corner:
-                    guess = left
-                else:
-                    guess = above if to_above <= to_corner else corner
-            picture[i, j] = np.uint8((np.int32(rows[i, j + 1]) + guess) & 255)
     return True
+
+
+@njit(cache=True)
+def _left(given: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    out[:4] = given[:4]
+    for j in range(4, len(out)):
+        out[j] = given[j] + out[j - 4]
+
+
+@njit(cache=True)
+def _average(given: NDArray[np.uint8], above: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    for j in range(len(out)):
+        left = np.int32(out[j - 4]) if j >= 4 else np.int32(0)
+        out[j] = given[j] + np.uint8((left + np.int32(above[j])) // 2)
+
+
+@njit(cache=True)
+def _paeth(given: NDArray[np.uint8], above: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    out[:4] = given[:4] + above[:4]
+    for j in range(4, len(out)):
+        left, up, corner = np.int32(out[j - 4]), np.int32(above[j]), np.int32(above[j - 4])
+        to_left, to_up, to_corner = abs(up - corner), abs(left - corner), abs(left + up - 2 * corner)
+        if to_left <= to_up and to_left <= to_corner:
+            guess = left
+        elif to_up <= to_corner:
+            guess = up
+        else:
+            guess = corner
+        out[j] = given[j] + np.uint8(guess)
