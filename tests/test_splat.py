@@ -15,10 +15,11 @@ from z1g.model.scale.softplus import Softplus
 from z1g.model.scratch import AutoencoderSize
 from z1g.mosaic import untile
 from z1g.networks import scratch
-from z1g.networks.decoder import SplatterDecoder
+from z1g.networks.decoder import SplatRays, SplatterDecoder
 
 Array = NDArray[np.float64]
 SIZE = 4
+PIXEL = 0.02
 
 
 def sigmoid(x: Array) -> Array:
@@ -32,7 +33,7 @@ def softplus(x: Array) -> Array:
 def decoder(scale: ScaleActivation | None = None, **options: str) -> SplatterDecoder:
     vae = scratch.autoencoder(AutoencoderSize(channels=(4, 4), layers_per_block=1, norm_groups=2), seed=0)
     anchor = torch.linspace(-0.9, 0.9, 3 * 3 * SIZE * 2 * SIZE).reshape(3, 3 * SIZE, 2 * SIZE)
-    return SplatterDecoder(vae, DecoderOptions(**options), scale or BiasedSoftplus(), anchor)
+    return SplatterDecoder(vae, DecoderOptions(**options), scale or BiasedSoftplus(), SplatRays(anchor, PIXEL))
 
 
 def raw_sheet(spread: float = 2.0) -> torch.Tensor:
@@ -116,11 +117,11 @@ def test_all_14_channels_are_multiplied() -> None:
 def test_geometry_head_starts_on_its_rays() -> None:
     net = decoder()
     with torch.no_grad():
-        net.geometry_out.weight.zero_()
         splats = net.activate(net.sheet(torch.randn(1, 4, 3 * SIZE, 2 * SIZE)))[0]
     torch.testing.assert_close(splats[0:3], net.anchor)
     torch.testing.assert_close(splats[7:11, 0, 0], torch.tensor([1.0, 0, 0, 0]))
-    torch.testing.assert_close(splats[3], torch.full_like(splats[3], float(sigmoid(np.array(-1.6)))))
+    torch.testing.assert_close(splats[3], torch.full_like(splats[3], float(sigmoid(np.array(-3.2)))))
+    torch.testing.assert_close(splats[4:7], torch.full_like(splats[4:7], PIXEL / 2))
 
 
 RAW = np.array([-80.0, -20, -7, -3, -1, 0, 1, 3, 7, 20, 80])

@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from pathlib import Path
 
@@ -46,7 +47,9 @@ def limit_threads(threads: int) -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if threads > 0:
-        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
+        # A numba that runs already refuses another number; then its threads are limited call by call.
+        later = () if "numba" in sys.modules else ("NUMBA_NUM_THREADS",)
+        for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", *later):
             os.environ[name] = str(threads)
 
 
