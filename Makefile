@@ -19,7 +19,7 @@ test: env
 
 # A throw-away SLURM on this machine; needs root and Debian's packages slurm-wlm and munge, else says so and skips.
 test-slurm: env
-	$(BIN)/python -m pytest -m slurm tests/slurm
+	$(BIN)/python -m pytest -m slurm tests/slurm $(AGAIN)
 
 lint: env
 	$(BIN)/ruff check .

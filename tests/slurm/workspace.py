@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -98,6 +99,7 @@ class Workspace:
             process = subprocess.Popen(
                 self.command(*words, target=target),
                 cwd=self.folder, env=self.environment(hold), stdout=log, stderr=log, text=True,
+                preexec_fn=_hears_interrupts,
             )  # fmt: skip
             try:
                 yield process
@@ -142,3 +144,8 @@ class Workspace:
                 found.append(process)
         ids = {process.pid for process in found}
         return [process for process in found if process.ppid() not in ids]
+
+
+def _hears_interrupts() -> None:
+    """A shell that starts the tests in its background lets all of them ignore Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
