@@ -19,7 +19,7 @@ from z1g.config.resolve import merge
 ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 ABLATION = "encoder_mix"
-LIMIT_S = 1200.0
+LIMIT_S = 300.0
 """How long anything may take that is waited for; far more than it needs on a busy machine."""
 ASKED: dict[str, dict[str, Any]] = {
     "ingest": {"threads": 2, "memory_mb": 1100, "minutes": 11},
