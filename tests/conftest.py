@@ -2,7 +2,9 @@
 
 import os
 import tempfile
+from pathlib import Path
 
+import pytest
 import torch
 from hypothesis import settings
 
@@ -13,3 +15,16 @@ settings.register_profile("z1g", deadline=None, derandomize=True)
 settings.load_profile("z1g")
 # Tests keep what they learn about mesh files to themselves.
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="z1g-tests-")
+
+
+@pytest.fixture(scope="session")
+def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file like torchvision's VGG16, with random weights."""
+    from torchvision.models import vgg16
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        features = vgg16(weights=None).features.state_dict()
+    file = tmp_path_factory.mktemp("trunk") / "vgg.pth"
+    torch.save({f"features.{name}": value for name, value in features.items()}, file)
+    return file

@@ -150,19 +150,6 @@ def test_lpips_without_weights_says_so() -> None:
         Lpips().compute(pictures(a, a))
 
 
-@pytest.fixture(scope="module")
-def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file like torchvision's VGG16, with random weights."""
-    from torchvision.models import vgg16
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        features = vgg16(weights=None).features.state_dict()
-    file = tmp_path_factory.mktemp("trunk") / "vgg.pth"
-    torch.save({f"features.{name}": value for name, value in features.items()}, file)
-    return file
-
-
 def test_lpips_is_the_papers_distance_on_the_trunk_of_the_file(trunk: Path) -> None:
     import lpips as package
     from torchvision.models import vgg16

@@ -46,19 +46,6 @@ def seed(**changes: Any) -> Experiment:
     return resolve(files)
 
 
-@pytest.fixture(scope="module")
-def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file like torchvision's VGG16, with random weights."""
-    from torchvision.models import vgg16
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        features = vgg16(weights=None).features.state_dict()
-    file = tmp_path_factory.mktemp("trunk") / "vgg.pth"
-    torch.save({f"features.{name}": value for name, value in features.items()}, file)
-    return file
-
-
 def made(root: Path, **changes: Any) -> tuple[AutodecoderObjective, Stage1, StageFolder]:
     """The objective of seed.yaml's stage 1 on made-up objects, as the stage builds it."""
     meshes = plan(root).ablations["micro"].ablation.experiment.data
