@@ -67,7 +67,7 @@ def decoded(whole_bf16: bool, autocast: bool, speed: SpeedOptions | None = None)
     """Splats and gradients of the weights."""
     stage1 = Stage1.create(experiment(SIZES))
     stage1.decoder.whole_bf16 = whole_bf16
-    tune([stage1.decoder], speed or SpeedOptions())
+    tune([stage1.decoder], speed or SpeedOptions(), torch.device("cpu"))
     code = randn(2, 4, 48, 32)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
         splats = stage1.decoder(code)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from z1g.config.sections import InferOptions
 from z1g.networks.denoiser import Condition, Denoiser
+from z1g.networks.fused.modules import fuse_where_possible
 from z1g.networks.graphs import Replayed
 from z1g.networks.stage1 import Stage1
 from z1g.sampling import PredictsV, sample_codes
@@ -32,6 +33,8 @@ class ImageToSplats:
         if _bf16(options):
             # Only what runs at every step; what a picture passes once keeps its precision.
             denoiser.unet.to(torch.bfloat16)
+        for network in (denoiser.unet, stage1.vae):
+            fuse_where_possible(network, statistics["zero_latent"].device)
         self.predict: PredictsV = Replayed(denoiser) if options.cuda_graphs else denoiser
 
     @torch.no_grad()

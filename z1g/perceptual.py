@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from z1g.errors import UserError
+from z1g.networks.fused import available
 
 Net = Literal["alex", "vgg"]
 SMALLEST = 64
@@ -38,6 +39,10 @@ class Frozen(nn.Module):
         half: convolutions in bfloat16; what compares their features stays in float32. dropout: its layers act.
         """
         network = self.network.to(prediction.device)
+        if half and not dropout and available(prediction.device):
+            from z1g.networks.fused.perceptual import distance as fused
+
+            return fused(network, 2 * prediction.float() - 1, 2 * truth.detach().float() - 1)
         mixed = torch.autocast(prediction.device.type, dtype=torch.bfloat16, enabled=half)
         with mixed, _dropping(network) if dropout else nullcontext():
             distance: Tensor = network(2 * prediction.float() - 1, 2 * truth.detach().float() - 1)

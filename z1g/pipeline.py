@@ -22,6 +22,7 @@ from z1g.method import ImageToSplats
 from z1g.model.samplers.ddpm import Ddpm
 from z1g.networks.conditioning import Conditioning
 from z1g.networks.denoiser import Denoiser
+from z1g.networks.fused.modules import as_files_want
 from z1g.networks.stage1 import Stage1
 
 STAGE1_FILE = "stage1.json"
@@ -68,6 +69,7 @@ class Zero1ToGPipeline(DiffusionPipeline):
         """Write diffusers' layout, and stage 1's files."""
         folder = Path(save_directory)
         stage1, config = self._first_stage()
+        as_files_want(self.unet)
         super().save_pretrained(folder, **kwargs)
         stage1.save(folder)
         write_json(folder / STAGE1_FILE, config)

@@ -14,7 +14,6 @@ from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from z1g import perceptual
 from z1g.bench import seed_way
 from z1g.bench.machine import TERA, device_name, guarded, matmul_rate, memory_mib, synchronise, versions
 from z1g.bench.made_up import OBJECTS, MadeUpScenes, Sizes, experiment
@@ -35,8 +34,7 @@ from z1g.training.options import SpeedOptions
 
 WARM_UP = 2
 TOP_KERNELS = 15
-COMPILE = {"compile": "default", "autotune": "max-autotune-no-cudagraphs"}
-WORDS = ("autocast", "recompute", "fold", *COMPILE)
+WORDS = ("autocast", "recompute", "fold", "unfused")
 PLAIN = Variant.parse("b1", WORDS)
 
 
@@ -45,8 +43,8 @@ def measure(
 ) -> dict[str, Any]:
     """Samples a second of the original's way and of each variant, over `steps` steps after all objects were seen once.
 
-    A variant is a batch size with what is on: `b8+compile+fold+micro4` (autocast: see `autodecoder.bf16`; autotune:
-    compile with a search; fold, recompute: see `SpeedOptions`; micro4: four objects a pass). base: a scale's YAML file
+    A variant is a batch size with what is on: `b8+fold+micro4` (autocast: see `autodecoder.bf16`; fold, recompute,
+    unfused: see `SpeedOptions`; micro4: four objects a pass). base: a scale's YAML file
     whose sizes, losses and trained parts are timed instead. What fails is reported in its place; after `seconds` no
     further variant begins. Raises UserError where a variant has no meaning.
     """
@@ -110,10 +108,6 @@ class _Bench:
     @contextmanager
     def trainer(self, variant: Variant, n: int) -> Iterator[tuple[Trainer, Iterator[Batch]]]:
         """A trainer of the variant and its first `n` batches."""
-        # Compiled networks stay so, and the perceptual ones are kept by the process.
-        torch.compiler.reset()
-        for network in (perceptual.untrained_lpips, perceptual.st_lpips, perceptual.lpips):
-            network.cache_clear()
         options = self.config.autodecoder
         train = options.train.model_copy(
             update={"batch_size": variant.batch, "micro_batch": variant.micro, "speed": _speed(variant), "steps": n}
@@ -279,9 +273,8 @@ def _resolution(config: Experiment) -> int:
 
 
 def _speed(variant: Variant) -> SpeedOptions:
-    modes = [mode for word, mode in COMPILE.items() if word in variant.on]
     return SpeedOptions(
-        compile=modes[0] if modes else "off",  # type: ignore[arg-type]
+        fused="unfused" not in variant.on,
         fold_upsampling="fold" in variant.on,
         recompute="recompute" in variant.on,
     )

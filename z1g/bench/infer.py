@@ -18,7 +18,7 @@ from z1g.method import ImageToSplats
 from z1g.networks.stage1 import Stage1
 from z1g.splat import SplatOptions
 
-WORDS = ("fp32", "cudnn", "flash", "graphs", "channels_last", "compile")
+WORDS = ("fp32", "cudnn", "flash", "graphs")
 SEED_STEPS, SEED_GUIDANCE = 75, 4.0
 
 
@@ -59,10 +59,6 @@ def _ours(size: Size, variant: Variant, steps: int, repeats: int, device: torch.
         cuda_graphs="graphs" in variant.on,
     )
     made = _networks(size, options, device)
-    if "channels_last" in variant.on:
-        made.denoiser.unet.to(memory_format=torch.channels_last)
-    if "compile" in variant.on:
-        made.denoiser.unet.compile(dynamic=False)
     return _time(lambda pictures: made(pictures, list(range(variant.batch))), size, variant.batch, repeats, device)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo
 import torch.nn.functional as functional
 from torch import Tensor
 
@@ -18,17 +17,14 @@ from z1g.bench.variants import Variant
 from z1g.config.sections import UNetOptions
 from z1g.device import default_device
 from z1g.networks.autoencoder import PictureEncoder
-from z1g.networks.denoiser import Denoiser
 from z1g.networks.diffusion import TIMESTEPS
 from z1g.objectives.diffusion import DiffusionData, DiffusionObjective
 from z1g.training.data import StepData, ahead
 from z1g.training.loop import Trainer
 
-WORDS = ("autocast", "cudnn", "flash", "channels_last", "compile")
+WORDS = ("autocast", "cudnn", "flash", "unfused", "recompute")
 OBJECTS = 64
 WARM_UP = 2
-COMPILED_KINDS = 512
-"""How many shapes of the repeated blocks may be compiled; torch gives up at 8."""
 
 
 def measure(size_name: str, variants: Sequence[str], steps: int, seconds: float) -> dict[str, Any]:
@@ -75,12 +71,16 @@ def _ours(size: Size, variant: Variant, steps: int, device: torch.device) -> dic
     values = {
         "bf16": "autocast" if "autocast" in variant.on else "weights",
         "attention": variant.attention,
-        "train": {"batch_size": variant.batch, "micro_batch": variant.micro, "steps": 10_000},
+        "train": {
+            "batch_size": variant.batch,
+            "micro_batch": variant.micro,
+            "steps": 10_000,
+            "speed": {"fused": "unfused" not in variant.on, "recompute": "recompute" in variant.on},
+        },
     }
     options = UNetOptions.model_validate(values)
     denoiser = build(size, device, vision=False)
     options.finetune.prepare(denoiser)
-    _tune(denoiser, variant)
     objective = DiffusionObjective(options, denoiser, _data(size))
     data = StepData(objective.sample, OBJECTS, variant.batch, options.train.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -102,17 +102,6 @@ def _ours(size: Size, variant: Variant, steps: int, device: torch.device) -> dic
         "memory_mib": memory_mib(device),
         "warm_up_s": round(warm_up_s, 1),
     }
-
-
-def _tune(denoiser: Denoiser, variant: Variant) -> None:
-    if "channels_last" in variant.on:
-        denoiser.unet.to(memory_format=torch.channels_last)
-    if "compile" in variant.on:
-        torch._dynamo.reset()
-        torch._dynamo.config.recompile_limit = COMPILED_KINDS
-        torch._dynamo.config.accumulated_recompile_limit = 4 * COMPILED_KINDS
-        for block in denoiser.blocks():
-            block.compile(dynamic=False)
 
 
 def _data(size: Size) -> DiffusionData:

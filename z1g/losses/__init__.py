@@ -12,7 +12,6 @@ from z1g.config.slot import Slot
 if TYPE_CHECKING:
     import torch
     import torch.nn.functional as functional
-    from torch import nn
 
     from z1g.camera import Cameras
 else:
@@ -80,10 +79,6 @@ class Loss(Slot):
     @abstractmethod
     def compute(self, pair: Comparison) -> "torch.Tensor":
         """The unweighted term, a scalar. Raises ValueError where the objective gives no such prediction."""
-
-    def networks(self) -> "list[nn.Module]":
-        """Frozen networks it runs, for which `train.speed` is too."""
-        return []
 
 
 def weighted_sum(losses: "dict[str, Loss]", pair: Comparison) -> "tuple[torch.Tensor, dict[str, torch.Tensor]]":

@@ -9,7 +9,6 @@ from z1g.losses import Comparison, Loss
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
 
     from z1g.perceptual import Frozen
 
@@ -24,9 +23,6 @@ class _Perceptual(Loss):
     def network(self) -> "Frozen":
         """The distance."""
         raise NotImplementedError
-
-    def networks(self) -> "list[nn.Module]":
-        return [self.network().network]
 
     def compute(self, pair: Comparison) -> "torch.Tensor":
         from z1g.perceptual import resized

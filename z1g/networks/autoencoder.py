@@ -5,6 +5,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from z1g.networks import wide_attention
+from z1g.networks.half import bf16_weights, call_with
 
 LATENT_SHIFT, LATENT_SCALE = 0.22, 0.75
 IMAGE_SCALE = 0.5 / 0.8
@@ -39,11 +40,26 @@ class PictureEncoder(nn.Module):
         wide_attention.install(self.encoder)
         self.quant_conv = vae.quant_conv
         self.scaling_factor = float(vae.config["scaling_factor"])
+        self.whole_bf16 = False
+
+    def forward(self, picture: Tensor) -> Tensor:
+        """Mean and logarithm of the variance [B,2C,h,w] of the latent of pictures [B,3,H,W] in -1..1."""
+        moments: Tensor = self.quant_conv(self.encoder(picture))
+        return moments
 
     def posterior(self, picture: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [B,C,h,w] of the latent of pictures [B,3,H,W] in -1..1."""
-        mean, log_variance = self.quant_conv(self.encoder(picture)).float().chunk(2, dim=1)
+        mean, log_variance = self._moments(picture).float().chunk(2, dim=1)
         return mean, torch.exp(0.5 * log_variance.clamp(-30, 20))
+
+    def _moments(self, picture: Tensor) -> Tensor:
+        """See `forward`. With `whole_bf16`, autocast gives way to weights in bfloat16, see `Denoiser`."""
+        kind = picture.device.type
+        if not (self.whole_bf16 and torch.is_autocast_enabled(kind)):
+            return self(picture)  # type: ignore[no-any-return]
+        with torch.autocast(kind, enabled=False):
+            moments: Tensor = call_with(self, bf16_weights(self), picture.to(torch.bfloat16))
+        return moments
 
     def code_shape(self, sheet: Tensor) -> tuple[int, int, int]:
         """C,h,w of the code of a sheet [B,3,H,W]."""

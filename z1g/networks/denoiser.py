@@ -7,8 +7,6 @@ from functools import partial
 
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention import FeedForward
-from diffusers.models.resnet import ResnetBlock2D
 from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
 from transformers import CLIPVisionModelWithProjection
@@ -105,10 +103,6 @@ class Denoiser(nn.Module):
             return
         with torch.autocast(device.type, enabled=False):
             yield partial(call_with, self.unet, bf16_weights(self.unet)), torch.bfloat16
-
-    def blocks(self) -> list[nn.Module]:
-        """The parts of the UNet that repeat and that compilation makes faster: kernels of one serve all of a shape."""
-        return [part for part in self.unet.modules() if isinstance(part, (ResnetBlock2D, FeedForward))]
 
     def nothing(self, zero_latent: Tensor, batch: int) -> Condition:
         """The unconditional condition: latent [1,C,h,w] of the zero picture, no image embedding."""

@@ -12,6 +12,7 @@ from z1g.camera import INPUT_VIEWS, CameraOptions, Cameras, pixel_rays, view_fra
 from z1g.mosaic import COLUMNS, ROWS, tile
 from z1g.networks.autoencoder import PictureEncoder
 from z1g.networks.decoder import SplatRays, SplatterDecoder
+from z1g.networks.fused.modules import as_files_want
 from z1g.seeding import seeded
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Stage1:
 
     def save(self, folder: Path) -> None:
         """Write the VAE in diffusers' layout and the splat heads."""
+        as_files_want(self.vae)
         self.vae.save_pretrained(folder / "vae")
         own = {name: v for name, v in self.decoder.state_dict().items() if name.startswith(OWN)}
         save_file({name: value.contiguous() for name, value in own.items()}, folder / "heads.safetensors")

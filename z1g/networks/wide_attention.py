@@ -16,7 +16,7 @@ class WideAttention:
 
     def __call__(self, attn: Attention, hidden_states: Tensor, temb: Tensor | None = None, **_: object) -> Tensor:
         """[B,C,H,W] -> [B,C,H,W], the input added. A VAE has no `temb`, but diffusers warns where it is not named."""
-        x = attn.group_norm(hidden_states.flatten(2)).transpose(1, 2)
+        x = attn.group_norm(hidden_states).flatten(2).transpose(1, 2)
         x = attn.to_out[0](attend(attn.to_q(x), attn.to_k(x), attn.to_v(x)))
         added = x.transpose(1, 2).reshape(hidden_states.shape) + hidden_states
         result: Tensor = added / attn.rescale_output_factor

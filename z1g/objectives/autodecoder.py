@@ -55,7 +55,8 @@ class AutodecoderObjective(Objective):
         views, self.bank = provide(cache, scenes, ids, default_device())
         # Recomputed blocks would see the stored weights, not the cast ones.
         recomputed = self.options.train.speed.recompute
-        stage1.decoder.whole_bf16 = self.options.bf16 == "weights" and not recomputed
+        for network in (stage1.encoder, stage1.decoder):
+            network.whole_bf16 = self.options.bf16 == "weights" and not recomputed
         # What a frozen encoder says of an object never changes.
         frozen = not any(p.requires_grad for p in self.encoder.parameters())
         place = torch.device("cpu") if self.bank is None else self.bank.rgba.device
@@ -65,10 +66,7 @@ class AutodecoderObjective(Objective):
         self.held_out = ValidationObjects(config, scenes, held_out)
 
     def networks(self) -> list[nn.Module]:
-        encoder = self.encoder.encoder
-        trained = [self.decoder, encoder] if any(p.requires_grad for p in encoder.parameters()) else [self.decoder]
-        frozen = [network for loss in self.options.losses.values() if loss.weight > 0 for network in loss.networks()]
-        return [*trained, *frozen]
+        return [self.decoder, self.encoder.encoder]
 
     def prepare(self, batch: Batch) -> Batch:
         return self._pictures(batch, self.bank)

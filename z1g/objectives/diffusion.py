@@ -74,7 +74,7 @@ class DiffusionObjective(Objective):
 
     def networks(self) -> list[nn.Module]:
         """The parts that `train.speed` is for."""
-        return self.denoiser.blocks()
+        return [self.denoiser.unet]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         code = batch["code"]

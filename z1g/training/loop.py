@@ -79,7 +79,7 @@ class Trainer:
         if options.batch_size % world:
             raise UserError(f"train.batch_size {options.batch_size} does not divide over {world} processes")
         self.objective = objective
-        tune(objective.networks(), options.speed)
+        tune(objective.networks(), options.speed, self.accelerator.device)
         self.trained = [p for p in objective.parameters() if p.requires_grad]
         optimiser = torch.optim.AdamW(
             self.trained,
@@ -223,9 +223,7 @@ class Trainer:
     def _validate(self, step: int, journal: TrainingLog) -> None:
         if self.accelerator.is_main_process:
             self.objective.eval()
-            # Other shapes than those of training would be compiled once more.
-            eager = torch.compiler.set_stance("force_eager")
-            with self.average.applied() if self.average is not None else nullcontext(), torch.no_grad(), eager:
+            with self.average.applied() if self.average is not None else nullcontext(), torch.no_grad():
                 figures = self.objective.validate()
                 journal.validation(step, figures, self.objective.pictures(), self.objective.histograms())
                 if figures.get(BEST_BY, -math.inf) > self.best.get("value", -math.inf):

@@ -21,10 +21,10 @@ class OptimiserOptions(Section):
 class SpeedOptions(Section):
     """What makes the same training faster or smaller; results differ by rounding only."""
 
-    compile: Literal["off", "default", "max-autotune-no-cudagraphs"] = Field(
-        "off",
-        description="torch.compile of the networks' repeated blocks and of perceptual networks, with pictures in "
-        "memory pixel by pixel; the first step then waits for it",
+    fused: bool = Field(
+        True,
+        description="on a GPU: norms, activations, biases and additions in kernels of Triton, a pass over memory each, "
+        "with pictures in memory pixel by pixel",
     )
     fold_upsampling: bool = Field(
         False, description="an enlargement and the convolution after it as one convolution, with 4/9 of the products"

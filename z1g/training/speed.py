@@ -1,49 +1,31 @@
-"""What makes the same training faster or smaller: compilation, fewer products, activations computed twice."""
+"""What makes the same training faster or smaller: fused kernels, fewer products, activations computed twice."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 import torch
-import torch._dynamo
 import torch.nn.functional as functional
-from diffusers.models.attention import FeedForward
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from z1g.networks.fused.modules import fuse_where_possible
 from z1g.networks.half import call_with
 from z1g.training.options import SpeedOptions
 
-REPEATED = (ResnetBlock2D, Upsample2D, FeedForward)
-"""Blocks that repeat in the networks: compiled one by one, kernels of one serve all of a shape."""
-KINDS = 512
-"""How many shapes of a block may be compiled; torch gives up at 8."""
 
-
-def tune(networks: Iterable[nn.Module], options: SpeedOptions) -> None:
+def tune(networks: Iterable[nn.Module], options: SpeedOptions, device: torch.device) -> None:
     """Apply the options to networks in place; names of weights stay as they are. Call before there is an optimiser."""
     for network in networks:
+        if options.fused:
+            fuse_where_possible(network, device)
         for part in network.modules():
             if options.fold_upsampling and isinstance(part, Upsample2D) and part.name == "conv":
                 part.forward = partial(_enlarged, part.conv)  # type: ignore[method-assign]
             if options.recompute and isinstance(part, ResnetBlock2D):
                 part.forward = partial(_recomputed, _Body(part, part.forward))  # type: ignore[method-assign]
-        if options.compile != "off":
-            _compile(network, options.compile)
-
-
-def _compile(network: nn.Module, mode: str) -> None:
-    """Compile the network's repeated blocks, or the whole of one without such.
-
-    Pictures lie in memory pixel by pixel, as convolutions want them; what compilation makes of norms allows it.
-    """
-    torch._dynamo.config.recompile_limit = KINDS
-    torch._dynamo.config.accumulated_recompile_limit = 4 * KINDS
-    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    for part in [part for part in network.modules() if isinstance(part, REPEATED)] or [network]:
-        part.compile(mode=mode, dynamic=False)
 
 
 class _Body(nn.Module):

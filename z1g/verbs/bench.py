@@ -8,7 +8,7 @@ from typing import Any
 
 from z1g.cli import existing_folder
 
-AUTODECODER_VARIANTS = ["b4", "b8", "b4+fold", "b4+compile", "b4+compile+fold", "b8+compile+fold"]
+AUTODECODER_VARIANTS = ["b4", "b8", "b8+fold", "b4+unfused", "b4+autocast"]
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -90,9 +90,7 @@ def _run_dag(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _autodecoder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--variants", nargs="+", default=AUTODECODER_VARIANTS, help="b8+compile+fold: batch, what is on"
-    )
+    parser.add_argument("--variants", nargs="+", default=AUTODECODER_VARIANTS, help="b8+fold: batch, what is on")
     parser.add_argument("--views", type=int, default=20, help="pictures rendered an object")
     parser.add_argument("--size", type=int, default=512, help="side of a picture, pixels")
     parser.add_argument("--splats", type=int, default=128, help="side of a splatter image")
@@ -115,8 +113,8 @@ def _run_autodecoder(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 UNET_VARIANTS = [
-    "b16+cudnn", "b16", "b24+cudnn", "b32+cudnn", "b8+cudnn", "b16+cudnn+channels_last", "b32+cudnn+micro16",
-    "b16+autocast", "b16+cudnn+channels_last+compile", "b24+cudnn+channels_last+compile",
+    "b24+cudnn", "b16+cudnn", "b32+cudnn", "b24", "b8+cudnn", "b48+cudnn+micro24", "b16+cudnn+unfused",
+    "b16+cudnn+autocast",
 ]  # fmt: skip
 INFER_VARIANTS = [
     "b1+graphs",
@@ -124,7 +122,7 @@ INFER_VARIANTS = [
     "b1",
     "b8+graphs+cudnn",
     "b16+graphs+cudnn",
-    "b16+graphs+cudnn+channels_last",
+    "b32+graphs+cudnn",
 ]
 
 

@@ -1,0 +1,215 @@
+"""Fused kernels against plain torch in float64. Without a GPU they run in Triton's interpreter, see conftest.py."""
+
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as functional
+from diffusers import AutoencoderKL
+from diffusers.models.activations import GEGLU
+from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.upsampling import Upsample2D
+from torch import Tensor, nn
+
+pytest.importorskip("triton")
+
+from z1g import perceptual
+from z1g.model.scratch import Scratch, UNetSize
+from z1g.networks.fused import modules, operations
+from z1g.networks.fused.perceptual import distance
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+TOUCHED: dict[str, set[type]] = {
+    "encoder": {ResnetBlock2D, nn.GroupNorm},
+    "decoder": {ResnetBlock2D, nn.GroupNorm, Upsample2D},
+    "unet": {ResnetBlock2D, nn.GroupNorm, Upsample2D, GEGLU},
+}
+SHAPES = [(2, 32, 5, 7, 4), (1, 96, 3, 3, 32), (3, 24, 9, 4, 8), (2, 64, 70, 40, 32), (1, 8, 1, 1, 2)]
+
+
+def drawn(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator).to(DEVICE, dtype)
+
+
+def gradients(function: object, inputs: list[Tensor], upstream: Tensor) -> tuple[Tensor, list[Tensor]]:
+    leaves = [x.detach().clone().requires_grad_(True) for x in inputs]
+    out = function(*leaves)  # type: ignore[operator]
+    out.backward(upstream.to(out.dtype))
+    return out.detach().double(), [leaf.grad.double() for leaf in leaves]
+
+
+def close(found: Tensor, wanted: Tensor, tolerance: float, rounding: float = 1e-9) -> None:
+    assert float((found - wanted).norm()) <= tolerance * float(wanted.norm()) + rounding
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("silu", [True, False])
+@pytest.mark.parametrize("shifts", [0, 1, None])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 1.5e-2)])
+def test_group_norm(
+    shape: tuple[int, ...], silu: bool, shifts: int | None, dtype: torch.dtype, tolerance: float
+) -> None:
+    b, c, h, w, groups = shape
+    x = (3 * drawn(b, c, h, w) + 2).to(dtype)
+    weight, bias = (1 + 0.3 * drawn(c, seed=1)).to(dtype), drawn(c, seed=2).to(dtype)
+    shift = [] if shifts is None else [drawn(b if shifts else 1, c, seed=3, dtype=dtype)]
+    upstream = drawn(b, c, h, w, seed=4, dtype=dtype)
+
+    def ours(x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None = None) -> Tensor:
+        return operations.group_norm(x, weight, bias, groups, 1e-5, silu, shift)
+
+    def plain(x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None = None) -> Tensor:
+        moved = x if shift is None else x + shift[:, :, None, None]
+        out = functional.group_norm(moved, groups, weight, bias, 1e-5)
+        return functional.silu(out) if silu else out
+
+    given = [x, weight, bias, *shift]
+    out, slopes = gradients(ours, given, upstream)
+    wanted, wanted_slopes = gradients(plain, [value.double() for value in given], upstream)
+    close(out, wanted, tolerance)
+    for found, right in zip(slopes, wanted_slopes, strict=True):
+        # A shift of all of a group's channels has no effect: where a group is one channel, its gradient is rounding.
+        assert float((found - right).norm()) <= tolerance * max(float(right.norm()), 0.1 * float(upstream.norm()))
+    assert operations.group_norm(x, *given[1:3], groups, 1e-5, silu).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("added", [True, False])
+def test_add_bias(dtype: torch.dtype, added: bool) -> None:
+    given = [drawn(2, 48, 13, 9, dtype=dtype), drawn(48, seed=1, dtype=dtype)]
+    given += [drawn(2, 48, 13, 9, seed=2, dtype=dtype)] if added else []
+    upstream = drawn(2, 48, 13, 9, seed=3, dtype=dtype)
+
+    def plain(x: Tensor, bias: Tensor, other: Tensor | None = None) -> Tensor:
+        out = x + bias[:, None, None]
+        return out if other is None else out + other
+
+    out, slopes = gradients(operations.add_bias, given, upstream)
+    wanted, wanted_slopes = gradients(plain, [value.double() for value in given], upstream)
+    close(out, wanted, 1e-6 if dtype == torch.float32 else 5e-3)
+    for found, right in zip(slopes, wanted_slopes, strict=True):
+        close(found, right, 1e-6 if dtype == torch.float32 else 5e-3)
+
+
+def test_bias_relu() -> None:
+    x, bias = drawn(2, 16, 6, 5), drawn(16, seed=1)
+    upstream = drawn(2, 16, 6, 5, seed=2)
+    out, (slope,) = gradients(lambda x: operations.bias_relu(x, bias), [x], upstream)
+    wanted, (right,) = gradients(lambda x: (x + bias.double()[:, None, None]).relu(), [x.double()], upstream)
+    close(out, wanted, 1e-6)
+    close(slope, right, 1e-6)
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 20), (2, 5000, 6)])
+def test_geglu(shape: tuple[int, ...]) -> None:
+    x, upstream = 2 * drawn(*shape), drawn(*shape[:-1], shape[-1] // 2, seed=1)
+
+    def plain(x: Tensor) -> Tensor:
+        value, gate = x.chunk(2, dim=-1)
+        return value * functional.gelu(gate)
+
+    out, (slope,) = gradients(operations.geglu, [x], upstream)
+    wanted, (right,) = gradients(plain, [x.double()], upstream)
+    close(out, wanted, 1e-5)
+    close(slope, right, 1e-5)
+
+
+@pytest.mark.parametrize("channels", [64, 48])
+def test_unit_distance(channels: int) -> None:
+    a, b = drawn(3, channels, 6, 7).relu(), drawn(3, channels, 6, 7, seed=1).relu()
+    weight, upstream = drawn(channels, seed=2).abs(), drawn(3, seed=3)
+    b[1, :, 2, 3] = 0
+
+    def plain(a: Tensor) -> Tensor:
+        one, other = (x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10) for x in (a, b.double()))
+        return ((one - other).square() * weight.double()[:, None, None]).sum(1).mean((1, 2))
+
+    out, (slope,) = gradients(lambda a: operations.unit_distance(a, b, weight), [a], upstream)
+    wanted, (right,) = gradients(plain, [a.double()], upstream)
+    close(out, wanted, 1e-5)
+    close(slope, right, 1e-5)
+
+
+def test_unit_distance_of_nothing_has_no_slope() -> None:
+    a = torch.zeros(1, 8, 2, 2, device=DEVICE, requires_grad=True)
+    operations.unit_distance(a, drawn(1, 8, 2, 2), drawn(8).abs()).sum().backward()
+    assert a.grad is not None
+    assert float(a.grad.abs().max()) == 0
+
+
+def outcome(network: nn.Module, given: list[Tensor], seed: int) -> dict[str, Tensor]:
+    """Output, and gradients of inputs and weights, of a weighted sum of the output."""
+    leaves = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in given]
+    out = network(*leaves)
+    out = out if isinstance(out, Tensor) else out[0]
+    out.backward(drawn(*out.shape, seed=seed, dtype=out.dtype))
+    inputs = {f"input {i}": leaf.grad for i, leaf in enumerate(leaves) if leaf.grad is not None}
+    weights = {name: p.grad for name, p in network.named_parameters() if p.grad is not None}
+    return {name: value.double() for name, value in {"out": out.detach(), **inputs, **weights}.items()}
+
+
+def networks() -> list[tuple[str, nn.Module, list[Tensor]]]:
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        block_out_channels=(8, 16), norm_num_groups=4, latent_channels=2, layers_per_block=1,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    )  # fmt: skip
+    size = UNetSize(channels=(8, 16), layers_per_block=1, head_dim=4, cross_attention_dim=8, norm_groups=4)
+    unet = Scratch(unet_size=size).denoiser().unet
+    unet.conv_out.reset_parameters()
+    tokens, step = drawn(2, 3, 8, seed=3), torch.tensor([5, 400], device=DEVICE)
+    found: list[tuple[str, nn.Module, list[Tensor]]] = [
+        ("encoder", vae.encoder, [drawn(2, 3, 12, 8)]),
+        ("decoder", vae.decoder, [drawn(2, 2, 5, 4)]),
+        ("unet", unet, [drawn(2, 4, 6, 4), step, tokens]),
+    ]
+    return [(name, network.to(DEVICE), given) for name, network, given in found]
+
+
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["encoder", "decoder", "unet"])
+def test_fused_networks_compute_the_same(which: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outputs and every gradient, against the network as it came in float64."""
+    name, network, given = networks()[which]
+    exact = copy.deepcopy(network).double()
+    wanted = outcome(exact, [x.double() if x.is_floating_point() else x for x in given], 7)
+    before = {name: layer.forward for name, layer in network.named_modules()}
+    modules.fuse(network)
+    assert {type(layer) for n, layer in network.named_modules() if layer.forward != before[n]} >= TOUCHED[name]
+    monkeypatch.setattr(modules, "on_kernels", lambda x: True)
+    found = outcome(network, given, 7)
+    assert found.keys() == wanted.keys()
+    for key, value in wanted.items():
+        # A key's bias has no effect on attention: its gradient is rounding.
+        close(found[key], value, 3e-5, 1e-5)
+    modules.as_files_want(network)
+    assert all(p.is_contiguous() for p in network.parameters())
+
+
+def test_fused_networks_without_kernels_go_the_old_way() -> None:
+    """A trained network that is brought back to the CPU still runs there."""
+    _, network, given = networks()[1]
+    network, given = network.cpu(), [x.cpu() for x in given]
+    wanted = network(*given)
+    modules.fuse(network)
+    torch.testing.assert_close(network(*given), wanted)
+
+
+@pytest.mark.parametrize("kind", ["lpips", "st_lpips"])
+def test_perceptual_distance(kind: str) -> None:
+    """Values and gradients as of the package's network, within bfloat16's rounding."""
+    torch.manual_seed(0)
+    package = perceptual.untrained_lpips() if kind == "lpips" else perceptual.st_lpips("alex")
+    network = package.network.to(DEVICE)
+    truth = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    prediction = (truth + 0.2 * drawn(2, 3, 64, 64, seed=2)).clamp(0, 1)
+    results = []
+    for run in (lambda x: package(x, truth), lambda x: distance(network, 2 * x - 1, 2 * truth - 1)):
+        leaf = prediction.clone().requires_grad_(True)
+        out = run(leaf)
+        out.sum().backward()
+        assert leaf.grad is not None
+        results.append((out.detach().double(), leaf.grad.double().flatten()))
+    (exact, slope), (ours, our_slope) = results
+    close(ours, exact, 0.03)
+    assert float(functional.cosine_similarity(our_slope, slope, dim=0)) > 0.98

@@ -1,0 +1,252 @@
+"""Differentiable operations on pictures [B,C,H,W] in memory pixel by pixel (channels last), a kernel or three each.
+
+Where torch takes a pass over memory for a bias, a normalisation, an activation and an addition each, these take one.
+Sums are in float32; results and gradients have the type of what they belong to.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from z1g.lazy import LazyModule
+
+# Triton is there where torch was built for a GPU.
+kernels: Any = LazyModule("z1g.networks.fused.kernels")
+
+TILE = 4096
+"""Values a program holds at once."""
+WARPS = 8
+PROGRAMS = 2048
+"""Programs that a sum is split over: a few for each multiprocessor of a large GPU."""
+WIDEST = 128
+"""Channels a program looks at: with bfloat16 two lines of a GPU's cache."""
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """How pictures are cut into tiles. part: pixels that one program sums up."""
+
+    objects: int
+    channels: int
+    pixels: int
+    columns: int
+    rows: int
+    span: int
+
+    @classmethod
+    def of(cls, x: Tensor) -> "_Grid":
+        objects, channels = x.shape[:2]
+        pixels = x.shape[2] * x.shape[3]
+        columns = min(WIDEST, channels & -channels)
+        rows = max(1, min(TILE // columns, 1 << (pixels - 1).bit_length()))
+        parts = max(1, min(-(-pixels // (4 * rows)), PROGRAMS // (objects * (channels // columns))))
+        return cls(objects, channels, pixels, columns, rows, -(-pixels // (parts * rows)) * rows)
+
+    @property
+    def parts(self) -> int:
+        return -(-self.pixels // self.span)
+
+    @property
+    def summing(self) -> tuple[int, int, int]:
+        return self.parts, self.channels // self.columns, self.objects
+
+    @property
+    def tiles(self) -> tuple[int, int, int]:
+        return -(-self.pixels // self.rows), self.channels // self.columns, self.objects
+
+    @property
+    def shape(self) -> dict[str, int]:
+        return {"ROWS": self.rows, "COLUMNS": self.columns, "num_warps": WARPS}
+
+
+def last(x: Tensor) -> Tensor:
+    """The same in memory pixel by pixel."""
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def group_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool, shift: Tensor | None = None
+) -> Tensor:
+    """Group normalisation of x + shift, then SiLU if asked for. shift: [B,C] or [1,C]; gradients reach all tensors."""
+    result: Tensor = _GroupNorm.apply(last(x), weight, bias, shift, groups, eps, silu)
+    return result
+
+
+def add_bias(x: Tensor, bias: Tensor, other: Tensor | None = None) -> Tensor:
+    """x + bias [C], plus another picture of the same shape."""
+    result: Tensor = _AddBias.apply(last(x), bias, None if other is None else last(other))
+    return result
+
+
+def bias_relu(x: Tensor, bias: Tensor) -> Tensor:
+    """max(x + bias, 0) with a frozen bias [C]."""
+    result: Tensor = _BiasRelu.apply(last(x), bias)
+    return result
+
+
+def geglu(x: Tensor) -> Tensor:
+    """[...,2D] -> [...,D]: the first half times gelu of the second (Shazeer 2020)."""
+    result: Tensor = _Geglu.apply(x.contiguous())
+    return result
+
+
+def unit_distance(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+    """LPIPS' comparison of features [B,C,H,W]: means [B] over pixels of Σ w·(a/|a| - b/|b|)².
+
+    Gradients reach `a` only. Source: Zhang et al. 2018, equation 1.
+    """
+    result: Tensor = _UnitDistance.apply(last(a), last(b.detach()), weight.detach())
+    return result
+
+
+class _GroupNorm(Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, groups: int, eps: float, silu: bool
+    ) -> Tensor:
+        grid, wide = _Grid.of(x), shift is not None and shift.shape[0] > 1
+        given, stride = (x, 0) if shift is None else (shift.contiguous(), grid.channels if wide else 0)
+        sums = x.new_empty(2, grid.objects, grid.parts, grid.channels, dtype=torch.float32)
+        kernels.channel_sums[grid.summing](
+            x, given, sums, grid.pixels, grid.channels, grid.span, stride, shift is not None, True, **grid.shape
+        )
+        stats = x.new_empty(3, grid.objects, grid.channels, dtype=torch.float32)
+        kernels.moments[(groups, grid.objects)](
+            sums, given, stats, grid.pixels, grid.channels, grid.parts, eps, stride, shift is not None,
+            **_groupwise(grid, groups),
+        )  # fmt: skip
+        out = torch.empty_like(x)
+        kernels.normalise[grid.tiles](x, stats, weight, bias, out, grid.pixels, grid.channels, silu, **grid.shape)
+        ctx.save_for_backward(x, stats, weight, bias)
+        ctx.groups, ctx.silu, ctx.shifted, ctx.wide = groups, silu, shift is not None, wide
+        ctx.shift_type = None if shift is None else shift.dtype
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        x, stats, weight, bias = ctx.saved_tensors
+        grid, dy = _Grid.of(x), last(dy)
+        sums = x.new_empty(2, grid.objects, grid.parts, grid.channels, dtype=torch.float32)
+        kernels.slope_sums[grid.summing](
+            x, dy, stats, weight, bias, sums, grid.pixels, grid.channels, grid.span, ctx.silu, **grid.shape
+        )
+        means = x.new_empty(5, grid.objects, grid.channels, dtype=torch.float32)
+        kernels.slope_means[(ctx.groups, grid.objects)](
+            sums, stats, weight, means, grid.pixels, grid.channels, grid.parts, **_groupwise(grid, ctx.groups)
+        )
+        dx = torch.empty_like(x)
+        kernels.normalise_slope[grid.tiles](
+            x, dy, stats, means, weight, bias, dx, grid.pixels, grid.channels, ctx.silu, **grid.shape
+        )
+        moved = (means[2] if ctx.wide else means[2].sum(0, keepdim=True)).to(ctx.shift_type) if ctx.shifted else None
+        return dx, means[1].sum(0).to(weight.dtype), means[0].sum(0).to(bias.dtype), moved, None, None, None
+
+
+class _AddBias(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor, other: Tensor | None) -> Tensor:
+        ctx.bias_type, ctx.others_type = bias.dtype, None if other is None else other.dtype
+        return _added(x, bias, other, relu=False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+        dy, given = last(dy), None
+        if ctx.needs_input_grad[1]:
+            grid = _Grid.of(dy)
+            sums = dy.new_empty(1, grid.objects, grid.parts, grid.channels, dtype=torch.float32)
+            kernels.channel_sums[grid.summing](
+                dy, dy, sums, grid.pixels, grid.channels, grid.span, 0, False, False, **grid.shape
+            )
+            given = sums.sum((0, 1, 2)).to(ctx.bias_type)
+        return dy, given, None if ctx.others_type is None else dy.to(ctx.others_type)
+
+
+class _BiasRelu(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, bias: Tensor) -> Tensor:
+        out = _added(x, bias, None, relu=True)
+        ctx.save_for_backward(out)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
+        (out,) = ctx.saved_tensors
+        slope: Tensor = torch.ops.aten.threshold_backward(last(dy), out, 0)
+        return slope, None
+
+
+class _Geglu(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        width = x.shape[-1] // 2
+        out = x.new_empty(*x.shape[:-1], width)
+        kernels.gated[(-(-out.numel() // TILE),)](x, out, out.numel(), width, BLOCK=TILE, num_warps=WARPS)
+        ctx.save_for_backward(x)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, dy: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        dx, dy = torch.empty_like(x), dy.contiguous()
+        width = x.shape[-1] // 2
+        kernels.gated_slope[(-(-dy.numel() // TILE),)](
+            x, dy, dx, dy.numel(), width, BLOCK=TILE, num_warps=WARPS
+        )  # fmt: skip
+        return dx
+
+
+class _UnitDistance(Function):
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
+        objects, channels, height, width = a.shape
+        shape, rows = _whole_pixels(channels), objects * height * width
+        out = a.new_empty(objects, height * width, dtype=torch.float32)
+        kernels.unit_distance[(-(-rows // shape["ROWS"]),)](a, b, weight, out, rows, channels, **shape)
+        ctx.save_for_backward(a, b, weight)
+        return out.mean(dim=1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
+        a, b, weight = ctx.saved_tensors
+        objects, channels, height, width = a.shape
+        shape, pixels = _whole_pixels(channels), height * width
+        share, da = (upstream.float() / pixels).contiguous(), torch.empty_like(a)
+        kernels.unit_distance_slope[(-(-objects * pixels // shape["ROWS"]),)](
+            a, b, weight, share, da, objects * pixels, pixels, channels, **shape
+        )
+        return da, None, None
+
+
+def _added(x: Tensor, bias: Tensor, other: Tensor | None, *, relu: bool) -> Tensor:
+    grid, out = _Grid.of(x), torch.empty_like(x)
+    rows = grid.objects * grid.pixels
+    kernels.add_bias[(-(-rows // grid.rows), grid.channels // grid.columns)](
+        x, bias, x if other is None else other, out, rows, grid.channels, other is not None, relu, **grid.shape
+    )
+    return out
+
+
+def _groupwise(grid: _Grid, groups: int) -> dict[str, int]:
+    """Tiles of a group's channels and of parts."""
+    size = grid.channels // groups
+    columns = _power_of_two(size)
+    return {"GROUP": size, "ROWS": max(1, min(TILE // columns, _power_of_two(grid.parts))), "COLUMNS": columns}
+
+
+def _whole_pixels(channels: int) -> dict[str, int]:
+    columns = _power_of_two(channels)
+    return {"ROWS": max(1, TILE // columns), "COLUMNS": columns, "num_warps": WARPS}
+
+
+def _power_of_two(n: int) -> int:
+    """The smallest that is no less."""
+    return 1 << (n - 1).bit_length()
