@@ -1,6 +1,7 @@
 """Stage 2's ways of training and the codes of inference, on made-up objects; shards of what is computed once."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -274,6 +275,22 @@ def test_frozen_encoders_see_each_picture_once(chain: Plan, caplog: pytest.LogCa
     torch.testing.assert_close(again.pictures[1], picture[0], atol=0, rtol=0)
 
 
+def test_encoded_codes_do_not_depend_on_the_batch(chain: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained = StageFolder.open(stage_path(chain, "autodecoder"))
+    scenes, _ = autodecoder.training_scenes(trained)
+    encoder = Stage1.load(trained.path / "model", trained.config).encoder
+    monkeypatch.setattr(codes, "BATCH", 3)
+    found = codes.encoded(encoder, scenes, 16)
+    assert list(found) == scenes.ids
+    assert len(found) % 3, "the last batch is smaller"
+    for name in scenes.ids:
+        with torch.no_grad():
+            alone = encoder.sheet_code(scenes[name].input_sheet(16)[None], None)[0]
+        torch.testing.assert_close(found[name], alone, atol=1e-5, rtol=0)
+    distance = torch.cdist(*[torch.stack(list(found.values())).flatten(1)] * 2)
+    assert float(distance[~torch.eye(len(found), dtype=torch.bool)].min()) > 1e-3, "no two objects share a code"
+
+
 # Codes of inference
 
 
@@ -344,9 +361,10 @@ def test_shards_are_made_once(
     monkeypatch.setattr("z1g.data.tensor_shards.SHARD", 2)
     made: list[str] = []
 
-    def make(name: str) -> dict[str, Tensor]:
-        made.append(name)
-        return {"double": torch.tensor([2.0 * int(name)]), "label": torch.tensor(int(name))}
+    def make(names: Sequence[str]) -> dict[str, Tensor]:
+        made.extend(names)
+        numbers = torch.tensor([int(name) for name in names])
+        return {"double": 2.0 * numbers[:, None], "label": numbers}
 
     folder, ids = tmp_path / "cache", [str(i) for i in range(5)]
     first = remembered(folder, {"size": 1}, ids, make)

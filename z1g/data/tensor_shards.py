@@ -18,16 +18,17 @@ from z1g.progress import Meter
 
 SHARD = 1024
 """Objects a file."""
+BATCH = 8
+"""Objects made at once."""
 log = logging.getLogger("z1g")
+Make = Callable[[Sequence[str]], dict[str, Tensor]]
 
 
-def remembered(
-    folder: Path, key: Mapping[str, Any], ids: Sequence[str], make: Callable[[str], dict[str, Tensor]]
-) -> dict[str, Tensor]:
+def remembered(folder: Path, key: Mapping[str, Any], ids: Sequence[str], make: Make) -> dict[str, Tensor]:
     """Tensors [N,...] by name for the objects `ids`: from the folder's shards, which are made where they are missing.
 
-    `key` is everything that the tensors depend on. What lies in the folder under another key, or cannot be read, is
-    made anew, and the log says why. A process that finds another at it waits.
+    `make` gives those [B,...] of B objects. `key` is everything that the tensors depend on. What lies in the folder
+    under another key, or cannot be read, is made anew, and the log says why. A process that finds another at it waits.
     """
     key = {**key, "ids": list(ids)}
     with _alone(folder):
@@ -58,9 +59,7 @@ def _discard_others(folder: Path, key: dict[str, Any]) -> None:
     write_json(file, key)
 
 
-def _shard(
-    file: Path, ids: Sequence[str], make: Callable[[str], dict[str, Tensor]], meter: Meter
-) -> dict[str, Tensor]:  # fmt: skip
+def _shard(file: Path, ids: Sequence[str], make: Make, meter: Meter) -> dict[str, Tensor]:
     if file.is_file():
         try:
             stored = load_file(file)
@@ -69,11 +68,12 @@ def _shard(
         else:
             meter.advance(len(ids))
             return stored
-    rows = []
-    for name in ids:
-        rows.append(make(name))
-        meter.advance()
-    made = {name: torch.stack([row[name] for row in rows]).contiguous() for name in rows[0]}
+    parts = []
+    for first in range(0, len(ids), BATCH):
+        batch = ids[first : first + BATCH]
+        parts.append(make(batch))
+        meter.advance(len(batch))
+    made = {name: torch.cat([part[name] for part in parts]).contiguous() for name in parts[0]}
     with atomic_file(file) as temporary:
         save_file(made, temporary)
     return made

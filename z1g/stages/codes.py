@@ -1,7 +1,5 @@
 """Stage `codes`: the code of every object, under the trained decoder."""
 
-from collections.abc import Callable
-
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -16,12 +14,17 @@ from z1g.data.scenes import SceneStore
 from z1g.device import default_device, use_threads
 from z1g.files import atomic_file
 from z1g.losses import weighted_sum
+from z1g.networks.autoencoder import PictureEncoder
 from z1g.networks.stage1 import Stage1
 from z1g.objectives.autodecoder import AutodecoderObjective
-from z1g.progress import track
+from z1g.objectives.samples import FIXED_VIEWS
+from z1g.progress import Meter, track
 from z1g.stages import StageFolder
 from z1g.stages.autodecoder import training_scenes
 from z1g.training.data import Batch, Draw
+
+BATCH = 4
+"""Sheets encoded at once: each is six pictures."""
 
 
 def run(folder: StageFolder, threads: int) -> None:
@@ -31,35 +34,33 @@ def run(folder: StageFolder, threads: int) -> None:
     scenes, ids = training_scenes(trained)
     stage1 = Stage1.load(trained.path / "model", trained.config).to(default_device())
     source = trained.config.autodecoder.codes
-    code_of: Callable[[str], Tensor]
-    known: dict[str, Tensor] = {}
     if isinstance(source, DiffusionCodes):
         known = predicted(trained.path / FOLDER)
-        code_of = known.__getitem__
+        codes = {name: known[name] for name in scenes.ids}
     elif isinstance(source, CachedCodes | OptimisedCodes):
         own = trained.path / "model" / "codes.safetensors"
         known = load_file(source.path if isinstance(source, CachedCodes) else own)
         mean = torch.stack([known[name] for name in ids]).mean(dim=0)
-        code_of = CodeSearch(trained, stage1, scenes, mean, source.lr, folder.config.autodecoder.test_steps)
+        search = CodeSearch(trained, stage1, scenes, mean, source.lr, folder.config.autodecoder.test_steps)
+        names = track(scenes.ids, "codes", len(scenes.ids))
+        codes = {name: known[name] if name in known else search(name) for name in names}
     else:
-        code_of = Encoder(stage1, scenes, trained.config.autodecoder.input_size)
-    codes = {
-        name: known[name] if name in known else code_of(name) for name in track(scenes.ids, "codes", len(scenes.ids))
-    }
+        codes = encoded(stage1.encoder, scenes, trained.config.autodecoder.input_size)
     with atomic_file(folder.path / "codes.safetensors") as temporary:
         save_file({name: code.contiguous() for name, code in codes.items()}, temporary)
 
 
-class Encoder:
-    """Codes as the posterior's mean."""
-
-    def __init__(self, stage1: Stage1, scenes: SceneStore, size: int) -> None:
-        self.stage1, self.scenes, self.size = stage1, scenes, size
-
-    @torch.no_grad()
-    def __call__(self, name: str) -> Tensor:
-        sheet = self.scenes[name].input_sheet(self.size)[None].to(default_device())
-        return self.stage1.encoder.sheet_code(sheet, None)[0].cpu()
+@torch.no_grad()
+def encoded(encoder: PictureEncoder, scenes: SceneStore, size: int) -> dict[str, Tensor]:
+    """Codes as the posterior's mean, by object id."""
+    codes: dict[str, Tensor] = {}
+    with Meter("codes", len(scenes.ids)) as meter:
+        for first in range(0, len(scenes.ids), BATCH):
+            names = scenes.ids[first : first + BATCH]
+            sheets = torch.stack([scenes.views(name, FIXED_VIEWS).input_sheet(size) for name in names])
+            codes.update(zip(names, encoder.sheet_code(sheets.to(default_device()), None).cpu(), strict=True))
+            meter.advance(len(names))
+    return codes
 
 
 class CodeSearch:

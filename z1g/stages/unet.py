@@ -1,9 +1,12 @@
 """Stage `unet`: train the UNet on codes and condition pictures."""
 
+from collections.abc import Sequence
+
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from z1g.camera import CONDITION_VIEW
 from z1g.data.scenes import SceneStore
 from z1g.data.tensor_shards import remembered, stamp
 from z1g.device import default_device, use_threads
@@ -70,13 +73,12 @@ def gather(
     trained = folder.upstream_path("autodecoder")
     denoiser.vision.to(device)
 
-    def make(name: str) -> dict[str, Tensor]:
-        picture = scenes[name].condition(size)
-        there = picture[None].to(device)
-        latent = encoder.condition_latent(there)[0].cpu()
+    def make(names: Sequence[str]) -> dict[str, Tensor]:
+        pictures = torch.stack([scenes.views(name, [CONDITION_VIEW]).condition(size) for name in names])
+        there = pictures.to(device)
         return {
-            "latents": latent,
-            **({"embeddings": denoiser.embed(there)[0].cpu()} if frozen else {"pictures": picture}),
+            "latents": encoder.condition_latent(there).cpu(),
+            **({"embeddings": denoiser.embed(there).cpu()} if frozen else {"pictures": pictures}),
         }
 
     key = {
