@@ -1,14 +1,18 @@
 """Stage 2's ways of training and the codes of inference, on made-up objects; shards of what is computed once."""
 
+import importlib.machinery
 import logging
+import sys
+import types
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.models import attention_processor
 from helpers import SIZES, fill, plan, stage_path
 from published_weights import write_published
 from safetensors.torch import load_file
@@ -127,6 +131,65 @@ def test_kernels_change_rounding_only(kernels: str) -> None:
     chosen = denoiser()
     chosen.attention = kernels
     torch.testing.assert_close(prediction(chosen), prediction(denoiser()), atol=1e-5, rtol=0)
+
+
+@dataclass
+class Xformers:
+    """What diffusers uses of xformers, in float64: rows of heads [B·H,N,C], no bias."""
+
+    ops: "Xformers" = field(init=False)
+    calls: int = 0
+
+    def __post_init__(self) -> None:
+        self.ops = self
+
+    def memory_efficient_attention(
+        self, query: Tensor, key: Tensor, value: Tensor, attn_bias: None, op: None, scale: float
+    ) -> Tensor:
+        self.calls += 1
+        logits = scale * query.double() @ key.double().transpose(1, 2)
+        return (logits.softmax(dim=2) @ value.double()).to(query.dtype)
+
+
+@pytest.fixture
+def xformers(monkeypatch: pytest.MonkeyPatch) -> Xformers:
+    made = Xformers()
+    monkeypatch.setattr(attention_processor, "xformers", made)
+    monkeypatch.setitem(sys.modules, "xformers", types.ModuleType("xformers"))
+    sys.modules["xformers"].__spec__ = importlib.machinery.ModuleSpec("xformers", None)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    return made
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_attention_by_xformers(xformers: Xformers, recompute: bool) -> None:
+    exact, chosen = denoiser(), denoiser()
+    chosen.attention = "xformers"
+    if recompute:
+        chosen.unet.enable_gradient_checkpointing()
+    expected, found = prediction(exact), prediction(chosen)
+    assert xformers.calls == 2 * len(chosen.unet.attn_processors), "in both passes"
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    for output in (expected, found):
+        output.square().mean().backward()
+    torch.testing.assert_close(gradients(chosen), gradients(exact), atol=1e-5, rtol=1e-3)
+    chosen.attention, before = "auto", xformers.calls
+    prediction(chosen)
+    assert xformers.calls == before, "chosen for one forward pass only"
+
+
+def test_xformers_where_it_cannot_work(chain: Plan, xformers: Xformers, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = StageFolder.open(stage_path(chain, "unet"))
+    options = folder.config.unet.model_copy(update={"attention": "xformers"})
+    changed = replace(folder, config=folder.config.model_copy(update={"unet": options}))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="needs a GPU"):
+        unet.run(changed, threads=1)
+    monkeypatch.delitem(sys.modules, "xformers")
+    chosen = denoiser()
+    chosen.attention = "xformers"
+    with pytest.raises(UserError, match="not installed"):
+        prediction(chosen)
 
 
 # Training by renders

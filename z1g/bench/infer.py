@@ -18,7 +18,7 @@ from z1g.method import ImageToSplats
 from z1g.networks.stage1 import Stage1
 from z1g.splat import SplatOptions
 
-WORDS = ("fp32", "cudnn", "flash", "graphs")
+WORDS = ("fp32", "cudnn", "flash", "xformers", "graphs")
 SEED_STEPS, SEED_GUIDANCE = 75, 4.0
 
 

@@ -22,7 +22,7 @@ from z1g.objectives.diffusion import DiffusionData, DiffusionObjective
 from z1g.training.data import StepData, ahead
 from z1g.training.loop import Trainer
 
-WORDS = ("autocast", "cudnn", "flash", "unfused", "recompute")
+WORDS = ("autocast", "cudnn", "flash", "xformers", "unfused", "recompute")
 OBJECTS = 64
 WARM_UP = 2
 

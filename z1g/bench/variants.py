@@ -28,4 +28,4 @@ class Variant:
     @property
     def attention(self) -> str:
         """Kernels it names."""
-        return next((name for name in ("cudnn", "flash") if name in self.on), "auto")
+        return next((name for name in ("cudnn", "flash", "xformers") if name in self.on), "auto")

@@ -114,8 +114,8 @@ class UNetOptions(Section):
         "weights",
         description="how bf16 is done. weights: cast once a step, the whole UNet runs in bf16; autocast: norms in fp32",
     )
-    attention: Annotated[Literal["auto", "flash", "cudnn"], Runtime()] = Field(
-        "auto", description="attention kernels: torch's choice, or these wherever they can work"
+    attention: Annotated[Literal["auto", "flash", "cudnn", "xformers"], Runtime()] = Field(
+        "auto", description="attention kernels: torch's choice, or these wherever they can work; xformers: on a GPU"
     )
     train: TrainOptions = TrainOptions()
 
@@ -134,8 +134,8 @@ class InferOptions(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="of the UNet. auto: bf16 on a GPU, else fp32"
     )
-    attention: Annotated[Literal["auto", "flash", "cudnn"], Runtime()] = Field(
-        "auto", description="attention kernels: torch's choice, or these wherever they can work"
+    attention: Annotated[Literal["auto", "flash", "cudnn", "xformers"], Runtime()] = Field(
+        "auto", description="attention kernels: torch's choice, or these wherever they can work; xformers: on a GPU"
     )
     cuda_graphs: Annotated[bool, Runtime()] = Field(
         True, description="on a GPU, record the UNet's kernels at the first step and replay them"

@@ -4,19 +4,24 @@ The UNet runs twice on one set of weights. The *write* pass on the noised condit
 each self-attention (`attn1`); the *read* pass appends them to the keys and values of the same layer.
 """
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0
+from diffusers.models.attention_processor import Attention, AttnProcessor2_0, XFormersAttnProcessor
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from z1g.errors import UserError
 
 Memory = dict[str, Tensor]
 UNet = Callable[..., tuple[Tensor, ...]]
 KERNELS = {"flash": SDPBackend.FLASH_ATTENTION, "cudnn": SDPBackend.CUDNN_ATTENTION}
+_xformers = ContextVar("xformers", default=False)
 
 
 class ReferenceAttention:
@@ -24,7 +29,7 @@ class ReferenceAttention:
 
     def __init__(self, name: str, remembers: bool) -> None:
         self.name, self.remembers = name, remembers
-        self.inner = AttnProcessor2_0()
+        self.inner, self.xformers = AttnProcessor2_0(), XFormersAttnProcessor()
 
     def __call__(
         self,
@@ -34,6 +39,7 @@ class ReferenceAttention:
         attention_mask: Tensor | None = None,
         write: Memory | None = None,
         read: Memory | None = None,
+        xformers: bool = False,
         **_: Any,
     ) -> Tensor:
         """[B,N,C] -> [B,N,C]; `write` receives this layer's tokens, `read` supplies those of the condition."""
@@ -42,7 +48,8 @@ class ReferenceAttention:
                 write[self.name] = hidden_states
             if read is not None:
                 encoder_hidden_states = torch.cat([hidden_states, read[self.name]], dim=1)
-        result: Tensor = self.inner(attn, hidden_states, encoder_hidden_states, attention_mask)
+        inner = self.xformers if xformers else self.inner
+        result: Tensor = inner(attn, hidden_states, encoder_hidden_states, attention_mask)
         return result
 
 
@@ -53,16 +60,43 @@ def install(unet: UNet2DConditionModel) -> None:
 
 
 def kernels(preferred: str) -> AbstractContextManager[None]:
-    """Attention kernels while the block runs: torch's choice (`auto`), or `flash` or `cudnn` wherever they can work."""
+    """Attention kernels while the block runs: torch's choice (`auto`), or `flash` or `cudnn` wherever they can work.
+
+    `xformers`: that package's, see `require`.
+    """
     if preferred == "auto":
         return nullcontext()
+    if preferred == "xformers":
+        return _with_xformers()
     others = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
     order = [KERNELS[preferred], *(other for other in others if other is not KERNELS[preferred])]
     context: AbstractContextManager[None] = sdpa_kernel(order, set_priority=True)
     return context
 
 
+def require(preferred: str) -> None:
+    """Raise UserError where kernels are not there that `kernels` cannot do without: only xformers' may be missing."""
+    if preferred != "xformers":
+        return
+    if importlib.util.find_spec("xformers") is None:
+        raise UserError("attention: xformers is not installed: pip install 'z1g[xformers]', or choose auto")
+    if not torch.cuda.is_available():
+        raise UserError("attention: xformers needs a GPU with CUDA; auto works anywhere")
+
+
+@contextmanager
+def _with_xformers() -> Iterator[None]:
+    require("xformers")
+    token = _xformers.set(True)
+    try:
+        yield
+    finally:
+        _xformers.reset(token)
+
+
 def run(unet: UNet, sample: Tensor, timestep: Tensor, tokens: Tensor, **memory: Memory) -> Tensor:
     """One pass of the UNet with `write=` or `read=`."""
-    output = unet(sample, timestep, encoder_hidden_states=tokens, cross_attention_kwargs=memory, return_dict=False)
+    # As an argument, because blocks that are recomputed in the backward pass run outside `kernels`.
+    further = {**memory, "xformers": _xformers.get()}
+    output = unet(sample, timestep, encoder_hidden_states=tokens, cross_attention_kwargs=further, return_dict=False)
     return output[0]

@@ -13,6 +13,7 @@ from z1g.device import default_device, use_threads
 from z1g.files import atomic_folder, read_json
 from z1g.networks.autoencoder import PictureEncoder
 from z1g.networks.denoiser import Denoiser
+from z1g.networks.reference_attention import require
 from z1g.networks.stage1 import Stage1, code_shape
 from z1g.objectives.diffusion import DiffusionData, DiffusionObjective, normalisation, zero_picture
 from z1g.objectives.rendered import RenderedTruth, Rendering
@@ -31,6 +32,7 @@ def run(folder: StageFolder, threads: int) -> None:
     """Train to the step budget, then write `pipeline/` and `history.jsonl`."""
     use_threads(threads)
     options = folder.config.unet
+    require(options.attention)
     trained = folder.upstream_folder("autodecoder")
     scenes, ids = training_scenes(trained)
     stored = load_file(folder.upstream_path("codes") / "codes.safetensors")
