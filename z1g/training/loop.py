@@ -93,10 +93,8 @@ class Trainer:
             fused=True,
         )
         self.schedule = options.schedule.build(optimiser, options.steps)
-        speed = options.speed
-        self.passes = passes(
-            objective, self.accelerator, options.micro_batch, replay=speed.replay and not speed.recompute
-        )
+        replay = options.speed.replay and not options.speed.recompute
+        self.passes = passes(objective, self.accelerator, options.micro_batch, replay=replay)
         self.optimiser = self.accelerator.prepare(optimiser)
         self.average = Average(self.trained, options.ema) if options.ema else None
         self.checkpoints = CheckpointFolder(folder / "checkpoints")
