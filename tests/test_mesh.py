@@ -214,6 +214,8 @@ class PlainRaster(types.ModuleType):
         nearest = torch.where(hit, depth, torch.inf).min(dim=-1)
         index = nearest.indices[..., None]
         chosen = bary.gather(-2, index[..., None].expand(*index.shape, 3))[..., 0, :]
+        w = torch.stack([of_view[seen] for of_view, seen in zip(corner[..., 3], nearest.indices, strict=True)])
+        chosen = functional.normalize(chosen / w, p=1, dim=-1)  # along the face, not along the picture
         found = torch.isfinite(nearest.values)
         number = torch.where(found, nearest.indices + 1, 0).float()
         return torch.cat([chosen[..., :2], nearest.values[..., None], number[..., None]], dim=-1), None
@@ -226,8 +228,8 @@ class PlainRaster(types.ModuleType):
         return (weights[..., None] * corners).sum(dim=-2), None
 
     @staticmethod
-    def texture(tex: torch.Tensor, uv: torch.Tensor, filter_mode: str) -> torch.Tensor:
-        assert filter_mode == "linear"
+    def texture(tex: torch.Tensor, uv: torch.Tensor, filter_mode: str, boundary_mode: str) -> torch.Tensor:
+        assert (filter_mode, boundary_mode) == ("linear", "clamp")
         picture = tex.permute(0, 3, 1, 2).expand(len(uv), -1, -1, -1)
         found = functional.grid_sample(picture, 2 * uv - 1, align_corners=False, padding_mode="border")
         return found.permute(0, 2, 3, 1)

@@ -120,7 +120,7 @@ class Painter:
         clip = clip_positions(points, cameras).contiguous()
         seen, _ = self.dr.rasterize(self.context, clip, self.faces, resolution=[cameras.height, cameras.width])
         uv, _ = self.dr.interpolate(self.uv[None].expand(len(clip), -1, -1).contiguous(), seen, self.faces)
-        colour = self.dr.texture(texture[None].contiguous(), uv, filter_mode="linear")
+        colour = self.dr.texture(texture[None].contiguous(), uv, filter_mode="linear", boundary_mode="clamp")
         covered = (seen[..., 3:] > 0).to(colour)
         picture = torch.cat([colour * covered, covered], dim=-1)
         picture = self.dr.antialias(picture.contiguous(), seen, clip, self.faces)
