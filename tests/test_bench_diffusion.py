@@ -21,15 +21,15 @@ CPU = torch.device("cpu")
 
 
 def test_training_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = unet._tune
+    real = unet.StepData
 
-    def fail(denoiser, variant) -> None:
-        if variant.name == "b3":
+    def fail(sample, objects, batch, seed) -> object:
+        if batch == 3:
             raise torch.OutOfMemoryError("no room\nfor it")
-        real(denoiser, variant)
+        return real(sample, objects, batch, seed)
 
-    monkeypatch.setattr(unet, "_tune", fail)
-    figures = unet.measure("tiny", ["b2+cudnn", "b3", "b4+autocast+channels_last+micro2"], 1, 600)
+    monkeypatch.setattr(unet, "StepData", fail)
+    figures = unet.measure("tiny", ["b2+cudnn", "b3", "b4+autocast+unfused+replay+micro2"], 1, 600)
     json.dumps(figures, allow_nan=False)
     one, broken, two = figures["runs"]
     assert broken["error"] == "OutOfMemoryError: no room"

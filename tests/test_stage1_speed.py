@@ -153,3 +153,22 @@ def test_resized_as_torch_does(old: tuple[int, int], new: int) -> None:
         found.append((out.detach(), leaf.grad))
     torch.testing.assert_close(*found, atol=1e-5, rtol=1e-5)
     assert _weights(old[0], new, torch.device("cpu")).sum(dim=1) == pytest.approx(1.0)
+
+
+def test_encoder_in_bfloat16_with_weights_in_float32() -> None:
+    """Means within bfloat16's rounding of float32's; gradients are of the stored weights, and point the same way."""
+    found = []
+    for whole in (False, True):
+        stage1 = Stage1.create(experiment(SIZES))
+        stage1.encoder.whole_bf16 = whole
+        with torch.autocast("cpu", torch.bfloat16, enabled=whole):
+            mean, deviation = stage1.encoder.posterior(randn(2, 3, 96, 64).tanh())
+        assert mean.dtype == torch.float32
+        (mean * randn(*mean.shape, seed=1) + deviation).mean().backward()
+        weight = stage1.encoder.encoder.conv_in.weight
+        assert weight.dtype == torch.float32
+        assert weight.grad is not None
+        found.append((mean.detach(), weight.grad.flatten()))
+    (exact, slope), (half, half_slope) = found
+    assert float((half - exact).norm()) < 0.03 * float(exact.norm())
+    assert float(functional.cosine_similarity(slope, half_slope, dim=0)) > 0.98

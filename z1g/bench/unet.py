@@ -22,9 +22,10 @@ from z1g.objectives.diffusion import DiffusionData, DiffusionObjective
 from z1g.training.data import StepData, ahead
 from z1g.training.loop import Trainer
 
-WORDS = ("autocast", "cudnn", "flash", "xformers", "unfused", "recompute")
+WORDS = ("autocast", "cudnn", "flash", "xformers", "unfused", "recompute", "replay")
 OBJECTS = 64
-WARM_UP = 2
+WARM_UP = 5
+"""Steps before the timed ones: a replayed variant records in the fourth."""
 
 
 def measure(size_name: str, variants: Sequence[str], steps: int, seconds: float) -> dict[str, Any]:
@@ -75,7 +76,11 @@ def _ours(size: Size, variant: Variant, steps: int, device: torch.device) -> dic
             "batch_size": variant.batch,
             "micro_batch": variant.micro,
             "steps": 10_000,
-            "speed": {"fused": "unfused" not in variant.on, "recompute": "recompute" in variant.on},
+            "speed": {
+                "fused": "unfused" not in variant.on,
+                "recompute": "recompute" in variant.on,
+                "replay": "replay" in variant.on,
+            },
         },
     }
     options = UNetOptions.model_validate(values)

@@ -17,6 +17,8 @@ from z1g.splat import CHANNELS, N_GEOMETRY, activate_rgb, join, split
 
 IN_FLOAT32 = ("scale_bias", "geometry_out", "downsampler", "decoder.conv_out")
 """Parameters that `whole_bf16` leaves alone: of what becomes splats directly."""
+ALIGNED = 8
+"""Channels of the last layers together are made a multiple of this: others fall to a GPU's slowest kernels."""
 START_PIXELS = 0.5
 """Standard deviation of a Gaussian at the start of training, in pixel widths at the camera distance."""
 START_OPACITY = -2.0
@@ -88,11 +90,20 @@ class SplatterDecoder(nn.Module):
             if i == self.resized:
                 x = self.options.path.resize(x, self.size)
         x = self.decoder.conv_act(self.decoder.conv_norm_out(x)).to(self.geometry_out.weight.dtype)
-        raw = self.downsampler(torch.cat([self.geometry_out(x), self.decoder.conv_out(x)], dim=1))
+        raw = self.downsampler(self._heads(x))
         if tuple(raw.shape[-2:]) != self.size:
             kind = self.options.path.kind
             raise ValueError(f"path '{kind}' decodes to {tuple(raw.shape[-2:])}, but the splats need {self.size}")
         return unscale_image(raw)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """Both last layers' channels [B,14,H,W], by one convolution of as many channels as matrix units like."""
+        heads = (self.geometry_out, self.decoder.conv_out)
+        spare = -sum(head.out_channels for head in heads) % ALIGNED
+        weight = functional.pad(torch.cat([head.weight for head in heads]), (0, 0, 0, 0, 0, 0, 0, spare))
+        biases = [head.bias for head in heads if head.bias is not None]
+        bias = functional.pad(torch.cat(biases), (0, spare))
+        return functional.conv2d(x, weight, bias, padding=1)[:, : len(bias) - spare]
 
     def activate(self, sheet: Tensor) -> Tensor:
         """Activated channels [B,14,3S,2S] from raw ones, in float32."""

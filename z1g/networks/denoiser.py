@@ -44,6 +44,8 @@ class Denoiser(nn.Module):
 
     prompt: Tensor
     ramping: Tensor
+    clip_mean: Tensor
+    clip_std: Tensor
 
     def __init__(
         self,
@@ -61,15 +63,15 @@ class Denoiser(nn.Module):
         self.whole_bf16, self.attention = False, "auto"
         self.prompt = nn.Parameter(prompt, requires_grad=train_conditioning)
         self.register_buffer("ramping", ramping)
+        for name, values in (("clip_mean", CLIP_MEAN), ("clip_std", CLIP_STD)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
         vision.requires_grad_(train_conditioning)
 
     def embed(self, pictures: Tensor) -> Tensor:
         """Global embedding [B,D] of condition pictures [B,3,H,W] in 0..1, resized to what the encoder expects."""
         size = int(self.vision.config.image_size)
         resized = nn.functional.interpolate(pictures, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
-        mean = resized.new_tensor(CLIP_MEAN)[:, None, None]
-        std = resized.new_tensor(CLIP_STD)[:, None, None]
-        embedding: Tensor = self.vision(pixel_values=(resized - mean) / std).image_embeds
+        embedding: Tensor = self.vision(pixel_values=(resized - self.clip_mean) / self.clip_std).image_embeds
         return embedding
 
     def condition(self, latent: Tensor, pictures: Tensor) -> Condition:

@@ -70,6 +70,7 @@ class DiffusionObjective(Objective):
         denoiser.whole_bf16 = options.bf16 == "weights" and not options.train.speed.recompute
         denoiser.attention = options.attention
         self.register_buffer("zero_latent", data.zero_latent, persistent=False)
+        self.replayable = rendering is None
         self.sample = DiffusionSamples(data, None if rendering is None else rendering.truth)
 
     def networks(self) -> list[nn.Module]:

@@ -73,7 +73,7 @@ def gather(
     device, size = default_device(), folder.config.unet.condition_size
     frozen = not any(p.requires_grad for p in denoiser.vision.parameters())
     trained = folder.upstream_path("autodecoder")
-    denoiser.vision.to(device)
+    denoiser.to(device)
 
     def make(names: Sequence[str]) -> dict[str, Tensor]:
         pictures = torch.stack([scenes.views(name, [CONDITION_VIEW]).condition(size) for name in names])

@@ -19,10 +19,11 @@ from z1g.files import exclusive
 from z1g.progress import Meter
 from z1g.training.average import Average
 from z1g.training.checkpoint import CheckpointFolder
-from z1g.training.data import Batch, StepData, ahead, micro_batches
+from z1g.training.data import Batch, StepData, ahead
 from z1g.training.log import TrainingLog
 from z1g.training.options import TrainOptions
 from z1g.training.outcome import FINITE, STOP, Outcome, everywhere
+from z1g.training.passes import passes
 from z1g.training.speed import tune
 
 log = logging.getLogger("z1g")
@@ -34,6 +35,9 @@ BEST_BY = "validation_psnr"
 
 class Objective(nn.Module):
     """What is trained. `forward(batch)` returns `loss` and named terms, all scalars, so that DDP sees every step."""
+
+    replayable = False
+    """Whether its passes are the same operations for every batch, and never look at a value on the host."""
 
     def prepare(self, batch: Batch) -> Batch:
         """What forward needs of samples that have reached the device; no gradient flows through it."""
@@ -89,7 +93,9 @@ class Trainer:
             fused=True,
         )
         self.schedule = options.schedule.build(optimiser, options.steps)
-        self.model, self.optimiser = self.accelerator.prepare(objective, optimiser)
+        replay = options.speed.replay and not options.speed.recompute
+        self.passes = passes(objective, self.accelerator, options.micro_batch, replay=replay)
+        self.optimiser = self.accelerator.prepare(optimiser)
         self.average = Average(self.trained, options.ema) if options.ema else None
         self.checkpoints = CheckpointFolder(folder / "checkpoints")
         self.stop = threading.Event()
@@ -156,17 +162,7 @@ class Trainer:
         torch.manual_seed(self.options.seed * 1_000_003 + step)
         accelerator, device = self.accelerator, self.accelerator.device
         batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-        totals: dict[str, Tensor] = {}
-        pieces = list(micro_batches(batch, self.options.micro_batch))
-        for i, (piece, share) in enumerate(pieces):
-            with torch.no_grad():
-                prepared = self.objective.prepare(piece)
-            last = i == len(pieces) - 1
-            with nullcontext() if last else accelerator.no_sync(self.model), accelerator.autocast():
-                losses = self.model(prepared)
-            accelerator.backward(losses["loss"] * share)
-            for name, value in losses.items():
-                totals[name] = totals.get(name, 0.0) + share * value.detach()
+        totals = self.passes(batch)
         self.objective.after_backward(accelerator)
         norm = accelerator.clip_grad_norm_(self.trained, self.options.optimiser.clip_norm)
         totals["gradient_norm"] = norm

@@ -26,6 +26,11 @@ class SpeedOptions(Section):
         description="on a GPU: norms, activations, biases and additions in kernels of Triton, a pass over memory each, "
         "with pictures in memory pixel by pixel",
     )
+    replay: bool = Field(
+        False,
+        description="on a GPU: stage 2's passes recorded once as a CUDA graph and replayed, where launching their "
+        "kernels takes longer than they do; not with micro_batch, recompute or rendering losses",
+    )
     fold_upsampling: bool = Field(
         False, description="an enlargement and the convolution after it as one convolution, with 4/9 of the products"
     )

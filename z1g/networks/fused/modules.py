@@ -74,7 +74,9 @@ def _usual(block: ResnetBlock2D) -> bool:
     shortcut = block.conv_shortcut is None or _plain(block.conv_shortcut)
     plain = _plain(block.conv1) and _plain(block.conv2) and shortcut and isinstance(block.nonlinearity, nn.SiLU)
     varied = block.upsample is not None or block.downsample is not None or block.output_scale_factor != 1
-    return plain and not varied and block.time_embedding_norm == "default"
+    # A VAE's decoder calls blocks without a time embedding "group".
+    timed = block.time_embedding_norm == "default" or block.time_emb_proj is None
+    return plain and timed and not varied
 
 
 def _plain(layer: object) -> bool:
