@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from z1g.report.compare import DIGESTED, Comparison, Contender, Entry, better, clear
-from z1g.report.cost import COSTS, cost_text
+from z1g.report.cost import cost_text, named
 from z1g.report.summary import Figure, Row, decimals
 from z1g.report.tables import markdown_row, markdown_text, number, tex_row, tex_text
 
@@ -37,7 +37,7 @@ def sheets(found: Comparison) -> list[Sheet]:
     title = f"{found.source}, {found.split} set, {found.n_objects} object{'' if found.n_objects == 1 else 's'}"
     head = ["Metric", names[0], *(text for name in names[1:] for text in (name, f"Δ {name}"))]
     rows = [[found.metrics[metric].heading, *_cells(found, metric)] for metric in found.entries]
-    about = [[label, *(get(one) for one in found.contenders)] for label, get in _facts()]
+    about = [[label, *(get(one) for one in found.contenders)] for label, get in _facts(found.contenders)]
     tables = [Sheet(title, head, rows), Sheet("What was compared", ["", *names], about)]
     if found.config:
         options = [[key, *map(_value, values)] for key, values in sorted(found.config.items())]
@@ -73,7 +73,7 @@ def _ends(found: Figure) -> list[float]:
     return [x for x in (found.value, found.low, found.high) if x is not None]
 
 
-def _facts() -> list[tuple[str, Callable[[Contender], str]]]:
+def _facts(contenders: Sequence[Contender]) -> list[tuple[str, Callable[[Contender], str]]]:
     def stage(name: str) -> Callable[[Contender], str]:
         return lambda one: one.stages.get(name, "unknown")
 
@@ -87,7 +87,8 @@ def _facts() -> list[tuple[str, Callable[[Contender], str]]]:
     facts += [(f"{name} id", stage(name)) for name in ("ingest", "fit", "autodecoder", "unet", "infer")]
     facts += [(f"{name} files", digest(name)) for name in DIGESTED]
     facts += [("commit", lambda one: (one.measured.commit or "unknown")[:10])]
-    return facts + [(f"{info.label} ({info.unit})", price(name)) for name, info in COSTS.items()]
+    costs = named([one.costs for one in contenders])
+    return facts + [(f"{info.label} ({info.unit})", price(name)) for name, info in costs.items()]
 
 
 def _value(value: Any) -> str:
