@@ -152,7 +152,7 @@ def test_a_log_gets_one_line_a_minute(caplog: pytest.LogCaptureFixture, monkeypa
     assert lines[:-1] == [
         f"train {220 + 120 * minute}/1000  2/s  {390 - 60 * minute} s left  loss 0.1235" for minute in range(5)
     ]
-    assert lines[-1] == "train 700/1000 in 300.0 s"
+    assert lines[-1] == "train 700/1000 in 300.0 s, 2/s"
 
 
 def test_a_bar_shows_the_rate_too(monkeypatch) -> None:

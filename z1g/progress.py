@@ -66,7 +66,10 @@ class Meter:
         if self._bar is not None:
             self._bar.stop()
         elif exc[0] is None and self.clock() - self._start >= self.quiet_s:
-            log.info("%s %d/%d in %.1f s", self.label, self.done, self.total, self.clock() - self._start)
+            log.info(
+                "%s %d/%d in %.1f s, %.3g/s",
+                self.label, self.done, self.total, self.clock() - self._start, self._rate(),
+            )  # fmt: skip
 
 
 def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
