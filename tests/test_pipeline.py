@@ -98,6 +98,11 @@ def test_a_loaded_pipeline_saves_again(saved: Path, tmp_path: Path) -> None:
     assert (tmp_path / "heads.safetensors").read_bytes() == (saved / "heads.safetensors").read_bytes()
 
 
+def test_the_denoiser_is_wholly_where_the_pipeline_is(saved: Path) -> None:
+    moved = Zero1ToGPipeline.from_pretrained(saved, local_files_only=True).to("meta").denoiser()
+    assert {tensor.device.type for tensor in (*moved.parameters(), *moved.buffers())} == {"meta"}
+
+
 def test_the_loaded_denoiser_is_frozen(saved: Path) -> None:
     loaded = Zero1ToGPipeline.from_pretrained(saved, local_files_only=True).denoiser()
     assert not any(p.requires_grad for p in loaded.parameters())

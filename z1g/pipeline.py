@@ -78,7 +78,8 @@ class Zero1ToGPipeline(DiffusionPipeline):
         """The conditioned UNet, frozen."""
         parts = self.conditioning
         found = Denoiser(self.unet, self.vision_encoder, parts.prompt, parts.ramping, train_conditioning=False)
-        return found.requires_grad_(False).eval()
+        # Its constants are made anew, on the CPU, wherever the parts are.
+        return found.to(self.device).requires_grad_(False).eval()
 
     def method(self, options: InferOptions) -> ImageToSplats:
         """Both stages, ready to sample."""
