@@ -107,10 +107,10 @@ def test_all_14_channels_are_multiplied() -> None:
     net = decoder()
     code = torch.randn(1, 4, 3 * SIZE, 2 * SIZE, generator=torch.Generator().manual_seed(2))
     seen: dict[str, torch.Tensor] = {}
-    net.geometry_out.register_forward_hook(lambda _, __, out: seen.update(geometry=out))
-    net.decoder.conv_out.register_forward_hook(lambda _, __, out: seen.update(rgb=out))
+    net.decoder.conv_act.register_forward_hook(lambda _, __, out: seen.update(features=out))
     sheet = net.sheet(code)
-    torch.testing.assert_close(sheet, 1.6 * torch.cat([seen["geometry"], seen["rgb"]], dim=1))
+    raw = [head(seen["features"]) for head in (net.geometry_out, net.decoder.conv_out)]
+    torch.testing.assert_close(sheet, 1.6 * torch.cat(raw, dim=1))
     torch.testing.assert_close(net(code), untile(net.activate(sheet)))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from z1g.config.sections import InferOptions
 from z1g.networks.denoiser import Condition, Denoiser
@@ -32,7 +32,8 @@ class ImageToSplats:
         denoiser.attention = options.attention
         if _bf16(options):
             # Only what runs at every step; what a picture passes once keeps its precision.
-            denoiser.unet.to(torch.bfloat16)
+            # diffusers' own `to` warns of layers that should stay float32, of which there are none.
+            nn.Module.to(denoiser.unet, torch.bfloat16)
         for network in (denoiser.unet, stage1.vae):
             fuse_where_possible(network, statistics["zero_latent"].device)
         self.predict: PredictsV = Replayed(denoiser) if options.cuda_graphs else denoiser
