@@ -186,9 +186,12 @@ def _rate(make: FewViews, epoch: int) -> float:
     for _ in range(max(make.sizes.workers, 1)):
         next(batches)
     began, n = time.perf_counter(), 0
+    ended = began
     for size in batches:
         n += size
-    return round(n / (time.perf_counter() - began), 1)
+        # After the last batch the processes are waited for, which is no reading.
+        ended = time.perf_counter()
+    return round(n / (ended - began), 1)
 
 
 def _rate_of_a_core(make: FewViews) -> float:
