@@ -1,17 +1,14 @@
 """Whether two trainings ended alike."""
 
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from helpers import without_seconds
 from safetensors.torch import load_file
-from workspace import ROOT, Workspace
+from workspace import Workspace
 
 from z1g.files import read_jsonl
-
-sys.path.append(str(ROOT / "tests"))
-from helpers import without_seconds
 
 
 def assert_same(workspace: Workspace, undisturbed: Workspace) -> None:
