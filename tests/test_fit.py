@@ -516,7 +516,7 @@ def fewer_views(content: bytes) -> bytes:
         ("003.png", lambda _: None, "003.png is missing"),
         ("003.png", lambda content: content[: len(content) // 2], f"view 3 of {OBJECTS[1]} is no whole picture"),
         ("003.png", lambda _: b"", f"view 3 of {OBJECTS[1]} is no whole picture"),
-        ("003.png", small_png, "2 different sizes"),
+        ("003.png", small_png, "different sizes"),
         ("depth.npy", wrong_depth, "[6, 5, 5] where its pictures ask for [6, 16, 16]"),
         ("depth.npy", lambda content: content[:40], "cannot be read"),
         ("json", nan_pose, "not a finite 4x4 matrix"),

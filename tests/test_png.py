@@ -62,6 +62,17 @@ def test_every_filter(kinds: list[int], width: int, seed: int) -> None:
     np.testing.assert_array_equal(decode_rgba(content), picture)
 
 
+def test_a_picture_is_decoded_into_a_place_of_its_size() -> None:
+    picture = noise(6, 5, 0, 256)
+    places = np.zeros((3, 6, 5, 4), np.uint8)
+    assert decode_rgba(saved(picture), places[1]) is not None
+    np.testing.assert_array_equal(places[1], picture)
+    assert not places[[0, 2]].any()
+    found = decode_rgba(saved(noise(5, 6, 1, 256)), places[2])
+    np.testing.assert_array_equal(found, noise(5, 6, 1, 256))
+    assert not places[2].any()
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "LA", "I;16"])
 def test_other_kinds_are_left_to_pillow(mode: str) -> None:
     buffer = io.BytesIO()

@@ -119,16 +119,35 @@ class Cluster:
     def start_controller(self) -> None:
         """Start slurmctld, at first or after `kill_controller`."""
         subprocess.run(["slurmctld"], check=True)
-        self.wait(lambda: self._run("scontrol", "ping", check=False).returncode == 0, "slurmctld does not answer")
+        self.wait(self._answers, "slurmctld does not answer")
 
-    def kill_controller(self) -> None:
-        """kill -9."""
-        os.kill(int((self.root / "slurmctld.pid").read_text()), signal.SIGKILL)
+    def _answers(self) -> bool:
+        return self._run("scontrol", "ping", check=False).returncode == 0
+
+    def kill_controller(self, job: str) -> None:
+        """kill -9, once it has put on disk what it knows of a running job, and wait until its port is free."""
+        process = int((self.root / "slurmctld.pid").read_text())
+        state = self.root / "state/job_state"
+        before = time.time()
+        self.control("update", f"jobid={job}", f"timelimit={self.job(job)['TimeLimit']}")
+        self.wait(lambda: state.exists() and state.stat().st_mtime > before, "slurmctld does not save the job")
+        os.kill(process, signal.SIGKILL)
+        self.wait(lambda: _ended(process), "slurmctld does not end")
 
     def cancel(self) -> None:
         """Cancel all jobs and wait until they are gone."""
-        self._run("scancel", "--user=root", check=False)
-        self.wait(lambda: not self.jobs("PD,R,CG"), "jobs did not end")
+        self._run("scancel", "--user=root")
+        self.wait(lambda: not self.jobs(), "jobs did not end")
+
+    def heal(self) -> None:
+        """Undo whatever a test has done: a controller that answers, no jobs, all nodes idle."""
+        if not self._answers():
+            self.start_controller()
+        self.cancel()
+        for node in self.nodes:
+            if self._run("sinfo", "-h", "-n", node, "-p", "day", "-o", "%T").stdout.strip(" *\n") != "idle":
+                self._run("scontrol", "update", f"nodename={node}", "state=resume", check=False)
+        self.wait(lambda: self.idle() == len(self.nodes), "nodes are not idle")
 
     def stop(self) -> None:
         """Cancel all jobs, end every daemon, take the configuration away."""
@@ -147,19 +166,20 @@ class Cluster:
         """Number of idle nodes."""
         return len(self._run("sinfo", "-h", "-N", "-t", "idle", "-p", "day", check=False).stdout.split("\n")) - 1
 
-    def jobs(self, states: str = "all") -> list[str]:
-        """Ids of the jobs in these states, finished ones too."""
-        return self._run("squeue", "-h", "-t", states, "-o", "%i", check=False).stdout.split()
+    def jobs(self) -> list[str]:
+        """Ids of the jobs that wait, run or are ending."""
+        return self._run("squeue", "-h", "-o", "%i").stdout.split()
 
     def job(self, job: str) -> dict[str, str]:
         """Everything SLURM knows of a job; names as `scontrol show job` prints them."""
         words = self._run("scontrol", "--oneliner", "show", "job", job).stdout.split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
-    def running(self, rule: str) -> str | None:
-        """Id of the running job of a rule."""
+    def running(self, rule: str) -> str:
+        """Id of the one running job of a rule."""
         lines = self._run("squeue", "-h", "-t", "R", "-o", "%i %k").stdout.splitlines()
-        return next((line.split()[0] for line in lines if line.split()[1].startswith(f"rule_{rule}")), None)
+        (job,) = (line.split()[0] for line in lines if f" rule_{rule}" in line)
+        return job
 
     def control(self, *words: str) -> None:
         """`scontrol` with these words."""
@@ -180,10 +200,15 @@ class Cluster:
 def _end(process: int) -> None:
     os.kill(process, signal.SIGTERM)
     for _ in range(50):
-        try:
-            if Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z":
-                return
-        except FileNotFoundError:
+        if _ended(process):
             return
         time.sleep(0.1)
     os.kill(process, signal.SIGKILL)
+
+
+def _ended(process: int) -> bool:
+    """Gone, or nothing left of it but its number."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except FileNotFoundError:
+        return True

@@ -31,6 +31,13 @@ ASKED: dict[str, dict[str, Any]] = {
     "metrics": {"threads": 3, "gpus": 0, "memory_mb": 1700, "minutes": 17},
 }
 """What the chain's jobs ask for: different figures everywhere, so that a mix-up shows."""
+ONE_PROCESS: dict[str, dict[str, Any]] = {
+    stage: {**asked, "gpus": 0, "partition": "day", "memory_mb": 1000} | ({"nodes": 1} if "nodes" in asked else {})
+    for stage, asked in ASKED.items()
+}
+"""The same stages without GPUs, each training in one process."""
+HOLD = 5
+"""Where nothing else is said: stage 1 stands still before this step, one step after a checkpoint."""
 TRAIN = {"steps": 12, "checkpoint_every": 2, "validate_every": 6, "log_every": 3, "precision": "fp32"}
 CHANGES: dict[str, Any] = {
     "data": {"paths": ["workflow/objects/crate", "workflow/objects/bread", "workflow/objects/basketball"]},
@@ -59,9 +66,9 @@ class Workspace:
         assert n == 1
         (folder / "Snakefile").write_text(changed)
 
-    def take_data_from(self, other: "Workspace") -> None:
-        """Renders and fits of another workspace, and what its Snakemake noted of them."""
-        for stage in ("ingest", "fit"):
+    def take(self, other: "Workspace", *stages: str) -> None:
+        """Finished stages of another workspace, and what its Snakemake noted of them."""
+        for stage in stages:
             shutil.copytree(other.results / stage, self.results / stage)
         shutil.copytree(other.folder / ".snakemake/metadata", self.folder / ".snakemake/metadata")
 
@@ -116,7 +123,23 @@ class Workspace:
         (self.folder / f"released-{step}").touch()
 
     def said(self) -> str:
+        """Words of Snakemakes in the background."""
         return (self.folder / "snakemake.log").read_text()
+
+    def looks(self) -> list[str]:
+        """With which command each look at the jobs was made, and whether it was answered."""
+        file = self.folder / "looks"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def log(self) -> str:
+        """Log of stage 1's latest job, as far as there is one."""
+        file = self.stage("autodecoder") / "logs/autodecoder.log"
+        return file.read_text() if file.exists() else ""
+
+    def resumed_from(self) -> int | None:
+        """The step from which stage 1's latest job resumed; None where it began at the beginning."""
+        found = re.findall(r"resumed \S+ from step (\d+)", self.log())
+        return int(found[-1]) if found else None
 
     def stage(self, name: str) -> Path:
         """The only folder of a stage."""

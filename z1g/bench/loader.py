@@ -21,6 +21,7 @@ from z1g.camera import CONDITION_VIEW, INPUT_VIEWS, CameraOptions
 from z1g.data.manifest import Manifest, ObjectEntry
 from z1g.data.scenes import SceneStore, chunk_file
 from z1g.data.shards import RenderedObject, add_member, shard_path, table_path, write_object
+from z1g.errors import UserError
 from z1g.files import write_jsonl
 from z1g.progress import Meter
 from z1g.seeding import numpy_generator
@@ -83,10 +84,14 @@ def _tensors(rgba: NDArray[np.uint8], c2w: torch.Tensor, splats: torch.Tensor | 
 def measure(sizes: Sizes, soak_minutes: float, parent: Path | None) -> dict[str, Any]:
     """Write made-up data, read each object once: cold (the kernel's cache dropped), warm, and warm but decoded whole.
 
-    Rates are samples a second over an epoch after its first batch; `samples_s_a_core` is from the CPU time of reading
-    in this process, so that it holds on a busy machine too. soak_*: MiB that the reading processes own (USS, all
-    together) after the first epoch and after `soak_minutes`.
+    Rates are samples a second over an epoch after the first batch of each process; `samples_s_a_core` is from the CPU
+    time of reading in this process, so that it holds on a busy machine too. soak_*: MiB that the reading processes own
+    (USS, all together) after the first epoch and after `soak_minutes`. Raises UserError where there are too few objects
+    to time.
     """
+    least = sizes.batch * (max(sizes.workers, 1) + 1)
+    if sizes.objects < least:
+        raise UserError(f"--objects {sizes.objects}: give {least} or more, a batch for each worker and one to be timed")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="z1g-bench-", dir=parent) as name:
         root = Path(name)
@@ -177,15 +182,21 @@ def _epoch(make: FewViews, epoch: int) -> Iterator[int]:
 
 def _rate(make: FewViews, epoch: int) -> float:
     batches = _epoch(make, epoch)
-    next(batches)
+    # Once each process has given a batch, all of them run.
+    for _ in range(max(make.sizes.workers, 1)):
+        next(batches)
     began, n = time.perf_counter(), 0
+    ended = began
     for size in batches:
         n += size
-    return round(n / (time.perf_counter() - began), 1)
+        # After the last batch the processes are waited for, which is no reading.
+        ended = time.perf_counter()
+    return round(n / (ended - began), 1)
 
 
 def _rate_of_a_core(make: FewViews) -> float:
     n = min(make.sizes.objects, 16)
+    make(Draw(0, 0, (0, 0, 0)))  # a new installation compiles the decoder here
     began = time.process_time()
     for i in range(n):
         make(Draw(i, 0, (0, 0, i)))

@@ -17,8 +17,11 @@ LARGEST_SIDE = 1 << 14
 DAMAGED: Any = isal_zlib.error
 
 
-def decode_rgba(content: bytes) -> NDArray[np.uint8] | None:
-    """Straight RGBA [H,W,4] of a plain 8-bit file; None for other kinds and damaged files, which Pillow explains."""
+def decode_rgba(content: bytes, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8] | None:
+    """Straight RGBA [H,W,4] of a plain 8-bit file; None for other kinds and damaged files, which Pillow explains.
+
+    into: contiguous [H,W,4] to fill and return, taken where the picture has just this size.
+    """
     if content[:8] != SIGNATURE or content[12:16] != b"IHDR" or len(content) < 33:
         return None
     width, height, *kind = HEADER.unpack_from(content, 16)
@@ -34,9 +37,10 @@ def decode_rgba(content: bytes) -> NDArray[np.uint8] | None:
         return None
     if len(raw) != size or not inflate.eof:
         return None
-    picture = np.empty((height, 4 * width), np.uint8)
-    known = _unfilter(np.frombuffer(raw, np.uint8).reshape(height, -1), picture)
-    return picture.reshape(height, width, 4) if known else None
+    if into is None or into.shape != (height, width, 4):
+        into = np.empty((height, width, 4), np.uint8)
+    known = _unfilter(np.frombuffer(raw, np.uint8).reshape(height, -1), into.reshape(height, -1))
+    return into if known else None
 
 
 def _stream(content: bytes) -> bytes | None:
@@ -67,7 +71,7 @@ def _unfilter(rows: NDArray[np.uint8], picture: NDArray[np.uint8]) -> bool:
         elif kind == 1:
             _left(given, out)
         elif kind == 2:
-            out[:] = given + above
+            _up(given, above, out)
         elif kind == 3:
             _average(given, above, out)
         elif kind == 4:
@@ -82,6 +86,12 @@ def _left(given: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     out[:4] = given[:4]
     for j in range(4, len(out)):
         out[j] = given[j] + out[j - 4]
+
+
+@njit(cache=True)
+def _up(given: NDArray[np.uint8], above: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    for j in range(len(out)):
+        out[j] = given[j] + above[j]
 
 
 @njit(cache=True)

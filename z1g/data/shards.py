@@ -132,12 +132,12 @@ class ShardReader:
                 header = json.loads(content("json"))
                 c2w = np.array(header["c2w"], np.float64)
                 shown = range(len(c2w)) if views is None else views
-                pictures = [_decode_png(content(f"{view:03d}.png"), name, view) for view in shown]
+                rgba = _stack([(view, content(f"{view:03d}.png")) for view in shown], name)
                 depth, normals = (
                     _decode_array(content(ending)) if views is None and ending in members else None
                     for ending in ("depth.npy", "normal.npy")
                 )
-                return RenderedObject(name, c2w, header["fov_y_deg"], _stack(pictures), depth, header["info"], normals)
+                return RenderedObject(name, c2w, header["fov_y_deg"], rgba, depth, header["info"], normals)
             except (ValueError, KeyError, IndexError, EOFError) as error:
                 raise BrokenObject(f"{name} in {self.path} cannot be read: {error}") from error
 
@@ -186,10 +186,10 @@ def encode_png(picture: NDArray[np.uint8]) -> bytes:
     return buffer.getvalue()
 
 
-def _decode_png(content: bytes, name: str, view: int) -> NDArray[np.uint8]:
+def _decode_png(content: bytes, name: str, view: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     from z1g.data._png import decode_rgba
 
-    picture = decode_rgba(content)
+    picture = decode_rgba(content, into)
     if picture is not None:
         return picture
     try:
@@ -203,11 +203,23 @@ def _decode_array(content: bytes) -> NDArray[Any]:
     return array
 
 
-def _stack(pictures: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    sizes = {picture.shape[:2] for picture in pictures}
-    if len(sizes) != 1:
-        raise BrokenObject(f"its {len(pictures)} views have {len(sizes)} different sizes")
-    return np.stack(pictures)
+def _stack(files: Sequence[tuple[int, bytes]], name: str) -> NDArray[np.uint8]:
+    """The pictures [V,H,W,4] of some views, each decoded where it shall lie."""
+    rgba: NDArray[np.uint8] | None = None
+    for i, (view, content) in enumerate(files):
+        place = None if rgba is None else rgba[i]
+        picture = _decode_png(content, name, view, place)
+        if rgba is None:
+            rgba = np.empty((len(files), *picture.shape), np.uint8)
+        if picture.shape != rgba.shape[1:]:
+            raise BrokenObject(
+                f"its views have different sizes: {rgba.shape[1:3]} and, view {view}, {picture.shape[:2]}"
+            )
+        if picture is not place:
+            rgba[i] = picture
+    if rgba is None:
+        raise BrokenObject("it has no views")
+    return rgba
 
 
 def _check(item: RenderedObject) -> None:

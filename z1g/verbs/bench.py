@@ -156,7 +156,7 @@ def _run_infer(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _loader(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--objects", type=int, default=48, help="made-up objects; 18 MB each by default")
+    parser.add_argument("--objects", type=int, default=128, help="made-up objects; 18 MB each by default")
     parser.add_argument("--views", type=int, default=33, help="views of each: condition, inputs and free ones")
     parser.add_argument("--size", type=int, default=512, help="side of a picture, pixels")
     parser.add_argument("--splat-size", type=int, default=128, help="side of a splatter image")

@@ -1,0 +1,71 @@
+"""What goes wrong with Snakemake itself. Every case must end with the results of an undisturbed run."""
+
+import signal
+
+from cluster import Cluster
+from same import assert_same
+from test_faults import finish, wait_until_held
+from workspace import HOLD, LIMIT_S, Workspace
+
+
+def test_two_snakemakes_at_once(cluster: Cluster, workspace: Workspace, undisturbed: Workspace, goal: str) -> None:
+    """The second one is refused and submits nothing; the first one does not notice."""
+    with workspace.started(target=goal, hold=[HOLD]) as process:
+        wait_until_held(cluster, workspace)
+        job = cluster.running("autodecoder")
+        assert "cannot be locked" in workspace.run(target=goal, fails=True)
+        assert cluster.jobs() == [job]
+        workspace.release(HOLD)
+        finish(process, workspace)
+    assert workspace.resumed_from() is None
+    assert_same(workspace, undisturbed)
+
+
+def test_snakemake_is_killed_and_started_again_while_its_job_runs(
+    cluster: Cluster, workspace: Workspace, undisturbed: Workspace, goal: str
+) -> None:
+    """The new job waits for the old one, and uses what it made: no output is written twice."""
+    with workspace.started(target=goal, hold=[HOLD]) as process:
+        wait_until_held(cluster, workspace)
+        first = cluster.running("autodecoder")
+        process.kill()
+    assert "--unlock" in workspace.run(target=goal, fails=True)
+    workspace.run("--unlock", target=goal)
+    with workspace.started(target=goal, hold=[HOLD]) as process:
+        cluster.wait(lambda: "waiting for it" in workspace.log(), "the second job does not wait", LIMIT_S)
+        workspace.release(HOLD)
+        finish(process, workspace)
+    assert "another job has made" in workspace.log()
+    assert cluster.job(first)["JobState"] == "COMPLETED"
+    assert_same(workspace, undisturbed)
+
+
+def test_snakemake_is_killed_and_started_again_when_its_job_has_ended(
+    cluster: Cluster, workspace: Workspace, undisturbed: Workspace, goal: str
+) -> None:
+    """The job goes on alone to its end."""
+    with workspace.started(target=goal, hold=[HOLD]) as process:
+        wait_until_held(cluster, workspace)
+        job = cluster.running("autodecoder")
+        process.kill()
+    workspace.release(HOLD)
+    cluster.wait(lambda: cluster.job(job)["JobState"] == "COMPLETED", "the job does not end", LIMIT_S)
+    assert_same(workspace, undisturbed)
+    workspace.run("--unlock", target=goal)
+    workspace.run(target=goal)
+    assert_same(workspace, undisturbed)
+
+
+def test_cancelled_jobs_stay_cancelled(
+    cluster: Cluster, workspace: Workspace, undisturbed: Workspace, goal: str
+) -> None:
+    """Ctrl-C cancels the jobs; one that checkpoints on its way out must not queue itself again."""
+    with workspace.started(target=goal, hold=[HOLD]) as process:
+        wait_until_held(cluster, workspace)
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=LIMIT_S)
+    cluster.wait(lambda: not cluster.jobs(), "jobs are left", LIMIT_S)
+    assert workspace.steps_done() == HOLD + 1
+    workspace.run(target=goal)
+    assert workspace.resumed_from() == HOLD + 1
+    assert_same(workspace, undisturbed)

@@ -1,0 +1,73 @@
+"""Which command `--profile slurm` asks for states of jobs: made-up SLURM commands on PATH."""
+
+from pathlib import Path
+
+import pytest
+import snakemake_executor_plugin_slurm as executor
+
+from z1g import slurm
+
+NONE, DATABASE = "accounting_storage/none", "accounting_storage/slurmdbd"
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The only folder with SLURM's commands; the executor as it was is put back in the end."""
+    for name in ("which", "tail"):
+        (tmp_path / name).symlink_to(Path("/usr/bin") / name)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv(slurm.STATUS, raising=False)
+    monkeypatch.setattr(executor, "is_query_tool_available", executor.is_query_tool_available)
+    for name in ("scontrol", "sacct", "squeue"):
+        command(tmp_path, name, "exit 0")
+    return tmp_path
+
+
+def command(folder: Path, name: str, script: str) -> None:
+    (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+    (folder / name).chmod(0o755)
+
+
+def configuration(storage: str) -> str:
+    return f"echo 'AccountingStorageTRES    = cpu,mem'; echo 'AccountingStorageType    = {storage}'"
+
+
+def test_sacct_where_the_database_answers(commands: Path) -> None:
+    command(commands, "scontrol", configuration(DATABASE))
+    assert slurm.status_command() == "sacct"
+    assert executor.is_query_tool_available("sacct")
+
+
+@pytest.mark.parametrize(
+    ("scontrol", "sacct"),
+    [
+        (configuration(NONE), "exit 0"),
+        (configuration(DATABASE), "exit 1"),
+        (configuration(DATABASE), "exec tail -f /dev/null"),
+        ("exit 1", "exit 0"),
+        ("exec tail -f /dev/null", "exit 0"),
+    ],
+)
+def test_squeue_everywhere_else(scontrol: str, sacct: str, commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The executor must not see sacct then, because it would turn to it when the controller is away."""
+    monkeypatch.setattr(slurm, "ANSWER_S", 2.0)
+    command(commands, "scontrol", scontrol)
+    command(commands, "sacct", sacct)
+    assert executor.is_query_tool_available("sacct")
+    assert slurm.status_command() == "squeue"
+    assert not executor.is_query_tool_available("sacct")
+    assert executor.is_query_tool_available("squeue")
+
+
+def test_squeue_where_there_is_no_slurm_at_all(commands: Path) -> None:
+    for name in ("scontrol", "sacct", "squeue"):
+        (commands / name).unlink()
+    assert slurm.status_command() == "squeue"
+
+
+@pytest.mark.parametrize("said", ["squeue", "sacct"])
+def test_the_variable_overrules(said: str, commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command(commands, "scontrol", configuration(DATABASE if said == "squeue" else NONE))
+    monkeypatch.setenv(slurm.STATUS, said)
+    assert slurm.status_command() == said
+    assert executor.is_query_tool_available("sacct") == (said == "sacct")
