@@ -29,7 +29,7 @@ def test_training_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         return real(sample, objects, batch, seed)
 
     monkeypatch.setattr(unet, "StepData", fail)
-    figures = unet.measure("tiny", ["b2+cudnn", "b3", "b4+autocast+unfused+replay+micro2"], 1, 600)
+    figures = unet.measure("tiny", ["b2+cudnn", "b3", "b4+autocast+unfused+launched+micro2"], 1, 600)
     json.dumps(figures, allow_nan=False)
     one, broken, two = figures["runs"]
     assert broken["error"] == "OutOfMemoryError: no room"

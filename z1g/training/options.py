@@ -27,9 +27,9 @@ class SpeedOptions(Section):
         "with pictures in memory pixel by pixel",
     )
     replay: bool = Field(
-        False,
-        description="on a GPU: stage 2's passes recorded once as a CUDA graph and replayed, where launching their "
-        "kernels takes longer than they do; not with micro_batch, recompute or rendering losses",
+        True,
+        description="on a GPU: stage 2's passes recorded once as a CUDA graph and replayed, as launching their kernels "
+        "takes longer than they do; without effect beside micro_batch, recompute or rendering losses",
     )
     fold_upsampling: bool = Field(
         False, description="an enlargement and the convolution after it as one convolution, with 4/9 of the products"

@@ -113,7 +113,7 @@ def _run_autodecoder(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 UNET_VARIANTS = [
-    "b24+cudnn", "b24+cudnn+replay", "b16+cudnn", "b32+cudnn", "b24", "b8+cudnn", "b48+cudnn+micro24",
+    "b24+cudnn", "b28+cudnn", "b24+cudnn+launched", "b16+cudnn", "b24", "b8+cudnn", "b48+cudnn+micro24",
     "b16+cudnn+unfused", "b16+cudnn+autocast",
 ]  # fmt: skip
 INFER_VARIANTS = [
