@@ -59,6 +59,15 @@ def test_squeue_everywhere_else(scontrol: str, sacct: str, commands: Path, monke
     assert executor.is_query_tool_available("squeue")
 
 
+@pytest.mark.parametrize(("age", "database", "warned"), [(2, False, True), (300, False, False), (2, True, False)])
+def test_a_cluster_that_forgets_too_soon(
+    age: int, database: bool, warned: bool, commands: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    command(commands, "scontrol", f"{configuration(DATABASE if database else NONE)}; echo 'MinJobAge   = {age} sec'")
+    slurm.status_command()
+    assert ("MinJobAge" in caplog.text) == warned
+
+
 def test_squeue_where_there_is_no_slurm_at_all(commands: Path) -> None:
     for name in ("scontrol", "sacct", "squeue"):
         (commands / name).unlink()
