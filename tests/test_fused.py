@@ -18,7 +18,7 @@ pytest.importorskip("triton")
 
 from z1g import perceptual
 from z1g.bench.diffusion_size import SIZES
-from z1g.networks.fused import modules, operations
+from z1g.networks.fused import available, modules, operations
 from z1g.networks.fused.perceptual import distance
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -205,6 +205,22 @@ def test_fused_networks_without_kernels_go_the_old_way() -> None:
     wanted = network(*given)
     modules.fuse(network)
     torch.testing.assert_close(network(*given), wanted)
+
+
+@pytest.mark.parametrize(
+    ("kind", "capability", "expected"),
+    [
+        ("cuda", (9, 0), True),
+        ("cuda", (8, 0), True),
+        ("cuda", (7, 5), False),
+        ("cpu", (9, 0), False),
+    ],
+)
+def test_where_the_kernels_run(
+    kind: str, capability: tuple[int, int], expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert available(torch.device(kind)) == expected
 
 
 @pytest.mark.parametrize("kind", ["lpips", "st_lpips"])

@@ -5,6 +5,12 @@ import importlib.util
 import torch
 
 
+OLDEST = (8, 0)
+"""Compute capability: Ampere's GPUs are the first that calculate in bfloat16."""
+
+
 def available(device: torch.device) -> bool:
     """Whether the kernels run on this device."""
-    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return False
+    return torch.cuda.get_device_capability(device) >= OLDEST
