@@ -34,8 +34,7 @@ class ImageToSplats:
             # Only what runs at every step; what a picture passes once keeps its precision.
             # diffusers' own `to` warns of layers that should stay float32, of which there are none.
             nn.Module.to(denoiser.unet, torch.bfloat16)
-        for network in (denoiser.unet, stage1.vae):
-            fuse_where_possible(network, statistics["zero_latent"].device)
+        fuse_where_possible(denoiser.unet, statistics["zero_latent"].device)
         self.predict: PredictsV = Replayed(denoiser) if options.cuda_graphs else denoiser
 
     @torch.no_grad()

@@ -69,7 +69,8 @@ class Zero1ToGPipeline(DiffusionPipeline):
         """Write diffusers' layout, and stage 1's files."""
         folder = Path(save_directory)
         stage1, config = self._first_stage()
-        as_files_want(self.unet)
+        for network in (self.unet, self.vae):
+            as_files_want(network)
         super().save_pretrained(folder, **kwargs)
         stage1.save(folder)
         write_json(folder / STAGE1_FILE, config)

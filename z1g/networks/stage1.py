@@ -12,7 +12,7 @@ from z1g.camera import INPUT_VIEWS, CameraOptions, Cameras, pixel_rays, view_fra
 from z1g.mosaic import COLUMNS, ROWS, tile
 from z1g.networks.autoencoder import PictureEncoder
 from z1g.networks.decoder import SplatRays, SplatterDecoder
-from z1g.networks.fused.modules import as_files_want
+from z1g.networks.fused.modules import as_files_want, fuse_where_possible
 from z1g.seeding import seeded
 
 if TYPE_CHECKING:
@@ -82,10 +82,11 @@ class Stage1:
         save_file({name: value.contiguous() for name, value in own.items()}, folder / "heads.safetensors")
 
     def to(self, device: torch.device) -> "Stage1":
-        """Move to a device, in place."""
+        """Move to a device, in place, to be run there rather than trained: by fused kernels, where there are such."""
         self.vae.to(device)
         self.encoder.to(device)
         self.decoder.to(device)
+        fuse_where_possible(self.vae, device)
         return self
 
 

@@ -4,7 +4,6 @@ import importlib.util
 
 import torch
 
-
 OLDEST = (8, 0)
 """Compute capability: Ampere's GPUs are the first that calculate in bfloat16."""
 
