@@ -1,7 +1,8 @@
 """What a trained ablation's samples are worth after so many steps, guided so much, beside baselines without it."""
 
+import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from z1g.stages._measure import Measure, Sources, render_pair
 from z1g.stages.autodecoder import training_scenes
 from z1g.stages.infer import Generator
 
+log = logging.getLogger("z1g")
 BASELINES = ("nearest", "mean_code", "autodecoder")
 
 
@@ -84,17 +86,18 @@ def measure(
         "device": device_name(device.type),
         "versions": versions(),
     }
+    work: dict[str, Callable[[], dict[str, Any]]] = {name: partial(table.baseline, name) for name in BASELINES}
+    for count in steps:
+        for guidance in guidances:
+            options = base.model_copy(update={"steps": count, "guidance": guidance, **chosen})
+            work[f"{count} steps, guidance {guidance:g}"] = partial(table.sampled, options)
     rows = []
-    with Meter("guidance", len(BASELINES) + len(steps) * len(guidances)) as meter:
-        for source in BASELINES:
-            rows.append(guarded(source, partial(table.baseline, source), device))
+    with Meter("guidance", len(work)) as meter:
+        for name, run_row in work.items():
+            rows.append(guarded(name, run_row, device))
+            # A measurement that is cut off has said what it had.
+            log.info("%s", rows[-1])
             meter.advance()
-        for count in steps:
-            for guidance in guidances:
-                options = base.model_copy(update={"steps": count, "guidance": guidance, **chosen})
-                row = guarded(f"{count} steps, guidance {guidance:g}", partial(table.sampled, options), device)
-                rows.append(row)
-                meter.advance()
     return {**figures, "rows": rows, "missing": table.measure.missing}
 
 
