@@ -257,9 +257,17 @@ def test_dropout_acts_in_training_only(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("every", "warmup", "passes"),
-    [(1, 0, range(8)), (3, 0, (0, 3, 6)), (3, 2, (0, 1, 3, 6)), (5, 4, (0, 1, 2, 3, 5)), (1, 501, range(8))],
+    [
+        (1, 0, range(8)),
+        (None, 0, ()),
+        (None, 3, range(3)),
+        (3, 0, (0, 3, 6)),
+        (3, 2, (0, 1, 3, 6)),
+        (5, 4, (0, 1, 2, 3, 5)),
+        (1, 501, range(8)),
+    ],
 )
-def test_splats_guide_in_the_passes_that_the_schedule_says(every: int, warmup: int, passes: Any) -> None:
+def test_splats_guide_in_the_passes_that_the_schedule_says(every: int | None, warmup: int, passes: Any) -> None:
     loss = SplatLoss(every=every, warmup_passes=warmup)
     assert [i for i in range(8) if loss.guides(torch.tensor([i]))] == list(passes)
 

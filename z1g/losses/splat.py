@@ -40,7 +40,9 @@ class SplatLoss(Loss):
         description="weigh a pixel's errors, opacity's aside, by its true opacity: unseen Gaussians are arbitrary",
     )
     sign_invariant_rotation: bool = Field(True, description="compare with q or -q, whichever is nearer")
-    every: int = Field(1, ge=1, description="count in every n-th pass over the data only, the first one included")
+    every: int | None = Field(
+        1, ge=1, description="count in every n-th pass over the data only, the first one included; null: in none"
+    )
     warmup_passes: int = Field(0, ge=0, description="and in all of the first n passes")
 
     @field_validator("log")
@@ -68,7 +70,8 @@ class SplatLoss(Loss):
 
     def guides(self, epoch: "torch.Tensor") -> "torch.Tensor":
         """Whether the term counts in these passes over the data."""
-        return (epoch % self.every == 0) | (epoch < self.warmup_passes)
+        first = epoch < self.warmup_passes
+        return first if self.every is None else first | (epoch % self.every == 0)
 
     def _squared(self, name: str, predicted: "torch.Tensor", truth: "torch.Tensor") -> "torch.Tensor":
         if name in self.log:
