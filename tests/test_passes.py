@@ -1,5 +1,6 @@
 """Replayed passes: the same training as launched ones, and gradients averaged over ranks."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -118,6 +119,23 @@ def test_ranks_average_their_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     for parameter, value in zip(toy.parameters(), wanted, strict=True):
         torch.testing.assert_close(parameter.grad, value)
     assert [len(flat) for flat in sent] == [57, 25]
+
+
+def test_what_cannot_be_recorded_is_launched(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(self: Replayed, batch: Any) -> None:
+        raise RuntimeError("CUDA error: operation not permitted\nwhen stream is capturing")
+
+    monkeypatch.setattr(Replayed, "_record", fail)
+    toy = Toy(dropout=0)
+    options = toy_options(batch_size=4, steps=6)
+    accelerator: Any = SimpleNamespace(num_processes=1, device=torch.device("cpu"), autocast=nullcontext)
+    replayed = Replayed(toy, accelerator)
+    for batch in toy.data(options).batches(0, 6, 0, 1, 0):
+        toy.zero_grad()
+        assert replayed(batch)["loss"].isfinite()
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in toy.parameters())
+    assert caplog.text.count("operation not permitted") == 1
+    assert "when stream" not in caplog.text
 
 
 def test_messages_keep_order_and_bounds() -> None:

@@ -64,25 +64,33 @@ class Replayed:
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Losses, with gradients left in place."""
-        if self.done < WARM_UP:
+        if self.done == WARM_UP:
+            self._try_to_record(batch)
+        self.done += 1
+        if self.replay is None:
             losses = {name: value.detach() for name, value in self._passes(batch).items()}
         else:
-            losses = self._replayed(batch)
-        self.done += 1
+            losses = self._replayed(batch, self.replay)
         self._average()
         return losses
 
-    def _replayed(self, batch: Batch) -> dict[str, Tensor]:
-        if self.replay is None:
-            self._record(batch)
-        assert self.replay is not None
+    def _replayed(self, batch: Batch, replay: Callable[[], None]) -> dict[str, Tensor]:
         for name, value in batch.items():
             self.inputs[name].copy_(value, non_blocking=True)
-        self.replay()
+        replay()
         for parameter, gradient in zip(self.trained, self.gradients, strict=True):
             parameter.grad = gradient
         # The next replay writes over them while the host may still read.
         return {name: value.clone() for name, value in self.losses.items()}
+
+    def _try_to_record(self, batch: Batch) -> None:
+        try:
+            self._record(batch)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            said = str(error).partition("\n")[0]
+            log.warning("training goes on at the speed of launches, as it cannot be recorded: %s", said)
 
     def _record(self, batch: Batch) -> None:
         self.inputs = {name: value.clone() for name, value in batch.items()}
