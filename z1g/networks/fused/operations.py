@@ -28,7 +28,10 @@ WIDEST = 128
 
 @dataclass(frozen=True)
 class _Grid:
-    """How pictures are cut into tiles. part: pixels that one program sums up."""
+    """How pictures [objects,channels,height,width] are cut into tiles of rows (pixels) × columns (channels).
+
+    span: pixels whose values one program sums up.
+    """
 
     objects: int
     channels: int
@@ -48,18 +51,22 @@ class _Grid:
 
     @property
     def parts(self) -> int:
+        """Sums of a channel that are added up afterwards."""
         return -(-self.pixels // self.span)
 
     @property
     def summing(self) -> tuple[int, int, int]:
+        """Programs that sum."""
         return self.parts, self.channels // self.columns, self.objects
 
     @property
     def tiles(self) -> tuple[int, int, int]:
+        """Programs that work on a tile each."""
         return -(-self.pixels // self.rows), self.channels // self.columns, self.objects
 
     @property
     def shape(self) -> dict[str, int]:
+        """What a kernel is compiled for."""
         return {"ROWS": self.rows, "COLUMNS": self.columns, "num_warps": WARPS}
 
 
