@@ -205,6 +205,15 @@ def test_fused_networks_compute_the_same(which: int, monkeypatch: pytest.MonkeyP
     assert all(p.is_contiguous() for p in network.parameters())
 
 
+def test_networks_are_fused_once() -> None:
+    """A pipeline builds its method at every call; its layers must not be wrapped deeper each time."""
+    _, network, _ = networks()[1]
+    modules.fuse(network)
+    before = [layer.forward for layer in network.modules()]
+    modules.fuse(network)
+    assert [layer.forward for layer in network.modules()] == before
+
+
 def test_fused_networks_without_kernels_go_the_old_way() -> None:
     """A trained network that is brought back to the CPU still runs there."""
     _, network, given = networks()[1]

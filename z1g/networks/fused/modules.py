@@ -58,6 +58,9 @@ def _chosen(fused: Callable[..., Tensor], plain: Callable[..., Tensor], x: Tenso
 
 
 def _fused(part: nn.Module) -> Callable[..., Tensor] | None:
+    if "forward" in vars(part):
+        # It runs in another way already: networks are moved, and methods built from them, more than once.
+        return None
     if isinstance(part, ResnetBlock2D) and _usual(part):
         return partial(_residual, part)
     if isinstance(part, Upsample2D) and part.name == "conv" and part.norm is None and _plain(part.conv):
