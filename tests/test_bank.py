@@ -17,7 +17,7 @@ from z1g.data.bank import SceneBank, StoredViews, placed
 from z1g.data.scenes import Scene, as_scene
 from z1g.errors import UserError
 from z1g.files import read_jsonl
-from z1g.objectives.samples import AutodecoderSamples, pictures
+from z1g.objectives.samples import AutodecoderSamples, gathered, pictures
 from z1g.stages import StageFolder, autodecoder
 from z1g.training.data import Draw
 
@@ -58,7 +58,7 @@ def test_samples_are_the_scenes_pictures(
     raw = [samples(draw) for draw in draws]
     batch = {name: torch.stack([sample[name] for sample in raw]) for name in raw[0]}
     batch["object_index"] = torch.tensor([draw.object_index for draw in draws])
-    ready = pictures(batch, device_bank, 16, condition)
+    ready = pictures(gathered(batch, device_bank), 16, condition)
     assert {"views", "rgba"}.isdisjoint(ready)
     for row, draw in enumerate(draws):
         scene = scenes[OBJECTS[draw.object_index]]

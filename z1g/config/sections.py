@@ -49,6 +49,19 @@ class MixDiffusion(Section):
     )
 
 
+class Augmentation(Section):
+    """Stage 1 also sees its objects otherwise than they are, exactly and for nothing. It needs an encoder in training.
+
+    Turned samples show the inputs in each other's places, recoloured ones have red, green and blue exchanged.
+    """
+
+    turned: float = Field(0.0, ge=0, le=1, description="share of samples turned by a third or mirrored")
+    recoloured: float = Field(0.0, ge=0, le=1, description="share of samples with other colours")
+
+    def __bool__(self) -> bool:
+        return self.turned > 0 or self.recoloured > 0
+
+
 class AutodecoderOptions(Section):
     """Stage 1: the VAE decoder learns to turn codes into splatter images."""
 
@@ -65,6 +78,7 @@ class AutodecoderOptions(Section):
     input_size: int = Field(320, ge=16, description="side of an input view; the encoder sees a sheet of six")
     views: int = Field(8, ge=1, description="free training views rendered for each object and step")
     render_inputs: bool = Field(False, description="render the six inputs too, besides the free views")
+    augment: Augmentation = Augmentation()
     random_background: bool = Field(True, description="a random colour behind the renders of each step, else mid-grey")
     validation_background: float = Field(
         1.0, ge=0, le=1, description="grey behind the validation views; white as in the metrics, 0.5 is the seed's"
@@ -98,6 +112,23 @@ class RenderedCodes(Section):
     )
 
 
+class Variants(Section):
+    """Stage 2 also sees objects that do not exist: the training objects' fitted splats, stretched, turned, recoloured.
+
+    Their inputs and conditions are rendered once, and the encoder gives their codes.
+    """
+
+    count: int = Field(8, ge=1, description="variants of each training object")
+    share: float = Field(0.7, gt=0, le=1, description="share of samples that are variants")
+    stretch: float = Field(
+        0.25, ge=0, le=1, description="each axis is scaled by up to 1 + this or its inverse, then all to the old size"
+    )
+    turn_deg: float = Field(10.0, ge=0, le=180, description="largest turn around the upright axis, degrees")
+    mirror: bool = Field(True, description="every other variant has left and right exchanged")
+    recoloured: float = Field(0.5, ge=0, le=1, description="share of variants with red, green and blue exchanged")
+    seed: int = Field(0, ge=0, description="seed of the variants")
+
+
 class UNetOptions(Section):
     """Stage 2: the UNet learns to generate codes from a picture."""
 
@@ -105,6 +136,7 @@ class UNetOptions(Section):
     timesteps: Annotated[Timesteps, OneOf()] = Uniform()
     losses: dict[str, Annotated[Loss, OneOf()]] = {"latent": LatentLoss()}
     rendered: RenderedCodes | None = None
+    variants: Variants | None = None
     condition_size: int = Field(320, ge=16, description="side of the condition picture")
     condition_dropout: float = Field(0.1, ge=0, lt=1, description="share of samples trained without condition, for CFG")
     normalise_codes: bool = Field(

@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from z1g.camera import CameraOptions
+from z1g.codes.encoder import EncoderCodes
 from z1g.config.sections import AutodecoderOptions, InferOptions, MetricsOptions, Resources, UNetOptions
 from z1g.config.slot import OneOf, Runtime, Section
 from z1g.data.sources import DataSource
@@ -73,6 +74,27 @@ class Experiment(Section):
                     f"autodecoder.decoder.mode 'fixed_rgb' cannot go with path '{decoder.path.kind}', "
                     "whose trained layers would change the colours"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _objects_can_be_varied(self) -> "Experiment":
+        stage1, codes = self.autodecoder, self.autodecoder.codes
+        encoded = isinstance(codes, EncoderCodes)
+        trained = encoded and (codes.trains_encoder or not self.model.pretrained_encoder)
+        if stage1.augment and not trained:
+            raise ValueError(
+                "autodecoder.augment needs autodecoder.codes of kind 'encoder' with train: true: other codes belong "
+                "to the objects as they are; set turned and recoloured to 0"
+            )
+        if stage1.augment.turned > 0 and stage1.mix_diffusion.interval is not None:
+            raise ValueError(
+                "autodecoder.augment.turned cannot go with mix_diffusion: a turned object's condition is not rendered"
+            )
+        if self.unet.variants is not None and (not encoded or self.unet.rendered is not None):
+            raise ValueError(
+                "unet.variants needs autodecoder.codes of kind 'encoder' and unet.rendered: null, as variants have "
+                "no codes of their own and no views besides the inputs"
+            )
         return self
 
     @model_validator(mode="after")

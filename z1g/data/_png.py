@@ -58,7 +58,7 @@ def _stream(content: bytes) -> bytes | None:
     return None
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _unfilter(rows: NDArray[np.uint8], picture: NDArray[np.uint8]) -> bool:
     """Undo each row's filter (PNG specification, section 9.2) into `picture`; False where a filter is unknown."""
     nothing = np.zeros(picture.shape[1], np.uint8)
@@ -81,27 +81,27 @@ def _unfilter(rows: NDArray[np.uint8], picture: NDArray[np.uint8]) -> bool:
     return True
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _left(given: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     out[:4] = given[:4]
     for j in range(4, len(out)):
         out[j] = given[j] + out[j - 4]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _up(given: NDArray[np.uint8], above: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     for j in range(len(out)):
         out[j] = given[j] + above[j]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _average(given: NDArray[np.uint8], above: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     for j in range(len(out)):
         left = np.int32(out[j - 4]) if j >= 4 else np.int32(0)
         out[j] = given[j] + np.uint8((left + np.int32(above[j])) // 2)
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _paeth(given: NDArray[np.uint8], above: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     out[:4] = given[:4] + above[:4]
     for j in range(4, len(out)):

@@ -11,14 +11,15 @@ from z1g.camera import Cameras
 from z1g.codes._book import CodeBook, EncodedBook, Posterior
 from z1g.codes._moments import KeptPosteriors
 from z1g.codes._predict import one_step
-from z1g.data.bank import Cache, SceneBank, Scenes, provide
+from z1g.data.bank import Cache, Scenes, provide
 from z1g.device import default_device
 from z1g.losses import Comparison, weighted_sum
 from z1g.networks.denoiser import Denoiser
 from z1g.networks.diffusion import TIMESTEPS
 from z1g.networks.stage1 import Stage1
 from z1g.objectives import purposes
-from z1g.objectives.samples import MID_GREY, AutodecoderSamples, pictures
+from z1g.objectives.augmentation import Augmenter
+from z1g.objectives.samples import FIXED_VIEWS, MID_GREY, AutodecoderSamples, gathered, pictures
 from z1g.objectives.validation import (
     MOST_OBJECTS,
     PICTURED,
@@ -62,6 +63,10 @@ class AutodecoderObjective(Objective):
         place = torch.device("cpu") if self.bank is None else self.bank.rgba.device
         self.kept = KeptPosteriors(len(ids), place) if frozen else None
         self.sample = AutodecoderSamples(config, views)
+        self.augmenter: Augmenter | None = None
+        if self.options.augment:
+            poses = scenes.views(ids[0], FIXED_VIEWS).c2w
+            self.augmenter = Augmenter(self.options.augment, poses, default_device())
         self.watched = ValidationObjects(config, scenes, ids)
         self.held_out = ValidationObjects(config, scenes, held_out)
 
@@ -69,11 +74,12 @@ class AutodecoderObjective(Objective):
         return [self.decoder, self.encoder.encoder]
 
     def prepare(self, batch: Batch) -> Batch:
-        return self._pictures(batch, self.bank)
+        batch = gathered(batch, self.bank)
+        return self._pictures(batch if self.augmenter is None else self.augmenter(batch))
 
-    def _pictures(self, batch: Batch, bank: SceneBank | None) -> Batch:
+    def _pictures(self, batch: Batch) -> Batch:
         condition_size = None if self.denoiser is None else self.config.unet.condition_size
-        return pictures(batch, bank, self.options.input_size, condition_size)
+        return pictures(batch, self.options.input_size, condition_size)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         splats = self.decoder(self._mixed(batch, self.code(batch)))
@@ -171,7 +177,7 @@ class AutodecoderObjective(Objective):
         return objects.look(self._predict, self.decoder.anchor.device, most)
 
     def _predict(self, batch: Batch) -> Comparison:
-        batch = self._pictures(batch, None)
+        batch = self._pictures(batch)
         code = self.book.lookup(batch["object_index"], lambda how: self.encode(batch, how))
         return self.compare(self.decoder(code), batch)
 

@@ -11,6 +11,7 @@ from z1g.networks.denoiser import Condition, Denoiser
 from z1g.networks.diffusion import TIMESTEPS
 from z1g.objectives import purposes
 from z1g.objectives.rendered import RenderedTruth, Rendering
+from z1g.seeding import numpy_generator
 from z1g.training.data import Batch, Draw, Sample, batch_noise, batch_uniform
 from z1g.training.loop import Objective
 
@@ -25,6 +26,8 @@ class DiffusionData:
     zero_latent: [1,C,h',w'], the latent of the zero picture that stands for no condition.
     embeddings: [N,D] of the condition pictures, where the image encoder is frozen.
     pictures: [N,3,H,W] in 0..1, where it is trained.
+    variants: codes, latents and the rest [N,K,...] of each object's variants, by the names above, where there are any.
+    variant_share: how many of the samples are variants.
     """
 
     codes: Tensor
@@ -32,6 +35,12 @@ class DiffusionData:
     zero_latent: Tensor
     embeddings: Tensor | None = None
     pictures: Tensor | None = None
+    variants: dict[str, Tensor] | None = None
+    variant_share: float = 0.0
+
+
+SAMPLED = {"codes": "code", "latents": "latent", "embeddings": "embedding", "pictures": "picture"}
+"""What a sample calls one of them."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +53,22 @@ class DiffusionSamples:
     def __call__(self, draw: Draw) -> Sample:
         """Code and condition of one object: its latent, and its embedding or picture."""
         i, data = draw.object_index, self.data
-        sample = {"code": data.codes[i], "latent": data.latents[i]}
-        if data.embeddings is not None:
-            sample["embedding"] = data.embeddings[i]
-        if data.pictures is not None:
-            sample["picture"] = data.pictures[i]
+        sample = self._variant(draw)
+        if sample is None:
+            known = ((called, getattr(data, name)) for name, called in SAMPLED.items())
+            sample = {called: values[i] for called, values in known if values is not None}
         return sample if self.truth is None else {**sample, **self.truth(draw)}
+
+    def _variant(self, draw: Draw) -> Sample | None:
+        """One of the object's variants, or None where this sample is the object itself."""
+        variants = self.data.variants
+        if variants is None:
+            return None
+        generator = numpy_generator(*draw.key, purposes.VARIANT)
+        if generator.random() >= self.data.variant_share:
+            return None
+        k = int(generator.integers(variants["codes"].shape[1]))
+        return {SAMPLED[name]: values[draw.object_index, k] for name, values in variants.items()}
 
 
 class DiffusionObjective(Objective):

@@ -52,15 +52,21 @@ class AutodecoderSamples:
         return {**taken, "background": torch.tensor(background, dtype=torch.float32)[:, None, None]}
 
 
-def pictures(batch: Batch, bank: SceneBank | None, input_size: int, condition_size: int | None) -> Batch:
-    """Samples on the device as tensors for the networks.
+def gathered(batch: Batch, bank: SceneBank | None) -> Batch:
+    """Samples with the views of a bank on the device in the place of their numbers, where there is one."""
+    if bank is None:
+        return batch
+    views = bank.gather(batch["object_index"], batch["views"])
+    return {**{name: value for name, value in batch.items() if name != "views"}, **views}
+
+
+def pictures(batch: Batch, input_size: int, condition_size: int | None) -> Batch:
+    """Gathered samples as tensors for the networks.
 
     Adds `sheet` [B,3,3S,2S] in 0..1, the rendered views' premultiplied `rgb` [B,V,3,H,W] and `alpha` [B,V,1,H,W],
     their `c2w` [B,V,4,4], `splats` where there are any, and `condition` [B,3,C,C] where a size for it is given.
     """
     batch = dict(batch)
-    if bank is not None:
-        batch |= bank.gather(batch["object_index"], batch.pop("views"))
     rgba = batch.pop("rgba")[:, 0 if condition_size else 1 :].movedim(-1, 2).float() / 255
     alpha = rgba[:, :, 3:]
     rgb = rgba[:, :, :3] * alpha

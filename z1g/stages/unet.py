@@ -1,15 +1,19 @@
 """Stage `unet`: train the UNet on codes and condition pictures."""
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from z1g.camera import CONDITION_VIEW
+from z1g.config.sections import Variants
 from z1g.data.scenes import SceneStore
 from z1g.data.tensor_shards import remembered, stamp
 from z1g.device import default_device, use_threads
+from z1g.errors import UserError
 from z1g.files import atomic_folder, read_json
 from z1g.networks.autoencoder import PictureEncoder
 from z1g.networks.denoiser import Denoiser
@@ -17,6 +21,8 @@ from z1g.networks.reference_attention import require
 from z1g.networks.stage1 import Stage1, code_shape
 from z1g.objectives.diffusion import DiffusionData, DiffusionObjective, normalisation, zero_picture
 from z1g.objectives.rendered import RenderedTruth, Rendering
+from z1g.objectives.samples import FIXED_VIEWS
+from z1g.objectives.variants import VariantPictures
 from z1g.pipeline import Zero1ToGPipeline
 from z1g.plan import cut
 from z1g.stages import StageFolder
@@ -42,6 +48,10 @@ def run(folder: StageFolder, threads: int) -> None:
     denoiser = folder.config.model.denoiser()
     options.finetune.prepare(denoiser)
     data = gather(folder, stage1.encoder, denoiser, scenes, ids, (codes - mean) / deviation)
+    if options.variants is not None:
+        found = gather_variants(folder, options.variants, stage1.encoder, denoiser, scenes, ids)
+        found["codes"] = (found["codes"] - mean) / deviation
+        data = replace(data, variants=found, variant_share=options.variants.share)
     rendering = None
     if options.rendered is not None:
         truth = RenderedTruth(trained.config, scenes, ids, options.rendered.views)
@@ -66,30 +76,72 @@ def run(folder: StageFolder, threads: int) -> None:
 def gather(
     folder: StageFolder, encoder: PictureEncoder, denoiser: Denoiser, scenes: SceneStore, ids: list[str], codes: Tensor
 ) -> DiffusionData:
-    """Conditions beside the codes of the same objects, from the stage's `conditions/` where they were made before.
-
-    A frozen image encoder sees each picture once; a trained one needs the pictures.
-    """
-    device, size = default_device(), folder.config.unet.condition_size
-    frozen = not any(p.requires_grad for p in denoiser.vision.parameters())
-    trained = folder.upstream_path("autodecoder")
-    denoiser.to(device)
+    """Conditions beside the codes of the same objects, from the stage's `conditions/` where they were made before."""
+    size = folder.config.unet.condition_size
 
     def make(names: Sequence[str]) -> dict[str, Tensor]:
-        pictures = torch.stack([scenes.views(name, [CONDITION_VIEW]).condition(size) for name in names])
-        there = pictures.to(device)
-        return {
-            "latents": encoder.condition_latent(there).cpu(),
-            **({"embeddings": denoiser.embed(there).cpu()} if frozen else {"pictures": pictures}),
-        }
+        return conditions(torch.stack([scenes.views(name, [CONDITION_VIEW]).condition(size) for name in names]))
+
+    conditions = Conditions(encoder, denoiser)
+    made = remembered(folder.path / "conditions", _key(folder, conditions.frozen), ids, make)
+    zero = encoder.condition_latent(zero_picture(size).to(default_device())).cpu()
+    return DiffusionData(codes, zero_latent=zero, **made)
+
+
+@torch.no_grad()
+def gather_variants(
+    folder: StageFolder, options: Variants, encoder: PictureEncoder, denoiser: Denoiser, scenes: SceneStore,
+    ids: list[str],
+) -> dict[str, Tensor]:  # fmt: skip
+    """Codes and conditions [N,K,...] of all objects' variants, from the stage's `variants/` where they were made before.
+
+    Raises UserError where objects have no fitted splats.
+    """
+    trained, device = folder.upstream_folder("autodecoder"), default_device()
+    one = scenes.rendered(ids[0])
+    poses, side = one.c2w[list(FIXED_VIEWS)], one.rgba.shape[1]
+    pictures = VariantPictures(options, trained.config, poses, side, folder.config.unet.condition_size)
+    conditions = Conditions(encoder, denoiser)
+
+    def make(names: Sequence[str]) -> dict[str, Tensor]:
+        found = []
+        for name in names:
+            splats = scenes.views(name, [CONDITION_VIEW]).splats
+            if splats is None:
+                raise UserError(f"{name} has no fitted splats, of which unet.variants are made; set it to null")
+            sheets, shown = pictures(name, splats.to(device))
+            found.append({"codes": encoder.sheet_code(sheets, None).cpu(), **conditions(shown)})
+        return {what: torch.stack([one[what] for one in found]) for what in found[0]}
 
     key = {
-        "condition_size": size,
+        **_key(folder, conditions.frozen),
+        "splats": folder.upstream["fit"],
+        "variants": options.model_dump(mode="json", exclude={"share"}),
+    }
+    return remembered(folder.path / "variants", key, ids, make)
+
+
+class Conditions:
+    """What the UNet is told of condition pictures: a frozen image encoder sees each once, a trained one needs them."""
+
+    def __init__(self, encoder: PictureEncoder, denoiser: Denoiser) -> None:
+        self.encoder, self.denoiser = encoder, denoiser.to(default_device())
+        self.frozen = not any(p.requires_grad for p in denoiser.vision.parameters())
+
+    def __call__(self, pictures: Tensor) -> dict[str, Tensor]:
+        """Of pictures [B,3,C,C] in 0..1: latents and embeddings, or the pictures themselves; on the host."""
+        there = pictures.to(default_device())
+        told = {"embeddings": self.denoiser.embed(there)} if self.frozen else {"pictures": there}
+        return {name: value.cpu() for name, value in {"latents": self.encoder.condition_latent(there), **told}.items()}
+
+
+def _key(folder: StageFolder, frozen: bool) -> dict[str, Any]:
+    """What conditions depend on."""
+    trained = folder.upstream_path("autodecoder")
+    return {
+        "condition_size": folder.config.unet.condition_size,
         "frozen image encoder": frozen,
         "model": folder.config.model.model_dump(mode="json"),
         "stage 1": {file.name: stamp(file) for file in sorted((trained / "model" / "vae").iterdir())},
         "pictures": folder.upstream["ingest"],
     }
-    made = remembered(folder.path / "conditions", key, ids, make)
-    zero = encoder.condition_latent(zero_picture(size).to(device)).cpu()
-    return DiffusionData(codes, zero_latent=zero, **made)

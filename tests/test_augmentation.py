@@ -1,0 +1,133 @@
+"""Turned, mirrored and recoloured samples are what renders of turned, mirrored and recoloured objects would be."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from z1g.affine import transformed
+from z1g.camera import INPUT_VIEWS, CameraOptions, Cameras, view_frame
+from z1g.config.sections import Augmentation
+from z1g.errors import UserError
+from z1g.objectives.augmentation import Augmenter, channels, symmetries
+from z1g.render.reference import Reference
+from z1g.splat import CHANNELS, to_gaussians
+
+SIDE, SPLATS = 24, 4
+CPU = torch.device("cpu")
+
+
+def poses(layout: str = "v1.1", radius: float = 1.5) -> np.ndarray:
+    """Condition, inputs and three free views in the view-1 frame."""
+    options = CameraOptions(
+        layout=layout, radius=radius, train_views=1, validation_views=1, test_views=1,
+        condition_elevation_deg=(10, 10),
+    )  # fmt: skip
+    c2w = options.poses(3)
+    return view_frame(c2w, radius) @ c2w
+
+
+def splats(batch: int) -> Tensor:
+    """Lopsided objects [batch,6,14,S,S] of few large Gaussians with colours that tell channels apart."""
+    draw = torch.Generator().manual_seed(11)
+    images = torch.rand(batch, 6, 14, SPLATS, SPLATS, generator=draw)
+    images[:, :, CHANNELS["position"]] = (images[:, :, CHANNELS["position"]] - 0.4) * 0.5
+    images[:, :, CHANNELS["scale"]] = 0.02 + 0.1 * images[:, :, CHANNELS["scale"]]
+    rotation = torch.randn(batch, 6, 4, SPLATS, SPLATS, generator=draw)
+    images[:, :, CHANNELS["rotation"]] = torch.nn.functional.normalize(rotation, dim=2)
+    return images
+
+
+def drawn(gaussians: Tensor, c2w: Tensor) -> Tensor:
+    """Straight RGBA float [B,V,H,W,4] in 0..1."""
+    output = Reference().render(gaussians.double(), Cameras(c2w.double(), 49.1, SIDE, SIDE))
+    colour = output.rgb / output.alpha.clamp(min=1e-9)
+    return torch.cat([colour, output.alpha], dim=2).movedim(2, -1).float()
+
+
+def batch(n: int) -> dict[str, Tensor]:
+    c2w = torch.from_numpy(poses()).float().expand(n, -1, -1, -1)
+    images = splats(1).expand(n, -1, -1, -1, -1)
+    rgba = drawn(to_gaussians(images[:1]), c2w[:1]).expand(n, -1, -1, -1, -1)
+    return {"rgba": rgba, "c2w": c2w, "splats": images, "key": torch.tensor([[0, 0, i] for i in range(n)])}
+
+
+@pytest.mark.parametrize("layout", ["v1.1", "v1.2"])
+def test_the_inputs_have_a_triangles_symmetries(layout: str) -> None:
+    found = symmetries(poses(layout)[list(INPUT_VIEWS)])
+    assert len(found) == 6 and np.allclose(found[0].matrix, np.eye(3)) and found[0].sources == (0, 1, 2, 3, 4, 5)
+    assert sum(one.mirrored for one in found) == 3
+    for one in found:
+        assert np.allclose(one.matrix @ one.matrix.T, np.eye(3), atol=1e-6)
+        assert np.linalg.det(one.matrix) == pytest.approx(-1 if one.mirrored else 1)
+        assert sorted(one.sources) == [0, 1, 2, 3, 4, 5]
+
+
+def test_channels_are_the_map_of_gaussians() -> None:
+    """The matrix on 14 channels against the general map, up to the order of axes: by their covariances' renders."""
+    gaussians = to_gaussians(splats(1)).double()
+    c2w = torch.from_numpy(poses())[None]
+    for one in symmetries(poses()[list(INPUT_VIEWS)]):
+        mapped = gaussians @ torch.from_numpy(channels(one)).T
+        wanted = transformed(gaussians, torch.from_numpy(one.matrix)[None])
+        assert torch.allclose(drawn(mapped, c2w), drawn(wanted, c2w), atol=1e-5)
+
+
+def test_turned_samples_are_renders_of_turned_objects() -> None:
+    """Every view of every sample, and the splats, against renders of the object under the symmetry itself."""
+    given = batch(40)
+    found = Augmenter(Augmentation(turned=0.8), given["c2w"][0], CPU)(given)
+    gaussians, c2w = to_gaussians(given["splats"][:1]), given["c2w"][:1]
+    options = symmetries(given["c2w"][0, list(INPUT_VIEWS)].double().numpy())
+    seen = []
+    for row in range(40):
+        input_views = found["rgba"][row : row + 1, 1:7]
+        matches = []
+        for i, one in enumerate(options):
+            moved = transformed(gaussians.double(), torch.from_numpy(one.matrix)[None])
+            if torch.allclose(drawn(moved, c2w[:, 1:7]), input_views, atol=2e-3):
+                matches.append((i, moved))
+        ((which, moved),) = matches
+        seen.append(which)
+        free = drawn(moved, found["c2w"][row : row + 1, 7:])
+        assert torch.allclose(free, found["rgba"][row : row + 1, 7:], atol=2e-3)
+        images = to_gaussians(found["splats"][row : row + 1])
+        assert torch.allclose(drawn(images, c2w), drawn(moved, c2w), atol=2e-3)
+        # Each splat stays on the ray of its pixel, turned with the camera.
+        first = given["splats"][0, options[which].sources[0], :3]
+        first = first.flip(-1) if options[which].mirrored else first
+        turned = torch.einsum("ij,jhw->ihw", torch.from_numpy(options[which].matrix).float(), first)
+        assert torch.allclose(found["splats"][row, 0, :3], turned, atol=1e-5)
+    assert set(seen) == set(range(6)) and seen.count(0) < 20
+
+
+def test_recoloured_samples_exchange_colours_everywhere() -> None:
+    given = batch(60)
+    found = Augmenter(Augmentation(recoloured=0.7), given["c2w"][0], CPU)(given)
+    assert torch.equal(found["c2w"], given["c2w"])
+    orders = set()
+    for row in range(60):
+        order = [int((given["splats"][row, 0, 11:] == channel).flatten(1).all(1).nonzero()) for channel in
+                 found["splats"][row, 0, 11:]]  # fmt: skip
+        orders.add(tuple(order))
+        assert torch.equal(found["splats"][row, :, 11:], given["splats"][row][:, [11 + i for i in order]])
+        assert torch.allclose(found["splats"][row, :, :11], given["splats"][row, :, :11], atol=1e-6)
+        assert torch.equal(found["rgba"][row], given["rgba"][row][..., [*order, 3]])
+    assert len(orders) == 6
+
+
+def test_samples_depend_on_their_keys_alone() -> None:
+    """A batch in two halves is the batch: what resuming and ranks need."""
+    given = batch(8)
+    augmenter = Augmenter(Augmentation(turned=0.5, recoloured=0.5), given["c2w"][0], CPU)
+    whole = augmenter(given)
+    halves = [augmenter({name: value[i : i + 4] for name, value in given.items()}) for i in (0, 4)]
+    for name, value in whole.items():
+        assert torch.equal(value, torch.cat([half[name] for half in halves])), name
+
+
+def test_inputs_without_symmetry_say_so() -> None:
+    crooked = torch.from_numpy(poses()).float()
+    crooked[2, :3, 3] += 0.2
+    with pytest.raises(UserError, match="turned"):
+        Augmenter(Augmentation(turned=0.5), crooked, CPU)

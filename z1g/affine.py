@@ -1,0 +1,73 @@
+"""Gaussians under linear maps: what becomes of a splat when its object is stretched, turned or mirrored."""
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor
+
+from z1g.render._project import rotation_matrices
+from z1g.splat import join, split
+
+SWEEPS = 5
+"""Rounds over the pairs of axes. Convergence is quadratic; float32 is exhausted after four."""
+PAIRS = ((0, 1), (0, 2), (1, 2))
+LEAST = 1e-20
+"""Squared lengths below this are not divided by."""
+
+
+def transformed(gaussians: Tensor, maps: Tensor) -> Tensor:
+    """Activated Gaussians [B,N,14] under linear maps [B,3,3] of space, which may mirror but not flatten it.
+
+    Positions are mapped; the covariance becomes M·Σ·Mᵀ, whose axes and standard deviations are the left singular
+    vectors and the singular values of M·R·diag(s). Opacities and colours stay.
+    """
+    parts = split(gaussians, dim=-1)
+    maps = maps.to(gaussians)
+    axes = rotation_matrices(parts["rotation"].transpose(1, 2)).permute(0, 3, 1, 2)
+    spread = maps[:, None] @ (axes * parts["scale"][..., None, :])
+    turned, scale = left_singular(spread)
+    position = parts["position"] @ maps.transpose(1, 2)
+    return join({**parts, "position": position, "scale": scale, "rotation": quaternions(turned)}, dim=-1)
+
+
+def left_singular(matrices: Tensor) -> tuple[Tensor, Tensor]:
+    """Left singular vectors [...,3,3], as proper rotations, and singular values [...,3] of regular 3×3 matrices.
+
+    The order is that of the columns, not of size. One-sided Jacobi rotations (Hestenes 1958): a few elementwise
+    operations for all matrices at once, where a batched SVD of a library takes them one after the other.
+    """
+    columns = list(matrices.unbind(-1))
+    for _ in range(SWEEPS):
+        for i, j in PAIRS:
+            columns[i], columns[j] = _made_orthogonal(columns[i], columns[j])
+    lengths = torch.stack([torch.linalg.vector_norm(column, dim=-1) for column in columns], dim=-1)
+    a, b = (functional.normalize(column, dim=-1, eps=LEAST) for column in columns[:2])
+    return torch.stack([a, b, torch.linalg.cross(a, b)], dim=-1), lengths
+
+
+def _made_orthogonal(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+    """Two vectors [...,3] turned in their plane of columns until their product is zero."""
+    difference = (q.square().sum(-1) - p.square().sum(-1))[..., None]
+    twice = 2 * (p * q).sum(-1, keepdim=True)
+    sign = torch.where(difference < 0, -1.0, 1.0)
+    tangent = sign * twice / (difference.abs() + torch.hypot(difference, twice)).clamp(min=LEAST)
+    cosine = torch.rsqrt(1 + tangent.square())
+    sine = cosine * tangent
+    return cosine * p - sine * q, sine * p + cosine * q
+
+
+def quaternions(rotations: Tensor) -> Tensor:
+    """Unit quaternions [...,4], w first, of rotation matrices [...,3,3] (Shepperd 1978: by the largest component)."""
+    a, b, c, d, e, f, g, h, i = rotations.flatten(-2).unbind(-1)
+    one = torch.ones_like(a)
+    candidates = torch.stack(
+        [
+            torch.stack([one + a + e + i, h - f, c - g, d - b], dim=-1),
+            torch.stack([h - f, one + a - e - i, b + d, c + g], dim=-1),
+            torch.stack([c - g, b + d, one - a + e - i, f + h], dim=-1),
+            torch.stack([d - b, c + g, f + h, one - a - e + i], dim=-1),
+        ],
+        dim=-2,
+    )
+    best = torch.diagonal(candidates, dim1=-2, dim2=-1).argmax(-1)
+    chosen = torch.take_along_dim(candidates, best[..., None, None], dim=-2).squeeze(-2)
+    return functional.normalize(chosen, dim=-1)
