@@ -55,7 +55,9 @@ def batch(n: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize("layout", ["v1.1", "v1.2"])
 def test_the_inputs_have_a_triangles_symmetries(layout: str) -> None:
     found = symmetries(poses(layout)[list(INPUT_VIEWS)])
-    assert len(found) == 6 and np.allclose(found[0].matrix, np.eye(3)) and found[0].sources == (0, 1, 2, 3, 4, 5)
+    assert len(found) == 6
+    assert np.allclose(found[0].matrix, np.eye(3))
+    assert found[0].sources == (0, 1, 2, 3, 4, 5)
     assert sum(one.mirrored for one in found) == 3
     for one in found:
         assert np.allclose(one.matrix @ one.matrix.T, np.eye(3), atol=1e-6)
@@ -98,7 +100,8 @@ def test_turned_samples_are_renders_of_turned_objects() -> None:
         first = first.flip(-1) if options[which].mirrored else first
         turned = torch.einsum("ij,jhw->ihw", torch.from_numpy(options[which].matrix).float(), first)
         assert torch.allclose(found["splats"][row, 0, :3], turned, atol=1e-5)
-    assert set(seen) == set(range(6)) and seen.count(0) < 20
+    assert set(seen) == set(range(6))
+    assert seen.count(0) < 20
 
 
 def test_recoloured_samples_exchange_colours_everywhere() -> None:

@@ -19,7 +19,7 @@ from z1g.config.tree import Experiment
 from z1g.data.scenes import condition_picture
 from z1g.mosaic import tile
 from z1g.networks.stage1 import Stage1
-from z1g.objectives.diffusion import DiffusionData, DiffusionSamples
+from z1g.objectives.diffusion import DiffusionData, DiffusionSamples, VariantData
 from z1g.objectives.variants import VariantPictures, changed, changes
 from z1g.render.reference import Reference
 from z1g.splat import CHANNELS, to_gaussians
@@ -68,7 +68,8 @@ def test_unchanged_variants_are_renders_of_the_fit() -> None:
     experiment = config()
     sheets, conditions = maker(PLAIN, experiment)("x", splats())
     rgb, alpha = drawn(to_gaussians(splats()[None]), poses(experiment.camera))
-    assert sheets.shape == (2, 3, 48, 32) and conditions.shape == (2, 3, 16, 16)
+    assert sheets.shape == (2, 3, 48, 32)
+    assert conditions.shape == (2, 3, 16, 16)
     grey = torch.nn.functional.interpolate(rgb + (1 - alpha) * 0.5, (16, 16), mode="bilinear")[1:]
     for k in range(2):
         torch.testing.assert_close(sheets[k], tile(grey[None])[0], atol=1e-5, rtol=0)
@@ -99,10 +100,13 @@ def test_changes_stay_in_their_bounds(seed: int, stretch: float, turn: float, mi
     """Singular values, turn and handedness of every map, and that the same name gives the same changes."""
     options = Variants(count=4, stretch=stretch, turn_deg=turn, mirror=mirror, recoloured=0.5, seed=seed)
     found = changes(options, config(), f"object {seed}")
-    assert [c.matrix.tolist() for c in found] == [c.matrix.tolist() for c in changes(options, config(), f"object {seed}")]
+    assert [c.matrix.tolist() for c in found] == [
+        c.matrix.tolist() for c in changes(options, config(), f"object {seed}")
+    ]
     for i, change in enumerate(found):
         values = np.linalg.svd(change.matrix, compute_uv=False)
-        assert values.max() <= 1 + stretch + 1e-9 and values.min() >= 1 / (1 + stretch) - 1e-9
+        assert values.max() <= 1 + stretch + 1e-9
+        assert values.min() >= 1 / (1 + stretch) - 1e-9
         assert np.sign(np.linalg.det(change.matrix)) == (-1 if mirror and i % 2 else 1)
         up = change.matrix @ [0, 1, 0]
         assert abs(up[0]) < 1e-9 and abs(up[2]) < 1e-9, "objects stay upright"
@@ -135,14 +139,15 @@ def test_objects_without_a_solid_splat_are_left_as_large_as_they_are() -> None:
     faint = splats()
     faint[:, 3] *= 0.1
     sheets, conditions = maker(Variants(), config())("x", faint)
-    assert bool(sheets.isfinite().all()) and bool(conditions.isfinite().all())
+    assert bool(sheets.isfinite().all())
+    assert bool(conditions.isfinite().all())
 
 
 def test_samples_are_variants_as_often_as_they_should_be() -> None:
     n, k = 3, 4
     own = torch.arange(n, dtype=torch.float32)[:, None, None, None]
     variants = {name: 100 + torch.arange(n * k, dtype=torch.float32).view(n, k, 1) for name in ("codes", "latents")}
-    data = DiffusionData(own, own, own[:1], variants=variants, variant_share=0.7)
+    data = DiffusionData(own, own, own[:1], variants=VariantData(variants, 0.7))
     samples, seen, plain = DiffusionSamples(data), set(), 0
     for i in range(1500):
         sample = samples(Draw(i % n, 0, (1, i, 0)))

@@ -43,7 +43,7 @@ class Symmetry:
 
 
 def symmetries(c2w: Array) -> list[Symmetry]:
-    """All of them for the inputs' poses [6,4,4], the identity first: six for Zero123++'s layouts, a triangle's group."""
+    """Of the poses [6,4,4] of the inputs, the identity first: six for Zero123++, the group of a triangle."""
     found = []
     for mirrored in (False, True):
         seen = c2w @ FLIP if mirrored else c2w

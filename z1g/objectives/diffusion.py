@@ -26,8 +26,6 @@ class DiffusionData:
     zero_latent: [1,C,h',w'], the latent of the zero picture that stands for no condition.
     embeddings: [N,D] of the condition pictures, where the image encoder is frozen.
     pictures: [N,3,H,W] in 0..1, where it is trained.
-    variants: codes, latents and the rest [N,K,...] of each object's variants, by the names above, where there are any.
-    variant_share: how many of the samples are variants.
     """
 
     codes: Tensor
@@ -35,8 +33,15 @@ class DiffusionData:
     zero_latent: Tensor
     embeddings: Tensor | None = None
     pictures: Tensor | None = None
-    variants: dict[str, Tensor] | None = None
-    variant_share: float = 0.0
+    variants: "VariantData | None" = None
+
+
+@dataclass(frozen=True)
+class VariantData:
+    """K variants of each object: `codes`, `latents` and the rest [N,K,...], and the share of samples that they make."""
+
+    tensors: dict[str, Tensor]
+    share: float
 
 
 SAMPLED = {"codes": "code", "latents": "latent", "embeddings": "embedding", "pictures": "picture"}
@@ -65,10 +70,10 @@ class DiffusionSamples:
         if variants is None:
             return None
         generator = numpy_generator(*draw.key, purposes.VARIANT)
-        if generator.random() >= self.data.variant_share:
+        if generator.random() >= variants.share:
             return None
-        k = int(generator.integers(variants["codes"].shape[1]))
-        return {SAMPLED[name]: values[draw.object_index, k] for name, values in variants.items()}
+        k = int(generator.integers(variants.tensors["codes"].shape[1]))
+        return {SAMPLED[name]: values[draw.object_index, k] for name, values in variants.tensors.items()}
 
 
 class DiffusionObjective(Objective):

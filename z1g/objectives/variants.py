@@ -1,4 +1,4 @@
-"""Stage 2's further objects: fitted splats of training objects, stretched, turned, mirrored and recoloured, rendered."""
+"""Stage 2's further objects: renders of fitted splats that were stretched, turned, mirrored and recoloured."""
 
 import math
 from collections.abc import Sequence
@@ -79,7 +79,8 @@ def _radius(gaussians: Tensor, solid: Tensor) -> Tensor:
     if not bool(solid.any()):
         return gaussians.new_ones(len(gaussians))
     distances = torch.linalg.vector_norm(gaussians[:, solid, CHANNELS["position"]], dim=-1).sort(dim=1).values
-    return distances[:, distances.shape[1] - 1 - int(OUTERMOST * distances.shape[1])].clamp(min=1e-6)
+    radius: Tensor = distances[:, distances.shape[1] - 1 - int(OUTERMOST * distances.shape[1])]
+    return radius.clamp(min=1e-6)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from z1g.networks.autoencoder import PictureEncoder
 from z1g.networks.denoiser import Denoiser
 from z1g.networks.reference_attention import require
 from z1g.networks.stage1 import Stage1, code_shape
-from z1g.objectives.diffusion import DiffusionData, DiffusionObjective, normalisation, zero_picture
+from z1g.objectives.diffusion import DiffusionData, DiffusionObjective, VariantData, normalisation, zero_picture
 from z1g.objectives.rendered import RenderedTruth, Rendering
 from z1g.objectives.samples import FIXED_VIEWS
 from z1g.objectives.variants import VariantPictures
@@ -51,7 +51,7 @@ def run(folder: StageFolder, threads: int) -> None:
     if options.variants is not None:
         found = gather_variants(folder, options.variants, stage1.encoder, denoiser, scenes, ids)
         found["codes"] = (found["codes"] - mean) / deviation
-        data = replace(data, variants=found, variant_share=options.variants.share)
+        data = replace(data, variants=VariantData(found, options.variants.share))
     rendering = None
     if options.rendered is not None:
         truth = RenderedTruth(trained.config, scenes, ids, options.rendered.views)
@@ -85,7 +85,7 @@ def gather(
     conditions = Conditions(encoder, denoiser)
     made = remembered(folder.path / "conditions", _key(folder, conditions.frozen), ids, make)
     zero = encoder.condition_latent(zero_picture(size).to(default_device())).cpu()
-    return DiffusionData(codes, zero_latent=zero, **made)
+    return DiffusionData(codes, made["latents"], zero, made.get("embeddings"), made.get("pictures"))
 
 
 @torch.no_grad()
@@ -93,7 +93,7 @@ def gather_variants(
     folder: StageFolder, options: Variants, encoder: PictureEncoder, denoiser: Denoiser, scenes: SceneStore,
     ids: list[str],
 ) -> dict[str, Tensor]:  # fmt: skip
-    """Codes and conditions [N,K,...] of all objects' variants, from the stage's `variants/` where they were made before.
+    """Codes and conditions [N,K,...] of all objects' variants, from the stage's `variants/` where they are there.
 
     Raises UserError where objects have no fitted splats.
     """
