@@ -3,13 +3,18 @@
 import numpy as np
 import pytest
 import torch
+from scipy.stats import kstest
 from torch import Tensor
 
 from z1g.affine import transformed
+from z1g.bench.made_up import MadeUpScenes, Sizes, experiment
 from z1g.camera import INPUT_VIEWS, CameraOptions, Cameras, view_frame
+from z1g.codes._book import EncodedBook
 from z1g.config.sections import Augmentation
 from z1g.errors import UserError
+from z1g.networks.stage1 import Stage1
 from z1g.objectives.augmentation import Augmenter, channels, symmetries
+from z1g.objectives.autodecoder import AutodecoderObjective
 from z1g.render.reference import Reference
 from z1g.splat import CHANNELS, to_gaussians
 
@@ -134,3 +139,37 @@ def test_inputs_without_symmetry_say_so() -> None:
     crooked[2, :3, 3] += 0.2
     with pytest.raises(UserError, match="turned"):
         Augmenter(Augmentation(turned=0.5), crooked, CPU)
+
+
+# Noise on codes
+
+
+def noised(level: float, codes: Tensor, training: bool = True) -> Tensor:
+    """What the decoder gets in the place of codes [B,C,h,w] when noise up to `level` is asked for."""
+    config = experiment(Sizes(views=2, picture=16, splats=8, inputs=16, channels=(8, 8), layers=1, perceptual=64))
+    changed = config.autodecoder.model_copy(update={"code_noise": level})
+    config = config.model_copy(update={"autodecoder": changed})
+    stage1, scenes = Stage1.create(config), MadeUpScenes(config, 16)
+    objective = AutodecoderObjective(config, stage1, EncodedBook(sample=False), scenes, scenes.ids, None)
+    batch = {"key": torch.tensor([[1, 2, i] for i in range(len(codes))])}
+    return objective.train(training)._noised(batch, codes)
+
+
+def test_codes_get_noise_of_their_own_scale() -> None:
+    """Levels are uniform up to the bound, relative to each code's deviation, and none while nothing is trained."""
+    draw = torch.Generator().manual_seed(0)
+    scales = torch.logspace(-2, 2, 200)[:, None, None, None]
+    codes = (3 + torch.randn(200, 4, 24, 16, generator=draw)) * scales
+    levels = (noised(0.4, codes) - codes).flatten(1).std(dim=1) / codes.flatten(1).std(dim=1)
+    assert kstest(levels.numpy() / 0.4, "uniform").pvalue > 0.01
+    assert torch.equal(noised(0.4, codes, training=False), codes)
+    assert torch.equal(noised(0.0, codes), codes)
+    torch.testing.assert_close(noised(0.4, codes)[:50], noised(0.4, codes[:50]), atol=0, rtol=0)
+
+
+def test_noise_does_not_reward_larger_codes() -> None:
+    """Its size has no gradient: the slope of the decoder's input in the code is one."""
+    codes = torch.randn(2, 4, 24, 16, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
+    noised(1.0, codes).sum().backward()
+    assert codes.grad is not None
+    torch.testing.assert_close(codes.grad, torch.ones_like(codes), atol=0, rtol=0)

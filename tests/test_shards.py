@@ -103,6 +103,9 @@ def test_a_scene_in_part_is_part_of_the_scene(tmp_path: Path) -> None:
         np.testing.assert_array_equal(part.rgba, whole.rgba[[5, 2]])
         torch.testing.assert_close(part.c2w, whole.c2w[[5, 2]], atol=0, rtol=0)
         torch.testing.assert_close(part.splats, whole.splats, atol=0, rtol=0)
+        seen = store.seen(name, [5, 2])
+        np.testing.assert_array_equal(seen.rgba, part.rgba)
+        assert seen.splats is None
 
 
 def test_scenes_in_memory_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,6 +79,12 @@ class AutodecoderOptions(Section):
     views: int = Field(8, ge=1, description="free training views rendered for each object and step")
     render_inputs: bool = Field(False, description="render the six inputs too, besides the free views")
     augment: Augmentation = Augmentation()
+    code_noise: float = Field(
+        0.0,
+        ge=0,
+        description="most noise that training adds to codes, in standard deviations of each object's own code; samples "
+        "get between none and this. Decoders then bear what stage 2 gets wrong",
+    )
     random_background: bool = Field(True, description="a random colour behind the renders of each step, else mid-grey")
     validation_background: float = Field(
         1.0, ge=0, le=1, description="grey behind the validation views; white as in the metrics, 0.5 is the seed's"

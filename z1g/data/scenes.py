@@ -129,7 +129,7 @@ class SceneStore:
     def __getitem__(self, name: str) -> Scene:
         scene = self._kept.get(name)
         if scene is None:
-            scene = as_scene(self._readers[self._chunk_of[name]].read(name), self.radius, self._splats(name))
+            scene = as_scene(self._readers[self._chunk_of[name]].read(name), self.radius, self.splats(name))
             self._kept.add(scene)
         return scene
 
@@ -142,11 +142,15 @@ class SceneStore:
 
         What a sample of a large set needs: decoding the other views of an object would cost more than all else.
         """
-        item = self._readers[self._chunk_of[name]].read_views(name, views)
-        scene = as_scene(item, self.radius, self._splats(name))
+        return replace(self.seen(name, views), splats=self.splats(name))
+
+    def seen(self, name: str, views: Sequence[int]) -> Scene:
+        """The same without splats, which are as many bytes as dozens of views."""
+        scene = as_scene(self._readers[self._chunk_of[name]].read_views(name, views), self.radius)
         return replace(scene, c2w=scene.c2w[list(views)])
 
-    def _splats(self, name: str) -> Tensor | None:
+    def splats(self, name: str) -> Tensor | None:
+        """The activated splatter images [6,14,S,S] of an object, None where nothing was fitted."""
         if self.fit is None:
             return None
         with safe_open(chunk_file(self.fit, self._chunk_of[name], "safetensors"), framework="pt") as file:

@@ -82,7 +82,7 @@ class AutodecoderObjective(Objective):
         return pictures(batch, self.options.input_size, condition_size)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        splats = self.decoder(self._mixed(batch, self.code(batch)))
+        splats = self.decoder(self._noised(batch, self._mixed(batch, self.code(batch))))
         pair = self.compare(splats, batch)
         loss, terms = weighted_sum(self.options.losses, pair)
         return {"loss": loss, **terms}
@@ -151,6 +151,15 @@ class AutodecoderObjective(Objective):
         latent_noise = batch_noise(rows, tuple(latent.shape[1:]), purposes.CONDITION_NOISE, code.device)
         predicted = one_step(self.denoiser, code[chosen], timestep, condition, noise, latent_noise)
         return code.index_put((chosen,), predicted.to(code.dtype))
+
+    def _noised(self, batch: Batch, code: Tensor) -> Tensor:
+        """Codes with noise, each of its own level up to `code_noise`: noise-augmented decoding (Zheng et al. 2025)."""
+        if self.options.code_noise == 0 or not self.training:
+            return code
+        level = self.options.code_noise * batch_uniform(batch, purposes.CODE_NOISE_LEVEL, code.device)
+        # Detached: enlarging the codes must not be a way out.
+        deviation = (level * code.detach().float().flatten(1).std(dim=1))[:, None, None, None]
+        return code + deviation * batch_noise(batch, tuple(code.shape[1:]), purposes.CODE_NOISE, code.device)
 
     def after_backward(self, accelerator: Accelerator) -> None:
         self.book.after_backward(accelerator)

@@ -23,6 +23,7 @@ from z1g.meshes.surface import surface_points
 from z1g.metrics import DepthMaps, Metric, NotMeasurable, ObjectMetric, Pictures, SetMetric, Shape, ViewMetric
 from z1g.networks.stage1 import Stage1
 from z1g.pictures import on_white
+from z1g.progress import track
 from z1g.splat import CHANNELS, to_gaussians
 from z1g.stages import StageFolder
 
@@ -48,7 +49,8 @@ class Sources:
     @cached_property
     def conditions(self) -> dict[str, Tensor]:
         """Condition pictures of the training objects, small."""
-        return {name: self.scenes[name].condition(RETRIEVAL_SIZE) for name in self.train_ids}
+        names = track(self.train_ids, "conditions of training objects", len(self.train_ids))
+        return {name: self.scenes.seen(name, [CONDITION_VIEW]).condition(RETRIEVAL_SIZE) for name in names}
 
     def __call__(self, source: str, scene: Scene) -> Tensor:
         """Splats of `scene` from one of SOURCES."""
@@ -66,7 +68,7 @@ class Sources:
         return splats
 
     def _fitted(self, name: str) -> Tensor:
-        splats = self.scenes[name].splats
+        splats = self.scenes.splats(name)
         if splats is None:
             raise RuntimeError(f"{name} has no fitted splats")
         return splats

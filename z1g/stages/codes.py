@@ -57,7 +57,7 @@ def encoded(encoder: PictureEncoder, scenes: SceneStore, size: int) -> dict[str,
     with Meter("codes", len(scenes.ids)) as meter:
         for first in range(0, len(scenes.ids), BATCH):
             names = scenes.ids[first : first + BATCH]
-            sheets = torch.stack([scenes.views(name, FIXED_VIEWS).input_sheet(size) for name in names])
+            sheets = torch.stack([scenes.seen(name, FIXED_VIEWS).input_sheet(size) for name in names])
             codes.update(zip(names, encoder.sheet_code(sheets.to(default_device()), None).cpu(), strict=True))
             meter.advance(len(names))
     return codes

@@ -80,7 +80,7 @@ def gather(
     size = folder.config.unet.condition_size
 
     def make(names: Sequence[str]) -> dict[str, Tensor]:
-        return conditions(torch.stack([scenes.views(name, [CONDITION_VIEW]).condition(size) for name in names]))
+        return conditions(torch.stack([scenes.seen(name, [CONDITION_VIEW]).condition(size) for name in names]))
 
     conditions = Conditions(encoder, denoiser)
     made = remembered(folder.path / "conditions", _key(folder, conditions.frozen), ids, make)
@@ -106,7 +106,7 @@ def gather_variants(
     def make(names: Sequence[str]) -> dict[str, Tensor]:
         found = []
         for name in names:
-            splats = scenes.views(name, [CONDITION_VIEW]).splats
+            splats = scenes.splats(name)
             if splats is None:
                 raise UserError(f"{name} has no fitted splats, of which unet.variants are made; set it to null")
             sheets, shown = pictures(name, splats.to(device))
