@@ -451,4 +451,4 @@ def test_two_ablations_of_one_name_are_refused(tmp_path: Path) -> None:
 def test_the_shipped_sets_are_opt_in() -> None:
     """`ablation_all` at scale tiny has to stay affordable on a CPU."""
     assert len(named(ROOT / "ablations")) <= 8
-    assert len(named(ROOT / "ablations", "decoder", "codes", "losses", "quirks")) >= 25
+    assert len(named(ROOT / "ablations", "decoder", "codes", "losses", "few_objects", "quirks")) >= 25

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +15,7 @@ from z1g.camera import CONDITION_VIEW, INPUT_VIEWS, Cameras, orbit_c2w, view_fra
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import condition_picture
 from z1g.objectives import purposes
+from z1g.objectives.augmentation import COLOURS
 from z1g.objectives.samples import FIXED_VIEWS, input_sheets
 from z1g.seeding import numpy_generator
 from z1g.splat import CHANNELS, to_gaussians
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from z1g.config.tree import Experiment
 
 Array = NDArray[np.float64]
-COLOURS = tuple(permutations(range(3)))
+
 SOLID = 0.5
 """Opacity from which a Gaussian counts for an object's size."""
 OUTERMOST = 0.002
