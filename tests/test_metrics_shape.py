@@ -203,3 +203,22 @@ def test_azimuth_distance_is_the_shorter_way_round(elevations: list[float], azim
     for value, azimuth in zip(found, azimuths[1:], strict=True):
         turn = np.radians(azimuth - azimuths[0])
         assert value == pytest.approx(np.degrees(np.arccos(np.clip(np.cos(turn), -1, 1))), abs=2e-3)
+
+
+def test_metrics_of_a_surface_share_its_distances(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The search is the same for both, and most of their time; other options search anew."""
+    import scipy.spatial
+
+    searched = []
+    tree = scipy.spatial.cKDTree
+    monkeypatch.setattr(scipy.spatial, "cKDTree", lambda points: searched.append(len(points)) or tree(points))
+    points = torch.rand(300, 3, generator=torch.Generator().manual_seed(0))
+    surface = points.flip(0) + 0.1
+    one = shape(points, surface)
+    alone = Chamfer(points=200).compute(shape(points, surface))
+    searched.clear()
+    assert Chamfer(points=200).compute(one) == alone
+    FScore(points=200).compute(one)
+    assert len(searched) == 2
+    FScore(points=100).compute(one)
+    assert len(searched) == 4

@@ -200,6 +200,8 @@ def test_backends_are_the_reference(subject: Subject, kind: str, b: int, v: int,
     try:
         found = flat(subject.backend.render(there, camera_there)).double().cpu()
     except UserError as error:
+        if "needs the package" not in str(error) and "built from source" not in str(error):
+            raise
         pytest.skip(str(error))
     value = flat(subject.judge.render(g, c))
     # Float32 loses digits of thin ellipses, most where long quaternions stretch them, and of what lies behind an alpha

@@ -2,8 +2,8 @@
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from z1g.config.slot import Slot
 
@@ -48,13 +48,15 @@ class Shape:
     """One object's geometry in the view-1 frame, normalised units: the object lies in the sphere of diameter 1.
 
     points: [N,3] centres of its Gaussians; opacity: [N]. `surface(n)` gives n points [n,3] drawn evenly from the source
-    mesh, `depth()` the depth maps; both raise NotMeasurable where the data source has none.
+    mesh, `depth()` the depth maps; both raise NotMeasurable where the data source has none. `shared` keeps what several
+    metrics need of it.
     """
 
     points: "torch.Tensor"
     opacity: "torch.Tensor"
     surface: "Callable[[int], torch.Tensor]"
     depth: Callable[[], DepthMaps]
+    shared: dict[Any, Any] = field(default_factory=dict, compare=False)
 
 
 class Metric(Slot):

@@ -23,6 +23,13 @@ class _SurfaceMetric(ObjectMetric):
 
     def nearest(self, shape: Shape) -> "tuple[torch.Tensor, torch.Tensor] | None":
         """Distance of every splat's centre to the nearest surface point and back; None where no splat is visible."""
+        key = (self.points, self.min_opacity)
+        if key not in shape.shared:
+            shape.shared[key] = self._nearest(shape)
+        found: tuple[torch.Tensor, torch.Tensor] | None = shape.shared[key]
+        return found
+
+    def _nearest(self, shape: Shape) -> "tuple[torch.Tensor, torch.Tensor] | None":
         from scipy.spatial import cKDTree
 
         surface = shape.surface(self.points).double()
