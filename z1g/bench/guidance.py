@@ -1,6 +1,5 @@
 """What a trained ablation's samples are worth after so many steps, guided so much, beside baselines without it."""
 
-import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from z1g.stages._measure import Measure, Sources, render_pair
 from z1g.stages.autodecoder import training_scenes
 from z1g.stages.infer import Generator
 
-log = logging.getLogger("z1g")
 BASELINES = ("nearest", "mean_code", "autodecoder")
 
 
@@ -95,8 +93,6 @@ def measure(
     with Meter("guidance", len(work)) as meter:
         for name, run_row in work.items():
             rows.append(guarded(name, run_row, device))
-            # A measurement that is cut off has said what it had.
-            log.info("%s", rows[-1])
             meter.advance()
     return {**figures, "rows": rows, "missing": table.measure.missing}
 
