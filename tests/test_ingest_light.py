@@ -153,7 +153,9 @@ def test_a_panorama_that_is_missing_or_broken_is_an_error_that_names_it(blender,
 def test_eevee_draws_the_same_object_where_a_graphics_driver_is(blender, folder):
     try:
         fast = render(blender, folder, "sphere.obj", engine="eevee")
-    except UserError:
+    except UserError as error:
+        if "OpenGL" not in str(error) and "EGL" not in str(error):
+            raise
         pytest.skip("no OpenGL here")
     slow = render(blender, folder, "sphere.obj")
     np.testing.assert_array_equal(fast.depth, slow.depth)
