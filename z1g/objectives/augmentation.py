@@ -17,7 +17,7 @@ from torch import Tensor
 from z1g.camera import CONDITION_VIEW, INPUT_VIEWS
 from z1g.errors import UserError
 from z1g.objectives import purposes
-from z1g.ply import quaternion
+from z1g.ply import multiply, quaternion
 from z1g.splat import CHANNELS, N_CHANNELS
 from z1g.training.data import Batch, batch_uniform
 
@@ -64,8 +64,7 @@ def channels(symmetry: Symmetry) -> Array:
     matrix = np.eye(N_CHANNELS)
     matrix[CHANNELS["position"], CHANNELS["position"]] = symmetry.matrix
     turn = symmetry.matrix @ FLIP[:3, :3] if symmetry.mirrored else symmetry.matrix
-    w, x, y, z = quaternion(turn)
-    product = np.array([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]])
+    product = multiply(torch.from_numpy(quaternion(turn)).expand(4, 4), torch.eye(4, dtype=torch.float64)).T.numpy()
     conjugate = np.diag([1.0, 1.0, -1.0, -1.0]) if symmetry.mirrored else np.eye(4)
     matrix[CHANNELS["rotation"], CHANNELS["rotation"]] = product @ conjugate
     return matrix

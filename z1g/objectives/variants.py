@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from z1g.config.tree import Experiment
 
 Array = NDArray[np.float64]
-
 SOLID = 0.5
 """Opacity from which a Gaussian counts for an object's size."""
 OUTERMOST = 0.002
