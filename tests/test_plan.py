@@ -39,6 +39,7 @@ READ_BY = {
     "model.prompt_tokens": "unet",
     "model": "autodecoder",
     "autodecoder.test_steps": "codes",
+    "autodecoder.test_lr": "codes",
     "autodecoder": "autodecoder",
     "unet": "unet",
     "infer": "infer",

@@ -142,18 +142,21 @@ def test_code_search_lowers_the_loss(chain: Plan) -> None:
     known = load_file(folder.path / "model" / "codes.safetensors")
     mean = torch.stack([known[name] for name in ids]).mean(dim=0)
     name = next(name for name in scenes.ids if name not in ids)
-    search = codes.CodeSearch(folder, stage1, scenes, mean, lr=0.05, steps=25)
+    search = codes.CodeSearch(folder, stage1, scenes, lr=0.05, steps=25)
     objective = search.objective
 
     def loss(code: torch.Tensor) -> float:
-        batch = search._batch(name, 999, torch.device("cpu"))
+        batch = search._batch([name], 999, torch.device("cpu"))
         pair = objective.compare(objective.decoder(code[None]), batch)
         return float(codes.weighted_sum(objective.options.losses, pair)[0])
 
-    found = search(name)
-    torch.testing.assert_close(search(name), found, atol=0, rtol=0)
+    found = search({name: mean})[name]
+    torch.testing.assert_close(search({name: mean})[name], found, atol=0, rtol=0)
     with torch.no_grad():
         assert loss(found) < loss(mean)
+    # Searched beside others, an object's code is what it is alone.
+    together = search({other: mean for other in [*ids, name]})
+    torch.testing.assert_close(together[name], found, atol=1e-3, rtol=0)
 
 
 def test_infer_writes_what_people_open(chain: Plan) -> None:

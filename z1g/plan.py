@@ -41,6 +41,9 @@ class StageSpec:
     """Key paths of the slice; a leading `!` takes a path out again."""
 
 
+_CODES_READS = ("autodecoder.test_steps", "autodecoder.test_lr")
+
+
 def _autodecoder_reads(experiment: Experiment) -> tuple[str, ...]:
     shared = (
         "data.split",
@@ -49,7 +52,7 @@ def _autodecoder_reads(experiment: Experiment) -> tuple[str, ...]:
         "splat",
         "render",
         "autodecoder",
-        "!autodecoder.test_steps",
+        *(f"!{name}" for name in _CODES_READS),
     )
     options = experiment.autodecoder
     if options.mix_diffusion.interval is not None or options.codes.needs_unet:
@@ -74,7 +77,7 @@ STAGES: dict[str, StageSpec] = {
         StageSpec("ingest", 2, (), lambda _: _INGEST_READS),
         StageSpec("fit", 2, ("ingest",), _fit_reads),
         StageSpec("autodecoder", 2, ("ingest", "fit"), _autodecoder_reads),
-        StageSpec("codes", 1, ("ingest", "fit", "autodecoder"), lambda _: ("autodecoder.test_steps",)),
+        StageSpec("codes", 1, ("ingest", "fit", "autodecoder"), lambda _: _CODES_READS),
         StageSpec("unet", 2, ("ingest", "fit", "autodecoder", "codes"), lambda _: ("model", "unet")),
         StageSpec("infer", 2, ("ingest", "fit", "autodecoder", "codes", "unet"), lambda _: ("infer",)),
         StageSpec("metrics", 2, ("ingest", "fit", "autodecoder", "codes", "unet", "infer"), lambda _: ("metrics",)),

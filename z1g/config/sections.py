@@ -102,8 +102,12 @@ class AutodecoderOptions(Section):
         description="how the decoder's bf16 is done. weights: cast once a step, all but the last layers run in bf16; "
         "autocast: norms in fp32",
     )
-    test_steps: int = Field(
-        200, ge=1, description="optimised codes: steps to find a test object's code, decoder frozen"
+    test_steps: int = Field(200, ge=1, description="steps of the search for a test object's code, decoder frozen")
+    test_lr: float = Field(
+        0.0,
+        ge=0,
+        description="codes of an encoder: learning rate of a search that betters test objects' codes on their training "
+        "views, from what the encoder says; 0: no search. Codes of other kinds have a rate of their own",
     )
     train: TrainOptions = TrainOptions()
 

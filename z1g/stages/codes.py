@@ -18,13 +18,14 @@ from z1g.networks.autoencoder import PictureEncoder
 from z1g.networks.stage1 import Stage1
 from z1g.objectives.autodecoder import AutodecoderObjective
 from z1g.objectives.samples import FIXED_VIEWS
-from z1g.progress import Meter, track
+from z1g.progress import Meter
 from z1g.stages import StageFolder
 from z1g.stages.autodecoder import training_scenes
 from z1g.training.data import Batch, Draw
 
+FILE = "codes.safetensors"
 BATCH = 4
-"""Sheets encoded at once: each is six pictures."""
+"""Sheets encoded, and codes searched, at once: each is six pictures."""
 
 
 def run(folder: StageFolder, threads: int) -> None:
@@ -33,21 +34,22 @@ def run(folder: StageFolder, threads: int) -> None:
     trained = folder.upstream_folder("autodecoder")
     scenes, ids = training_scenes(trained)
     stage1 = Stage1.load(trained.path / "model", trained.config).to(default_device())
-    source = trained.config.autodecoder.codes
+    source, options = trained.config.autodecoder.codes, folder.config.autodecoder
+    starts: dict[str, Tensor] = {}
+    lr = options.test_lr
     if isinstance(source, DiffusionCodes):
-        known = predicted(trained.path / FOLDER)
-        codes = {name: known[name] for name in scenes.ids}
+        codes = predicted(trained.path / FOLDER)
     elif isinstance(source, CachedCodes | OptimisedCodes):
-        own = trained.path / "model" / "codes.safetensors"
-        known = load_file(source.path if isinstance(source, CachedCodes) else own)
-        mean = torch.stack([known[name] for name in ids]).mean(dim=0)
-        search = CodeSearch(trained, stage1, scenes, mean, source.lr, folder.config.autodecoder.test_steps)
-        names = track(scenes.ids, "codes", len(scenes.ids))
-        codes = {name: known[name] if name in known else search(name) for name in names}
+        codes = load_file(source.path if isinstance(source, CachedCodes) else trained.path / "model" / FILE)
+        mean = torch.stack([codes[name] for name in ids]).mean(dim=0)
+        starts, lr = {name: mean for name in scenes.ids if name not in codes}, source.lr
     else:
         codes = encoded(stage1.encoder, scenes, trained.config.autodecoder.input_size)
-    with atomic_file(folder.path / "codes.safetensors") as temporary:
-        save_file({name: code.contiguous() for name, code in codes.items()}, temporary)
+        starts = {name: codes[name] for name in scenes.ids if name not in set(ids)} if lr else {}
+    if starts:
+        codes |= CodeSearch(trained, stage1, scenes, lr, options.test_steps)(starts)
+    with atomic_file(folder.path / FILE) as temporary:
+        save_file({name: codes[name].contiguous() for name in scenes.ids}, temporary)
 
 
 @torch.no_grad()
@@ -64,30 +66,44 @@ def encoded(encoder: PictureEncoder, scenes: SceneStore, size: int) -> dict[str,
 
 
 class CodeSearch:
-    """Finds an unseen object's code by gradient descent through the frozen decoder, from the mean training code."""
+    """Finds codes by gradient descent on training views, through the frozen decoder (DeepSDF, Park et al. 2019, §4.2).
 
-    def __init__(
-        self, trained: StageFolder, stage1: Stage1, scenes: SceneStore, start: Tensor, lr: float, steps: int
-    ) -> None:  # fmt: skip
-        self.start, self.lr, self.steps = start, lr, steps
+    A few objects at a time, each with its own code, views and Adam: none knows of the others.
+    """
+
+    def __init__(self, trained: StageFolder, stage1: Stage1, scenes: SceneStore, lr: float, steps: int) -> None:
+        self.lr, self.steps = lr, steps
         self.objective = AutodecoderObjective(trained.config, stage1, CodeBook(), scenes, scenes.ids, None)
-        self.objective.eval()
+        self.objective.eval().requires_grad_(False)
 
-    def __call__(self, name: str) -> Tensor:
+    def __call__(self, starts: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Codes [C,h,w] by object id; starts: where the search for each begins."""
+        found: dict[str, Tensor] = {}
+        names = list(starts)
+        with Meter("code search", len(names)) as meter:
+            for first in range(0, len(names), BATCH):
+                batch = names[first : first + BATCH]
+                found.update(zip(batch, self._together(batch, starts), strict=True))
+                meter.advance(len(batch))
+        return found
+
+    def _together(self, names: list[str], starts: dict[str, Tensor]) -> Tensor:
         device = default_device()
-        code = self.start.clone().to(device)[None].requires_grad_(True)
-        optimiser = torch.optim.Adam([code], lr=self.lr)
+        codes = torch.stack([starts[name] for name in names]).to(device).requires_grad_(True)
+        optimiser = torch.optim.Adam([codes], lr=self.lr)
         for step in range(self.steps):
             loss, _ = weighted_sum(
                 self.objective.options.losses,
-                self.objective.compare(self.objective.decoder(code), self._batch(name, step, device)),
+                self.objective.compare(self.objective.decoder(codes), self._batch(names, step, device)),
             )
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            # Losses are means over objects; a sum gives each the gradient it would have alone.
+            (loss * len(names)).backward()
             optimiser.step()
-        return code.detach()[0].cpu()
+        return codes.detach().cpu()
 
-    def _batch(self, name: str, step: int, device: torch.device) -> Batch:
-        draw = Draw(self.objective.ids.index(name), 0, (int_hash(name), step, 0))
-        sample = self.objective.sample(draw)
-        return self.objective.prepare({key: value[None].to(device) for key, value in sample.items()})
+    def _batch(self, names: list[str], step: int, device: torch.device) -> Batch:
+        samples = [
+            self.objective.sample(Draw(self.objective.ids.index(name), 0, (int_hash(name), step, 0))) for name in names
+        ]
+        return self.objective.prepare({key: torch.stack([s[key] for s in samples]).to(device) for key in samples[0]})
