@@ -155,7 +155,7 @@ def test_code_search_lowers_the_loss(chain: Plan) -> None:
     with torch.no_grad():
         assert loss(found) < loss(mean)
     # Searched beside others, an object's code is what it is alone.
-    together = search({other: mean for other in [*ids, name]})
+    together = search(dict.fromkeys([*ids, name], mean))
     torch.testing.assert_close(together[name], found, atol=1e-3, rtol=0)
 
 
