@@ -20,14 +20,15 @@ from z1g.plan import Plan, without_runtime
 from z1g.sampling import sample_codes
 from z1g.seeding import keyed_normal
 from z1g.stages import StageFolder, autodecoder, codes
+from z1g.stages._measure import render_pair
 
 SHAPE = (4, 24, 16)
 ONE_STEP = {"kind": "diffusion", "timestep": 300, "seed": 5}
 
 
-def micro(root: Path, source: dict[str, Any]) -> tuple[StageFolder, StageFolder]:
+def micro(root: Path, source: dict[str, Any], **search: float) -> tuple[StageFolder, StageFolder]:
     """Folders of stages `autodecoder` and `codes`, ready to run."""
-    planned = plan(root, autodecoder={"codes": source})
+    planned = plan(root, autodecoder={"codes": source, **search})
     fill(planned)
     folders = [StageFolder.open(stage_path(planned, name)) for name in ("autodecoder", "codes")]
     return folders[0], folders[1]
@@ -78,6 +79,33 @@ def test_codes_that_a_cache_lacks_are_searched(tmp_path: Path) -> None:
         else:
             # Two steps of Adam from the mean of the training codes.
             assert 0 < (code - mean).abs().max() < 2.1e-2
+
+
+def test_a_search_betters_the_encoders_codes_of_test_objects(tmp_path: Path) -> None:
+    trained, coded = micro(tmp_path, {"kind": "encoder"})
+    again, searched = micro(tmp_path, {"kind": "encoder"}, test_lr=0.02, test_steps=20)
+    assert again.path == trained.path
+    assert searched.path != coded.path
+    autodecoder.run(trained, threads=1)
+    written = []
+    for folder in (coded, searched):
+        codes.run(folder, threads=1)
+        written.append(load_file(folder.path / "codes.safetensors"))
+    scenes, ids = autodecoder.training_scenes(trained)
+    stage1 = codes.Stage1.load(trained.path / "model", trained.config)
+    views = trained.config.camera.train_ids
+    for name in scenes.ids:
+        before, after = (found[name] for found in written)
+        if name in ids:
+            torch.testing.assert_close(after, before, atol=0, rtol=0)
+            continue
+        assert (after - before).abs().max() > 0
+        with torch.no_grad():
+            pairs = [
+                render_pair(trained, scenes[name], stage1.decoder(c[None])[0], list(views)) for c in (before, after)
+            ]
+        was, became = (float((pair.rgb - pair.rgb_true).square().mean()) for pair in pairs)
+        assert became < was
 
 
 def ready(root: Path) -> tuple[StageFolder, SceneStore, list[str]]:

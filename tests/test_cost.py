@@ -16,7 +16,8 @@ KNOWN = {
     "ingest_core_s_an_object": 1.0, "ingest_core_s_a_sample": 1e-6, "ingest_core_s_a_depth_pixel": 1e-5,
     "picture_bytes_a_pixel": 0.5, "fit_objects_a_gpu_s": 10.0, "fit_raster_share": 0.5, "fit_raster_ms_fixed": 1.0,
     "fit_raster_ms_a_pixel": 0.0, "autodecoder_samples_a_gpu_s": 40.0, "codes_objects_a_gpu_s": math.nan,
-    "unet_samples_a_gpu_s": 20.0, "infer_object_steps_a_gpu_s": 30.0, "metrics_objects_a_gpu_s": 5.0,
+    "unet_samples_a_gpu_s": 20.0, "infer_object_steps_a_gpu_s": 30.0,
+    "metrics_s_an_object": 0.5, "metrics_s_a_view_pixel": 1e-6,
     "vae_parameters": 10.0, "vae_decoder_parameters": 5.0, "unet_parameters": 100.0, "other_parameters": 50.0,
     "ply_bytes_a_splat": 68.0,
 }  # fmt: skip
@@ -42,6 +43,8 @@ def test_hours_and_bytes_are_those_of_sums_done_by_hand(rows: dict[str, cost.Cos
     assert rows["autodecoder"].gpu_hours == pytest.approx(800_000 / 40 / 3600)
     assert rows["codes"].gpu_hours is None
     assert rows["infer"].gpu_hours == pytest.approx(58 * 75 / 30 / 3600)
+    # Ten test views of 512² and half a second besides.
+    assert rows["metrics"].gpu_hours == pytest.approx(58 * (10 * 512**2 * 1e-6 + 0.5) / 3600)
     assert [rows[stage].jobs for stage in ("ingest", "fit", "infer")] == [16, 16, 4]
 
 

@@ -106,8 +106,8 @@ class AutodecoderOptions(Section):
     test_lr: float = Field(
         0.0,
         ge=0,
-        description="codes of an encoder: learning rate of a search that betters test objects' codes on their training "
-        "views, from what the encoder says; 0: no search. Codes of other kinds have a rate of their own",
+        description="an encoder's codes of test objects are bettered by that search on their training views, at this "
+        "rate in standard deviations of the codes; 0: no search. Codes of other kinds have a rate of their own",
     )
     train: TrainOptions = TrainOptions()
 

@@ -77,7 +77,7 @@ def costs(experiment: "Experiment", n: int) -> Iterator[Cost]:
     steps = n_sampled * experiment.infer.steps / known["infer_object_steps_a_gpu_s"]
     sampled = n_sampled * (splats + code + pixels * known["ply_bytes_a_splat"])
     yield _job("infer", steps, sampled, 3 * n_sampled + jobs * (1 + LOGS), jobs)
-    yield _job("metrics", n_sampled / known["metrics_objects_a_gpu_s"], 0.0, 7 * n_sampled + 2 + LOGS)
+    yield _job("metrics", n_sampled * _metrics_s(experiment, known), 0.0, 7 * n_sampled + 2 + LOGS)
 
 
 def _ingest_s(experiment: "Experiment", known: Mapping[str, float]) -> float:
@@ -98,6 +98,12 @@ def _ingest_bytes(experiment: "Experiment", known: Mapping[str, float]) -> float
 def _side(experiment: "Experiment") -> int:
     side: int = experiment.data.blender.resolution  # type: ignore[attr-defined]
     return side
+
+
+def _metrics_s(experiment: "Experiment", known: Mapping[str, float]) -> float:
+    """GPU seconds an object: its shapes, and its test views in proportion to their pixels."""
+    pixels = experiment.camera.test_views * _side(experiment) ** 2
+    return known["metrics_s_an_object"] + float(pixels) * known["metrics_s_a_view_pixel"]
 
 
 def _fit_s(experiment: "Experiment", known: Mapping[str, float]) -> float:

@@ -35,8 +35,7 @@ def run(folder: StageFolder, threads: int) -> None:
     scenes, ids = training_scenes(trained)
     stage1 = Stage1.load(trained.path / "model", trained.config).to(default_device())
     source, options = trained.config.autodecoder.codes, folder.config.autodecoder
-    starts: dict[str, Tensor] = {}
-    lr = options.test_lr
+    starts, lr = dict[str, Tensor](), 0.0
     if isinstance(source, DiffusionCodes):
         codes = predicted(trained.path / FOLDER)
     elif isinstance(source, CachedCodes | OptimisedCodes):
@@ -45,7 +44,9 @@ def run(folder: StageFolder, threads: int) -> None:
         starts, lr = {name: mean for name in scenes.ids if name not in codes}, source.lr
     else:
         codes = encoded(stage1.encoder, scenes, trained.config.autodecoder.input_size)
-        starts = {name: codes[name] for name in scenes.ids if name not in set(ids)} if lr else {}
+        if options.test_lr:
+            starts = {name: codes[name] for name in scenes.ids if name not in set(ids)}
+            lr = options.test_lr * float(torch.stack([codes[name] for name in ids]).std())
     if starts:
         codes |= CodeSearch(trained, stage1, scenes, lr, options.test_steps)(starts)
     with atomic_file(folder.path / FILE) as temporary:
