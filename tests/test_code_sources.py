@@ -26,9 +26,9 @@ SHAPE = (4, 24, 16)
 ONE_STEP = {"kind": "diffusion", "timestep": 300, "seed": 5}
 
 
-def micro(root: Path, source: dict[str, Any], **search: float) -> tuple[StageFolder, StageFolder]:
+def micro(root: Path, source: dict[str, Any], **options: Any) -> tuple[StageFolder, StageFolder]:
     """Folders of stages `autodecoder` and `codes`, ready to run."""
-    planned = plan(root, autodecoder={"codes": source, **search})
+    planned = plan(root, autodecoder={"codes": source, **options})
     fill(planned)
     folders = [StageFolder.open(stage_path(planned, name)) for name in ("autodecoder", "codes")]
     return folders[0], folders[1]
@@ -82,8 +82,10 @@ def test_codes_that_a_cache_lacks_are_searched(tmp_path: Path) -> None:
 
 
 def test_a_search_betters_the_encoders_codes_of_test_objects(tmp_path: Path) -> None:
-    trained, coded = micro(tmp_path, {"kind": "encoder"})
-    again, searched = micro(tmp_path, {"kind": "encoder"}, test_lr=0.02, test_steps=20)
+    """Also where training samples are turned, which the search's must not be."""
+    source: dict[str, Any] = {"kind": "encoder", "train": True}
+    trained, coded = micro(tmp_path, source, augment={"turned": 1.0})
+    again, searched = micro(tmp_path, source, augment={"turned": 1.0}, test_lr=0.02, test_steps=20)
     assert again.path == trained.path
     assert searched.path != coded.path
     autodecoder.run(trained, threads=1)

@@ -76,6 +76,8 @@ class CodeSearch:
         self.lr, self.steps = lr, steps
         self.objective = AutodecoderObjective(trained.config, stage1, CodeBook(), scenes, scenes.ids, None)
         self.objective.eval().requires_grad_(False)
+        # A turned object would have another code.
+        self.objective.augmenter = None
 
     def __call__(self, starts: dict[str, Tensor]) -> dict[str, Tensor]:
         """Codes [C,h,w] by object id; starts: where the search for each begins."""
