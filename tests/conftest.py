@@ -1,5 +1,6 @@
 """What all tests share."""
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
+
+from z1g.errors import UserError
+from z1g.meshes.blender import find_blender
 
 # Tests run side by side, and on small tensors more threads only wait for each other.
 torch.set_num_threads(1)
@@ -31,3 +35,19 @@ def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("trunk") / "vgg.pth"
     torch.save({f"features.{name}": value for name, value in features.items()}, file)
     return file
+
+
+@pytest.fixture(scope="session")
+def blender_command() -> list[str]:
+    """The command that renders, looked for from the repository root."""
+    with contextlib.chdir(Path(__file__).parents[1]):
+        try:
+            return find_blender(None)
+        except UserError as error:
+            pytest.skip(str(error))
+
+
+@pytest.fixture(scope="session")
+def blender(blender_command: list[str]) -> str:
+    """Its executable."""
+    return blender_command[0]

@@ -1,6 +1,5 @@
 """Ingest through the real Blender: pictures, depth, cameras, determinism, quarantine."""
 
-import contextlib
 import json
 import shutil
 import struct
@@ -19,7 +18,6 @@ from z1g.data.sources import Rejected
 from z1g.data.sources.meshes import Meshes
 from z1g.errors import UserError
 from z1g.files import read_jsonl
-from z1g.meshes import blender as blender_process
 from z1g.meshes.lighting.three_point import ThreePoint
 from z1g.meshes.options import BlenderOptions
 from z1g.stages import StageFolder
@@ -58,16 +56,6 @@ def axes(folder: Path) -> Path:
     (folder / "axes.mtl").write_text("".join(materials))
     (folder / "Licence.txt").write_text("CC0")
     return folder / "axes.obj"
-
-
-@pytest.fixture(scope="module")
-def blender() -> str:
-    """The executable, looked for from the repository root."""
-    with contextlib.chdir(ROOT):
-        try:
-            return blender_process.find_blender(None)[0]
-        except UserError as error:
-            pytest.skip(str(error))
 
 
 def options(blender: str, **values) -> BlenderOptions:

@@ -1,6 +1,5 @@
 """Only the part of a picture that the object can touch is drawn, and not one bit shows it."""
 
-import contextlib
 import json
 import subprocess
 from pathlib import Path
@@ -10,8 +9,7 @@ import pytest
 from test_ingest_blender import CAMERA, ROOT, axes
 
 from z1g.camera import INPUT_VIEWS, to_blender
-from z1g.errors import UserError
-from z1g.meshes.blender import SCRIPT, find_blender
+from z1g.meshes.blender import SCRIPT
 
 pytestmark = pytest.mark.blender
 DRIVER = Path(__file__).with_name("blender_crop.py")
@@ -33,19 +31,14 @@ PLAIN, REACHING_OUT = ("axes.obj", "chair2.obj"), ("hair.blend", "curve.blend", 
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.ndarray]]:
+def drawn(blender_command: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.ndarray]]:
     """Per file the pictures as ingest draws them and drawn whole."""
-    with contextlib.chdir(ROOT):
-        try:
-            command = find_blender(None)
-        except UserError as error:
-            pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("crop")
     (folder / "settings.json").write_text(json.dumps(SETTINGS))
     (folder / "cameras.json").write_text(json.dumps(to_blender(CAMERA.poses(3)).tolist()))
     meshes = [str(axes(folder)), str(ROOT / "workflow/objects/chair2/chair2.obj")]
-    words = [str(DRIVER) if word == str(SCRIPT) else word for word in command]
-    split = [] if len(command) == 2 else ["--"]
+    words = [str(DRIVER) if word == str(SCRIPT) else word for word in blender_command]
+    split = [] if len(blender_command) == 2 else ["--"]
     call = [*words, *split, str(SCRIPT.parent), str(folder), *meshes]
     done = subprocess.run(call, timeout=200, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

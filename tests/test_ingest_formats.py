@@ -1,18 +1,15 @@
 """Every file format through the real Blender: the same object must look the same, from the right side."""
 
-import contextlib
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from test_ingest_blender import ROOT
 
 from z1g.camera import CONDITION_VIEW, CameraOptions
 from z1g.data.manifest import ObjectEntry
 from z1g.data.shards import RenderedObject
 from z1g.data.sources.meshes import Meshes
-from z1g.errors import UserError
 from z1g.meshes import blender as blender_process
 from z1g.meshes.options import BlenderOptions
 
@@ -24,18 +21,13 @@ TEXTURED = ("obj", "glb", "draco.glb", "gltf", "fbx", "usda", "usdc", "usdz", "z
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory) -> tuple[Path, list[str]]:
+def written(blender_command, tmp_path_factory) -> tuple[Path, list[str]]:
     """The folder of files that Blender's exporters wrote, and the command that renders."""
-    with contextlib.chdir(ROOT):
-        try:
-            command = blender_process.find_blender(None)
-        except UserError as error:
-            pytest.skip(str(error))
     folder = tmp_path_factory.mktemp("formats")
-    words = [str(WRITER) if word == str(blender_process.SCRIPT) else word for word in command]
-    split = [] if len(command) == 2 else ["--"]
+    words = [str(WRITER) if word == str(blender_process.SCRIPT) else word for word in blender_command]
+    split = [] if len(blender_command) == 2 else ["--"]
     subprocess.run([*words, *split, str(folder)], check=True, timeout=200, capture_output=True)
-    return folder, command
+    return folder, blender_command
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Hostile and broken inputs through the real Blender: the job goes on, writes nowhere else, and says what was wrong."""
 
-import contextlib
 import random
 import shutil
 import struct
@@ -15,9 +14,7 @@ import pytest
 from z1g.camera import CameraOptions
 from z1g.data.shards import read_objects, shard_path, table_path
 from z1g.data.sources.meshes import Meshes
-from z1g.errors import UserError
 from z1g.files import read_jsonl
-from z1g.meshes.blender import find_blender
 from z1g.meshes.files import FileLimits
 from z1g.meshes.formats import FORMATS
 from z1g.meshes.options import BlenderOptions
@@ -29,15 +26,6 @@ ROOT = Path(__file__).parents[1]
 CAMERA = CameraOptions(train_views=1, validation_views=1, test_views=1)
 BOX = [(x, y, z) for x in (0, 1) for y in (0, 1) for z in (0, 1)]
 QUADS = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
-
-
-@pytest.fixture(scope="module")
-def blender() -> str:
-    with contextlib.chdir(ROOT):
-        try:
-            return find_blender(None)[0]
-        except UserError as error:
-            pytest.skip(str(error))
 
 
 def obj(scale: float = 1.0, head: str = "", shift: float = 0.0, tail: str = "") -> str:

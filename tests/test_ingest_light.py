@@ -1,6 +1,5 @@
 """Lighting and normals through the real Blender, against what light and geometry must do."""
 
-import contextlib
 import dataclasses
 import tarfile
 from pathlib import Path
@@ -8,28 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_ingest_blender import CAMERA, ROOT, SIZE, cuboid, options
+from test_ingest_blender import CAMERA, SIZE, cuboid, options
 
 from z1g.camera import CONDITION_VIEW, INPUT_VIEWS, Cameras, pixel_rays
 from z1g.data.shards import BrokenObject, RenderedObject, ShardReader, write_object
 from z1g.data.sources.meshes import Meshes
 from z1g.errors import UserError
-from z1g.meshes import blender as blender_process
 from z1g.meshes.lighting.hdri import Hdri
 from z1g.meshes.lighting.three_point import ThreePoint
 from z1g.meshes.lighting.uniform import Uniform
 
 pytestmark = pytest.mark.blender
 MATERIAL = "newmtl white\nKd 1 1 1\nKs 0 0 0\n"
-
-
-@pytest.fixture(scope="module")
-def blender() -> str:
-    with contextlib.chdir(ROOT):
-        try:
-            return blender_process.find_blender(None)[0]
-        except UserError as error:
-            pytest.skip(str(error))
 
 
 def sphere(rings: int = 24) -> str:

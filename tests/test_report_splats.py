@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from browser import CHROMIUM, needs_chromium
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -133,7 +134,7 @@ def browse(page: Path, profile: Path, width: int = 1200) -> tuple[str, str]:
         "--disable-sync", "--enable-logging=stderr", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
         "--virtual-time-budget=4000", f"--window-size={width},900", f"--user-data-dir={profile}",
     ]  # fmt: skip
-    command = ["chromium", *flags, "--dump-dom", page.as_uri()]
+    command = [str(CHROMIUM), *flags, "--dump-dom", page.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     return done.stdout, done.stderr
 
@@ -166,7 +167,7 @@ addEventListener("load", () => {
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")
+@needs_chromium
 @pytest.mark.parametrize("width", [390, 1200])
 def test_a_browser_draws_the_splats_as_the_rasterizer_does(tree: Path, tmp_path: Path, width: int) -> None:
     page = tmp_path / "probe.html"

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import CHROMIUM, needs_chromium
 from report_tree import build
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -19,7 +19,7 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from z1g.stages import ablation
 
-pytestmark = [pytest.mark.browser, pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium")]
+pytestmark = [pytest.mark.browser, needs_chromium]
 RUNS = {f"{name}/{part}" for name in ("base", "fast") for part in ("stages/autodecoder/tb", "stages/unet/tb", "tb")}
 
 
@@ -88,7 +88,7 @@ def test_the_page_lists_the_ablations_by_name(address: str, tmp_path: Path) -> N
         "--disable-sync", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--virtual-time-budget=15000",
         f"--user-data-dir={tmp_path / 'web'}",
     ]  # fmt: skip
-    command = ["chromium", *flags, "--dump-dom", f"{address}/#timeseries"]
+    command = [str(CHROMIUM), *flags, "--dump-dom", f"{address}/#timeseries"]
     page = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
     shown = set(re.findall(r"(?:base|fast)/(?:stages/\w+/)?tb", page))
     assert shown == RUNS

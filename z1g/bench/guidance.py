@@ -21,7 +21,7 @@ from z1g.model.samplers import Sampler
 from z1g.progress import Meter
 from z1g.stages import StageFolder
 from z1g.stages._measure import Measure, Sources, render_pair
-from z1g.stages.autodecoder import training_scenes
+from z1g.stages.autodecoder import held_out, training_scenes
 from z1g.stages.infer import Generator
 
 BASELINES = ("nearest", "mean_code", "autodecoder")
@@ -107,7 +107,7 @@ def _table(run: Path, objects: int, batch: int) -> Table:
         raise UserError(f"{run} is not trained yet: {infer.upstream_path('unet')}/pipeline is missing")
     generator = Generator.load(infer)
     scenes, train_ids = training_scenes(generator.trained)
-    names = [name for name in scenes.ids if name not in set(train_ids)]
+    names = held_out(scenes, train_ids)
     if not names:
         raise UserError(f"{run}: no test object; raise data.split.test_fraction")
     sources = Sources(metrics, generator.trained, scenes, train_ids)

@@ -26,8 +26,7 @@ def run(folder: StageFolder, threads: int) -> None:
     book = options.codes.book(ids, code_shape(config, stage1.vae), folder.path)
     denoiser = config.model.denoiser() if options.mix_diffusion.interval is not None else None
     train = options.train
-    held_out = [name for name in scenes.ids if name not in set(ids)]
-    objective = AutodecoderObjective(config, stage1, book, scenes, ids, denoiser, held_out, train.cache)
+    objective = AutodecoderObjective(config, stage1, book, scenes, ids, denoiser, held_out(scenes, ids), train.cache)
     in_memory = not isinstance(objective.sample.views, StoredViews)
     data = StepData(objective.sample, len(ids), train.batch_size, train.seed, in_memory)
     trainer = Trainer(objective, data, train, folder.path)
@@ -60,3 +59,9 @@ def training_scenes(folder: StageFolder) -> tuple[SceneStore, list[str]]:
     if not ids:
         raise UserError("no training object is left; lower data.split.test_fraction or add objects")
     return scenes, ids
+
+
+def held_out(scenes: SceneStore, ids: list[str]) -> list[str]:
+    """The objects besides the training objects `ids`, in their order."""
+    trained = set(ids)
+    return [name for name in scenes.ids if name not in trained]

@@ -20,7 +20,7 @@ from z1g.objectives.autodecoder import AutodecoderObjective
 from z1g.objectives.samples import FIXED_VIEWS
 from z1g.progress import Meter
 from z1g.stages import StageFolder
-from z1g.stages.autodecoder import training_scenes
+from z1g.stages.autodecoder import held_out, training_scenes
 from z1g.training.data import Batch, Draw
 
 FILE = "codes.safetensors"
@@ -45,7 +45,7 @@ def run(folder: StageFolder, threads: int) -> None:
     else:
         codes = encoded(stage1.encoder, scenes, trained.config.autodecoder.input_size)
         if options.test_lr:
-            starts = {name: codes[name] for name in scenes.ids if name not in set(ids)}
+            starts = {name: codes[name] for name in held_out(scenes, ids)}
             lr = options.test_lr * float(torch.stack([codes[name] for name in ids]).std())
     if starts:
         codes |= CodeSearch(trained, stage1, scenes, lr, options.test_steps)(starts)
@@ -69,11 +69,13 @@ def encoded(encoder: PictureEncoder, scenes: SceneStore, size: int) -> dict[str,
 class CodeSearch:
     """Finds codes by gradient descent on training views, through the frozen decoder (DeepSDF, Park et al. 2019, §4.2).
 
-    A few objects at a time, each with its own code, views and Adam: none knows of the others.
+    A few objects at a time, each with its own code, views and Adam: none knows of the others. The losses are stage 1's
+    without schedules by passes, so the splat loss counts.
     """
 
     def __init__(self, trained: StageFolder, stage1: Stage1, scenes: SceneStore, lr: float, steps: int) -> None:
         self.lr, self.steps = lr, steps
+        self.place = {name: i for i, name in enumerate(scenes.ids)}
         self.objective = AutodecoderObjective(trained.config, stage1, CodeBook(), scenes, scenes.ids, None)
         self.objective.eval().requires_grad_(False)
         # A turned object would have another code.
@@ -106,7 +108,5 @@ class CodeSearch:
         return codes.detach().cpu()
 
     def _batch(self, names: list[str], step: int, device: torch.device) -> Batch:
-        samples = [
-            self.objective.sample(Draw(self.objective.ids.index(name), 0, (int_hash(name), step, 0))) for name in names
-        ]
+        samples = [self.objective.sample(Draw(self.place[name], 0, (int_hash(name), step, 0))) for name in names]
         return self.objective.prepare({key: torch.stack([s[key] for s in samples]).to(device) for key in samples[0]})
