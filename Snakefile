@@ -7,9 +7,9 @@ from pathlib import Path
 
 from snakemake.utils import min_version
 
-from z1g.errors import UserError
-from z1g.leases import gpus_at_once
-from z1g.plan import Plan
+from z1g.core.errors import UserError
+from z1g.jobs.leases import gpus_at_once
+from z1g.plan.plan import Plan
 
 min_version("9.0")
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-from z1g.errors import UserError
-from z1g.meshes.blender import find_blender
+from z1g.core.errors import UserError
+from z1g.meshes.executable import find_blender
 
 # Tests run side by side, and on small tensors more threads only wait for each other.
 torch.set_num_threads(1)

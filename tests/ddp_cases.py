@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from helpers import CodedToy, Toy, toy_options
 
-from z1g import cli
-from z1g.errors import Preempted
+from z1g.cli import main as cli
+from z1g.core.errors import Preempted
 from z1g.training.loop import Trainer
 from z1g.training.options import TrainOptions
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from z1g import cli, files
+from z1g.cli import main as cli
+from z1g.core import files
 from z1g.training import loop
 
 real_step, real_replace = loop.Trainer._step, os.replace

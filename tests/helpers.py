@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from z1g.camera import INPUT_VIEWS, CameraOptions
-from z1g.codes._book import OptimisedBook
+from z1g.codes.book import OptimisedBook
 from z1g.config.resolve import Ablation, merge
 from z1g.config.tree import Experiment
 from z1g.data.manifest import int_hash
 from z1g.data.shards import RenderedObject, shard_path, write_object
-from z1g.plan import Plan
+from z1g.geometry.camera import INPUT_VIEWS, CameraOptions
+from z1g.plan.plan import Plan
 from z1g.training.data import Batch, Draw, Sample, StepData
 from z1g.training.loop import Objective
 from z1g.training.options import TrainOptions

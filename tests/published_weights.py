@@ -7,7 +7,7 @@ import torch
 from helpers import SIZES
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from z1g.model.scratch import Scratch
+from z1g.networks.weights.scratch import Scratch
 
 TOKENS = 7
 RAMP = [i / (TOKENS - 1) for i in range(TOKENS)]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from z1g.files import write_json, write_jsonl, write_text
+from z1g.core.files import write_json, write_jsonl, write_text
 
 TEST = ("chair", "horse")
 TRAIN = ("barrel", "bread", "chicken", "crate")

@@ -6,9 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from z1g.affine import left_singular, quaternions, transformed
-from z1g.render._project import rotation_matrices
-from z1g.splat import CHANNELS
+from z1g.gaussians.affine import left_singular, quaternions, transformed
+from z1g.gaussians.channels import CHANNELS
+from z1g.gaussians.rotations import rotation_matrices
 
 
 def splats(seed: int, n: int = 64, thin: float = 1e-4) -> torch.Tensor:

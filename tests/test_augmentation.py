@@ -6,17 +6,17 @@ import torch
 from scipy.stats import kstest
 from torch import Tensor
 
-from z1g.affine import transformed
 from z1g.bench.made_up import MadeUpScenes, Sizes, experiment
-from z1g.camera import INPUT_VIEWS, CameraOptions, Cameras, view_frame
-from z1g.codes._book import EncodedBook
+from z1g.codes.book import EncodedBook
 from z1g.config.sections import Augmentation
-from z1g.errors import UserError
-from z1g.networks.stage1 import Stage1
+from z1g.core.errors import UserError
+from z1g.gaussians.affine import transformed
+from z1g.gaussians.channels import CHANNELS, to_gaussians
+from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, view_frame
 from z1g.objectives.augmentation import Augmenter, channels, symmetries
 from z1g.objectives.autodecoder import AutodecoderObjective
 from z1g.render.reference import Reference
-from z1g.splat import CHANNELS, to_gaussians
+from z1g.representations.mosaic.stage1 import Stage1
 
 SIDE, SPLATS = 24, 4
 CPU = torch.device("cpu")

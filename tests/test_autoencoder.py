@@ -10,13 +10,14 @@ from diffusers import AutoencoderKL
 from helpers import SIZES, experiment
 from safetensors import safe_open
 
-from z1g.camera import INPUT_VIEWS, CameraOptions, view_frame
 from z1g.config.tree import Experiment
-from z1g.model import Model
-from z1g.model.zero123plus import Zero123Plus
-from z1g.mosaic import untile
-from z1g.networks import autoencoder, scratch
-from z1g.networks.stage1 import Stage1, code_shape, splat_rays
+from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, view_frame
+from z1g.geometry.mosaic import untile
+from z1g.networks import autoencoder
+from z1g.networks.weights import Model
+from z1g.networks.weights import random_networks as scratch
+from z1g.networks.weights.zero123plus import Zero123Plus
+from z1g.representations.mosaic.stage1 import Stage1, code_shape, splat_rays
 
 
 def config(**changes: Any) -> Experiment:
@@ -196,7 +197,7 @@ def test_what_is_trained(codes: dict[str, Any], pretrained: bool, expected: set[
 
 
 def test_latent_factor_counts_the_halvings() -> None:
-    from z1g.model.scratch import Scratch
+    from z1g.networks.weights.scratch import Scratch
 
     three = Scratch(**{**SIZES, "autoencoder_size": {"channels": [4, 4, 4], "norm_groups": 2, "layers_per_block": 1}})
     assert three.latent_factor == 4

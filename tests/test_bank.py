@@ -10,15 +10,16 @@ import torch
 from helpers import OBJECTS, ball, ball_splats, experiment, fill, plan, stage_path, without_seconds
 from safetensors.torch import load_file
 
-from z1g.camera import INPUT_VIEWS
 from z1g.config.tree import Experiment
+from z1g.core.errors import UserError
+from z1g.core.files import read_jsonl
 from z1g.data import bank
 from z1g.data.bank import SceneBank, StoredViews, placed
 from z1g.data.scenes import Scene, as_scene
-from z1g.errors import UserError
-from z1g.files import read_jsonl
+from z1g.geometry.camera import INPUT_VIEWS
 from z1g.objectives.samples import AutodecoderSamples, gathered, pictures
-from z1g.stages import StageFolder, autodecoder
+from z1g.plan.folder import StageFolder
+from z1g.stages import autodecoder
 from z1g.training.data import Draw
 
 CPU = torch.device("cpu")

@@ -12,8 +12,8 @@ from z1g.bench import infer, unet
 from z1g.bench.diffusion_size import SIZES, build, teraflops_a_sample
 from z1g.bench.machine import guarded
 from z1g.bench.variants import Variant
-from z1g.cli import main
-from z1g.errors import UserError
+from z1g.cli.main import main
+from z1g.core.errors import UserError
 from z1g.networks.denoiser import Condition
 from z1g.networks.graphs import Replayed
 

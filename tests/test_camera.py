@@ -8,10 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from z1g import camera
-from z1g.camera import CameraOptions, Cameras
 from z1g.data.manifest import int_hash
-from z1g.views.random_sphere import RandomSphere
+from z1g.geometry import camera
+from z1g.geometry.camera import CameraOptions, Cameras
+from z1g.geometry.views.random_sphere import RandomSphere
 
 angles = st.tuples(st.floats(-85, 85), st.floats(-720, 720), st.floats(0.7, 5))
 OPTIONS = CameraOptions(train_views=9, validation_views=3, test_views=5)

@@ -9,18 +9,20 @@ from helpers import OBJECTS, fill, plan, stage_path
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from z1g.codes import _predict
-from z1g.codes._book import OptimisedBook
+from z1g.codes import predictions as _predict
+from z1g.codes.book import OptimisedBook
 from z1g.codes.diffusion import FOLDER, DiffusionCodes
 from z1g.config.tree import Experiment
+from z1g.core.seeding import keyed_normal
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import SceneStore
-from z1g.networks.stage1 import Stage1
-from z1g.plan import Plan, without_runtime
-from z1g.sampling import sample_codes
-from z1g.seeding import keyed_normal
-from z1g.stages import StageFolder, autodecoder, codes
-from z1g.stages._measure import render_pair
+from z1g.plan.folder import StageFolder
+from z1g.plan.identity import without_runtime
+from z1g.plan.plan import Plan
+from z1g.representations.mosaic.stage1 import Stage1
+from z1g.sampling.sample import sample_codes
+from z1g.stages import autodecoder, codes
+from z1g.stages.measuring import render_pair
 
 SHAPE = (4, 24, 16)
 ONE_STEP = {"kind": "diffusion", "timestep": 300, "seed": 5}

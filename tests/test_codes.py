@@ -9,11 +9,11 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor
 
-from z1g.codes._book import EncodedBook, FixedBook, OptimisedBook
+from z1g.codes.book import EncodedBook, FixedBook, OptimisedBook
 from z1g.codes.cache import CachedCodes
 from z1g.codes.encoder import EncoderCodes
-from z1g.codes.optimised import OptimisedCodes
-from z1g.errors import UserError
+from z1g.codes.optimized import OptimisedCodes
+from z1g.core.errors import UserError
 
 SHAPE = (2, 3, 2)
 VISITS = [[0, 2], [1, 2], [0, 1], [2, 0], [1, 2], [0, 2], [2, 2]]

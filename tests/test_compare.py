@@ -14,14 +14,14 @@ from hypothesis import strategies as st
 from report_tree import build
 from scipy.stats import bootstrap
 
-from z1g.cli import main
-from z1g.errors import UserError
-from z1g.files import read_json, read_jsonl, write_json, write_jsonl
+from z1g.cli import compare as verb
+from z1g.cli.main import main
+from z1g.core.errors import UserError
+from z1g.core.files import read_json, read_jsonl, write_json, write_jsonl
 from z1g.report.collect import MetricInfo
 from z1g.report.compare import better, clear, compare, paired
 from z1g.report.compare_text import FORMATS
 from z1g.report.summary import Figure, bootstrap_interval
-from z1g.verbs import compare as verb
 
 SPECS: dict[str, dict[str, Any]] = {
     "base": {"seed": 1, "stage1": "s1", "gain": 0, "config": {"unet": {"lr": 1e-5}}},

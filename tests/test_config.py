@@ -13,12 +13,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from z1g.cli.config import GENERATED
 from z1g.config.resolve import load_ablation, merge, resolve
-from z1g.config.slot import Section, kinds
 from z1g.config.tree import Experiment
 from z1g.config.yaml_file import read_yaml
-from z1g.errors import UserError
-from z1g.verbs.config import GENERATED
+from z1g.core.errors import UserError
+from z1g.core.slots import Section, kinds
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from z1g.config.resolve import load_ablation, scale_file
 from z1g.config.tree import Experiment
-from z1g.errors import UserError
-from z1g.plan import Plan
+from z1g.core.errors import UserError
+from z1g.plan.plan import Plan
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"

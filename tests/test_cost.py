@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from z1g import cli, cost
+from z1g.cli import main as cli
 from z1g.config.resolve import resolve
 from z1g.config.tree import Experiment
 from z1g.config.yaml_file import YamlFile
-from z1g.errors import UserError
+from z1g.core.errors import UserError
+from z1g.plan import cost
 
 KNOWN = {
     "ingest_core_s_an_object": 1.0, "ingest_core_s_a_sample": 1e-6, "ingest_core_s_a_depth_pixel": 1e-5,

@@ -13,8 +13,9 @@ from helpers import fill, plan, stage_path, without_seconds
 from safetensors.torch import load_file
 
 import z1g
-from z1g.files import read_jsonl
-from z1g.stages import StageFolder, autodecoder
+from z1g.core.files import read_jsonl
+from z1g.plan.folder import StageFolder
+from z1g.stages import autodecoder
 
 TESTS = Path(__file__).parent
 

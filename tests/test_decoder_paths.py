@@ -12,13 +12,13 @@ from helpers import experiment
 from torch import Tensor
 
 from z1g.config.tree import Experiment
-from z1g.model.path import DecoderPath
-from z1g.model.path.downsampled import AveragePool, ConvAveragePool, DownsampleConv
-from z1g.model.path.plain import Plain
-from z1g.model.path.resized import InterpolateDownsample, InterpolateUpsample, LastLayer
-from z1g.model.zero123plus import Zero123Plus
-from z1g.networks import scratch
-from z1g.networks.stage1 import Stage1
+from z1g.networks.weights import random_networks as scratch
+from z1g.networks.weights.zero123plus import Zero123Plus
+from z1g.representations.mosaic.path import DecoderPath
+from z1g.representations.mosaic.path.downsampled import AveragePool, ConvAveragePool, DownsampleConv
+from z1g.representations.mosaic.path.plain import Plain
+from z1g.representations.mosaic.path.resized import InterpolateDownsample, InterpolateUpsample, LastLayer
+from z1g.representations.mosaic.stage1 import Stage1
 
 INPUT = 16
 FOUR_LEVELS = {"channels": [4, 4, 8, 8], "layers_per_block": 1, "norm_groups": 2}

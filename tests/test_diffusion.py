@@ -19,19 +19,19 @@ from helpers import SIZES
 from torch import Tensor
 from transformers import CLIPImageProcessor
 
-from z1g.config.sections import InferOptions
-from z1g.model.samplers import Sampler
-from z1g.model.samplers.ddim import Ddim
-from z1g.model.samplers.ddpm import Ddpm
-from z1g.model.samplers.dpm_multistep import DpmMultistep
-from z1g.model.samplers.euler_ancestral import EulerAncestral
-from z1g.model.samplers.unipc import UniPc
-from z1g.model.scratch import Scratch
 from z1g.networks import reference_attention
 from z1g.networks.denoiser import Condition, Denoiser
 from z1g.networks.diffusion import TIMESTEPS, NoiseSchedule
 from z1g.networks.reference_attention import ReferenceAttention
-from z1g.sampling import sample_codes
+from z1g.networks.weights.scratch import Scratch
+from z1g.sampling.options import InferOptions
+from z1g.sampling.sample import sample_codes
+from z1g.sampling.samplers import Sampler
+from z1g.sampling.samplers.ddim import Ddim
+from z1g.sampling.samplers.ddpm import Ddpm
+from z1g.sampling.samplers.dpm_multistep import DpmMultistep
+from z1g.sampling.samplers.euler_ancestral import EulerAncestral
+from z1g.sampling.samplers.unipc import UniPc
 
 SHAPE = (4, 6, 4)
 SCHEDULE = NoiseSchedule()

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from z1g import progress
-from z1g.errors import UserError
-from z1g.files import atomic_file, atomic_folder, exclusive, read_json, read_jsonl, write_json, write_jsonl, write_text
-from z1g.progress import Meter, track
+from z1g.core import progress
+from z1g.core.errors import UserError
+from z1g.core.files import atomic_file, atomic_folder, read_json, read_jsonl, write_json, write_jsonl, write_text
+from z1g.core.locks import exclusive
+from z1g.core.progress import Meter, track
 
 
 def names(folder: Path) -> list[str]:
@@ -107,7 +108,7 @@ def test_a_lock_refuses_a_second_process_and_names_the_first(tmp_path: Path, mon
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     lock = tmp_path / "stage/lock"
     code = (
-        "import sys; from pathlib import Path; from z1g.files import exclusive\n"
+        "import sys; from pathlib import Path; from z1g.core.files import exclusive\n"
         "with exclusive(Path(sys.argv[1])):\n"
         "    print('held', flush=True); sys.stdin.read()\n"
     )

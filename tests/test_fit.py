@@ -18,30 +18,31 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from z1g.bench.fit import seed_options
-from z1g.camera import INPUT_VIEWS, CameraOptions, Cameras, pixel_rays
-from z1g.cli import main
+from z1g.cli.main import main
 from z1g.config.resolve import load_ablation
+from z1g.core.errors import UserError
+from z1g.core.files import read_jsonl
 from z1g.data.scenes import Scene, as_scene, chunk_file
 from z1g.data.shards import ShardReader
-from z1g.errors import UserError
-from z1g.files import read_jsonl
-from z1g.fit import Fit, Fitted, Views, clip_each
 from z1g.fitting._discs import disc_rotation, surface_normals
-from z1g.fitting._queue import FitQueue, prefetched
 from z1g.fitting._raw import RawSplats
 from z1g.fitting.depth import DepthStart
+from z1g.fitting.optimize import Fit, Fitted, Views, clip_each
 from z1g.fitting.options import AttributeRates, FitOptions
 from z1g.fitting.positions import Positions
 from z1g.fitting.positions.depth_offset import DepthOffset
 from z1g.fitting.positions.free import FreePositions
+from z1g.fitting.queue import FitQueue, prefetched
 from z1g.fitting.random_ball import RandomBallStart
+from z1g.gaussians.channels import CHANNELS, split, to_gaussians
+from z1g.gaussians.rotations import rotation_matrices
+from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, pixel_rays
 from z1g.losses import Comparison, InputMaps
-from z1g.losses.perceptual import StLpipsLoss
+from z1g.losses.lpips import StLpipsLoss
 from z1g.losses.splatter import BackgroundLoss, RayLoss, Roughness, SmoothLoss
-from z1g.render._project import rotation_matrices
+from z1g.plan.folder import StageFolder
 from z1g.render.auto import Auto
-from z1g.splat import CHANNELS, split, to_gaussians
-from z1g.stages import StageFolder, fit
+from z1g.stages import fit
 from z1g.training.schedules.cosine import Constant
 from z1g.training.schedules.plateau import Plateau
 

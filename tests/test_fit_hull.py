@@ -9,13 +9,13 @@ import torch
 from helpers import BALL_RADIUS, ball
 from torch import Tensor
 
-from z1g.camera import INPUT_VIEWS, CameraOptions, pixel_rays
 from z1g.data.scenes import Scene, as_scene
-from z1g.fit import Fit
 from z1g.fitting._hull import hull_depth
+from z1g.fitting.optimize import Fit
 from z1g.fitting.options import FitOptions
 from z1g.fitting.random_ball import RandomBallStart
 from z1g.fitting.visual_hull import VisualHullStart
+from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, pixel_rays
 from z1g.render.auto import Auto
 
 CAMERA = CameraOptions(train_views=12, validation_views=1, test_views=2)

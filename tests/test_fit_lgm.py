@@ -12,13 +12,13 @@ from helpers import ball
 from safetensors.torch import save_file
 from torch import Tensor
 
-from z1g.camera import INPUT_VIEWS, CameraOptions, pixel_rays
+from z1g.core.errors import UserError
 from z1g.data.scenes import Scene, as_scene
-from z1g.errors import UserError
-from z1g.fit import Fit
 from z1g.fitting import _lgm
 from z1g.fitting.lgm import LgmStart
+from z1g.fitting.optimize import Fit
 from z1g.fitting.options import FitOptions
+from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, pixel_rays
 from z1g.networks.lgm import LGM, Layout, Level, features
 from z1g.render.auto import Auto
 

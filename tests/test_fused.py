@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 pytest.importorskip("triton")
 
-from z1g import perceptual
 from z1g.bench.diffusion_size import SIZES
+from z1g.networks import perceptual
 from z1g.networks.fused import available, modules, operations
-from z1g.networks.fused.perceptual import distance
+from z1g.networks.fused.lpips import distance
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TOUCHED: dict[str, set[type]] = {

@@ -14,11 +14,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from z1g.camera import INPUT_VIEWS, CameraOptions, Cameras, pixel_rays
-from z1g.data.shards import RenderedObject
-from z1g.data.sources import Rejected
-from z1g.data.sources.g_objaverse import GObjaverse
-from z1g.errors import UserError
+from z1g.core.errors import UserError
+from z1g.data.shards import Rejected, RenderedObject
+from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, pixel_rays
+from z1g.sources.g_objaverse import GObjaverse
 
 SIZE, DISTANCE, RADIUS = 48, 2.0, 0.45
 FOV = 2 * math.atan(512 / 1422.222)

@@ -12,12 +12,13 @@ from helpers import ball_splats, fill, plan, stage_path
 from PIL import Image
 from test_photographs import disc, saved
 
-from z1g import splat_files
-from z1g.cli import main
-from z1g.from_photographs import infer_folder, names
-from z1g.photographs import condition, read
-from z1g.splat import to_gaussians
-from z1g.stages import StageFolder, autodecoder, codes, unet
+from z1g.cli.main import main
+from z1g.gaussians import files as splat_files
+from z1g.gaussians.channels import to_gaussians
+from z1g.inference.batch import infer_folder, names
+from z1g.inference.photographs import condition, read
+from z1g.plan.folder import StageFolder
+from z1g.stages import autodecoder, codes, unet
 from z1g.stages.infer import Generator
 from z1g.surface.build import MeshOptions
 
@@ -80,7 +81,7 @@ def test_the_film_turns(results: Path, tmp_path: Path) -> None:
 
 
 def test_without_ffmpeg_the_film_is_a_webp(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("z1g.from_photographs.film_ending", lambda: ".webp")
+    monkeypatch.setattr("z1g.inference.batch.film_ending", lambda: ".webp")
     assert infer(results, tmp_path, str(saved(tmp_path, disc(), "a.png"))) == 0
     with Image.open(tmp_path / "a.turntable.webp") as film:
         assert (film.n_frames, film.size) == (48, (32, 32))
@@ -120,7 +121,7 @@ def test_a_mesh_if_asked(results: Path, tmp_path: Path, monkeypatch: pytest.Monk
     """What an untrained model paints is no object, so the splats of a ball stand in for its output."""
     monkeypatch.setattr(Generator, "__call__", lambda self, pictures, seeds: (None, ball_splats("a", 8)[None]))
     coarse = MeshOptions(views=12, view_size=64, resolution=32, faces=1000, texture=64)
-    monkeypatch.setattr("z1g.from_photographs.MeshOptions", lambda: coarse)
+    monkeypatch.setattr("z1g.inference.batch.MeshOptions", lambda: coarse)
     assert infer(results, tmp_path, str(saved(tmp_path, disc(), "a.png")), "--mesh") == 0
     mesh = trimesh.load(tmp_path / "a.glb", force="mesh")
     assert 100 < len(mesh.faces) <= 1000

@@ -11,16 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from z1g.camera import INPUT_VIEWS, CameraOptions, Cameras, pixel_rays
+from z1g.core.errors import UserError
+from z1g.core.files import read_jsonl
 from z1g.data.manifest import int_hash
-from z1g.data.shards import read_objects, shard_path, table_path
-from z1g.data.sources import Rejected
-from z1g.data.sources.meshes import Meshes
-from z1g.errors import UserError
-from z1g.files import read_jsonl
+from z1g.data.shards import Rejected, read_objects, shard_path, table_path
+from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, pixel_rays
 from z1g.meshes.lighting.three_point import ThreePoint
 from z1g.meshes.options import BlenderOptions
-from z1g.stages import StageFolder
+from z1g.plan.folder import StageFolder
+from z1g.sources.meshes import Meshes
 from z1g.stages.ingest import run
 
 pytestmark = pytest.mark.blender

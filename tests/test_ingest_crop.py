@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from test_ingest_blender import CAMERA, ROOT, axes
 
-from z1g.camera import INPUT_VIEWS, to_blender
-from z1g.meshes.blender import SCRIPT
+from z1g.geometry.camera import INPUT_VIEWS, to_blender
+from z1g.meshes.executable import SCRIPT
 
 pytestmark = pytest.mark.blender
 DRIVER = Path(__file__).with_name("blender_crop.py")

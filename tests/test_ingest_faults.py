@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from z1g.data.sources import Rejected
-from z1g.errors import UserError
+from z1g.core.errors import UserError
+from z1g.data.shards import Rejected
 from z1g.meshes import process as blender_process
-from z1g.meshes.blender import find_blender
+from z1g.meshes.executable import find_blender
 from z1g.meshes.files import Unusable
 from z1g.meshes.options import BlenderOptions
 from z1g.meshes.pool import DRAWN_AHEAD, PREPARED_AHEAD, Task, draw

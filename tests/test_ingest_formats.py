@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from z1g.camera import CONDITION_VIEW, CameraOptions
 from z1g.data.manifest import ObjectEntry
 from z1g.data.shards import RenderedObject
-from z1g.data.sources.meshes import Meshes
-from z1g.meshes import blender as blender_process
+from z1g.geometry.camera import CONDITION_VIEW, CameraOptions
+from z1g.meshes import executable as blender_process
 from z1g.meshes.options import BlenderOptions
+from z1g.sources.meshes import Meshes
 
 pytestmark = pytest.mark.blender
 CAMERA = CameraOptions(condition_elevation_deg=(0, 0), train_views=1, validation_views=1, test_views=1)

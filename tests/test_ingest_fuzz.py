@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from z1g.camera import CameraOptions
+from z1g.core.files import read_jsonl
 from z1g.data.shards import read_objects, shard_path, table_path
-from z1g.data.sources.meshes import Meshes
-from z1g.files import read_jsonl
+from z1g.geometry.camera import CameraOptions
 from z1g.meshes.files import FileLimits
 from z1g.meshes.formats import FORMATS
 from z1g.meshes.options import BlenderOptions
-from z1g.stages import StageFolder
+from z1g.plan.folder import StageFolder
+from z1g.sources.meshes import Meshes
 from z1g.stages.ingest import run
 
 pytestmark = pytest.mark.blender

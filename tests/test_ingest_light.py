@@ -9,13 +9,13 @@ import pytest
 import torch
 from test_ingest_blender import CAMERA, SIZE, cuboid, options
 
-from z1g.camera import CONDITION_VIEW, INPUT_VIEWS, Cameras, pixel_rays
+from z1g.core.errors import UserError
 from z1g.data.shards import BrokenObject, RenderedObject, ShardReader, write_object
-from z1g.data.sources.meshes import Meshes
-from z1g.errors import UserError
+from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS, Cameras, pixel_rays
 from z1g.meshes.lighting.hdri import Hdri
 from z1g.meshes.lighting.three_point import ThreePoint
 from z1g.meshes.lighting.uniform import Uniform
+from z1g.sources.meshes import Meshes
 
 pytestmark = pytest.mark.blender
 MATERIAL = "newmtl white\nKd 1 1 1\nKs 0 0 0\n"

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from z1g.camera import Y_UP_TO_Z_UP, from_blender, orbit_c2w, to_blender
+from z1g.core.errors import UserError
 from z1g.data.manifest import ObjectEntry
-from z1g.data.sources.meshes import Meshes
-from z1g.errors import UserError
-from z1g.meshes import blender as blender_process
+from z1g.geometry.camera import Y_UP_TO_Z_UP, from_blender, orbit_c2w, to_blender
+from z1g.meshes import executable as blender_process
 from z1g.meshes import files
 from z1g.meshes.options import BlenderOptions
+from z1g.sources.meshes import Meshes
 
 ROOT = Path(__file__).parents[1]
 LIMITS = files.FileLimits()
@@ -91,7 +91,7 @@ def test_paths_without_meshes_are_errors_that_name_the_path(tmp_path, monkeypatc
 
 def test_listing_imports_neither_torch_nor_bpy():
     code = (
-        "import sys; from z1g.data.sources.meshes import Meshes; assert len(Meshes().list_objects()) == 8;"
+        "import sys; from z1g.sources.meshes import Meshes; assert len(Meshes().list_objects()) == 8;"
         "import z1g.stages.ingest; assert not {'torch', 'bpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
@@ -151,7 +151,7 @@ def test_this_interpreter_serves_where_it_has_bpy(monkeypatch):
 
 
 def test_only_values_that_change_pictures_are_in_the_identity():
-    from z1g.config.slot import Runtime
+    from z1g.core.slots import Runtime
 
     runtime = {
         name

@@ -9,15 +9,15 @@ import pytest
 from helpers import ball, plan, stage_path
 from PIL import Image
 
-from z1g.camera import CameraOptions
-from z1g.contact_sheet import BACKGROUND, CELL, LABEL, ContactSheet
+from z1g.core.files import read_jsonl
+from z1g.data.contact_sheet import BACKGROUND, CELL, LABEL, ContactSheet
 from z1g.data.manifest import ObjectEntry
-from z1g.data.shards import read_objects, shard_path, sheet_path, table_path
-from z1g.data.sources import Ingested, Rejected
-from z1g.data.sources.meshes import Meshes
-from z1g.files import read_jsonl
-from z1g.plan import Plan
-from z1g.stages import StageFolder
+from z1g.data.shards import Rejected, read_objects, shard_path, sheet_path, table_path
+from z1g.geometry.camera import CameraOptions
+from z1g.plan.folder import StageFolder
+from z1g.plan.plan import Plan
+from z1g.sources import Ingested
+from z1g.sources.meshes import Meshes
 from z1g.stages.ingest import run
 
 

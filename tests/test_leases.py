@@ -9,15 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from z1g.errors import UserError
-from z1g.launch import Asked, devices
-from z1g.leases import FOLDER, POOL, gpu_pool, gpus_at_once, leased
-from z1g.turn import turn
+from z1g.core.errors import UserError
+from z1g.core.locks import waiting
+from z1g.jobs.launch import Asked, devices
+from z1g.jobs.leases import FOLDER, POOL, gpu_pool, gpus_at_once, leased
 
 ROOT = Path(__file__).parent.parent
 JOB = """
 import pathlib, sys, time
-from z1g.leases import leased
+from z1g.jobs.leases import leased
 n, notes, name = int(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
 with leased(n) as (gpus, _):
     with (notes / "journal").open("a") as file:
@@ -129,9 +129,9 @@ def test_in_a_slurm_job_the_allocation_counts(monkeypatch: pytest.MonkeyPatch) -
 
 TURN = """
 import logging, pathlib, sys, time
-from z1g.turn import turn
+from z1g.core.locks import waiting
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
-with turn(pathlib.Path(sys.argv[1])) as (waited, _):
+with waiting(pathlib.Path(sys.argv[1])) as (waited, _):
     print(waited, flush=True)
     time.sleep(600)
 """
@@ -149,5 +149,5 @@ def test_a_second_job_waits_for_its_turn(tmp_path: Path) -> None:
             first.kill()
             assert second.stdout.readline() == "True\n"
             second.kill()
-    with turn(lock) as (waited, _):
+    with waiting(lock) as (waited, _):
         assert not waited

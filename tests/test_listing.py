@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from z1g.cli import main
+from z1g.cli.main import main
 from z1g.config.resolve import load_ablation
+from z1g.core.errors import UserError
+from z1g.core.files import read_jsonl
 from z1g.data.manifest import Manifest, ObjectEntry, SplitOptions, tied
-from z1g.errors import UserError
-from z1g.files import read_jsonl
 from z1g.meshes import index as index_module
 from z1g.meshes.content import content_of
 from z1g.meshes.files import FileLimits, Unusable, prepare

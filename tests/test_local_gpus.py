@@ -18,7 +18,7 @@ VERB = '''
 import os, sys, time
 from pathlib import Path
 from z1g import cli
-from z1g.verbs import stage
+from z1g.cli import stage
 
 JOURNAL = Path("journal")
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from z1g import perceptual
-from z1g.errors import UserError
+from z1g.core.errors import UserError
 from z1g.losses import Comparison, Loss, weighted_sum
 from z1g.losses.latent import LatentLoss
-from z1g.losses.perceptual import LpipsLoss, StLpipsLoss
+from z1g.losses.lpips import LpipsLoss, StLpipsLoss
 from z1g.losses.rendering import AlphaLoss, RgbLoss
 from z1g.losses.splat import AttributeWeights, SplatLoss
+from z1g.networks import perceptual
 
 
 def random(*shape: int, seed: int = 0) -> Tensor:
@@ -228,7 +228,7 @@ def test_a_loss_says_what_it_misses(loss: Loss) -> None:
 
 def test_reading_a_configuration_imports_no_torch() -> None:
     code = (
-        "import sys; from z1g.config.slot import kinds; from z1g.losses import Loss; from z1g.metrics import Metric;"
+        "import sys; from z1g.core.slots import kinds; from z1g.losses import Loss; from z1g.metrics import Metric;"
         "kinds(Loss), kinds(Metric); sys.exit(bool({'torch', 'lpips', 'stlpips_pytorch'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

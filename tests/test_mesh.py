@@ -14,10 +14,10 @@ import trimesh
 from helpers import BALL_RADIUS
 from torch.nn import functional
 
-from z1g import splat_files
-from z1g.camera import Cameras, orbit_c2w
-from z1g.cli import main
-from z1g.errors import UserError
+from z1g.cli.main import main
+from z1g.core.errors import UserError
+from z1g.gaussians import files as splat_files
+from z1g.geometry.camera import Cameras, orbit_c2w
 from z1g.render.cpu import Cpu
 from z1g.surface import refinement
 from z1g.surface.build import MeshOptions, TexturedMesh, build

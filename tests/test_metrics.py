@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
-from z1g import perceptual
-from z1g.config.slot import kinds
-from z1g.errors import UserError
+from z1g.core.errors import UserError
+from z1g.core.slots import kinds
 from z1g.losses import Comparison
-from z1g.losses.perceptual import LpipsLoss
+from z1g.losses.lpips import LpipsLoss
 from z1g.metrics import Metric, Pictures
 from z1g.metrics.alpha_iou import AlphaIou
-from z1g.metrics.perceptual import Lpips, StLpips
+from z1g.metrics.lpips import Lpips, StLpips
 from z1g.metrics.psnr import Psnr
 from z1g.metrics.ssim import Ssim
+from z1g.networks import perceptual
 
 
 def smooth(v: int, side: int, seed: int) -> Tensor:

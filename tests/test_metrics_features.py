@@ -12,14 +12,14 @@ from scipy.linalg import sqrtm
 from skimage import data
 from torch import Tensor
 
-from z1g.errors import UserError
-from z1g.features import clip_vision, efficientnet_lite0
+from z1g.core.errors import UserError
 from z1g.metrics import NotMeasurable, ObjectMetric, Pictures, Shape
 from z1g.metrics.clip import ClipSimilarity
 from z1g.metrics.frechet import FdEffLite0, frechet_distance
 from z1g.metrics.psnr import Psnr
 from z1g.metrics.ssim import Ssim
-from z1g.stages._measure import TRUTH, Measure
+from z1g.networks.image_features import clip_vision, efficientnet_lite0
+from z1g.stages.measuring import TRUTH, Measure
 
 CAT = 285
 """ImageNet's Egyptian cat."""

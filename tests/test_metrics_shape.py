@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from torch import Tensor
 
-from z1g.camera import CameraOptions, orbit_c2w
 from z1g.data.manifest import ObjectEntry
 from z1g.data.scenes import as_scene
 from z1g.data.shards import RenderedObject
+from z1g.geometry.camera import CameraOptions, orbit_c2w
 from z1g.meshes.content import content_of
 from z1g.meshes.files import FileLimits
 from z1g.meshes.store import Disk
@@ -24,7 +24,7 @@ from z1g.meshes.surface import surface_points
 from z1g.metrics import DepthMaps, NotMeasurable, Shape
 from z1g.metrics.depth import DepthError
 from z1g.metrics.surface import Chamfer, FScore
-from z1g.stages._measure import Truth, azimuth_distances
+from z1g.stages.measuring import Truth, azimuth_distances
 
 
 def shape(points: Tensor, surface: Tensor, opacity: Tensor | None = None, maps: DepthMaps | None = None) -> Shape:
@@ -184,7 +184,7 @@ def test_surface_and_depth_of_one_object_agree(tmp_path: Path) -> None:
     surface = truth.surface(2000)
     np.testing.assert_allclose(surface.norm(dim=1).numpy(), 0.5, atol=5e-3)
     # Turned with the cameras: the y-up world's pole is where view 1's pose says.
-    from z1g.camera import view_frame
+    from z1g.geometry.camera import view_frame
 
     pole = view_frame(item.c2w, camera.radius)[:3, :3] @ np.array([0, 1.0, 0])
     world = surface_points(item, truth.entry, FileLimits(), 2000)

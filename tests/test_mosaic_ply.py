@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from plyfile import PlyData
 
-from z1g import camera, mosaic, ply
-from z1g.errors import UserError
+from z1g.core.errors import UserError
+from z1g.gaussians import ply
+from z1g.geometry import camera, mosaic
 
 SH_C0 = 0.28209479177387814
 

@@ -14,8 +14,8 @@ from torch import Tensor
 from z1g.bench.diffusion_size import SIZES
 from z1g.bench.unet import _data
 from z1g.config.sections import UNetOptions
+from z1g.core.seeding import seeded
 from z1g.objectives.diffusion import DiffusionObjective
-from z1g.seeding import seeded
 from z1g.training import passes
 from z1g.training.data import StepData
 from z1g.training.loop import Trainer

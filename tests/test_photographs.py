@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 
-from z1g import photographs
-from z1g.camera import CameraOptions
-from z1g.errors import UserError
-from z1g.photographs import condition, find, object_share, read
+from z1g.core.errors import UserError
+from z1g.geometry.camera import CameraOptions
+from z1g.inference import photographs
+from z1g.inference.photographs import condition, find, object_share, read
 
 CAMERA = CameraOptions()
 GREY = 127 / 255

@@ -10,20 +10,20 @@ from helpers import SIZES
 from peft import PeftModel
 from torch import Tensor
 
-import z1g.pipeline
-from z1g.config.resolve import slice_config
-from z1g.config.sections import AutodecoderOptions, InferOptions
+import z1g.inference.pipeline
+from z1g.config.sections import AutodecoderOptions
 from z1g.config.tree import Experiment
-from z1g.errors import UserError
-from z1g.model.finetune.lora import Lora
-from z1g.model.samplers.ddim import Ddim
-from z1g.model.scratch import Scratch
-from z1g.networks import lora
+from z1g.core.errors import UserError
+from z1g.gaussians.channels import SplatOptions
+from z1g.inference.pipeline import Zero1ToGPipeline
 from z1g.networks.denoiser import Denoiser
-from z1g.networks.stage1 import Stage1
-from z1g.pipeline import Zero1ToGPipeline
-from z1g.plan import cut
-from z1g.splat import SplatOptions
+from z1g.networks.finetune import adapters as lora
+from z1g.networks.finetune.lora import Lora
+from z1g.networks.weights.scratch import Scratch
+from z1g.plan.slices import cut, slice_config
+from z1g.representations.mosaic.stage1 import Stage1
+from z1g.sampling.options import InferOptions
+from z1g.sampling.samplers.ddim import Ddim
 
 CODE = (4, 24, 16)
 
@@ -81,7 +81,7 @@ def test_it_samples_as_before_it_was_saved(saved: Path, how: str) -> None:
         loaded = Zero1ToGPipeline.from_pretrained(saved, local_files_only=True)
     else:
         loaded = DiffusionPipeline.from_pretrained(
-            saved, custom_pipeline=z1g.pipeline.__file__, local_files_only=True, trust_remote_code=True
+            saved, custom_pipeline=z1g.inference.pipeline.__file__, local_files_only=True, trust_remote_code=True
         )
     pictures = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     loaded.scheduler = DDIMScheduler.from_config(loaded.scheduler.config)

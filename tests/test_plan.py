@@ -14,14 +14,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from z1g.config.resolve import Ablation, merge, resolve, slice_config, unwrap
-from z1g.config.slot import OneOf, Runtime, Section, kinds
+from z1g.config.resolve import Ablation, merge, resolve, unwrap
 from z1g.config.tree import Experiment
 from z1g.config.yaml_file import YamlFile
+from z1g.core.errors import UserError
+from z1g.core.slots import OneOf, Runtime, Section, kinds
 from z1g.data.manifest import Manifest, ObjectEntry, SplitOptions, evaluation_objects, unique_ids
-from z1g.errors import UserError
-from z1g.plan import STAGES, Plan, cut, digest, without_runtime
-from z1g.stages import StageFolder
+from z1g.plan.folder import StageFolder
+from z1g.plan.identity import digest, without_runtime
+from z1g.plan.plan import Plan
+from z1g.plan.slices import cut, slice_config
+from z1g.plan.stages import STAGES
 
 ROOT = Path(__file__).parent.parent
 ORDER = list(STAGES)
@@ -412,7 +415,7 @@ def test_ids_stay_unique_when_a_name_looks_like_a_hashed_one() -> None:
 
 def test_planning_imports_nothing_heavy() -> None:
     code = (
-        "import sys, json; from z1g.cli import main; "
+        "import sys, json; from z1g.cli.main import main; "
         "code = main(['plan', '--scale', 'tiny']); "
         "heavy = ('torch', 'diffusers', 'transformers', 'numba', 'accelerate'); "
         "print(json.dumps([code, [m for m in heavy if m in sys.modules]]))"

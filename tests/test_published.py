@@ -18,21 +18,22 @@ from helpers import SIZES
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-from z1g.config.sections import AutodecoderOptions, InferOptions
+from z1g.config.sections import AutodecoderOptions
 from z1g.config.tree import Experiment
-from z1g.method import ImageToSplats
-from z1g.model.decoder import DecoderOptions
-from z1g.model.path.plain import Plain
-from z1g.model.samplers import Sampler
-from z1g.model.samplers.ddim import Ddim
-from z1g.model.samplers.ddpm import Ddpm
-from z1g.model.samplers.dpm_multistep import DpmMultistep
-from z1g.model.samplers.euler_ancestral import EulerAncestral
-from z1g.model.samplers.unipc import UniPc
-from z1g.model.scratch import Scratch
-from z1g.networks.stage1 import Stage1
-from z1g.seeding import torch_generator
-from z1g.splat import SplatOptions
+from z1g.core.seeding import torch_generator
+from z1g.gaussians.channels import SplatOptions
+from z1g.inference.method import ImageToSplats
+from z1g.networks.weights.scratch import Scratch
+from z1g.representations.mosaic.options import DecoderOptions
+from z1g.representations.mosaic.path.plain import Plain
+from z1g.representations.mosaic.stage1 import Stage1
+from z1g.sampling.options import InferOptions
+from z1g.sampling.samplers import Sampler
+from z1g.sampling.samplers.ddim import Ddim
+from z1g.sampling.samplers.ddpm import Ddpm
+from z1g.sampling.samplers.dpm_multistep import DpmMultistep
+from z1g.sampling.samplers.euler_ancestral import EulerAncestral
+from z1g.sampling.samplers.unipc import UniPc
 
 STEPS, RUN_SEED, OBJECT_SEEDS = 6, 3, [11, 22]
 CODE = (4, 24, 16)

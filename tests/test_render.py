@@ -12,17 +12,17 @@ from hypothesis import strategies as st
 from test_render_exact import FOV, cameras, flat, gaussians
 from torch import Tensor
 
-from z1g import ply
-from z1g.camera import Cameras, orbit_c2w
-from z1g.cli import main
-from z1g.errors import UserError
+from z1g.cli.main import main
+from z1g.core.errors import UserError
+from z1g.gaussians import ply
+from z1g.gaussians.channels import CHANNELS
+from z1g.geometry.camera import Cameras, orbit_c2w
 from z1g.render import Rasterizer
 from z1g.render.auto import Auto
 from z1g.render.cpu import Cpu
 from z1g.render.diff_gaussian import DiffGaussian
 from z1g.render.gsplat import Gsplat
 from z1g.render.reference import Reference
-from z1g.splat import CHANNELS
 
 
 def render_with_gradient(backend: Rasterizer, g: Tensor, c: Cameras, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

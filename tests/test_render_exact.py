@@ -9,16 +9,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from z1g.camera import Cameras, orbit_c2w
-from z1g.errors import UserError
+from z1g.core.errors import UserError
+from z1g.gaussians.channels import CHANNELS
+from z1g.geometry.camera import Cameras, orbit_c2w
 from z1g.render import Conventions, Rasterizer, RenderOutput
-from z1g.render._project import finite
 from z1g.render.auto import Auto
 from z1g.render.cpu import Cpu
 from z1g.render.diff_gaussian import DiffGaussian, matrices
 from z1g.render.gsplat import Gsplat
+from z1g.render.projection import finite
 from z1g.render.reference import Reference
-from z1g.splat import CHANNELS
 
 Array = NDArray[np.float64]
 FOV = 49.1

@@ -12,11 +12,11 @@ from test_render_exact import cameras, flat, gaussians, gradient
 from torch import Tensor
 
 from z1g.bench.render import measure
-from z1g.errors import UserError
+from z1g.core.errors import UserError
+from z1g.gaussians.channels import CHANNELS, N_CHANNELS
 from z1g.render import Rasterizer
 from z1g.render.cpu import Cpu
 from z1g.render.reference import Reference
-from z1g.splat import CHANNELS, N_CHANNELS
 
 BACKENDS = [Reference(), Cpu()]
 ids = [backend.kind for backend in BACKENDS]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_tree import build
 
-from z1g.files import read_json, write_json
+from z1g.core.files import read_json, write_json
 from z1g.report.breakdown import BIN_DEG, azimuth_means, by_object
 from z1g.report.collect import Measurements, MetricInfo, Results
 from z1g.report.summary import summarise

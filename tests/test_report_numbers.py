@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from report_tree import METRICS, build
 
-from z1g.errors import UserError
-from z1g.files import read_json, write_json, write_jsonl
+from z1g.core.errors import UserError
+from z1g.core.files import read_json, write_json, write_jsonl
 from z1g.report.collect import MetricInfo, Results, differences
 from z1g.report.summary import Figure, Row, Summary, best, bootstrap_interval, figure, object_means, summarise
 from z1g.report.tables import latex, markdown, number

@@ -11,7 +11,7 @@ import pytest
 from browser import needs_chromium, open_page
 from report_tree import build
 
-from z1g.files import read_json, write_json
+from z1g.core.files import read_json, write_json
 from z1g.report.curves import Series, chart, linear_ticks, log_ticks, thin, tick_text
 from z1g.stages import report
 

@@ -19,10 +19,10 @@ from report_tree import build
 from safetensors.torch import save_file
 from torch import Tensor
 
-from z1g.camera import CameraOptions, Cameras, orbit_c2w, view_frame
+from z1g.gaussians.channels import CHANNELS, to_gaussians
+from z1g.geometry.camera import CameraOptions, Cameras, orbit_c2w, view_frame
 from z1g.render.cpu import Cpu
 from z1g.report.splats import attribute_maps, pack, thin
-from z1g.splat import CHANNELS, to_gaussians
 from z1g.stages import report
 
 SPECS = {

@@ -10,19 +10,20 @@ import torch
 from helpers import SIZES, fill, plan, stage_path
 from torch import Tensor, nn
 
-from z1g import perceptual
-from z1g.codes._book import CodeBook
+from z1g.codes.book import CodeBook
 from z1g.config.resolve import Ablation, resolve
 from z1g.config.tree import Experiment
 from z1g.config.yaml_file import YamlFile, read_yaml
+from z1g.core.seeding import keyed_normal, keyed_uniform
 from z1g.losses import Comparison
-from z1g.losses.perceptual import LpipsLoss, StLpipsLoss
+from z1g.losses.lpips import LpipsLoss, StLpipsLoss
 from z1g.losses.splat import SplatLoss
-from z1g.networks.stage1 import Stage1, code_shape
+from z1g.networks import perceptual
 from z1g.objectives.autodecoder import AutodecoderObjective
-from z1g.plan import Plan
-from z1g.seeding import keyed_normal, keyed_uniform
-from z1g.stages import StageFolder, autodecoder
+from z1g.plan.folder import StageFolder
+from z1g.plan.plan import Plan
+from z1g.representations.mosaic.stage1 import Stage1, code_shape
+from z1g.stages import autodecoder
 from z1g.training.data import Batch, StepData
 
 CONFIGS = Path(__file__).parent.parent / "configs"

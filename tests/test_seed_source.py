@@ -13,18 +13,18 @@ import pytest
 from helpers import ball
 from PIL import Image
 
-from z1g.camera import CameraOptions
 from z1g.config.resolve import Ablation
 from z1g.config.tree import Experiment
+from z1g.core.errors import UserError
+from z1g.core.files import read_jsonl
 from z1g.data.scenes import as_scene
-from z1g.data.shards import BrokenObject, RenderedObject
-from z1g.data.sources import Rejected
-from z1g.data.sources._seed_files import read_angles
-from z1g.data.sources.seed import Seed
-from z1g.errors import UserError
-from z1g.files import read_jsonl
-from z1g.plan import Plan
-from z1g.stages import StageFolder, fit, ingest
+from z1g.data.shards import BrokenObject, Rejected, RenderedObject
+from z1g.geometry.camera import CameraOptions
+from z1g.plan.folder import StageFolder
+from z1g.plan.plan import Plan
+from z1g.sources._original_files import read_angles
+from z1g.sources.original import Seed
+from z1g.stages import fit, ingest
 
 CAMERA = CameraOptions(train_views=2, validation_views=1, test_views=1)
 ANGLES = {"elevation": 30.0, "azimuth": 75.0, "radius": 1.5}

@@ -14,17 +14,18 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from z1g.camera import CameraOptions, Cameras
 from z1g.config.resolve import Ablation
 from z1g.config.tree import Experiment
+from z1g.core.errors import UserError
+from z1g.core.files import read_jsonl
 from z1g.data.shards import BrokenObject
-from z1g.data.sources._seed_splats import drawn_rotation, read_splats
-from z1g.errors import UserError
-from z1g.files import read_jsonl
-from z1g.plan import Plan
+from z1g.gaussians.channels import CHANNELS, to_gaussians
+from z1g.geometry.camera import CameraOptions, Cameras
+from z1g.plan.folder import StageFolder
+from z1g.plan.plan import Plan
 from z1g.render.reference import Reference
-from z1g.splat import CHANNELS, to_gaussians
-from z1g.stages import StageFolder, fit, ingest
+from z1g.sources._original_splats import drawn_rotation, read_splats
+from z1g.stages import fit, ingest
 
 SIZE = 6
 CAMERA = CameraOptions(train_views=6, validation_views=2, test_views=2)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from z1g.seeding import keyed_bits, keyed_normal, keyed_uniform
+from z1g.core.seeding import keyed_bits, keyed_normal, keyed_uniform
 
 MASK = (1 << 64) - 1
 

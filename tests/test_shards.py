@@ -11,14 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from z1g.bench.loader import Sizes, measure
-from z1g.camera import CameraOptions
+from z1g.core.errors import UserError
+from z1g.core.files import write_jsonl
 from z1g.data import scenes, shards
 from z1g.data.scenes import SceneStore
 from z1g.data.shards import BrokenObject, RenderedObject, ShardReader, shard_path, table_path, write_object
-from z1g.data.sources import CHUNK_SIZE, MOST_CHUNKS
-from z1g.data.sources.meshes import Meshes
-from z1g.errors import UserError
-from z1g.files import write_jsonl
+from z1g.geometry.camera import CameraOptions
+from z1g.sources.base import CHUNK_SIZE, MOST_CHUNKS
+from z1g.sources.meshes import Meshes
 
 CAMERA = CameraOptions(train_views=2, validation_views=1, test_views=1)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import snakemake_executor_plugin_slurm as executor
 
-from z1g import slurm
+from z1g.jobs import slurm
 
 NONE, DATABASE = "accounting_storage/none", "accounting_storage/slurmdbd"
 

@@ -7,15 +7,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from z1g import splat
-from z1g.model.decoder import DecoderOptions
-from z1g.model.scale import ScaleActivation
-from z1g.model.scale.biased import BiasedExp, BiasedSoftplus
-from z1g.model.scale.softplus import Softplus
-from z1g.model.scratch import AutoencoderSize
-from z1g.mosaic import untile
-from z1g.networks import scratch
-from z1g.networks.decoder import SplatRays, SplatterDecoder
+from z1g.gaussians import channels as splat
+from z1g.geometry.mosaic import untile
+from z1g.networks.weights import random_networks as scratch
+from z1g.networks.weights.sizes import AutoencoderSize
+from z1g.representations.mosaic.decoder import SplatRays, SplatterDecoder
+from z1g.representations.mosaic.options import DecoderOptions
+from z1g.representations.scale import ScaleActivation
+from z1g.representations.scale.biased import BiasedExp, BiasedSoftplus
+from z1g.representations.scale.softplus import Softplus
 
 Array = NDArray[np.float64]
 SIZE = 4

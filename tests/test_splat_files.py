@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_mosaic_ply import gaussians, rotation_of
 
-from z1g import ply, splat_files
-from z1g.cli import main
-from z1g.errors import UserError
-from z1g.splat import CHANNELS
+from z1g.cli.main import main
+from z1g.core.errors import UserError
+from z1g.gaussians import files as splat_files
+from z1g.gaussians import ply
+from z1g.gaussians.channels import CHANNELS
 
 SH_C0 = 0.28209479177387814
 HALF_TURN = np.diag([1.0, -1.0, -1.0])

@@ -8,13 +8,13 @@ from diffusers.models import attention_processor
 from torch import Tensor
 
 from z1g.bench.made_up import MadeUpScenes, Sizes, experiment
-from z1g.codes._book import EncodedBook
-from z1g.codes._moments import KeptPosteriors
+from z1g.codes.book import EncodedBook
+from z1g.codes.posteriors import KeptPosteriors
 from z1g.networks import wide_attention
-from z1g.networks.stage1 import Stage1
+from z1g.networks.perceptual import _weights, resized
 from z1g.networks.wide_attention import WideAttention, attend
 from z1g.objectives.autodecoder import AutodecoderObjective
-from z1g.perceptual import _weights, resized
+from z1g.representations.mosaic.stage1 import Stage1
 from z1g.training.data import Draw
 from z1g.training.options import SpeedOptions
 from z1g.training.speed import tune

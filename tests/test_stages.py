@@ -12,15 +12,16 @@ from helpers import BALL_RADIUS, OBJECTS, ball, fill, plan, stage_path
 from PIL import Image
 from safetensors.torch import load_file
 
-from z1g import ply
-from z1g.camera import INPUT_VIEWS, CameraOptions, to_opengl, view_frame
+from z1g.core.errors import UserError
+from z1g.core.files import read_json, read_jsonl
 from z1g.data.scenes import Scene, SceneStore, as_scene
-from z1g.errors import UserError
-from z1g.files import read_json, read_jsonl
 from z1g.fitting.depth import DepthStart
-from z1g.mosaic import untile
-from z1g.plan import Plan
-from z1g.stages import StageFolder, autodecoder, codes, fit, infer, metrics, unet
+from z1g.gaussians import ply
+from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, to_opengl, view_frame
+from z1g.geometry.mosaic import untile
+from z1g.plan.folder import StageFolder
+from z1g.plan.plan import Plan
+from z1g.stages import autodecoder, codes, fit, infer, metrics, unet
 
 CAMERA = CameraOptions(train_views=6, validation_views=2, test_views=2)
 SIZE = 24

@@ -19,11 +19,13 @@ from helpers import OBJECTS, CodedToy, Toy, fill, plan, stage_path, toy_options,
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from z1g.errors import Preempted, UserError
-from z1g.files import exclusive, read_jsonl
-from z1g.plan import Plan
-from z1g.seeding import keyed_normal
-from z1g.stages import StageFolder, autodecoder, codes, unet
+from z1g.core.errors import Preempted, UserError
+from z1g.core.files import read_jsonl
+from z1g.core.locks import exclusive
+from z1g.core.seeding import keyed_normal
+from z1g.plan.folder import StageFolder
+from z1g.plan.plan import Plan
+from z1g.stages import autodecoder, codes, unet
 from z1g.training import data as training_data
 from z1g.training import loop
 from z1g.training.average import Average

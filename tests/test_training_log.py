@@ -12,11 +12,12 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
-from z1g.files import read_jsonl
-from z1g.mosaic import tile
+from z1g.core.files import read_jsonl
+from z1g.geometry.mosaic import tile
 from z1g.objectives.validation import Looked, attribute_errors, histograms
-from z1g.pictures import attributes
-from z1g.stages import StageFolder, autodecoder
+from z1g.plan.folder import StageFolder
+from z1g.render.images import attributes
+from z1g.stages import autodecoder
 from z1g.training.loop import Trainer
 
 ATTRIBUTES = ("position", "opacity", "scale", "rotation", "rgb")

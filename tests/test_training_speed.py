@@ -8,12 +8,12 @@ import torch.nn.functional as functional
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from z1g import cli
 from z1g.bench.autodecoder import WORDS, _speed
 from z1g.bench.variants import Variant
-from z1g.errors import UserError
+from z1g.cli import main as cli
+from z1g.core.errors import UserError
 from z1g.losses import Comparison
-from z1g.losses.perceptual import StLpipsLoss
+from z1g.losses.lpips import StLpipsLoss
 from z1g.training.options import SpeedOptions
 from z1g.training.speed import _enlarged, tune
 

@@ -20,31 +20,32 @@ from scipy.stats import norm
 from torch import Tensor
 
 from z1g.bench import guidance
-from z1g.camera import Cameras
 from z1g.config.sections import RenderedCodes, UNetOptions
+from z1g.core.errors import UserError
+from z1g.core.files import read_jsonl
+from z1g.core.seeding import torch_generator
 from z1g.data.manifest import int_hash
 from z1g.data.tensor_shards import remembered
-from z1g.errors import UserError
-from z1g.files import read_jsonl
-from z1g.infer_codes.cache import TrueCodes
-from z1g.infer_codes.encoder import EncodedInputs
-from z1g.infer_codes.one_step import OneStepCodes
-from z1g.infer_codes.probe import NoisedCodes
+from z1g.gaussians.channels import to_gaussians
+from z1g.geometry.camera import Cameras
 from z1g.losses import Comparison
 from z1g.losses.rendering import AlphaLoss, RgbLoss
 from z1g.losses.splat import SplatLoss
-from z1g.model.scratch import Scratch
-from z1g.model.timesteps.logit_normal import LogitNormal
-from z1g.model.timesteps.uniform import Uniform
 from z1g.networks.denoiser import Condition, Denoiser
 from z1g.networks.diffusion import NoiseSchedule
-from z1g.networks.stage1 import Stage1
+from z1g.networks.timesteps.logit_normal import LogitNormal
+from z1g.networks.timesteps.uniform import Uniform
+from z1g.networks.weights.scratch import Scratch
 from z1g.objectives.diffusion import DiffusionData, DiffusionObjective
 from z1g.objectives.rendered import RenderedTruth, Rendering
-from z1g.plan import Plan
-from z1g.seeding import torch_generator
-from z1g.splat import to_gaussians
-from z1g.stages import StageFolder, autodecoder, codes, infer, unet
+from z1g.plan.folder import StageFolder
+from z1g.plan.plan import Plan
+from z1g.representations.mosaic.stage1 import Stage1
+from z1g.sampling.inferred.cache import TrueCodes
+from z1g.sampling.inferred.encoder import EncodedInputs
+from z1g.sampling.inferred.one_step import OneStepCodes
+from z1g.sampling.inferred.probe import NoisedCodes
+from z1g.stages import autodecoder, codes, infer, unet
 from z1g.training.data import Draw
 
 

@@ -13,17 +13,18 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 
-from z1g.camera import CameraOptions, Cameras, orbit_c2w, view_frame
 from z1g.config.sections import Variants
 from z1g.config.tree import Experiment
 from z1g.data.scenes import condition_picture
-from z1g.mosaic import tile
-from z1g.networks.stage1 import Stage1
+from z1g.gaussians.channels import CHANNELS, to_gaussians
+from z1g.geometry.camera import CameraOptions, Cameras, orbit_c2w, view_frame
+from z1g.geometry.mosaic import tile
 from z1g.objectives.diffusion import DiffusionData, DiffusionSamples, VariantData
 from z1g.objectives.variants import VariantPictures, changed, changes
+from z1g.plan.folder import StageFolder
 from z1g.render.reference import Reference
-from z1g.splat import CHANNELS, to_gaussians
-from z1g.stages import StageFolder, autodecoder, codes, unet
+from z1g.representations.mosaic.stage1 import Stage1
+from z1g.stages import autodecoder, codes, unet
 from z1g.training.data import Draw
 
 SIDE, SPLATS = 32, 4

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from helpers import fill, plan, stage_path
 
-from z1g import rapl, records
-from z1g.cli import main
-from z1g.files import read_json, read_jsonl, write_json, write_jsonl, write_text
-from z1g.plan import Plan
-from z1g.records import digests, recorded, sha256
+from z1g.cli.main import main
+from z1g.core.files import read_json, read_jsonl, write_json, write_jsonl, write_text
+from z1g.jobs import rapl, records
+from z1g.jobs.records import digests, recorded, sha256
+from z1g.plan.plan import Plan
 from z1g.report.collect import Results
 from z1g.report.summary import summary_rows
 from z1g.report.tables import csv_text
@@ -277,7 +277,7 @@ def test_attempts_add_up_until_the_job_is_done(tmp_path: Path) -> None:
 def test_a_terminated_job_leaves_its_attempt(tmp_path: Path) -> None:
     """SIGTERM as the verbs take it: an exception, not a death."""
     code = (
-        "import signal, sys, time\nfrom pathlib import Path\nfrom z1g.records import recorded\n"
+        "import signal, sys, time\nfrom pathlib import Path\nfrom z1g.jobs.records import recorded\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
         "with recorded(Path(sys.argv[1]), 'job', []):\n    print('ready', flush=True)\n    signal.pause()\n"
     )

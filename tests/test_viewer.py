@@ -12,10 +12,10 @@ from helpers import ball_splats
 from PIL import Image
 from test_mosaic_ply import covariance, gaussians
 
-from z1g import splat_files
-from z1g.cli import main
-from z1g.splat import to_gaussians
-from z1g.viewer import COLOURINGS, SIZE, VIEW_COLOURS, Shown, Viewer, ramp
+from z1g.cli.main import main
+from z1g.gaussians import files as splat_files
+from z1g.gaussians.channels import to_gaussians
+from z1g.inference.viewer import COLOURINGS, SIZE, VIEW_COLOURS, Shown, Viewer, ramp
 
 NOISE = "Computed radius is NaN"
 """three.js says this of an empty geometry that viser makes for every object."""

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from z1g.camera import CameraOptions, orbit_c2w
-from z1g.config.slot import kinds
-from z1g.views import FreeViews
-from z1g.views.g_objaverse import GObjaverseViews
-from z1g.views.random_sphere import RandomSphere
-from z1g.views.seed import SeedViews
+from z1g.core.slots import kinds
+from z1g.geometry.camera import CameraOptions, orbit_c2w
+from z1g.geometry.views import FreeViews
+from z1g.geometry.views.g_objaverse import GObjaverseViews
+from z1g.geometry.views.original import SeedViews
+from z1g.geometry.views.random_sphere import RandomSphere
 
 
 def generator(seed: int = 0) -> np.random.Generator:

@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import CLIPTokenizer
 
 from z1g.config.resolve import load_ablation
-from z1g.errors import UserError
-from z1g.model.zero123plus import Zero123Plus
+from z1g.core.errors import UserError
+from z1g.networks.weights.zero123plus import Zero123Plus
 
 CONFIGS = Path(__file__).parent.parent / "configs"
 

@@ -2,7 +2,7 @@
 
 import sys
 
-from z1g.cli import main
+from z1g.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -8,7 +8,7 @@ from helpers import without_seconds
 from safetensors.torch import load_file
 from workspace import Workspace
 
-from z1g.files import read_jsonl
+from z1g.core.files import read_jsonl
 
 
 def assert_same(workspace: Workspace, undisturbed: Workspace) -> None:

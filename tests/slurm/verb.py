@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from z1g import cli
+from z1g.cli import main as cli
 
 
 def hold_before(steps: set[int]) -> None:

@@ -14,20 +14,20 @@ from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from z1g.bench import seed_way
+from z1g.bench import original_way as seed_way
 from z1g.bench.machine import TERA, device_name, guarded, matmul_rate, memory_mib, synchronise, versions
 from z1g.bench.made_up import OBJECTS, MadeUpScenes, Sizes, experiment
 from z1g.bench.variants import Variant
-from z1g.codes._book import EncodedBook
+from z1g.codes.book import EncodedBook
 from z1g.config.resolve import resolve
 from z1g.config.tree import Experiment
 from z1g.config.yaml_file import read_yaml
-from z1g.data.sources.meshes import Meshes
-from z1g.device import default_device
-from z1g.errors import UserError
+from z1g.core.device import default_device
+from z1g.core.errors import UserError
 from z1g.losses import weighted_sum
-from z1g.networks.stage1 import Stage1
 from z1g.objectives.autodecoder import AutodecoderObjective
+from z1g.representations.mosaic.stage1 import Stage1
+from z1g.sources.meshes import Meshes
 from z1g.training.data import Batch, StepData
 from z1g.training.loop import Trainer
 from z1g.training.options import SpeedOptions

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from z1g.errors import UserError
+from z1g.core.errors import UserError
 
 # Nothing heavy is imported here: a child's largest memory begins with what its parent held.
 CHECKOUT = ("Snakefile", "workflow", "configs")

@@ -7,8 +7,9 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from z1g.bench.machine import TERA
-from z1g.model.scratch import AutoencoderSize, Scratch, UNetSize, VisionSize
 from z1g.networks.denoiser import Condition, Denoiser
+from z1g.networks.weights.scratch import Scratch
+from z1g.networks.weights.sizes import AutoencoderSize, UNetSize, VisionSize
 
 
 @dataclass(frozen=True)

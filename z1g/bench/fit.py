@@ -11,16 +11,16 @@ from typing import Any
 import torch
 
 from z1g.bench.machine import MIB, device_name, versions
+from z1g.core.errors import UserError
 from z1g.data.manifest import Manifest
 from z1g.data.scenes import Scene, chunk_file
 from z1g.data.shards import ShardReader
-from z1g.errors import UserError
-from z1g.fit import Fit, Fitted
-from z1g.fitting._queue import FitQueue
+from z1g.fitting.optimize import Fit, Fitted
 from z1g.fitting.options import AttributeRates, FitOptions
+from z1g.fitting.queue import FitQueue
+from z1g.plan.folder import StageFolder
 from z1g.render import Rasterizer
 from z1g.render.diff_gaussian import DiffGaussian
-from z1g.stages import StageFolder
 from z1g.stages.fit import read_scenes
 from z1g.training.schedules.plateau import Plateau
 

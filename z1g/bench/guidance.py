@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from z1g.bench.machine import device_name, guarded, synchronise, versions
-from z1g.config.sections import InferOptions
+from z1g.core.device import default_device
+from z1g.core.errors import UserError
+from z1g.core.files import read_json
+from z1g.core.progress import Meter
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import SceneStore
-from z1g.device import default_device
-from z1g.errors import UserError
-from z1g.files import read_json
-from z1g.model.samplers import Sampler
-from z1g.progress import Meter
-from z1g.stages import StageFolder
-from z1g.stages._measure import Measure, Sources, render_pair
+from z1g.plan.folder import StageFolder
+from z1g.sampling.options import InferOptions
+from z1g.sampling.samplers import Sampler
 from z1g.stages.autodecoder import held_out, training_scenes
 from z1g.stages.infer import Generator
+from z1g.stages.measuring import Measure, Sources, render_pair
 
 BASELINES = ("nearest", "mean_code", "autodecoder")
 

@@ -11,12 +11,13 @@ from torch import Tensor
 from z1g.bench.diffusion_size import SIZES, Size, build, teraflops_a_sample
 from z1g.bench.machine import device_name, guarded, matmul_rate, memory_mib, synchronise, versions
 from z1g.bench.variants import Variant
-from z1g.config.sections import AutodecoderOptions, InferOptions
+from z1g.config.sections import AutodecoderOptions
 from z1g.config.tree import Experiment
-from z1g.device import default_device
-from z1g.method import ImageToSplats
-from z1g.networks.stage1 import Stage1
-from z1g.splat import SplatOptions
+from z1g.core.device import default_device
+from z1g.gaussians.channels import SplatOptions
+from z1g.inference.method import ImageToSplats
+from z1g.representations.mosaic.stage1 import Stage1
+from z1g.sampling.options import InferOptions
 
 WORDS = ("fp32", "cudnn", "flash", "xformers", "graphs")
 SEED_STEPS, SEED_GUIDANCE = 75, 4.0

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from z1g.bench.machine import versions
-from z1g.camera import CameraOptions
+from z1g.core.errors import UserError
 from z1g.data.manifest import ObjectEntry
 from z1g.data.shards import RenderedObject
-from z1g.data.sources.meshes import Meshes
-from z1g.errors import UserError
+from z1g.geometry.camera import CameraOptions
 from z1g.meshes.options import BlenderOptions
+from z1g.sources.meshes import Meshes
 
 MIN_VIEWS = 10
 """Condition, six inputs, and one view each for training, validation and test."""

@@ -17,14 +17,14 @@ import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 
-from z1g.camera import CONDITION_VIEW, INPUT_VIEWS, CameraOptions
+from z1g.core.errors import UserError
+from z1g.core.files import write_jsonl
+from z1g.core.progress import Meter
+from z1g.core.seeding import numpy_generator
 from z1g.data.manifest import Manifest, ObjectEntry
 from z1g.data.scenes import SceneStore, chunk_file
 from z1g.data.shards import RenderedObject, add_member, shard_path, table_path, write_object
-from z1g.errors import UserError
-from z1g.files import write_jsonl
-from z1g.progress import Meter
-from z1g.seeding import numpy_generator
+from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS, CameraOptions
 from z1g.training.data import Draw, Sample, StepData
 
 CHUNK = 16

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from z1g.camera import view_frame
 from z1g.config.resolve import merge
 from z1g.config.tree import Experiment
 from z1g.data.scenes import Scene
-from z1g.losses.perceptual import LpipsLoss
-from z1g.splat import join
+from z1g.gaussians.channels import join
+from z1g.geometry.camera import view_frame
+from z1g.losses.lpips import LpipsLoss
 
 if TYPE_CHECKING:
-    from z1g.perceptual import Frozen
+    from z1g.networks.perceptual import Frozen
 
 OBJECTS = 4
 
@@ -39,7 +39,7 @@ class UntrainedLpips(LpipsLoss):
     """LPIPS-VGG as it computes, with random weights."""
 
     def network(self) -> "Frozen":
-        from z1g.perceptual import untrained_lpips
+        from z1g.networks.perceptual import untrained_lpips
 
         return untrained_lpips()
 

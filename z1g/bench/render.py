@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from z1g import ply
 from z1g.bench.machine import MIB, device_name, versions
-from z1g.camera import CameraOptions, Cameras, orbit_c2w
-from z1g.config.slot import kinds
-from z1g.errors import UserError
+from z1g.core.errors import UserError
+from z1g.core.slots import kinds
+from z1g.gaussians import ply
+from z1g.gaussians.channels import join, split
+from z1g.geometry.camera import CameraOptions, Cameras, orbit_c2w
 from z1g.render import Rasterizer
 from z1g.render.reference import Reference
-from z1g.splat import join, split
 
 TORCH = "torch"
 """Name of the plain torch path at float32, which serves where numba is missing."""

@@ -15,7 +15,7 @@ from z1g.bench.diffusion_size import SIZES, Size, build, teraflops_a_sample
 from z1g.bench.machine import device_name, guarded, matmul_rate, memory_mib, synchronise, versions
 from z1g.bench.variants import Variant
 from z1g.config.sections import UNetOptions
-from z1g.device import default_device
+from z1g.core.device import default_device
 from z1g.networks.autoencoder import PictureEncoder
 from z1g.networks.diffusion import TIMESTEPS
 from z1g.objectives.diffusion import DiffusionData, DiffusionObjective

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from z1g.errors import UserError
+from z1g.core.errors import UserError
 
 
 @dataclass(frozen=True)

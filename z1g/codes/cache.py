@@ -5,12 +5,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from z1g.codes import CodeSource
-from z1g.config.slot import FileContent
-from z1g.errors import UserError
+from z1g.codes.base import CodeSource
+from z1g.core.errors import UserError
+from z1g.core.slots import FileContent
 
 if TYPE_CHECKING:
-    from z1g.codes._book import CodeBook
+    from z1g.codes.book import CodeBook
 
 
 class CachedCodes(CodeSource):
@@ -30,6 +30,6 @@ class CachedCodes(CodeSource):
             raise UserError(f"autodecoder.codes.path: {self.path} is not a file; run the ablation that writes it first")
 
     def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> "CodeBook":
-        from z1g.codes._book import FixedBook, read_codes
+        from z1g.codes.book import FixedBook, read_codes
 
         return FixedBook(ids, shape, read_codes(Path(self.path)), self.path)

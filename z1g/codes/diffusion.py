@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from z1g.codes import CodeSource
+from z1g.codes.base import CodeSource
 
 if TYPE_CHECKING:
-    from z1g.codes._book import CodeBook
+    from z1g.codes.book import CodeBook
     from z1g.config.tree import Experiment
     from z1g.data.scenes import SceneStore
-    from z1g.networks.stage1 import Stage1
+    from z1g.representations.mosaic.stage1 import Stage1
 
 FOLDER = "predicted"
 
@@ -39,12 +39,12 @@ class DiffusionCodes(CodeSource):
         return True
 
     def prepare(self, config: "Experiment", stage1: "Stage1", scenes: "SceneStore", folder: Path) -> None:
-        from z1g.codes._predict import predict_all
+        from z1g.codes.predictions import predict_all
 
         predict_all(self, config, stage1, scenes, folder / FOLDER)
 
     def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> "CodeBook":
-        from z1g.codes._book import FixedBook
-        from z1g.codes._predict import predicted
+        from z1g.codes.book import FixedBook
+        from z1g.codes.predictions import predicted
 
         return FixedBook(ids, shape, predicted(folder / FOLDER), str(folder / FOLDER))

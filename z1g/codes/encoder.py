@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from z1g.codes import CodeSource
+from z1g.codes.base import CodeSource
 
 if TYPE_CHECKING:
-    from z1g.codes._book import CodeBook
+    from z1g.codes.book import CodeBook
 
 
 class EncoderCodes(CodeSource):
@@ -23,6 +23,6 @@ class EncoderCodes(CodeSource):
         return self.train
 
     def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> "CodeBook":
-        from z1g.codes._book import EncodedBook
+        from z1g.codes.book import EncodedBook
 
         return EncodedBook(self.sample)

@@ -9,8 +9,8 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from z1g.config.resolve import unwrap
-from z1g.config.slot import OneOf, Runtime, Section, kinds
 from z1g.config.tree import Experiment
+from z1g.core.slots import OneOf, Runtime, Section, kinds
 
 
 def schema() -> str:

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
-from z1g.config.names import did_you_mean
-from z1g.config.slot import OneOf, Section, Slot, kinds
 from z1g.config.tree import Experiment
 from z1g.config.yaml_file import KeyPath, YamlFile, read_yaml
-from z1g.errors import UserError
+from z1g.core.errors import UserError
+from z1g.core.names import did_you_mean
+from z1g.core.slots import OneOf, Slot, kinds
 
 HEADER_KEYS = ("description", "base")
 
@@ -100,28 +100,6 @@ def merge(base: Any, overlay: Any) -> Any:
         else:
             result[key] = merge(base.get(key), value)
     return result
-
-
-def slice_config(values: Mapping[str, Any]) -> Experiment:
-    """An experiment that has only the parts in `values`; reading any other attribute raises AttributeError."""
-    sections = {}
-    for name, content in values.items():
-        field = Experiment.model_fields[name]
-        annotation: Any = field.annotation
-        for item in field.metadata:
-            annotation = typing.Annotated[annotation, item]
-        sections[name] = TypeAdapter(annotation).validate_python(content)
-    experiment = Experiment.model_construct(**sections)
-    _prune(experiment, values)
-    return experiment
-
-
-def _prune(section: Section, values: Mapping[str, Any]) -> None:
-    for name, value in list(section.__dict__.items()):
-        if name not in values:
-            del section.__dict__[name]
-        elif isinstance(value, Section) and isinstance(values[name], Mapping):
-            _prune(value, values[name])
 
 
 def _header(file: YamlFile, key: str) -> str | None:

@@ -6,31 +6,27 @@ from pydantic import Field
 
 from z1g.codes import CodeSource
 from z1g.codes.encoder import EncoderCodes
-from z1g.config.slot import OneOf, Runtime, Section
-from z1g.infer_codes import InferredCodes
-from z1g.infer_codes.diffusion import SampledCodes
+from z1g.core.slots import OneOf, Runtime, Section
 from z1g.losses import Loss
 from z1g.losses.latent import LatentLoss
-from z1g.losses.perceptual import StLpipsLoss
+from z1g.losses.lpips import StLpipsLoss
 from z1g.losses.rendering import AlphaLoss, RgbLoss
 from z1g.losses.splat import SplatLoss
 from z1g.metrics import Metric
 from z1g.metrics.alpha_iou import AlphaIou
 from z1g.metrics.depth import DepthError
 from z1g.metrics.frechet import FdEffLite0
-from z1g.metrics.perceptual import StLpips
+from z1g.metrics.lpips import StLpips
 from z1g.metrics.psnr import Psnr
 from z1g.metrics.ssim import Ssim
 from z1g.metrics.surface import Chamfer, FScore
-from z1g.model.decoder import DecoderOptions
-from z1g.model.finetune import Finetune
-from z1g.model.finetune.full import Full
-from z1g.model.samplers import Sampler
-from z1g.model.samplers.ddpm import Ddpm
-from z1g.model.scale import ScaleActivation
-from z1g.model.scale.biased import BiasedSoftplus
-from z1g.model.timesteps import Timesteps
-from z1g.model.timesteps.uniform import Uniform
+from z1g.networks.finetune import Finetune
+from z1g.networks.finetune.full import Full
+from z1g.networks.timesteps import Timesteps
+from z1g.networks.timesteps.uniform import Uniform
+from z1g.representations.mosaic.options import DecoderOptions
+from z1g.representations.scale import ScaleActivation
+from z1g.representations.scale.biased import BiasedSoftplus
 from z1g.training.options import TrainOptions
 
 
@@ -160,29 +156,6 @@ class UNetOptions(Section):
         "auto", description="attention kernels: torch's choice, or these wherever they can work; xformers: on a GPU"
     )
     train: TrainOptions = TrainOptions()
-
-
-class InferOptions(Section):
-    """Codes drawn from the UNet, then splats, pictures and turntables."""
-
-    codes: Annotated[InferredCodes, OneOf()] = SampledCodes()
-    sampler: Annotated[Sampler, OneOf()] = Ddpm()
-    steps: int = Field(75, ge=1, le=1000, description="sampling steps")
-    guidance: float = Field(4.0, ge=1, description="classifier-free guidance; 1 switches it off")
-    seed: int = Field(0, ge=0, description="seed of the first noise, combined with the object's id")
-    train_objects: int = Field(8, ge=0, description="training objects to sample besides all test objects")
-    chunk_size: int = Field(16, ge=1, description="objects a job")
-    batch_size: Annotated[int, Runtime()] = Field(4, ge=1, description="objects sampled at once")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="of the UNet. auto: bf16 on a GPU, else fp32"
-    )
-    attention: Annotated[Literal["auto", "flash", "cudnn", "xformers"], Runtime()] = Field(
-        "auto", description="attention kernels: torch's choice, or these wherever they can work; xformers: on a GPU"
-    )
-    cuda_graphs: Annotated[bool, Runtime()] = Field(
-        True, description="on a GPU, record the UNet's kernels at the first step and replay them"
-    )
-    turntable_frames: int = Field(24, ge=1, description="frames of the turntable picture")
 
 
 class MetricsOptions(Section):

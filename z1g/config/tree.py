@@ -4,26 +4,27 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from z1g.camera import CameraOptions
 from z1g.codes.encoder import EncoderCodes
-from z1g.config.sections import AutodecoderOptions, InferOptions, MetricsOptions, Resources, UNetOptions
-from z1g.config.slot import OneOf, Runtime, Section
-from z1g.data.sources import DataSource
-from z1g.data.sources.meshes import Meshes
+from z1g.config.sections import AutodecoderOptions, MetricsOptions, Resources, UNetOptions
+from z1g.core.slots import OneOf, Runtime, Section
 from z1g.fitting.options import FitOptions
+from z1g.gaussians.channels import SplatOptions
+from z1g.geometry.camera import CameraOptions
 from z1g.losses.latent import LatentLoss
 from z1g.losses.splat import SplatLoss
 from z1g.losses.splatter import SplatterLoss
-from z1g.model import Model
-from z1g.model.finetune.lora import Lora
-from z1g.model.zero123plus import Zero123Plus
+from z1g.networks.finetune.lora import Lora
+from z1g.networks.weights import Model
+from z1g.networks.weights.zero123plus import Zero123Plus
 from z1g.render import Rasterizer
 from z1g.render.auto import Auto
-from z1g.splat import SplatOptions
+from z1g.sampling.options import InferOptions
+from z1g.sources import DataSource
+from z1g.sources.meshes import Meshes
 
 
 class Experiment(Section):
-    """One ablation, fully resolved. Each stage reads only the parts that `z1g.plan` lists for it."""
+    """One ablation, fully resolved. Each stage reads only the parts that `z1g.plan.plan` lists for it."""
 
     data: Annotated[DataSource, OneOf()] = Meshes()
     camera: CameraOptions = CameraOptions()

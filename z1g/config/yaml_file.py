@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from z1g.errors import UserError
+from z1g.core.errors import UserError
 
 KeyPath = tuple[str, ...]
 MAX_NODES = 100_000

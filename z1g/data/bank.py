@@ -10,9 +10,9 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from z1g.core.errors import UserError
+from z1g.core.progress import track
 from z1g.data.scenes import Scene
-from z1g.errors import UserError
-from z1g.progress import track
 
 Cache = Literal["auto", "device", "host", "none"]
 AHEAD = 64

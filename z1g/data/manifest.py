@@ -10,8 +10,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from z1g.config.slot import Section
-from z1g.files import read_jsonl, write_jsonl
+from z1g.core.files import read_jsonl, write_jsonl
+from z1g.core.slots import Section
 
 Split = Literal["train", "test"]
 INSIDE = "!/"

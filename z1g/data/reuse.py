@@ -4,8 +4,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from z1g.core.files import read_json
 from z1g.data.manifest import Manifest, ObjectEntry
-from z1g.files import read_json
 
 
 def chunks_made_before(
@@ -13,7 +13,7 @@ def chunks_made_before(
 ) -> Iterator[tuple[Path, int, list[str]]]:
     """Chunks of other folders of the stage that list some of the objects: folder, chunk number, ids.
 
-    Only folders made by the same recipe (stage, version and options, see `z1g.plan`) from equal content count. Whether
+    Only folders made by the same recipe (stage, version and options, see `z1g.plan.plan`) from equal content count. Whether
     a chunk is there, and whether the objects in it came out well, is for the caller to see.
     """
     wanted = {entry.id: entry.content for entry in objects if entry.content}

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor
 
-from z1g.camera import CONDITION_VIEW, INPUT_VIEWS, Cameras, view_frame
 from z1g.data.manifest import Manifest
 from z1g.data.shards import RenderedObject, ShardReader
-from z1g.mosaic import tile
+from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS, Cameras, view_frame
+from z1g.geometry.mosaic import tile
 
 INPUT_BACKGROUND = 0.5
 CONDITION_BACKGROUND = 127 / 255

@@ -23,14 +23,22 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from z1g.camera import INPUT_VIEWS
-from z1g.errors import UserError
-from z1g.files import read_jsonl
+from z1g.core.errors import UserError
+from z1g.core.files import read_jsonl
+from z1g.geometry.camera import INPUT_VIEWS
 
 Span = tuple[int, int]
 """First byte of an object's members in a tar, and the byte after the last."""
 Members = dict[str, tuple[int, int]]
 """Where an object's files lie, by what follows the id in their names: first byte and length."""
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An object that could not be ingested, with a reason that a person understands."""
+
+    id: str
+    reason: str
 
 
 @dataclass(frozen=True)

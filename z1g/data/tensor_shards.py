@@ -1,10 +1,8 @@
 """Tensors that are computed once for each object, kept in shards, and read into memory."""
 
-import fcntl
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +11,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from z1g.files import atomic_file, read_json, write_json
-from z1g.progress import Meter
+from z1g.core.files import atomic_file, read_json, write_json
+from z1g.core.locks import waiting
+from z1g.core.progress import Meter
 
 SHARD = 1024
 """Objects a file."""
@@ -31,7 +30,7 @@ def remembered(folder: Path, key: Mapping[str, Any], ids: Sequence[str], make: M
     under another key, or cannot be read, is made anew, and the log says why. A process that finds another at it waits.
     """
     key = {**key, "ids": list(ids)}
-    with _alone(folder):
+    with waiting(folder.parent / f".{folder.name}.lock"):
         _discard_others(folder, key)
         shards = [ids[first : first + SHARD] for first in range(0, len(ids), SHARD)]
         with Meter(folder.name, len(ids), quiet_s=5.0) as meter:
@@ -77,11 +76,3 @@ def _shard(file: Path, ids: Sequence[str], make: Make, meter: Meter) -> dict[str
     with atomic_file(file) as temporary:
         save_file(made, temporary)
     return made
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with (folder.parent / f".{folder.name}.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

@@ -1,23 +1,17 @@
 """Fitting splatter images to the renders of one object; the first guess is a slot."""
 
-from abc import abstractmethod
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from z1g.fitting.base import FitStart
+from z1g.fitting.depth import DepthStart
+from z1g.fitting.lgm import LgmStart
+from z1g.fitting.random_ball import RandomBallStart
+from z1g.fitting.visual_hull import VisualHullStart
 
-from z1g.config.slot import Slot
+KINDS: tuple[type[FitStart], ...] = (
+    DepthStart,
+    LgmStart,
+    RandomBallStart,
+    VisualHullStart,
+)
+"""What `kind:` of a FitStart may name."""
 
-if TYPE_CHECKING:
-    import torch
-
-    from z1g.data.scenes import Scene
-
-
-class FitStart(Slot):
-    """The first guess."""
-
-    @abstractmethod
-    def splats(self, scene: "Scene", views: "Sequence[int]", size: int) -> "torch.Tensor":
-        """Activated splatter images [6,14,S,S] to start from, made from nothing but `views` (the inputs among them).
-
-        Raises UserError where the scene lacks what it needs.
-        """
+__all__ = ["DepthStart", "FitStart", "KINDS", "LgmStart", "RandomBallStart", "VisualHullStart"]

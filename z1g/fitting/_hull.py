@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from z1g.camera import INPUT_VIEWS, Cameras, pixel_rays
+from z1g.core.device import default_device
 from z1g.data.scenes import Scene
-from z1g.device import default_device
+from z1g.geometry.camera import INPUT_VIEWS, Cameras, pixel_rays
 
 BISECTIONS = 8
 NEAREST = 1e-3

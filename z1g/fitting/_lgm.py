@@ -9,13 +9,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from z1g.camera import INPUT_VIEWS, pixel_rays
+from z1g.core.device import default_device
+from z1g.core.errors import UserError
 from z1g.data.scenes import Scene
-from z1g.device import default_device
-from z1g.errors import UserError
 from z1g.fitting._raw import activate
+from z1g.gaussians.channels import join, split
+from z1g.geometry.camera import INPUT_VIEWS, pixel_rays
 from z1g.networks.lgm import LGM, Layout, features
-from z1g.splat import join, split
 
 PICTURE_SIZE = 256
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

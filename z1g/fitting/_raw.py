@@ -6,10 +6,9 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from z1g.camera import Cameras, pixel_rays
 from z1g.fitting.positions import Positions, Rays
-from z1g.render._project import MIN_ALPHA
-from z1g.splat import activate_rgb, join, split, to_gaussians, to_images
+from z1g.gaussians.channels import MIN_ALPHA, activate_rgb, join, split, to_gaussians, to_images
+from z1g.geometry.camera import Cameras, pixel_rays
 
 SCALE_UNIT = 0.1
 """Scale is 0.1·softplus(raw), as in LGM and the seed."""

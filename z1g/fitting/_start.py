@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from z1g.camera import INPUT_VIEWS, pixel_rays
+from z1g.core.device import default_device
+from z1g.core.seeding import torch_generator
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import Scene
-from z1g.device import default_device
 from z1g.fitting._discs import disc_rotation, surface_normals
-from z1g.render._project import LOW_PASS_PX2
-from z1g.seeding import torch_generator
-from z1g.splat import join
+from z1g.gaussians.channels import join
+from z1g.geometry.camera import INPUT_VIEWS, pixel_rays
+from z1g.render.projection import LOW_PASS_PX2
 
 COVERED = 0.6
 """Alpha from which a pixel counts as surface: a Gaussian on an outline would reach over it."""

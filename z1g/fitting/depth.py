@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from z1g.errors import UserError
-from z1g.fitting import FitStart
+from z1g.core.errors import UserError
+from z1g.fitting.base import FitStart
 
 if TYPE_CHECKING:
     import torch

@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from z1g.config.slot import OneOf, Runtime, Section
-from z1g.fitting import FitStart
+from z1g.core.slots import OneOf, Runtime, Section
+from z1g.fitting.base import FitStart
 from z1g.fitting.depth import DepthStart
 from z1g.fitting.positions import Positions
 from z1g.fitting.positions.free import FreePositions

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from z1g.fitting import FitStart
+from z1g.fitting.base import FitStart
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from z1g.losses import Comparison, Loss
+from z1g.losses.base import Comparison, Loss
 
 if TYPE_CHECKING:
     import torch

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from z1g.losses import Comparison, Loss
+from z1g.losses.base import Comparison, Loss
 
 if TYPE_CHECKING:
     import torch

@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
-from z1g.config.slot import Section
-from z1g.losses import Comparison, Loss
-from z1g.splat import Attribute, split
+from z1g.core.slots import Section
+from z1g.gaussians.channels import Attribute, split
+from z1g.losses.base import Comparison, Loss
 
 if TYPE_CHECKING:
     import torch
 else:
-    from z1g.lazy import torch
+    from z1g.core.lazy import torch
 
 LOG_EPSILON = 1e-8
 """Added before logarithms, as the seed's files store scales."""

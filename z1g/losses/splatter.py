@@ -5,14 +5,14 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from z1g.config.slot import Section
-from z1g.losses import Comparison, InputMaps, Loss
-from z1g.splat import CHANNELS, split
+from z1g.core.slots import Section
+from z1g.gaussians.channels import CHANNELS, split
+from z1g.losses.base import Comparison, InputMaps, Loss
 
 if TYPE_CHECKING:
     import torch
 else:
-    from z1g.lazy import torch
+    from z1g.core.lazy import torch
 
 DRAWN = 1 / 255
 """Opacity from which a Gaussian is part of the object."""

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from z1g.config.slot import Section
+from z1g.core.slots import Section
 from z1g.data.manifest import INSIDE, ObjectEntry
 from z1g.meshes.archives import TooLarge, unpack
 from z1g.meshes.content import content_of

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from z1g.files import write_json
+from z1g.core.files import write_json
 
 
 class Index:

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from z1g.core.errors import UserError
+from z1g.core.progress import Meter
 from z1g.data.manifest import INSIDE, ObjectEntry, unique_ids
-from z1g.errors import UserError
 from z1g.meshes.archives import Model, hidden, models
 from z1g.meshes.content import Content, content_of
 from z1g.meshes.formats import READABLE, is_archive, is_mesh
@@ -18,7 +19,6 @@ from z1g.meshes.index import Index
 from z1g.meshes.lists import ENDINGS, read_list
 from z1g.meshes.references import references
 from z1g.meshes.store import UNREADABLE, Archive, Disk
-from z1g.progress import Meter
 
 log = logging.getLogger("z1g")
 HASH_IN_ID = 10

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from z1g.config.names import did_you_mean
-from z1g.errors import UserError
+from z1g.core.errors import UserError
+from z1g.core.names import did_you_mean
 
 COLUMNS = ("path", "name", "category", "creator", "licence", "content", "mesh", "textures")
 ENDINGS = (".csv", ".jsonl")

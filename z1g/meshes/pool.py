@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from z1g.data.sources import Rejected
+from z1g.data.shards import Rejected
 from z1g.meshes.files import Unusable
 from z1g.meshes.options import BlenderOptions
 from z1g.meshes.process import Process

@@ -1,6 +1,6 @@
 """One run of Blender: fed with objects line by line, watched, ended.
 
-Knows `z1g/blender/render_views.py` only by the lines that go in, the lines that come out and the result folders.
+Knows `z1g/meshes/blender/render_views.py` only by the lines that go in, the lines that come out and the result folders.
 """
 
 import contextlib
@@ -18,8 +18,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from z1g.errors import UserError
-from z1g.meshes.blender import CONFIG_KEY, ENVIRONMENT_VARIABLE, WHAT_SERVES
+from z1g.core.errors import UserError
+from z1g.meshes.executable import CONFIG_KEY, ENVIRONMENT_VARIABLE, WHAT_SERVES
 
 STARTUP_S = 300.0
 """Blender itself may take this long to start: on a cold network file system that is minutes, and no object's fault."""

@@ -41,7 +41,7 @@ def surface_points(item: RenderedObject, entry: ObjectEntry, limits: FileLimits,
 
 
 def normalised(points: NDArray[np.float64], normalisation: dict[str, Any]) -> NDArray[np.float64]:
-    """The file's points [...,3] as `z1g/blender/geometry.py` places them: (p − centre)·scale in a y-up world."""
+    """The file's points [...,3] as `z1g/meshes/blender/geometry.py` places them: (p − centre)·scale in a y-up world."""
     upright = points if normalisation["up_axis"] == "y" else points[..., [0, 2, 1]] * np.array([1.0, 1.0, -1.0])
     moved: NDArray[np.float64] = (upright - np.array(normalisation["centre"])) * normalisation["scale"]
     return moved

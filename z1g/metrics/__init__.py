@@ -1,107 +1,58 @@
 """Metrics as slots: each knows its unit, its direction, what it is a number of, and where its definition comes from."""
 
-from abc import abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from z1g.metrics.alpha_iou import AlphaIou
+from z1g.metrics.base import (
+    DepthMaps,
+    Metric,
+    NotMeasurable,
+    ObjectMetric,
+    Pictures,
+    Scope,
+    SetMetric,
+    Shape,
+    ViewMetric,
+)
+from z1g.metrics.clip import ClipSimilarity
+from z1g.metrics.depth import DepthError
+from z1g.metrics.frechet import FdEffLite0
+from z1g.metrics.lpips import Lpips, StLpips
+from z1g.metrics.psnr import Psnr
+from z1g.metrics.ssim import Ssim
+from z1g.metrics.surface import Chamfer, FScore
 
-from z1g.config.slot import Slot
+KINDS: tuple[type[Metric], ...] = (
+    AlphaIou,
+    ClipSimilarity,
+    DepthError,
+    FdEffLite0,
+    StLpips,
+    Lpips,
+    Psnr,
+    Ssim,
+    Chamfer,
+    FScore,
+)
+"""What `kind:` of a Metric may name."""
 
-if TYPE_CHECKING:
-    import torch
-
-Scope = Literal["view", "object", "set"]
-
-
-class NotMeasurable(Exception):
-    """One object has no value, with a reason that a person understands; others may have one."""
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Renders of one object from V views beside the truth, on a white background.
-
-    rgb, rgb_true: [V,3,H,W] in 0..1; alpha, alpha_true: [V,1,H,W] in 0..1.
-    """
-
-    rgb: "torch.Tensor"
-    rgb_true: "torch.Tensor"
-    alpha: "torch.Tensor"
-    alpha_true: "torch.Tensor"
-
-
-@dataclass(frozen=True)
-class DepthMaps:
-    """Planar depth of the V inputs that a data source has depth of, rendered beside the truth.
-
-    depth: [V,H,W], the blending-weighted sum of camera-space z; alpha: [V,H,W]; depth_true: [V,H,W], 0 where there is
-    nothing.
-    """
-
-    depth: "torch.Tensor"
-    alpha: "torch.Tensor"
-    depth_true: "torch.Tensor"
-
-
-@dataclass(frozen=True)
-class Shape:
-    """One object's geometry in the view-1 frame, normalised units: the object lies in the sphere of diameter 1.
-
-    points: [N,3] centres of its Gaussians; opacity: [N]. `surface(n)` gives n points [n,3] drawn evenly from the source
-    mesh, `depth()` the depth maps; both raise NotMeasurable where the data source has none. `shared` keeps what several
-    metrics need of it.
-    """
-
-    points: "torch.Tensor"
-    opacity: "torch.Tensor"
-    surface: "Callable[[int], torch.Tensor]"
-    depth: Callable[[], DepthMaps]
-    shared: dict[Any, Any] = field(default_factory=dict, compare=False)
-
-
-class Metric(Slot):
-    """Base of all metrics; a kind derives from one of the three classes below."""
-
-    label: ClassVar[str]
-    """How tables name it."""
-    unit: ClassVar[str]
-    """Unit, empty where there is none."""
-    higher_is_better: ClassVar[bool]
-    reference: ClassVar[str]
-    """Where the definition comes from."""
-    scope: ClassVar[Scope]
-    """What it is a number of."""
-
-
-class ViewMetric(Metric):
-    """A number per view."""
-
-    scope: ClassVar[Scope] = "view"
-
-    @abstractmethod
-    def compute(self, pictures: Pictures) -> "torch.Tensor":
-        """One value a view: [V] float. Raises UserError where weights are missing."""
-
-
-class ObjectMetric(Metric):
-    """A number per object."""
-
-    scope: ClassVar[Scope] = "object"
-
-    @abstractmethod
-    def compute(self, shape: Shape) -> float:
-        """The object's value. Raises NotMeasurable where it has none, UserError where none of them can have one."""
-
-
-class SetMetric(Metric):
-    """A number per set of objects, from features of all their pictures."""
-
-    scope: ClassVar[Scope] = "set"
-
-    @abstractmethod
-    def features(self, rgb: "torch.Tensor") -> "torch.Tensor":
-        """Features [V,F] of pictures [V,3,H,W] in 0..1 on white. Raises UserError where weights are missing."""
-
-    @abstractmethod
-    def distance(self, features: "torch.Tensor", features_true: "torch.Tensor") -> float:
-        """The value of a set from the features [N,F] of all its renders and of the truth."""
+__all__ = [
+    "AlphaIou",
+    "Chamfer",
+    "ClipSimilarity",
+    "DepthError",
+    "DepthMaps",
+    "FScore",
+    "FdEffLite0",
+    "KINDS",
+    "Lpips",
+    "Metric",
+    "NotMeasurable",
+    "ObjectMetric",
+    "Pictures",
+    "Psnr",
+    "Scope",
+    "SetMetric",
+    "Shape",
+    "Ssim",
+    "StLpips",
+    "ViewMetric",
+]

@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from z1g.metrics import Pictures, ViewMetric
+from z1g.metrics.base import Pictures, ViewMetric
 
 if TYPE_CHECKING:
     import torch
 else:
-    from z1g.lazy import torch
+    from z1g.core.lazy import torch
 
 
 class AlphaIou(ViewMetric):

@@ -4,13 +4,13 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from z1g.metrics import Pictures, ViewMetric
+from z1g.metrics.base import Pictures, ViewMetric
 
 if TYPE_CHECKING:
     import torch
     import torch.nn.functional as functional
 else:
-    from z1g.lazy import functional
+    from z1g.core.lazy import functional
 
 
 class ClipSimilarity(ViewMetric):
@@ -24,7 +24,7 @@ class ClipSimilarity(ViewMetric):
     reference: ClassVar[str] = "Radford et al., ICML 2021; cosine of the projected embeddings of render and truth"
 
     def compute(self, pictures: Pictures) -> "torch.Tensor":
-        from z1g.features import clip_vision
+        from z1g.networks.image_features import clip_vision
 
         network = clip_vision(self.weights)
         return functional.cosine_similarity(network(pictures.rgb), network(pictures.rgb_true), dim=-1).float()

@@ -4,7 +4,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from z1g.metrics import NotMeasurable, ObjectMetric, Shape
+from z1g.metrics.base import NotMeasurable, ObjectMetric, Shape
 
 
 class DepthError(ObjectMetric):

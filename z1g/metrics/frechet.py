@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from z1g.metrics import SetMetric
+from z1g.metrics.base import SetMetric
 
 if TYPE_CHECKING:
     import torch
 else:
-    from z1g.lazy import torch
+    from z1g.core.lazy import torch
 
 
 class FdEffLite0(SetMetric):
@@ -23,7 +23,7 @@ class FdEffLite0(SetMetric):
     )
 
     def features(self, rgb: "torch.Tensor") -> "torch.Tensor":
-        from z1g.features import efficientnet_lite0
+        from z1g.networks.image_features import efficientnet_lite0
 
         features: torch.Tensor = efficientnet_lite0()(rgb)
         return features

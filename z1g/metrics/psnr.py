@@ -2,12 +2,12 @@
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from z1g.metrics import Pictures, ViewMetric
+from z1g.metrics.base import Pictures, ViewMetric
 
 if TYPE_CHECKING:
     import torch
 else:
-    from z1g.lazy import torch
+    from z1g.core.lazy import torch
 
 CAP_DB = 100.0
 """Value of equal pictures, so that means stay finite."""

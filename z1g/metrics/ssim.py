@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from z1g.errors import UserError
-from z1g.metrics import Pictures, ViewMetric
+from z1g.core.errors import UserError
+from z1g.metrics.base import Pictures, ViewMetric
 
 if TYPE_CHECKING:
     import torch
     import torch.nn.functional as functional
 else:
-    from z1g.lazy import functional, torch
+    from z1g.core.lazy import functional, torch
 
 WINDOW, SIGMA = 11, 1.5
 C1, C2 = 0.01**2, 0.03**2

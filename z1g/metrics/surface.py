@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from z1g.metrics import ObjectMetric, Shape
+from z1g.metrics.base import ObjectMetric, Shape
 
 if TYPE_CHECKING:
     import torch
 else:
-    from z1g.lazy import torch
+    from z1g.core.lazy import torch
 
 FARTHEST = 1.0
 """Chamfer distance of an object without a visible splat: the diameter of the normalised object."""

@@ -1,1 +1,1 @@
-"""The networks themselves; their options are the slots of `z1g.model`."""
+"""The networks themselves; their options are the slots of `z1g.networks.weights`."""

@@ -6,7 +6,7 @@ Variance preserving: x_t = a_t·x0 + s_t·eps with a² + s² = 1, and v = a·eps
 import torch
 from torch import Tensor
 
-from z1g.model.samplers import TRAINED_WITH
+from z1g.networks.process import TRAINED_WITH
 
 TIMESTEPS: int = TRAINED_WITH["num_train_timesteps"]
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from z1g.splat import N_CHANNELS
+from z1g.gaussians.channels import N_CHANNELS
 
 GROUPS, HEADS = 32, 16
 SKIP_SCALE = 0.5**0.5

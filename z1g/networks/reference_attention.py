@@ -16,7 +16,7 @@ from diffusers.models.attention_processor import Attention, AttnProcessor2_0, XF
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from z1g.errors import UserError
+from z1g.core.errors import UserError
 
 Memory = dict[str, Tensor]
 UNet = Callable[..., tuple[Tensor, ...]]

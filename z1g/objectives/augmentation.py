@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from z1g.camera import CONDITION_VIEW, INPUT_VIEWS
-from z1g.errors import UserError
+from z1g.core.errors import UserError
+from z1g.gaussians.channels import CHANNELS, N_CHANNELS
+from z1g.gaussians.rotations import multiply, quaternion
+from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS
 from z1g.objectives import purposes
-from z1g.ply import multiply, quaternion
-from z1g.splat import CHANNELS, N_CHANNELS
 from z1g.training.data import Batch, batch_uniform
 
 if TYPE_CHECKING:

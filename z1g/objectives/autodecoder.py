@@ -7,16 +7,17 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from z1g.camera import Cameras
-from z1g.codes._book import CodeBook, EncodedBook, Posterior
-from z1g.codes._moments import KeptPosteriors
-from z1g.codes._predict import one_step
+from z1g.codes.book import CodeBook, EncodedBook, Posterior
+from z1g.codes.posteriors import KeptPosteriors
+from z1g.codes.predictions import one_step
+from z1g.core.device import default_device
+from z1g.core.seeding import keyed_normal
 from z1g.data.bank import Cache, Scenes, provide
-from z1g.device import default_device
+from z1g.gaussians.channels import enlarged, to_gaussians
+from z1g.geometry.camera import Cameras
 from z1g.losses import Comparison, weighted_sum
 from z1g.networks.denoiser import Denoiser
 from z1g.networks.diffusion import TIMESTEPS
-from z1g.networks.stage1 import Stage1
 from z1g.objectives import purposes
 from z1g.objectives.augmentation import Augmenter
 from z1g.objectives.samples import FIXED_VIEWS, MID_GREY, AutodecoderSamples, gathered, pictures
@@ -29,8 +30,7 @@ from z1g.objectives.validation import (
     histograms,
     sheets,
 )
-from z1g.seeding import keyed_normal
-from z1g.splat import enlarged, to_gaussians
+from z1g.representations.mosaic.stage1 import Stage1
 from z1g.training.data import Batch, batch_noise, batch_uniform
 from z1g.training.loop import Objective
 

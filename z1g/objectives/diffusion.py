@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from z1g.core.seeding import numpy_generator
 from z1g.losses import Comparison, weighted_sum
 from z1g.networks.denoiser import Condition, Denoiser
 from z1g.networks.diffusion import TIMESTEPS
 from z1g.objectives import purposes
 from z1g.objectives.rendered import RenderedTruth, Rendering
-from z1g.seeding import numpy_generator
 from z1g.training.data import Batch, Draw, Sample, batch_noise, batch_uniform
 from z1g.training.loop import Objective
 

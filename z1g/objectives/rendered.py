@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from z1g.camera import Cameras
+from z1g.core.seeding import numpy_generator
 from z1g.data.scenes import SceneStore
+from z1g.gaussians.channels import enlarged, to_gaussians
+from z1g.geometry.camera import Cameras
 from z1g.losses import Comparison, weighted_sum
-from z1g.networks.decoder import SplatterDecoder
 from z1g.objectives import purposes
-from z1g.seeding import numpy_generator
-from z1g.splat import enlarged, to_gaussians
+from z1g.representations.mosaic.decoder import SplatterDecoder
 from z1g.training.data import Batch, Draw, Sample
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from z1g.camera import CONDITION_VIEW, INPUT_VIEWS
+from z1g.core.seeding import numpy_generator
 from z1g.data.bank import SceneBank, Views
 from z1g.data.scenes import INPUT_BACKGROUND, condition_picture
-from z1g.mosaic import tile
+from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS
+from z1g.geometry.mosaic import tile
 from z1g.objectives import purposes
-from z1g.seeding import numpy_generator
 from z1g.training.data import Batch, Draw, Sample
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from z1g.data.bank import Scenes, StoredViews
+from z1g.gaussians.channels import split
 from z1g.losses import Comparison
 from z1g.objectives.samples import AutodecoderSamples
-from z1g.pictures import attributes
-from z1g.splat import split
+from z1g.render.images import attributes
 from z1g.training.data import Batch
 
 if TYPE_CHECKING:

@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from z1g.affine import transformed
-from z1g.camera import CONDITION_VIEW, INPUT_VIEWS, Cameras, orbit_c2w, view_frame
+from z1g.core.seeding import numpy_generator
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import condition_picture
+from z1g.gaussians.affine import transformed
+from z1g.gaussians.channels import CHANNELS, to_gaussians
+from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS, Cameras, orbit_c2w, view_frame
 from z1g.objectives import purposes
 from z1g.objectives.augmentation import COLOURS
 from z1g.objectives.samples import FIXED_VIEWS, input_sheets
-from z1g.seeding import numpy_generator
-from z1g.splat import CHANNELS, to_gaussians
 
 if TYPE_CHECKING:
     from z1g.config.sections import Variants

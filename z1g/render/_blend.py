@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from z1g.camera import Cameras
-from z1g.render import Conventions, RenderOutput
+from z1g.gaussians.channels import MIN_ALPHA
+from z1g.geometry.camera import Cameras
 from z1g.render import _ellipses as ellipses
 from z1g.render import _kernels as kernels
 from z1g.render._ellipses import DEPTH, FLOAT
 from z1g.render._kernels import COLUMNS, JOBS, ROWS
-from z1g.render._project import FOV_CLAMP, LARGEST, LOW_PASS_PX2, MIN_ALPHA, MIN_TRANSMITTANCE
+from z1g.render.base import Conventions, RenderOutput
+from z1g.render.projection import FOV_CLAMP, LARGEST, LOW_PASS_PX2, MIN_TRANSMITTANCE
 
 Array = NDArray[Any]
 

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from z1g.camera import Cameras
-from z1g.render import Conventions, RenderOutput
-from z1g.render._project import MIN_ALPHA, MIN_TRANSMITTANCE, Projected, project
+from z1g.gaussians.channels import MIN_ALPHA
+from z1g.geometry.camera import Cameras
+from z1g.render.base import Conventions, RenderOutput
+from z1g.render.projection import MIN_TRANSMITTANCE, Projected, project
 
 TILE = 16
 """Pixels along a side of what is drawn at once: bounds the memory, and is what 3DGS cuts its footprints to."""

@@ -2,14 +2,14 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from z1g.render import Conventions, Rasterizer, RenderOutput
+from z1g.render.base import Conventions, Rasterizer, RenderOutput
 from z1g.render.cpu import Cpu
 from z1g.render.gsplat import Gsplat
 
 if TYPE_CHECKING:
     import torch
 
-    from z1g.camera import Cameras
+    from z1g.geometry.camera import Cameras
 
 
 class Auto(Rasterizer):

@@ -4,14 +4,14 @@ import importlib
 import warnings
 from typing import TYPE_CHECKING, Literal
 
-from z1g.render import Conventions, Rasterizer, RenderOutput
+from z1g.render.base import Conventions, Rasterizer, RenderOutput
 
 if TYPE_CHECKING:
     import torch
 
-    from z1g.camera import Cameras
+    from z1g.geometry.camera import Cameras
 else:
-    from z1g.lazy import torch
+    from z1g.core.lazy import torch
 
 
 class Cpu(Conventions, Rasterizer):

@@ -2,16 +2,16 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from z1g.errors import UserError
-from z1g.render import Conventions, Rasterizer, RenderOutput
-from z1g.splat import split
+from z1g.core.errors import UserError
+from z1g.gaussians.channels import split
+from z1g.render.base import Conventions, Rasterizer, RenderOutput
 
 if TYPE_CHECKING:
     import torch
 
-    from z1g.camera import Cameras
+    from z1g.geometry.camera import Cameras
 else:
-    from z1g.lazy import torch
+    from z1g.core.lazy import torch
 
 NEAR, FAR = 0.5, 2.5
 
@@ -36,7 +36,7 @@ class DiffGaussian(Rasterizer):
         if not gaussians.is_cuda:
             raise UserError("render kind 'diff_gaussian' needs a GPU; use {kind: cpu} or {kind: auto} here")
         tan_x, tan_y = _tangents(cameras)
-        from z1g.render._project import finite
+        from z1g.render.projection import finite
 
         b, v = cameras.c2w.shape[:2]
         # Autocast would compute poses in half precision.

@@ -4,16 +4,16 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from z1g.errors import UserError
-from z1g.render import Conventions, Rasterizer, RenderOutput
-from z1g.splat import split
+from z1g.core.errors import UserError
+from z1g.gaussians.channels import split
+from z1g.render.base import Conventions, Rasterizer, RenderOutput
 
 if TYPE_CHECKING:
     import torch
 
-    from z1g.camera import Cameras
+    from z1g.geometry.camera import Cameras
 else:
-    from z1g.lazy import torch
+    from z1g.core.lazy import torch
 
 
 class Gsplat(Rasterizer):
@@ -32,7 +32,7 @@ class Gsplat(Rasterizer):
             from gsplat import rasterization
         except ImportError as error:
             raise UserError("render kind 'gsplat' needs the package: pip install 'z1g[gpu]'") from error
-        from z1g.render._project import finite
+        from z1g.render.projection import finite
 
         parts = split(finite(gaussians.float(), dim=2)[0], dim=2)
         cameras = cameras.to(gaussians.device)

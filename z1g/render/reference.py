@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from z1g.render import Conventions, Rasterizer, RenderOutput
+from z1g.render.base import Conventions, Rasterizer, RenderOutput
 
 if TYPE_CHECKING:
     import torch
 
-    from z1g.camera import Cameras
+    from z1g.geometry.camera import Cameras
 
 
 class Reference(Conventions, Rasterizer):

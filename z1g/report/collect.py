@@ -8,9 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from z1g.config.names import did_you_mean
-from z1g.errors import UserError
-from z1g.files import read_json, read_jsonl
+from z1g.core.errors import UserError
+from z1g.core.files import read_json, read_jsonl
+from z1g.core.names import did_you_mean
 
 STAGES = ("ingest", "fit", "autodecoder", "codes", "unet", "infer", "metrics")
 TRAINED = ("autodecoder", "unet")
@@ -151,7 +151,7 @@ class Results:
         return rows
 
     def jobs(self, stage: str, identity: str) -> list[JsonRow]:
-        """The records that the stage's jobs left (`z1g.records`); empty where none did."""
+        """The records that the stage's jobs left (`z1g.jobs.records`); empty where none did."""
         found = []
         for file in sorted(self.folder(stage, identity).glob("jobs/*.json")):
             record = self._json(file)

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from z1g.config.names import did_you_mean
-from z1g.errors import UserError
-from z1g.files import read_json
+from z1g.core.errors import UserError
+from z1g.core.files import read_json
+from z1g.core.names import did_you_mean
 from z1g.report.collect import KEYS, Ablation, Measurements, MetricInfo, Results, differences
 from z1g.report.cost import cost
 from z1g.report.summary import Figure, figure

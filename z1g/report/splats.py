@@ -12,10 +12,10 @@ from PIL import Image
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from z1g.camera import CameraOptions, view_frame
+from z1g.gaussians.channels import CHANNELS
+from z1g.geometry.camera import CameraOptions, view_frame
 from z1g.report.collect import Ablation, Results, shared_ids
 from z1g.report.pictures import encode
-from z1g.splat import CHANNELS
 
 Array = NDArray[np.float64]
 MAX_ATTRIBUTE_OBJECTS, MAX_VIEWED_OBJECTS, MAX_VIEWED_SOURCES = 4, 2, 4

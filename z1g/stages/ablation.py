@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from z1g.files import atomic_folder, write_json, write_text
+from z1g.core.files import atomic_folder, write_json, write_text
 from z1g.report.card import model_card
 from z1g.report.collect import Ablation, Results, differences, flatten
 from z1g.report.reproduce import FILE, reproduce

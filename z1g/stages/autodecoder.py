@@ -2,15 +2,15 @@
 
 from safetensors.torch import save_file
 
-from z1g.codes._book import OptimisedBook
+from z1g.codes.book import OptimisedBook
+from z1g.core.device import use_threads
+from z1g.core.errors import UserError
+from z1g.core.files import atomic_folder
 from z1g.data.bank import StoredViews
 from z1g.data.scenes import SceneStore
-from z1g.device import use_threads
-from z1g.errors import UserError
-from z1g.files import atomic_folder
-from z1g.networks.stage1 import Stage1, code_shape
 from z1g.objectives.autodecoder import AutodecoderObjective
-from z1g.stages import StageFolder
+from z1g.plan.folder import StageFolder
+from z1g.representations.mosaic.stage1 import Stage1, code_shape
 from z1g.training.data import StepData
 from z1g.training.loop import Trainer
 

@@ -4,22 +4,22 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from z1g.codes._book import CodeBook
-from z1g.codes._predict import predicted
+from z1g.codes.book import CodeBook
 from z1g.codes.cache import CachedCodes
 from z1g.codes.diffusion import FOLDER, DiffusionCodes
-from z1g.codes.optimised import OptimisedCodes
+from z1g.codes.optimized import OptimisedCodes
+from z1g.codes.predictions import predicted
+from z1g.core.device import default_device, use_threads
+from z1g.core.files import atomic_file
+from z1g.core.progress import Meter
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import SceneStore
-from z1g.device import default_device, use_threads
-from z1g.files import atomic_file
 from z1g.losses import weighted_sum
 from z1g.networks.autoencoder import PictureEncoder
-from z1g.networks.stage1 import Stage1
 from z1g.objectives.autodecoder import AutodecoderObjective
 from z1g.objectives.samples import FIXED_VIEWS
-from z1g.progress import Meter
-from z1g.stages import StageFolder
+from z1g.plan.folder import StageFolder
+from z1g.representations.mosaic.stage1 import Stage1
 from z1g.stages.autodecoder import held_out, training_scenes
 from z1g.training.data import Batch, Draw
 

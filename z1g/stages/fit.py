@@ -12,21 +12,21 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from z1g.camera import INPUT_VIEWS, CameraOptions
+from z1g.core.device import use_threads
+from z1g.core.files import atomic_file, read_jsonl, write_jsonl
+from z1g.core.progress import Meter
 from z1g.data.manifest import ObjectEntry
 from z1g.data.reuse import chunks_made_before
 from z1g.data.scenes import Scene, as_scene, chunk_file
 from z1g.data.shards import BrokenObject, ShardReader
-from z1g.data.sources.seed import Seed
-from z1g.device import use_threads
-from z1g.files import atomic_file, read_jsonl, write_jsonl
-from z1g.fit import Fit, Fitted
-from z1g.fitting._queue import FitQueue, prefetched
+from z1g.fitting.optimize import Fit, Fitted
 from z1g.fitting.options import FitOptions
-from z1g.pictures import on_white, save_png, to_bytes
-from z1g.progress import Meter
-from z1g.splat import to_gaussians
-from z1g.stages import StageFolder
+from z1g.fitting.queue import FitQueue, prefetched
+from z1g.gaussians.channels import to_gaussians
+from z1g.geometry.camera import INPUT_VIEWS, CameraOptions
+from z1g.plan.folder import StageFolder
+from z1g.render.images import on_white, save_png, to_bytes
+from z1g.sources.original import Seed
 
 log = logging.getLogger("z1g")
 SHEET_OBJECTS = 8

@@ -10,19 +10,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from z1g import ply
-from z1g.camera import INPUT_VIEWS, view_frame
+from z1g.core.device import default_device, use_threads
+from z1g.core.files import atomic_folder, write_jsonl
+from z1g.core.progress import Meter
 from z1g.data.manifest import Split, evaluation_objects, int_hash
 from z1g.data.scenes import Scene, SceneStore
-from z1g.device import default_device, use_threads
-from z1g.files import atomic_folder, write_jsonl
-from z1g.infer_codes import Objects
-from z1g.method import ImageToSplats
-from z1g.pictures import save_png, save_turntable, sheet, turntable_cameras
-from z1g.pipeline import Zero1ToGPipeline
-from z1g.progress import Meter
-from z1g.splat import to_gaussians
-from z1g.stages import StageFolder
+from z1g.gaussians import ply
+from z1g.gaussians.channels import to_gaussians
+from z1g.geometry.camera import INPUT_VIEWS, view_frame
+from z1g.inference.method import ImageToSplats
+from z1g.inference.pipeline import Zero1ToGPipeline
+from z1g.plan.folder import StageFolder
+from z1g.render.images import save_png, save_turntable, sheet, turntable_cameras
+from z1g.sampling.inferred import Objects
 from z1g.stages.autodecoder import training_scenes
 
 TURNTABLE_ELEVATION_DEG = 20.0

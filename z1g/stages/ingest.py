@@ -8,16 +8,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from z1g.camera import CONDITION_VIEW
-from z1g.contact_sheet import ContactSheet
+from z1g.core.errors import UserError
+from z1g.core.files import atomic_file, write_jsonl
+from z1g.core.progress import Meter
+from z1g.data.contact_sheet import ContactSheet
 from z1g.data.manifest import ObjectEntry
 from z1g.data.reuse import chunks_made_before
-from z1g.data.shards import RenderedObject, ShardReader, shard_path, sheet_path, table_path, write_object
-from z1g.data.sources import Ingested, Rejected
-from z1g.errors import UserError
-from z1g.files import atomic_file, write_jsonl
-from z1g.progress import Meter
-from z1g.stages import StageFolder
+from z1g.data.shards import Rejected, RenderedObject, ShardReader, shard_path, sheet_path, table_path, write_object
+from z1g.geometry.camera import CONDITION_VIEW
+from z1g.plan.folder import StageFolder
+from z1g.sources import Ingested
 
 log = logging.getLogger("z1g")
 

@@ -3,15 +3,15 @@
 from pathlib import Path
 from typing import Any
 
-from z1g.device import use_threads
-from z1g.files import atomic_folder, write_json, write_jsonl
-from z1g.pictures import on_white, save_png, to_bytes
-from z1g.progress import track
-from z1g.records import provenance
-from z1g.stages import StageFolder
-from z1g.stages._measure import SOURCES, TRUTH, Measure, Sources, Truth, render_pair, shape
+from z1g.core.device import use_threads
+from z1g.core.files import atomic_folder, write_json, write_jsonl
+from z1g.core.progress import track
+from z1g.jobs.records import provenance
+from z1g.plan.folder import StageFolder
+from z1g.render.images import on_white, save_png, to_bytes
 from z1g.stages.autodecoder import training_scenes
 from z1g.stages.infer import evaluated
+from z1g.stages.measuring import SOURCES, TRUTH, Measure, Sources, Truth, render_pair, shape
 
 
 def run(folder: StageFolder, threads: int) -> None:

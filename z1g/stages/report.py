@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from z1g.files import write_text
+from z1g.core.files import write_text
 from z1g.report.collect import Results
 from z1g.report.html import page
 

@@ -3,7 +3,7 @@
 import logging
 from pathlib import Path
 
-from z1g.files import write_text
+from z1g.core.files import write_text
 from z1g.report.collect import Results
 from z1g.report.summary import summarise
 from z1g.report.tables import csv_text, latex, markdown

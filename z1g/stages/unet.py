@@ -8,24 +8,24 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from z1g.camera import CONDITION_VIEW
 from z1g.config.sections import Variants
+from z1g.core.device import default_device, use_threads
+from z1g.core.errors import UserError
+from z1g.core.files import atomic_folder, read_json
 from z1g.data.scenes import SceneStore
 from z1g.data.tensor_shards import remembered, stamp
-from z1g.device import default_device, use_threads
-from z1g.errors import UserError
-from z1g.files import atomic_folder, read_json
+from z1g.geometry.camera import CONDITION_VIEW
+from z1g.inference.pipeline import Zero1ToGPipeline
 from z1g.networks.autoencoder import PictureEncoder
 from z1g.networks.denoiser import Denoiser
 from z1g.networks.reference_attention import require
-from z1g.networks.stage1 import Stage1, code_shape
 from z1g.objectives.diffusion import DiffusionData, DiffusionObjective, VariantData, normalisation, zero_picture
 from z1g.objectives.rendered import RenderedTruth, Rendering
 from z1g.objectives.samples import FIXED_VIEWS
 from z1g.objectives.variants import VariantPictures
-from z1g.pipeline import Zero1ToGPipeline
-from z1g.plan import cut
-from z1g.stages import StageFolder
+from z1g.plan.folder import StageFolder
+from z1g.plan.slices import cut
+from z1g.representations.mosaic.stage1 import Stage1, code_shape
 from z1g.stages.autodecoder import training_scenes
 from z1g.training.data import StepData
 from z1g.training.loop import Trainer

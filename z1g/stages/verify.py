@@ -13,17 +13,18 @@ from pydantic import ValidationError
 
 from z1g.config.resolve import Ablation as Resolved
 from z1g.config.tree import Experiment
+from z1g.core.errors import UserError
+from z1g.core.files import read_json
+from z1g.core.progress import track
 from z1g.data.manifest import Manifest
-from z1g.errors import UserError
-from z1g.files import read_json
-from z1g.plan import STAGES, planned_stages
-from z1g.progress import track
-from z1g.records import sha256
+from z1g.jobs.records import sha256
+from z1g.plan.folder import StageFolder
+from z1g.plan.identity import planned_stages
+from z1g.plan.stages import STAGES
 from z1g.report import reproduce
 from z1g.report.collect import KEYS, Results
 from z1g.report.summary import summary_rows
 from z1g.report.tables import csv_text
-from z1g.stages import StageFolder
 
 RELATIVE, ABSOLUTE = 5e-3, 1e-3
 """How far a number may lie from the recorded one: another rasterizer or device rounds differently."""

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from z1g.errors import UserError
-from z1g.files import atomic_file
+from z1g.core.errors import UserError
+from z1g.core.files import atomic_file
+from z1g.gaussians.channels import CHANNELS
+from z1g.gaussians.files import visible
 from z1g.render import Rasterizer
-from z1g.splat import CHANNELS
-from z1g.splat_files import visible
 from z1g.surface.cleaning import clean
 from z1g.surface.fusion import fuse
 from z1g.surface.views import SOLID, Frame, look

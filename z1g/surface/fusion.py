@@ -9,8 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from z1g.errors import UserError
-from z1g.progress import track
+from z1g.core.errors import UserError
+from z1g.core.progress import track
 from z1g.surface.views import Views
 
 MARGIN = 4

@@ -14,11 +14,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from z1g.camera import Cameras
-from z1g.errors import UserError
-from z1g.progress import track
+from z1g.core.errors import UserError
+from z1g.core.progress import track
+from z1g.core.seeding import numpy_generator
+from z1g.geometry.camera import Cameras
 from z1g.render import Rasterizer
-from z1g.seeding import numpy_generator
 from z1g.surface.fusion import Triangles
 from z1g.surface.texture import Unwrapped, point_normals
 from z1g.surface.views import Views, look

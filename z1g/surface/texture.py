@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from z1g.progress import track
+from z1g.core.progress import track
 from z1g.surface.fusion import COVERED, Triangles
 from z1g.surface.views import Views
 

@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from z1g.camera import Cameras, orbit_c2w
-from z1g.errors import UserError
-from z1g.progress import Meter
+from z1g.core.errors import UserError
+from z1g.core.progress import Meter
+from z1g.gaussians.channels import CHANNELS
+from z1g.geometry.camera import Cameras, orbit_c2w
 from z1g.render import Rasterizer
-from z1g.splat import CHANNELS
 
 SOLID = 0.1
 """Opacity from which a Gaussian counts for the object's size."""

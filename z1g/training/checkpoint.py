@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from z1g.errors import UserError
-from z1g.files import atomic_file
+from z1g.core.errors import UserError
+from z1g.core.files import atomic_file
 
 log = logging.getLogger("z1g")
 KEEP = 2

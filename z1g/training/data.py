@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from z1g.seeding import keyed_normal, keyed_uniform, numpy_generator
+from z1g.core.seeding import keyed_normal, keyed_uniform, numpy_generator
 
 Sample = dict[str, Tensor]
 Batch = dict[str, Tensor]

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 
-from z1g.files import write_jsonl
+from z1g.core.files import write_jsonl
 
 
 class TrainingLog:

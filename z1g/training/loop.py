@@ -14,9 +14,9 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
-from z1g.errors import Preempted, UserError
-from z1g.files import exclusive
-from z1g.progress import Meter
+from z1g.core.errors import Preempted, UserError
+from z1g.core.locks import exclusive
+from z1g.core.progress import Meter
 from z1g.training.average import Average
 from z1g.training.checkpoint import CheckpointFolder
 from z1g.training.data import Batch, StepData, ahead

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from z1g.config.slot import OneOf, Runtime, Section
+from z1g.core.slots import OneOf, Runtime, Section
 from z1g.training.schedules import Schedule
 from z1g.training.schedules.cosine import Cosine
 

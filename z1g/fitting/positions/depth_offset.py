@@ -4,12 +4,12 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from z1g.fitting.positions import Positions, Rays
+from z1g.fitting.positions.base import Positions, Rays
 
 if TYPE_CHECKING:
     import torch
 else:
-    from z1g.lazy import torch
+    from z1g.core.lazy import torch
 
 
 class DepthOffset(Positions):

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from z1g.fitting.positions import Positions, Rays
+from z1g.fitting.positions.base import Positions, Rays
 
 if TYPE_CHECKING:
     import torch

@@ -5,8 +5,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from z1g.errors import UserError
-from z1g.meshes.lighting import Light, Lighting, Panorama
+from z1g.core.errors import UserError
+from z1g.meshes.lighting.base import Light, Lighting, Panorama
 
 FORMATS = (".hdr", ".exr")
 

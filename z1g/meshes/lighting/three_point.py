@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from z1g.meshes.lighting import Light, Lighting, Sun
+from z1g.meshes.lighting.base import Light, Lighting, Sun
 
 KEY, FILL, RIM = Sun(3.0, 40.0, 35.0), Sun(1.2, 15.0, -50.0), Sun(2.0, 45.0, 170.0)
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from z1g.meshes.lighting import Light, Lighting
+from z1g.meshes.lighting.base import Light, Lighting
 
 
 class Uniform(Lighting):

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from z1g.lazy import LazyModule
+from z1g.core.lazy import LazyModule
 
 # Triton is there where torch was built for a GPU.
 kernels: Any = LazyModule("z1g.networks.fused.kernels")

@@ -1,21 +1,18 @@
 """Learning-rate schedules as slots."""
 
-from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from z1g.training.schedules.base import Schedule
+from z1g.training.schedules.cosine import Constant, Cosine
+from z1g.training.schedules.cosine_restarts import CosineRestarts
+from z1g.training.schedules.one_cycle import OneCycle
+from z1g.training.schedules.plateau import Plateau
 
-from z1g.config.slot import Slot
+KINDS: tuple[type[Schedule], ...] = (
+    Constant,
+    Cosine,
+    CosineRestarts,
+    OneCycle,
+    Plateau,
+)
+"""What `kind:` of a Schedule may name."""
 
-if TYPE_CHECKING:
-    from torch.optim import Optimizer
-    from torch.optim.lr_scheduler import LRScheduler
-
-
-class Schedule(Slot):
-    """How the learning rate changes over the steps."""
-
-    follows_loss: ClassVar[bool] = False
-    """Whether the schedule is stepped with the mean training loss of a logging interval instead of every step."""
-
-    @abstractmethod
-    def build(self, optimizer: "Optimizer", steps: int) -> "LRScheduler":
-        """A torch scheduler for a run of `steps` steps."""
+__all__ = ["Constant", "Cosine", "CosineRestarts", "KINDS", "OneCycle", "Plateau", "Schedule"]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from z1g.training.schedules import Schedule
+from z1g.training.schedules.base import Schedule
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer

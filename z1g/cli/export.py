@@ -1,0 +1,29 @@
+"""`z1g export`: Gaussians in the file formats of other tools."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
+    """From which file to which."""
+    parser.add_argument("splats", type=Path, help="a .ply, .splat or .spz file")
+    parser.add_argument(
+        "--out", type=Path, required=True, help="the file to write: .ply, .splat, .spz, or .glb, a mesh"
+    )
+
+
+def main(verb: str, arguments: argparse.Namespace) -> None:
+    """Write the file."""
+    if arguments.out.suffix.lower() == ".glb":
+        from z1g.cli import mesh
+        from z1g.cli.main import parser_for
+
+        mesh.main("mesh", parser_for("mesh").parse_args([str(arguments.splats), "--out", str(arguments.out)]))
+        return
+    from z1g.gaussians import files as splat_files
+
+    splat_files.format_of(arguments.out, splat_files.FORMATS)
+    gaussians = splat_files.read(arguments.splats)
+    splat_files.write(arguments.out, gaussians)
+    sys.stdout.write(f"{arguments.out}: {arguments.out.stat().st_size} bytes\n")

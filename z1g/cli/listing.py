@@ -1,0 +1,53 @@
+"""`z1g list`: write down the objects behind paths, with their digests, for `data.paths`."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from z1g.core.errors import UserError
+from z1g.core.files import write_jsonl
+from z1g.data.manifest import INSIDE, ObjectEntry, as_row
+from z1g.meshes.colours import coloured
+from z1g.meshes.listing import find_objects
+from z1g.meshes.lists import COLUMNS
+from z1g.meshes.store import UNREADABLE, Archive, Disk
+
+
+def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
+    """What to list."""
+    parser.add_argument("paths", nargs="+", help="folders, globs, mesh files, archives (.zip .sh3f) or lists")
+    parser.add_argument("--out", type=Path, required=True, help="the list to write (.jsonl)")
+    parser.add_argument("--coloured", action="store_true", help="leave out OBJ meshes of one plain colour")
+
+
+def main(verb: str, arguments: argparse.Namespace) -> None:
+    """Write the list; say how many objects and copies there were."""
+    if arguments.out.suffix != ".jsonl":
+        raise UserError(f"--out {arguments.out}: lists are JSON Lines; use a name that ends in .jsonl")
+    found = find_objects(arguments.paths)
+    kept = [entry for entry in found if not arguments.coloured or _coloured(entry)]
+    write_jsonl(arguments.out, [_row(entry, arguments.out.parent) for entry in kept])
+    copies = sum(len(entry.copies) for entry in found)
+    sys.stdout.write(f"{arguments.out}: {len(kept)} objects")
+    sys.stdout.write(f", {len(found) - len(kept)} of one plain colour left out" if arguments.coloured else "")
+    sys.stdout.write(f", {copies} copies listed once\n" if copies else "\n")
+
+
+def _row(entry: ObjectEntry, folder: Path) -> dict[str, str]:
+    file, inside, member = entry.source.partition(INSIDE)
+    path = os.path.relpath(file, folder) + inside + member
+    return {"path": path, **{name: value for name, value in as_row(entry).items() if name in COLUMNS}}
+
+
+def _coloured(entry: ObjectEntry) -> bool:
+    """What cannot be read stays on the list: ingest says why it cannot."""
+    file, inside, member = entry.source.partition(INSIDE)
+    path = Path(file)
+    try:
+        if not inside:
+            return coloured(Disk(path.parent), path.name)
+        with Archive(path) as archive:
+            return coloured(archive, member)
+    except UNREADABLE:
+        return True

@@ -1,0 +1,49 @@
+"""`z1g mesh`: a textured mesh of a file of Gaussians."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from z1g.core.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
+    """Which Gaussians, and how fine."""
+    parser.add_argument("splats", type=Path, help="a .ply, .splat or .spz file")
+    parser.add_argument("--out", type=Path, help="the .glb to write; default: beside the file")
+    parser.add_argument("--faces", type=_between(16, 50_000), default=10_000, help="most triangles, up to 50000")
+    parser.add_argument("--texture", type=_between(16, 8192), default=1024, help="side of the texture, texels")
+    parser.add_argument("--resolution", type=_between(16, 512), default=128, help="voxels along the longest side")
+    parser.add_argument("--views", type=_between(6, 500), default=40, help="pictures to fuse")
+    parser.add_argument("--refine", action="store_true", help="fit mesh and texture to the renders (GPU, nvdiffrast)")
+
+
+def main(verb: str, arguments: argparse.Namespace) -> None:
+    """Write the mesh."""
+    out = arguments.out or arguments.splats.with_suffix(".glb")
+    if out.suffix.lower() != ".glb":
+        raise UserError(f"--out {out}: meshes are written as .glb")
+    from z1g.core.device import default_device
+    from z1g.gaussians import files as splat_files
+    from z1g.render.auto import Auto
+    from z1g.surface.build import MeshOptions, build
+
+    options = MeshOptions(
+        views=arguments.views, resolution=arguments.resolution, faces=arguments.faces, texture=arguments.texture,
+        refine=arguments.refine,
+    )  # fmt: skip
+    mesh = build(splat_files.read(arguments.splats).to(default_device()), Auto(), options)
+    mesh.save(out)
+    sys.stdout.write(f"{out}: {len(mesh.faces)} triangles\n")
+
+
+def _between(low: int, high: int) -> Callable[[str], int]:
+    """Argument type: an integer within bounds."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not a number from {low} to {high}")
+        return int(text)
+
+    return number

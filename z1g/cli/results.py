@@ -1,0 +1,32 @@
+"""Verbs that bring results together."""
+
+import argparse
+from pathlib import Path
+
+from z1g.cli.arguments import existing_folder
+
+
+def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
+    """Arguments of `ablation`, `tables` and `report`."""
+    parser.add_argument("results", type=existing_folder, help="the results folder")
+    if verb == "ablation":
+        parser.add_argument("name", help="which ablation")
+    else:
+        parser.add_argument("--ablations", nargs="+", required=True, help="names, in the order of the table")
+        parser.add_argument("--out", type=Path, required=True, help="folder (tables) or file (report) to write")
+
+
+def main(verb: str, arguments: argparse.Namespace) -> None:
+    """Run the verb."""
+    if verb == "ablation":
+        from z1g.stages import ablation
+
+        ablation.run(arguments.results, arguments.name)
+    elif verb == "tables":
+        from z1g.stages import tables
+
+        tables.run(arguments.results, arguments.ablations, arguments.out)
+    else:
+        from z1g.stages import report
+
+        report.run(arguments.results, arguments.ablations, arguments.out)

@@ -1,0 +1,35 @@
+"""`z1g verify`: whether an ablation's results still hold."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from z1g.cli.arguments import existing_folder
+
+EXIT_BROKEN = 1
+
+
+def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
+    """What to check."""
+    parser.add_argument("folder", type=existing_folder, help="results/ablations/<name>")
+    parser.add_argument("--sample", type=int, default=2, help="objects to measure again; 0: check digests only")
+    parser.add_argument("--seed", type=int, default=0, help="which objects are measured again")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
+
+
+def main(verb: str, arguments: argparse.Namespace) -> int:
+    """Print a line for each check; 0 where all hold, 1 where one does not or could not be made."""
+    from z1g.cli.stage import limit_threads
+    from z1g.stages.verify import verify
+
+    limit_threads(arguments.threads)
+    folder = Path(arguments.folder).absolute()
+    held = []
+    for finding in verify(folder, arguments.sample, arguments.seed):
+        held.append(finding.holds)
+        word = {True: "ok", False: "BROKEN", None: "UNKNOWN"}[finding.holds]
+        sys.stdout.write(f"{word:<8} {finding.what}: {finding.detail}\n")
+        sys.stdout.flush()
+    verdict = "does not hold" if False in held else "cannot be checked in full" if None in held else "holds"
+    sys.stdout.write(f"{folder.name} {verdict}: {held.count(True)} of {len(held)} checks are good\n")
+    return 0 if all(held) else EXIT_BROKEN

@@ -1,0 +1,90 @@
+"""File locks. The kernel frees each of them when the last process that holds its descriptor is gone."""
+
+import errno
+import fcntl
+import logging
+import os
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from z1g.core.errors import UserError
+
+log = logging.getLogger("z1g")
+POLL_S = 0.5
+UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+def try_lock(descriptor: int) -> bool:
+    """Take the lock of an open file if it is free. A file system without locks always gives it, with a warning."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+        log.warning("this file system has no locks: never start two jobs on one output")
+    return True
+
+
+def wait_for_lock(descriptor: int) -> None:
+    """Take the lock of an open file, waiting in the order of asking."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
+            raise
+
+
+@contextmanager
+def waiting(path: Path) -> Iterator[tuple[bool, int]]:
+    """Hold a lock file while the block runs, waiting for it if another process holds it.
+
+    Yields whether it had to wait, and the descriptor of the lock. A Snakemake that was killed leaves its jobs running,
+    and a new one starts the same jobs again; so do two Snakemakes on one results folder.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o664)
+    try:
+        waited = False
+        while not try_lock(descriptor):
+            if not waited:
+                log.info("%s is being made by %s: waiting for it", path.parent, _holder(descriptor) or "another job")
+            waited = True
+            time.sleep(POLL_S)
+        _sign(descriptor)
+        yield waited, descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def exclusive(path: Path) -> Iterator[None]:
+    """Hold a lock file while the block runs.
+
+    Raises UserError where another process holds it: two jobs must never write one output.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o664)
+    try:
+        if not try_lock(descriptor):
+            holder = _holder(descriptor) or "another process"
+            raise UserError(f"{path.parent} is being written by {holder}; wait for it or end it first")
+        _sign(descriptor)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _holder(descriptor: int) -> str:
+    return os.pread(descriptor, 200, 0).decode(errors="replace").strip()
+
+
+def _sign(descriptor: int) -> None:
+    """Say in the lock file who holds it."""
+    job = os.environ.get("SLURM_JOB_ID", "-")
+    os.truncate(descriptor, 0)
+    os.pwrite(descriptor, f"{socket.gethostname()} process {os.getpid()} job {job}".encode(), 0)

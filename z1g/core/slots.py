@@ -1,0 +1,62 @@
+"""Sections and slots: the two building blocks of the configuration tree.
+
+A *section* is a frozen group of options. A *slot* is a choice between kinds, each with its own options, and `kind:` in
+the YAML picks one. The base class of a family is defined in `base.py` of the family's package, and `KINDS` in the
+package's `__init__` lists what can be picked::
+
+    z1g/losses/base.py       class Loss(Slot): ...
+    z1g/losses/latent.py     class LatentLoss(Loss): kind: Literal["latent"] = "latent"
+    z1g/losses/__init__.py   KINDS = (LatentLoss, ...)
+"""
+
+import importlib
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar, Union
+
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic_core import CoreSchema
+
+S = TypeVar("S", bound="Slot")
+
+
+class Section(BaseModel):
+    """Frozen options; an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
+
+    def check(self) -> None:
+        """Raise UserError where these options cannot work on this machine: a file, folder or package is missing.
+
+        Called for every section of a configuration before the first job starts. It must be cheap.
+        """
+
+
+class Slot(Section):
+    """Base of every slot family. Kinds define `kind: Literal["name"] = "name"`."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Annotation of a field that cannot change results (workers, intervals): it stays outside the identity digest."""
+
+
+@dataclass(frozen=True)
+class FileContent:
+    """Annotation of a path: what the file holds is part of the identity, not where it lies."""
+
+
+def kinds(family: type[S]) -> dict[str, type[S]]:
+    """All kinds of a slot family by name: `KINDS` of the package whose `base` module defines the family."""
+    package = importlib.import_module(family.__module__.rpartition(".")[0])
+    listed: tuple[type[S], ...] = package.KINDS
+    return dict(sorted((cls.model_fields["kind"].default, cls) for cls in listed))
+
+
+class OneOf:
+    """Annotation `Annotated[Family, OneOf()]`: the value is one kind of the family, told apart by `kind`."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        classes = tuple(kinds(source).values())
+        if len(classes) == 1:
+            return handler.generate_schema(classes[0])
+        return handler.generate_schema(Annotated[Union[classes], Field(discriminator="kind")])  # noqa: UP007

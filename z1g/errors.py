@@ -1,9 +1,0 @@
-"""Errors that a user can cause and mend."""
-
-
-class UserError(Exception):
-    """A mistake in the input. The message says what, where, and what to do; shown without traceback, exit code 2."""
-
-
-class Preempted(Exception):
-    """Training was asked to stop (SIGTERM); a checkpoint is on disk. Exit code 75, which the profiles retry."""

@@ -1,0 +1,280 @@
+"""The optimisation of splatter images: many objects at once, each as if it were alone."""
+
+import math
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.optim import Adam, AdamW, Optimizer
+
+from z1g.core.device import default_device
+from z1g.core.seeding import numpy_generator
+from z1g.data.manifest import int_hash
+from z1g.data.scenes import Scene
+from z1g.fitting._raw import RawSplats
+from z1g.fitting.options import FitOptions
+from z1g.gaussians.channels import CHANNELS, to_gaussians
+from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras
+from z1g.losses import Comparison, InputMaps, weighted_sum
+from z1g.losses.splatter import SplatterLoss
+from z1g.metrics import Pictures
+from z1g.metrics.psnr import Psnr
+from z1g.metrics.ssim import Ssim
+from z1g.render import Rasterizer
+
+EPSILON = 1e-15
+"""Adam's, as in 3DGS: gradients of a mean over all pixels are far below its usual 1e-8."""
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """splats: activated splatter images [6,14,S,S]. psnr (dB) and ssim: on the test views, which the fit never uses.
+
+    validation_psnr: dB on the views that stop the fit. steps: taken until then. seconds: the object's share of all.
+    """
+
+    splats: Tensor
+    psnr: float
+    ssim: float
+    validation_psnr: float
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Views:
+    """What B objects look like, on the device that fits them: rgba uint8 [B,V,4,H,W], c2w [B,V,4,4]."""
+
+    rgba: Tensor
+    c2w: Tensor
+    fov_y_deg: float
+
+    @classmethod
+    def load(cls, scenes: Sequence[Scene], device: torch.device) -> "Views":
+        """Of objects with pictures of one size and one field of view."""
+        rgba = torch.stack([torch.from_numpy(scene.rgba) for scene in scenes])
+        c2w = torch.stack([scene.c2w for scene in scenes])
+        return cls(rgba.to(device).permute(0, 1, 4, 2, 3).contiguous(), c2w.to(device), scenes[0].fov_y_deg)
+
+    def pick(self, ids: Tensor) -> tuple[Tensor, Tensor, Cameras]:
+        """Premultiplied colour [B,k,3,H,W] and alpha [B,k,1,H,W] in 0..1 of views [B,k], and their cameras."""
+        rows = torch.arange(len(ids), device=ids.device)[:, None]
+        rgba = self.rgba[rows, ids].float() / 255
+        alpha = rgba[:, :, 3:]
+        return rgba[:, :, :3] * alpha, alpha, Cameras(self.c2w[rows, ids], self.fov_y_deg, *rgba.shape[-2:])
+
+    def every(self, ids: Sequence[int]) -> tuple[Tensor, Tensor, Cameras]:
+        """The same of views that are equal for all objects."""
+        return self.pick(torch.tensor([list(ids)], device=self.rgba.device).expand(len(self.rgba), -1))
+
+    def keep(self, which: Tensor) -> "Views":
+        """The objects of a mask [B] only."""
+        return Views(self.rgba[which], self.c2w[which], self.fov_y_deg)
+
+
+@dataclass
+class _Batch:
+    """Objects under way. places: where each stands among all. drawn: views [B,steps,k]; backgrounds: [B,steps]."""
+
+    places: Tensor
+    views: Views
+    inputs: InputMaps
+    raw: RawSplats
+    drawn: Tensor
+    backgrounds: Tensor
+    best: Tensor
+    best_psnr: Tensor
+    stale: Tensor
+    seconds: Tensor
+
+
+class Fit:
+    """Fits objects whose pictures have one size, `size` pixels a side of a splatter image."""
+
+    def __init__(self, options: FitOptions, size: int, rasterizer: Rasterizer, camera: CameraOptions) -> None:
+        self.options, self.size, self.rasterizer, self.camera = options, size, rasterizer, camera
+        self.device = default_device()
+        self.pool = [*INPUT_VIEWS, *camera.train_ids]
+        self.needs_images = any(isinstance(loss, SplatterLoss) for loss in options.losses.values() if loss.weight > 0)
+
+    def run(self, scenes: Sequence[Scene]) -> list[Fitted]:
+        """Optimise each object on the inputs and training views; keep the state that is best on the validation views.
+
+        An object leaves the batch when it has not improved for `patience` looks. Draws depend on the object alone, so
+        the batch changes results by rounding only. Raises torch.OutOfMemoryError where the batch is too large.
+        """
+        clock = time.monotonic()
+        batch = self._start(scenes)
+        optimiser = self._optimiser(batch.raw)
+        schedule = self.options.schedule.build(optimiser, max(self.options.steps, 1))
+        self._look(batch)
+        results: dict[int, Fitted] = {}
+        for step in range(1, self.options.steps + 1):
+            self._step(batch, optimiser, step - 1)
+            if not self.options.schedule.follows_loss:
+                schedule.step()
+            last = step == self.options.steps
+            if step % self.options.evaluate_every and not last:
+                continue
+            error = self._look(batch)
+            if self.options.schedule.follows_loss:
+                schedule.step(error)  # type: ignore[arg-type]  # torch's stubs do not know a plateau
+            clock = self._charge(batch, clock)
+            finished = self._finished(batch) | last
+            if finished.any():
+                results |= self._results(batch, finished, step)
+                if finished.all():
+                    break
+                self._drop(batch, optimiser, finished)
+        if self.options.steps == 0:
+            self._charge(batch, clock)
+            results = self._results(batch, torch.ones_like(batch.stale, dtype=torch.bool), 0)
+        return [results[place] for place in range(len(scenes))]
+
+    @torch.no_grad()
+    def psnr(self, gaussians: Tensor, views: Views, ids: Sequence[int]) -> Tensor:
+        """Mean PSNR [B] in dB of activated Gaussians [B,N,14] over views, on white."""
+        rgb, alpha, cameras = views.every(ids)
+        error = (self.rasterizer.render(gaussians, cameras).over(1.0) - (rgb + 1 - alpha)).square()
+        return (-10 / math.log(10) * error.mean(dim=(2, 3, 4)).clamp(min=1e-10).log()).mean(dim=1)
+
+    def judge(self, scene: Scene, splats: Tensor) -> Fitted:
+        """Given splats [6,14,S,S], measured as the result of a fit without steps."""
+        views, gaussians = Views.load([scene], self.device), to_gaussians(splats[None].to(self.device))
+        psnr, ssim = self._quality(gaussians, views)
+        validation = self.psnr(gaussians, views, self.camera.validation_ids)
+        return Fitted(splats, float(psnr), float(ssim), float(validation), steps=0, seconds=0.0)
+
+    def _start(self, scenes: Sequence[Scene]) -> _Batch:
+        options = self.options
+        views = Views.load(scenes, self.device)
+        starts = torch.stack([options.start.splats(scene, self.pool, self.size).to(self.device) for scene in scenes])
+        _, alpha, pictures = views.every(INPUT_VIEWS)
+        inputs = Cameras(pictures.c2w, pictures.fov_y_deg, self.size, self.size)
+        # Elsewhere something other than the pictures moves Gaussians: decay, or a norm over all of them.
+        free = options.weight_decay == 0 and options.rotation_norm == "quaternion"
+        raw = RawSplats.build(starts, inputs, options.positions, options.rotation_norm, drop_invisible=free)
+        draws = [numpy_generator(options.seed, int_hash(scene.id)) for scene in scenes]
+        n_views = min(options.views_per_step, len(self.pool))
+        orders = [draw.random((options.steps, len(self.pool))).argsort(axis=1)[:, :n_views] for draw in draws]
+        pool = torch.tensor(self.pool)
+        backgrounds = [torch.from_numpy(draw.random(options.steps)).float() for draw in draws]
+        with torch.no_grad():
+            best = raw.gaussians()
+        nothing = torch.zeros(len(scenes), device=self.device)
+        return _Batch(
+            places=torch.arange(len(scenes)),
+            views=views,
+            inputs=InputMaps.build(inputs, alpha),
+            raw=raw,
+            drawn=torch.stack([pool[torch.from_numpy(order)] for order in orders]).to(self.device),
+            backgrounds=torch.stack(backgrounds).to(self.device),
+            best=best,
+            best_psnr=torch.full_like(nothing, -math.inf),
+            stale=nothing.int(),
+            seconds=nothing.cpu(),
+        )
+
+    def _optimiser(self, raw: RawSplats) -> Optimizer:
+        options = self.options
+        rates = options.rates.model_dump()
+        groups = [{"params": [raw.parameters[name]], "lr": rates[name]} for name in CHANNELS]
+        kind = AdamW if options.weight_decay > 0 else Adam
+        return kind(groups, betas=options.betas, eps=EPSILON, weight_decay=options.weight_decay, fused=True)
+
+    def _step(self, batch: _Batch, optimiser: Optimizer, step: int) -> None:
+        rgb, alpha, cameras = batch.views.pick(batch.drawn[:, step])
+        background = batch.backgrounds[:, step].view(-1, 1, 1, 1, 1)
+        gaussians = batch.raw.gaussians()
+        output = self.rasterizer.render(gaussians, cameras)
+        pair = Comparison(
+            rgb=output.over(background),
+            rgb_true=rgb + (1 - alpha) * background,
+            alpha=output.alpha,
+            alpha_true=alpha,
+            splats=batch.raw.images(gaussians) if self.needs_images else None,
+            inputs=batch.inputs,
+        )
+        loss, _ = weighted_sum(self.options.losses, pair)
+        optimiser.zero_grad(set_to_none=True)
+        # Losses are means over the batch; times its size, an object's gradient is what it would be alone.
+        (loss * len(gaussians)).backward()
+        if self.options.clip_norm is not None:
+            clip_each(batch.raw.parameters.values(), self.options.clip_norm)
+        optimiser.step()
+
+    @torch.no_grad()
+    def _look(self, batch: _Batch) -> float:
+        """Compare with the validation views, remember what is best so far; the mean error in -dB."""
+        gaussians = batch.raw.gaussians()
+        psnr = self.psnr(gaussians, batch.views, self.camera.validation_ids)
+        better = psnr > batch.best_psnr
+        kept = better if self.options.keep == "best" else torch.ones_like(better)
+        batch.best = torch.where(kept[:, None, None], gaussians, batch.best)
+        batch.best_psnr = torch.where(better, psnr, batch.best_psnr)
+        batch.stale = torch.where(better, 0, batch.stale + 1)
+        return -float(psnr.mean())
+
+    def _finished(self, batch: _Batch) -> Tensor:
+        """Which objects [B] stop early."""
+        stop_above = self.options.stop_above
+        good = torch.ones_like(batch.stale, dtype=torch.bool) if stop_above is None else batch.best_psnr > stop_above
+        return good & (batch.stale >= self.options.patience)
+
+    def _charge(self, batch: _Batch, since: float) -> float:
+        """Share the time since then among the objects under way; the time now."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+        now = time.monotonic()
+        batch.seconds += (now - since) / len(batch.seconds)
+        return now
+
+    @torch.no_grad()
+    def _quality(self, gaussians: Tensor, views: Views) -> tuple[Tensor, Tensor]:
+        """PSNR in dB and SSIM, [B] each, on the test views."""
+        rgb, alpha, cameras = views.every(self.camera.test_ids)
+        output = self.rasterizer.render(gaussians, cameras)
+        pictures = Pictures(*(x.flatten(0, 1) for x in (output.over(1.0), rgb + 1 - alpha, output.alpha, alpha)))
+        psnr, ssim = (metric.compute(pictures).unflatten(0, alpha.shape[:2]).mean(1) for metric in (Psnr(), Ssim()))
+        return psnr, ssim
+
+    @torch.no_grad()
+    def _results(self, batch: _Batch, which: Tensor, steps: int) -> dict[int, Fitted]:
+        images, found = batch.raw.images(batch.best), dict[int, Fitted]()
+        psnr, ssim = self._quality(batch.best, batch.views)
+        for i in which.nonzero()[:, 0].tolist():
+            found[int(batch.places[i])] = Fitted(
+                splats=images[i].cpu().contiguous(),
+                psnr=float(psnr[i]),
+                ssim=float(ssim[i]),
+                validation_psnr=float(batch.best_psnr[i]),
+                steps=steps,
+                seconds=float(batch.seconds[i]),
+            )
+        return found
+
+    def _drop(self, batch: _Batch, optimiser: Optimizer, finished: Tensor) -> None:
+        """Take finished objects out, with their share of the optimiser's state."""
+        left = ~finished
+        before, batch.raw = batch.raw, batch.raw.keep(left)
+        for group, name in zip(optimiser.param_groups, CHANNELS, strict=True):
+            state = optimiser.state.pop(before.parameters[name])
+            group["params"] = [batch.raw.parameters[name]]
+            optimiser.state[batch.raw.parameters[name]] = {
+                key: value[left] if value.dim() > 0 else value for key, value in state.items()
+            }
+        batch.views, batch.inputs = batch.views.keep(left), batch.inputs.keep(left)
+        for name in ("drawn", "backgrounds", "best", "best_psnr", "stale"):
+            setattr(batch, name, getattr(batch, name)[left])
+        batch.places, batch.seconds = batch.places[left.cpu()], batch.seconds[left.cpu()]
+
+
+def clip_each(parameters: Iterable[Tensor], norm: float) -> None:
+    """Scale each object's gradient, over all its parameters [B,...], down to a norm."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    squares = torch.stack([g.square().flatten(1).sum(dim=1) for g in gradients])
+    factor = (norm / squares.sum(dim=0).sqrt().clamp(min=1e-30)).clamp(max=1)
+    for gradient in gradients:
+        gradient.mul_(factor.view(-1, *[1] * (gradient.dim() - 1)))

@@ -1,0 +1,86 @@
+"""Objects in batches through the fit, as many at once as the memory holds."""
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
+from typing import TypeVar
+
+import torch
+
+from z1g.core.errors import UserError
+from z1g.data.scenes import Scene
+from z1g.fitting.optimize import Fit, Fitted
+
+AHEAD = 64
+"""Objects read before they are needed."""
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class FitQueue:
+    """Fits any number of objects. On a CPU, or with a schedule that follows one object's loss, one after the other."""
+
+    def __init__(self, fit: Fit) -> None:
+        self.fit = fit
+        alone = fit.device.type == "cpu" or fit.options.schedule.follows_loss
+        self.size = 1 if alone else fit.options.batch_objects
+
+    def run(self, scenes: Iterable[Scene]) -> Iterator[tuple[Scene, Fitted]]:
+        """Yield each object with its fit, in the order given. Raises UserError where one object alone is too large."""
+        waiting: list[Scene] = []
+        for scene in scenes:
+            if waiting and (len(waiting) >= self.size or _shape(scene) != _shape(waiting[0])):
+                yield from self._fit(waiting)
+                waiting = []
+            waiting.append(scene)
+        yield from self._fit(waiting)
+
+    def _fit(self, scenes: Sequence[Scene]) -> Iterator[tuple[Scene, Fitted]]:
+        done = 0
+        while done < len(scenes):
+            batch = scenes[done : done + self.size]
+            fitted = self._try(batch)
+            if fitted is None:
+                self._halve(len(batch))
+                continue
+            yield from zip(batch, fitted, strict=True)
+            done += len(batch)
+
+    def _try(self, batch: Sequence[Scene]) -> list[Fitted] | None:
+        """None where the GPU's memory ran out; by then the failed attempt's tensors are gone."""
+        try:
+            return self.fit.run(batch)
+        except torch.OutOfMemoryError:
+            return None
+
+    def _halve(self, size: int) -> None:
+        torch.cuda.empty_cache()
+        if size == 1:
+            raise UserError(
+                "one object's fit does not fit into the GPU's memory; lower fit.views_per_step, splat.size or the "
+                "pictures' resolution"
+            )
+        self.size = size // 2
+        log.warning(
+            "the GPU's memory does not hold %d objects: going on with %d at once; "
+            "fit.batch_objects: %d avoids this message",
+            size, self.size, self.size,
+        )  # fmt: skip
+
+
+def prefetched(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+    """`function` of each item in order, computed by threads ahead of the caller."""
+    rest = iter(items)
+    with ThreadPoolExecutor(threads) as pool:
+        pending: deque[Future[R]] = deque(pool.submit(function, item) for item in islice(rest, AHEAD))
+        while pending:
+            result = pending.popleft().result()
+            pending.extend(pool.submit(function, item) for item in islice(rest, 1))
+            yield result
+
+
+def _shape(scene: Scene) -> tuple[tuple[int, ...], float]:
+    return scene.rgba.shape, scene.fov_y_deg

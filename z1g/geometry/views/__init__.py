@@ -1,0 +1,15 @@
+"""Where the free views stand, after the condition and the six inputs: one family of slots."""
+
+from z1g.geometry.views.base import Angles, FreeViews, shuffled
+from z1g.geometry.views.g_objaverse import GObjaverseViews
+from z1g.geometry.views.original import SeedViews
+from z1g.geometry.views.random_sphere import RandomSphere
+
+KINDS: tuple[type[FreeViews], ...] = (
+    GObjaverseViews,
+    SeedViews,
+    RandomSphere,
+)
+"""What `kind:` of a FreeViews may name."""
+
+__all__ = ["Angles", "FreeViews", "GObjaverseViews", "KINDS", "RandomSphere", "SeedViews", "shuffled"]

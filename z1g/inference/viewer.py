@@ -1,0 +1,164 @@
+"""A page in the browser that shows Gaussians: orbit, side by side, scaled, coloured by attribute."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from z1g.core.errors import UserError
+from z1g.gaussians import files as splat_files
+from z1g.gaussians.channels import CHANNELS
+from z1g.surface.views import Frame
+
+if TYPE_CHECKING:
+    import viser
+
+SIZE = 10.0
+"""Diameter of a shown object: viser keeps covariances in half precision, too coarse for small ones."""
+GAP = 11.0
+VIEWS = 6
+_HEX = ("e64d40", "f2a626", "8cbf33", "26a699", "4073d9", "a659bf")
+VIEW_COLOURS = np.array([list(bytes.fromhex(colour)) for colour in _HEX]) / 255
+COLOURINGS = ("rgb", "opacity", "scale", "normal", "source view")
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One file's visible Gaussians, as the viewer takes them; `views` [N] names the input view where it is known."""
+
+    name: str
+    centres: Floats
+    scales: Floats
+    axes: Floats
+    """Rotation matrices [N,3,3]; columns are the Gaussians' axes."""
+    opacities: Floats
+    rgb: Floats
+    views: NDArray[np.int64] | None
+
+    @classmethod
+    def load(cls, path: Path) -> "Shown":
+        """Read a file and bring it to a common size. Raises UserError."""
+        gaussians = splat_files.read(path)
+        side = math.isqrt(len(gaussians) // VIEWS)
+        # Files of `infer` hold six square pictures, row after row; after pruning nobody knows.
+        whole = len(gaussians) == VIEWS * side * side
+        views = np.repeat(np.arange(VIEWS), side * side) if whole else None
+        seen = (gaussians[:, CHANNELS["opacity"].start] >= splat_files.VISIBLE).numpy()
+        frame = Frame.around(gaussians)
+        parts = {name: frame.enter(gaussians)[:, c].double().numpy()[seen] for name, c in CHANNELS.items()}
+        return cls(
+            path.name, SIZE * parts["position"], SIZE * parts["scale"], _matrices(parts["rotation"]),
+            parts["opacity"], parts["rgb"].clip(0, 1), None if views is None else views[seen],
+        )  # fmt: skip
+
+    def covariances(self, factor: float) -> Floats:
+        """Second moments [N,3,3] with all scales multiplied by `factor`."""
+        half = self.axes * (factor * self.scales)[:, None, :]
+        covariance: Floats = half @ half.transpose(0, 2, 1)
+        return covariance
+
+    def colours(self, by: str) -> Floats:
+        """Colours [N,3] in 0..1 by one of COLOURINGS. `normal` is the thinnest axis, turned outwards."""
+        if by == "opacity":
+            return ramp(self.opacities[:, 0])
+        if by == "scale":
+            size = np.log(self.scales.max(axis=1))
+            low, high = np.quantile(size, [0.02, 0.98])
+            return ramp((size - low) / max(high - low, 1e-9))
+        if by == "normal":
+            normal = np.take_along_axis(self.axes, self.scales.argmin(axis=1)[:, None, None], axis=2)[..., 0]
+            outward = np.sign((normal * self.centres).sum(axis=1, keepdims=True))
+            return 0.5 + 0.5 * normal * np.where(outward == 0, 1, outward)
+        if by == "source view":
+            return np.full_like(self.rgb, 0.6) if self.views is None else VIEW_COLOURS[self.views]
+        return self.rgb
+
+
+class Viewer:
+    """A server with its controls; where the port is taken, on the next that is free. Raises UserError without viser."""
+
+    def __init__(self, paths: Sequence[Path], host: str, port: int) -> None:
+        self.shown = [Shown.load(path) for path in paths]
+        self.server = _server(host, port)
+        self.factor, self.by = 1.0, COLOURINGS[0]
+        scene, width = self.server.scene, GAP * (len(self.shown) - 1)
+        scene.set_up_direction("+y")
+        self.server.initial_camera.position = (0.0, 0.2 * (SIZE + width), 0.7 * (SIZE + width))
+        self.server.initial_camera.look_at = (0.0, 0.0, 0.0)
+        self.places = [(GAP * i - width / 2, 0.0, 0.0) for i in range(len(self.shown))]
+        for i, (shown, (x, y, z)) in enumerate(zip(self.shown, self.places, strict=True)):
+            scene.add_label(f"/name{i}", shown.name, position=(x, y - 0.55 * SIZE, z), anchor="top-center")
+        self._controls()
+        self.draw()
+
+    def _controls(self) -> None:
+        gui = self.server.gui
+        colouring = gui.add_dropdown("colour by", COLOURINGS, initial_value=self.by)
+        factor = gui.add_slider("splat scale", min=0.05, max=2.0, step=0.05, initial_value=self.factor)
+        side_by_side = gui.add_checkbox("side by side", initial_value=True)
+        ticks = [gui.add_checkbox(shown.name, initial_value=True) for shown in self.shown]
+
+        def changed(_: Any) -> None:
+            self.by, self.factor = colouring.value, factor.value
+            self.draw(apart=side_by_side.value, visible=[tick.value for tick in ticks])
+
+        for control in (colouring, factor, side_by_side, *ticks):
+            control.on_update(changed)
+
+    def draw(self, apart: bool = True, visible: Sequence[bool] | None = None) -> None:
+        """Show all models as the controls say."""
+        for i, shown in enumerate(self.shown):
+            self.server.scene.add_gaussian_splats(
+                f"/splats{i}",
+                centers=shown.centres.astype(np.float32),
+                covariances=shown.covariances(self.factor).astype(np.float32),
+                rgbs=shown.colours(self.by).astype(np.float32),
+                opacities=shown.opacities.astype(np.float32),
+                position=self.places[i] if apart else (0.0, 0.0, 0.0),
+                visible=visible is None or visible[i],
+            )
+
+    @property
+    def address(self) -> str:
+        """What to open."""
+        return f"http://localhost:{self.server.get_port()}"
+
+    def wait(self) -> None:
+        """Serve until the process is interrupted."""
+        self.server.sleep_forever()
+
+    def stop(self) -> None:
+        """End the server."""
+        self.server.stop()
+
+
+def _server(host: str, port: int) -> "viser.ViserServer":
+    try:
+        import viser
+    except ImportError as error:
+        raise UserError("the viewer needs the package viser: pip install 'z1g[view]'") from error
+    return viser.ViserServer(host=host, port=port, verbose=False)
+
+
+def ramp(values: Floats) -> Floats:
+    """Numbers [N] in 0..1 as colours [N,3]: dark blue, green, yellow."""
+    stops = np.array([[0.15, 0.1, 0.4], [0.1, 0.55, 0.5], [0.98, 0.9, 0.2]])
+    clipped = np.clip(values, 0, 1)
+    return np.stack([np.interp(clipped, [0, 0.5, 1], stops[:, i]) for i in range(3)], axis=1)
+
+
+def _matrices(quaternions: Floats) -> Floats:
+    """Rotation matrices [N,3,3] of unit quaternions [N,4], w first."""
+    w, x, y, z = quaternions.T
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
+        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
+        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)

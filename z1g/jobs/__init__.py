@@ -1,0 +1,1 @@
+"""Launching ranks, leasing GPUs, SLURM, and the records that jobs leave."""

@@ -1,0 +1,184 @@
+"""What each job of the DAG was: where and when it ran, with which versions, what it cost, and digests of its outputs.
+
+A job writes `jobs/<job>.json` in its stage folder: {"job", "attempts": [...], "outputs": {file: {"sha256", "bytes"}}}.
+Attempts that were preempted or failed stay on the list; one that was killed outright leaves nothing.
+"""
+
+import contextlib
+import hashlib
+import logging
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
+from functools import cache
+from importlib.metadata import distributions, version
+from pathlib import Path
+from typing import Any
+
+from z1g.core.files import read_json, write_json
+from z1g.jobs.rapl import Packages
+
+log = logging.getLogger("z1g")
+PACKAGES = (
+    "torch", "diffusers", "transformers", "accelerate", "safetensors", "gsplat", "numpy", "scipy", "trimesh", "lpips",
+    "stlpips-pytorch", "efficientnet-lite-pytorch", "snakemake",
+)  # fmt: skip
+ROOT = Path(__file__).parent.parent
+_BLOCK = 2**20
+
+
+def job_name(verb: str, chunk: int | None) -> str:
+    """Name of a job in its stage folder."""
+    return verb if chunk is None else f"chunk-{chunk:05d}"
+
+
+@contextlib.contextmanager
+def recorded(folder: Path, job: str, outputs: Sequence[Path], nodes: int = 1) -> Iterator[None]:
+    """Record the block as an attempt at a job; where it ends well, with digests of its outputs."""
+    file = folder / "jobs" / f"{job}.json"
+    earlier = _unfinished(file)
+    started, clock, energy, packages = datetime.now(UTC), time.monotonic(), Energy(), Packages()
+    finished = False
+    try:
+        yield
+        finished = True
+    finally:
+        attempt = {
+            "started": started.isoformat(timespec="seconds"),
+            "seconds": round(time.monotonic() - clock, 3),
+            "finished": finished,
+            "command": ["z1g", *sys.argv[1:]],
+            "nodes": nodes,
+            "gpus": energy.names,
+            # Other nodes' meters are out of reach.
+            "gpu_joules": energy.joules() if nodes == 1 else None,
+            "cpu_joules": packages.joules() if nodes == 1 else None,
+            **machine(),
+            **provenance(),
+        }
+        made = digests(outputs, folder) if finished else {}
+        write_json(file, {"job": job, "attempts": [*earlier, attempt], "outputs": made})
+
+
+def _unfinished(file: Path) -> list[dict[str, Any]]:
+    """Earlier attempts at a job that has not ended well yet."""
+    try:
+        attempts: list[dict[str, Any]] = read_json(file)["attempts"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+    return [] if any(attempt.get("finished") for attempt in attempts) else attempts
+
+
+class Energy:
+    """Meters of the GPUs that this process sees, where NVIDIA's driver has them; all begin at construction.
+
+    `names` has an entry for each GPU, a bare "GPU" where the driver does not say what it is.
+    """
+
+    def __init__(self) -> None:
+        self._handles: list[Any] = []
+        self.names = ["GPU" for _ in _visible(0)]
+        try:
+            import pynvml
+
+            pynvml.nvmlInit()
+            self._handles = [_handle(pynvml, name) for name in _visible(pynvml.nvmlDeviceGetCount())]
+            self.names = [_text(pynvml.nvmlDeviceGetName(handle)) for handle in self._handles]
+        except Exception as error:  # no driver, an old one, or one that refuses: a meter never stops a job
+            log.debug("no GPU meters: %s", error)
+        self._start = self._millijoules()
+
+    def joules(self) -> float | None:
+        """Energy of these GPUs since construction; 0 without a GPU, None where a GPU has no meter."""
+        if not self.names:
+            return 0.0
+        end = self._millijoules() if self._handles else None
+        return None if end is None or self._start is None else round((end - self._start) / 1000, 1)
+
+    def _millijoules(self) -> int | None:
+        try:
+            import pynvml
+
+            return sum(int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)) for handle in self._handles)
+        except Exception as error:
+            log.debug("no GPU meters: %s", error)
+            return None
+
+
+def _visible(count: int) -> list[str]:
+    given = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [str(i) for i in range(count)] if given is None else given.replace(",", " ").split()
+
+
+def _handle(nvml: Any, name: str) -> Any:
+    return nvml.nvmlDeviceGetHandleByIndex(int(name)) if name.isdecimal() else nvml.nvmlDeviceGetHandleByUUID(name)
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def digests(paths: Iterable[Path], folder: Path) -> dict[str, dict[str, Any]]:
+    """SHA-256 and size of every file at or below the paths, by name relative to `folder`."""
+    files: list[Path] = []
+    for path in paths:
+        files += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    return {
+        os.path.relpath(file, folder): {"sha256": sha256(file), "bytes": file.stat().st_size}
+        for file in files
+        if file.is_file()
+    }
+
+
+def sha256(path: Path) -> str:
+    """Digest of a file's bytes."""
+    found = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK):
+            found.update(block)
+    return found.hexdigest()
+
+
+@cache
+def provenance() -> dict[str, Any]:
+    """Versions of Python and packages, the commit and whether files differ from it, and the lock file's digest."""
+    installed = {distribution.name for distribution in distributions()}
+    commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
+    lock = ROOT / "requirements.lock"
+    return {
+        "versions": {"python": platform.python_version()} | {n: version(n) for n in PACKAGES if n in installed},
+        "commit": commit,
+        "changed": bool(changes) if commit else None,
+        "lock": sha256(lock) if lock.is_file() else None,
+    }
+
+
+def machine() -> dict[str, Any]:
+    """The machine that this process runs on."""
+    return {
+        "host": platform.node(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+    }
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.processor() or "unknown")
+
+
+def _git(*words: str) -> str | None:
+    try:
+        command = ["git", "-C", str(ROOT), *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

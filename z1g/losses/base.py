@@ -1,0 +1,90 @@
+"""Training losses as slots. Configurations name them in a mapping, so that overlays merge."""
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from z1g.core.slots import Slot
+from z1g.geometry.camera import pixel_rays
+
+if TYPE_CHECKING:
+    import torch
+    import torch.nn.functional as functional
+
+    from z1g.geometry.camera import Cameras
+else:
+    from z1g.core.lazy import functional
+
+
+@dataclass(frozen=True)
+class InputMaps:
+    """What each pixel of B objects' splatter images belongs to, at their size, view-1 frame.
+
+    origins, directions: rays [B,6,3,S,S], the latter of camera-z length 1. alpha: [B,6,1,S,S], share of the pixel that
+    the input picture covers. focal: in pixels of the splatter image.
+    """
+
+    origins: "torch.Tensor"
+    directions: "torch.Tensor"
+    alpha: "torch.Tensor"
+    focal: float
+
+    @classmethod
+    def build(cls, inputs: "Cameras", alpha: "torch.Tensor") -> "InputMaps":
+        """From the inputs' cameras [B,6] at the splatter images' size and pictures' alpha [B,6,1,H,W]."""
+        origins, directions = pixel_rays(inputs)
+        small = functional.adaptive_avg_pool2d(alpha.flatten(0, 1), (inputs.height, inputs.width))
+        return cls(origins, directions, small.unflatten(0, alpha.shape[:2]), inputs.focal)
+
+    def keep(self, which: "torch.Tensor") -> "InputMaps":
+        """The objects of a mask [B] only."""
+        return replace(self, origins=self.origins[which], directions=self.directions[which], alpha=self.alpha[which])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Prediction and truth side by side; what an objective does not have is None.
+
+    rgb, rgb_true: [B,V,3,H,W] in 0..1 on the same background.
+    alpha, alpha_true: [B,V,1,H,W] in 0..1.
+    splats, splats_true: activated splatter images [B,6,14,S,S].
+    latents, latents_true: [B,C,h,w], the clean code and its prediction.
+    snr: [B], signal-to-noise ratio at the drawn timestep, for weighting.
+    inputs: what the pixels of `splats` belong to.
+    epoch: [B], the pass over the data that shows the object, for schedules.
+    perceptual_dropout: whether dropout in perceptual networks acts, which is a mistake of the seed.
+    """
+
+    rgb: "torch.Tensor | None" = None
+    rgb_true: "torch.Tensor | None" = None
+    alpha: "torch.Tensor | None" = None
+    alpha_true: "torch.Tensor | None" = None
+    splats: "torch.Tensor | None" = None
+    splats_true: "torch.Tensor | None" = None
+    latents: "torch.Tensor | None" = None
+    latents_true: "torch.Tensor | None" = None
+    snr: "torch.Tensor | None" = None
+    inputs: InputMaps | None = None
+    epoch: "torch.Tensor | None" = None
+    perceptual_dropout: bool = False
+
+
+class Loss(Slot):
+    """One term: `weight` times `compute`, a scalar, the mean over the batch."""
+
+    weight: float = Field(1.0, ge=0, description="factor in the sum of all terms; 0 switches the term off")
+
+    @abstractmethod
+    def compute(self, pair: Comparison) -> "torch.Tensor":
+        """The unweighted term, a scalar. Raises ValueError where the objective gives no such prediction."""
+
+
+def weighted_sum(losses: "dict[str, Loss]", pair: Comparison) -> "tuple[torch.Tensor, dict[str, torch.Tensor]]":
+    """Sum of weight·term over all terms with a weight, and the unweighted terms by name (detached)."""
+    terms = {name: loss.compute(pair) for name, loss in losses.items() if loss.weight > 0}
+    if not terms:
+        raise ValueError("no loss has a weight above 0")
+    total = sum((losses[name].weight * term for name, term in terms.items()), start=0 * next(iter(terms.values())))
+    return total, {name: term.detach() for name, term in terms.items()}

@@ -1,0 +1,48 @@
+"""Which Blender draws: finding it on this machine."""
+
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from z1g.core.errors import UserError
+
+SCRIPT = Path(__file__).parents[1] / "blender" / "render_views.py"
+CONFIG_KEY = "data.blender.python"
+ENVIRONMENT_VARIABLE = "Z1G_BLENDER"
+WHAT_SERVES = "a Python that can import bpy, or Blender's own executable"
+VENV_PYTHON = Path(".venv-blender", "bin", "python")
+
+
+def find_blender(configured: str | None) -> list[str]:
+    """Command that runs the render script.
+
+    In order: `configured`, the environment variable Z1G_BLENDER, this interpreter if it has bpy, the Python in
+    `.venv-blender` of the current folder, `blender` on PATH. Raises UserError where none is there.
+    """
+    for name, asked in {CONFIG_KEY: configured, ENVIRONMENT_VARIABLE: os.environ.get(ENVIRONMENT_VARIABLE)}.items():
+        if asked:
+            found = shutil.which(asked)
+            if found is None:
+                raise UserError(f"{name}: {asked} is no executable; give {WHAT_SERVES}")
+            return _command(found)
+    if importlib.util.find_spec("bpy") is not None:
+        return _command(sys.executable)
+    if VENV_PYTHON.is_file():
+        return _command(str(VENV_PYTHON.absolute()))
+    on_path = shutil.which("blender")
+    if on_path is not None:
+        return _command(on_path)
+    raise UserError(
+        f"no Blender found to render the meshes. Looked at {CONFIG_KEY}, the environment variable "
+        f"{ENVIRONMENT_VARIABLE}, bpy in {sys.executable}, {VENV_PYTHON} in {Path.cwd()} and `blender` on PATH. "
+        "Run `make` to install one into .venv-blender, or name yours in one of these places"
+    )
+
+
+def _command(executable: str) -> list[str]:
+    if Path(executable).name.startswith(("python", "pypy")):
+        return [executable, str(SCRIPT)]
+    flags = ["--background", "--factory-startup", "--disable-autoexec", "--python-exit-code", "1"]
+    return [executable, *flags, "--python", str(SCRIPT)]

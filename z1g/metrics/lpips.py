@@ -1,0 +1,43 @@
+"""Learned perceptual distances."""
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from z1g.metrics.base import Pictures, ViewMetric
+
+if TYPE_CHECKING:
+    import torch
+
+
+class StLpips(ViewMetric):
+    """Shift-tolerant LPIPS, AlexNet trunk. Its numbers are not comparable with LPIPS."""
+
+    kind: Literal["st_lpips"] = "st_lpips"
+    label: ClassVar[str] = "ST-LPIPS"
+    unit: ClassVar[str] = ""
+    higher_is_better: ClassVar[bool] = False
+    reference: ClassVar[str] = "Ghildyal & Liu, ECCV 2022; AlexNet; pictures under 64 px enlarged"
+
+    def compute(self, pictures: Pictures) -> "torch.Tensor":
+        from z1g.networks.perceptual import enlarged, st_lpips
+
+        distance: torch.Tensor = st_lpips("alex")(enlarged(pictures.rgb), enlarged(pictures.rgb_true))
+        return distance
+
+
+class Lpips(ViewMetric):
+    """LPIPS-VGG; needs torchvision's VGG16 weights as a file."""
+
+    kind: Literal["lpips"] = "lpips"
+    trunk: str | None = Field(None, description="path of torchvision's VGG16 state dict (vgg16-397923af.pth)")
+    label: ClassVar[str] = "LPIPS"
+    unit: ClassVar[str] = ""
+    higher_is_better: ClassVar[bool] = False
+    reference: ClassVar[str] = "Zhang et al., CVPR 2018; VGG16"
+
+    def compute(self, pictures: Pictures) -> "torch.Tensor":
+        from z1g.networks.perceptual import enlarged, lpips
+
+        distance: torch.Tensor = lpips(self.trunk)(enlarged(pictures.rgb), enlarged(pictures.rgb_true))
+        return distance

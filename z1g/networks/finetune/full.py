@@ -1,0 +1,21 @@
+"""All weights of the UNet."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from z1g.networks.finetune.base import Finetune
+
+if TYPE_CHECKING:
+    from z1g.networks.denoiser import Denoiser
+
+
+class Full(Finetune):
+    """The whole UNet; with random networks, also what encodes the condition."""
+
+    kind: Literal["full"] = "full"
+
+    def prepare(self, denoiser: "Denoiser") -> None:
+        denoiser.unet.requires_grad_(True)
+
+    def finish(self, denoiser: "Denoiser", folder: Path) -> None:
+        pass

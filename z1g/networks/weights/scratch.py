@@ -1,0 +1,42 @@
+"""The same architecture from the same classes at any size, with random weights."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from z1g.networks.weights.base import Model
+from z1g.networks.weights.sizes import AutoencoderSize, UNetSize, VisionSize
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+    from z1g.networks.denoiser import Denoiser
+
+
+class Scratch(Model):
+    """Random weights. What small experiments use, and a baseline without any pretraining."""
+
+    kind: Literal["scratch"] = "scratch"
+    autoencoder_size: AutoencoderSize = AutoencoderSize()
+    unet_size: UNetSize = UNetSize()
+    vision_size: VisionSize = VisionSize()
+    prompt_tokens: int = Field(77, ge=1, description="length of the learned prompt")
+    init_seed: int = Field(0, ge=0, description="seed of the random weights")
+
+    @property
+    def pretrained_encoder(self) -> bool:
+        return False
+
+    @property
+    def latent_factor(self) -> int:
+        return int(2 ** (len(self.autoencoder_size.channels) - 1))
+
+    def autoencoder(self) -> "AutoencoderKL":
+        from z1g.networks.weights import random_networks as scratch
+
+        return scratch.autoencoder(self.autoencoder_size, self.init_seed)
+
+    def denoiser(self) -> "Denoiser":
+        from z1g.networks.weights import random_networks as scratch
+
+        return scratch.denoiser(self)

@@ -1,0 +1,53 @@
+"""Sizes of networks with random weights."""
+
+from typing import TypeVar
+
+from pydantic import Field, model_validator
+
+from z1g.core.slots import Section
+
+S = TypeVar("S", bound=Section)
+
+
+def _check_groups(section: S, channels: tuple[int, ...], divisor: int) -> S:
+    if any(c % divisor for c in channels):
+        raise ValueError(f"every entry of channels {list(channels)} must be a multiple of {divisor}")
+    return section
+
+
+class AutoencoderSize(Section):
+    """AutoencoderKL: halves the picture between levels."""
+
+    channels: tuple[int, ...] = Field((128, 256, 512, 512), min_length=2, description="channels of each level")
+    layers_per_block: int = Field(2, ge=1, description="residual blocks of each level")
+    latent_channels: int = Field(4, ge=1, description="channels of the code")
+    norm_groups: int = Field(32, ge=1, description="groups of the group norms; divides every channel count")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "AutoencoderSize":
+        return _check_groups(self, self.channels, self.norm_groups)
+
+
+class UNetSize(Section):
+    """UNet2DConditionModel: the first levels cross-attend, the last does not."""
+
+    channels: tuple[int, ...] = Field((320, 640, 1280, 1280), min_length=2, description="channels of each level")
+    layers_per_block: int = Field(2, ge=1, description="residual blocks of each level")
+    head_dim: int = Field(64, ge=4, description="channels of an attention head; divides every channel count")
+    cross_attention_dim: int = Field(1024, ge=8, description="width of a prompt token")
+    norm_groups: int = Field(32, ge=1, description="groups of the group norms")
+
+    @model_validator(mode="after")
+    def _divisible(self) -> "UNetSize":
+        _check_groups(self, self.channels, self.head_dim)
+        return _check_groups(self, self.channels, self.norm_groups)
+
+
+class VisionSize(Section):
+    """CLIP-like vision encoder, trained along with the UNet when random."""
+
+    image_size: int = Field(224, ge=16, description="side of the picture it sees")
+    patch_size: int = Field(14, ge=2, description="side of a patch")
+    width: int = Field(1280, ge=8, description="width of a token")
+    layers: int = Field(32, ge=1, description="transformer layers")
+    heads: int = Field(16, ge=1, description="attention heads")

@@ -1,0 +1,61 @@
+"""Published Zero123++ weights, by hub name or from a local folder in the same layout."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from z1g.core.errors import UserError
+from z1g.networks.weights.base import Model
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL
+
+    from z1g.networks.denoiser import Denoiser
+
+
+class Zero123Plus(Model):
+    """SD VAE, SD 2.1 UNet with reference attention, CLIP vision encoder and the embedding of the empty prompt."""
+
+    kind: Literal["zero123plus"] = "zero123plus"
+    pretrained: str = Field(
+        "sudo-ai/zero123plus-v1.1",
+        min_length=1,
+        description="hub name (sudo-ai/zero123plus-v1.1 or -v1.2), or a folder with the pipeline's subfolders",
+    )
+
+    def check(self) -> None:
+        from z1g.networks.weights import layout as layout
+
+        folder = Path(self.pretrained).expanduser()
+        if not folder.is_dir():
+            if layout.is_path(self.pretrained):
+                raise UserError(f"model.pretrained: {self.pretrained} is no folder (looked from {Path.cwd()})")
+            return
+        lacking = layout.missing_in_pipeline(folder)
+        if lacking:
+            raise UserError(f"model.pretrained: {self.pretrained} lacks {', '.join(lacking)} of a Zero123++ pipeline")
+        other = layout.other_process(folder)
+        if other:
+            raise UserError(
+                f"model.pretrained: {self.pretrained} {other}, as scheduler/scheduler_config.json says; "
+                "Zero123++ predicts v_prediction and has linear betas"
+            )
+
+    @property
+    def pretrained_encoder(self) -> bool:
+        return True
+
+    @property
+    def latent_factor(self) -> int:
+        return 8
+
+    def autoencoder(self) -> "AutoencoderKL":
+        from z1g.networks.weights import published as zero123plus
+
+        return zero123plus.autoencoder(self.pretrained)
+
+    def denoiser(self) -> "Denoiser":
+        from z1g.networks.weights import published as zero123plus
+
+        return zero123plus.denoiser(self.pretrained)

@@ -1,0 +1,1 @@
+"""Identities, configuration slices, cost: what has to run."""

@@ -1,0 +1,158 @@
+"""What a run would cost: GPU and CPU hours, disk and files of each stage, computed from measured figures."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from z1g.core.errors import UserError
+from z1g.geometry.camera import INPUT_VIEWS
+from z1g.networks.weights.zero123plus import Zero123Plus
+from z1g.sources.meshes import Meshes
+
+if TYPE_CHECKING:
+    from z1g.config.tree import Experiment
+
+MEASURED = Path(__file__).parent / "measured.yaml"
+GB, HOUR_S, FLOAT_BYTES = 1e9, 3600, 4
+SPLAT_CHANNELS, LATENT_CHANNELS, LATENT_SHRINK = 14, 4, 8
+REFERENCE_STEPS, REFERENCE_VIEWS, REFERENCE_SIZE, REFERENCE_SPLATS = 100, 8, 256, 128
+"""The fit whose rate was measured."""
+ADAM_COPIES, CHECKPOINTS = 3, 2
+"""Weights and two moments; how many checkpoints are kept."""
+LOGS = 2
+"""A job's log and benchmark."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """One stage: jobs, GPU and CPU hours (None where a figure is missing), bytes on disk, files."""
+
+    stage: str
+    jobs: int
+    gpu_hours: float | None
+    cpu_hours: float | None
+    disk: float
+    files: int
+
+
+def measured() -> dict[str, float]:
+    """The measured figures by name; those that are missing yet are NaN."""
+    entries = yaml.safe_load(MEASURED.read_text(encoding="utf-8"))
+    return {name: math.nan if entry["value"] is None else float(entry["value"]) for name, entry in entries.items()}
+
+
+def costs(experiment: "Experiment", n: int) -> Iterator[Cost]:
+    """Every stage of one ablation over `n` meshes, in the order of the chain.
+
+    Raises UserError where the data are no meshes, or the networks not those whose sizes are known.
+    """
+    data, known, pixels = experiment.data, measured(), 6 * experiment.splat.size**2
+    if not isinstance(data, Meshes) or not isinstance(experiment.model, Zero123Plus):
+        raise UserError("a cost sheet is for meshes and model: {kind: zero123plus}, as in scale=full")
+    chunks = -(-n // data.chunk_size_for(n))
+    n_test = math.ceil(n * data.split.test_fraction)
+    n_sampled = n_test + min(experiment.infer.train_objects, n - n_test)
+
+    yield Cost("ingest", chunks, 0.0, n * _ingest_s(experiment, known) / HOUR_S, n * _ingest_bytes(experiment, known),
+               chunks * (3 + LOGS))  # fmt: skip
+    fit = n * _fit_s(experiment, known) / HOUR_S
+    splats = pixels * SPLAT_CHANNELS * FLOAT_BYTES
+    yield Cost("fit", chunks, fit, fit * experiment.resources.fit.threads, n * splats, chunks * (3 + LOGS))
+
+    decoder = known["vae_decoder_parameters"] * ADAM_COPIES * CHECKPOINTS + known["vae_parameters"]
+    yield _job("autodecoder", _samples(experiment.autodecoder.train) / known["autodecoder_samples_a_gpu_s"],
+               decoder * FLOAT_BYTES, 4 + CHECKPOINTS + LOGS)  # fmt: skip
+    code = 6 * (experiment.autodecoder.input_size // LATENT_SHRINK) ** 2 * LATENT_CHANNELS * FLOAT_BYTES
+    yield _job("codes", n / known["codes_objects_a_gpu_s"], n * code, 1 + LOGS)
+    pipeline = sum(known[name] for name in ("vae_parameters", "unet_parameters", "other_parameters"))
+    unet = known["unet_parameters"] * ADAM_COPIES * CHECKPOINTS + pipeline
+    yield _job("unet", _samples(experiment.unet.train) / known["unet_samples_a_gpu_s"], unet * FLOAT_BYTES,
+               12 + CHECKPOINTS + LOGS)  # fmt: skip
+
+    jobs = max(1, -(-n_sampled // experiment.infer.chunk_size))
+    steps = n_sampled * experiment.infer.steps / known["infer_object_steps_a_gpu_s"]
+    sampled = n_sampled * (splats + code + pixels * known["ply_bytes_a_splat"])
+    yield _job("infer", steps, sampled, 3 * n_sampled + jobs * (1 + LOGS), jobs)
+    yield _job("metrics", n_sampled * _metrics_s(experiment, known), 0.0, 7 * n_sampled + 2 + LOGS)
+
+
+def _ingest_s(experiment: "Experiment", known: Mapping[str, float]) -> float:
+    """Core-seconds an object: Cycles' samples, depth, and the rest."""
+    samples = experiment.data.blender.samples  # type: ignore[attr-defined]  # `costs` has seen that these are meshes
+    pixels = _side(experiment) ** 2
+    drawing = experiment.camera.n_views * pixels * samples * known["ingest_core_s_a_sample"]
+    depth = len(INPUT_VIEWS) * pixels * known["ingest_core_s_a_depth_pixel"]
+    return known["ingest_core_s_an_object"] + float(drawing) + depth
+
+
+def _ingest_bytes(experiment: "Experiment", known: Mapping[str, float]) -> float:
+    """Pictures and depth of an object."""
+    pictures = experiment.camera.n_views * known["picture_bytes_a_pixel"]
+    return _side(experiment) ** 2 * (pictures + len(INPUT_VIEWS) * FLOAT_BYTES)
+
+
+def _side(experiment: "Experiment") -> int:
+    side: int = experiment.data.blender.resolution  # type: ignore[attr-defined]
+    return side
+
+
+def _metrics_s(experiment: "Experiment", known: Mapping[str, float]) -> float:
+    """GPU seconds an object: its shapes, and its test views in proportion to their pixels."""
+    pixels = experiment.camera.test_views * _side(experiment) ** 2
+    return known["metrics_s_an_object"] + float(pixels) * known["metrics_s_a_view_pixel"]
+
+
+def _fit_s(experiment: "Experiment", known: Mapping[str, float]) -> float:
+    """GPU seconds an object, in proportion to steps, views and splats; pixels matter for the rasterizer only."""
+    fit = experiment.fit
+
+    def raster_ms(side: int) -> float:
+        return known["fit_raster_ms_fixed"] + known["fit_raster_ms_a_pixel"] * side**2
+
+    share = known["fit_raster_share"]
+    larger = share * raster_ms(_side(experiment)) / raster_ms(REFERENCE_SIZE) + 1 - share
+    work = fit.steps / REFERENCE_STEPS * fit.views_per_step / REFERENCE_VIEWS
+    return work * (experiment.splat.size / REFERENCE_SPLATS) ** 2 * larger / known["fit_objects_a_gpu_s"]
+
+
+def _samples(options: Any) -> float:
+    return float(options.steps * options.batch_size)
+
+
+def _job(stage: str, gpu_s: float, disk: float, files: int, jobs: int = 1) -> Cost:
+    """A stage that keeps one core beside its GPU busy."""
+    hours = None if math.isnan(gpu_s) else gpu_s / HOUR_S
+    return Cost(stage, jobs, hours, hours, disk, files)
+
+
+def sheet(experiment: "Experiment", sizes: Sequence[int]) -> str:
+    """Markdown, a table for each number of objects."""
+    head = "| stage | jobs | GPU hours | CPU core hours | disk, GB | files |\n|---|---|---|---|---|---|"
+    parts = []
+    for n in sizes:
+        rows = list(costs(experiment, n))
+        lines = [_line(row.stage, [row]) for row in rows]
+        parts.append("\n".join([f"{n:,} objects:\n\n{head}", *lines, _line("together", rows)]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _line(name: str, rows: Sequence[Cost]) -> str:
+    cells = [
+        f"{sum(row.jobs for row in rows):,}",
+        _hours([row.gpu_hours for row in rows]),
+        _hours([row.cpu_hours for row in rows]),
+        f"{sum(row.disk for row in rows) / GB:,.1f}",
+        f"{sum(row.files for row in rows):,}",
+    ]
+    return f"| {name} | {' | '.join(cells)} |"
+
+
+def _hours(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None]
+    if not known:
+        return "not measured"
+    return f"{sum(known):,.1f}" + ("" if len(known) == len(values) else " and what is not measured")

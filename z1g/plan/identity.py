@@ -1,0 +1,114 @@
+"""Identities of stages.
+
+`id(stage)` is a digest of the configuration slice that the stage reads, the ids upstream and the stage's version. Two
+ablations that agree on all of these share the result.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from z1g.config.resolve import Ablation
+from z1g.config.sections import JobResources, Resources
+from z1g.core.slots import FileContent, Runtime, Section
+from z1g.data.manifest import Manifest, evaluation_objects
+from z1g.meshes.file_digest import file_digest
+from z1g.plan.slices import cut
+from z1g.plan.stages import CHUNKED_BY_OBJECTS, STAGES
+
+ID_LENGTH = 10
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage with its identity. `config` is the slice it reads, runtime values included.
+
+    `recipe` is the identity without the list of objects: folders of one recipe have the same result for an object.
+    """
+
+    name: str
+    id: str
+    recipe: str
+    version: int
+    config: dict[str, Any]
+    upstream: dict[str, str]
+    n_chunks: int
+    resources: JobResources
+
+    @property
+    def key(self) -> tuple[str, str]:
+        """Name and id."""
+        return self.name, self.id
+
+    def record(self) -> dict[str, Any]:
+        """What `stage.json` holds."""
+        return {
+            "stage": self.name,
+            "id": self.id,
+            "recipe": self.recipe,
+            "version": self.version,
+            "config": self.config,
+            "upstream": self.upstream,
+            "n_chunks": self.n_chunks,
+            "resources": self.resources.model_dump(mode="json"),
+        }
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> "Stage":
+        """Inverse of `record`."""
+        values = {name: record[name] for name in ("id", "recipe", "version", "config", "upstream", "n_chunks")}
+        kind = type(getattr(Resources(), record["stage"]))
+        return cls(name=record["stage"], resources=kind(**record["resources"]), **values)
+
+
+def planned_stages(ablation: Ablation, manifest: Manifest) -> dict[str, Stage]:
+    """The stages that an ablation needs for a list of objects, with their identities."""
+    experiment = ablation.experiment
+    full = experiment.model_dump(mode="json")
+    timeless = without_runtime(experiment)
+    evaluated = evaluation_objects(manifest, experiment.data.split, experiment.infer.train_objects)
+    stages: dict[str, Stage] = {}
+    for name, spec in STAGES.items():
+        reads = spec.reads(experiment)
+        upstream = {other: stages[other].id for other in spec.upstream}
+        identity = {"stage": name, "version": spec.version, "upstream": upstream, "config": cut(timeless, reads)}
+        recipe = digest({**identity, "upstream": {other: stages[other].recipe for other in spec.upstream}})
+        if name == "ingest":
+            identity["objects"] = manifest.digest()
+        n_chunks = 1
+        if name in CHUNKED_BY_OBJECTS:
+            n_chunks = manifest.n_chunks
+        elif name == "infer":
+            n_chunks = max(1, -(-len(evaluated) // experiment.infer.chunk_size))
+        resources: JobResources = getattr(experiment.resources, name)
+        stages[name] = Stage(
+            name, digest(identity), recipe, spec.version, cut(full, reads), upstream, n_chunks, resources
+        )
+    return stages
+
+
+def digest(value: Any) -> str:
+    """Short digest of a JSON value, independent of key order."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
+
+
+def without_runtime(section: Section) -> dict[str, Any]:
+    """Dump of a section without the fields that cannot change results, and files by their content."""
+    kept: dict[str, Any] = {}
+    dumped = section.model_dump(mode="json")
+    for name, field in type(section).model_fields.items():
+        if any(isinstance(item, FileContent) for item in field.metadata):
+            kept[name] = dumped[name] and (file_digest(dumped[name]) or dumped[name])
+        elif not any(isinstance(item, Runtime) for item in field.metadata):
+            kept[name] = _dump(getattr(section, name), dumped[name])
+    return kept
+
+
+def _dump(value: Any, dumped: Any) -> Any:
+    if isinstance(value, Section):
+        return without_runtime(value)
+    if isinstance(value, dict):
+        return {key: _dump(item, dumped[key]) for key, item in value.items()}
+    return dumped

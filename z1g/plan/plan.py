@@ -1,0 +1,201 @@
+"""What has to run: stages, identities, chunks and paths. Pure and fast; the Snakefile knows nothing else.
+
+`id(stage)` is a digest of the configuration slice that the stage reads, the ids upstream and the stage's version. Two
+ablations that agree on all of these share the result.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from z1g.config.resolve import Ablation, load_ablation
+from z1g.core.errors import UserError
+from z1g.core.files import read_json, write_json
+from z1g.core.names import did_you_mean
+from z1g.data.manifest import Manifest
+from z1g.plan.identity import Stage, digest, planned_stages, without_runtime
+
+DEFAULT_SCALE = "full"
+CONFIG_KEYS = ("scale", "ablations", "results", "objects", "gpus")
+
+
+@dataclass(frozen=True)
+class PlannedAblation:
+    """An ablation with its stages by name."""
+
+    ablation: Ablation
+    manifest: Manifest
+    stages: dict[str, Stage]
+
+
+class Plan:
+    """All ablations of a run and where their results lie."""
+
+    def __init__(self, ablations: Sequence[Ablation], results: Path) -> None:
+        self.results = results
+        self.ablations: dict[str, PlannedAblation] = {}
+        manifests: dict[str, Manifest] = {}
+        for ablation in ablations:
+            data = ablation.experiment.data
+            key = json.dumps(data.model_dump(mode="json"), sort_keys=True)
+            if key not in manifests:
+                try:
+                    manifests[key] = data.manifest()
+                except (UserError, OSError) as error:
+                    raise UserError(f"ablation {ablation.name}: {error}") from error
+            self.ablations[ablation.name] = _planned(ablation, manifests[key])
+
+    @classmethod
+    def load(
+        cls,
+        scale: str,
+        names: Iterable[str] | None,
+        results: Path,
+        ablations: Path,
+        configs: Path,
+        objects: Sequence[str] = (),
+    ) -> "Plan":
+        """Read ablation files: those of the folder itself, or those named. A subfolder is a set, named as a whole or by
+        its files. Raises UserError naming every mistake in every file.
+
+        `objects` are meshes that take the place of the base's data.
+        """
+        files, sets = ablation_files(ablations)
+        own = [name for name, file in files.items() if file.parent == ablations]
+        asked = own if names is None else list(names)
+        wanted = [name for word in asked for name in ([word] if word in files else sets.get(word, [word]))]
+        loaded, problems = [], []
+        for name in dict.fromkeys(wanted):
+            path = files.get(name, ablations / f"{name}.yaml")
+            try:
+                if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+                    raise UserError(f'{path}: the name "{name}" must be a word of letters, digits, "_", "-" and "."')
+                if name not in files:
+                    raise UserError(f'ablation "{name}": there is no file {path}{did_you_mean(name, [*files, *sets])}')
+                loaded.append(load_ablation(path, scale, configs, objects))
+            except UserError as error:
+                problems.append(str(error))
+        if problems:
+            raise UserError("\n".join(dict.fromkeys("\n".join(problems).splitlines())))
+        if not loaded:
+            raise UserError(f"{ablations}: no ablation files (*.yaml) here" if not files else "no ablations are named")
+        return cls(loaded, results)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any], results: Path) -> "Plan":
+        """The plan that Snakemake's `--config` asks for. Raises UserError.
+
+        `scale=` base configuration, `ablations=a,b` names, `results=` folder, `objects=a,b` meshes for the base's,
+        `gpus=` how many GPUs of this machine jobs hold at once (for the Snakefile).
+        """
+        unknown = [key for key in options if key not in CONFIG_KEYS]
+        if unknown:
+            raise UserError(f"--config {unknown[0]}=: unknown key{did_you_mean(unknown[0], CONFIG_KEYS)}")
+        if not re.fullmatch(r"[\w./+@,:=~-]+", str(results)):
+            raise UserError(f'--config results=: "{results}" stands in shell lines; use letters, digits and ./+@,:=~-_')
+        wanted = _words(options["ablations"]) if options.get("ablations") is not None else None
+        scale, objects = str(options.get("scale", DEFAULT_SCALE)), _words(options.get("objects", ""))
+        return cls.load(scale, wanted, results, Path("ablations"), Path("configs"), objects)
+
+    @cached_property
+    def stages(self) -> dict[tuple[str, str], Stage]:
+        """Every distinct stage by (name, id)."""
+        return {stage.key: stage for planned in self.ablations.values() for stage in planned.stages.values()}
+
+    def folder(self, stage: str, stage_id: str) -> Path:
+        """Where a stage's results lie."""
+        return self.results / stage / stage_id
+
+    def stage(self, name: str, stage_id: str) -> Stage:
+        """A stage by id: of this plan, else as a started run recorded it on disk.
+
+        The fallback lets jobs that wait in a cluster's queue run although an ablation file was edited meanwhile.
+        Raises UserError where neither knows it.
+        """
+        known = self.stages.get((name, stage_id))
+        if known is not None:
+            return known
+        record = self.folder(name, stage_id) / "stage.json"
+        if not record.is_file():
+            raise UserError(f"no ablation plans {name} {stage_id}, and {record} does not exist")
+        return Stage.from_record(read_json(record))
+
+    def chunks(self, name: str, stage_id: str) -> list[str]:
+        """Chunk numbers as they stand in file names."""
+        return [f"{chunk:05d}" for chunk in range(self.stage(name, stage_id).n_chunks)]
+
+    def sources(self, ingest_id: str, chunk: int) -> list[str]:
+        """Files that an ingest chunk is made from, as far as only their times tell whether they changed.
+
+        An object whose content is known has that in the data set's identity, so that nobody asks 100,000 files for
+        their times. Ingest quarantines objects whose file is gone.
+        """
+        manifest = next((p.manifest for p in self.ablations.values() if p.stages["ingest"].id == ingest_id), None)
+        if manifest is None:
+            manifest = Manifest.load(self.folder("ingest", ingest_id) / "manifest.jsonl")
+        files = dict.fromkeys(entry.file for entry in manifest.chunk(chunk) if not entry.content)
+        return [file for file in files if Path(file).exists()]
+
+    def metrics_files(self, name: str) -> list[str]:
+        """Results of an ablation that its summary is made from."""
+        folder = self.folder(*self.ablations[name].stages["metrics"].key)
+        return [str(folder / name) for name in ("metrics.jsonl", "objects.jsonl", "metrics.json")]
+
+    def ablation_identity(self, name: str) -> str:
+        """Digest of what `plan.json` and `config.json` of an ablation hold, runtime values left out."""
+        planned = self.ablations[name]
+        return digest([ablation_record(planned), without_runtime(planned.ablation.experiment)])
+
+    def write(self) -> None:
+        """Record every stage and ablation on disk, where verbs and the report find them."""
+        for stage in self.stages.values():
+            write_json(self.folder(*stage.key) / "stage.json", stage.record())
+        for name, planned in self.ablations.items():
+            manifest = self.folder("ingest", planned.stages["ingest"].id) / "manifest.jsonl"
+            # Equal content may have moved since, so the manifest's sources are brought up to date.
+            if not manifest.is_file() or Manifest.load(manifest) != planned.manifest:
+                planned.manifest.save(manifest)
+            folder = self.results / "ablations" / name
+            write_json(folder / "plan.json", ablation_record(planned))
+            write_json(folder / "config.json", planned.ablation.experiment.model_dump(mode="json"))
+
+
+def ablation_files(folder: Path) -> tuple[dict[str, Path], dict[str, list[str]]]:
+    """Ablation files by name, and the names in each set: `a.yaml`, and `set/b.yaml` which is ablation b of that set.
+
+    Raises UserError where two files have one name.
+    """
+    files: dict[str, Path] = {}
+    sets: dict[str, list[str]] = {}
+    for file in [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*/*.yaml"))]:
+        if file.stem in files:
+            raise UserError(f"{files[file.stem]} and {file} are one name; results are kept by name, so rename one")
+        files[file.stem] = file
+        if file.parent != folder:
+            sets.setdefault(file.parent.name, []).append(file.stem)
+    return files, sets
+
+
+def _words(given: Any) -> list[str]:
+    """A list as Snakemake passes it: one already, or words with commas between them."""
+    return [str(word) for word in (given if isinstance(given, list) else str(given).split(",")) if word]
+
+
+def ablation_record(planned: PlannedAblation) -> dict[str, Any]:
+    """What `plan.json` of an ablation holds."""
+    ablation = planned.ablation
+    return {
+        "name": ablation.name,
+        "description": ablation.description,
+        "base": ablation.base,
+        "differences": ablation.differences,
+        "stages": {name: stage.id for name, stage in planned.stages.items()},
+    }
+
+
+def _planned(ablation: Ablation, manifest: Manifest) -> PlannedAblation:
+    return PlannedAblation(ablation, manifest, planned_stages(ablation, manifest))

@@ -1,0 +1,50 @@
+"""The part of a configuration that one stage reads, as plain values and as an experiment."""
+
+import json
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from z1g.config.tree import Experiment
+from z1g.core.slots import Section
+
+
+def cut(values: dict[str, Any], reads: Sequence[str]) -> dict[str, Any]:
+    """The part of nested values that key paths name; a slot cut in part keeps its `kind`."""
+    result: dict[str, Any] = {}
+    for path in reads:
+        remove = path.startswith("!")
+        *parents, last = path.removeprefix("!").split(".")
+        source, target = values, result
+        for part in parents:
+            source = source[part]
+            target = target.setdefault(part, {"kind": source["kind"]} if "kind" in source else {})
+        if remove:
+            target.pop(last, None)
+        elif last in source:
+            target[last] = json.loads(json.dumps(source[last]))
+    return result
+
+
+def slice_config(values: Mapping[str, Any]) -> Experiment:
+    """An experiment that has only the parts in `values`; reading any other attribute raises AttributeError."""
+    sections = {}
+    for name, content in values.items():
+        field = Experiment.model_fields[name]
+        annotation: Any = field.annotation
+        for item in field.metadata:
+            annotation = typing.Annotated[annotation, item]
+        sections[name] = TypeAdapter(annotation).validate_python(content)
+    experiment = Experiment.model_construct(**sections)
+    _prune(experiment, values)
+    return experiment
+
+
+def _prune(section: Section, values: Mapping[str, Any]) -> None:
+    for name, value in list(section.__dict__.items()):
+        if name not in values:
+            del section.__dict__[name]
+        elif isinstance(value, Section) and isinstance(values[name], Mapping):
+            _prune(value, values[name])

@@ -1,0 +1,64 @@
+"""The stages of the DAG: what each reads of the configuration, and its version."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from z1g.config.tree import Experiment
+from z1g.sources.original import Seed
+
+CHUNKED_BY_OBJECTS = ("ingest", "fit")
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One kind of stage. Raise `version` whenever its code changes results."""
+
+    name: str
+    version: int
+    upstream: tuple[str, ...]
+    reads: Callable[[Experiment], tuple[str, ...]]
+    """Key paths of the slice; a leading `!` takes a path out again."""
+
+
+_CODES_READS = ("autodecoder.test_steps", "autodecoder.test_lr")
+
+
+def _autodecoder_reads(experiment: Experiment) -> tuple[str, ...]:
+    shared = (
+        "data.split",
+        "data.max_quarantined",
+        "camera",
+        "splat",
+        "render",
+        "autodecoder",
+        *(f"!{name}" for name in _CODES_READS),
+    )
+    options = experiment.autodecoder
+    if options.mix_diffusion.interval is not None or options.codes.needs_unet:
+        return (*shared, "model", "unet.condition_size")
+    return (*shared, "model", "!model.unet_size", "!model.vision_size", "!model.prompt_tokens")
+
+
+_INGEST_READS = ("data", "camera", *(f"!data.{name}" for name in (
+    "split", "max_quarantined", "paths", "chunk_size", "splats", "rotations"
+)))  # fmt: skip
+"""How objects are found and grouped is not among them: the manifest's own digest says what was found."""
+
+
+def _fit_reads(experiment: Experiment) -> tuple[str, ...]:
+    given = isinstance(experiment.data, Seed) and experiment.data.splats is not None
+    return ("camera", "splat", "render", "fit", *(("data.splats", "data.rotations") if given else ()))
+
+
+STAGES: dict[str, StageSpec] = {
+    spec.name: spec
+    for spec in (
+        StageSpec("ingest", 2, (), lambda _: _INGEST_READS),
+        StageSpec("fit", 2, ("ingest",), _fit_reads),
+        StageSpec("autodecoder", 2, ("ingest", "fit"), _autodecoder_reads),
+        StageSpec("codes", 1, ("ingest", "fit", "autodecoder"), lambda _: _CODES_READS),
+        StageSpec("unet", 2, ("ingest", "fit", "autodecoder", "codes"), lambda _: ("model", "unet")),
+        StageSpec("infer", 2, ("ingest", "fit", "autodecoder", "codes", "unet"), lambda _: ("infer",)),
+        StageSpec("metrics", 2, ("ingest", "fit", "autodecoder", "codes", "unet", "infer"), lambda _: ("metrics",)),
+    )
+}

@@ -1,0 +1,76 @@
+"""Pictures for people: PNG files, sheets of six views, turntables."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from z1g.gaussians.channels import split
+from z1g.geometry.camera import Cameras, turntable
+from z1g.geometry.mosaic import tile
+from z1g.render.base import Rasterizer
+
+POSITION_RANGE = 0.7
+LOG_SCALE_RANGE = (-10.0, -2.0)
+
+
+def on_white(rgb: Tensor, alpha: Tensor) -> Tensor:
+    """Premultiplied colour [...,3,H,W] and alpha [...,1,H,W] on white."""
+    return rgb + 1 - alpha
+
+
+def to_bytes(picture: Tensor) -> NDArray[np.uint8]:
+    """[3,H,W] in 0..1 as [H,W,3] bytes."""
+    array: NDArray[np.uint8] = (picture.detach().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    return array
+
+
+def attributes(splats: Tensor) -> dict[str, Tensor]:
+    """Splatter images [6,14,S,S] as a sheet [3,3S,2S] in 0..1 for each attribute.
+
+    Colours are positions within ±0.7, logarithms of scales in -10..-2, and the vector part of quaternions whose real
+    part is positive; opacity is grey.
+    """
+    parts = {name: tile(part[None])[0].float() for name, part in split(splats, dim=1).items()}
+    low, high = LOG_SCALE_RANGE
+    rotation = parts["rotation"]
+    sheets = {
+        "position": 0.5 + 0.5 * parts["position"] / POSITION_RANGE,
+        "opacity": parts["opacity"].expand(3, -1, -1),
+        "scale": (parts["scale"].clamp(min=1e-8).log() - low) / (high - low),
+        "rotation": 0.5 + 0.5 * rotation[1:] * torch.where(rotation[:1] < 0, -1.0, 1.0),
+        "rgb": parts["rgb"],
+    }
+    return {name: sheet.clamp(0, 1) for name, sheet in sheets.items()}
+
+
+def save_png(picture: NDArray[Any], path: Path) -> None:
+    """Write [H,W,3] bytes as PNG, whatever the file is called."""
+    Image.fromarray(picture).save(path, "PNG", optimize=True)
+
+
+@torch.no_grad()
+def sheet(rasterizer: Rasterizer, gaussians: Tensor, cameras: Cameras) -> NDArray[np.uint8]:
+    """Six renders of one object [1,N,14] on white as a sheet, [3H,2W,3] bytes."""
+    return to_bytes(tile(rasterizer.render(gaussians, cameras).over(1.0))[0])
+
+
+@torch.no_grad()
+def save_turntable(rasterizer: Rasterizer, gaussians: Tensor, cameras: Cameras, path: Path) -> None:
+    """Animated WebP of one object [1,N,14], a frame a camera."""
+    output = rasterizer.render(gaussians, cameras)
+    pictures = [Image.fromarray(to_bytes(picture)) for picture in output.over(1.0)[0]]
+    first, *rest = pictures
+    duration = max(2400 // len(pictures), 40)
+    first.save(path, "WEBP", save_all=True, append_images=rest, duration=duration, loop=0, quality=80)
+
+
+def turntable_cameras(to_view_frame: NDArray[np.float64], like: Cameras, frames: int, elevation_deg: float) -> Cameras:
+    """Cameras [1,frames] on a circle at the distance of `like`; `to_view_frame` [4,4] maps the world to the splats."""
+    radius = float(like.c2w[0, 0, :3, 3].norm())
+    poses = torch.from_numpy(to_view_frame @ turntable(frames, elevation_deg, radius)).float()
+    return Cameras(poses[None].to(like.c2w.device), like.fov_y_deg, like.height, like.width)

@@ -1,0 +1,44 @@
+"""Turntables as films: `.mp4` where ffmpeg is installed with the package `imageio-ffmpeg`, else animated `.webp`."""
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from z1g.core.files import atomic_file
+
+FRAMES_PER_SECOND = 12
+
+
+def film_ending() -> str:
+    """`.mp4` or `.webp`, whichever can be written here."""
+    return ".mp4" if importlib.util.find_spec("imageio_ffmpeg") else ".webp"
+
+
+def save_film(frames: Sequence[NDArray[np.uint8]], path: Path) -> None:
+    """Write frames [H,W,3] as the film that the ending of `path` asks for. H.264 needs even sides: one may be cut."""
+    with atomic_file(path) as temporary:
+        if path.suffix == ".mp4":
+            _save_mp4([frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames], temporary)
+        else:
+            first, *rest = (Image.fromarray(frame) for frame in frames)
+            duration = 1000 // FRAMES_PER_SECOND
+            first.save(temporary, "WEBP", save_all=True, append_images=rest, duration=duration, loop=0, quality=80)
+
+
+def _save_mp4(frames: Sequence[NDArray[np.uint8]], path: Path) -> None:
+    import imageio_ffmpeg
+
+    height, width = frames[0].shape[:2]
+    # The name does not end in .mp4 while the file is being written, so the container is named.
+    output = ["-f", "mp4", "-movflags", "+faststart"]
+    film = imageio_ffmpeg.write_frames(
+        str(path), (width, height), fps=FRAMES_PER_SECOND, quality=8, macro_block_size=2, output_params=output
+    )
+    film.send(None)
+    for frame in frames:
+        film.send(np.ascontiguousarray(frame))
+    film.close()

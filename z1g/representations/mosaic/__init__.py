@@ -1,0 +1,1 @@
+"""Six views tiled into one latent (the original research code)."""

@@ -1,0 +1,29 @@
+"""Decoder paths: how the decoder gets from the latent grid to the splats' resolution, as slots."""
+
+from z1g.representations.mosaic.path.base import DecoderPath
+from z1g.representations.mosaic.path.downsampled import AveragePool, ConvAveragePool, DownsampleConv
+from z1g.representations.mosaic.path.plain import Plain
+from z1g.representations.mosaic.path.resized import InterpolateDownsample, InterpolateUpsample, LastLayer
+
+KINDS: tuple[type[DecoderPath], ...] = (
+    AveragePool,
+    ConvAveragePool,
+    DownsampleConv,
+    Plain,
+    LastLayer,
+    InterpolateDownsample,
+    InterpolateUpsample,
+)
+"""What `kind:` of a DecoderPath may name."""
+
+__all__ = [
+    "AveragePool",
+    "ConvAveragePool",
+    "DecoderPath",
+    "DownsampleConv",
+    "InterpolateDownsample",
+    "InterpolateUpsample",
+    "KINDS",
+    "LastLayer",
+    "Plain",
+]

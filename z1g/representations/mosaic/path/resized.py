@@ -1,0 +1,62 @@
+"""Features are resized inside the decoder."""
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from z1g.representations.mosaic.path.base import DecoderPath
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import functional
+else:
+    from z1g.core.lazy import functional
+
+
+class _Resized(DecoderPath):
+    resampling: Literal["nearest", "average"] = Field(
+        "nearest", description="how features shrink: the nearest one, or the mean over the area (never enlarges)"
+    )
+    from_the_end: ClassVar[int]
+    """1: after the last up block, 2: after the one before, ..."""
+
+    def misfit(self, input_size: int, size: int, levels: int) -> str | None:
+        if levels < self.from_the_end:
+            return f"needs a decoder of {self.from_the_end} levels at least, and the model's has {levels}"
+        before = input_size >> (self.from_the_end - 1)
+        if self.resampling == "average" and before < size:
+            return (
+                f"cannot average {before} pixels a view (of autodecoder.input_size {input_size}) to splat.size {size}"
+            )
+        return None
+
+    def resizes_after(self, levels: int) -> int:
+        return levels - self.from_the_end
+
+    def resize(self, features: "Tensor", size: tuple[int, int]) -> "Tensor":
+        if tuple(features.shape[-2:]) == size:
+            return features
+        if self.resampling == "average":
+            return functional.adaptive_avg_pool2d(features, size)
+        return functional.interpolate(features, size=size, mode="nearest")
+
+
+class LastLayer(_Resized):
+    """After the last up block, before the last norm: the seed's choice."""
+
+    kind: Literal["last_layer"] = "last_layer"
+    from_the_end: ClassVar[int] = 1
+
+
+class InterpolateDownsample(_Resized):
+    """In place of the last upsampling (up block 2 of Stable Diffusion's four): the last block sees the splats' size."""
+
+    kind: Literal["interpolate_downsample"] = "interpolate_downsample"
+    from_the_end: ClassVar[int] = 2
+
+
+class InterpolateUpsample(_Resized):
+    """In place of the last two upsamplings (up block 1 of Stable Diffusion's four)."""
+
+    kind: Literal["interpolate_upsample"] = "interpolate_upsample"
+    from_the_end: ClassVar[int] = 3

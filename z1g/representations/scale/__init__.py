@@ -1,0 +1,14 @@
+"""Scale activations: from the decoder's raw channels to the standard deviations of a Gaussian."""
+
+from z1g.representations.scale.base import ScaleActivation
+from z1g.representations.scale.biased import BiasedExp, BiasedSoftplus
+from z1g.representations.scale.softplus import Softplus
+
+KINDS: tuple[type[ScaleActivation], ...] = (
+    BiasedSoftplus,
+    BiasedExp,
+    Softplus,
+)
+"""What `kind:` of a ScaleActivation may name."""
+
+__all__ = ["BiasedExp", "BiasedSoftplus", "KINDS", "ScaleActivation", "Softplus"]

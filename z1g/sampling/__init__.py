@@ -1,0 +1,1 @@
+"""Samplers, guidance, and where the codes of inference come from."""

@@ -1,0 +1,19 @@
+"""Codes as stage `codes` has them."""
+
+from typing import TYPE_CHECKING, Literal
+
+from z1g.sampling.inferred.base import InferredCodes, Objects
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from z1g.inference.method import ImageToSplats
+
+
+class TrueCodes(InferredCodes):
+    """The object's true code, from stage `codes`: what a perfect stage 2 would sample."""
+
+    kind: Literal["cache"] = "cache"
+
+    def codes(self, method: "ImageToSplats", objects: Objects) -> "Tensor":
+        return objects.true

@@ -1,0 +1,26 @@
+"""The UNet's prediction of the code from one timestep."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from z1g.sampling.inferred.base import InferredCodes, Objects
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from z1g.inference.method import ImageToSplats
+
+
+class OneStepCodes(InferredCodes):
+    """The true code noised to a timestep and predicted back at once: how much the UNet knows there."""
+
+    kind: Literal["one_step"] = "one_step"
+    timestep: int = Field(500, ge=0, le=999, description="how much noise the true code gets; 999: all but nothing else")
+
+    def codes(self, method: "ImageToSplats", objects: Objects) -> "Tensor":
+        from z1g.sampling.sample import predict_once
+
+        condition, true = method.condition(objects.pictures), method.from_units(objects.true)
+        found = predict_once(method.predict, condition, true, self.timestep, method.options, objects.seeds)
+        return method.to_units(found)

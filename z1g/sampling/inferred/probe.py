@@ -1,0 +1,25 @@
+"""True codes with noise: how steep the decoder is."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from z1g.sampling.inferred.base import InferredCodes, Objects
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from z1g.inference.method import ImageToSplats
+
+
+class NoisedCodes(InferredCodes):
+    """The true code plus noise, the original's probe of the decoder's Lipschitz constant."""
+
+    kind: Literal["probe"] = "probe"
+    coefficient: float = Field(0.1, ge=0, description="standard deviation of the noise, in the decoder's units")
+
+    def codes(self, method: "ImageToSplats", objects: Objects) -> "Tensor":
+        from z1g.sampling.sample import object_noise
+
+        noise = object_noise(method.options, objects.seeds, method.shape)
+        return objects.true + self.coefficient * noise.to(objects.true.device)

@@ -1,0 +1,34 @@
+"""Options of inference."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from z1g.core.slots import OneOf, Runtime, Section
+from z1g.sampling.inferred import InferredCodes
+from z1g.sampling.inferred.diffusion import SampledCodes
+from z1g.sampling.samplers import Sampler
+from z1g.sampling.samplers.ddpm import Ddpm
+
+
+class InferOptions(Section):
+    """Codes drawn from the UNet, then splats, pictures and turntables."""
+
+    codes: Annotated[InferredCodes, OneOf()] = SampledCodes()
+    sampler: Annotated[Sampler, OneOf()] = Ddpm()
+    steps: int = Field(75, ge=1, le=1000, description="sampling steps")
+    guidance: float = Field(4.0, ge=1, description="classifier-free guidance; 1 switches it off")
+    seed: int = Field(0, ge=0, description="seed of the first noise, combined with the object's id")
+    train_objects: int = Field(8, ge=0, description="training objects to sample besides all test objects")
+    chunk_size: int = Field(16, ge=1, description="objects a job")
+    batch_size: Annotated[int, Runtime()] = Field(4, ge=1, description="objects sampled at once")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="of the UNet. auto: bf16 on a GPU, else fp32"
+    )
+    attention: Annotated[Literal["auto", "flash", "cudnn", "xformers"], Runtime()] = Field(
+        "auto", description="attention kernels: torch's choice, or these wherever they can work; xformers: on a GPU"
+    )
+    cuda_graphs: Annotated[bool, Runtime()] = Field(
+        True, description="on a GPU, record the UNet's kernels at the first step and replay them"
+    )
+    turntable_frames: int = Field(24, ge=1, description="frames of the turntable picture")

@@ -1,0 +1,113 @@
+"""Draws codes from a trained UNet: any of diffusers' samplers, with classifier-free guidance."""
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from z1g.core.seeding import torch_generator
+from z1g.networks.denoiser import Condition
+from z1g.networks.diffusion import NoiseSchedule
+
+if TYPE_CHECKING:
+    from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+    from z1g.sampling.options import InferOptions
+
+CONDITION_NOISE = 1
+"""Tells the generator of the condition's noise from that of the code's."""
+
+
+class PredictsV(Protocol):
+    """A `Denoiser`, or what stands for one."""
+
+    def __call__(self, noisy: Tensor, timestep: Tensor, condition: Condition, condition_noise: Tensor) -> Tensor:
+        """See `Denoiser.forward`."""
+
+    def nothing(self, zero_latent: Tensor, batch: int) -> Condition:
+        """See `Denoiser.nothing`."""
+
+
+@torch.no_grad()
+def sample_codes(
+    denoiser: PredictsV,
+    condition: Condition,
+    zero_latent: Tensor,
+    shape: tuple[int, int, int],
+    options: "InferOptions",
+    seeds: Sequence[int],
+    scheduler: "SchedulerMixin | None" = None,
+) -> Tensor:
+    """Codes [B,C,h,w] for B conditions; `seeds` has a seed an object, so results do not depend on the batch.
+    `scheduler`: a fresh one in the place of the options' sampler.
+
+    Guidance: v = v_0 + g·(v_c - v_0) (Ho & Salimans 2022, eq. 6, in terms of v); g = 1 skips the unconditional half.
+    Both halves are one forward pass; as published, their condition latents get noise of their own.
+    """
+    device, batch = condition.latent.device, len(seeds)
+    # Noise is drawn on the CPU, so a seed gives the same code on every device.
+    generators = [torch_generator(options.seed, seed) for seed in seeds]
+    scheduler = scheduler or options.sampler.scheduler()
+    # Timesteps stay on the CPU: schedulers look their constants up there, and would wait for the device otherwise.
+    scheduler.set_timesteps(options.steps)
+    extra = _accepted(scheduler, generators)
+    halves = 2 if options.guidance > 1 else 1
+    both = _stack(denoiser.nothing(zero_latent.to(device), batch), condition) if halves == 2 else condition
+    noises = _condition_noises(options, seeds, halves, tuple(condition.latent.shape[1:])).to(device)
+    latents: Tensor = _normal((batch, *shape), generators).to(device) * scheduler.init_noise_sigma
+    steps = scheduler.timesteps.long().to(device)
+    for i, timestep in enumerate(scheduler.timesteps):
+        noisy = scheduler.scale_model_input(latents, timestep).repeat(halves, 1, 1, 1)
+        velocity = denoiser(noisy, steps[i].expand(halves * batch), both, noises[i])
+        if halves == 2:
+            without, with_condition = velocity.chunk(2)
+            velocity = without + options.guidance * (with_condition - without)
+        latents = scheduler.step(velocity, timestep, latents, return_dict=False, **extra)[0]
+    return latents
+
+
+@torch.no_grad()
+def predict_once(
+    denoiser: PredictsV,
+    condition: Condition,
+    codes: Tensor,
+    timestep: int,
+    options: "InferOptions",
+    seeds: Sequence[int],
+) -> Tensor:
+    """Codes [B,C,h,w] as predicted in one step from true codes noised to a timestep, without guidance."""
+    schedule, device = NoiseSchedule(), codes.device
+    noise = object_noise(options, seeds, (codes.shape[1], codes.shape[2], codes.shape[3])).to(device)
+    noises = _condition_noises(options, seeds, 1, tuple(condition.latent.shape[1:]), n_steps=1).to(device)
+    at = torch.full((len(codes),), timestep, device=device)
+    noisy = schedule.add_noise(codes, noise, at)
+    return schedule.x0_from_v(noisy, denoiser(noisy, at, condition, noises[0]), at)
+
+
+def object_noise(options: "InferOptions", seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
+    """Standard normal [B,*shape] on the CPU, the first that sampling would draw for each object."""
+    return _normal((len(seeds), *shape), [torch_generator(options.seed, seed) for seed in seeds])
+
+
+def _accepted(scheduler: Any, generators: list[torch.Generator]) -> dict[str, Any]:
+    """Deterministic schedulers of diffusers know no generator."""
+    return {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
+
+
+def _condition_noises(
+    options: "InferOptions", seeds: Sequence[int], halves: int, shape: tuple[int, ...], n_steps: int | None = None
+) -> Tensor:  # fmt: skip
+    """Noise of the condition latents at all steps, [steps,halves·B,C,h,w]: the unconditional half first."""
+    generators = [torch_generator(options.seed, seed, CONDITION_NOISE) for seed in seeds]
+    noise = _normal((len(seeds), n_steps or options.steps, halves, *shape), generators)
+    return noise.permute(1, 2, 0, *range(3, noise.ndim)).flatten(1, 2)
+
+
+def _normal(shape: tuple[int, ...], generators: Sequence[torch.Generator]) -> Tensor:
+    return torch.stack([torch.randn(shape[1:], generator=generator) for generator in generators])
+
+
+def _stack(first: Condition, second: Condition) -> Condition:
+    return Condition(torch.cat([first.latent, second.latent]), torch.cat([first.embedding, second.embedding]))

@@ -1,0 +1,23 @@
+"""DPM-Solver++ of second order (Lu et al. 2022)."""
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from z1g.networks.process import TRAINED_WITH
+from z1g.sampling.samplers.base import Sampler
+
+if TYPE_CHECKING:
+    from diffusers.schedulers.scheduling_utils import SchedulerMixin
+
+
+class DpmMultistep(Sampler):
+    """DPM-Solver++ of second order (Lu et al. 2022): deterministic, good in 10 to 25 steps."""
+
+    kind: Literal["dpm_multistep"] = "dpm_multistep"
+    order: int = Field(2, ge=1, le=3, description="predictions that a step combines")
+
+    def scheduler(self) -> "SchedulerMixin":
+        from diffusers import DPMSolverMultistepScheduler
+
+        return DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", solver_order=self.order, **TRAINED_WITH)

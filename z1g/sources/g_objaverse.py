@@ -1,0 +1,98 @@
+"""G-buffer Objaverse: 280,000 objects, each seen from 40 places, as the data set lies on disk."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from z1g.core.errors import UserError
+from z1g.data.manifest import ObjectEntry, unique_ids
+from z1g.data.shards import BrokenObject, Rejected, RenderedObject
+from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, orbit_c2w
+from z1g.sources._g_objaverse_files import View, read_depth, read_view
+from z1g.sources._original_files import read_picture
+from z1g.sources.base import DataSource, Ingested
+
+RENDERS = "campos_512_v4"
+
+
+class GObjaverse(DataSource):
+    """Folders `root/<dictionary>/<instance>/campos_512_v4/NNNNN/` with `NNNNN.json`, `.png` and `_nd.exr`.
+
+    View 00000 is the condition; the inputs are the views nearest to the layout of `camera.layout`, relative to it; the
+    others are free views in random order. Poses and depth are scaled so that input view 1 stands at `camera.radius`:
+    objects fill the unit cube there, so some reach over the sphere of radius 0.5.
+    """
+
+    kind: Literal["g_objaverse"] = "g_objaverse"
+    root: str = Field("data/gobjaverse", description="folder of the data set")
+    index: str | None = Field(
+        None, description="JSON list of `<dictionary>/<instance>`, as the data set's own; null: search the folder"
+    )
+
+    def list_objects(self) -> list[ObjectEntry]:
+        root = Path(self.root)
+        if not root.is_dir():
+            raise UserError(f"data.root: {root} is no folder (looked from {Path.cwd()})")
+        names = self._names(root) if self.index is None else self._indexed(Path(self.index))
+        if not names:
+            raise UserError(f"data.root: {root} holds no <dictionary>/<instance>/{RENDERS}")
+        return [ObjectEntry(i, (root / name).as_posix()) for i, name in zip(unique_ids(names), names, strict=True)]
+
+    def _names(self, root: Path) -> list[str]:
+        return sorted(path.parent.relative_to(root).as_posix() for path in root.glob(f"*/*/{RENDERS}"))
+
+    def _indexed(self, path: Path) -> list[str]:
+        try:
+            names = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"data.index: {path} cannot be read as JSON: {error}") from error
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise UserError(f"data.index: {path} holds no list of texts such as 0/10010")
+        return sorted(set(names))
+
+    def ingest(
+        self, objects: Sequence[ObjectEntry], camera: CameraOptions, scratch: Path, threads: int
+    ) -> Iterator[Ingested]:
+        for entry in objects:
+            try:
+                yield Ingested(_read(entry, camera))
+            except BrokenObject as error:
+                yield Ingested(Rejected(entry.id, str(error)))
+
+
+def _read(entry: ObjectEntry, camera: CameraOptions) -> RenderedObject:
+    folder = Path(entry.source) / RENDERS
+    views = _in_order([read_view(path) for path in sorted(folder.glob("[0-9]*"))], entry, camera)
+    pictures = [read_picture(view.file(".png")) for view in views]
+    depth = [read_depth(views[i]) for i in INPUT_VIEWS]
+    if len({picture.shape[:2] for picture in pictures} | {image.shape for image in depth}) != 1:
+        raise BrokenObject(f"the pictures in {folder} have different sizes")
+    if len({round(view.fov_y_deg, 3) for view in views}) != 1:
+        raise BrokenObject(f"the cameras in {folder} have different fields of view")
+    scale = camera.radius / float(np.linalg.norm(views[INPUT_VIEWS[0]].c2w[:3, 3]))
+    c2w = np.stack([view.c2w for view in views])
+    c2w[:, :3, 3] *= scale
+    info = {"source": entry.source, "scale": scale}
+    distances = np.stack(depth) * np.float32(scale)
+    return RenderedObject(entry.id, c2w, views[0].fov_y_deg, np.stack(pictures), distances, info)
+
+
+def _in_order(views: list[View], entry: ObjectEntry, camera: CameraOptions) -> list[View]:
+    """Condition, inputs, free views. Raises BrokenObject where there are too few."""
+    if len(views) < camera.n_views:
+        raise BrokenObject(
+            f"{entry.source} has {len(views)} views where the configuration has {camera.n_views} (camera.*_views)"
+        )
+    condition, *left = views
+    x, _, z = condition.direction
+    facing = float(np.degrees(np.arctan2(x, z)))
+    chosen = [condition]
+    for elevation, azimuth in camera.input_angles:
+        wanted = orbit_c2w(elevation, facing + azimuth, 1.0)[:3, 3]
+        chosen.append(left.pop(int(np.argmax([view.direction @ wanted for view in left]))))
+    order = np.random.default_rng([camera.seed, entry.seed]).permutation(len(left))
+    return chosen + [left[i] for i in order[: camera.n_views - len(chosen)]]

@@ -1,0 +1,102 @@
+"""Meshes from folders, archives and lists, rendered by Blender."""
+
+import contextlib
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+from pydantic import Field
+
+from z1g.data.manifest import ObjectEntry, as_row
+from z1g.data.shards import Rejected, RenderedObject
+from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, to_blender
+from z1g.meshes.executable import find_blender
+from z1g.meshes.files import FileLimits, licences, prepare
+from z1g.meshes.listing import find_objects
+from z1g.meshes.options import BlenderOptions
+from z1g.meshes.pool import Drawn, Task, draw
+from z1g.meshes.share import Share, share_out
+from z1g.sources.base import DataSource, Ingested
+
+INFO = ("source", "content", "name", "category", "creator", "licence")
+
+
+class Meshes(DataSource):
+    """Mesh files, each moved to the origin and scaled into the sphere of radius 0.5.
+
+    A rendered object's `info` has source, n_triangles, normalisation (centre, scale, up_axis as
+    `z1g/meshes/blender/geometry.py` defines them), renderer, licences (names of the licence files beside the mesh), and
+    what the manifest knows: content, name, category, creator, licence.
+    """
+
+    kind: Literal["meshes"] = "meshes"
+    paths: tuple[str, ...] = Field(
+        ("workflow/objects",),
+        min_length=1,
+        description="folders (searched through), globs, mesh files, archives (.zip .sh3f, also one `file.zip!/member`) "
+        "or lists of these (.csv .jsonl), relative to the current folder",
+    )
+    limits: FileLimits = FileLimits()
+    blender: BlenderOptions = BlenderOptions()
+
+    def list_objects(self) -> list[ObjectEntry]:
+        """All meshes behind `paths`, sorted by id. Raises UserError where a path gives none."""
+        return find_objects(self.paths)
+
+    def ingest(
+        self, objects: Sequence[ObjectEntry], camera: CameraOptions, scratch: Path, threads: int
+    ) -> Iterator[Ingested]:
+        """Render the objects in a pool of Blender processes. Raises UserError where no Blender can obey the options."""
+        share = share_out(self.blender, threads, len(objects), camera.n_views)
+        settings, command = self._settings(camera, share), find_blender(self.blender.python)
+        tasks = (_task(entry, camera, self.limits) for entry in objects)
+        with contextlib.closing(draw(command, settings, tasks, scratch, self.blender, share.processes)) as outcomes:
+            for entry, outcome in zip(objects, outcomes, strict=True):
+                if isinstance(outcome, Rejected):
+                    yield Ingested(outcome)
+                    continue
+                yield Ingested(_collect(entry, camera, outcome), outcome.result["seconds"])
+                shutil.rmtree(outcome.folder)
+
+    def _settings(self, camera: CameraOptions, share: Share) -> dict[str, Any]:
+        alike = ("resolution", "samples", "engine", "device", "normals")
+        return {
+            **{name: getattr(self.blender, name) for name in alike},
+            "lighting": asdict(self.blender.lighting.light()),
+            "threads": share.threads,
+            "memory_mb": share.memory_mb,
+            "cores": sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else [],
+            "fov_y_deg": camera.fov_y_deg,
+            "depth_views": list(INPUT_VIEWS),
+        }
+
+
+def _task(entry: ObjectEntry, camera: CameraOptions, limits: FileLimits) -> Task:
+    return Task(entry.id, partial(prepare, entry, limits=limits), to_blender(camera.poses(entry.seed)).tolist())
+
+
+def _collect(entry: ObjectEntry, camera: CameraOptions, drawn: Drawn) -> RenderedObject | Rejected:
+    """What Blender left in an object's folder."""
+    if drawn.result["reason"] is not None:
+        return Rejected(entry.id, drawn.result["reason"])
+    c2w = camera.poses(entry.seed)
+    rgba = np.stack([np.asarray(Image.open(drawn.folder / f"{view:03d}.png")) for view in range(len(c2w))])
+    if not rgba[..., 3].any():
+        return Rejected(entry.id, "blank: every view is empty; the materials are transparent or no face has an area")
+    known = {name: value for name, value in as_row(entry).items() if name in INFO}
+    info = {
+        **known,
+        **{name: drawn.result[name] for name in ("n_triangles", "normalisation", "renderer")},
+        "licences": licences(entry),
+    }
+    depth = np.load(drawn.folder / "depth.npy", allow_pickle=False)
+    file = drawn.folder / "normals.npy"
+    normals = np.load(file, allow_pickle=False) if file.is_file() else None
+    return RenderedObject(entry.id, c2w, camera.fov_y_deg, rgba, depth, info, normals)

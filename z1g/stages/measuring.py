@@ -1,0 +1,218 @@
+"""What the metrics stage measures, and `verify` measures again: renders and shapes of every source of splats."""
+
+import hashlib
+import logging
+import math
+from collections.abc import Mapping
+from functools import cache, cached_property, partial
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from z1g.core.device import default_device
+from z1g.core.errors import UserError
+from z1g.core.progress import track
+from z1g.data.manifest import ObjectEntry
+from z1g.data.scenes import Scene, SceneStore
+from z1g.data.shards import RenderedObject
+from z1g.gaussians.channels import CHANNELS, to_gaussians
+from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS, view_frame
+from z1g.meshes.files import FileLimits
+from z1g.meshes.surface import surface_points
+from z1g.metrics import DepthMaps, Metric, NotMeasurable, ObjectMetric, Pictures, SetMetric, Shape, ViewMetric
+from z1g.plan.folder import StageFolder
+from z1g.render.images import on_white
+from z1g.representations.mosaic.stage1 import Stage1
+
+log = logging.getLogger("z1g")
+SOURCES = ("sampled", "autodecoder", "mean_code", "nearest", "fitted")
+"""The method; stage 1 on true codes (what stage 2 could reach); two baselines; the fitted truth (upper bound)."""
+TRUTH = "truth"
+RETRIEVAL_SIZE = 64
+
+
+class Sources:
+    """Splatter images [6,14,S,S] of an object, by where they come from."""
+
+    def __init__(self, folder: StageFolder, trained: StageFolder, scenes: SceneStore, train_ids: list[str]) -> None:
+        self.scenes, self.train_ids = scenes, train_ids
+        self.decoder = Stage1.load(trained.path / "model", trained.config).to(default_device()).decoder
+        self.codes = load_file(folder.upstream_path("codes") / "codes.safetensors")
+        self.mean = torch.stack([self.codes[name] for name in train_ids]).mean(dim=0)
+        self.sampled: dict[str, Tensor] = {}
+        for chunk in sorted(folder.upstream_path("infer").glob("chunk-*/splats.safetensors")):
+            self.sampled.update(load_file(chunk))
+
+    @cached_property
+    def conditions(self) -> dict[str, Tensor]:
+        """Condition pictures of the training objects, small."""
+        names = track(self.train_ids, "conditions of training objects", len(self.train_ids))
+        return {name: self.scenes.seen(name, [CONDITION_VIEW]).condition(RETRIEVAL_SIZE) for name in names}
+
+    def __call__(self, source: str, scene: Scene) -> Tensor:
+        """Splats of `scene` from one of SOURCES."""
+        if source == "sampled":
+            return self.sampled[f"{scene.id}/splats"]
+        if source == "autodecoder":
+            return self._decode(self.codes[scene.id])
+        if source == "mean_code":
+            return self._decode(self.mean)
+        return self._fitted(scene.id if source == "fitted" else self._nearest(scene))
+
+    @torch.no_grad()
+    def _decode(self, code: Tensor) -> Tensor:
+        splats: Tensor = self.decoder(code[None].to(default_device()))[0].cpu()
+        return splats
+
+    def _fitted(self, name: str) -> Tensor:
+        splats = self.scenes.splats(name)
+        if splats is None:
+            raise RuntimeError(f"{name} has no fitted splats")
+        return splats
+
+    def _nearest(self, scene: Scene) -> str:
+        """The other training object whose condition picture differs least (mean squared error)."""
+        picture = scene.condition(RETRIEVAL_SIZE)
+        others = [name for name in self.train_ids if name != scene.id] or self.train_ids
+        return min(others, key=lambda name: float((self.conditions[name] - picture).square().mean()))
+
+
+class Truth:
+    """What is known of one object besides its pictures: its surface, its depth, where its cameras stand."""
+
+    def __init__(self, scenes: SceneStore, entry: ObjectEntry, limits: FileLimits | None) -> None:
+        self.scene, self.item = scenes[entry.id], scenes.rendered(entry.id)
+        self.entry, self.limits = entry, limits
+        self.surface = cache(self._surface)
+
+    def _surface(self, n: int) -> Tensor:
+        if self.limits is None:
+            raise NotMeasurable("its data source has renders only, no mesh")
+        frame = view_frame(self.item.c2w, float(np.linalg.norm(self.scene.c2w[INPUT_VIEWS[0], :3, 3].numpy())))
+        points = surface_points(self.item, self.entry, self.limits, n)
+        return torch.from_numpy(points @ frame[:3, :3].T + frame[:3, 3])
+
+    def azimuths_deg(self, views: list[int]) -> list[float]:
+        """How far each view is turned from the condition around the upright axis, 0 to 180 degrees."""
+        return azimuth_distances(self.item, views)
+
+    def digest(self, views: list[int]) -> str:
+        """Digest of the views' true pixels and poses: test sets are alike where these are."""
+        found = hashlib.sha256(np.ascontiguousarray(self.item.rgba[views]).tobytes())
+        found.update(np.ascontiguousarray(self.item.c2w[views].round(6) + 0.0).tobytes())
+        return found.hexdigest()[:16]
+
+
+def azimuth_distances(item: RenderedObject, views: list[int]) -> list[float]:
+    """Unsigned difference of azimuth from the condition view, degrees in 0..180, of cameras in the y-up world."""
+    positions = item.c2w[:, :3, 3]
+    azimuths = np.degrees(np.arctan2(positions[:, 0], positions[:, 2]))
+    turned = (azimuths[views] - azimuths[CONDITION_VIEW] + 180) % 360 - 180
+    return [round(abs(float(x)), 3) for x in turned]
+
+
+@torch.no_grad()
+def render_pair(trained: StageFolder, scene: Scene, splats: Tensor, views: list[int]) -> Pictures:
+    """Renders of splats from some views of a scene beside its pictures, on white."""
+    device = default_device()
+    output = trained.config.render.render(to_gaussians(splats[None]).to(device), scene.cameras(views).to(device))
+    rgb, alpha = (x.to(device) for x in scene.pictures(views))
+    return Pictures(output.over(1.0)[0].clamp(0, 1), on_white(rgb, alpha), output.alpha[0].clamp(0, 1), alpha)
+
+
+def shape(trained: StageFolder, truth: Truth, splats: Tensor) -> Shape:
+    """The geometry of splats [6,14,S,S] beside what is known of the object's."""
+    gaussians = to_gaussians(splats[None])
+    points, opacity = gaussians[0, :, CHANNELS["position"]], gaussians[0, :, CHANNELS["opacity"]][:, 0]
+    return Shape(points, opacity, truth.surface, partial(_depth_maps, trained, truth.scene, gaussians))
+
+
+@torch.no_grad()
+def _depth_maps(trained: StageFolder, scene: Scene, gaussians: Tensor) -> DepthMaps:
+    if scene.depth is None:
+        raise NotMeasurable("its data source has no depth")
+    device = default_device()
+    output = trained.config.render.render(gaussians.to(device), scene.cameras(list(INPUT_VIEWS)).to(device))
+    return DepthMaps(output.depth[0, :, 0], output.alpha[0, :, 0], scene.depth.to(device))
+
+
+class Measure:
+    """The configured metrics; what cannot be computed is left empty with its reason.
+
+    `missing` are metrics that nothing has a value of, `gaps` objects without one: {metric: {object: reason}}.
+    """
+
+    def __init__(self, metrics: Mapping[str, Metric]) -> None:
+        self.metrics = dict(metrics)
+        self.missing: dict[str, str] = {}
+        self.gaps: dict[str, dict[str, str]] = {}
+        self._features: dict[str, dict[tuple[str, str], list[Tensor]]] = {}
+
+    def views(self, pair: Pictures) -> dict[str, list[float | None]]:
+        """Values of the view metrics, one a view; None where the metric is missing."""
+        values: dict[str, list[float | None]] = {}
+        for name, metric in self._of(ViewMetric):
+            values[name] = [None] * len(pair.rgb)
+            try:
+                if name not in self.missing:
+                    values[name] = [_finite(x) for x in metric.compute(pair).tolist()]
+            except UserError as error:
+                self._leave_out(name, error)
+        return values
+
+    def object(self, name: str, found: Shape) -> dict[str, float | None]:
+        """Values of the object metrics; None where the object has none or the metric is missing."""
+        values: dict[str, float | None] = {}
+        for key, metric in self._of(ObjectMetric):
+            values[key] = None
+            try:
+                if key not in self.missing and name not in self.gaps.get(key, {}):
+                    values[key] = _finite(metric.compute(found))
+            except NotMeasurable as error:
+                self.gaps.setdefault(key, {})[name] = str(error)
+            except UserError as error:
+                self._leave_out(key, error)
+        return values
+
+    def collect(self, split: str, source: str, rgb: Tensor) -> None:
+        """Keep what the set metrics need of one object's pictures [V,3,H,W]; the source TRUTH is their measure."""
+        for name, metric in self._of(SetMetric):
+            try:
+                if name not in self.missing:
+                    features = metric.features(rgb).cpu()
+                    self._features.setdefault(name, {}).setdefault((split, source), []).append(features)
+            except UserError as error:
+                self._leave_out(name, error)
+
+    def sets(self) -> list[dict[str, Any]]:
+        """Values of the set metrics: a row for each split and source, with the number of pictures."""
+        rows: dict[tuple[str, str], dict[str, Any]] = {}
+        for name, metric in self._of(SetMetric):
+            sets = {} if name in self.missing else self._features.get(name, {})
+            for (split, source), features in sets.items():
+                if source == TRUTH:
+                    continue
+                ours, true = torch.cat(features), torch.cat(sets[split, TRUTH])
+                row = rows.setdefault((split, source), {"split": split, "source": source, "pictures": len(ours)})
+                row[name] = _finite(metric.distance(ours, true)) if len(ours) > 1 else None
+        return list(rows.values())
+
+    def description(self) -> dict[str, Any]:
+        """What the table needs to know of each metric."""
+        fields = ("label", "unit", "higher_is_better", "reference", "scope")
+        described = {name: {f: getattr(metric, f) for f in fields} for name, metric in self.metrics.items()}
+        return {"metrics": described, "missing": self.missing, "gaps": self.gaps}
+
+    def _of(self, scope: type[Any]) -> list[tuple[str, Any]]:
+        return [(name, metric) for name, metric in self.metrics.items() if isinstance(metric, scope)]
+
+    def _leave_out(self, name: str, error: UserError) -> None:
+        self.missing[name] = str(error)
+        log.warning("metric %s is left empty: %s", name, error)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

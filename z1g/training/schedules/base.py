@@ -1,0 +1,21 @@
+"""Learning-rate schedules as slots."""
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from z1g.core.slots import Slot
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+    from torch.optim.lr_scheduler import LRScheduler
+
+
+class Schedule(Slot):
+    """How the learning rate changes over the steps."""
+
+    follows_loss: ClassVar[bool] = False
+    """Whether the schedule is stepped with the mean training loss of a logging interval instead of every step."""
+
+    @abstractmethod
+    def build(self, optimizer: "Optimizer", steps: int) -> "LRScheduler":
+        """A torch scheduler for a run of `steps` steps."""
