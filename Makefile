@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 RESULTS ?= results
-SCALES := tiny small full seed
+SCALES := tiny small full original
 
 FURNITURE ?= .furniture
 FURNITURE_PACKAGE := sweethome3d-furniture
@@ -61,7 +61,7 @@ $(FURNITURE)/objects.jsonl: | env
 	cd $(FURNITURE) && echo "$(FURNITURE_SHA256)  $$(ls $(FURNITURE_PACKAGE)_*.deb)" | sha256sum --check || { rm -f *.deb; exit 1; }
 	cd $(FURNITURE) && dpkg -x $(FURNITURE_PACKAGE)_*.deb unpacked
 	cd $(FURNITURE)/unpacked/usr/share/sweethome3d/furniture && \
-		$(CURDIR)/$(BIN)/python -m z1g list BlendSwap-CC-0.sh3f BlendSwap-CC-BY.sh3f Scopia.sh3f --coloured \
+		$(CURDIR)/$(BIN)/python -m z1g list BlendSwap-CC-0.sh3f BlendSwap-CC-BY.sh3f Scopia.sh3f --colored \
 			--out $(abspath $(FURNITURE))/objects.jsonl
 
 clean:

@@ -1,7 +1,7 @@
 """Writes one object in every format that Blender can export, and a .blend full of traps. Runs inside Blender.
 
-The object is a box (x 2, y 3, z 4 in a y-up world) whose faces have six colours from a small texture: whoever turns an
-axis, swaps sides or loses the texture shows another picture.
+The object is a box (x 2, y 3, z 4 in a y-up world) whose faces have six colors from a small texture: whoever turns an
+axis, swaps sides or loses the texture shows another image.
 """
 
 import os
@@ -12,7 +12,7 @@ import bpy
 import numpy as np
 
 SIDES = {"+x": (1, 0, 0), "-x": (0, 1, 0), "+y": (0, 0, 1), "-y": (1, 1, 0), "+z": (0, 1, 1), "-z": (1, 0, 1)}
-"""Colours by the face's direction in a y-up world."""
+"""Colors by the face's direction in a y-up world."""
 FACES = {
     "+x": (4, 6, 7, 5),
     "-x": (0, 1, 3, 2),
@@ -28,7 +28,7 @@ EXTENT = (2, 4, 3)
 def main() -> None:
     folder = Path(sys.argv[-1])
     textured(folder)
-    coloured(folder)
+    colored(folder)
     transparent(folder)
     two_scenes_and_motion(folder)
     trap(folder)
@@ -53,9 +53,9 @@ def box(name: str = "box", extent=EXTENT, at=(0, 0, 0)):
 
 
 def palette(folder: Path):
-    """A picture with the six colours side by side, on disk."""
+    """A image with the six colors side by side, on disk."""
     image = bpy.data.images.new("palette", 48, 8)
-    row = np.repeat(np.array([[*colour, 1] for colour in SIDES.values()], np.float32), 8, axis=0)
+    row = np.repeat(np.array([[*color, 1] for color in SIDES.values()], np.float32), 8, axis=0)
     image.pixels.foreach_set(np.tile(row, (8, 1)).reshape(-1))
     image.filepath_raw, image.file_format = str(folder / "palette.png"), "PNG"
     image.save()
@@ -63,11 +63,11 @@ def palette(folder: Path):
     return bpy.data.images.load(str(folder / "palette.png"))
 
 
-def material(thing, image=None, colour=(1, 1, 1, 1)):
+def material(thing, image=None, color=(1, 1, 1, 1)):
     made = bpy.data.materials.new(f"{thing.name} material")
     made.use_nodes = True
     surface = made.node_tree.nodes["Principled BSDF"]
-    surface.inputs["Base Color"].default_value, surface.inputs["Roughness"].default_value = colour, 1.0
+    surface.inputs["Base Color"].default_value, surface.inputs["Roughness"].default_value = color, 1.0
     surface.inputs["Specular IOR Level"].default_value = 0.0
     if image:
         texture = made.node_tree.nodes.new("ShaderNodeTexImage")
@@ -108,16 +108,16 @@ def textured(folder: Path) -> None:
         bpy.ops.wm.usd_export(filepath=f"{to}_usdz.usdz")
 
 
-def coloured(folder: Path) -> None:
-    """Vertex colours: without a material, and as glTF multiplies them."""
+def colored(folder: Path) -> None:
+    """Vertex colors: without a material, and as glTF multiplies them."""
     empty()
-    (folder / "coloured").mkdir()
+    (folder / "colored").mkdir()
     thing = box()
-    colours = thing.data.color_attributes.new("Color", "BYTE_COLOR", "CORNER")
+    colors = thing.data.color_attributes.new("Color", "BYTE_COLOR", "CORNER")
     for face, side in enumerate(FACES):
         for corner in thing.data.polygons[face].loop_indices:
-            colours.data[corner].color = (*SIDES[side], 1)
-    to = str(folder / "coloured" / "box")
+            colors.data[corner].color = (*SIDES[side], 1)
+    to = str(folder / "colored" / "box")
     bpy.ops.wm.ply_export(filepath=f"{to}_ply.ply", forward_axis="Y", up_axis="Z", export_colors="SRGB")
     bpy.ops.wm.obj_export(filepath=f"{to}_obj.obj", export_colors=True, export_materials=False)
     bpy.ops.wm.stl_export(filepath=f"{to}_stl.stl", forward_axis="Y", up_axis="Z")
@@ -137,7 +137,7 @@ def transparent(folder: Path) -> None:
         empty()
         (folder / name).mkdir()
         thing = box()
-        made = material(thing, colour=(1, 0, 0, 1))
+        made = material(thing, color=(1, 0, 0, 1))
         nodes, links = made.node_tree.nodes, made.node_tree.links
         surface = nodes["Principled BSDF"]
         if name == "blend":
@@ -166,10 +166,10 @@ def two_scenes_and_motion(folder: Path) -> None:
     """A .glb with a second scene, and a box that stands only in the first frame where it should."""
     empty()
     (folder / "scenes").mkdir()
-    material(box(), colour=(1, 0, 0, 1))
+    material(box(), color=(1, 0, 0, 1))
     first, second = bpy.context.scene, bpy.data.scenes.new("Z second")
     other = box("other", at=(5, 0, 0))
-    material(other, colour=(0, 1, 0, 1))
+    material(other, color=(0, 1, 0, 1))
     first.collection.objects.unlink(other)
     second.collection.objects.link(other)
     to = str(folder / "scenes" / "box")
@@ -177,7 +177,7 @@ def two_scenes_and_motion(folder: Path) -> None:
     bpy.ops.wm.save_as_mainfile(filepath=f"{to}_blend.blend")
     bpy.data.scenes.remove(second)
     moving = box("moving")
-    material(moving, colour=(0, 0, 1, 1))
+    material(moving, color=(0, 0, 1, 1))
     for frame, x in ((1, 3.0), (20, 9.0)):
         moving.location.x = x
         moving.keyframe_insert("location", frame=frame)

@@ -47,7 +47,7 @@ SIZES: dict[str, Any] = {
 TRAIN: dict[str, Any] = {
     "steps": 6,
     "batch_size": 2,
-    "optimiser": {"lr": 1e-3},
+    "optimizer": {"lr": 1e-3},
     "precision": "fp32",
     "log_every": 2,
     "checkpoint_every": 2,
@@ -64,7 +64,7 @@ def experiment(meshes: Path, **changes: Any) -> Experiment:
         "model": {"kind": "scratch", **SIZES},
         "fit": {"steps": 4, "views_per_step": 2, "evaluate_every": 2},
         "autodecoder": {"input_size": 16, "views": 2, "test_steps": 2, "losses": {"perceptual": None}, "train": TRAIN},
-        "unet": {"condition_size": 16, "normalise_codes": True, "train": TRAIN},
+        "unet": {"condition_size": 16, "normalize_codes": True, "train": TRAIN},
         "infer": {"steps": 3, "train_objects": 1, "turntable_frames": 2, "batch_size": 2},
         "metrics": {"metrics": {"st_lpips": None}},
     }
@@ -90,7 +90,7 @@ def stage_path(planned: Plan, stage: str, name: str = "micro") -> Path:
 
 
 def fill(planned: Plan, resolution: int = 16, name: str = "micro", skip: tuple[str, ...] = ()) -> None:
-    """Write what ingest and fit would have written: pictures of coloured balls, and splats on them."""
+    """Write what ingest and fit would have written: images of colored balls, and splats on them."""
     ablation = planned.ablations[name]
     config, manifest = ablation.ablation.experiment, ablation.manifest
     ingest, fit = stage_path(planned, "ingest", name), stage_path(planned, "fit", name)
@@ -105,17 +105,17 @@ def fill(planned: Plan, resolution: int = 16, name: str = "micro", skip: tuple[s
 
 
 def ball(object_id: str, camera: CameraOptions, resolution: int) -> RenderedObject:
-    """A rendered object: a ball whose colour changes smoothly with the direction it is seen from."""
+    """A rendered object: a ball whose color changes smoothly with the direction it is seen from."""
     seed = int_hash(object_id)
     c2w = camera.poses(seed)
     tint = np.random.default_rng(seed).uniform(0.3, 0.7, size=3)
-    pictures = [_ball_picture(pose, camera.fov_y_deg, resolution, tint) for pose in c2w]
-    rgba = np.stack([rgba for rgba, _ in pictures])
-    depth = np.stack([depth for _, depth in pictures])[list(INPUT_VIEWS)].astype(np.float32)
+    images = [_ball_image(pose, camera.fov_y_deg, resolution, tint) for pose in c2w]
+    rgba = np.stack([rgba for rgba, _ in images])
+    depth = np.stack([depth for _, depth in images])[list(INPUT_VIEWS)].astype(np.float32)
     return RenderedObject(object_id, c2w, camera.fov_y_deg, rgba, depth, {"source": object_id})
 
 
-def _ball_picture(
+def _ball_image(
     c2w: NDArray[np.float64], fov_y_deg: float, resolution: int, tint: NDArray[np.float64]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     focal = 0.5 * resolution / np.tan(np.radians(fov_y_deg) / 2)
@@ -203,7 +203,7 @@ class CodedToy(Objective):
 def toy_options(**changes: Any) -> TrainOptions:
     """Twelve steps of three objects, a checkpoint every second one."""
     values = {
-        "steps": 12, "batch_size": 3, "optimiser": {"lr": 0.02}, "precision": "fp32", "ema": 0.8, "log_every": 3,
+        "steps": 12, "batch_size": 3, "optimizer": {"lr": 0.02}, "precision": "fp32", "ema": 0.8, "log_every": 3,
         "schedule": {"kind": "cosine", "warmup_steps": 3}, "checkpoint_every": 2, "validate_every": 6,
     }  # fmt: skip
     return TrainOptions.model_validate({**values, **changes})

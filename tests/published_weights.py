@@ -48,7 +48,7 @@ def write_tokenizer(folder: Path) -> None:
 
 
 def write_published(folder: Path) -> None:
-    """Write all parts; the VAE halves the picture three times, as Stable Diffusion's does."""
+    """Write all parts; the VAE halves the image three times, as Stable Diffusion's does."""
     levels = {**SIZES["autoencoder_size"], "channels": [8, 8, 8, 8]}
     parts = Scratch(init_seed=3, **{**SIZES, "autoencoder_size": levels})
     denoiser = parts.denoiser()

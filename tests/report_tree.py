@@ -27,7 +27,7 @@ METRICS = {
 LEVEL = {"fitted": 34.0, "autodecoder": 27.0, "sampled": 20.0, "nearest": 16.5, "mean_code": 14.0}
 
 
-def build(root: Path, ablations: dict[str, dict[str, Any]], pictures: int = 0) -> None:
+def build(root: Path, ablations: dict[str, dict[str, Any]], images: int = 0) -> None:
     """Write a results tree. Each ablation: {"seed": number, "stage1": id, "gain": dB, "config": {...}, ...}."""
     for name, spec in ablations.items():
         ids = {"ingest": "in00", "fit": "fi00", "autodecoder": spec["stage1"], "codes": f"co-{spec['stage1']}"}
@@ -39,9 +39,9 @@ def build(root: Path, ablations: dict[str, dict[str, Any]], pictures: int = 0) -
         _data(root, ids)
         for number, stage in enumerate(("autodecoder", "unet")):
             _history(root / stage / ids[stage], seed=spec["seed"] + number)
-        _metrics(root / "metrics" / ids["metrics"], spec, pictures)
-        if pictures:
-            _turntables(root / "infer" / ids["infer"] / "chunk-00000", spec, pictures)
+        _metrics(root / "metrics" / ids["metrics"], spec, images)
+        if images:
+            _turntables(root / "infer" / ids["infer"] / "chunk-00000", spec, images)
 
 
 def _data(root: Path, ids: dict[str, str]) -> None:
@@ -62,11 +62,11 @@ def _data(root: Path, ids: dict[str, str]) -> None:
 
 
 def _entry(name: str) -> dict[str, Any]:
-    """A line of the manifest: two licences, three creators, a copy."""
+    """A line of the manifest: two licenses, three creators, a copy."""
     whose = {"chair": ("CC BY 3.0", "Ann <b>"), "horse": ("CC BY 3.0", "Bob"), "bread": ("", "Cy"), "crate": ("", "")}
-    licence, creator = whose.get(name, ("CC0 1.0", ""))
+    license, creator = whose.get(name, ("CC0 1.0", ""))
     copies = ["elsewhere/barrel.obj"] if name == "barrel" else []
-    about = {"name": name.title(), "licence": licence, "creator": creator, "copies": copies}
+    about = {"name": name.title(), "license": license, "creator": creator, "copies": copies}
     return {"id": name, "source": f"m/{name}.obj", **{key: value for key, value in about.items() if value}}
 
 
@@ -82,7 +82,7 @@ def _history(folder: Path, seed: int) -> None:
     write_jsonl(folder / "history.jsonl", rows)
 
 
-def _metrics(folder: Path, spec: dict[str, Any], pictures: int) -> None:
+def _metrics(folder: Path, spec: dict[str, Any], images: int) -> None:
     rows = []
     for number, name in enumerate((*TEST, *TRAIN)):
         for source, level in LEVEL.items():
@@ -97,7 +97,7 @@ def _metrics(folder: Path, spec: dict[str, Any], pictures: int) -> None:
     write_jsonl(folder / "metrics.jsonl", rows)
     write_jsonl(folder / "objects.jsonl", _objects(spec))
     sets = [
-        {"split": split, "source": source, "pictures": 6, "fd": 300 - 5 * level}
+        {"split": split, "source": source, "images": 6, "fd": 300 - 5 * level}
         for split in ("test", "train")
         for source, level in LEVEL.items()
     ]
@@ -105,14 +105,14 @@ def _metrics(folder: Path, spec: dict[str, Any], pictures: int) -> None:
     about = {"metrics": METRICS, "missing": {"st_lpips": "no weights in the cache"}, "sets": sets, "gaps": gaps}
     about["truth"] = {name: f"truth-{name}" for name in (*TEST, *TRAIN)}
     write_json(folder / "metrics.json", {**about, "versions": {"torch": "2.9", "z1g": "0.1.0"}, "commit": "abc1234def"})
-    if pictures:
+    if images:
         for number, name in enumerate((*TEST, *TRAIN)):
             for what in ("condition", "truth", *LEVEL):
                 blur = 0.0 if what in ("condition", "truth") else (38 - LEVEL[what] - spec["gain"]) / 9
-                picture = draw(number, 30 if what == "condition" else 75, pictures)
-                (folder / "pictures").mkdir(parents=True, exist_ok=True)
-                blurred = picture.filter(ImageFilter.GaussianBlur(blur * pictures / 128))
-                blurred.save(folder / "pictures" / f"{name}.{what}.png")
+                image = draw(number, 30 if what == "condition" else 75, images)
+                (folder / "images").mkdir(parents=True, exist_ok=True)
+                blurred = image.filter(ImageFilter.GaussianBlur(blur * images / 128))
+                blurred.save(folder / "images" / f"{name}.{what}.png")
 
 
 def _objects(spec: dict[str, Any]) -> list[dict[str, Any]]:
@@ -138,14 +138,14 @@ def _turntables(folder: Path, spec: dict[str, Any], size: int) -> None:
 
 
 def draw(kind: int, angle_deg: float, size: int) -> Image.Image:
-    """A box or a cylinder of its own colour and shape, turned."""
+    """A box or a cylinder of its own color and shape, turned."""
     corners = 4 if kind % 2 == 0 else 18
     radius, height = 0.22 + 0.02 * (kind % 4), 0.3 + 0.05 * (kind % 5)
     hue = (kind * 53) % 256
     around = [math.radians(angle_deg + 360 * i / corners) for i in range(corners)]
     base = [(0.5 + radius * math.cos(a), 0.62 + 0.4 * radius * math.sin(a), math.sin(a)) for a in around]
-    picture = Image.new("HSV", (size * 2, size * 2), (0, 0, 255))
-    pen = ImageDraw.Draw(picture)
+    image = Image.new("HSV", (size * 2, size * 2), (0, 0, 255))
+    pen = ImageDraw.Draw(image)
     order = sorted(range(corners), key=lambda i: base[i][2] + base[(i + 1) % corners][2])
     for i in order:
         (x0, y0, _), (x1, y1, _) = base[i], base[(i + 1) % corners]
@@ -153,4 +153,4 @@ def draw(kind: int, angle_deg: float, size: int) -> Image.Image:
         face = [(x0, y0), (x1, y1), (x1, y1 - height), (x0, y0 - height)]
         pen.polygon([(2 * size * x, 2 * size * y) for x, y in face], fill=(hue, 150, shade))
     pen.polygon([(2 * size * x, 2 * size * (y - height)) for x, y, _ in base], fill=(hue, 110, 235))
-    return picture.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)
+    return image.convert("RGB").resize((size, size), Image.Resampling.LANCZOS)

@@ -1,4 +1,4 @@
-"""Turned, mirrored and recoloured samples are what renders of turned, mirrored and recoloured objects would be."""
+"""Turned, mirrored and recolored samples are what renders of turned, mirrored and recolored objects would be."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def poses(layout: str = "v1.1", radius: float = 1.5) -> np.ndarray:
 
 
 def splats(batch: int) -> Tensor:
-    """Lopsided objects [batch,6,14,S,S] of few large Gaussians with colours that tell channels apart."""
+    """Lopsided objects [batch,6,14,S,S] of few large Gaussians with colors that tell channels apart."""
     draw = torch.Generator().manual_seed(11)
     images = torch.rand(batch, 6, 14, SPLATS, SPLATS, generator=draw)
     images[:, :, CHANNELS["position"]] = (images[:, :, CHANNELS["position"]] - 0.4) * 0.5
@@ -46,8 +46,8 @@ def splats(batch: int) -> Tensor:
 def drawn(gaussians: Tensor, c2w: Tensor) -> Tensor:
     """Straight RGBA float [B,V,H,W,4] in 0..1."""
     output = Reference().render(gaussians.double(), Cameras(c2w.double(), 49.1, SIDE, SIDE))
-    colour = output.rgb / output.alpha.clamp(min=1e-9)
-    return torch.cat([colour, output.alpha], dim=2).movedim(2, -1).float()
+    color = output.rgb / output.alpha.clamp(min=1e-9)
+    return torch.cat([color, output.alpha], dim=2).movedim(2, -1).float()
 
 
 def batch(n: int) -> dict[str, Tensor]:
@@ -109,9 +109,9 @@ def test_turned_samples_are_renders_of_turned_objects() -> None:
     assert seen.count(0) < 20
 
 
-def test_recoloured_samples_exchange_colours_everywhere() -> None:
+def test_recolored_samples_exchange_colors_everywhere() -> None:
     given = batch(60)
-    found = Augmenter(Augmentation(recoloured=0.7), given["c2w"][0], CPU)(given)
+    found = Augmenter(Augmentation(recolored=0.7), given["c2w"][0], CPU)(given)
     assert torch.equal(found["c2w"], given["c2w"])
     orders = set()
     for row in range(60):
@@ -127,7 +127,7 @@ def test_recoloured_samples_exchange_colours_everywhere() -> None:
 def test_samples_depend_on_their_keys_alone() -> None:
     """A batch in two halves is the batch: what resuming and ranks need."""
     given = batch(8)
-    augmenter = Augmenter(Augmentation(turned=0.5, recoloured=0.5), given["c2w"][0], CPU)
+    augmenter = Augmenter(Augmentation(turned=0.5, recolored=0.5), given["c2w"][0], CPU)
     whole = augmenter(given)
     halves = [augmenter({name: value[i : i + 4] for name, value in given.items()}) for i in (0, 4)]
     for name, value in whole.items():
@@ -146,7 +146,7 @@ def test_inputs_without_symmetry_say_so() -> None:
 
 def noised(level: float, codes: Tensor, training: bool = True) -> Tensor:
     """What the decoder gets in the place of codes [B,C,h,w] when noise up to `level` is asked for."""
-    config = experiment(Sizes(views=2, picture=16, splats=8, inputs=16, channels=(8, 8), layers=1, perceptual=64))
+    config = experiment(Sizes(views=2, image=16, splats=8, inputs=16, channels=(8, 8), layers=1, perceptual=64))
     changed = config.autodecoder.model_copy(update={"code_noise": level})
     config = config.model_copy(update={"autodecoder": changed})
     stage1, scenes = Stage1.create(config), MadeUpScenes(config, 16)

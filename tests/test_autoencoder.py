@@ -52,10 +52,10 @@ def test_sheet_code_is_the_published_path() -> None:
 
 def test_condition_latent_has_no_scaling_factor() -> None:
     stage1 = Stage1.create(config())
-    picture = sheets()[:, :, :16, :16]
+    image = sheets()[:, :, :16, :16]
     with torch.no_grad():
-        expected = stage1.vae.encode(2 * picture - 1).latent_dist.mean
-        torch.testing.assert_close(stage1.encoder.condition_latent(picture), expected)
+        expected = stage1.vae.encode(2 * image - 1).latent_dist.mean
+        torch.testing.assert_close(stage1.encoder.condition_latent(image), expected)
 
 
 def test_code_shapes_agree() -> None:
@@ -66,7 +66,7 @@ def test_code_shapes_agree() -> None:
 
 
 def test_decoder_without_resize_is_the_vaes() -> None:
-    """The colour channels before activation are the VAE decoder's picture, times 1.6."""
+    """The color channels before activation are the VAE decoder's image, times 1.6."""
     stage1 = Stage1.create(config(splat={"size": 16}))
     code = torch.randn(1, 4, 24, 16, generator=torch.Generator().manual_seed(6))
     with torch.no_grad():
@@ -186,8 +186,8 @@ ENCODER = {"encoder", "quant_conv"}
         ({"kind": "encoder"}, False, ENCODER | {"post_quant_conv"} | DECODER),
         ({"kind": "encoder"}, True, DECODER),
         ({"kind": "encoder", "train": True}, True, ENCODER | DECODER),
-        ({"kind": "optimised"}, False, {"post_quant_conv"} | DECODER),
-        ({"kind": "optimised"}, True, DECODER),
+        ({"kind": "optimized"}, False, {"post_quant_conv"} | DECODER),
+        ({"kind": "optimized"}, True, DECODER),
         ({"kind": "cache", "path": "codes.safetensors"}, False, {"post_quant_conv"} | DECODER),
         ({"kind": "cache", "path": "codes.safetensors"}, True, DECODER),
     ],

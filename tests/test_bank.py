@@ -17,7 +17,7 @@ from z1g.data import bank
 from z1g.data.bank import SceneBank, StoredViews, placed
 from z1g.data.scenes import Scene, as_scene
 from z1g.geometry.camera import INPUT_VIEWS
-from z1g.objectives.samples import AutodecoderSamples, gathered, pictures
+from z1g.objectives.samples import AutodecoderSamples, gathered, images
 from z1g.plan.folder import StageFolder
 from z1g.stages import autodecoder
 from z1g.training.data import Draw
@@ -47,7 +47,7 @@ def scenes(config: Experiment) -> Objects:
 
 @pytest.mark.parametrize("cache", ["device", "host", "none"])
 @pytest.mark.parametrize("condition", [None, 24])
-def test_samples_are_the_scenes_pictures(
+def test_samples_are_the_scenes_images(
     cache: Any, condition: int | None, config: Experiment, scenes: dict[str, Scene]
 ) -> None:
     """Every tensor of a batch against what the scene itself gives for the drawn views."""
@@ -59,14 +59,14 @@ def test_samples_are_the_scenes_pictures(
     raw = [samples(draw) for draw in draws]
     batch = {name: torch.stack([sample[name] for sample in raw]) for name in raw[0]}
     batch["object_index"] = torch.tensor([draw.object_index for draw in draws])
-    ready = pictures(gathered(batch, device_bank), 16, condition)
+    ready = images(gathered(batch, device_bank), 16, condition)
     assert {"views", "rgba"}.isdisjoint(ready)
     for row, draw in enumerate(draws):
         scene = scenes[OBJECTS[draw.object_index]]
         chosen = drawn(draw)["views"].tolist()
         assert chosen[:7] == list(range(7))
         assert set(chosen[7:]) <= set(config.camera.train_ids)
-        rgb, alpha = scene.pictures(chosen[7:])
+        rgb, alpha = scene.images(chosen[7:])
         expected = {"rgb": rgb, "alpha": alpha, "c2w": scene.c2w[chosen[7:]], "sheet": scene.input_sheet(16)}
         expected["splats"] = torch.as_tensor(scene.splats)
         if condition:
@@ -83,7 +83,7 @@ def test_rendered_inputs_come_first(scenes: dict[str, Scene], tmp_path: Path) ->
     assert sample["background"].flatten().tolist() == [0.5] * 3
 
 
-@pytest.mark.parametrize("kind", ["optimised", "encoder"])
+@pytest.mark.parametrize("kind", ["optimized", "encoder"])
 def test_training_does_not_depend_on_the_cache(kind: str, tmp_path: Path) -> None:
     ended = {}
     for cache in ("device", "host", "none"):
@@ -116,9 +116,9 @@ def test_auto_goes_where_there_is_room(scenes: dict[str, Scene], monkeypatch: py
     assert placed("auto", scene, 5, torch.device("cuda")) == "host"
 
 
-def test_pictures_of_two_sizes(config: Experiment, scenes: dict[str, Scene]) -> None:
+def test_images_of_two_sizes(config: Experiment, scenes: dict[str, Scene]) -> None:
     odd = as_scene(ball(OBJECTS[5], config.camera, 12), config.camera.radius)
-    with pytest.raises(UserError, match=rf"{OBJECTS[5]} has pictures .*12, 12.*cache: none"):
+    with pytest.raises(UserError, match=rf"{OBJECTS[5]} has images .*12, 12.*cache: none"):
         SceneBank.load({**scenes, OBJECTS[5]: odd}, [*scenes, OBJECTS[5]], CPU)
 
 

@@ -36,8 +36,8 @@ def test_training_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     for row, batch in ((one, 2), (two, 4)):
         assert row["batch"] == batch
         assert row["samples_per_s"] == pytest.approx(batch / row["step_s"], rel=0.01)
-        ratio = row["samples_per_s"] / figures["seed_way"]["samples_per_s"]
-        assert row["ratio_to_seed_way"] == pytest.approx(ratio, abs=0.02)
+        ratio = row["samples_per_s"] / figures["original_way"]["samples_per_s"]
+        assert row["ratio_to_original_way"] == pytest.approx(ratio, abs=0.02)
     assert figures["best"] in (one, two)
     assert figures["work"]["tflop_a_sample"] > 0
 
@@ -48,7 +48,7 @@ def test_sampling_is_measured() -> None:
     assert [row["batch"] for row in figures["runs"]] == [1, 2]
     for row in figures["runs"]:
         assert row["objects_per_s"] == pytest.approx(row["batch"] / row["seconds"], rel=0.05)
-        assert {"first_call_s", "ratio_to_seed_way"} <= set(row)
+        assert {"first_call_s", "ratio_to_original_way"} <= set(row)
 
 
 def test_the_verbs_print_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -57,8 +57,8 @@ def test_poses_are_rigid_right_handed_and_level(angle: tuple[float, float, float
     rotation = pose[:3, :3]
     np.testing.assert_allclose(rotation.T @ rotation, np.eye(3), atol=1e-9)
     assert np.linalg.det(rotation) == pytest.approx(1)
-    assert rotation[1, 0] == pytest.approx(0, abs=1e-9), "the picture's x axis is horizontal"
-    assert rotation[1, 1] < 0, "the picture's y axis points down"
+    assert rotation[1, 0] == pytest.approx(0, abs=1e-9), "the image's x axis is horizontal"
+    assert rotation[1, 1] < 0, "the image's y axis points down"
     np.testing.assert_allclose(pose[:3, 3] + angle[2] * rotation[:, 2], 0, atol=1e-9)
 
 
@@ -126,7 +126,7 @@ def test_seed_orbit() -> None:
             2 * math.cos(-elevation) * math.cos(azimuth),
         ]
     )
-    pose = camera.from_seed_orbit(25, 70, 2.0, cam_radius=1.8)
+    pose = camera.from_original_orbit(25, 70, 2.0, cam_radius=1.8)
     np.testing.assert_allclose(pose[:3, 3], position * 1.8 / 1.5, atol=1e-12)
     np.testing.assert_allclose(pose[:3, 2], -position / 2, atol=1e-12)
 
@@ -196,8 +196,8 @@ def test_rays_meet_their_pixels() -> None:
         points = (origins + 1.7 * directions)[0, view].flatten(1).T
         pixels = project(cameras, points)[view]
         y, x = torch.meshgrid(torch.arange(6.0), torch.arange(8.0), indexing="ij")
-        centres = torch.stack([x.flatten() + 0.5, y.flatten() + 0.5], dim=1).double()
-        torch.testing.assert_close(pixels, centres, atol=1e-9, rtol=0)
+        centers = torch.stack([x.flatten() + 0.5, y.flatten() + 0.5], dim=1).double()
+        torch.testing.assert_close(pixels, centers, atol=1e-9, rtol=0)
         depth = points @ cameras.c2w[0, view, :3, 2] - cameras.c2w[0, view, :3, 2] @ cameras.c2w[0, view, :3, 3]
         torch.testing.assert_close(depth, torch.full_like(depth, 1.7))
 

@@ -130,13 +130,13 @@ def test_predicted_codes_are_one_step_of_the_unet(tmp_path: Path) -> None:
     s = (1 - a**2).sqrt()
     for name, code in zip(names, found, strict=True):
         clean = stage1.encoder.sheet_code(scenes[name].input_sheet(16)[None], None)
-        picture = scenes[name].condition(16)[None]
-        latent = stage1.encoder.condition_latent(picture)
+        image = scenes[name].condition(16)[None]
+        latent = stage1.encoder.condition_latent(image)
         keys = [torch.tensor([[5, int_hash(name), i]]) for i in (0, 1)]
         noise, latent_noise = keyed_normal(keys[0], SHAPE), keyed_normal(keys[1], tuple(latent.shape[1:]))
         noisy = a * clean + s * noise
         with torch.no_grad():
-            v = denoiser(noisy, torch.tensor([300]), denoiser.condition(latent, picture), latent_noise)
+            v = denoiser(noisy, torch.tensor([300]), denoiser.condition(latent, image), latent_noise)
             torch.testing.assert_close(code[None], a * noisy - s * v, atol=1e-5, rtol=1e-4)
             assert (code - clean[0]).abs().max() > 0.1
 
@@ -150,9 +150,9 @@ def test_predicted_codes_are_samples_of_the_unet(tmp_path: Path) -> None:
     config = folder.config.model_copy(update={"unet": defaults.unet})
     stage1, denoiser = Stage1.create(config), mixed_up_unet(folder)
     found = _predict.Predictor(source, config, stage1, denoiser)(scenes, [OBJECTS[1]])
-    picture = scenes[OBJECTS[1]].condition(16)[None]
+    image = scenes[OBJECTS[1]].condition(16)[None]
     with torch.no_grad():
-        condition = denoiser.condition(stage1.encoder.condition_latent(picture), picture)
+        condition = denoiser.condition(stage1.encoder.condition_latent(image), image)
         zero = stage1.encoder.condition_latent(torch.full((1, 3, 16, 16), 0.5))
     expected = sample_codes(denoiser, condition, zero, SHAPE, defaults.infer, [int_hash(OBJECTS[1])])
     torch.testing.assert_close(found, expected)
@@ -203,7 +203,7 @@ def test_stages_use_predicted_codes_and_a_rerun_predicts_none_again(
     torch.testing.assert_close(written[OBJECTS[0]], load_file(files[0])[OBJECTS[0]], atol=0, rtol=0)
 
 
-def test_optimised_codes_stay_off_the_device() -> None:
+def test_optimized_codes_stay_off_the_device() -> None:
     """Only rows of the batch visit it: moving the module moves neither codes nor moments."""
     book = OptimisedBook(3, (1, 2, 2), 0.1, "uniform", reset=False, seed=0).to("meta")
     assert {t.device.type for t in (book.codes, book.moments, book.visits)} == {"cpu"}

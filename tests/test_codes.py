@@ -1,4 +1,4 @@
-"""Codes: optimised ones against torch's Adam, encoder and cached ones, and what stage `codes` writes."""
+"""Codes: optimized ones against torch's Adam, encoder and cached ones, and what stage `codes` writes."""
 
 from pathlib import Path
 from typing import Any
@@ -47,13 +47,13 @@ def loss_of(code: Tensor, step: int) -> Tensor:
 def test_adam_is_torchs(accelerator: Accelerator) -> None:
     ours = book()
     theirs = [ours.codes[i].clone().requires_grad_(True) for i in range(3)]
-    optimisers = [torch.optim.Adam([code], lr=0.03) for code in theirs]
+    optimizers = [torch.optim.Adam([code], lr=0.03) for code in theirs]
     for step, index in enumerate(VISITS):
-        for optimiser in optimisers:
-            optimiser.zero_grad()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
         loss_of(torch.stack([theirs[i] for i in index]), step).backward()
         for i in set(index):
-            optimisers[i].step()
+            optimizers[i].step()
         visit(ours, index, accelerator, step)
     torch.testing.assert_close(ours.codes, torch.stack(theirs).detach(), atol=2e-6, rtol=0)
     assert ours.visits.tolist() == [4, 3, 6]
@@ -79,7 +79,7 @@ def test_micro_batches_add_up(accelerator: Accelerator) -> None:
 
 def test_reset_is_the_seeds(accelerator: Accelerator) -> None:
     """Adam's first step is lr·sign(gradient), and with the quirk every step is the first."""
-    ours = book(reset_optimiser=True)
+    ours = book(reset_optimizer=True)
     for step in range(4):
         code = ours.lookup(torch.tensor([1]), no_encoder)
         before = ours.codes[1].clone()

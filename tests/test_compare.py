@@ -140,7 +140,7 @@ def change(tree: Path, kind: str) -> None:
     [
         ("object", "only in base: horse"),
         ("view", "seen from other views: chair"),
-        ("picture", "with other true pictures: chair"),
+        ("image", "with other true images: chair"),
     ],
 )
 def test_other_test_sets_are_refused_by_name(
@@ -151,7 +151,7 @@ def test_other_test_sets_are_refused_by_name(
     error = capsys.readouterr().err
     assert "base and fast_1% measured different test sets" in error
     assert said in error
-    if kind != "picture":
+    if kind != "image":
         assert "crate" not in error  # the training objects are alike
 
 

@@ -22,7 +22,7 @@ from z1g.core.slots import Section, kinds
 
 ROOT = Path(__file__).parent.parent
 CONFIGS = ROOT / "configs"
-SCALES = ("tiny", "small", "full", "seed")
+SCALES = ("tiny", "small", "full", "original")
 
 
 def load(tmp_path: Path, text: str, scale: str = "tiny"):
@@ -44,8 +44,8 @@ def message(tmp_path: Path, text: str) -> str:
         ("unett: {}\n", 1, ["unett", "unknown key", '"unet"']),
         ("unet:\n  train:\n    steps: many\n", 3, ["unet.train.steps", "integer", '"many"']),
         ("splat: {size: -4}\n", 1, ["splat.size", "greater than or equal to 4", "-4"]),
-        ("autodecoder:\n  codes: {kind: optimized}\n", 2, ["autodecoder.codes.kind", '"optimised"']),
-        ("autodecoder:\n  codes:\n    kind: optimised\n    learning: 1\n", 4, ["codes.learning", "unknown key", "lr"]),
+        ("autodecoder:\n  codes: {kind: optimized}\n", 2, ["autodecoder.codes.kind", '"optimized"']),
+        ("autodecoder:\n  codes:\n    kind: optimized\n    learning: 1\n", 4, ["codes.learning", "unknown key", "lr"]),
         ("autodecoder:\n  losses:\n    splat: {wieght: 2}\n", 3, ["losses.splat.wieght", '"weight"']),
         ("autodecoder:\n  losses:\n    new: {weight: 2}\n", 3, ["losses.new", "kind", "st_lpips"]),
         ("autodecoder:\n  codes: {kind: cache}\n", 2, ["cache", "path"]),
@@ -129,10 +129,10 @@ def test_references_and_depth_are_bounded(tmp_path: Path, text: str) -> None:
 
 
 def test_a_slot_of_another_kind_starts_afresh_and_null_removes() -> None:
-    base = {"codes": {"kind": "optimised", "lr": 1.0}, "losses": {"a": {"kind": "rgb"}, "b": {"kind": "alpha"}}}
+    base = {"codes": {"kind": "optimized", "lr": 1.0}, "losses": {"a": {"kind": "rgb"}, "b": {"kind": "alpha"}}}
     assert merge(base, {"codes": {"kind": "encoder"}})["codes"] == {"kind": "encoder"}
-    assert merge(base, {"codes": {"lr": 2.0}})["codes"] == {"kind": "optimised", "lr": 2.0}
-    assert merge(base, {"codes": {"kind": "optimised"}})["codes"] == {"kind": "optimised", "lr": 1.0}
+    assert merge(base, {"codes": {"lr": 2.0}})["codes"] == {"kind": "optimized", "lr": 2.0}
+    assert merge(base, {"codes": {"kind": "optimized"}})["codes"] == {"kind": "optimized", "lr": 1.0}
     assert merge(base, {"losses": {"a": None}})["losses"] == {"b": {"kind": "alpha"}}
     assert base["losses"].keys() == {"a", "b"}
 

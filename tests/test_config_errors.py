@@ -42,8 +42,8 @@ def complaint(folder: Path, text: str, scale: str = "tiny") -> list[str]:
          "1: camera.condition_elevation_deg: expected at most 2 entries, got [1, 2, 3]"),
         ("fit: {seed: 1.5}\n", "1: fit.seed: expected an integer, got 1.5"),
         ("fit: {seed: yes}\n", "1: fit.seed: expected a number, got true or false"),
-        ("unet: {train: {optimiser: {betas: [0.9, true]}}}\n",
-         "1: unet.train.optimiser.betas.1: expected a number, got true or false"),
+        ("unet: {train: {optimizer: {betas: [0.9, true]}}}\n",
+         "1: unet.train.optimizer.betas.1: expected a number, got true or false"),
         ("splat: {size: ''}\n", '1: splat.size: expected an integer, got ""'),
         ("autodecoder: {random_background: 7}\n", "1: autodecoder.random_background: expected true or false, got 7"),
         ("infer: {guidance: .inf}\n", "1: infer.guidance: expected a finite number, got Infinity"),
@@ -85,8 +85,8 @@ def complaint(folder: Path, text: str, scale: str = "tiny") -> list[str]:
          "3: autodecoder.decoder.path 'plain' decodes to 32 pixels a view"),
         ("fit:\n  losses:\n    rgb: null\n    alpha: {weight: 0}\n",
          "2: fit.losses needs at least one loss with a weight above 0"),
-        ("unet: {losses: {picture: {kind: rgb}}}\n",
-         "1: unet.losses.picture cannot be used: this stage compares codes"),
+        ("unet: {losses: {image: {kind: rgb}}}\n",
+         "1: unet.losses.image cannot be used: this stage compares codes"),
         ("fit: {losses: {s: {kind: splat}}}\n", "1: fit.losses.s cannot be used: this stage compares renders"),
         ("autodecoder: {losses: {l: {kind: latent}}}\n",
          "1: autodecoder.losses.l cannot be used: this stage compares renders and splats"),
@@ -159,7 +159,7 @@ def test_mistakes_on_the_command_line_are_named(workspace: Path, options: dict[s
 
 
 def test_ablations_are_a_list_however_snakemake_reads_them(workspace: Path) -> None:
-    both = ["optimised_splat", "encoder_mix"]
+    both = ["optimized_splat", "encoder_mix"]
     assert list(plan(workspace, ablations=",".join(both)).ablations) == both
     assert list(plan(workspace, ablations=both).ablations) == both
 
@@ -216,9 +216,9 @@ SCALARS = st.builds(lambda tag, word: f"{tag}{word}", st.sampled_from(["", "", "
 
 
 def key_names() -> list[str]:
-    """Every word that is a key of full.yaml or seed.yaml."""
+    """Every word that is a key of full.yaml or original.yaml."""
     names: set[str] = {"base", "description", "kind", "<<"}
-    pending = [yaml.safe_load((CONFIGS / name).read_text()) for name in ("full.yaml", "seed.yaml")]
+    pending = [yaml.safe_load((CONFIGS / name).read_text()) for name in ("full.yaml", "original.yaml")]
     while pending:
         node = pending.pop()
         if isinstance(node, dict):

@@ -15,7 +15,7 @@ from z1g.plan import cost
 
 KNOWN = {
     "ingest_core_s_an_object": 1.0, "ingest_core_s_a_sample": 1e-6, "ingest_core_s_a_depth_pixel": 1e-5,
-    "picture_bytes_a_pixel": 0.5, "fit_objects_a_gpu_s": 10.0, "fit_raster_share": 0.5, "fit_raster_ms_fixed": 1.0,
+    "image_bytes_a_pixel": 0.5, "fit_objects_a_gpu_s": 10.0, "fit_raster_share": 0.5, "fit_raster_ms_fixed": 1.0,
     "fit_raster_ms_a_pixel": 0.0, "autodecoder_samples_a_gpu_s": 40.0, "codes_objects_a_gpu_s": math.nan,
     "unet_samples_a_gpu_s": 20.0, "infer_object_steps_a_gpu_s": 30.0,
     "metrics_s_an_object": 0.5, "metrics_s_a_view_pixel": 1e-6,

@@ -21,7 +21,7 @@ TESTS = Path(__file__).parent
 
 
 STAGES: dict[str, dict[str, Any]] = {
-    "optimised": {"codes": {"kind": "optimised"}},
+    "optimized": {"codes": {"kind": "optimized"}},
     "encoder": {"codes": {"kind": "encoder"}},
 }
 """Real stages 1, by where their codes come from; the micro model's encoder is trained along."""
@@ -87,7 +87,7 @@ def test_stage_1_on_two_processes(name: str, ranks: Ranks, tmp_path: Path) -> No
     autodecoder.run(StageFolder.open(alone), threads=1)
     (together,) = (ranks[0] / name / "results" / "autodecoder").iterdir()
     files = ["heads.safetensors", "vae/diffusion_pytorch_model.safetensors"]
-    for file in [*files, *(["codes.safetensors"] if name == "optimised" else [])]:
+    for file in [*files, *(["codes.safetensors"] if name == "optimized" else [])]:
         # Adam divides by the size of gradients, so rounding in those near zero shows: a tenth of a code's step at most.
         ours, theirs = (load_file(folder / "model" / file) for folder in (alone, together))
         torch.testing.assert_close(theirs, ours, atol=1e-3 if file == "codes.safetensors" else 2e-4, rtol=0)

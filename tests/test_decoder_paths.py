@@ -191,17 +191,17 @@ def test_fixed_rgb_trains_the_geometry_only() -> None:
     assert not any(p.requires_grad for p in stage1.encoder.parameters())
 
 
-def test_fixed_rgb_shows_the_vaes_own_picture() -> None:
-    """At the decoder's own resolution, where nothing is resized, colours are the picture that the VAE decodes."""
+def test_fixed_rgb_shows_the_vaes_own_image() -> None:
+    """At the decoder's own resolution, where nothing is resized, colors are the image that the VAE decodes."""
     options = fixed_rgb()
     stage1 = Stage1.create(options.model_copy(update={"splat": options.splat.model_copy(update={"size": INPUT})}))
     with torch.no_grad():
-        picture = 1.6 * stage1.vae.decode((codes() / 0.75 + 0.22) / 0.18215).sample
-        colours = stage1.decoder.activate(stage1.decoder.sheet(codes()))[:, 11:]
-        torch.testing.assert_close(colours, (picture / 2 + 0.5).clamp(0, 1), atol=1e-5, rtol=0)
+        image = 1.6 * stage1.vae.decode((codes() / 0.75 + 0.22) / 0.18215).sample
+        colors = stage1.decoder.activate(stage1.decoder.sheet(codes()))[:, 11:]
+        torch.testing.assert_close(colors, (image / 2 + 0.5).clamp(0, 1), atol=1e-5, rtol=0)
         stage1.decoder.geometry_out.weight.add_(1)
         again = stage1.decoder.activate(stage1.decoder.sheet(codes()))[:, 11:]
-        torch.testing.assert_close(again, colours, atol=0, rtol=0)
+        torch.testing.assert_close(again, colors, atol=0, rtol=0)
 
 
 def test_fixed_rgb_needs_published_weights() -> None:

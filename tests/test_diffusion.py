@@ -330,18 +330,18 @@ def test_where_picks_rows() -> None:
 
 
 def test_embedding_equals_the_clip_processor() -> None:
-    """Same pixels as transformers' processor on the same 8-bit picture, up to its roundings to 8 bits."""
+    """Same pixels as transformers' processor on the same 8-bit image, up to its roundings to 8 bits."""
     denoiser = micro_denoiser()
-    picture = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(1))
-    picture = torch.nn.functional.interpolate(picture, (40, 40), mode="bilinear")
-    picture = (picture * 255).round() / 255
+    image = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(1))
+    image = torch.nn.functional.interpolate(image, (40, 40), mode="bilinear")
+    image = (image * 255).round() / 255
     seen: list[Tensor] = []
     denoiser.vision.vision_model.embeddings.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(args[0] if args else kwargs["pixel_values"]), with_kwargs=True
     )
-    denoiser.embed(picture)
+    denoiser.embed(image)
     processor = CLIPImageProcessor(size={"shortest_edge": 16}, crop_size=16)
-    array = (picture[0] * 255).round().byte().permute(1, 2, 0).numpy()
+    array = (image[0] * 255).round().byte().permute(1, 2, 0).numpy()
     expected = processor(array, return_tensors="pt").pixel_values
     torch.testing.assert_close(seen[0], expected, atol=1.05 / 255 / 0.26, rtol=0)
 

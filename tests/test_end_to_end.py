@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.blender, pytest.mark.slow]
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snakemake", "--profile", "local", *arguments]
-    command += ["--config", "scale=micro.yaml", "ablations=encoder_mix,optimised_splat"]
+    command += ["--config", "scale=micro.yaml", "ablations=encoder_mix,optimized_splat"]
     environment = {**os.environ, "Z1G_BLENDER": str(ROOT / ".venv-blender/bin/python")}
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=540)
 
@@ -51,7 +51,7 @@ def test_it_makes_tables_report_and_splats(finished: Path) -> None:
         assert (results / "tables" / name).stat().st_size > 100
     page = (results / "report.html").read_text()
     assert "encoder_mix" in page
-    assert "optimised_splat" in page
+    assert "optimized_splat" in page
     plys = sorted(results.glob("infer/*/chunk-*/*.ply"))
     assert plys
     vertices = PlyData.read(str(plys[0]))["vertex"]
@@ -86,7 +86,7 @@ def test_stage_one_and_data_are_shared_where_they_agree(finished: Path) -> None:
     assert len(list(results.glob("autodecoder/*"))) == 2
 
 
-@pytest.mark.parametrize("name", ["encoder_mix", "optimised_splat"])
+@pytest.mark.parametrize("name", ["encoder_mix", "optimized_splat"])
 def test_an_ablation_can_be_verified_and_compared(finished: Path, name: str) -> None:
     results = finished / "results"
     done = z1g("verify", str(results / "ablations" / name), "--sample", "1")

@@ -1,4 +1,4 @@
-"""The fit: starts, parametrisations, stopping, batches, its losses, and bad input."""
+"""The fit: starts, parametrizations, stopping, batches, its losses, and bad input."""
 
 import io
 import json
@@ -78,22 +78,22 @@ def views(scene: Scene) -> Views:
 # Starts
 
 
-def test_depth_start_has_the_right_colours_in_views_it_was_not_made_from(scene: Scene) -> None:
+def test_depth_start_has_the_right_colors_in_views_it_was_not_made_from(scene: Scene) -> None:
     fit, start = job(), fitted(scene, steps=0)
     assert start.steps == 0
     ids = list(CAMERA.validation_ids)
-    picture = fit.rasterizer.render(to_gaussians(start.splats[None]), scene.cameras(ids)).over(1.0)[0]
-    rgb, alpha = scene.pictures(ids)
+    image = fit.rasterizer.render(to_gaussians(start.splats[None]), scene.cameras(ids)).over(1.0)[0]
+    rgb, alpha = scene.images(ids)
     # Away from the outline, where coarse splats reach over the edge.
     inside = -torch.nn.functional.max_pool2d(-alpha, 9, stride=1, padding=4) == 1
-    error = (picture - rgb).abs().mean(dim=1, keepdim=True)[inside]
+    error = (image - rgb).abs().mean(dim=1, keepdim=True)[inside]
     assert len(error) > 300
     assert error.mean() < 0.03
 
 
 def test_a_sunken_start_covers_what_the_object_covers(scene: Scene) -> None:
     ids = list(CAMERA.test_ids)
-    truth = scene.pictures(ids)[1].sum()
+    truth = scene.images(ids)[1].sum()
     area = {}
     for sink in (0.0, 1.0):
         splats = DepthStart(sink=sink, opacity=0.95).splats(scene, POOL, SIZE)
@@ -149,7 +149,7 @@ def test_depth_start_needs_depth(scene: Scene) -> None:
         DepthStart().splats(replace(scene, depth=None), POOL, SIZE)
 
 
-# Optimisation
+# Optimization
 
 
 def test_fit_improves_and_keeps_the_best(scene: Scene) -> None:
@@ -204,8 +204,8 @@ def test_psnr_by_hand(scene: Scene) -> None:
     values = []
     for view in CAMERA.validation_ids:
         rgba = scene.rgba[view].astype(np.float64) / 255
-        picture = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
-        values.append(-10 * math.log10(np.square(picture - 1).mean()))
+        image = rgba[..., :3] * rgba[..., 3:] + 1 - rgba[..., 3:]
+        values.append(-10 * math.log10(np.square(image - 1).mean()))
     assert float(job().psnr(empty, views(scene), CAMERA.validation_ids)) == pytest.approx(np.mean(values), abs=1e-3)
 
 
@@ -251,18 +251,18 @@ def test_raw_splats_invert_their_activation(scene: Scene, positions: Positions, 
     torch.testing.assert_close(raw.images(raw.gaussians()).detach(), images, atol=2e-5, rtol=1e-4)
 
 
-def test_left_out_splats_change_neither_picture_nor_gradient(scene: Scene) -> None:
+def test_left_out_splats_change_neither_image_nor_gradient(scene: Scene) -> None:
     cameras = scene.cameras(list(CAMERA.train_ids))
     results = []
     for drop in (True, False):
         raw = raw_splats(scene, FreePositions(), drop=drop)
-        picture = Auto().render(raw.gaussians(), cameras).over(0.3)
-        picture.square().sum().backward()
+        image = Auto().render(raw.gaussians(), cameras).over(0.3)
+        image.square().sum().backward()
         gradient = {name: torch.zeros(1, 6 * SIZE * SIZE + 1, p.shape[2]) for name, p in raw.parameters.items()}
         for name, p in raw.parameters.items():
             assert p.grad is not None
             gradient[name].scatter_(1, raw.index[..., None].expand(-1, -1, p.shape[2]), p.grad)
-        results.append((picture.detach(), gradient))
+        results.append((image.detach(), gradient))
     torch.testing.assert_close(results[0][0], results[1][0], atol=1e-6, rtol=0)
     for name in CHANNELS:
         torch.testing.assert_close(results[0][1][name][:, :-1], results[1][1][name][:, :-1], atol=1e-4, rtol=1e-4)
@@ -310,7 +310,7 @@ def splatter(scene: Scene, **changes: Tensor) -> Comparison:
     images = DepthStart(sink=0.0).splats(scene, POOL, SIZE)[None]
     for name, value in changes.items():
         images[:, :, CHANNELS[name]] = value
-    alpha = scene.pictures(list(INPUT_VIEWS))[1][None]
+    alpha = scene.images(list(INPUT_VIEWS))[1][None]
     return Comparison(splats=images, inputs=InputMaps.build(scene.cameras(list(INPUT_VIEWS), SIZE), alpha))
 
 
@@ -371,7 +371,7 @@ def test_each_term_does_what_it_is_for(scene: Scene, loss: Any) -> None:
     images = {}
     for name, losses in {"with": {**renders, "extra": loss}, "without": renders}.items():
         images[name] = fitted(scene, start=start, losses=losses, steps=10, keep="last").splats[None]
-    alpha = scene.pictures(list(INPUT_VIEWS))[1][None]
+    alpha = scene.images(list(INPUT_VIEWS))[1][None]
     inputs = InputMaps.build(scene.cameras(list(INPUT_VIEWS), SIZE), alpha)
     term = {name: float(loss.compute(Comparison(splats=x, inputs=inputs))) for name, x in images.items()}
     assert term["with"] < term["without"]
@@ -446,7 +446,7 @@ def test_a_gpu_that_is_full_halves_the_batch(caplog: pytest.LogCaptureFixture) -
     assert found[-1][1].psnr == pytest.approx(alone.psnr, abs=0.1)
 
 
-def test_only_pictures_of_one_size_share_a_batch(scene: Scene) -> None:
+def test_only_images_of_one_size_share_a_batch(scene: Scene) -> None:
     small = as_scene(ball("small", CAMERA, 32), CAMERA.radius)
     crowd = Crowded(capacity=8)
     assert [name for _, name in FitQueue(crowd).run([scene, scene, small, scene])] == [
@@ -515,10 +515,10 @@ def fewer_views(content: bytes) -> bytes:
     ("member", "change", "reason"),
     [
         ("003.png", lambda _: None, "003.png is missing"),
-        ("003.png", lambda content: content[: len(content) // 2], f"view 3 of {OBJECTS[1]} is no whole picture"),
-        ("003.png", lambda _: b"", f"view 3 of {OBJECTS[1]} is no whole picture"),
+        ("003.png", lambda content: content[: len(content) // 2], f"view 3 of {OBJECTS[1]} is no whole image"),
+        ("003.png", lambda _: b"", f"view 3 of {OBJECTS[1]} is no whole image"),
         ("003.png", small_png, "different sizes"),
-        ("depth.npy", wrong_depth, "[6, 5, 5] where its pictures ask for [6, 16, 16]"),
+        ("depth.npy", wrong_depth, "[6, 5, 5] where its images ask for [6, 16, 16]"),
         ("depth.npy", lambda content: content[:40], "cannot be read"),
         ("json", nan_pose, "not a finite 4x4 matrix"),
         ("json", lambda _: b"{", "cannot be read"),
@@ -595,15 +595,15 @@ def test_the_benchmark_fits_what_a_plan_would(tmp_path: Path, capsys: pytest.Cap
     fill(planned)
     assert main(["bench", "fit", folder, "--objects", "3", "--steps", "1", "2", "--json"]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert (figures["objects"], figures["splat_size"], figures["picture_size"]) == (3, 8, 16)
+    assert (figures["objects"], figures["splat_size"], figures["image_size"]) == (3, 8, 16)
     assert [row["steps"] for row in figures["runs"]] == [1, 2]
     assert all(row["objects_per_s"] > 0 and row["least_psnr"] <= row["psnr"] for row in figures["runs"])
-    assert main(["bench", "fit", folder, "--objects", "1", "--steps", "1", "--seed-way"]) == 2
+    assert main(["bench", "fit", folder, "--objects", "1", "--steps", "1", "--original-way"]) == 2
     assert "diff" in capsys.readouterr().err
 
 
-def test_the_originals_fit_is_that_of_seed_yaml() -> None:
-    written = load_ablation(ROOT / "ablations" / "optimised_splat.yaml", "seed", ROOT / "configs").experiment.fit
+def test_the_originals_fit_is_that_of_original.yaml() -> None:
+    written = load_ablation(ROOT / "ablations" / "optimized_splat.yaml", "original", ROOT / "configs").experiment.fit
     for name in ("rotation_norm", "steps", "views_per_step", "rates", "betas", "weight_decay", "clip_norm", "keep"):
         assert getattr(seed_options(), name) == getattr(written, name), name
     assert seed_options().schedule == written.schedule

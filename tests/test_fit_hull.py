@@ -40,7 +40,7 @@ def test_the_hull_of_a_ball_wraps_it_closely(scene: Scene) -> None:
     assert truth is not None
     both = (depth > 0).numpy() & (truth > 0)
     assert both.sum() > 0.9 * (truth > 0).sum()
-    # A hull contains its object; by how much more depends on the views. One picture pixel is 0.03 at this distance.
+    # A hull contains its object; by how much more depends on the views. One image pixel is 0.03 at this distance.
     nearer = truth[both] - depth.numpy()[both]
     assert nearer.min() > -0.03
     assert np.median(nearer) < 0.02
@@ -120,7 +120,7 @@ def test_the_hull_of_a_cube_wraps_it_closely(scene: Scene) -> None:
     both = (depth > 0) & truth.isfinite()
     assert both.sum() > 0.95 * truth.isfinite().sum()
     nearer = (truth - depth)[both]
-    # A picture's pixel is 0.014 wide, and a face seen at a slant turns that into more depth.
+    # A image's pixel is 0.014 wide, and a face seen at a slant turns that into more depth.
     assert nearer.quantile(0.02) > -0.03
     assert nearer.median() < 0.03
 
@@ -147,7 +147,7 @@ def test_nothing_is_found_behind_a_camera() -> None:
     assert (depth[0, SIZE // 2, SIZE // 2] - (near.radius - BALL_RADIUS)).abs() < 0.05
 
 
-def test_pictures_without_a_background_rule_nothing_out(scene: Scene) -> None:
+def test_images_without_a_background_rule_nothing_out(scene: Scene) -> None:
     assert (hull_depth(with_alpha(scene, VIEWS, 255), VIEWS, 64, 0.55, 16, 0.9) > 0).all()
 
 

@@ -42,8 +42,8 @@ def network(layout: Layout = TINY) -> LGM:
 
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    # Attention of 256-pixel pictures at the resolutions of this tiny network would take minutes.
-    monkeypatch.setattr(_lgm, "PICTURE_SIZE", 32)
+    # Attention of 256-pixel images at the resolutions of this tiny network would take minutes.
+    monkeypatch.setattr(_lgm, "IMAGE_SIZE", 32)
     path = tmp_path / "model.safetensors"
     save_file({**network().state_dict(), "lpips_loss.lin0.weight": torch.ones(1)}, path)
     return path
@@ -131,7 +131,7 @@ class Again:
         c, out = x.shape[1], torch.empty_like(x)
         normed = self.norm(x, name + ".norm")
         for first in range(0, len(x), self.views):
-            tokens = torch.cat([picture.reshape(c, -1).T for picture in normed[first : first + self.views]])
+            tokens = torch.cat([image.reshape(c, -1).T for image in normed[first : first + self.views]])
             q, k, v = (tokens @ self.state[name + ".attn.qkv.weight"].T).chunk(3, dim=1)
             heads = []
             for h in range(16):
@@ -178,7 +178,7 @@ def test_forward_pass_is_the_one_written_again() -> None:
     torch.testing.assert_close(found.flatten(0, 1), Again(model.state_dict(), 3)(x), atol=1e-9, rtol=1e-9)
 
 
-def test_inputs_are_normalised_colours_and_pluecker_rays(scene: Scene) -> None:
+def test_inputs_are_normalized_colors_and_pluecker_rays(scene: Scene) -> None:
     origins, directions = (x[0].double() for x in pixel_rays(scene.cameras(list(INPUT_VIEWS), 8)))
     rgb = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = features(rgb, origins, directions, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)).numpy()

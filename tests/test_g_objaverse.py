@@ -34,7 +34,7 @@ def axes(elevation: float, turn: float) -> tuple[NDArray[np.float64], ...]:
 
 
 def draw(right: Any, down: Any, forward: Any, origin: Any) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """RGBA and planar depth of a ball whose colour is its normal, 0.5 + 0.5 n, in the z-up world."""
+    """RGBA and planar depth of a ball whose color is its normal, 0.5 + 0.5 n, in the z-up world."""
     focal = SIZE / 2 / math.tan(FOV / 2)
     rgba, depth = np.zeros((SIZE, SIZE, 4), np.uint8), np.zeros((SIZE, SIZE), np.float32)
     for i in range(SIZE):
@@ -49,14 +49,14 @@ def draw(right: Any, down: Any, forward: Any, origin: Any) -> tuple[NDArray[np.u
 
 
 @pytest.fixture(scope="module")
-def pictures() -> list[tuple[Any, ...]]:
+def images() -> list[tuple[Any, ...]]:
     return [(axes(*angles), *draw(*axes(*angles))) for angles in RINGS]
 
 
 @pytest.fixture
-def root(tmp_path: Path, pictures: list[tuple[Any, ...]]) -> Path:
+def root(tmp_path: Path, images: list[tuple[Any, ...]]) -> Path:
     folder = tmp_path / "0/10010/campos_512_v4"
-    for i, ((right, down, forward, origin), rgba, depth) in enumerate(pictures):
+    for i, ((right, down, forward, origin), rgba, depth) in enumerate(images):
         view = folder / f"{i:05d}"
         view.mkdir(parents=True)
         camera = {"x": right, "y": down, "z": forward, "origin": origin}
@@ -87,8 +87,8 @@ def whole(root: Path) -> RenderedObject:
     return item
 
 
-def test_depth_and_colours_lie_on_the_ball(root: Path) -> None:
-    """Pictures, depth and poses in z1g's world: points of every input lie on the scaled ball under their own colour."""
+def test_depth_and_colors_lie_on_the_ball(root: Path) -> None:
+    """ImagePair, depth and poses in z1g's world: points of every input lie on the scaled ball under their own color."""
     item = whole(root)
     scale = CAMERA.radius / DISTANCE
     assert item.depth is not None
@@ -99,8 +99,8 @@ def test_depth_and_colours_lie_on_the_ball(root: Path) -> None:
     np.testing.assert_array_equal(there, item.rgba[list(INPUT_VIEWS), ..., 3] > 0)
     x, y, z = (origins + rays * item.depth[..., None])[there].T / (RADIUS * scale)
     np.testing.assert_allclose(x * x + y * y + z * z, 1, atol=1e-4)
-    colours = item.rgba[list(INPUT_VIEWS), ..., :3][there]
-    np.testing.assert_allclose(colours, 127.5 + 127.5 * np.stack([x, -z, y], axis=1), atol=1.5)
+    colors = item.rgba[list(INPUT_VIEWS), ..., :3][there]
+    np.testing.assert_allclose(colors, 127.5 + 127.5 * np.stack([x, -z, y], axis=1), atol=1.5)
 
 
 def test_views_stand_where_z1g_expects_them(root: Path) -> None:
@@ -173,7 +173,7 @@ def rewritten(**changes: Any) -> Callable[[Path], None]:
         (rewritten(y_fov=0.5), "different fields of view"),
         (lambda view: (view / "00002_nd.exr").unlink(), r"00002_nd\.exr is missing"),
         (lambda view: (view / "00002_nd.exr").write_bytes(b"v/1\x01"), r"00002_nd\.exr holds no depth"),
-        (lambda view: (view / "00002.png").write_bytes(b"\x89PNG"), r"00002\.png is no whole picture"),
+        (lambda view: (view / "00002.png").write_bytes(b"\x89PNG"), r"00002\.png is no whole image"),
         (lambda view: Image.new("RGB", (SIZE, SIZE)).save(view / "00002.png"), "has mode RGB, not RGBA"),
         (lambda view: Image.new("RGBA", (9, 9)).save(view / "00002.png"), "different sizes"),
     ],

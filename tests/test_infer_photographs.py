@@ -37,7 +37,7 @@ def infer(results: Path, out: Path, *words: str) -> int:
     return main(["infer", *words, "--run", str(results / "ablations/micro"), "--out", str(out), "--size", "32"])
 
 
-def test_a_photograph_becomes_splats_pictures_and_a_record(results: Path, tmp_path: Path) -> None:
+def test_a_photograph_becomes_splats_images_and_a_record(results: Path, tmp_path: Path) -> None:
     photograph = saved(tmp_path, disc(), "my chair.png")
     assert infer(results, tmp_path / "out", str(photograph)) == 0
     out = tmp_path / "out"
@@ -75,9 +75,9 @@ def test_the_film_turns(results: Path, tmp_path: Path) -> None:
     assert infer(results, tmp_path, str(saved(tmp_path, disc(), "a.png"))) == 0
     frames = imageio_ffmpeg.read_frames(str(tmp_path / "a.turntable.mp4"))
     about = next(frames)
-    pictures = list(frames)
+    images = list(frames)
     assert about["size"] == (32, 32)
-    assert len(pictures) == 48
+    assert len(images) == 48
 
 
 def test_without_ffmpeg_the_film_is_a_webp(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ def test_one_bad_photograph_does_not_stop_the_others(
     assert infer(results, tmp_path / "out", str(folder)) == 2
     said = capsys.readouterr().err
     assert "2 of 4 photographs could not be used" in said
-    assert "1.png is no picture" in said
+    assert "1.png is no image" in said
     assert "clear.png: nothing is visible" in said
     assert {file.name for file in (tmp_path / "out").glob("*.json")} == {"0.json", "2.json"}
 
@@ -119,7 +119,7 @@ def test_the_same_photograph_gives_the_same_splats_beside_others(results: Path, 
 
 def test_a_mesh_if_asked(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What an untrained model paints is no object, so the splats of a ball stand in for its output."""
-    monkeypatch.setattr(Generator, "__call__", lambda self, pictures, seeds: (None, ball_splats("a", 8)[None]))
+    monkeypatch.setattr(Generator, "__call__", lambda self, images, seeds: (None, ball_splats("a", 8)[None]))
     coarse = MeshOptions(views=12, view_size=64, resolution=32, faces=1000, texture=64)
     monkeypatch.setattr("z1g.inference.batch.MeshOptions", lambda: coarse)
     assert infer(results, tmp_path, str(saved(tmp_path, disc(), "a.png")), "--mesh") == 0

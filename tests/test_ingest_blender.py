@@ -1,4 +1,4 @@
-"""Ingest through the real Blender: pictures, depth, cameras, determinism, quarantine."""
+"""Ingest through the real Blender: images, depth, cameras, determinism, quarantine."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ CAMERA = CameraOptions(train_views=1, validation_views=1, test_views=1)
 SIZE = 32
 LITTLE_MB = 480
 """Enough for Blender and a small mesh."""
-COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
+COLORS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
 
 
 def word(name: str) -> str:
@@ -47,11 +47,11 @@ def cuboid(low: tuple[float, ...], high: tuple[float, ...], first: int = 1) -> s
 def axes(folder: Path) -> Path:
     """Boxes of side 0.8 two units from (10, 10, 10): red along x, green along y, blue along z."""
     mesh = "mtllib axes.mtl\n"
-    for i, name in enumerate(COLOURS):
+    for i, name in enumerate(COLORS):
         middle = 10 + 2 * np.eye(3)[i]
         mesh += f"usemtl {name}\n" + cuboid(tuple(middle - 0.4), tuple(middle + 0.4), 1 + 8 * i)
     (folder / "axes.obj").write_text(mesh)
-    materials = [f"newmtl {name}\nKd {r} {g} {b}\nKs 0 0 0\nd 1\n" for name, (r, g, b) in COLOURS.items()]
+    materials = [f"newmtl {name}\nKd {r} {g} {b}\nKs 0 0 0\nd 1\n" for name, (r, g, b) in COLORS.items()]
     (folder / "axes.mtl").write_text("".join(materials))
     (folder / "Licence.txt").write_text("CC0")
     return folder / "axes.obj"
@@ -96,10 +96,10 @@ def test_shard_and_table(ingested):
     assert box.rgba.dtype == np.uint8
     np.testing.assert_array_equal(box.c2w, CAMERA.poses(int_hash(box.info["content"])))
     assert box.info["n_triangles"] == 12
-    assert box.info["normalisation"]["centre"] == pytest.approx([3, 3, 3])
-    assert box.info["normalisation"]["scale"] == pytest.approx(0.5 / 3**0.5)
-    assert box.info["normalisation"]["up_axis"] == "y"
-    assert box.info["licences"] == ["Licence.txt"]
+    assert box.info["normalization"]["center"] == pytest.approx([3, 3, 3])
+    assert box.info["normalization"]["scale"] == pytest.approx(0.5 / 3**0.5)
+    assert box.info["normalization"]["up_axis"] == "y"
+    assert box.info["licenses"] == ["Licence.txt"]
     assert len(box.info["content"]) == 64
     assert box.info["source"].endswith("box.obj")
 
@@ -149,16 +149,16 @@ def test_depth_is_exact_and_the_views_agree(ingested):
     assert agree > len(seen)  # every point is visible from more than one other view on average
 
 
-def test_pictures_show_what_the_cameras_say(ingested):
-    """Each box's colour appears where its centre projects, in every view: axes, handedness, fov, normalisation."""
+def test_images_show_what_the_cameras_say(ingested):
+    """Each box's color appears where its center projects, in every view: axes, handedness, fov, normalization."""
     folder, _ = ingested
     item = next(item for item in read_objects(shard_path(folder, 0)) if word(item.id) == "axes")
-    normalisation = item.info["normalisation"]
+    normalization = item.info["normalization"]
     cameras = Cameras(torch.from_numpy(item.c2w[None]), item.fov_y_deg, SIZE, SIZE)
     w2c = cameras.world_to_camera()[0].numpy()
     checked = 0
     for i in range(3):
-        middle = (10 + 2 * np.eye(3)[i] - np.array(normalisation["centre"])) * normalisation["scale"]
+        middle = (10 + 2 * np.eye(3)[i] - np.array(normalization["center"])) * normalization["scale"]
         rgba = item.rgba.astype(float)
         others = np.delete(rgba[..., :3], i, axis=-1).max(-1)
         mine = (rgba[..., i] > 150) & (others < 100) & (rgba[..., 3] > 200)
@@ -171,7 +171,7 @@ def test_pictures_show_what_the_cameras_say(ingested):
             assert np.hypot(*(np.array([columns.mean(), rows.mean()]) + 0.5 - expected)) < 2
             checked += 1
     assert checked > 2 * CAMERA.n_views
-    assert item.rgba[0, :4].max() == 0  # a corner of the picture is transparent
+    assert item.rgba[0, :4].max() == 0  # a corner of the image is transparent
 
 
 def write_bad_meshes(folder: Path) -> dict[str, str]:

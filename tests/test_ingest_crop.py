@@ -1,4 +1,4 @@
-"""Only the part of a picture that the object can touch is drawn, and not one bit shows it."""
+"""Only the part of a image that the object can touch is drawn, and not one bit shows it."""
 
 import json
 import subprocess
@@ -32,7 +32,7 @@ PLAIN, REACHING_OUT = ("axes.obj", "chair2.obj"), ("hair.blend", "curve.blend", 
 
 @pytest.fixture(scope="module")
 def drawn(blender_command: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.ndarray]]:
-    """Per file the pictures as ingest draws them and drawn whole."""
+    """Per file the images as ingest draws them and drawn whole."""
     folder = tmp_path_factory.mktemp("crop")
     (folder / "settings.json").write_text(json.dumps(SETTINGS))
     (folder / "cameras.json").write_text(json.dumps(to_blender(CAMERA.poses(3)).tolist()))

@@ -47,7 +47,7 @@ def ingested(written) -> dict[str, object]:
     return {file.relative_to(folder).as_posix(): outcome for file, outcome in zip(files, outcomes, strict=True)}
 
 
-def pictures(item: object) -> np.ndarray:
+def images(item: object) -> np.ndarray:
     """All views [V,H,W,3] on white."""
     assert isinstance(item, RenderedObject), item
     alpha = item.rgba[..., 3:] / 255
@@ -61,7 +61,7 @@ def named(ingested: dict[str, object], folder: str) -> dict[str, object]:
 
 
 def test_a_textured_object_looks_the_same_in_every_format(ingested):
-    found = {name: pictures(item) for name, item in named(ingested, "textured").items()}
+    found = {name: images(item) for name, item in named(ingested, "textured").items()}
     assert len(found) == len(TEXTURED)
     expected = found["obj.obj"]
     for name, views in found.items():
@@ -69,21 +69,21 @@ def test_a_textured_object_looks_the_same_in_every_format(ingested):
         # The condition sees +z, which is cyan.
         middle = views[CONDITION_VIEW, 14:18, 14:18].mean((0, 1))
         assert middle[0] < 80 < 150 < middle[1:].min(), name
-    extent = [item.info["normalisation"] for item in named(ingested, "textured").values()]
+    extent = [item.info["normalization"] for item in named(ingested, "textured").values()]
     assert {round(value["scale"], 4) for value in extent} == {round(0.5 / np.linalg.norm([1, 1.5, 2]), 4)}
 
 
-def test_vertex_colours_show_with_and_without_a_material(ingested):
-    found = {name: pictures(item) for name, item in named(ingested, "coloured").items()}
+def test_vertex_colors_show_with_and_without_a_material(ingested):
+    found = {name: images(item) for name, item in named(ingested, "colored").items()}
     assert len(found) == 8
     sharp = [name for name in found if not name.endswith((".ply", ".obj", ".stl"))]
-    for name in sharp:  # a colour for each corner of each face
+    for name in sharp:  # a color for each corner of each face
         assert np.abs(found[name] - found["blend.blend"]).mean() < 12, name  # one has a material that does not shine
-    # These formats hold one colour a point, so neighbouring sides run into each other; both alike.
+    # These formats hold one color a point, so neighboring sides run into each other; both alike.
     assert np.abs(found["ply.ply"] - found["obj.obj"]).mean() < 2
     assert np.ptp(found["ply.ply"][CONDITION_VIEW, 16, 16]) > 20
-    grey = found["stl.stl"][CONDITION_VIEW, 16, 16]
-    assert np.ptp(grey) < 3
+    gray = found["stl.stl"][CONDITION_VIEW, 16, 16]
+    assert np.ptp(gray) < 3
 
 
 def test_transparency_lets_through_what_it_should(ingested):
@@ -111,12 +111,12 @@ def test_a_missing_texture_is_named(ingested):
 def test_one_scene_of_several_and_the_first_frame_of_a_motion(ingested):
     for name, item in named(ingested, "scenes").items():
         assert item.info["n_triangles"] == 12, name
-        red, green, _ = pictures(item)[CONDITION_VIEW, 16, 16]
+        red, green, _ = images(item)[CONDITION_VIEW, 16, 16]
         assert red > 150 > green, name
     for name, item in named(ingested, "motion").items():
         assert item.info["n_triangles"] == 24, name
         # One box around 0, the other at x = 3, each 2 wide; at the last frame it would stand at 9.
-        assert item.info["normalisation"]["centre"] == pytest.approx([1.5, 0, 0], abs=1e-3), name
+        assert item.info["normalization"]["center"] == pytest.approx([1.5, 0, 0], abs=1e-3), name
 
 
 def test_a_blend_file_runs_nothing_and_brings_only_its_objects(written, ingested):
@@ -124,4 +124,4 @@ def test_a_blend_file_runs_nothing_and_brings_only_its_objects(written, ingested
     assert not (folder / "trap" / "executed").exists()
     trap, plain = ingested["trap/box.blend"], named(ingested, "textured")["blend.blend"]
     assert trap.info["n_triangles"] == 12
-    assert np.abs(pictures(trap) - pictures(plain)).mean() < 1
+    assert np.abs(images(trap) - images(plain)).mean() < 1

@@ -83,7 +83,7 @@ def write_hostile(folder: Path) -> dict[str, str | None]:
     put("device.obj", obj(head="mtllib device.mtl\nusemtl a\n"), "texture missing")
     (folder / "device.mtl").write_text("newmtl a\nmap_Kd /dev/zero\n")
     put("endless_mtl.obj", obj(head="mtllib /dev/zero\n"), "material file missing")
-    put("not_a_picture.obj", obj(head="mtllib not.mtl\nusemtl a\n"), "texture missing")
+    put("not_a_image.obj", obj(head="mtllib not.mtl\nusemtl a\n"), "texture missing")
     (folder / "not.mtl").write_text("newmtl a\nmap_Kd not.png\n")
     (folder / "not.png").write_bytes(
         b"\x89PNG\r\n\x1a\n" + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 2**31, 2**31, 8, 6, 0, 0, 0)

@@ -92,9 +92,9 @@ def test_no_normals_unless_asked_for(blender, folder):
 def test_a_panorama_lights_from_where_it_is_bright(blender, folder, tmp_path, rotation, monkeypatch):
     """Its middle is red, the quarter to the right of it (seen from inside) green; the rest is black."""
     monkeypatch.chdir(tmp_path)
-    picture = np.zeros((16, 32, 3), np.float32)
-    picture[4:12, 14:18], picture[4:12, 22:26] = (30, 0, 0), (0, 30, 0)
-    write_hdr(tmp_path / "room.hdr", picture)
+    image = np.zeros((16, 32, 3), np.float32)
+    image[4:12, 14:18], image[4:12, 22:26] = (30, 0, 0), (0, 30, 0)
+    write_hdr(tmp_path / "room.hdr", image)
     item = render(blender, folder, "sphere.obj", lighting=Hdri(file="room.hdr", rotation_deg=rotation))
     front = item.rgba[CONDITION_VIEW].astype(int)
     assert front[0, 0, 3] == 0  # the panorama itself is not seen
@@ -109,12 +109,12 @@ def test_a_panorama_lights_from_where_it_is_bright(blender, folder, tmp_path, ro
         assert min(left[1], right[1]) > 0.7 * max(left[1], right[1]) > 0
 
 
-def write_hdr(path: Path, picture: np.ndarray) -> None:
+def write_hdr(path: Path, image: np.ndarray) -> None:
     """Radiance RGBE without compression."""
-    exponent = np.ceil(np.log2(np.maximum(picture.max(-1, keepdims=True), 1e-9)))
-    rgbe = np.concatenate([picture / 2.0**exponent * 255, exponent + 128], -1)
-    rgbe[picture.max(-1) == 0] = 0
-    header = f"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y {len(picture)} +X {picture.shape[1]}\n"
+    exponent = np.ceil(np.log2(np.maximum(image.max(-1, keepdims=True), 1e-9)))
+    rgbe = np.concatenate([image / 2.0**exponent * 255, exponent + 128], -1)
+    rgbe[image.max(-1) == 0] = 0
+    header = f"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y {len(image)} +X {image.shape[1]}\n"
     path.write_bytes(header.encode() + rgbe.astype(np.uint8).tobytes())
 
 
@@ -130,7 +130,7 @@ def test_three_suns_shade_and_even_light_does_not(blender, folder):
 
 
 def test_a_panorama_that_is_missing_or_broken_is_an_error_that_names_it(blender, folder, tmp_path):
-    for name, words in (("nowhere.exr", "is no file"), ("broken.hdr", "no picture|cannot be read")):
+    for name, words in (("nowhere.exr", "is no file"), ("broken.hdr", "no image|cannot be read")):
         if name == "broken.hdr":
             (tmp_path / name).write_text("not a panorama")
         with pytest.raises(UserError, match=words) as error:

@@ -112,9 +112,9 @@ def test_file_checks(tmp_path):
     assert "NaN" in (problem("a.ply", header + "255 1 2 3\n255 1 nan 3\n") or "")
     assert problem("a.ply", header + "255 1 2 3\n255 1 2 3\n") is None
     assert problem("a.ply", "ply\nnonsense") is None
-    assert problem("b.obj", "mtllib my colours.mtl\nv 1 2 3\n") == "material file missing: my colours.mtl"
-    (tmp_path / "my colours.mtl").touch()
-    assert problem("b.obj", "mtllib my colours.mtl\nv 1 2 3\n") is None
+    assert problem("b.obj", "mtllib my colors.mtl\nv 1 2 3\n") == "material file missing: my colors.mtl"
+    (tmp_path / "my colors.mtl").touch()
+    assert problem("b.obj", "mtllib my colors.mtl\nv 1 2 3\n") is None
 
 
 def test_blender_is_looked_for_in_order(tmp_path, monkeypatch):
@@ -150,7 +150,7 @@ def test_this_interpreter_serves_where_it_has_bpy(monkeypatch):
     assert blender_process.find_blender(None) == [sys.executable, str(blender_process.SCRIPT)]
 
 
-def test_only_values_that_change_pictures_are_in_the_identity():
+def test_only_values_that_change_images_are_in_the_identity():
     from z1g.core.slots import Runtime
 
     runtime = {

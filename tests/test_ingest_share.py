@@ -19,7 +19,7 @@ def plenty(monkeypatch):
 
 
 @pytest.mark.usefixtures("plenty")
-def test_small_pictures_get_a_process_a_core_and_large_ones_more_threads():
+def test_small_images_get_a_process_a_core_and_large_ones_more_threads():
     assert (share_out(SMALL, 8, 64, 25).processes, share_out(SMALL, 8, 64, 25).threads) == (8, 1)
     large = share_out(BlenderOptions(resolution=512, samples=32), 8, 64, 56)
     assert 1 < large.processes < 8

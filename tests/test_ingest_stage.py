@@ -138,19 +138,19 @@ def test_a_manifest_follows_objects_that_moved(tmp_path: Path, rendered: list[st
 
 def test_many_objects_make_rows_of_eight() -> None:
     sheet = ContactSheet(19)
-    assert sheet.picture.size == (8 * CELL, 3 * (CELL + LABEL))
+    assert sheet.image.size == (8 * CELL, 3 * (CELL + LABEL))
     for i in range(19):
         sheet.add("a name that is far too long for its cell", None, "because " * (40 * i))
-    assert ContactSheet(0).picture.size == (CELL, CELL + LABEL)
+    assert ContactSheet(0).image.size == (CELL, CELL + LABEL)
 
 
 def test_what_invisible_pixels_hold_does_not_show() -> None:
-    pictures = []
+    images = []
     for hidden in (0, 255):
         rgba = np.full((200, 200, 4), hidden, np.uint8)
         rgba[..., 3] = 0
         rgba[50:149, 50:149] = (10, 200, 30, 255)
         sheet = ContactSheet(1)
         sheet.add("x", rgba)
-        pictures.append(np.asarray(sheet.picture).astype(int))
-    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+        images.append(np.asarray(sheet.image).astype(int))
+    assert np.abs(images[0] - images[1]).max() <= 1

@@ -26,7 +26,7 @@ from z1g.meshes.store import Archive, Disk
 
 ROOT = Path(__file__).parents[1]
 MESH = "mtllib {mtl}\nv 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\nf 1 2 4\n"
-CATALOGUE = """# libraries name their models so
+CATALOG = """# libraries name their models so
 id=test
 license=CC-BY 3.0 \\u00a9 Somebody
 name#1=Arm\\u0020chair
@@ -46,9 +46,9 @@ def write(path: Path, text: str = "") -> Path:
     return path
 
 
-def chair(folder: Path, picture: str = "brown", mesh: str = MESH) -> Path:
-    """An OBJ with a material file and a picture."""
-    write(folder / "wood.png", picture)
+def chair(folder: Path, image: str = "brown", mesh: str = MESH) -> Path:
+    """An OBJ with a material file and a image."""
+    write(folder / "wood.png", image)
     write(folder / "chair.mtl", "newmtl wood\nKd 1 1 1\nmap_Kd -s 1 1 1 wood.png\n")
     return write(folder / "chair.obj", mesh.format(mtl="chair.mtl"))
 
@@ -65,13 +65,13 @@ def library(path: Path) -> Path:
     return pack(
         path,
         {
-            "PluginFurnitureCatalog.properties": CATALOGUE.encode("latin-1"),
+            "PluginFurnitureCatalog.properties": CATALOG.encode("latin-1"),
             "lib/arm/arm.obj": arm,
             "lib/arm/arm.mtl": "newmtl a\nmap_Kd ../shared/cloth.jpg\n",
             "lib/shared/cloth.jpg": b"cloth",
             "lib/table/table.obj": table,
             "lib/table/table.mtl": "",
-            "lib/not_in_the_catalogue.obj": arm + "#",
+            "lib/not_in_the_catalog.obj": arm + "#",
         },
     )
 
@@ -105,7 +105,7 @@ def test_content_does_not_know_where_it_lies_nor_how_it_is_called(tmp_path: Path
 @pytest.mark.parametrize(
     ("change", "same"),
     [
-        (lambda folder: chair(folder, picture="black"), ("mesh",)),
+        (lambda folder: chair(folder, image="black"), ("mesh",)),
         (lambda folder: chair(folder, mesh="# by Ann\n" + MESH + "usemtl wood\n"), ("mesh", "textures")),
         (lambda folder: chair(folder, mesh=MESH.replace("v 1 0 0", "v 1   0 0\r")), ("mesh", "textures")),
         (lambda folder: chair(folder, mesh=MESH.replace("v 1", "v 2")), ("textures",)),
@@ -129,14 +129,14 @@ def test_lines_that_a_block_cuts_count_once(tmp_path: Path, monkeypatch: pytest.
         assert content_of(Disk(tmp_path), path.name) == whole
 
 
-def test_gltf_names_its_buffers_and_pictures(tmp_path: Path) -> None:
+def test_gltf_names_its_buffers_and_images(tmp_path: Path) -> None:
     images = [{"uri": "two%20words.png"}, {"uri": "data:image/png;base64,AA"}, {"bufferView": 0}]
     write(tmp_path / "x.gltf", json.dumps({"buffers": [{"uri": "x.bin"}], "images": images}))
-    write(tmp_path / "two words.png", "picture")
+    write(tmp_path / "two words.png", "image")
     found = references(Disk(tmp_path), "x.gltf")
     assert [tuple(item) for item in found] == [
         ("x.bin", "x.bin", "data", False),
-        ("two words.png", "two words.png", "picture", True),
+        ("two words.png", "two words.png", "image", True),
     ]
     before = only(tmp_path / "x.gltf")
     write(tmp_path / "x.bin", "points")
@@ -151,7 +151,7 @@ def test_a_furniture_library_says_what_is_in_it_and_whose_it_is(tmp_path: Path) 
     arm, table = find_objects([str(library(tmp_path / "l.sh3f"))])
     assert arm.source == f"{(tmp_path / 'l.sh3f').as_posix()}!/lib/arm/arm.obj"
     assert (arm.name, arm.category, arm.creator) == ("Arm chair", "Living room", "Ann")
-    assert (arm.licence, table.licence) == ("CC-BY 3.0 \u00a9 Somebody", "CC0")
+    assert (arm.license, table.license) == ("CC-BY 3.0 \u00a9 Somebody", "CC0")
     assert arm.file == (tmp_path / "l.sh3f").as_posix()
     assert (bool(arm.textures), bool(table.textures)) == (True, False)
 
@@ -178,11 +178,11 @@ def test_one_object_of_an_archive(tmp_path: Path) -> None:
 
 def test_lists_are_relative_to_themselves_and_win_with_their_own_words(tmp_path: Path, monkeypatch: Any) -> None:
     chair(tmp_path / "data/meshes")
-    rows = [{"path": "meshes/chair.obj", "name": "Chair", "licence": "CC0"}, {"path": "gone.obj", "content": "c" * 64}]
+    rows = [{"path": "meshes/chair.obj", "name": "Chair", "license": "CC0"}, {"path": "gone.obj", "content": "c" * 64}]
     write(tmp_path / "data/all.jsonl", "\n\n".join(json.dumps(row) for row in rows))
     monkeypatch.chdir(ROOT)
     one, gone = find_objects([str(tmp_path / "data/all.jsonl")])
-    assert (one.name, one.licence, bool(one.textures)) == ("Chair", "CC0", True)
+    assert (one.name, one.license, bool(one.textures)) == ("Chair", "CC0", True)
     assert (gone.id, gone.content) == ("gone-cccccccccc", "c" * 64)  # a list with digests is believed until ingest
     with pytest.raises(Unusable, match=r"gone\.obj cannot be read"):
         prepare(gone, tmp_path, FileLimits())
@@ -192,7 +192,7 @@ def test_lists_are_relative_to_themselves_and_win_with_their_own_words(tmp_path:
     ("name", "content", "message"),
     [
         ("a.csv", "name\nchair\n", r"a\.csv, line 2: every object needs a `path`"),
-        ("a.csv", "path,licens\nx.obj,CC0\n", r'line 2: unknown column licens; did you mean "licence"'),
+        ("a.csv", "path,licens\nx.obj,CC0\n", r'line 2: unknown column licens; did you mean "license"'),
         ("a.csv", "path\nx.obj,too,many\n", r"line 2: unknown column None"),
         ("a.csv", "", "the list is empty"),
         ("a.jsonl", "", "the list is empty"),
@@ -224,10 +224,10 @@ def test_files_are_read_once_until_they_change(tmp_path: Path, monkeypatch: pyte
     with monkeypatch.context() as patch:
         patch.setattr("z1g.meshes.listing.content_of", lambda *_: pytest.fail("read again"))
         assert find_objects([str(tmp_path / "meshes")]) == first
-    picture = tmp_path / "meshes/wood.png"
-    os.utime(picture, ns=(1, 1))
+    image = tmp_path / "meshes/wood.png"
+    os.utime(image, ns=(1, 1))
     assert find_objects([str(tmp_path / "meshes")]) == first
-    picture.write_text("other")
+    image.write_text("other")
     changed = find_objects([str(tmp_path / "meshes")])
     assert [a.content == b.content for a, b in zip(first, changed, strict=True)].count(False) == 1
     for rubbish in ("", "[]", '{"x": 1}', '{"x": {"value": 1, "files": 2}}'):
@@ -347,7 +347,7 @@ def test_what_is_alike_stays_on_one_side(some: tuple[ObjectEntry, ...], together
                 assert splits[one.id] == splits[other.id]
     assert splits == Manifest(some[::-1], 7).splits(options)
     groups = tied(some, together)
-    # Connected components of the graph "shares a mesh or a picture set", found by a plain search.
+    # Connected components of the graph "shares a mesh or a image set", found by a plain search.
     reached = {some[0].id}
     while True:
         more = {
@@ -374,13 +374,13 @@ def test_the_verb_writes_a_list_that_lists_the_same(tmp_path: Path, capsys: pyte
     for item in find_objects([str(out)]):
         known = direct[item.id]
         assert (item.content, item.mesh, item.textures) == (known.content, known.mesh, known.textures)
-        assert (item.name, item.creator, item.licence) == (known.name, known.creator, known.licence)
+        assert (item.name, item.creator, item.license) == (known.name, known.creator, known.license)
         assert Path(item.file).samefile(known.file)
     assert all(not Path(row["path"]).is_absolute() for row in read_jsonl(out))
     assert main(["list", str(tmp_path), "--out", str(tmp_path / "x.txt")]) == 2
 
 
-def test_meshes_of_one_plain_colour_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_meshes_of_one_plain_color_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def mesh(name: str, materials: str, used: str) -> None:
         write(tmp_path / "in" / f"{name}.mtl", materials)
         write(tmp_path / "in" / f"{name}.obj", f"# {name}\nmtllib {name}.mtl\n{used}f 1 2 3\n")
@@ -388,14 +388,14 @@ def test_meshes_of_one_plain_colour_can_be_left_out(tmp_path: Path, capsys: pyte
     mesh("two", "newmtl a\nKd 1 0 0\nnewmtl b\nKd 0 0 1\n", "usemtl a\nusemtl b\n")
     mesh("one", "newmtl a\nKd 1 0 0\nnewmtl b\nKd 1  0 0\n", "usemtl a\nusemtl b\n")
     mesh("unused", "newmtl a\nKd 1 0 0\nnewmtl b\nKd 0 0 1\n", "usemtl a\n")
-    mesh("picture", "newmtl a\nKd 1 0 0\nmap_Kd gone.png\n", "usemtl a\n")
+    mesh("image", "newmtl a\nKd 1 0 0\nmap_Kd gone.png\n", "usemtl a\n")
     write(tmp_path / "in/other.ply", "ply")
     pack(tmp_path / "in/broken.zip", {})
     (tmp_path / "in/broken.zip").write_bytes(b"PK")
     out = tmp_path / "l.jsonl"
-    assert main(["list", str(tmp_path / "in"), "--out", str(out), "--coloured"]) == 0
-    assert "2 of one plain colour left out" in capsys.readouterr().out
-    assert sorted(Path(row["path"]).stem for row in read_jsonl(out)) == ["broken", "other", "picture", "two"]
+    assert main(["list", str(tmp_path / "in"), "--out", str(out), "--colored"]) == 0
+    assert "2 of one plain color left out" in capsys.readouterr().out
+    assert sorted(Path(row["path"]).stem for row in read_jsonl(out)) == ["broken", "other", "image", "two"]
 
 
 def test_objects_of_the_command_line_take_the_place_of_the_bases(tmp_path: Path) -> None:

@@ -201,8 +201,8 @@ def test_weights_that_do_not_cover_the_network_are_no_distance() -> None:
 
 
 def test_lpips_without_its_trunk_stops_with_one_line(tmp_path: Path) -> None:
-    pictures = random(1, 1, 3, 64, 64).float()
-    pair = Comparison(rgb=pictures, rgb_true=pictures)
+    images = random(1, 1, 3, 64, 64).float()
+    pair = Comparison(rgb=images, rgb_true=images)
     for missing in (None, str(tmp_path / "missing.pth"), str(tmp_path)):
         with pytest.raises(UserError, match="VGG16") as caught:
             LpipsLoss(trunk=missing).compute(pair)

@@ -1,4 +1,4 @@
-"""Meshes of Gaussians: true to a known shape, closed, coloured, and what Blender makes of the file."""
+"""Meshes of Gaussians: true to a known shape, closed, colored, and what Blender makes of the file."""
 
 import os
 import subprocess
@@ -63,18 +63,18 @@ def test_a_ball_is_a_ball(mesh: TexturedMesh) -> None:
     assert ((mesh.normals * mesh.points).sum(axis=1) > 0.9 * distance).mean() > 0.98
 
 
-def test_the_texture_shows_each_place_in_its_colour(mesh: TexturedMesh, tmp_path: Path) -> None:
+def test_the_texture_shows_each_place_in_its_color(mesh: TexturedMesh, tmp_path: Path) -> None:
     """Read back through trimesh, which takes v as glTF has it."""
     mesh.save(tmp_path / "a.glb")
     found = trimesh.load(tmp_path / "a.glb", force="mesh")
     assert found.visual.uv.min() >= 0
     assert found.visual.uv.max() <= 1
-    colours = np.asarray(found.visual.to_color().vertex_colors)[:, :3]
+    colors = np.asarray(found.visual.to_color().vertex_colors)[:, :3]
     points = np.asarray(found.vertices)
     np.testing.assert_allclose(np.sort(points, axis=0), np.sort(mesh.points, axis=0), atol=1e-6)  # y up, as it is
     clear = (np.abs(points) > 0.25 * BALL_RADIUS).all(axis=1)
     assert clear.sum() > 50
-    assert ((colours[clear] > 127) == (points[clear] > 0)).all(axis=1).mean() > 0.97
+    assert ((colors[clear] > 127) == (points[clear] > 0)).all(axis=1).mean() > 0.97
 
 
 def test_size_and_place_do_not_matter(mesh: TexturedMesh) -> None:
@@ -215,7 +215,7 @@ class PlainRaster(types.ModuleType):
         index = nearest.indices[..., None]
         chosen = bary.gather(-2, index[..., None].expand(*index.shape, 3))[..., 0, :]
         w = torch.stack([of_view[seen] for of_view, seen in zip(corner[..., 3], nearest.indices, strict=True)])
-        chosen = functional.normalize(chosen / w, p=1, dim=-1)  # along the face, not along the picture
+        chosen = functional.normalize(chosen / w, p=1, dim=-1)  # along the face, not along the image
         found = torch.isfinite(nearest.values)
         number = torch.where(found, nearest.indices + 1, 0).float()
         return torch.cat([chosen[..., :2], nearest.values[..., None], number[..., None]], dim=-1), None
@@ -230,8 +230,8 @@ class PlainRaster(types.ModuleType):
     @staticmethod
     def texture(tex: torch.Tensor, uv: torch.Tensor, filter_mode: str, boundary_mode: str) -> torch.Tensor:
         assert (filter_mode, boundary_mode) == ("linear", "clamp")
-        picture = tex.permute(0, 3, 1, 2).expand(len(uv), -1, -1, -1)
-        found = functional.grid_sample(picture, 2 * uv - 1, align_corners=False, padding_mode="border")
+        image = tex.permute(0, 3, 1, 2).expand(len(uv), -1, -1, -1)
+        found = functional.grid_sample(image, 2 * uv - 1, align_corners=False, padding_mode="border")
         return found.permute(0, 2, 3, 1)
 
     @staticmethod
@@ -265,14 +265,14 @@ def test_a_painted_mesh_looks_like_the_gaussians(mesh: TexturedMesh, plain_raste
 
 
 def test_refining_brings_the_mesh_nearer(plain_raster: None) -> None:
-    """From a grey texture and points pushed in: colours come back."""
+    """From a gray texture and points pushed in: colors come back."""
     gaussians = ball()
     frame = Frame.around(gaussians)
     sphere = as_triangles(trimesh.creation.icosphere(2, 0.5))
     flat = unwrap(sphere, 32)
-    grey = np.full((32, 32, 3), 128, np.uint8)
+    gray = np.full((32, 32, 3), 128, np.uint8)
     options = Refinement(16, 6, views=6, view_size=20, views_per_step=2, texture_rate=0.1, point_rate=1e-3)
-    fine, texture = refine(flat, grey, Cpu(), frame.enter(gaussians), options)
+    fine, texture = refine(flat, gray, Cpu(), frame.enter(gaussians), options)
     assert fine.points.shape == flat.points.shape
     covered, position, _ = texels(flat, 32)
     clear = covered & (np.abs(position) > 0.2).all(axis=2)
@@ -282,7 +282,7 @@ def test_refining_brings_the_mesh_nearer(plain_raster: None) -> None:
         assert np.ptp(fine.points[fine.origin == seam], axis=0).max() < 1e-9
 
 
-def test_neighbouring_faces() -> None:
+def test_neighboring_faces() -> None:
     box = as_triangles(trimesh.creation.box([1, 1, 1]))
     pairs = adjacent_faces(box.faces)
     assert len(pairs) == 18  # every edge of a closed mesh lies between two of its 12 faces

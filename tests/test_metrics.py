@@ -17,7 +17,7 @@ from z1g.core.errors import UserError
 from z1g.core.slots import kinds
 from z1g.losses import Comparison
 from z1g.losses.lpips import LpipsLoss
-from z1g.metrics import Metric, Pictures
+from z1g.metrics import ImagePair, Metric
 from z1g.metrics.alpha_iou import AlphaIou
 from z1g.metrics.lpips import Lpips, StLpips
 from z1g.metrics.psnr import Psnr
@@ -30,28 +30,28 @@ def smooth(v: int, side: int, seed: int) -> Tensor:
     return torch.nn.functional.interpolate(small, (side, side), mode="bicubic").clamp(0, 1)
 
 
-def pictures(rgb: Tensor, truth: Tensor, alpha: Tensor | None = None, alpha_true: Tensor | None = None) -> Pictures:
+def images(rgb: Tensor, truth: Tensor, alpha: Tensor | None = None, alpha_true: Tensor | None = None) -> ImagePair:
     ones = torch.ones_like(rgb[:, :1])
-    return Pictures(rgb, truth, ones if alpha is None else alpha, ones if alpha_true is None else alpha_true)
+    return ImagePair(rgb, truth, ones if alpha is None else alpha, ones if alpha_true is None else alpha_true)
 
 
 @pytest.mark.parametrize("offset", [1.0, 0.1, 1e-3, 1e-6, 0.0])
 def test_psnr_of_an_offset_is_its_decibels_up_to_the_cap(offset: float) -> None:
     flat = torch.zeros(2, 3, 4, 4, dtype=torch.float64)
     expected = min(100.0, -20 * np.log10(max(offset, 1e-12)))
-    assert Psnr().compute(pictures(flat + offset, flat)).tolist() == pytest.approx([expected] * 2, abs=1e-4)
+    assert Psnr().compute(images(flat + offset, flat)).tolist() == pytest.approx([expected] * 2, abs=1e-4)
 
 
 def test_psnr_equals_scikit_image() -> None:
     a, b = smooth(3, 24, 0), smooth(3, 24, 1)
-    found = Psnr().compute(pictures(a, b)).tolist()
+    found = Psnr().compute(images(a, b)).tolist()
     expected = [peak_signal_noise_ratio(y.numpy(), x.numpy(), data_range=1) for x, y in zip(a, b, strict=True)]
     assert found == pytest.approx(expected, abs=1e-4)
 
 
 def test_ssim_equals_scikit_image_inside_the_window() -> None:
     a, b = smooth(2, 32, 0), (smooth(2, 32, 0) + 0.1 * smooth(2, 32, 1)).clamp(0, 1)
-    found = Ssim().compute(pictures(a, b)).tolist()
+    found = Ssim().compute(images(a, b)).tolist()
     for value, x, y in zip(found, a, b, strict=True):
         options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
         # scikit-image's mean leaves out the border of half a window, where its full map sees mirrored pixels.
@@ -61,16 +61,16 @@ def test_ssim_equals_scikit_image_inside_the_window() -> None:
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.2, 0.7), (0.0, 1.0), (0.5, 0.5)])
-def test_ssim_of_flat_pictures_is_its_luminance_term(a: float, b: float) -> None:
+def test_ssim_of_flat_images_is_its_luminance_term(a: float, b: float) -> None:
     flat = torch.ones(1, 3, 11, 16)
     expected = (2 * a * b + 1e-4) / (a * a + b * b + 1e-4)
-    assert Ssim().compute(pictures(a * flat, b * flat)).item() == pytest.approx(expected, abs=1e-6)
+    assert Ssim().compute(images(a * flat, b * flat)).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_ssim_refuses_pictures_below_its_window() -> None:
+def test_ssim_refuses_images_below_its_window() -> None:
     a = smooth(1, 10, 0)
     with pytest.raises(UserError, match="11 pixels"):
-        Ssim().compute(pictures(a, a))
+        Ssim().compute(images(a, a))
 
 
 def test_alpha_iou_counts_pixels() -> None:
@@ -78,9 +78,9 @@ def test_alpha_iou_counts_pixels() -> None:
     first[0, 0, :2], second[0, 0, 1:3] = 1, 1
     first[1, 0, 0, 0] = 0.6
     rgb = torch.zeros(3, 3, 4, 4)
-    found = AlphaIou().compute(pictures(rgb, rgb, first, second)).tolist()
+    found = AlphaIou().compute(images(rgb, rgb, first, second)).tolist()
     assert found == pytest.approx([4 / 12, 0, 1])
-    assert AlphaIou(threshold=0.7).compute(pictures(rgb, rgb, first, second)).tolist()[1] == 1
+    assert AlphaIou(threshold=0.7).compute(images(rgb, rgb, first, second)).tolist()[1] == 1
 
 
 @given(seed=st.integers(0, 1000), threshold=st.floats(0.05, 0.95))
@@ -89,10 +89,10 @@ def test_alpha_iou_is_symmetric_bounded_and_1_for_itself(seed: int, threshold: f
     first, second = smooth(2, 8, seed)[:, :1], smooth(2, 8, seed + 1)[:, :1]
     rgb = torch.zeros(2, 3, 8, 8)
     metric = AlphaIou(threshold=threshold)
-    forth, back = (metric.compute(pictures(rgb, rgb, x, y)) for x, y in ((first, second), (second, first)))
+    forth, back = (metric.compute(images(rgb, rgb, x, y)) for x, y in ((first, second), (second, first)))
     assert torch.equal(forth, back)
     assert ((forth >= 0) & (forth <= 1)).all()
-    assert metric.compute(pictures(rgb, rgb, first, first)).tolist() == [1, 1]
+    assert metric.compute(images(rgb, rgb, first, first)).tolist() == [1, 1]
 
 
 @given(seed=st.integers(0, 1000), noise=st.floats(0.01, 0.2))
@@ -102,27 +102,27 @@ def test_more_noise_is_worse_and_none_is_best(seed: int, noise: float) -> None:
     grain = torch.randn(truth.shape, generator=torch.Generator().manual_seed(seed))
     for metric in (Psnr(), Ssim()):
         values = [
-            metric.compute(pictures(truth + factor * noise * grain, truth)).item() for factor in (0.0, 0.5, 1.0, 2.0)
+            metric.compute(images(truth + factor * noise * grain, truth)).item() for factor in (0.0, 0.5, 1.0, 2.0)
         ]
         assert values == sorted(values, reverse=True)
-    assert Psnr().compute(pictures(truth, truth)).item() == 100
-    assert Ssim().compute(pictures(truth, truth)).item() == pytest.approx(1)
+    assert Psnr().compute(images(truth, truth)).item() == 100
+    assert Ssim().compute(images(truth, truth)).item() == pytest.approx(1)
 
 
 @given(seed=st.integers(0, 1000))
 @settings(max_examples=5, deadline=None)
 def test_ssim_is_symmetric_and_bounded(seed: int) -> None:
     a, b = smooth(1, 16, seed), smooth(1, 16, seed + 1)
-    forth, back = Ssim().compute(pictures(a, b)).item(), Ssim().compute(pictures(b, a)).item()
+    forth, back = Ssim().compute(images(a, b)).item(), Ssim().compute(images(b, a)).item()
     assert forth == pytest.approx(back, abs=1e-6)
     assert -1 <= forth <= 1
 
 
-def test_st_lpips_is_zero_for_equal_pictures_and_grows_with_blur() -> None:
+def test_st_lpips_is_zero_for_equal_images_and_grows_with_blur() -> None:
     truth = smooth(2, 48, 3)
     truth[:, :, ::4] = 0
     blurred = [torch.nn.functional.avg_pool2d(truth, k, 1, k // 2) for k in (3, 9)]
-    values = [StLpips().compute(pictures(x, truth)).mean().item() for x in (truth, *blurred)]
+    values = [StLpips().compute(images(x, truth)).mean().item() for x in (truth, *blurred)]
     assert values[0] == pytest.approx(0, abs=1e-6)
     assert values[0] < values[1] < values[2]
 
@@ -131,23 +131,23 @@ def test_st_lpips_is_zero_for_equal_pictures_and_grows_with_blur() -> None:
 @settings(max_examples=5, deadline=None)
 def test_st_lpips_is_symmetric_and_not_negative(seed: int) -> None:
     a, b = smooth(1, 64, seed), smooth(1, 64, seed + 1)
-    forth, back = StLpips().compute(pictures(a, b)).item(), StLpips().compute(pictures(b, a)).item()
+    forth, back = StLpips().compute(images(a, b)).item(), StLpips().compute(images(b, a)).item()
     assert forth == pytest.approx(back, rel=1e-4)
     assert forth > 0
 
 
 @pytest.mark.parametrize(("shape", "seen"), [((16, 16), (64, 64)), ((32, 48), (64, 96)), ((64, 80), (64, 80))])
-def test_st_lpips_enlarges_small_pictures_in_proportion(shape: tuple[int, int], seen: tuple[int, int]) -> None:
+def test_st_lpips_enlarges_small_images_in_proportion(shape: tuple[int, int], seen: tuple[int, int]) -> None:
     a, b = smooth(2, 96, 0)[..., : shape[0], : shape[1]], smooth(2, 96, 1)[..., : shape[0], : shape[1]]
     x, y = (torch.nn.functional.interpolate(p, seen, mode="bilinear", antialias=True) for p in (a, b))
     expected = perceptual.st_lpips("alex").network(x, y, normalize=True).flatten()
-    assert StLpips().compute(pictures(a, b)).tolist() == pytest.approx(expected.tolist(), rel=1e-5)
+    assert StLpips().compute(images(a, b)).tolist() == pytest.approx(expected.tolist(), rel=1e-5)
 
 
 def test_lpips_without_weights_says_so() -> None:
     a = smooth(1, 64, 0)
     with pytest.raises(UserError, match="trunk"):
-        Lpips().compute(pictures(a, a))
+        Lpips().compute(images(a, a))
 
 
 def test_lpips_is_the_papers_distance_on_the_trunk_of_the_file(trunk: Path) -> None:
@@ -171,8 +171,8 @@ def test_lpips_is_the_papers_distance_on_the_trunk_of_the_file(trunk: Path) -> N
                 expected += (difference.square() * heads[f"lin{head}.model.1.weight"]).sum(dim=1).mean(dim=(1, 2))
                 head += 1
     metric, loss = Lpips(trunk=str(trunk)), LpipsLoss(trunk=str(trunk), resolution=64)
-    assert metric.compute(pictures(a, b)).tolist() == pytest.approx(expected.tolist(), rel=1e-4)
-    assert metric.compute(pictures(a, a)).tolist() == pytest.approx([0, 0], abs=1e-7)
+    assert metric.compute(images(a, b)).tolist() == pytest.approx(expected.tolist(), rel=1e-4)
+    assert metric.compute(images(a, a)).tolist() == pytest.approx([0, 0], abs=1e-7)
     assert loss.compute(Comparison(rgb=a[None], rgb_true=b[None])).item() == pytest.approx(
         expected.mean().item(), rel=1e-4
     )
@@ -228,6 +228,6 @@ def test_every_metric_says_what_it_is(metric: Metric) -> None:
 def test_values_come_one_a_view() -> None:
     a, b = smooth(4, 16, 0), smooth(4, 16, 1)
     for metric in (Psnr(), Ssim(), AlphaIou(), StLpips()):
-        values = metric.compute(pictures(a, b))
+        values = metric.compute(images(a, b))
         assert values.shape == (4,)
         assert np.isfinite(values.numpy()).all()

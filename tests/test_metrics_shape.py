@@ -95,9 +95,9 @@ def box() -> "trimesh.Trimesh":
 def rendered(up_axis: str, points: NDArray[np.float64]) -> RenderedObject:
     """What ingest records of a mesh with these vertices, worked out here on its own."""
     upright = points if up_axis == "y" else np.stack([points[:, 0], points[:, 2], -points[:, 1]], axis=1)
-    centre = (upright.min(axis=0) + upright.max(axis=0)) / 2
-    scale = 0.5 / np.linalg.norm(upright - centre, axis=1).max()
-    info = {"normalisation": {"centre": centre.tolist(), "scale": scale, "up_axis": up_axis}}
+    center = (upright.min(axis=0) + upright.max(axis=0)) / 2
+    scale = 0.5 / np.linalg.norm(upright - center, axis=1).max()
+    info = {"normalization": {"center": center.tolist(), "scale": scale, "up_axis": up_axis}}
     return RenderedObject("box", np.eye(4)[None], 49.1, np.zeros((1, 2, 2, 4), np.uint8), None, info)
 
 
@@ -143,7 +143,7 @@ def test_what_cannot_be_measured_says_why(tmp_path: Path) -> None:
     refused(RenderedObject("box", item.c2w, 49.1, item.rgba, None, {}), known, "renders only")
     refused(item, ObjectEntry("box", "box.fbx"), r"\.fbx files are read by Blender only")
     refused(item, ObjectEntry("box", str(tmp_path / "gone.obj")), "cannot be read")
-    moved = {"normalisation": {**item.info["normalisation"], "up_axis": "z"}}
+    moved = {"normalization": {**item.info["normalization"], "up_axis": "z"}}
     refused(RenderedObject("box", item.c2w, 49.1, item.rgba, None, moved), known, "reads differently without Blender")
     file.write_text(file.read_text() + "\nv 0 0 0\n")
     refused(item, known, "changed since")

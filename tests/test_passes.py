@@ -31,11 +31,11 @@ def trained(folder: Path, **speed: bool) -> tuple[Trainer, dict[str, Tensor]]:
         data = _data(size)
         denoiser = size.model.denoiser()
         torch.nn.init.normal_(denoiser.unet.conv_out.weight, std=0.1)
-    train: dict[str, Any] = {"batch_size": 4, "steps": STEPS, "ema": 0.9, "speed": speed, "optimiser": {"lr": 1e-3}}
+    train: dict[str, Any] = {"batch_size": 4, "steps": STEPS, "ema": 0.9, "speed": speed, "optimizer": {"lr": 1e-3}}
     options = UNetOptions.model_validate({"train": train})
     denoiser.requires_grad_(True)
-    pictures = torch.rand(len(data.codes), 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    objective = DiffusionObjective(options, denoiser, replace(data, embeddings=None, pictures=pictures))
+    images = torch.rand(len(data.codes), 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    objective = DiffusionObjective(options, denoiser, replace(data, embeddings=None, images=images))
     steps = StepData(objective.sample, len(data.codes), 4, options.train.seed)
     trainer = Trainer(objective, steps, options.train, folder)
     trainer.run()

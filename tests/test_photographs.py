@@ -22,7 +22,7 @@ from z1g.inference import photographs
 from z1g.inference.photographs import condition, find, object_share, read
 
 CAMERA = CameraOptions()
-GREY = 127 / 255
+GRAY = 127 / 255
 MODES = {
     ".png": ("RGB", "L", "1", "P"),
     ".jpg": ("RGB", "L", "CMYK", "YCbCr", "1"),
@@ -34,14 +34,14 @@ MODES = {
 
 
 def disc(
-    width: int = 64, height: int = 48, radius: float = 15, colour: tuple[int, int, int] = (200, 60, 20)
+    width: int = 64, height: int = 48, radius: float = 15, color: tuple[int, int, int] = (200, 60, 20)
 ) -> Image.Image:
-    """A disc in the upper left on nothing; what colour the invisible has is green."""
+    """A disc in the upper left on nothing; what color the invisible has is green."""
     y, x = np.mgrid[:height, :width] + 0.5
     inside = (x - 0.4 * width) ** 2 + (y - 0.45 * height) ** 2 < radius**2
     rgba = np.zeros((height, width, 4), np.uint8)
     rgba[...] = (0, 255, 0, 0)
-    rgba[inside] = (*colour, 255)
+    rgba[inside] = (*color, 255)
     return Image.fromarray(rgba)
 
 
@@ -53,32 +53,32 @@ def saved(folder: Path, image: Image.Image, name: str = "a.png", **options: Any)
 # Framing
 
 
-def extent(picture: torch.Tensor) -> tuple[float, float, float]:
-    """Centre and diameter of what differs from grey, as shares of the width."""
-    rows, columns = np.nonzero(((picture - GREY).abs().sum(dim=0) > 0.15).numpy())
+def extent(image: torch.Tensor) -> tuple[float, float, float]:
+    """Center and diameter of what differs from gray, as shares of the width."""
+    rows, columns = np.nonzero(((image - GRAY).abs().sum(dim=0) > 0.15).numpy())
     x, y = ((line.min() + line.max() + 1) / 2 for line in (columns, rows))
     reach = np.hypot(columns + 0.5 - x, rows + 0.5 - y).max()
-    return x / picture.shape[2], y / picture.shape[1], 2 * reach / picture.shape[2]
+    return x / image.shape[2], y / image.shape[1], 2 * reach / image.shape[2]
 
 
 @given(
     width=st.integers(40, 300), height=st.integers(40, 300), radius=st.floats(8, 15), size=st.integers(48, 200),
 )  # fmt: skip
-def test_an_object_is_centred_and_as_large_as_in_training(width: int, height: int, radius: float, size: int) -> None:
+def test_an_object_is_centered_and_as_large_as_in_training(width: int, height: int, radius: float, size: int) -> None:
     rgba = np.asarray(disc(width, height, radius))
-    picture = condition(photographs.Photograph(rgba, "0" * 64), CAMERA, size)
-    assert picture.shape == (3, size, size)
-    x, y, diameter = extent(picture)
+    image = condition(photographs.Photograph(rgba, "0" * 64), CAMERA, size)
+    assert image.shape == (3, size, size)
+    x, y, diameter = extent(image)
     assert (x, y) == pytest.approx((0.5, 0.5), abs=1.5 / size + 0.01)
     assert diameter == pytest.approx(object_share(CAMERA), abs=3 / size + 0.05)
-    torch.testing.assert_close(picture[:, 0, 0], torch.full((3,), GREY), atol=1e-3, rtol=0)
+    torch.testing.assert_close(image[:, 0, 0], torch.full((3,), GRAY), atol=1e-3, rtol=0)
     # A fringe of the invisible's green would show where the blue channel is low.
-    torch.testing.assert_close(picture[:, size // 2, size // 2], torch.tensor([200, 60, 20]) / 255, atol=0.01, rtol=0)
-    assert float((picture[1] - picture[0]).max()) < 0.01
+    torch.testing.assert_close(image[:, size // 2, size // 2], torch.tensor([200, 60, 20]) / 255, atol=0.01, rtol=0)
+    assert float((image[1] - image[0]).max()) < 0.01
 
 
-def test_training_pictures_come_back_about_as_they_are() -> None:
-    """A render of a ball that fills the sphere's share of the picture, read as if it were a photograph."""
+def test_training_images_come_back_about_as_they_are() -> None:
+    """A render of a ball that fills the sphere's share of the image, read as if it were a photograph."""
     item = ball("globe", CAMERA, 96)
     photograph = photographs.Photograph(item.rgba[0], "0" * 64)
     *_, diameter = extent(condition(photograph, CAMERA, 96))
@@ -97,13 +97,13 @@ def upright(path: Path) -> np.ndarray:
     return read(path, "keep").rgba
 
 
-def test_modes_hold_the_same_picture(tmp_path: Path) -> None:
+def test_modes_hold_the_same_image(tmp_path: Path) -> None:
     reference = disc()
     expected = np.asarray(reference)
-    quantised = reference.convert("RGBA").quantize(8)
+    quantized = reference.convert("RGBA").quantize(8)
     for image, name in (
         (reference, "a.png"),
-        (quantised, "palette.png"),
+        (quantized, "palette.png"),
         (reference, "a.webp"),
         (reference, "a.tiff"),
         (reference, "a.tga"),
@@ -116,7 +116,7 @@ def test_modes_hold_the_same_picture(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("ending", "mode"), [(ending, mode) for ending, modes in MODES.items() for mode in modes])
-def test_pictures_without_transparency(tmp_path: Path, mode: str, ending: str) -> None:
+def test_images_without_transparency(tmp_path: Path, mode: str, ending: str) -> None:
     flat = Image.new("RGB", (40, 30), (250, 250, 250))
     flat.paste((40, 40, 40), (10, 5, 30, 25))
     image = flat.quantize(4) if mode == "P" else flat.convert(mode)
@@ -128,7 +128,7 @@ def test_pictures_without_transparency(tmp_path: Path, mode: str, ending: str) -
     np.testing.assert_allclose(got[2, 2, :3], 250, atol=12)
 
 
-def test_grey_of_16_bits(tmp_path: Path) -> None:
+def test_gray_of_16_bits(tmp_path: Path) -> None:
     values = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
     for name in ("a.png", "a.tiff"):
         got = upright(saved(tmp_path, Image.fromarray(values), name))
@@ -136,7 +136,7 @@ def test_grey_of_16_bits(tmp_path: Path) -> None:
         np.testing.assert_allclose(got[..., 2], values / 257, atol=0.51)
 
 
-def test_colour_of_16_bits(tmp_path: Path) -> None:
+def test_color_of_16_bits(tmp_path: Path) -> None:
     """Written by hand: Pillow writes no such files."""
     values = np.zeros((20, 24, 4), ">u2")
     values[..., 0], values[..., 3] = 51400, 65535
@@ -168,7 +168,7 @@ def test_floats(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_turned_camera(tmp_path: Path, orientation: int) -> None:
-    """EXIF says how the camera was held; the picture comes out upright, by an independent table of turns."""
+    """EXIF says how the camera was held; the image comes out upright, by an independent table of turns."""
     image = Image.new("RGB", (40, 24), (250, 250, 250))
     image.paste((250, 0, 0), (0, 0, 12, 8))  # red in the upper left
     array = np.asarray(image)
@@ -182,7 +182,7 @@ def test_a_turned_camera(tmp_path: Path, orientation: int) -> None:
     np.testing.assert_array_equal(upright(path)[..., :3], array)
 
 
-def test_colours_of_another_profile(tmp_path: Path) -> None:
+def test_colors_of_another_profile(tmp_path: Path) -> None:
     """sRGB's profile with its red and green primaries exchanged: what is stored as red is meant as green."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     place = {bytes(profile[i : i + 4]): i + 4 for i in range(132, 132 + 12 * profile[131], 12)}
@@ -196,7 +196,7 @@ def test_colours_of_another_profile(tmp_path: Path) -> None:
 
 
 def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
-    first, second = disc(), disc(colour=(20, 60, 200))
+    first, second = disc(), disc(color=(20, 60, 200))
     for name in ("a.webp", "a.png", "a.gif"):
         path = saved(tmp_path, first, name, save_all=True, append_images=[second], duration=100)
         got = upright(path)
@@ -218,8 +218,8 @@ def cut_short(folder: Path) -> Path:
     return folder / "a.jpg"
 
 
-def no_picture(folder: Path) -> Path:
-    (folder / "a.png").write_text("not a picture")
+def no_image(folder: Path) -> Path:
+    (folder / "a.png").write_text("not a image")
     return folder / "a.png"
 
 
@@ -250,8 +250,8 @@ def one_pixel(folder: Path) -> Path:
     [
         (fully_transparent, "nothing is visible"),
         (cut_short, "is damaged"),
-        (no_picture, "no picture of a known kind"),
-        (nothing, "no picture of a known kind"),
+        (no_image, "no image of a known kind"),
+        (nothing, "no image of a known kind"),
         (bomb, "more than 178 million pixels"),
         (smudge, "the object is 4x4 pixels"),
         (one_pixel, "1x1 pixels"),
@@ -325,9 +325,9 @@ def test_rembg_cuts_the_object_out(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_a_kept_background_fills_the_width(tmp_path: Path) -> None:
     flat = Image.new("RGB", (64, 32), (250, 10, 10))
-    picture = condition(read(saved(tmp_path, flat), "keep"), CAMERA, 64, "keep")
-    torch.testing.assert_close(picture[:, 32, 1], torch.tensor([250, 10, 10]) / 255, atol=0.01, rtol=0)
-    torch.testing.assert_close(picture[:, 5, 32], torch.full((3,), GREY), atol=0.01, rtol=0)
+    image = condition(read(saved(tmp_path, flat), "keep"), CAMERA, 64, "keep")
+    torch.testing.assert_close(image[:, 32, 1], torch.tensor([250, 10, 10]) / 255, atol=0.01, rtol=0)
+    torch.testing.assert_close(image[:, 5, 32], torch.full((3,), GRAY), atol=0.01, rtol=0)
 
 
 def test_a_seed_is_the_content_s(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_a_seed_is_the_content_s(tmp_path: Path) -> None:
     assert read(saved(tmp_path, disc(radius=12), "c.png")).seed != first.seed
 
 
-def test_folders_are_searched_for_pictures(tmp_path: Path) -> None:
+def test_folders_are_searched_for_images(tmp_path: Path) -> None:
     for name in ("b.PNG", "a.jpg", "notes.txt"):
         (tmp_path / name).write_bytes(b"")
     assert find([tmp_path, tmp_path / "a.jpg"]) == [tmp_path / "a.jpg", tmp_path / "b.PNG"]

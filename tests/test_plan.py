@@ -104,7 +104,7 @@ def instances_of_g_objaverse() -> str:
 REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
     ("CodeSource", "cache"): {"path": "Snakefile"},
     ("DataSource", "g_objaverse"): {"root": instances_of_g_objaverse()},
-    ("DataSource", "seed"): {"renders": scenes_of_the_original(), "splats": tempfile.mkdtemp()},
+    ("DataSource", "original"): {"renders": scenes_of_the_original(), "splats": tempfile.mkdtemp()},
 }
 """Options without a default."""
 PUBLISHED = {"model": {"kind": "zero123plus"}}

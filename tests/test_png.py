@@ -1,4 +1,4 @@
-"""The decoder of shards' pictures against Pillow."""
+"""The decoder of shards' images against Pillow."""
 
 import io
 import struct
@@ -17,9 +17,9 @@ def noise(height: int, width: int, seed: int, values: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, values, (height, width, 4), dtype=np.uint8)
 
 
-def saved(picture: np.ndarray, **options: int) -> bytes:
+def saved(image: np.ndarray, **options: int) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture, "RGBA").save(buffer, "PNG", **options)
+    Image.fromarray(image, "RGBA").save(buffer, "PNG", **options)
     return buffer.getvalue()
 
 
@@ -27,11 +27,11 @@ def chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def filtered(picture: np.ndarray, kinds: list[int]) -> bytes:
+def filtered(image: np.ndarray, kinds: list[int]) -> bytes:
     """A file whose rows use these filters, made as the specification's section 9.2 tells an encoder."""
-    height, width, _ = picture.shape
+    height, width, _ = image.shape
     rows, before = [], np.zeros((width, 4), int)
-    for row, kind in zip(picture.astype(int), kinds, strict=True):
+    for row, kind in zip(image.astype(int), kinds, strict=True):
         left = np.vstack([np.zeros((1, 4), int), row[:-1]])
         corner = np.vstack([np.zeros((1, 4), int), before[:-1]])
         guesses = np.stack([left, before, corner])
@@ -50,23 +50,23 @@ def filtered(picture: np.ndarray, kinds: list[int]) -> bytes:
 @settings(max_examples=40)
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9), st.sampled_from([2, 9, 256]), st.integers(0, 9))
 def test_pillows_files(height: int, width: int, seed: int, values: int, level: int) -> None:
-    picture = noise(height, width, seed, values)
-    np.testing.assert_array_equal(decode_rgba(saved(picture, compress_level=level)), picture)
+    image = noise(height, width, seed, values)
+    np.testing.assert_array_equal(decode_rgba(saved(image, compress_level=level)), image)
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=9), st.integers(1, 9), st.integers(0, 99))
 def test_every_filter(kinds: list[int], width: int, seed: int) -> None:
-    picture = noise(len(kinds), width, seed, 256)
-    content = filtered(picture, kinds)
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), picture)
-    np.testing.assert_array_equal(decode_rgba(content), picture)
+    image = noise(len(kinds), width, seed, 256)
+    content = filtered(image, kinds)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(content))), image)
+    np.testing.assert_array_equal(decode_rgba(content), image)
 
 
-def test_a_picture_is_decoded_into_a_place_of_its_size() -> None:
-    picture = noise(6, 5, 0, 256)
+def test_a_image_is_decoded_into_a_place_of_its_size() -> None:
+    image = noise(6, 5, 0, 256)
     places = np.zeros((3, 6, 5, 4), np.uint8)
-    assert decode_rgba(saved(picture), places[1]) is not None
-    np.testing.assert_array_equal(places[1], picture)
+    assert decode_rgba(saved(image), places[1]) is not None
+    np.testing.assert_array_equal(places[1], image)
     assert not places[[0, 2]].any()
     found = decode_rgba(saved(noise(5, 6, 1, 256)), places[2])
     np.testing.assert_array_equal(found, noise(5, 6, 1, 256))
@@ -82,7 +82,7 @@ def test_other_kinds_are_left_to_pillow(mode: str) -> None:
 
 @settings(max_examples=200)
 @given(st.integers(0, 10**6), st.integers(0, 255), st.booleans())
-def test_damage_is_never_a_picture_that_pillow_would_not_make(position: int, value: int, cut: bool) -> None:
+def test_damage_is_never_a_image_that_pillow_would_not_make(position: int, value: int, cut: bool) -> None:
     content = bytearray(saved(noise(9, 7, 1, 256)))
     position %= len(content)
     if cut:

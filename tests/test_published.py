@@ -55,7 +55,7 @@ SAMPLERS: list[tuple[Sampler, type, dict[str, Any]]] = [
 
 
 class Published:
-    """Zero123++'s pipeline for one picture, from its description: a plain UNet whose self-attention is listened to."""
+    """Zero123++'s pipeline for one image, from its description: a plain UNet whose self-attention is listened to."""
 
     def __init__(self, ours: ImageToSplats) -> None:
         self.unet = UNet2DConditionModel.from_config(ours.denoiser.unet.config).eval()
@@ -80,13 +80,13 @@ class Published:
         return hook
 
     @torch.no_grad()
-    def __call__(self, picture: np.ndarray, scheduler: Any, guidance: float, seed: int) -> Tensor:
-        """The code of one uint8 picture [H,W,3]; the condition's latent is the posterior's mode."""
-        pixels = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 127.5 - 1
+    def __call__(self, image: np.ndarray, scheduler: Any, guidance: float, seed: int) -> Tensor:
+        """The code of one uint8 image [H,W,3]; the condition's latent is the posterior's mode."""
+        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
         condition = self.vae.encode(pixels).latent_dist.mode()
         size = self.vision.config.image_size
         processor = CLIPImageProcessor(size={"shortest_edge": size}, crop_size=size)
-        embedding = self.vision(processor(picture, return_tensors="pt").pixel_values).image_embeds
+        embedding = self.vision(processor(image, return_tensors="pt").pixel_values).image_embeds
         tokens = self.prompt[None] + embedding[:, None] * torch.tensor(self.coefficients)[:, None]
         guided = guidance > 1
         if guided:
@@ -114,7 +114,7 @@ class Published:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """The sheet picture in -1..1 of codes."""
+        """The sheet image in -1..1 of codes."""
         latents = latents / 0.75 + 0.22
         return self.vae.decode(latents / self.vae.config.scaling_factor).sample / 0.5 * 0.8
 
@@ -134,7 +134,7 @@ def method(options: InferOptions) -> ImageToSplats:
     return ImageToSplats(stage1, denoiser, statistics, CODE, options)
 
 
-def pictures() -> np.ndarray:
+def images() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, size=(2, 16, 16, 3), dtype=np.uint8)
 
 
@@ -145,7 +145,7 @@ def test_codes_equal_the_published_pipelines(
 ) -> None:
     ours = method(InferOptions(sampler=sampler, steps=STEPS, guidance=guidance, seed=RUN_SEED))
     theirs = Published(ours)
-    given = pictures()
+    given = images()
     together = ours.codes(torch.from_numpy(given).permute(0, 3, 1, 2).float() / 255, OBJECT_SEEDS)
     for i, seed in enumerate(OBJECT_SEEDS):
         alone = theirs(given[i], cls(**SCHEDULE, **extra), guidance, seed)
@@ -154,9 +154,9 @@ def test_codes_equal_the_published_pipelines(
 
 
 def test_the_conditions_reach_the_code() -> None:
-    """What the test above compares would also agree if neither side listened to the picture."""
+    """What the test above compares would also agree if neither side listened to the image."""
     ours = method(InferOptions(steps=2, guidance=2.0, seed=RUN_SEED))
-    given = torch.from_numpy(pictures()).permute(0, 3, 1, 2).float() / 255
+    given = torch.from_numpy(images()).permute(0, 3, 1, 2).float() / 255
     one, other = ours.codes(given[:1], [1]), ours.codes(given[1:], [1])
     assert (one - other).abs().max() > 1e-2
 
@@ -165,5 +165,5 @@ def test_sheets_equal_the_published_pipelines() -> None:
     ours = method(InferOptions())
     code = torch.randn(2, *CODE, generator=torch.Generator().manual_seed(4))
     with torch.no_grad():
-        colours = ours.stage1.decoder.sheet(code)[:, 11:]
-    torch.testing.assert_close(colours, Published(ours).decode(code), atol=1e-4, rtol=0)
+        colors = ours.stage1.decoder.sheet(code)[:, 11:]
+    torch.testing.assert_close(colors, Published(ours).decode(code), atol=1e-4, rtol=0)

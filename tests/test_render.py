@@ -1,4 +1,4 @@
-"""Rasterizers on scenes whose pictures are known, and how they behave."""
+"""Rasterizers on scenes whose images are known, and how they behave."""
 
 import json
 import sys
@@ -27,11 +27,11 @@ from z1g.render.reference import Reference
 
 def render_with_gradient(backend: Rasterizer, g: Tensor, c: Cameras, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     leaf = g.detach().to(dtype).clone().requires_grad_(True)
-    picture = flat(backend.render(leaf, Cameras(c.c2w.to(dtype), c.fov_y_deg, c.height, c.width)))
-    weight = torch.rand(picture.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(dtype)
-    (picture * weight).sum().backward()
+    image = flat(backend.render(leaf, Cameras(c.c2w.to(dtype), c.fov_y_deg, c.height, c.width)))
+    weight = torch.rand(image.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64).to(dtype)
+    (image * weight).sum().backward()
     assert leaf.grad is not None
-    return picture.detach().double(), leaf.grad.double()
+    return image.detach().double(), leaf.grad.double()
 
 
 def one(position: tuple[float, float, float], opacity: float, scale: float, rgb: tuple[float, float, float]) -> Tensor:
@@ -56,8 +56,8 @@ def test_the_nearer_of_two_covers_the_farther(backend: Rasterizer) -> None:
     c = Cameras(torch.from_numpy(orbit_c2w(0, 0, 1.5))[None, None], FOV, 17, 17)
     far, near = one((0, 0, -0.2), 0.9, 0.1, (1, 0, 0)), one((0, 0, 0.2), 0.6, 0.1, (0, 1, 0))
     output = backend.render(torch.stack([far, near])[None], c)
-    centre = flat(output)[0, 0, :, 8, 8].tolist()
-    assert centre == pytest.approx([0.4 * 0.9, 0.6, 0, 1 - 0.4 * 0.1, 0.6 * 1.3 + 0.4 * 0.9 * 1.7], abs=1e-5)
+    center = flat(output)[0, 0, :, 8, 8].tolist()
+    assert center == pytest.approx([0.4 * 0.9, 0.6, 0, 1 - 0.4 * 0.1, 0.6 * 1.3 + 0.4 * 0.9 * 1.7], abs=1e-5)
 
 
 @pytest.mark.parametrize("backend", [Reference(), Cpu()])
@@ -115,12 +115,12 @@ def test_the_order_of_gaussians_does_not_matter(seed: int) -> None:
 
 def test_background_shows_where_nothing_covers() -> None:
     output = Cpu().render(gaussians("random", 1, 30).float(), cameras(1, 1, 24, 24))
-    grey = torch.tensor([0.1, 0.5, 0.9]).view(1, 1, 3, 1, 1)
-    torch.testing.assert_close(output.over(grey), output.rgb + (1 - output.alpha) * grey)
+    gray = torch.tensor([0.1, 0.5, 0.9]).view(1, 1, 3, 1, 1)
+    torch.testing.assert_close(output.over(gray), output.rgb + (1 - output.alpha) * gray)
     torch.testing.assert_close(output.over(0.0), output.rgb)
 
 
-def test_nothing_to_draw_gives_empty_pictures() -> None:
+def test_nothing_to_draw_gives_empty_images() -> None:
     for backend in (Reference(), Cpu()):
         output = backend.render(torch.zeros(1, 5, 14), cameras(1, 1, 8, 8))
         assert flat(output).abs().max() == 0

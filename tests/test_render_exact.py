@@ -23,11 +23,11 @@ from z1g.render.reference import Reference
 Array = NDArray[np.float64]
 FOV = 49.1
 KINDS = ["random", "trained", "huge", "tiny", "needles", "behind", "transparent", "opaque", "nan"]
-SEED: dict[str, Any] = {
-    "near": 0.2, "alpha_cap": 0.99, "footprint": "three_sigma", "normalise_rotation": False, "cap_gradient": "pass",
+ORIGINAL: dict[str, Any] = {
+    "near": 0.2, "alpha_cap": 0.99, "footprint": "three_sigma", "normalize_rotation": False, "cap_gradient": "pass",
 }  # fmt: skip
 """Conventions of diff-gaussian-rasterization; the defaults are gsplat's."""
-CONVENTIONS = [pytest.param({}, id="gsplat"), pytest.param(SEED, id="seed")]
+CONVENTIONS = [pytest.param({}, id="gsplat"), pytest.param(ORIGINAL, id="original")]
 
 
 def cameras(b: int, v: int, height: int, width: int) -> Cameras:
@@ -36,7 +36,7 @@ def cameras(b: int, v: int, height: int, width: int) -> Cameras:
 
 
 def gaussians(kind: str, b: int, n: int, seed: int = 0) -> Tensor:
-    """Activated Gaussians [b,n,14] in float64, quaternions not normalised."""
+    """Activated Gaussians [b,n,14] in float64, quaternions not normalized."""
     g = torch.randn(b, n, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
     position, opacity, scale, _, rgb = (g[..., channels] for channels in CHANNELS.values())
     position *= 0.2
@@ -71,10 +71,10 @@ def flat(output: RenderOutput) -> Tensor:
 
 def gradient(backend: Rasterizer, g: Tensor, c: Cameras, weight: Tensor) -> Tensor:
     leaf = g.clone().requires_grad_(True)
-    # On a grey background, so that the way through alpha into colour counts too.
+    # On a gray background, so that the way through alpha into color counts too.
     output = backend.render(leaf, c)
-    picture = torch.cat([output.over(torch.tensor(0.3)), output.alpha, output.depth], dim=2)
-    (picture * weight.to(picture)).sum().backward()
+    image = torch.cat([output.over(torch.tensor(0.3)), output.alpha, output.depth], dim=2)
+    (image * weight.to(image)).sum().backward()
     assert leaf.grad is not None
     return leaf.grad.double()
 
@@ -86,17 +86,17 @@ def turn(quaternion: Array, vector: Array) -> Array:
 
 
 def ellipse(g: Array, w2c: Array, c: Cameras, chosen: Conventions) -> tuple[Array, Array, float]:
-    """Centre, inverse covariance and depth; the Jacobian of the pinhole by complex steps."""
-    centre = w2c[:3, :3] @ g[:3] + w2c[:3, 3]
+    """Center, inverse covariance and depth; the Jacobian of the pinhole by complex steps."""
+    center = w2c[:3, :3] @ g[:3] + w2c[:3, 3]
     field = np.array([c.width, c.height]) / (2 * c.focal)
-    z = centre[2]
-    at = np.array([*(np.clip(centre[:2] / z, -1.3 * field, 1.3 * field) * z), z])
+    z = center[2]
+    at = np.array([*(np.clip(center[:2] / z, -1.3 * field, 1.3 * field) * z), z])
     steps = [at + 1e-30j * axis for axis in np.eye(3)]
     jacobian = np.stack([(c.focal * p[:2] / p[2]).imag / 1e-30 for p in steps], axis=1)
-    quaternion = g[7:11] / np.linalg.norm(g[7:11]) if chosen.normalise_rotation else g[7:11]
+    quaternion = g[7:11] / np.linalg.norm(g[7:11]) if chosen.normalize_rotation else g[7:11]
     axes = np.stack([turn(quaternion, s * axis) for s, axis in zip(g[4:7], np.eye(3), strict=True)], axis=1)
     half = jacobian @ w2c[:3, :3] @ axes
-    return c.focal * centre[:2] / z + [c.width / 2, c.height / 2], np.linalg.inv(half @ half.T + 0.3 * np.eye(2)), z
+    return c.focal * center[:2] / z + [c.width / 2, c.height / 2], np.linalg.inv(half @ half.T + 0.3 * np.eye(2)), z
 
 
 def in_tiles(mean: Array, conic: Array, at: Array) -> bool:
@@ -148,7 +148,7 @@ class Subject:
     backend: Rasterizer
     judge: Reference
     device: str = "cpu"
-    picture: float = 1e-5
+    image: float = 1e-5
     gradient: float = 1e-5
     share: float = 1.0
     flip: float = 0.02
@@ -157,7 +157,7 @@ class Subject:
 
 
 def clamped(g: Tensor, c: Cameras) -> Tensor:
-    """[B,N]: Gaussians that some camera sees so far aside that their projection is linearised nearer to its axis.
+    """[B,N]: Gaussians that some camera sees so far aside that their projection is linearized nearer to its axis.
 
     diff-gaussian-rasterization's backward pass takes x of that point as constant although it grows with depth.
     """
@@ -170,9 +170,9 @@ def clamped(g: Tensor, c: Cameras) -> Tensor:
 
 SUBJECTS = [
     pytest.param(Subject(Cpu(), Reference()), id="cpu"),
-    pytest.param(Subject(Cpu(**SEED), Reference(**SEED)), id="cpu-seed"),
+    pytest.param(Subject(Cpu(**ORIGINAL), Reference(**ORIGINAL)), id="cpu-seed"),
     pytest.param(Subject(Reference(precision="float32"), Reference()), id="torch"),
-    pytest.param(Subject(Reference(precision="float32", **SEED), Reference(**SEED)), id="torch-seed"),
+    pytest.param(Subject(Reference(precision="float32", **ORIGINAL), Reference(**ORIGINAL)), id="torch-seed"),
     pytest.param(Subject(Gsplat(), Reference(), "cuda", 5e-4, 2e-3, 0.99, 0.05), id="gsplat", marks=pytest.mark.gpu),
     pytest.param(
         Subject(
@@ -209,7 +209,7 @@ def test_backends_are_the_reference(subject: Subject, kind: str, b: int, v: int,
     # the gradients.
     looser = {"needles": 30, "opaque": 3}.get(kind, 1)
     error = (value - found).abs()
-    steady = (error < looser * subject.picture * value.abs().clamp(min=1)).all(dim=2, keepdim=True)
+    steady = (error < looser * subject.image * value.abs().clamp(min=1)).all(dim=2, keepdim=True)
     assert steady.double().mean() > 0.99
     assert error.max() < subject.flip
     weight = torch.rand(value.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * steady
@@ -235,14 +235,14 @@ def test_three_sigma_cuts_whole_tiles(backend: type[Reference] | type[Cpu]) -> N
     assert not cut[64:].any()
 
 
-def test_a_longer_quaternion_scales_only_where_it_is_not_normalised() -> None:
+def test_a_longer_quaternion_scales_only_where_it_is_not_normalized() -> None:
     c = cameras(1, 1, 16, 16)
     for backend in (Reference, Cpu):
         g = gaussians("random", 1, 30)
         longer = g.clone()
         longer[..., CHANNELS["rotation"]] *= 1.5
         torch.testing.assert_close(flat(backend().render(longer, c)), flat(backend().render(g, c)), atol=1e-6, rtol=0)
-        raw = backend(normalise_rotation=False)
+        raw = backend(normalize_rotation=False)
         assert (flat(raw.render(longer, c)) - flat(raw.render(g, c))).abs().max() > 1e-2
 
 
@@ -250,7 +250,7 @@ def test_the_gradient_at_the_alpha_cap_is_none_or_that_without_a_cap() -> None:
     g, c = gaussians("opaque", 1, 1, seed=3), cameras(1, 1, 2, 2)
     g[..., CHANNELS["position"]], g[..., CHANNELS["scale"]] = 0, 2
     weight = torch.ones(1, 1, 5, 2, 2)
-    # Pictures are linear in the only Gaussian's alpha; a cap that it does not reach is none.
+    # Images are linear in the only Gaussian's alpha; a cap that it does not reach is none.
     free = gradient(Reference(), g * torch.where(torch.arange(14) == CHANNELS["opacity"].start, 0.99, 1.0), c, weight)
     for backend in (Reference, Cpu):
         stopped = gradient(backend(alpha_cap=0.5), g, c, weight)
@@ -302,7 +302,7 @@ def test_matrices_of_diff_gaussian_put_points_where_the_cameras_see_them() -> No
         torch.testing.assert_close(point @ row_view[i, j], camera)
         clip = point @ row_clip[i, j]
         assert clip[3] == pytest.approx(float(camera[2]), rel=1e-6)
-        # Pixels of the extension count from a centre, ours from a corner.
+        # Pixels of the extension count from a center, ours from a corner.
         found = ((clip[:2] / clip[3] + 1) * torch.tensor([40.0, 24.0]) - 1) / 2 + 0.5
         expected = c.intrinsics()[i, j].float() @ (camera[:3] / camera[2])
         torch.testing.assert_close(found, expected[:2], atol=1e-4, rtol=0)
@@ -310,9 +310,9 @@ def test_matrices_of_diff_gaussian_put_points_where_the_cameras_see_them() -> No
 
 
 def test_every_backend_states_its_conventions() -> None:
-    assert DiffGaussian().conventions() == Conventions(**SEED)
+    assert DiffGaussian().conventions() == Conventions(**ORIGINAL)
     assert Gsplat(near=0.3).conventions() == Conventions(near=0.3)
-    assert Cpu(**SEED).conventions() == Reference(**SEED).conventions() == Conventions(**SEED)
+    assert Cpu(**ORIGINAL).conventions() == Reference(**ORIGINAL).conventions() == Conventions(**ORIGINAL)
     assert Auto().conventions() == Conventions()
 
 

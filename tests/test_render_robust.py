@@ -62,9 +62,9 @@ def test_nothing_in_front_of_the_camera(backend: Rasterizer) -> None:
     g = gaussians("random", 1, 20)
     g[..., CHANNELS["position"]] = 1.1 * c.c2w[0, 0, :3, 3]
     leaf = g.requires_grad_(True)
-    picture = flat(backend.render(leaf, c))
-    picture.sum().backward()
-    assert not picture.any()
+    image = flat(backend.render(leaf, c))
+    image.sum().backward()
+    assert not image.any()
     assert leaf.grad is not None
     assert not leaf.grad.any()
 
@@ -74,9 +74,9 @@ def test_the_result_has_the_type_of_the_input(backend: Rasterizer) -> None:
     g, c = gaussians("random", 1, 20), cameras(1, 1, 16, 16)
     expected = flat(backend.render(g, c))
     for dtype, tolerance in ((torch.float64, 0.0), (torch.float32, 1e-5), (torch.bfloat16, 0.1)):
-        picture = flat(backend.render(g.to(dtype), c))
-        assert picture.dtype == dtype
-        torch.testing.assert_close(picture.double(), expected, atol=tolerance, rtol=0)
+        image = flat(backend.render(g.to(dtype), c))
+        assert image.dtype == dtype
+        torch.testing.assert_close(image.double(), expected, atol=tolerance, rtol=0)
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=ids)
@@ -98,8 +98,8 @@ def test_many_splats_give_the_same_bits_for_any_number_of_threads() -> None:
             assert torch.get_num_threads() == threads
     finally:
         torch.set_num_threads(before)
-    for picture, slope in results[1:]:
-        assert torch.equal(picture, results[0][0])
+    for image, slope in results[1:]:
+        assert torch.equal(image, results[0][0])
         assert torch.equal(slope, results[0][1])
 
 
@@ -127,7 +127,7 @@ def draw_in_threads() -> None:
     for thread in threads:
         thread.join()
     if wrong:
-        raise RuntimeError(f"{len(wrong)} pictures differ")
+        raise RuntimeError(f"{len(wrong)} images differ")
 
 
 @pytest.mark.parametrize("layer", ["omp", "workqueue"])
@@ -141,11 +141,11 @@ def test_threads_may_draw_at_once(layer: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_pictures_that_were_changed_in_place_refuse_to_differentiate() -> None:
+def test_images_that_were_changed_in_place_refuse_to_differentiate() -> None:
     g, c = gaussians("random", 1, 20).float().requires_grad_(True), cameras(1, 1, 16, 16)
-    picture = Cpu().render(g, c).rgb
+    image = Cpu().render(g, c).rgb
     with pytest.raises(RuntimeError):
-        picture.clamp_(0, 0.5).sum().backward()
+        image.clamp_(0, 0.5).sum().backward()
 
 
 def test_second_derivatives_are_refused() -> None:

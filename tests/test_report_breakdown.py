@@ -15,7 +15,7 @@ from report_tree import build
 from z1g.core.files import read_json, write_json
 from z1g.report.breakdown import BIN_DEG, azimuth_means, by_object
 from z1g.report.collect import Measurements, MetricInfo, Results
-from z1g.report.summary import summarise
+from z1g.report.summary import summarize
 from z1g.stages import report
 
 SPECS: dict[str, dict[str, Any]] = {
@@ -27,7 +27,7 @@ SPECS: dict[str, dict[str, Any]] = {
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("results")
-    build(root, SPECS, pictures=32)
+    build(root, SPECS, images=32)
     attempt = {"seconds": 1800.0, "finished": True, "nodes": 1, "gpus": ["H100"], "gpu_joules": 1.8e6}
     for stage, identity in (("unet", "un-base"), ("unet", "un-fast"), ("infer", "in-base")):
         joules = 0.9e6 if stage == "infer" else attempt["gpu_joules"]
@@ -68,7 +68,7 @@ def test_azimuth_curve_is_the_mean_over_objects_in_each_bin(rows: list[tuple[str
 def test_every_object_has_its_line_by_metric(tree: Path) -> None:
     results = Results(tree)
     ablations = results.ablations(list(SPECS))
-    tables = by_object(results, ablations, summarise(results, ablations))
+    tables = by_object(results, ablations, summarize(results, ablations))
     assert list(tables) == ["psnr", "ssim", "chamfer"]  # a number of sets has no objects
     names = [row.name for row in tables["psnr"]]
     assert names == ["chair", "horse", "barrel", "bread", "chicken", "crate"]  # test objects first

@@ -16,7 +16,7 @@ from report_tree import METRICS, build
 from z1g.core.errors import UserError
 from z1g.core.files import read_json, write_json, write_jsonl
 from z1g.report.collect import MetricInfo, Results, differences
-from z1g.report.summary import Figure, Row, Summary, best, bootstrap_interval, figure, object_means, summarise
+from z1g.report.summary import Figure, Row, Summary, best, bootstrap_interval, figure, object_means, summarize
 from z1g.report.tables import latex, markdown, number
 from z1g.stages import tables
 
@@ -121,7 +121,7 @@ def test_latex_is_balanced_escaped_and_even(tree: Path) -> None:
 
 def test_shared_rows_merge_only_where_they_agree(tree: Path) -> None:
     results = Results(tree)
-    merged = summarise(results, results.ablations(list(TWO))).merged
+    merged = summarize(results, results.ablations(list(TWO))).merged
     assert [r.ablations for r in merged if r.source == "autodecoder"] == [("base", "more_100%")] * 2
     path = tree / "ablations/base/plan.json"
     plan = read_json(path)
@@ -130,7 +130,7 @@ def test_shared_rows_merge_only_where_they_agree(tree: Path) -> None:
     changed = [{**r, "psnr": r["psnr"] + 0.001 * (r["source"] == "autodecoder")} for r in rows]
     write_jsonl(tree / "metrics" / plan["stages"]["metrics"] / "metrics.jsonl", changed)
     results = Results(tree)
-    merged = summarise(results, results.ablations(list(TWO))).merged
+    merged = summarize(results, results.ablations(list(TWO))).merged
     assert [r.ablations for r in merged if r.source == "autodecoder"] == [("base",), ("more_100%",)] * 2
 
 
@@ -157,7 +157,7 @@ def test_hostile_names_stay_inside_their_cells() -> None:
 
 def test_unmeasured_metric_is_said_and_unknown_name_is_refused(tree: Path) -> None:
     results = Results(tree)
-    summary = summarise(results, results.ablations(["base"]))
+    summary = summarize(results, results.ablations(["base"]))
     assert summary.missing == {"ST-LPIPS": "no weights in the cache"}
     assert set(summary.metrics) == set(METRICS) - {"st_lpips"}
     with pytest.raises(UserError, match='did you mean "base"'):

@@ -57,7 +57,7 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("results")
-    build(root, SPECS, pictures=48)
+    build(root, SPECS, images=48)
     report.run(root, list(SPECS), root / "report.html")
     return root
 
@@ -87,7 +87,7 @@ def test_page_says_what_there_is(tree: Path) -> None:
     assert "CC0 1.0: 2 objects" in text
     assert "1\N{NO-BREAK SPACE}min 02\N{NO-BREAK SPACE}s" in text  # from the benchmark file
     assert "unet.\u200blr" in text
-    assert "as base" in text  # a shared autodecoder's picture is shown once
+    assert "as base" in text  # a shared autodecoder's image is shown once
     assert 'id="missing"' not in text
 
 
@@ -96,7 +96,7 @@ def test_page_stays_small_with_eight_objects_and_five_ablations(
 ) -> None:
     monkeypatch.setattr("report_tree.TRAIN", tuple(f"object{i}" for i in range(6)))
     specs = {f"a{i}": {"seed": i, "stage1": f"s{i}", "gain": i} for i in range(5)}
-    build(tmp_path, specs, pictures=96)
+    build(tmp_path, specs, images=96)
     report.run(tmp_path, list(specs), tmp_path / "report.html")
     assert (tmp_path / "report.html").stat().st_size < 3e6
 
@@ -121,13 +121,13 @@ def test_half_written_and_damaged_files_are_said(tree: Path, tmp_path: Path) -> 
     shutil.copytree(tree, root)
     history = root / "unet/un-base/history.jsonl"
     history.write_text(history.read_text()[:-20])
-    (root / "metrics/me-base/pictures/chair.sampled.png").write_bytes(b"no picture")
-    (root / "metrics/me-base/pictures/horse.truth.png").unlink()
+    (root / "metrics/me-base/images/chair.sampled.png").write_bytes(b"no image")
+    (root / "metrics/me-base/images/horse.truth.png").unlink()
     report.run(root, list(SPECS), root / "report.html")
     text = (root / "report.html").read_text()
     assert "unet/un-base/history.jsonl cannot be read" in text
     assert "chair.sampled.png cannot be shown" in text
-    assert "some comparison pictures are not there" in text
+    assert "some comparison images are not there" in text
 
 
 def test_one_ablation_makes_no_comparison(tree: Path, tmp_path: Path) -> None:
@@ -191,18 +191,18 @@ def test_the_data_section_shows_the_objects_and_names_their_makers(tree: Path, t
     assert "CC BY 3.0: 2 objects by 2 creators" in text
     assert "<b>Ann &lt;b&gt;</b>: Chair" in text
     assert "CC0 1.0: 2 objects by 1 creator<" in text
-    assert "no licence recorded: 1 object by 1 creator<" in text  # Bread is Cy's; of Crate nothing is known
+    assert "no license recorded: 1 object by 1 creator<" in text  # Bread is Cy's; of Crate nothing is known
 
 
 def test_data_that_is_not_there_is_a_note(tree: Path, tmp_path: Path) -> None:
     copy = tmp_path / "results"
     shutil.copytree(tree, copy)
     (copy / "ingest/in00/manifest.jsonl").write_text("{")
-    (copy / "ingest/in00/chunk-00000.png").write_text("no picture")
+    (copy / "ingest/in00/chunk-00000.png").write_text("no image")
     text = page_text(copy, tmp_path)
     assert "ingest/in00/manifest.jsonl cannot be read" in text
     assert "ingest/in00/chunk-00000.png cannot be shown" in text
-    assert "The data set records no licences." in text
+    assert "The data set records no licenses." in text
 
 
 def page_text(root: Path, folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""Splats in the report: their packing, their pictures, and the viewer against z1g's own rasterizer."""
+"""Splats in the report: their packing, their images, and the viewer against z1g's own rasterizer."""
 
 import base64
 import io
@@ -34,7 +34,7 @@ START = (0.3, 0.5)
 
 
 def splats(seed: int, size: int = 12) -> Tensor:
-    """Splatter images [6,14,S,S]: opaque coloured discs in a ball, squashed and turned every way."""
+    """Splatter images [6,14,S,S]: opaque colored discs in a ball, squashed and turned every way."""
     generator = torch.Generator().manual_seed(seed)
     found = torch.rand(6, 14, size, size, generator=generator)
     found[:, CHANNELS["position"]] = 0.7 * (found[:, CHANNELS["position"]] - 0.5)
@@ -48,7 +48,7 @@ def splats(seed: int, size: int = 12) -> Tensor:
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("results")
-    build(root, SPECS, pictures=48)
+    build(root, SPECS, images=48)
     objects = ("chair", "horse")
     save_file({name: splats(i) for i, name in enumerate(objects)}, root / "fit/fi00/chunk-00000.safetensors")
     for number, ablation in enumerate(SPECS):
@@ -92,13 +92,13 @@ def test_thinned_splats_cover_the_same_area() -> None:
     assert thin(gaussians, 1000) is gaussians
 
 
-def test_attribute_pictures_are_what_the_caption_says() -> None:
+def test_attribute_images_are_what_the_caption_says() -> None:
     one = np.zeros((6, 14, 1, 1))
     one[:, 0], one[:, 3] = 0.7, 0.25
     one[:, 4:7] = np.exp(-6)
     one[:, 7], one[:, 10] = np.cos(np.pi / 4), -np.sin(np.pi / 4)  # a quarter turn back around z
     one[:, 12] = 1
-    maps = {name: picture[0, 0, 0].tolist() for name, picture in attribute_maps(one).items()}
+    maps = {name: image[0, 0, 0].tolist() for name, image in attribute_maps(one).items()}
     assert maps["position"] == pytest.approx([1, 0.5, 0.5])
     assert maps["opacity"] == pytest.approx([0.25] * 3)
     assert maps["scale"] == pytest.approx([0.5] * 3)
@@ -182,20 +182,20 @@ def test_a_browser_draws_the_splats_as_the_rasterizer_does(tree: Path, tmp_path:
     assert int(found["wide"]) <= 0  # nothing but tables scrolls sideways
     assert "864 visible splats" in found["say"]
     for key, seed in (("first", 0), ("other", 1)):
-        drawn = picture(found[key])
+        drawn = image(found[key])
         expected = rendered(splats(seed), drawn.shape[0])
         error = np.square(drawn - expected).mean()
         assert -10 * np.log10(error) > 30, key
-    assert np.abs(picture(found["first"]) - picture(found["other"])).mean() > 0.02
+    assert np.abs(image(found["first"]) - image(found["other"])).mean() > 0.02
 
 
-def picture(uri: str) -> NDArray[np.float64]:
+def image(uri: str) -> NDArray[np.float64]:
     content = base64.b64decode(uri.partition(",")[2])
     return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")) / 255
 
 
 def rendered(images: Tensor, side: int) -> NDArray[np.float64]:
-    """The picture that z1g's rasterizer makes from where the viewer stands."""
+    """The image that z1g's rasterizer makes from where the viewer stands."""
     camera = CameraOptions()
     elevation, azimuth = np.degrees(START)
     c2w = view_frame(camera.poses(0), camera.radius) @ orbit_c2w(elevation, azimuth, camera.radius)

@@ -46,7 +46,7 @@ def test_rows_do_not_depend_on_each_other() -> None:
 
 
 def test_normal_distribution() -> None:
-    """All numbers of many streams, one place of many streams, and neighbours within a stream."""
+    """All numbers of many streams, one place of many streams, and neighbors within a stream."""
     keys = torch.stack(torch.meshgrid(torch.arange(40), torch.arange(25), torch.tensor([9]), indexing="ij"), -1)
     noise = keyed_normal(keys.reshape(-1, 3), (201,)).double().numpy()
     assert stats.kstest(noise.ravel(), "norm").pvalue > 1e-3

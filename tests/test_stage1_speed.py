@@ -19,7 +19,7 @@ from z1g.training.data import Draw
 from z1g.training.options import SpeedOptions
 from z1g.training.speed import tune
 
-SIZES = Sizes(views=2, picture=32, splats=16, inputs=32, channels=(16, 16), layers=1, perceptual=64)
+SIZES = Sizes(views=2, image=32, splats=16, inputs=32, channels=(16, 16), layers=1, perceptual=64)
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
@@ -100,7 +100,7 @@ def test_recomputed_blocks_see_the_same_weights() -> None:
 
 def objective(kept: bool) -> AutodecoderObjective:
     config = experiment(SIZES)
-    stage1, scenes = Stage1.create(config), MadeUpScenes(config, SIZES.picture)
+    stage1, scenes = Stage1.create(config), MadeUpScenes(config, SIZES.image)
     stage1.encoder.requires_grad_(not kept)
     return AutodecoderObjective(config, stage1, EncodedBook(sample=True), scenes, scenes.ids, None)
 

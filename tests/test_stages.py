@@ -52,7 +52,7 @@ def test_input_sheet(scene: Scene) -> None:
     assert scene.input_sheet(16).shape == (3, 48, 32)
 
 
-def test_condition_stands_on_grey_127(scene: Scene) -> None:
+def test_condition_stands_on_gray_127(scene: Scene) -> None:
     assert scene.condition(48)[:, 0, 0].tolist() == pytest.approx([127 / 255] * 3)
     assert scene.condition(16).shape == (3, 16, 16)
     inside = scene.rgba[0, 24, 24, :3] / 255
@@ -98,11 +98,11 @@ def run(planned: Plan, *stages: Any) -> None:
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    """Optimised codes from start to end; one of five objects is missing."""
+    """Optimized codes from start to end; one of five objects is missing."""
     planned = plan(
         tmp_path_factory.mktemp("chain"),
         n_objects=5,
-        autodecoder={"codes": {"kind": "optimised"}, "test_steps": 8},
+        autodecoder={"codes": {"kind": "optimized"}, "test_steps": 8},
         infer={"train_objects": 2},
     )
     fill(planned, skip=(OBJECTS[2],))
@@ -187,9 +187,9 @@ def test_infer_does_not_depend_on_its_batch(chain: Plan, tmp_path: Path) -> None
     generator = infer.Generator.load(folder)
     assert infer.Generator.load(alone).folder.config.infer.batch_size == 1
     scenes, _ = autodecoder.training_scenes(generator.trained)
-    pictures = torch.stack([scenes[name].condition(16) for name in scenes.ids[:2]])
-    together, _ = generator(pictures, [1, 2])
-    separate = torch.cat([generator(pictures[i : i + 1], [i + 1])[0] for i in (0, 1)])
+    images = torch.stack([scenes[name].condition(16) for name in scenes.ids[:2]])
+    together, _ = generator(images, [1, 2])
+    separate = torch.cat([generator(images[i : i + 1], [i + 1])[0] for i in (0, 1)])
     torch.testing.assert_close(together, separate, atol=1e-4, rtol=0)
 
 
@@ -219,8 +219,8 @@ def test_metrics_have_a_row_for_each_object_source_and_view(chain: Plan) -> None
     assert set(about["gaps"]["chamfer"].values()) == {"its data source has renders only, no mesh"}
     assert all(row["chamfer"] is None for row in objects)
     assert set(about["truth"]) == sampled
-    pictures = {file.name for file in (folder / "pictures").iterdir()}
-    assert {f"{name}.{what}.png" for name in sampled for what in (*SOURCES, "condition", "truth")} == pictures
+    images = {file.name for file in (folder / "images").iterdir()}
+    assert {f"{name}.{what}.png" for name in sampled for what in (*SOURCES, "condition", "truth")} == images
 
 
 def test_validation_is_logged(chain: Plan) -> None:

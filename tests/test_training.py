@@ -248,7 +248,7 @@ def assert_same_stage(one: Path, two: Path, output: str) -> None:
 
 def test_autodecoder_stopped_by_sigterm(tmp_path: Path) -> None:
     """SIGTERM saves a checkpoint and exits with 75; the same command then goes on as if nothing had been."""
-    changes: dict[str, Any] = {"autodecoder": {"codes": {"kind": "optimised"}, "train": {"checkpoint_every": 100}}}
+    changes: dict[str, Any] = {"autodecoder": {"codes": {"kind": "optimized"}, "train": {"checkpoint_every": 100}}}
     whole, part = (stage_path(micro(tmp_path / name, **changes), "autodecoder") for name in ("whole", "part"))
     stopped = run_and_die("SIGTERM", "step-2", "autodecoder", part)
     assert stopped.returncode == 75, stopped.stderr
@@ -282,7 +282,7 @@ def test_unet_killed(tmp_path: Path) -> None:
     [
         {"codes": {"kind": "encoder"}},
         {"mix_diffusion": {"interval": 2}, "render_inputs": True},
-        {"codes": {"kind": "optimised", "start": "uniform", "reset_optimiser": True}},
+        {"codes": {"kind": "optimized", "start": "uniform", "reset_optimizer": True}},
     ],
 )
 def test_autodecoder_resumes(tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -452,12 +452,12 @@ def test_a_second_run_on_a_folder_is_refused(tmp_path: Path) -> None:
 
 
 def rates(schedule: Schedule, steps: int, base: float = 1.0) -> list[float]:
-    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=base)
-    built = schedule.build(optimiser, steps)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=base)
+    built = schedule.build(optimizer, steps)
     found = []
     for _ in range(steps):
-        found.append(optimiser.param_groups[0]["lr"])
-        optimiser.step()
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
         built.step()
     return found
 
@@ -479,17 +479,17 @@ def test_cosine() -> None:
 
 
 def test_plateau() -> None:
-    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
-    schedule = Plateau(patience=2, factor=0.5, min_lr=0.2).build(optimiser, 100)
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = Plateau(patience=2, factor=0.5, min_lr=0.2).build(optimizer, 100)
     found = []
     for loss in [1.0, 0.9, 0.9, 0.9, 0.9, 0.8, *[0.8] * 9]:
         schedule.step(loss)  # type: ignore[arg-type]
-        found.append(optimiser.param_groups[0]["lr"])
+        found.append(optimizer.param_groups[0]["lr"])
     # Falls after more than two intervals without progress; never below the minimum.
     assert found == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.2, 0.2, 0.2, 0.2]
 
 
-def test_warmup_reaches_the_optimiser(straight: tuple[Path, Toy]) -> None:
+def test_warmup_reaches_the_optimizer(straight: tuple[Path, Toy]) -> None:
     assert [row["step"] for row in history(straight[0])] == [3, 6, 9, 12]
     lr = [row["lr"] for row in history(straight[0])]
     expected = [0.02 * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * (step - 3) / 9))) for step in (3, 6, 9, 12)]
@@ -532,10 +532,10 @@ def test_accumulation_equals_the_whole_batch(tmp_path: Path, size: int) -> None:
 
 
 def test_training_is_adamw_with_clipping(tmp_path: Path) -> None:
-    """Three steps against torch's own optimiser, written out."""
+    """Three steps against torch's own optimizer, written out."""
     schedule = {"kind": "constant"}
-    optimiser = {"lr": 0.1, "weight_decay": 0.3, "betas": [0.8, 0.9], "clip_norm": 0.05}
-    trained = train(tmp_path, Toy(dropout=0), steps=3, ema=None, schedule=schedule, optimiser=optimiser)
+    optimizer = {"lr": 0.1, "weight_decay": 0.3, "betas": [0.8, 0.9], "clip_norm": 0.05}
+    trained = train(tmp_path, Toy(dropout=0), steps=3, ema=None, schedule=schedule, optimizer=optimizer)
     toy = Toy(dropout=0)
     reference = torch.optim.AdamW(toy.parameters(), lr=0.1, weight_decay=0.3, betas=(0.8, 0.9))
     for step in range(3):
@@ -569,7 +569,7 @@ def test_validation_joins_its_row(tmp_path: Path) -> None:
             assert not self.training
             return {"validation_error": 7.0}
 
-        def pictures(self) -> dict[str, Tensor]:
+        def images(self) -> dict[str, Tensor]:
             return {"views/x": torch.zeros(3, 4, 4)}
 
     toy = train(tmp_path, Validated(), validate_every=4)

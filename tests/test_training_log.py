@@ -63,31 +63,31 @@ def test_histograms(events: EventAccumulator) -> None:
     assert scales.histogram_value.max <= np.log(0.0701)
 
 
-def test_pictures(events: EventAccumulator) -> None:
+def test_images(events: EventAccumulator) -> None:
     shown = {name for name in events.Tags()["images"] if name.startswith("views/")}
     assert shown == {f"views/{name}" for name in OBJECTS[1:4]}
     assert {f"splats/{name}" for name in ATTRIBUTES} == set(events.Tags()["images"]) - shown
     for name in ATTRIBUTES:
         (event,) = events.Images(f"splats/{name}")
-        picture = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert("RGB")) / 255
+        image = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert("RGB")) / 255
         # Truth above prediction, three objects of sheets 24 x 16 side by side.
-        assert picture.shape == (48, 48, 3)
+        assert image.shape == (48, 48, 3)
         for column, object_id in enumerate(OBJECTS[1:4]):
             truth = attributes(ball_splats(object_id, 8))[name].permute(1, 2, 0).numpy()
-            np.testing.assert_allclose(picture[:24, 16 * column : 16 * column + 16], truth, atol=1 / 254)
+            np.testing.assert_allclose(image[:24, 16 * column : 16 * column + 16], truth, atol=1 / 254)
 
 
-def test_attribute_pictures() -> None:
+def test_attribute_images() -> None:
     splats = torch.zeros(6, 14, 2, 2)
     splats[:, 0], splats[:, 3], splats[:, 4:7] = 0.35, 0.25, torch.e**-6.0
     splats[:, 7], splats[:, 8], splats[:, 11:14] = -0.6, 0.8, 0.125
     splats[2, 11] = 1.0
-    pictures = {name: picture[:, 0, 0].tolist() for name, picture in attributes(splats).items()}
-    assert pictures["position"] == pytest.approx([0.75, 0.5, 0.5])
-    assert pictures["opacity"] == pytest.approx([0.25] * 3)
-    assert pictures["scale"] == pytest.approx([0.5] * 3)
-    assert pictures["rotation"] == pytest.approx([0.1, 0.5, 0.5])
-    assert pictures["rgb"] == pytest.approx([0.125] * 3)
+    images = {name: image[:, 0, 0].tolist() for name, image in attributes(splats).items()}
+    assert images["position"] == pytest.approx([0.75, 0.5, 0.5])
+    assert images["opacity"] == pytest.approx([0.25] * 3)
+    assert images["scale"] == pytest.approx([0.5] * 3)
+    assert images["rotation"] == pytest.approx([0.1, 0.5, 0.5])
+    assert images["rgb"] == pytest.approx([0.125] * 3)
     expected = tile(splats[None, :, 11:14])[0]
     torch.testing.assert_close(attributes(splats)["rgb"], expected)
 
@@ -101,8 +101,8 @@ def test_errors_are_of_visible_gaussians() -> None:
     predicted[:, 4:7] *= torch.e**0.5
     predicted[:, 7:11] *= -1
     predicted[0, :3, 0, 0] = 99.0
-    picture = torch.rand(2, 3, 8, 8)
-    looked = Looked("x", picture, picture + 0.01, predicted, truth)
+    image = torch.rand(2, 3, 8, 8)
+    looked = Looked("x", image, image + 0.01, predicted, truth)
     errors = attribute_errors([looked])
     assert errors["error/position"] == pytest.approx(0.1, abs=1e-5)
     assert errors["error/scale"] == pytest.approx(0.5, abs=1e-5)

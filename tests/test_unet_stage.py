@@ -241,9 +241,9 @@ def test_losses_on_renders_by_hand(chain: Plan) -> None:
         cameras = Cameras(batch["c2w"][i : i + 1], made.config.camera.fov_y_deg, 16, 16)
         drawn, there = made.config.render.render(to_gaussians(splats), cameras), batch["alpha"][i : i + 1]
         ground = batch["background"][i]
-        picture = drawn.rgb + (1 - drawn.alpha) * ground
+        image = drawn.rgb + (1 - drawn.alpha) * ground
         truth = batch["rgb"][i : i + 1] + (1 - there) * ground
-        rgb, alpha = rgb + (picture - truth).square().mean() / 3, alpha + (drawn.alpha - there).square().mean() / 3
+        rgb, alpha = rgb + (image - truth).square().mean() / 3, alpha + (drawn.alpha - there).square().mean() / 3
     torch.testing.assert_close(total, 2 * rgb + 0.5 * alpha)
     torch.testing.assert_close(terms, {"rgb": rgb, "alpha": alpha})
     total.backward()
@@ -312,7 +312,7 @@ def test_adapters_are_saved_and_merged(chain: Plan) -> None:
     assert {"latent", "rgb", "alpha"} <= set(rows[-1])
 
 
-def test_frozen_encoders_see_each_picture_once(chain: Plan, caplog: pytest.LogCaptureFixture) -> None:
+def test_frozen_encoders_see_each_image_once(chain: Plan, caplog: pytest.LogCaptureFixture) -> None:
     folder = StageFolder.open(stage_path(chain, "unet"))
     shard = folder.path / "conditions" / "shard-00000.safetensors"
     assert set(load_file(shard)) == {"latents", "embeddings"}
@@ -323,9 +323,9 @@ def test_frozen_encoders_see_each_picture_once(chain: Plan, caplog: pytest.LogCa
     before = shard.stat().st_mtime_ns
     gathered = unet.gather(folder, stage1.encoder, made, scenes, ids, torch.zeros(len(ids), 4, 6, 4))
     assert shard.stat().st_mtime_ns == before, "read, not made again"
-    picture = scenes[ids[1]].condition(16)[None]
+    image = scenes[ids[1]].condition(16)[None]
     with torch.no_grad():
-        expected = made.condition(stage1.encoder.condition_latent(picture), picture)
+        expected = made.condition(stage1.encoder.condition_latent(image), image)
     assert gathered.embeddings is not None
     torch.testing.assert_close(gathered.embeddings[1], expected.embedding[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(gathered.latents[1], expected.latent[0], atol=1e-5, rtol=0)
@@ -335,8 +335,8 @@ def test_frozen_encoders_see_each_picture_once(chain: Plan, caplog: pytest.LogCa
         )
     assert "frozen image encoder" in caplog.text
     assert again.embeddings is None
-    assert again.pictures is not None
-    torch.testing.assert_close(again.pictures[1], picture[0], atol=0, rtol=0)
+    assert again.images is not None
+    torch.testing.assert_close(again.images[1], image[0], atol=0, rtol=0)
 
 
 def test_encoded_codes_do_not_depend_on_the_batch(chain: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

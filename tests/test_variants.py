@@ -15,12 +15,12 @@ from torch import Tensor
 
 from z1g.config.sections import Variants
 from z1g.config.tree import Experiment
-from z1g.data.scenes import condition_picture
+from z1g.data.scenes import condition_image
 from z1g.gaussians.channels import CHANNELS, to_gaussians
 from z1g.geometry.camera import CameraOptions, Cameras, orbit_c2w, view_frame
 from z1g.geometry.mosaic import tile
 from z1g.objectives.diffusion import DiffusionData, DiffusionSamples, VariantData
-from z1g.objectives.variants import VariantPictures, changed, changes
+from z1g.objectives.variants import VariantImages, changed, changes
 from z1g.plan.folder import StageFolder
 from z1g.render.reference import Reference
 from z1g.representations.mosaic.stage1 import Stage1
@@ -28,7 +28,7 @@ from z1g.stages import autodecoder, codes, unet
 from z1g.training.data import Draw
 
 SIDE, SPLATS = 32, 4
-PLAIN = Variants(count=2, stretch=0, turn_deg=0, mirror=False, recoloured=0)
+PLAIN = Variants(count=2, stretch=0, turn_deg=0, mirror=False, recolored=0)
 
 
 def config(**changes: Any) -> Experiment:
@@ -52,12 +52,12 @@ def poses(options: CameraOptions) -> np.ndarray:
     return options.poses(5)[:7]
 
 
-def maker(options: Variants, experiment: Experiment) -> VariantPictures:
-    return VariantPictures(options, experiment, poses(experiment.camera), SIDE, 16)
+def maker(options: Variants, experiment: Experiment) -> VariantImages:
+    return VariantImages(options, experiment, poses(experiment.camera), SIDE, 16)
 
 
 def drawn(gaussians: Tensor, c2w: np.ndarray) -> tuple[Tensor, Tensor]:
-    """Premultiplied colour and alpha [V,.,H,W] from poses [V,4,4] in the y-up world."""
+    """Premultiplied color and alpha [V,.,H,W] from poses [V,4,4] in the y-up world."""
     options = CameraOptions()
     frame = view_frame(poses(options), options.radius)
     cameras = Cameras(torch.from_numpy(frame @ c2w)[None], options.fov_y_deg, SIDE, SIDE)
@@ -71,15 +71,15 @@ def test_unchanged_variants_are_renders_of_the_fit() -> None:
     rgb, alpha = drawn(to_gaussians(splats()[None]), poses(experiment.camera))
     assert sheets.shape == (2, 3, 48, 32)
     assert conditions.shape == (2, 3, 16, 16)
-    grey = torch.nn.functional.interpolate(rgb + (1 - alpha) * 0.5, (16, 16), mode="bilinear")[1:]
+    gray = torch.nn.functional.interpolate(rgb + (1 - alpha) * 0.5, (16, 16), mode="bilinear")[1:]
     for k in range(2):
-        torch.testing.assert_close(sheets[k], tile(grey[None])[0], atol=1e-5, rtol=0)
-        torch.testing.assert_close(conditions[k], condition_picture(rgb[:1], alpha[:1], 16), atol=1e-5, rtol=0)
+        torch.testing.assert_close(sheets[k], tile(gray[None])[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(conditions[k], condition_image(rgb[:1], alpha[:1], 16), atol=1e-5, rtol=0)
     assert float(conditions.std()) > 0.03, "something is drawn"
 
 
 def test_mirrored_variants_face_the_condition_alike() -> None:
-    """Left and right change places in the condition's picture, which is taken from the mirror's plane."""
+    """Left and right change places in the condition's image, which is taken from the mirror's plane."""
     options = PLAIN.model_copy(update={"mirror": True})
     _, conditions = maker(options, config())("x", splats())
     torch.testing.assert_close(conditions[1], conditions[0].flip(-1), atol=1e-4, rtol=0)
@@ -92,14 +92,14 @@ def test_each_variant_is_seen_from_its_own_height() -> None:
     for k, change in enumerate(changes(PLAIN, experiment, "x")):
         assert 0 < change.condition_elevation_deg < 30
         rgb, alpha = drawn(to_gaussians(splats()[None]), orbit_c2w(change.condition_elevation_deg, 0, 1.5)[None])
-        torch.testing.assert_close(conditions[k], condition_picture(rgb, alpha, 16), atol=1e-5, rtol=0)
+        torch.testing.assert_close(conditions[k], condition_image(rgb, alpha, 16), atol=1e-5, rtol=0)
 
 
 @given(seed=st.integers(0, 1000), stretch=st.floats(0, 1), turn=st.floats(0, 180), mirror=st.booleans())
 @settings(max_examples=50, deadline=None)
 def test_changes_stay_in_their_bounds(seed: int, stretch: float, turn: float, mirror: bool) -> None:
     """Singular values, turn and handedness of every map, and that the same name gives the same changes."""
-    options = Variants(count=4, stretch=stretch, turn_deg=turn, mirror=mirror, recoloured=0.5, seed=seed)
+    options = Variants(count=4, stretch=stretch, turn_deg=turn, mirror=mirror, recolored=0.5, seed=seed)
     found = changes(options, config(), f"object {seed}")
     assert [c.matrix.tolist() for c in found] == [
         c.matrix.tolist() for c in changes(options, config(), f"object {seed}")
@@ -117,8 +117,8 @@ def test_changes_stay_in_their_bounds(seed: int, stretch: float, turn: float, mi
         assert sorted(change.order) == [0, 1, 2]
 
 
-def test_variants_keep_their_size_and_colours_change_place() -> None:
-    options = Variants(count=6, stretch=0.5, recoloured=1)
+def test_variants_keep_their_size_and_colors_change_place() -> None:
+    options = Variants(count=6, stretch=0.5, recolored=1)
     experiment, gaussians = config(), to_gaussians(splats()[None])
     these = changes(options, experiment, "y")
     frame = view_frame(poses(experiment.camera), 1.5)[:3, :3]
@@ -166,7 +166,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> StageFolder:
     """Stage 2 of a micro chain with variants."""
     planned = plan(
         tmp_path_factory.mktemp("variants"),
-        autodecoder={"codes": {"kind": "encoder"}, "augment": {"turned": 0.5, "recoloured": 0.5}},
+        autodecoder={"codes": {"kind": "encoder"}, "augment": {"turned": 0.5, "recolored": 0.5}},
         unet={"variants": {"count": 3, "share": 0.9}},
     )
     fill(planned)
@@ -185,18 +185,18 @@ def test_a_stage_makes_variants_once(trained: StageFolder, monkeypatch: pytest.M
     one = scenes.rendered(ids[0])
     options = trained.config.unet.variants
     assert options is not None
-    pictures = VariantPictures(options, upstream.config, one.c2w[:7], one.rgba.shape[1], 16)
+    images = VariantImages(options, upstream.config, one.c2w[:7], one.rgba.shape[1], 16)
     fitted = scenes[ids[1]].splats
     assert fitted is not None
-    sheets, conditions = pictures(ids[1], fitted)
+    sheets, conditions = images(ids[1], fitted)
     with torch.no_grad():
         torch.testing.assert_close(stored["codes"][1], encoder.sheet_code(sheets, None), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(stored["pictures"][1], conditions, atol=1e-5, rtol=0)
+    torch.testing.assert_close(stored["images"][1], conditions, atol=1e-5, rtol=0)
 
     def never(*_: object) -> None:
         raise AssertionError("made again")
 
-    monkeypatch.setattr(VariantPictures, "__call__", never)
+    monkeypatch.setattr(VariantImages, "__call__", never)
     denoiser = trained.config.model.denoiser()
     again = unet.gather_variants(trained, options, encoder, denoiser, scenes, ids)
     torch.testing.assert_close(again["codes"], stored["codes"], atol=0, rtol=0)
@@ -205,9 +205,9 @@ def test_a_stage_makes_variants_once(trained: StageFolder, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"autodecoder": {"codes": {"kind": "optimised"}, "augment": {"turned": 0.5}}}, "augment needs"),
+        ({"autodecoder": {"codes": {"kind": "optimized"}, "augment": {"turned": 0.5}}}, "augment needs"),
         ({"autodecoder": {"augment": {"turned": 0.5}, "mix_diffusion": {"interval": 2}}}, "mix_diffusion"),
-        ({"autodecoder": {"codes": {"kind": "optimised"}}, "unet": {"variants": {}}}, "variants needs"),
+        ({"autodecoder": {"codes": {"kind": "optimized"}}, "unet": {"variants": {}}}, "variants needs"),
         ({"unet": {"variants": {}, "rendered": {}}}, "variants needs"),
     ],
 )

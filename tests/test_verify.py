@@ -28,7 +28,7 @@ OUTPUTS = {
     "codes": ("codes.safetensors",),
     "unet": ("pipeline", "history.jsonl"),
     "infer": ("chunk-{}",),
-    "metrics": ("metrics.jsonl", "objects.jsonl", "metrics.json", "pictures"),
+    "metrics": ("metrics.jsonl", "objects.jsonl", "metrics.json", "images"),
 }
 
 
@@ -98,7 +98,7 @@ def edited_csv(results: Path) -> Path:
 def edited_config(results: Path) -> Path:
     path = results / "ablations/micro/config.json"
     config = read_json(path)
-    config["unet"]["train"]["optimiser"]["lr"] *= 2
+    config["unet"]["train"]["optimizer"]["lr"] *= 2
     write_json(path, config)
     return path
 
@@ -127,14 +127,14 @@ def removed(results: Path) -> Path:
         edited("fit/*/chunk-00001.safetensors"),
         edited("ingest/*/chunk-00000.tar"),
         edited("ingest/*/manifest.jsonl"),
-        edited("metrics/*/pictures/*.sampled.png"),
+        edited("metrics/*/images/*.sampled.png"),
         edited("metrics/*/metrics.jsonl"),
         edited("ablations/micro/plan.json"),
         edited_config,
         edited_csv,
         removed,
     ],
-    ids=["stage1", "unet", "codes", "fit", "data", "manifest", "picture", "rows", "plan", "config", "table", "removed"],
+    ids=["stage1", "unet", "codes", "fit", "data", "manifest", "image", "rows", "plan", "config", "table", "removed"],
 )
 def test_a_tampered_file_is_named(
     results: Path, tamper: Callable[[Path], Path], capsys: pytest.CaptureFixture[str]

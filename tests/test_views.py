@@ -13,7 +13,7 @@ from z1g.core.slots import kinds
 from z1g.geometry.camera import CameraOptions, orbit_c2w
 from z1g.geometry.views import FreeViews
 from z1g.geometry.views.g_objaverse import GObjaverseViews
-from z1g.geometry.views.original import SeedViews
+from z1g.geometry.views.original import OriginalViews
 from z1g.geometry.views.random_sphere import RandomSphere
 
 
@@ -28,12 +28,12 @@ def test_an_orbit_pose_is_a_camera_that_looks_at_the_origin(elevation: float, az
     np.testing.assert_allclose(rotation.T @ rotation, np.eye(3), atol=1e-12)
     assert np.linalg.det(rotation) == pytest.approx(1)
     np.testing.assert_allclose(position + radius * rotation[:, 2], 0, atol=1e-12)
-    assert rotation[1, 1] <= 1e-12  # the picture's down is not the world's up
+    assert rotation[1, 1] <= 1e-12  # the image's down is not the world's up
     assert rotation[1, 0] == 0  # the horizon is level
 
 
 def test_from_above_and_below_the_azimuth_says_which_way_is_up() -> None:
-    # From above at azimuth 0 one stands at the foot of the picture: its up is away from the condition's camera, -z.
+    # From above at azimuth 0 one stands at the foot of the image: its up is away from the condition's camera, -z.
     np.testing.assert_allclose(orbit_c2w(90, 0, 1)[:3, :3].T, [[1, 0, 0], [0, 0, 1], [0, -1, 0]], atol=1e-12)
     np.testing.assert_allclose(orbit_c2w(-90, 0, 1)[:3, :3].T, [[1, 0, 0], [0, 0, -1], [0, 1, 0]], atol=1e-12)
     for sign in (1, -1):
@@ -64,7 +64,7 @@ def test_test_views_of_rings_are_spread() -> None:
 
 
 def test_the_seeds_views_are_uniform_on_the_sphere() -> None:
-    heights = [math.sin(math.radians(e)) for seed in range(200) for e, _ in SeedViews().angles(49, generator(seed))]
+    heights = [math.sin(math.radians(e)) for seed in range(200) for e, _ in OriginalViews().angles(49, generator(seed))]
     counts, _ = np.histogram(heights, bins=5, range=(-1, 1))
     assert counts.min() > 0.9 * len(heights) / 5
 
@@ -94,7 +94,7 @@ def test_the_band_draws_what_it_always_drew() -> None:
     ("values", "message"),
     [
         ({"free": {"kind": "g_objaverse"}}, "are 49 views; camera.free has 38 of this kind"),
-        ({"free": {"kind": "seed"}, "test_views": 11}, "are 50 views; camera.free has 49 of this kind"),
+        ({"free": {"kind": "original"}, "test_views": 11}, "are 50 views; camera.free has 49 of this kind"),
         ({"free": {"kind": "random_sphere", "elevation_deg": (10, -10)}}, "must rise"),
         ({"free": {"kind": "random_sphere", "elevation_deg": (-95, 10)}}, "stay within -90 and 90"),
     ],

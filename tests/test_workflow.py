@@ -21,7 +21,7 @@ OUTPUTS = {
     "codes": ["codes.safetensors"],
     "unet": ["pipeline/", "history.jsonl"],
     "infer": ["chunk-{c}/"],
-    "metrics": ["metrics.jsonl", "objects.jsonl", "metrics.json", "pictures/"],
+    "metrics": ["metrics.jsonl", "objects.jsonl", "metrics.json", "images/"],
 }
 verb, first, *rest = sys.argv[1:]
 if verb in OUTPUTS:
@@ -74,7 +74,7 @@ LOCAL = ("--profile", "local", "--config", "scale=tiny")
 
 
 @pytest.mark.parametrize("profile", ["local", "slurm"])
-@pytest.mark.parametrize("scale", ["tiny", "small", "full", "seed"])
+@pytest.mark.parametrize("scale", ["tiny", "small", "full", "original"])
 def test_every_ablation_resolves_at_every_scale_with_both_profiles(profile: str, scale: str, tmp_path: Path) -> None:
     config = ("--config", f"scale={scale}", f"results={tmp_path}/results")
     found = jobs(snakemake(ROOT, "-n", "--profile", profile, *config, "--", "ablation_all"))
@@ -91,8 +91,8 @@ def test_edits_and_forced_rules_run_what_follows_and_nothing_else(workspace: Pat
     snakemake(workspace, *LOCAL)
     assert "Nothing to be done" in snakemake(workspace, "-n", *LOCAL)
 
-    file = workspace / "ablations/optimised_splat_no_dropout.yaml"
-    file.write_text(file.read_text() + "  train: {optimiser: {lr: 3.0e-4}}\n")
+    file = workspace / "ablations/optimized_splat_no_dropout.yaml"
+    file.write_text(file.read_text() + "  train: {optimizer: {lr: 3.0e-4}}\n")
     assert jobs(snakemake(workspace, "-n", *LOCAL)) == {
         "unet": 1, "infer": 1, "metrics": 1, "ablation": 1, "tables": 1, "report": 1, "ablation_all": 1,
     }  # fmt: skip
@@ -107,7 +107,7 @@ def test_edits_and_forced_rules_run_what_follows_and_nothing_else(workspace: Pat
     assert forced == everything
 
     # A new idea that changes nothing yet shares every stage.
-    (workspace / "ablations/new.yaml").write_text("autodecoder:\n  codes: {kind: optimised}\n")
+    (workspace / "ablations/new.yaml").write_text("autodecoder:\n  codes: {kind: optimized}\n")
     assert jobs(snakemake(workspace, "-n", *LOCAL)) == {"ablation": 1, "tables": 1, "report": 1, "ablation_all": 1}
     (workspace / "ablations/new.yaml").unlink()
 

@@ -56,9 +56,7 @@ def test_snakemake_is_killed_and_started_again_when_its_job_has_ended(
     assert_same(workspace, undisturbed)
 
 
-def test_cancelled_jobs_stay_cancelled(
-    cluster: Cluster, workspace: Workspace, undisturbed: Workspace, goal: str
-) -> None:
+def test_canceled_jobs_stay_canceled(cluster: Cluster, workspace: Workspace, undisturbed: Workspace, goal: str) -> None:
     """Ctrl-C cancels the jobs; one that checkpoints on its way out must not queue itself again."""
     with workspace.started(target=goal, hold=[HOLD]) as process:
         wait_until_held(cluster, workspace)

@@ -28,7 +28,7 @@ rule metrics:
         rows=out("metrics", "metrics.jsonl"),
         objects=out("metrics", "objects.jsonl"),
         summary=out("metrics", "metrics.json"),
-        pictures=directory(out("metrics", "pictures")),
+        images=directory(out("metrics", "images")),
     log:
         out("metrics", "logs/metrics.log"),
     benchmark:

@@ -14,8 +14,8 @@ from torch.autograd import DeviceType  # type: ignore[attr-defined]
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from z1g.bench import original_way as seed_way
-from z1g.bench.machine import TERA, device_name, guarded, matmul_rate, memory_mib, synchronise, versions
+from z1g.bench import original_way as original_way
+from z1g.bench.machine import TERA, device_name, guarded, matmul_rate, memory_mib, synchronize, versions
 from z1g.bench.made_up import OBJECTS, MadeUpScenes, Sizes, experiment
 from z1g.bench.variants import Variant
 from z1g.codes.book import EncodedBook
@@ -39,7 +39,13 @@ PLAIN = Variant.parse("b1", WORDS)
 
 
 def measure(
-    sizes: Sizes, variants: Sequence[str], steps: int, seconds: float, base: Path | None = None, *, seed: bool = True
+    sizes: Sizes,
+    variants: Sequence[str],
+    steps: int,
+    seconds: float,
+    base: Path | None = None,
+    *,
+    original: bool = True,
 ) -> dict[str, Any]:
     """Samples a second of the original's way and of each variant, over `steps` steps after all objects were seen once.
 
@@ -56,8 +62,8 @@ def measure(
     work = guarded("work", bench.work, device)
     figures |= {"matmul_bf16_tflops": rate.get("tflops", rate), "work": work}
     figures["tflop_a_sample"] = work.get("tflop_a_sample")
-    if seed:
-        figures["seed_way"] = guarded("seed_way", bench.seed_way, device)
+    if original:
+        figures["original_way"] = guarded("original_way", bench.original_way, device)
     rows: dict[str, Any] = {}
     for text, variant in parsed.items():
         if time.perf_counter() - began > seconds:
@@ -71,8 +77,8 @@ def measure(
         figures |= {"best": best, "samples_per_s": timed[best]}
         if "tflop_a_sample" in work:
             figures["tflops"] = round(timed[best] * work["tflop_a_sample"], 2)
-        if seed and "samples_per_s" in figures["seed_way"]:
-            figures["ratio"] = round(timed[best] / figures["seed_way"]["samples_per_s"], 2)
+        if original and "samples_per_s" in figures["original_way"]:
+            figures["ratio"] = round(timed[best] / figures["original_way"]["samples_per_s"], 2)
         parts = guarded("parts", lambda: {"parts": bench.parts(parsed[best])}, device)
         figures["ms_a_sample"] = parts.get("parts", parts)
         kernels = guarded("kernels", partial(bench.kernels, parsed[best]), device)
@@ -87,13 +93,13 @@ class _Bench:
         self.sizes, self.device, self.steps = sizes, device, steps
         self.own_losses = base is not None
         self.config = experiment(sizes) if base is None else resolve([read_yaml(base)])
-        self.picture = sizes.picture if base is None else _resolution(self.config)
-        self.scenes = MadeUpScenes(self.config, self.picture)
+        self.image = sizes.image if base is None else _resolution(self.config)
+        self.scenes = MadeUpScenes(self.config, self.image)
 
     def about(self) -> dict[str, Any]:
         options = self.config.autodecoder
         return {
-            "views": options.views, "picture": self.picture, "splats": self.config.splat.size,
+            "views": options.views, "image": self.image, "splats": self.config.splat.size,
             "inputs": options.input_size, "steps": self.steps,
         }  # fmt: skip
 
@@ -137,17 +143,17 @@ class _Bench:
                 counts.append(round(counter.get_total_flops() / TERA, 4))
         return {"tflop_a_sample": counts[-1], "tflop_first_visit": counts[0]}
 
-    def seed_way(self) -> dict[str, Any]:
+    def original_way(self) -> dict[str, Any]:
         """The original's way, one object a step."""
         with self.trainer(PLAIN, WARM_UP + self.steps) as (trainer, batches):
             objective = trainer.objective
-            step = seed_way.step_function(self.config, self.stage1(), self.sizes.perceptual, self.device)
+            step = original_way.step_function(self.config, self.stage1(), self.sizes.perceptual, self.device)
 
             def one() -> None:
                 step(self._prepared(objective, next(batches)))
 
             row = self._timed(one, 1, WARM_UP)
-        return {**row, "rasterizer": seed_way.rasterizer(self.device)[1]}
+        return {**row, "rasterizer": original_way.rasterizer(self.device)[1]}
 
     def time(self, variant: Variant) -> dict[str, Any]:
         """One variant through the training loop's own step."""
@@ -199,9 +205,9 @@ class _Bench:
 
                 return run
 
-            def optimise() -> None:
+            def optimize() -> None:
                 trainer.accelerator.clip_grad_norm_(trainer.trained, 1.0)
-                trainer.optimiser.step()
+                trainer.optimizer.step()
 
             def measured(work: Callable[[], object]) -> float:
                 return round(float(self._timed(work, 1, WARM_UP)["ms_a_step"]) / size, 3)
@@ -217,7 +223,7 @@ class _Bench:
                 found["perceptual"] = measured(terms(lpips, rgb=drawn))
             if rest:
                 found["other_losses"] = measured(terms(rest, rgb=drawn, alpha=pair.alpha.detach()))
-            found["optimiser"] = round(self._timed(optimise, 1, WARM_UP)["ms_a_step"] / variant.batch, 3)
+            found["optimizer"] = round(self._timed(optimize, 1, WARM_UP)["ms_a_step"] / variant.batch, 3)
             return found
 
     def kernels(self, variant: Variant) -> dict[str, Any]:
@@ -230,7 +236,7 @@ class _Bench:
             activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
             with profile(activities=activities) as profiler:
                 trainer._step(first, next(batches))
-                synchronise(self.device)
+                synchronize(self.device)
         key = "self_device_time_total" if cuda else "self_cpu_time_total"
         # Operators are charged with their kernels' time too, which would count it twice.
         place = DeviceType.CUDA if cuda else DeviceType.CPU
@@ -252,11 +258,11 @@ class _Bench:
         began = time.perf_counter()
         for _ in range(warm_up):
             work()
-        synchronise(self.device)
+        synchronize(self.device)
         start = time.perf_counter()
         for _ in range(self.steps):
             work()
-        synchronise(self.device)
+        synchronize(self.device)
         took = (time.perf_counter() - start) / self.steps
         return {
             "samples_per_s": round(batch / took, 3),
@@ -268,7 +274,7 @@ class _Bench:
 
 def _resolution(config: Experiment) -> int:
     if not isinstance(config.data, Meshes):
-        raise UserError("a base to be timed needs data of kind 'meshes', which say how large pictures are")
+        raise UserError("a base to be timed needs data of kind 'meshes', which say how large images are")
     return config.data.blender.resolution
 
 

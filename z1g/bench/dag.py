@@ -61,8 +61,8 @@ def _workspace(root: Path, ablations: int) -> None:
         rate, other = 1e-5 * (1 + i), 1e-4 * (1 + i // 2)
         text = (
             "description: made up\n"
-            f"autodecoder: {{train: {{optimiser: {{lr: {other:.3e}}}}}}}\n"
-            f"unet: {{train: {{optimiser: {{lr: {rate:.3e}}}}}}}\n"
+            f"autodecoder: {{train: {{optimizer: {{lr: {other:.3e}}}}}}}\n"
+            f"unet: {{train: {{optimizer: {{lr: {rate:.3e}}}}}}}\n"
         )
         (root / "ablations" / f"made_up_{i:03d}.yaml").write_text(text, encoding="utf-8")
 

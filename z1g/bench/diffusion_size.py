@@ -14,7 +14,7 @@ from z1g.networks.weights.sizes import AutoencoderSize, UNetSize, VisionSize
 
 @dataclass(frozen=True)
 class Size:
-    """Networks, and sides in pixels of an input view and of the condition picture."""
+    """Networks, and sides in pixels of an input view and of the condition image."""
 
     model: Scratch
     view: int

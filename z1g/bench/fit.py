@@ -29,11 +29,11 @@ THREADS = 4
 log = logging.getLogger(__name__)
 
 
-def measure(path: Path, objects: int, budgets: Sequence[int], *, seed_way: bool = False) -> dict[str, Any]:
+def measure(path: Path, objects: int, budgets: Sequence[int], *, original_way: bool = False) -> dict[str, Any]:
     """Fit `objects` (0: all) of a fit stage's folder once for each budget of steps, with the folder's configuration.
 
-    objects_per_s covers everything but reading the renders. `seed_way` times one object the original's way in the same
-    run. Raises UserError where ingest has not rendered anything yet.
+    objects_per_s covers everything but reading the renders. `original_way` times one object the
+    original's way in the same run. Raises UserError where ingest has not rendered anything yet.
     """
     folder = StageFolder.open(path)
     scenes = _scenes(folder, objects)
@@ -48,14 +48,14 @@ def measure(path: Path, objects: int, budgets: Sequence[int], *, seed_way: bool 
     figures = {
         "objects": len(scenes),
         "splat_size": folder.config.splat.size,
-        "picture_size": scenes[0].rgba.shape[1],
+        "image_size": scenes[0].rgba.shape[1],
         "runs": runs,
         "device": device_name("cuda" if torch.cuda.is_available() else "cpu"),
         "versions": versions(),
     }
-    if seed_way:
-        figures["seed_way"] = original = time_fit(seed_options(), DiffGaussian(), scenes[:1])
-        figures["ratio_to_seed_way"] = round(runs[-1]["objects_per_s"] / original["objects_per_s"], 1)
+    if original_way:
+        figures["original_way"] = original = time_fit(seed_options(), DiffGaussian(), scenes[:1])
+        figures["ratio_to_original_way"] = round(runs[-1]["objects_per_s"] / original["objects_per_s"], 1)
     return figures
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from z1g.bench.machine import device_name, guarded, synchronise, versions
+from z1g.bench.machine import device_name, guarded, synchronize, versions
 from z1g.core.device import default_device
 from z1g.core.errors import UserError
 from z1g.core.files import read_json
@@ -50,9 +50,9 @@ class Table:
         device, began = default_device(), time.perf_counter()
         for first in range(0, len(self.names), self.batch):
             batch = self.names[first : first + self.batch]
-            pictures = torch.stack([self.scenes[name].condition(self.condition_size) for name in batch])
-            splats += self.generator(pictures, [int_hash(name) for name in batch])[1].cpu()
-        synchronise(device)
+            images = torch.stack([self.scenes[name].condition(self.condition_size) for name in batch])
+            splats += self.generator(images, [int_hash(name) for name in batch])[1].cpu()
+        synchronize(device)
         seconds = (time.perf_counter() - began) / len(self.names)
         return {**self._means(splats), "seconds_an_object": round(seconds, 4)}
 

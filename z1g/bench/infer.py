@@ -1,4 +1,4 @@
-"""How fast one picture becomes splatter images at full size: the original's loop against ours."""
+"""How fast one image becomes splatter images at full size: the original's loop against ours."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from z1g.bench.diffusion_size import SIZES, Size, build, teraflops_a_sample
-from z1g.bench.machine import device_name, guarded, matmul_rate, memory_mib, synchronise, versions
+from z1g.bench.machine import device_name, guarded, matmul_rate, memory_mib, synchronize, versions
 from z1g.bench.variants import Variant
 from z1g.config.sections import AutodecoderOptions
 from z1g.config.tree import Experiment
@@ -20,11 +20,11 @@ from z1g.representations.mosaic.stage1 import Stage1
 from z1g.sampling.options import InferOptions
 
 WORDS = ("fp32", "cudnn", "flash", "xformers", "graphs")
-SEED_STEPS, SEED_GUIDANCE = 75, 4.0
+ORIGINAL_STEPS, ORIGINAL_GUIDANCE = 75, 4.0
 
 
 def measure(size_name: str, variants: Sequence[str], steps: int, repeats: int, seconds: float) -> dict[str, Any]:
-    """Objects/s and seconds from condition pictures to splatter images, guided sampling of `steps` steps included.
+    """Objects/s and seconds from condition images to splatter images, guided sampling of `steps` steps included.
 
     Nothing runs on after `seconds`. Raises UserError where a variant is not understood.
     """
@@ -34,13 +34,15 @@ def measure(size_name: str, variants: Sequence[str], steps: int, repeats: int, s
     figures["versions"] = versions()
     figures["matmul"] = guarded("matmul", lambda: {"tflops": round(matmul_rate(device), 1)}, device)
     figures["work"] = guarded("work", partial(_work, size, device), device)
-    figures["seed_way"] = seed = guarded("seed_way", partial(_seed_way, size, device, steps=SEED_STEPS), device)
+    figures["original_way"] = original = guarded(
+        "original_way", partial(_original_way, size, device, steps=ORIGINAL_STEPS), device
+    )
     figures["runs"] = []
     for variant in parsed:
         run = partial(_ours, size, variant, steps, repeats, device)
         row = guarded(variant.name, run, device, began + seconds)
-        if "objects_per_s" in row and "objects_per_s" in seed:
-            row["ratio_to_seed_way"] = round(row["objects_per_s"] / seed["objects_per_s"], 1)
+        if "objects_per_s" in row and "objects_per_s" in original:
+            row["ratio_to_original_way"] = round(row["objects_per_s"] / original["objects_per_s"], 1)
         figures["runs"].append(row)
     figures["wall_s"] = round(time.perf_counter() - began, 1)
     return figures
@@ -54,23 +56,23 @@ def _work(size: Size, device: torch.device) -> dict[str, Any]:
 def _ours(size: Size, variant: Variant, steps: int, repeats: int, device: torch.device) -> dict[str, Any]:
     options = InferOptions(
         steps=steps,
-        guidance=SEED_GUIDANCE,
+        guidance=ORIGINAL_GUIDANCE,
         precision="fp32" if "fp32" in variant.on else "auto",
         attention=variant.attention,
         cuda_graphs="graphs" in variant.on,
     )
     made = _networks(size, options, device)
-    return _time(lambda pictures: made(pictures, list(range(variant.batch))), size, variant.batch, repeats, device)
+    return _time(lambda images: made(images, list(range(variant.batch))), size, variant.batch, repeats, device)
 
 
-def _seed_way(size: Size, device: torch.device, *, steps: int) -> dict[str, Any]:
+def _original_way(size: Size, device: torch.device, *, steps: int) -> dict[str, Any]:
     """One object after another in fp32, 75 steps, nothing recorded."""
-    options = InferOptions(steps=steps, guidance=SEED_GUIDANCE, precision="fp32", cuda_graphs=False)
+    options = InferOptions(steps=steps, guidance=ORIGINAL_GUIDANCE, precision="fp32", cuda_graphs=False)
     made = _networks(size, options, device)
     made.options = options.model_copy(update={"steps": 2})
-    made(_pictures(size, 1, device), [0])
+    made(_images(size, 1, device), [0])
     made.options = options
-    return _time(lambda pictures: made(pictures, [0]), size, 1, 0, device)
+    return _time(lambda images: made(images, [0]), size, 1, 0, device)
 
 
 def _networks(size: Size, options: InferOptions, device: torch.device) -> ImageToSplats:
@@ -94,7 +96,7 @@ def _splats(size: Size) -> int:
     return 128 if size.view >= 128 else size.view
 
 
-def _pictures(size: Size, batch: int, device: torch.device) -> Tensor:
+def _images(size: Size, batch: int, device: torch.device) -> Tensor:
     return torch.rand(batch, 3, size.condition, size.condition, device=device)
 
 
@@ -102,12 +104,12 @@ def _time(
     run: Callable[[Tensor], object], size: Size, batch: int, repeats: int, device: torch.device
 ) -> dict[str, Any]:  # fmt: skip
     """Seconds of the first call, of those after it (without `repeats`: of the first), and objects/s of the latter."""
-    pictures, seconds = _pictures(size, batch, device), []
+    images, seconds = _images(size, batch, device), []
     for _ in range(1 + repeats):
-        synchronise(device)
+        synchronize(device)
         began = time.perf_counter()
-        run(pictures)
-        synchronise(device)
+        run(images)
+        synchronize(device)
         seconds.append(time.perf_counter() - began)
     later = seconds[1:] or seconds
     mean = sum(later) / len(later)

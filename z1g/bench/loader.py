@@ -118,7 +118,7 @@ def measure(sizes: Sizes, soak_minutes: float, parent: Path | None) -> dict[str,
 
 
 def write(root: Path, sizes: Sizes) -> Manifest:
-    """Shards, tables and splats of made-up objects. All have the same pictures, each its own bytes on disk."""
+    """Shards, tables and splats of made-up objects. All have the same images, each its own bytes on disk."""
     names = [f"object{i:05d}" for i in range(sizes.objects)]
     manifest = Manifest(tuple(ObjectEntry(name, name) for name in names), CHUNK)
     members = _members(sizes)
@@ -141,7 +141,7 @@ def write(root: Path, sizes: Sizes) -> Manifest:
 
 def _members(sizes: Sizes) -> dict[str, bytes]:
     """One object's files by ending."""
-    rgba = np.stack([_picture(sizes.size, view) for view in range(sizes.views)])
+    rgba = np.stack([_image(sizes.size, view) for view in range(sizes.views)])
     c2w = np.tile(np.eye(4), (sizes.views, 1, 1))
     depth = np.random.default_rng(0).random((len(INPUT_VIEWS), sizes.size, sizes.size), dtype=np.float32)
     buffer = io.BytesIO()
@@ -151,7 +151,7 @@ def _members(sizes: Sizes) -> dict[str, bytes]:
         return {member.name[2:]: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
 
 
-def _picture(size: int, seed: int) -> NDArray[np.uint8]:
+def _image(size: int, seed: int) -> NDArray[np.uint8]:
     """A shaded, textured, slightly noisy disc over nothing [size,size,4]: it compresses like a render."""
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     inside = (np.hypot(x, y) < 0.75)[..., None]

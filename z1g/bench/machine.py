@@ -49,15 +49,15 @@ def timed(run: Callable[[int], object], repeats: int, device: torch.device, warm
     """Mean seconds of a call, over `repeats` in a row after `warm_up` others."""
     for i in range(warm_up):
         run(i)
-    synchronise(device)
+    synchronize(device)
     began = time.perf_counter()
     for i in range(warm_up, warm_up + repeats):
         run(i)
-    synchronise(device)
+    synchronize(device)
     return (time.perf_counter() - began) / repeats
 
 
-def synchronise(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
     """Wait for a GPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

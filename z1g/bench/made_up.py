@@ -1,5 +1,7 @@
 """A made-up training of stage 1, to be timed where there are neither objects nor published weights."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,13 +23,13 @@ OBJECTS = 4
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is trained on: rendered views of `picture`² pixels, six splatter images of `splats`², inputs of `inputs`².
+    """What is trained on: rendered views of `image`² pixels, six splatter images of `splats`², inputs of `inputs`².
 
     perceptual: side of the renders that LPIPS sees. channels, layers: of the autoencoder.
     """
 
     views: int = 20
-    picture: int = 512
+    image: int = 512
     splats: int = 128
     inputs: int = 320
     channels: tuple[int, ...] = (128, 256, 512, 512)
@@ -38,7 +40,7 @@ class Sizes:
 class UntrainedLpips(LpipsLoss):
     """LPIPS-VGG as it computes, with random weights."""
 
-    def network(self) -> "Frozen":
+    def network(self) -> Frozen:
         from z1g.networks.perceptual import untrained_lpips
 
         return untrained_lpips()
@@ -47,10 +49,10 @@ class UntrainedLpips(LpipsLoss):
 class MadeUpScenes:
     """Objects of random bytes and plausible splats, at the poses of a configuration."""
 
-    def __init__(self, config: Experiment, picture: int) -> None:
+    def __init__(self, config: Experiment, image: int) -> None:
         poses = config.camera.poses(0)
         self.c2w = torch.from_numpy(view_frame(poses, config.camera.radius) @ poses).float()
-        self.config, self.picture = config, picture
+        self.config, self.image = config, image
         self.ids = [f"object{i}" for i in range(OBJECTS)]
 
     def views(self, name: str, views: Sequence[int]) -> Scene:
@@ -71,7 +73,7 @@ class MadeUpScenes:
             },
             dim=1,
         )
-        shape = (len(self.c2w), self.picture, self.picture, 4)
+        shape = (len(self.c2w), self.image, self.image, 4)
         rgba = torch.randint(256, shape, generator=generator, dtype=torch.uint8).numpy()
         return Scene(name, self.c2w, self.config.camera.fov_y_deg, rgba, None, splats)
 

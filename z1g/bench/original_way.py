@@ -39,7 +39,7 @@ def step_function(
     stage1.vae.set_attn_processor(AttnProcessor2_0())
     encoder, decoder = stage1.encoder.to(device), stage1.decoder.to(device).train()
     trained = [p for p in decoder.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.05, betas=(0.9, 0.95))
+    optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.05, betas=(0.9, 0.95))
     scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
     draw, _ = rasterizer(device)
     perceptual = untrained_lpips().network.to(device)
@@ -68,18 +68,18 @@ def step_function(
         with torch.autocast(device.type, dtype=half):
             loss = losses(batch)
         scaler.scale(loss).backward()
-        scaler.unscale_(optimiser)
+        scaler.unscale_(optimizer)
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
-        scaler.step(optimiser)
+        scaler.step(optimizer)
         scaler.update()
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         return float(loss.detach())
 
     return step
 
 
 def _views(draw: Rasterizer, config: Experiment, splats: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Premultiplied colour and alpha of each view, drawn by a call each."""
+    """Premultiplied color and alpha of each view, drawn by a call each."""
     gaussians, side = to_gaussians(splats.float()), batch["rgb"].shape[-1]
     drawn = [
         draw.render(gaussians, Cameras(batch["c2w"][:, i : i + 1], config.camera.fov_y_deg, side, side))

@@ -30,7 +30,7 @@ WARM_UP_SPLATS, WARM_UP_SIZE = 64, 16
 PROC = Path("/proc/self")
 
 Draw = Callable[[], Tensor]
-"""Draws all views of the scene; the sum of all pictures."""
+"""Draws all views of the scene; the sum of all images."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ def measure(
     backend: str, splats: int, size: int, views: int, repeats: int,
     device: str | None = None, against: str | None = None, file: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Time one rasterizer on a made-up object of `splats` Gaussians, or on a `.ply` file's: `views` pictures a call.
+    """Time one rasterizer on a made-up object of `splats` Gaussians, or on a `.ply` file's: `views` images a call.
 
-    Pictures have size² pixels. The made-up object is opaque everywhere; of a fitted one more than half of the pixels
+    Images have size² pixels. The made-up object is opaque everywhere; of a fitted one more than half of the pixels
     are background, whose Gaussians are transparent.
 
     forward_ms and forward_backward_ms are medians over `repeats` calls and for all views of a call; divide by `views`
@@ -126,19 +126,19 @@ def _bare_gsplat(gaussians: Tensor, cameras: Cameras) -> _Subject:
     intrinsics = cameras.intrinsics()
 
     def draw() -> Tensor:
-        picture, alpha, _ = rasterization(
+        image, alpha, _ = rasterization(
             means=parts["position"], quats=parts["rotation"], scales=parts["scale"], opacities=opacity,
             colors=parts["rgb"], viewmats=w2c, Ks=intrinsics, width=cameras.width, height=cameras.height,
             render_mode="RGB+D", packed=False,
         )  # fmt: skip
-        total: Tensor = picture[..., :3].sum() + alpha.sum() + picture[..., 3:].sum()
+        total: Tensor = image[..., :3].sum() + alpha.sum() + image[..., 3:].sum()
         return total
 
     return _Subject(draw, list(parts.values()))
 
 
 def _object(splats: int) -> Tensor:
-    """Activated Gaussians [1,splats,14] on a sphere of radius 0.4, sized so that neighbours overlap."""
+    """Activated Gaussians [1,splats,14] on a sphere of radius 0.4, sized so that neighbors overlap."""
     draw = torch.Generator().manual_seed(0)
     noise = torch.randn(1, splats, 14, generator=draw)
     spacing = (4 * torch.pi * 0.4**2 / splats) ** 0.5

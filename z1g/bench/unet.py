@@ -12,11 +12,11 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from z1g.bench.diffusion_size import SIZES, Size, build, teraflops_a_sample
-from z1g.bench.machine import device_name, guarded, matmul_rate, memory_mib, synchronise, versions
+from z1g.bench.machine import device_name, guarded, matmul_rate, memory_mib, synchronize, versions
 from z1g.bench.variants import Variant
 from z1g.config.sections import UNetOptions
 from z1g.core.device import default_device
-from z1g.networks.autoencoder import PictureEncoder
+from z1g.networks.autoencoder import ImageEncoder
 from z1g.networks.diffusion import TIMESTEPS
 from z1g.objectives.diffusion import DiffusionData, DiffusionObjective
 from z1g.training.data import StepData, ahead
@@ -29,7 +29,7 @@ WARM_UP = 5
 
 
 def measure(size_name: str, variants: Sequence[str], steps: int, seconds: float) -> dict[str, Any]:
-    """Samples/s and TFLOP/s of whole training steps, optimiser included. Nothing runs on after `seconds`.
+    """Samples/s and TFLOP/s of whole training steps, optimizer included. Nothing runs on after `seconds`.
 
     Raises UserError where a variant is not understood.
     """
@@ -38,25 +38,27 @@ def measure(size_name: str, variants: Sequence[str], steps: int, seconds: float)
     figures: dict[str, Any] = {"size": size_name, "device": device_name(device.type), "versions": versions()}
     figures["matmul"] = matmul = guarded("matmul", lambda: {"tflops": round(matmul_rate(device), 1)}, device)
     figures["work"] = work = guarded("work", partial(_work, size, device), device)
-    figures["seed_way"] = seed = guarded("seed_way", partial(_seed_way, size, steps, device), device)
+    figures["original_way"] = original = guarded("original_way", partial(_original_way, size, steps, device), device)
     figures["runs"] = []
     for variant in parsed:
         row = guarded(variant.name, partial(_ours, size, variant, steps, device), device, began + seconds)
-        figures["runs"].append(row | _shares(row, work, matmul, seed))
+        figures["runs"].append(row | _shares(row, work, matmul, original))
     done = [row for row in figures["runs"] if "samples_per_s" in row]
     figures["best"] = max(done, key=lambda row: row["samples_per_s"]) if done else None
     figures["wall_s"] = round(time.perf_counter() - began, 1)
     return figures
 
 
-def _shares(row: dict[str, Any], work: dict[str, Any], matmul: dict[str, Any], seed: dict[str, Any]) -> dict[str, Any]:
+def _shares(
+    row: dict[str, Any], work: dict[str, Any], matmul: dict[str, Any], original: dict[str, Any]
+) -> dict[str, Any]:
     shares: dict[str, Any] = {}
     if "samples_per_s" in row and "tflop_a_sample" in work:
         shares["tflops"] = round(row["samples_per_s"] * work["tflop_a_sample"], 1)
         if "tflops" in matmul:
             shares["share_of_matmul"] = round(shares["tflops"] / max(matmul["tflops"], 1e-9), 3)
-    if "samples_per_s" in row and "samples_per_s" in seed:
-        shares["ratio_to_seed_way"] = round(row["samples_per_s"] / seed["samples_per_s"], 2)
+    if "samples_per_s" in row and "samples_per_s" in original:
+        shares["ratio_to_original_way"] = round(row["samples_per_s"] / original["samples_per_s"], 2)
     return shares
 
 
@@ -95,10 +97,10 @@ def _ours(size: Size, variant: Variant, steps: int, device: torch.device) -> dic
         began = time.perf_counter()
         for step, batch in batches:
             if step == WARM_UP:
-                synchronise(device)
+                synchronize(device)
                 warm_up_s, began = time.perf_counter() - began, time.perf_counter()
             trainer._step(step, batch)
-        synchronise(device)
+        synchronize(device)
         seconds = (time.perf_counter() - began) / steps
     return {
         "batch": variant.batch,
@@ -118,37 +120,37 @@ def _data(size: Size) -> DiffusionData:
     )
 
 
-def _seed_way(size: Size, steps: int, device: torch.device) -> dict[str, Any]:
-    """One sample a step in fp32, as the original trains: picture encoded anew by VAE and ViT-H at every step."""
+def _original_way(size: Size, steps: int, device: torch.device) -> dict[str, Any]:
+    """One sample a step in fp32, as the original trains: image encoded anew by VAE and ViT-H at every step."""
     denoiser = build(size, device, vision=True)
     denoiser.whole_bf16 = False
     with torch.device(device):
-        encoder = PictureEncoder(size.model.autoencoder()).requires_grad_(False)
-    optimiser = torch.optim.AdamW(denoiser.unet.parameters(), lr=2e-6, weight_decay=0.05, betas=(0.9, 0.95))
+        encoder = ImageEncoder(size.model.autoencoder()).requires_grad_(False)
+    optimizer = torch.optim.AdamW(denoiser.unet.parameters(), lr=2e-6, weight_decay=0.05, betas=(0.9, 0.95))
     code = torch.randn(1, *size.code, device=device)
-    picture = torch.rand(1, 3, size.condition, size.condition, device=device)
+    image = torch.rand(1, 3, size.condition, size.condition, device=device)
 
     def step(_: int) -> Tensor:
         with torch.no_grad():
-            latent = encoder.condition_latent(picture)
-            encoder.condition_latent(torch.full_like(picture, 0.5))
-            condition = denoiser.condition(latent, picture)
+            latent = encoder.condition_latent(image)
+            encoder.condition_latent(torch.full_like(image, 0.5))
+            condition = denoiser.condition(latent, image)
         timestep = torch.randint(TIMESTEPS, (1,), device=device)
         noisy = denoiser.schedule.add_noise(code, torch.randn_like(code), timestep)
         velocity = denoiser(noisy, timestep, condition, torch.randn_like(latent))
         loss = functional.mse_loss(denoiser.schedule.x0_from_v(noisy, velocity, timestep), code)
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         return loss.detach()
 
     for i in range(WARM_UP):
         step(i)
-    synchronise(device)
+    synchronize(device)
     began = time.perf_counter()
     for i in range(steps):
         step(i)
-    synchronise(device)
+    synchronize(device)
     seconds = (time.perf_counter() - began) / steps
     return {
         "batch": 1,

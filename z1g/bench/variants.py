@@ -1,5 +1,7 @@
 """Ways of doing the same, by name."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,7 +18,7 @@ class Variant:
     micro: int | None
 
     @classmethod
-    def parse(cls, name: str, known: Sequence[str]) -> "Variant":
+    def parse(cls, name: str, known: Sequence[str]) -> Variant:
         """Raises UserError where a word is not known."""
         words = name.split("+")
         micro = [word for word in words[1:] if word.startswith("micro") and word[5:].isdigit()]

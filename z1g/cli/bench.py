@@ -35,8 +35,8 @@ def _render(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", help="another of these, measured in turns; prints the ratio of times")
     parser.add_argument("--splats", type=int, default=24576, help="Gaussians of the object")
     parser.add_argument("--ply", type=Path, help="a file's Gaussians instead of a made-up object")
-    parser.add_argument("--size", type=int, default=128, help="side of a picture, pixels")
-    parser.add_argument("--views", type=int, default=4, help="pictures a call")
+    parser.add_argument("--size", type=int, default=128, help="side of a image, pixels")
+    parser.add_argument("--views", type=int, default=4, help="images a call")
     parser.add_argument("--repeats", type=int, default=5, help="calls; medians are reported")
     parser.add_argument("--device", help="cpu or cuda; cuda if there is one and the backend can use it")
 
@@ -52,21 +52,21 @@ def _fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=existing_folder, help="results/fit/<id>: its configuration, ingest's renders")
     parser.add_argument("--objects", type=int, default=8, help="how many objects; 0: all")
     parser.add_argument("--steps", type=int, nargs="+", default=[50, 100, 200], help="budgets, a run each")
-    parser.add_argument("--seed-way", action="store_true", help="time one object the original's way too (GPU only)")
+    parser.add_argument("--original-way", action="store_true", help="time one object the original's way too (GPU only)")
 
 
 def _run_fit(arguments: argparse.Namespace) -> dict[str, Any]:
     from z1g.bench.fit import measure
 
-    return measure(arguments.folder, arguments.objects, arguments.steps, seed_way=arguments.seed_way)
+    return measure(arguments.folder, arguments.objects, arguments.steps, original_way=arguments.original_way)
 
 
 def _ingest(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", nargs="+", default=["workflow/objects"], help="what data.paths would say")
     parser.add_argument("--objects", type=int, default=32, help="how many of them at most")
-    parser.add_argument("--size", type=int, default=128, help="side of a picture, pixels")
+    parser.add_argument("--size", type=int, default=128, help="side of a image, pixels")
     parser.add_argument("--samples", type=int, default=8, help="samples a pixel")
-    parser.add_argument("--views", type=int, default=10, help="pictures an object; the six inputs get depth too")
+    parser.add_argument("--views", type=int, default=10, help="images an object; the six inputs get depth too")
     parser.add_argument("--repeats", type=int, default=2, help="runs of each way, in turns; the best counts")
 
 
@@ -91,8 +91,8 @@ def _run_dag(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _autodecoder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variants", nargs="+", default=AUTODECODER_VARIANTS, help="b8+fold: batch, what is on")
-    parser.add_argument("--views", type=int, default=20, help="pictures rendered an object")
-    parser.add_argument("--size", type=int, default=512, help="side of a picture, pixels")
+    parser.add_argument("--views", type=int, default=20, help="images rendered an object")
+    parser.add_argument("--size", type=int, default=512, help="side of a image, pixels")
     parser.add_argument("--splats", type=int, default=128, help="side of a splatter image")
     parser.add_argument("--inputs", type=int, default=320, help="side of an input view")
     parser.add_argument("--channels", type=int, nargs="+", default=[128, 256, 512, 512], help="of the autoencoder")
@@ -100,7 +100,7 @@ def _autodecoder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--perceptual", type=int, default=256, help="side of the renders that LPIPS sees")
     parser.add_argument("--steps", type=int, default=8, help="steps timed, after two that are not")
     parser.add_argument("--seconds", type=float, default=360, help="after this time no further variant begins")
-    parser.add_argument("--base", type=Path, help="a scale's YAML file: its sizes and losses, without the seed's way")
+    parser.add_argument("--base", type=Path, help="a scale's YAML file: its sizes and losses; not the original's way")
 
 
 def _run_autodecoder(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -109,7 +109,7 @@ def _run_autodecoder(arguments: argparse.Namespace) -> dict[str, Any]:
 
     a = arguments
     sizes = Sizes(a.views, a.size, a.splats, a.inputs, tuple(a.channels), a.layers, a.perceptual)
-    return measure(sizes, a.variants, a.steps, a.seconds, a.base, seed=a.base is None)
+    return measure(sizes, a.variants, a.steps, a.seconds, a.base, original=a.base is None)
 
 
 UNET_VARIANTS = [
@@ -158,7 +158,7 @@ def _run_infer(arguments: argparse.Namespace) -> dict[str, Any]:
 def _loader(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--objects", type=int, default=128, help="made-up objects; 18 MB each by default")
     parser.add_argument("--views", type=int, default=33, help="views of each: condition, inputs and free ones")
-    parser.add_argument("--size", type=int, default=512, help="side of a picture, pixels")
+    parser.add_argument("--size", type=int, default=512, help="side of a image, pixels")
     parser.add_argument("--splat-size", type=int, default=128, help="side of a splatter image")
     parser.add_argument("--rendered", type=int, default=8, help="free views of a sample, besides condition and inputs")
     parser.add_argument("--batch", type=int, default=8, help="samples a batch")

@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     photographs.add_argument("--run", type=existing_folder, help="results/ablations/<name>: the trained model")
     photographs.add_argument("--out", type=Path, default=Path("splats"), help="folder for what is made")
     photographs.add_argument(
-        "--background", choices=["remove", "keep"], default="remove", help="of pictures without transparency"
+        "--background", choices=["remove", "keep"], default="remove", help="of images without transparency"
     )
     photographs.add_argument("--seed", type=int, help="the same for all; default: from each file's content")
     photographs.add_argument("--size", type=int, default=320, help="side of the sheet's views and of the film, pixels")

@@ -8,7 +8,7 @@ from pathlib import Path
 from z1g.core.errors import UserError
 from z1g.core.files import write_jsonl
 from z1g.data.manifest import INSIDE, ObjectEntry, as_row
-from z1g.meshes.colours import coloured
+from z1g.meshes.colors import colored
 from z1g.meshes.listing import find_objects
 from z1g.meshes.lists import COLUMNS
 from z1g.meshes.store import UNREADABLE, Archive, Disk
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """What to list."""
     parser.add_argument("paths", nargs="+", help="folders, globs, mesh files, archives (.zip .sh3f) or lists")
     parser.add_argument("--out", type=Path, required=True, help="the list to write (.jsonl)")
-    parser.add_argument("--coloured", action="store_true", help="leave out OBJ meshes of one plain colour")
+    parser.add_argument("--colored", action="store_true", help="leave out OBJ meshes of one plain color")
 
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
@@ -26,11 +26,11 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     if arguments.out.suffix != ".jsonl":
         raise UserError(f"--out {arguments.out}: lists are JSON Lines; use a name that ends in .jsonl")
     found = find_objects(arguments.paths)
-    kept = [entry for entry in found if not arguments.coloured or _coloured(entry)]
+    kept = [entry for entry in found if not arguments.colored or _colored(entry)]
     write_jsonl(arguments.out, [_row(entry, arguments.out.parent) for entry in kept])
     copies = sum(len(entry.copies) for entry in found)
     sys.stdout.write(f"{arguments.out}: {len(kept)} objects")
-    sys.stdout.write(f", {len(found) - len(kept)} of one plain colour left out" if arguments.coloured else "")
+    sys.stdout.write(f", {len(found) - len(kept)} of one plain color left out" if arguments.colored else "")
     sys.stdout.write(f", {copies} copies listed once\n" if copies else "\n")
 
 
@@ -40,14 +40,14 @@ def _row(entry: ObjectEntry, folder: Path) -> dict[str, str]:
     return {"path": path, **{name: value for name, value in as_row(entry).items() if name in COLUMNS}}
 
 
-def _coloured(entry: ObjectEntry) -> bool:
+def _colored(entry: ObjectEntry) -> bool:
     """What cannot be read stays on the list: ingest says why it cannot."""
     file, inside, member = entry.source.partition(INSIDE)
     path = Path(file)
     try:
         if not inside:
-            return coloured(Disk(path.parent), path.name)
+            return colored(Disk(path.parent), path.name)
         with Archive(path) as archive:
-            return coloured(archive, member)
+            return colored(archive, member)
     except UNREADABLE:
         return True

@@ -15,7 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.add_argument("--faces", type=_between(16, 50_000), default=10_000, help="most triangles, up to 50000")
     parser.add_argument("--texture", type=_between(16, 8192), default=1024, help="side of the texture, texels")
     parser.add_argument("--resolution", type=_between(16, 512), default=128, help="voxels along the longest side")
-    parser.add_argument("--views", type=_between(6, 500), default=40, help="pictures to fuse")
+    parser.add_argument("--views", type=_between(6, 500), default=40, help="images to fuse")
     parser.add_argument("--refine", action="store_true", help="fit mesh and texture to the renders (GPU, nvdiffrast)")
 
 

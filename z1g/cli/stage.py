@@ -1,5 +1,7 @@
 """Verbs of the DAG's stages. They all work on a stage folder."""
 
+from __future__ import annotations
+
 import argparse
 import importlib
 import logging
@@ -30,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         parser.add_argument("--chunk", type=int, required=True, help="which chunk of the objects")
 
 
-def add_job_arguments(parser: "argparse.ArgumentParser | argparse._ArgumentGroup") -> None:
+def add_job_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """What a job may use, and what it need not make."""
     parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
     parser.add_argument("--gpus", type=int, help="GPUs of the job; default: what this process sees")

@@ -1,5 +1,7 @@
 """Where latent codes come from, as slots."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +25,7 @@ class CodeSource(Slot):
 
     @property
     def trains_encoder(self) -> bool:
-        """Whether stage 1 trains the picture encoder, given that it may."""
+        """Whether stage 1 trains the image encoder, given that it may."""
         return False
 
     @property
@@ -31,12 +33,12 @@ class CodeSource(Slot):
         """Whether codes are predictions of the model's UNet."""
         return False
 
-    def prepare(self, config: "Experiment", stage1: "Stage1", scenes: "SceneStore", folder: Path) -> None:
+    def prepare(self, config: Experiment, stage1: Stage1, scenes: SceneStore, folder: Path) -> None:
         """Make what has to be there before training, in a folder that stays; every rank calls this."""
         return
 
     @abstractmethod
-    def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> "CodeBook":
+    def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> CodeBook:
         """The codes of the training objects `ids`; `shape` is C,h,w, `folder` what `prepare` got.
 
         Raises UserError where codes that were given do not fit.

@@ -1,4 +1,6 @@
-"""Codes that the diffusion UNet predicts from each object's condition picture."""
+"""Codes that the diffusion UNet predicts from each object's condition image."""
+
+from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +19,7 @@ FOLDER = "predicted"
 
 
 class DiffusionCodes(CodeSource):
-    """The decoder learns to bear what the UNet makes of a picture. The UNet is the model's as it arrives, so published
+    """The decoder learns to bear what the UNet makes of a image. The UNet is the model's as it arrives, so published
     weights are needed for codes that mean something; codes of a UNet trained here are a file, see `cache`.
 
     Predicted once, before training, for all objects.
@@ -38,12 +40,12 @@ class DiffusionCodes(CodeSource):
     def needs_unet(self) -> bool:
         return True
 
-    def prepare(self, config: "Experiment", stage1: "Stage1", scenes: "SceneStore", folder: Path) -> None:
+    def prepare(self, config: Experiment, stage1: Stage1, scenes: SceneStore, folder: Path) -> None:
         from z1g.codes.predictions import predict_all
 
         predict_all(self, config, stage1, scenes, folder / FOLDER)
 
-    def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> "CodeBook":
+    def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> CodeBook:
         from z1g.codes.book import FixedBook
         from z1g.codes.predictions import predicted
 

@@ -1,4 +1,6 @@
-"""Codes from the picture encoder."""
+"""Codes from the image encoder."""
+
+from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,7 +24,7 @@ class EncoderCodes(CodeSource):
     def trains_encoder(self) -> bool:
         return self.train
 
-    def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> "CodeBook":
+    def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> CodeBook:
         from z1g.codes.book import EncodedBook
 
         return EncodedBook(self.sample)

@@ -1,4 +1,6 @@
-"""Codes optimised per object along with the decoder (an autodecoder: DeepSDF, Park et al. 2019)."""
+"""Codes optimized per object along with the decoder (an autodecoder: DeepSDF, Park et al. 2019)."""
+
+from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -14,15 +16,15 @@ if TYPE_CHECKING:
 class OptimisedCodes(CodeSource):
     """Each object's code is a parameter with its own Adam state."""
 
-    kind: Literal["optimised"] = "optimised"
+    kind: Literal["optimized"] = "optimized"
     lr: float = Field(1e-2, gt=0, description="learning rate of the codes")
     start: Literal["encoder", "uniform"] = Field(
         "encoder", description="first value: a sample of the encoder, or uniform in ±1e-4"
     )
-    reset_optimiser: bool = Field(False, description="the seed's bug: forget Adam's moments at every visit")
+    reset_optimizer: bool = Field(False, description="the original's bug: forget Adam's moments at every visit")
     seed: int = Field(0, ge=0, description="seed of uniform starts")
 
-    def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> "CodeBook":
+    def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> CodeBook:
         from z1g.codes.book import OptimisedBook
 
-        return OptimisedBook(len(ids), shape, self.lr, self.start, self.reset_optimiser, self.seed)
+        return OptimisedBook(len(ids), shape, self.lr, self.start, self.reset_optimizer, self.seed)

@@ -1,5 +1,7 @@
 """Codes that the diffusion UNet predicts."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,9 +40,7 @@ def one_step(
     return denoiser.schedule.x0_from_v(noisy, velocity.float(), timestep)
 
 
-def predict_all(
-    source: "DiffusionCodes", config: "Experiment", stage1: Stage1, scenes: SceneStore, folder: Path
-) -> None:
+def predict_all(source: DiffusionCodes, config: Experiment, stage1: Stage1, scenes: SceneStore, folder: Path) -> None:
     """Write the codes of all objects, a file for every few of them; what is there already stays.
 
     Ranks share the files and leave together.
@@ -66,9 +66,9 @@ def predicted(folder: Path) -> dict[str, Tensor]:
 
 
 class Predictor:
-    """Codes of objects from their condition pictures."""
+    """Codes of objects from their condition images."""
 
-    def __init__(self, source: "DiffusionCodes", config: "Experiment", stage1: Stage1, denoiser: Denoiser) -> None:
+    def __init__(self, source: DiffusionCodes, config: Experiment, stage1: Stage1, denoiser: Denoiser) -> None:
         self.source, self.config, self.stage1, self.denoiser = source, config, stage1, denoiser
         self.shape = code_shape(config, stage1.vae)
 
@@ -76,10 +76,10 @@ class Predictor:
     def __call__(self, scenes: SceneStore, names: list[str]) -> Tensor:
         """Codes [B,C,h,w]; each depends on its own object only."""
         size, encoder = self.config.unet.condition_size, self.stage1.encoder
-        pictures = torch.stack([scenes[name].condition(size) for name in names]).to(default_device())
-        condition = self.denoiser.condition(encoder.condition_latent(pictures), pictures)
+        images = torch.stack([scenes[name].condition(size) for name in names]).to(default_device())
+        condition = self.denoiser.condition(encoder.condition_latent(images), images)
         if self.source.timestep is None:
-            zero = encoder.condition_latent(torch.full_like(pictures[:1], 0.5))
+            zero = encoder.condition_latent(torch.full_like(images[:1], 0.5))
             return sample_codes(self.denoiser, condition, zero, self.shape, self._options(), list(map(int_hash, names)))
         sheets = torch.stack([scenes[name].input_sheet(self.config.autodecoder.input_size) for name in names])
         code = encoder.sheet_code(sheets.to(default_device()), None)
@@ -88,7 +88,7 @@ class Predictor:
         latent_noise = self._noise(names, tuple(condition.latent.shape[1:]), CONDITION_NOISE)
         return one_step(self.denoiser, code, timestep, condition, noise, latent_noise)
 
-    def _options(self) -> "InferOptions":
+    def _options(self) -> InferOptions:
         from z1g.sampling.options import InferOptions
 
         source = self.source

@@ -41,21 +41,21 @@ class MixDiffusion(Section):
     unit: Literal["samples", "passes"] = Field(
         "samples",
         description="one in n of what: samples, drawn at random; or passes over the data, beginning with the first, "
-        "each fed predictions only (the seed's rule)",
+        "each fed predictions only (the original's rule)",
     )
 
 
 class Augmentation(Section):
     """Stage 1 also sees its objects otherwise than they are, exactly and for nothing. It needs an encoder in training.
 
-    Turned samples show the inputs in each other's places, recoloured ones have red, green and blue exchanged.
+    Turned samples show the inputs in each other's places, recolored ones have red, green and blue exchanged.
     """
 
     turned: float = Field(0.0, ge=0, le=1, description="share of samples turned by a third or mirrored")
-    recoloured: float = Field(0.0, ge=0, le=1, description="share of samples with other colours")
+    recolored: float = Field(0.0, ge=0, le=1, description="share of samples with other colors")
 
     def __bool__(self) -> bool:
-        return self.turned > 0 or self.recoloured > 0
+        return self.turned > 0 or self.recolored > 0
 
 
 class AutodecoderOptions(Section):
@@ -81,17 +81,17 @@ class AutodecoderOptions(Section):
         description="most noise that training adds to codes, in standard deviations of each object's own code; samples "
         "get between none and this. Decoders then bear what stage 2 gets wrong",
     )
-    random_background: bool = Field(True, description="a random colour behind the renders of each step, else mid-grey")
+    random_background: bool = Field(True, description="a random color behind the renders of each step, else mid-gray")
     validation_background: float = Field(
-        1.0, ge=0, le=1, description="grey behind the validation views; white as in the metrics, 0.5 is the seed's"
+        1.0, ge=0, le=1, description="gray behind the validation views; white as in the metrics, 0.5 is the original's"
     )
     perceptual_dropout: bool = Field(
-        False, description="the seed's bug: dropout in the heads of perceptual networks acts in training"
+        False, description="the original's bug: dropout in the heads of perceptual networks acts in training"
     )
     composite_twice: bool = Field(
         False,
-        description="the seed's bug: target pictures are put on mid-grey before they are put on the background, "
-        "so their outlines are grey",
+        description="the original's bug: target images are put on mid-gray before they are put on the background, "
+        "so their outlines are gray",
     )
     bf16: Annotated[Literal["weights", "autocast"], Runtime()] = Field(
         "weights",
@@ -119,7 +119,7 @@ class RenderedCodes(Section):
 
 
 class Variants(Section):
-    """Stage 2 also sees objects that do not exist: the training objects' fitted splats, stretched, turned, recoloured.
+    """Stage 2 also sees objects that do not exist: the training objects' fitted splats, stretched, turned, recolored.
 
     Their inputs and conditions are rendered once, and the encoder gives their codes.
     """
@@ -131,21 +131,21 @@ class Variants(Section):
     )
     turn_deg: float = Field(10.0, ge=0, le=180, description="largest turn around the upright axis, degrees")
     mirror: bool = Field(True, description="every other variant has left and right exchanged")
-    recoloured: float = Field(0.5, ge=0, le=1, description="share of variants with red, green and blue exchanged")
+    recolored: float = Field(0.5, ge=0, le=1, description="share of variants with red, green and blue exchanged")
     seed: int = Field(0, ge=0, description="seed of the variants")
 
 
 class UNetOptions(Section):
-    """Stage 2: the UNet learns to generate codes from a picture."""
+    """Stage 2: the UNet learns to generate codes from a image."""
 
     finetune: Annotated[Finetune, OneOf()] = Full()
     timesteps: Annotated[Timesteps, OneOf()] = Uniform()
     losses: dict[str, Annotated[Loss, OneOf()]] = {"latent": LatentLoss()}
     rendered: RenderedCodes | None = None
     variants: Variants | None = None
-    condition_size: int = Field(320, ge=16, description="side of the condition picture")
+    condition_size: int = Field(320, ge=16, description="side of the condition image")
     condition_dropout: float = Field(0.1, ge=0, lt=1, description="share of samples trained without condition, for CFG")
-    normalise_codes: bool = Field(
+    normalize_codes: bool = Field(
         False, description="train on codes shifted and scaled to zero mean and unit variance; random encoders need it"
     )
     bf16: Annotated[Literal["weights", "autocast"], Runtime()] = Field(

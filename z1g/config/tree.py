@@ -1,5 +1,7 @@
 """The whole configuration as one tree."""
 
+from __future__ import annotations
+
 from typing import Annotated
 
 from pydantic import Field, model_validator
@@ -39,7 +41,7 @@ class Experiment(Section):
     resources: Annotated[Resources, Runtime()] = Field(Resources(), description="what jobs ask of the cluster")
 
     @model_validator(mode="after")
-    def _sizes_fit(self) -> "Experiment":
+    def _sizes_fit(self) -> Experiment:
         factor = self.model.latent_factor
         for name, size in (
             ("autodecoder.input_size", self.autodecoder.input_size),
@@ -56,7 +58,7 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
-    def _adapters_have_a_base(self) -> "Experiment":
+    def _adapters_have_a_base(self) -> Experiment:
         if isinstance(self.unet.finetune, Lora) and not self.model.pretrained_encoder:
             raise ValueError(
                 f"unet.finetune 'lora' adapts trained weights, but model '{self.model.kind}' arrives with random ones; "
@@ -65,7 +67,7 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
-    def _colours_are_fixed(self) -> "Experiment":
+    def _colors_are_fixed(self) -> Experiment:
         decoder = self.autodecoder.decoder
         if decoder.mode == "fixed_rgb":
             if not self.model.pretrained_encoder:
@@ -73,19 +75,19 @@ class Experiment(Section):
             if decoder.path.mixes_channels:
                 raise ValueError(
                     f"autodecoder.decoder.mode 'fixed_rgb' cannot go with path '{decoder.path.kind}', "
-                    "whose trained layers would change the colours"
+                    "whose trained layers would change the colors"
                 )
         return self
 
     @model_validator(mode="after")
-    def _objects_can_be_varied(self) -> "Experiment":
+    def _objects_can_be_varied(self) -> Experiment:
         stage1, codes = self.autodecoder, self.autodecoder.codes
         encoded = isinstance(codes, EncoderCodes)
         trained = encoded and (codes.trains_encoder or not self.model.pretrained_encoder)
         if stage1.augment and not trained:
             raise ValueError(
                 "autodecoder.augment needs autodecoder.codes of kind 'encoder' with train: true: other codes belong "
-                "to the objects as they are; set turned and recoloured to 0"
+                "to the objects as they are; set turned and recolored to 0"
             )
         if stage1.augment.turned > 0 and stage1.mix_diffusion.interval is not None:
             raise ValueError(
@@ -99,7 +101,7 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
-    def _losses_fit(self) -> "Experiment":
+    def _losses_fit(self) -> Experiment:
         for name, losses, on_codes in (
             ("fit.losses", self.fit.losses, False),
             ("autodecoder.losses", self.autodecoder.losses, False),

@@ -1,4 +1,4 @@
-"""Nearest-name suggestions for misspelt keys."""
+"""Nearest-name suggestions for misspelled keys."""
 
 import difflib
 from collections.abc import Iterable

@@ -1,5 +1,7 @@
 """Progress that suits where it is shown: a bar on a terminal, one line a minute in a log."""
 
+from __future__ import annotations
+
 import logging
 import sys
 import time
@@ -27,7 +29,7 @@ class Meter:
         self._start = self._last_line = clock()
         self._bar: Progress | None = None
 
-    def __enter__(self) -> "Meter":
+    def __enter__(self) -> Meter:
         if not self.quiet_s:
             self._show()
         return self

@@ -1,4 +1,4 @@
-"""The pictures of shards, decoded three times as fast as by Pillow: inflating them is most of reading a sample."""
+"""The images of shards, decoded three times as fast as by Pillow: inflating them is most of reading a sample."""
 
 import struct
 from typing import Any
@@ -12,7 +12,7 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER = struct.Struct(">IIBBBBB")
 LENGTH = struct.Struct(">I")
 RGBA_8_BIT = (8, 6, 0, 0, 0)
-"""Depth, colour type, compression, filter method and interlacing (PNG specification, section 11.2.1)."""
+"""Depth, color type, compression, filter method and interlacing (PNG specification, section 11.2.1)."""
 LARGEST_SIDE = 1 << 14
 DAMAGED: Any = isal_zlib.error
 
@@ -20,7 +20,7 @@ DAMAGED: Any = isal_zlib.error
 def decode_rgba(content: bytes, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8] | None:
     """Straight RGBA [H,W,4] of a plain 8-bit file; None for other kinds and damaged files, which Pillow explains.
 
-    into: contiguous [H,W,4] to fill and return, taken where the picture has just this size.
+    into: contiguous [H,W,4] to fill and return, taken where the image has just this size.
     """
     if content[:8] != SIGNATURE or content[12:16] != b"IHDR" or len(content) < 33:
         return None
@@ -59,13 +59,13 @@ def _stream(content: bytes) -> bytes | None:
 
 
 @njit(cache=True, nogil=True)
-def _unfilter(rows: NDArray[np.uint8], picture: NDArray[np.uint8]) -> bool:
-    """Undo each row's filter (PNG specification, section 9.2) into `picture`; False where a filter is unknown."""
-    nothing = np.zeros(picture.shape[1], np.uint8)
-    for i in range(len(picture)):
-        # A loop for each filter, so that the compiler can vectorise the simple ones, which most rows have.
-        kind, given, out = rows[i, 0], rows[i, 1:], picture[i]
-        above = picture[i - 1] if i > 0 else nothing
+def _unfilter(rows: NDArray[np.uint8], image: NDArray[np.uint8]) -> bool:
+    """Undo each row's filter (PNG specification, section 9.2) into `image`; False where a filter is unknown."""
+    nothing = np.zeros(image.shape[1], np.uint8)
+    for i in range(len(image)):
+        # A loop for each filter, so that the compiler can vectorize the simple ones, which most rows have.
+        kind, given, out = rows[i, 0], rows[i, 1:], image[i]
+        above = image[i - 1] if i > 0 else nothing
         if kind == 0:
             out[:] = given
         elif kind == 1:

@@ -1,5 +1,7 @@
 """What training sees of its objects, ready to be indexed: on the device, in memory, or read for every sample anew."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -59,7 +61,7 @@ class SceneBank:
     splats: Tensor | None
 
     @classmethod
-    def load(cls, scenes: Scenes, ids: Sequence[str], device: torch.device) -> "SceneBank":
+    def load(cls, scenes: Scenes, ids: Sequence[str], device: torch.device) -> SceneBank:
         """Read all objects, several at a time. Raises UserError where they differ in size or number of views."""
         first = scenes[ids[0]]
         shape = first.rgba.shape
@@ -72,7 +74,7 @@ class SceneBank:
             for i, scene in enumerate(track(read, "reading objects", len(ids))):
                 if scene.rgba.shape != shape or (scene.splats is None) != (splats is None):
                     raise UserError(
-                        f"{scene.id} has pictures {list(scene.rgba.shape)} where {first.id} has {list(shape)}; "
+                        f"{scene.id} has images {list(scene.rgba.shape)} where {first.id} has {list(shape)}; "
                         "objects of several sizes need train.cache: none and a batch of one"
                     )
                 rgba[i] = torch.from_numpy(scene.rgba)

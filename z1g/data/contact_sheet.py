@@ -1,4 +1,4 @@
-"""One picture of many objects, to look through a chunk at a glance."""
+"""One image of many objects, to look through a chunk at a glance."""
 
 from collections.abc import Sequence
 
@@ -15,26 +15,26 @@ CHARACTERS = 20
 
 
 class ContactSheet:
-    """Objects in rows of eight: a picture and the object's id, or why there is none."""
+    """Objects in rows of eight: a image and the object's id, or why there is none."""
 
     def __init__(self, n_objects: int) -> None:
         rows = max(1, -(-n_objects // COLUMNS))
         size = (min(max(n_objects, 1), COLUMNS) * CELL, rows * (CELL + LABEL))
-        self.picture = Image.new("RGB", size, BACKGROUND)
-        self._draw = ImageDraw.Draw(self.picture)
+        self.image = Image.new("RGB", size, BACKGROUND)
+        self._draw = ImageDraw.Draw(self.image)
         self._font = ImageFont.load_default(10)
         self._n = 0
 
     def add(self, label: str, rgba: NDArray[np.uint8] | None, fault: str = "") -> None:
-        """The next cell: a picture [H,W,4] with straight alpha, or None and the fault."""
+        """The next cell: a image [H,W,4] with straight alpha, or None and the fault."""
         row, column = divmod(self._n, COLUMNS)
         x, y = column * CELL, row * (CELL + LABEL)
         self._n += 1
         if rgba is not None:
-            # Premultiplied while it shrinks, so that what colour invisible pixels have does not show at the outline.
+            # Premultiplied while it shrinks, so that what color invisible pixels have does not show at the outline.
             small = Image.fromarray(rgba, "RGBA").convert("RGBa").resize((CELL, CELL), Image.Resampling.BOX)
             straight = small.convert("RGBA")
-            self.picture.paste(straight, (x, y), straight)
+            self.image.paste(straight, (x, y), straight)
         else:
             for line, words in enumerate(_wrapped(fault)):
                 self._draw.text((x + 4, y + 4 + 12 * line), words, FAULT, self._font)

@@ -1,5 +1,7 @@
 """The static list of objects: ids, where they come from, chunks and splits. Pure and fast; no pixel is read."""
 
+from __future__ import annotations
+
 import hashlib
 import re
 from collections import Counter
@@ -27,7 +29,7 @@ class SplitOptions(Section):
     keep_together: Literal["mesh", "mesh_or_textures"] = Field(
         "mesh", description="objects that share this stay on one side: the same mesh, or the same textures too"
     )
-    train_on_test: bool = Field(False, description="the seed's mistake: test objects are trained on, too")
+    train_on_test: bool = Field(False, description="the original's mistake: test objects are trained on, too")
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class ObjectEntry:
 
     `id` is a file-name-safe word without dots. `source` is a path; `a.zip!/path/in/it` names a file in an archive.
     `content`, `mesh` and `textures` are SHA-256 digests of all its files, of its geometry and of the set of its
-    pictures, empty where the data source knows none. `copies` are further sources with the same content.
+    images, empty where the data source knows none. `copies` are further sources with the same content.
     """
 
     id: str
@@ -47,7 +49,7 @@ class ObjectEntry:
     name: str = ""
     category: str = ""
     creator: str = ""
-    licence: str = ""
+    license: str = ""
     copies: tuple[str, ...] = ()
 
     @property
@@ -104,7 +106,7 @@ class Manifest:
         write_jsonl(path, rows + [as_row(entry) for entry in self.objects])
 
     @classmethod
-    def load(cls, path: Path) -> "Manifest":
+    def load(cls, path: Path) -> Manifest:
         """Read what `save` wrote."""
         head, *rows = read_jsonl(path)
         return cls(tuple(from_row(row) for row in rows), head["chunk_size"])

@@ -13,8 +13,8 @@ def chunks_made_before(
 ) -> Iterator[tuple[Path, int, list[str]]]:
     """Chunks of other folders of the stage that list some of the objects: folder, chunk number, ids.
 
-    Only folders made by the same recipe (stage, version and options, see `z1g.plan.plan`) from equal content count. Whether
-    a chunk is there, and whether the objects in it came out well, is for the caller to see.
+    Only folders made by the same recipe (stage, version and options, see `z1g.plan.identity`) from equal content count.
+    Whether a chunk is there, and whether the objects in it came out well, is for the caller to see.
     """
     wanted = {entry.id: entry.content for entry in objects if entry.content}
     for other in sorted(folder.parent.glob("*/stage.json")):

@@ -1,4 +1,6 @@
-"""What training reads: objects with pictures, cameras and fitted splats, all in the view-1 frame."""
+"""What training reads: objects with images, cameras and fitted splats, all in the view-1 frame."""
+
+from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -21,7 +23,7 @@ from z1g.geometry.mosaic import tile
 
 INPUT_BACKGROUND = 0.5
 CONDITION_BACKGROUND = 127 / 255
-"""Zero123++ composites the condition on the integer grey 127."""
+"""Zero123++ composites the condition on the integer gray 127."""
 CACHE_BYTES = 2**30
 """How much of the scenes read last a process keeps; a scene of 33 views of 512² takes 40 MB."""
 
@@ -48,45 +50,45 @@ class Scene:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of its pictures, depth and splats."""
+        """Bytes of its images, depth and splats."""
         tensors = (tensor for tensor in (self.depth, self.splats) if tensor is not None)
         return self.rgba.nbytes + sum(tensor.nbytes for tensor in tensors)
 
-    def only(self, views: Sequence[int]) -> "Scene":
+    def only(self, views: Sequence[int]) -> Scene:
         """The same object with some of its views, in the order given, and no depth."""
         return replace(self, c2w=self.c2w[list(views)], rgba=self.rgba[list(views)], depth=None)
 
-    def cameras(self, views: "list[int] | range", size: int | None = None) -> Cameras:
-        """Cameras [1,V] of some views, at the pictures' own resolution or `size`."""
+    def cameras(self, views: list[int] | range, size: int | None = None) -> Cameras:
+        """Cameras [1,V] of some views, at the images' own resolution or `size`."""
         side = size or int(self.rgba.shape[1])
         return Cameras(self.c2w[list(views)][None], self.fov_y_deg, side, side)
 
-    def pictures(self, views: "list[int] | range") -> tuple[Tensor, Tensor]:
-        """Premultiplied colour [V,3,H,W] and alpha [V,1,H,W] in 0..1."""
+    def images(self, views: list[int] | range) -> tuple[Tensor, Tensor]:
+        """Premultiplied color [V,3,H,W] and alpha [V,1,H,W] in 0..1."""
         rgba = torch.from_numpy(self.rgba[list(views)]).permute(0, 3, 1, 2).float() / 255
         alpha = rgba[:, 3:]
         return rgba[:, :3] * alpha, alpha
 
     def input_sheet(self, size: int) -> Tensor:
-        """The six inputs on grey as a sheet [3,3·size,2·size] in 0..1, resized bilinearly as the seed does."""
-        rgb, alpha = self.pictures(list(INPUT_VIEWS))
-        pictures = rgb + (1 - alpha) * INPUT_BACKGROUND
-        if pictures.shape[-1] != size:
-            pictures = functional.interpolate(pictures, (size, size), mode="bilinear", align_corners=False)
-        return tile(pictures[None])[0]
+        """The six inputs on gray as a sheet [3,3·size,2·size] in 0..1, resized bilinearly as the original does."""
+        rgb, alpha = self.images(list(INPUT_VIEWS))
+        images = rgb + (1 - alpha) * INPUT_BACKGROUND
+        if images.shape[-1] != size:
+            images = functional.interpolate(images, (size, size), mode="bilinear", align_corners=False)
+        return tile(images[None])[0]
 
     def condition(self, size: int) -> Tensor:
-        """The condition picture on grey 127, [3,size,size] in 0..1."""
-        rgb, alpha = self.pictures([CONDITION_VIEW])
-        return condition_picture(rgb, alpha, size)
+        """The condition image on gray 127, [3,size,size] in 0..1."""
+        rgb, alpha = self.images([CONDITION_VIEW])
+        return condition_image(rgb, alpha, size)
 
 
-def condition_picture(rgb: Tensor, alpha: Tensor, size: int) -> Tensor:
-    """The UNet's condition [3,size,size] from premultiplied colour [1,3,H,W] and alpha [1,1,H,W]."""
-    picture = rgb + (1 - alpha) * CONDITION_BACKGROUND
-    if picture.shape[-1] != size or picture.shape[-2] != size:
-        picture = functional.interpolate(picture, (size, size), mode="bilinear", antialias=True, align_corners=False)
-    return picture[0].clamp(0, 1)
+def condition_image(rgb: Tensor, alpha: Tensor, size: int) -> Tensor:
+    """The UNet's condition [3,size,size] from premultiplied color [1,3,H,W] and alpha [1,1,H,W]."""
+    image = rgb + (1 - alpha) * CONDITION_BACKGROUND
+    if image.shape[-1] != size or image.shape[-2] != size:
+        image = functional.interpolate(image, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return image[0].clamp(0, 1)
 
 
 def as_scene(item: RenderedObject, radius: float, splats: Tensor | None = None) -> Scene:

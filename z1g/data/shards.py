@@ -54,13 +54,13 @@ class RenderedObject:
     depth: NDArray[np.float32] | None
     """[6,H,W] planar depth of the inputs, 0 where nothing is; None where the source has none."""
     info: dict[str, Any]
-    """What the source knows besides: its path, licence, triangle count, content hash."""
+    """What the source knows besides: its path, license, triangle count, content hash."""
     normals: NDArray[np.float16] | None = None
     """[6,H,W,3] unit normals of the inputs in the y-up world, 0 where nothing is; None where the source has none."""
 
 
 def shard_path(folder: Path, chunk: int) -> Path:
-    """Where the pictures of one chunk lie."""
+    """Where the images of one chunk lie."""
     return folder / f"chunk-{chunk:05d}.tar"
 
 
@@ -79,8 +79,8 @@ def write_object(tar: tarfile.TarFile, item: RenderedObject) -> Span:
     begin = tar.offset
     header = {"id": item.id, "fov_y_deg": item.fov_y_deg, "c2w": item.c2w.tolist(), "info": item.info}
     add_member(tar, f"{item.id}.json", json.dumps(header).encode())
-    for view, picture in enumerate(item.rgba):
-        add_member(tar, f"{item.id}.{view:03d}.png", encode_png(picture))
+    for view, image in enumerate(item.rgba):
+        add_member(tar, f"{item.id}.{view:03d}.png", encode_png(image))
     if item.depth is not None:
         _add_array(tar, f"{item.id}.depth.npy", item.depth.astype(np.float32))
     if item.normals is not None:
@@ -119,7 +119,7 @@ class ShardReader:
         return item
 
     def read_views(self, name: str, views: Sequence[int]) -> RenderedObject:
-        """Of one object the pictures of just these views, in the order given: a fraction of the work.
+        """Of one object the images of just these views, in the order given: a fraction of the work.
 
         `c2w` has all poses; depth and normals are left out. Raises like `read`; what is not read is not checked.
         """
@@ -187,23 +187,23 @@ def read_objects(path: Path) -> Iterator[RenderedObject]:
     return (reader.read(name) for name in reader.ids)
 
 
-def encode_png(picture: NDArray[np.uint8]) -> bytes:
-    """A picture [H,W,4] as a shard holds it."""
+def encode_png(image: NDArray[np.uint8]) -> bytes:
+    """A image [H,W,4] as a shard holds it."""
     buffer = io.BytesIO()
-    Image.fromarray(picture, "RGBA").save(buffer, "PNG")
+    Image.fromarray(image, "RGBA").save(buffer, "PNG")
     return buffer.getvalue()
 
 
 def _decode_png(content: bytes, name: str, view: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
     from z1g.data._png import decode_rgba
 
-    picture = decode_rgba(content, into)
-    if picture is not None:
-        return picture
+    image = decode_rgba(content, into)
+    if image is not None:
+        return image
     try:
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGBA"))
     except (OSError, SyntaxError) as error:  # PIL's own errors are OSErrors; a bad PNG chunk is a SyntaxError
-        raise BrokenObject(f"view {view} of {name} is no whole picture: {error}") from error
+        raise BrokenObject(f"view {view} of {name} is no whole image: {error}") from error
 
 
 def _decode_array(content: bytes) -> NDArray[Any]:
@@ -212,19 +212,17 @@ def _decode_array(content: bytes) -> NDArray[Any]:
 
 
 def _stack(files: Sequence[tuple[int, bytes]], name: str) -> NDArray[np.uint8]:
-    """The pictures [V,H,W,4] of some views, each decoded where it shall lie."""
+    """The images [V,H,W,4] of some views, each decoded where it shall lie."""
     rgba: NDArray[np.uint8] | None = None
     for i, (view, content) in enumerate(files):
         place = None if rgba is None else rgba[i]
-        picture = _decode_png(content, name, view, place)
+        image = _decode_png(content, name, view, place)
         if rgba is None:
-            rgba = np.empty((len(files), *picture.shape), np.uint8)
-        if picture.shape != rgba.shape[1:]:
-            raise BrokenObject(
-                f"its views have different sizes: {rgba.shape[1:3]} and, view {view}, {picture.shape[:2]}"
-            )
-        if picture is not place:
-            rgba[i] = picture
+            rgba = np.empty((len(files), *image.shape), np.uint8)
+        if image.shape != rgba.shape[1:]:
+            raise BrokenObject(f"its views have different sizes: {rgba.shape[1:3]} and, view {view}, {image.shape[:2]}")
+        if image is not place:
+            rgba[i] = image
     if rgba is None:
         raise BrokenObject("it has no views")
     return rgba
@@ -239,7 +237,7 @@ def _check(item: RenderedObject) -> None:
         if array is None:
             continue
         if array.shape != shape:
-            raise BrokenObject(f"{item.id}: {what} {list(array.shape)} where its pictures ask for {list(shape)}")
+            raise BrokenObject(f"{item.id}: {what} {list(array.shape)} where its images ask for {list(shape)}")
         if not np.isfinite(array).all():
             raise BrokenObject(f"{item.id}: {what} not finite everywhere")
 

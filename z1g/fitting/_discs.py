@@ -5,14 +5,14 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 EDGE = 4.0
-"""Neighbours further apart than this many median spacings belong to different surfaces."""
+"""Neighbors further apart than this many median spacings belong to different surfaces."""
 
 
 def surface_normals(position: Tensor, covered: Tensor, directions: Tensor) -> Tensor:
     """Unit normals [V,3,S,S] on the camera's side of the surface.
 
     position: [V,3,S,S] points that pixels show, world. covered: [V,1,S,S]. directions: [V,3,S,S] rays away from the
-    camera. Where a pixel has no neighbour on its surface along x or y, the normal points at the camera.
+    camera. Where a pixel has no neighbor on its surface along x or y, the normal points at the camera.
     """
     towards = -functional.normalize(directions, dim=1)
     along_x, has_x = _slope(position, covered, dim=3)
@@ -26,7 +26,7 @@ def surface_normals(position: Tensor, covered: Tensor, directions: Tensor) -> Te
 def disc_rotation(normals: Tensor, forward: Tensor) -> Tensor:
     """Quaternions [V,4,S,S], w first, that bring the z axis onto normals [V,3,S,S] or their opposite.
 
-    First onto the camera's line of sight `forward` [V,3], the same turn for a whole picture, then by the smallest turn
+    First onto the camera's line of sight `forward` [V,3], the same turn for a whole image, then by the smallest turn
     onto the normal. A disc has no front and every visible normal is within 90 degrees of the camera, so the quaternions
     of a smooth surface are smooth: stage 1 has to predict them.
     """
@@ -38,7 +38,7 @@ def disc_rotation(normals: Tensor, forward: Tensor) -> Tensor:
 
 
 def _smallest_turn(start: Tensor, end: Tensor) -> Tensor:
-    """Quaternions along dim 1 that turn unit vectors `start` into `end`, at most 90 degrees away; not normalised."""
+    """Quaternions along dim 1 that turn unit vectors `start` into `end`, at most 90 degrees away; not normalized."""
     return torch.cat([1 + (start * end).sum(dim=1, keepdim=True), torch.cross(start, end, dim=1)], dim=1)
 
 
@@ -50,7 +50,7 @@ def _product(p: Tensor, q: Tensor) -> Tensor:
 
 
 def _slope(position: Tensor, covered: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Mean step to the covered neighbours before and after along `dim`, and whether there is any on this surface."""
+    """Mean step to the covered neighbors before and after along `dim`, and whether there is any on this surface."""
     size = position.shape[dim]
     step = position.narrow(dim, 1, size - 1) - position.narrow(dim, 0, size - 1)
     both = covered.narrow(dim, 1, size - 1) & covered.narrow(dim, 0, size - 1)

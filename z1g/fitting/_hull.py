@@ -37,7 +37,7 @@ class Silhouettes:
             depth = local[:, 2:]
             at = local[:, :2] / depth.clamp(min=NEAREST) / extent
             seen = (depth[:, 0] > NEAREST) & (at.abs() < 1).all(dim=1)
-            # With zeros around the picture, what fills it would end half a pixel before its edge.
+            # With zeros around the image, what fills it would end half a pixel before its edge.
             shown = functional.grid_sample(alpha[None], at[None, None], padding_mode="border", align_corners=False)
             shown = shown[0, 0, 0]
             inside = inside[(shown >= self.threshold) | ~seen]
@@ -53,12 +53,12 @@ def hull_depth(scene: Scene, views: Sequence[int], size: int, radius: float, sam
     Searched up to `radius` before and behind the origin, at `samples` points, then by bisection.
     """
     device = default_device()
-    pictures = scene.cameras(list(views)).to(device)
-    alpha = scene.pictures(list(views))[1].to(device)
-    hull = Silhouettes(alpha, pictures.world_to_camera()[0], pictures.focal, threshold)
+    images = scene.cameras(list(views)).to(device)
+    alpha = scene.images(list(views))[1].to(device)
+    hull = Silhouettes(alpha, images.world_to_camera()[0], images.focal, threshold)
     inputs = scene.cameras(list(INPUT_VIEWS), size).to(device)
     origins, directions = (x[0].permute(0, 2, 3, 1).flatten(0, 2) for x in pixel_rays(inputs))
-    shown = functional.interpolate(scene.pictures(list(INPUT_VIEWS))[1].to(device), (size, size), mode="area")
+    shown = functional.interpolate(scene.images(list(INPUT_VIEWS))[1].to(device), (size, size), mode="area")
     depth, reach = torch.zeros(len(origins), device=device), _reach(inputs, radius)
     for rays in (shown.flatten() > 0).nonzero()[:, 0].split(RAYS_AT_ONCE):
         depth[rays] = _entry(hull, origins[rays], directions[rays], reach, samples)

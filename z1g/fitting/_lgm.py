@@ -17,9 +17,9 @@ from z1g.gaussians.channels import join, split
 from z1g.geometry.camera import INPUT_VIEWS, pixel_rays
 from z1g.networks.lgm import LGM, Layout, features
 
-PICTURE_SIZE = 256
+IMAGE_SIZE = 256
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's colours, by which LGM's inputs are normalised."""
+"""Of ImageNet's colors, by which LGM's inputs are normalized."""
 UNUSED = "lpips_loss."
 """Some checkpoints carry the weights of their training loss along."""
 EXAMPLES = 4
@@ -30,16 +30,16 @@ def predict(scene: Scene, weights: str, size: int) -> Tensor:
     """Activated splatter images [6,14,S,S] of the six inputs. Raises UserError where the weights do not fit."""
     device = default_device()
     network = _network(weights, device)
-    rgb, alpha = (x.to(device) for x in scene.pictures(list(INPUT_VIEWS)))
-    white = functional.interpolate(rgb + 1 - alpha, (PICTURE_SIZE, PICTURE_SIZE), mode="bilinear", antialias=True)
-    cameras = scene.cameras(list(INPUT_VIEWS), PICTURE_SIZE).to(device)
+    rgb, alpha = (x.to(device) for x in scene.images(list(INPUT_VIEWS)))
+    white = functional.interpolate(rgb + 1 - alpha, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", antialias=True)
+    cameras = scene.cameras(list(INPUT_VIEWS), IMAGE_SIZE).to(device)
     origins, directions = (x[0] for x in pixel_rays(cameras))
     raw = network(features(white, origins, directions, MEAN, STD)[None])[0]
     return resized(join(activate(split(raw, dim=1), over=1), dim=1), size)
 
 
 def resized(splats: Tensor, size: int) -> Tensor:
-    """Splatter images [V,14,S',S'] at another size: means of neighbours, larger Gaussians where there are fewer."""
+    """Splatter images [V,14,S',S'] at another size: means of neighbors, larger Gaussians where there are fewer."""
     before = splats.shape[-1]
     if before == size:
         return splats

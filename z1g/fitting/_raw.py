@@ -1,4 +1,6 @@
-"""Splatter images as unconstrained parameters that an optimiser may move."""
+"""Splatter images as unconstrained parameters that an optimizer may move."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
@@ -18,8 +20,8 @@ SCALE_UNIT = 0.1
 class RawSplats:
     """Parameters of B objects' Gaussians, M of the 6·S² of each.
 
-    start: activated Gaussians [B,6·S²,14]; what is not optimised keeps these values. index: [B,M], which ones are
-    optimised; short rows are padded with 6·S², one past the last. parameters: raw [B,M,K] by attribute.
+    start: activated Gaussians [B,6·S²,14]; what is not optimized keeps these values. index: [B,M], which ones are
+    optimized; short rows are padded with 6·S², one past the last. parameters: raw [B,M,K] by attribute.
     """
 
     start: Tensor
@@ -32,7 +34,7 @@ class RawSplats:
     @classmethod
     def build(
         cls, images: Tensor, inputs: Cameras, positions: Positions, rotation_norm: str, *, drop_invisible: bool
-    ) -> "RawSplats":
+    ) -> RawSplats:
         """From activated splatter images [B,6,14,S,S] and the inputs' cameras [B,6] at that size.
 
         With `drop_invisible`, Gaussians that no rasterizer draws are left out: they would never move.
@@ -55,9 +57,9 @@ class RawSplats:
         return cls(start, index, rays, positions, rotation_norm, parameters)
 
     def gaussians(self) -> Tensor:
-        """Activated Gaussians [B,M,14] that are optimised; padding is transparent."""
+        """Activated Gaussians [B,M,14] that are optimized; padding is transparent."""
         raw = self.parameters
-        # The seed's quirk divides each component by its norm over all Gaussians, not each quaternion by its own.
+        # The original's quirk divides each component by its norm over all Gaussians, not each quaternion by its own.
         over = 2 if self.rotation_norm == "quaternion" else 1
         parts = activate(raw, over)
         parts["position"] = self.positions.decode(raw["position"], self.rays)
@@ -72,8 +74,8 @@ class RawSplats:
         placed = everything.scatter(1, where, gaussians.to(everything.dtype))
         return to_images(placed[:, :n], round((n / 6) ** 0.5))
 
-    def keep(self, which: Tensor) -> "RawSplats":
-        """The objects [B] of a mask only, without gradients; the caller moves the optimiser along."""
+    def keep(self, which: Tensor) -> RawSplats:
+        """The objects [B] of a mask only, without gradients; the caller moves the optimizer along."""
         rays = Rays(*(x[which] for x in (self.rays.origins, self.rays.directions, self.rays.axes)))
         parameters = {name: value.detach()[which].requires_grad_(True) for name, value in self.parameters.items()}
         return replace(self, start=self.start[which], index=self.index[which], rays=rays, parameters=parameters)

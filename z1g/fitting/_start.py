@@ -29,7 +29,7 @@ class Shape:
     """Of the Gaussians on a depth map's surface.
 
     footprint: standard deviation along the surface in pixel widths. thickness: across the surface, as a share of that.
-    opacity: of each. sink: how far they lie below the surface, in standard deviations of their picture; a Gaussian on
+    opacity: of each. sink: how far they lie below the surface, in standard deviations of their image; a Gaussian on
     the surface would reach over the object's outline.
     """
 
@@ -46,8 +46,8 @@ def from_depth(scene: Scene, depth: Tensor, size: int, shape: Shape) -> Tensor:
     """
     device = default_device()
     views = list(INPUT_VIEWS)
-    rgb, alpha = (x.to(device) for x in scene.pictures(views))
-    picture_size = rgb.shape[-1]
+    rgb, alpha = (x.to(device) for x in scene.images(views))
+    image_size = rgb.shape[-1]
     depth, covered = _shrink_depth(depth.to(device)[:, None], size)
     rgb, alpha = (functional.interpolate(x, (size, size), mode="area") for x in (rgb, alpha))
     cameras = scene.cameras(views, size).to(device)
@@ -57,7 +57,7 @@ def from_depth(scene: Scene, depth: Tensor, size: int, shape: Shape) -> Tensor:
     position = origins + depth * directions
     pixel = depth / cameras.focal
     normals = surface_normals(position, covered, directions)
-    low_pass = LOW_PASS_PX2**0.5 * size / picture_size
+    low_pass = LOW_PASS_PX2**0.5 * size / image_size
     sink = shape.sink * math.hypot(shape.footprint, low_pass) * pixel
     along = (shape.footprint * pixel).expand(-1, 2, -1, -1)
     return join(
@@ -96,7 +96,7 @@ def _shrink_depth(depth: Tensor, size: int) -> tuple[Tensor, Tensor]:
     """Depth [6,1,S,S] of the nearest surface in each cell, and where there is any.
 
     The mean over the pixels of that surface, not over the cell: across an edge it would float between foreground and
-    background. Of inverse depth, which is linear over a plane's picture.
+    background. Of inverse depth, which is linear over a plane's image.
     """
     shown = depth > 0
     inverse = torch.where(shown, 1 / depth.clamp(min=1e-6), 0)

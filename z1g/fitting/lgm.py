@@ -1,4 +1,6 @@
-"""First guess of LGM, the seed's, for users who have its weights."""
+"""First guess of LGM, the original's, for users who have its weights."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class LgmStart(FitStart):
-    """What the network predicts from the six inputs on white; its `big` variant is the seed's."""
+    """What the network predicts from the six inputs on white; its `big` variant is the original's."""
 
     kind: Literal["lgm"] = "lgm"
     weights: str = Field(
@@ -22,7 +24,7 @@ class LgmStart(FitStart):
         description="LGM's checkpoint, a .safetensors file as its authors publish it; any of its sizes",
     )
 
-    def splats(self, scene: "Scene", views: Sequence[int], size: int) -> "torch.Tensor":
+    def splats(self, scene: Scene, views: Sequence[int], size: int) -> torch.Tensor:
         from z1g.fitting._lgm import predict
 
         return predict(scene, self.weights, size)

@@ -1,4 +1,6 @@
-"""The optimisation of splatter images: many objects at once, each as if it were alone."""
+"""The optimization of splatter images: many objects at once, each as if it were alone."""
+
+from __future__ import annotations
 
 import math
 import time
@@ -19,7 +21,7 @@ from z1g.gaussians.channels import CHANNELS, to_gaussians
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras
 from z1g.losses import Comparison, InputMaps, weighted_sum
 from z1g.losses.splatter import SplatterLoss
-from z1g.metrics import Pictures
+from z1g.metrics import ImagePair
 from z1g.metrics.psnr import Psnr
 from z1g.metrics.ssim import Ssim
 from z1g.render import Rasterizer
@@ -52,14 +54,14 @@ class Views:
     fov_y_deg: float
 
     @classmethod
-    def load(cls, scenes: Sequence[Scene], device: torch.device) -> "Views":
-        """Of objects with pictures of one size and one field of view."""
+    def load(cls, scenes: Sequence[Scene], device: torch.device) -> Views:
+        """Of objects with images of one size and one field of view."""
         rgba = torch.stack([torch.from_numpy(scene.rgba) for scene in scenes])
         c2w = torch.stack([scene.c2w for scene in scenes])
         return cls(rgba.to(device).permute(0, 1, 4, 2, 3).contiguous(), c2w.to(device), scenes[0].fov_y_deg)
 
     def pick(self, ids: Tensor) -> tuple[Tensor, Tensor, Cameras]:
-        """Premultiplied colour [B,k,3,H,W] and alpha [B,k,1,H,W] in 0..1 of views [B,k], and their cameras."""
+        """Premultiplied color [B,k,3,H,W] and alpha [B,k,1,H,W] in 0..1 of views [B,k], and their cameras."""
         rows = torch.arange(len(ids), device=ids.device)[:, None]
         rgba = self.rgba[rows, ids].float() / 255
         alpha = rgba[:, :, 3:]
@@ -69,7 +71,7 @@ class Views:
         """The same of views that are equal for all objects."""
         return self.pick(torch.tensor([list(ids)], device=self.rgba.device).expand(len(self.rgba), -1))
 
-    def keep(self, which: Tensor) -> "Views":
+    def keep(self, which: Tensor) -> Views:
         """The objects of a mask [B] only."""
         return Views(self.rgba[which], self.c2w[which], self.fov_y_deg)
 
@@ -91,7 +93,7 @@ class _Batch:
 
 
 class Fit:
-    """Fits objects whose pictures have one size, `size` pixels a side of a splatter image."""
+    """Fits objects whose images have one size, `size` pixels a side of a splatter image."""
 
     def __init__(self, options: FitOptions, size: int, rasterizer: Rasterizer, camera: CameraOptions) -> None:
         self.options, self.size, self.rasterizer, self.camera = options, size, rasterizer, camera
@@ -100,19 +102,19 @@ class Fit:
         self.needs_images = any(isinstance(loss, SplatterLoss) for loss in options.losses.values() if loss.weight > 0)
 
     def run(self, scenes: Sequence[Scene]) -> list[Fitted]:
-        """Optimise each object on the inputs and training views; keep the state that is best on the validation views.
+        """Optimize each object on the inputs and training views; keep the state that is best on the validation views.
 
         An object leaves the batch when it has not improved for `patience` looks. Draws depend on the object alone, so
         the batch changes results by rounding only. Raises torch.OutOfMemoryError where the batch is too large.
         """
         clock = time.monotonic()
         batch = self._start(scenes)
-        optimiser = self._optimiser(batch.raw)
-        schedule = self.options.schedule.build(optimiser, max(self.options.steps, 1))
+        optimizer = self._optimizer(batch.raw)
+        schedule = self.options.schedule.build(optimizer, max(self.options.steps, 1))
         self._look(batch)
         results: dict[int, Fitted] = {}
         for step in range(1, self.options.steps + 1):
-            self._step(batch, optimiser, step - 1)
+            self._step(batch, optimizer, step - 1)
             if not self.options.schedule.follows_loss:
                 schedule.step()
             last = step == self.options.steps
@@ -127,7 +129,7 @@ class Fit:
                 results |= self._results(batch, finished, step)
                 if finished.all():
                     break
-                self._drop(batch, optimiser, finished)
+                self._drop(batch, optimizer, finished)
         if self.options.steps == 0:
             self._charge(batch, clock)
             results = self._results(batch, torch.ones_like(batch.stale, dtype=torch.bool), 0)
@@ -151,9 +153,9 @@ class Fit:
         options = self.options
         views = Views.load(scenes, self.device)
         starts = torch.stack([options.start.splats(scene, self.pool, self.size).to(self.device) for scene in scenes])
-        _, alpha, pictures = views.every(INPUT_VIEWS)
-        inputs = Cameras(pictures.c2w, pictures.fov_y_deg, self.size, self.size)
-        # Elsewhere something other than the pictures moves Gaussians: decay, or a norm over all of them.
+        _, alpha, images = views.every(INPUT_VIEWS)
+        inputs = Cameras(images.c2w, images.fov_y_deg, self.size, self.size)
+        # Elsewhere something other than the images moves Gaussians: decay, or a norm over all of them.
         free = options.weight_decay == 0 and options.rotation_norm == "quaternion"
         raw = RawSplats.build(starts, inputs, options.positions, options.rotation_norm, drop_invisible=free)
         draws = [numpy_generator(options.seed, int_hash(scene.id)) for scene in scenes]
@@ -177,14 +179,14 @@ class Fit:
             seconds=nothing.cpu(),
         )
 
-    def _optimiser(self, raw: RawSplats) -> Optimizer:
+    def _optimizer(self, raw: RawSplats) -> Optimizer:
         options = self.options
         rates = options.rates.model_dump()
         groups = [{"params": [raw.parameters[name]], "lr": rates[name]} for name in CHANNELS]
         kind = AdamW if options.weight_decay > 0 else Adam
         return kind(groups, betas=options.betas, eps=EPSILON, weight_decay=options.weight_decay, fused=True)
 
-    def _step(self, batch: _Batch, optimiser: Optimizer, step: int) -> None:
+    def _step(self, batch: _Batch, optimizer: Optimizer, step: int) -> None:
         rgb, alpha, cameras = batch.views.pick(batch.drawn[:, step])
         background = batch.backgrounds[:, step].view(-1, 1, 1, 1, 1)
         gaussians = batch.raw.gaussians()
@@ -198,12 +200,12 @@ class Fit:
             inputs=batch.inputs,
         )
         loss, _ = weighted_sum(self.options.losses, pair)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         # Losses are means over the batch; times its size, an object's gradient is what it would be alone.
         (loss * len(gaussians)).backward()
         if self.options.clip_norm is not None:
             clip_each(batch.raw.parameters.values(), self.options.clip_norm)
-        optimiser.step()
+        optimizer.step()
 
     @torch.no_grad()
     def _look(self, batch: _Batch) -> float:
@@ -236,8 +238,8 @@ class Fit:
         """PSNR in dB and SSIM, [B] each, on the test views."""
         rgb, alpha, cameras = views.every(self.camera.test_ids)
         output = self.rasterizer.render(gaussians, cameras)
-        pictures = Pictures(*(x.flatten(0, 1) for x in (output.over(1.0), rgb + 1 - alpha, output.alpha, alpha)))
-        psnr, ssim = (metric.compute(pictures).unflatten(0, alpha.shape[:2]).mean(1) for metric in (Psnr(), Ssim()))
+        images = ImagePair(*(x.flatten(0, 1) for x in (output.over(1.0), rgb + 1 - alpha, output.alpha, alpha)))
+        psnr, ssim = (metric.compute(images).unflatten(0, alpha.shape[:2]).mean(1) for metric in (Psnr(), Ssim()))
         return psnr, ssim
 
     @torch.no_grad()
@@ -255,14 +257,14 @@ class Fit:
             )
         return found
 
-    def _drop(self, batch: _Batch, optimiser: Optimizer, finished: Tensor) -> None:
-        """Take finished objects out, with their share of the optimiser's state."""
+    def _drop(self, batch: _Batch, optimizer: Optimizer, finished: Tensor) -> None:
+        """Take finished objects out, with their share of the optimizer's state."""
         left = ~finished
         before, batch.raw = batch.raw, batch.raw.keep(left)
-        for group, name in zip(optimiser.param_groups, CHANNELS, strict=True):
-            state = optimiser.state.pop(before.parameters[name])
+        for group, name in zip(optimizer.param_groups, CHANNELS, strict=True):
+            state = optimizer.state.pop(before.parameters[name])
             group["params"] = [batch.raw.parameters[name]]
-            optimiser.state[batch.raw.parameters[name]] = {
+            optimizer.state[batch.raw.parameters[name]] = {
                 key: value[left] if value.dim() > 0 else value for key, value in state.items()
             }
         batch.views, batch.inputs = batch.views.keep(left), batch.inputs.keep(left)

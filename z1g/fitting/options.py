@@ -18,7 +18,7 @@ from z1g.training.schedules.cosine import Cosine
 class AttributeRates(Section):
     """Adam's learning rate of each attribute's raw parameter."""
 
-    position: float = Field(5e-4, ge=0, description="normalised units a step, at first")
+    position: float = Field(5e-4, ge=0, description="normalized units a step, at first")
     opacity: float = Field(5e-2, ge=0, description="logits")
     scale: float = Field(8e-2, ge=0, description="inverse softplus of scale / 0.1")
     rotation: float = Field(1e-3, ge=0, description="quaternion components; low, because stage 1 has to predict them")
@@ -31,9 +31,9 @@ class FitOptions(Section):
     start: Annotated[FitStart, OneOf()] = DepthStart()
     positions: Annotated[Positions, OneOf()] = FreePositions()
     rotation_norm: Literal["quaternion", "splats"] = Field(
-        "quaternion", description="splats: the seed's quirk, each component divided by its norm over all Gaussians"
+        "quaternion", description="splats: the original's quirk, each component divided by its norm over all Gaussians"
     )
-    steps: int = Field(100, ge=0, description="most optimiser steps")
+    steps: int = Field(100, ge=0, description="most optimizer steps")
     views_per_step: int = Field(8, ge=1, description="views drawn for each step, inputs and free training views")
     rates: AttributeRates = AttributeRates()
     schedule: Annotated[Schedule, OneOf()] = Cosine(final_share=0.2)
@@ -46,10 +46,10 @@ class FitOptions(Section):
     stop_above: float | None = Field(
         None, description="dB; the fit of an object stops early only when its best PSNR is above; null: always"
     )
-    keep: Literal["best", "last"] = Field("best", description="state that is kept; last: the seed's way")
+    keep: Literal["best", "last"] = Field("best", description="state that is kept; last: the original's way")
     min_psnr: float = Field(22.0, description="dB on the test views; what is below counts as badly fitted")
     below_minimum: Literal["mark", "drop"] = Field(
-        "mark", description="mark keeps badly fitted objects; drop, the seed's way, quarantines them"
+        "mark", description="mark keeps badly fitted objects; drop, the original's way, quarantines them"
     )
     seed: int = Field(0, ge=0, description="seed of the views drawn")
     batch_objects: Annotated[int, Runtime()] = Field(

@@ -61,7 +61,7 @@ class FitQueue:
         if size == 1:
             raise UserError(
                 "one object's fit does not fit into the GPU's memory; lower fit.views_per_step, splat.size or the "
-                "pictures' resolution"
+                "images' resolution"
             )
         self.size = size // 2
         log.warning(

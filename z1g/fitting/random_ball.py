@@ -1,5 +1,7 @@
 """First guess without depth: Gaussians at random places of a ball."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -14,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class RandomBallStart(FitStart):
-    """Grey, half transparent, uniform in a ball."""
+    """Gray, half transparent, uniform in a ball."""
 
     kind: Literal["random_ball"] = "random_ball"
-    radius: float = Field(0.4, gt=0, le=1, description="radius of the ball, normalised units")
+    radius: float = Field(0.4, gt=0, le=1, description="radius of the ball, normalized units")
     opacity: float = Field(0.1, gt=0, lt=1, description="opacity of every Gaussian")
 
-    def splats(self, scene: "Scene", views: Sequence[int], size: int) -> "torch.Tensor":
+    def splats(self, scene: Scene, views: Sequence[int], size: int) -> torch.Tensor:
         from z1g.fitting._start import random_ball
 
         return random_ball(scene, size, self.radius, self.opacity)

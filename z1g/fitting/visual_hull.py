@@ -1,5 +1,7 @@
 """First guess from silhouettes alone, for data without depth."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
@@ -23,9 +25,9 @@ class VisualHullStart(FitStart):
     footprint: float = Field(0.5, gt=0, le=3, description="standard deviation along the surface in pixel widths")
     thickness: float = Field(0.1, gt=0, le=1, description="across the surface, as a share of the footprint; 1: round")
     opacity: float = Field(0.85, gt=0, lt=1, description="opacity of a covered pixel")
-    sink: float = Field(1.0, ge=0, le=5, description="depth below the surface in standard deviations of the picture")
+    sink: float = Field(1.0, ge=0, le=5, description="depth below the surface in standard deviations of the image")
 
-    def splats(self, scene: "Scene", views: Sequence[int], size: int) -> "torch.Tensor":
+    def splats(self, scene: Scene, views: Sequence[int], size: int) -> torch.Tensor:
         from z1g.fitting._hull import hull_depth
         from z1g.fitting._start import Shape, from_depth
 

@@ -20,7 +20,7 @@ def transformed(gaussians: Tensor, maps: Tensor) -> Tensor:
     """Activated Gaussians [B,N,14] under linear maps [B,3,3] of space, which may mirror but not flatten it.
 
     Positions are mapped; the covariance becomes M·Σ·Mᵀ, whose axes and standard deviations are the left singular
-    vectors and the singular values of M·R·diag(s). Opacities and colours stay.
+    vectors and the singular values of M·R·diag(s). Opacities and colors stay.
     """
     parts = split(gaussians, dim=-1)
     maps = maps.to(gaussians)

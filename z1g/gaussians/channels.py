@@ -1,9 +1,11 @@
-"""The 14 channels of a splatter image, in the seed's order, and the activations that produce them.
+"""The 14 channels of a splatter image, in the original's order, and the activations that produce them.
 
 A *splatter image* is [14,S,S]: each pixel is one Gaussian. Stored splats are always *activated*: position in
-normalised units (view-1 frame), opacity in 0..1, scale as standard deviations, rotation as a unit quaternion (w first),
+normalized units (view-1 frame), opacity in 0..1, scale as standard deviations, rotation as a unit quaternion (w first),
 rgb in 0..1.
 """
+
+from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
@@ -27,7 +29,7 @@ N_CHANNELS = 14
 MIN_ALPHA = 1 / 255
 """Rasterizers draw nothing below this alpha, and no gradient reaches a Gaussian whose opacity is below it."""
 N_GEOMETRY = 11
-"""Channels before the colour: what the extra decoder head predicts."""
+"""Channels before the color: what the extra decoder head predicts."""
 
 Attribute = Literal["position", "opacity", "scale", "rotation", "rgb"]
 
@@ -38,35 +40,35 @@ class SplatOptions(Section):
     size: int = Field(128, ge=4, description="side of one splatter image in pixels; an object has 6·size² Gaussians")
 
 
-def split(splats: "torch.Tensor", dim: int) -> "dict[str, torch.Tensor]":
+def split(splats: torch.Tensor, dim: int) -> dict[str, torch.Tensor]:
     """The attributes of splats whose 14 channels lie along `dim`, by name, as views."""
     # One call, because its backward pass is one concatenation; five slices would add up five full-size gradients.
     parts = torch.split(splats, [c.stop - c.start for c in CHANNELS.values()], dim=dim)
     return dict(zip(CHANNELS, parts, strict=True))
 
 
-def join(attributes: "dict[str, torch.Tensor]", dim: int) -> "torch.Tensor":
+def join(attributes: dict[str, torch.Tensor], dim: int) -> torch.Tensor:
     """Inverse of `split`."""
     return torch.cat([attributes[name] for name in CHANNELS], dim=dim)
 
 
-def to_gaussians(images: "torch.Tensor") -> "torch.Tensor":
+def to_gaussians(images: torch.Tensor) -> torch.Tensor:
     """Splatter images [B,6,14,S,S] as a list of Gaussians [B,6·S·S,14], row-major, view by view."""
     return images.permute(0, 1, 3, 4, 2).flatten(1, 3)
 
 
-def to_images(gaussians: "torch.Tensor", size: int) -> "torch.Tensor":
+def to_images(gaussians: torch.Tensor, size: int) -> torch.Tensor:
     """Inverse of `to_gaussians`: [B,6·S·S,14] -> [B,6,14,S,S]."""
     images: torch.Tensor = gaussians.unflatten(1, (-1, size, size)).permute(0, 1, 4, 2, 3)
     return images
 
 
-def enlarged(images: "torch.Tensor", side: int) -> "torch.Tensor":
+def enlarged(images: torch.Tensor, side: int) -> torch.Tensor:
     """Splatter images [B,6,14,S,S] at another size, by the nearest pixel; decoders may have more than were fitted."""
     nearest = torch.arange(side, device=images.device) * images.shape[-1] // side
     return images if images.shape[-1] == side else images[..., nearest, :][..., nearest]
 
 
-def activate_rgb(x: "torch.Tensor") -> "torch.Tensor":
-    """Colour in 0..1 from an unbounded value: 0.5·tanh(x) + 0.5."""
+def activate_rgb(x: torch.Tensor) -> torch.Tensor:
+    """Color in 0..1 from an unbounded value: 0.5·tanh(x) + 0.5."""
     return 0.5 * torch.tanh(x) + 0.5

@@ -17,7 +17,7 @@ from z1g.gaussians.affine import transform
 from z1g.gaussians.channels import CHANNELS
 
 SH_C0 = 0.28209479177387814
-"""Degree-0 spherical harmonic: colour = 0.5 + SH_C0·f_dc."""
+"""Degree-0 spherical harmonic: color = 0.5 + SH_C0·f_dc."""
 Y_UP_TO_Y_DOWN = np.diag([1.0, -1.0, -1.0, 1.0])
 PROPERTIES = (
     ["x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"]

@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 
-def rotation_matrices(quaternions: Tensor, normalise: bool = True) -> Tensor:
-    """Rotation matrices [B,3,3,N] of quaternions [B,4,N], w first; not orthogonal without `normalise`."""
-    w, x, y, z = (functional.normalize(quaternions, dim=1) if normalise else quaternions).unbind(1)
+def rotation_matrices(quaternions: Tensor, normalize: bool = True) -> Tensor:
+    """Rotation matrices [B,3,3,N] of quaternions [B,4,N], w first; not orthogonal without `normalize`."""
+    w, x, y, z = (functional.normalize(quaternions, dim=1) if normalize else quaternions).unbind(1)
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
         [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],

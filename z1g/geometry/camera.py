@@ -1,9 +1,11 @@
 """Cameras: poses, view layouts and every conversion between coordinate conventions.
 
 Inside z1g a pose is `c2w` [4,4], camera to world, column vectors, OpenCV camera axes (x right, y down, z forward),
-world y up, normalised units (the object lies inside the sphere of radius 0.5). Splats live in the *view-1 frame*: the
+world y up, normalized units (the object lies inside the sphere of radius 0.5). Splats live in the *view-1 frame*: the
 world moved rigidly so that input view 1 looks at the origin from [0, 0, radius], identity rotation in OpenGL axes.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -42,7 +44,7 @@ class CameraOptions(Section):
     """Where the cameras stand. View 0 is the condition, 1-6 the inputs, then training, validation and test views."""
 
     fov_y_deg: float = Field(49.1, gt=1, lt=170, description="vertical field of view, degrees")
-    radius: float = Field(1.5, gt=0.6, description="distance from the object's centre, normalised units")
+    radius: float = Field(1.5, gt=0.6, description="distance from the object's center, normalized units")
     layout: Literal["v1.1", "v1.2"] = Field(
         "v1.1", description="elevations of the six inputs: Zero123++ v1.1 is 30/-20 degrees, v1.2 is 20/-10"
     )
@@ -56,7 +58,7 @@ class CameraOptions(Section):
     seed: int = Field(0, ge=0, description="seed of the free and condition views")
 
     @model_validator(mode="after")
-    def _views_there(self) -> "CameraOptions":
+    def _views_there(self) -> CameraOptions:
         wanted, most = self.train_views + self.validation_views + self.test_views, self.free.most
         if most is not None and wanted > most:
             raise ValueError(
@@ -107,9 +109,9 @@ class CameraOptions(Section):
 
 @dataclass(frozen=True)
 class Cameras:
-    """A batch of pinhole cameras with centred principal point: c2w [B,V,4,4], one field of view and image shape."""
+    """A batch of pinhole cameras with centered principal point: c2w [B,V,4,4], one field of view and image shape."""
 
-    c2w: "torch.Tensor"
+    c2w: torch.Tensor
     fov_y_deg: float
     height: int
     width: int
@@ -119,23 +121,23 @@ class Cameras:
         """Focal length in pixels, the same along x and y."""
         return 0.5 * self.height / math.tan(math.radians(self.fov_y_deg) / 2)
 
-    def intrinsics(self) -> "torch.Tensor":
-        """K [B,V,3,3] in pixels; pixel (i, j) covers [j, j+1] x [i, i+1], so its centre lies at +0.5."""
+    def intrinsics(self) -> torch.Tensor:
+        """K [B,V,3,3] in pixels; pixel (i, j) covers [j, j+1] x [i, i+1], so its center lies at +0.5."""
         return self._intrinsics
 
-    def world_to_camera(self) -> "torch.Tensor":
+    def world_to_camera(self) -> torch.Tensor:
         """Inverse poses [B,V,4,4]: p_camera = w2c @ p_world."""
         return self._world_to_camera
 
-    # Computed once: on a GPU a dozen tiny kernels take as long as a tenth of a small picture.
+    # Computed once: on a GPU a dozen tiny kernels take as long as a tenth of a small image.
     @cached_property
-    def _intrinsics(self) -> "torch.Tensor":
+    def _intrinsics(self) -> torch.Tensor:
         rows = [[self.focal, 0, self.width / 2], [0, self.focal, self.height / 2], [0, 0, 1]]
         matrix = torch.tensor(rows, dtype=self.c2w.dtype, device=self.c2w.device)
         return matrix.repeat(*self.c2w.shape[:2], 1, 1)
 
     @cached_property
-    def _world_to_camera(self) -> "torch.Tensor":
+    def _world_to_camera(self) -> torch.Tensor:
         rotation = self.c2w[..., :3, :3].transpose(-1, -2)
         w2c = torch.zeros_like(self.c2w)
         w2c[..., :3, :3] = rotation
@@ -143,12 +145,12 @@ class Cameras:
         w2c[..., 3, 3] = 1
         return w2c
 
-    def to(self, device: "torch.device | str") -> "Cameras":
+    def to(self, device: torch.device | str) -> Cameras:
         """The same cameras on a device; these very ones where they are there already."""
         moved = self.c2w.to(device)
         return self if moved is self.c2w else Cameras(moved, self.fov_y_deg, self.height, self.width)
 
-    def views(self, ids: "Sequence[int] | torch.Tensor") -> "Cameras":
+    def views(self, ids: Sequence[int] | torch.Tensor) -> Cameras:
         """The cameras of some views only."""
         return Cameras(self.c2w[:, ids], self.fov_y_deg, self.height, self.width)
 
@@ -156,7 +158,7 @@ class Cameras:
 def orbit_c2w(elevation_deg: float, azimuth_deg: float, radius: float) -> Array:
     """Pose [4,4] of a camera that looks at the origin: position radius·(cos e sin a, sin e, cos e cos a), y up.
 
-    From straight above or below, the azimuth says which way is up in the picture.
+    From straight above or below, the azimuth says which way is up in the image.
     """
     e, a = math.radians(elevation_deg), math.radians(azimuth_deg)
     outward = np.array([math.cos(e) * math.sin(a), math.sin(e), math.cos(e) * math.cos(a)])
@@ -192,10 +194,10 @@ def to_opengl(c2w: Array) -> Array:
     return c2w @ OPENCV_TO_OPENGL
 
 
-def from_seed_orbit(elevation_deg: float, azimuth_deg: float, radius: float, cam_radius: float = 1.5) -> Array:
+def from_original_orbit(elevation_deg: float, azimuth_deg: float, radius: float, cam_radius: float = 1.5) -> Array:
     """Pose of a seed view file {elevation, azimuth, radius}; the seed scales positions by cam_radius / 1.5.
 
-    The seed calls its orbit with the negated elevation in a y-down-positive formula, which is `orbit_c2w`.
+    The original calls its orbit with the negated elevation in a y-down-positive formula, which is `orbit_c2w`.
     """
     return orbit_c2w(elevation_deg, azimuth_deg, radius * cam_radius / 1.5)
 
@@ -205,8 +207,8 @@ def turntable(n_frames: int, elevation_deg: float, radius: float) -> Array:
     return np.stack([orbit_c2w(elevation_deg, 360.0 * i / n_frames, radius) for i in range(n_frames)])
 
 
-def pixel_rays(cameras: Cameras) -> "tuple[torch.Tensor, torch.Tensor]":
-    """Ray of every pixel centre: origins and directions [B,V,3,H,W] in the world, directions with camera-z length 1.
+def pixel_rays(cameras: Cameras) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ray of every pixel center: origins and directions [B,V,3,H,W] in the world, directions with camera-z length 1.
 
     A point at planar depth d lies at origin + d · direction.
     """

@@ -1,4 +1,6 @@
-"""Six pictures as one sheet of 3 rows x 2 columns, the layout of Zero123++."""
+"""Six images as one sheet of 3 rows x 2 columns, the layout of Zero123++."""
+
+from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
@@ -8,8 +10,8 @@ if TYPE_CHECKING:
 ROWS, COLUMNS = 3, 2
 
 
-def tile(views: "torch.Tensor") -> "torch.Tensor":
-    """Pictures [B,6,C,H,W] as a sheet [B,C,3H,2W]; view i stands in row i // 2, column i % 2."""
+def tile(views: torch.Tensor) -> torch.Tensor:
+    """Images [B,6,C,H,W] as a sheet [B,C,3H,2W]; view i stands in row i // 2, column i % 2."""
     b, n, c, h, w = views.shape
     if n != ROWS * COLUMNS:
         raise ValueError(f"a sheet holds {ROWS * COLUMNS} views, not {n}")
@@ -17,7 +19,7 @@ def tile(views: "torch.Tensor") -> "torch.Tensor":
     return grid.permute(0, 3, 1, 4, 2, 5).reshape(b, c, ROWS * h, COLUMNS * w)
 
 
-def untile(sheet: "torch.Tensor") -> "torch.Tensor":
+def untile(sheet: torch.Tensor) -> torch.Tensor:
     """Inverse of `tile`: [B,C,3H,2W] -> [B,6,C,H,W]."""
     b, c, h, w = sheet.shape
     grid = sheet.reshape(b, c, ROWS, h // ROWS, COLUMNS, w // COLUMNS)

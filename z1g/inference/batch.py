@@ -36,7 +36,7 @@ FRAMES = 48
 
 @dataclass(frozen=True)
 class Wanted:
-    """What to make of every photograph. `seed` None: one drawn from the file's content. `size`: side of pictures."""
+    """What to make of every photograph. `seed` None: one drawn from the file's content. `size`: side of images."""
 
     out: Path
     background: Background = "remove"
@@ -130,12 +130,12 @@ class _Batch:
         """Sample and write a batch."""
         wanted, camera = self.wanted, self.config.camera
         started = time.monotonic()
-        pictures = torch.stack([condition(p, camera, self.condition_size, wanted.background) for _, _, p in taken])
+        images = torch.stack([condition(p, camera, self.condition_size, wanted.background) for _, _, p in taken])
         seeds = [wanted.seed if wanted.seed is not None else photograph.seed for _, _, photograph in taken]
-        _, splats = self.generator(pictures, seeds)
+        _, splats = self.generator(images, seeds)
         seconds = (time.monotonic() - started) / len(taken)
-        for (file, name, photograph), picture, seed, images in zip(taken, pictures, seeds, splats, strict=True):
-            outputs = self._write(name, picture, to_gaussians(images[None]))
+        for (file, name, photograph), image, seed, splat in zip(taken, images, seeds, splats, strict=True):
+            outputs = self._write(name, image, to_gaussians(splat[None]))
             record = {
                 "photograph": str(file),
                 "sha256": photograph.digest,
@@ -152,7 +152,7 @@ class _Batch:
             write_json(wanted.out / f"{name}.json", record)
             meter.advance()
 
-    def _write(self, name: str, picture: Tensor, gaussians: Tensor) -> dict[str, str]:
+    def _write(self, name: str, image: Tensor, gaussians: Tensor) -> dict[str, str]:
         """Files of one object [1,N,14] in the view-1 frame; returns their names by kind."""
         camera, rasterizer = self.config.camera, self.config.render
         poses = camera.poses(0)
@@ -168,7 +168,7 @@ class _Batch:
         }
         path = {kind: self.wanted.out / file for kind, file in made.items()}
         splat_files.write(path["splats"], world)
-        _png(to_bytes(picture), path["condition"])
+        _png(to_bytes(image), path["condition"])
         _png(sheet(rasterizer, gaussians, cameras), path["sheet"])
         circle = turntable_cameras(to_frame, cameras, FRAMES, TURNTABLE_ELEVATION_DEG)
         save_film(list(_frames(partial(rasterizer.render, gaussians), circle)), path["turntable"])
@@ -184,14 +184,14 @@ class _Batch:
 
 @torch.no_grad()
 def _frames(render: Any, cameras: Cameras) -> Iterator[NDArray[np.uint8]]:
-    """Pictures [H,W,3] on white, a few cameras at a time: a long film at once would not fit on a GPU."""
+    """Images [H,W,3] on white, a few cameras at a time: a long film at once would not fit on a GPU."""
     for ids in torch.arange(cameras.c2w.shape[1]).split(8):
-        yield from (to_bytes(picture) for picture in render(cameras.views(ids)).over(1.0)[0])
+        yield from (to_bytes(image) for image in render(cameras.views(ids)).over(1.0)[0])
 
 
-def _png(picture: NDArray[np.uint8], path: Path) -> None:
+def _png(image: NDArray[np.uint8], path: Path) -> None:
     with atomic_file(path) as temporary:
-        save_png(picture, temporary)
+        save_png(image, temporary)
 
 
 def _groups(items: Any, size: int) -> Iterator[list[tuple[Path, str]]]:

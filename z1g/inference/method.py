@@ -1,4 +1,6 @@
-"""The trained method in memory: condition pictures in, codes and splatter images out."""
+"""The trained method in memory: condition images in, codes and splatter images out."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -31,7 +33,7 @@ class ImageToSplats:
         self.shape, self.options = shape, options
         denoiser.attention = options.attention
         if _bf16(options):
-            # Only what runs at every step; what a picture passes once keeps its precision.
+            # Only what runs at every step; what a image passes once keeps its precision.
             # diffusers' own `to` warns of layers that should stay float32, of which there are none.
             nn.Module.to(denoiser.unet, torch.bfloat16)
         fuse_where_possible(denoiser.unet, statistics["zero_latent"].device)
@@ -39,10 +41,10 @@ class ImageToSplats:
 
     @torch.no_grad()
     def __call__(
-        self, pictures: Tensor, seeds: Sequence[int], scheduler: "SchedulerMixin | None" = None
+        self, images: Tensor, seeds: Sequence[int], scheduler: SchedulerMixin | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Codes [B,C,h,w] and splatter images [B,6,14,S,S] for condition pictures [B,3,H,W] in 0..1."""
-        codes = self.codes(pictures, seeds, scheduler)
+        """Codes [B,C,h,w] and splatter images [B,6,14,S,S] for condition images [B,3,H,W] in 0..1."""
+        codes = self.codes(images, seeds, scheduler)
         return codes, self.decode(codes)
 
     @torch.no_grad()
@@ -52,10 +54,10 @@ class ImageToSplats:
 
     @torch.no_grad()
     def codes(
-        self, pictures: Tensor, seeds: Sequence[int], scheduler: "SchedulerMixin | None" = None
+        self, images: Tensor, seeds: Sequence[int], scheduler: SchedulerMixin | None = None
     ) -> Tensor:  # fmt: skip
         """Sampled codes [B,C,h,w] in the decoder's units. `scheduler` takes the place of the options' sampler."""
-        condition, zero = self.condition(pictures), self.statistics["zero_latent"]
+        condition, zero = self.condition(images), self.statistics["zero_latent"]
         codes = sample_codes(self.predict, condition, zero, self.shape, self.options, seeds, scheduler)
         return self.to_units(codes)
 
@@ -68,10 +70,10 @@ class ImageToSplats:
         return (codes - self.statistics["mean"]) / self.statistics["deviation"]
 
     @torch.no_grad()
-    def condition(self, pictures: Tensor) -> Condition:
-        """What the UNet is told of condition pictures [B,3,H,W] in 0..1."""
-        pictures = pictures.to(self.statistics["zero_latent"].device)
-        return self.denoiser.condition(self.stage1.encoder.condition_latent(pictures), pictures)
+    def condition(self, images: Tensor) -> Condition:
+        """What the UNet is told of condition images [B,3,H,W] in 0..1."""
+        images = images.to(self.statistics["zero_latent"].device)
+        return self.denoiser.condition(self.stage1.encoder.condition_latent(images), images)
 
 
 def _bf16(options: InferOptions) -> bool:

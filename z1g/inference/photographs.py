@@ -1,8 +1,8 @@
-"""Photographs made to look like the condition pictures that training saw.
+"""Photographs made to look like the condition images that training saw.
 
-A condition picture shows an object inside the sphere of radius 0.5 from the configured distance: the sphere's outline
-has tan(asin(0.5/r)) / tan(fov/2) = 0.77 of the picture's width at the defaults, and the circle around the object's
-outline on average CIRCLE of that. A photograph is cut out, centred and scaled to the same.
+A condition image shows an object inside the sphere of radius 0.5 from the configured distance: the sphere's outline
+has tan(asin(0.5/r)) / tan(fov/2) = 0.77 of the image's width at the defaults, and the circle around the object's
+outline on average CIRCLE of that. A photograph is cut out, centered and scaled to the same.
 """
 
 import hashlib
@@ -24,18 +24,18 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from z1g.core.errors import UserError
-from z1g.data.scenes import condition_picture
+from z1g.data.scenes import condition_image
 from z1g.geometry.camera import CameraOptions
 
 log = logging.getLogger("z1g")
 Background = Literal["remove", "keep"]
 CIRCLE = 0.94
 """Diameter of the circle around the outline's box, as a share of the sphere's outline: mean of 200 renders of the
-demo's eight objects, 0.73 of the picture's width, standard deviation 0.07."""
+demo's eight objects, 0.73 of the image's width, standard deviation 0.07."""
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".tga")
 """Files of a folder that are taken for photographs; one that is named may have any name."""
 MOST_PIXELS = 178_956_970
-"""Twice Pillow's own limit, where it too refuses: a picture that unpacks to more is an attack or a mistake."""
+"""Twice Pillow's own limit, where it too refuses: a image that unpacks to more is an attack or a mistake."""
 SEEN = 16
 """Alpha, of 255, from which a pixel belongs to the object; less is the fringe of a matte."""
 SMALLEST = 8
@@ -46,7 +46,7 @@ LARGEST_SIDE, LARGEST_CUT = 4096, 2048
 
 @dataclass(frozen=True)
 class Photograph:
-    """A picture of one object: uint8 [H,W,4], straight alpha, and the digest of its file."""
+    """A image of one object: uint8 [H,W,4], straight alpha, and the digest of its file."""
 
     rgba: NDArray[np.uint8]
     digest: str
@@ -76,8 +76,8 @@ def find(paths: Sequence[Path]) -> list[Path]:
 def read(path: Path, background: Background = "remove") -> Photograph:
     """A photograph, upright, in sRGB, 8 bit.
 
-    `remove` cuts the object out with rembg where no pixel is transparent; `keep` takes the picture as it is. Raises
-    UserError where the file is no picture, damaged or too large, where nothing is visible, or where rembg is missing.
+    `remove` cuts the object out with rembg where no pixel is transparent; `keep` takes the image as it is. Raises
+    UserError where the file is no image, damaged or too large, where nothing is visible, or where rembg is missing.
     """
     try:
         content = path.read_bytes()
@@ -88,46 +88,46 @@ def read(path: Path, background: Background = "remove") -> Photograph:
             raise Image.DecompressionBombError
         image.load()
         upright = ImageOps.exif_transpose(image)
-        picture = _rgba(upright, path)
-        if max(picture.size) > LARGEST_SIDE:
-            small = picture.convert("RGBa")
+        cutout = _rgba(upright, path)
+        if max(cutout.size) > LARGEST_SIDE:
+            small = cutout.convert("RGBa")
             small.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BOX)
-            picture = small.convert("RGBA")
+            cutout = small.convert("RGBA")
     if getattr(image, "n_frames", 1) > 1:
         log.info("%s moves; its first frame is taken", path)
-    if background == "remove" and np.asarray(picture)[..., 3].min() == 255:
-        picture = _without_background(picture, path)
-    rgba = np.asarray(picture)
+    if background == "remove" and np.asarray(cutout)[..., 3].min() == 255:
+        cutout = _without_background(cutout, path)
+    rgba = np.asarray(cutout)
     _check_visible(rgba, path)
     return Photograph(rgba, hashlib.sha256(content).hexdigest())
 
 
 def condition(photograph: Photograph, camera: CameraOptions, size: int, background: Background = "remove") -> Tensor:
-    """The UNet's condition [3,size,size] in 0..1 on grey 127: the object centred, as large as in training.
+    """The UNet's condition [3,size,size] in 0..1 on gray 127: the object centered, as large as in training.
 
-    `keep` shows the whole picture of a photograph without transparency, made square.
+    `keep` shows the whole image of a photograph without transparency, made square.
     """
     rgba = photograph.rgba
     x, y, side = _square(rgba[..., 3], camera)
     if background == "keep" and rgba[..., 3].min() == 255:
         x, y, side = rgba.shape[1] / 2, rgba.shape[0] / 2, float(max(rgba.shape[:2]))
-    # Premultiplied before it is resized, so that what colour invisible pixels have does not show at the outline.
-    picture = Image.fromarray(rgba).convert("RGBa")
+    # Premultiplied before it is resized, so that what color invisible pixels have does not show at the outline.
+    image = Image.fromarray(rgba).convert("RGBa")
     half = side / 2
-    # Beyond the picture's edges all is transparent.
-    square = picture.crop((round(x - half), round(y - half), round(x + half), round(y + half)))
+    # Beyond the image's edges all is transparent.
+    square = image.crop((round(x - half), round(y - half), round(x + half), round(y + half)))
     square.thumbnail((LARGEST_CUT, LARGEST_CUT), Image.Resampling.BOX)
     layers = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].float() / 255
-    return condition_picture(layers[:, :3], layers[:, 3:], size)
+    return condition_image(layers[:, :3], layers[:, 3:], size)
 
 
 def object_share(camera: CameraOptions) -> float:
-    """Diameter of the circle around an object's outline as a share of the picture's width."""
+    """Diameter of the circle around an object's outline as a share of the image's width."""
     return CIRCLE * math.tan(math.asin(0.5 / camera.radius)) / math.tan(math.radians(camera.fov_y_deg) / 2)
 
 
 def _square(alpha: NDArray[np.uint8], camera: CameraOptions) -> tuple[float, float, float]:
-    """Centre and side, in pixels, of the square that shows the object as large as in training."""
+    """Center and side, in pixels, of the square that shows the object as large as in training."""
     rows, columns = np.nonzero(alpha >= SEEN)
     x, y = (float(line.min() + line.max() + 1) / 2 for line in (columns, rows))
     reach = float(np.sqrt((columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2).max()) + 0.5
@@ -142,7 +142,7 @@ def _as_user_error(path: Path) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except UnidentifiedImageError as error:
-        raise UserError(f"{path} is no picture of a known kind") from error
+        raise UserError(f"{path} is no image of a known kind") from error
     except Image.DecompressionBombError as error:
         raise UserError(f"{path} has more than {MOST_PIXELS // 1_000_000} million pixels; make it smaller") from error
     except MemoryError as error:
@@ -161,7 +161,7 @@ def _rgba(image: Image.Image, path: Path) -> Image.Image:
     if profile and image.mode in ("RGB", "RGBA", "CMYK", "L", "LAB"):
         image = _in_srgb(image, profile, path)
     if image.mode == "LAB":
-        raise UserError(f"{path}: a picture in Lab colours needs a colour profile; save it as sRGB")
+        raise UserError(f"{path}: a image in Lab colors needs a color profile; save it as sRGB")
     return image.convert("RGBA")
 
 
@@ -171,13 +171,13 @@ def _in_srgb(image: Image.Image, profile: bytes, path: Path) -> Image.Image:
         mode = "RGBA" if image.mode == "RGBA" else "RGB"
         converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
     except (ImageCms.PyCMSError, OSError, ValueError) as error:
-        log.info("%s: its colour profile is not used (%s)", path, error)
+        log.info("%s: its color profile is not used (%s)", path, error)
         return image
     return converted if converted is not None else image
 
 
 def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
-    """Grey of 16 or 32 bits or floats as 8 bits."""
+    """Gray of 16 or 32 bits or floats as 8 bits."""
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
         raise UserError(f"{path}: some pixels are not finite numbers")
@@ -187,11 +187,11 @@ def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
     else:
         white = 255.0 if image.mode == "I" and high <= 255 else 65535.0
     if low < 0 or high > white:
-        raise UserError(f"{path}: grey values from {low:g} to {high:g} are no photograph; save it with 8 or 16 bits")
+        raise UserError(f"{path}: gray values from {low:g} to {high:g} are no photograph; save it with 8 or 16 bits")
     return Image.fromarray((values / white * 255).round().astype(np.uint8))
 
 
-def _without_background(picture: Image.Image, path: Path) -> Image.Image:
+def _without_background(image: Image.Image, path: Path) -> Image.Image:
     missing = [name for name in ("rembg", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
@@ -200,7 +200,7 @@ def _without_background(picture: Image.Image, path: Path) -> Image.Image:
         )
     from rembg import remove
 
-    cut: Image.Image = remove(picture.convert("RGB"))
+    cut: Image.Image = remove(image.convert("RGB"))
     return cut.convert("RGBA")
 
 
@@ -210,4 +210,4 @@ def _check_visible(rgba: NDArray[np.uint8], path: Path) -> None:
         raise UserError(f"{path}: nothing is visible, all of it is transparent")
     height, width = int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
     if max(height, width) < SMALLEST:
-        raise UserError(f"{path}: the object is {width}x{height} pixels; {SMALLEST} at least can be recognised")
+        raise UserError(f"{path}: the object is {width}x{height} pixels; {SMALLEST} at least can be recognized")

@@ -1,7 +1,9 @@
-"""The trained method as a diffusers pipeline: a picture in, codes and splatter images out.
+"""The trained method as a diffusers pipeline: a image in, codes and splatter images out.
 
 `Zero1ToGPipeline.from_pretrained(folder)`, or `DiffusionPipeline.from_pretrained(folder, custom_pipeline=<this file>)`.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -58,7 +60,7 @@ class Zero1ToGPipeline(DiffusionPipeline):
     def of(
         cls, stage1: Stage1, config: dict[str, Any], denoiser: Denoiser, statistics: dict[str, Tensor],
         code: tuple[int, int, int],
-    ) -> "Zero1ToGPipeline":  # fmt: skip
+    ) -> Zero1ToGPipeline:  # fmt: skip
         """From trained parts. config: the slice of the configuration that `Stage1.load` reads. code: C,h,w."""
         conditioning = Conditioning.of(denoiser.prompt, denoiser.ramping, statistics, code)
         pipeline = cls(stage1.vae, denoiser.unet, denoiser.vision, conditioning, Ddpm().scheduler())
@@ -92,15 +94,15 @@ class Zero1ToGPipeline(DiffusionPipeline):
     @torch.no_grad()
     def __call__(
         self,
-        pictures: Tensor,
+        images: Tensor,
         num_inference_steps: int = 75,
         guidance_scale: float = 4.0,
         seeds: Sequence[int] | None = None,
     ) -> Splats:
-        """Sample with the pipeline's scheduler. pictures: [B,3,H,W] in 0..1 on grey 127, of the trained size."""
+        """Sample with the pipeline's scheduler. images: [B,3,H,W] in 0..1 on gray 127, of the trained size."""
         options = InferOptions(steps=num_inference_steps, guidance=guidance_scale, precision="fp32", cuda_graphs=False)
         scheduler = type(self.scheduler).from_config(self.scheduler.config)
-        codes, splats = self.method(options)(pictures, seeds or range(len(pictures)), scheduler=scheduler)
+        codes, splats = self.method(options)(images, seeds or range(len(images)), scheduler=scheduler)
         return Splats(codes=codes, splats=splats)
 
     def _first_stage(self) -> tuple[Stage1, dict[str, Any]]:

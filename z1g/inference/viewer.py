@@ -1,4 +1,6 @@
-"""A page in the browser that shows Gaussians: orbit, side by side, scaled, coloured by attribute."""
+"""A page in the browser that shows Gaussians: orbit, side by side, scaled, colored by attribute."""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -22,8 +24,8 @@ SIZE = 10.0
 GAP = 11.0
 VIEWS = 6
 _HEX = ("e64d40", "f2a626", "8cbf33", "26a699", "4073d9", "a659bf")
-VIEW_COLOURS = np.array([list(bytes.fromhex(colour)) for colour in _HEX]) / 255
-COLOURINGS = ("rgb", "opacity", "scale", "normal", "source view")
+VIEW_COLORS = np.array([list(bytes.fromhex(color)) for color in _HEX]) / 255
+COLORINGS = ("rgb", "opacity", "scale", "normal", "source view")
 
 Floats = NDArray[np.float64]
 
@@ -33,7 +35,7 @@ class Shown:
     """One file's visible Gaussians, as the viewer takes them; `views` [N] names the input view where it is known."""
 
     name: str
-    centres: Floats
+    centers: Floats
     scales: Floats
     axes: Floats
     """Rotation matrices [N,3,3]; columns are the Gaussians' axes."""
@@ -42,11 +44,11 @@ class Shown:
     views: NDArray[np.int64] | None
 
     @classmethod
-    def load(cls, path: Path) -> "Shown":
+    def load(cls, path: Path) -> Shown:
         """Read a file and bring it to a common size. Raises UserError."""
         gaussians = splat_files.read(path)
         side = math.isqrt(len(gaussians) // VIEWS)
-        # Files of `infer` hold six square pictures, row after row; after pruning nobody knows.
+        # Files of `infer` hold six square images, row after row; after pruning nobody knows.
         whole = len(gaussians) == VIEWS * side * side
         views = np.repeat(np.arange(VIEWS), side * side) if whole else None
         seen = (gaussians[:, CHANNELS["opacity"].start] >= splat_files.VISIBLE).numpy()
@@ -63,8 +65,8 @@ class Shown:
         covariance: Floats = half @ half.transpose(0, 2, 1)
         return covariance
 
-    def colours(self, by: str) -> Floats:
-        """Colours [N,3] in 0..1 by one of COLOURINGS. `normal` is the thinnest axis, turned outwards."""
+    def colors(self, by: str) -> Floats:
+        """Colors [N,3] in 0..1 by one of COLORINGS. `normal` is the thinnest axis, turned outwards."""
         if by == "opacity":
             return ramp(self.opacities[:, 0])
         if by == "scale":
@@ -73,10 +75,10 @@ class Shown:
             return ramp((size - low) / max(high - low, 1e-9))
         if by == "normal":
             normal = np.take_along_axis(self.axes, self.scales.argmin(axis=1)[:, None, None], axis=2)[..., 0]
-            outward = np.sign((normal * self.centres).sum(axis=1, keepdims=True))
+            outward = np.sign((normal * self.centers).sum(axis=1, keepdims=True))
             return 0.5 + 0.5 * normal * np.where(outward == 0, 1, outward)
         if by == "source view":
-            return np.full_like(self.rgb, 0.6) if self.views is None else VIEW_COLOURS[self.views]
+            return np.full_like(self.rgb, 0.6) if self.views is None else VIEW_COLORS[self.views]
         return self.rgb
 
 
@@ -86,7 +88,7 @@ class Viewer:
     def __init__(self, paths: Sequence[Path], host: str, port: int) -> None:
         self.shown = [Shown.load(path) for path in paths]
         self.server = _server(host, port)
-        self.factor, self.by = 1.0, COLOURINGS[0]
+        self.factor, self.by = 1.0, COLORINGS[0]
         scene, width = self.server.scene, GAP * (len(self.shown) - 1)
         scene.set_up_direction("+y")
         self.server.initial_camera.position = (0.0, 0.2 * (SIZE + width), 0.7 * (SIZE + width))
@@ -99,16 +101,16 @@ class Viewer:
 
     def _controls(self) -> None:
         gui = self.server.gui
-        colouring = gui.add_dropdown("colour by", COLOURINGS, initial_value=self.by)
+        coloring = gui.add_dropdown("color by", COLORINGS, initial_value=self.by)
         factor = gui.add_slider("splat scale", min=0.05, max=2.0, step=0.05, initial_value=self.factor)
         side_by_side = gui.add_checkbox("side by side", initial_value=True)
         ticks = [gui.add_checkbox(shown.name, initial_value=True) for shown in self.shown]
 
         def changed(_: Any) -> None:
-            self.by, self.factor = colouring.value, factor.value
+            self.by, self.factor = coloring.value, factor.value
             self.draw(apart=side_by_side.value, visible=[tick.value for tick in ticks])
 
-        for control in (colouring, factor, side_by_side, *ticks):
+        for control in (coloring, factor, side_by_side, *ticks):
             control.on_update(changed)
 
     def draw(self, apart: bool = True, visible: Sequence[bool] | None = None) -> None:
@@ -116,9 +118,9 @@ class Viewer:
         for i, shown in enumerate(self.shown):
             self.server.scene.add_gaussian_splats(
                 f"/splats{i}",
-                centers=shown.centres.astype(np.float32),
+                centers=shown.centers.astype(np.float32),
                 covariances=shown.covariances(self.factor).astype(np.float32),
-                rgbs=shown.colours(self.by).astype(np.float32),
+                rgbs=shown.colors(self.by).astype(np.float32),
                 opacities=shown.opacities.astype(np.float32),
                 position=self.places[i] if apart else (0.0, 0.0, 0.0),
                 visible=visible is None or visible[i],
@@ -138,7 +140,7 @@ class Viewer:
         self.server.stop()
 
 
-def _server(host: str, port: int) -> "viser.ViserServer":
+def _server(host: str, port: int) -> viser.ViserServer:
     try:
         import viser
     except ImportError as error:
@@ -147,7 +149,7 @@ def _server(host: str, port: int) -> "viser.ViserServer":
 
 
 def ramp(values: Floats) -> Floats:
-    """Numbers [N] in 0..1 as colours [N,3]: dark blue, green, yellow."""
+    """Numbers [N] in 0..1 as colors [N,3]: dark blue, green, yellow."""
     stops = np.array([[0.15, 0.1, 0.4], [0.1, 0.55, 0.5], [0.98, 0.9, 0.2]])
     clipped = np.clip(values, 0, 1)
     return np.stack([np.interp(clipped, [0, 0.5, 1], stops[:, i]) for i in range(3)], axis=1)

@@ -169,7 +169,7 @@ def _signal(processes: Sequence[subprocess.Popen[bytes]], number: int) -> None:
 def requeue() -> None:
     """Ask SLURM to queue the running job again after a checkpoint, so that it does not count as failed.
 
-    Nothing happens outside SLURM, nor where the job is already being cancelled or preempted: then SLURM or Snakemake
+    Nothing happens outside SLURM, nor where the job is already being canceled or preempted: then SLURM or Snakemake
     decides.
     """
     job = os.environ.get("SLURM_JOB_ID")

@@ -27,7 +27,7 @@ PACKAGES = (
     "torch", "diffusers", "transformers", "accelerate", "safetensors", "gsplat", "numpy", "scipy", "trimesh", "lpips",
     "stlpips-pytorch", "efficientnet-lite-pytorch", "snakemake",
 )  # fmt: skip
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 _BLOCK = 2**20
 
 

@@ -1,5 +1,7 @@
 """Training losses as slots. Configurations name them in a mapping, so that overlays merge."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -23,22 +25,22 @@ class InputMaps:
     """What each pixel of B objects' splatter images belongs to, at their size, view-1 frame.
 
     origins, directions: rays [B,6,3,S,S], the latter of camera-z length 1. alpha: [B,6,1,S,S], share of the pixel that
-    the input picture covers. focal: in pixels of the splatter image.
+    the input image covers. focal: in pixels of the splatter image.
     """
 
-    origins: "torch.Tensor"
-    directions: "torch.Tensor"
-    alpha: "torch.Tensor"
+    origins: torch.Tensor
+    directions: torch.Tensor
+    alpha: torch.Tensor
     focal: float
 
     @classmethod
-    def build(cls, inputs: "Cameras", alpha: "torch.Tensor") -> "InputMaps":
-        """From the inputs' cameras [B,6] at the splatter images' size and pictures' alpha [B,6,1,H,W]."""
+    def build(cls, inputs: Cameras, alpha: torch.Tensor) -> InputMaps:
+        """From the inputs' cameras [B,6] at the splatter images' size and images' alpha [B,6,1,H,W]."""
         origins, directions = pixel_rays(inputs)
         small = functional.adaptive_avg_pool2d(alpha.flatten(0, 1), (inputs.height, inputs.width))
         return cls(origins, directions, small.unflatten(0, alpha.shape[:2]), inputs.focal)
 
-    def keep(self, which: "torch.Tensor") -> "InputMaps":
+    def keep(self, which: torch.Tensor) -> InputMaps:
         """The objects of a mask [B] only."""
         return replace(self, origins=self.origins[which], directions=self.directions[which], alpha=self.alpha[which])
 
@@ -57,17 +59,17 @@ class Comparison:
     perceptual_dropout: whether dropout in perceptual networks acts, which is a mistake of the seed.
     """
 
-    rgb: "torch.Tensor | None" = None
-    rgb_true: "torch.Tensor | None" = None
-    alpha: "torch.Tensor | None" = None
-    alpha_true: "torch.Tensor | None" = None
-    splats: "torch.Tensor | None" = None
-    splats_true: "torch.Tensor | None" = None
-    latents: "torch.Tensor | None" = None
-    latents_true: "torch.Tensor | None" = None
-    snr: "torch.Tensor | None" = None
+    rgb: torch.Tensor | None = None
+    rgb_true: torch.Tensor | None = None
+    alpha: torch.Tensor | None = None
+    alpha_true: torch.Tensor | None = None
+    splats: torch.Tensor | None = None
+    splats_true: torch.Tensor | None = None
+    latents: torch.Tensor | None = None
+    latents_true: torch.Tensor | None = None
+    snr: torch.Tensor | None = None
     inputs: InputMaps | None = None
-    epoch: "torch.Tensor | None" = None
+    epoch: torch.Tensor | None = None
     perceptual_dropout: bool = False
 
 
@@ -77,11 +79,11 @@ class Loss(Slot):
     weight: float = Field(1.0, ge=0, description="factor in the sum of all terms; 0 switches the term off")
 
     @abstractmethod
-    def compute(self, pair: Comparison) -> "torch.Tensor":
+    def compute(self, pair: Comparison) -> torch.Tensor:
         """The unweighted term, a scalar. Raises ValueError where the objective gives no such prediction."""
 
 
-def weighted_sum(losses: "dict[str, Loss]", pair: Comparison) -> "tuple[torch.Tensor, dict[str, torch.Tensor]]":
+def weighted_sum(losses: dict[str, Loss], pair: Comparison) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
     """Sum of weight·term over all terms with a weight, and the unweighted terms by name (detached)."""
     terms = {name: loss.compute(pair) for name, loss in losses.items() if loss.weight > 0}
     if not terms:

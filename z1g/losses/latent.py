@@ -1,5 +1,7 @@
 """Loss on latent codes for diffusion training."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -20,11 +22,11 @@ class LatentLoss(Loss):
 
     kind: Literal["latent"] = "latent"
     weighting: Literal["x0", "v", "min_snr"] = Field(
-        "x0", description="weight of a timestep; x0 is the seed's plain error"
+        "x0", description="weight of a timestep; x0 is the original's plain error"
     )
     gamma: float = Field(5.0, gt=0, description="cap of min_snr")
 
-    def compute(self, pair: Comparison) -> "torch.Tensor":
+    def compute(self, pair: Comparison) -> torch.Tensor:
         if pair.latents is None or pair.latents_true is None:
             raise ValueError("loss 'latent' needs codes")
         error = (pair.latents - pair.latents_true).square().flatten(1).mean(dim=1)

@@ -1,5 +1,7 @@
 """Perceptual losses on renders."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
@@ -20,19 +22,19 @@ class _Perceptual(Loss):
         "auto", description="of the network's convolutions; auto: bf16 on a GPU, fp32 on a CPU"
     )
 
-    def network(self) -> "Frozen":
+    def network(self) -> Frozen:
         """The distance."""
         raise NotImplementedError
 
-    def compute(self, pair: Comparison) -> "torch.Tensor":
+    def compute(self, pair: Comparison) -> torch.Tensor:
         from z1g.networks.perceptual import resized
 
         if pair.rgb is None or pair.rgb_true is None:
             raise ValueError(f"loss '{type(self).__name__}' needs renders")
-        pictures = resized(pair.rgb[:, : self.views].flatten(0, 1), self.resolution)
+        images = resized(pair.rgb[:, : self.views].flatten(0, 1), self.resolution)
         truth = resized(pair.rgb_true[:, : self.views].flatten(0, 1), self.resolution)
-        half = self.precision == "bf16" or (self.precision == "auto" and pictures.is_cuda)
-        distance: torch.Tensor = self.network()(pictures, truth, half=half, dropout=pair.perceptual_dropout)
+        half = self.precision == "bf16" or (self.precision == "auto" and images.is_cuda)
+        distance: torch.Tensor = self.network()(images, truth, half=half, dropout=pair.perceptual_dropout)
         return distance.mean()
 
 
@@ -42,21 +44,21 @@ class StLpipsLoss(_Perceptual):
     kind: Literal["st_lpips"] = "st_lpips"
     net: Literal["alex", "vgg"] = Field("alex", description="trunk")
 
-    def network(self) -> "Frozen":
+    def network(self) -> Frozen:
         from z1g.networks.perceptual import st_lpips
 
         return st_lpips(self.net)
 
 
 class LpipsLoss(_Perceptual):
-    """LPIPS-VGG, the seed's; needs torchvision's VGG16 weights as a file."""
+    """LPIPS-VGG, the original's; needs torchvision's VGG16 weights as a file."""
 
     kind: Literal["lpips"] = "lpips"
     trunk: Annotated[str | None, FileContent()] = Field(
         None, description="path of torchvision's VGG16 state dict (vgg16-397923af.pth); known by its content"
     )
 
-    def network(self) -> "Frozen":
+    def network(self) -> Frozen:
         from z1g.networks.perceptual import lpips
 
         return lpips(self.trunk)

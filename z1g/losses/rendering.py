@@ -1,4 +1,6 @@
-"""Losses on renders: mean squared errors of colour and alpha."""
+"""Losses on renders: mean squared errors of color and alpha."""
+
+from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
@@ -9,11 +11,11 @@ if TYPE_CHECKING:
 
 
 class RgbLoss(Loss):
-    """Mean squared error of colour."""
+    """Mean squared error of color."""
 
     kind: Literal["rgb"] = "rgb"
 
-    def compute(self, pair: Comparison) -> "torch.Tensor":
+    def compute(self, pair: Comparison) -> torch.Tensor:
         if pair.rgb is None or pair.rgb_true is None:
             raise ValueError("loss 'rgb' needs renders")
         return (pair.rgb - pair.rgb_true).square().mean()
@@ -24,7 +26,7 @@ class AlphaLoss(Loss):
 
     kind: Literal["alpha"] = "alpha"
 
-    def compute(self, pair: Comparison) -> "torch.Tensor":
+    def compute(self, pair: Comparison) -> torch.Tensor:
         if pair.alpha is None or pair.alpha_true is None:
             raise ValueError("loss 'alpha' needs renders")
         return (pair.alpha - pair.alpha_true).square().mean()

@@ -1,5 +1,7 @@
 """Loss on splatter images: attribute by attribute."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
@@ -14,7 +16,7 @@ else:
     from z1g.core.lazy import torch
 
 LOG_EPSILON = 1e-8
-"""Added before logarithms, as the seed's files store scales."""
+"""Added before logarithms, as the original's files store scales."""
 LOGARITHMIC = ("opacity", "scale")
 """Attributes that may be compared as logarithms."""
 
@@ -22,9 +24,9 @@ LOGARITHMIC = ("opacity", "scale")
 class AttributeWeights(Section):
     """Weight of each attribute's mean squared error."""
 
-    position: float = Field(1.0, ge=0, description="normalised units squared")
+    position: float = Field(1.0, ge=0, description="normalized units squared")
     opacity: float = Field(1e-3, ge=0, description="of 0..1")
-    scale: float = Field(1e-3, ge=0, description="normalised units squared, or log-scales")
+    scale: float = Field(1e-3, ge=0, description="normalized units squared, or log-scales")
     rotation: float = Field(1.0, ge=0, description="quaternion components")
     rgb: float = Field(1.0, ge=0, description="of 0..1")
 
@@ -52,7 +54,7 @@ class SplatLoss(Loss):
             raise ValueError(f"only {' and '.join(LOGARITHMIC)} can be compared as logarithms, not {', '.join(wrong)}")
         return value
 
-    def compute(self, pair: Comparison) -> "torch.Tensor":
+    def compute(self, pair: Comparison) -> torch.Tensor:
         if pair.splats is None or pair.splats_true is None:
             raise ValueError("loss 'splat' needs fitted splats")
         predicted, truth = split(pair.splats, dim=2), split(pair.splats_true, dim=2)
@@ -68,12 +70,12 @@ class SplatLoss(Loss):
             total = total + weight * error.flatten(1).mean(dim=1)
         return total.mean() if pair.epoch is None else (total * self.guides(pair.epoch)).mean()
 
-    def guides(self, epoch: "torch.Tensor") -> "torch.Tensor":
+    def guides(self, epoch: torch.Tensor) -> torch.Tensor:
         """Whether the term counts in these passes over the data."""
         first = epoch < self.warmup_passes
         return first if self.every is None else first | (epoch % self.every == 0)
 
-    def _squared(self, name: str, predicted: "torch.Tensor", truth: "torch.Tensor") -> "torch.Tensor":
+    def _squared(self, name: str, predicted: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         if name in self.log:
             predicted, truth = ((x + LOG_EPSILON).log() for x in (predicted, truth))
         if name == "rotation" and self.sign_invariant_rotation:

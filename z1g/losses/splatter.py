@@ -1,4 +1,6 @@
-"""Terms of the fit that keep splatter images predictable: stage 1 has to learn them as pictures."""
+"""Terms of the fit that keep splatter images predictable: stage 1 has to learn them as images."""
+
+from __future__ import annotations
 
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Literal
@@ -21,33 +23,33 @@ DRAWN = 1 / 255
 class SplatterLoss(Loss):
     """A term of splatter images and what their pixels belong to; no truth is needed."""
 
-    def compute(self, pair: Comparison) -> "torch.Tensor":
+    def compute(self, pair: Comparison) -> torch.Tensor:
         if pair.splats is None or pair.inputs is None:
             raise ValueError(f"loss '{type(self).__name__}' needs splatter images and their inputs")
         return self.of(split(pair.splats, dim=2), pair.inputs)
 
     @abstractmethod
-    def of(self, splats: "dict[str, torch.Tensor]", inputs: InputMaps) -> "torch.Tensor":
+    def of(self, splats: dict[str, torch.Tensor], inputs: InputMaps) -> torch.Tensor:
         """The term, a scalar; attributes are [B,6,C,S,S]."""
 
 
 class Roughness(Section):
     """How much each attribute counts; differences are absolute."""
 
-    position: float = Field(0.0, ge=0, description="of the distance from the pixel's anchor along its ray, normalised")
+    position: float = Field(0.0, ge=0, description="of the distance from the pixel's anchor along its ray, normalized")
     opacity: float = Field(1.0, ge=0, description="of opacity")
     scale: float = Field(1.0, ge=0, description="of the natural logarithm of scale")
     rotation: float = Field(1.0, ge=0, description="of quaternion components, sign aligned")
-    rgb: float = Field(0.0, ge=0, description="of colour")
+    rgb: float = Field(0.0, ge=0, description="of color")
 
 
 class SmoothLoss(SplatterLoss):
-    """Total variation: mean absolute difference between neighbouring pixels that both show the object."""
+    """Total variation: mean absolute difference between neighboring pixels that both show the object."""
 
     kind: Literal["smooth"] = "smooth"
     weights: Roughness = Roughness()
 
-    def of(self, splats: "dict[str, torch.Tensor]", inputs: InputMaps) -> "torch.Tensor":
+    def of(self, splats: dict[str, torch.Tensor], inputs: InputMaps) -> torch.Tensor:
         weights = self.weights.model_dump()
         values = {**splats, "scale": splats["scale"].clamp(min=1e-6).log()}
         values["position"] = _depth(splats["position"], inputs)
@@ -71,7 +73,7 @@ class RayLoss(SplatterLoss):
 
     kind: Literal["ray"] = "ray"
 
-    def of(self, splats: "dict[str, torch.Tensor]", inputs: InputMaps) -> "torch.Tensor":
+    def of(self, splats: dict[str, torch.Tensor], inputs: InputMaps) -> torch.Tensor:
         drawn = splats["opacity"].detach() > DRAWN
         offset = splats["position"] - inputs.origins
         length = inputs.directions.norm(dim=2, keepdim=True)
@@ -86,20 +88,20 @@ class BackgroundLoss(SplatterLoss):
 
     kind: Literal["background"] = "background"
 
-    def of(self, splats: "dict[str, torch.Tensor]", inputs: InputMaps) -> "torch.Tensor":
+    def of(self, splats: dict[str, torch.Tensor], inputs: InputMaps) -> torch.Tensor:
         empty = inputs.alpha <= 0
         return (splats["opacity"] * empty).sum() / empty.sum().clamp(min=1)
 
 
-def _depth(position: "torch.Tensor", inputs: InputMaps) -> "torch.Tensor":
+def _depth(position: torch.Tensor, inputs: InputMaps) -> torch.Tensor:
     """Distance [B,6,1,S,S] along the ray, in lengths of its direction."""
     offset = position - inputs.origins
     return (offset * inputs.directions).sum(2, keepdim=True) / inputs.directions.square().sum(2, keepdim=True)
 
 
-def _before(x: "torch.Tensor", dim: int) -> "torch.Tensor":
+def _before(x: torch.Tensor, dim: int) -> torch.Tensor:
     return x.narrow(dim, 0, x.shape[dim] - 1)
 
 
-def _after(x: "torch.Tensor", dim: int) -> "torch.Tensor":
+def _after(x: torch.Tensor, dim: int) -> torch.Tensor:
     return x.narrow(dim, 1, x.shape[dim] - 1)

@@ -11,7 +11,7 @@ from z1g.meshes.formats import ARCHIVES, FORMATS
 from z1g.meshes.references import references
 from z1g.meshes.store import Archive
 
-CATALOGUE = "PluginFurnitureCatalog.properties"
+CATALOG = "PluginFurnitureCatalog.properties"
 _NUMBERED = re.compile(r"(\w+)#(\d+)")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _BLOCK = 2**20
@@ -31,14 +31,14 @@ class Model:
     name: str = ""
     category: str = ""
     creator: str = ""
-    licence: str = ""
+    license: str = ""
 
 
 def models(archive: Archive) -> list[Model]:
-    """The catalogue's models where there is a catalogue, else every mesh. Archives in archives are not opened."""
-    if CATALOGUE in archive.members:
-        with archive.open(CATALOGUE) as stream:
-            return _catalogue(stream.read().decode("latin-1"), archive)
+    """The catalog's models where there is a catalog, else every mesh. Archives in archives are not opened."""
+    if CATALOG in archive.members:
+        with archive.open(CATALOG) as stream:
+            return _catalog(stream.read().decode("latin-1"), archive)
     names = (name for name in archive.members if posixpath.splitext(name)[1].lower() in FORMATS)
     return [Model(name) for name in sorted(names) if not hidden(name.split("/"))]
 
@@ -93,8 +93,8 @@ def _beside(archive: Archive, member: str) -> Iterable[str]:
             yield name
 
 
-def _catalogue(text: str, archive: Archive) -> list[Model]:
-    """Models of a furniture catalogue, a Java properties file with numbered keys such as `model#12`."""
+def _catalog(text: str, archive: Archive) -> list[Model]:
+    """Models of a furniture catalog, a Java properties file with numbered keys such as `model#12`."""
     values = dict(_properties(text))
     numbers = sorted({match[2] for match in map(_NUMBERED.fullmatch, values) if match is not None}, key=int)
     found = []
@@ -102,9 +102,9 @@ def _catalogue(text: str, archive: Archive) -> list[Model]:
         member = archive.find(values.get(f"model#{number}", "").lstrip("/"))
         if member is None:
             continue
-        licence = values.get(f"license#{number}", values.get("license", ""))
+        license = values.get(f"license#{number}", values.get("license", ""))
         name, category, creator = (values.get(f"{key}#{number}", "") for key in ("name", "category", "creator"))
-        found.append(Model(member, name, category, creator, licence))
+        found.append(Model(member, name, category, creator, license))
     return found
 
 

@@ -1,4 +1,4 @@
-"""What a mesh is made of, as digests: the whole object, its geometry, its pictures."""
+"""What a mesh is made of, as digests: the whole object, its geometry, its images."""
 
 import hashlib
 import posixpath
@@ -14,7 +14,7 @@ _BLOCK = 16 * 2**20
 
 @dataclass(frozen=True)
 class Content:
-    """SHA-256 digests: `content` of all files, `mesh` of the geometry, `textures` of the set of pictures or empty."""
+    """SHA-256 digests: `content` of all files, `mesh` of the geometry, `textures` of the set of images or empty."""
 
     content: str
     mesh: str
@@ -33,11 +33,11 @@ def content_of(store: Store, mesh: str) -> Content:
         if reference.there and reference.name not in found:
             found[reference.name] = _digest(store, reference.name)
     buffers = _of_role(side, found, "data")
-    pictures = sorted(set(_of_role(side, found, "picture")))
+    images = sorted(set(_of_role(side, found, "image")))
     return Content(
         _joined([whole, *(f"{reference.asked}={found.get(reference.name)}" for reference in side)]),
         _joined(buffers) if buffers else geometry,
-        _joined(pictures) if pictures else "",
+        _joined(images) if images else "",
     )
 
 

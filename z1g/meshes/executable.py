@@ -8,7 +8,7 @@ from pathlib import Path
 
 from z1g.core.errors import UserError
 
-SCRIPT = Path(__file__).parents[1] / "blender" / "render_views.py"
+SCRIPT = Path(__file__).parent / "blender" / "render_views.py"
 CONFIG_KEY = "data.blender.python"
 ENVIRONMENT_VARIABLE = "Z1G_BLENDER"
 WHAT_SERVES = "a Python that can import bpy, or Blender's own executable"

@@ -15,7 +15,7 @@ from z1g.meshes.references import material_libraries, references
 from z1g.meshes.store import UNREADABLE, Archive, Disk
 
 MIB = 2**20
-_LICENCE = re.compile("licen[sc]e", re.IGNORECASE)
+_LICENSE = re.compile("licen[sc]e", re.IGNORECASE)
 
 
 class FileLimits(Section):
@@ -68,7 +68,7 @@ def _unpacked(entry: ObjectEntry, folder: Path, limits: FileLimits) -> Path:
 def problem(path: Path, limits: FileLimits) -> str | None:
     """What keeps a mesh file from being rendered, as far as its bytes tell without Blender; None where nothing does.
 
-    These are the faults that Blender passes over without a word: it reads NaN as 0 and draws lost materials grey.
+    These are the faults that Blender passes over without a word: it reads NaN as 0 and draws lost materials gray.
     """
     try:
         size = path.stat().st_size
@@ -83,10 +83,10 @@ def problem(path: Path, limits: FileLimits) -> str | None:
         return f"{path} cannot be read: {error.strerror}"
 
 
-def licences(entry: ObjectEntry) -> list[str]:
-    """Names of the licence files beside a mesh on disk."""
+def licenses(entry: ObjectEntry) -> list[str]:
+    """Names of the license files beside a mesh on disk."""
     beside = [] if INSIDE in entry.source else Path(entry.source).parent.iterdir()
-    return sorted(file.name for file in beside if _LICENCE.search(file.name))
+    return sorted(file.name for file in beside if _LICENSE.search(file.name))
 
 
 def _missing_materials(path: Path) -> str | None:

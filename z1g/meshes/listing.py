@@ -25,8 +25,8 @@ HASH_IN_ID = 10
 QUIET_S = 5.0
 GENERIC = ("model", "mesh", "object", "scene", "untitled", "textured", "asset", "source")
 """File names that say nothing of the object; its folder's does."""
-LICENCE = re.compile("licen[sc]e", re.IGNORECASE)
-ABOUT = ("name", "category", "creator", "licence")
+LICENSE = re.compile("licen[sc]e", re.IGNORECASE)
+ABOUT = ("name", "category", "creator", "license")
 NO_CONTENT = Content("", "", "")
 ODD = re.compile(r"(^|/)\.?(/|$)")
 """An absolute path, or one with empty or single-dot parts; any other only needs its folder in front."""
@@ -119,14 +119,14 @@ def _expand(text: str, index: Index) -> Iterator[Found]:
     path, beside = Path(text), {}
     if path.is_dir():
         everything = list(path.rglob("*"))
-        found, beside = [file for file in everything if _wanted(file, path)], _licences(everything)
+        found, beside = [file for file in everything if _wanted(file, path)], _licenses(everything)
         hint = f"the folder holds no mesh; z1g reads {READABLE}"
     elif path.is_file() and path.suffix.lower() in ENDINGS:
         yield from _listed(path, index)
         return
     elif path.is_file():
         found = [path] if is_mesh(path) or is_archive(path) else []
-        beside = _licences(path.parent.iterdir())
+        beside = _licenses(path.parent.iterdir())
         hint = f"not a mesh file; z1g reads {READABLE}, and lists of them ({', '.join(ENDINGS)})"
     elif glob.has_magic(text):
         found = [Path(name) for name in glob.glob(text, recursive=True) if _wanted(Path(name), Path())]
@@ -136,23 +136,23 @@ def _expand(text: str, index: Index) -> Iterator[Found]:
     if not found:
         raise UserError(f"data.paths: {text}: {hint}")
     for file in found:
-        yield from _inside(file, index) if is_archive(file) else (Found(file.as_posix(), _licence(file, path, beside)),)
+        yield from _inside(file, index) if is_archive(file) else (Found(file.as_posix(), _license(file, path, beside)),)
 
 
-def _licences(files: Iterable[Path]) -> dict[Path, list[str]]:
-    """Names of licence files by folder."""
+def _licenses(files: Iterable[Path]) -> dict[Path, list[str]]:
+    """Names of license files by folder."""
     found: dict[Path, list[str]] = {}
     for file in sorted(files):
-        if LICENCE.search(file.name):
+        if LICENSE.search(file.name):
             found.setdefault(file.parent, []).append(file.name)
     return found
 
 
-def _licence(file: Path, root: Path, known: dict[Path, list[str]]) -> tuple[tuple[str, str], ...]:
-    """The licence files nearest to a mesh, in its folder or one above it up to the root."""
+def _license(file: Path, root: Path, known: dict[Path, list[str]]) -> tuple[tuple[str, str], ...]:
+    """The license files nearest to a mesh, in its folder or one above it up to the root."""
     for folder in file.parents:
         if folder in known:
-            return (("licence", f"see {', '.join(known[folder])}"),)
+            return (("license", f"see {', '.join(known[folder])}"),)
         if folder in (root, root.parent):
             break
     return ()

@@ -12,7 +12,7 @@ from z1g.meshes.lighting.uniform import Uniform
 class BlenderOptions(Section):
     """How Blender draws the objects."""
 
-    resolution: int = Field(512, ge=16, le=4096, description="side of the square pictures, pixels")
+    resolution: int = Field(512, ge=16, le=4096, description="side of the square images, pixels")
     samples: int = Field(32, ge=1, description="samples a pixel; fewer are faster and noisier")
     engine: Literal["cycles", "eevee"] = Field(
         "cycles", description="cycles: path tracing; eevee: rasterization, needs OpenGL or Vulkan even without a screen"
@@ -23,7 +23,7 @@ class BlenderOptions(Section):
         "cpu", description="what Cycles runs on; gpu: OptiX, CUDA, HIP, Metal or oneAPI, an error where there is none"
     )
     processes: Annotated[int | None, Runtime()] = Field(
-        None, ge=1, description="Blender processes a job; null: about one a core, fewer for large pictures or on a GPU"
+        None, ge=1, description="Blender processes a job; null: about one a core, fewer for large images or on a GPU"
     )
     restart_after: Annotated[int, Runtime()] = Field(
         500, ge=1, description="objects that one Blender process draws before a new one takes its place"

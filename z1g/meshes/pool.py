@@ -36,7 +36,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Drawn:
-    """An object's pictures in a folder, and what `result.json` says; whoever takes it deletes the folder."""
+    """An object's images in a folder, and what `result.json` says; whoever takes it deletes the folder."""
 
     folder: Path
     result: dict[str, Any]

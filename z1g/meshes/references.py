@@ -23,14 +23,14 @@ class Reference(NamedTuple):
     name: str
     asked: str
     role: str
-    """`material`, `picture` or `data`."""
+    """`material`, `image` or `data`."""
     there: bool
 
 
 def references(store: Store, mesh: str) -> list[Reference]:
     """Side files of a mesh file, in the order named, each once.
 
-    OBJ (materials and their pictures) and glTF (buffers, pictures) say what they need; of other formats none are known.
+    OBJ (materials and their images) and glTF (buffers, images) say what they need; of other formats none are known.
     """
     read = _READERS.get(posixpath.splitext(mesh)[1].lower())
     found: dict[tuple[str, str], Reference] = {}
@@ -56,11 +56,11 @@ def _obj(store: Store, mesh: str) -> Iterator[Reference]:
     for material in found:
         yield material
         if material.there:
-            for picture in _pictures(store, material.name):
-                yield _beside(store, material.name, picture, "picture")
+            for image in _images(store, material.name):
+                yield _beside(store, material.name, image, "image")
 
 
-def _pictures(store: Store, material: str) -> Iterator[str]:
+def _images(store: Store, material: str) -> Iterator[str]:
     with store.open(material) as stream:
         for line in _head(stream).splitlines():
             match = _MAP.match(line)
@@ -78,7 +78,7 @@ def _gltf(store: Store, mesh: str) -> Iterator[Reference]:
     try:
         document = json.loads(content)
         parts = [("data", part) for part in document.get("buffers", [])]
-        parts += [("picture", part) for part in document.get("images", [])]
+        parts += [("image", part) for part in document.get("images", [])]
         names = [(role, unquote(part["uri"])) for role, part in parts if "uri" in part]
     except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
         return  # a broken file is Blender's to judge, in its own words

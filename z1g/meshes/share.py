@@ -28,7 +28,7 @@ class Share:
 
 
 def share_out(options: BlenderOptions, threads: int, objects: int, views: int) -> Share:
-    """Share out a job of `threads` cores that draws `objects` objects of `views` pictures each."""
+    """Share out a job of `threads` cores that draws `objects` objects of `views` images each."""
     memory_mb = BLENDERS_PART * job_memory_mb(threads)
     processes = options.processes or _processes(options, threads, views, memory_mb)
     processes = max(1, min(processes, objects))

@@ -1,5 +1,7 @@
 """Where a mesh and its side files lie: a folder on disk, or an archive."""
 
+from __future__ import annotations
+
 import lzma
 import posixpath
 import struct
@@ -60,7 +62,7 @@ class Archive:
         self.zip = zipfile.ZipFile(path)
         self.members = {info.filename: info for info in self.zip.infolist() if _harmless(info)}
 
-    def __enter__(self) -> "Archive":
+    def __enter__(self) -> Archive:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -14,18 +14,18 @@ from z1g.metrics import NotMeasurable
 
 READABLE = (".obj", ".glb", ".ply", ".stl")
 TOLERANCE = 2e-3
-"""How far the mesh read here may lie beside the one that Blender measured, normalised units."""
+"""How far the mesh read here may lie beside the one that Blender measured, normalized units."""
 RADIUS = 0.5
 
 
 def surface_points(item: RenderedObject, entry: ObjectEntry, limits: FileLimits, n: int) -> NDArray[np.float64]:
-    """`n` points [n,3], drawn evenly by area and the same each time, in the normalised y-up world of the renders.
+    """`n` points [n,3], drawn evenly by area and the same each time, in the normalized y-up world of the renders.
 
     The file is read without Blender, so it is checked against the box that Blender measured. Raises NotMeasurable where
     there is no mesh, where it changed, has a format that only Blender reads, or reads differently.
     """
-    normalisation = item.info.get("normalisation")
-    if normalisation is None:
+    normalization = item.info.get("normalization")
+    if normalization is None:
         raise NotMeasurable("its data source has renders only, no mesh")
     ending = Path(entry.source).suffix.lower()
     if ending not in READABLE:
@@ -35,20 +35,20 @@ def surface_points(item: RenderedObject, entry: ObjectEntry, limits: FileLimits,
             triangles = _triangles(prepare(entry, Path(folder), limits))
         except Unusable as error:
             raise NotMeasurable(str(error)) from error
-    placed = normalised(triangles, normalisation)
+    placed = normalized(triangles, normalization)
     _check(placed, entry)
     return _sample(placed, n, np.random.default_rng(entry.seed))
 
 
-def normalised(points: NDArray[np.float64], normalisation: dict[str, Any]) -> NDArray[np.float64]:
-    """The file's points [...,3] as `z1g/meshes/blender/geometry.py` places them: (p − centre)·scale in a y-up world."""
-    upright = points if normalisation["up_axis"] == "y" else points[..., [0, 2, 1]] * np.array([1.0, 1.0, -1.0])
-    moved: NDArray[np.float64] = (upright - np.array(normalisation["centre"])) * normalisation["scale"]
+def normalized(points: NDArray[np.float64], normalization: dict[str, Any]) -> NDArray[np.float64]:
+    """The file's points [...,3] as `z1g/meshes/blender/geometry.py` places them: (p − center)·scale in a y-up world."""
+    upright = points if normalization["up_axis"] == "y" else points[..., [0, 2, 1]] * np.array([1.0, 1.0, -1.0])
+    moved: NDArray[np.float64] = (upright - np.array(normalization["center"])) * normalization["scale"]
     return moved
 
 
 def _triangles(path: Path) -> NDArray[np.float64]:
-    """Corners [T,3,3] of all faces. No material, picture or other file is opened."""
+    """Corners [T,3,3] of all faces. No material, image or other file is opened."""
     import trimesh
 
     options: dict[str, Any] = {"file_type": path.suffix[1:].lower(), "process": False}

@@ -3,10 +3,10 @@
 from z1g.metrics.alpha_iou import AlphaIou
 from z1g.metrics.base import (
     DepthMaps,
+    ImagePair,
     Metric,
     NotMeasurable,
     ObjectMetric,
-    Pictures,
     Scope,
     SetMetric,
     Shape,
@@ -47,7 +47,7 @@ __all__ = [
     "Metric",
     "NotMeasurable",
     "ObjectMetric",
-    "Pictures",
+    "ImagePair",
     "Psnr",
     "Scope",
     "SetMetric",

@@ -1,10 +1,12 @@
 """Overlap of silhouettes."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from z1g.metrics.base import Pictures, ViewMetric
+from z1g.metrics.base import ImagePair, ViewMetric
 
 if TYPE_CHECKING:
     import torch
@@ -22,8 +24,8 @@ class AlphaIou(ViewMetric):
     higher_is_better: ClassVar[bool] = True
     reference: ClassVar[str] = "intersection over union of the silhouettes (Jaccard index)"
 
-    def compute(self, pictures: Pictures) -> "torch.Tensor":
-        first, second = pictures.alpha >= self.threshold, pictures.alpha_true >= self.threshold
+    def compute(self, images: ImagePair) -> torch.Tensor:
+        first, second = images.alpha >= self.threshold, images.alpha_true >= self.threshold
         both = (first & second).sum(dim=(1, 2, 3))
         either = (first | second).sum(dim=(1, 2, 3))
         return torch.where(either > 0, both / either.clamp(min=1), torch.ones_like(both, dtype=torch.float32))

@@ -1,5 +1,7 @@
 """Metrics as slots: each knows its unit, its direction, what it is a number of, and where its definition comes from."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,16 +20,16 @@ class NotMeasurable(Exception):
 
 
 @dataclass(frozen=True)
-class Pictures:
+class ImagePair:
     """Renders of one object from V views beside the truth, on a white background.
 
     rgb, rgb_true: [V,3,H,W] in 0..1; alpha, alpha_true: [V,1,H,W] in 0..1.
     """
 
-    rgb: "torch.Tensor"
-    rgb_true: "torch.Tensor"
-    alpha: "torch.Tensor"
-    alpha_true: "torch.Tensor"
+    rgb: torch.Tensor
+    rgb_true: torch.Tensor
+    alpha: torch.Tensor
+    alpha_true: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -38,23 +40,23 @@ class DepthMaps:
     nothing.
     """
 
-    depth: "torch.Tensor"
-    alpha: "torch.Tensor"
-    depth_true: "torch.Tensor"
+    depth: torch.Tensor
+    alpha: torch.Tensor
+    depth_true: torch.Tensor
 
 
 @dataclass(frozen=True)
 class Shape:
-    """One object's geometry in the view-1 frame, normalised units: the object lies in the sphere of diameter 1.
+    """One object's geometry in the view-1 frame, normalized units: the object lies in the sphere of diameter 1.
 
-    points: [N,3] centres of its Gaussians; opacity: [N]. `surface(n)` gives n points [n,3] drawn evenly from the source
+    points: [N,3] centers of its Gaussians; opacity: [N]. `surface(n)` gives n points [n,3] drawn evenly from the source
     mesh, `depth()` the depth maps; both raise NotMeasurable where the data source has none. `shared` keeps what several
     metrics need of it.
     """
 
-    points: "torch.Tensor"
-    opacity: "torch.Tensor"
-    surface: "Callable[[int], torch.Tensor]"
+    points: torch.Tensor
+    opacity: torch.Tensor
+    surface: Callable[[int], torch.Tensor]
     depth: Callable[[], DepthMaps]
     shared: dict[Any, Any] = field(default_factory=dict, compare=False)
 
@@ -79,7 +81,7 @@ class ViewMetric(Metric):
     scope: ClassVar[Scope] = "view"
 
     @abstractmethod
-    def compute(self, pictures: Pictures) -> "torch.Tensor":
+    def compute(self, images: ImagePair) -> torch.Tensor:
         """One value a view: [V] float. Raises UserError where weights are missing."""
 
 
@@ -94,14 +96,14 @@ class ObjectMetric(Metric):
 
 
 class SetMetric(Metric):
-    """A number per set of objects, from features of all their pictures."""
+    """A number per set of objects, from features of all their images."""
 
     scope: ClassVar[Scope] = "set"
 
     @abstractmethod
-    def features(self, rgb: "torch.Tensor") -> "torch.Tensor":
-        """Features [V,F] of pictures [V,3,H,W] in 0..1 on white. Raises UserError where weights are missing."""
+    def features(self, rgb: torch.Tensor) -> torch.Tensor:
+        """Features [V,F] of images [V,3,H,W] in 0..1 on white. Raises UserError where weights are missing."""
 
     @abstractmethod
-    def distance(self, features: "torch.Tensor", features_true: "torch.Tensor") -> float:
+    def distance(self, features: torch.Tensor, features_true: torch.Tensor) -> float:
         """The value of a set from the features [N,F] of all its renders and of the truth."""

@@ -1,10 +1,12 @@
-"""Similarity of CLIP's picture embeddings."""
+"""Similarity of CLIP's image embeddings."""
+
+from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from z1g.metrics.base import Pictures, ViewMetric
+from z1g.metrics.base import ImagePair, ViewMetric
 
 if TYPE_CHECKING:
     import torch
@@ -14,7 +16,7 @@ else:
 
 
 class ClipSimilarity(ViewMetric):
-    """Cosine of the embeddings of a render and of the true picture from the same view."""
+    """Cosine of the embeddings of a render and of the true image from the same view."""
 
     kind: Literal["clip"] = "clip"
     weights: str | None = Field(None, description="folder of a CLIP model as transformers saves it; needs safetensors")
@@ -23,8 +25,8 @@ class ClipSimilarity(ViewMetric):
     higher_is_better: ClassVar[bool] = True
     reference: ClassVar[str] = "Radford et al., ICML 2021; cosine of the projected embeddings of render and truth"
 
-    def compute(self, pictures: Pictures) -> "torch.Tensor":
+    def compute(self, images: ImagePair) -> torch.Tensor:
         from z1g.networks.image_features import clip_vision
 
         network = clip_vision(self.weights)
-        return functional.cosine_similarity(network(pictures.rgb), network(pictures.rgb_true), dim=-1).float()
+        return functional.cosine_similarity(network(images.rgb), network(images.rgb_true), dim=-1).float()

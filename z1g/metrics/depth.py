@@ -17,7 +17,7 @@ class DepthError(ObjectMetric):
     higher_is_better: ClassVar[bool] = False
     reference: ClassVar[str] = (
         "mean |rendered depth / alpha − depth of the mesh| from the six inputs over pixels that both cover, in "
-        "units of the normalised object; what is missing or too much shows in alpha IoU instead"
+        "units of the normalized object; what is missing or too much shows in alpha IoU instead"
     )
 
     def compute(self, shape: Shape) -> float:

@@ -1,10 +1,12 @@
 """Learned perceptual distances."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from z1g.metrics.base import Pictures, ViewMetric
+from z1g.metrics.base import ImagePair, ViewMetric
 
 if TYPE_CHECKING:
     import torch
@@ -17,12 +19,12 @@ class StLpips(ViewMetric):
     label: ClassVar[str] = "ST-LPIPS"
     unit: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = False
-    reference: ClassVar[str] = "Ghildyal & Liu, ECCV 2022; AlexNet; pictures under 64 px enlarged"
+    reference: ClassVar[str] = "Ghildyal & Liu, ECCV 2022; AlexNet; images under 64 px enlarged"
 
-    def compute(self, pictures: Pictures) -> "torch.Tensor":
+    def compute(self, images: ImagePair) -> torch.Tensor:
         from z1g.networks.perceptual import enlarged, st_lpips
 
-        distance: torch.Tensor = st_lpips("alex")(enlarged(pictures.rgb), enlarged(pictures.rgb_true))
+        distance: torch.Tensor = st_lpips("alex")(enlarged(images.rgb), enlarged(images.rgb_true))
         return distance
 
 
@@ -36,8 +38,8 @@ class Lpips(ViewMetric):
     higher_is_better: ClassVar[bool] = False
     reference: ClassVar[str] = "Zhang et al., CVPR 2018; VGG16"
 
-    def compute(self, pictures: Pictures) -> "torch.Tensor":
+    def compute(self, images: ImagePair) -> torch.Tensor:
         from z1g.networks.perceptual import enlarged, lpips
 
-        distance: torch.Tensor = lpips(self.trunk)(enlarged(pictures.rgb), enlarged(pictures.rgb_true))
+        distance: torch.Tensor = lpips(self.trunk)(enlarged(images.rgb), enlarged(images.rgb_true))
         return distance

@@ -1,8 +1,10 @@
 """Peak signal-to-noise ratio."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from z1g.metrics.base import Pictures, ViewMetric
+from z1g.metrics.base import ImagePair, ViewMetric
 
 if TYPE_CHECKING:
     import torch
@@ -10,18 +12,18 @@ else:
     from z1g.core.lazy import torch
 
 CAP_DB = 100.0
-"""Value of equal pictures, so that means stay finite."""
+"""Value of equal images, so that means stay finite."""
 
 
 class Psnr(ViewMetric):
-    """-10·log10 of the mean squared error of colour on white."""
+    """-10·log10 of the mean squared error of color on white."""
 
     kind: Literal["psnr"] = "psnr"
     label: ClassVar[str] = "PSNR"
     unit: ClassVar[str] = "dB"
     higher_is_better: ClassVar[bool] = True
-    reference: ClassVar[str] = "10·log10(1/MSE), colours in 0..1 on white, capped at 100 dB"
+    reference: ClassVar[str] = "10·log10(1/MSE), colors in 0..1 on white, capped at 100 dB"
 
-    def compute(self, pictures: Pictures) -> "torch.Tensor":
-        error = (pictures.rgb - pictures.rgb_true).double().square().mean(dim=(1, 2, 3))
+    def compute(self, images: ImagePair) -> torch.Tensor:
+        error = (images.rgb - images.rgb_true).double().square().mean(dim=(1, 2, 3))
         return (-10 * torch.log10(error.clamp(min=10 ** (-CAP_DB / 10)))).float()

@@ -1,9 +1,11 @@
 """Structural similarity."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from z1g.core.errors import UserError
-from z1g.metrics.base import Pictures, ViewMetric
+from z1g.metrics.base import ImagePair, ViewMetric
 
 if TYPE_CHECKING:
     import torch
@@ -22,12 +24,12 @@ class Ssim(ViewMetric):
     label: ClassVar[str] = "SSIM"
     unit: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = True
-    reference: ClassVar[str] = "Wang et al., IEEE TIP 2004; Gaussian window 11, sigma 1.5, mean over colours"
+    reference: ClassVar[str] = "Wang et al., IEEE TIP 2004; Gaussian window 11, sigma 1.5, mean over colors"
 
-    def compute(self, pictures: Pictures) -> "torch.Tensor":
-        if min(pictures.rgb.shape[-2:]) < WINDOW:
-            raise UserError(f"SSIM needs pictures of at least {WINDOW} pixels a side; raise data.blender.resolution")
-        x, y = pictures.rgb.double(), pictures.rgb_true.double()
+    def compute(self, images: ImagePair) -> torch.Tensor:
+        if min(images.rgb.shape[-2:]) < WINDOW:
+            raise UserError(f"SSIM needs images of at least {WINDOW} pixels a side; raise data.blender.resolution")
+        x, y = images.rgb.double(), images.rgb_true.double()
         mean_x, mean_y = _blur(x), _blur(y)
         var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
         covariance = _blur(x * y) - mean_x * mean_y
@@ -37,12 +39,12 @@ class Ssim(ViewMetric):
         return (top / bottom).mean(dim=(1, 2, 3)).float()
 
 
-def _blur(pictures: "torch.Tensor") -> "torch.Tensor":
-    """Gaussian window over [B,C,H,W] where it lies fully inside the picture."""
-    offsets = torch.arange(WINDOW, dtype=pictures.dtype, device=pictures.device) - WINDOW // 2
+def _blur(images: torch.Tensor) -> torch.Tensor:
+    """Gaussian window over [B,C,H,W] where it lies fully inside the image."""
+    offsets = torch.arange(WINDOW, dtype=images.dtype, device=images.device) - WINDOW // 2
     weights = torch.exp(-(offsets**2) / (2 * SIGMA**2))
     weights = weights / weights.sum()
-    channels = pictures.shape[1]
+    channels = images.shape[1]
     column = weights.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
     row = weights.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
-    return functional.conv2d(functional.conv2d(pictures, column, groups=channels), row, groups=channels)
+    return functional.conv2d(functional.conv2d(images, column, groups=channels), row, groups=channels)

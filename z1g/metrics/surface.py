@@ -1,5 +1,7 @@
 """Distances between the splats of an object and the surface of its source mesh."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -12,7 +14,7 @@ else:
     from z1g.core.lazy import torch
 
 FARTHEST = 1.0
-"""Chamfer distance of an object without a visible splat: the diameter of the normalised object."""
+"""Chamfer distance of an object without a visible splat: the diameter of the normalized object."""
 
 
 class _SurfaceMetric(ObjectMetric):
@@ -21,15 +23,15 @@ class _SurfaceMetric(ObjectMetric):
     points: int = Field(20000, ge=100, description="points drawn from the mesh; at most as many splats are used")
     min_opacity: float = Field(0.1, ge=0, lt=1, description="splats less opaque than this are no surface")
 
-    def nearest(self, shape: Shape) -> "tuple[torch.Tensor, torch.Tensor] | None":
-        """Distance of every splat's centre to the nearest surface point and back; None where no splat is visible."""
+    def nearest(self, shape: Shape) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Distance of every splat's center to the nearest surface point and back; None where no splat is visible."""
         key = (self.points, self.min_opacity)
         if key not in shape.shared:
             shape.shared[key] = self._nearest(shape)
         found: tuple[torch.Tensor, torch.Tensor] | None = shape.shared[key]
         return found
 
-    def _nearest(self, shape: Shape) -> "tuple[torch.Tensor, torch.Tensor] | None":
+    def _nearest(self, shape: Shape) -> tuple[torch.Tensor, torch.Tensor] | None:
         from scipy.spatial import cKDTree
 
         surface = shape.surface(self.points).double()
@@ -52,7 +54,7 @@ class Chamfer(_SurfaceMetric):
     higher_is_better: ClassVar[bool] = False
     reference: ClassVar[str] = (
         "half the sum of mean distances splat → mesh and mesh → splat (Fan et al., CVPR 2017, unsquared), in units of "
-        "the normalised object, whose sphere has diameter 1; the mesh's hidden inside counts: `fitted` is the bound"
+        "the normalized object, whose sphere has diameter 1; the mesh's hidden inside counts: `fitted` is the bound"
     )
 
     def compute(self, shape: Shape) -> float:
@@ -64,7 +66,7 @@ class FScore(_SurfaceMetric):
     """Harmonic mean of precision (splats near the mesh) and recall (mesh near a splat)."""
 
     kind: Literal["f_score"] = "f_score"
-    threshold: float = Field(0.02, gt=0, lt=1, description="what counts as near, normalised units")
+    threshold: float = Field(0.02, gt=0, lt=1, description="what counts as near, normalized units")
     label: ClassVar[str] = "F-score"
     unit: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = True

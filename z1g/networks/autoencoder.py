@@ -1,4 +1,4 @@
-"""Pictures to latent codes: the VAE encoder with Zero123++'s latent and image scales."""
+"""Images to latent codes: the VAE encoder with Zero123++'s latent and image scales."""
 
 import torch
 from diffusers import AutoencoderKL
@@ -21,17 +21,17 @@ def unscale_latents(latents: Tensor) -> Tensor:
     return latents / LATENT_SCALE + LATENT_SHIFT
 
 
-def scale_image(picture: Tensor) -> Tensor:
-    """x·0.5/0.8 for pictures in -1..1, Zero123++'s range of sheets."""
-    return picture * IMAGE_SCALE
+def scale_image(image: Tensor) -> Tensor:
+    """x·0.5/0.8 for images in -1..1, Zero123++'s range of sheets."""
+    return image * IMAGE_SCALE
 
 
-def unscale_image(picture: Tensor) -> Tensor:
+def unscale_image(image: Tensor) -> Tensor:
     """Inverse of `scale_image`: x·1.6."""
-    return picture / IMAGE_SCALE
+    return image / IMAGE_SCALE
 
 
-class PictureEncoder(nn.Module):
+class ImageEncoder(nn.Module):
     """The VAE's encoder half."""
 
     def __init__(self, vae: AutoencoderKL) -> None:
@@ -42,23 +42,23 @@ class PictureEncoder(nn.Module):
         self.scaling_factor = float(vae.config["scaling_factor"])
         self.whole_bf16 = False
 
-    def forward(self, picture: Tensor) -> Tensor:
-        """Mean and logarithm of the variance [B,2C,h,w] of the latent of pictures [B,3,H,W] in -1..1."""
-        moments: Tensor = self.quant_conv(self.encoder(picture))
+    def forward(self, image: Tensor) -> Tensor:
+        """Mean and logarithm of the variance [B,2C,h,w] of the latent of images [B,3,H,W] in -1..1."""
+        moments: Tensor = self.quant_conv(self.encoder(image))
         return moments
 
-    def posterior(self, picture: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation [B,C,h,w] of the latent of pictures [B,3,H,W] in -1..1."""
-        mean, log_variance = self._moments(picture).float().chunk(2, dim=1)
+    def posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation [B,C,h,w] of the latent of images [B,3,H,W] in -1..1."""
+        mean, log_variance = self._moments(image).float().chunk(2, dim=1)
         return mean, torch.exp(0.5 * log_variance.clamp(-30, 20))
 
-    def _moments(self, picture: Tensor) -> Tensor:
+    def _moments(self, image: Tensor) -> Tensor:
         """See `forward`. With `whole_bf16`, autocast gives way to weights in bfloat16, see `Denoiser`."""
-        kind = picture.device.type
+        kind = image.device.type
         if not (self.whole_bf16 and torch.is_autocast_enabled(kind)):
-            return self(picture)  # type: ignore[no-any-return]
+            return self(image)  # type: ignore[no-any-return]
         with torch.autocast(kind, enabled=False):
-            moments: Tensor = call_with(self, bf16_weights(self), picture.to(torch.bfloat16))
+            moments: Tensor = call_with(self, bf16_weights(self), image.to(torch.bfloat16))
         return moments
 
     def code_shape(self, sheet: Tensor) -> tuple[int, int, int]:
@@ -79,6 +79,6 @@ class PictureEncoder(nn.Module):
         latent = mean if noise is None else mean + deviation * noise
         return scale_latents(latent * self.scaling_factor)
 
-    def condition_latent(self, picture: Tensor) -> Tensor:
-        """Latent [B,C,h,w] of condition pictures [B,3,H,W] in 0..1, without the scaling factor, as Zero123++ has it."""
-        return self.posterior(2 * picture - 1)[0]
+    def condition_latent(self, image: Tensor) -> Tensor:
+        """Latent [B,C,h,w] of condition images [B,3,H,W] in 0..1, without the scaling factor, as Zero123++ has it."""
+        return self.posterior(2 * image - 1)[0]

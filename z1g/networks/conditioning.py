@@ -1,4 +1,6 @@
-"""What stands between a picture and the UNet besides networks: prompt, ramping, and the numbers of codes."""
+"""What stands between a image and the UNet besides networks: prompt, ramping, and the numbers of codes."""
+
+from __future__ import annotations
 
 from typing import Any
 
@@ -11,7 +13,7 @@ from torch import Tensor
 class Conditioning(ModelMixin, ConfigMixin):
     """Tensors that diffusers saves and loads beside the networks.
 
-    prompt [T,D], ramping [T]: see `Denoiser`. zero_latent [1,C,h,w]: the latent of the zero picture. mean, deviation
+    prompt [T,D], ramping [T]: see `Denoiser`. zero_latent [1,C,h,w]: the latent of the zero image. mean, deviation
     [C,1,1]: a sampled code times the one plus the other is a code in the decoder's units.
     """
 
@@ -34,7 +36,7 @@ class Conditioning(ModelMixin, ConfigMixin):
     @classmethod
     def of(
         cls, prompt: Tensor, ramping: Tensor, statistics: dict[str, Tensor], code: tuple[int, int, int]
-    ) -> "Conditioning":
+    ) -> Conditioning:
         """From tensors; `statistics` has `mean`, `deviation` and `zero_latent`."""
         zero: Any = tuple(statistics["zero_latent"].shape[1:])
         made: Conditioning = cls(len(prompt), prompt.shape[1], zero, code)

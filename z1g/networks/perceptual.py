@@ -17,11 +17,11 @@ from z1g.networks.fused import available
 
 Net = Literal["alex", "vgg"]
 SMALLEST = 64
-"""Pictures below this side are enlarged: the networks' last layers would have nothing left to look at."""
+"""Images below this side are enlarged: the networks' last layers would have nothing left to look at."""
 
 
 class Frozen(nn.Module):
-    """A distance between pictures whose network no optimiser, checkpoint or `train()` can touch."""
+    """A distance between images whose network no optimizer, checkpoint or `train()` can touch."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Frozen(nn.Module):
         return self._network[0]
 
     def forward(self, prediction: Tensor, truth: Tensor, half: bool = False, dropout: bool = False) -> Tensor:
-        """Distance [B] of pictures [B,3,H,W] in 0..1, in float32; gradients reach the prediction only.
+        """Distance [B] of images [B,3,H,W] in 0..1, in float32; gradients reach the prediction only.
 
         half: convolutions in bfloat16; what compares their features stays in float32. dropout: its layers act.
         """
@@ -98,37 +98,36 @@ def untrained_lpips() -> Frozen:
         return Frozen(package.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False))
 
 
-def resized(pictures: Tensor, resolution: int) -> Tensor:
-    """Pictures [B,3,H,W] at a side of `resolution`, at least 64."""
-    return _at(pictures, (max(resolution, SMALLEST), max(resolution, SMALLEST)))
+def resized(images: Tensor, resolution: int) -> Tensor:
+    """Images [B,3,H,W] at a side of `resolution`, at least 64."""
+    return _at(images, (max(resolution, SMALLEST), max(resolution, SMALLEST)))
 
 
-def enlarged(pictures: Tensor) -> Tensor:
-    """Pictures [B,3,H,W] as they are, or in proportion at a shorter side of 64 where that is below 64."""
-    height, width = pictures.shape[-2:]
+def enlarged(images: Tensor) -> Tensor:
+    """Images [B,3,H,W] as they are, or in proportion at a shorter side of 64 where that is below 64."""
+    height, width = images.shape[-2:]
     factor = max(1.0, SMALLEST / min(height, width))
-    return _at(pictures, (round(factor * height), round(factor * width)))
+    return _at(images, (round(factor * height), round(factor * width)))
 
 
-def _at(pictures: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(pictures.shape[-2:]) == size:
-        return pictures
+def _at(images: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(images.shape[-2:]) == size:
+        return images
     # Two products of matrices take a GPU a fraction of the time that torch's kernels of antialiasing do.
-    with torch.autocast(pictures.device.type, enabled=False):
+    with torch.autocast(images.device.type, enabled=False):
         rows, columns = (
-            _weights(old, new, pictures.device).to(pictures.dtype)
-            for old, new in zip(pictures.shape[-2:], size, strict=True)
+            _weights(old, new, images.device).to(images.dtype) for old, new in zip(images.shape[-2:], size, strict=True)
         )
-        return rows @ pictures @ columns.T
+        return rows @ images @ columns.T
 
 
 @lru_cache(maxsize=16)
 def _weights(old: int, new: int, device: torch.device) -> Tensor:
     """Share [new,old] of each old pixel of a row in each new one: a triangle as wide as torch's antialiasing has it."""
     step = old / new
-    centres = (torch.arange(new, dtype=torch.float64)[:, None] + 0.5) * step
+    centers = (torch.arange(new, dtype=torch.float64)[:, None] + 0.5) * step
     places = torch.arange(old, dtype=torch.float64) + 0.5
-    shares = (1 - (places - centres).abs() / max(step, 1.0)).clamp(min=0)
+    shares = (1 - (places - centers).abs() / max(step, 1.0)).clamp(min=0)
     return (shares / shares.sum(dim=1, keepdim=True)).float().to(device)
 
 

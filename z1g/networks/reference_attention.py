@@ -1,4 +1,4 @@
-"""Reference attention: the denoised sheet attends to the condition picture's self-attention tokens (Zero123++, §2.2).
+"""Reference attention: the denoised sheet attends to the condition image's self-attention tokens (Zero123++, §2.2).
 
 The UNet runs twice on one set of weights. The *write* pass on the noised condition latent keeps the tokens that enter
 each self-attention (`attn1`); the *read* pass appends them to the keys and values of the same layer.

@@ -12,7 +12,7 @@ SCORES = 2**26
 
 
 class WideAttention:
-    """Attention processor of pictures [B,C,H,W] with one head, without masks."""
+    """Attention processor of images [B,C,H,W] with one head, without masks."""
 
     def __call__(self, attn: Attention, hidden_states: Tensor, temb: Tensor | None = None, **_: object) -> Tensor:
         """[B,C,H,W] -> [B,C,H,W], the input added. A VAE has no `temb`, but diffusers warns where it is not named."""

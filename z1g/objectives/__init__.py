@@ -1,1 +1,1 @@
-"""What the two stages minimise."""
+"""What the two stages minimize."""

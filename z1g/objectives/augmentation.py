@@ -1,8 +1,10 @@
-"""Stage 1 sees more objects than there are: turned or mirrored onto the inputs' own layout, and with other colours.
+"""Stage 1 sees more objects than there are: turned or mirrored onto the inputs' own layout, and with other colors.
 
 Both are exact. The six inputs stand in a ring whose elevations alternate, so a third of a turn, or a mirror through
-every other camera, brings them onto each other: the pictures change places and nothing is rendered anew.
+every other camera, brings them onto each other: the images change places and nothing is rendered anew.
 """
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,15 +28,15 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 FLIP = np.diag([-1.0, 1.0, 1.0, 1.0])
-"""Right-multiplied to a c2w: the camera whose picture is the mirrored one."""
-COLOURS = tuple(permutations(range(3)))
+"""Right-multiplied to a c2w: the camera whose image is the mirrored one."""
+COLORS = tuple(permutations(range(3)))
 
 
 @dataclass(frozen=True)
 class Symmetry:
     """An isometry [3,3] of the view-1 frame under which the inputs' cameras change places.
 
-    sources: for each of the six, which one's picture it shows afterwards. mirrored: its picture is flipped as well.
+    sources: for each of the six, which one's image it shows afterwards. mirrored: its image is flipped as well.
     """
 
     matrix: Array
@@ -71,9 +73,9 @@ def channels(symmetry: Symmetry) -> Array:
 
 
 class Augmenter:
-    """Turns and recolours the samples of a batch on its device, each by its own key."""
+    """Turns and recolors the samples of a batch on its device, each by its own key."""
 
-    def __init__(self, options: "Augmentation", poses: Tensor, device: torch.device) -> None:
+    def __init__(self, options: Augmentation, poses: Tensor, device: torch.device) -> None:
         """poses: [V,4,4] of any object. Raises UserError where turns are asked for and its inputs have no symmetry."""
         self.options = options
         inputs = poses[list(INPUT_VIEWS)].double().numpy()
@@ -88,27 +90,27 @@ class Augmenter:
         self.poses = torch.tensor(np.stack([_homogeneous(one.matrix) for one in found])).float().to(device)
         self.flips = torch.tensor(np.stack([FLIP if one.mirrored else np.eye(4) for one in found])).float().to(device)
         self.splats = torch.tensor(np.stack([channels(one) for one in found])).float().to(device)
-        self.colours = torch.tensor(COLOURS, device=device)
+        self.colors = torch.tensor(COLORS, device=device)
 
     def __call__(self, batch: Batch) -> Batch:
         """The batch with `rgba` [B,V,H,W,4], `c2w` [B,V,4,4] and `splats` [B,6,14,S,S], as if objects were so."""
         device = batch["rgba"].device
         turn = _chosen(batch, self.options.turned, len(self.mirrored), purposes.TURN, device)
-        colour = _chosen(batch, self.options.recoloured, len(self.colours), purposes.COLOUR, device)
-        order = self.colours[colour]
-        found = {**batch, "rgba": self._pictures(batch["rgba"], turn, order)}
+        color = _chosen(batch, self.options.recolored, len(self.colors), purposes.COLOR, device)
+        order = self.colors[color]
+        found = {**batch, "rgba": self._images(batch["rgba"], turn, order)}
         found["c2w"] = self.poses[turn][:, None] @ batch["c2w"] @ self.flips[turn][:, None]
         if "splats" in batch:
             found["splats"] = self._splats(batch["splats"], turn, order)
         return found
 
-    def _pictures(self, rgba: Tensor, turn: Tensor, order: Tensor) -> Tensor:
+    def _images(self, rgba: Tensor, turn: Tensor, order: Tensor) -> Tensor:
         n = self.views.shape[1]
         fixed = torch.take_along_dim(rgba[:, :n], self.views[turn][:, :, None, None, None], dim=1)
-        pictures = torch.cat([fixed, rgba[:, n:]], dim=1)
-        pictures = torch.where(self.mirrored[turn][:, None, None, None, None], pictures.flip(3), pictures)
+        images = torch.cat([fixed, rgba[:, n:]], dim=1)
+        images = torch.where(self.mirrored[turn][:, None, None, None, None], images.flip(3), images)
         with_alpha = torch.cat([order, torch.full_like(order[:, :1], 3)], dim=1)
-        return torch.take_along_dim(pictures, with_alpha[:, None, None, None], dim=4)
+        return torch.take_along_dim(images, with_alpha[:, None, None, None], dim=4)
 
     def _splats(self, splats: Tensor, turn: Tensor, order: Tensor) -> Tensor:
         sources = self.views[turn][:, len(self.views[0]) - splats.shape[1] :] - INPUT_VIEWS[0]

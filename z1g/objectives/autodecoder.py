@@ -1,5 +1,7 @@
 """Stage 1: codes -> splatter images -> renders, compared with the truth."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -20,10 +22,10 @@ from z1g.networks.denoiser import Denoiser
 from z1g.networks.diffusion import TIMESTEPS
 from z1g.objectives import purposes
 from z1g.objectives.augmentation import Augmenter
-from z1g.objectives.samples import FIXED_VIEWS, MID_GREY, AutodecoderSamples, gathered, pictures
+from z1g.objectives.samples import FIXED_VIEWS, MID_GRAY, AutodecoderSamples, gathered, images
 from z1g.objectives.validation import (
+    IMAGED,
     MOST_OBJECTS,
-    PICTURED,
     Looked,
     ValidationObjects,
     attribute_errors,
@@ -42,7 +44,7 @@ class AutodecoderObjective(Objective):
     """Trains the decoder, and the codes or the encoder where the configuration says so."""
 
     def __init__(
-        self, config: "Experiment", stage1: Stage1, book: CodeBook, scenes: Scenes, ids: list[str],
+        self, config: Experiment, stage1: Stage1, book: CodeBook, scenes: Scenes, ids: list[str],
         denoiser: Denoiser | None, held_out: Sequence[str] = (), cache: Cache = "none",
     ) -> None:  # fmt: skip
         """ids: training objects. denoiser: the frozen UNet of `mix_diffusion`, if that is on.
@@ -75,11 +77,11 @@ class AutodecoderObjective(Objective):
 
     def prepare(self, batch: Batch) -> Batch:
         batch = gathered(batch, self.bank)
-        return self._pictures(batch if self.augmenter is None else self.augmenter(batch))
+        return self._images(batch if self.augmenter is None else self.augmenter(batch))
 
-    def _pictures(self, batch: Batch) -> Batch:
+    def _images(self, batch: Batch) -> Batch:
         condition_size = None if self.denoiser is None else self.config.unet.condition_size
-        return pictures(batch, self.options.input_size, condition_size)
+        return images(batch, self.options.input_size, condition_size)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         splats = self.decoder(self._noised(batch, self._mixed(batch, self.code(batch))))
@@ -88,7 +90,7 @@ class AutodecoderObjective(Objective):
         return {"loss": loss, **terms}
 
     def compare(self, splats: Tensor, batch: Batch) -> Comparison:
-        """Renders of splats [B,6,14,S,S] beside the batch's pictures, all on its backgrounds, in float32."""
+        """Renders of splats [B,6,14,S,S] beside the batch's images, all on its backgrounds, in float32."""
         background = batch["background"][:, None]
         with torch.autocast(splats.device.type, enabled=False):
             side = batch["rgb"].shape[-1]
@@ -108,7 +110,7 @@ class AutodecoderObjective(Objective):
     def _target(self, batch: Batch, background: Tensor) -> Tensor:
         rgb, alpha = batch["rgb"], batch["alpha"]
         if self.options.composite_twice:
-            rgb = (rgb + (1 - alpha) * MID_GREY) * alpha
+            rgb = (rgb + (1 - alpha) * MID_GRAY) * alpha
         return rgb + (1 - alpha) * background
 
     def code(self, batch: Batch) -> Tensor:
@@ -176,17 +178,17 @@ class AutodecoderObjective(Objective):
             figures["held_out_psnr"] = _mean_psnr(list(self._look(self.held_out)))
         return figures
 
-    def pictures(self) -> dict[str, Tensor]:
-        return sheets(list(self._look(self.watched, PICTURED)))
+    def images(self) -> dict[str, Tensor]:
+        return sheets(list(self._look(self.watched, IMAGED)))
 
     def histograms(self) -> dict[str, Tensor]:
-        return histograms(list(self._look(self.watched, PICTURED)))
+        return histograms(list(self._look(self.watched, IMAGED)))
 
     def _look(self, objects: ValidationObjects, most: int = MOST_OBJECTS) -> Iterator[Looked]:
         return objects.look(self._predict, self.decoder.anchor.device, most)
 
     def _predict(self, batch: Batch) -> Comparison:
-        batch = self._pictures(batch)
+        batch = self._images(batch)
         code = self.book.lookup(batch["object_index"], lambda how: self.encode(batch, how))
         return self.compare(self.decoder(code), batch)
 

@@ -1,4 +1,6 @@
-"""Stage 2: the UNet learns to predict codes from noised codes and a condition picture."""
+"""Stage 2: the UNet learns to predict codes from noised codes and a condition image."""
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -21,19 +23,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DiffusionData:
-    """All training objects in memory: codes [N,C,h,w] (normalised), condition latents [N,C,h',w'].
+    """All training objects in memory: codes [N,C,h,w] (normalized), condition latents [N,C,h',w'].
 
-    zero_latent: [1,C,h',w'], the latent of the zero picture that stands for no condition.
-    embeddings: [N,D] of the condition pictures, where the image encoder is frozen.
-    pictures: [N,3,H,W] in 0..1, where it is trained.
+    zero_latent: [1,C,h',w'], the latent of the zero image that stands for no condition.
+    embeddings: [N,D] of the condition images, where the image encoder is frozen.
+    images: [N,3,H,W] in 0..1, where it is trained.
     """
 
     codes: Tensor
     latents: Tensor
     zero_latent: Tensor
     embeddings: Tensor | None = None
-    pictures: Tensor | None = None
-    variants: "VariantData | None" = None
+    images: Tensor | None = None
+    variants: VariantData | None = None
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class VariantData:
     share: float
 
 
-SAMPLED = {"codes": "code", "latents": "latent", "embeddings": "embedding", "pictures": "picture"}
+SAMPLED = {"codes": "code", "latents": "latent", "embeddings": "embedding", "images": "image"}
 """What a sample calls one of them."""
 
 
@@ -56,7 +58,7 @@ class DiffusionSamples:
     truth: RenderedTruth | None = None
 
     def __call__(self, draw: Draw) -> Sample:
-        """Code and condition of one object: its latent, and its embedding or picture."""
+        """Code and condition of one object: its latent, and its embedding or image."""
         i, data = draw.object_index, self.data
         sample = self._variant(draw)
         if sample is None:
@@ -85,7 +87,7 @@ class DiffusionObjective(Objective):
     zero_latent: Tensor
 
     def __init__(
-        self, options: "UNetOptions", denoiser: Denoiser, data: DiffusionData, rendering: Rendering | None = None
+        self, options: UNetOptions, denoiser: Denoiser, data: DiffusionData, rendering: Rendering | None = None
     ) -> None:  # fmt: skip
         """denoiser: prepared by `options.finetune`. rendering: what `options.rendered` needs of stage 1."""
         super().__init__()
@@ -119,17 +121,17 @@ class DiffusionObjective(Objective):
         return {"loss": loss, **terms}
 
     def _condition(self, batch: Batch, keep: Tensor) -> Condition:
-        embedding = batch["embedding"] if "embedding" in batch else self.denoiser.embed(batch["picture"])
+        embedding = batch["embedding"] if "embedding" in batch else self.denoiser.embed(batch["image"])
         full = Condition(batch["latent"], embedding)
         nothing = self.denoiser.nothing(self.zero_latent, len(keep))
         return full.where(keep, nothing)
 
 
-def normalisation(codes: Tensor) -> tuple[Tensor, Tensor]:
+def normalization(codes: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation [C,1,1] of codes [N,C,h,w], a deviation for each channel."""
     return codes.mean(dim=(0, 2, 3))[:, None, None], codes.std(dim=(0, 2, 3)).clamp(min=1e-6)[:, None, None]
 
 
-def zero_picture(size: int) -> Tensor:
-    """The picture [1,3,size,size] whose values in -1..1 are zero."""
+def zero_image(size: int) -> Tensor:
+    """The image [1,3,size,size] whose values in -1..1 are zero."""
     return torch.full((1, 3, size, size), 0.5)

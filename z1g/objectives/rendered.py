@@ -1,5 +1,7 @@
 """Stage 2 judged by renders: predicted codes go through the frozen decoder and are drawn beside the truth."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,19 +24,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RenderedTruth:
-    """Pictures of training objects from views drawn anew at every step. `config` is stage 1's."""
+    """Images of training objects from views drawn anew at every step. `config` is stage 1's."""
 
-    config: "Experiment"
+    config: Experiment
     scenes: SceneStore
     ids: list[str]
     views: int
 
     def __call__(self, draw: Draw) -> Sample:
-        """Premultiplied pictures, their cameras and a random background, beside which renders are compared."""
+        """Premultiplied images, their cameras and a random background, beside which renders are compared."""
         scene, generator = self.scenes[self.ids[draw.object_index]], numpy_generator(*draw.key, purposes.VIEWS)
         free = self.config.camera.train_ids
         views = generator.choice(free, size=min(self.views, len(free)), replace=False).tolist()
-        rgb, alpha = scene.pictures(views)
+        rgb, alpha = scene.images(views)
         background = torch.from_numpy(generator.random(3)).float()[:, None, None]
         sample = {"c2w": scene.c2w[views], "rgb": rgb, "alpha": alpha, "background": background}
         if scene.splats is not None:
@@ -49,22 +51,22 @@ class Rendering(nn.Module):
     deviation: Tensor
 
     def __init__(
-        self, options: "RenderedCodes", config: "Experiment", decoder: SplatterDecoder, mean: Tensor,
+        self, options: RenderedCodes, config: Experiment, decoder: SplatterDecoder, mean: Tensor,
         deviation: Tensor, truth: RenderedTruth,
     ) -> None:  # fmt: skip
-        """mean, deviation: of codes, as training normalised them. config: stage 1's."""
+        """mean, deviation: of codes, as training normalized them. config: stage 1's."""
         super().__init__()
         self.options, self.config, self.truth = options, config, truth
         self.decoder = decoder.requires_grad_(False).eval()
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("deviation", deviation, persistent=False)
 
-    def train(self, mode: bool = True) -> "Rendering":
+    def train(self, mode: bool = True) -> Rendering:
         """The decoder is never trained."""
         return self
 
     def losses(self, codes: Tensor, timestep: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weighted sum and terms of predicted codes [B,C,h,w] (normalised), for the samples with small timesteps.
+        """Weighted sum and terms of predicted codes [B,C,h,w] (normalized), for the samples with small timesteps.
 
         Sum and terms are means over the whole batch, to which other samples add 0.
         """

@@ -1,5 +1,7 @@
 """The samples of stage 1: which views of which object, and what the device makes of their bytes."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,7 @@ from torch import Tensor
 
 from z1g.core.seeding import numpy_generator
 from z1g.data.bank import SceneBank, Views
-from z1g.data.scenes import INPUT_BACKGROUND, condition_picture
+from z1g.data.scenes import INPUT_BACKGROUND, condition_image
 from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS
 from z1g.geometry.mosaic import tile
 from z1g.objectives import purposes
@@ -19,7 +21,7 @@ from z1g.training.data import Batch, Draw, Sample
 if TYPE_CHECKING:
     from z1g.config.tree import Experiment
 
-MID_GREY = 0.5
+MID_GRAY = 0.5
 FIXED_VIEWS = (CONDITION_VIEW, *INPUT_VIEWS)
 """Lead every sample's views: the condition, then the six inputs."""
 
@@ -31,7 +33,7 @@ class AutodecoderSamples:
     With `views` None a sample only says what to take from a bank on the device.
     """
 
-    config: "Experiment"
+    config: Experiment
     views: Views | None
 
     def __call__(self, draw: Draw) -> Sample:
@@ -42,7 +44,7 @@ class AutodecoderSamples:
         views = generator.choice(free, size=min(options.views, len(free)), replace=False).tolist()
         if options.render_inputs:
             views = [*INPUT_VIEWS, *views]
-        background = generator.random(3) if options.random_background else [MID_GREY] * 3
+        background = generator.random(3) if options.random_background else [MID_GRAY] * 3
         return self.of(draw.object_index, views, background)
 
     def of(self, index: int, views: Sequence[int], background: Any) -> Sample:
@@ -60,7 +62,7 @@ def gathered(batch: Batch, bank: SceneBank | None) -> Batch:
     return {**{name: value for name, value in batch.items() if name != "views"}, **views}
 
 
-def pictures(batch: Batch, input_size: int, condition_size: int | None) -> Batch:
+def images(batch: Batch, input_size: int, condition_size: int | None) -> Batch:
     """Gathered samples as tensors for the networks.
 
     Adds `sheet` [B,3,3S,2S] in 0..1, the rendered views' premultiplied `rgb` [B,V,3,H,W] and `alpha` [B,V,1,H,W],
@@ -71,7 +73,7 @@ def pictures(batch: Batch, input_size: int, condition_size: int | None) -> Batch
     alpha = rgba[:, :, 3:]
     rgb = rgba[:, :, :3] * alpha
     if condition_size:
-        rows = [condition_picture(rgb[i, :1], alpha[i, :1], condition_size) for i in range(len(rgb))]
+        rows = [condition_image(rgb[i, :1], alpha[i, :1], condition_size) for i in range(len(rgb))]
         batch["condition"] = torch.stack(rows)
         rgb, alpha = rgb[:, 1:], alpha[:, 1:]
     n = len(INPUT_VIEWS)
@@ -81,7 +83,7 @@ def pictures(batch: Batch, input_size: int, condition_size: int | None) -> Batch
 
 
 def input_sheets(rgb: Tensor, alpha: Tensor, size: int) -> Tensor:
-    """Inputs [B,6,3,H,W], premultiplied, on grey as sheets [B,3,3·size,2·size], resized bilinearly as the seed does."""
+    """Premultiplied inputs [B,6,3,H,W] on gray as mosaics [B,3,3·size,2·size], resized bilinearly like the original."""
     inputs = rgb + (1 - alpha) * INPUT_BACKGROUND
     if inputs.shape[-1] != size:
         flat = functional.interpolate(inputs.flatten(0, 1), (size, size), mode="bilinear", align_corners=False)

@@ -1,4 +1,6 @@
-"""What stage 1 looks at while it trains: a few objects' validation views, attribute errors, pictures, histograms."""
+"""What stage 1 looks at while it trains: a few objects' validation views, attribute errors, images, histograms."""
+
+from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
     from z1g.config.tree import Experiment
 
 MOST_OBJECTS = 16
-PICTURED = 4
+IMAGED = 4
 AT_ONCE = 4
 HISTOGRAM_VALUES = 50_000
 LOGARITHMIC = ("opacity", "scale")
@@ -47,7 +49,7 @@ class Looked:
 class ValidationObjects:
     """The first few of some objects, seen in the configuration's validation views on its background for them."""
 
-    def __init__(self, config: "Experiment", scenes: Scenes, ids: Sequence[str]) -> None:
+    def __init__(self, config: Experiment, scenes: Scenes, ids: Sequence[str]) -> None:
         self.names = list(ids[:MOST_OBJECTS])
         self.samples = AutodecoderSamples(config, StoredViews(scenes, self.names))
         self.views = config.camera.validation_ids
@@ -63,7 +65,7 @@ class ValidationObjects:
             batch["object_index"] = torch.tensor(list(rows), device=device)
             pair = predict(batch)
             if pair.rgb is None or pair.rgb_true is None or pair.splats is None:
-                raise RuntimeError("a rendering comparison lacks its pictures")
+                raise RuntimeError("a rendering comparison lacks its images")
             for i, row in enumerate(rows):
                 truth = None if pair.splats_true is None else pair.splats_true[i]
                 yield Looked(names[row], pair.rgb[i], pair.rgb_true[i], pair.splats[i], truth)
@@ -110,17 +112,17 @@ def sheets(looked: Sequence[Looked]) -> dict[str, Tensor]:
     for one in looked:
         predicted = attributes(one.splats)
         truth = {} if one.splats_true is None else attributes(one.splats_true)
-        for name, picture in predicted.items():
-            columns.setdefault(f"splats/{name}", []).append(_above(truth.get(name), picture))
-    return {**found, **{name: torch.cat(pictures, dim=-1) for name, pictures in columns.items()}}
+        for name, image in predicted.items():
+            columns.setdefault(f"splats/{name}", []).append(_above(truth.get(name), image))
+    return {**found, **{name: torch.cat(images, dim=-1) for name, images in columns.items()}}
 
 
 def _shown(name: str, value: Tensor) -> Tensor:
     return value.clamp(min=1e-8).log() if name in LOGARITHMIC else value
 
 
-def _row(pictures: Tensor) -> Tensor:
-    return torch.cat(list(pictures), dim=-1).clamp(0, 1)
+def _row(images: Tensor) -> Tensor:
+    return torch.cat(list(images), dim=-1).clamp(0, 1)
 
 
 def _above(truth: Tensor | None, prediction: Tensor) -> Tensor:

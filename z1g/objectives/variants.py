@@ -1,4 +1,6 @@
-"""Stage 2's further objects: renders of fitted splats that were stretched, turned, mirrored and recoloured."""
+"""Stage 2's further objects: renders of fitted splats that were stretched, turned, mirrored and recolored."""
+
+from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -12,12 +14,12 @@ from torch import Tensor
 
 from z1g.core.seeding import numpy_generator
 from z1g.data.manifest import int_hash
-from z1g.data.scenes import condition_picture
+from z1g.data.scenes import condition_image
 from z1g.gaussians.affine import transformed
 from z1g.gaussians.channels import CHANNELS, to_gaussians
 from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS, Cameras, orbit_c2w, view_frame
 from z1g.objectives import purposes
-from z1g.objectives.augmentation import COLOURS
+from z1g.objectives.augmentation import COLORS
 from z1g.objectives.samples import FIXED_VIEWS, input_sheets
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ class Change:
     condition_elevation_deg: float
 
 
-def changes(options: "Variants", config: "Experiment", name: str) -> list[Change]:
+def changes(options: Variants, config: Experiment, name: str) -> list[Change]:
     """The variants of one object: a pure function of its id and the options. `config` is stage 1's."""
     draw = numpy_generator(options.seed, int_hash(name), purposes.VARIANT)
     found = []
@@ -51,8 +53,8 @@ def changes(options: "Variants", config: "Experiment", name: str) -> list[Change
         matrix = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]]) @ np.diag(stretch)
         if options.mirror and i % 2:
             matrix = np.diag([-1.0, 1.0, 1.0]) @ matrix
-        other = COLOURS[1 + draw.integers(len(COLOURS) - 1)]
-        order = other if draw.random() < options.recoloured else COLOURS[0]
+        other = COLORS[1 + draw.integers(len(COLORS) - 1)]
+        order = other if draw.random() < options.recolored else COLORS[0]
         found.append(Change(matrix, order, draw.uniform(*config.camera.condition_elevation_deg)))
     return found
 
@@ -83,16 +85,16 @@ def _radius(gaussians: Tensor, solid: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class VariantPictures:
+class VariantImages:
     """Renders variants as stage 1 and the UNet see objects."""
 
-    options: "Variants"
-    config: "Experiment"
+    options: Variants
+    config: Experiment
     """Stage 1's."""
     poses: Array
     """[7,4,4] of the condition and the inputs in the y-up world; each variant has its own elevation of the former."""
     side: int
-    """Of the pictures that ingest made."""
+    """Of the images that ingest made."""
     condition_size: int
 
     @torch.no_grad()
@@ -114,5 +116,5 @@ class VariantPictures:
         n = len(FIXED_VIEWS)
         inputs = slice(INPUT_VIEWS[0], n)
         sheets = input_sheets(rgb[:, inputs], alpha[:, inputs], self.config.autodecoder.input_size)
-        conditions = [condition_picture(rgb[k, :1], alpha[k, :1], self.condition_size) for k in range(len(these))]
+        conditions = [condition_image(rgb[k, :1], alpha[k, :1], self.condition_size) for k in range(len(these))]
         return sheets, torch.stack(conditions)

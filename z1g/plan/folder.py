@@ -1,5 +1,7 @@
 """A stage's folder on disk, as a verb finds it."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,11 +27,11 @@ class StageFolder:
     stage: str
     id: str
     upstream: dict[str, str]
-    config: "Experiment"
+    config: Experiment
     recipe: str = ""
 
     @classmethod
-    def open(cls, path: Path) -> "StageFolder":
+    def open(cls, path: Path) -> StageFolder:
         """Read `stage.json`. Raises UserError where there is none, or where another version has other options."""
         from z1g.plan.slices import slice_config
 
@@ -45,7 +47,7 @@ class StageFolder:
             ) from error
         return cls(path, record["stage"], record["id"], record["upstream"], config, record["recipe"])
 
-    def upstream_folder(self, stage: str) -> "StageFolder":
+    def upstream_folder(self, stage: str) -> StageFolder:
         """The folder of a stage that this one depends on, directly or not."""
         return StageFolder.open(self.upstream_path(stage))
 

@@ -4,6 +4,8 @@
 ablations that agree on all of these share the result.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from dataclasses import dataclass
@@ -55,7 +57,7 @@ class Stage:
         }
 
     @classmethod
-    def from_record(cls, record: dict[str, Any]) -> "Stage":
+    def from_record(cls, record: dict[str, Any]) -> Stage:
         """Inverse of `record`."""
         values = {name: record[name] for name in ("id", "recipe", "version", "config", "upstream", "n_chunks")}
         kind = type(getattr(Resources(), record["stage"]))

@@ -4,6 +4,8 @@
 ablations that agree on all of these share the result.
 """
 
+from __future__ import annotations
+
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,7 +60,7 @@ class Plan:
         ablations: Path,
         configs: Path,
         objects: Sequence[str] = (),
-    ) -> "Plan":
+    ) -> Plan:
         """Read ablation files: those of the folder itself, or those named. A subfolder is a set, named as a whole or by
         its files. Raises UserError naming every mistake in every file.
 
@@ -86,7 +88,7 @@ class Plan:
         return cls(loaded, results)
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any], results: Path) -> "Plan":
+    def from_options(cls, options: Mapping[str, Any], results: Path) -> Plan:
         """The plan that Snakemake's `--config` asks for. Raises UserError.
 
         `scale=` base configuration, `ablations=a,b` names, `results=` folder, `objects=a,b` meshes for the base's,

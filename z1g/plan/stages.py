@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from z1g.config.tree import Experiment
-from z1g.sources.original import Seed
+from z1g.sources.original import Original
 
 CHUNKED_BY_OBJECTS = ("ingest", "fit")
 
@@ -46,7 +46,7 @@ _INGEST_READS = ("data", "camera", *(f"!data.{name}" for name in (
 
 
 def _fit_reads(experiment: Experiment) -> tuple[str, ...]:
-    given = isinstance(experiment.data, Seed) and experiment.data.splats is not None
+    given = isinstance(experiment.data, Original) and experiment.data.splats is not None
     return ("camera", "splat", "render", "fit", *(("data.splats", "data.rotations") if given else ()))
 
 

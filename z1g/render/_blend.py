@@ -26,7 +26,7 @@ _ONE_AT_A_TIME = threading.Lock()
 
 
 def draw(gaussians: Tensor, cameras: Cameras, conventions: Conventions) -> RenderOutput:
-    """Pictures of Gaussians [B,N,14] from [B,V] cameras, all float32 and on the CPU."""
+    """Images of Gaussians [B,N,14] from [B,V] cameras, all float32 and on the CPU."""
     b, v = cameras.c2w.shape[:2]
     w2c = cameras.world_to_camera().detach().float()
     rgb, alpha, depth = _Draw.apply(gaussians.contiguous(), w2c, cameras, conventions)
@@ -44,7 +44,7 @@ class _Bodies(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """rows [R,10] and windows [R,4] of every live Gaussian in every picture; bases [K+1]: where pictures start."""
+    """rows [R,10] and windows [R,4] of every live Gaussian in every image; bases [K+1]: where images start."""
 
     rows: Array
     windows: Array
@@ -52,7 +52,7 @@ class _Seen(NamedTuple):
 
 
 class _Lists(NamedTuple):
-    """starts [K,tiles+1], offsets [K] and the lists of all pictures one after the other (see `fill_tiles`)."""
+    """starts [K,tiles+1], offsets [K] and the lists of all images one after the other (see `fill_tiles`)."""
 
     starts: Array
     offsets: Array
@@ -60,7 +60,7 @@ class _Lists(NamedTuple):
 
 
 class _Draw(torch.autograd.Function):
-    """rgb [K,3,H,W], alpha and depth [K,H,W] of K = B·V pictures."""
+    """rgb [K,3,H,W], alpha and depth [K,H,W] of K = B·V images."""
 
     @staticmethod
     def forward(
@@ -72,8 +72,8 @@ class _Draw(torch.autograd.Function):
             bodies = _shape(gaussians.detach().numpy(), conventions)
             seen = _project(bodies, w2c.numpy(), cameras, conventions)
             lists = _list(seen, cameras)
-            pictures = _blend(seen, lists, cameras, conventions)
-        outputs = tuple(torch.from_numpy(x) for x in pictures)
+            images = _blend(seen, lists, cameras, conventions)
+        outputs = tuple(torch.from_numpy(x) for x in images)
         ctx.save_for_backward(gaussians, w2c, *(torch.from_numpy(x) for x in (*bodies, *seen, *lists)), *outputs)
         return outputs
 
@@ -82,15 +82,15 @@ class _Draw(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         saved = [x.detach().numpy() for x in ctx.saved_tensors]
         gaussians, w2c, bodies, seen = *saved[:2], _Bodies(*saved[2:5]), _Seen(*saved[5:8])
-        lists, pictures = _Lists(*saved[8:11]), tuple(saved[11:])
+        lists, images = _Lists(*saved[8:11]), tuple(saved[11:])
         slopes = tuple(x.contiguous().numpy() for x in gradients)
         strips = -(-JOBS // max(len(lists.starts), 1))
         sums, result = np.zeros((strips, *seen.rows.shape), FLOAT), np.zeros_like(gaussians)
-        lens, normalise = _lens(ctx.cameras, ctx.conventions), ctx.conventions.normalise_rotation
+        lens, normalize = _lens(ctx.cameras, ctx.conventions), ctx.conventions.normalize_rotation
         with _ONE_AT_A_TIME:
             _match_threads()
-            kernels.backward(*seen, *lists, _limits(ctx.conventions), pictures, slopes, sums)
-            ellipses.unproject(gaussians, *bodies, w2c, lens, normalise, sums, result)
+            kernels.backward(*seen, *lists, _limits(ctx.conventions), images, slopes, sums)
+            ellipses.unproject(gaussians, *bodies, w2c, lens, normalize, sums, result)
         return torch.from_numpy(result), None, None, None
 
 
@@ -102,7 +102,7 @@ def _shape(gaussians: Array, conventions: Conventions) -> _Bodies:
     places = (counts.cumsum() - counts.ravel()).reshape(counts.shape)
     first = np.concatenate([[0], counts.sum(axis=1).cumsum()])
     bodies, ids = np.empty((ellipses.N_BODY, first[-1]), FLOAT), np.empty(first[-1], np.int32)
-    ellipses.shape(gaussians, *limits, conventions.normalise_rotation, places, ids, bodies)
+    ellipses.shape(gaussians, *limits, conventions.normalize_rotation, places, ids, bodies)
     return _Bodies(bodies, ids, first)
 
 
@@ -127,9 +127,9 @@ def _list(seen: _Seen, cameras: Cameras) -> _Lists:
 
 def _blend(seen: _Seen, lists: _Lists, cameras: Cameras, conventions: Conventions) -> tuple[Array, ...]:
     k, size = len(lists.starts), (cameras.height, cameras.width)
-    pictures = np.empty((k, 3, *size), FLOAT), np.empty((k, *size), FLOAT), np.empty((k, *size), FLOAT)
-    kernels.forward(*seen, *lists, _limits(conventions), *pictures)
-    return pictures
+    images = np.empty((k, 3, *size), FLOAT), np.empty((k, *size), FLOAT), np.empty((k, *size), FLOAT)
+    kernels.forward(*seen, *lists, _limits(conventions), *images)
+    return images
 
 
 # Thresholds are arguments: compiled kernels in numba's cache would keep a global of another file.

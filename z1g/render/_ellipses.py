@@ -1,7 +1,7 @@
-"""From Gaussians in the world to ellipses in pictures, and from their gradients back: the numba kernels.
+"""From Gaussians in the world to ellipses in images, and from their gradients back: the numba kernels.
 
 The formulas are those of `_project`, their derivatives written out. What depends on the object only is done once an
-object, for the Gaussians that any picture could show: the *live* ones, packed densely. A block of them lies in planes
+object, for the Gaussians that any image could show: the *live* ones, packed densely. A block of them lies in planes
 of one array, so that the compiler sees that they do not overlap and turns the loops into vector instructions; a block
 is always computed whole, so that results do not depend on what else is in it.
 """
@@ -13,7 +13,7 @@ from numba import njit, prange
 
 FLOAT = np.float32
 BLOCK = 128
-# Rows of `bodies`: centre, axes (columns of rotation times scale, row-major), reach in standard deviations squared.
+# Rows of `bodies`: center, axes (columns of rotation times scale, row-major), reach in standard deviations squared.
 N_BODY = 17
 SPREAD, OPACITY_BODY, RGB_BODY = 12, 13, 14
 # Columns of `rows`, what blending reads, and of their gradients. `_kernels` compiles these numbers too, and numba's
@@ -30,7 +30,7 @@ SUM = 18
 S_OPACITY = 30
 N_BACKWARD = 34
 # Without leave to reorder sums: a kernel just compiled and one from the cache would differ in their last bits. Loops
-# that divide need error_model="numpy" as well: looking for zeros stops the vectoriser.
+# that divide need error_model="numpy" as well: looking for zeros stops the vectorizer.
 FAST = {"contract", "nsz"}
 SLACK_PX = FLOAT(0.01)
 """Boxes are this much wider than the formula says, so that rounding loses no pixel."""
@@ -59,7 +59,7 @@ def _is_live(g, largest, min_alpha):  # type: ignore[no-untyped-def]
 
 
 @njit(parallel=True, cache=True)
-def shape(gaussians, largest, min_alpha, normalise, places, ids, bodies):  # type: ignore[no-untyped-def]
+def shape(gaussians, largest, min_alpha, normalize, places, ids, bodies):  # type: ignore[no-untyped-def]
     """bodies [17,L] and ids [L] of the live Gaussians of all objects; places [B,blocks]: where each block starts."""
     objects, blocks = places.shape
     for job in prange(objects * blocks):
@@ -72,7 +72,7 @@ def shape(gaussians, largest, min_alpha, normalise, places, ids, bodies):  # typ
                 for c in range(3):
                     bodies[c, at] = g[c]
                     bodies[RGB_BODY + c, at] = g[11 + c]
-                rotation = _rotation(g[7], g[8], g[9], g[10], _inverse_length(g, normalise))
+                rotation = _rotation(g[7], g[8], g[9], g[10], _inverse_length(g, normalize))
                 for c in range(9):
                     bodies[3 + c, at] = rotation[c] * g[4 + c % 3]
                 bodies[SPREAD, at] = FLOAT(2) * math.log(g[3] / min_alpha)
@@ -81,10 +81,10 @@ def shape(gaussians, largest, min_alpha, normalise, places, ids, bodies):  # typ
 
 
 @njit(inline="always")
-def _inverse_length(g, normalise):  # type: ignore[no-untyped-def]
+def _inverse_length(g, normalize):  # type: ignore[no-untyped-def]
     """Of the quaternion, or 1 where it is used as it comes; a length of at least 1e-12, as torch has it."""
     length = math.sqrt(g[7] * g[7] + g[8] * g[8] + g[9] * g[9] + g[10] * g[10])
-    if not normalise:
+    if not normalize:
         return FLOAT(1)
     return FLOAT(1) / length if length > 1e-12 else FLOAT(1e12)
 
@@ -147,8 +147,8 @@ def _numbers(pose):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always", fastmath=FAST)
-def _centre(s, p, rotation, translation, near):  # type: ignore[no-untyped-def]
-    """Depth, 1/depth (1 for what is too near) and slopes of a Gaussian's centre."""
+def _center(s, p, rotation, translation, near):  # type: ignore[no-untyped-def]
+    """Depth, 1/depth (1 for what is too near) and slopes of a Gaussian's center."""
     r00, r01, r02, r10, r11, r12, r20, r21, r22 = rotation
     px, py, pz = s[PX + p], s[PY + p], s[PZ + p]
     z = r20 * px + r21 * py + r22 * pz + translation[2]
@@ -184,7 +184,7 @@ def _ellipses(s, pose, lens, half_width, half_height):  # type: ignore[no-untype
     rotation, translation = _numbers(pose)
     for i in range(BLOCK):
         p = np.uint64(i)
-        z, inverse, slope_x, slope_y = _centre(s, p, rotation, translation, near)
+        z, inverse, slope_x, slope_y = _center(s, p, rotation, translation, near)
         (j0, j1, j2), (k0, k1, k2) = _jacobian(rotation, slope_x, slope_y, focal * inverse, limit_x, limit_y)
         hx0, hx1, hx2 = _half(s, p, j0, j1, j2)
         hy0, hy1, hy2 = _half(s, p, k0, k1, k2)
@@ -210,7 +210,7 @@ def _ellipses(s, pose, lens, half_width, half_height):  # type: ignore[no-untype
 
 @njit(inline="always")
 def _window(s, p, three_sigma, near, height, width, window):  # type: ignore[no-untyped-def]
-    """Columns and rows whose pixel centres lie in the box where alpha reaches 1/255, and in 3DGS's tiles if asked."""
+    """Columns and rows whose pixel centers lie in the box where alpha reaches 1/255, and in 3DGS's tiles if asked."""
     x, y = s[MEAN_X + p], s[MEAN_Y + p]
     rx, ry = s[BOX_X + p] + SLACK_PX, s[BOX_Y + p] + SLACK_PX
     x0, x1 = _pixel(x - rx, width), _pixel(x + rx, width)
@@ -226,7 +226,7 @@ def _window(s, p, three_sigma, near, height, width, window):  # type: ignore[no-
 
 @njit(inline="always")
 def _pixel(edge, size):  # type: ignore[no-untyped-def]
-    """Number of the first pixel whose centre lies past `edge`."""
+    """Number of the first pixel whose center lies past `edge`."""
     return np.int64(_inside(edge + FLOAT(0.5), FLOAT(size)))
 
 
@@ -239,12 +239,12 @@ def _inside(x, size):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _tile(edge, size):  # type: ignore[no-untyped-def]
-    """First pixel of the 3DGS tile in which `edge` lies; 3DGS counts from the centre of the first pixel."""
+    """First pixel of the 3DGS tile in which `edge` lies; 3DGS counts from the center of the first pixel."""
     return np.int64(_inside(edge - FLOAT(0.5), FLOAT(size + CUT_TILE))) // CUT_TILE * CUT_TILE
 
 
 @njit(parallel=True, cache=True, fastmath=FAST)
-def unproject(gaussians, bodies, ids, first, w2c, lens, normalise, sums, result):  # type: ignore[no-untyped-def]
+def unproject(gaussians, bodies, ids, first, w2c, lens, normalize, sums, result):  # type: ignore[no-untyped-def]
     """result [B,N,14]: gradients of Gaussians, from sums [strips,R,10] of their projections; zero elsewhere."""
     objects, views = w2c.shape[:2]
     blocks = -(-gaussians.shape[1] // BLOCK)
@@ -260,7 +260,7 @@ def unproject(gaussians, bodies, ids, first, w2c, lens, normalise, sums, result)
                 _bodies(s, w2c[b, v], lens)
             for i in range(m):
                 n = ids[first[b] + begin + i]
-                _finish(gaussians[b, n], normalise, s, i, result[b, n])
+                _finish(gaussians[b, n], normalize, s, i, result[b, n])
 
 
 @njit(inline="always")
@@ -283,14 +283,14 @@ def _gather(sums, base, count, s):  # type: ignore[no-untyped-def]
 
 @njit(fastmath=FAST, error_model="numpy")
 def _bodies(s, pose, lens):  # type: ignore[no-untyped-def]
-    """Add to the sums of centres and axes what one view's gradients of mean, covariance and depth mean for them."""
+    """Add to the sums of centers and axes what one view's gradients of mean, covariance and depth mean for them."""
     focal, _, limit_x, limit_y, near = lens
     rotation, translation = _numbers(pose)
     r00, r01, r02, r10, r11, r12, r20, r21, r22 = rotation
     two = FLOAT(2)
     for i in range(BLOCK):
         p = np.uint64(i)
-        _, inverse, slope_x, slope_y = _centre(s, p, rotation, translation, near)
+        _, inverse, slope_x, slope_y = _center(s, p, rotation, translation, near)
         scale = focal * inverse
         (j0, j1, j2), (k0, k1, k2) = _jacobian(rotation, slope_x, slope_y, scale, limit_x, limit_y)
         hx0, hx1, hx2 = _half(s, p, j0, j1, j2)
@@ -322,9 +322,9 @@ def _bodies(s, pose, lens):  # type: ignore[no-untyped-def]
 
 
 @njit(inline="always")
-def _finish(g, normalise, s, i, result):  # type: ignore[no-untyped-def]
+def _finish(g, normalize, s, i, result):  # type: ignore[no-untyped-def]
     """One Gaussian's gradient [14] from the sums over all views."""
-    inverse = _inverse_length(g, normalise)
+    inverse = _inverse_length(g, normalize)
     rotation = _rotation(g[7], g[8], g[9], g[10], inverse)
     for c in range(3):
         result[c] = s[(SUM + c) * BLOCK + i]
@@ -341,6 +341,6 @@ def _finish(g, normalise, s, i, result):  # type: ignore[no-untyped-def]
     gx = two * (y * (m01 + m10) + z * (m02 + m20) + w * (m21 - m12) - two * x * (m11 + m22))
     gy = two * (x * (m01 + m10) + z * (m12 + m21) + w * (m02 - m20) - two * y * (m00 + m22))
     gz = two * (x * (m02 + m20) + y * (m12 + m21) + w * (m10 - m01) - two * z * (m00 + m11))
-    along = gw * w + gx * x + gy * y + gz * z if normalise and inverse < FLOAT(1e12) else FLOAT(0)
+    along = gw * w + gx * x + gy * y + gz * z if normalize and inverse < FLOAT(1e12) else FLOAT(0)
     result[7], result[8] = (gw - along * w) * inverse, (gx - along * x) * inverse
     result[9], result[10] = (gy - along * y) * inverse, (gz - along * z) * inverse

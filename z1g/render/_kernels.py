@@ -1,9 +1,9 @@
 """Front-to-back blending of projected Gaussians: the numba kernels.
 
-A picture is cut into tiles of 8 columns and 32 rows. Gaussians are sorted by depth once a picture and listed for each
+A image is cut into tiles of 8 columns and 32 rows. Gaussians are sorted by depth once a image and listed for each
 tile that their windows touch. The innermost loops run over the rows of a tile that a window covers, without branches,
 so that LLVM turns them into vector instructions. The backward pass replays the forward one front to back: what lies
-behind a Gaussian is the pixel's total minus what has passed, so nothing but the pictures is kept.
+behind a Gaussian is the pixel's total minus what has passed, so nothing but the images is kept.
 """
 
 import math
@@ -17,28 +17,28 @@ COLUMNS, ROWS = 8, 8
 """Of a tile. A vector register's width of columns wastes the least on Gaussians of a few pixels."""
 PIXELS = COLUMNS * ROWS
 AT_X, AT_Y, LIGHT, SUMS, SUMS_1, SUMS_2, SUMS_3, GRADIENT_3, GRADIENT_4 = (np.uint64(i * PIXELS) for i in range(9))
-"""Planes of a tile's working array: pixel centres, transmittance, then sums (forward) or what is named below.
-Unsigned, because a signed index may count from the end, and checking for that stops the vectoriser."""
+"""Planes of a tile's working array: pixel centers, transmittance, then sums (forward) or what is named below.
+Unsigned, because a signed index may count from the end, and checking for that stops the vectorizer."""
 BEHIND, GRADIENT, GRADIENT_1, GRADIENT_2 = SUMS, SUMS_1, SUMS_2, SUMS_3
 LOOK_EVERY = 32
 """Gaussians between looks at whether a tile is finished."""
 JOBS = 8
-"""Jobs of a backward pass at least. Few pictures are cut into strips, each with its own sums, by a rule that knows
+"""Jobs of a backward pass at least. Few images are cut into strips, each with its own sums, by a rule that knows
 nothing of threads: results must not depend on them."""
 DIGIT_BITS = 11
 """Of the radix sort, at most: the counters still fit the first cache."""
 FLOAT = np.float32
 # exp(x) = (exp(x/8 + 3/8)·exp(-3/8))^8, a Taylor polynomial of degree 7: 1e-6 relative for -6 <= x <= 0.
-CENTRE = 0.375
-COEFFICIENTS = tuple(FLOAT(math.exp(-CENTRE) / math.factorial(n)) for n in range(8))
+CENTER = 0.375
+COEFFICIENTS = tuple(FLOAT(math.exp(-CENTER) / math.factorial(n)) for n in range(8))
 C0, C1, C2, C3, C4, C5, C6, C7 = COEFFICIENTS
-# NaNs are kept out by the projection; reordering sums is what lets them vectorise.
+# NaNs are kept out by the projection; reordering sums is what lets them vectorize.
 FAST = {"contract", "reassoc", "nsz"}
 
 
 @njit(inline="always", fastmath=FAST)
 def _exp(x):  # type: ignore[no-untyped-def]
-    y = x * FLOAT(0.125) + FLOAT(CENTRE)
+    y = x * FLOAT(0.125) + FLOAT(CENTER)
     p = C0 + y * (C1 + y * (C2 + y * (C3 + y * (C4 + y * (C5 + y * (C6 + y * C7))))))
     p = p * p
     p = p * p
@@ -53,7 +53,7 @@ def _tiles(window):  # type: ignore[no-untyped-def]
 
 @njit(parallel=True, cache=True)
 def count_tiles(windows, bases, tiles_x, starts):  # type: ignore[no-untyped-def]
-    """starts[k, t + 1] = Gaussians listed for tiles up to t of picture k, whose rows are bases[k]..bases[k + 1]."""
+    """starts[k, t + 1] = Gaussians listed for tiles up to t of image k, whose rows are bases[k]..bases[k + 1]."""
     for k in prange(starts.shape[0]):
         starts[k] = 0
         for r in range(bases[k], bases[k + 1]):
@@ -120,7 +120,7 @@ def _covered(window, top):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _start_tile(s, left, top):  # type: ignore[no-untyped-def]
-    """Pixel centres and full transmittance; all planes of one array, so that the compiler sees they do not overlap."""
+    """Pixel centers and full transmittance; all planes of one array, so that the compiler sees they do not overlap."""
     for i in range(PIXELS):
         p = np.uint64(i)
         s[AT_X + p] = FLOAT(left + i % COLUMNS) + FLOAT(0.5)
@@ -139,11 +139,11 @@ def _dark(s):  # type: ignore[no-untyped-def]
 
 @njit(parallel=True, cache=True, fastmath=FAST)
 def forward(rows, windows, bases, starts, offsets, lists, limits, rgb, alpha, depth):  # type: ignore[no-untyped-def]
-    """Pictures: rgb [K,3,H,W], alpha and depth [K,H,W]. limits: see `_draw` and `_undraw`."""
-    pictures, height, width = alpha.shape
+    """ImagePair: rgb [K,3,H,W], alpha and depth [K,H,W]. limits: see `_draw` and `_undraw`."""
+    images, height, width = alpha.shape
     tiles_x = -(-width // COLUMNS)
     tiles = starts.shape[1] - 1
-    for job in prange(pictures * tiles):
+    for job in prange(images * tiles):
         k, t = job // tiles, job % tiles
         left, top = t % tiles_x * COLUMNS, t // tiles_x * ROWS
         s = np.empty(7 * PIXELS, FLOAT)
@@ -169,13 +169,13 @@ def forward(rows, windows, bases, starts, offsets, lists, limits, rgb, alpha, de
 def _draw(row, limits, s, i0, i1):  # type: ignore[no-untyped-def]
     """Blend one Gaussian into pixels i0..i1. Transmittance turns negative once a pixel is finished."""
     least_alpha, least_light, cap, _ = limits
-    centre_x, centre_y = row[X], row[Y]
+    center_x, center_y = row[X], row[Y]
     a, b, c = FLOAT(-0.5) * row[A], -row[B], FLOAT(-0.5) * row[C]
     opacity, depth = row[OPACITY], row[DEPTH]
     red, green, blue = row[RED], row[GREEN], row[BLUE]
     for i in range(i0, i1):
-        dx = s[AT_X + i] - centre_x
-        dy = s[AT_Y + i] - centre_y
+        dx = s[AT_X + i] - center_x
+        dy = s[AT_Y + i] - center_y
         power = max(min((a * dx + b * dy) * dx + c * dy * dy, FLOAT(0)), FLOAT(-6))
         alpha = min(opacity * _exp(power), cap)
         t = s[LIGHT + i]
@@ -192,12 +192,12 @@ def _draw(row, limits, s, i0, i1):  # type: ignore[no-untyped-def]
 
 
 @njit(parallel=True, cache=True, fastmath=FAST)
-def backward(rows, windows, bases, starts, offsets, lists, limits, pictures, gradients, sums):  # type: ignore[no-untyped-def]
+def backward(rows, windows, bases, starts, offsets, lists, limits, images, gradients, sums):  # type: ignore[no-untyped-def]
     """Add gradients of `rows` to sums [strips,R,10], those of the covariance (xx, xy, yy) in place of the conic's.
 
-    pictures: what `forward` drew; gradients: theirs.
+    images: what `forward` drew; gradients: theirs.
     """
-    alpha = pictures[1]
+    alpha = images[1]
     height, width = alpha.shape[1:]
     tiles_x = -(-width // COLUMNS)
     tiles, strips = starts.shape[1] - 1, sums.shape[0]
@@ -209,7 +209,7 @@ def backward(rows, windows, bases, starts, offsets, lists, limits, pictures, gra
             _start_tile(s, left, top)
             for i in range(PIXELS):
                 y, x = top + i // COLUMNS, left + i % COLUMNS
-                _start_pixel(s, np.uint64(i), pictures, gradients, k, y, x, y < height and x < width)
+                _start_pixel(s, np.uint64(i), images, gradients, k, y, x, y < height and x < width)
             first, stop = offsets[k] + starts[k, t], offsets[k] + starts[k, t + 1]
             for place in range(first, stop):
                 r = bases[k] + lists[place]
@@ -220,9 +220,9 @@ def backward(rows, windows, bases, starts, offsets, lists, limits, pictures, gra
 
 
 @njit(inline="always")
-def _start_pixel(s, p, pictures, gradients, k, y, x, inside):  # type: ignore[no-untyped-def]
+def _start_pixel(s, p, images, gradients, k, y, x, inside):  # type: ignore[no-untyped-def]
     """Gradients of a pixel, and their inner product with it: what is behind the first Gaussian."""
-    (rgb, alpha, depth), (g_rgb, g_alpha, g_depth) = pictures, gradients
+    (rgb, alpha, depth), (g_rgb, g_alpha, g_depth) = images, gradients
     behind = g0 = g1 = g2 = g3 = g4 = FLOAT(0)
     if inside:
         g0, g1, g2 = g_rgb[k, 0, y, x], g_rgb[k, 1, y, x], g_rgb[k, 2, y, x]
@@ -237,15 +237,15 @@ def _start_pixel(s, p, pictures, gradients, k, y, x, inside):  # type: ignore[no
 def _undraw(row, limits, s, i0, i1, result):  # type: ignore[no-untyped-def]
     """Add one Gaussian's gradients from pixels i0..i1 to `result`; what lies behind loses its share of the total."""
     least_alpha, least_light, cap, flat = limits
-    centre_x, centre_y = row[X], row[Y]
+    center_x, center_y = row[X], row[Y]
     a, b, c = row[A], row[B], row[C]
     opacity, depth = row[OPACITY], row[DEPTH]
     red, green, blue = row[RED], row[GREEN], row[BLUE]
     sum_u = sum_v = sum_uu = sum_uv = sum_vv = FLOAT(0)
     sum_o = sum_z = sum_r = sum_g = sum_b = FLOAT(0)
     for i in range(i0, i1):
-        dx = s[AT_X + i] - centre_x
-        dy = s[AT_Y + i] - centre_y
+        dx = s[AT_X + i] - center_x
+        dy = s[AT_Y + i] - center_y
         # The conic times the distance: thin Gaussians would lose their gradients in sums of dx², dx·dy and dy².
         u, v = a * dx + b * dy, b * dx + c * dy
         power = max(min(FLOAT(-0.5) * (u * dx + v * dy), FLOAT(0)), FLOAT(-6))

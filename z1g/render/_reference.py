@@ -18,7 +18,7 @@ TILE = 16
 
 @dataclass(frozen=True)
 class _Layers:
-    """Gaussians of one picture, nearest first: extent and mean [N,2], radius [N,1], and so on."""
+    """Gaussians of one image, nearest first: extent and mean [N,2], radius [N,1], and so on."""
 
     extent: Tensor
     radius: Tensor
@@ -38,8 +38,8 @@ def draw(
         seen = project(gaussians.to(dtype), replace(cameras, c2w=cameras.c2w.detach().to(dtype)), conventions)
         b, v = cameras.c2w.shape[:2]
         size = cameras.height, cameras.width
-        pictures = [_picture(_layers(seen, i, j), *size, conventions) for i in range(b) for j in range(v)]
-    stacked = torch.stack(pictures).unflatten(0, (b, v)).movedim(-1, 2).to(gaussians.dtype)
+        images = [_image(_layers(seen, i, j), *size, conventions) for i in range(b) for j in range(v)]
+    stacked = torch.stack(images).unflatten(0, (b, v)).movedim(-1, 2).to(gaussians.dtype)
     return RenderOutput(stacked[:, :, :3], stacked[:, :, 3:4], stacked[:, :, 4:5])
 
 
@@ -59,8 +59,8 @@ def _pick(layers: _Layers, which: Tensor) -> _Layers:
     return _Layers(**{field.name: getattr(layers, field.name)[which] for field in fields(_Layers)})
 
 
-def _picture(layers: _Layers, height: int, width: int, conventions: Conventions) -> Tensor:
-    """One picture [H,W,5], tile by tile."""
+def _image(layers: _Layers, height: int, width: int, conventions: Conventions) -> Tensor:
+    """One image [H,W,5], tile by tile."""
     rows = []
     for top in range(0, height, TILE):
         y = torch.arange(top, min(top + TILE, height)).to(layers.mean) + 0.5
@@ -73,7 +73,7 @@ def _picture(layers: _Layers, height: int, width: int, conventions: Conventions)
 
 
 def _tile(layers: _Layers, x: Tensor, y: Tensor, conventions: Conventions) -> Tensor:
-    """Pixels [h,w,5] with centres at columns x [w] and rows y [h]; autograd computes them again to save memory."""
+    """Pixels [h,w,5] with centers at columns x [w] and rows y [h]; autograd computes them again to save memory."""
     first, last = torch.stack([x[0], y[0]]), torch.stack([x[-1], y[-1]])
     # Outside of its box a Gaussian's alpha is below 1/255, which draws nothing.
     touches = ((layers.mean + layers.extent >= first) & (layers.mean - layers.extent <= last)).all(dim=1)
@@ -86,11 +86,11 @@ def _tile(layers: _Layers, x: Tensor, y: Tensor, conventions: Conventions) -> Te
 
 
 def _in_square(layers: _Layers, first: Tensor) -> Tensor:
-    """Which [N] have a square of half side `radius` that touches the tile at pixel centre `first` (3DGS, getRect)."""
-    # 3DGS counts pixels from the first one's centre.
-    centre, tile = layers.mean - 0.5, ((first - 0.5) / TILE).round()
-    from_tile = ((centre - layers.radius) / TILE).floor()
-    to_tile = ((centre + layers.radius + TILE - 1) / TILE).floor()
+    """Which [N] have a square of half side `radius` that touches the tile at pixel center `first` (3DGS, getRect)."""
+    # 3DGS counts pixels from the first one's center.
+    center, tile = layers.mean - 0.5, ((first - 0.5) / TILE).round()
+    from_tile = ((center - layers.radius) / TILE).floor()
+    to_tile = ((center + layers.radius + TILE - 1) / TILE).floor()
     return ((from_tile <= tile) & (tile < to_tile)).all(dim=1)
 
 

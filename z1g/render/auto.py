@@ -1,5 +1,7 @@
 """The default: whatever is fastest where the splats are."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Literal
 
 from z1g.render.base import Conventions, Rasterizer, RenderOutput
@@ -20,6 +22,6 @@ class Auto(Rasterizer):
     def conventions(self) -> Conventions:
         return Conventions()
 
-    def render(self, gaussians: "torch.Tensor", cameras: "Cameras") -> RenderOutput:
+    def render(self, gaussians: torch.Tensor, cameras: Cameras) -> RenderOutput:
         backend: Rasterizer = Gsplat() if gaussians.is_cuda else Cpu()
         return backend.render(gaussians, cameras)

@@ -1,5 +1,7 @@
 """Splat rasterizers behind one contract."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -16,43 +18,43 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RenderOutput:
-    """Pictures of B objects from V cameras, differentiable in all attributes of the Gaussians.
+    """Images of B objects from V cameras, differentiable in all attributes of the Gaussians.
 
     rgb: [B,V,3,H,W], premultiplied by alpha: black where nothing is.
     alpha: [B,V,1,H,W] in 0..1.
     depth: [B,V,1,H,W], the blending-weighted sum of camera-space z, not divided by alpha.
     """
 
-    rgb: "torch.Tensor"
-    alpha: "torch.Tensor"
-    depth: "torch.Tensor"
+    rgb: torch.Tensor
+    alpha: torch.Tensor
+    depth: torch.Tensor
 
-    def over(self, background: "torch.Tensor | float") -> "torch.Tensor":
-        """The pictures [B,V,3,H,W] on a background colour: a number or a tensor that broadcasts."""
+    def over(self, background: torch.Tensor | float) -> torch.Tensor:
+        """The images [B,V,3,H,W] on a background color: a number or a tensor that broadcasts."""
         return self.rgb + (1 - self.alpha) * background
 
 
 class Conventions(Section):
     """In what published rasterizers differ; the defaults are gsplat's.
 
-    diff-gaussian-rasterization: near 0.2, alpha_cap 0.99, three_sigma, not normalised, pass.
+    diff-gaussian-rasterization: near 0.2, alpha_cap 0.99, three_sigma, not normalized, pass.
     """
 
-    near: float = Field(0.01, gt=0, description="Gaussians nearer than this are not drawn, normalised units")
+    near: float = Field(0.01, gt=0, description="Gaussians nearer than this are not drawn, normalized units")
     alpha_cap: float = Field(0.999, gt=0, lt=1, description="largest alpha of one Gaussian in one pixel")
     footprint: Literal["exact", "three_sigma"] = Field(
         "exact",
         description="where a Gaussian is drawn: wherever its alpha reaches 1/255, or of that only the 16-pixel tiles "
         "that a square of three standard deviations touches, which cuts visibly",
     )
-    normalise_rotation: bool = Field(
+    normalize_rotation: bool = Field(
         True, description="divide quaternions by their length first; otherwise they are used as they come"
     )
     cap_gradient: Literal["zero", "pass"] = Field(
         "zero", description="gradient where alpha is at its cap: none, or as if there were no cap"
     )
 
-    def conventions(self) -> "Conventions":
+    def conventions(self) -> Conventions:
         """These options alone, for a rasterizer that has them among its own."""
         return Conventions(**{name: getattr(self, name) for name in Conventions.model_fields})
 
@@ -62,11 +64,11 @@ class Rasterizer(Slot):
 
     @abstractmethod
     def conventions(self) -> Conventions:
-        """What this backend draws by: a `Reference` with the same options draws the same pictures."""
+        """What this backend draws by: a `Reference` with the same options draws the same images."""
 
     @abstractmethod
-    def render(self, gaussians: "torch.Tensor", cameras: "Cameras") -> RenderOutput:
-        """Draw activated Gaussians [B,N,14] (channel order of `z1g.gaussians.channels`) from cameras with c2w [B,V,4,4].
+    def render(self, gaussians: torch.Tensor, cameras: Cameras) -> RenderOutput:
+        """Draw activated Gaussians [B,N,14] (channels as in `z1g.gaussians.channels`) from cameras with c2w [B,V,4,4].
 
         Poses count as constants and get no gradient. Raises UserError where the backend's package or device is missing.
         """

@@ -1,5 +1,7 @@
 """The CPU rasterizer, compiled by numba."""
 
+from __future__ import annotations
+
 import importlib
 import warnings
 from typing import TYPE_CHECKING, Literal
@@ -19,7 +21,7 @@ class Cpu(Conventions, Rasterizer):
 
     kind: Literal["cpu"] = "cpu"
 
-    def render(self, gaussians: "torch.Tensor", cameras: "Cameras") -> RenderOutput:
+    def render(self, gaussians: torch.Tensor, cameras: Cameras) -> RenderOutput:
         try:
             importlib.import_module("numba")
         except ImportError as error:
@@ -31,7 +33,7 @@ class Cpu(Conventions, Rasterizer):
             output = draw(gaussians.float().cpu(), cameras.to("cpu"), self)
         return RenderOutput(output.rgb.to(gaussians), output.alpha.to(gaussians), output.depth.to(gaussians))
 
-    def _without_numba(self, gaussians: "torch.Tensor", cameras: "Cameras", error: ImportError) -> RenderOutput:
+    def _without_numba(self, gaussians: torch.Tensor, cameras: Cameras, error: ImportError) -> RenderOutput:
         from z1g.render._reference import draw
 
         warnings.warn(f"numba does not import ({error}): rendering in plain torch, many times slower", stacklevel=3)

@@ -1,4 +1,6 @@
-"""diff-gaussian-rasterization, the seed's rasterizer, for parity runs: a loop over objects and views."""
+"""diff-gaussian-rasterization, the original's rasterizer, for parity runs: a loop over objects and views."""
+
+from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
@@ -23,10 +25,10 @@ class DiffGaussian(Rasterizer):
 
     def conventions(self) -> Conventions:
         return Conventions(
-            near=0.2, alpha_cap=0.99, footprint="three_sigma", normalise_rotation=False, cap_gradient="pass"
+            near=0.2, alpha_cap=0.99, footprint="three_sigma", normalize_rotation=False, cap_gradient="pass"
         )
 
-    def render(self, gaussians: "torch.Tensor", cameras: "Cameras") -> RenderOutput:
+    def render(self, gaussians: torch.Tensor, cameras: Cameras) -> RenderOutput:
         try:
             from diff_gaussian_rasterization import GaussianRasterizationSettings, GaussianRasterizer
         except ImportError as error:
@@ -42,7 +44,7 @@ class DiffGaussian(Rasterizer):
         # Autocast would compute poses in half precision.
         with torch.autocast("cuda", enabled=False):
             views, projections, positions = matrices(cameras.to(gaussians.device))
-            (usable, _), pictures = finite(gaussians.float(), dim=2), []
+            (usable, _), images = finite(gaussians.float(), dim=2), []
             for i in range(b):
                 parts = {name: value.contiguous() for name, value in split(usable[i], dim=1).items()}
                 for j in range(v):
@@ -57,15 +59,15 @@ class DiffGaussian(Rasterizer):
                         shs=None, colors_precomp=parts["rgb"], opacities=parts["opacity"], scales=parts["scale"],
                         rotations=parts["rotation"], cov3D_precomp=None,
                     )  # fmt: skip
-                    pictures.append(torch.cat([rgb, alpha, depth]))
-        stacked = torch.stack(pictures).unflatten(0, (b, v)).to(gaussians.dtype)
+                    images.append(torch.cat([rgb, alpha, depth]))
+        stacked = torch.stack(images).unflatten(0, (b, v)).to(gaussians.dtype)
         return RenderOutput(stacked[:, :, :3], stacked[:, :, 3:4], stacked[:, :, 4:5])
 
 
-def matrices(cameras: "Cameras") -> "tuple[torch.Tensor, torch.Tensor, torch.Tensor]":
+def matrices(cameras: Cameras) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """For row vectors: world to camera and world to clip space [B,V,4,4], and camera positions [B,V,3], all float32.
 
-    A point projects to pixel ((ndc + 1)·size - 1) / 2, counted from the first pixel's centre.
+    A point projects to pixel ((ndc + 1)·size - 1) / 2, counted from the first pixel's center.
     """
     w2c = cameras.world_to_camera()
     clip = _projection(*_tangents(cameras)).to(w2c) @ w2c
@@ -73,12 +75,12 @@ def matrices(cameras: "Cameras") -> "tuple[torch.Tensor, torch.Tensor, torch.Ten
     return row_view, row_clip, cameras.c2w[..., :3, 3].float().contiguous()
 
 
-def _tangents(cameras: "Cameras") -> tuple[float, float]:
+def _tangents(cameras: Cameras) -> tuple[float, float]:
     """Of half the fields of view, along x and y."""
     return 0.5 * cameras.width / cameras.focal, 0.5 * cameras.height / cameras.focal
 
 
-def _projection(tan_x: float, tan_y: float) -> "torch.Tensor":
+def _projection(tan_x: float, tan_y: float) -> torch.Tensor:
     """Perspective matrix [4,4] for column vectors, z to 0..1, camera looking along +z."""
     matrix = torch.zeros(4, 4)
     matrix[0, 0], matrix[1, 1] = 1 / tan_x, 1 / tan_y

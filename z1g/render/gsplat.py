@@ -1,5 +1,7 @@
 """gsplat, the default on a GPU: one call for all objects and views."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -20,12 +22,12 @@ class Gsplat(Rasterizer):
     """gsplat >= 1.5 on CUDA. What `Conventions` names is built into its kernels, except for the near plane."""
 
     kind: Literal["gsplat"] = "gsplat"
-    near: float = Field(0.01, gt=0, description="Gaussians nearer than this are not drawn, normalised units")
+    near: float = Field(0.01, gt=0, description="Gaussians nearer than this are not drawn, normalized units")
 
     def conventions(self) -> Conventions:
         return Conventions(near=self.near)
 
-    def render(self, gaussians: "torch.Tensor", cameras: "Cameras") -> RenderOutput:
+    def render(self, gaussians: torch.Tensor, cameras: Cameras) -> RenderOutput:
         if not gaussians.is_cuda:
             raise UserError("render kind 'gsplat' needs a GPU; use {kind: cpu} or {kind: auto} here")
         try:
@@ -38,7 +40,7 @@ class Gsplat(Rasterizer):
         cameras = cameras.to(gaussians.device)
         # Autocast would compute poses in half precision.
         with torch.autocast("cuda", enabled=False):
-            picture, alpha, _ = rasterization(
+            image, alpha, _ = rasterization(
                 means=parts["position"],
                 quats=parts["rotation"],
                 scales=parts["scale"],
@@ -52,5 +54,5 @@ class Gsplat(Rasterizer):
                 render_mode="RGB+D",
                 packed=False,
             )
-        picture, alpha = picture.movedim(-1, 2).to(gaussians.dtype), alpha.movedim(-1, 2).to(gaussians.dtype)
-        return RenderOutput(picture[:, :, :3], alpha, picture[:, :, 3:4])
+        image, alpha = image.movedim(-1, 2).to(gaussians.dtype), alpha.movedim(-1, 2).to(gaussians.dtype)
+        return RenderOutput(image[:, :, :3], alpha, image[:, :, 3:4])

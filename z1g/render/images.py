@@ -1,4 +1,4 @@
-"""Pictures for people: PNG files, sheets of six views, turntables."""
+"""Images for people: PNG files, sheets of six views, turntables."""
 
 from pathlib import Path
 from typing import Any
@@ -19,21 +19,21 @@ LOG_SCALE_RANGE = (-10.0, -2.0)
 
 
 def on_white(rgb: Tensor, alpha: Tensor) -> Tensor:
-    """Premultiplied colour [...,3,H,W] and alpha [...,1,H,W] on white."""
+    """Premultiplied color [...,3,H,W] and alpha [...,1,H,W] on white."""
     return rgb + 1 - alpha
 
 
-def to_bytes(picture: Tensor) -> NDArray[np.uint8]:
+def to_bytes(image: Tensor) -> NDArray[np.uint8]:
     """[3,H,W] in 0..1 as [H,W,3] bytes."""
-    array: NDArray[np.uint8] = (picture.detach().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+    array: NDArray[np.uint8] = (image.detach().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
     return array
 
 
 def attributes(splats: Tensor) -> dict[str, Tensor]:
     """Splatter images [6,14,S,S] as a sheet [3,3S,2S] in 0..1 for each attribute.
 
-    Colours are positions within ±0.7, logarithms of scales in -10..-2, and the vector part of quaternions whose real
-    part is positive; opacity is grey.
+    Colors are positions within ±0.7, logarithms of scales in -10..-2, and the vector part of quaternions whose real
+    part is positive; opacity is gray.
     """
     parts = {name: tile(part[None])[0].float() for name, part in split(splats, dim=1).items()}
     low, high = LOG_SCALE_RANGE
@@ -48,9 +48,9 @@ def attributes(splats: Tensor) -> dict[str, Tensor]:
     return {name: sheet.clamp(0, 1) for name, sheet in sheets.items()}
 
 
-def save_png(picture: NDArray[Any], path: Path) -> None:
+def save_png(image: NDArray[Any], path: Path) -> None:
     """Write [H,W,3] bytes as PNG, whatever the file is called."""
-    Image.fromarray(picture).save(path, "PNG", optimize=True)
+    Image.fromarray(image).save(path, "PNG", optimize=True)
 
 
 @torch.no_grad()
@@ -63,9 +63,9 @@ def sheet(rasterizer: Rasterizer, gaussians: Tensor, cameras: Cameras) -> NDArra
 def save_turntable(rasterizer: Rasterizer, gaussians: Tensor, cameras: Cameras, path: Path) -> None:
     """Animated WebP of one object [1,N,14], a frame a camera."""
     output = rasterizer.render(gaussians, cameras)
-    pictures = [Image.fromarray(to_bytes(picture)) for picture in output.over(1.0)[0]]
-    first, *rest = pictures
-    duration = max(2400 // len(pictures), 40)
+    images = [Image.fromarray(to_bytes(image)) for image in output.over(1.0)[0]]
+    first, *rest = images
+    duration = max(2400 // len(images), 40)
     first.save(path, "WEBP", save_all=True, append_images=rest, duration=duration, loop=0, quality=80)
 
 

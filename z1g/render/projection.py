@@ -1,4 +1,4 @@
-"""From Gaussians in the world to ellipses in pictures, in torch and differentiable (EWA splatting)."""
+"""From Gaussians in the world to ellipses in images, in torch and differentiable (EWA splatting)."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +14,7 @@ from z1g.render.base import Conventions
 LOW_PASS_PX2 = 0.3
 """Added to the diagonal of every 2D covariance: at least about half a pixel wide."""
 FOV_CLAMP = 1.3
-"""The projection is linearised no further out than this many half fields of view."""
+"""The projection is linearized no further out than this many half fields of view."""
 MIN_TRANSMITTANCE = 1e-4
 """A Gaussian that would leave less light than this ends its pixel and is not drawn."""
 LARGEST = 1e9
@@ -49,7 +49,7 @@ def project(gaussians: Tensor, cameras: Cameras, conventions: Conventions) -> Pr
     # One number a plane: elementwise work on [..., N] is several times faster than on [..., N, 3].
     channels, usable = finite(gaussians.transpose(1, 2).contiguous(), dim=1)
     parts = split(channels, dim=1)
-    axes = rotation_matrices(parts["rotation"], conventions.normalise_rotation) * parts["scale"][:, None]
+    axes = rotation_matrices(parts["rotation"], conventions.normalize_rotation) * parts["scale"][:, None]
     x, y, z, axes_x, axes_y, axes_z = _to_camera(parts["position"], axes, cameras)
     usable = usable[:, None] & (z.detach() > conventions.near)
     z = torch.where(usable, z, torch.ones_like(z))
@@ -91,13 +91,13 @@ def _transparent(dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def _to_camera(position: Tensor, axes: Tensor, cameras: Cameras) -> tuple[Tensor, ...]:
-    """Camera-space x, y, z [B,V,N] of the centres [B,3,N], then those of the axes [B,3,3,N], each [B,V,3,N]."""
+    """Camera-space x, y, z [B,V,N] of the centers [B,3,N], then those of the axes [B,3,3,N], each [B,V,3,N]."""
     w2c = cameras.world_to_camera().to(position)
     b, v = w2c.shape[:2]
     world = torch.cat([position[:, :, None], axes], dim=2)
     turned = (w2c[..., :3, :3].flatten(1, 2) @ world.flatten(2)).view(b, v, 3, 4, -1)
-    centres = turned[:, :, :, 0] + w2c[..., :3, 3:]
-    return (*centres.unbind(2), *turned[:, :, :, 1:].unbind(2))
+    centers = turned[:, :, :, 0] + w2c[..., :3, 3:]
+    return (*centers.unbind(2), *turned[:, :, :, 1:].unbind(2))
 
 
 def _clamp(slope: Tensor, field: float) -> Tensor:

@@ -59,7 +59,7 @@ class Measurements:
 
     `objects` has a row per object and source, `sets` one per split and source. `missing` says which metrics nothing has
     a value of, `gaps` which objects have none: {metric: {object: reason}}. `truth` holds digests of the objects' test
-    pictures.
+    images.
     """
 
     rows: list[JsonRow] = field(default_factory=list)

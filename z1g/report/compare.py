@@ -161,7 +161,7 @@ def _same_test_set(first: Contender, other: Contender, split: str, source: str) 
         problems.append(f"seen from other views: {_named(turned)}")
     truth = [one.measured.truth for one in (first, other)]
     if redrawn := [n for n in both if n in truth[0] and n in truth[1] and truth[0][n] != truth[1][n]]:
-        problems.append(f"with other true pictures: {_named(redrawn)}")
+        problems.append(f"with other true images: {_named(redrawn)}")
     if problems:
         raise UserError(
             f"{first.name} and {other.name} measured different {split} sets, so their numbers cannot be compared; "

@@ -12,7 +12,7 @@ from z1g.report.collect import STAGES, MetricInfo, Results
 
 COSTS = {
     "seconds_per_object": MetricInfo(
-        "sampling", "s/object", False, "wall time of the sampling jobs, loading and pictures included, per object"
+        "sampling", "s/object", False, "wall time of the sampling jobs, loading and images included, per object"
     ),
     "gpu_hours": MetricInfo("GPU time", "h", False, "wall time of all jobs times the GPUs that each held"),
     "gpu_kwh": MetricInfo("GPU energy", "kWh", False, "the driver's energy counters of the GPUs that each job held"),

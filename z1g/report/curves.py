@@ -8,7 +8,7 @@ from itertools import pairwise
 
 WIDTH, HEIGHT = 440, 260
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 36
-COLOURS = 8
+COLORS = 8
 """Line styles `.line0` … of the page's CSS; further lines repeat them dashed."""
 MAX_POINTS = 160
 LABELS, ROW, MAX_LABEL = 150, 22, 17
@@ -18,17 +18,17 @@ Points = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Series:
-    """One line: its name, (x, y) points by rising x, and the number of its colour."""
+    """One line: its name, (x, y) points by rising x, and the number of its color."""
 
     name: str
     points: Points
-    colour: int
+    color: int
 
 
 def chart(series: Sequence[Series], x_label: str, y_label: str, log_y: bool = False) -> str:
     """An SVG of all lines, or the empty string where there is nothing to draw."""
-    whole = [Series(line.name, _usable(line.points, log_y), line.colour) for line in series]
-    drawn = [Series(line.name, thin(line.points), line.colour) for line in whole if line.points]
+    whole = [Series(line.name, _usable(line.points, log_y), line.color) for line in series]
+    drawn = [Series(line.name, thin(line.points), line.color) for line in whole if line.points]
     if not drawn:
         return ""
     last_x = max(x for line in whole for x, _ in line.points) or 1
@@ -175,7 +175,7 @@ def _x_tick(x: float, text: str) -> str:
 
 
 def _line(line: Series, to_x: Callable[[float], float], to_y: Callable[[float], float]) -> str:
-    style = f"line line{line.colour % COLOURS}{' dashed' if line.colour >= COLOURS else ''}"
+    style = f"line line{line.color % COLORS}{' dashed' if line.color >= COLORS else ''}"
     title = f"<title>{escape(line.name)}</title>"
     places = [(to_x(x), to_y(y)) for x, y in line.points]
     if len(places) == 1:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 
 from z1g.data.manifest import Manifest, ObjectEntry
 from z1g.report.collect import Ablation, Results, shared_ids
-from z1g.report.pictures import picture_uri
+from z1g.report.images import image_uri
 from z1g.report.summary import in_words
 
 MAX_LISTED = 40
 MAX_SHEETS = 4
 SHEET_SIDE = 1024
-NO_LICENCE, NO_CREATOR = "no licence recorded", "creator not recorded"
+NO_LICENSE, NO_CREATOR = "no license recorded", "creator not recorded"
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Licence:
-    """Objects under one licence: how many, and (creator, names) in full, because some licences ask for that."""
+class License:
+    """Objects under one license: how many, and (creator, names) in full, because some licenses ask for that."""
 
     text: str
     n: int
@@ -64,16 +64,16 @@ def below_minimum(tree: Results, ablations: list[Ablation]) -> Listed:
     return Listed(rows[:MAX_LISTED], len(rows), [])
 
 
-def licences(tree: Results, ablations: list[Ablation]) -> list[Licence]:
-    """Whose the objects are, from the manifests; empty where these know neither licences nor creators."""
+def licenses(tree: Results, ablations: list[Ablation]) -> list[License]:
+    """Whose the objects are, from the manifests; empty where these know neither licenses nor creators."""
     found: dict[str, dict[str, list[str]]] = {}
     for identity in shared_ids(ablations, "ingest"):
         for entry in _manifest(tree, identity):
-            if entry.licence or entry.creator:
-                names = found.setdefault(entry.licence or NO_LICENCE, {}).setdefault(entry.creator or NO_CREATOR, [])
+            if entry.license or entry.creator:
+                names = found.setdefault(entry.license or NO_LICENSE, {}).setdefault(entry.creator or NO_CREATOR, [])
                 names.append(entry.name or entry.id)
     return [
-        Licence(text, sum(map(len, creators.values())), sorted(creators.items()))
+        License(text, sum(map(len, creators.values())), sorted(creators.items()))
         for text, creators in sorted(found.items())
     ]
 
@@ -92,7 +92,7 @@ def contact_sheets(tree: Results, ablations: list[Ablation]) -> list[Sheets]:
         uris = []
         for file in files[:MAX_SHEETS]:
             try:
-                uris.append(picture_uri(file, SHEET_SIDE))
+                uris.append(image_uri(file, SHEET_SIDE))
             except OSError as error:
                 tree.note(f"{file.relative_to(tree.root)} cannot be shown ({error})")
         if uris:

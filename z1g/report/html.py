@@ -1,4 +1,4 @@
-"""One self-contained page: styles, script, charts and pictures are all inside it, and it fetches nothing."""
+"""One self-contained page: styles, script, charts and images are all inside it, and it fetches nothing."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -9,9 +9,9 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from z1g.report import breakdown, data, sections
 from z1g.report.collect import STAGES, Ablation, Results, shared_ids
-from z1g.report.pictures import Gallery
+from z1g.report.images import Gallery
 from z1g.report.splats import LOG_MIN, LOG_SPAN, SPAN, Splats
-from z1g.report.summary import SPLITS, Summary, best, decimals, in_words, summarise
+from z1g.report.summary import SPLITS, Summary, best, decimals, in_words, summarize
 from z1g.report.tables import number, source_label
 
 
@@ -39,7 +39,7 @@ class Line:
 def page(tree: Results, names: list[str]) -> str:
     """The report on some ablations of a results folder. Raises UserError for names that were never planned."""
     ablations = tree.ablations(names)
-    summary = summarise(tree, ablations)
+    summary = summarize(tree, ablations)
     gallery = Gallery(tree, ablations, summary)
     splats, shown = Splats(tree, ablations), gallery.shown()
     objects = {one.name: one.split for one in shown}
@@ -66,14 +66,14 @@ def page(tree: Results, names: list[str]) -> str:
         "energies": breakdown.energies(tree, ablations),
         "resolved": sections.resolved(ablations),
         "n_objects": len(gallery.splits),
-        "picture_metric": gallery.info.label,
+        "image_metric": gallery.info.label,
         "extremes": sections.extremes(tree, ablations, summary),
         "curves": sections.curves(tree, ablations),
         "times": times,
         "spent": _spent(times, ablations),
         "quarantined": data.quarantined(tree, ablations),
         "below_minimum": data.below_minimum(tree, ablations),
-        "licences": data.licences(tree, ablations),
+        "licenses": data.licenses(tree, ablations),
         "copies": data.copies(tree, ablations),
         "sheets": data.contact_sheets(tree, ablations),
         "config": sections.config_table(ablations),

@@ -67,10 +67,10 @@ def _data(tree: Results, ablation: Ablation) -> dict[str, Any]:
         objects = Manifest.load(path).objects
     except (OSError, ValueError, TypeError, KeyError):
         return {"manifest": None}
-    licences: dict[str, int] = {}
+    licenses: dict[str, int] = {}
     for entry in objects:
-        licences[entry.licence or "not recorded"] = licences.get(entry.licence or "not recorded", 0) + 1
-    return {"manifest": sha256(path), "objects": len(objects), "licences": licences}
+        licenses[entry.license or "not recorded"] = licenses.get(entry.license or "not recorded", 0) + 1
+    return {"manifest": sha256(path), "objects": len(objects), "licenses": licenses}
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

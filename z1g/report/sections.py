@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from z1g.report.collect import STAGES, TRAINED, Ablation, JsonRow, Results, differences, flatten, shared_ids
-from z1g.report.curves import COLOURS, Bar, Series, chart, intervals
+from z1g.report.curves import COLORS, Bar, Series, chart, intervals
 from z1g.report.summary import Row, Summary, decimals
 from z1g.report.tables import number
 
@@ -125,14 +125,14 @@ def extremes(tree: Results, ablations: list[Ablation], summary: Summary) -> dict
                 continue
             ranked = sorted(means, key=lambda name: (means[name], name), reverse=not info.higher_is_better)
             n = min(EXTREMES, (len(ranked) + 1) // 2)
-            labelled = [(name, _with_unit(means[name], summary, metric), splits[name]) for name in ranked]
-            both = Extreme(ablation.name, ablation.stages["metrics"], labelled[:n], labelled[::-1][:n])
+            labeled = [(name, _with_unit(means[name], summary, metric), splits[name]) for name in ranked]
+            both = Extreme(ablation.name, ablation.stages["metrics"], labeled[:n], labeled[::-1][:n])
             found.setdefault(metric, []).append(both)
     return found
 
 
 def curves(tree: Results, ablations: list[Ablation]) -> list[Curves]:
-    """Loss and validation of both trained stages, one line a stage id, in the colour of its first ablation."""
+    """Loss and validation of both trained stages, one line a stage id, in the color of its first ablation."""
     order = [ablation.name for ablation in ablations]
     found = []
     for stage in TRAINED:
@@ -142,17 +142,17 @@ def curves(tree: Results, ablations: list[Ablation]) -> list[Curves]:
         keys = {key for _, _, rows in lines for row in rows for key in row}
         for key in ("loss", *sorted(key for key in keys if key.startswith("validation_"))):
             title, log_y = _curve_title(key), key.endswith("loss")
-            series = [Series(label, _points(rows, key), colour) for label, colour, rows in lines]
+            series = [Series(label, _points(rows, key), color) for label, color, rows in lines]
             svg = chart(series, "step", title, log_y)
             charts += [(title, svg)] if svg else []
-        legend = [Legend(line_style(colour), label) for label, colour, _ in lines]
+        legend = [Legend(line_style(color), label) for label, color, _ in lines]
         found.append(Curves(stage, charts, legend))
     return found
 
 
 def line_style(index: int) -> str:
     """CSS classes of the n-th line of a chart."""
-    return f"line{index % COLOURS}{' dashed' if index >= COLOURS else ''}"
+    return f"line{index % COLORS}{' dashed' if index >= COLORS else ''}"
 
 
 def times(tree: Results, ablations: list[Ablation]) -> list[StageTime]:

@@ -1,4 +1,4 @@
-"""Splats inside the page: their attributes as pictures, and a few objects packed for the viewer. No torch."""
+"""Splats inside the page: their attributes as images, and a few objects packed for the viewer. No torch."""
 
 import base64
 from collections.abc import Iterator
@@ -15,13 +15,13 @@ from safetensors import SafetensorError, safe_open
 from z1g.gaussians.channels import CHANNELS
 from z1g.geometry.camera import CameraOptions, view_frame
 from z1g.report.collect import Ablation, Results, shared_ids
-from z1g.report.pictures import encode
+from z1g.report.images import encode
 
 Array = NDArray[np.float64]
 MAX_ATTRIBUTE_OBJECTS, MAX_VIEWED_OBJECTS, MAX_VIEWED_SOURCES = 4, 2, 4
 TILE = 40
 POSITION, LOG_SCALE = 0.7, (-10.0, -2.0)
-"""Ranges of the attributes' pictures: positions of ±0.7 and logarithms of scales, as the method's authors draw them."""
+"""Ranges of the attributes' images: positions of ±0.7 and logarithms of scales, as the method's authors draw them."""
 BUDGET = 120_000
 """Splats in the page, 16 bytes each."""
 SPAN, LOG_MIN, LOG_SPAN = 2.0, -10.0, 10.0
@@ -31,7 +31,7 @@ INVISIBLE = 1 / 255
 
 @dataclass(frozen=True)
 class AttributeRow:
-    """One object's splatter images from one source, as one picture of five sheets."""
+    """One object's splatter images from one source, as one image of five sheets."""
 
     label: str
     uri: str
@@ -88,10 +88,10 @@ class Splats:
         return None
 
     def attributes(self, objects: dict[str, str]) -> list[Attributes]:
-        """Pictures of the splatter images of the first few of some objects, each given with its split."""
+        """Images of the splatter images of the first few of some objects, each given with its split."""
         found = []
         for name, split in list(objects.items())[:MAX_ATTRIBUTE_OBJECTS]:
-            rows = [AttributeRow(label, attribute_picture(splats)) for label, splats in self.sources(name)]
+            rows = [AttributeRow(label, attribute_image(splats)) for label, splats in self.sources(name)]
             if rows:
                 found.append(Attributes(name, split, rows))
         return found
@@ -162,9 +162,9 @@ def _levels(values: Array, top: int) -> Array:
     return levels
 
 
-def attribute_picture(splats: NDArray[np.float32]) -> str:
-    """A data URI: position, opacity, scale, rotation and colour side by side, each a 3×2 sheet of the six views."""
-    sheets = [_sheet(picture) for picture in attribute_maps(splats.astype(np.float64)).values()]
+def attribute_image(splats: NDArray[np.float32]) -> str:
+    """A data URI: position, opacity, scale, rotation and color side by side, each a 3×2 sheet of the six views."""
+    sheets = [_sheet(image) for image in attribute_maps(splats.astype(np.float64)).values()]
     gap = np.ones((sheets[0].shape[0], 4, 3))
     parts = [part for sheet in sheets for part in (sheet, gap)][:-1]
     joined = np.rint(np.concatenate(parts, axis=1) * 255).astype(np.uint8)
@@ -172,9 +172,9 @@ def attribute_picture(splats: NDArray[np.float32]) -> str:
 
 
 def attribute_maps(splats: Array) -> dict[str, Array]:
-    """Pictures [6,S,S,3] in 0..1 of the attributes of splatter images [6,14,S,S].
+    """Images [6,S,S,3] in 0..1 of the attributes of splatter images [6,14,S,S].
 
-    position: ±0.7 as rgb. opacity: grey. scale: logarithms from −10 to −2 as rgb. rotation: the vector along the axis
+    position: ±0.7 as rgb. opacity: gray. scale: logarithms from −10 to −2 as rgb. rotation: the vector along the axis
     whose length is the angle, ±π as rgb. rgb as it is.
     """
     last = splats.transpose(0, 2, 3, 1)
@@ -192,13 +192,13 @@ def attribute_maps(splats: Array) -> dict[str, Array]:
         "rotation": turned / (2 * np.pi) + 0.5,
         "rgb": last[..., CHANNELS["rgb"]],
     }
-    return {name: np.clip(np.nan_to_num(picture), 0, 1) for name, picture in maps.items()}
+    return {name: np.clip(np.nan_to_num(image), 0, 1) for name, image in maps.items()}
 
 
-def _sheet(pictures: Array) -> Array:
-    """Six pictures [6,S,S,3] as a sheet of 3 rows and 2 columns, small."""
+def _sheet(images: Array) -> Array:
+    """Six images [6,S,S,3] as a sheet of 3 rows and 2 columns, small."""
     small = [
         np.asarray(Image.fromarray(np.rint(p * 255).astype(np.uint8)).resize((TILE, TILE), Image.Resampling.BOX)) / 255
-        for p in pictures
+        for p in images
     ]
     return np.concatenate([np.concatenate(small[i : i + 2], axis=1) for i in (0, 2, 4)], axis=0)

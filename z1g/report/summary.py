@@ -131,7 +131,7 @@ def summary_rows(name: str, measured: Measurements) -> list[Row]:
     return found
 
 
-def summarise(results: Results, ablations: Sequence[Ablation]) -> Summary:
+def summarize(results: Results, ablations: Sequence[Ablation]) -> Summary:
     """All rows of all ablations."""
     metrics: dict[str, MetricInfo] = {}
     missing: dict[str, str] = {}

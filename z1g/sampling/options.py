@@ -12,7 +12,7 @@ from z1g.sampling.samplers.ddpm import Ddpm
 
 
 class InferOptions(Section):
-    """Codes drawn from the UNet, then splats, pictures and turntables."""
+    """Codes drawn from the UNet, then splats, images and turntables."""
 
     codes: Annotated[InferredCodes, OneOf()] = SampledCodes()
     sampler: Annotated[Sampler, OneOf()] = Ddpm()
@@ -31,4 +31,4 @@ class InferOptions(Section):
     cuda_graphs: Annotated[bool, Runtime()] = Field(
         True, description="on a GPU, record the UNet's kernels at the first step and replay them"
     )
-    turntable_frames: int = Field(24, ge=1, description="frames of the turntable picture")
+    turntable_frames: int = Field(24, ge=1, description="frames of the turntable image")

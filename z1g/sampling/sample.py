@@ -1,5 +1,7 @@
 """Draws codes from a trained UNet: any of diffusers' samplers, with classifier-free guidance."""
 
+from __future__ import annotations
+
 import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
@@ -36,9 +38,9 @@ def sample_codes(
     condition: Condition,
     zero_latent: Tensor,
     shape: tuple[int, int, int],
-    options: "InferOptions",
+    options: InferOptions,
     seeds: Sequence[int],
-    scheduler: "SchedulerMixin | None" = None,
+    scheduler: SchedulerMixin | None = None,
 ) -> Tensor:
     """Codes [B,C,h,w] for B conditions; `seeds` has a seed an object, so results do not depend on the batch.
     `scheduler`: a fresh one in the place of the options' sampler.
@@ -74,7 +76,7 @@ def predict_once(
     condition: Condition,
     codes: Tensor,
     timestep: int,
-    options: "InferOptions",
+    options: InferOptions,
     seeds: Sequence[int],
 ) -> Tensor:
     """Codes [B,C,h,w] as predicted in one step from true codes noised to a timestep, without guidance."""
@@ -86,7 +88,7 @@ def predict_once(
     return schedule.x0_from_v(noisy, denoiser(noisy, at, condition, noises[0]), at)
 
 
-def object_noise(options: "InferOptions", seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
+def object_noise(options: InferOptions, seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
     """Standard normal [B,*shape] on the CPU, the first that sampling would draw for each object."""
     return _normal((len(seeds), *shape), [torch_generator(options.seed, seed) for seed in seeds])
 
@@ -97,7 +99,7 @@ def _accepted(scheduler: Any, generators: list[torch.Generator]) -> dict[str, An
 
 
 def _condition_noises(
-    options: "InferOptions", seeds: Sequence[int], halves: int, shape: tuple[int, ...], n_steps: int | None = None
+    options: InferOptions, seeds: Sequence[int], halves: int, shape: tuple[int, ...], n_steps: int | None = None
 ) -> Tensor:  # fmt: skip
     """Noise of the condition latents at all steps, [steps,halves·B,C,h,w]: the unconditional half first."""
     generators = [torch_generator(options.seed, seed, CONDITION_NOISE) for seed in seeds]

@@ -3,13 +3,13 @@
 from z1g.sources.base import DataSource, Ingested
 from z1g.sources.g_objaverse import GObjaverse
 from z1g.sources.meshes import Meshes
-from z1g.sources.original import Seed
+from z1g.sources.original import Original
 
 KINDS: tuple[type[DataSource], ...] = (
     GObjaverse,
     Meshes,
-    Seed,
+    Original,
 )
 """What `kind:` of a DataSource may name."""
 
-__all__ = ["DataSource", "GObjaverse", "Ingested", "KINDS", "Meshes", "Seed"]
+__all__ = ["DataSource", "GObjaverse", "Ingested", "KINDS", "Meshes", "Original"]

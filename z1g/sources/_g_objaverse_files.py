@@ -1,4 +1,4 @@
-"""One view of G-buffer Objaverse as files: camera, picture, depth.
+"""One view of G-buffer Objaverse as files: camera, image, depth.
 
 What the files mean is taken from the data set's own examples (`dataset/gobjaverse` of modelscope/richdreamer): x, y and
 z of a camera file are the camera's right, down and forward axes in a z-up world, the fourth channel of `_nd.exr` is

@@ -1,4 +1,6 @@
-"""The original's rendered scenes as files: pictures and pickled camera angles, read without running what is in them."""
+"""The original's rendered scenes as files: images and pickled camera angles, read without running what is in them."""
+
+from __future__ import annotations
 
 import io
 import math
@@ -44,15 +46,15 @@ def read_angles(path: Path) -> dict[str, float]:
     return angles
 
 
-def read_picture(path: Path) -> NDArray[np.uint8]:
-    """A picture [H,W,4] with straight alpha. Raises BrokenObject where it is none, or has no transparency."""
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """A image [H,W,4] with straight alpha. Raises BrokenObject where it is none, or has no transparency."""
     try:
-        with Image.open(path) as picture:
-            if picture.mode != "RGBA":
-                raise BrokenObject(f"{path} has mode {picture.mode}, not RGBA")
-            return np.asarray(picture)
+        with Image.open(path) as image:
+            if image.mode != "RGBA":
+                raise BrokenObject(f"{path} has mode {image.mode}, not RGBA")
+            return np.asarray(image)
     except (OSError, SyntaxError) as error:
-        raise BrokenObject(f"{path} is no whole picture: {error}") from error
+        raise BrokenObject(f"{path} is no whole image: {error}") from error
 
 
 def _unpickle(content: bytes) -> Any:
@@ -91,13 +93,13 @@ def _empty_array(subtype: object, shape: tuple[int, ...], code: bytes) -> NDArra
     return np.ndarray((0,), "b")
 
 
-def _scalar(dtype: "np.dtype[Any]", content: bytes) -> Any:
+def _scalar(dtype: np.dtype[Any], content: bytes) -> Any:
     if not isinstance(dtype, np.dtype) or dtype.kind not in "fiub":
         raise pickle.UnpicklingError(f"a number of type {dtype}")
     return np.frombuffer(content, dtype, count=1)[0]
 
 
-def _dtype(code: str, *flags: bool) -> "np.dtype[Any]":
+def _dtype(code: str, *flags: bool) -> np.dtype[Any]:
     if not isinstance(code, str) or len(code) > 3:
         raise pickle.UnpicklingError(f"a type {code!r}")
     return np.dtype(code, *flags)

@@ -34,7 +34,7 @@ def read_splats(root: Path, scene: str, size: int, rotations: str) -> Tensor:
 
 
 def drawn_rotation(quaternions: Tensor, dim: int) -> Tensor:
-    """Unit quaternions of what a rasterizer draws that does not normalise them; w first along `dim`.
+    """Unit quaternions of what a rasterizer draws that does not normalize them; w first along `dim`.
 
     With q = (w, v) of any length, R = I + 2w[v]× + 2[v]×² keeps the axis v and turns and shrinks the plane across it:
     there it is the complex number 1 - 2|v|² + 2iw|v|, whose argument is the angle of the nearest rotation.

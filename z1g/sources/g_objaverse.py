@@ -13,7 +13,7 @@ from z1g.data.manifest import ObjectEntry, unique_ids
 from z1g.data.shards import BrokenObject, Rejected, RenderedObject
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, orbit_c2w
 from z1g.sources._g_objaverse_files import View, read_depth, read_view
-from z1g.sources._original_files import read_picture
+from z1g.sources._original_files import read_image
 from z1g.sources.base import DataSource, Ingested
 
 RENDERS = "campos_512_v4"
@@ -67,10 +67,10 @@ class GObjaverse(DataSource):
 def _read(entry: ObjectEntry, camera: CameraOptions) -> RenderedObject:
     folder = Path(entry.source) / RENDERS
     views = _in_order([read_view(path) for path in sorted(folder.glob("[0-9]*"))], entry, camera)
-    pictures = [read_picture(view.file(".png")) for view in views]
+    images = [read_image(view.file(".png")) for view in views]
     depth = [read_depth(views[i]) for i in INPUT_VIEWS]
-    if len({picture.shape[:2] for picture in pictures} | {image.shape for image in depth}) != 1:
-        raise BrokenObject(f"the pictures in {folder} have different sizes")
+    if len({image.shape[:2] for image in images} | {distance.shape for distance in depth}) != 1:
+        raise BrokenObject(f"the images in {folder} have different sizes")
     if len({round(view.fov_y_deg, 3) for view in views}) != 1:
         raise BrokenObject(f"the cameras in {folder} have different fields of view")
     scale = camera.radius / float(np.linalg.norm(views[INPUT_VIEWS[0]].c2w[:3, 3]))
@@ -78,7 +78,7 @@ def _read(entry: ObjectEntry, camera: CameraOptions) -> RenderedObject:
     c2w[:, :3, 3] *= scale
     info = {"source": entry.source, "scale": scale}
     distances = np.stack(depth) * np.float32(scale)
-    return RenderedObject(entry.id, c2w, views[0].fov_y_deg, np.stack(pictures), distances, info)
+    return RenderedObject(entry.id, c2w, views[0].fov_y_deg, np.stack(images), distances, info)
 
 
 def _in_order(views: list[View], entry: ObjectEntry, camera: CameraOptions) -> list[View]:

@@ -18,22 +18,22 @@ from z1g.data.manifest import ObjectEntry, as_row
 from z1g.data.shards import Rejected, RenderedObject
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, to_blender
 from z1g.meshes.executable import find_blender
-from z1g.meshes.files import FileLimits, licences, prepare
+from z1g.meshes.files import FileLimits, licenses, prepare
 from z1g.meshes.listing import find_objects
 from z1g.meshes.options import BlenderOptions
 from z1g.meshes.pool import Drawn, Task, draw
 from z1g.meshes.share import Share, share_out
 from z1g.sources.base import DataSource, Ingested
 
-INFO = ("source", "content", "name", "category", "creator", "licence")
+INFO = ("source", "content", "name", "category", "creator", "license")
 
 
 class Meshes(DataSource):
     """Mesh files, each moved to the origin and scaled into the sphere of radius 0.5.
 
-    A rendered object's `info` has source, n_triangles, normalisation (centre, scale, up_axis as
-    `z1g/meshes/blender/geometry.py` defines them), renderer, licences (names of the licence files beside the mesh), and
-    what the manifest knows: content, name, category, creator, licence.
+    A rendered object's `info` has source, n_triangles, normalization (center, scale, up_axis as
+    `z1g/meshes/blender/geometry.py` defines them), renderer, licenses (names of the license files beside the mesh), and
+    what the manifest knows: content, name, category, creator, license.
     """
 
     kind: Literal["meshes"] = "meshes"
@@ -93,8 +93,8 @@ def _collect(entry: ObjectEntry, camera: CameraOptions, drawn: Drawn) -> Rendere
     known = {name: value for name, value in as_row(entry).items() if name in INFO}
     info = {
         **known,
-        **{name: drawn.result[name] for name in ("n_triangles", "normalisation", "renderer")},
-        "licences": licences(entry),
+        **{name: drawn.result[name] for name in ("n_triangles", "normalization", "renderer")},
+        "licenses": licenses(entry),
     }
     depth = np.load(drawn.folder / "depth.npy", allow_pickle=False)
     file = drawn.folder / "normals.npy"

@@ -1,5 +1,7 @@
 """The original's own renders, as they lie on disk."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -10,25 +12,25 @@ from pydantic import Field
 from z1g.core.errors import UserError
 from z1g.data.manifest import ObjectEntry, unique_ids
 from z1g.data.shards import BrokenObject, Rejected, RenderedObject
-from z1g.geometry.camera import CameraOptions, from_seed_orbit
-from z1g.sources import _original_files as _seed_files
+from z1g.geometry.camera import CameraOptions, from_original_orbit
+from z1g.sources import _original_files as _original_files
 from z1g.sources.base import DataSource, Ingested
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-class Seed(DataSource):
+class Original(DataSource):
     """Folders of `NNN.png` (RGBA) and `NNN.npy` (elevation, azimuth, radius): view 0 condition, 1-6 inputs, then free.
 
     The views are where the files say. There is no depth, so fits start from silhouettes or LGM, unless `splats` has the
     original's own fits: then nothing is fitted.
 
     The original divided quaternions by a norm over all Gaussians, so its files hold ones that are nearly zero, and its
-    rasterizer did not normalise them. `as_drawn` turns them into unit quaternions that look as they did there.
+    rasterizer did not normalize them. `as_drawn` turns them into unit quaternions that look as they did there.
     """
 
-    kind: Literal["seed"] = "seed"
+    kind: Literal["original"] = "original"
     renders: str = Field("data/renders", description="folder with one folder a scene")
     splats: str | None = Field(
         None, description="folder with the scenes' fitted splats (eval_pred_gs_*_es); null: fit them here"
@@ -50,7 +52,7 @@ class Seed(DataSource):
         ids = unique_ids([folder.name for folder in folders])
         return [ObjectEntry(name, folder.as_posix()) for name, folder in zip(ids, folders, strict=True)]
 
-    def given_splats(self, entry: ObjectEntry, size: int) -> "Tensor":
+    def given_splats(self, entry: ObjectEntry, size: int) -> Tensor:
         """The original's fit of an object, [6,14,size,size]. Raises BrokenObject where it is not there or not whole."""
         from z1g.sources._original_splats import read_splats
 
@@ -72,9 +74,9 @@ def _read(entry: ObjectEntry, camera: CameraOptions) -> RenderedObject:
     there = sum(1 for file in folder.glob("[0-9][0-9][0-9].png"))
     if there < n_views:
         raise BrokenObject(f"{folder} has {there} views where the configuration has {n_views} (camera.*_views)")
-    angles = [_seed_files.read_angles(folder / f"{view:03d}.npy") for view in range(n_views)]
-    c2w = np.stack([from_seed_orbit(a["elevation"], a["azimuth"], a["radius"], camera.radius) for a in angles])
-    pictures = [_seed_files.read_picture(folder / f"{view:03d}.png") for view in range(n_views)]
-    if len({picture.shape for picture in pictures}) != 1:
-        raise BrokenObject(f"the pictures in {folder} have different sizes")
-    return RenderedObject(entry.id, c2w, camera.fov_y_deg, np.stack(pictures), None, {"source": entry.source})
+    angles = [_original_files.read_angles(folder / f"{view:03d}.npy") for view in range(n_views)]
+    c2w = np.stack([from_original_orbit(a["elevation"], a["azimuth"], a["radius"], camera.radius) for a in angles])
+    images = [_original_files.read_image(folder / f"{view:03d}.png") for view in range(n_views)]
+    if len({image.shape for image in images}) != 1:
+        raise BrokenObject(f"the images in {folder} have different sizes")
+    return RenderedObject(entry.id, c2w, camera.fov_y_deg, np.stack(images), None, {"source": entry.source})

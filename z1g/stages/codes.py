@@ -15,7 +15,7 @@ from z1g.core.progress import Meter
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import SceneStore
 from z1g.losses import weighted_sum
-from z1g.networks.autoencoder import PictureEncoder
+from z1g.networks.autoencoder import ImageEncoder
 from z1g.objectives.autodecoder import AutodecoderObjective
 from z1g.objectives.samples import FIXED_VIEWS
 from z1g.plan.folder import StageFolder
@@ -25,7 +25,7 @@ from z1g.training.data import Batch, Draw
 
 FILE = "codes.safetensors"
 BATCH = 4
-"""Sheets encoded, and codes searched, at once: each is six pictures."""
+"""Sheets encoded, and codes searched, at once: each is six images."""
 
 
 def run(folder: StageFolder, threads: int) -> None:
@@ -54,7 +54,7 @@ def run(folder: StageFolder, threads: int) -> None:
 
 
 @torch.no_grad()
-def encoded(encoder: PictureEncoder, scenes: SceneStore, size: int) -> dict[str, Tensor]:
+def encoded(encoder: ImageEncoder, scenes: SceneStore, size: int) -> dict[str, Tensor]:
     """Codes as the posterior's mean, by object id."""
     codes: dict[str, Tensor] = {}
     with Meter("codes", len(scenes.ids)) as meter:
@@ -95,16 +95,16 @@ class CodeSearch:
     def _together(self, names: list[str], starts: dict[str, Tensor]) -> Tensor:
         device = default_device()
         codes = torch.stack([starts[name] for name in names]).to(device).requires_grad_(True)
-        optimiser = torch.optim.Adam([codes], lr=self.lr)
+        optimizer = torch.optim.Adam([codes], lr=self.lr)
         for step in range(self.steps):
             loss, _ = weighted_sum(
                 self.objective.options.losses,
                 self.objective.compare(self.objective.decoder(codes), self._batch(names, step, device)),
             )
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.zero_grad(set_to_none=True)
             # Losses are means over objects; a sum gives each the gradient it would have alone.
             (loss * len(names)).backward()
-            optimiser.step()
+            optimizer.step()
         return codes.detach().cpu()
 
     def _batch(self, names: list[str], step: int, device: torch.device) -> Batch:

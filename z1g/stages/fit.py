@@ -26,15 +26,15 @@ from z1g.gaussians.channels import to_gaussians
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions
 from z1g.plan.folder import StageFolder
 from z1g.render.images import on_white, save_png, to_bytes
-from z1g.sources.original import Seed
+from z1g.sources.original import Original
 
 log = logging.getLogger("z1g")
 SHEET_OBJECTS = 8
-"""Objects of a chunk that appear on its picture sheet."""
+"""Objects of a chunk that appear on its image sheet."""
 
 
 def run(folder: StageFolder, chunk: int, threads: int) -> None:
-    """Fit every object of a chunk, or take given splats; write splats, a quality table and a picture sheet."""
+    """Fit every object of a chunk, or take given splats; write splats, a quality table and a image sheet."""
     use_threads(threads)
     reader = ShardReader(chunk_file(folder.upstream_path("ingest"), chunk, "tar"))
     objects = [entry for entry in folder.manifest().chunk(chunk) if entry.id in reader.ids]
@@ -61,13 +61,13 @@ class _Chunk:
         self.fit = Fit(self.config.fit, self.config.splat.size, self.config.render, self.config.camera)
         self.splats: dict[str, torch.Tensor] = {}
         self.rows: dict[str, dict[str, Any]] = {}
-        self.pictures: list[NDArray[np.uint8]] = []
+        self.images: list[NDArray[np.uint8]] = []
 
     def fitted(self, objects: Sequence[ObjectEntry], threads: int) -> Iterator[tuple[Scene, Fitted]]:
         """Scenes with their splats; what cannot be used is rejected on the way."""
         # The slice holds the data source only where it has splats of its own.
         source = getattr(self.config, "data", None)
-        if not isinstance(source, Seed):
+        if not isinstance(source, Original):
             yield from FitQueue(self.fit).run(self._scenes(objects, threads))
             return
         entries = {entry.id: entry for entry in objects}
@@ -95,7 +95,7 @@ class _Chunk:
 
     def sheet(self) -> NDArray[np.uint8]:
         """The first objects' strips, one below the other."""
-        return np.concatenate(self.pictures) if self.pictures else np.zeros((8, 8, 3), np.uint8)
+        return np.concatenate(self.images) if self.images else np.zeros((8, 8, 3), np.uint8)
 
     def _scenes(self, objects: Sequence[ObjectEntry], threads: int) -> Iterator[Scene]:
         names = [entry.id for entry in objects]
@@ -110,8 +110,8 @@ class _Chunk:
         self.meter.advance()
 
     def _show(self, scene: Scene, splats: torch.Tensor) -> None:
-        if len(self.pictures) < SHEET_OBJECTS:
-            self.pictures.append(_strip(self.fit, scene, splats))
+        if len(self.images) < SHEET_OBJECTS:
+            self.images.append(_strip(self.fit, scene, splats))
 
 
 def _fitted_before(
@@ -174,10 +174,10 @@ def _quarantined(name: str, reason: str) -> dict[str, Any]:
 
 @torch.no_grad()
 def _strip(fit: Fit, scene: Scene, splats: torch.Tensor) -> NDArray[np.uint8]:
-    """Two inputs and one test view, truth beside render: a row of the picture sheet."""
+    """Two inputs and one test view, truth beside render: a row of the image sheet."""
     views = [INPUT_VIEWS[0], INPUT_VIEWS[3], fit.camera.test_ids[0]]
     output = fit.rasterizer.render(to_gaussians(splats[None]).to(fit.device), scene.cameras(views).to(fit.device))
-    rgb, alpha = scene.pictures(views)
+    rgb, alpha = scene.images(views)
     truth = on_white(rgb, alpha)
     render = output.over(1.0)[0].cpu().clamp(0, 1)
     return to_bytes(torch.cat([*truth, *render], dim=-1))

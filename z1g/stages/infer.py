@@ -1,5 +1,7 @@
 """Stage `infer`: sample codes for a chunk of objects and write splats that people can open."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -30,23 +32,23 @@ TURNTABLE_ELEVATION_DEG = 20.0
 
 @dataclass(frozen=True)
 class Generator:
-    """The trained method of an ablation: picture in, splatter images out."""
+    """The trained method of an ablation: image in, splatter images out."""
 
     method: ImageToSplats
     folder: StageFolder
     trained: StageFolder
 
     @classmethod
-    def load(cls, folder: StageFolder) -> "Generator":
+    def load(cls, folder: StageFolder) -> Generator:
         """From an `infer` stage folder and what lies upstream of it."""
         device = default_device()
         trained = folder.upstream_folder("autodecoder")
         pipeline = Zero1ToGPipeline.from_pretrained(folder.upstream_path("unet") / "pipeline", local_files_only=True)
         return cls(pipeline.to(device).method(folder.config.infer), folder, trained)
 
-    def __call__(self, pictures: Tensor, seeds: list[int]) -> tuple[Tensor, Tensor]:
-        """Codes [B,C,h,w] and splatter images [B,6,14,S,S] for condition pictures [B,3,H,W] in 0..1."""
-        return self.method(pictures, seeds)
+    def __call__(self, images: Tensor, seeds: list[int]) -> tuple[Tensor, Tensor]:
+        """Codes [B,C,h,w] and splatter images [B,6,14,S,S] for condition images [B,3,H,W] in 0..1."""
+        return self.method(images, seeds)
 
     @torch.no_grad()
     def decoded(self, objects: Objects) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Ingest: turn one chunk of the data source's objects into a shard of pictures and a table of what became of each."""
+"""Ingest: turn one chunk of the data source's objects into a shard of images and a table of what became of each."""
 
 import logging
 import tarfile
@@ -48,8 +48,8 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
             rows.append({**row, "seconds": round(now - before, 3), "seconds_of": dict(ingested.seconds)})
             before = now
             meter.advance()
-    with atomic_file(sheet_path(folder.path, chunk)) as picture:
-        sheet.picture.save(picture, "PNG", optimize=True)
+    with atomic_file(sheet_path(folder.path, chunk)) as image:
+        sheet.image.save(image, "PNG", optimize=True)
     write_jsonl(table_path(folder.path, chunk), rows)
 
 

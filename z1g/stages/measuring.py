@@ -22,7 +22,7 @@ from z1g.gaussians.channels import CHANNELS, to_gaussians
 from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS, view_frame
 from z1g.meshes.files import FileLimits
 from z1g.meshes.surface import surface_points
-from z1g.metrics import DepthMaps, Metric, NotMeasurable, ObjectMetric, Pictures, SetMetric, Shape, ViewMetric
+from z1g.metrics import DepthMaps, ImagePair, Metric, NotMeasurable, ObjectMetric, SetMetric, Shape, ViewMetric
 from z1g.plan.folder import StageFolder
 from z1g.render.images import on_white
 from z1g.representations.mosaic.stage1 import Stage1
@@ -48,7 +48,7 @@ class Sources:
 
     @cached_property
     def conditions(self) -> dict[str, Tensor]:
-        """Condition pictures of the training objects, small."""
+        """Condition images of the training objects, small."""
         names = track(self.train_ids, "conditions of training objects", len(self.train_ids))
         return {name: self.scenes.seen(name, [CONDITION_VIEW]).condition(RETRIEVAL_SIZE) for name in names}
 
@@ -74,14 +74,14 @@ class Sources:
         return splats
 
     def _nearest(self, scene: Scene) -> str:
-        """The other training object whose condition picture differs least (mean squared error)."""
-        picture = scene.condition(RETRIEVAL_SIZE)
+        """The other training object whose condition image differs least (mean squared error)."""
+        image = scene.condition(RETRIEVAL_SIZE)
         others = [name for name in self.train_ids if name != scene.id] or self.train_ids
-        return min(others, key=lambda name: float((self.conditions[name] - picture).square().mean()))
+        return min(others, key=lambda name: float((self.conditions[name] - image).square().mean()))
 
 
 class Truth:
-    """What is known of one object besides its pictures: its surface, its depth, where its cameras stand."""
+    """What is known of one object besides its images: its surface, its depth, where its cameras stand."""
 
     def __init__(self, scenes: SceneStore, entry: ObjectEntry, limits: FileLimits | None) -> None:
         self.scene, self.item = scenes[entry.id], scenes.rendered(entry.id)
@@ -115,12 +115,12 @@ def azimuth_distances(item: RenderedObject, views: list[int]) -> list[float]:
 
 
 @torch.no_grad()
-def render_pair(trained: StageFolder, scene: Scene, splats: Tensor, views: list[int]) -> Pictures:
-    """Renders of splats from some views of a scene beside its pictures, on white."""
+def render_pair(trained: StageFolder, scene: Scene, splats: Tensor, views: list[int]) -> ImagePair:
+    """Renders of splats from some views of a scene beside its images, on white."""
     device = default_device()
     output = trained.config.render.render(to_gaussians(splats[None]).to(device), scene.cameras(views).to(device))
-    rgb, alpha = (x.to(device) for x in scene.pictures(views))
-    return Pictures(output.over(1.0)[0].clamp(0, 1), on_white(rgb, alpha), output.alpha[0].clamp(0, 1), alpha)
+    rgb, alpha = (x.to(device) for x in scene.images(views))
+    return ImagePair(output.over(1.0)[0].clamp(0, 1), on_white(rgb, alpha), output.alpha[0].clamp(0, 1), alpha)
 
 
 def shape(trained: StageFolder, truth: Truth, splats: Tensor) -> Shape:
@@ -151,7 +151,7 @@ class Measure:
         self.gaps: dict[str, dict[str, str]] = {}
         self._features: dict[str, dict[tuple[str, str], list[Tensor]]] = {}
 
-    def views(self, pair: Pictures) -> dict[str, list[float | None]]:
+    def views(self, pair: ImagePair) -> dict[str, list[float | None]]:
         """Values of the view metrics, one a view; None where the metric is missing."""
         values: dict[str, list[float | None]] = {}
         for name, metric in self._of(ViewMetric):
@@ -178,7 +178,7 @@ class Measure:
         return values
 
     def collect(self, split: str, source: str, rgb: Tensor) -> None:
-        """Keep what the set metrics need of one object's pictures [V,3,H,W]; the source TRUTH is their measure."""
+        """Keep what the set metrics need of one object's images [V,3,H,W]; the source TRUTH is their measure."""
         for name, metric in self._of(SetMetric):
             try:
                 if name not in self.missing:
@@ -188,7 +188,7 @@ class Measure:
                 self._leave_out(name, error)
 
     def sets(self) -> list[dict[str, Any]]:
-        """Values of the set metrics: a row for each split and source, with the number of pictures."""
+        """Values of the set metrics: a row for each split and source, with the number of images."""
         rows: dict[tuple[str, str], dict[str, Any]] = {}
         for name, metric in self._of(SetMetric):
             sets = {} if name in self.missing else self._features.get(name, {})
@@ -196,7 +196,7 @@ class Measure:
                 if source == TRUTH:
                     continue
                 ours, true = torch.cat(features), torch.cat(sets[split, TRUTH])
-                row = rows.setdefault((split, source), {"split": split, "source": source, "pictures": len(ours)})
+                row = rows.setdefault((split, source), {"split": split, "source": source, "images": len(ours)})
                 row[name] = _finite(metric.distance(ours, true)) if len(ours) > 1 else None
         return list(rows.values())
 

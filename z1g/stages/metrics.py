@@ -15,13 +15,13 @@ from z1g.stages.measuring import SOURCES, TRUTH, Measure, Sources, Truth, render
 
 
 def run(folder: StageFolder, threads: int) -> None:
-    """Write what `Measured` collects: numbers of views, objects and sets, and `pictures/`."""
+    """Write what `Measured` collects: numbers of views, objects and sets, and `images/`."""
     use_threads(threads)
     measured = Measured(folder)
     objects = [(name, split) for name, split in evaluated(folder) if name in measured.scenes.ids]
-    with atomic_folder(folder.path / "pictures") as pictures:
+    with atomic_folder(folder.path / "images") as images:
         for name, split in track(objects, "metrics", len(objects)):
-            measured.add(name, split, pictures)
+            measured.add(name, split, images)
     write_json(folder.path / "metrics.json", measured.about())
     write_jsonl(folder.path / "objects.jsonl", measured.objects)
     write_jsonl(folder.path / "metrics.jsonl", measured.views)
@@ -31,7 +31,7 @@ class Measured:
     """Numbers of a metrics stage.
 
     views: a row for each object, source and test view, with the view's azimuth distance from the condition.
-    objects: a row for each object and source. truth: a digest of each object's test pictures.
+    objects: a row for each object and source. truth: a digest of each object's test images.
     """
 
     def __init__(self, folder: StageFolder) -> None:
@@ -46,19 +46,19 @@ class Measured:
         self.objects: list[dict[str, Any]] = []
         self.truth: dict[str, str] = {}
 
-    def add(self, name: str, split: str, pictures: Path | None = None) -> None:
-        """Measure one object; where `pictures` is a folder, keep its first test view there."""
+    def add(self, name: str, split: str, images: Path | None = None) -> None:
+        """Measure one object; where `images` is a folder, keep its first test view there."""
         truth = Truth(self.scenes, self.entries[name], self.limits)
         scene, azimuths = truth.scene, truth.azimuths_deg(self.test_views)
         self.truth[name] = truth.digest(self.test_views)
-        if pictures:
+        if images:
             for what, views in (("condition", [0]), ("truth", self.test_views[:1])):
-                save_png(to_bytes(on_white(*scene.pictures(views))[0]), pictures / f"{name}.{what}.png")
+                save_png(to_bytes(on_white(*scene.images(views))[0]), images / f"{name}.{what}.png")
         for source in SOURCES:
             splats = self.sources(source, scene)
             pair = render_pair(self.trained, scene, splats, self.test_views)
-            if pictures:
-                save_png(to_bytes(pair.rgb[0]), pictures / f"{name}.{source}.png")
+            if images:
+                save_png(to_bytes(pair.rgb[0]), images / f"{name}.{source}.png")
             head = {"object": name, "split": split, "source": source}
             values = self.measure.views(pair)
             for i, (view, azimuth) in enumerate(zip(self.test_views, azimuths, strict=True)):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from z1g.core.files import write_text
 from z1g.report.collect import Results
-from z1g.report.summary import summarise
+from z1g.report.summary import summarize
 from z1g.report.tables import csv_text, latex, markdown
 
 log = logging.getLogger("z1g")
@@ -14,7 +14,7 @@ log = logging.getLogger("z1g")
 def run(results: Path, names: list[str], out: Path) -> None:
     """Write `ablations.csv`, `ablations.md` and `ablations.tex` into the folder `out`."""
     tree = Results(results)
-    summary = summarise(tree, tree.ablations(names))
+    summary = summarize(tree, tree.ablations(names))
     write_text(out / "ablations.csv", csv_text(summary.single))
     write_text(out / "ablations.md", markdown(summary))
     write_text(out / "ablations.tex", latex(summary))

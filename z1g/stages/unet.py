@@ -1,4 +1,4 @@
-"""Stage `unet`: train the UNet on codes and condition pictures."""
+"""Stage `unet`: train the UNet on codes and condition images."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,13 +16,13 @@ from z1g.data.scenes import SceneStore
 from z1g.data.tensor_shards import remembered, stamp
 from z1g.geometry.camera import CONDITION_VIEW
 from z1g.inference.pipeline import Zero1ToGPipeline
-from z1g.networks.autoencoder import PictureEncoder
+from z1g.networks.autoencoder import ImageEncoder
 from z1g.networks.denoiser import Denoiser
 from z1g.networks.reference_attention import require
-from z1g.objectives.diffusion import DiffusionData, DiffusionObjective, VariantData, normalisation, zero_picture
+from z1g.objectives.diffusion import DiffusionData, DiffusionObjective, VariantData, normalization, zero_image
 from z1g.objectives.rendered import RenderedTruth, Rendering
 from z1g.objectives.samples import FIXED_VIEWS
-from z1g.objectives.variants import VariantPictures
+from z1g.objectives.variants import VariantImages
 from z1g.plan.folder import StageFolder
 from z1g.plan.slices import cut
 from z1g.representations.mosaic.stage1 import Stage1, code_shape
@@ -43,7 +43,7 @@ def run(folder: StageFolder, threads: int) -> None:
     scenes, ids = training_scenes(trained)
     stored = load_file(folder.upstream_path("codes") / "codes.safetensors")
     codes = torch.stack([stored[name] for name in ids])
-    mean, deviation = normalisation(codes) if options.normalise_codes else (torch.zeros(1), torch.ones(1))
+    mean, deviation = normalization(codes) if options.normalize_codes else (torch.zeros(1), torch.ones(1))
     stage1 = Stage1.load(trained.path / "model", trained.config).to(default_device())
     denoiser = folder.config.model.denoiser()
     options.finetune.prepare(denoiser)
@@ -74,7 +74,7 @@ def run(folder: StageFolder, threads: int) -> None:
 
 @torch.no_grad()
 def gather(
-    folder: StageFolder, encoder: PictureEncoder, denoiser: Denoiser, scenes: SceneStore, ids: list[str], codes: Tensor
+    folder: StageFolder, encoder: ImageEncoder, denoiser: Denoiser, scenes: SceneStore, ids: list[str], codes: Tensor
 ) -> DiffusionData:
     """Conditions beside the codes of the same objects, from the stage's `conditions/` where they were made before."""
     size = folder.config.unet.condition_size
@@ -84,13 +84,13 @@ def gather(
 
     conditions = Conditions(encoder, denoiser)
     made = remembered(folder.path / "conditions", _key(folder, conditions.frozen), ids, make)
-    zero = encoder.condition_latent(zero_picture(size).to(default_device())).cpu()
-    return DiffusionData(codes, made["latents"], zero, made.get("embeddings"), made.get("pictures"))
+    zero = encoder.condition_latent(zero_image(size).to(default_device())).cpu()
+    return DiffusionData(codes, made["latents"], zero, made.get("embeddings"), made.get("images"))
 
 
 @torch.no_grad()
 def gather_variants(
-    folder: StageFolder, options: Variants, encoder: PictureEncoder, denoiser: Denoiser, scenes: SceneStore,
+    folder: StageFolder, options: Variants, encoder: ImageEncoder, denoiser: Denoiser, scenes: SceneStore,
     ids: list[str],
 ) -> dict[str, Tensor]:  # fmt: skip
     """Codes and conditions [N,K,...] of all objects' variants, from the stage's `variants/` where they are there.
@@ -100,7 +100,7 @@ def gather_variants(
     trained, device = folder.upstream_folder("autodecoder"), default_device()
     one = scenes.rendered(ids[0])
     poses, side = one.c2w[list(FIXED_VIEWS)], one.rgba.shape[1]
-    pictures = VariantPictures(options, trained.config, poses, side, folder.config.unet.condition_size)
+    images = VariantImages(options, trained.config, poses, side, folder.config.unet.condition_size)
     conditions = Conditions(encoder, denoiser)
 
     def make(names: Sequence[str]) -> dict[str, Tensor]:
@@ -109,7 +109,7 @@ def gather_variants(
             splats = scenes.splats(name)
             if splats is None:
                 raise UserError(f"{name} has no fitted splats, of which unet.variants are made; set it to null")
-            sheets, shown = pictures(name, splats.to(device))
+            sheets, shown = images(name, splats.to(device))
             found.append({"codes": encoder.sheet_code(sheets, None).cpu(), **conditions(shown)})
         return {what: torch.stack([one[what] for one in found]) for what in found[0]}
 
@@ -122,16 +122,16 @@ def gather_variants(
 
 
 class Conditions:
-    """What the UNet is told of condition pictures: a frozen image encoder sees each once, a trained one needs them."""
+    """What the UNet is told of condition images: a frozen image encoder sees each once, a trained one needs them."""
 
-    def __init__(self, encoder: PictureEncoder, denoiser: Denoiser) -> None:
+    def __init__(self, encoder: ImageEncoder, denoiser: Denoiser) -> None:
         self.encoder, self.denoiser = encoder, denoiser.to(default_device())
         self.frozen = not any(p.requires_grad for p in denoiser.vision.parameters())
 
-    def __call__(self, pictures: Tensor) -> dict[str, Tensor]:
-        """Of pictures [B,3,C,C] in 0..1: latents and embeddings, or the pictures themselves; on the host."""
-        there = pictures.to(default_device())
-        told = {"embeddings": self.denoiser.embed(there)} if self.frozen else {"pictures": there}
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """Of images [B,3,C,C] in 0..1: latents and embeddings, or the images themselves; on the host."""
+        there = images.to(default_device())
+        told = {"embeddings": self.denoiser.embed(there)} if self.frozen else {"images": there}
         return {name: value.cpu() for name, value in {"latents": self.encoder.condition_latent(there), **told}.items()}
 
 
@@ -143,5 +143,5 @@ def _key(folder: StageFolder, frozen: bool) -> dict[str, Any]:
         "frozen image encoder": frozen,
         "model": folder.config.model.model_dump(mode="json"),
         "stage 1": {file.name: stamp(file) for file in sorted((trained / "model" / "vae").iterdir())},
-        "pictures": folder.upstream["ingest"],
+        "images": folder.upstream["ingest"],
     }

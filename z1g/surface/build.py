@@ -28,8 +28,8 @@ PACKAGES = ("trimesh", "skimage", "scipy", "xatlas", "fast_simplification")
 class MeshOptions:
     """How fine a mesh is.
 
-    views: pictures around the object, view_size pixels wide. resolution: voxels along the longest side. faces: most
-    triangles. texture: side in texels. refine: optimise points and texture against the Gaussians' renders (GPU only).
+    views: images around the object, view_size pixels wide. resolution: voxels along the longest side. faces: most
+    triangles. texture: side in texels. refine: optimize points and texture against the Gaussians' renders (GPU only).
     """
 
     views: int = 40

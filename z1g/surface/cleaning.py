@@ -33,14 +33,14 @@ def largest_pieces(surface: Triangles) -> Triangles:
 
 
 def smoothed(surface: Triangles) -> Triangles:
-    """Points moved towards and away from the mean of their neighbours in turns."""
+    """Points moved towards and away from the mean of their neighbors in turns."""
     from scipy.sparse import coo_matrix, diags
 
     n = len(surface.points)
     starts, ends = surface.faces.ravel(), np.roll(surface.faces, -1, axis=1).ravel()
     ones = np.ones(2 * len(starts))
     links = coo_matrix((ones, (np.concatenate([starts, ends]), np.concatenate([ends, starts]))), shape=(n, n)).tocsr()
-    links.data[:] = 1  # an edge between two faces is one neighbour, not two
+    links.data[:] = 1  # an edge between two faces is one neighbor, not two
     mean = diags(1 / np.maximum(np.asarray(links.sum(axis=1))[:, 0], 1)) @ links
     towards, away, rounds = SMOOTHING
     points = surface.points

@@ -1,4 +1,4 @@
-"""From depth pictures to a closed surface: a truncated signed distance on a grid (Curless & Levoy 1996), then
+"""From depth images to a closed surface: a truncated signed distance on a grid (Curless & Levoy 1996), then
 marching cubes.
 """
 
@@ -84,7 +84,7 @@ def _pixels_to_object(views: Views) -> Tensor:
 
 
 def _project(w2c: Tensor, views: Views, axes: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Index of the pixel that each point of the grid falls into, -1 outside the picture, and its camera-space z."""
+    """Index of the pixel that each point of the grid falls into, -1 outside the image, and its camera-space z."""
     x, y, z = (
         w2c[row, 0] * axes[0][:, None, None]
         + (w2c[row, 1] * axes[1][:, None] + (w2c[row, 2] * axes[2] + w2c[row, 3]))[None]

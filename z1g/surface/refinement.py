@@ -1,6 +1,6 @@
 """Mesh and texture fitted to the Gaussians' own renders through nvdiffrast, as DreamGaussian's and LGM's converters do.
 
-Minimises MSE of colour and of alpha, plus weights times the squared offsets of points and 1 - cos of neighbouring
+Minimizes MSE of color and of alpha, plus weights times the squared offsets of points and 1 - cos of neighboring
 faces; then the texture alone.
 """
 
@@ -28,7 +28,7 @@ NEAR, FAR = 0.1, 10.0
 
 @dataclass(frozen=True)
 class Refinement:
-    """Budgets and rates of the original's conversion: rates in texel values and normalised units a step."""
+    """Budgets and rates of the original's conversion: rates in texel values and normalized units a step."""
 
     steps: int = 2048
     texture_steps: int = 512
@@ -60,14 +60,14 @@ def refine(
     views = look(rasterizer, gaussians, options.views, options.view_size)
     fit = _Fit(mesh, texture, views, options)
     rates = [{"params": [fit.texture], "lr": options.texture_rate}, {"params": [fit.offsets], "lr": options.point_rate}]
-    optimiser = torch.optim.Adam(rates)
+    optimizer = torch.optim.Adam(rates)
     for step in track(range(options.steps + options.texture_steps), "refining", options.steps + options.texture_steps):
         if step == options.steps:
             fit.offsets.requires_grad_(False)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         ids = numpy_generator(0, step).choice(options.views, options.views_per_step, replace=False)
         fit.loss(ids.tolist()).backward()
-        optimiser.step()
+        optimizer.step()
     return fit.result()
 
 
@@ -81,20 +81,20 @@ class _Fit:
         self.points = torch.from_numpy(mesh.points[first]).float().to(device)
         self.origin = torch.from_numpy(mesh.origin).to(device)
         self.faces = torch.from_numpy(mesh.faces).to(device)
-        self.neighbours = torch.from_numpy(adjacent_faces(mesh.origin[mesh.faces])).to(device)
+        self.neighbors = torch.from_numpy(adjacent_faces(mesh.origin[mesh.faces])).to(device)
         uv = torch.from_numpy(mesh.uv * [1, -1] + [0, 1]).float().to(device)  # v down, as the texture's rows
         self.draw = Painter(self.faces, uv)
         self.offsets = torch.zeros_like(self.points, requires_grad=True)
         self.texture = (torch.from_numpy(texture).float() / 255).to(device).requires_grad_()
 
     def loss(self, ids: list[int]) -> Tensor:
-        """What to minimise, over some views."""
+        """What to minimize, over some views."""
         moved = self.points + self.offsets
         rgb, alpha = self.draw(moved[self.origin], self.texture, self.views.cameras.views(ids))
         true_alpha = self.views.alpha[ids]
         error = (rgb - self.views.rgb[ids] * true_alpha).square().mean() + (alpha - true_alpha).square().mean()
         normals = face_normals(moved, self.origin[self.faces])
-        bend = 1 - (normals[self.neighbours[:, 0]] * normals[self.neighbours[:, 1]]).sum(dim=1).mean()
+        bend = 1 - (normals[self.neighbors[:, 0]] * normals[self.neighbors[:, 1]]).sum(dim=1).mean()
         shift = self.offsets.square().sum(dim=1).mean()
         return error + self.options.normal_weight * bend + self.options.offset_weight * shift
 
@@ -116,20 +116,20 @@ class Painter:
         self.faces, self.uv = faces.int().contiguous(), uv.contiguous()
 
     def __call__(self, points: Tensor, texture: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
-        """Premultiplied colour [V,3,H,W] and alpha [V,1,H,W] of points [N,3] and texture [S,S,3]; row 0 is the top."""
+        """Premultiplied color [V,3,H,W] and alpha [V,1,H,W] of points [N,3] and texture [S,S,3]; row 0 is the top."""
         clip = clip_positions(points, cameras).contiguous()
         seen, _ = self.dr.rasterize(self.context, clip, self.faces, resolution=[cameras.height, cameras.width])
         uv, _ = self.dr.interpolate(self.uv[None].expand(len(clip), -1, -1).contiguous(), seen, self.faces)
-        colour = self.dr.texture(texture[None].contiguous(), uv, filter_mode="linear", boundary_mode="clamp")
-        covered = (seen[..., 3:] > 0).to(colour)
-        picture = torch.cat([colour * covered, covered], dim=-1)
-        picture = self.dr.antialias(picture.contiguous(), seen, clip, self.faces)
-        rgb, alpha = picture.movedim(-1, 1).split([3, 1], dim=1)
+        color = self.dr.texture(texture[None].contiguous(), uv, filter_mode="linear", boundary_mode="clamp")
+        covered = (seen[..., 3:] > 0).to(color)
+        image = torch.cat([color * covered, covered], dim=-1)
+        image = self.dr.antialias(image.contiguous(), seen, clip, self.faces)
+        rgb, alpha = image.movedim(-1, 1).split([3, 1], dim=1)
         return rgb, alpha
 
 
 def clip_positions(points: Tensor, cameras: Cameras) -> Tensor:
-    """Clip coordinates [V,N,4] of points [N,3] for cameras [1,V]; y down, so that row 0 is the picture's top."""
+    """Clip coordinates [V,N,4] of points [N,3] for cameras [1,V]; y down, so that row 0 is the image's top."""
     w2c = cameras.world_to_camera()[0]
     local = points @ w2c[:, :3, :3].transpose(1, 2) + w2c[:, None, :3, 3]
     x, y, z = local.unbind(-1)

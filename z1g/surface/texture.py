@@ -1,4 +1,4 @@
-"""Painting a mesh: unwrapped by xatlas, each texel coloured by the views that see it best."""
+"""Painting a mesh: unwrapped by xatlas, each texel colored by the views that see it best."""
 
 from typing import NamedTuple
 
@@ -15,8 +15,8 @@ from z1g.surface.views import Views
 SHARPNESS = 4
 """A view counts by the cosine between its direction and the surface's normal to this power."""
 DEPTH_SLACK = 0.03
-"""A point is seen where the picture's depth is no nearer than this before it; the object's diameter is 1."""
-GREY = 0.5
+"""A point is seen where the image's depth is no nearer than this before it; the object's diameter is 1."""
+GRAY = 0.5
 
 Floats = NDArray[np.float64]
 
@@ -64,17 +64,17 @@ def bake(mesh: Unwrapped, views: Views, size: int) -> NDArray[np.uint8]:
     """Texture [size,size,3], first row at v = 1; texels beside the charts continue them."""
     covered, position, normal = texels(mesh, size)
     there, facing = (torch.from_numpy(values[covered]).to(views.rgb) for values in (position, normal))
-    colour, known = _seen(there, facing, views)
-    picture = np.full((size, size, 3), GREY)
-    picture[covered] = colour.cpu().numpy()
+    color, known = _seen(there, facing, views)
+    image = np.full((size, size, 3), GRAY)
+    image[covered] = color.cpu().numpy()
     filled = covered.copy()
     filled[covered] = known.cpu().numpy()
-    return (_spread(picture, filled) * 255).round().astype(np.uint8)
+    return (_spread(image, filled) * 255).round().astype(np.uint8)
 
 
 def texels(mesh: Unwrapped, size: int) -> tuple[NDArray[np.bool_], Floats, Floats]:
     """Which texels [S,S] a face covers, and the surface's position and normal [S,S,3] there; row 0 at v = 1."""
-    face, weights = _rasterised(mesh.uv * [1, -1] * size + [0, size], mesh.faces, size)
+    face, weights = _rasterized(mesh.uv * [1, -1] * size + [0, size], mesh.faces, size)
     covered = face >= 0
     corners = mesh.faces[face[covered]]
     parts = []
@@ -86,8 +86,8 @@ def texels(mesh: Unwrapped, size: int) -> tuple[NDArray[np.bool_], Floats, Float
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator,unused-ignore]
-def _rasterised(uv: Floats, faces: NDArray[np.int64], size: int) -> tuple[NDArray[np.int64], Floats]:
-    """Face [S,S] under each texel's centre, -1 for none, and its barycentric weights [S,S,3]; uv in texels, y down."""
+def _rasterized(uv: Floats, faces: NDArray[np.int64], size: int) -> tuple[NDArray[np.int64], Floats]:
+    """Face [S,S] under each texel's center, -1 for none, and its barycentric weights [S,S,3]; uv in texels, y down."""
     found = np.full((size, size), -1, np.int64)
     weights = np.zeros((size, size, 3))
     for f in range(len(faces)):
@@ -111,7 +111,7 @@ def _rasterised(uv: Floats, faces: NDArray[np.int64], size: int) -> tuple[NDArra
 
 
 def _seen(points: Tensor, normals: Tensor, views: Views) -> tuple[Tensor, Tensor]:
-    """Colour [N,3] of surface points from the views that see them, and whether any does."""
+    """Color [N,3] of surface points from the views that see them, and whether any does."""
     total, weight = torch.zeros_like(points), torch.zeros_like(points[:, :1])
     cameras = views.cameras
     w2c = cameras.world_to_camera()[0]
@@ -133,17 +133,17 @@ def _seen(points: Tensor, normals: Tensor, views: Views) -> tuple[Tensor, Tensor
 
 
 def _sample(layers: Tensor, grid: Tensor) -> Tensor:
-    """Bilinear samples [N,C] of pictures [C,H,W] at `grid` [N,2] in -1..1, the picture's edges."""
+    """Bilinear samples [N,C] of images [C,H,W] at `grid` [N,2] in -1..1, the image's edges."""
     found = torch.nn.functional.grid_sample(layers[None], grid[None, None], align_corners=False)
     return found[0, :, 0].T
 
 
-def _spread(picture: Floats, known: NDArray[np.bool_]) -> Floats:
-    """The picture with every unknown texel given its nearest known neighbour's colour."""
+def _spread(image: Floats, known: NDArray[np.bool_]) -> Floats:
+    """The image with every unknown texel given its nearest known neighbor's color."""
     from scipy.ndimage import distance_transform_edt
 
     if not known.any():
-        return picture
+        return image
     rows, columns = distance_transform_edt(~known, return_distances=False, return_indices=True)
-    spread: Floats = picture[rows, columns]
+    spread: Floats = image[rows, columns]
     return spread

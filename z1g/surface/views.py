@@ -1,5 +1,7 @@
 """What the Gaussians look like from all around, in a frame of known size."""
 
+from __future__ import annotations
+
 import math
 from dataclasses import dataclass
 
@@ -16,7 +18,7 @@ from z1g.render import Rasterizer
 SOLID = 0.1
 """Opacity from which a Gaussian counts for the object's size."""
 RADIUS, FOV_Y_DEG = 1.5, 49.1
-"""Cameras as in training: the sphere of radius 0.5 fills three quarters of the picture."""
+"""Cameras as in training: the sphere of radius 0.5 fills three quarters of the image."""
 BATCH = 8
 THICKER, DENSER = 2.0, 0.98
 """For depth, Gaussians are this much larger and at least this opaque: fits leave gaps that show the far side."""
@@ -24,34 +26,34 @@ THICKER, DENSER = 2.0, 0.98
 
 @dataclass(frozen=True)
 class Frame:
-    """Moves an object into the sphere of radius 0.5: p_frame = (p - centre) · scale."""
+    """Moves an object into the sphere of radius 0.5: p_frame = (p - center) · scale."""
 
-    centre: Tensor
+    center: Tensor
     scale: float
 
     @classmethod
-    def around(cls, gaussians: Tensor) -> "Frame":
+    def around(cls, gaussians: Tensor) -> Frame:
         """Of the solid Gaussians among [N,14]. Raises UserError where there are none, or all are in one place."""
         positions = gaussians[gaussians[:, CHANNELS["opacity"].start] >= SOLID, CHANNELS["position"]]
         if len(positions) < 4:
             raise UserError(f"only {len(positions)} Gaussians have an opacity above {SOLID}: that is no object")
         low, high = positions.min(dim=0).values, positions.max(dim=0).values
-        centre = (low + high) / 2
-        reach = float((positions - centre).norm(dim=1).max())
+        center = (low + high) / 2
+        reach = float((positions - center).norm(dim=1).max())
         if reach <= 0:
             raise UserError("all Gaussians are in one place: that is no object")
-        return cls(centre, 0.5 / reach)
+        return cls(center, 0.5 / reach)
 
     def enter(self, gaussians: Tensor) -> Tensor:
         """Gaussians [N,14] in the frame."""
         moved = gaussians.clone()
-        moved[:, CHANNELS["position"]] = (gaussians[:, CHANNELS["position"]] - self.centre) * self.scale
+        moved[:, CHANNELS["position"]] = (gaussians[:, CHANNELS["position"]] - self.center) * self.scale
         moved[:, CHANNELS["scale"]] = gaussians[:, CHANNELS["scale"]] * self.scale
         return moved
 
     def leave(self, points: np.ndarray) -> np.ndarray:
         """Points [N,3] back in the object's own coordinates."""
-        moved: np.ndarray = points / self.scale + self.centre.cpu().double().numpy()
+        moved: np.ndarray = points / self.scale + self.center.cpu().double().numpy()
         return moved
 
 

@@ -1,5 +1,7 @@
 """Which object each position of each step sees: a pure function of seed, step and position."""
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -75,7 +77,7 @@ class StepData(Dataset[Sample]):
         sample["epoch"] = torch.tensor(chosen.epoch)
         return sample
 
-    def batches(self, start: int, stop: int, rank: int, world: int, workers: int) -> "DataLoader[Any]":
+    def batches(self, start: int, stop: int, rank: int, world: int, workers: int) -> DataLoader[Any]:
         """Loader of this rank's share of the steps start..stop: a contiguous slice of every global batch."""
         share = self.batch_size // world
         positions = [

@@ -46,9 +46,9 @@ class TrainingLog:
                 self._writer.add_scalar(f"train/{name}", value, step + 1)
 
     def validation(
-        self, step: int, figures: dict[str, float], pictures: dict[str, Tensor], histograms: dict[str, Tensor]
+        self, step: int, figures: dict[str, float], images: dict[str, Tensor], histograms: dict[str, Tensor]
     ) -> None:  # fmt: skip
-        """Validation figures join the newest row; pictures and histograms go to TensorBoard."""
+        """Validation figures join the newest row; images and histograms go to TensorBoard."""
         if self.rows and self.rows[-1]["step"] == step + 1:
             self.rows[-1].update(figures)
         elif figures:
@@ -56,8 +56,8 @@ class TrainingLog:
         if self._writer is not None:
             for name, value in figures.items():
                 self._writer.add_scalar(f"validation/{name}", value, step + 1)
-            for name, picture in pictures.items():
-                self._writer.add_image(name, picture, step + 1)
+            for name, image in images.items():
+                self._writer.add_image(name, image, step + 1)
             for name, values in histograms.items():
                 self._writer.add_histogram(name, values.float().cpu(), step + 1)
 

@@ -44,7 +44,7 @@ class Objective(nn.Module):
         return batch
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses of one batch: {"loss": to be minimised, name: term for the log, ...}."""
+        """Losses of one batch: {"loss": to be minimized, name: term for the log, ...}."""
         raise NotImplementedError
 
     def after_backward(self, accelerator: Accelerator) -> None:
@@ -65,8 +65,8 @@ class Objective(nn.Module):
         """Values whose distribution is logged at validations."""
         return {}
 
-    def pictures(self) -> dict[str, Tensor]:
-        """Pictures [3,H,W] in 0..1 for the log."""
+    def images(self) -> dict[str, Tensor]:
+        """Images [3,H,W] in 0..1 for the log."""
         return {}
 
 
@@ -85,17 +85,17 @@ class Trainer:
         self.objective = objective
         tune(objective.networks(), options.speed, self.accelerator.device)
         self.trained = [p for p in objective.parameters() if p.requires_grad]
-        optimiser = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             self.trained,
-            lr=options.optimiser.lr,
-            weight_decay=options.optimiser.weight_decay,
-            betas=options.optimiser.betas,
+            lr=options.optimizer.lr,
+            weight_decay=options.optimizer.weight_decay,
+            betas=options.optimizer.betas,
             fused=True,
         )
-        self.schedule = options.schedule.build(optimiser, options.steps)
+        self.schedule = options.schedule.build(optimizer, options.steps)
         replay = options.speed.replay and not options.speed.recompute
         self.passes = passes(objective, self.accelerator, options.micro_batch, replay=replay)
-        self.optimiser = self.accelerator.prepare(optimiser)
+        self.optimizer = self.accelerator.prepare(optimizer)
         self.average = Average(self.trained, options.ema) if options.ema else None
         self.checkpoints = CheckpointFolder(folder / "checkpoints")
         self.stop = threading.Event()
@@ -164,7 +164,7 @@ class Trainer:
         batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
         totals = self.passes(batch)
         self.objective.after_backward(accelerator)
-        norm = accelerator.clip_grad_norm_(self.trained, self.options.optimiser.clip_norm)
+        norm = accelerator.clip_grad_norm_(self.trained, self.options.optimizer.clip_norm)
         totals["gradient_norm"] = norm
         usable = (totals["loss"].isfinite() & norm.isfinite()).float()
         finite = everywhere(accelerator, usable, "all")
@@ -173,13 +173,13 @@ class Trainer:
         return Outcome.sent(step, {**totals, FINITE: finite, STOP: stop})
 
     def _update(self, finite: Tensor) -> None:
-        """Step the optimiser where the scalar `finite` is 1; where it is 0 the weights stay as they are."""
+        """Step the optimizer where the scalar `finite` is 1; where it is 0 the weights stay as they are."""
         # The fused kernels look at this flag on the device, as they do for a gradient scaler.
-        self.optimiser.optimizer.found_inf = 1 - finite
-        self.optimiser.step()
+        self.optimizer.optimizer.found_inf = 1 - finite
+        self.optimizer.step()
         if self.average is not None:
             self.average.update(finite)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         if not self.options.schedule.follows_loss:
             self.schedule.step()
 
@@ -199,7 +199,7 @@ class Trainer:
             kept = str(self.checkpoints.file(steps[-1])) if steps else "none was written yet"
             raise UserError(
                 f"{MAX_SKIPPED} steps in a row up to step {outcome.step} had a loss or gradient that is not finite; "
-                f"last good checkpoint: {kept}; lower train.optimiser.lr or use train.precision: fp32"
+                f"last good checkpoint: {kept}; lower train.optimizer.lr or use train.precision: fp32"
             )
         return stop
 
@@ -207,7 +207,7 @@ class Trainer:
         means = self._over_ranks(journal.means())
         if self.options.schedule.follows_loss:
             self.schedule.step(means.get("loss", math.inf))  # type: ignore[arg-type]  # a plateau takes the metric
-        journal.write(step, {**means, "lr": self.optimiser.param_groups[0]["lr"]})
+        journal.write(step, {**means, "lr": self.optimizer.param_groups[0]["lr"]})
 
     def _over_ranks(self, means: dict[str, float]) -> dict[str, float]:
         """Mean over ranks. All ranks have the same names, because they skip steps together."""
@@ -221,7 +221,7 @@ class Trainer:
             self.objective.eval()
             with self.average.applied() if self.average is not None else nullcontext(), torch.no_grad():
                 figures = self.objective.validate()
-                journal.validation(step, figures, self.objective.pictures(), self.objective.histograms())
+                journal.validation(step, figures, self.objective.images(), self.objective.histograms())
                 if figures.get(BEST_BY, -math.inf) > self.best.get("value", -math.inf):
                     self.best = {"step": step + 1, "value": figures[BEST_BY]}
                     if self.options.keep == "best":
@@ -234,7 +234,7 @@ class Trainer:
             return
         state: dict[str, Any] = {
             "objective": self._own_state(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "average": None if self.average is None else self.average.values,
             "history": journal.rows,
@@ -258,7 +258,7 @@ class Trainer:
             return 0, {"rows": [], "interval": []}
         step, state = found
         self.objective.load_state_dict(state["objective"], strict=False)
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if self.average is not None:
             self.average.values = [v.to(self.accelerator.device) for v in state["average"]]

@@ -24,7 +24,7 @@ class SpeedOptions(Section):
     fused: bool = Field(
         True,
         description="on a GPU: norms, activations, biases and additions in kernels of Triton, a pass over memory each, "
-        "with pictures in memory pixel by pixel",
+        "with images in memory pixel by pixel",
     )
     replay: bool = Field(
         True,
@@ -42,9 +42,9 @@ class SpeedOptions(Section):
 class TrainOptions(Section):
     """Budget, batch and bookkeeping of one training run. The budget is counted in steps."""
 
-    steps: int = Field(100_000, ge=1, description="optimiser steps")
+    steps: int = Field(100_000, ge=1, description="optimizer steps")
     batch_size: int = Field(8, ge=1, description="objects a step, over all ranks")
-    optimiser: OptimiserOptions = OptimiserOptions()
+    optimizer: OptimiserOptions = OptimiserOptions()
     schedule: Annotated[Schedule, OneOf()] = Cosine()
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: bf16 on a GPU, fp32 on a CPU")
     ema: float | None = Field(None, gt=0, lt=1, description="decay of an average of the weights; null: none")
@@ -58,7 +58,7 @@ class TrainOptions(Section):
     speed: Annotated[SpeedOptions, Runtime()] = SpeedOptions()
     cache: Annotated[Literal["auto", "device", "host", "none"], Runtime()] = Field(
         "auto",
-        description="where stage 1 keeps the training objects' pictures and splats: on the GPU, in memory, or nowhere; "
+        description="where stage 1 keeps the training objects' images and splats: on the GPU, in memory, or nowhere; "
         "auto: the first of these with room for them",
     )
     micro_batch: Annotated[int | None, Runtime()] = Field(

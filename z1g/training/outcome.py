@@ -1,5 +1,7 @@
 """What a step came to, read from the device one step later, so that the device never waits for the host."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,10 +19,10 @@ class Outcome:
     step: int
     names: tuple[str, ...]
     values: Tensor
-    arrived: "torch.cuda.Event | None"
+    arrived: torch.cuda.Event | None
 
     @classmethod
-    def sent(cls, step: int, figures: dict[str, Tensor]) -> "Outcome":
+    def sent(cls, step: int, figures: dict[str, Tensor]) -> Outcome:
         """Start copying scalars to the host."""
         values = torch.stack([value.detach().float().reshape(()) for value in figures.values()])
         if values.device.type != "cuda":

@@ -17,7 +17,7 @@ from z1g.training.options import SpeedOptions
 
 
 def tune(networks: Iterable[nn.Module], options: SpeedOptions, device: torch.device) -> None:
-    """Apply the options to networks in place; names of weights stay as they are. Call before there is an optimiser."""
+    """Apply the options to networks in place; names of weights stay as they are. Call before there is an optimizer."""
     for network in networks:
         if options.fused:
             fuse_where_possible(network, device)

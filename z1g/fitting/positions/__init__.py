@@ -1,4 +1,4 @@
-"""What the fit's optimiser moves where a Gaussian's position is concerned."""
+"""What the fit's optimizer moves where a Gaussian's position is concerned."""
 
 from z1g.fitting.positions.base import Positions, Rays
 from z1g.fitting.positions.depth_offset import DepthOffset

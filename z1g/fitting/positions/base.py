@@ -1,4 +1,6 @@
-"""What the fit's optimiser moves where a Gaussian's position is concerned."""
+"""What the fit's optimizer moves where a Gaussian's position is concerned."""
+
+from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -17,18 +19,18 @@ class Rays:
     axes: [B,M,3,3], columns x, y and z of the input's camera.
     """
 
-    origins: "torch.Tensor"
-    directions: "torch.Tensor"
-    axes: "torch.Tensor"
+    origins: torch.Tensor
+    directions: torch.Tensor
+    axes: torch.Tensor
 
 
 class Positions(Slot):
-    """A parametrisation of positions [B,M,3]."""
+    """A parametrization of positions [B,M,3]."""
 
     @abstractmethod
-    def encode(self, position: "torch.Tensor", rays: Rays) -> "torch.Tensor":
+    def encode(self, position: torch.Tensor, rays: Rays) -> torch.Tensor:
         """Raw parameters [B,M,K] of positions, clamped to what they can say."""
 
     @abstractmethod
-    def decode(self, raw: "torch.Tensor", rays: Rays) -> "torch.Tensor":
+    def decode(self, raw: torch.Tensor, rays: Rays) -> torch.Tensor:
         """Positions [B,M,3] within the unit cube."""

@@ -1,5 +1,7 @@
 """Positions as depth along the pixel's ray and an offset."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -13,7 +15,7 @@ else:
 
 
 class DepthOffset(Positions):
-    """Planar depth and an offset along the camera's axes; the seed's variant with 15 channels."""
+    """Planar depth and an offset along the camera's axes; the original's variant with 15 channels."""
 
     kind: Literal["depth_offset"] = "depth_offset"
     lateral: bool = Field(
@@ -21,7 +23,7 @@ class DepthOffset(Positions):
         description="the offset may leave the pixel's ray; false holds every Gaussian on it (always_zero_xy_offset)",
     )
 
-    def encode(self, position: "torch.Tensor", rays: Rays) -> "torch.Tensor":
+    def encode(self, position: torch.Tensor, rays: Rays) -> torch.Tensor:
         local = (rays.axes.transpose(-1, -2) @ (position - rays.origins)[..., None])[..., 0]
         depth = local[..., 2:]
         if not self.lateral:
@@ -29,7 +31,7 @@ class DepthOffset(Positions):
         ray = (rays.axes.transpose(-1, -2) @ rays.directions[..., None])[..., 0]
         return torch.cat([depth, local - depth * ray], dim=-1)
 
-    def decode(self, raw: "torch.Tensor", rays: Rays) -> "torch.Tensor":
+    def decode(self, raw: torch.Tensor, rays: Rays) -> torch.Tensor:
         position = rays.origins + raw[..., :1] * rays.directions
         if self.lateral:
             position = position + (rays.axes @ raw[..., 1:, None])[..., 0]

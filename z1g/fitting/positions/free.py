@@ -1,5 +1,7 @@
 """Positions as they are."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Literal
 
 from z1g.fitting.positions.base import Positions, Rays
@@ -13,8 +15,8 @@ class FreePositions(Positions):
 
     kind: Literal["free"] = "free"
 
-    def encode(self, position: "torch.Tensor", rays: Rays) -> "torch.Tensor":
+    def encode(self, position: torch.Tensor, rays: Rays) -> torch.Tensor:
         return position
 
-    def decode(self, raw: "torch.Tensor", rays: Rays) -> "torch.Tensor":
+    def decode(self, raw: torch.Tensor, rays: Rays) -> torch.Tensor:
         return raw.clamp(-1, 1)

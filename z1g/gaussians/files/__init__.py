@@ -3,6 +3,8 @@
 Whatever the file's own axes are, Gaussians come out of `read` and go into `write` in z1g's y-up world, activated.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +86,7 @@ def visible(gaussians: Tensor) -> Tensor:
     return gaussians[gaussians[:, CHANNELS["opacity"].start] >= VISIBLE]
 
 
-def format_of(path: Path, known: "dict[str, Format]") -> Format:
+def format_of(path: Path, known: dict[str, Format]) -> Format:
     """The format that a file's name asks for. Raises UserError naming the ones there are."""
     form = known.get(path.suffix.lower())
     if form is None:

@@ -31,8 +31,8 @@ def write(path: Path, gaussians: Tensor) -> None:
     turn = parts["rotation"] / np.linalg.norm(parts["rotation"], axis=1, keepdims=True)
     rows = np.empty(len(moved), RECORD)
     rows["position"], rows["scale"] = parts["position"], parts["scale"]
-    colour = np.concatenate([parts["rgb"], parts["opacity"]], axis=1)
-    rows["rgba"] = np.clip(np.round(colour * 255), 0, 255)
+    color = np.concatenate([parts["rgb"], parts["opacity"]], axis=1)
+    rows["rgba"] = np.clip(np.round(color * 255), 0, 255)
     rows["rotation"] = np.clip(np.round(turn * 128 + 128), 0, 255)
     path.write_bytes(rows.tobytes())
 
@@ -45,12 +45,12 @@ def read(path: Path) -> Tensor:
     rows = np.frombuffer(content, RECORD)
     with np.errstate(invalid="ignore"):  # not a number in, not a number out: the caller looks
         position, scale = (torch.from_numpy(rows[name].astype(np.float64)) for name in ("position", "scale"))
-    colour = torch.from_numpy(rows["rgba"] / 255.0)
+    color = torch.from_numpy(rows["rgba"] / 255.0)
     parts = {
         "position": position,
-        "opacity": colour[:, 3:],
+        "opacity": color[:, 3:],
         "scale": scale,
         "rotation": torch.from_numpy(rows["rotation"] / 128.0 - 1),
-        "rgb": colour[:, :3],
+        "rgb": color[:, :3],
     }
     return transform(join(parts, dim=1), Y_UP_TO_Y_DOWN.T).float()

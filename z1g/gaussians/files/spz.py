@@ -5,7 +5,7 @@ A gzip stream of a 16-byte header and one block an attribute, all points after e
     uint32 "NGSP", uint32 version, uint32 points, uint8 harmonics' degree, uint8 fractional bits, uint8 flags, uint8 0
     positions   3 x int24    fixed point with `fractional bits` bits after the point
     opacities   uint8        0..255 for 0..1
-    colours     3 x uint8    (f_dc·0.15 + 0.5)·255, where rgb = 0.5 + SH_C0·f_dc
+    colors     3 x uint8    (f_dc·0.15 + 0.5)·255, where rgb = 0.5 + SH_C0·f_dc
     scales      3 x uint8    (log scale + 10)·16
     rotations   version 2: 3 x uint8, (x,y,z + 1)·127.5 with w >= 0
                 version 3: uint32 with the largest component's index (x,y,z,w) in the upper 2 bits, then the other
@@ -33,7 +33,7 @@ MAGIC = b"NGSP"
 VERSION = 3
 FRACTIONAL_BITS = 16
 """Positions are exact to 2**-17 and may be up to 128 units from the origin."""
-COLOUR_SCALE = 0.15
+COLOR_SCALE = 0.15
 MOST_POINTS = 10_000_000
 """As in Niantic's reader: what claims more is damaged."""
 HARMONICS = {0: 0, 1: 3, 2: 8, 3: 15}
@@ -56,7 +56,7 @@ def write(path: Path, gaussians: Tensor) -> None:
         HEADER.pack(MAGIC, VERSION, len(gaussians), 0, FRACTIONAL_BITS, 0, 0),
         fixed.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes(),
         _byte(parts["opacity"] * 255).tobytes(),
-        _byte(((parts["rgb"] - 0.5) / SH_C0 * COLOUR_SCALE + 0.5) * 255).tobytes(),
+        _byte(((parts["rgb"] - 0.5) / SH_C0 * COLOR_SCALE + 0.5) * 255).tobytes(),
         _byte((np.log(np.maximum(parts["scale"], 1e-10)) + 10) * 16).tobytes(),
         _smallest_three(parts["rotation"]).tobytes(),
     ]
@@ -84,7 +84,7 @@ def read(path: Path) -> Tensor:
     for width in (9, 1, 3, 3, ROTATION_BYTES[version]):
         blocks.append(np.frombuffer(body, np.uint8, count * width, start).reshape(count, width))
         start += count * width
-    position, opacity, colour, scale, rotation = blocks
+    position, opacity, color, scale, rotation = blocks
     wide = np.zeros((count, 3, 4), np.uint8)
     wide[..., 1:] = position.reshape(count, 3, 3)  # shifted up by a byte, so that the sign is the integer's own
     parts = {
@@ -92,7 +92,7 @@ def read(path: Path) -> Tensor:
         "opacity": opacity / 255.0,
         "scale": np.exp(scale / 16.0 - 10),
         "rotation": _from_smallest_three(rotation) if version == 3 else _from_xyz(rotation),
-        "rgb": 0.5 + SH_C0 * (colour / 255.0 - 0.5) / COLOUR_SCALE,
+        "rgb": 0.5 + SH_C0 * (color / 255.0 - 0.5) / COLOR_SCALE,
     }
     return join({name: torch.from_numpy(part) for name, part in parts.items()}, dim=1).float()
 

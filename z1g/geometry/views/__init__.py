@@ -2,14 +2,14 @@
 
 from z1g.geometry.views.base import Angles, FreeViews, shuffled
 from z1g.geometry.views.g_objaverse import GObjaverseViews
-from z1g.geometry.views.original import SeedViews
+from z1g.geometry.views.original import OriginalViews
 from z1g.geometry.views.random_sphere import RandomSphere
 
 KINDS: tuple[type[FreeViews], ...] = (
     GObjaverseViews,
-    SeedViews,
+    OriginalViews,
     RandomSphere,
 )
 """What `kind:` of a FreeViews may name."""
 
-__all__ = ["Angles", "FreeViews", "GObjaverseViews", "KINDS", "RandomSphere", "SeedViews", "shuffled"]
+__all__ = ["Angles", "FreeViews", "GObjaverseViews", "KINDS", "RandomSphere", "OriginalViews", "shuffled"]

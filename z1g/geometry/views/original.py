@@ -7,13 +7,13 @@ import numpy as np
 from z1g.geometry.views.base import Angles, FreeViews
 
 
-class SeedViews(FreeViews):
+class OriginalViews(FreeViews):
     """The original's 56 views: after condition and inputs 49, uniform on the whole sphere.
 
     Its renders name each view's angles but not how they were drawn; the distribution is this project's assumption.
     """
 
-    kind: Literal["seed"] = "seed"
+    kind: Literal["original"] = "original"
 
     @property
     def most(self) -> int:

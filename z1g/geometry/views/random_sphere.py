@@ -1,5 +1,7 @@
 """Free views anywhere on a band of the sphere."""
 
+from __future__ import annotations
+
 import math
 from typing import Literal
 
@@ -16,7 +18,7 @@ class RandomSphere(FreeViews):
     elevation_deg: tuple[float, float] = Field((-30.0, 60.0), description="lowest and highest elevation, degrees")
 
     @model_validator(mode="after")
-    def _ordered(self) -> "RandomSphere":
+    def _ordered(self) -> RandomSphere:
         low, high = self.elevation_deg
         if not -90 <= low <= high <= 90:
             raise ValueError(f"elevation_deg {low:g} to {high:g} must rise and stay within -90 and 90")

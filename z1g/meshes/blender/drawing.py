@@ -1,4 +1,4 @@
-"""Camera, light, renderer, and the pictures."""
+"""Camera, light, renderer, and the images."""
 
 import math
 from pathlib import Path
@@ -54,7 +54,7 @@ def set_up(settings: dict[str, Any]) -> None:
     scene.eevee.taa_render_samples = settings["samples"]
     cycles.device = settings["device"].upper()
     cycles.samples = settings["samples"]
-    # Adaptive sampling and denoising hang on thresholds; dither adds noise to flat colours.
+    # Adaptive sampling and denoising hang on thresholds; dither adds noise to flat colors.
     cycles.use_adaptive_sampling = cycles.use_denoising = False
     render.dither_intensity = 0
     render.use_persistent_data = True
@@ -91,7 +91,7 @@ def _hang_panorama(tree: Any, background: Any, file: str, rotation_deg: float) -
     except RuntimeError as error:
         raise Unable(f"{file} cannot be read: {str(error).strip()}") from error
     if not image.size[0]:
-        raise Unable(f"{file} is no picture that Blender can read")
+        raise Unable(f"{file} is no image that Blender can read")
     texture, mapping = tree.nodes.new("ShaderNodeTexEnvironment"), tree.nodes.new("ShaderNodeMapping")
     texture.image = image
     # Cycles sees a panorama's middle towards +x; the condition's camera stands towards -y.
@@ -101,7 +101,7 @@ def _hang_panorama(tree: Any, background: Any, file: str, rotation_deg: float) -
     tree.links.new(texture.outputs["Color"], background.inputs["Color"])
 
 
-def render_pictures(cameras: list[Any], points: NDArray[np.float64] | None, folder: Path, clock: Clock) -> None:
+def render_images(cameras: list[Any], points: NDArray[np.float64] | None, folder: Path, clock: Clock) -> None:
     """Write one PNG a camera; `points` as `aim` takes them.
 
     Each view has its own seed, so that noise does not stick to the screen.

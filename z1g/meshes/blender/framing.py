@@ -1,4 +1,4 @@
-"""The camera, and the part of the picture that has to be drawn."""
+"""The camera, and the part of the image that has to be drawn."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def vertices_bound_everything() -> bool:
 def aim(c2w: Any, points: NDArray[np.float64] | None) -> None:
     """Put the camera at `c2w` and let only the rectangle be drawn that `points` [N,3] can touch; None: all of it.
 
-    Beside the rectangle the picture is transparent, as it would be anyway; within it not a bit is different.
+    Beside the rectangle the image is transparent, as it would be anyway; within it not a bit is different.
     """
     scene = bpy.context.scene
     scene.camera.matrix_world = Matrix(c2w)
@@ -35,7 +35,7 @@ def aim(c2w: Any, points: NDArray[np.float64] | None) -> None:
 
 
 def _box(c2w: NDArray[np.float64], points: NDArray[np.float64]) -> list[float] | None:
-    """Left, bottom, right and top of the points as parts of the picture; None where one lies behind the camera."""
+    """Left, bottom, right and top of the points as parts of the image; None where one lies behind the camera."""
     render, lens = bpy.context.scene.render, bpy.context.scene.camera.data
     local = c2w[:3, :3].T @ (points.T - c2w[:3, 3:])
     depth = -local[2]

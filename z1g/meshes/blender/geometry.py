@@ -17,16 +17,16 @@ UP_AXIS = {".ply": "z", ".stl": "z", ".blend": "z"}
 
 
 @dataclass(frozen=True)
-class Normalisation:
-    """p_z1g = (p - centre) * scale, where p is the file's point in a y-up world.
+class Normalization:
+    """p_z1g = (p - center) * scale, where p is the file's point in a y-up world.
 
-    `centre` is the middle of the bounding box of all vertices that a face uses; `scale` takes the farthest of them to
+    `center` is the middle of the bounding box of all vertices that a face uses; `scale` takes the farthest of them to
     distance 0.5. `up_axis` is the file's: "y" means that p is the point as the file has it (.fbx and .usd, which choose
     axes and unit themselves: as Blender converts it to y up and metres), "z" that the file's (x, y, z) is
     p = (x, z, -y).
     """
 
-    centre: tuple[float, float, float]
+    center: tuple[float, float, float]
     scale: float
     up_axis: str
 
@@ -53,7 +53,7 @@ def surface() -> tuple[NDArray[np.float64], int]:
     return np.concatenate(points), n_triangles
 
 
-def normalise(points: NDArray[np.float64], up_axis: str) -> tuple[Normalisation, NDArray[np.float64]]:
+def normalize(points: NDArray[np.float64], up_axis: str) -> tuple[Normalization, NDArray[np.float64]]:
     """Move and scale the scene so that the sphere around the bounding box's middle has radius 0.5 at the origin.
 
     Also returns the points where they are then. Raises MeshError for flat meshes.
@@ -66,13 +66,13 @@ def normalise(points: NDArray[np.float64], up_axis: str) -> tuple[Normalisation,
         raise MeshError(f"the mesh is {extent.max():.3g} units large; {SIZES[0]:g} to {SIZES[1]:g} can be drawn")
     if extent.min() < FLAT * extent.max():
         raise MeshError(f"the mesh is flat: its bounding box is {' x '.join(f'{side:.4g}' for side in extent)}")
-    centre = (low + high) / 2
-    scale = 0.5 / float(np.linalg.norm(points - centre, axis=1).max())
-    pivot = bpy.data.objects.new("normalisation", None)
+    center = (low + high) / 2
+    scale = 0.5 / float(np.linalg.norm(points - center, axis=1).max())
+    pivot = bpy.data.objects.new("normalization", None)
     for thing in bpy.context.scene.objects:
         if thing.parent is None:
             thing.parent = pivot
     bpy.context.scene.collection.objects.link(pivot)
-    pivot.matrix_world = Matrix.Scale(scale, 4) @ Matrix.Translation(-centre)
-    x, y, z = centre.tolist()
-    return Normalisation((x, z, -y), scale, up_axis), (points - centre) * scale
+    pivot.matrix_world = Matrix.Scale(scale, 4) @ Matrix.Translation(-center)
+    x, y, z = center.tolist()
+    return Normalization((x, z, -y), scale, up_axis), (points - center) * scale

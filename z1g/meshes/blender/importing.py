@@ -29,7 +29,7 @@ def import_mesh(path: Path) -> None:
     if bpy.data.actions or path.suffix.lower() in USD:
         _go_to_first_frame()
     _check_images(path)
-    _show_vertex_colours()
+    _show_vertex_colors()
 
 
 def _run_importer(path: Path) -> None:
@@ -113,12 +113,12 @@ def gltf_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def _show_vertex_colours() -> None:
-    """Give meshes that have vertex colours but no material one that shows them."""
+def _show_vertex_colors() -> None:
+    """Give meshes that have vertex colors but no material one that shows them."""
     for mesh in bpy.data.meshes:
         if any(mesh.materials) or not mesh.color_attributes:
             continue
-        material = bpy.data.materials.new("vertex colours")
+        material = bpy.data.materials.new("vertex colors")
         material.use_nodes = True
         nodes = material.node_tree.nodes
         attribute = nodes.new("ShaderNodeAttribute")

@@ -1,4 +1,4 @@
-"""Depth and normals at pixel centres."""
+"""Depth and normals at pixel centers."""
 
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,9 @@ NOTHING_Z = 1e6
 
 
 def prepare_passes() -> None:
-    """Make Cycles draw one sample through each pixel's centre from now on.
+    """Make Cycles draw one sample through each pixel's center from now on.
 
-    A pass holds the first sample of a pixel, and the pictures' filter scatters samples over the neighbours. So passes
+    A pass holds the first sample of a pixel, and the images' filter scatters samples over the neighbors. So passes
     are rendered by themselves: one sample, no light, a filter as narrow as a point.
     """
     scene, layer = bpy.context.scene, bpy.context.view_layer
@@ -26,13 +26,13 @@ def prepare_passes() -> None:
 
 
 def render_depth(cameras: list[Any], points: NDArray[np.float64] | None, folder: Path) -> NDArray[np.float32]:
-    """Planar depth [D,H,W] (camera-space z) at pixel centres, 0 where nothing is."""
+    """Planar depth [D,H,W] (camera-space z) at pixel centers, 0 where nothing is."""
     depth = _render_pass("Depth", cameras, points, folder)[..., 0]
     return np.where(depth < NOTHING_Z, depth, np.float32(0))
 
 
 def render_normals(cameras: list[Any], points: NDArray[np.float64] | None, folder: Path) -> NDArray[np.float16]:
-    """Shading normals [D,H,W,3] in the y-up world at pixel centres, of length 1, 0 where nothing is."""
+    """Shading normals [D,H,W,3] in the y-up world at pixel centers, of length 1, 0 where nothing is."""
     x, y, z = np.moveaxis(_render_pass("Normal", cameras, points, folder).astype(np.float64), -1, 0)
     normals = np.stack([x, z, -y], axis=-1)
     length = np.linalg.norm(normals, axis=-1, keepdims=True)
@@ -42,7 +42,7 @@ def render_normals(cameras: list[Any], points: NDArray[np.float64] | None, folde
 def _render_pass(
     name: str, cameras: list[Any], points: NDArray[np.float64] | None, folder: Path
 ) -> NDArray[np.float32]:
-    """A pass as linear colour [D,H,W,3], top row first."""
+    """A pass as linear color [D,H,W,3], top row first."""
     scene = bpy.context.scene
     _compose(name)
     image, file = scene.render.image_settings, folder / "pass.exr"
@@ -58,7 +58,7 @@ def _render_pass(
 
 
 def _compose(name: str) -> None:
-    """Let the compositor put a pass where the picture would be."""
+    """Let the compositor put a pass where the image would be."""
     scene = bpy.context.scene
     if bpy.app.version < (5, 0):
         scene.use_nodes = True

@@ -14,12 +14,12 @@ It imports nothing of z1g, because Blender brings its own Python. On stdin come 
 
 and each further line an object: {id, path, folder, cameras: [V][4][4] (matrix_world, z-up world, OpenGL camera axes)}.
 Its folder receives `000.png`, ... (RGBA, 8-bit, straight alpha, sRGB), `depth.npy` (float32 [D,H,W], planar depth at
-pixel centres, 0 where nothing is), `normals.npy` (float16 [D,H,W,3], y-up world) and last, so that its existence means
+pixel centers, 0 where nothing is), `normals.npy` (float16 [D,H,W,3], y-up world) and last, so that its existence means
 finished, `result.json`:
 
     reason         null, or why the object was rejected (then the folder holds nothing else of use)
     n_triangles    triangles that were rendered
-    normalisation  {centre [3], scale, up_axis}, see `geometry.Normalisation`
+    normalization  {center [3], scale, up_axis}, see `geometry.Normalization`
     renderer       Blender's version
     seconds        {import, render, write, depth}: checking and setting up belong to import, normals to depth
     resident_mb    memory that this process holds afterwards
@@ -43,10 +43,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent))  # Blender's own executable does not look here
 
 from clock import Clock
-from drawing import choose_gpu, light, render_pictures, set_up, try_eevee
+from drawing import choose_gpu, light, render_images, set_up, try_eevee
 from faults import MeshError, Unable
 from framing import vertices_bound_everything
-from geometry import UP_AXIS, normalise, surface
+from geometry import UP_AXIS, normalize, surface
 from importing import import_mesh
 from passes import prepare_passes, render_depth, render_normals
 
@@ -107,17 +107,17 @@ def finish(item: dict[str, Any], settings: dict[str, Any]) -> None:
 
 
 def render_object(item: dict[str, Any], settings: dict[str, Any], folder: Path, clock: Clock) -> dict[str, Any]:
-    """Import, check, normalise and render one object. Raises MeshError."""
+    """Import, check, normalize and render one object. Raises MeshError."""
     with clock("import"):
         empty_scene()
         path = Path(item["path"])
         import_mesh(path)
         points, n_triangles = surface()
-        normalisation, points = normalise(points, UP_AXIS.get(path.suffix.lower(), "y"))
+        normalization, points = normalize(points, UP_AXIS.get(path.suffix.lower(), "y"))
         bounds = points if vertices_bound_everything() else None
         set_up(settings)
-    # EEVEE looks at neighbouring pixels.
-    render_pictures(item["cameras"], bounds if settings["engine"] == "cycles" else None, folder, clock)
+    # EEVEE looks at neighboring pixels.
+    render_images(item["cameras"], bounds if settings["engine"] == "cycles" else None, folder, clock)
     cameras = [item["cameras"][view] for view in settings["depth_views"]]
     with clock("depth"):
         prepare_passes()
@@ -126,7 +126,7 @@ def render_object(item: dict[str, Any], settings: dict[str, Any], folder: Path, 
             np.save(folder / "normals.npy", render_normals(cameras, bounds, folder))
     return {
         "n_triangles": n_triangles,
-        "normalisation": asdict(normalisation),
+        "normalization": asdict(normalization),
         "renderer": f"Blender {bpy.app.version_string}",
     }
 

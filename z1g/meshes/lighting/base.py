@@ -17,7 +17,7 @@ class Sun:
 
 @dataclass(frozen=True)
 class Panorama:
-    """An equirectangular picture all around; at rotation 0 its middle lies behind the condition's camera."""
+    """An equirectangular image all around; at rotation 0 its middle lies behind the condition's camera."""
 
     file: str
     rotation_deg: float

@@ -6,7 +6,7 @@ from z1g.meshes.lighting.base import Light, Lighting
 
 
 class Uniform(Lighting):
-    """White from everywhere: a surface shows its own colour."""
+    """White from everywhere: a surface shows its own color."""
 
     kind: Literal["uniform"] = "uniform"
 

@@ -1,5 +1,7 @@
 """Adapters through peft, in the layouts that diffusers and peft load."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from z1g.networks.finetune.lora import Lora
 
 
-def add(denoiser: Denoiser, options: "Lora") -> None:
+def add(denoiser: Denoiser, options: Lora) -> None:
     """Freeze the denoiser and give its UNet adapters, which start as no change.
 
     Raises UserError where no layer's name ends like one of the targets.

@@ -1,5 +1,7 @@
 """Which weights stage 2 trains, as slots."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
@@ -15,9 +17,9 @@ class Finetune(Slot):
     """What of the denoiser learns."""
 
     @abstractmethod
-    def prepare(self, denoiser: "Denoiser") -> None:
-        """Set which parameters learn, adding some where this way needs them; before there is an optimiser."""
+    def prepare(self, denoiser: Denoiser) -> None:
+        """Set which parameters learn, adding some where this way needs them; before there is an optimizer."""
 
     @abstractmethod
-    def finish(self, denoiser: "Denoiser", folder: "Path") -> None:
+    def finish(self, denoiser: Denoiser, folder: Path) -> None:
         """After training: leave plain networks, and write into the folder what this way has besides them."""

@@ -1,5 +1,7 @@
 """All weights of the UNet."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -14,8 +16,8 @@ class Full(Finetune):
 
     kind: Literal["full"] = "full"
 
-    def prepare(self, denoiser: "Denoiser") -> None:
+    def prepare(self, denoiser: Denoiser) -> None:
         denoiser.unet.requires_grad_(True)
 
-    def finish(self, denoiser: "Denoiser", folder: Path) -> None:
+    def finish(self, denoiser: Denoiser, folder: Path) -> None:
         pass

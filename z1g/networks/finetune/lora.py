@@ -1,5 +1,7 @@
 """Low-rank adapters of the attention layers (Hu et al. 2021)."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -21,12 +23,12 @@ class Lora(Finetune):
         ("to_q", "to_k", "to_v", "to_out.0"), min_length=1, description="ends of the names of layers that get one"
     )
 
-    def prepare(self, denoiser: "Denoiser") -> None:
+    def prepare(self, denoiser: Denoiser) -> None:
         from z1g.networks.finetune import adapters as lora
 
         lora.add(denoiser, self)
 
-    def finish(self, denoiser: "Denoiser", folder: Path) -> None:
+    def finish(self, denoiser: Denoiser, folder: Path) -> None:
         from z1g.networks.finetune import adapters as lora
 
         lora.save(denoiser, folder / "lora")

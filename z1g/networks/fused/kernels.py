@@ -1,6 +1,6 @@
-"""Triton kernels on pictures that lie in memory pixel by pixel: [objects, pixels, channels], sums in float32.
+"""Triton kernels on images that lie in memory pixel by pixel: [objects, pixels, channels], sums in float32.
 
-Group normalisation (Wu & He 2018) of x + shift, with x̂ = (x + shift - mean) / deviation = rs·x + off per channel and
+Group normalization (Wu & He 2018) of x + shift, with x̂ = (x + shift - mean) / deviation = rs·x + off per channel and
 y = silu(w·x̂ + b). Its gradient, with δ = dy·silu'(w·x̂ + b) and means over the N values of a group:
 dx = rs·(w·δ - mean(w·δ) - x̂·mean(w·δ·x̂)).
 """
@@ -81,7 +81,7 @@ def moments(
 
 
 @triton.jit
-def normalise(
+def normalize(
     x, stats, weight, bias, out, pixels, channels,
     SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
@@ -161,7 +161,7 @@ def slope_means(
 
 
 @triton.jit
-def normalise_slope(
+def normalize_slope(
     x, dy, stats, means, weight, bias, out, pixels, channels,
     SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip

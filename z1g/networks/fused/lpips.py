@@ -11,7 +11,7 @@ from z1g.networks.fused.operations import bias_relu, unit_distance
 
 
 def distance(network: Any, prediction: Tensor, truth: Tensor) -> Tensor:
-    """[B] of pictures [B,3,H,W] in -1..1, as the package's network in evaluation; gradients reach the prediction.
+    """[B] of images [B,3,H,W] in -1..1, as the package's network in evaluation; gradients reach the prediction.
 
     network: `lpips.LPIPS` or `stlpips_pytorch.LPIPS`, both with slices of a trunk and a linear layer for each.
     """
@@ -24,9 +24,9 @@ def distance(network: Any, prediction: Tensor, truth: Tensor) -> Tensor:
     return torch.stack(parts).sum(0)
 
 
-def _features(network: Any, pictures: Tensor) -> Iterator[Tensor]:
-    """What each slice of the trunk makes of pictures."""
-    x = network.scaling_layer(pictures).to(torch.bfloat16)
+def _features(network: Any, images: Tensor) -> Iterator[Tensor]:
+    """What each slice of the trunk makes of images."""
+    x = network.scaling_layer(images).to(torch.bfloat16)
     for i in range(1, network.L + 1):
         layers = list(getattr(network.net, f"slice{i}"))
         while layers:

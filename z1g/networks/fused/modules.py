@@ -1,6 +1,6 @@
 """Layers of diffusers, run by the fused operations. Names of weights stay as they are.
 
-Pictures then lie in memory pixel by pixel (channels last), as a GPU's convolutions want them: otherwise each of them
+Images then lie in memory pixel by pixel (channels last), as a GPU's convolutions want them: otherwise each of them
 is turned before and after.
 """
 
@@ -20,7 +20,7 @@ from z1g.networks.fused import available
 from z1g.networks.fused.operations import add_bias, geglu, group_norm, last
 
 INDEXED = 2**31
-"""Values of a picture up to which torch enlarges it in place."""
+"""Values of a image up to which torch enlarges it in place."""
 
 
 def fuse_where_possible(network: nn.Module, device: torch.device) -> None:
@@ -32,7 +32,7 @@ def fuse_where_possible(network: nn.Module, device: torch.device) -> None:
 def fuse(network: nn.Module) -> None:
     """Let the network's layers run by fused operations, in place. Call once its layers are what they will be.
 
-    Pictures that are not on a GPU go the old way.
+    Images that are not on a GPU go the old way.
     """
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for part in network.modules():
@@ -90,11 +90,11 @@ def _plain(layer: object) -> bool:
 def _residual(block: ResnetBlock2D, x: Tensor, temb: Tensor | None = None, *_: object, **__: object) -> Tensor:
     """See `ResnetBlock2D.forward`."""
     x = last(x)
-    hidden = _convolved(block.conv1, _normalised(block.norm1, x, silu=True))
+    hidden = _convolved(block.conv1, _normalized(block.norm1, x, silu=True))
     shift = block.conv1.bias[None]
     if block.time_emb_proj is not None and temb is not None:
         shift = shift + block.time_emb_proj(temb if block.skip_time_act else functional.silu(temb))
-    hidden = _normalised(block.norm2, hidden, silu=True, shift=shift)
+    hidden = _normalized(block.norm2, hidden, silu=True, shift=shift)
     hidden, bias = _convolved(block.conv2, block.dropout(hidden)), block.conv2.bias
     if block.conv_shortcut is not None:
         x, bias = _convolved(block.conv_shortcut, x), bias + block.conv_shortcut.bias
@@ -113,10 +113,10 @@ def _enlarged(
 def _norm(part: nn.GroupNorm, x: Tensor) -> Tensor:
     if x.ndim != 4:
         return functional.group_norm(x, part.num_groups, part.weight, part.bias, part.eps)
-    return _normalised(part, x, silu=False)
+    return _normalized(part, x, silu=False)
 
 
-def _normalised(part: nn.GroupNorm, x: Tensor, *, silu: bool, shift: Tensor | None = None) -> Tensor:
+def _normalized(part: nn.GroupNorm, x: Tensor, *, silu: bool, shift: Tensor | None = None) -> Tensor:
     return group_norm(x, part.weight, part.bias, part.num_groups, part.eps, silu, shift)
 
 
@@ -128,13 +128,13 @@ def _leave_tokens(
     part: Transformer2DModel, hidden_states: Tensor, residual: Tensor, batch_size: int, height: int, width: int,
     inner_dim: int,
 ) -> Tensor:  # fmt: skip
-    """See `Transformer2DModel`: tokens [B,N,C] back to a picture, the input added."""
+    """See `Transformer2DModel`: tokens [B,N,C] back to a image, the input added."""
     if part.use_linear_projection:
         hidden_states = part.proj_out(hidden_states)
-    picture = hidden_states.reshape(batch_size, height, width, inner_dim).permute(0, 3, 1, 2)
+    image = hidden_states.reshape(batch_size, height, width, inner_dim).permute(0, 3, 1, 2)
     if not part.use_linear_projection:
-        picture = part.proj_out(picture)
-    return picture + residual
+        image = part.proj_out(image)
+    return image + residual
 
 
 def _convolved(layer: nn.Conv2d, x: Tensor) -> Tensor:

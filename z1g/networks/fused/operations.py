@@ -1,8 +1,10 @@
-"""Differentiable operations on pictures [B,C,H,W] in memory pixel by pixel (channels last), a kernel or three each.
+"""Differentiable operations on images [B,C,H,W] in memory pixel by pixel (channels last), a kernel or three each.
 
-Where torch takes a pass over memory for a bias, a normalisation, an activation and an addition each, these take one.
+Where torch takes a pass over memory for a bias, a normalization, an activation and an addition each, these take one.
 Sums are in float32; results and gradients have the type of what they belong to.
 """
+
+from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
@@ -28,7 +30,7 @@ WIDEST = 128
 
 @dataclass(frozen=True)
 class _Grid:
-    """How pictures [objects,channels,height,width] are cut into tiles of rows (pixels) × columns (channels).
+    """How images [objects,channels,height,width] are cut into tiles of rows (pixels) × columns (channels).
 
     span: pixels whose values one program sums up.
     """
@@ -41,7 +43,7 @@ class _Grid:
     span: int
 
     @classmethod
-    def of(cls, x: Tensor) -> "_Grid":
+    def of(cls, x: Tensor) -> _Grid:
         objects, channels = x.shape[:2]
         pixels = x.shape[2] * x.shape[3]
         columns = min(WIDEST, channels & -channels)
@@ -78,13 +80,13 @@ def last(x: Tensor) -> Tensor:
 def group_norm(
     x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool, shift: Tensor | None = None
 ) -> Tensor:
-    """Group normalisation of x + shift, then SiLU if asked for. shift: [B,C] or [1,C]; gradients reach all tensors."""
+    """Group normalization of x + shift, then SiLU if asked for. shift: [B,C] or [1,C]; gradients reach all tensors."""
     result: Tensor = _GroupNorm.apply(last(x), weight, bias, shift, groups, eps, silu)
     return result
 
 
 def add_bias(x: Tensor, bias: Tensor, other: Tensor | None = None) -> Tensor:
-    """x + bias [C], plus another picture of the same shape."""
+    """x + bias [C], plus another image of the same shape."""
     result: Tensor = _AddBias.apply(last(x), bias, None if other is None else last(other))
     return result
 
@@ -127,7 +129,7 @@ class _GroupNorm(Function):
             **_groupwise(grid, groups),
         )  # fmt: skip
         out = torch.empty_like(x)
-        kernels.normalise[grid.tiles](x, stats, weight, bias, out, grid.pixels, grid.channels, silu, **grid.shape)
+        kernels.normalize[grid.tiles](x, stats, weight, bias, out, grid.pixels, grid.channels, silu, **grid.shape)
         ctx.save_for_backward(x, stats, weight, bias)
         ctx.groups, ctx.silu, ctx.shifted, ctx.wide = groups, silu, shift is not None, wide
         ctx.shift_type = None if shift is None else shift.dtype
@@ -147,7 +149,7 @@ class _GroupNorm(Function):
             sums, stats, weight, means, grid.pixels, grid.channels, grid.parts, **_groupwise(grid, ctx.groups)
         )
         dx = torch.empty_like(x)
-        kernels.normalise_slope[grid.tiles](
+        kernels.normalize_slope[grid.tiles](
             x, dy, stats, means, weight, bias, dx, grid.pixels, grid.channels, ctx.silu, **grid.shape
         )
         moved = (means[2] if ctx.wide else means[2].sum(0, keepdim=True)).to(ctx.shift_type) if ctx.shifted else None

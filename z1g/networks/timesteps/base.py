@@ -1,5 +1,7 @@
 """How often training visits each timestep, as slots."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
@@ -13,9 +15,9 @@ class Timesteps(Slot):
     """A distribution over the timesteps of the diffusion process."""
 
     @abstractmethod
-    def share(self, uniform: "torch.Tensor") -> "torch.Tensor":
+    def share(self, uniform: torch.Tensor) -> torch.Tensor:
         """Where in the process a sample is, 0 (clean) to 1 (noise), from a uniform number [B] in [0,1)."""
 
-    def draw(self, uniform: "torch.Tensor", count: int) -> "torch.Tensor":
+    def draw(self, uniform: torch.Tensor, count: int) -> torch.Tensor:
         """Integer timesteps [B] below `count`."""
         return (self.share(uniform) * count).long().clamp(0, count - 1)

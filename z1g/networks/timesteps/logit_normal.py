@@ -1,5 +1,7 @@
 """Timesteps in the middle more often than at the ends (Esser et al. 2024, §3.1)."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -19,7 +21,7 @@ class LogitNormal(Timesteps):
     mean: float = Field(0.0, description="of the normal number; above 0: more noise")
     deviation: float = Field(1.0, gt=0, description="of the normal number")
 
-    def share(self, uniform: "torch.Tensor") -> "torch.Tensor":
+    def share(self, uniform: torch.Tensor) -> torch.Tensor:
         # The inverse of the normal distribution has no value at 0.
         normal: torch.Tensor = torch.special.ndtri(uniform.clamp(min=1e-7))
         return (self.mean + self.deviation * normal).sigmoid()

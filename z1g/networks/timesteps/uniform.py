@@ -1,5 +1,7 @@
 """All timesteps alike."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Literal
 
 from z1g.networks.timesteps.base import Timesteps
@@ -9,9 +11,9 @@ if TYPE_CHECKING:
 
 
 class Uniform(Timesteps):
-    """All timesteps alike, as the seed draws them."""
+    """All timesteps alike, as the original draws them."""
 
     kind: Literal["uniform"] = "uniform"
 
-    def share(self, uniform: "torch.Tensor") -> "torch.Tensor":
+    def share(self, uniform: torch.Tensor) -> torch.Tensor:
         return uniform

@@ -1,5 +1,7 @@
 """Networks: the autoencoder, the splatter decoder, and the conditioned diffusion UNet."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
@@ -21,11 +23,11 @@ class Model(Slot):
         return
 
     @abstractmethod
-    def autoencoder(self) -> "AutoencoderKL":
+    def autoencoder(self) -> AutoencoderKL:
         """The VAE before stage 1. Raises UserError where weights are missing."""
 
     @abstractmethod
-    def denoiser(self) -> "Denoiser":
+    def denoiser(self) -> Denoiser:
         """UNet, image encoder and prompt before stage 2. Raises UserError where weights are missing."""
 
     @property

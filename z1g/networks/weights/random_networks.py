@@ -1,5 +1,7 @@
 """Builds the random networks of `model: {kind: scratch}`."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from z1g.networks.weights.sizes import AutoencoderSize
 
 
-def autoencoder(size: "AutoencoderSize", seed: int) -> AutoencoderKL:
+def autoencoder(size: AutoencoderSize, seed: int) -> AutoencoderKL:
     """An AutoencoderKL with random weights."""
     levels = len(size.channels)
     with seeded(seed):
@@ -28,7 +30,7 @@ def autoencoder(size: "AutoencoderSize", seed: int) -> AutoencoderKL:
         )
 
 
-def denoiser(options: "Scratch") -> Denoiser:
+def denoiser(options: Scratch) -> Denoiser:
     """UNet, vision encoder and prompt with random weights, all of them trained."""
     size, vision = options.unet_size, options.vision_size
     levels = len(size.channels)

@@ -1,5 +1,7 @@
 """The same architecture from the same classes at any size, with random weights."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -31,12 +33,12 @@ class Scratch(Model):
     def latent_factor(self) -> int:
         return int(2 ** (len(self.autoencoder_size.channels) - 1))
 
-    def autoencoder(self) -> "AutoencoderKL":
+    def autoencoder(self) -> AutoencoderKL:
         from z1g.networks.weights import random_networks as scratch
 
         return scratch.autoencoder(self.autoencoder_size, self.init_seed)
 
-    def denoiser(self) -> "Denoiser":
+    def denoiser(self) -> Denoiser:
         from z1g.networks.weights import random_networks as scratch
 
         return scratch.denoiser(self)

@@ -1,5 +1,7 @@
 """Sizes of networks with random weights."""
 
+from __future__ import annotations
+
 from typing import TypeVar
 
 from pydantic import Field, model_validator
@@ -16,7 +18,7 @@ def _check_groups(section: S, channels: tuple[int, ...], divisor: int) -> S:
 
 
 class AutoencoderSize(Section):
-    """AutoencoderKL: halves the picture between levels."""
+    """AutoencoderKL: halves the image between levels."""
 
     channels: tuple[int, ...] = Field((128, 256, 512, 512), min_length=2, description="channels of each level")
     layers_per_block: int = Field(2, ge=1, description="residual blocks of each level")
@@ -24,7 +26,7 @@ class AutoencoderSize(Section):
     norm_groups: int = Field(32, ge=1, description="groups of the group norms; divides every channel count")
 
     @model_validator(mode="after")
-    def _divisible(self) -> "AutoencoderSize":
+    def _divisible(self) -> AutoencoderSize:
         return _check_groups(self, self.channels, self.norm_groups)
 
 
@@ -38,7 +40,7 @@ class UNetSize(Section):
     norm_groups: int = Field(32, ge=1, description="groups of the group norms")
 
     @model_validator(mode="after")
-    def _divisible(self) -> "UNetSize":
+    def _divisible(self) -> UNetSize:
         _check_groups(self, self.channels, self.head_dim)
         return _check_groups(self, self.channels, self.norm_groups)
 
@@ -46,7 +48,7 @@ class UNetSize(Section):
 class VisionSize(Section):
     """CLIP-like vision encoder, trained along with the UNet when random."""
 
-    image_size: int = Field(224, ge=16, description="side of the picture it sees")
+    image_size: int = Field(224, ge=16, description="side of the image it sees")
     patch_size: int = Field(14, ge=2, description="side of a patch")
     width: int = Field(1280, ge=8, description="width of a token")
     layers: int = Field(32, ge=1, description="transformer layers")

@@ -1,5 +1,7 @@
 """Published Zero123++ weights, by hub name or from a local folder in the same layout."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -50,12 +52,12 @@ class Zero123Plus(Model):
     def latent_factor(self) -> int:
         return 8
 
-    def autoencoder(self) -> "AutoencoderKL":
+    def autoencoder(self) -> AutoencoderKL:
         from z1g.networks.weights import published as zero123plus
 
         return zero123plus.autoencoder(self.pretrained)
 
-    def denoiser(self) -> "Denoiser":
+    def denoiser(self) -> Denoiser:
         from z1g.networks.weights import published as zero123plus
 
         return zero123plus.denoiser(self.pretrained)

@@ -1,5 +1,7 @@
 """What a run would cost: GPU and CPU hours, disk and files of each stage, computed from measured figures."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -45,7 +47,7 @@ def measured() -> dict[str, float]:
     return {name: math.nan if entry["value"] is None else float(entry["value"]) for name, entry in entries.items()}
 
 
-def costs(experiment: "Experiment", n: int) -> Iterator[Cost]:
+def costs(experiment: Experiment, n: int) -> Iterator[Cost]:
     """Every stage of one ablation over `n` meshes, in the order of the chain.
 
     Raises UserError where the data are no meshes, or the networks not those whose sizes are known.
@@ -80,7 +82,7 @@ def costs(experiment: "Experiment", n: int) -> Iterator[Cost]:
     yield _job("metrics", n_sampled * _metrics_s(experiment, known), 0.0, 7 * n_sampled + 2 + LOGS)
 
 
-def _ingest_s(experiment: "Experiment", known: Mapping[str, float]) -> float:
+def _ingest_s(experiment: Experiment, known: Mapping[str, float]) -> float:
     """Core-seconds an object: Cycles' samples, depth, and the rest."""
     samples = experiment.data.blender.samples  # type: ignore[attr-defined]  # `costs` has seen that these are meshes
     pixels = _side(experiment) ** 2
@@ -89,24 +91,24 @@ def _ingest_s(experiment: "Experiment", known: Mapping[str, float]) -> float:
     return known["ingest_core_s_an_object"] + float(drawing) + depth
 
 
-def _ingest_bytes(experiment: "Experiment", known: Mapping[str, float]) -> float:
-    """Pictures and depth of an object."""
-    pictures = experiment.camera.n_views * known["picture_bytes_a_pixel"]
-    return _side(experiment) ** 2 * (pictures + len(INPUT_VIEWS) * FLOAT_BYTES)
+def _ingest_bytes(experiment: Experiment, known: Mapping[str, float]) -> float:
+    """Images and depth of an object."""
+    images = experiment.camera.n_views * known["image_bytes_a_pixel"]
+    return _side(experiment) ** 2 * (images + len(INPUT_VIEWS) * FLOAT_BYTES)
 
 
-def _side(experiment: "Experiment") -> int:
+def _side(experiment: Experiment) -> int:
     side: int = experiment.data.blender.resolution  # type: ignore[attr-defined]
     return side
 
 
-def _metrics_s(experiment: "Experiment", known: Mapping[str, float]) -> float:
+def _metrics_s(experiment: Experiment, known: Mapping[str, float]) -> float:
     """GPU seconds an object: its shapes, and its test views in proportion to their pixels."""
     pixels = experiment.camera.test_views * _side(experiment) ** 2
     return known["metrics_s_an_object"] + float(pixels) * known["metrics_s_a_view_pixel"]
 
 
-def _fit_s(experiment: "Experiment", known: Mapping[str, float]) -> float:
+def _fit_s(experiment: Experiment, known: Mapping[str, float]) -> float:
     """GPU seconds an object, in proportion to steps, views and splats; pixels matter for the rasterizer only."""
     fit = experiment.fit
 
@@ -129,7 +131,7 @@ def _job(stage: str, gpu_s: float, disk: float, files: int, jobs: int = 1) -> Co
     return Cost(stage, jobs, hours, hours, disk, files)
 
 
-def sheet(experiment: "Experiment", sizes: Sequence[int]) -> str:
+def sheet(experiment: Experiment, sizes: Sequence[int]) -> str:
     """Markdown, a table for each number of objects."""
     head = "| stage | jobs | GPU hours | CPU core hours | disk, GB | files |\n|---|---|---|---|---|---|"
     parts = []

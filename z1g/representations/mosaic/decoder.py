@@ -29,7 +29,7 @@ START_OPACITY = -2.0
 class SplatRays:
     """Where the splats' pixels look.
 
-    anchor: [3,3S,2S], the point of each ray at the camera distance. pixel: width of a pixel there, normalised units.
+    anchor: [3,3S,2S], the point of each ray at the camera distance. pixel: width of a pixel there, normalized units.
     """
 
     anchor: Tensor
@@ -39,7 +39,7 @@ class SplatRays:
 class SplatterDecoder(nn.Module):
     """Code [B,C,h,w] -> activated splatter images [B,6,14,S,S] in the view-1 frame.
 
-    The VAE decoder's last features feed its own colour layer and a new layer for the 11 geometry channels; all 14 are
+    The VAE decoder's last features feed its own color layer and a new layer for the 11 geometry channels; all 14 are
     multiplied by 1.6 (Zero123++'s image scale) before the activations. `requires_grad` says what the options train.
     """
 
@@ -121,7 +121,7 @@ class SplatterDecoder(nn.Module):
         )
 
     def _rgb(self, raw: Tensor) -> Tensor:
-        # Unchanged, the VAE's picture is one in -1..1.
+        # Unchanged, the VAE's image is one in -1..1.
         return (0.5 * raw + 0.5).clamp(0, 1) if self.options.mode == "fixed_rgb" else activate_rgb(raw)
 
     def _start_from_geometry(self, pixel: float) -> None:

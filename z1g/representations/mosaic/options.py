@@ -16,15 +16,15 @@ class DecoderOptions(Section):
     mode: Literal["all", "fixed_rgb"] = Field(
         "all",
         description="what is trained. all: the whole VAE decoder; fixed_rgb: only the geometry head and the bias of "
-        "scales, while the decoder's own picture, frozen, is the splats' colour; needs published weights",
+        "scales, while the decoder's own image, frozen, is the splats' color; needs published weights",
     )
     head: Literal["geometry", "random"] = Field(
         "geometry",
         description="start of the geometry channels. geometry: positions are offsets from each pixel's ray at the "
-        "camera distance, scales start at half a pixel, quaternions at identity; random: as the layers initialise "
-        "(the seed's)",
+        "camera distance, scales start at half a pixel, quaternions at identity; random: as the layers initialize "
+        "(the original's)",
     )
     rotation_norm: Literal["gaussian", "rows"] = Field(
         "gaussian",
-        description="what quaternions are divided by: their own norm, or (the seed's bug) the norm over all sheet rows",
+        description="what quaternions are divided by: their own norm, or (the bug of the original) that over all rows",
     )

@@ -1,5 +1,7 @@
 """What stage 1 produces: encoder and splatter decoder on one VAE, built, saved and loaded alike everywhere."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +13,7 @@ from safetensors.torch import load_file, save_file
 from z1g.core.seeding import seeded
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, pixel_rays, view_frame
 from z1g.geometry.mosaic import COLUMNS, ROWS, tile
-from z1g.networks.autoencoder import PictureEncoder
+from z1g.networks.autoencoder import ImageEncoder
 from z1g.networks.fused.modules import as_files_want, fuse_where_possible
 from z1g.representations.mosaic.decoder import SplatRays, SplatterDecoder
 
@@ -40,20 +42,20 @@ class Stage1:
     """Encoder and decoder share the layers of `vae`."""
 
     vae: AutoencoderKL
-    encoder: PictureEncoder
+    encoder: ImageEncoder
     decoder: SplatterDecoder
 
     @classmethod
-    def build(cls, config: "Experiment", vae: AutoencoderKL) -> "Stage1":
+    def build(cls, config: Experiment, vae: AutoencoderKL) -> Stage1:
         """Put the heads on a VAE; the new layers' weights are seeded."""
         options = config.autodecoder
         with seeded(HEAD_SEED):
             rays = splat_rays(config.camera, options.decoder.path.side(options.input_size, config.splat.size))
             decoder = SplatterDecoder(vae, options.decoder, options.scale, rays)
-        return cls(vae, PictureEncoder(vae), decoder)
+        return cls(vae, ImageEncoder(vae), decoder)
 
     @classmethod
-    def create(cls, config: "Experiment") -> "Stage1":
+    def create(cls, config: Experiment) -> Stage1:
         """As the model arrives, before training; what stage 1 trains has `requires_grad`."""
         stage1 = cls.build(config, config.model.autoencoder())
         pretrained = config.model.pretrained_encoder
@@ -65,7 +67,7 @@ class Stage1:
         return stage1
 
     @classmethod
-    def load(cls, folder: Path, config: "Experiment") -> "Stage1":
+    def load(cls, folder: Path, config: Experiment) -> Stage1:
         """Read what `save` wrote, frozen."""
         vae = AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True, use_safetensors=True)
         stage1 = cls.build(config, vae)
@@ -81,7 +83,7 @@ class Stage1:
         own = {name: v for name, v in self.decoder.state_dict().items() if name.startswith(OWN)}
         save_file({name: value.contiguous() for name, value in own.items()}, folder / "heads.safetensors")
 
-    def to(self, device: torch.device) -> "Stage1":
+    def to(self, device: torch.device) -> Stage1:
         """Move to a device, in place, to be run there rather than trained: by fused kernels, where there are such."""
         self.vae.to(device)
         self.encoder.to(device)
@@ -90,7 +92,7 @@ class Stage1:
         return self
 
 
-def code_shape(config: "Experiment", vae: AutoencoderKL) -> tuple[int, int, int]:
+def code_shape(config: Experiment, vae: AutoencoderKL) -> tuple[int, int, int]:
     """C,h,w of a code."""
     side = config.autodecoder.input_size // config.model.latent_factor
     return int(vae.config["latent_channels"]), ROWS * side, COLUMNS * side

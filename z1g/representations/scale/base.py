@@ -1,5 +1,7 @@
 """Scale activations: from the decoder's raw channels to the standard deviations of a Gaussian."""
 
+from __future__ import annotations
+
 import math
 from abc import abstractmethod
 from typing import TYPE_CHECKING
@@ -13,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class ScaleActivation(Slot):
-    """Maps raw values to scales in normalised units, clamped to [e^log_min, e^log_max]."""
+    """Maps raw values to scales in normalized units, clamped to [e^log_min, e^log_max]."""
 
     log_min: float = Field(-10.0, description="smallest log-scale")
     log_max: float = Field(-2.0, description="largest log-scale")
 
     @model_validator(mode="after")
-    def _ordered(self) -> "ScaleActivation":
+    def _ordered(self) -> ScaleActivation:
         if self.log_min >= self.log_max:
             raise ValueError(f"log_min {self.log_min} must lie below log_max {self.log_max}")
         return self
@@ -35,7 +37,7 @@ class ScaleActivation(Slot):
         return False
 
     @abstractmethod
-    def apply(self, raw: "torch.Tensor", bias: "torch.Tensor") -> "torch.Tensor":
+    def apply(self, raw: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         """Scales of the same shape as `raw`."""
 
     @abstractmethod

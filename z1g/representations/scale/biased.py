@@ -1,5 +1,7 @@
 """Scale activations with a bias: softplus and exp."""
 
+from __future__ import annotations
+
 import math
 from typing import TYPE_CHECKING, Literal
 
@@ -28,11 +30,11 @@ class _Biased(ScaleActivation):
 
 
 class BiasedSoftplus(_Biased):
-    """clamp(0.1·softplus(x + b)), the seed's choice."""
+    """clamp(0.1·softplus(x + b)), the original's choice."""
 
     kind: Literal["biased_softplus"] = "biased_softplus"
 
-    def apply(self, raw: "torch.Tensor", bias: "torch.Tensor") -> "torch.Tensor":
+    def apply(self, raw: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         return (0.1 * functional.softplus(raw + bias)).clamp(math.exp(self.log_min), math.exp(self.log_max))
 
     def inverse(self, scale: float) -> float:
@@ -45,7 +47,7 @@ class BiasedExp(_Biased):
     kind: Literal["biased_exp"] = "biased_exp"
     bias: float = Field(-5.0, description="start value of the bias")
 
-    def apply(self, raw: "torch.Tensor", bias: "torch.Tensor") -> "torch.Tensor":
+    def apply(self, raw: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         # Clamping before exp keeps the gradient finite for large raw values.
         return (raw + bias).clamp(self.log_min, self.log_max).exp()
 

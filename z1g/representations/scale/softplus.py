@@ -1,5 +1,7 @@
 """Softplus without bias, as the fit of the ground truth uses it."""
 
+from __future__ import annotations
+
 import math
 from typing import TYPE_CHECKING, Literal
 
@@ -17,7 +19,7 @@ class Softplus(ScaleActivation):
 
     kind: Literal["softplus"] = "softplus"
 
-    def apply(self, raw: "torch.Tensor", bias: "torch.Tensor") -> "torch.Tensor":
+    def apply(self, raw: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         return (0.1 * functional.softplus(raw + bias)).clamp(math.exp(self.log_min), math.exp(self.log_max))
 
     def inverse(self, scale: float) -> float:

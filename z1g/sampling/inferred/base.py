@@ -1,5 +1,7 @@
 """Where the codes of inference come from, as slots: the method itself, and what tells its parts apart."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,15 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Objects:
-    """A batch. pictures: conditions [B,3,H,W] in 0..1. true: their codes [B,C,h,w] from stage `codes`.
+    """A batch. images: conditions [B,3,H,W] in 0..1. true: their codes [B,C,h,w] from stage `codes`.
 
     sheets gives their input sheets [B,3,3H,2W]. seeds: one an object.
     """
 
-    pictures: "Tensor"
+    images: Tensor
     seeds: list[int]
-    true: "Tensor"
-    sheets: "Callable[[], Tensor]"
+    true: Tensor
+    sheets: Callable[[], Tensor]
 
 
 class InferredCodes(Slot):
@@ -32,5 +34,5 @@ class InferredCodes(Slot):
     kind: str
 
     @abstractmethod
-    def codes(self, method: "ImageToSplats", objects: Objects) -> "Tensor":
+    def codes(self, method: ImageToSplats, objects: Objects) -> Tensor:
         """Codes [B,C,h,w] in the decoder's units, on the method's device."""

@@ -1,5 +1,7 @@
 """Codes as stage `codes` has them."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Literal
 
 from z1g.sampling.inferred.base import InferredCodes, Objects
@@ -15,5 +17,5 @@ class TrueCodes(InferredCodes):
 
     kind: Literal["cache"] = "cache"
 
-    def codes(self, method: "ImageToSplats", objects: Objects) -> "Tensor":
+    def codes(self, method: ImageToSplats, objects: Objects) -> Tensor:
         return objects.true

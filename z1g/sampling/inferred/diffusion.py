@@ -1,4 +1,6 @@
-"""Codes sampled from the picture: the method."""
+"""Codes sampled from the image: the method."""
+
+from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
@@ -11,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class SampledCodes(InferredCodes):
-    """Sampled from the condition picture, as `infer.sampler` says: the method."""
+    """Sampled from the condition image, as `infer.sampler` says: the method."""
 
     kind: Literal["diffusion"] = "diffusion"
 
-    def codes(self, method: "ImageToSplats", objects: Objects) -> "Tensor":
-        return method.codes(objects.pictures, objects.seeds)
+    def codes(self, method: ImageToSplats, objects: Objects) -> Tensor:
+        return method.codes(objects.images, objects.seeds)

@@ -1,5 +1,7 @@
 """Codes from the six true inputs."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Literal
 
 from z1g.sampling.inferred.base import InferredCodes, Objects
@@ -15,5 +17,5 @@ class EncodedInputs(InferredCodes):
 
     kind: Literal["encoder"] = "encoder"
 
-    def codes(self, method: "ImageToSplats", objects: Objects) -> "Tensor":
+    def codes(self, method: ImageToSplats, objects: Objects) -> Tensor:
         return method.stage1.encoder.sheet_code(objects.sheets().to(objects.true.device), None)

@@ -1,5 +1,7 @@
 """The UNet's prediction of the code from one timestep."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -18,9 +20,9 @@ class OneStepCodes(InferredCodes):
     kind: Literal["one_step"] = "one_step"
     timestep: int = Field(500, ge=0, le=999, description="how much noise the true code gets; 999: all but nothing else")
 
-    def codes(self, method: "ImageToSplats", objects: Objects) -> "Tensor":
+    def codes(self, method: ImageToSplats, objects: Objects) -> Tensor:
         from z1g.sampling.sample import predict_once
 
-        condition, true = method.condition(objects.pictures), method.from_units(objects.true)
+        condition, true = method.condition(objects.images), method.from_units(objects.true)
         found = predict_once(method.predict, condition, true, self.timestep, method.options, objects.seeds)
         return method.to_units(found)

@@ -1,5 +1,7 @@
 """True codes with noise: how steep the decoder is."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -18,7 +20,7 @@ class NoisedCodes(InferredCodes):
     kind: Literal["probe"] = "probe"
     coefficient: float = Field(0.1, ge=0, description="standard deviation of the noise, in the decoder's units")
 
-    def codes(self, method: "ImageToSplats", objects: Objects) -> "Tensor":
+    def codes(self, method: ImageToSplats, objects: Objects) -> Tensor:
         from z1g.sampling.sample import object_noise
 
         noise = object_noise(method.options, objects.seeds, method.shape)

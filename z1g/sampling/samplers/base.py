@@ -1,5 +1,7 @@
 """Samplers as slots: each is one of diffusers' schedulers with the settings the method needs."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
@@ -13,5 +15,5 @@ class Sampler(Slot):
     """How codes are drawn from the trained UNet."""
 
     @abstractmethod
-    def scheduler(self) -> "SchedulerMixin":
+    def scheduler(self) -> SchedulerMixin:
         """A fresh diffusers scheduler."""

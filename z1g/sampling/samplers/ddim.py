@@ -1,5 +1,7 @@
 """Deterministic DDIM (Song et al. 2021)."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Literal
 
 from z1g.networks.process import TRAINED_WITH
@@ -14,7 +16,7 @@ class Ddim(Sampler):
 
     kind: Literal["ddim"] = "ddim"
 
-    def scheduler(self) -> "SchedulerMixin":
+    def scheduler(self) -> SchedulerMixin:
         from diffusers import DDIMScheduler
 
         return DDIMScheduler(clip_sample=False, set_alpha_to_one=True, **TRAINED_WITH)

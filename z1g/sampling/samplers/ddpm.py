@@ -1,4 +1,6 @@
-"""Ancestral sampling of DDPM (Ho et al. 2020), what the seed's inference ran."""
+"""Ancestral sampling of DDPM (Ho et al. 2020), what the original's inference ran."""
+
+from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
@@ -12,12 +14,14 @@ if TYPE_CHECKING:
 
 
 class Ddpm(Sampler):
-    """Ancestral sampling of DDPM (Ho et al. 2020), what the seed's inference ran."""
+    """Ancestral sampling of DDPM (Ho et al. 2020), what the original's inference ran."""
 
     kind: Literal["ddpm"] = "ddpm"
-    clip_sample: bool = Field(False, description="clip predicted codes to ±1, which the seed did without wanting to")
+    clip_sample: bool = Field(
+        False, description="clip predicted codes to ±1, which the original did without wanting to"
+    )
 
-    def scheduler(self) -> "SchedulerMixin":
+    def scheduler(self) -> SchedulerMixin:
         from diffusers import DDPMScheduler
 
         return DDPMScheduler(clip_sample=self.clip_sample, **TRAINED_WITH)

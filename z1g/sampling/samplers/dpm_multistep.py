@@ -1,5 +1,7 @@
 """DPM-Solver++ of second order (Lu et al. 2022)."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -17,7 +19,7 @@ class DpmMultistep(Sampler):
     kind: Literal["dpm_multistep"] = "dpm_multistep"
     order: int = Field(2, ge=1, le=3, description="predictions that a step combines")
 
-    def scheduler(self) -> "SchedulerMixin":
+    def scheduler(self) -> SchedulerMixin:
         from diffusers import DPMSolverMultistepScheduler
 
         return DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", solver_order=self.order, **TRAINED_WITH)

@@ -1,5 +1,7 @@
 """Ancestral Euler steps (Karras et al. 2022), Zero123++'s published sampler."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Literal
 
 from z1g.networks.process import TRAINED_WITH
@@ -14,7 +16,7 @@ class EulerAncestral(Sampler):
 
     kind: Literal["euler_ancestral"] = "euler_ancestral"
 
-    def scheduler(self) -> "SchedulerMixin":
+    def scheduler(self) -> SchedulerMixin:
         from diffusers import EulerAncestralDiscreteScheduler
 
         return EulerAncestralDiscreteScheduler(**TRAINED_WITH)

@@ -1,5 +1,7 @@
 """UniPC, a predictor with a corrector (Zhao et al. 2023)."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -17,7 +19,7 @@ class UniPc(Sampler):
     kind: Literal["unipc"] = "unipc"
     order: int = Field(2, ge=1, le=3, description="predictions that a step combines")
 
-    def scheduler(self) -> "SchedulerMixin":
+    def scheduler(self) -> SchedulerMixin:
         from diffusers import UniPCMultistepScheduler
 
         return UniPCMultistepScheduler(solver_order=self.order, **TRAINED_WITH)

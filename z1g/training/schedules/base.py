@@ -1,5 +1,7 @@
 """Learning-rate schedules as slots."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,5 +19,5 @@ class Schedule(Slot):
     """Whether the schedule is stepped with the mean training loss of a logging interval instead of every step."""
 
     @abstractmethod
-    def build(self, optimizer: "Optimizer", steps: int) -> "LRScheduler":
+    def build(self, optimizer: Optimizer, steps: int) -> LRScheduler:
         """A torch scheduler for a run of `steps` steps."""

@@ -1,5 +1,7 @@
 """Constant and cosine schedules, both with a linear warm-up."""
 
+from __future__ import annotations
+
 import math
 from typing import TYPE_CHECKING, Literal
 
@@ -18,7 +20,7 @@ class Constant(Schedule):
     kind: Literal["constant"] = "constant"
     warmup_steps: int = Field(0, ge=0, description="steps of linear growth from 0")
 
-    def build(self, optimizer: "Optimizer", steps: int) -> "LRScheduler":
+    def build(self, optimizer: Optimizer, steps: int) -> LRScheduler:
         from torch.optim.lr_scheduler import LambdaLR
 
         return LambdaLR(optimizer, lambda step: _warmup(step, self.warmup_steps))
@@ -33,7 +35,7 @@ class Cosine(Schedule):
         0.05, ge=0, le=1, description="learning rate of the last step, as a share of the highest"
     )
 
-    def build(self, optimizer: "Optimizer", steps: int) -> "LRScheduler":
+    def build(self, optimizer: Optimizer, steps: int) -> LRScheduler:
         from torch.optim.lr_scheduler import LambdaLR
 
         def factor(step: int) -> float:

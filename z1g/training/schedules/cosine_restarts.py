@@ -1,5 +1,7 @@
 """Cosines that start again and again, one of the original's schedules."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -19,7 +21,7 @@ class CosineRestarts(Schedule):
     growth: int = Field(1, ge=1, description="each cosine lasts so many times as long as the one before")
     min_lr: float = Field(1e-6, ge=0, description="learning rate at the end of a cosine")
 
-    def build(self, optimizer: "Optimizer", steps: int) -> "LRScheduler":
+    def build(self, optimizer: Optimizer, steps: int) -> LRScheduler:
         from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts
 
         return CosineAnnealingWarmRestarts(optimizer, self.period, self.growth, self.min_lr)

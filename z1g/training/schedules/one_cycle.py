@@ -1,5 +1,7 @@
 """One rise and one fall of the learning rate, one of the original's schedules."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 class OneCycle(Schedule):
     """OneCycleLR (Smith & Topin 2017): half a cosine up over the warm-up, then one down to nearly nothing.
 
-    The optimiser's betas stay as they are. A warm-up longer than the run is as long as the run.
+    The optimizer's betas stay as they are. A warm-up longer than the run is as long as the run.
     """
 
     kind: Literal["one_cycle"] = "one_cycle"
@@ -22,7 +24,7 @@ class OneCycle(Schedule):
     first_share: float = Field(0.04, gt=0, le=1, description="first learning rate, as a share of the highest")
     final_share: float = Field(4e-6, gt=0, le=1, description="last learning rate, as a share of the highest")
 
-    def build(self, optimizer: "Optimizer", steps: int) -> "LRScheduler":
+    def build(self, optimizer: Optimizer, steps: int) -> LRScheduler:
         from torch.optim.lr_scheduler import OneCycleLR
 
         total = max(steps, 2) + 1

@@ -1,4 +1,6 @@
-"""The seed's schedule: lower the learning rate when the training loss stops falling."""
+"""The original's schedule: lower the learning rate when the training loss stops falling."""
+
+from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -20,7 +22,7 @@ class Plateau(Schedule):
     factor: float = Field(0.7, gt=0, lt=1, description="factor of each fall")
     min_lr: float = Field(1e-6, ge=0, description="lowest learning rate")
 
-    def build(self, optimizer: "Optimizer", steps: int) -> "LRScheduler":
+    def build(self, optimizer: Optimizer, steps: int) -> LRScheduler:
         from torch.optim.lr_scheduler import ReduceLROnPlateau
 
         return ReduceLROnPlateau(optimizer, patience=self.patience, factor=self.factor, min_lr=self.min_lr)

@@ -1,5 +1,7 @@
 """Decoder paths: how the decoder gets from the latent grid to the splats' resolution, as slots."""
 
+from __future__ import annotations
+
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
@@ -30,11 +32,11 @@ class DecoderPath(Slot):
         """The up block after whose residual layers features are resized; it and later ones do not upsample then."""
         return None
 
-    def resize(self, features: "Tensor", size: tuple[int, int]) -> "Tensor":
+    def resize(self, features: Tensor, size: tuple[int, int]) -> Tensor:
         """Features [B,C,h,w] at `size`."""
         return features
 
-    def downsampler(self, size: tuple[int, int]) -> "nn.Module | None":
+    def downsampler(self, size: tuple[int, int]) -> nn.Module | None:
         """What brings raw channels [B,14,H,W] to `size`."""
         return None
 

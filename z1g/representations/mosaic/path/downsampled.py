@@ -1,4 +1,6 @@
-"""Full resolution, then the 14 raw channels shrink. Worse than resized features, as the seed's authors note."""
+"""Full resolution, then the 14 raw channels shrink. Worse than resized features, as the original's authors note."""
+
+from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -28,7 +30,7 @@ class AveragePool(_Downsampled):
 
     kind: Literal["average_pool"] = "average_pool"
 
-    def downsampler(self, size: tuple[int, int]) -> "nn.Module":
+    def downsampler(self, size: tuple[int, int]) -> nn.Module:
         from z1g.representations.mosaic.downsample import average
 
         return average(size)
@@ -40,7 +42,7 @@ class ConvAveragePool(_Downsampled):
     kind: Literal["conv_average_pool"] = "conv_average_pool"
     least: ClassVar[int] = 2
 
-    def downsampler(self, size: tuple[int, int]) -> "nn.Module":
+    def downsampler(self, size: tuple[int, int]) -> nn.Module:
         from z1g.representations.mosaic.downsample import strided
 
         return strided(size)
@@ -58,7 +60,7 @@ class DownsampleConv(_Downsampled):
     width: int = Field(56, ge=1, description="channels between the two convolutions")
     activation: bool = Field(True, description="SiLU between the two convolutions")
 
-    def downsampler(self, size: tuple[int, int]) -> "nn.Module":
+    def downsampler(self, size: tuple[int, int]) -> nn.Module:
         from z1g.representations.mosaic.downsample import Downsample
 
         return Downsample(size, self.width, self.activation)

@@ -1,5 +1,7 @@
 """Features are resized inside the decoder."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -33,7 +35,7 @@ class _Resized(DecoderPath):
     def resizes_after(self, levels: int) -> int:
         return levels - self.from_the_end
 
-    def resize(self, features: "Tensor", size: tuple[int, int]) -> "Tensor":
+    def resize(self, features: Tensor, size: tuple[int, int]) -> Tensor:
         if tuple(features.shape[-2:]) == size:
             return features
         if self.resampling == "average":
@@ -42,7 +44,7 @@ class _Resized(DecoderPath):
 
 
 class LastLayer(_Resized):
-    """After the last up block, before the last norm: the seed's choice."""
+    """After the last up block, before the last norm: the original's choice."""
 
     kind: Literal["last_layer"] = "last_layer"
     from_the_end: ClassVar[int] = 1

@@ -23,7 +23,7 @@ from z1g.geometry.camera import CameraOptions
 from z1g.plan.folder import StageFolder
 from z1g.plan.plan import Plan
 from z1g.sources._original_files import read_angles
-from z1g.sources.original import Seed
+from z1g.sources.original import Original
 from z1g.stages import fit, ingest
 
 CAMERA = CameraOptions(train_views=2, validation_views=1, test_views=1)
@@ -32,18 +32,18 @@ ANGLES = {"elevation": 30.0, "azimuth": 75.0, "radius": 1.5}
 
 def write_scene(folder: Path, n_views: int = 12) -> list[dict[str, float]]:
     folder.mkdir(parents=True)
-    pictures = ball(folder.name, CAMERA, 16).rgba
+    images = ball(folder.name, CAMERA, 16).rgba
     draw = np.random.default_rng(0)
     cameras = []
     for view in range(n_views):
         angles = {"elevation": draw.uniform(-30, 60), "azimuth": draw.uniform(0, 360), "radius": draw.uniform(1.2, 2)}
-        Image.fromarray(pictures[view % len(pictures)], "RGBA").save(folder / f"{view:03d}.png")
+        Image.fromarray(images[view % len(images)], "RGBA").save(folder / f"{view:03d}.png")
         np.save(folder / f"{view:03d}.npy", angles, allow_pickle=True)  # type: ignore[arg-type]  # as the original does
         cameras.append(angles)
     return cameras
 
 
-def only(source: Seed, camera: CameraOptions = CAMERA) -> RenderedObject | Rejected:
+def only(source: Original, camera: CameraOptions = CAMERA) -> RenderedObject | Rejected:
     (ingested,) = source.ingest(source.list_objects(), camera, Path(), 1)
     return ingested.outcome
 
@@ -51,7 +51,7 @@ def only(source: Seed, camera: CameraOptions = CAMERA) -> RenderedObject | Rejec
 def test_scenes_are_read_as_they_lie(tmp_path: Path) -> None:
     cameras = write_scene(tmp_path / "scene a")
     (tmp_path / "notes").mkdir()
-    source = Seed(renders=str(tmp_path))
+    source = Original(renders=str(tmp_path))
     assert [entry.id for entry in source.list_objects()] == ["scene_a"]
     item = only(source)
     assert isinstance(item, RenderedObject)
@@ -148,7 +148,7 @@ def test_files_that_hold_no_camera_say_so(tmp_path: Path, content: bytes, messag
     [
         ("few", "has 9 views where the configuration has 11"),
         ("npy", r"003\.npy cannot be read"),
-        ("cut", r"003\.png is no whole picture"),
+        ("cut", r"003\.png is no whole image"),
         ("rgb", r"003\.png has mode RGB, not RGBA"),
         ("size", "different sizes"),
     ],
@@ -162,16 +162,16 @@ def test_a_scene_that_is_not_whole_is_rejected_with_the_reason(tmp_path: Path, d
         (folder / "003.png").write_bytes((folder / "003.png").read_bytes()[:60])
     elif damage in ("rgb", "size"):
         Image.new("RGB" if damage == "rgb" else "RGBA", (8, 8)).save(folder / "003.png")
-    result = only(Seed(renders=str(tmp_path)))
+    result = only(Original(renders=str(tmp_path)))
     assert isinstance(result, Rejected)
     assert re.search(reason, result.reason), result.reason
 
 
 def test_folders_without_scenes_say_what_was_looked_for(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is no folder"):
-        Seed(renders=str(tmp_path / "absent")).list_objects()
+        Original(renders=str(tmp_path / "absent")).list_objects()
     with pytest.raises(UserError, match=r"000\.png"):
-        Seed(renders=str(tmp_path)).list_objects()
+        Original(renders=str(tmp_path)).list_objects()
 
 
 def test_ingest_and_fit_take_such_scenes(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_ingest_and_fit_take_such_scenes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         folder = tmp_path / "renders" / name
         folder.mkdir(parents=True)
-        # The ball looks alike from everywhere, so its pictures fit any camera at this distance.
+        # The ball looks alike from everywhere, so its images fit any camera at this distance.
         for view, rgba in enumerate(ball(name, orbit, 32).rgba):
             Image.fromarray(rgba, "RGBA").save(folder / f"{view:03d}.png")
             elevation = [20.0, 30.0, -20.0, 30.0, -20.0, 30.0, -20.0][view] if view < 7 else 10.0 * (view % 4)
@@ -189,15 +189,15 @@ def test_ingest_and_fit_take_such_scenes(tmp_path: Path) -> None:
     (tmp_path / "renders" / "two" / "004.npy").write_bytes(npy(pickle.dumps(Call(os.system, "false"))))
     config = Experiment.model_validate(
         {
-            "data": {"kind": "seed", "renders": str(tmp_path / "renders")},
+            "data": {"kind": "original", "renders": str(tmp_path / "renders")},
             "camera": camera,
             "splat": {"size": 12},
             "fit": {"start": {"kind": "visual_hull"}, "steps": 3, "views_per_step": 2},
         }
     )
-    planned = Plan([Ablation("seed", "", "full", {}, config)], tmp_path / "results")
+    planned = Plan([Ablation("original", "", "full", {}, config)], tmp_path / "results")
     planned.write()
-    stages = planned.ablations["seed"].stages
+    stages = planned.ablations["original"].stages
     for stage, run in (("ingest", ingest.run), ("fit", fit.run)):
         run(StageFolder.open(planned.folder(*stages[stage].key)), chunk=0, threads=1)
     rows = read_jsonl(planned.folder(*stages["ingest"].key) / "chunk-00000.jsonl")

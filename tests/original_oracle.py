@@ -11,18 +11,18 @@ WEIGHTS = {"position": 1.0, "opacity": 1e-3, "scale": 1e-3, "rotation": 1.0, "rg
 
 
 def sheet(views: list[Tensor]) -> Tensor:
-    """Six pictures [C,H,W] as three rows of two."""
+    """Six images [C,H,W] as three rows of two."""
     return torch.cat([torch.cat(views[i : i + 2], dim=2) for i in (0, 2, 4)], dim=1)
 
 
-def unsheet(picture: Tensor) -> list[Tensor]:
+def unsheet(image: Tensor) -> list[Tensor]:
     """Inverse of `sheet`."""
-    h, w = picture.shape[1] // 3, picture.shape[2] // 2
-    return [picture[:, r * h : (r + 1) * h, c * w : (c + 1) * w] for r in range(3) for c in range(2)]
+    h, w = image.shape[1] // 3, image.shape[2] // 2
+    return [image[:, r * h : (r + 1) * h, c * w : (c + 1) * w] for r in range(3) for c in range(2)]
 
 
 def encode(vae: AutoencoderKL, inputs: Tensor, noise: Tensor) -> Tensor:
-    """Code of a sheet [3,3H,2W] in 0..1: picture scale, VAE sample, latent scale."""
+    """Code of a sheet [3,3H,2W] in 0..1: image scale, VAE sample, latent scale."""
     moments = vae.quant_conv(vae.encoder(((2 * inputs - 1) * 0.5 / 0.8)[None]))[0]
     mean, log_variance = moments.chunk(2)
     return ((mean + (log_variance / 2).exp() * noise) * 0.18215 - 0.22) * 0.75
@@ -42,7 +42,7 @@ def decode(vae: AutoencoderKL, others: nn.Conv2d, code: Tensor, size: int) -> Te
 
 
 def activate(raw: Tensor, bias: float) -> Tensor:
-    """The seed's activations; quaternions are divided by a norm over the sheet's rows."""
+    """The original's activations; quaternions are divided by a norm over the sheet's rows."""
     parts = {name: raw[first:last] for name, (first, last) in SPANS.items()}
     scale = 0.1 * (1 + (parts["scale"] + bias).exp()).log()
     norm = parts["rotation"].square().sum(dim=1, keepdim=True).sqrt()
@@ -58,7 +58,7 @@ def activate(raw: Tensor, bias: float) -> Tensor:
 
 
 def render(views: list[Tensor], c2w: Tensor, fov_y_deg: float, side: int) -> tuple[Tensor, Tensor]:
-    """Premultiplied colour [3,side,side] and alpha [1,side,side] of splatter images, Gaussian by Gaussian.
+    """Premultiplied color [3,side,side] and alpha [1,side,side] of splatter images, Gaussian by Gaussian.
 
     Rotation matrices come from quaternions as they are, blur 0.3 px², alpha cap 0.99, near 0.2.
     """
@@ -69,7 +69,7 @@ def render(views: list[Tensor], c2w: Tensor, fov_y_deg: float, side: int) -> tup
     limit = math.tan(math.radians(fov_y_deg) / 2)
     focal = side / (2 * limit)
     x = torch.arange(side, dtype=torch.float64) + 0.5
-    light, colour = torch.ones(side, side, dtype=torch.float64), torch.zeros(3, side, side, dtype=torch.float64)
+    light, color = torch.ones(side, side, dtype=torch.float64), torch.zeros(3, side, side, dtype=torch.float64)
     stopped = torch.zeros(side, side, dtype=torch.bool)
     for i in order[seen[order, 2] > 0.2].tolist():
         (px, py, z), g = seen[i], gaussians[i]
@@ -86,9 +86,9 @@ def render(views: list[Tensor], c2w: Tensor, fov_y_deg: float, side: int) -> tup
         alpha = torch.where(alpha < 1 / 255, 0, alpha)
         stopped = stopped | (light * (1 - alpha) < 1e-4)
         alpha = torch.where(stopped, 0, alpha)
-        colour = colour + light * alpha * g[11:14, None, None]
+        color = color + light * alpha * g[11:14, None, None]
         light = light * (1 - alpha)
-    return colour, 1 - light[None]
+    return color, 1 - light[None]
 
 
 def rotation(q: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Whether a mesh has more to show than one plain colour, as far as its files say."""
+"""Whether a mesh has more to show than one plain color, as far as its files say."""
 
 import posixpath
 from collections.abc import Iterator
@@ -7,25 +7,25 @@ from z1g.meshes.references import references
 from z1g.meshes.store import Store
 
 
-def coloured(store: Store, mesh: str) -> bool:
-    """Whether an OBJ's used materials name a picture or at least two diffuse colours; True for other formats.
+def colored(store: Store, mesh: str) -> bool:
+    """Whether an OBJ's used materials name a image or at least two diffuse colors; True for other formats.
 
     Raises any of UNREADABLE.
     """
     if posixpath.splitext(mesh)[1].lower() != ".obj":
         return True
     used = {name for word, name in _lines(store, mesh) if word == "usemtl"}
-    colours = set()
+    colors = set()
     for side in references(store, mesh):
-        if side.role == "picture":
+        if side.role == "image":
             return True
         if side.role == "material" and side.there:
-            colours |= {colour for material, colour in _diffuse(store, side.name) if material in used}
-    return len(colours) > 1
+            colors |= {color for material, color in _diffuse(store, side.name) if material in used}
+    return len(colors) > 1
 
 
 def _diffuse(store: Store, library: str) -> Iterator[tuple[str, str]]:
-    """Material and colour of every `Kd` line."""
+    """Material and color of every `Kd` line."""
     material = ""
     for word, rest in _lines(store, library):
         if word == "newmtl":

@@ -76,7 +76,7 @@ def test_the_latest_of_several_evaluations_counts(tmp_path: Path) -> None:
 
 
 def matrices(quaternions: Tensor) -> Tensor:
-    """What a rasterizer makes of quaternions [N,4] that it does not normalise, [N,3,3]."""
+    """What a rasterizer makes of quaternions [N,4] that it does not normalize, [N,3,3]."""
     w, x, y, z = quaternions.unbind(1)
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
@@ -104,8 +104,8 @@ def test_the_drawn_rotation_is_the_nearest_to_what_is_drawn(seed: int, norm: flo
     torch.testing.assert_close(nothing, torch.tensor([[1.0, 0, 0, 0]], dtype=torch.float64))
 
 
-def test_pictures_stay_those_of_the_original(tmp_path: Path) -> None:
-    """Drawn without normalising, as there, and with z1g's own conventions: the same once rotations are as drawn."""
+def test_images_stay_those_of_the_original(tmp_path: Path) -> None:
+    """Drawn without normalizing, as there, and with z1g's own conventions: the same once rotations are as drawn."""
     splats = made_up().double()
     splats[:, CHANNELS["scale"]] *= torch.tensor([4.0, 1.0, 0.2]).view(3, 1, 1)
     rotation = splats[:, CHANNELS["rotation"]]
@@ -113,13 +113,13 @@ def test_pictures_stay_those_of_the_original(tmp_path: Path) -> None:
     write_scene(tmp_path / "s", splats)
     view = Cameras(torch.from_numpy(CameraOptions().poses(3)[1:3])[None], 49.1, 24, 24)
 
-    def draw(rotations: str, normalise: bool) -> Tensor:
+    def draw(rotations: str, normalize: bool) -> Tensor:
         gaussians = to_gaussians(read_splats(tmp_path, "s", SIZE, rotations)[None].double())
-        return Reference(normalise_rotation=normalise).render(gaussians, view).rgb
+        return Reference(normalize_rotation=normalize).render(gaussians, view).rgb
 
-    original = draw("as_written", normalise=False)
-    close = (draw("as_drawn", normalise=True) - original).abs().max()
-    far = (draw("as_written", normalise=True) - original).abs().max()
+    original = draw("as_written", normalize=False)
+    close = (draw("as_drawn", normalize=True) - original).abs().max()
+    far = (draw("as_written", normalize=True) - original).abs().max()
     # With 216 Gaussians quaternions are 0.07 long and shrink what they turn by 1 %; with 98,304 by a ten-thousandth.
     assert close < 0.02 < 0.2 < far
 
@@ -152,7 +152,7 @@ def cut(path: Path) -> None:
 def experiment(root: Path, **data: Any) -> Experiment:
     return Experiment.model_validate(
         {
-            "data": {"kind": "seed", "renders": str(root / "renders"), "splats": str(root / "splats"), **data},
+            "data": {"kind": "original", "renders": str(root / "renders"), "splats": str(root / "splats"), **data},
             "camera": {"train_views": 6, "validation_views": 2, "test_views": 2},
             "splat": {"size": SIZE},
             "render": {"kind": "cpu"},
@@ -176,9 +176,9 @@ def folders(tmp_path: Path) -> Path:
 
 
 def test_the_fit_stage_takes_them_as_they_are(folders: Path) -> None:
-    planned = Plan([Ablation("seed", "", "full", {}, experiment(folders))], folders / "results")
+    planned = Plan([Ablation("original", "", "full", {}, experiment(folders))], folders / "results")
     planned.write()
-    stages = planned.ablations["seed"].stages
+    stages = planned.ablations["original"].stages
     for stage, run in (("ingest", ingest.run), ("fit", fit.run)):
         run(StageFolder.open(planned.folder(*stages[stage].key)), chunk=0, threads=1)
     folder = planned.folder(*stages["fit"].key)

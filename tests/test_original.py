@@ -1,11 +1,11 @@
-"""`configs/seed.yaml` is the original: its forward pass and losses by formulas, and each of its quirks one by one."""
+"""`configs/original.yaml` is the original: its forward pass and losses by formulas, and each quirk by itself."""
 
 import copy
 from pathlib import Path
 from typing import Any
 
+import original_oracle as oracle
 import pytest
-import seed_oracle as oracle
 import torch
 from helpers import SIZES, fill, plan, stage_path
 from torch import Tensor, nn
@@ -32,7 +32,7 @@ SMALL: dict[str, Any] = {
     "data": {"paths": ["made up"], "chunk_size": 2, "split": {"test_fraction": 0.25}},
     "camera": {"free": {"kind": "random_sphere"}, "train_views": 4, "validation_views": 1, "test_views": 2},
     # The original's conventions on a CPU.
-    "render": {"kind": "reference", "near": 0.2, "alpha_cap": 0.99, "normalise_rotation": False},
+    "render": {"kind": "reference", "near": 0.2, "alpha_cap": 0.99, "normalize_rotation": False},
     "splat": {"size": SIZE},
     "model": {"kind": "scratch", **SIZES},
     "autodecoder": {
@@ -42,16 +42,16 @@ SMALL: dict[str, Any] = {
 
 
 def seed(**changes: Any) -> Experiment:
-    """seed.yaml with networks and pictures made small."""
-    files = [read_yaml(CONFIGS / "seed.yaml"), YamlFile(Path("small"), SMALL), YamlFile(Path("changes"), changes)]
+    """original.yaml with networks and images made small."""
+    files = [read_yaml(CONFIGS / "original.yaml"), YamlFile(Path("small"), SMALL), YamlFile(Path("changes"), changes)]
     return resolve(files)
 
 
 def made(root: Path, **changes: Any) -> tuple[AutodecoderObjective, Stage1, StageFolder]:
-    """The objective of seed.yaml's stage 1 on made-up objects, as the stage builds it."""
+    """The objective of original.yaml's stage 1 on made-up objects, as the stage builds it."""
     meshes = plan(root).ablations["micro"].ablation.experiment.data
     config = seed(**{**changes, "data": {"paths": list(meshes.paths), **changes.get("data", {})}})  # type: ignore[attr-defined]
-    planned = Plan([Ablation("micro", "", "seed", {}, config)], root / "results")
+    planned = Plan([Ablation("micro", "", "original", {}, config)], root / "results")
     planned.write()
     fill(planned)
     folder = StageFolder.open(stage_path(planned, "autodecoder"))
@@ -88,9 +88,9 @@ def test_forward_pass_and_losses_are_the_originals(tmp_path: Path, trunk: Path) 
     for row, index in enumerate(batch["object_index"].tolist()):
         scene = scenes[objective.ids[index]]
         rgba = torch.from_numpy(scene.rgba).double().permute(0, 3, 1, 2) / 255
-        on_grey = [rgba[v, :3] * rgba[v, 3:] + 0.5 * (1 - rgba[v, 3:]) for v in range(len(rgba))]
+        on_gray = [rgba[v, :3] * rgba[v, 3:] + 0.5 * (1 - rgba[v, 3:]) for v in range(len(rgba))]
         noise = keyed_normal(torch.tensor([[index, 2]]), tuple(code.shape[1:]))[0].double()
-        code_true = oracle.encode(vae, oracle.sheet(on_grey[1:7]), noise)
+        code_true = oracle.encode(vae, oracle.sheet(on_gray[1:7]), noise)
         torch.testing.assert_close(code[row].double(), code_true, atol=1e-5, rtol=1e-4)
         predicted = oracle.unsheet(oracle.activate(oracle.decode(vae, others, code_true, SIZE), -3.0))
         torch.testing.assert_close(splats[row].double(), torch.stack(predicted), atol=2e-5, rtol=1e-3)
@@ -99,25 +99,25 @@ def test_forward_pass_and_losses_are_the_originals(tmp_path: Path, trunk: Path) 
         for c2w in batch["c2w"][row]:
             view = next(v for v in range(len(rgba)) if torch.equal(scene.c2w[v], c2w))
             assert view >= 7, "inputs are not among the loss views"
-            colour, alpha = oracle.render(predicted, c2w.double(), 49.1, 16)
-            drawn.append(colour + (1 - alpha) * background)
+            color, alpha = oracle.render(predicted, c2w.double(), 49.1, 16)
+            drawn.append(color + (1 - alpha) * background)
             drawn_alpha.append(alpha)
-            # Once on grey at load, and again in the loss.
-            target.append(on_grey[view] * rgba[view, 3:] + (1 - rgba[view, 3:]) * background)
+            # Once on gray at load, and again in the loss.
+            target.append(on_gray[view] * rgba[view, 3:] + (1 - rgba[view, 3:]) * background)
             true_alpha.append(rgba[view, 3:])
-        pair = [torch.stack(pictures) for pictures in (drawn, target, drawn_alpha, true_alpha)]
+        pair = [torch.stack(images) for images in (drawn, target, drawn_alpha, true_alpha)]
         expected["rgb"] += float((pair[0] - pair[1]).square().mean()) / 2
         expected["alpha"] += float((pair[2] - pair[3]).square().mean()) / 2
         expected["perceptual"] += float(lpips_by_hand(trunk, pair[0], pair[1])) / 2
         expected["splat"] += float(oracle.splat_loss(predicted, scene.splats.double())) / 2
     assert {name: float(value) for name, value in terms.items()} == pytest.approx(expected, rel=2e-4)
-    # 1/1/1, alpha as much as colour.
+    # 1/1/1, alpha as much as color.
     assert float(total) == pytest.approx(sum(expected.values()), rel=2e-4)
     assert min(expected.values()) > 1e-3
 
 
 def lpips_by_hand(trunk: Path, a: Tensor, b: Tensor) -> Tensor:
-    """LPIPS-VGG (Zhang et al. 2018) of pictures [V,3,H,W] in 0..1, resized to 64."""
+    """LPIPS-VGG (Zhang et al. 2018) of images [V,3,H,W] in 0..1, resized to 64."""
     import lpips
     from torchvision.models import vgg16
 
@@ -153,7 +153,7 @@ QUIRKS: dict[str, Any] = {
     "fit.keep": "last",
     "autodecoder.decoder.rotation_norm": "rows",
     "autodecoder.decoder.head": "random",
-    "autodecoder.codes.reset_optimiser": True,
+    "autodecoder.codes.reset_optimizer": True,
     "autodecoder.mix_diffusion.unit": "passes",
     "autodecoder.perceptual_dropout": True,
     "autodecoder.composite_twice": True,
@@ -172,8 +172,8 @@ def at(config: Experiment, path: str) -> Any:
     return value
 
 
-def test_the_seeds_quirks_are_in_seed_yaml_alone() -> None:
-    theirs, corrected = resolve([read_yaml(CONFIGS / "seed.yaml")]), Experiment()
+def test_the_originals_quirks_are_in_original.yaml_alone() -> None:
+    theirs, corrected = resolve([read_yaml(CONFIGS / "original.yaml")]), Experiment()
     for path, value in QUIRKS.items():
         assert at(theirs, path) == value, path
         if path != "infer.sampler.kind":
@@ -204,28 +204,28 @@ def test_targets_are_composited_twice_or_once(tmp_path: Path) -> None:
     torch.testing.assert_close(objective._target(batch, background), rgb * alpha + 0.9 * (1 - alpha))
 
 
-@pytest.mark.parametrize("grey", [0.5, 1.0])
-def test_validation_stands_on_the_background_that_is_asked_for(tmp_path: Path, grey: float) -> None:
-    objective, _, folder = made(tmp_path, autodecoder={"validation_background": grey})
+@pytest.mark.parametrize("gray", [0.5, 1.0])
+def test_validation_stands_on_the_background_that_is_asked_for(tmp_path: Path, gray: float) -> None:
+    objective, _, folder = made(tmp_path, autodecoder={"validation_background": gray})
     objective.eval()
     with torch.no_grad():
         looked = next(objective._look(objective.watched))
     scene = autodecoder.training_scenes(folder)[0][looked.name]
     empty = torch.from_numpy(scene.rgba[list(objective.config.camera.validation_ids), :, :, 3] == 0)
     assert empty.any()
-    assert set(looked.rgb_true.movedim(1, -1)[empty].flatten().tolist()) == {grey}
+    assert set(looked.rgb_true.movedim(1, -1)[empty].flatten().tolist()) == {gray}
 
 
 @pytest.mark.parametrize("asked", [True, False])
 def test_training_backgrounds(tmp_path: Path, asked: bool) -> None:
     objective, _, _ = made(tmp_path, autodecoder={"random_background": asked})
-    colours = first_batch(objective, 3)["background"].flatten()
+    colors = first_batch(objective, 3)["background"].flatten()
     if asked:
-        assert len(set(colours.tolist())) == 9
-        assert colours.min() >= 0
-        assert colours.max() <= 1
+        assert len(set(colors.tolist())) == 9
+        assert colors.min() >= 0
+        assert colors.max() <= 1
     else:
-        assert set(colours.tolist()) == {0.5}
+        assert set(colors.tolist()) == {0.5}
 
 
 def test_dropout_of_the_perceptual_network_acts_where_it_is_asked_for_and_then_rests(trunk: Path) -> None:
@@ -321,7 +321,7 @@ def test_samples_are_mixed_at_random(tmp_path: Path) -> None:
 
 
 def test_a_mixed_row_is_its_own_prediction_in_any_batch(tmp_path: Path) -> None:
-    """A v-prediction at the sample's own timestep, noise and condition; the seed's failed beyond a batch of one."""
+    """A v-prediction at the sample's own timestep, noise and condition; the original's failed beyond a batch of one."""
     objective = mixing(tmp_path, interval=2)
     batch = {**first_batch(objective, 4), "epoch": torch.tensor([0, 1, 2, 3])}
     code, together = mixed(objective, batch)
@@ -336,13 +336,13 @@ def test_a_mixed_row_is_its_own_prediction_in_any_batch(tmp_path: Path) -> None:
         key = batch["key"][row].tolist()
         t = int(keyed_uniform(torch.tensor([[*key, 3]]))[0].double() * 1000)
         a, s = cumulative[t].sqrt().float(), (1 - cumulative[t]).sqrt().float()
-        picture = batch["condition"][row : row + 1]
-        latent = objective.encoder.condition_latent(picture)
+        image = batch["condition"][row : row + 1]
+        latent = objective.encoder.condition_latent(image)
         noise = keyed_normal(torch.tensor([[*key, 4]]), (4, 24, 16))
         latent_noise = keyed_normal(torch.tensor([[*key, 5]]), tuple(latent.shape[1:]))
         noisy = a * code[row : row + 1] + s * noise
         with torch.no_grad():
-            v = denoiser(noisy, torch.tensor([t]), denoiser.condition(latent, picture), latent_noise)
+            v = denoiser(noisy, torch.tensor([t]), denoiser.condition(latent, image), latent_noise)
         torch.testing.assert_close(together[row : row + 1], a * noisy - s * v, atol=1e-4, rtol=1e-4)
 
 

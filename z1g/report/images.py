@@ -1,4 +1,4 @@
-"""Pictures inside the page: small WebP data URIs, each file embedded once."""
+"""Images inside the page: small WebP data URIs, each file embedded once."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ THUMBNAIL_SIDE = 56
 
 @dataclass(frozen=True)
 class Tile:
-    """One picture with its caption; `uri` is None where the file is missing or, with `same_as`, shown elsewhere."""
+    """One image with its caption; `uri` is None where the file is missing or, with `same_as`, shown elsewhere."""
 
     label: str
     uri: str | None
@@ -42,7 +42,7 @@ class Shown:
 
 
 class Gallery:
-    """The comparison pictures of a set of ablations."""
+    """The comparison images of a set of ablations."""
 
     def __init__(self, tree: Results, ablations: list[Ablation], summary: Summary) -> None:
         self.tree = tree
@@ -55,10 +55,10 @@ class Gallery:
         self.values = cache(self._values)
 
     def shown(self) -> list[Shown]:
-        """The objects of the comparison with all their pictures."""
+        """The objects of the comparison with all their images."""
         names = self.objects()
-        n_pictures = len(names) * (3 + 2 * len(self.ablations))
-        side = 192 if n_pictures <= 60 else 160 if n_pictures <= 120 else 128
+        n_images = len(names) * (3 + 2 * len(self.ablations))
+        side = 192 if n_images <= 60 else 160 if n_images <= 120 else 128
         n_animated = MAX_ANIMATIONS // max(1, len(self.ablations))
         return [self._show(name, side, animated=index < n_animated) for index, name in enumerate(names)]
 
@@ -74,12 +74,12 @@ class Gallery:
         return chosen
 
     def thumbnail(self, metrics_id: str, name: str) -> str | None:
-        """A very small picture of an object's sample, where it is there."""
-        file = self.tree.folder("metrics", metrics_id) / "pictures" / f"{name}.sampled.png"
+        """A very small image of an object's sample, where it is there."""
+        file = self.tree.folder("metrics", metrics_id) / "images" / f"{name}.sampled.png"
         try:
-            return picture_uri(file, THUMBNAIL_SIDE, quality=60)
+            return image_uri(file, THUMBNAIL_SIDE, quality=60)
         except OSError:
-            return None  # the comparison pictures say what is missing
+            return None  # the comparison images say what is missing
 
     def _show(self, name: str, side: int, animated: bool) -> Shown:
         references = [self._tile(self.ablations[0], name, what, what, side) for what in ("condition", "truth")]
@@ -114,7 +114,7 @@ class Gallery:
         metrics_id = ablation.stages["metrics"]
         value = self.values(metrics_id, what).get(name)
         text = "" if value is None else f"{number(value, self.digits)} {self.info.unit}".rstrip()
-        file = self.tree.folder("metrics", metrics_id) / "pictures" / f"{name}.{what}.png"
+        file = self.tree.folder("metrics", metrics_id) / "images" / f"{name}.{what}.png"
         return Tile(label, self._embed(file, side), text)
 
     def _animations(self, name: str) -> list[Tile]:
@@ -132,16 +132,16 @@ class Gallery:
 
     def _embed(self, file: Path, side: int) -> str | None:
         try:
-            return animation_uri(file) if file.suffix == ".webp" else picture_uri(file, side)
+            return animation_uri(file) if file.suffix == ".webp" else image_uri(file, side)
         except FileNotFoundError:
-            self.tree.note(f"{file.relative_to(self.tree.root).parent}: some comparison pictures are not there")
+            self.tree.note(f"{file.relative_to(self.tree.root).parent}: some comparison images are not there")
         except OSError as error:
             self.tree.note(f"{file.relative_to(self.tree.root)} cannot be shown ({error})")
         return None
 
 
-def picture_uri(file: Path, side: int, quality: int = 80) -> str:
-    """A data URI of the picture, at most `side` pixels in each direction, on white."""
+def image_uri(file: Path, side: int, quality: int = 80) -> str:
+    """A data URI of the image, at most `side` pixels in each direction, on white."""
     with Image.open(file) as image:
         return encode([_on_white(image, side)], quality=quality)
 
@@ -165,7 +165,7 @@ def _on_white(image: Image.Image, side: int) -> Image.Image:
 
 
 def encode(frames: list[Image.Image], quality: int, duration: int = 0) -> str:
-    """A data URI of a picture, or of several as an animation of `duration` ms a frame."""
+    """A data URI of a image, or of several as an animation of `duration` ms a frame."""
     stream = io.BytesIO()
     more = {"save_all": True, "append_images": frames[1:], "duration": duration, "loop": 0} if len(frames) > 1 else {}
     frames[0].save(stream, "WEBP", quality=quality, method=4, **more)
