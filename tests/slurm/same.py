@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import without_seconds
 from safetensors.torch import load_file
+from support.builders import without_seconds
 from workspace import Workspace
 
 from z1g.core.files import read_jsonl

@@ -56,7 +56,7 @@ class Workspace:
             shutil.copytree(ROOT / name, folder / name)
         for name in ("local", "slurm"):
             (folder / name).symlink_to(f"workflow/profiles/{name}")
-        micro = yaml.safe_load((ROOT / "tests/micro.yaml").read_text())
+        micro = yaml.safe_load((ROOT / "tests/support/micro.yaml").read_text())
         micro.pop("resources")
         config = merge(merge(micro, CHANGES), {"resources": resources, **changes})
         (folder / "micro.yaml").write_text(yaml.safe_dump(config))

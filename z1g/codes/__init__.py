@@ -14,4 +14,4 @@ KINDS: tuple[type[CodeSource], ...] = (
 )
 """What `kind:` of a CodeSource may name."""
 
-__all__ = ["CachedCodes", "CodeSource", "DiffusionCodes", "EncoderCodes", "KINDS", "OptimisedCodes"]
+__all__ = ["KINDS", "CachedCodes", "CodeSource", "DiffusionCodes", "EncoderCodes", "OptimisedCodes"]

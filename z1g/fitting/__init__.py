@@ -14,4 +14,4 @@ KINDS: tuple[type[FitStart], ...] = (
 )
 """What `kind:` of a FitStart may name."""
 
-__all__ = ["DepthStart", "FitStart", "KINDS", "LgmStart", "RandomBallStart", "VisualHullStart"]
+__all__ = ["KINDS", "DepthStart", "FitStart", "LgmStart", "RandomBallStart", "VisualHullStart"]

@@ -21,11 +21,11 @@ KINDS: tuple[type[Loss], ...] = (
 """What `kind:` of a Loss may name."""
 
 __all__ = [
+    "KINDS",
     "AlphaLoss",
     "BackgroundLoss",
     "Comparison",
     "InputMaps",
-    "KINDS",
     "LatentLoss",
     "Loss",
     "LpipsLoss",

@@ -102,9 +102,9 @@ def _catalog(text: str, archive: Archive) -> list[Model]:
         member = archive.find(values.get(f"model#{number}", "").lstrip("/"))
         if member is None:
             continue
-        license = values.get(f"license#{number}", values.get("license", ""))
+        terms = values.get(f"license#{number}", values.get("license", ""))
         name, category, creator = (values.get(f"{key}#{number}", "") for key in ("name", "category", "creator"))
-        found.append(Model(member, name, category, creator, license))
+        found.append(Model(member, name, category, creator, terms))
     return found
 
 

@@ -35,6 +35,7 @@ KINDS: tuple[type[Metric], ...] = (
 """What `kind:` of a Metric may name."""
 
 __all__ = [
+    "KINDS",
     "AlphaIou",
     "Chamfer",
     "ClipSimilarity",
@@ -42,12 +43,11 @@ __all__ = [
     "DepthMaps",
     "FScore",
     "FdEffLite0",
-    "KINDS",
+    "ImagePair",
     "Lpips",
     "Metric",
     "NotMeasurable",
     "ObjectMetric",
-    "ImagePair",
     "Psnr",
     "Scope",
     "SetMetric",

@@ -16,4 +16,4 @@ KINDS: tuple[type[Rasterizer], ...] = (
 )
 """What `kind:` of a Rasterizer may name."""
 
-__all__ = ["Auto", "Conventions", "Cpu", "DiffGaussian", "Gsplat", "KINDS", "Rasterizer", "Reference", "RenderOutput"]
+__all__ = ["KINDS", "Auto", "Conventions", "Cpu", "DiffGaussian", "Gsplat", "Rasterizer", "Reference", "RenderOutput"]

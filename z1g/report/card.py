@@ -72,7 +72,7 @@ def _data(data: dict[str, Any]) -> list[str]:
     if data["manifest"] is None:
         return ["The list of objects could not be read."]
     lines = [f"{data['objects']} objects, list of SHA-256 {data['manifest'][:16]}…, in part held out for testing."]
-    return lines + [f"- {n} under {markdown_text(license)}" for license, n in data["licenses"].items()]
+    return lines + [f"- {n} under {markdown_text(terms)}" for terms, n in data["licenses"].items()]
 
 
 def _results(measured: Measurements | None, rows: list[Row]) -> list[str]:

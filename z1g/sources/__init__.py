@@ -12,4 +12,4 @@ KINDS: tuple[type[DataSource], ...] = (
 )
 """What `kind:` of a DataSource may name."""
 
-__all__ = ["DataSource", "GObjaverse", "Ingested", "KINDS", "Meshes", "Original"]
+__all__ = ["KINDS", "DataSource", "GObjaverse", "Ingested", "Meshes", "Original"]

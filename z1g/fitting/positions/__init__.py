@@ -10,4 +10,4 @@ KINDS: tuple[type[Positions], ...] = (
 )
 """What `kind:` of a Positions may name."""
 
-__all__ = ["DepthOffset", "FreePositions", "KINDS", "Positions", "Rays"]
+__all__ = ["KINDS", "DepthOffset", "FreePositions", "Positions", "Rays"]

@@ -12,4 +12,4 @@ KINDS: tuple[type[FreeViews], ...] = (
 )
 """What `kind:` of a FreeViews may name."""
 
-__all__ = ["Angles", "FreeViews", "GObjaverseViews", "KINDS", "RandomSphere", "OriginalViews", "shuffled"]
+__all__ = ["KINDS", "Angles", "FreeViews", "GObjaverseViews", "OriginalViews", "RandomSphere", "shuffled"]

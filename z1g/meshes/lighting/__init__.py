@@ -12,4 +12,4 @@ KINDS: tuple[type[Lighting], ...] = (
 )
 """What `kind:` of a Lighting may name."""
 
-__all__ = ["Hdri", "KINDS", "Light", "Lighting", "Panorama", "Sun", "ThreePoint", "Uniform"]
+__all__ = ["KINDS", "Hdri", "Light", "Lighting", "Panorama", "Sun", "ThreePoint", "Uniform"]

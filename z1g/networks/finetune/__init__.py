@@ -10,4 +10,4 @@ KINDS: tuple[type[Finetune], ...] = (
 )
 """What `kind:` of a Finetune may name."""
 
-__all__ = ["Finetune", "Full", "KINDS", "Lora"]
+__all__ = ["KINDS", "Finetune", "Full", "Lora"]

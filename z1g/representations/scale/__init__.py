@@ -11,4 +11,4 @@ KINDS: tuple[type[ScaleActivation], ...] = (
 )
 """What `kind:` of a ScaleActivation may name."""
 
-__all__ = ["BiasedExp", "BiasedSoftplus", "KINDS", "ScaleActivation", "Softplus"]
+__all__ = ["KINDS", "BiasedExp", "BiasedSoftplus", "ScaleActivation", "Softplus"]

@@ -17,9 +17,9 @@ KINDS: tuple[type[InferredCodes], ...] = (
 """What `kind:` of a InferredCodes may name."""
 
 __all__ = [
+    "KINDS",
     "EncodedInputs",
     "InferredCodes",
-    "KINDS",
     "NoisedCodes",
     "Objects",
     "OneStepCodes",

@@ -16,4 +16,4 @@ KINDS: tuple[type[Sampler], ...] = (
 )
 """What `kind:` of a Sampler may name."""
 
-__all__ = ["Ddim", "Ddpm", "DpmMultistep", "EulerAncestral", "KINDS", "Sampler", "UniPc"]
+__all__ = ["KINDS", "Ddim", "Ddpm", "DpmMultistep", "EulerAncestral", "Sampler", "UniPc"]

@@ -15,4 +15,4 @@ KINDS: tuple[type[Schedule], ...] = (
 )
 """What `kind:` of a Schedule may name."""
 
-__all__ = ["Constant", "Cosine", "CosineRestarts", "KINDS", "OneCycle", "Plateau", "Schedule"]
+__all__ = ["KINDS", "Constant", "Cosine", "CosineRestarts", "OneCycle", "Plateau", "Schedule"]

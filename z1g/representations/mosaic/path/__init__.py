@@ -17,13 +17,13 @@ KINDS: tuple[type[DecoderPath], ...] = (
 """What `kind:` of a DecoderPath may name."""
 
 __all__ = [
+    "KINDS",
     "AveragePool",
     "ConvAveragePool",
     "DecoderPath",
     "DownsampleConv",
     "InterpolateDownsample",
     "InterpolateUpsample",
-    "KINDS",
     "LastLayer",
     "Plain",
 ]

@@ -1,0 +1,189 @@
+"""Writing that never leaves half a file, locks that say who holds them, progress in logs."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.paths import ROOT
+
+from z1g.core import progress
+from z1g.core.errors import UserError
+from z1g.core.files import atomic_file, atomic_folder, read_json, read_jsonl, write_json, write_jsonl, write_text
+from z1g.core.locks import exclusive
+from z1g.core.progress import Meter, track
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "new/folder/file.txt"
+    with atomic_file(path) as temporary:
+        temporary.write_text("half")
+        assert not path.exists()
+        assert temporary.parent == path.parent
+    assert path.read_text() == "half"
+    assert names(path.parent) == ["file.txt"]
+
+
+def test_who_reads_the_old_file_reads_it_to_the_end(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+    with path.open() as reader:
+        write_text(path, "new")
+        assert reader.read() == "old"
+    assert path.read_text() == "new"
+
+
+@pytest.mark.parametrize("failure", [ValueError, KeyboardInterrupt, SystemExit])
+def test_an_error_leaves_the_old_file_and_no_temporary_name(tmp_path: Path, failure: type[BaseException]) -> None:
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+
+    def fail_halfway() -> None:
+        with atomic_file(path) as temporary:
+            temporary.write_text("new")
+            raise failure
+
+    with pytest.raises(failure):
+        fail_halfway()
+    assert path.read_text() == "old"
+    assert names(tmp_path) == ["file.txt"]
+
+
+def test_a_value_that_is_no_json_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    write_json(path, {"b": 1, "a": [2]})
+    assert list(read_json(path)) == ["b", "a"]
+    for value in (float("nan"), {1, 2}):
+        with pytest.raises((ValueError, TypeError)):
+            write_json(path, value)
+    assert read_json(path) == {"b": 1, "a": [2]}
+    assert names(tmp_path) == ["file.json"]
+
+
+def test_json_lines_round_trip(tmp_path: Path) -> None:
+    rows = [{"id": "ü", "value": 1.5}, {"id": "line\nbreak \u2028", "value": None}]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert read_jsonl(tmp_path / "rows.jsonl") == rows
+    write_jsonl(tmp_path / "rows.jsonl", [])
+    assert read_jsonl(tmp_path / "rows.jsonl") == []
+
+
+def test_a_body_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "file.txt"):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_a_folder_replaces_the_older_one_as_a_whole(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    for content in ("old", "new"):
+        with atomic_folder(path) as temporary:
+            (temporary / "deep").mkdir()
+            (temporary / "deep" / content).write_text(content)
+    assert names(path / "deep") == ["new"]
+    assert names(tmp_path) == ["model"]
+
+
+def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    with atomic_folder(path) as temporary:
+        (temporary / "a").write_text("old")
+
+    def fail_halfway() -> None:
+        with atomic_folder(path) as temporary:
+            (temporary / "b").write_text("new")
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        fail_halfway()
+    assert names(path) == ["a"]
+    assert names(tmp_path) == ["model"]
+
+
+def test_a_lock_refuses_a_second_process_and_names_the_first(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    lock = tmp_path / "stage/lock"
+    code = (
+        "import sys; from pathlib import Path; from z1g.core.files import exclusive\n"
+        "with exclusive(Path(sys.argv[1])):\n"
+        "    print('held', flush=True); sys.stdin.read()\n"
+    )
+    root = ROOT
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(lock)], cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(UserError) as caught, exclusive(lock):
+            pytest.fail("two holders")
+        assert f"process {holder.pid} job -" in str(caught.value)
+        assert str(lock.parent) in str(caught.value)
+    finally:
+        holder.kill()
+        holder.communicate()
+    # The kernel freed it with the death of its holder.
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    with exclusive(lock):
+        assert lock.read_text().endswith("job 4711")
+        with pytest.raises(UserError, match="job 4711"), exclusive(lock):
+            pytest.fail("two holders")
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_log_gets_one_line_a_minute(caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: False, raising=False)
+    clock = Clock()
+    with caplog.at_level(logging.INFO, logger="z1g"), Meter("train", 1000, done=100, clock=clock) as meter:
+        for _ in range(600):
+            clock.now += 0.5
+            meter.advance(loss=0.123456)
+    lines = [record.getMessage() for record in caplog.records]
+    # 600 units in 300 seconds: five minutes, and the last line sums up.
+    assert lines[:-1] == [
+        f"train {220 + 120 * minute}/1000  2/s  {390 - 60 * minute} s left  loss 0.1235" for minute in range(5)
+    ]
+    assert lines[-1] == "train 700/1000 in 300.0 s, 2/s"
+
+
+def test_a_bar_shows_the_rate_too(monkeypatch) -> None:
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: True, raising=False)
+    clock = Clock()
+    with Meter("ingest", 40, done=10, clock=clock) as meter:
+        clock.now += 4
+        meter.advance(10, loss=0.5)
+        assert meter._bar is not None
+        (task,) = meter._bar.tasks
+        assert (task.completed, task.total, task.fields["note"]) == (20, 40, "2.5/s  loss 0.5")
+
+
+def test_a_meter_that_fails_claims_no_success(caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: False, raising=False)
+    with (
+        caplog.at_level(logging.INFO, logger="z1g"),
+        pytest.raises(ValueError, match="stop"),
+        Meter("fit", 3, clock=Clock()),
+    ):
+        raise ValueError("stop")
+    assert caplog.records == []
+
+
+def test_no_rate_yet_is_no_error() -> None:
+    assert Meter("fit", 3, clock=Clock()).line() == "fit 0/3  0/s  ? s left"
+    assert Meter("fit", 0, clock=Clock()).line() == "fit 0/0  0/s  ? s left"
+
+
+def test_tracking_yields_every_item(monkeypatch) -> None:
+    monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: False, raising=False)
+    assert list(track(iter("abc"), "walk", 3)) == ["a", "b", "c"]

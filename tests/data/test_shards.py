@@ -1,0 +1,140 @@
+"""Reading shards: by the table beside them, without it, in part, and with bounded memory."""
+
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from support.builders import OBJECTS, ball, fill, plan, stage_path
+
+from z1g.bench.loader import Sizes, measure
+from z1g.core.errors import UserError
+from z1g.core.files import write_jsonl
+from z1g.data import scenes, shards
+from z1g.data.scenes import SceneStore
+from z1g.data.shards import BrokenObject, RenderedObject, ShardReader, shard_path, table_path, write_object
+from z1g.geometry.camera import CameraOptions
+from z1g.sources.base import CHUNK_SIZE, MOST_CHUNKS
+from z1g.sources.meshes import Meshes
+
+CAMERA = CameraOptions(train_views=2, validation_views=1, test_views=1)
+
+
+@pytest.fixture
+def items() -> list[RenderedObject]:
+    return [ball(name, CAMERA, 8) for name in OBJECTS[:3]]
+
+
+@pytest.fixture
+def shard(items: list[RenderedObject], tmp_path: Path) -> Path:
+    """Three objects and the table that ingest writes beside them, a quarantined fourth in it."""
+    path = shard_path(tmp_path, 0)
+    with tarfile.open(path, "w") as tar:
+        spans = [write_object(tar, item) for item in items]
+    rows = [{"id": item.id, "status": "ok", "span": list(span)} for item, span in zip(items, spans, strict=True)]
+    write_jsonl(table_path(tmp_path, 0), [*rows, {"id": "broken", "status": "quarantined"}])
+    return path
+
+
+def assert_equal(one: RenderedObject, other: RenderedObject) -> None:
+    assert (one.id, one.fov_y_deg, one.info) == (other.id, other.fov_y_deg, other.info)
+    for name in ("c2w", "rgba", "depth"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+
+
+@pytest.mark.parametrize("table", [True, False])
+def test_what_was_written_is_read_with_and_without_the_table(
+    table: bool, shard: Path, items: list[RenderedObject]
+) -> None:
+    if not table:
+        table_path(shard.parent, 0).unlink()
+    reader = ShardReader(shard)
+    assert reader.ids == [item.id for item in items]
+    for item in reversed(items):
+        assert_equal(reader.read(item.id), item)
+
+
+def test_with_its_table_a_shard_is_opened_without_reading_it(shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "_members_of_tar", lambda *_: pytest.fail("the tar is read"))
+    assert len(ShardReader(shard).ids) == 3
+
+
+@pytest.mark.parametrize("row", ['{"id": "x", "status": "ok"}', "[]", "no JSON", '{"id": "x"}'])
+def test_tables_of_older_versions_do_not_matter(row: str, shard: Path, items: list[RenderedObject]) -> None:
+    table_path(shard.parent, 0).write_text(row + "\n")
+    assert_equal(ShardReader(shard).read(items[1].id), items[1])
+
+
+def test_a_table_of_another_tar_is_noticed(shard: Path, items: list[RenderedObject]) -> None:
+    with tarfile.open(shard, "w") as tar:
+        for item in reversed([*items, ball(OBJECTS[3], CAMERA, 12)]):
+            write_object(tar, item)
+    reader = ShardReader(shard)
+    for item in items:
+        with pytest.raises(BrokenObject, match="is not where"):
+            reader.read(item.id)
+
+
+def test_a_tar_that_is_cut_short_is_refused(shard: Path) -> None:
+    shard.write_bytes(shard.read_bytes()[:5000])
+    with pytest.raises(UserError, match="no whole tar"):
+        ShardReader(shard)
+
+
+def test_a_few_views_are_those_of_the_whole(shard: Path, items: list[RenderedObject]) -> None:
+    part = ShardReader(shard).read_views(items[1].id, [4, 0, 7])
+    np.testing.assert_array_equal(part.rgba, items[1].rgba[[4, 0, 7]])
+    np.testing.assert_array_equal(part.c2w, items[1].c2w)
+    assert part.depth is None
+    with pytest.raises(BrokenObject, match="is missing"):
+        ShardReader(shard).read_views(items[1].id, [99])
+
+
+def test_a_scene_in_part_is_part_of_the_scene(tmp_path: Path) -> None:
+    planned = plan(tmp_path)
+    fill(planned)
+    ingest, fit = stage_path(planned, "ingest"), stage_path(planned, "fit")
+    store = SceneStore(planned.ablations["micro"].manifest, 1.5, ingest, fit)
+    for name in store.ids:
+        whole, part = store[name], store.views(name, [5, 2])
+        np.testing.assert_array_equal(part.rgba, whole.rgba[[5, 2]])
+        torch.testing.assert_close(part.c2w, whole.c2w[[5, 2]], atol=0, rtol=0)
+        torch.testing.assert_close(part.splats, whole.splats, atol=0, rtol=0)
+        seen = store.seen(name, [5, 2])
+        np.testing.assert_array_equal(seen.rgba, part.rgba)
+        assert seen.splats is None
+
+
+def test_scenes_in_memory_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = plan(tmp_path)
+    fill(planned)
+    store = SceneStore(planned.ablations["micro"].manifest, 1.5, stage_path(planned, "ingest"))
+    one, two, three = store.ids[:3]
+    monkeypatch.setattr(scenes, "CACHE_BYTES", 2 * store[one].nbytes)
+    first, second = store[one], store[two]
+    assert store[one] is first
+    store[three]
+    assert store[one] is first, "used last"
+    assert store[two] is not second, "the oldest went"
+
+
+@given(n=st.integers(1, 1_000_000))
+def test_large_sets_get_large_chunks(n: int) -> None:
+    size = Meshes().chunk_size_for(n)
+    assert -(-n // size) <= MOST_CHUNKS
+    assert (size == CHUNK_SIZE) == (n <= CHUNK_SIZE * MOST_CHUNKS)
+    assert Meshes(chunk_size=7).chunk_size_for(n) == 7
+
+
+def test_the_bench_reads_what_it_wrote(tmp_path: Path) -> None:
+    sizes = Sizes(objects=6, views=12, size=16, splat_size=8, rendered=3, batch=2, workers=0)
+    figures = measure(sizes, soak_minutes=0.002, parent=tmp_path)
+    rates = [value for name, value in figures.items() if name.endswith(("_s", "_core"))]
+    assert len(rates) == 5
+    assert min(rates) > 0
+    assert figures["soak_samples"] >= 2
+    assert figures["soak_mb_last"] > 0
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,165 @@
+"""`z1g infer photo.png --run …`: a trained micro model, real files, the command as a user types it."""
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import trimesh
+from PIL import Image
+from support.builders import ball_splats, fill, plan, stage_path
+from test_photographs import disc, saved
+
+from z1g.cli.main import main
+from z1g.gaussians import files as splat_files
+from z1g.gaussians.channels import to_gaussians
+from z1g.inference.batch import infer_folder, names
+from z1g.inference.photographs import condition, read
+from z1g.plan.folder import StageFolder
+from z1g.stages import autodecoder, codes, unet
+from z1g.stages.infer import Generator
+from z1g.surface.build import MeshOptions
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("micro")
+    planned = plan(root)
+    fill(planned)
+    for stage in (autodecoder, codes, unet):
+        stage.run(StageFolder.open(stage_path(planned, stage.__name__.split(".")[-1])), threads=1)
+    return root / "results"
+
+
+def infer(results: Path, out: Path, *words: str) -> int:
+    return main(["infer", *words, "--run", str(results / "ablations/micro"), "--out", str(out), "--size", "32"])
+
+
+def test_a_photograph_becomes_splats_images_and_a_record(results: Path, tmp_path: Path) -> None:
+    photograph = saved(tmp_path, disc(), "my chair.png")
+    assert infer(results, tmp_path / "out", str(photograph)) == 0
+    out = tmp_path / "out"
+    record = json.loads((out / "my_chair.json").read_text())
+    made = ["my_chair.condition.png", "my_chair.json", "my_chair.ply", "my_chair.sheet.png", "my_chair.turntable.mp4"]
+    assert sorted(file.name for file in out.iterdir()) == made
+    assert sorted([*record["outputs"].values(), "my_chair.json"]) == made
+    assert record["stages"].keys() == {"ingest", "fit", "autodecoder", "codes", "unet", "infer"}
+    assert record["seed"] == read(photograph).seed
+    assert record["command"][0] == "z1g"
+    assert Image.open(out / "my_chair.sheet.png").size == (64, 96)
+    assert len(splat_files.read(out / "my_chair.ply")) == 6 * 8 * 8
+
+
+def test_splats_are_the_generator_s_in_the_world(results: Path, tmp_path: Path) -> None:
+    """The same codes by hand; +z is where the photograph was taken from, so view 0 of the world sees its front."""
+    photograph = saved(tmp_path, disc(), "a.png")
+    assert infer(results, tmp_path, str(photograph), "--seed", "7") == 0
+    generator = Generator.load(infer_folder(results / "ablations/micro"))
+    config = generator.trained.config
+    _, splats = generator(condition(read(photograph), config.camera, 16)[None], [7])
+    gaussians = to_gaussians(splats)[0]
+    found = splat_files.read(tmp_path / "a.ply")
+    torch.testing.assert_close(found[:, 3:7], gaussians[:, 3:7], atol=1e-4, rtol=1e-3)
+    # In the view-1 frame the camera of input view 1 stands at [0,0,r]; in the world it is 30 degrees round and 30 up.
+    r = config.camera.radius
+    eye = r * np.array([np.cos(np.pi / 6) * 0.5, 0.5, np.cos(np.pi / 6) ** 2])
+    expected = np.linalg.norm(gaussians[:, :3].numpy() - [0, 0, r], axis=1)
+    np.testing.assert_allclose(np.linalg.norm(found[:, :3].numpy() - eye, axis=1), expected, atol=1e-4)
+
+
+def test_the_film_turns(results: Path, tmp_path: Path) -> None:
+    import imageio_ffmpeg
+
+    assert infer(results, tmp_path, str(saved(tmp_path, disc(), "a.png"))) == 0
+    frames = imageio_ffmpeg.read_frames(str(tmp_path / "a.turntable.mp4"))
+    about = next(frames)
+    images = list(frames)
+    assert about["size"] == (32, 32)
+    assert len(images) == 48
+
+
+def test_without_ffmpeg_the_film_is_a_webp(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("z1g.inference.batch.film_ending", lambda: ".webp")
+    assert infer(results, tmp_path, str(saved(tmp_path, disc(), "a.png"))) == 0
+    with Image.open(tmp_path / "a.turntable.webp") as film:
+        assert (film.n_frames, film.size) == (48, (32, 32))
+
+
+def test_one_bad_photograph_does_not_stop_the_others(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.ERROR)
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(3):
+        saved(folder, disc(radius=10 + i), f"{i}.png")
+    (folder / "1.png").write_text("nothing")
+    saved(folder, Image.new("RGBA", (20, 20)), "clear.png")
+    assert infer(results, tmp_path / "out", str(folder)) == 2
+    said = capsys.readouterr().err
+    assert "2 of 4 photographs could not be used" in said
+    assert "1.png is no image" in said
+    assert "clear.png: nothing is visible" in said
+    assert {file.name for file in (tmp_path / "out").glob("*.json")} == {"0.json", "2.json"}
+
+
+def test_the_same_photograph_gives_the_same_splats_beside_others(results: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i in range(3):
+        saved(folder, disc(radius=10 + i), f"{i}.png")
+    assert infer(results, tmp_path / "all", str(folder)) == 0
+    assert infer(results, tmp_path / "one", str(folder / "2.png")) == 0
+    torch.testing.assert_close(
+        splat_files.read(tmp_path / "all/2.ply"), splat_files.read(tmp_path / "one/2.ply"), atol=1e-5, rtol=1e-4
+    )
+
+
+def test_a_mesh_if_asked(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What an untrained model paints is no object, so the splats of a ball stand in for its output."""
+    monkeypatch.setattr(Generator, "__call__", lambda self, images, seeds: (None, ball_splats("a", 8)[None]))
+    coarse = MeshOptions(views=12, view_size=64, resolution=32, faces=1000, texture=64)
+    monkeypatch.setattr("z1g.inference.batch.MeshOptions", lambda: coarse)
+    assert infer(results, tmp_path, str(saved(tmp_path, disc(), "a.png")), "--mesh") == 0
+    mesh = trimesh.load(tmp_path / "a.glb", force="mesh")
+    assert 100 < len(mesh.faces) <= 1000
+    assert json.loads((tmp_path / "a.json").read_text())["outputs"]["mesh"] == "a.glb"
+
+
+def test_the_stage_verb_is_as_before(results: Path) -> None:
+    folder = next((results / "infer").iterdir())
+    assert main(["infer", str(folder), "--chunk", "0", "--gpus", "0"]) == 0
+    assert list(folder.glob("chunk-00000/*.ply"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["a.png"], "give photographs and --run"),
+        (["a.png", "--run", ".", "--chunk", "1"], "give photographs and --run"),
+        (["a", "b", "--chunk", "1"], "one stage folder"),
+        (["nowhere", "--chunk", "1"], "not a folder"),
+        (["a.png", "--run", "."], "neither results/ablations"),
+        (["a.png", "--run", ".", "--size", "3"], "--size be from 16"),
+    ],
+)
+def test_mistakes_are_explained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path, disc())
+    assert main(["infer", *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_an_untrained_run_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan(tmp_path)
+    assert infer(tmp_path / "results", tmp_path / "out", str(saved(tmp_path, disc()))) == 2
+    assert "is not trained yet" in capsys.readouterr().err
+
+
+def test_names_are_words_and_never_twice() -> None:
+    files = [Path("a/x y.png"), Path("b/x y.jpg"), Path("x_y.webp"), Path("é.png")]
+    assert names(files) == ["x_y", "x_y-2", "x_y-3", "_"]

@@ -1,0 +1,347 @@
+"""Photographs of every kind: upright, in sRGB, cut out, framed as in training; or one clear line."""
+
+import io
+import struct
+import sys
+import types
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageCms
+from support.builders import ball
+
+from z1g.core.errors import UserError
+from z1g.geometry.camera import CameraOptions
+from z1g.inference import photographs
+from z1g.inference.photographs import condition, find, object_share, read
+
+CAMERA = CameraOptions()
+GRAY = 127 / 255
+MODES = {
+    ".png": ("RGB", "L", "1", "P"),
+    ".jpg": ("RGB", "L", "CMYK", "YCbCr", "1"),
+    ".tiff": ("RGB", "L", "CMYK", "YCbCr", "1", "P"),
+    ".bmp": ("RGB", "L", "1", "P"),
+    ".gif": ("RGB", "L", "1", "P"),
+}
+"""What Pillow can write in files of each kind."""
+
+
+def disc(
+    width: int = 64, height: int = 48, radius: float = 15, color: tuple[int, int, int] = (200, 60, 20)
+) -> Image.Image:
+    """A disc in the upper left on nothing; what color the invisible has is green."""
+    y, x = np.mgrid[:height, :width] + 0.5
+    inside = (x - 0.4 * width) ** 2 + (y - 0.45 * height) ** 2 < radius**2
+    rgba = np.zeros((height, width, 4), np.uint8)
+    rgba[...] = (0, 255, 0, 0)
+    rgba[inside] = (*color, 255)
+    return Image.fromarray(rgba)
+
+
+def saved(folder: Path, image: Image.Image, name: str = "a.png", **options: Any) -> Path:
+    image.save(folder / name, **options)
+    return folder / name
+
+
+# Framing
+
+
+def extent(image: torch.Tensor) -> tuple[float, float, float]:
+    """Center and diameter of what differs from gray, as shares of the width."""
+    rows, columns = np.nonzero(((image - GRAY).abs().sum(dim=0) > 0.15).numpy())
+    x, y = ((line.min() + line.max() + 1) / 2 for line in (columns, rows))
+    reach = np.hypot(columns + 0.5 - x, rows + 0.5 - y).max()
+    return x / image.shape[2], y / image.shape[1], 2 * reach / image.shape[2]
+
+
+@given(
+    width=st.integers(40, 300), height=st.integers(40, 300), radius=st.floats(8, 15), size=st.integers(48, 200),
+)  # fmt: skip
+def test_an_object_is_centered_and_as_large_as_in_training(width: int, height: int, radius: float, size: int) -> None:
+    rgba = np.asarray(disc(width, height, radius))
+    image = condition(photographs.Photograph(rgba, "0" * 64), CAMERA, size)
+    assert image.shape == (3, size, size)
+    x, y, diameter = extent(image)
+    assert (x, y) == pytest.approx((0.5, 0.5), abs=1.5 / size + 0.01)
+    assert diameter == pytest.approx(object_share(CAMERA), abs=3 / size + 0.05)
+    torch.testing.assert_close(image[:, 0, 0], torch.full((3,), GRAY), atol=1e-3, rtol=0)
+    # A fringe of the invisible's green would show where the blue channel is low.
+    torch.testing.assert_close(image[:, size // 2, size // 2], torch.tensor([200, 60, 20]) / 255, atol=0.01, rtol=0)
+    assert float((image[1] - image[0]).max()) < 0.01
+
+
+def test_training_images_come_back_about_as_they_are() -> None:
+    """A render of a ball that fills the sphere's share of the image, read as if it were a photograph."""
+    item = ball("globe", CAMERA, 96)
+    photograph = photographs.Photograph(item.rgba[0], "0" * 64)
+    *_, diameter = extent(condition(photograph, CAMERA, 96))
+    assert diameter == pytest.approx(0.94 * 0.774, abs=0.03)
+
+
+def test_a_wide_lens_makes_objects_smaller() -> None:
+    assert object_share(CAMERA) == pytest.approx(0.728, abs=0.001)
+    assert object_share(CameraOptions(radius=3.0)) < 0.5 * object_share(CAMERA)
+
+
+# Kinds of files
+
+
+def upright(path: Path) -> np.ndarray:
+    return read(path, "keep").rgba
+
+
+def test_modes_hold_the_same_image(tmp_path: Path) -> None:
+    reference = disc()
+    expected = np.asarray(reference)
+    quantized = reference.convert("RGBA").quantize(8)
+    for image, name in (
+        (reference, "a.png"),
+        (quantized, "palette.png"),
+        (reference, "a.webp"),
+        (reference, "a.tiff"),
+        (reference, "a.tga"),
+    ):
+        options = {"lossless": True} if name.endswith("webp") else {}
+        got = upright(saved(tmp_path, image, name, **options))
+        seen = expected[..., 3] > 0
+        assert (got[..., 3] == expected[..., 3]).all(), name
+        np.testing.assert_allclose(got[seen].astype(int), expected[seen].astype(int), atol=3, err_msg=name)
+
+
+@pytest.mark.parametrize(("ending", "mode"), [(ending, mode) for ending, modes in MODES.items() for mode in modes])
+def test_images_without_transparency(tmp_path: Path, mode: str, ending: str) -> None:
+    flat = Image.new("RGB", (40, 30), (250, 250, 250))
+    flat.paste((40, 40, 40), (10, 5, 30, 25))
+    image = flat.quantize(4) if mode == "P" else flat.convert(mode)
+    got = upright(saved(tmp_path, image, f"a{ending}"))
+    assert got.shape == (30, 40, 4)
+    assert (got[..., 3] == 255).all()
+    # Black and white has no 40; what is compressed with loss, or passes through CMYK, is near.
+    np.testing.assert_allclose(got[15, 20, :3], 40, atol=40 if mode == "1" else 12)
+    np.testing.assert_allclose(got[2, 2, :3], 250, atol=12)
+
+
+def test_gray_of_16_bits(tmp_path: Path) -> None:
+    values = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    for name in ("a.png", "a.tiff"):
+        got = upright(saved(tmp_path, Image.fromarray(values), name))
+        np.testing.assert_allclose(got[..., 0], values / 257, atol=0.51)
+        np.testing.assert_allclose(got[..., 2], values / 257, atol=0.51)
+
+
+def test_color_of_16_bits(tmp_path: Path) -> None:
+    """Written by hand: Pillow writes no such files."""
+    values = np.zeros((20, 24, 4), ">u2")
+    values[..., 0], values[..., 3] = 51400, 65535
+    values[:4, :, 3] = 0
+    rows = b"".join(b"\0" + row.tobytes() for row in values)
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 24, 20, 16, 6, 0, 0, 0))
+    (tmp_path / "a.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    )
+    got = upright(tmp_path / "a.png")
+    assert got[10, 10].tolist() == [200, 0, 0, 255]
+    assert got[0, 0, 3] == 0
+
+
+def test_floats(tmp_path: Path) -> None:
+    values = np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)
+    got = upright(saved(tmp_path, Image.fromarray(values), "a.tiff"))
+    np.testing.assert_allclose(got[..., 1], values * 255, atol=0.51)
+    with pytest.raises(UserError, match="are no photograph"):
+        upright(saved(tmp_path, Image.fromarray(values * 1e6), "b.tiff"))
+    values[3, 3] = np.nan
+    with pytest.raises(UserError, match="not finite"):
+        upright(saved(tmp_path, Image.fromarray(values), "c.tiff"))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_camera(tmp_path: Path, orientation: int) -> None:
+    """EXIF says how the camera was held; the image comes out upright, by an independent table of turns."""
+    image = Image.new("RGB", (40, 24), (250, 250, 250))
+    image.paste((250, 0, 0), (0, 0, 12, 8))  # red in the upper left
+    array = np.asarray(image)
+    stored = {
+        1: array, 2: array[:, ::-1], 3: array[::-1, ::-1], 4: array[::-1], 5: array.transpose(1, 0, 2),
+        6: np.rot90(array), 7: np.rot90(array, 2).transpose(1, 0, 2), 8: np.rot90(array, -1),
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = saved(tmp_path, Image.fromarray(np.ascontiguousarray(stored)), "a.png", exif=exif)
+    np.testing.assert_array_equal(upright(path)[..., :3], array)
+
+
+def test_colors_of_another_profile(tmp_path: Path) -> None:
+    """sRGB's profile with its red and green primaries exchanged: what is stored as red is meant as green."""
+    profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
+    place = {bytes(profile[i : i + 4]): i + 4 for i in range(132, 132 + 12 * profile[131], 12)}
+    red, green = (slice(place[name], place[name] + 8) for name in (b"rXYZ", b"gXYZ"))
+    profile[red], profile[green] = profile[green], profile[red]
+    flat = Image.new("RGB", (30, 30), (200, 100, 50))
+    path = saved(tmp_path, flat, "a.png", icc_profile=bytes(profile))
+    np.testing.assert_allclose(upright(path)[5, 5, :3], (100, 200, 50), atol=3)
+    broken = saved(tmp_path, flat, "b.png", icc_profile=b"nonsense" * 20)
+    np.testing.assert_array_equal(upright(broken)[5, 5, :3], (200, 100, 50))
+
+
+def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
+    first, second = disc(), disc(color=(20, 60, 200))
+    for name in ("a.webp", "a.png", "a.gif"):
+        path = saved(tmp_path, first, name, save_all=True, append_images=[second], duration=100)
+        got = upright(path)
+        middle = got[int(0.45 * 48), int(0.4 * 64)].astype(int)
+        np.testing.assert_allclose(middle, (200, 60, 20, 255), atol=14, err_msg=name)
+
+
+# What cannot be used
+
+
+def fully_transparent(folder: Path) -> Path:
+    return saved(folder, Image.new("RGBA", (30, 30), (9, 9, 9, 0)))
+
+
+def cut_short(folder: Path) -> Path:
+    stream = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(stream, "JPEG")
+    (folder / "a.jpg").write_bytes(stream.getvalue()[:-900])
+    return folder / "a.jpg"
+
+
+def no_image(folder: Path) -> Path:
+    (folder / "a.png").write_text("not a image")
+    return folder / "a.png"
+
+
+def nothing(folder: Path) -> Path:
+    (folder / "a.png").write_bytes(b"")
+    return folder / "a.png"
+
+
+def bomb(folder: Path) -> Path:
+    head = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + b"IHDR" + head + struct.pack(">I", zlib.crc32(b"IHDR" + head))
+    body = zlib.compress(bytes(1000))
+    data = struct.pack(">I", len(body)) + b"IDAT" + body + struct.pack(">I", zlib.crc32(b"IDAT" + body))
+    (folder / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + data)
+    return folder / "a.png"
+
+
+def smudge(folder: Path) -> Path:
+    return saved(folder, disc(radius=2))
+
+
+def one_pixel(folder: Path) -> Path:
+    return saved(folder, Image.new("RGB", (1, 1), (9, 9, 9)))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (fully_transparent, "nothing is visible"),
+        (cut_short, "is damaged"),
+        (no_image, "no image of a known kind"),
+        (nothing, "no image of a known kind"),
+        (bomb, "more than 178 million pixels"),
+        (smudge, "the object is 4x4 pixels"),
+        (one_pixel, "1x1 pixels"),
+    ],
+)
+def test_what_cannot_be_used_is_said_in_one_line(tmp_path: Path, make: Any, said: str) -> None:
+    path = make(tmp_path)
+    with pytest.raises(UserError, match=said) as caught:
+        read(path, "keep")
+    assert "\n" not in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@given(
+    position=st.integers(0, 100_000),
+    value=st.integers(0, 255),
+    kind=st.sampled_from(["PNG", "JPEG", "GIF", "TIFF", "WEBP"]),
+)
+def test_damage_never_ends_in_a_traceback(
+    tmp_path_factory: pytest.TempPathFactory, position: int, value: int, kind: str
+) -> None:
+    stream = io.BytesIO()
+    disc().convert("RGB").save(stream, kind)
+    content = bytearray(stream.getvalue())
+    content[position % len(content)] = value
+    path = tmp_path_factory.mktemp("damaged") / "a"
+    path.write_bytes(content)
+    try:
+        rgba = read(path, "keep").rgba
+    except UserError:
+        return
+    assert rgba.ndim == 3
+
+
+def test_large_photographs_are_made_smaller_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(photographs, "LARGEST_SIDE", 100)
+    monkeypatch.setattr(photographs, "LARGEST_CUT", 60)
+    photograph = read(saved(tmp_path, disc(400, 300, 100)))
+    assert photograph.rgba.shape == (75, 100, 4)
+    x, y, diameter = extent(condition(photograph, CAMERA, 64))
+    assert (x, y, diameter) == pytest.approx((0.5, 0.5, 0.728), abs=0.06)
+
+
+# Backgrounds
+
+
+def test_without_rembg_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rembg", None)
+    monkeypatch.setattr(photographs.importlib.util, "find_spec", lambda name: None)
+    path = saved(tmp_path, disc().convert("RGB"))
+    with pytest.raises(UserError, match=r"pip install 'z1g\[photo\]'.*--background keep"):
+        read(path)
+
+
+def test_rembg_cuts_the_object_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for the package, whose weights are not at hand: it keeps what is dark."""
+
+    def remove(image: Image.Image) -> Image.Image:
+        rgba = np.asarray(image.convert("RGBA")).copy()
+        rgba[..., 3] = np.where(rgba[..., :3].sum(axis=2) < 400, 255, 0)
+        return Image.fromarray(rgba)
+
+    monkeypatch.setitem(sys.modules, "rembg", types.SimpleNamespace(remove=remove))
+    monkeypatch.setattr(photographs.importlib.util, "find_spec", lambda name: object())
+    white = Image.new("RGBA", (64, 48), "white")
+    white.alpha_composite(disc())
+    photograph = read(saved(tmp_path, white.convert("RGB")))
+    x, y, diameter = extent(condition(photograph, CAMERA, 64))
+    assert (x, y, diameter) == pytest.approx((0.5, 0.5, 0.728), abs=0.06)
+
+
+def test_a_kept_background_fills_the_width(tmp_path: Path) -> None:
+    flat = Image.new("RGB", (64, 32), (250, 10, 10))
+    image = condition(read(saved(tmp_path, flat), "keep"), CAMERA, 64, "keep")
+    torch.testing.assert_close(image[:, 32, 1], torch.tensor([250, 10, 10]) / 255, atol=0.01, rtol=0)
+    torch.testing.assert_close(image[:, 5, 32], torch.full((3,), GRAY), atol=0.01, rtol=0)
+
+
+def test_a_seed_is_the_content_s(tmp_path: Path) -> None:
+    first, second = read(saved(tmp_path, disc())), read(saved(tmp_path, disc(), "b.png"))
+    assert first.seed == second.seed
+    assert read(saved(tmp_path, disc(radius=12), "c.png")).seed != first.seed
+
+
+def test_folders_are_searched_for_images(tmp_path: Path) -> None:
+    for name in ("b.PNG", "a.jpg", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    assert find([tmp_path, tmp_path / "a.jpg"]) == [tmp_path / "a.jpg", tmp_path / "b.PNG"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="no photographs here"):
+        find([tmp_path / "empty"])
+    with pytest.raises(UserError, match="no such file"):
+        find([tmp_path / "gone.png"])

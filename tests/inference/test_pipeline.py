@@ -1,0 +1,172 @@
+"""Trained pipelines on disk: diffusers' layout, loaded by diffusers; adapters, loaded by diffusers and peft."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
+from peft import PeftModel
+from support.builders import SIZES
+from torch import Tensor
+
+import z1g.inference.pipeline
+from z1g.config.sections import AutodecoderOptions
+from z1g.config.tree import Experiment
+from z1g.core.errors import UserError
+from z1g.gaussians.channels import SplatOptions
+from z1g.inference.pipeline import Zero1ToGPipeline
+from z1g.networks.denoiser import Denoiser
+from z1g.networks.finetune import adapters as lora
+from z1g.networks.finetune.lora import Lora
+from z1g.networks.weights.scratch import Scratch
+from z1g.plan.slices import cut, slice_config
+from z1g.representations.mosaic.stage1 import Stage1
+from z1g.sampling.options import InferOptions
+from z1g.sampling.samplers.ddim import Ddim
+
+CODE = (4, 24, 16)
+
+
+def normal(*shape: int, seed: int) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def denoiser() -> Denoiser:
+    made = Scratch(init_seed=3, **SIZES).denoiser().requires_grad_(False).eval()
+    made.unet.conv_out.weight.copy_(0.1 * normal(*made.unet.conv_out.weight.shape, seed=1))
+    return made
+
+
+def pipeline() -> Zero1ToGPipeline:
+    model = Scratch(init_seed=3, **SIZES)
+    config = Experiment(model=model, autodecoder=AutodecoderOptions(input_size=16), splat=SplatOptions(size=8))
+    record = cut(config.model_dump(mode="json"), ("camera", "splat", "autodecoder"))
+    stage1 = Stage1.build(slice_config(record), model.autoencoder())
+    with torch.no_grad():
+        stage1.decoder.scale_bias.fill_(-2.5)
+    statistics = {
+        "mean": normal(4, 1, 1, seed=5),
+        "deviation": normal(4, 1, 1, seed=6).abs(),
+        "zero_latent": normal(1, 4, 8, 8, seed=7),
+    }
+    return Zero1ToGPipeline.of(stage1, record, denoiser(), statistics, CODE)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("pipeline")
+    pipeline().save_pretrained(folder)
+    return folder
+
+
+def test_the_index_names_every_part(saved: Path) -> None:
+    index = json.loads((saved / "model_index.json").read_text())
+    assert index["_class_name"] == "Zero1ToGPipeline"
+    parts = {name: value for name, value in index.items() if not name.startswith("_")}
+    assert parts == {
+        "vae": ["diffusers", "AutoencoderKL"],
+        "unet": ["diffusers", "UNet2DConditionModel"],
+        "vision_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+        "conditioning": ["z1g.networks.conditioning", "Conditioning"],
+        "scheduler": ["diffusers", "DDPMScheduler"],
+    }
+    assert all((saved / name).is_dir() for name in parts)
+    assert not list(saved.rglob("*.bin")), "safetensors only"
+
+
+@pytest.mark.parametrize("how", ["class", "custom_pipeline"])
+def test_it_samples_as_before_it_was_saved(saved: Path, how: str) -> None:
+    if how == "class":
+        loaded = Zero1ToGPipeline.from_pretrained(saved, local_files_only=True)
+    else:
+        loaded = DiffusionPipeline.from_pretrained(
+            saved, custom_pipeline=z1g.inference.pipeline.__file__, local_files_only=True, trust_remote_code=True
+        )
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    loaded.scheduler = DDIMScheduler.from_config(loaded.scheduler.config)
+    found = loaded(images, num_inference_steps=3, guidance_scale=2.0, seeds=[4, 5])
+    expected = pipeline().method(InferOptions(sampler=Ddim(), steps=3, guidance=2.0))(images, [4, 5])
+    assert found.splats.shape == (2, 6, 14, 8, 8)
+    torch.testing.assert_close(found.codes, expected[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found.splats, expected[1], atol=1e-5, rtol=0)
+
+
+def test_a_loaded_pipeline_saves_again(saved: Path, tmp_path: Path) -> None:
+    Zero1ToGPipeline.from_pretrained(saved, local_files_only=True).save_pretrained(tmp_path)
+    assert {p.name for p in tmp_path.iterdir()} == {p.name for p in saved.iterdir()}
+    assert (tmp_path / "heads.safetensors").read_bytes() == (saved / "heads.safetensors").read_bytes()
+
+
+def test_the_denoiser_is_wholly_where_the_pipeline_is(saved: Path) -> None:
+    moved = Zero1ToGPipeline.from_pretrained(saved, local_files_only=True).to("meta").denoiser()
+    assert {tensor.device.type for tensor in (*moved.parameters(), *moved.buffers())} == {"meta"}
+
+
+def test_the_loaded_denoiser_is_frozen(saved: Path) -> None:
+    loaded = Zero1ToGPipeline.from_pretrained(saved, local_files_only=True).denoiser()
+    assert not any(p.requires_grad for p in loaded.parameters())
+    torch.testing.assert_close(loaded.prompt, denoiser().prompt)
+
+
+# Adapters
+
+
+def adapted() -> Denoiser:
+    """A denoiser whose adapters are no longer zero."""
+    made = denoiser()
+    Lora(rank=3, alpha=6.0).prepare(made)
+    with torch.no_grad():
+        for i, (name, parameter) in enumerate(made.named_parameters()):
+            if "lora_B" in name:
+                parameter.copy_(0.2 * normal(*parameter.shape, seed=i))
+    return made
+
+
+def velocity(made: Denoiser | UNet2DConditionModel) -> Tensor:
+    unet = made.unet if isinstance(made, Denoiser) else made
+    # Without a condition's tokens attention is the plain one, so any UNet of these weights can be asked.
+    with torch.no_grad():
+        output: Tensor = unet(normal(1, 4, 6, 4, seed=2), torch.tensor([400]), normal(1, 4, 16, seed=3)).sample
+    return output
+
+
+def test_only_adapters_of_the_targets_learn() -> None:
+    made = denoiser()
+    before = velocity(made)
+    Lora(rank=3).prepare(made)
+    learning = {name for name, p in made.named_parameters() if p.requires_grad}
+    assert all("lora_" in name for name in learning)
+    layers = {name.split(".lora_")[0].split("attentions.")[-1].split(".attn")[-1][2:] for name in learning}
+    assert layers == {"to_q", "to_k", "to_v", "to_out.0"}
+    torch.testing.assert_close(velocity(made), before, atol=0, rtol=0)
+    sizes = {len(p) for name, p in made.named_parameters() if "lora_A" in name}
+    assert sizes == {3}
+
+
+def test_targets_that_match_nothing_are_refused() -> None:
+    with pytest.raises(UserError, match="targets"):
+        Lora(targets=("to_nowhere",)).prepare(denoiser())
+
+
+def test_merged_adapters_are_plain_weights() -> None:
+    made, untouched = adapted(), denoiser()
+    expected = velocity(made)
+    assert (expected - velocity(untouched)).abs().max() > 1e-3
+    lora.merge(made)
+    torch.testing.assert_close(velocity(made), expected, atol=1e-5, rtol=0)
+    assert set(made.unet.state_dict()) == set(untouched.unet.state_dict())
+
+
+def test_diffusers_and_peft_load_the_adapters(tmp_path: Path) -> None:
+    made = adapted()
+    expected = velocity(made)
+    lora.save(made, tmp_path)
+    by_diffusers = denoiser().unet
+    state, alphas, metadata = StableDiffusionPipeline.lora_state_dict(
+        tmp_path, local_files_only=True, return_lora_metadata=True
+    )
+    StableDiffusionPipeline.load_lora_into_unet(state, alphas, by_diffusers, metadata=metadata)
+    torch.testing.assert_close(velocity(by_diffusers), expected, atol=1e-5, rtol=0)
+    by_peft = PeftModel.from_pretrained(denoiser().unet, str(tmp_path))
+    torch.testing.assert_close(velocity(by_peft.base_model.model), expected, atol=1e-5, rtol=0)

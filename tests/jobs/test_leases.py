@@ -1,0 +1,153 @@
+"""GPUs shared by jobs of one machine, and one job at a time on an output: held by the kernel, freed by any death."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from support.paths import ROOT
+
+from z1g.core.errors import UserError
+from z1g.core.locks import waiting
+from z1g.jobs.launch import Asked, devices
+from z1g.jobs.leases import FOLDER, POOL, gpu_pool, gpus_at_once, leased
+
+JOB = """
+import pathlib, sys, time
+from z1g.jobs.leases import leased
+n, notes, name = int(sys.argv[1]), pathlib.Path(sys.argv[2]), sys.argv[3]
+with leased(n) as (gpus, _):
+    with (notes / "journal").open("a") as file:
+        file.write(f"take {name} {','.join(gpus)}\\n")
+        file.flush()
+        while sys.argv[4] == "hold":
+            time.sleep(0.01)
+        file.write(f"give {name} {','.join(gpus)}\\n")
+"""
+
+
+@pytest.fixture(autouse=True)
+def four_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv(POOL, "0,1,2,3")
+    monkeypatch.setenv(FOLDER, str(tmp_path / "leases"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+
+
+def job(n: int, notes: Path, name: str, how: str = "go") -> "subprocess.Popen[bytes]":
+    return subprocess.Popen([sys.executable, "-c", JOB, str(n), str(notes), name, how])
+
+
+def wait(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def journal(folder: Path) -> list[list[str]]:
+    file = folder / "journal"
+    return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def test_the_pool_is_what_the_user_said_else_what_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert gpu_pool() == ["0", "1", "2", "3"]
+    monkeypatch.delenv(POOL)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
+    assert gpu_pool() == ["2", "5"]
+    assert gpus_at_once(2) == gpus_at_once("2") == 2
+    for wrong in (3, "-1", "all", None):
+        with pytest.raises(UserError, match="up to 2"):
+            gpus_at_once(wrong)
+
+
+def test_jobs_of_all_sizes_never_overlap(tmp_path: Path) -> None:
+    jobs = [job(1 + i % 3, tmp_path, str(i)) for i in range(9)]
+    assert [process.wait(120) for process in jobs] == [0] * 9
+    free, counts = {"0", "1", "2", "3"}, {}
+    for what, name, gpus in journal(tmp_path):
+        held = set(gpus.split(","))
+        if what == "take":
+            assert held <= free, f"{name} takes what another job holds"
+            counts[name] = len(held)
+            free -= held
+        else:
+            free |= held
+    assert counts == {str(i): 1 + i % 3 for i in range(9)}
+    assert free == {"0", "1", "2", "3"}
+
+
+def test_a_killed_job_frees_its_gpus(tmp_path: Path) -> None:
+    greedy = job(4, tmp_path, "greedy", "hold")
+    wait(lambda: len(journal(tmp_path)) == 1)
+    waiting = job(2, tmp_path, "waiting")
+    greedy.kill()
+    assert greedy.wait(60) == -9
+    assert waiting.wait(120) == 0
+    assert [row[1] for row in journal(tmp_path)] == ["greedy", "waiting", "waiting"]
+
+
+def test_a_lease_lasts_as_long_as_any_process_of_the_job(tmp_path: Path) -> None:
+    with leased(3) as (gpus, descriptors):
+        child = subprocess.Popen(["sleep", "60"], pass_fds=descriptors)
+    late = job(2, tmp_path, "late")
+    with leased(1) as (other, _):
+        assert set(other).isdisjoint(gpus)
+    assert journal(tmp_path) == []
+    child.kill()
+    child.wait()
+    assert late.wait(120) == 0
+
+
+def test_more_than_there_are_is_refused() -> None:
+    with pytest.raises(UserError, match="5 GPUs asked for"), leased(5):
+        pass
+
+
+@pytest.mark.parametrize(("n", "visible"), [(2, "0,1"), (0, "")])
+def test_a_process_sees_just_its_gpus(n: int, visible: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "")
+    with devices(Asked(gpus=n, nodes=1, threads=1)) as descriptors:
+        assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
+        assert len(descriptors) == n
+    with pytest.raises(UserError, match="only `--profile slurm`"), devices(Asked(gpus=1, nodes=2, threads=1)):
+        pass
+
+
+def test_in_a_slurm_job_the_allocation_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
+    with devices(Asked(gpus=1, nodes=1, threads=1)) as descriptors:
+        assert descriptors == []
+    with pytest.raises(UserError, match='SLURM gave job 7 "3"'), devices(Asked(gpus=2, nodes=1, threads=1)):
+        pass
+
+
+TURN = """
+import logging, pathlib, sys, time
+from z1g.core.locks import waiting
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+with waiting(pathlib.Path(sys.argv[1])) as (waited, _):
+    print(waited, flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_second_job_waits_for_its_turn(tmp_path: Path) -> None:
+    lock = tmp_path / "turn"
+    command = [sys.executable, "-c", TURN, str(lock)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "False\n"
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as second:
+            assert second.stdout is not None
+            assert f"process {first.pid} job -: waiting for it" in second.stdout.readline()
+            first.kill()
+            assert second.stdout.readline() == "True\n"
+            second.kill()
+    with waiting(lock) as (waited, _):
+        assert not waited

@@ -1,0 +1,216 @@
+"""Stage 2's variants: splats under known maps, rendered where the inputs stand, and used as often as they should be."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from support.builders import fill, plan, stage_path
+from torch import Tensor
+
+from z1g.config.sections import Variants
+from z1g.config.tree import Experiment
+from z1g.data.scenes import condition_image
+from z1g.gaussians.channels import CHANNELS, to_gaussians
+from z1g.geometry.camera import CameraOptions, Cameras, orbit_c2w, view_frame
+from z1g.geometry.mosaic import tile
+from z1g.objectives.diffusion import DiffusionData, DiffusionSamples, VariantData
+from z1g.objectives.variants import VariantImages, changed, changes
+from z1g.plan.folder import StageFolder
+from z1g.render.reference import Reference
+from z1g.representations.mosaic.stage1 import Stage1
+from z1g.stages import autodecoder, codes, unet
+from z1g.training.data import Draw
+
+SIDE, SPLATS = 32, 4
+PLAIN = Variants(count=2, stretch=0, turn_deg=0, mirror=False, recolored=0)
+
+
+def config(**changes: Any) -> Experiment:
+    values = {"autodecoder": {"input_size": 16}, "splat": {"size": SPLATS}, "model": {"kind": "scratch"}, **changes}
+    values.setdefault("camera", {"condition_elevation_deg": (10, 10)})
+    return Experiment.model_validate({**values, "render": {"kind": "reference"}})
+
+
+def splats(seed: int = 3) -> Tensor:
+    """A lopsided object [6,14,S,S] that is solid here and there."""
+    draw = torch.Generator().manual_seed(seed)
+    images = torch.rand(6, 14, SPLATS, SPLATS, generator=draw)
+    images[:, CHANNELS["position"]] = (images[:, CHANNELS["position"]] - 0.45) * 0.5
+    images[:, CHANNELS["scale"]] = 0.02 + 0.05 * images[:, CHANNELS["scale"]]
+    rotation = torch.randn(6, 4, SPLATS, SPLATS, generator=draw)
+    images[:, CHANNELS["rotation"]] = torch.nn.functional.normalize(rotation, dim=1)
+    return images
+
+
+def poses(options: CameraOptions) -> np.ndarray:
+    return options.poses(5)[:7]
+
+
+def maker(options: Variants, experiment: Experiment) -> VariantImages:
+    return VariantImages(options, experiment, poses(experiment.camera), SIDE, 16)
+
+
+def drawn(gaussians: Tensor, c2w: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Premultiplied color and alpha [V,.,H,W] from poses [V,4,4] in the y-up world."""
+    options = CameraOptions()
+    frame = view_frame(poses(options), options.radius)
+    cameras = Cameras(torch.from_numpy(frame @ c2w)[None], options.fov_y_deg, SIDE, SIDE)
+    output = Reference().render(gaussians.double(), cameras)
+    return output.rgb[0].float(), output.alpha[0].float()
+
+
+def test_unchanged_variants_are_renders_of_the_fit() -> None:
+    experiment = config()
+    sheets, conditions = maker(PLAIN, experiment)("x", splats())
+    rgb, alpha = drawn(to_gaussians(splats()[None]), poses(experiment.camera))
+    assert sheets.shape == (2, 3, 48, 32)
+    assert conditions.shape == (2, 3, 16, 16)
+    gray = torch.nn.functional.interpolate(rgb + (1 - alpha) * 0.5, (16, 16), mode="bilinear")[1:]
+    for k in range(2):
+        torch.testing.assert_close(sheets[k], tile(gray[None])[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(conditions[k], condition_image(rgb[:1], alpha[:1], 16), atol=1e-5, rtol=0)
+    assert float(conditions.std()) > 0.03, "something is drawn"
+
+
+def test_mirrored_variants_face_the_condition_alike() -> None:
+    """Left and right change places in the condition's image, which is taken from the mirror's plane."""
+    options = PLAIN.model_copy(update={"mirror": True})
+    _, conditions = maker(options, config())("x", splats())
+    torch.testing.assert_close(conditions[1], conditions[0].flip(-1), atol=1e-4, rtol=0)
+    assert float((conditions[1] - conditions[0]).abs().max()) > 0.05
+
+
+def test_each_variant_is_seen_from_its_own_height() -> None:
+    experiment = config(camera={"condition_elevation_deg": (0, 30)})
+    _, conditions = maker(PLAIN, experiment)("x", splats())
+    for k, change in enumerate(changes(PLAIN, experiment, "x")):
+        assert 0 < change.condition_elevation_deg < 30
+        rgb, alpha = drawn(to_gaussians(splats()[None]), orbit_c2w(change.condition_elevation_deg, 0, 1.5)[None])
+        torch.testing.assert_close(conditions[k], condition_image(rgb, alpha, 16), atol=1e-5, rtol=0)
+
+
+@given(seed=st.integers(0, 1000), stretch=st.floats(0, 1), turn=st.floats(0, 180), mirror=st.booleans())
+@settings(max_examples=50, deadline=None)
+def test_changes_stay_in_their_bounds(seed: int, stretch: float, turn: float, mirror: bool) -> None:
+    """Singular values, turn and handedness of every map, and that the same name gives the same changes."""
+    options = Variants(count=4, stretch=stretch, turn_deg=turn, mirror=mirror, recolored=0.5, seed=seed)
+    found = changes(options, config(), f"object {seed}")
+    assert [c.matrix.tolist() for c in found] == [
+        c.matrix.tolist() for c in changes(options, config(), f"object {seed}")
+    ]
+    for i, change in enumerate(found):
+        values = np.linalg.svd(change.matrix, compute_uv=False)
+        assert values.max() <= 1 + stretch + 1e-9
+        assert values.min() >= 1 / (1 + stretch) - 1e-9
+        assert np.sign(np.linalg.det(change.matrix)) == (-1 if mirror and i % 2 else 1)
+        up = change.matrix @ [0, 1, 0]
+        assert max(abs(up[0]), abs(up[2])) < 1e-9, "objects stay upright"
+        back = change.matrix if not (mirror and i % 2) else np.diag([-1, 1, 1]) @ change.matrix
+        turned = math.degrees(math.atan2(back[0, 2], back[2, 2]))
+        assert abs(turned) <= turn + 1e-6
+        assert sorted(change.order) == [0, 1, 2]
+
+
+def test_variants_keep_their_size_and_colors_change_place() -> None:
+    options = Variants(count=6, stretch=0.5, recolored=1)
+    experiment, gaussians = config(), to_gaussians(splats()[None])
+    these = changes(options, experiment, "y")
+    frame = view_frame(poses(experiment.camera), 1.5)[:3, :3]
+    found = changed(gaussians, these, frame)
+    solid = gaussians[0, :, 3] > 0.5
+    radius = torch.linalg.vector_norm(gaussians[0, solid, :3], dim=-1).max()
+    for k, change in enumerate(these):
+        assert change.order != (0, 1, 2)
+        torch.testing.assert_close(torch.linalg.vector_norm(found[k, solid, :3], dim=-1).max(), radius)
+        torch.testing.assert_close(found[k, :, 11:], gaussians[0][:, [11 + i for i in change.order]])
+        upright = torch.from_numpy(frame).float()
+        before, after = (x[:, :3] @ upright for x in (gaussians[0], found[k]))
+        wanted = before @ torch.from_numpy(change.matrix).float().T
+        ratio = radius / torch.linalg.vector_norm(wanted[solid], dim=-1).max()
+        torch.testing.assert_close(after, ratio * wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_objects_without_a_solid_splat_are_left_as_large_as_they_are() -> None:
+    faint = splats()
+    faint[:, 3] *= 0.1
+    sheets, conditions = maker(Variants(), config())("x", faint)
+    assert bool(sheets.isfinite().all())
+    assert bool(conditions.isfinite().all())
+
+
+def test_samples_are_variants_as_often_as_they_should_be() -> None:
+    n, k = 3, 4
+    own = torch.arange(n, dtype=torch.float32)[:, None, None, None]
+    variants = {name: 100 + torch.arange(n * k, dtype=torch.float32).view(n, k, 1) for name in ("codes", "latents")}
+    data = DiffusionData(own, own, own[:1], variants=VariantData(variants, 0.7))
+    samples, seen, plain = DiffusionSamples(data), set(), 0
+    for i in range(1500):
+        sample = samples(Draw(i % n, 0, (1, i, 0)))
+        value = float(sample["code"])
+        assert float(sample["latent"]) == value, "condition and code are of the same variant"
+        plain += value < 100
+        seen.add(value)
+        assert value == i % n if value < 100 else (value - 100) // k == i % n
+    assert seen == {*range(n), *range(100, 100 + n * k)}
+    assert plain / 1500 == pytest.approx(0.3, abs=0.04)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> StageFolder:
+    """Stage 2 of a micro chain with variants."""
+    planned = plan(
+        tmp_path_factory.mktemp("variants"),
+        autodecoder={"codes": {"kind": "encoder"}, "augment": {"turned": 0.5, "recolored": 0.5}},
+        unet={"variants": {"count": 3, "share": 0.9}},
+    )
+    fill(planned)
+    for name, run in (("autodecoder", autodecoder.run), ("codes", codes.run), ("unet", unet.run)):
+        run(StageFolder.open(stage_path(planned, name)), 1)
+    return StageFolder.open(stage_path(planned, "unet"))
+
+
+def test_a_stage_makes_variants_once(trained: StageFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their codes are the encoder's of their own sheets; a second start reads them."""
+    upstream = trained.upstream_folder("autodecoder")
+    scenes, ids = autodecoder.training_scenes(upstream)
+    stored = load_file(trained.path / "variants" / "shard-00000.safetensors")
+    assert stored["codes"].shape[:2] == (len(ids), 3)
+    encoder = Stage1.load(upstream.path / "model", upstream.config).encoder
+    one = scenes.rendered(ids[0])
+    options = trained.config.unet.variants
+    assert options is not None
+    images = VariantImages(options, upstream.config, one.c2w[:7], one.rgba.shape[1], 16)
+    fitted = scenes[ids[1]].splats
+    assert fitted is not None
+    sheets, conditions = images(ids[1], fitted)
+    with torch.no_grad():
+        torch.testing.assert_close(stored["codes"][1], encoder.sheet_code(sheets, None), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(stored["images"][1], conditions, atol=1e-5, rtol=0)
+
+    def never(*_: object) -> None:
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(VariantImages, "__call__", never)
+    denoiser = trained.config.model.denoiser()
+    again = unet.gather_variants(trained, options, encoder, denoiser, scenes, ids)
+    torch.testing.assert_close(again["codes"], stored["codes"], atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"autodecoder": {"codes": {"kind": "optimized"}, "augment": {"turned": 0.5}}}, "augment needs"),
+        ({"autodecoder": {"augment": {"turned": 0.5}, "mix_diffusion": {"interval": 2}}}, "mix_diffusion"),
+        ({"autodecoder": {"codes": {"kind": "optimized"}}, "unet": {"variants": {}}}, "variants needs"),
+        ({"unet": {"variants": {}, "rendered": {}}}, "variants needs"),
+    ],
+)
+def test_what_cannot_be_varied_says_so(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        plan(tmp_path, **changes)

@@ -1,0 +1,206 @@
+"""`z1g compare`: its numbers, what it refuses, and its formats."""
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import bootstrap
+from support.report_tree import build
+
+from z1g.cli import compare as verb
+from z1g.cli.main import main
+from z1g.core.errors import UserError
+from z1g.core.files import read_json, read_jsonl, write_json, write_jsonl
+from z1g.report.collect import MetricInfo
+from z1g.report.compare import better, clear, compare, paired
+from z1g.report.compare_text import FORMATS
+from z1g.report.summary import Figure, bootstrap_interval
+
+SPECS: dict[str, dict[str, Any]] = {
+    "base": {"seed": 1, "stage1": "s1", "gain": 0, "config": {"unet": {"lr": 1e-5}}},
+    "fast_1%": {"seed": 2, "stage1": "s1", "gain": 1.5, "config": {"unet": {"lr": 1e-4}}},
+}
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    build(tmp_path / "results", SPECS)
+    return tmp_path / "results"
+
+
+def test_means_and_paired_differences_are_those_of_the_made_up_numbers(tree: Path) -> None:
+    found = compare(tree, ["base", "fast_1%"], "test", "sampled")
+    base, fast = found.entries["psnr"]
+    # chair 20 and horse 20 − 0.7, plus 0.1 on average over views; the other one is 1.5 dB better on both.
+    assert base.value is not None
+    assert fast.difference is not None
+    assert base.value.value == pytest.approx(19.75)
+    assert base.difference is None
+    assert (fast.difference.value, fast.difference.low, fast.difference.high) == pytest.approx((1.5, 1.5, 1.5))
+    assert found.entries["chamfer"][1].difference.value == pytest.approx(-1.5 / 200)  # type: ignore[union-attr]
+    fd = found.entries["fd"][1]
+    assert fd.value == Figure(200.0, None, None, 2)
+    assert fd.difference == Figure(0.0, None, None, 2)
+    assert "st_lpips" not in found.entries
+    assert "base: ST-LPIPS is missing: no weights in the cache" in found.notes
+    assert found.config == {"unet.lr": [1e-5, 1e-4]}
+    train = compare(tree, ["base", "fast_1%"], "train", "sampled").entries["chamfer"][1]
+    assert train.difference is not None
+    assert train.difference.n == 3  # the crate has no mesh
+
+
+@given(values=st.lists(st.floats(-50, 50), min_size=5, max_size=40), seed=st.integers(0, 5))
+@settings(max_examples=15, deadline=None)
+def test_intervals_agree_with_scipys_bootstrap(values: list[float], seed: int) -> None:
+    low, high = bootstrap_interval(values, seed=seed) or (0, 0)
+    random = np.random.default_rng(99)
+    other = bootstrap((values,), np.mean, method="percentile", n_resamples=4000, rng=random).confidence_interval
+    # Ends of two bootstraps of 4000 draws differ by a few percent of the standard error.
+    slack = 0.25 * float(np.std(values)) / len(values) ** 0.5 + 1e-9
+    assert low == pytest.approx(other.low, abs=slack)
+    assert high == pytest.approx(other.high, abs=slack)
+
+
+@given(
+    pairs=st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=1, max_size=12),
+    shift=st.floats(-5, 5),
+    extra=st.integers(0, 3),
+)
+@settings(max_examples=30, deadline=None)
+def test_paired_differences_see_only_objects_that_both_have(
+    pairs: list[tuple[float, float]], shift: float, extra: int
+) -> None:
+    base = {f"o{i}": a for i, (a, _) in enumerate(pairs)}
+    values = {f"o{i}": b for i, (_, b) in enumerate(pairs)}
+    found = paired(base | {f"x{i}": 1e6 for i in range(extra)}, values | {"y": -1e6})
+    assert found is not None
+    gaps = [b - a for a, b in pairs]
+    assert found.n == len(pairs)
+    assert found.value == pytest.approx(np.mean(gaps), abs=1e-9)
+    if found.low is not None and found.high is not None:
+        assert min(gaps) - 1e-9 <= found.low <= found.high <= max(gaps) + 1e-9
+    constant = paired(base, {name: value + shift for name, value in base.items()})
+    assert constant is not None
+    assert constant.value == pytest.approx(shift, abs=1e-9)
+    assert paired({"a": 1.0}, {"b": 1.0}) is None
+
+
+def test_a_verdict_needs_an_interval_without_zero_and_a_direction() -> None:
+    up, down, free = (MetricInfo("M", higher_is_better=x) for x in (True, False, None))
+    gain = Figure(1.0, 0.5, 1.5, 9)
+    assert [clear(x) for x in (gain, Figure(1.0, -0.1, 2.0, 9), Figure(1.0, None, None, 1), None)] == [1, 0, 0, 0]
+    assert [better(gain, info) for info in (up, down, free)] == [True, False, None]
+
+
+def test_results_are_found_by_name_id_and_file(tree: Path) -> None:
+    by_file = str(tree / "metrics/me-fast_1%/metrics.jsonl")
+    named = compare(tree, ["base", "fast_1%"], "test", "sampled").entries
+    assert compare(tree, ["me-base", by_file], "test", "sampled").entries == named
+    assert compare(tree, ["base", str(Path(by_file).parent)], "test", "sampled").entries == named
+    with pytest.raises(UserError, match='did you mean "base"'):
+        compare(tree, ["bsae"], "test", "sampled")
+
+
+def test_options_of_a_bare_id_come_from_its_stages(tree: Path) -> None:
+    for name, rate in (("base", 1), ("fast_1%", 2)):
+        ids = read_json(tree / f"ablations/{name}/plan.json")["stages"]
+        slices = {"unet": {"unet": {"train": {"lr": rate}}, "model": {"kind": "x"}}, "metrics": {"metrics": {}}}
+        for stage, identity in ids.items():
+            upstream = {key: value for key, value in ids.items() if key != "metrics"} if stage == "metrics" else {}
+            record = {"stage": stage, "id": identity, "upstream": upstream, "config": slices.get(stage, {})}
+            write_json(tree / stage / identity / "stage.json", record)
+    found = compare(tree, ["me-base", "me-fast_1%"], "test", "sampled")
+    assert found.config == {"unet.train.lr": [1, 2]}
+    assert found.contenders[1].stages["unet"] == "un-fast_1%"
+
+
+def change(tree: Path, kind: str) -> None:
+    """Make the second result's test set another one."""
+    folder = tree / "metrics/me-fast_1%"
+    rows, about = read_jsonl(folder / "metrics.jsonl"), read_json(folder / "metrics.json")
+    if kind == "object":
+        rows = [row for row in rows if row["object"] != "horse"]
+    elif kind == "view":
+        rows = [row for row in rows if (row["object"], row["view"]) != ("chair", 2)]
+    else:
+        about["truth"]["chair"] = "drawn with another light"
+    write_jsonl(folder / "metrics.jsonl", rows)
+    write_json(folder / "metrics.json", about)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("object", "only in base: horse"),
+        ("view", "seen from other views: chair"),
+        ("image", "with other true images: chair"),
+    ],
+)
+def test_other_test_sets_are_refused_by_name(
+    tree: Path, kind: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(tree, kind)
+    assert main(["compare", "base", "fast_1%", "--results", str(tree)]) == 2
+    error = capsys.readouterr().err
+    assert "base and fast_1% measured different test sets" in error
+    assert said in error
+    if kind != "image":
+        assert "crate" not in error  # the training objects are alike
+
+
+def test_what_is_not_measured_is_said(tree: Path) -> None:
+    with pytest.raises(UserError, match=r"no rows of test/guessed; it has test/autodecoder, test/fitted"):
+        compare(tree, ["base"], "test", "guessed")
+    shutil.rmtree(tree / "metrics/me-base")
+    with pytest.raises(UserError, match="base has not been measured yet"):
+        compare(tree, ["base"], "test", "sampled")
+    write_jsonl(tree / "metrics/me-base/metrics.jsonl", [{"psnr": 1.0}])
+    with pytest.raises(UserError, match="rows without object, split, source, view"):
+        compare(tree, ["base"], "test", "sampled")
+
+
+def test_formats_carry_the_same_numbers(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = {}
+    for name in verb.FORMATS:
+        assert main(["compare", "base", "fast_1%", "--results", str(tree), "--format", name]) == 0
+        texts[name] = capsys.readouterr().out
+    rows = list(csv.DictReader(io.StringIO(texts["csv"])))
+    psnr = next(row for row in rows if (row["result"], row["metric"]) == ("fast_1%", "psnr"))
+    assert [float(psnr[key]) for key in ("value", "difference", "difference_low")] == pytest.approx([21.25, 1.5, 1.5])
+    assert psnr["commit"] == "abc1234def"
+    document = json.loads(texts["json"])
+    assert document["results"][1]["metrics"]["psnr"]["difference"]["value"] == pytest.approx(1.5)
+    assert document["options"] == {"unet.lr": [1e-5, 1e-4]}
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in texts["md"].splitlines()]
+    expected = ["PSNR (dB) ↑", "19.75 [19.40, 20.10]", "21.25 [20.90, 21.60]", "+1.50 [+1.50, +1.50] better"]
+    assert expected in lines
+    assert r"fast\_1\%" in texts["tex"]
+    assert r"+1.50 [+1.50, +1.50] better \\" in texts["tex"]
+    assert texts["tex"].count(r"\begin{tabular}") == texts["tex"].count(r"\end{tabular}") == 3
+    flat = " ".join(texts["rich"].split())
+    assert all(cell in flat for cell in expected)
+    assert set(verb.FORMATS) == set(FORMATS)
+
+
+def test_digests_are_those_that_jobs_recorded(tree: Path) -> None:
+    for name, sha in (("base", "a" * 64), ("fast_1%", "b" * 64)):
+        record = {"job": "unet", "attempts": [], "outputs": {"pipeline/x": {"sha256": sha, "bytes": 1}}}
+        write_json(tree / f"unet/un-{name}/jobs/unet.json", record)
+    found = [one.digests for one in compare(tree, ["base", "fast_1%", "base"], "test", "sampled").contenders]
+    assert set(found[0]) == {"unet"}
+    assert found[0] == found[2] != found[1]
+    text = FORMATS["md"](compare(tree, ["base"], "test", "sampled"))
+    assert f"| unet files | {found[0]['unet']} |" in text
+    assert "| infer files | unknown |" in text
+
+
+def test_a_reading_of_the_same_files_is_the_same(tree: Path) -> None:
+    first, second = (compare(tree, ["base", "fast_1%"], "test", "sampled") for _ in range(2))
+    assert FORMATS["json"](first) == FORMATS["json"](second)

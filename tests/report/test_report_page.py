@@ -1,0 +1,210 @@
+"""The page: self-contained, honest about what is missing, small, and its script works."""
+
+import html
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.browser import needs_chromium, open_page
+from support.report_tree import build
+
+from z1g.core.files import read_json, write_json
+from z1g.report.curves import Series, chart, linear_ticks, log_ticks, thin, tick_text
+from z1g.stages import report
+
+SPECS: dict[str, dict[str, Any]] = {
+    "base": {"seed": 1, "stage1": "s1", "gain": 0, "config": {"unet": {"lr": 1e-5}}, "description": "As <published>."},
+    "fast": {"seed": 2, "stage1": "s1", "gain": 1, "config": {"unet": {"lr": 1e-4}}},
+    "own": {"seed": 3, "stage1": "s2", "gain": -1, "gain1": 2, "config": {"unet": {"lr": 1e-5}}},
+}
+
+
+class Page(HTMLParser):
+    """Collects what a browser would fetch, and whether tags close."""
+
+    VOID = {"meta", "link", "img"}
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.ids: list[str] = []
+        self.anchors: list[str] = []
+        self.open: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        self.fetched += [values[name] for name in ("src", "srcset", "poster", "data") if name in values]
+        if tag == "link":
+            self.fetched.append(values["href"])
+        if tag == "a":
+            self.anchors.append(values["href"])
+        self.ids += [values["id"]] if "id" in values else []
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("results")
+    build(root, SPECS, images=48)
+    report.run(root, list(SPECS), root / "report.html")
+    return root
+
+
+def test_page_fetches_nothing_and_is_well_formed(tree: Path) -> None:
+    text = (tree / "report.html").read_text()
+    page = Page(text)
+    assert page.open == []
+    assert page.fetched
+    assert all(address.startswith("data:") for address in page.fetched)
+    assert not re.search(r"https?://|@import|url\(", text)
+    assert len(page.ids) == len(set(page.ids))
+    assert {anchor.removeprefix("#") for anchor in page.anchors if anchor.startswith("#")} <= set(page.ids)
+    logs = {anchor for anchor in page.anchors if not anchor.startswith("#")}
+    folders = {f"{folder.parent.parent.name}/{folder.parent.name}/logs/" for folder in tree.glob("*/*/benchmark")}
+    assert logs
+    assert logs == folders, "each stage that Snakemake ran has its logs linked"
+
+
+def test_page_says_what_there_is(tree: Path) -> None:
+    text = html.unescape((tree / "report.html").read_text())
+    assert "On 2 held-out test objects, fast samples best: PSNR 20.75 dB (95 % interval 20.40 to 21.10)." in text
+    assert "As &lt;published&gt;." in (tree / "report.html").read_text()
+    assert "ST-LPIPS</b> could not be computed: no weights in the cache" in text
+    assert "unreadable mesh (1)" in text
+    assert "1 fit stayed below" in text
+    assert "CC0 1.0: 2 objects" in text
+    assert "1\N{NO-BREAK SPACE}min 02\N{NO-BREAK SPACE}s" in text  # from the benchmark file
+    assert "unet.\u200blr" in text
+    assert "as base" in text  # a shared autodecoder's image is shown once
+    assert 'id="missing"' not in text
+
+
+def test_page_stays_small_with_eight_objects_and_five_ablations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("report_tree.TRAIN", tuple(f"object{i}" for i in range(6)))
+    specs = {f"a{i}": {"seed": i, "stage1": f"s{i}", "gain": i} for i in range(5)}
+    build(tmp_path, specs, images=96)
+    report.run(tmp_path, list(specs), tmp_path / "report.html")
+    assert (tmp_path / "report.html").stat().st_size < 3e6
+
+
+@pytest.mark.parametrize("gone", ["metrics", "infer", "unet", "ingest", "fit", "everything"])
+def test_missing_pieces_are_said_and_never_stop_the_page(tree: Path, tmp_path: Path, gone: str) -> None:
+    root = tmp_path / "results"
+    shutil.copytree(tree, root)
+    for stage in ("ingest", "fit", "autodecoder", "unet", "infer", "metrics") if gone == "everything" else (gone,):
+        shutil.rmtree(root / stage)
+    if gone == "everything":
+        (root / "ablations/base/config.json").unlink()
+    report.run(root, list(SPECS), root / "report.html")
+    text = (root / "report.html").read_text()
+    assert Page(text).open == []
+    said = {"infer": "No turntables or sheets", "unet": "No training history", "metrics": "Nothing has been measured"}
+    assert said.get(gone, 'id="missing"') in text
+
+
+def test_half_written_and_damaged_files_are_said(tree: Path, tmp_path: Path) -> None:
+    root = tmp_path / "results"
+    shutil.copytree(tree, root)
+    history = root / "unet/un-base/history.jsonl"
+    history.write_text(history.read_text()[:-20])
+    (root / "metrics/me-base/images/chair.sampled.png").write_bytes(b"no image")
+    (root / "metrics/me-base/images/horse.truth.png").unlink()
+    report.run(root, list(SPECS), root / "report.html")
+    text = (root / "report.html").read_text()
+    assert "unet/un-base/history.jsonl cannot be read" in text
+    assert "chair.sampled.png cannot be shown" in text
+    assert "some comparison images are not there" in text
+
+
+def test_one_ablation_makes_no_comparison(tree: Path, tmp_path: Path) -> None:
+    report.run(tree, ["own"], tmp_path / "one.html")
+    text = (tmp_path / "one.html").read_text()
+    assert "There is only one ablation." in text
+    assert "own samples at: PSNR 18.75 dB" in text
+    assert 'class="best"' not in text
+
+
+def test_plan_without_data_stages(tree: Path, tmp_path: Path) -> None:
+    """Data that arrive fitted have no ingest and no fit stage."""
+    root = tmp_path / "results"
+    shutil.copytree(tree, root)
+    path = root / "ablations/base/plan.json"
+    plan = read_json(path)
+    write_json(path, {**plan, "stages": {k: v for k, v in plan["stages"].items() if k not in ("ingest", "fit")}})
+    report.run(root, ["base"], root / "report.html")
+    assert "No object was set aside" in (root / "report.html").read_text()
+
+
+def test_ticks_are_round_and_inside() -> None:
+    assert linear_ticks(0, 10_000, 5) == [0, 2000, 4000, 6000, 8000, 10_000]
+    assert linear_ticks(14.2, 22.9, 5) == [16, 18, 20, 22]
+    assert linear_ticks(3, 3, 5) == [3]
+    assert log_ticks(0.03, 0.6) == [0.05, 0.1, 0.2, 0.5]
+    assert log_ticks(1e-5, 2.0) == [1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1.0]
+    assert log_ticks(0.42, 0.42) == [0.42]
+    assert [tick_text(x) for x in (0, 2500, 1e-5, 0.05, 3e6)] == ["0", "2.5k", "1e-5", "0.05", "3M"]
+
+
+def test_chart_survives_odd_values() -> None:
+    assert chart([Series("none", [], 0)], "step", "loss") == ""
+    odd = [(1.0, float("nan")), (2.0, -1.0), (3.0, 0.5)]
+    assert "<circle" in chart([Series("a & b", odd, 9)], "step", "loss", log_y=True)
+    assert thin([(float(i), 1.0) for i in range(1000)], 10)[0] == (49.5, 1.0)
+
+
+@needs_chromium
+@pytest.mark.browser
+def test_a_click_sorts_the_table_and_again_turns_it_round(tree: Path, tmp_path: Path) -> None:
+    click = """(() => {
+    const table = document.querySelector("table.sortable"), head = table.querySelectorAll("th")[1];
+    head.querySelector("button").click();
+    return [[...table.tBodies[0].rows].map((row) => row.cells[1].dataset.key), head.getAttribute("aria-sort")];
+    })()"""
+    with open_page((tree / "report.html").as_uri(), tmp_path) as page:
+        down, first = page.evaluate(click)
+        up, second = page.evaluate(click)
+        assert page.errors == []
+    down, up = ([float(key) for key in keys] for keys in (down, up))
+    assert down == sorted(down, reverse=True)
+    assert up == sorted(up)
+    assert (first, second) == ("descending", "ascending")
+
+
+def test_the_data_section_shows_the_objects_and_names_their_makers(tree: Path, tmp_path: Path) -> None:
+    text = page_text(tree, tmp_path)
+    assert "1 file with the content of another is listed once" in text
+    assert re.search(r"contact\s+sheet of <code>[^<]*/ingest/in00</code>", text)
+    assert "CC BY 3.0: 2 objects by 2 creators" in text
+    assert "<b>Ann &lt;b&gt;</b>: Chair" in text
+    assert "CC0 1.0: 2 objects by 1 creator<" in text
+    assert "no license recorded: 1 object by 1 creator<" in text  # Bread is Cy's; of Crate nothing is known
+
+
+def test_data_that_is_not_there_is_a_note(tree: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "results"
+    shutil.copytree(tree, copy)
+    (copy / "ingest/in00/manifest.jsonl").write_text("{")
+    (copy / "ingest/in00/chunk-00000.png").write_text("no image")
+    text = page_text(copy, tmp_path)
+    assert "ingest/in00/manifest.jsonl cannot be read" in text
+    assert "ingest/in00/chunk-00000.png cannot be shown" in text
+    assert "The data set records no licenses." in text
+
+
+def page_text(root: Path, folder: Path) -> str:
+    report.run(root, list(SPECS), folder / "report.html")
+    return (folder / "report.html").read_text(encoding="utf-8")

@@ -1,0 +1,447 @@
+"""Records of jobs, the model card, and `z1g verify`, on a chain of the real verbs that is then tampered with."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.builders import fill, plan, stage_path
+from support.paths import ROOT
+
+from z1g.cli.main import main
+from z1g.core.files import read_json, read_jsonl, write_json, write_jsonl, write_text
+from z1g.jobs import rapl, records
+from z1g.jobs.records import digests, recorded, sha256
+from z1g.plan.plan import Plan
+from z1g.report.collect import Results
+from z1g.report.summary import summary_rows
+from z1g.report.tables import csv_text
+from z1g.stages import ablation
+
+OUTPUTS = {
+    "fit": ("chunk-{}.safetensors", "chunk-{}.jsonl", "chunk-{}.png"),
+    "autodecoder": ("model", "history.jsonl"),
+    "codes": ("codes.safetensors",),
+    "unet": ("pipeline", "history.jsonl"),
+    "infer": ("chunk-{}",),
+    "metrics": ("metrics.jsonl", "objects.jsonl", "metrics.json", "images"),
+}
+
+
+def run_verbs(planned: Plan) -> None:
+    """The chain as the rules start it, ingest made up."""
+    stages = planned.ablations["micro"].stages
+    for name, patterns in OUTPUTS.items():
+        folder = stage_path(planned, name)
+        for chunk in range(stages[name].n_chunks):
+            outputs = [str(folder / pattern.format(f"{chunk:05d}")) for pattern in patterns]
+            numbered = ["--chunk", str(chunk)] if name in ("fit", "infer") else []
+            assert main([name, str(folder), *numbered, "--threads", "1", "--outputs", *outputs]) == 0
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("verify")
+    planned = plan(root, n_objects=3, metrics={"metrics": {"fd_efflite0": None, "chamfer": None}})
+    fill(planned)
+    ingest = stage_path(planned, "ingest")
+    planned.ablations["micro"].manifest.save(ingest / "manifest.jsonl")
+    for chunk in range(planned.ablations["micro"].stages["ingest"].n_chunks):
+        with recorded(ingest, f"chunk-{chunk:05d}", [ingest / f"chunk-{chunk:05d}.tar"]):
+            pass
+    run_verbs(planned)
+    ablation.run(root / "results", "micro")
+    return root / "results"
+
+
+@pytest.fixture
+def results(made: Path, tmp_path: Path) -> Path:
+    shutil.copytree(made, tmp_path / "results", symlinks=True)
+    return tmp_path / "results"
+
+
+def verify(results: Path, capsys: pytest.CaptureFixture[str], sample: int = 0) -> tuple[int, str]:
+    code = main(["verify", str(results / "ablations/micro"), "--sample", str(sample)])
+    return code, capsys.readouterr().out
+
+
+def only(results: Path, pattern: str) -> Path:
+    return sorted(results.glob(pattern))[0]
+
+
+def test_an_untouched_ablation_holds(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, text = verify(results, capsys, sample=1)
+    assert code == 0, text
+    assert "micro holds" in text
+    assert text.count("every number comes out again") == 1
+    assert "BROKEN" not in text
+    assert "UNKNOWN" not in text
+
+
+def flip(path: Path) -> None:
+    """Change one byte in the middle, not the size."""
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def edited_csv(results: Path) -> Path:
+    path = results / "ablations/micro/metrics.csv"
+    path.write_text(path.read_text().replace(",sampled,test,psnr,", ",sampled,test,psnr,9"))
+    return path
+
+
+def edited_config(results: Path) -> Path:
+    path = results / "ablations/micro/config.json"
+    config = read_json(path)
+    config["unet"]["train"]["optimizer"]["lr"] *= 2
+    write_json(path, config)
+    return path
+
+
+def edited(pattern: str) -> Callable[[Path], Path]:
+    def change(results: Path) -> Path:
+        path = only(results, pattern)
+        flip(path)
+        return path
+
+    return change
+
+
+def removed(results: Path) -> Path:
+    path = only(results, "infer/*/chunk-00000/*.ply")
+    path.unlink()
+    return path
+
+
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        edited("autodecoder/*/model/heads.safetensors"),
+        edited("unet/*/pipeline/unet/*.safetensors"),
+        edited("codes/*/codes.safetensors"),
+        edited("fit/*/chunk-00001.safetensors"),
+        edited("ingest/*/chunk-00000.tar"),
+        edited("ingest/*/manifest.jsonl"),
+        edited("metrics/*/images/*.sampled.png"),
+        edited("metrics/*/metrics.jsonl"),
+        edited("ablations/micro/plan.json"),
+        edited_config,
+        edited_csv,
+        removed,
+    ],
+    ids=["stage1", "unet", "codes", "fit", "data", "manifest", "image", "rows", "plan", "config", "table", "removed"],
+)
+def test_a_tampered_file_is_named(
+    results: Path, tamper: Callable[[Path], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tamper(results)
+    code, text = verify(results, capsys, sample=1)
+    assert code == 1
+    assert "micro does not hold" in text
+    assert str(path) in text
+    assert "UNKNOWN  numbers: not measured again" in text
+
+
+def test_forged_numbers_with_forged_digests_do_not_come_out_again(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, record = only(results, "metrics/*/metrics.jsonl"), results / "ablations/micro/reproduce.json"
+    rows = read_jsonl(file)
+    write_jsonl(file, [{**row, "psnr": row["psnr"] + 1} if row["source"] == "sampled" else row for row in rows])
+    facts = read_json(record)
+    made = digests([file], file.parent)["metrics.jsonl"]
+    facts["stages"]["metrics"]["files"][f"metrics/{file.parent.name}/metrics.jsonl"] = made
+    write_json(record, facts)
+    measured = Results(results).measurements(file.parent.name)
+    write_text(results / "ablations/micro/metrics.csv", csv_text(summary_rows("micro", measured)))
+    assert verify(results, capsys)[0] == 0  # digests alone are taken in
+    code, text = verify(results, capsys, sample=1)
+    assert code == 1
+    assert "2 numbers differ, such as psnr of sampled, view" in text
+
+
+def test_ids_that_do_not_follow_from_the_configuration_are_said(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Configuration and its digest are forged alike."""
+    record, path = results / "ablations/micro/reproduce.json", edited_config(results)
+    facts = read_json(record)
+    facts["planned"]["config.json"] = sha256(path)
+    write_json(record, facts)
+    code, text = verify(results, capsys)
+    assert code == 1
+    assert "configuration and objects do not give these ids: unet" in text
+    assert "autodecoder" not in text.split("do not give these ids:")[1].splitlines()[0]
+
+
+def test_what_cannot_be_checked_is_no_success(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(only(results, "codes/*/jobs"))
+    ablation.run(results, "micro")
+    facts = read_json(results / "ablations/micro/reproduce.json")
+    facts["stages"]["fit"]["version"] = 999
+    write_json(results / "ablations/micro/reproduce.json", facts)
+    code, text = verify(results, capsys)
+    assert code == 1
+    assert "UNKNOWN  codes: its jobs left no record" in text
+    assert "UNKNOWN  identities: made by another version of z1g: fit is of version 999" in text
+    assert "cannot be checked in full" in text
+
+
+def test_names_that_lead_out_of_the_results_are_not_followed(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    outside = results.parent / "outside"
+    outside.write_text("x")
+    record = results / "ablations/micro/reproduce.json"
+    facts = read_json(record)
+    facts["stages"]["codes"]["files"] = {"../outside": {"sha256": sha256(outside), "bytes": 1}}
+    write_json(record, facts)
+    code, text = verify(results, capsys)
+    assert code == 1
+    assert f"{outside} is not there" in text
+
+
+def test_users_mistakes_are_one_line(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", str(results)]) == 2
+    assert "is no ablation; give results/ablations/<name>" in capsys.readouterr().err
+    (results / "ablations/micro/reproduce.json").unlink()
+    assert main(["verify", str(results / "ablations/micro")]) == 2
+    assert "reproduce.json is not there" in capsys.readouterr().err
+    (results / "ablations/micro/reproduce.json").write_text("{")
+    assert verify(results, capsys)[0] == 1
+
+
+def test_the_record_says_how_to_make_it_again(made: Path) -> None:
+    facts = read_json(made / "ablations/micro/reproduce.json")
+    assert facts["command"].endswith("--config scale=micro ablations=micro")
+    assert facts["seeds"]["autodecoder.train.seed"] == 42
+    assert facts["data"]["objects"] == 3
+    assert facts["data"]["manifest"] == sha256(only(made, "ingest/*/manifest.jsonl"))
+    assert facts["lock"] == [sha256(ROOT / "requirements.lock")]
+    assert facts["versions"][0]["torch"]
+    assert facts["hardware"][0]["cores"] >= 1
+    assert set(facts["stages"]) == {"ingest", *OUTPUTS}
+    assert all(stage["jobs"] and stage["files"] for stage in facts["stages"].values())
+    assert facts["costs"]["seconds_per_object"] > 0
+    assert facts["costs"]["gpu_hours"] == 0
+    assert facts["costs"]["parameters_stage2"] > 1000
+    name, found = next(iter(facts["stages"]["unet"]["files"].items()))
+    assert sha256(made / name) == found["sha256"]
+
+
+def test_the_model_card_says_what_is_known_and_what_is_not(made: Path, tmp_path: Path) -> None:
+    text = (made / "ablations/micro/MODEL_CARD.md").read_text()
+    facts = read_json(made / "ablations/micro/reproduce.json")
+    assert "| Test objects | sampled (the method) | 1 |" in text
+    assert "Measured on 1 test object: too few" in text
+    assert facts["command"] in text
+    assert f"{facts['costs']['parameters_stage1']:,.0f} parameters" in text
+    copy = tmp_path / "results"
+    shutil.copytree(made, copy, symlinks=True)
+    for jobs in copy.glob("*/*/jobs"):
+        shutil.rmtree(jobs)
+    ablation.run(copy, "micro")
+    text = (copy / "ablations/micro/MODEL_CARD.md").read_text()
+    assert "commit not recorded" in text
+    assert "hardware not recorded" in text
+    assert "- GPU time: unknown h" in text
+
+
+# Records
+
+
+class Interrupted(Exception):
+    """Stands for a preemption."""
+
+
+def test_attempts_add_up_until_the_job_is_done(tmp_path: Path) -> None:
+    out = tmp_path / "out.txt"
+    with pytest.raises(Interrupted), recorded(tmp_path, "job", [out]):
+        raise Interrupted
+    record = read_json(tmp_path / "jobs/job.json")
+    assert [attempt["finished"] for attempt in record["attempts"]] == [False]
+    assert record["outputs"] == {}
+    with recorded(tmp_path, "job", [out]):
+        out.write_text("made")
+    record = read_json(tmp_path / "jobs/job.json")
+    assert [attempt["finished"] for attempt in record["attempts"]] == [False, True]
+    assert record["outputs"] == {"out.txt": {"sha256": sha256(out), "bytes": 4}}
+    with recorded(tmp_path, "job", [out]):
+        pass
+    assert len(read_json(tmp_path / "jobs/job.json")["attempts"]) == 1  # made anew, so counted anew
+
+
+def test_a_terminated_job_leaves_its_attempt(tmp_path: Path) -> None:
+    """SIGTERM as the verbs take it: an exception, not a death."""
+    code = (
+        "import signal, sys, time\nfrom pathlib import Path\nfrom z1g.jobs.records import recorded\n"
+        "signal.signal(signal.SIGTERM, lambda *_: sys.exit(75))\n"
+        "with recorded(Path(sys.argv[1]), 'job', []):\n    print('ready', flush=True)\n    signal.pause()\n"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE)
+    assert child.stdout is not None
+    assert child.stdout.readline() == b"ready\n"
+    os.kill(child.pid, signal.SIGTERM)
+    assert child.wait(60) == 75
+    (attempt,) = read_json(tmp_path / "jobs/job.json")["attempts"]
+    assert attempt["finished"] is False
+    assert attempt["seconds"] > 0
+
+
+class Meters:
+    """NVML as its Python package shows it, for two GPUs."""
+
+    def __init__(self, broken: bool = False) -> None:
+        self.millijoules = {"GPU-a": 1_000, "GPU-b": 50_000}
+        self.broken = broken
+
+    def nvmlInit(self) -> None:
+        pass
+
+    def nvmlDeviceGetCount(self) -> int:
+        return 2
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> str:
+        return ["GPU-a", "GPU-b"][index]
+
+    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:
+        return uuid
+
+    def nvmlDeviceGetName(self, handle: str) -> bytes:
+        return f"Accelerator {handle}".encode()
+
+    def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:
+        if self.broken:
+            raise RuntimeError("not supported")
+        self.millijoules[handle] += 7_000
+        return self.millijoules[handle]
+
+
+@pytest.mark.parametrize(
+    ("visible", "names", "joules"),
+    [
+        ("1", ["Accelerator GPU-b"], 7.0),
+        ("GPU-a,GPU-b", ["Accelerator GPU-a", "Accelerator GPU-b"], 14.0),
+        ("", [], 0.0),
+    ],
+)
+def test_energy_is_that_of_the_visible_gpus(
+    visible: str, names: list[str], joules: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Meters())
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    meter = records.Energy()
+    assert meter.names == names
+    assert meter.joules() == joules
+
+
+def test_a_gpu_without_a_meter_is_unknown_not_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", Meters(broken=True))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert records.Energy().joules() is None
+
+
+def test_gpus_that_the_driver_does_not_know_are_counted_but_not_metered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a slice of one, or another maker's."""
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    for visible, names, joules in (("MIG-1,MIG-2", ["GPU", "GPU"], None), ("", [], 0.0)):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        meter = records.Energy()
+        assert (meter.names, meter.joules()) == (names, joules)
+
+
+class Powercap:
+    """Linux's tree of counters: two packages that begin anew at 1000 µJ, and what else lies beside them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        zones = {"intel-rapl:0": "package-0", "intel-rapl:1": "package-1-die-0", "intel-rapl:2": "psys"}
+        inner = {"intel-rapl:0:0": "core", "intel-rapl:0:1": "dram", "intel-rapl-mmio:0": "package-0"}
+        for zone, name in {**zones, **inner}.items():
+            (root / zone).mkdir(parents=True)
+            (root / zone / "name").write_text(f"{name}\n")
+            (root / zone / "max_energy_range_uj").write_text("1000000\n")
+            self.show(zone, 0)
+        (root / "intel-rapl").mkdir()
+
+    def show(self, zone: str, microjoules: int) -> None:
+        (self.root / zone / "energy_uj").write_text(f"{microjoules}\n")
+
+
+@pytest.fixture
+def powercap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Powercap:
+    monkeypatch.setattr(rapl.Thread, "start", lambda thread: None)  # tests read the counters themselves
+    return Powercap(tmp_path / "powercap")
+
+
+def test_cpu_energy_is_that_of_the_packages_round_after_round(powercap: Powercap) -> None:
+    used = {"intel-rapl:0": 700_000, "intel-rapl:1": 0, "intel-rapl:2": 5, "intel-rapl:0:0": 3}
+    start = dict(used)
+
+    def go_on(**more: int) -> None:
+        for zone, by in zip(used, more.values(), strict=True):
+            used[zone] += by
+            powercap.show(zone, used[zone] % 1_000_000)
+
+    go_on(a=0, b=0, c=0, d=0)
+    meter = rapl.Packages(powercap.root)
+    for package, other in ((400_000, 100_000), (900_000, 0), (950_000, 999_999)):  # less than once round each
+        go_on(a=package, b=other, c=123_456, d=50_000)
+        meter.update()
+    go_on(a=150_000, b=0, c=0, d=0)
+    truth = sum(used[zone] - start[zone] for zone in ("intel-rapl:0", "intel-rapl:1"))
+    assert meter.joules() == round(truth / 1e6, 1) == 3.5
+    assert meter._done.is_set()
+
+
+def test_without_counters_cpu_energy_is_unknown(powercap: Powercap, tmp_path: Path) -> None:
+    assert rapl.Packages(tmp_path / "no folder").joules() is None
+    meter = rapl.Packages(powercap.root)
+    (powercap.root / "intel-rapl:1/energy_uj").unlink()  # as where a job may not read it
+    assert meter.joules() is None
+    assert rapl.Packages(powercap.root).joules() is None
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_jobs_record_cpu_energy(
+    powercap: Powercap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nodes: int
+) -> None:
+    monkeypatch.setattr(records, "Packages", lambda: rapl.Packages(powercap.root))
+    with recorded(tmp_path, "job", [], nodes):
+        powercap.show("intel-rapl:0", 900_000)
+    (attempt,) = read_json(tmp_path / "jobs/job.json")["attempts"]
+    assert attempt["cpu_joules"] == (0.9 if nodes == 1 else None)
+
+
+def test_costs_sum_attempts_and_stay_unknown_where_a_job_is(tmp_path: Path) -> None:
+    from z1g.report.cost import cost, named, spent
+
+    def record(seconds: float, gpus: list[str], joules: float | None, nodes: int = 1) -> dict[str, Any]:
+        return {"seconds": seconds, "gpus": gpus, "gpu_joules": joules, "nodes": nodes}
+
+    two = [{"attempts": [record(100, ["x"], 5e3), record(200, ["x", "x"], 1e4)]}, {"attempts": [record(50, [], 0.0)]}]
+    total = spent(two)
+    assert total is not None
+    assert (total.jobs, total.seconds, total.gpu_seconds, total.gpu_joules) == (2, 350, 500, 15e3)
+    assert spent([{"attempts": [record(10, ["x"], None, nodes=4)]}]).gpu_joules is None  # type: ignore[union-attr]
+    assert spent([]) is None
+    write_json(tmp_path / "infer/i/jobs/chunk-00000.json", {**two[0], "job": "x", "outputs": {}})
+    known = cost(Results(tmp_path), {"infer": "i"}, 3)
+    assert known.values["seconds_per_object"] == 100
+    assert known.values["gpu_hours"] == pytest.approx(500 / 3600)
+    assert known.values["gpu_kwh"] == pytest.approx(15e3 / 3.6e6)
+    assert known.values["cpu_kwh"] is None
+    assert "cpu_kwh" not in named([known.values])
+    for attempt in two[0]["attempts"]:
+        attempt["cpu_joules"] = 9e3
+    write_json(tmp_path / "infer/i/jobs/chunk-00000.json", {**two[0], "job": "x", "outputs": {}})
+    metered = cost(Results(tmp_path), {"infer": "i"}, 3)
+    assert metered.values["cpu_kwh"] == pytest.approx(18e3 / 3.6e6)
+    assert "cpu_kwh" in named([known.values, metered.values])
+    partly = cost(Results(tmp_path), {"infer": "i", "unet": "u"}, 3)
+    assert partly.values["gpu_hours"] is None
+    assert partly.unrecorded == ["unet"]

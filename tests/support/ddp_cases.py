@@ -1,0 +1,78 @@
+"""What `test_ddp.py` runs in each of several processes: `ddp_cases.py FOLDER STAGE_FOLDER...`.
+
+It trains toys in FOLDER and real stages 1 in the others, and writes what each rank ended with.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from support.builders import CodedToy, Toy, toy_options
+from z1g.cli import main as cli
+from z1g.core.errors import Preempted
+from z1g.training.loop import Trainer
+from z1g.training.options import TrainOptions
+
+PLAIN: dict[str, Any] = {"batch_size": 4, "steps": 10, "ema": None}
+CASES: dict[str, tuple[Callable[[], Toy | CodedToy], TrainOptions]] = {
+    "toy": (lambda: Toy(dropout=0), toy_options(**{**PLAIN, "ema": 0.8})),
+    "micro_batch": (lambda: Toy(dropout=0), toy_options(**PLAIN, micro_batch=1)),
+    "broken": (lambda: Toy(range(3, 5), dropout=0), toy_options(**PLAIN)),
+    "plateau": (
+        lambda: Toy(dropout=0),
+        toy_options(**PLAIN, log_every=1, schedule={"kind": "plateau", "patience": 1, "factor": 0.5}),
+    ),
+    "restarts": (lambda: Toy(dropout=0), toy_options(**PLAIN, schedule={"kind": "cosine_restarts", "period": 3})),
+    "one_cycle": (lambda: Toy(dropout=0), toy_options(**PLAIN, schedule={"kind": "one_cycle", "warmup_steps": 4})),
+    "codes": (CodedToy, toy_options(**PLAIN)),
+}
+
+
+def train(case: str, folder: Path) -> dict[str, torch.Tensor]:
+    """Weights (and codes) after training in `folder`."""
+    make, options = CASES[case]
+    toy = make()
+    Trainer(toy, toy.data(options), options, folder).run()
+    ended = {name: parameter.detach().cpu().clone() for name, parameter in toy.named_parameters()}
+    if isinstance(toy, CodedToy):
+        ended |= {"codes": toy.book.codes, "moments": toy.book.moments, "visits": toy.book.visits}
+    return ended
+
+
+def preempt_one_rank(folder: Path, rank: int) -> str:
+    """Only rank 1 hears of the SIGTERM; what each rank says it did."""
+    real = Trainer._step
+
+    def step(self: Trainer, at: int, batch: Any) -> dict[str, float]:
+        if at == 4 and rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(self, at, batch)
+
+    Trainer._step = step  # type: ignore[method-assign]
+    try:
+        train("toy", folder)
+    except Preempted as stopped:
+        return str(stopped)
+    finally:
+        Trainer._step = real  # type: ignore[method-assign]
+    return "went on"
+
+
+def main() -> None:
+    folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
+    torch.set_num_threads(1)
+    ended: dict[str, Any] = {case: train(case, folder / case) for case in CASES}
+    ended["preempted"] = preempt_one_rank(folder / "preempted", rank)
+    ended["resumed"] = train("toy", folder / "preempted")
+    ended["stages"] = [cli.main(["autodecoder", stage, "--threads", "1"]) for stage in sys.argv[2:]]
+    ended["backend"] = torch.distributed.get_backend()
+    torch.save(ended, folder / f"rank{rank}.pt")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Runs training in a process of its own that sends itself a signal: `die.py SIGNAL WHEN toy|VERB FOLDER`.
+
+WHEN is `step-N` (in the middle of step N, counted from 0) or `write-N` (while the checkpoint of step N is being
+written: its temporary file is there, its name is not).
+"""
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from z1g.cli import main as cli
+from z1g.core import files
+from z1g.training import loop
+
+real_step, real_replace = loop.Trainer._step, os.replace
+
+
+def main() -> int:
+    name, when, what, folder = sys.argv[1:]
+    torch.set_num_threads(1)
+    number = signal.Signals[name]
+    kind, _, step = when.partition("-")
+
+    def step_and_die(self: loop.Trainer, at: int, batch: Any) -> Any:
+        losses = real_step(self, at, batch)
+        if at == int(step):
+            os.kill(os.getpid(), number)
+        return losses
+
+    def die_before_replace(source: Path, target: Path) -> None:
+        if Path(target).name == f"step-{int(step):08d}.pt":
+            os.kill(os.getpid(), number)
+        real_replace(source, target)
+
+    if kind == "step":
+        loop.Trainer._step = step_and_die  # type: ignore[method-assign]
+    else:
+        files.os.replace = die_before_replace  # type: ignore[attr-defined]
+    if what != "toy":
+        return cli.main([what, folder, "--threads", "1"])
+    from support.builders import Toy, toy_options
+
+    logging.basicConfig()
+    toy, options = Toy(), toy_options()
+    loop.Trainer(toy, toy.data(options), options, Path(folder)).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,7 @@
+"""Where the repository lies."""
+
+from pathlib import Path
+
+TESTS = Path(__file__).parents[1]
+ROOT = TESTS.parent
+CONFIGS = ROOT / "configs"

@@ -1,0 +1,116 @@
+"""Two processes with half the batch each end where one process with the whole batch does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.builders import fill, plan, stage_path, without_seconds
+from support.ddp_cases import CASES, train
+from support.paths import TESTS
+
+import z1g
+from z1g.core.files import read_jsonl
+from z1g.plan.folder import StageFolder
+from z1g.stages import autodecoder
+
+STAGES: dict[str, dict[str, Any]] = {
+    "optimized": {"codes": {"kind": "optimized"}},
+    "encoder": {"codes": {"kind": "encoder"}},
+}
+"""Real stages 1, by where their codes come from; the micro model's encoder is trained along."""
+Ranks = tuple[Path, list[dict[str, Any]]]
+
+
+def stage_1(root: Path, name: str) -> Path:
+    """A real stage 1, ready to be trained."""
+    planned = plan(root, autodecoder=STAGES[name])
+    fill(planned)
+    return stage_path(planned, "autodecoder")
+
+
+def launch(folder: Path, **environment: str) -> list[dict[str, Any]]:
+    """Run `ddp_cases.py` in two processes; what each of them ended with."""
+    paths = [str(TESTS), str(Path(z1g.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    inherited = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", **environment}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += [
+        str(TESTS / "support" / "ddp_cases.py"),
+        str(folder),
+        *(str(stage_1(folder / name, name)) for name in STAGES),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, env=inherited, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-5000:]
+    return [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Ranks:
+    folder = tmp_path_factory.mktemp("ddp")
+    return folder, launch(folder, CUDA_VISIBLE_DEVICES="", ACCELERATE_USE_CPU="true")
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_two_processes_equal_one(case: str, ranks: Ranks, tmp_path: Path) -> None:
+    folder, (first, second) = ranks
+    torch.testing.assert_close(second[case], first[case], atol=0, rtol=0)
+    alone = train(case, tmp_path)
+    torch.testing.assert_close(first[case], alone, atol=1e-6, rtol=0)
+    ours, theirs = (without_seconds(read_jsonl(path / "history.jsonl")) for path in (tmp_path, folder / case))
+    assert [row["step"] for row in theirs] == [row["step"] for row in ours]
+    # A mean of roots is not the root of a mean, so only means of means are compared.
+    for name in ("loss", "gradient_norm", "lr"):
+        assert [row.get(name) for row in theirs] == pytest.approx([row.get(name) for row in ours], rel=1e-4), name
+
+
+def test_training_changed_something(ranks: Ranks) -> None:
+    for case, (make, _) in CASES.items():
+        start = dict(make().named_parameters())
+        assert all(not torch.equal(ranks[1][0][case][name], value) for name, value in start.items()), case
+    codes = ranks[1][0]["codes"]
+    # An object that comes twice in a batch is visited once.
+    assert 30 < codes["visits"].sum() <= 40
+
+
+def test_sigterm_to_one_rank_stops_both(ranks: Ranks) -> None:
+    for ended in ranks[1]:
+        assert "stopped after step 6" in ended["preempted"]
+        torch.testing.assert_close(ended["resumed"], ranks[1][0]["toy"], atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_stage_1_on_two_processes(name: str, ranks: Ranks, tmp_path: Path) -> None:
+    assert [ended["stages"] for ended in ranks[1]] == [[0, 0], [0, 0]]
+    alone = stage_1(tmp_path, name)
+    autodecoder.run(StageFolder.open(alone), threads=1)
+    (together,) = (ranks[0] / name / "results" / "autodecoder").iterdir()
+    files = ["heads.safetensors", "vae/diffusion_pytorch_model.safetensors"]
+    for file in [*files, *(["codes.safetensors"] if name == "optimized" else [])]:
+        # Adam divides by the size of gradients, so rounding in those near zero shows: a tenth of a code's step at most.
+        ours, theirs = (load_file(folder / "model" / file) for folder in (alone, together))
+        torch.testing.assert_close(theirs, ours, atol=1e-3 if file == "codes.safetensors" else 2e-4, rtol=0)
+    rows = [without_seconds(read_jsonl(folder / "history.jsonl")) for folder in (alone, together)]
+    for ours, theirs in zip(*rows, strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-3)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs on this machine")
+def test_two_gpus_over_nccl(tmp_path: Path) -> None:
+    """The same cases, each process on a GPU of its own; a process alone, on the first GPU, ends where they do."""
+    first, second = launch(tmp_path / "two")
+    assert first["backend"] == second["backend"] == "nccl"
+    assert [ended["stages"] for ended in (first, second)] == [[0, 0], [0, 0]]
+    for case in CASES:
+        torch.testing.assert_close(second[case], first[case], atol=0, rtol=0)
+        torch.testing.assert_close(first[case], train(case, tmp_path / case), atol=1e-5, rtol=1e-4)
+    for name in STAGES:
+        alone = stage_1(tmp_path / "alone" / name, name)
+        autodecoder.run(StageFolder.open(alone), threads=1)
+        (together,) = (tmp_path / "two" / name / "results" / "autodecoder").iterdir()
+        ours, theirs = (read_jsonl(folder / "history.jsonl")[-1] for folder in (alone, together))
+        assert theirs["loss"] == pytest.approx(ours["loss"], rel=1e-2)

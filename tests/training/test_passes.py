@@ -1,0 +1,156 @@
+"""Replayed passes: the same training as launched ones, and gradients averaged over ranks."""
+
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from support.builders import Toy, toy_options
+from torch import Tensor
+
+from z1g.bench.diffusion_size import SIZES
+from z1g.bench.unet import _data
+from z1g.config.sections import UNetOptions
+from z1g.core.seeding import seeded
+from z1g.objectives.diffusion import DiffusionObjective
+from z1g.training import passes
+from z1g.training.data import StepData
+from z1g.training.loop import Trainer
+from z1g.training.passes import Launched, Replayed, _messages
+
+STEPS = 8
+
+
+def trained(folder: Path, **speed: bool) -> tuple[Trainer, dict[str, Tensor]]:
+    """A small stage 2 with its image encoder trained too, after a few steps."""
+    size = SIZES["tiny"]
+    with seeded(0):
+        data = _data(size)
+        denoiser = size.model.denoiser()
+        torch.nn.init.normal_(denoiser.unet.conv_out.weight, std=0.1)
+    train: dict[str, Any] = {"batch_size": 4, "steps": STEPS, "ema": 0.9, "speed": speed, "optimizer": {"lr": 1e-3}}
+    options = UNetOptions.model_validate({"train": train})
+    denoiser.requires_grad_(True)
+    images = torch.rand(len(data.codes), 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    objective = DiffusionObjective(options, denoiser, replace(data, embeddings=None, images=images))
+    steps = StepData(objective.sample, len(data.codes), 4, options.train.seed)
+    trainer = Trainer(objective, steps, options.train, folder)
+    trainer.run()
+    return trainer, {name: p.detach().cpu() for name, p in objective.named_parameters()}
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_replayed_training_ends_where_launched_training_does(tmp_path: Path) -> None:
+    one, launched = trained(tmp_path / "launched", replay=False)
+    other, replayed = trained(tmp_path / "replayed", replay=True)
+    assert isinstance(one.passes, Launched)
+    assert isinstance(other.passes, Replayed)
+    assert other.passes.replay is not None
+    start = trained_from(launched)
+    moved = sum(float((value - start[name]).norm()) for name, value in launched.items())
+    apart = sum(float((value - launched[name]).norm()) for name, value in replayed.items())
+    assert moved > 0
+    assert apart < 0.05 * moved
+
+
+def trained_from(like: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The weights that `trained` begins with."""
+    with seeded(0):
+        _data(SIZES["tiny"])
+        denoiser = SIZES["tiny"].model.denoiser()
+        torch.nn.init.normal_(denoiser.unet.conv_out.weight, std=0.1)
+    start = {f"denoiser.{name}": p.detach() for name, p in denoiser.named_parameters()}
+    assert start.keys() == like.keys()
+    return start
+
+
+def test_without_a_gpu_passes_are_launched(tmp_path: Path) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    trainer, _ = trained(tmp_path, replay=True)
+    assert isinstance(trainer.passes, Launched)
+
+
+@pytest.mark.parametrize(
+    ("replayable", "device", "micro", "replay", "expected"),
+    [
+        (True, "cuda", None, True, "Replayed"),
+        (False, "cuda", None, True, "Launched"),
+        (True, "cpu", None, True, "Launched"),
+        (True, "cuda", 2, True, "Launched"),
+        (True, "cuda", None, False, "Launched"),
+    ],
+)
+def test_what_is_replayed(
+    replayable: bool, device: str, micro: int | None, replay: bool, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kind in ("Replayed", "Launched"):
+        monkeypatch.setattr(passes, kind, lambda *_, kind=kind: kind)
+    accelerator: Any = SimpleNamespace(device=torch.device(device))
+    found = passes.passes(SimpleNamespace(replayable=replayable), accelerator, micro, replay=replay)
+    assert found == expected
+
+
+def test_ranks_average_their_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two ranks with gradients g and 3g end with 2g, in whatever order values lie in memory."""
+    toy = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.Linear(4, 5))
+    sent: list[Tensor] = []
+
+    def all_reduce(flat: Tensor) -> None:
+        sent.append(flat.clone())
+        flat *= 4
+
+    monkeypatch.setattr(passes.torch.distributed, "broadcast", lambda tensor, source: None)
+    monkeypatch.setattr(passes.torch.distributed, "all_reduce", all_reduce)
+    monkeypatch.setattr(passes, "TOGETHER", 60)
+    accelerator: Any = SimpleNamespace(num_processes=2, device=torch.device("cpu"))
+    replayed = Replayed(toy, accelerator)
+    wanted = []
+    for i, parameter in enumerate(toy.parameters()):
+        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i))
+        if parameter.ndim == 4:
+            parameter.grad = parameter.grad.contiguous(memory_format=torch.channels_last)
+        wanted.append(2 * parameter.grad)
+    replayed._average()
+    for parameter, value in zip(toy.parameters(), wanted, strict=True):
+        torch.testing.assert_close(parameter.grad, value)
+    assert [len(flat) for flat in sent] == [57, 25]
+
+
+def test_what_cannot_be_recorded_is_launched(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(self: Replayed, batch: Any) -> None:
+        raise RuntimeError("CUDA error: operation not permitted\nwhen stream is capturing")
+
+    monkeypatch.setattr(Replayed, "_record", fail)
+    toy = Toy(dropout=0)
+    options = toy_options(batch_size=4, steps=6)
+    accelerator: Any = SimpleNamespace(num_processes=1, device=torch.device("cpu"), autocast=nullcontext)
+    replayed = Replayed(toy, accelerator)
+    for batch in toy.data(options).batches(0, 6, 0, 1, 0):
+        toy.zero_grad()
+        assert replayed(batch)["loss"].isfinite()
+        assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in toy.parameters())
+    assert caplog.text.count("operation not permitted") == 1
+    assert "when stream" not in caplog.text
+
+
+def test_messages_keep_order_and_bounds() -> None:
+    tensors = [torch.zeros(n) for n in (5, 2**25, 3, 2)]
+    assert [[len(t) for t in group] for group in _messages(tensors)] == [[5], [2**25], [3, 2]]
+
+
+def test_micro_batches_are_summed(tmp_path: Path) -> None:
+    """Losses and gradients of a batch in pieces are those of the whole."""
+    found = []
+    for micro in (None, 3):
+        toy = Toy(dropout=0)
+        options = toy_options(batch_size=4, micro_batch=micro)
+        trainer = Trainer(toy, toy.data(options), options, tmp_path / str(micro))
+        batch = next(iter(toy.data(options).batches(0, 1, 0, 1, 0)))
+        losses = trainer.passes(batch)
+        found.append([losses["loss"].detach(), *(p.grad for p in toy.parameters() if p.grad is not None)])
+    torch.testing.assert_close(*found)

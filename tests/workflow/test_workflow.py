@@ -1,0 +1,173 @@
+"""The DAG, through real Snakemake: what would run, and what an edit or `-R` runs again."""
+
+from support.paths import ROOT
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+STAGE_RULES = ("ingest", "fit", "autodecoder", "codes", "unet", "infer", "metrics")
+FAKE = """
+import sys
+from pathlib import Path
+
+OUTPUTS = {
+    "ingest": ["chunk-{c}.tar", "chunk-{c}.jsonl", "chunk-{c}.png"],
+    "fit": ["chunk-{c}.safetensors", "chunk-{c}.jsonl", "chunk-{c}.png"],
+    "autodecoder": ["model/", "history.jsonl"],
+    "codes": ["codes.safetensors"],
+    "unet": ["pipeline/", "history.jsonl"],
+    "infer": ["chunk-{c}/"],
+    "metrics": ["metrics.jsonl", "objects.jsonl", "metrics.json", "images/"],
+}
+verb, first, *rest = sys.argv[1:]
+if verb in OUTPUTS:
+    assert (Path(first) / "stage.json").is_file(), "the run did not record its stages"
+    chunk = rest[rest.index("--chunk") + 1] if "--chunk" in rest else ""
+    files = [Path(first) / name.format(c=chunk) for name in OUTPUTS[verb]]
+    made = [(file, name.endswith("/")) for file, name in zip(files, OUTPUTS[verb])]
+elif verb == "ablation":
+    names = ("metrics.csv", "MODEL_CARD.md", "reproduce.json")
+    made = [(Path(first) / "ablations" / rest[0] / name, False) for name in names]
+elif verb == "tables":
+    made = [(Path(first) / "tables" / f"ablations.{e}", False) for e in ("csv", "md", "tex")]
+else:
+    made = [(Path(rest[-1]), False)]
+for path, folder in made:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(exist_ok=True) if folder else path.write_text(verb)
+"""
+
+
+def snakemake(folder: Path, *arguments: str) -> str:
+    command = [sys.executable, "-m", "snakemake", *arguments]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout + done.stderr
+
+
+def jobs(output: str) -> dict[str, int]:
+    """Rules and counts of a dry-run's job table."""
+    table = output.split("Job stats:")[1].split("total")[0] if "Job stats:" in output else ""
+    return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """A checkout whose verbs only create their outputs."""
+    for name in ("workflow", "ablations", "configs"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    for name in ("local", "slurm"):
+        (tmp_path / name).symlink_to(f"workflow/profiles/{name}")
+    (tmp_path / "fake.py").write_text(FAKE)
+    text = (ROOT / "Snakefile").read_text()
+    changed, n = re.subn(r"(?m)^Z1G = .*$", f'Z1G = f"{{sys.executable}} {tmp_path}/fake.py"', text)
+    assert n == 1
+    (tmp_path / "Snakefile").write_text(changed)
+    return tmp_path
+
+
+LOCAL = ("--profile", "local", "--config", "scale=tiny")
+
+
+@pytest.mark.parametrize("profile", ["local", "slurm"])
+@pytest.mark.parametrize("scale", ["tiny", "small", "full", "original"])
+def test_every_ablation_resolves_at_every_scale_with_both_profiles(profile: str, scale: str, tmp_path: Path) -> None:
+    config = ("--config", f"scale={scale}", f"results={tmp_path}/results")
+    found = jobs(snakemake(ROOT, "-n", "--profile", profile, *config, "--", "ablation_all"))
+    n = len(list((ROOT / "ablations").glob("*.yaml")))
+    assert found["ablation"] == n
+    # Two ablations may agree at a scale whose base already has what one of them changes.
+    assert n - 1 <= found["metrics"] <= n
+    assert found["report"] == found["tables"] == 1
+    assert set(STAGE_RULES) <= set(found)
+    assert not (tmp_path / "results").exists(), "a dry-run must not write"
+
+
+def test_edits_and_forced_rules_run_what_follows_and_nothing_else(workspace: Path) -> None:
+    snakemake(workspace, *LOCAL)
+    assert "Nothing to be done" in snakemake(workspace, "-n", *LOCAL)
+
+    file = workspace / "ablations/optimized_splat_no_dropout.yaml"
+    file.write_text(file.read_text() + "  train: {optimizer: {lr: 3.0e-4}}\n")
+    assert jobs(snakemake(workspace, "-n", *LOCAL)) == {
+        "unet": 1, "infer": 1, "metrics": 1, "ablation": 1, "tables": 1, "report": 1, "ablation_all": 1,
+    }  # fmt: skip
+    snakemake(workspace, *LOCAL)
+    assert "Nothing to be done" in snakemake(workspace, "-n", *LOCAL)
+
+    forced = jobs(snakemake(workspace, "-n", *LOCAL, "-R", "fit", "--", "ablation_all"))
+    everything = {
+        "fit": 2, "autodecoder": 4, "codes": 4, "unet": 5, "infer": 5, "metrics": 5,
+        "ablation": 5, "tables": 1, "report": 1, "ablation_all": 1,
+    }  # fmt: skip
+    assert forced == everything
+
+    # A new idea that changes nothing yet shares every stage.
+    (workspace / "ablations/new.yaml").write_text("autodecoder:\n  codes: {kind: optimized}\n")
+    assert jobs(snakemake(workspace, "-n", *LOCAL)) == {"ablation": 1, "tables": 1, "report": 1, "ablation_all": 1}
+    (workspace / "ablations/new.yaml").unlink()
+
+    runtime = workspace / "configs/tiny.yaml"
+    runtime.write_text(runtime.read_text().replace("checkpoint_every: 200", "checkpoint_every: 100"))
+    assert "Nothing to be done" in snakemake(workspace, "-n", *LOCAL)
+
+
+def test_an_ablation_without_its_record_gets_one(workspace: Path) -> None:
+    """As where results were made before there were records."""
+    snakemake(workspace, *LOCAL, "ablations=encoder_mix")
+    (workspace / "results/ablations/encoder_mix/reproduce.json").unlink()
+    found = jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix"))
+    assert found == {"ablation": 1, "tables": 1, "report": 1, "ablation_all": 1}
+
+
+def test_a_raised_stage_version_runs_the_stage_again(workspace: Path) -> None:
+    snakemake(workspace, *LOCAL, "ablations=encoder_mix")
+    snakefile = workspace / "Snakefile"
+    patch = (
+        "import dataclasses\nimport z1g.plan.plan\n"
+        'z1g.plan.STAGES["infer"] = dataclasses.replace(z1g.plan.STAGES["infer"], version=99)\n'
+    )
+    snakefile.write_text(snakefile.read_text().replace("min_version(", patch + "min_version(", 1))
+    assert jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix")) == {
+        "infer": 1, "metrics": 1, "ablation": 1, "tables": 1, "report": 1, "ablation_all": 1,
+    }  # fmt: skip
+
+
+def test_an_edited_mesh_is_rendered_again(workspace: Path) -> None:
+    snakemake(workspace, *LOCAL, "ablations=encoder_mix")
+    mesh = workspace / "workflow/objects/crate/crate.obj"
+    mesh.write_text(mesh.read_text() + "\n# edited\n")
+    found = jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix"))
+    assert found["ingest"] == 2  # a data set of its own, which takes over all that did not change
+    assert found["autodecoder"] == 1
+
+
+def test_rules_are_formatted_and_linted() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "snakefmt", "--check", "Snakefile", "workflow/rules"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lint = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--lint", "--config", "scale=tiny"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    advice = set(re.findall(r"^    \* (.*)$", lint.stdout + lint.stderr, flags=re.MULTILINE))
+    # Not taken: requirements.lock pins the one environment that all rules run in.
+    assert advice == {"Specify a conda environment or container for each rule.:"}, lint.stdout + lint.stderr
+
+
+def test_every_caption_that_rules_name_exists() -> None:
+    named = set()
+    for file in [ROOT / "Snakefile", *(ROOT / "workflow/rules").glob("*.smk")]:
+        named |= {Path(name).name for name in re.findall(r"[\w./]+\.rst", file.read_text())}
+    assert named
+    assert named <= {file.name for file in (ROOT / "workflow/report").glob("*.rst")}
