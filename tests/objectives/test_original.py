@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from support.builders import SIZES, fill, plan, stage_path
 from support import original_oracle as oracle
+from support.builders import SIZES, fill, plan, stage_path
 from support.paths import CONFIGS
 from torch import Tensor, nn
 
