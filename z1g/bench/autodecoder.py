@@ -26,7 +26,8 @@ from z1g.core.device import default_device
 from z1g.core.errors import UserError
 from z1g.losses import weighted_sum
 from z1g.objectives.autodecoder import AutodecoderObjective
-from z1g.representations.mosaic.stage1 import Stage1
+from z1g.representations.codec import Codec
+from z1g.representations.mosaic.codec import MosaicCodec
 from z1g.sources.meshes import Meshes
 from z1g.training.data import Batch, StepData
 from z1g.training.loop import Trainer
@@ -100,16 +101,21 @@ class _Bench:
         options = self.config.autodecoder
         return {
             "views": options.views, "image": self.image, "splats": self.config.splat.size,
-            "inputs": options.input_size, "steps": self.steps,
+            "representation": self.config.representation.model_dump(mode="json"), "steps": self.steps,
         }  # fmt: skip
 
-    def stage1(self) -> Stage1:
-        stage1 = Stage1.create(self.config)
+    def codec(self) -> Codec:
+        codec = self.config.new_codec()
         if not self.own_losses:
             # Published weights leave the encoder as it is.
-            stage1.encoder.requires_grad_(False)
-            stage1.decoder.post_quant_conv.requires_grad_(False)
-        return stage1
+            codec.encoder.requires_grad_(False)
+        return codec
+
+    def mosaic(self) -> MosaicCodec:
+        codec = self.codec()
+        if not isinstance(codec, MosaicCodec):
+            raise UserError("the original's way is that of representation 'mosaic'")
+        return codec
 
     @contextmanager
     def trainer(self, variant: Variant, n: int) -> Iterator[tuple[Trainer, Iterator[Batch]]]:
@@ -122,7 +128,7 @@ class _Bench:
         changed = options.model_copy(update={"bf16": bf16, "train": train})
         config = self.config.model_copy(update={"autodecoder": changed})
         objective = AutodecoderObjective(
-            config, self.stage1(), EncodedBook(sample=True), self.scenes, self.scenes.ids, None, cache="device"
+            config, self.codec(), EncodedBook(sample=True), self.scenes, self.scenes.ids, None, cache="device"
         )
         data = StepData(objective.sample, OBJECTS, variant.batch, train.seed, in_memory=True)
         with tempfile.TemporaryDirectory(prefix="z1g-bench-") as folder:
@@ -147,7 +153,7 @@ class _Bench:
         """The original's way, one object a step."""
         with self.trainer(PLAIN, WARM_UP + self.steps) as (trainer, batches):
             objective = trainer.objective
-            step = original_way.step_function(self.config, self.stage1(), self.sizes.perceptual, self.device)
+            step = original_way.step_function(self.config, self.mosaic(), self.sizes.perceptual, self.device)
 
             def one() -> None:
                 step(self._prepared(objective, next(batches)))
@@ -173,7 +179,7 @@ class _Bench:
             autocast = trainer.accelerator.autocast
             with torch.no_grad(), autocast():
                 code = objective.code(batch)
-                splats = objective.decoder(code)
+                splats = objective.codec.decode(code)
             leaf = splats.detach().requires_grad_(True)
             pair = objective.compare(leaf, batch)
             upstream = torch.randn_like(splats)
@@ -189,7 +195,7 @@ class _Bench:
 
             def decode(backward: bool) -> None:
                 with torch.set_grad_enabled(backward), autocast():
-                    out = objective.decoder(code)
+                    out = objective.codec.decode(code)
                 if backward:
                     out.backward(upstream)
 

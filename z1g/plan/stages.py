@@ -30,6 +30,7 @@ def _autodecoder_reads(experiment: Experiment) -> tuple[str, ...]:
         "camera",
         "splat",
         "render",
+        "representation",
         "autodecoder",
         *(f"!{name}" for name in _CODES_READS),
     )

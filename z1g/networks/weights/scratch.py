@@ -30,6 +30,10 @@ class Scratch(Model):
         return False
 
     @property
+    def latent_channels(self) -> int:
+        return self.autoencoder_size.latent_channels
+
+    @property
     def latent_factor(self) -> int:
         return int(2 ** (len(self.autoencoder_size.channels) - 1))
 
