@@ -16,7 +16,6 @@ from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, view_frame
 from z1g.objectives.augmentation import Augmenter, channels, symmetries
 from z1g.objectives.autodecoder import AutodecoderObjective
 from z1g.render.reference import Reference
-from z1g.representations.mosaic.stage1 import Stage1
 
 SIDE, SPLATS = 24, 4
 CPU = torch.device("cpu")
@@ -149,8 +148,8 @@ def noised(level: float, codes: Tensor, training: bool = True) -> Tensor:
     config = experiment(Sizes(views=2, image=16, splats=8, inputs=16, channels=(8, 8), layers=1, perceptual=64))
     changed = config.autodecoder.model_copy(update={"code_noise": level})
     config = config.model_copy(update={"autodecoder": changed})
-    stage1, scenes = Stage1.create(config), MadeUpScenes(config, 16)
-    objective = AutodecoderObjective(config, stage1, EncodedBook(sample=False), scenes, scenes.ids, None)
+    codec, scenes = config.new_codec(), MadeUpScenes(config, 16)
+    objective = AutodecoderObjective(config, codec, EncodedBook(sample=False), scenes, scenes.ids, None)
     batch = {"key": torch.tensor([[1, 2, i] for i in range(len(codes))])}
     return objective.train(training)._noised(batch, codes)
 
