@@ -1,6 +1,5 @@
 """Path patterns and lookups that every rule uses."""
 
-TRAINING = ("autodecoder", "unet")
 SECONDS_TO_CHECKPOINT = 120
 """How long before its time limit SLURM warns a training job, which then writes a checkpoint."""
 
@@ -64,7 +63,7 @@ def asks(stage):
         slurm_partition=site("partition"),
         slurm_account=site("account"),
     )
-    if stage not in TRAINING:
+    if stage not in TRAINED:
         return dict(everywhere, nodes=1)
 
     def on_several(value):

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from z1g.report.collect import STAGES, MetricInfo, Results
+from z1g.core.stages import STAGE_NAMES
+from z1g.report.collect import MetricInfo, Results
 
 COSTS = {
     "seconds_per_object": MetricInfo(
@@ -60,7 +61,7 @@ def _sum(values: list[float | None]) -> float | None:
 
 def cost(tree: Results, stages: Mapping[str, str], objects: int) -> Cost:
     """What a set of stage folders cost; `objects` is how many were sampled."""
-    found = {stage: spent(tree.jobs(stage, stages[stage])) for stage in STAGES if stage in stages}
+    found = {stage: spent(tree.jobs(stage, stages[stage])) for stage in STAGE_NAMES if stage in stages}
     known = [one for one in found.values() if one is not None]
     whole = bool(known) and len(known) == len(found)
     infer = found.get("infer")
