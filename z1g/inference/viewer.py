@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from z1g.core.errors import UserError
 from z1g.gaussians import files as splat_files
-from z1g.gaussians.channels import CHANNELS
+from z1g.gaussians.channels import CHANNELS, MIN_ALPHA
 from z1g.surface.views import Frame
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Shown:
         # Files of `infer` hold six square images, row after row; after pruning nobody knows.
         whole = len(gaussians) == VIEWS * side * side
         views = np.repeat(np.arange(VIEWS), side * side) if whole else None
-        seen = (gaussians[:, CHANNELS["opacity"].start] >= splat_files.VISIBLE).numpy()
+        seen = (gaussians[:, CHANNELS["opacity"].start] >= MIN_ALPHA).numpy()
         frame = Frame.around(gaussians)
         parts = {name: frame.enter(gaussians)[:, c].double().numpy()[seen] for name, c in CHANNELS.items()}
         return cls(
