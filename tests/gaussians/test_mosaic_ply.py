@@ -123,11 +123,6 @@ def test_rigid_transform_turns_the_covariance(seed: int) -> None:
     torch.testing.assert_close(moved[:, [3, 4, 5, 6, 11, 12, 13]], x[:, [3, 4, 5, 6, 11, 12, 13]])
 
 
-@pytest.mark.parametrize("matrix", [np.eye(3), np.diag([1.0, -1, -1]), np.diag([-1.0, -1, 1]), np.diag([-1.0, 1, -1])])
-def test_quaternion_of_half_turns(matrix: np.ndarray) -> None:
-    np.testing.assert_allclose(rotation_of(ply.quaternion(matrix)[None])[0], matrix, atol=1e-12)
-
-
 def test_files_of_other_tools(tmp_path: Path) -> None:
     """Higher harmonics, another order of properties and no normals are fine."""
     x = gaussians()
