@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 from scipy.stats import kstest
 from torch import Tensor
 
@@ -77,6 +78,17 @@ def test_channels_are_the_map_of_gaussians() -> None:
         mapped = gaussians @ torch.from_numpy(channels(one)).T
         wanted = transformed(gaussians, torch.from_numpy(one.matrix)[None])
         assert torch.allclose(drawn(mapped, c2w), drawn(wanted, c2w), atol=1e-5)
+
+
+def test_quaternions_are_turned_by_the_nearest_rotation() -> None:
+    """Poses are float32, so a symmetry found from them is a rotation only nearly."""
+    rounded = poses().astype(np.float32).astype(np.float64)
+    for one in symmetries(rounded[list(INPUT_VIEWS)]):
+        matrix = one.matrix @ np.diag([-1.0, 1, 1]) if one.mirrored else one.matrix
+        x, y, z, w = Rotation.from_matrix(matrix).as_quat(canonical=True)
+        left = np.array([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]])
+        wanted = left @ np.diag([1.0, 1, -1, -1]) if one.mirrored else left
+        assert np.allclose(channels(one)[7:11, 7:11], wanted, atol=1e-14)
 
 
 def test_turned_samples_are_renders_of_turned_objects() -> None:

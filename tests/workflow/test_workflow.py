@@ -121,6 +121,14 @@ def test_an_ablation_without_its_record_gets_one(workspace: Path) -> None:
     snakemake(workspace, *LOCAL, "ablations=encoder_mix")
     (workspace / "results/ablations/encoder_mix/reproduce.json").unlink()
     found = jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix"))
+    assert found == {"ablation": 1, "ablation_all": 1}, "tables and report do not read it"
+
+
+def test_an_edited_description_changes_what_shows_it(workspace: Path) -> None:
+    snakemake(workspace, *LOCAL, "ablations=encoder_mix")
+    file = workspace / "ablations/encoder_mix.yaml"
+    file.write_text(re.sub("(?m)^description: .*$", "description: other words", file.read_text()))
+    found = jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix"))
     assert found == {"ablation": 1, "tables": 1, "report": 1, "ablation_all": 1}
 
 
@@ -128,8 +136,8 @@ def test_a_raised_stage_version_runs_the_stage_again(workspace: Path) -> None:
     snakemake(workspace, *LOCAL, "ablations=encoder_mix")
     snakefile = workspace / "Snakefile"
     patch = (
-        "import dataclasses\nimport z1g.plan.plan\n"
-        'z1g.plan.STAGES["infer"] = dataclasses.replace(z1g.plan.STAGES["infer"], version=99)\n'
+        "import dataclasses\nfrom z1g.plan.stages import STAGES\n"
+        'STAGES["infer"] = dataclasses.replace(STAGES["infer"], version=99)\n'
     )
     snakefile.write_text(snakefile.read_text().replace("min_version(", patch + "min_version(", 1))
     assert jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix")) == {

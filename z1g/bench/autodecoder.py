@@ -35,7 +35,7 @@ from z1g.training.options import SpeedOptions
 
 WARM_UP = 2
 TOP_KERNELS = 15
-WORDS = ("autocast", "recompute", "fold", "unfused")
+WORDS = ("autocast", "recompute", "unfused")
 PLAIN = Variant.parse("b1", WORDS)
 
 
@@ -50,7 +50,7 @@ def measure(
 ) -> dict[str, Any]:
     """Samples a second of the original's way and of each variant, over `steps` steps after all objects were seen once.
 
-    A variant is a batch size with what is on: `b8+fold+micro4` (autocast: see `autodecoder.bf16`; fold, recompute,
+    A variant is a batch size with what is on: `b8+recompute+micro4` (autocast: see `autodecoder.bf16`; recompute,
     unfused: see `SpeedOptions`; micro4: four objects a pass). base: a scale's YAML file
     whose sizes, losses and trained parts are timed instead. What fails is reported in its place; after `seconds` no
     further variant begins. Raises UserError where a variant has no meaning.
@@ -287,7 +287,6 @@ def _resolution(config: Experiment) -> int:
 def _speed(variant: Variant) -> SpeedOptions:
     return SpeedOptions(
         fused="unfused" not in variant.on,
-        fold_upsampling="fold" in variant.on,
         recompute="recompute" in variant.on,
     )
 
