@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from z1g.gaussians.affine import left_singular, quaternions, transformed
+from z1g.gaussians.affine import left_singular, transformed
 from z1g.gaussians.channels import CHANNELS
 from z1g.gaussians.rotations import rotation_matrices
 
@@ -72,10 +72,3 @@ def test_left_singular_vectors_are_rotations(seed: int) -> None:
     assert torch.allclose(axes.transpose(1, 2) @ axes, torch.eye(3, dtype=torch.float64).expand(50, 3, 3), atol=1e-9)
     assert torch.allclose(torch.linalg.det(axes), torch.ones(50, dtype=torch.float64))
     assert torch.allclose(values.sort(-1).values, torch.linalg.svdvals(matrices).sort(-1).values, atol=1e-9)
-
-
-def test_quaternions_of_half_turns() -> None:
-    """Where w is zero the other components carry the rotation."""
-    given_quaternions = torch.eye(4, dtype=torch.float64)
-    matrices = rotation_matrices(given_quaternions[..., None]).squeeze(-1)
-    assert torch.allclose(quaternions(matrices).abs(), given_quaternions)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_mosaic_ply import gaussians, rotation_of
+from support.gaussians import gaussians, rotation_of
 
 from z1g.cli.main import main
 from z1g.core.errors import UserError

@@ -10,7 +10,7 @@ import torch
 import trimesh
 from PIL import Image
 from support.builders import ball_splats, fill, plan, stage_path
-from test_photographs import disc, saved
+from support.photographs import disc, saved
 
 from z1g.cli.main import main
 from z1g.gaussians import files as splat_files

@@ -8,6 +8,7 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from peft import PeftModel
 from support.builders import SIZES
+from support.diffusion import normal
 from torch import Tensor
 
 import z1g.inference.pipeline
@@ -26,10 +27,6 @@ from z1g.sampling.options import InferOptions
 from z1g.sampling.samplers.ddim import Ddim
 
 CODE = (4, 24, 16)
-
-
-def normal(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def denoiser() -> Denoiser:

@@ -5,8 +5,8 @@ import subprocess
 
 import numpy as np
 import pytest
-from support.paths import TESTS
-from test_ingest_blender import CAMERA, ROOT, axes
+from support.meshes import CAMERA, axes
+from support.paths import ROOT, TESTS
 
 from z1g.geometry.camera import INPUT_VIEWS, to_blender
 from z1g.meshes.executable import SCRIPT

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_ingest_blender import CAMERA, SIZE, cuboid, options
+from support.meshes import CAMERA, SIZE, cuboid, options
 
 from z1g.core.errors import UserError
 from z1g.data.shards import BrokenObject, RenderedObject, ShardReader, write_object
