@@ -16,6 +16,7 @@ from diffusers.models import attention_processor
 from safetensors.torch import load_file
 from scipy.stats import norm
 from support.builders import SIZES, fill, plan, stage_path
+from support.diffusion import normal
 from support.published_weights import write_published
 from torch import Tensor
 
@@ -47,11 +48,6 @@ from z1g.sampling.inferred.one_step import OneStepCodes
 from z1g.sampling.inferred.probe import NoisedCodes
 from z1g.stages import autodecoder, codes, infer, unet
 from z1g.training.data import Draw
-
-
-def normal(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
 
 # Timesteps
 
