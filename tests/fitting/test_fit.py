@@ -18,7 +18,7 @@ from support.builders import OBJECTS, ball, fill, plan, stage_path
 from support.paths import ROOT
 from torch import Tensor
 
-from z1g.bench.fit import seed_options
+from z1g.bench.fit import original_options
 from z1g.cli.main import main
 from z1g.config.resolve import load_ablation
 from z1g.core.errors import UserError
@@ -170,7 +170,7 @@ def test_fit_that_only_worsens_returns_its_start(scene: Scene) -> None:
     assert end.steps == 4, "stops after two looks without progress"
     assert end.psnr == pytest.approx(start.psnr, abs=1e-4)
     torch.testing.assert_close(end.splats, start.splats, atol=1e-4, rtol=1e-4)
-    # The seed neither stops below a PSNR nor goes back to the best state.
+    # The original neither stops below a PSNR nor goes back to the best state.
     assert fitted(scene, stop_above=90.0, **wild).steps == 20
     last = fitted(scene, keep="last", **wild)
     assert last.psnr < start.psnr - 1
@@ -295,7 +295,7 @@ def test_without_lateral_offset_splats_stay_on_their_rays(scene: Scene) -> None:
     assert not torch.equal(end.splats, start.splats)
 
 
-def test_the_seeds_rotation_quirk(scene: Scene) -> None:
+def test_the_original_s_rotation_quirk(scene: Scene) -> None:
     raw = raw_splats(scene, FreePositions(), norm="splats", drop=False)
     rotation = raw.gaussians()[0, :, CHANNELS["rotation"]].detach()
     parameter = raw.parameters["rotation"][0].detach().double().numpy()
@@ -605,8 +605,8 @@ def test_the_benchmark_fits_what_a_plan_would(tmp_path: Path, capsys: pytest.Cap
 def test_the_originals_fit_is_that_of_original_yaml() -> None:
     written = load_ablation(ROOT / "ablations" / "optimized_splat.yaml", "original", ROOT / "configs").experiment.fit
     for name in ("rotation_norm", "steps", "views_per_step", "rates", "betas", "weight_decay", "clip_norm", "keep"):
-        assert getattr(seed_options(), name) == getattr(written, name), name
-    assert seed_options().schedule == written.schedule
+        assert getattr(original_options(), name) == getattr(written, name), name
+    assert original_options().schedule == written.schedule
 
 
 def test_fits_of_an_earlier_data_set_are_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

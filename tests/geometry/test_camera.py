@@ -116,8 +116,8 @@ def test_view_frame(object_seed: int, layout: str) -> None:
     np.testing.assert_allclose(frame[:3, 3], 0, atol=1e-9)
 
 
-def test_seed_orbit() -> None:
-    # The seed: orbit_camera(-elevation, azimuth, radius), y = -radius·sin(-elevation), then position·cam_radius/1.5.
+def test_the_original_s_orbit() -> None:
+    # The original: orbit_camera(-elevation, azimuth, radius), y = -radius·sin(-elevation), then position·cam_radius/1.5.
     elevation, azimuth = math.radians(25), math.radians(70)
     position = np.array(
         [

@@ -41,7 +41,7 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-def seed(**changes: Any) -> Experiment:
+def original(**changes: Any) -> Experiment:
     """original.yaml with networks and images made small."""
     files = [read_yaml(CONFIGS / "original.yaml"), YamlFile(Path("small"), SMALL), YamlFile(Path("changes"), changes)]
     return resolve(files)
@@ -50,7 +50,7 @@ def seed(**changes: Any) -> Experiment:
 def made(root: Path, **changes: Any) -> tuple[AutodecoderObjective, Stage1, StageFolder]:
     """The objective of original.yaml's stage 1 on made-up objects, as the stage builds it."""
     meshes = plan(root).ablations["micro"].ablation.experiment.data
-    config = seed(**{**changes, "data": {"paths": list(meshes.paths), **changes.get("data", {})}})  # type: ignore[attr-defined]
+    config = original(**{**changes, "data": {"paths": list(meshes.paths), **changes.get("data", {})}})  # type: ignore[attr-defined]
     planned = Plan([Ablation("micro", "", "original", {}, config)], root / "results")
     planned.write()
     fill(planned)

@@ -121,9 +121,9 @@ def clamped(g: Tensor, c: Cameras) -> Tensor:
 
 SUBJECTS = [
     pytest.param(Subject(Cpu(), Reference()), id="cpu"),
-    pytest.param(Subject(Cpu(**ORIGINAL), Reference(**ORIGINAL)), id="cpu-seed"),
+    pytest.param(Subject(Cpu(**ORIGINAL), Reference(**ORIGINAL)), id="cpu-original"),
     pytest.param(Subject(Reference(precision="float32"), Reference()), id="torch"),
-    pytest.param(Subject(Reference(precision="float32", **ORIGINAL), Reference(**ORIGINAL)), id="torch-seed"),
+    pytest.param(Subject(Reference(precision="float32", **ORIGINAL), Reference(**ORIGINAL)), id="torch-original"),
     pytest.param(Subject(Gsplat(), Reference(), "cuda", 5e-4, 2e-3, 0.99, 0.05), id="gsplat", marks=pytest.mark.gpu),
     pytest.param(
         Subject(

@@ -55,7 +55,7 @@ def test_decoder_activations(head: str) -> None:
     assert np.ptp(np.linalg.norm(out[:, 7:11], axis=1)) < 1e-5
 
 
-def test_rotation_over_rows_is_the_seeds() -> None:
+def test_rotation_over_rows_is_the_original_s() -> None:
     raw = raw_sheet()
     out = decoder(rotation_norm="rows").activate(raw).detach().numpy()
     x = raw.double().numpy()[:, 7:11]

@@ -72,7 +72,7 @@ def test_the_right_v_leads_to_x0(sampler: Sampler, steps: int) -> None:
     torch.testing.assert_close(found, condition.latent, atol=2e-3, rtol=0)
 
 
-def test_clipping_is_the_seeds() -> None:
+def test_clipping_is_the_original_s() -> None:
     options = InferOptions(sampler=Ddpm(clip_sample=True), steps=10, guidance=1)
     found = sample_codes(Oracle(), known(2), ZERO, SHAPE, options, [1, 2])
     torch.testing.assert_close(found, known(2).latent.clamp(-1, 1), atol=2e-3, rtol=0)
