@@ -120,7 +120,7 @@ def test_the_hull_of_a_cube_wraps_it_closely(scene: Scene) -> None:
     both = (depth > 0) & truth.isfinite()
     assert both.sum() > 0.95 * truth.isfinite().sum()
     nearer = (truth - depth)[both]
-    # A image's pixel is 0.014 wide, and a face seen at a slant turns that into more depth.
+    # An image's pixel is 0.014 wide, and a face seen at a slant turns that into more depth.
     assert nearer.quantile(0.02) > -0.03
     assert nearer.median() < 0.03
 

@@ -117,7 +117,8 @@ def test_view_frame(object_seed: int, layout: str) -> None:
 
 
 def test_the_original_s_orbit() -> None:
-    # The original: orbit_camera(-elevation, azimuth, radius), y = -radius·sin(-elevation), then position·cam_radius/1.5.
+    # In the original: orbit_camera(-elevation, azimuth, radius), y = -radius·sin(-elevation),
+    # then position·cam_radius/1.5.
     elevation, azimuth = math.radians(25), math.radians(70)
     position = np.array(
         [

@@ -203,7 +203,7 @@ def cut_short(folder: Path) -> Path:
 
 
 def no_image(folder: Path) -> Path:
-    (folder / "a.png").write_text("not a image")
+    (folder / "a.png").write_text("not an image")
     return folder / "a.png"
 
 

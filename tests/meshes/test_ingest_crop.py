@@ -1,4 +1,4 @@
-"""Only the part of a image that the object can touch is drawn, and not one bit shows it."""
+"""Only the part of an image that the object can touch is drawn, and not one bit shows it."""
 
 import json
 import subprocess

@@ -47,7 +47,7 @@ def write(path: Path, text: str = "") -> Path:
 
 
 def chair(folder: Path, image: str = "brown", mesh: str = MESH) -> Path:
-    """An OBJ with a material file and a image."""
+    """An OBJ with a material file and an image."""
     write(folder / "wood.png", image)
     write(folder / "chair.mtl", "newmtl wood\nKd 1 1 1\nmap_Kd -s 1 1 1 wood.png\n")
     return write(folder / "chair.obj", mesh.format(mtl="chair.mtl"))
@@ -347,7 +347,7 @@ def test_what_is_alike_stays_on_one_side(some: tuple[ObjectEntry, ...], together
                 assert splits[one.id] == splits[other.id]
     assert splits == Manifest(some[::-1], 7).splits(options)
     groups = tied(some, together)
-    # Connected components of the graph "shares a mesh or a image set", found by a plain search.
+    # Connected components of the graph "shares a mesh or an image set", found by a plain search.
     reached = {some[0].id}
     while True:
         more = {
