@@ -99,7 +99,7 @@ def test_a_search_betters_the_encoders_codes_of_test_objects(tmp_path: Path) -> 
     stage1 = codes.Stage1.load(trained.path / "model", trained.config)
     views = trained.config.camera.train_ids
     for name in scenes.ids:
-        before, after = (found[name] for found in written)
+        before, after = (stored[name] for stored in written)
         if name in ids:
             torch.testing.assert_close(after, before, atol=0, rtol=0)
             continue
@@ -124,11 +124,11 @@ def test_predicted_codes_are_one_step_of_the_unet(tmp_path: Path) -> None:
     config = config.model_copy(update={"unet": Experiment.model_validate({"unet": {"condition_size": 16}}).unet})
     stage1, denoiser = Stage1.create(config), mixed_up_unet(folder)
     names = list(OBJECTS[:3])
-    found = _predict.Predictor(source, config, stage1, denoiser)(scenes, names)
+    actual = _predict.Predictor(source, config, stage1, denoiser)(scenes, names)
     beta = torch.linspace(0.00085, 0.012, 1000, dtype=torch.float64)
     a = (1 - beta).cumprod(0)[300].sqrt().float()
     s = (1 - a**2).sqrt()
-    for name, code in zip(names, found, strict=True):
+    for name, code in zip(names, actual, strict=True):
         clean = stage1.encoder.sheet_code(scenes[name].input_sheet(16)[None], None)
         image = scenes[name].condition(16)[None]
         latent = stage1.encoder.condition_latent(image)
@@ -149,13 +149,13 @@ def test_predicted_codes_are_samples_of_the_unet(tmp_path: Path) -> None:
     )
     config = folder.config.model_copy(update={"unet": defaults.unet})
     stage1, denoiser = Stage1.create(config), mixed_up_unet(folder)
-    found = _predict.Predictor(source, config, stage1, denoiser)(scenes, [OBJECTS[1]])
+    actual = _predict.Predictor(source, config, stage1, denoiser)(scenes, [OBJECTS[1]])
     image = scenes[OBJECTS[1]].condition(16)[None]
     with torch.no_grad():
         condition = denoiser.condition(stage1.encoder.condition_latent(image), image)
         zero = stage1.encoder.condition_latent(torch.full((1, 3, 16, 16), 0.5))
     expected = sample_codes(denoiser, condition, zero, SHAPE, defaults.infer, [int_hash(OBJECTS[1])])
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
 def mixed_up_unet(folder: StageFolder) -> Any:

@@ -185,13 +185,13 @@ def test_every_ablation_resolves_at_every_scale_and_says_why(scale: str) -> None
 def all_sections() -> set[type[Section]]:
     import typing
 
-    found: set[type[Section]] = set()
+    checked: set[type[Section]] = set()
     pending: list[type[Section]] = [Experiment]
     while pending:
         cls = pending.pop()
-        if cls in found:
+        if cls in checked:
             continue
-        found.add(cls)
+        checked.add(cls)
         stack = [field.annotation for field in cls.model_fields.values()]
         while stack:
             annotation = stack.pop()
@@ -202,7 +202,7 @@ def all_sections() -> set[type[Section]]:
                     pending += (
                         kinds(annotation).values() if hasattr(sys.modules[annotation.__module__], "__path__") else []
                     )
-    return found
+    return checked
 
 
 def test_every_option_is_read_somewhere() -> None:

@@ -65,9 +65,9 @@ def test_poses_are_rigid_right_handed_and_level(angle: tuple[float, float, float
 @given(angles)
 def test_blender_round_trip(angle: tuple[float, float, float]) -> None:
     pose = camera.orbit_c2w(*angle)
-    there = camera.to_blender(pose)
-    np.testing.assert_allclose(camera.from_blender(there), pose, atol=1e-12)
-    assert np.linalg.det(there[:3, :3]) == pytest.approx(1)
+    converted = camera.to_blender(pose)
+    np.testing.assert_allclose(camera.from_blender(converted), pose, atol=1e-12)
+    assert np.linalg.det(converted[:3, :3]) == pytest.approx(1)
 
 
 def test_blender_world_is_z_up() -> None:

@@ -14,13 +14,13 @@ from z1g.networks.wide_attention import WideAttention, attend
 @pytest.mark.parametrize("scores", [1, 40, 10_000])
 def test_wide_attention_is_attention(scores: int) -> None:
     """Values and gradients of torch's own, in float64, however many queries are taken at a time."""
-    found = []
+    results = []
     for work in (lambda q, k, v: attend(q, k, v, scores), functional.scaled_dot_product_attention):
         leaves = [normal(2, 11, 6, seed=i).double().mul(2).requires_grad_(True) for i in range(3)]
         out = work(*leaves)
         (out * normal(2, 11, 6, seed=9).double()).sum().backward()
-        found.append([out.detach(), *(leaf.grad for leaf in leaves)])
-    torch.testing.assert_close(*found, atol=1e-12, rtol=1e-12)
+        results.append([out.detach(), *(leaf.grad for leaf in leaves)])
+    torch.testing.assert_close(*results, atol=1e-12, rtol=1e-12)
 
 
 def test_wide_attention_in_bfloat16() -> None:
@@ -36,13 +36,13 @@ def test_wide_heads_get_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     vae = AutoencoderKL(block_out_channels=(8, 16), norm_num_groups=4, down_block_types=("DownEncoderBlock2D",) * 2,
                         up_block_types=("UpDecoderBlock2D",) * 2).double()  # fmt: skip
     wide_attention.install(vae)
-    assert not any(isinstance(one, WideAttention) for one in vae.attn_processors.values())
+    assert not any(isinstance(processor, WideAttention) for processor in vae.attn_processors.values())
     code = normal(2, 4, 5, 6).double()
     expected = vae.decode(code).sample
     monkeypatch.setattr(wide_attention, "WIDE", 8)
     wide_attention.install(vae)
     warned: list[str] = []
     monkeypatch.setattr(attention_processor.logger, "warning", warned.append)
-    assert all(isinstance(one, WideAttention) for one in vae.attn_processors.values())
+    assert all(isinstance(processor, WideAttention) for processor in vae.attn_processors.values())
     torch.testing.assert_close(vae.decode(code).sample, expected, atol=1e-12, rtol=1e-12)
     assert not warned

@@ -83,10 +83,10 @@ def test_reference_is_what_the_formulas_say(kind: str, options: dict[str, Any]) 
     w2c = np.linalg.inv(c.c2w[0, 0].numpy())
     depths = [(w2c[:3, :3] @ row[:3] + w2c[:3, 3])[2] for row in g[0].numpy()]
     rows = [row for row, z in zip(g[0].numpy(), depths, strict=True) if np.isfinite(row).all() and z > judge.near]
-    seen = sorted(((*ellipse(row, w2c, c, judge), row) for row in rows), key=lambda found: found[2])
+    seen = sorted(((*ellipse(row, w2c, c, judge), row) for row in rows), key=lambda gaussian: gaussian[2])
     expected = [[pixel(seen, np.array([x + 0.5, y + 0.5]), judge) for x in range(c.width)] for y in range(c.height)]
-    found = flat(judge.render(g, c))[0, 0].permute(1, 2, 0)
-    np.testing.assert_allclose(found.numpy(), np.array(expected), atol=1e-9)
+    actual = flat(judge.render(g, c))[0, 0].permute(1, 2, 0)
+    np.testing.assert_allclose(actual.numpy(), np.array(expected), atol=1e-9)
 
 
 @dataclass(frozen=True)
@@ -147,9 +147,9 @@ SUBJECTS = [
 @pytest.mark.parametrize(("b", "v", "height", "width"), [(2, 2, 32, 32), (2, 3, 19, 41), (1, 1, 50, 7)])
 def test_backends_are_the_reference(subject: Subject, kind: str, b: int, v: int, height: int, width: int) -> None:
     g, c = gaussians(kind, b, 150, seed=2), cameras(b, v, height, width)
-    there, camera_there = g.float().to(subject.device), c.to(subject.device)
+    on_device, cameras_on_device = g.float().to(subject.device), c.to(subject.device)
     try:
-        found = flat(subject.backend.render(there, camera_there)).double().cpu()
+        actual = flat(subject.backend.render(on_device, cameras_on_device)).double().cpu()
     except UserError as error:
         if "needs the package" not in str(error) and "built from source" not in str(error):
             raise
@@ -159,13 +159,13 @@ def test_backends_are_the_reference(subject: Subject, kind: str, b: int, v: int,
     # near 1. A pixel may flip where alpha or transmittance meets its threshold within rounding: few, small, left out of
     # the gradients.
     looser = {"needles": 30, "opaque": 3}.get(kind, 1)
-    error = (value - found).abs()
+    error = (value - actual).abs()
     steady = (error < looser * subject.image * value.abs().clamp(min=1)).all(dim=2, keepdim=True)
     assert steady.double().mean() > 0.99
     assert error.max() < subject.flip
     weight = torch.rand(value.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * steady
     expected = gradient(subject.judge, g, c, weight)
-    slope = gradient(subject.backend, there, camera_there, weight).cpu()
+    slope = gradient(subject.backend, on_device, cameras_on_device, weight).cpu()
     for name, channel in CHANNELS.items():
         off = (expected - slope)[..., channel].abs() / expected[..., channel].abs().max().clamp(min=1e-12)
         if name == "position" and not subject.clamp_moves:
@@ -220,8 +220,8 @@ def test_near_plane_and_alpha_cap_are_options() -> None:
         assert not torch.equal(backend(near=1.5).render(g, c).alpha, usual)
         assert backend(alpha_cap=0.3).render(g[:, :1], c).alpha.max() <= 0.3 + 1e-6
     chosen = {"near": 1.4, "alpha_cap": 0.6}
-    found, expected = flat(Cpu(**chosen).render(g, c)), flat(Reference(**chosen).render(g, c))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    actual, expected = flat(Cpu(**chosen).render(g, c)), flat(Reference(**chosen).render(g, c))
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("options", CONVENTIONS)
@@ -254,9 +254,9 @@ def test_matrices_of_diff_gaussian_put_points_where_the_cameras_see_them() -> No
         clip = point @ row_clip[i, j]
         assert clip[3] == pytest.approx(float(camera[2]), rel=1e-6)
         # Pixels of the extension count from a center, ours from a corner.
-        found = ((clip[:2] / clip[3] + 1) * torch.tensor([40.0, 24.0]) - 1) / 2 + 0.5
+        actual = ((clip[:2] / clip[3] + 1) * torch.tensor([40.0, 24.0]) - 1) / 2 + 0.5
         expected = c.intrinsics()[i, j].float() @ (camera[:3] / camera[2])
-        torch.testing.assert_close(found, expected[:2], atol=1e-4, rtol=0)
+        torch.testing.assert_close(actual, expected[:2], atol=1e-4, rtol=0)
         torch.testing.assert_close(row_view[i, j].inverse().T[:3, 3], positions[i, j], atol=1e-5, rtol=0)
 
 

@@ -30,9 +30,9 @@ def test_a_broken_gaussian_leaves_the_others_alone(backend: Rasterizer, channel:
     expected = gradient(backend, g[:, 1:], c, torch.ones(1))
     g[0, 0, channel] = value
     assert torch.equal(flat(backend.render(g, c)), alone)
-    found = gradient(backend, g, c, torch.ones(1))
-    assert not found[:, 0].any()
-    torch.testing.assert_close(found[:, 1:], expected)
+    actual = gradient(backend, g, c, torch.ones(1))
+    assert not actual[:, 0].any()
+    torch.testing.assert_close(actual[:, 1:], expected)
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=ids)
@@ -98,9 +98,9 @@ def test_a_spawned_child_draws_the_same_bits() -> None:
     queue = context.Queue()
     child = context.Process(target=render_in_child, args=(queue,))
     child.start()
-    found = queue.get(timeout=60)
+    actual = queue.get(timeout=60)
     child.join()
-    assert found == expected
+    assert actual == expected
 
 
 @pytest.mark.parametrize("layer", ["omp", "workqueue"])

@@ -158,9 +158,9 @@ def trained_parts(codes: dict[str, Any], pretrained: bool) -> set[str]:
         "decoder": stage1.decoder.decoder,
         "geometry_out": stage1.decoder.geometry_out,
     }
-    found = {name: {p.requires_grad for p in part.parameters()} for name, part in parts.items()}
-    assert all(len(flags) == 1 for flags in found.values())
-    return {name for name, flags in found.items() if flags == {True}}
+    actual = {name: {p.requires_grad for p in part.parameters()} for name, part in parts.items()}
+    assert all(len(flags) == 1 for flags in actual.values())
+    return {name for name, flags in actual.items() if flags == {True}}
 
 
 DECODER = {"decoder", "geometry_out"}

@@ -68,14 +68,14 @@ ZERO = torch.zeros(1, *SHAPE)
 @pytest.mark.parametrize("steps", [1, 8, 30])
 def test_the_right_v_leads_to_x0(sampler: Sampler, steps: int) -> None:
     condition, options = known(3), InferOptions(sampler=sampler, steps=steps, guidance=1)
-    found = sample_codes(Oracle(), condition, ZERO, SHAPE, options, [1, 2, 3])
-    torch.testing.assert_close(found, condition.latent, atol=2e-3, rtol=0)
+    actual = sample_codes(Oracle(), condition, ZERO, SHAPE, options, [1, 2, 3])
+    torch.testing.assert_close(actual, condition.latent, atol=2e-3, rtol=0)
 
 
 def test_clipping_is_the_original_s() -> None:
     options = InferOptions(sampler=Ddpm(clip_sample=True), steps=10, guidance=1)
-    found = sample_codes(Oracle(), known(2), ZERO, SHAPE, options, [1, 2])
-    torch.testing.assert_close(found, known(2).latent.clamp(-1, 1), atol=2e-3, rtol=0)
+    actual = sample_codes(Oracle(), known(2), ZERO, SHAPE, options, [1, 2])
+    torch.testing.assert_close(actual, known(2).latent.clamp(-1, 1), atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize("sampler", [Ddpm(), Ddim(), EulerAncestral(), DpmMultistep(), UniPc()])
@@ -109,9 +109,9 @@ def test_guidance_formula() -> None:
     zero = normal(1, *SHAPE, seed=9)
     options = InferOptions(sampler=Ddim(), steps=1, guidance=guidance)
     oracle = Oracle()
-    found = sample_codes(oracle, condition, zero, SHAPE, options, [1, 2])
+    actual = sample_codes(oracle, condition, zero, SHAPE, options, [1, 2])
     expected = zero + guidance * (condition.latent - zero)
-    torch.testing.assert_close(found, expected.expand_as(found), atol=5e-3, rtol=0)
+    torch.testing.assert_close(actual, expected.expand_as(actual), atol=5e-3, rtol=0)
     assert oracle.calls == [4]
 
 

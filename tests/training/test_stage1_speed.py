@@ -39,8 +39,8 @@ def test_decoder_in_bfloat16_with_weights_in_float32() -> None:
     assert not torch.equal(whole["splats"], exact["splats"])
     assert ((whole["splats"] - exact["splats"]).abs() < 0.03).float().mean() > 0.99
 
-    def distance(found: dict[str, Tensor]) -> float:
-        a, b = (torch.cat([one[n].flatten() for n in exact if n != "splats"]) for one in (found, exact))
+    def distance(actual: dict[str, Tensor]) -> float:
+        a, b = (torch.cat([tensors[n].flatten() for n in exact if n != "splats"]) for tensors in (actual, exact))
         return float((a - b).norm() / b.norm())
 
     assert 0 < distance(whole) < max(0.05, 1.5 * distance(autocast))
@@ -68,7 +68,7 @@ def test_a_frozen_encoder_runs_once_for_each_object(monkeypatch: pytest.MonkeyPa
     codes = []
     for step, rows in enumerate(([2, 0], [0, 2], [3, 2])):
         samples = [kept.sample(Draw(row, 0, (5, step, slot))) for slot, row in enumerate(rows)]
-        batch = {name: torch.stack([one[name] for one in samples]) for name in samples[0]}
+        batch = {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
         batch |= {"object_index": torch.tensor(rows), "key": torch.tensor([[5, step, slot] for slot in range(2)])}
         batch = kept.prepare(batch)
         with torch.no_grad():
@@ -82,7 +82,7 @@ def test_a_frozen_encoder_runs_once_for_each_object(monkeypatch: pytest.MonkeyPa
 
 def test_encoder_in_bfloat16_with_weights_in_float32() -> None:
     """Means within bfloat16's rounding of float32's; gradients are of the stored weights, and point the same way."""
-    found = []
+    results = []
     for whole in (False, True):
         stage1 = Stage1.create(experiment(SIZES))
         stage1.encoder.whole_bf16 = whole
@@ -93,7 +93,7 @@ def test_encoder_in_bfloat16_with_weights_in_float32() -> None:
         weight = stage1.encoder.encoder.conv_in.weight
         assert weight.dtype == torch.float32
         assert weight.grad is not None
-        found.append((mean.detach(), weight.grad.flatten()))
-    (exact, slope), (half, half_slope) = found
+        results.append((mean.detach(), weight.grad.flatten()))
+    (exact, slope), (half, half_slope) = results
     assert float((half - exact).norm()) < 0.03 * float(exact.norm())
     assert float(functional.cosine_similarity(slope, half_slope, dim=0)) > 0.98
