@@ -109,7 +109,7 @@ def test_a_lock_refuses_a_second_process_and_names_the_first(tmp_path: Path, mon
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     lock = tmp_path / "stage/lock"
     code = (
-        "import sys; from pathlib import Path; from z1g.core.files import exclusive\n"
+        "import sys; from pathlib import Path; from z1g.core.locks import exclusive\n"
         "with exclusive(Path(sys.argv[1])):\n"
         "    print('held', flush=True); sys.stdin.read()\n"
     )

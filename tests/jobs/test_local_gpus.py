@@ -17,7 +17,7 @@ VERB = '''
 """z1g whose stages write empty outputs and a journal of who held which GPUs."""
 import os, sys, time
 from pathlib import Path
-from z1g import cli
+from z1g.cli import main as cli
 from z1g.cli import stage
 
 JOURNAL = Path("journal")

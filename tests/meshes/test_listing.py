@@ -397,7 +397,7 @@ def test_meshes_of_one_plain_color_can_be_left_out(tmp_path: Path, capsys: pytes
     out = tmp_path / "l.jsonl"
     assert main(["list", str(tmp_path / "in"), "--out", str(out), "--colored"]) == 0
     assert "2 of one plain color left out" in capsys.readouterr().out
-    assert sorted(Path(row["path"]).stem for row in read_jsonl(out)) == ["broken", "other", "image", "two"]
+    assert sorted(Path(row["path"]).stem for row in read_jsonl(out)) == ["broken", "image", "other", "two"]
 
 
 def test_objects_of_the_command_line_take_the_place_of_the_bases(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_page_says_what_there_is(tree: Path) -> None:
 def test_page_stays_small_with_eight_objects_and_five_ablations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("report_tree.TRAIN", tuple(f"object{i}" for i in range(6)))
+    monkeypatch.setattr("support.report_tree.TRAIN", tuple(f"object{i}" for i in range(6)))
     specs = {f"a{i}": {"seed": i, "stage1": f"s{i}", "gain": i} for i in range(5)}
     build(tmp_path, specs, images=96)
     report.run(tmp_path, list(specs), tmp_path / "report.html")

@@ -128,8 +128,8 @@ def test_a_raised_stage_version_runs_the_stage_again(workspace: Path) -> None:
     snakemake(workspace, *LOCAL, "ablations=encoder_mix")
     snakefile = workspace / "Snakefile"
     patch = (
-        "import dataclasses\nimport z1g.plan.plan\n"
-        'z1g.plan.STAGES["infer"] = dataclasses.replace(z1g.plan.STAGES["infer"], version=99)\n'
+        "import dataclasses\nfrom z1g.plan.stages import STAGES\n"
+        'STAGES["infer"] = dataclasses.replace(STAGES["infer"], version=99)\n'
     )
     snakefile.write_text(snakefile.read_text().replace("min_version(", patch + "min_version(", 1))
     assert jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix")) == {
