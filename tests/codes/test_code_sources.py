@@ -99,7 +99,7 @@ def test_a_search_betters_the_encoders_codes_of_test_objects(tmp_path: Path) -> 
     codec = trained.config.load_codec(trained.path / "model")
     views = trained.config.camera.train_ids
     for name in scenes.ids:
-        before, after = (found[name] for found in written)
+        before, after = (stored[name] for stored in written)
         if name in ids:
             torch.testing.assert_close(after, before, atol=0, rtol=0)
             continue
@@ -125,11 +125,11 @@ def test_predicted_codes_are_one_step_of_the_unet(tmp_path: Path) -> None:
     codec, denoiser = config.new_codec(), mixed_up_unet(folder)
     names = list(OBJECTS[:3])
     how = Prediction(source.timestep, source.steps, source.guidance, source.seed, 16)
-    found = Predictor(how, codec, denoiser)(scenes, names)
+    actual = Predictor(how, codec, denoiser)(scenes, names)
     beta = torch.linspace(0.00085, 0.012, 1000, dtype=torch.float64)
     a = (1 - beta).cumprod(0)[300].sqrt().float()
     s = (1 - a**2).sqrt()
-    for name, code in zip(names, found, strict=True):
+    for name, code in zip(names, actual, strict=True):
         clean = codec.encode(input_mosaic(scenes[name], 16)[None])
         image = scenes[name].condition(16)[None]
         latent = codec.condition_latent(image)
@@ -151,13 +151,13 @@ def test_predicted_codes_are_samples_of_the_unet(tmp_path: Path) -> None:
     config = folder.config.model_copy(update={"unet": defaults.unet})
     codec, denoiser = config.new_codec(), mixed_up_unet(folder)
     how = Prediction(source.timestep, source.steps, source.guidance, source.seed, 16)
-    found = Predictor(how, codec, denoiser)(scenes, [OBJECTS[1]])
+    actual = Predictor(how, codec, denoiser)(scenes, [OBJECTS[1]])
     image = scenes[OBJECTS[1]].condition(16)[None]
     with torch.no_grad():
         condition = denoiser.condition(codec.condition_latent(image), image)
         zero = codec.condition_latent(torch.full((1, 3, 16, 16), 0.5))
     expected = sample_codes(denoiser, condition, zero, SHAPE, defaults.infer, [int_hash(OBJECTS[1])])
-    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(actual, expected)
 
 
 def mixed_up_unet(folder: StageFolder) -> Any:

@@ -77,7 +77,7 @@ def test_micro_batches_add_up(accelerator: Accelerator) -> None:
     torch.testing.assert_close(pieces.codes, whole.codes, atol=1e-6, rtol=0)
 
 
-def test_reset_is_the_seeds(accelerator: Accelerator) -> None:
+def test_reset_is_the_original_s(accelerator: Accelerator) -> None:
     """Adam's first step is lr·sign(gradient), and with the quirk every step is the first."""
     ours = book(reset_optimizer=True)
     for step in range(4):

@@ -189,13 +189,13 @@ def test_every_ablation_resolves_at_every_scale_and_says_why(scale: str) -> None
 def all_sections() -> set[type[Section]]:
     import typing
 
-    found: set[type[Section]] = set()
+    checked: set[type[Section]] = set()
     pending: list[type[Section]] = [Experiment]
     while pending:
         cls = pending.pop()
-        if cls in found:
+        if cls in checked:
             continue
-        found.add(cls)
+        checked.add(cls)
         stack = [field.annotation for field in cls.model_fields.values()]
         while stack:
             annotation = stack.pop()
@@ -205,7 +205,7 @@ def all_sections() -> set[type[Section]]:
                 kind = annotation.model_fields.get("kind")
                 if issubclass(annotation, Slot) and (kind is None or kind.is_required()):
                     pending += kinds(annotation).values()
-    return found
+    return checked
 
 
 def test_every_option_is_read_somewhere() -> None:

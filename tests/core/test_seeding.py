@@ -12,14 +12,14 @@ MASK = (1 << 64) - 1
 
 def split_mix(seed: int, n: int) -> list[int]:
     """SplitMix64 in Python's unbounded integers."""
-    found = []
+    results = []
     for _ in range(n):
         seed = (seed + 0x9E3779B97F4A7C15) & MASK
         z = seed
         z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
         z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
-        found.append(z ^ (z >> 31))
-    return found
+        results.append(z ^ (z >> 31))
+    return results
 
 
 def test_published_values() -> None:

@@ -68,8 +68,8 @@ def test_a_image_is_decoded_into_a_place_of_its_size() -> None:
     assert decode_rgba(saved(image), places[1]) is not None
     np.testing.assert_array_equal(places[1], image)
     assert not places[[0, 2]].any()
-    found = decode_rgba(saved(noise(5, 6, 1, 256)), places[2])
-    np.testing.assert_array_equal(found, noise(5, 6, 1, 256))
+    actual = decode_rgba(saved(noise(5, 6, 1, 256)), places[2])
+    np.testing.assert_array_equal(actual, noise(5, 6, 1, 256))
     assert not places[2].any()
 
 
@@ -89,10 +89,10 @@ def test_damage_is_never_a_image_that_pillow_would_not_make(position: int, value
         del content[position:]
     else:
         content[position] = value
-    found = decode_rgba(bytes(content))
-    if found is not None:
+    actual = decode_rgba(bytes(content))
+    if actual is not None:
         # Checksums of chunks are not looked at, but the stream has its own.
-        np.testing.assert_array_equal(found.ravel()[: 9 * 7 * 4], noise(9, 7, 1, 256).ravel())
+        np.testing.assert_array_equal(actual.ravel()[: 9 * 7 * 4], noise(9, 7, 1, 256).ravel())
 
 
 def test_a_bomb_is_not_inflated_beyond_its_header() -> None:

@@ -39,10 +39,10 @@ def shard(items: list[RenderedObject], tmp_path: Path) -> Path:
     return path
 
 
-def assert_equal(one: RenderedObject, other: RenderedObject) -> None:
-    assert (one.id, one.fov_y_deg, one.info) == (other.id, other.fov_y_deg, other.info)
+def assert_equal(first: RenderedObject, second: RenderedObject) -> None:
+    assert (first.id, first.fov_y_deg, first.info) == (second.id, second.fov_y_deg, second.info)
     for name in ("c2w", "rgba", "depth"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
 
 @pytest.mark.parametrize("table", [True, False])

@@ -18,7 +18,7 @@ from support.builders import OBJECTS, ball, fill, plan, stage_path
 from support.paths import ROOT
 from torch import Tensor
 
-from z1g.bench.fit import seed_options
+from z1g.bench.fit import original_options
 from z1g.cli.main import main
 from z1g.config.resolve import load_ablation
 from z1g.core.errors import UserError
@@ -121,12 +121,12 @@ def test_normals_of_a_plane_and_their_rotations() -> None:
     covered[..., 3, 3] = False
     ahead = torch.tensor([[0.1, 0.2, -1.0]], dtype=torch.float64)
     ahead = torch.nn.functional.normalize(ahead, dim=1)
-    found = surface_normals(plane, covered, ahead[:, :, None, None].expand(1, 3, 7, 7))
+    actual = surface_normals(plane, covered, ahead[:, :, None, None].expand(1, 3, 7, 7))
     # A pixel that shows nothing faces the camera.
-    torch.testing.assert_close(found[0, :, 3, 3], -ahead[0])
-    found[0, :, 3, 3] = normal
-    torch.testing.assert_close(found, normal[None, :, None, None].expand_as(found))
-    quaternion = disc_rotation(found, ahead)
+    torch.testing.assert_close(actual[0, :, 3, 3], -ahead[0])
+    actual[0, :, 3, 3] = normal
+    torch.testing.assert_close(actual, normal[None, :, None, None].expand_as(actual))
+    quaternion = disc_rotation(actual, ahead)
     axis = rotation_matrices(quaternion.flatten(2))[0, :, 2]
     torch.testing.assert_close(axis.abs(), normal.abs()[:, None].expand_as(axis))
     torch.testing.assert_close(quaternion.norm(dim=1), torch.ones(1, 7, 7, dtype=torch.float64))
@@ -170,7 +170,7 @@ def test_fit_that_only_worsens_returns_its_start(scene: Scene) -> None:
     assert end.steps == 4, "stops after two looks without progress"
     assert end.psnr == pytest.approx(start.psnr, abs=1e-4)
     torch.testing.assert_close(end.splats, start.splats, atol=1e-4, rtol=1e-4)
-    # The seed neither stops below a PSNR nor goes back to the best state.
+    # The original neither stops below a PSNR nor goes back to the best state.
     assert fitted(scene, stop_above=90.0, **wild).steps == 20
     last = fitted(scene, keep="last", **wild)
     assert last.psnr < start.psnr - 1
@@ -191,11 +191,11 @@ def test_an_object_does_not_know_who_is_fitted_beside_it(scenes: list[Scene]) ->
     options: dict[str, Any] = {"steps": 12, "evaluate_every": 2, "patience": 1, "schedule": Constant()}
     together = job(**options).run(mixed)
     assert together[1].steps < min(together[0].steps, together[2].steps)
-    for object_, found in zip(mixed, together, strict=True):
+    for object_, result in zip(mixed, together, strict=True):
         alone = job(**options).run([object_])[0]
-        assert (found.steps, found.splats.shape) == (alone.steps, alone.splats.shape)
-        torch.testing.assert_close(found.splats, alone.splats, atol=2e-4, rtol=1e-3)
-        assert found.psnr == pytest.approx(alone.psnr, abs=0.02)
+        assert (result.steps, result.splats.shape) == (alone.steps, alone.splats.shape)
+        torch.testing.assert_close(result.splats, alone.splats, atol=2e-4, rtol=1e-3)
+        assert result.psnr == pytest.approx(alone.psnr, abs=0.02)
 
 
 def test_psnr_by_hand(scene: Scene) -> None:
@@ -273,7 +273,7 @@ def test_depth_offset_formula(scene: Scene) -> None:
     with torch.no_grad():
         raw.parameters["position"].normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
         raw.parameters["position"][..., 0] += 1.4
-    found = raw.gaussians()[0, :, :3].detach().double().numpy()
+    actual = raw.gaussians()[0, :, :3].detach().double().numpy()
     values = raw.parameters["position"][0].detach().double().numpy()
     for m in range(0, raw.index.shape[1], 97):
         view, pixel = divmod(int(raw.index[0, m]), SIZE * SIZE)
@@ -282,7 +282,7 @@ def test_depth_offset_formula(scene: Scene) -> None:
         focal = 0.5 * SIZE / math.tan(math.radians(scene.fov_y_deg) / 2)
         ray = np.array([(column + 0.5 - SIZE / 2) / focal, (row + 0.5 - SIZE / 2) / focal, 1.0])
         local = values[m, 0] * ray + values[m, 1:]
-        np.testing.assert_allclose(found[m], np.clip(c2w[:3, :3] @ local + c2w[:3, 3], -1, 1), atol=1e-5)
+        np.testing.assert_allclose(actual[m], np.clip(c2w[:3, :3] @ local + c2w[:3, 3], -1, 1), atol=1e-5)
 
 
 def test_without_lateral_offset_splats_stay_on_their_rays(scene: Scene) -> None:
@@ -295,7 +295,7 @@ def test_without_lateral_offset_splats_stay_on_their_rays(scene: Scene) -> None:
     assert not torch.equal(end.splats, start.splats)
 
 
-def test_the_seeds_rotation_quirk(scene: Scene) -> None:
+def test_the_original_s_rotation_quirk(scene: Scene) -> None:
     raw = raw_splats(scene, FreePositions(), norm="splats", drop=False)
     rotation = raw.gaussians()[0, :, CHANNELS["rotation"]].detach()
     parameter = raw.parameters["rotation"][0].detach().double().numpy()
@@ -323,8 +323,8 @@ def test_ray_loss_counts_pixels_aside(scene: Scene) -> None:
     depth = depth + cameras.world_to_camera()[0, :, 2, 3, None, None]
     # Two pixels along the camera's x axis; across the ray that is less, by the ray's slant.
     moved = pair.splats[:, :, :3] + 2 * (depth / cameras.focal)[None, :, None] * cameras.c2w[:, :, :3, 0, None, None]
-    found = float(RayLoss().compute(splatter(scene, position=moved)))
-    assert 3.7 < found < 4.0
+    actual = float(RayLoss().compute(splatter(scene, position=moved)))
+    assert 3.7 < actual < 4.0
 
 
 def test_background_loss_is_the_opacity_where_nothing_is(scene: Scene) -> None:
@@ -345,15 +345,15 @@ def test_smooth_loss_by_hand(scene: Scene) -> None:
         for view in range(6):
             for row in range(SIZE - (axis == 0)):
                 for column in range(SIZE - (axis == 1)):
-                    here = (view, slice(None), row, column)
-                    there = (view, slice(None), row + (axis == 0), column + (axis == 1))
-                    a, b = x[here], x[there]
+                    pixel = (view, slice(None), row, column)
+                    neighbor = (view, slice(None), row + (axis == 0), column + (axis == 1))
+                    a, b = x[pixel], x[neighbor]
                     if min(a[3], b[3]) <= 1 / 255:
                         continue
                     pairs += 1
                     depth = [
                         ((x[at][:3] - origins[at]) @ directions[at]) / (directions[at] @ directions[at])
-                        for at in (here, there)
+                        for at in (pixel, neighbor)
                     ]
                     turn = b[7:11] * (-1 if a[7:11] @ b[7:11] < 0 else 1)
                     sums += [
@@ -416,8 +416,8 @@ def test_out_of_memory_halves_the_batch_and_says_so_once(scene: Scene, caplog: p
     many = [replace(scene, id=str(i)) for i in range(19)]
     crowded = Crowded(capacity=3)
     with caplog.at_level("WARNING"):
-        found = list(FitQueue(crowded).run(iter(many)))
-    assert [name for _, name in found] == [scene.id for scene in many]
+        actual = list(FitQueue(crowded).run(iter(many)))
+    assert [name for _, name in actual] == [scene.id for scene in many]
     assert crowded.tried == [8, 4, *[2] * 9, 1]
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
     assert "going on with 2" in caplog.text
@@ -435,15 +435,15 @@ def test_a_gpu_that_is_full_halves_the_batch(caplog: pytest.LogCaptureFixture) -
     torch.cuda.set_per_process_memory_fraction(2 * 2**30 / torch.cuda.get_device_properties(0).total_memory)
     try:
         with caplog.at_level("WARNING"):
-            found = list(FitQueue(fit).run(iter(many)))
+            actual = list(FitQueue(fit).run(iter(many)))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert [one.id for one, _ in found] == [one.id for one in many]
+    assert [member.id for member, _ in actual] == [member.id for member in many]
     said = [record.getMessage() for record in caplog.records if "going on with" in record.getMessage()]
     assert said
     assert len(set(said)) == len(said)
     alone = fit.run([many[-1]])[0]
-    assert found[-1][1].psnr == pytest.approx(alone.psnr, abs=0.1)
+    assert actual[-1][1].psnr == pytest.approx(alone.psnr, abs=0.1)
 
 
 def test_only_images_of_one_size_share_a_batch(scene: Scene) -> None:
@@ -605,8 +605,8 @@ def test_the_benchmark_fits_what_a_plan_would(tmp_path: Path, capsys: pytest.Cap
 def test_the_originals_fit_is_that_of_original_yaml() -> None:
     written = load_ablation(ROOT / "ablations" / "optimized_splat.yaml", "original", ROOT / "configs").experiment.fit
     for name in ("rotation_norm", "steps", "views_per_step", "rates", "betas", "weight_decay", "clip_norm", "keep"):
-        assert getattr(seed_options(), name) == getattr(written, name), name
-    assert seed_options().schedule == written.schedule
+        assert getattr(original_options(), name) == getattr(written, name), name
+    assert original_options().schedule == written.schedule
 
 
 def test_fits_of_an_earlier_data_set_are_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -76,13 +76,13 @@ def brute_force(scene: Scene, views: list[int], size: int, radius: float, sample
 def test_every_ray_by_itself_finds_the_same_surface(scene: Scene) -> None:
     views, size, samples = VIEWS[:9], 7, 48
     expected = brute_force(scene, views, size, 0.55, samples)
-    found = hull_depth(scene, views, size, 0.55, samples, 0.5).numpy()
-    agree = (found > 0) == (expected > 0)
+    actual = hull_depth(scene, views, size, 0.55, samples, 0.5).numpy()
+    agree = (actual > 0) == (expected > 0)
     assert agree.mean() > 0.95, "rays that graze the outline may differ"
-    both = (found > 0) & (expected > 0)
+    both = (actual > 0) & (expected > 0)
     step = 1.1 / (samples - 1)
     # Bisection goes back from the sample that the oracle stops at, by at most one step; a pixel's edge adds its share.
-    difference = expected[both] - found[both]
+    difference = expected[both] - actual[both]
     assert difference.min() > -step
     assert np.quantile(difference, 0.9) < 2 * step
 
@@ -120,7 +120,7 @@ def test_the_hull_of_a_cube_wraps_it_closely(scene: Scene) -> None:
     both = (depth > 0) & truth.isfinite()
     assert both.sum() > 0.95 * truth.isfinite().sum()
     nearer = (truth - depth)[both]
-    # A image's pixel is 0.014 wide, and a face seen at a slant turns that into more depth.
+    # An image's pixel is 0.014 wide, and a face seen at a slant turns that into more depth.
     assert nearer.quantile(0.02) > -0.03
     assert nearer.median() < 0.03
 

@@ -173,23 +173,23 @@ class Again:
 def test_forward_pass_is_the_one_written_again() -> None:
     model, x = network(), torch.randn(2, 3, 9, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        found = model.double()(x.double())
-    assert found.shape == (2, 3, 14, 8, 8)
-    torch.testing.assert_close(found.flatten(0, 1), Again(model.state_dict(), 3)(x), atol=1e-9, rtol=1e-9)
+        actual = model.double()(x.double())
+    assert actual.shape == (2, 3, 14, 8, 8)
+    torch.testing.assert_close(actual.flatten(0, 1), Again(model.state_dict(), 3)(x), atol=1e-9, rtol=1e-9)
 
 
 def test_inputs_are_normalized_colors_and_pluecker_rays(scene: Scene) -> None:
     origins, directions = (x[0].double() for x in pixel_rays(scene.cameras(list(INPUT_VIEWS), 8)))
     rgb = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = features(rgb, origins, directions, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)).numpy()
-    np.testing.assert_allclose(found[:, 1], (rgb[:, 1].numpy() - 0.4) / 0.3, atol=1e-6)
+    actual = features(rgb, origins, directions, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)).numpy()
+    np.testing.assert_allclose(actual[:, 1], (rgb[:, 1].numpy() - 0.4) / 0.3, atol=1e-6)
     o, d = origins[2, :, 3, 5].numpy(), directions[2, :, 3, 5].numpy()
     d = d / np.linalg.norm(d)
-    np.testing.assert_allclose(found[2, 3:6, 3, 5], np.cross(o, d))
-    np.testing.assert_allclose(found[2, 6:, 3, 5], d)
+    np.testing.assert_allclose(actual[2, 3:6, 3, 5], np.cross(o, d))
+    np.testing.assert_allclose(actual[2, 6:, 3, 5], d)
     # View 1 stands at [0, 0, radius] and looks along -z, as LGM's first camera.
-    np.testing.assert_allclose(found[0, 6:].mean(axis=(1, 2)), [0, 0, found[0, 8].mean()], atol=1e-6)
-    assert found[0, 8].max() < -0.8
+    np.testing.assert_allclose(actual[0, 6:].mean(axis=(1, 2)), [0, 0, actual[0, 8].mean()], atol=1e-6)
+    assert actual[0, 8].max() < -0.8
 
 
 def test_the_start_is_activated_and_has_the_size_asked_for(scene: Scene, weights: Path) -> None:

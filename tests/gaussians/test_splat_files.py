@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_mosaic_ply import gaussians, rotation_of
+from support.gaussians import gaussians, rotation_of
 
 from z1g.cli.main import main
 from z1g.core.errors import UserError
@@ -28,11 +28,11 @@ TOLERANCES = {
 """Largest errors: halves of the steps that each format counts in; .spz's scale is relative, as it stores logarithms."""
 
 
-def matched(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+def matched(actual: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
     """Rows of `found` in the order of `expected`, by position, with quaternions on the same side."""
-    nearest = torch.cdist(expected[:, :3].double(), found[:, :3].double()).argmin(dim=1)
+    nearest = torch.cdist(expected[:, :3].double(), actual[:, :3].double()).argmin(dim=1)
     assert len(set(nearest.tolist())) == len(expected)
-    rows = found[nearest].clone()
+    rows = actual[nearest].clone()
     turn = CHANNELS["rotation"]
     rows[:, turn] *= torch.sign((rows[:, turn] * expected[:, turn]).sum(dim=1, keepdim=True))
     return rows
@@ -74,18 +74,18 @@ def read_spz(content: bytes) -> dict[str, np.ndarray]:
     magic, version, n, degree, bits, _, _ = struct.unpack_from("<IIIBBBB", data)
     assert (magic, version, degree) == (0x5053474E, 3, 0)
     assert len(data) == 16 + n * (9 + 1 + 3 + 3 + 4)
-    at, found = 16, {name: [] for name in ("position", "opacity", "f_dc", "log_scale", "rotation")}
+    at, attributes = 16, {name: [] for name in ("position", "opacity", "f_dc", "log_scale", "rotation")}
     for i in range(n):
         numbers = [
             int.from_bytes(data[at + 9 * i + 3 * k : at + 9 * i + 3 * k + 3], "little", signed=True) for k in range(3)
         ]
-        found["position"].append([number / 2**bits for number in numbers])
+        attributes["position"].append([number / 2**bits for number in numbers])
     at += 9 * n
-    found["opacity"] = [data[at + i] / 255 for i in range(n)]
+    attributes["opacity"] = [data[at + i] / 255 for i in range(n)]
     at += n
-    found["f_dc"] = [[(data[at + 3 * i + k] / 255 - 0.5) / 0.15 for k in range(3)] for i in range(n)]
+    attributes["f_dc"] = [[(data[at + 3 * i + k] / 255 - 0.5) / 0.15 for k in range(3)] for i in range(n)]
     at += 3 * n
-    found["log_scale"] = [[data[at + 3 * i + k] / 16 - 10 for k in range(3)] for i in range(n)]
+    attributes["log_scale"] = [[data[at + 3 * i + k] / 16 - 10 for k in range(3)] for i in range(n)]
     at += 3 * n
     for i in range(n):
         (word,) = struct.unpack_from("<I", data, at + 4 * i)
@@ -94,20 +94,20 @@ def read_spz(content: bytes) -> dict[str, np.ndarray]:
             part = rest >> (10 * (2 - place)) & 1023
             q[k] = (-1 if part & 512 else 1) * (part & 511) / 511 * 0.5**0.5
         q[largest] = (1 - sum(value**2 for value in q)) ** 0.5
-        found["rotation"].append(q)
-    return {name: np.array(values) for name, values in found.items()}
+        attributes["rotation"].append(q)
+    return {name: np.array(values) for name, values in attributes.items()}
 
 
 def test_spz_as_an_independent_reader_sees_it(tmp_path: Path) -> None:
     x = gaussians(50, seed=3)
     splat_files.write(tmp_path / "a.spz", x)
-    found = read_spz((tmp_path / "a.spz").read_bytes())
+    actual = read_spz((tmp_path / "a.spz").read_bytes())
     array = x.double().numpy()
-    np.testing.assert_allclose(found["position"], array[:, :3], atol=2**-17 + 1e-9)  # right, up, back: no turn
-    np.testing.assert_allclose(found["opacity"], array[:, 3], atol=0.5 / 255 + 1e-9)
-    np.testing.assert_allclose(0.5 + SH_C0 * found["f_dc"], array[:, 11:14], atol=0.0038)
-    np.testing.assert_allclose(found["log_scale"], np.log(array[:, 4:7]), atol=1 / 32 + 1e-6)
-    turn = rotation_of(np.roll(found["rotation"], 1, axis=1))
+    np.testing.assert_allclose(actual["position"], array[:, :3], atol=2**-17 + 1e-9)  # right, up, back: no turn
+    np.testing.assert_allclose(actual["opacity"], array[:, 3], atol=0.5 / 255 + 1e-9)
+    np.testing.assert_allclose(0.5 + SH_C0 * actual["f_dc"], array[:, 11:14], atol=0.0038)
+    np.testing.assert_allclose(actual["log_scale"], np.log(array[:, 4:7]), atol=1 / 32 + 1e-6)
+    turn = rotation_of(np.roll(actual["rotation"], 1, axis=1))
     np.testing.assert_allclose(turn, rotation_of(array[:, 7:11]), atol=0.01)
 
 

@@ -65,9 +65,9 @@ def test_poses_are_rigid_right_handed_and_level(angle: tuple[float, float, float
 @given(angles)
 def test_blender_round_trip(angle: tuple[float, float, float]) -> None:
     pose = camera.orbit_c2w(*angle)
-    there = camera.to_blender(pose)
-    np.testing.assert_allclose(camera.from_blender(there), pose, atol=1e-12)
-    assert np.linalg.det(there[:3, :3]) == pytest.approx(1)
+    converted = camera.to_blender(pose)
+    np.testing.assert_allclose(camera.from_blender(converted), pose, atol=1e-12)
+    assert np.linalg.det(converted[:3, :3]) == pytest.approx(1)
 
 
 def test_blender_world_is_z_up() -> None:
@@ -116,8 +116,9 @@ def test_view_frame(object_seed: int, layout: str) -> None:
     np.testing.assert_allclose(frame[:3, 3], 0, atol=1e-9)
 
 
-def test_seed_orbit() -> None:
-    # The seed: orbit_camera(-elevation, azimuth, radius), y = -radius·sin(-elevation), then position·cam_radius/1.5.
+def test_the_original_s_orbit() -> None:
+    # In the original: orbit_camera(-elevation, azimuth, radius), y = -radius·sin(-elevation),
+    # then position·cam_radius/1.5.
     elevation, azimuth = math.radians(25), math.radians(70)
     position = np.array(
         [

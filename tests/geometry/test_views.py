@@ -63,7 +63,7 @@ def test_test_views_of_rings_are_spread() -> None:
     assert both >= 45
 
 
-def test_the_seeds_views_are_uniform_on_the_sphere() -> None:
+def test_the_original_s_views_are_uniform_on_the_sphere() -> None:
     heights = [math.sin(math.radians(e)) for seed in range(200) for e, _ in OriginalViews().angles(49, generator(seed))]
     counts, _ = np.histogram(heights, bins=5, range=(-1, 1))
     assert counts.min() > 0.9 * len(heights) / 5

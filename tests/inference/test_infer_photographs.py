@@ -10,7 +10,7 @@ import torch
 import trimesh
 from PIL import Image
 from support.builders import ball_splats, fill, plan, stage_path
-from test_photographs import disc, saved
+from support.photographs import disc, saved
 
 from z1g.cli.main import main
 from z1g.gaussians import files as splat_files
@@ -60,13 +60,13 @@ def test_splats_are_the_generator_s_in_the_world(results: Path, tmp_path: Path) 
     config = stage.upstream_folder("autodecoder").config
     _, splats = ImageToSplats.from_stage(stage)(condition(read(photograph), config.camera, 16)[None], [7])
     gaussians = to_gaussians(splats)[0]
-    found = splat_files.read(tmp_path / "a.ply")
-    torch.testing.assert_close(found[:, 3:7], gaussians[:, 3:7], atol=1e-4, rtol=1e-3)
+    actual = splat_files.read(tmp_path / "a.ply")
+    torch.testing.assert_close(actual[:, 3:7], gaussians[:, 3:7], atol=1e-4, rtol=1e-3)
     # In the view-1 frame the camera of input view 1 stands at [0,0,r]; in the world it is 30 degrees round and 30 up.
     r = config.camera.radius
     eye = r * np.array([np.cos(np.pi / 6) * 0.5, 0.5, np.cos(np.pi / 6) ** 2])
     expected = np.linalg.norm(gaussians[:, :3].numpy() - [0, 0, r], axis=1)
-    np.testing.assert_allclose(np.linalg.norm(found[:, :3].numpy() - eye, axis=1), expected, atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(actual[:, :3].numpy() - eye, axis=1), expected, atol=1e-4)
 
 
 def test_the_film_turns(results: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from support.builders import ball
+from support.photographs import disc, saved
 
 from z1g.core.errors import UserError
 from z1g.geometry.camera import CameraOptions
@@ -31,23 +32,6 @@ MODES = {
     ".gif": ("RGB", "L", "1", "P"),
 }
 """What Pillow can write in files of each kind."""
-
-
-def disc(
-    width: int = 64, height: int = 48, radius: float = 15, color: tuple[int, int, int] = (200, 60, 20)
-) -> Image.Image:
-    """A disc in the upper left on nothing; what color the invisible has is green."""
-    y, x = np.mgrid[:height, :width] + 0.5
-    inside = (x - 0.4 * width) ** 2 + (y - 0.45 * height) ** 2 < radius**2
-    rgba = np.zeros((height, width, 4), np.uint8)
-    rgba[...] = (0, 255, 0, 0)
-    rgba[inside] = (*color, 255)
-    return Image.fromarray(rgba)
-
-
-def saved(folder: Path, image: Image.Image, name: str = "a.png", **options: Any) -> Path:
-    image.save(folder / name, **options)
-    return folder / name
 
 
 # Framing
@@ -219,7 +203,7 @@ def cut_short(folder: Path) -> Path:
 
 
 def no_image(folder: Path) -> Path:
-    (folder / "a.png").write_text("not a image")
+    (folder / "a.png").write_text("not an image")
     return folder / "a.png"
 
 

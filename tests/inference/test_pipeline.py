@@ -8,6 +8,7 @@ import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from peft import PeftModel
 from support.builders import SIZES
+from support.diffusion import normal
 from torch import Tensor
 
 from z1g.core.errors import UserError
@@ -26,10 +27,6 @@ from z1g.sampling.options import InferOptions
 from z1g.sampling.samplers.ddim import Ddim
 
 CODE = (4, 24, 16)
-
-
-def normal(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def denoiser() -> Denoiser:
@@ -85,12 +82,12 @@ def test_it_samples_as_before_it_was_saved(saved: Path, how: str) -> None:
         )
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     loaded.scheduler = DDIMScheduler.from_config(loaded.scheduler.config)
-    found = loaded(images, num_inference_steps=3, guidance_scale=2.0, seeds=[4, 5])
+    actual = loaded(images, num_inference_steps=3, guidance_scale=2.0, seeds=[4, 5])
     options = InferOptions(sampler=Ddim(), steps=3, guidance=2.0)
     expected = ImageToSplats(pipeline().trained(), options)(images, [4, 5])
-    assert found.splats.shape == (2, 6, 14, 8, 8)
-    torch.testing.assert_close(found.codes, expected[0], atol=1e-5, rtol=0)
-    torch.testing.assert_close(found.splats, expected[1], atol=1e-5, rtol=0)
+    assert actual.splats.shape == (2, 6, 14, 8, 8)
+    torch.testing.assert_close(actual.codes, expected[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(actual.splats, expected[1], atol=1e-5, rtol=0)
 
 
 def test_a_loaded_pipeline_saves_again(saved: Path, tmp_path: Path) -> None:

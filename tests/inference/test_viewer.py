@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from support.browser import Page, needs_chromium, open_page
 from support.builders import ball_splats
-from test_mosaic_ply import covariance, gaussians
+from support.gaussians import covariance, gaussians
 
 from z1g.cli.main import main
 from z1g.gaussians import files as splat_files

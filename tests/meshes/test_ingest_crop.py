@@ -1,12 +1,12 @@
-"""Only the part of a image that the object can touch is drawn, and not one bit shows it."""
+"""Only the part of an image that the object can touch is drawn, and not one bit shows it."""
 
 import json
 import subprocess
 
 import numpy as np
 import pytest
-from support.paths import TESTS
-from test_ingest_blender import CAMERA, ROOT, axes
+from support.meshes import CAMERA, axes
+from support.paths import ROOT, TESTS
 
 from z1g.geometry.camera import INPUT_VIEWS, to_blender
 from z1g.meshes.executable import SCRIPT

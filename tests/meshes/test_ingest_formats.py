@@ -62,10 +62,10 @@ def named(ingested: dict[str, object], folder: str) -> dict[str, object]:
 
 
 def test_a_textured_object_looks_the_same_in_every_format(ingested):
-    found = {name: images(item) for name, item in named(ingested, "textured").items()}
-    assert len(found) == len(TEXTURED)
-    expected = found["obj.obj"]
-    for name, views in found.items():
+    actual = {name: images(item) for name, item in named(ingested, "textured").items()}
+    assert len(actual) == len(TEXTURED)
+    expected = actual["obj.obj"]
+    for name, views in actual.items():
         assert np.abs(views - expected).mean() < 8, name  # .usd loses that the material does not shine
         # The condition sees +z, which is cyan.
         middle = views[CONDITION_VIEW, 14:18, 14:18].mean((0, 1))
@@ -75,15 +75,15 @@ def test_a_textured_object_looks_the_same_in_every_format(ingested):
 
 
 def test_vertex_colors_show_with_and_without_a_material(ingested):
-    found = {name: images(item) for name, item in named(ingested, "colored").items()}
-    assert len(found) == 8
-    sharp = [name for name in found if not name.endswith((".ply", ".obj", ".stl"))]
+    actual = {name: images(item) for name, item in named(ingested, "colored").items()}
+    assert len(actual) == 8
+    sharp = [name for name in actual if not name.endswith((".ply", ".obj", ".stl"))]
     for name in sharp:  # a color for each corner of each face
-        assert np.abs(found[name] - found["blend.blend"]).mean() < 12, name  # one has a material that does not shine
+        assert np.abs(actual[name] - actual["blend.blend"]).mean() < 12, name  # one has a material that does not shine
     # These formats hold one color a point, so neighboring sides run into each other; both alike.
-    assert np.abs(found["ply.ply"] - found["obj.obj"]).mean() < 2
-    assert np.ptp(found["ply.ply"][CONDITION_VIEW, 16, 16]) > 20
-    gray = found["stl.stl"][CONDITION_VIEW, 16, 16]
+    assert np.abs(actual["ply.ply"] - actual["obj.obj"]).mean() < 2
+    assert np.ptp(actual["ply.ply"][CONDITION_VIEW, 16, 16]) > 20
+    gray = actual["stl.stl"][CONDITION_VIEW, 16, 16]
     assert np.ptp(gray) < 3
 
 
@@ -102,9 +102,9 @@ def test_transparency_lets_through_what_it_should(ingested):
 
 
 def test_a_missing_texture_is_named(ingested):
-    found = named(ingested, "missing")
-    assert len(found) == 5
-    for name, item in found.items():
+    actual = named(ingested, "missing")
+    assert len(actual) == 5
+    for name, item in actual.items():
         assert "texture missing or unreadable" in item.reason, name
         assert ("palette.png" in item.reason) or name.startswith("usda"), name
 

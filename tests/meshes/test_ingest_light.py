@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_ingest_blender import CAMERA, SIZE, cuboid, options
+from support.meshes import CAMERA, SIZE, cuboid, options
 
 from z1g.core.errors import UserError
 from z1g.data.shards import BrokenObject, RenderedObject, ShardReader, write_object
@@ -70,17 +70,17 @@ def test_normals_are_the_shapes_own(blender, folder, name):
     assert item.normals.dtype == np.float16
     assert item.normals.shape == (len(INPUT_VIEWS), SIZE, SIZE, 3)
     assert not item.normals[~seen].any()
-    found = item.normals[seen].astype(float)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=2e-3)
+    normals = item.normals[seen].astype(float)
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=2e-3)
     if name == "sphere":
         truth = points[seen] / np.linalg.norm(points[seen], axis=1, keepdims=True)
-        assert np.degrees(np.arccos(np.clip((found * truth).sum(1), -1, 1))).max() < 3
+        assert np.degrees(np.arccos(np.clip((normals * truth).sum(1), -1, 1))).max() < 3
     else:
         # On a face one coordinate is the largest; at an edge either face may be it.
         size = np.abs(points[seen])
         clear = np.sort(size, axis=1)[:, 2] - np.sort(size, axis=1)[:, 1] > 1e-3
         truth = np.eye(3)[size.argmax(1)] * np.sign(points[seen])
-        np.testing.assert_allclose(found[clear], truth[clear], atol=1e-3)
+        np.testing.assert_allclose(normals[clear], truth[clear], atol=1e-3)
         assert clear.mean() > 0.9
 
 

@@ -43,12 +43,12 @@ def words(*paths: Path | str) -> list[str]:
 
 def test_the_eight_objects(monkeypatch):
     monkeypatch.chdir(ROOT)
-    found = Meshes().list_objects()
+    objects = Meshes().list_objects()
     eight = ["barrel", "basketball", "bread", "chair2", "chicken", "crate", "deckChair", "horse2"]
     assert words("workflow/objects") == eight
-    assert found[5].source == "workflow/objects/crate/crate.obj"
-    assert len({entry.textures for entry in found}) == 8
-    assert all(entry.id.endswith(entry.content[:10]) for entry in found)
+    assert objects[5].source == "workflow/objects/crate/crate.obj"
+    assert len({entry.textures for entry in objects}) == 8
+    assert all(entry.id.endswith(entry.content[:10]) for entry in objects)
 
 
 def test_folders_globs_and_files_each_object_once(tmp_path, monkeypatch):
@@ -63,12 +63,12 @@ def test_folders_globs_and_files_each_object_once(tmp_path, monkeypatch):
 
 def test_ids_are_unique_words_without_dots(tmp_path):
     put(tmp_path, "x/model.obj", "y/model.obj", "z/model.obj", "z/model.stl", "very.old chair.obj", "é.obj", "à.obj")
-    found = ids(tmp_path)
-    assert found == sorted(found)
-    assert len(set(found)) == 7
+    names = ids(tmp_path)
+    assert names == sorted(names)
+    assert len(set(names)) == 7
     assert words(tmp_path) == ["_", "_", "very_old_chair", "x", "y", "z", "z"]
-    assert all(c.isascii() and (c.isalnum() or c in "-_") for name in found for c in name)
-    assert found == ids(tmp_path)
+    assert all(c.isascii() and (c.isalnum() or c in "-_") for name in names for c in name)
+    assert names == ids(tmp_path)
 
 
 @pytest.mark.parametrize(

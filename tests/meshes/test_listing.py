@@ -47,7 +47,7 @@ def write(path: Path, text: str = "") -> Path:
 
 
 def chair(folder: Path, image: str = "brown", mesh: str = MESH) -> Path:
-    """An OBJ with a material file and a image."""
+    """An OBJ with a material file and an image."""
     write(folder / "wood.png", image)
     write(folder / "chair.mtl", "newmtl wood\nKd 1 1 1\nmap_Kd -s 1 1 1 wood.png\n")
     return write(folder / "chair.obj", mesh.format(mtl="chair.mtl"))
@@ -133,8 +133,8 @@ def test_gltf_names_its_buffers_and_images(tmp_path: Path) -> None:
     images = [{"uri": "two%20words.png"}, {"uri": "data:image/png;base64,AA"}, {"bufferView": 0}]
     write(tmp_path / "x.gltf", json.dumps({"buffers": [{"uri": "x.bin"}], "images": images}))
     write(tmp_path / "two words.png", "image")
-    found = references(Disk(tmp_path), "x.gltf")
-    assert [tuple(item) for item in found] == [
+    referenced = references(Disk(tmp_path), "x.gltf")
+    assert [tuple(item) for item in referenced] == [
         ("x.bin", "x.bin", "data", False),
         ("two words.png", "two words.png", "image", True),
     ]
@@ -172,8 +172,10 @@ def test_one_object_of_an_archive(tmp_path: Path) -> None:
     assert (entry.name, entry.creator) == ("Arm chair", "Bob")
     path = prepare(entry, tmp_path / "out", FileLimits())
     assert path == tmp_path / "out/lib/arm/arm.obj"
-    there = {file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*") if file.is_file()}
-    assert there == {"lib/arm/arm.obj", "lib/arm/arm.mtl", "lib/shared/cloth.jpg"}
+    unpacked = {
+        file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*") if file.is_file()
+    }
+    assert unpacked == {"lib/arm/arm.obj", "lib/arm/arm.mtl", "lib/shared/cloth.jpg"}
 
 
 def test_lists_are_relative_to_themselves_and_win_with_their_own_words(tmp_path: Path, monkeypatch: Any) -> None:
@@ -347,7 +349,7 @@ def test_what_is_alike_stays_on_one_side(some: tuple[ObjectEntry, ...], together
                 assert splits[one.id] == splits[other.id]
     assert splits == Manifest(some[::-1], 7).splits(options)
     groups = tied(some, together)
-    # Connected components of the graph "shares a mesh or a image set", found by a plain search.
+    # Connected components of the graph "shares a mesh or an image set", found by a plain search.
     reached = {some[0].id}
     while True:
         more = {

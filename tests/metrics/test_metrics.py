@@ -44,15 +44,15 @@ def test_psnr_of_an_offset_is_its_decibels_up_to_the_cap(offset: float) -> None:
 
 def test_psnr_equals_scikit_image() -> None:
     a, b = smooth(3, 24, 0), smooth(3, 24, 1)
-    found = Psnr().compute(images(a, b)).tolist()
+    actual = Psnr().compute(images(a, b)).tolist()
     expected = [peak_signal_noise_ratio(y.numpy(), x.numpy(), data_range=1) for x, y in zip(a, b, strict=True)]
-    assert found == pytest.approx(expected, abs=1e-4)
+    assert actual == pytest.approx(expected, abs=1e-4)
 
 
 def test_ssim_equals_scikit_image_inside_the_window() -> None:
     a, b = smooth(2, 32, 0), (smooth(2, 32, 0) + 0.1 * smooth(2, 32, 1)).clamp(0, 1)
-    found = Ssim().compute(images(a, b)).tolist()
-    for value, x, y in zip(found, a, b, strict=True):
+    actual = Ssim().compute(images(a, b)).tolist()
+    for value, x, y in zip(actual, a, b, strict=True):
         options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
         # scikit-image's mean leaves out the border of half a window, where its full map sees mirrored pixels.
         mean, full = structural_similarity(x.double().numpy(), y.double().numpy(), channel_axis=0, full=True, **options)
@@ -78,8 +78,8 @@ def test_alpha_iou_counts_pixels() -> None:
     first[0, 0, :2], second[0, 0, 1:3] = 1, 1
     first[1, 0, 0, 0] = 0.6
     rgb = torch.zeros(3, 3, 4, 4)
-    found = AlphaIou().compute(images(rgb, rgb, first, second)).tolist()
-    assert found == pytest.approx([4 / 12, 0, 1])
+    actual = AlphaIou().compute(images(rgb, rgb, first, second)).tolist()
+    assert actual == pytest.approx([4 / 12, 0, 1])
     assert AlphaIou(threshold=0.7).compute(images(rgb, rgb, first, second)).tolist()[1] == 1
 
 

@@ -181,7 +181,7 @@ def test_gaps_are_kept_by_object_and_lost_metrics_by_name() -> None:
     shapes = {
         name: Shape(torch.full((1, 3), x), torch.ones(1), surface, surface) for name, x in (("a", 0.5), ("b", 2.0))
     }  # type: ignore[arg-type]
-    values = {name: measure.object(name, found) for name, found in shapes.items()}
+    values = {name: measure.object(name, measured) for name, measured in shapes.items()}
     assert values == {"a": {"picky": 0.5}, "b": {"picky": None}}
     ones = torch.ones(2, 1, 16, 16)
     pair = ImagePair(ones.expand(2, 3, 16, 16), ones.expand(2, 3, 16, 16), ones, ones)

@@ -42,32 +42,32 @@ def test_chamfer_and_f_score_equal_brute_force(seed: int, n: int, m: int, near: 
     draw = np.random.default_rng(seed)
     a, b = draw.normal(size=(n, 3)), draw.normal(size=(m, 3))
     gaps = np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1))
-    there, back = gaps.min(axis=1), gaps.min(axis=0)
-    found = shape(torch.from_numpy(a).float(), torch.from_numpy(b))
-    assert Chamfer().compute(found) == pytest.approx((there.mean() + back.mean()) / 2, abs=1e-6)
-    precision, recall = (there < near).mean(), (back < near).mean()
+    to_surface, to_points = gaps.min(axis=1), gaps.min(axis=0)
+    actual = shape(torch.from_numpy(a).float(), torch.from_numpy(b))
+    assert Chamfer().compute(actual) == pytest.approx((to_surface.mean() + to_points.mean()) / 2, abs=1e-6)
+    precision, recall = (to_surface < near).mean(), (to_points < near).mean()
     expected = 0.0 if precision + recall == 0 else 2 * precision * recall / (precision + recall)
-    assert FScore(threshold=near).compute(found) == pytest.approx(expected, abs=1e-6)
+    assert FScore(threshold=near).compute(actual) == pytest.approx(expected, abs=1e-6)
 
 
 def test_only_visible_splats_are_a_surface() -> None:
     surface = torch.rand(200, 3, generator=torch.Generator().manual_seed(0)).double()
     far = torch.full((50, 3), 9.0)
     points, opacity = torch.cat([surface.float(), far]), torch.cat([torch.ones(200), torch.full((50,), 0.08)])
-    found = shape(points, surface, opacity)
-    assert Chamfer().compute(found) == pytest.approx(0, abs=1e-6)
-    assert FScore().compute(found) == 1
-    assert Chamfer(min_opacity=0.05).compute(found) > 1
+    actual = shape(points, surface, opacity)
+    assert Chamfer().compute(actual) == pytest.approx(0, abs=1e-6)
+    assert FScore().compute(actual) == 1
+    assert Chamfer(min_opacity=0.05).compute(actual) > 1
     invisible = shape(far, surface, torch.zeros(50))
     assert (Chamfer().compute(invisible), FScore().compute(invisible)) == (1, 0)
 
 
 def test_more_splats_than_points_are_thinned_the_same_each_time() -> None:
     draw = torch.Generator().manual_seed(0)
-    found = shape(torch.rand(5000, 3, generator=draw), torch.rand(1000, 3, generator=draw).double())
-    values = {Chamfer(points=1000).compute(found) for _ in range(2)}
+    actual = shape(torch.rand(5000, 3, generator=draw), torch.rand(1000, 3, generator=draw).double())
+    values = {Chamfer(points=1000).compute(actual) for _ in range(2)}
     assert len(values) == 1
-    assert values.pop() == pytest.approx(Chamfer(points=5000).compute(found), abs=0.03)
+    assert values.pop() == pytest.approx(Chamfer(points=5000).compute(actual), abs=0.03)
 
 
 def test_depth_error_is_the_offset_where_both_cover() -> None:
@@ -136,9 +136,9 @@ def test_what_cannot_be_measured_says_why(tmp_path: Path) -> None:
     mesh.export(file)
     item, known = rendered("y", np.asarray(mesh.vertices)), entry(file)
 
-    def refused(found: RenderedObject, about: ObjectEntry, why: str) -> None:
+    def refused(actual: RenderedObject, about: ObjectEntry, why: str) -> None:
         with pytest.raises(NotMeasurable, match=why):
-            surface_points(found, about, FileLimits(), 100)
+            surface_points(actual, about, FileLimits(), 100)
 
     refused(RenderedObject("box", item.c2w, 49.1, item.rgba, None, {}), known, "renders only")
     refused(item, ObjectEntry("box", "box.fbx"), r"\.fbx files are read by Blender only")
@@ -199,8 +199,8 @@ def test_surface_and_depth_of_one_object_agree(tmp_path: Path) -> None:
 def test_azimuth_distance_is_the_shorter_way_round(elevations: list[float], azimuths: list[float]) -> None:
     c2w = np.stack([orbit_c2w(e, a, 1.5) for e, a in zip(elevations, azimuths, strict=True)])
     item = RenderedObject("x", c2w, 49.1, np.zeros((4, 2, 2, 4), np.uint8), None, {})
-    found = azimuth_distances(item, [1, 2, 3])
-    for value, azimuth in zip(found, azimuths[1:], strict=True):
+    actual = azimuth_distances(item, [1, 2, 3])
+    for value, azimuth in zip(actual, azimuths[1:], strict=True):
         turn = np.radians(azimuth - azimuths[0])
         assert value == pytest.approx(np.degrees(np.arccos(np.clip(np.cos(turn), -1, 1))), abs=2e-3)
 
@@ -214,11 +214,11 @@ def test_metrics_of_a_surface_share_its_distances(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(scipy.spatial, "cKDTree", lambda points: searched.append(len(points)) or tree(points))
     points = torch.rand(300, 3, generator=torch.Generator().manual_seed(0))
     surface = points.flip(0) + 0.1
-    one = shape(points, surface)
+    measured = shape(points, surface)
     alone = Chamfer(points=200).compute(shape(points, surface))
     searched.clear()
-    assert Chamfer(points=200).compute(one) == alone
-    FScore(points=200).compute(one)
+    assert Chamfer(points=200).compute(measured) == alone
+    FScore(points=200).compute(measured)
     assert len(searched) == 2
-    FScore(points=100).compute(one)
+    FScore(points=100).compute(measured)
     assert len(searched) == 4

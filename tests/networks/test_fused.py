@@ -51,8 +51,8 @@ def gradients(function: object, inputs: list[Tensor], upstream: Tensor) -> tuple
     return out.detach().double(), [leaf.grad.double() for leaf in leaves]
 
 
-def close(found: Tensor, wanted: Tensor, tolerance: float, rounding: float = 1e-9) -> None:
-    assert float((found - wanted).norm()) <= tolerance * float(wanted.norm()) + rounding
+def close(actual: Tensor, wanted: Tensor, tolerance: float, rounding: float = 1e-9) -> None:
+    assert float((actual - wanted).norm()) <= tolerance * float(wanted.norm()) + rounding
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,9 @@ def test_group_norm(
     out, slopes = gradients(ours, given, upstream)
     wanted, wanted_slopes = gradients(plain, [value.double() for value in given], upstream)
     close(out, wanted, tolerance)
-    for found, right in zip(slopes, wanted_slopes, strict=True):
+    for slope, right in zip(slopes, wanted_slopes, strict=True):
         # A shift of all of a group's channels has no effect: where a group is one channel, its gradient is rounding.
-        assert float((found - right).norm()) <= tolerance * max(float(right.norm()), 0.1 * float(upstream.norm()))
+        assert float((slope - right).norm()) <= tolerance * max(float(right.norm()), 0.1 * float(upstream.norm()))
     assert operations.group_norm(x, *given[1:3], groups, 1e-5, silu).is_contiguous(memory_format=torch.channels_last)
 
 
@@ -108,8 +108,8 @@ def test_add_bias(dtype: torch.dtype, added: bool) -> None:
     out, slopes = gradients(operations.add_bias, given, upstream)
     wanted, wanted_slopes = gradients(plain, [value.double() for value in given], upstream)
     close(out, wanted, 1e-6 if dtype == torch.float32 else 5e-3)
-    for found, right in zip(slopes, wanted_slopes, strict=True):
-        close(found, right, 1e-6 if dtype == torch.float32 else 5e-3)
+    for slope, right in zip(slopes, wanted_slopes, strict=True):
+        close(slope, right, 1e-6 if dtype == torch.float32 else 5e-3)
 
 
 def test_bias_relu() -> None:
@@ -178,12 +178,12 @@ def networks() -> list[tuple[str, nn.Module, list[Tensor]]]:
     unet = SIZES["tiny"].model.denoiser().unet
     unet.conv_out.reset_parameters()
     tokens, step = drawn(2, 3, 16, seed=3), torch.tensor([5, 400], device=DEVICE)
-    found: list[tuple[str, nn.Module, list[Tensor]]] = [
+    parts: list[tuple[str, nn.Module, list[Tensor]]] = [
         ("encoder", vae.encoder, [drawn(2, 3, 12, 8)]),
         ("decoder", vae.decoder, [drawn(2, 2, 5, 4)]),
         ("unet", unet, [drawn(2, 4, 6, 4), step, tokens]),
     ]
-    return [(name, network.to(DEVICE), given) for name, network, given in found]
+    return [(name, network.to(DEVICE), given) for name, network, given in parts]
 
 
 @pytest.mark.parametrize("which", [0, 1, 2], ids=["encoder", "decoder", "unet"])
@@ -196,11 +196,11 @@ def test_fused_networks_compute_the_same(which: int, monkeypatch: pytest.MonkeyP
     assert all(isinstance(layer.forward, partial) for layer in network.modules() if type(layer) in TOUCHED[name])
     assert {type(layer) for layer in network.modules()} >= TOUCHED[name]
     monkeypatch.setattr(modules, "on_kernels", lambda x: True)
-    found = outcome(network, given, 7)
-    assert found.keys() == wanted.keys()
+    actual = outcome(network, given, 7)
+    assert actual.keys() == wanted.keys()
     for key, value in wanted.items():
         # A key's bias has no effect on attention: its gradient is rounding.
-        close(found[key], value, 3e-5, 1e-5)
+        close(actual[key], value, 3e-5, 1e-5)
     modules.as_files_want(network)
     assert all(p.is_contiguous() for p in network.parameters())
 

@@ -59,24 +59,24 @@ def batch(n: int) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("layout", ["v1.1", "v1.2"])
 def test_the_inputs_have_a_triangles_symmetries(layout: str) -> None:
-    found = symmetries(poses(layout)[list(INPUT_VIEWS)])
-    assert len(found) == 6
-    assert np.allclose(found[0].matrix, np.eye(3))
-    assert found[0].sources == (0, 1, 2, 3, 4, 5)
-    assert sum(one.mirrored for one in found) == 3
-    for one in found:
-        assert np.allclose(one.matrix @ one.matrix.T, np.eye(3), atol=1e-6)
-        assert np.linalg.det(one.matrix) == pytest.approx(-1 if one.mirrored else 1)
-        assert sorted(one.sources) == [0, 1, 2, 3, 4, 5]
+    turns = symmetries(poses(layout)[list(INPUT_VIEWS)])
+    assert len(turns) == 6
+    assert np.allclose(turns[0].matrix, np.eye(3))
+    assert turns[0].sources == (0, 1, 2, 3, 4, 5)
+    assert sum(symmetry.mirrored for symmetry in turns) == 3
+    for symmetry in turns:
+        assert np.allclose(symmetry.matrix @ symmetry.matrix.T, np.eye(3), atol=1e-6)
+        assert np.linalg.det(symmetry.matrix) == pytest.approx(-1 if symmetry.mirrored else 1)
+        assert sorted(symmetry.sources) == [0, 1, 2, 3, 4, 5]
 
 
 def test_channels_are_the_map_of_gaussians() -> None:
     """The matrix on 14 channels against the general map, up to the order of axes: by their covariances' renders."""
     gaussians = to_gaussians(splats(1)).double()
     c2w = torch.from_numpy(poses())[None]
-    for one in symmetries(poses()[list(INPUT_VIEWS)]):
-        mapped = gaussians @ torch.from_numpy(channels(one)).T
-        wanted = transformed(gaussians, torch.from_numpy(one.matrix)[None])
+    for symmetry in symmetries(poses()[list(INPUT_VIEWS)]):
+        mapped = gaussians @ torch.from_numpy(channels(symmetry)).T
+        wanted = transformed(gaussians, torch.from_numpy(symmetry.matrix)[None])
         assert torch.allclose(drawn(mapped, c2w), drawn(wanted, c2w), atol=1e-5)
 
 
@@ -94,44 +94,44 @@ def test_quaternions_are_turned_by_the_nearest_rotation() -> None:
 def test_turned_samples_are_renders_of_turned_objects() -> None:
     """Every view of every sample, and the splats, against renders of the object under the symmetry itself."""
     given = batch(40)
-    found = Augmenter(Augmentation(turned=0.8), given["c2w"][0], CPU)(given)
+    actual = Augmenter(Augmentation(turned=0.8), given["c2w"][0], CPU)(given)
     gaussians, c2w = to_gaussians(given["splats"][:1]), given["c2w"][:1]
     options = symmetries(given["c2w"][0, list(INPUT_VIEWS)].double().numpy())
     seen = []
     for row in range(40):
-        input_views = found["rgba"][row : row + 1, 1:7]
+        input_views = actual["rgba"][row : row + 1, 1:7]
         matches = []
-        for i, one in enumerate(options):
-            moved = transformed(gaussians.double(), torch.from_numpy(one.matrix)[None])
+        for i, symmetry in enumerate(options):
+            moved = transformed(gaussians.double(), torch.from_numpy(symmetry.matrix)[None])
             if torch.allclose(drawn(moved, c2w[:, 1:7]), input_views, atol=2e-3):
                 matches.append((i, moved))
         ((which, moved),) = matches
         seen.append(which)
-        free = drawn(moved, found["c2w"][row : row + 1, 7:])
-        assert torch.allclose(free, found["rgba"][row : row + 1, 7:], atol=2e-3)
-        images = to_gaussians(found["splats"][row : row + 1])
+        free = drawn(moved, actual["c2w"][row : row + 1, 7:])
+        assert torch.allclose(free, actual["rgba"][row : row + 1, 7:], atol=2e-3)
+        images = to_gaussians(actual["splats"][row : row + 1])
         assert torch.allclose(drawn(images, c2w), drawn(moved, c2w), atol=2e-3)
         # Each splat stays on the ray of its pixel, turned with the camera.
         first = given["splats"][0, options[which].sources[0], :3]
         first = first.flip(-1) if options[which].mirrored else first
         turned = torch.einsum("ij,jhw->ihw", torch.from_numpy(options[which].matrix).float(), first)
-        assert torch.allclose(found["splats"][row, 0, :3], turned, atol=1e-5)
+        assert torch.allclose(actual["splats"][row, 0, :3], turned, atol=1e-5)
     assert set(seen) == set(range(6))
     assert seen.count(0) < 20
 
 
 def test_recolored_samples_exchange_colors_everywhere() -> None:
     given = batch(60)
-    found = Augmenter(Augmentation(recolored=0.7), given["c2w"][0], CPU)(given)
-    assert torch.equal(found["c2w"], given["c2w"])
+    actual = Augmenter(Augmentation(recolored=0.7), given["c2w"][0], CPU)(given)
+    assert torch.equal(actual["c2w"], given["c2w"])
     orders = set()
     for row in range(60):
         order = [int((given["splats"][row, 0, 11:] == channel).flatten(1).all(1).nonzero()) for channel in
-                 found["splats"][row, 0, 11:]]  # fmt: skip
+                 actual["splats"][row, 0, 11:]]  # fmt: skip
         orders.add(tuple(order))
-        assert torch.equal(found["splats"][row, :, 11:], given["splats"][row][:, [11 + i for i in order]])
-        assert torch.allclose(found["splats"][row, :, :11], given["splats"][row, :, :11], atol=1e-6)
-        assert torch.equal(found["rgba"][row], given["rgba"][row][..., [*order, 3]])
+        assert torch.equal(actual["splats"][row, :, 11:], given["splats"][row][:, [11 + i for i in order]])
+        assert torch.allclose(actual["splats"][row, :, :11], given["splats"][row, :, :11], atol=1e-6)
+        assert torch.equal(actual["rgba"][row], given["rgba"][row][..., [*order, 3]])
     assert len(orders) == 6
 
 

@@ -99,11 +99,11 @@ def test_each_variant_is_seen_from_its_own_height() -> None:
 def test_changes_stay_in_their_bounds(seed: int, stretch: float, turn: float, mirror: bool) -> None:
     """Singular values, turn and handedness of every map, and that the same name gives the same changes."""
     options = Variants(count=4, stretch=stretch, turn_deg=turn, mirror=mirror, recolored=0.5, seed=seed)
-    found = changes(options, config(), f"object {seed}")
-    assert [c.matrix.tolist() for c in found] == [
+    actual = changes(options, config(), f"object {seed}")
+    assert [c.matrix.tolist() for c in actual] == [
         c.matrix.tolist() for c in changes(options, config(), f"object {seed}")
     ]
-    for i, change in enumerate(found):
+    for i, change in enumerate(actual):
         values = np.linalg.svd(change.matrix, compute_uv=False)
         assert values.max() <= 1 + stretch + 1e-9
         assert values.min() >= 1 / (1 + stretch) - 1e-9
@@ -121,15 +121,15 @@ def test_variants_keep_their_size_and_colors_change_place() -> None:
     experiment, gaussians = config(), to_gaussians(splats()[None])
     these = changes(options, experiment, "y")
     frame = view_frame(poses(experiment.camera), 1.5)[:3, :3]
-    found = changed(gaussians, these, frame)
+    actual = changed(gaussians, these, frame)
     solid = gaussians[0, :, 3] > 0.5
     radius = torch.linalg.vector_norm(gaussians[0, solid, :3], dim=-1).max()
     for k, change in enumerate(these):
         assert change.order != (0, 1, 2)
-        torch.testing.assert_close(torch.linalg.vector_norm(found[k, solid, :3], dim=-1).max(), radius)
-        torch.testing.assert_close(found[k, :, 11:], gaussians[0][:, [11 + i for i in change.order]])
+        torch.testing.assert_close(torch.linalg.vector_norm(actual[k, solid, :3], dim=-1).max(), radius)
+        torch.testing.assert_close(actual[k, :, 11:], gaussians[0][:, [11 + i for i in change.order]])
         upright = torch.from_numpy(frame).float()
-        before, after = (x[:, :3] @ upright for x in (gaussians[0], found[k]))
+        before, after = (x[:, :3] @ upright for x in (gaussians[0], actual[k]))
         wanted = before @ torch.from_numpy(change.matrix).float().T
         ratio = radius / torch.linalg.vector_norm(wanted[solid], dim=-1).max()
         torch.testing.assert_close(after, ratio * wanted, atol=1e-5, rtol=1e-4)
@@ -181,10 +181,10 @@ def test_a_stage_makes_variants_once(trained: StageFolder, monkeypatch: pytest.M
     stored = load_file(trained.path / "variants" / "shard-00000.safetensors")
     assert stored["codes"].shape[:2] == (len(ids), 3)
     codec = upstream.config.load_codec(upstream.path / "model")
-    one = scenes.rendered(ids[0])
+    rendered = scenes.rendered(ids[0])
     options = trained.config.unet.variants
     assert options is not None
-    images = VariantImages(options, upstream.config, one.c2w[:7], one.rgba.shape[1], 16, codec.inputs)
+    images = VariantImages(options, upstream.config, rendered.c2w[:7], rendered.rgba.shape[1], 16, codec.inputs)
     fitted = scenes[ids[1]].splats
     assert fitted is not None
     inputs, conditions = images(ids[1], fitted)

@@ -192,7 +192,7 @@ def slots(section: Section, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
 
 def kinds_by_place() -> dict[str, tuple[tuple[str, ...], dict[str, Any], type[Section]]]:
     """Every kind that every slot takes: key path, configuration that chooses it, its class."""
-    found = {}
+    results = {}
     for path, family in slots(experiment(), ()):
         for kind, option in kinds(family).items():
             chosen = {"kind": kind, **REQUIRED.get((family.__name__, kind), {})}
@@ -201,8 +201,8 @@ def kinds_by_place() -> dict[str, tuple[tuple[str, ...], dict[str, Any], type[Se
                 experiment(values)
             except UserError:
                 continue  # a loss that the stage cannot use
-            found[f"{'.'.join(path)}: {kind}"] = (path, values, option)
-    return found
+            results[f"{'.'.join(path)}: {kind}"] = (path, values, option)
+    return results
 
 
 KINDS = kinds_by_place()
@@ -366,12 +366,12 @@ def test_splits_at_their_limits() -> None:
 
 @given(st.integers(1, 50), st.integers(1, 20))
 def test_chunks_hold_every_object_once_and_in_order(n: int, chunk_size: int) -> None:
-    one = manifest(n, chunk_size)
-    chunks = [one.chunk(i) for i in range(one.n_chunks)]
-    assert [entry for chunk in chunks for entry in chunk] == list(one.objects)
+    objects = manifest(n, chunk_size)
+    chunks = [objects.chunk(i) for i in range(objects.n_chunks)]
+    assert [entry for chunk in chunks for entry in chunk] == list(objects.objects)
     assert all(len(chunk) == chunk_size for chunk in chunks[:-1])
     assert chunks[-1]
-    assert one.chunk(one.n_chunks) == ()
+    assert objects.chunk(objects.n_chunks) == ()
 
 
 def test_samples_are_chunked_by_the_objects_that_are_evaluated(tmp_path: Path) -> None:
@@ -383,12 +383,12 @@ def test_samples_are_chunked_by_the_objects_that_are_evaluated(tmp_path: Path) -
 
 
 def test_manifest_chunks_and_round_trip(tmp_path: Path) -> None:
-    one = manifest(10)
-    assert one.n_chunks == 3
-    assert [len(one.chunk(i)) for i in range(3)] == [4, 4, 2]
-    one.save(tmp_path / "m.jsonl")
-    assert Manifest.load(tmp_path / "m.jsonl") == one
-    assert one.digest() != manifest(11).digest() != manifest(11, 5).digest()
+    objects = manifest(10)
+    assert objects.n_chunks == 3
+    assert [len(objects.chunk(i)) for i in range(3)] == [4, 4, 2]
+    objects.save(tmp_path / "m.jsonl")
+    assert Manifest.load(tmp_path / "m.jsonl") == objects
+    assert objects.digest() != manifest(11).digest() != manifest(11, 5).digest()
 
 
 def test_evaluation_takes_all_test_objects_and_some_training_objects() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_render_exact import FOV, cameras, flat, gaussians
+from support.renders import FOV, cameras, flat, gaussians
 from torch import Tensor
 
 from z1g.cli.main import main

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from support.renders import FOV, cameras, flat, gaussians, gradient
 from torch import Tensor
 
 from z1g.core.errors import UserError
 from z1g.gaussians.channels import CHANNELS
 from z1g.geometry.camera import Cameras, orbit_c2w
-from z1g.render import Conventions, Rasterizer, RenderOutput
+from z1g.render import Conventions, Rasterizer
 from z1g.render.auto import Auto
 from z1g.render.cpu import Cpu
 from z1g.render.diff_gaussian import DiffGaussian, matrices
@@ -21,62 +22,12 @@ from z1g.render.projection import finite
 from z1g.render.reference import Reference
 
 Array = NDArray[np.float64]
-FOV = 49.1
 KINDS = ["random", "trained", "huge", "tiny", "needles", "behind", "transparent", "opaque", "nan"]
 ORIGINAL: dict[str, Any] = {
     "near": 0.2, "alpha_cap": 0.99, "footprint": "three_sigma", "normalize_rotation": False, "cap_gradient": "pass",
 }  # fmt: skip
 """Conventions of diff-gaussian-rasterization; the defaults are gsplat's."""
 CONVENTIONS = [pytest.param({}, id="gsplat"), pytest.param(ORIGINAL, id="original")]
-
-
-def cameras(b: int, v: int, height: int, width: int) -> Cameras:
-    poses = [[orbit_c2w(17.0 * j - 25, 50.0 * j + 20 * i + 5, 1.5) for j in range(v)] for i in range(b)]
-    return Cameras(torch.from_numpy(np.array(poses)), FOV, height, width)
-
-
-def gaussians(kind: str, b: int, n: int, seed: int = 0) -> Tensor:
-    """Activated Gaussians [b,n,14] in float64, quaternions not normalized."""
-    g = torch.randn(b, n, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    position, opacity, scale, _, rgb = (g[..., channels] for channels in CHANNELS.values())
-    position *= 0.2
-    opacity.copy_(torch.sigmoid(2 * opacity))
-    scale.copy_(torch.exp(0.6 * scale - 4))
-    rgb.copy_(torch.sigmoid(rgb))
-    if kind == "trained":
-        position.copy_(0.4 * torch.nn.functional.normalize(position, dim=-1))
-        opacity.copy_(0.5 + 0.49 * opacity)
-    elif kind == "huge":
-        scale *= 20
-    elif kind == "tiny":
-        scale *= 1e-4
-    elif kind == "needles":
-        scale[..., 0] = 0.3
-        scale[..., 1:] = 1e-3
-    elif kind == "behind":
-        position[:, ::2] *= 12
-    elif kind == "transparent":
-        opacity[:, ::2] = 0
-    elif kind == "opaque":
-        opacity.fill_(1)
-    elif kind == "nan":
-        position[:, ::3, 0] = torch.nan
-        scale[:, 1::3, 1] = torch.inf
-    return g
-
-
-def flat(output: RenderOutput) -> Tensor:
-    return torch.cat([output.rgb, output.alpha, output.depth], dim=2)
-
-
-def gradient(backend: Rasterizer, g: Tensor, c: Cameras, weight: Tensor) -> Tensor:
-    leaf = g.clone().requires_grad_(True)
-    # On a gray background, so that the way through alpha into color counts too.
-    output = backend.render(leaf, c)
-    image = torch.cat([output.over(torch.tensor(0.3)), output.alpha, output.depth], dim=2)
-    (image * weight.to(image)).sum().backward()
-    assert leaf.grad is not None
-    return leaf.grad.double()
 
 
 def turn(quaternion: Array, vector: Array) -> Array:
@@ -132,10 +83,10 @@ def test_reference_is_what_the_formulas_say(kind: str, options: dict[str, Any]) 
     w2c = np.linalg.inv(c.c2w[0, 0].numpy())
     depths = [(w2c[:3, :3] @ row[:3] + w2c[:3, 3])[2] for row in g[0].numpy()]
     rows = [row for row, z in zip(g[0].numpy(), depths, strict=True) if np.isfinite(row).all() and z > judge.near]
-    seen = sorted(((*ellipse(row, w2c, c, judge), row) for row in rows), key=lambda found: found[2])
+    seen = sorted(((*ellipse(row, w2c, c, judge), row) for row in rows), key=lambda gaussian: gaussian[2])
     expected = [[pixel(seen, np.array([x + 0.5, y + 0.5]), judge) for x in range(c.width)] for y in range(c.height)]
-    found = flat(judge.render(g, c))[0, 0].permute(1, 2, 0)
-    np.testing.assert_allclose(found.numpy(), np.array(expected), atol=1e-9)
+    actual = flat(judge.render(g, c))[0, 0].permute(1, 2, 0)
+    np.testing.assert_allclose(actual.numpy(), np.array(expected), atol=1e-9)
 
 
 @dataclass(frozen=True)
@@ -170,9 +121,9 @@ def clamped(g: Tensor, c: Cameras) -> Tensor:
 
 SUBJECTS = [
     pytest.param(Subject(Cpu(), Reference()), id="cpu"),
-    pytest.param(Subject(Cpu(**ORIGINAL), Reference(**ORIGINAL)), id="cpu-seed"),
+    pytest.param(Subject(Cpu(**ORIGINAL), Reference(**ORIGINAL)), id="cpu-original"),
     pytest.param(Subject(Reference(precision="float32"), Reference()), id="torch"),
-    pytest.param(Subject(Reference(precision="float32", **ORIGINAL), Reference(**ORIGINAL)), id="torch-seed"),
+    pytest.param(Subject(Reference(precision="float32", **ORIGINAL), Reference(**ORIGINAL)), id="torch-original"),
     pytest.param(Subject(Gsplat(), Reference(), "cuda", 5e-4, 2e-3, 0.99, 0.05), id="gsplat", marks=pytest.mark.gpu),
     pytest.param(
         Subject(
@@ -196,9 +147,9 @@ SUBJECTS = [
 @pytest.mark.parametrize(("b", "v", "height", "width"), [(2, 2, 32, 32), (2, 3, 19, 41), (1, 1, 50, 7)])
 def test_backends_are_the_reference(subject: Subject, kind: str, b: int, v: int, height: int, width: int) -> None:
     g, c = gaussians(kind, b, 150, seed=2), cameras(b, v, height, width)
-    there, camera_there = g.float().to(subject.device), c.to(subject.device)
+    on_device, cameras_on_device = g.float().to(subject.device), c.to(subject.device)
     try:
-        found = flat(subject.backend.render(there, camera_there)).double().cpu()
+        actual = flat(subject.backend.render(on_device, cameras_on_device)).double().cpu()
     except UserError as error:
         if "needs the package" not in str(error) and "built from source" not in str(error):
             raise
@@ -208,13 +159,13 @@ def test_backends_are_the_reference(subject: Subject, kind: str, b: int, v: int,
     # near 1. A pixel may flip where alpha or transmittance meets its threshold within rounding: few, small, left out of
     # the gradients.
     looser = {"needles": 30, "opaque": 3}.get(kind, 1)
-    error = (value - found).abs()
+    error = (value - actual).abs()
     steady = (error < looser * subject.image * value.abs().clamp(min=1)).all(dim=2, keepdim=True)
     assert steady.double().mean() > 0.99
     assert error.max() < subject.flip
     weight = torch.rand(value.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * steady
     expected = gradient(subject.judge, g, c, weight)
-    slope = gradient(subject.backend, there, camera_there, weight).cpu()
+    slope = gradient(subject.backend, on_device, cameras_on_device, weight).cpu()
     for name, channel in CHANNELS.items():
         off = (expected - slope)[..., channel].abs() / expected[..., channel].abs().max().clamp(min=1e-12)
         if name == "position" and not subject.clamp_moves:
@@ -269,8 +220,8 @@ def test_near_plane_and_alpha_cap_are_options() -> None:
         assert not torch.equal(backend(near=1.5).render(g, c).alpha, usual)
         assert backend(alpha_cap=0.3).render(g[:, :1], c).alpha.max() <= 0.3 + 1e-6
     chosen = {"near": 1.4, "alpha_cap": 0.6}
-    found, expected = flat(Cpu(**chosen).render(g, c)), flat(Reference(**chosen).render(g, c))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    actual, expected = flat(Cpu(**chosen).render(g, c)), flat(Reference(**chosen).render(g, c))
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("options", CONVENTIONS)
@@ -303,9 +254,9 @@ def test_matrices_of_diff_gaussian_put_points_where_the_cameras_see_them() -> No
         clip = point @ row_clip[i, j]
         assert clip[3] == pytest.approx(float(camera[2]), rel=1e-6)
         # Pixels of the extension count from a center, ours from a corner.
-        found = ((clip[:2] / clip[3] + 1) * torch.tensor([40.0, 24.0]) - 1) / 2 + 0.5
+        actual = ((clip[:2] / clip[3] + 1) * torch.tensor([40.0, 24.0]) - 1) / 2 + 0.5
         expected = c.intrinsics()[i, j].float() @ (camera[:3] / camera[2])
-        torch.testing.assert_close(found, expected[:2], atol=1e-4, rtol=0)
+        torch.testing.assert_close(actual, expected[:2], atol=1e-4, rtol=0)
         torch.testing.assert_close(row_view[i, j].inverse().T[:3, 3], positions[i, j], atol=1e-5, rtol=0)
 
 

@@ -4,12 +4,11 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 import torch
-from test_render_exact import cameras, flat, gaussians, gradient
-from torch import Tensor
+from support.concurrent_renders import render_in_child, render_scene
+from support.renders import cameras, flat, gaussians, gradient
 
 from z1g.bench.render import measure
 from z1g.core.errors import UserError
@@ -22,16 +21,6 @@ BACKENDS = [Reference(), Cpu()]
 ids = [backend.kind for backend in BACKENDS]
 
 
-def scene() -> "tuple[Tensor, ...]":
-    g, c = gaussians("trained", 1, 400).float(), cameras(1, 2, 32, 32)
-    return flat(Cpu().render(g, c)), gradient(Cpu(), g, c, torch.ones(1))
-
-
-def scene_in_child(queue: "multiprocessing.Queue[bytes]") -> None:
-    torch.set_num_threads(1)
-    queue.put(b"".join(x.numpy().tobytes() for x in scene()))
-
-
 @pytest.mark.parametrize("backend", BACKENDS, ids=ids)
 @pytest.mark.parametrize("channel", range(N_CHANNELS))
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30, -1e12])
@@ -41,9 +30,9 @@ def test_a_broken_gaussian_leaves_the_others_alone(backend: Rasterizer, channel:
     expected = gradient(backend, g[:, 1:], c, torch.ones(1))
     g[0, 0, channel] = value
     assert torch.equal(flat(backend.render(g, c)), alone)
-    found = gradient(backend, g, c, torch.ones(1))
-    assert not found[:, 0].any()
-    torch.testing.assert_close(found[:, 1:], expected)
+    actual = gradient(backend, g, c, torch.ones(1))
+    assert not actual[:, 0].any()
+    torch.testing.assert_close(actual[:, 1:], expected)
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=ids)
@@ -104,36 +93,20 @@ def test_many_splats_give_the_same_bits_for_any_number_of_threads() -> None:
 
 
 def test_a_spawned_child_draws_the_same_bits() -> None:
-    expected = b"".join(x.numpy().tobytes() for x in scene())
+    expected = b"".join(x.numpy().tobytes() for x in render_scene())
     context = multiprocessing.get_context("spawn")
     queue = context.Queue()
-    child = context.Process(target=scene_in_child, args=(queue,))
+    child = context.Process(target=render_in_child, args=(queue,))
     child.start()
-    found = queue.get(timeout=60)
+    actual = queue.get(timeout=60)
     child.join()
-    assert found == expected
-
-
-def draw_in_threads() -> None:
-    """Raise unless four threads that draw at once all get what one gets."""
-    expected, wrong = scene()[0], []
-
-    def work() -> None:
-        wrong.extend(1 for _ in range(5) if not torch.equal(scene()[0], expected))
-
-    threads = [threading.Thread(target=work) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if wrong:
-        raise RuntimeError(f"{len(wrong)} images differ")
+    assert actual == expected
 
 
 @pytest.mark.parametrize("layer", ["omp", "workqueue"])
 def test_threads_may_draw_at_once(layer: str) -> None:
     # In its own process, because numba chooses its threads once, and workqueue ends the process on misuse.
-    program = "import test_render_robust; test_render_robust.draw_in_threads()"
+    program = "from support.concurrent_renders import render_in_threads; render_in_threads()"
     environment = os.environ | {"NUMBA_THREADING_LAYER": layer, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
     if "No threading layer could be loaded" in done.stderr:

@@ -36,21 +36,21 @@ def tree(tmp_path: Path) -> Path:
 
 
 def test_means_and_paired_differences_are_those_of_the_made_up_numbers(tree: Path) -> None:
-    found = compare(tree, ["base", "fast_1%"], "test", "sampled")
-    base, fast = found.entries["psnr"]
+    comparison = compare(tree, ["base", "fast_1%"], "test", "sampled")
+    base, fast = comparison.entries["psnr"]
     # chair 20 and horse 20 − 0.7, plus 0.1 on average over views; the other one is 1.5 dB better on both.
     assert base.value is not None
     assert fast.difference is not None
     assert base.value.value == pytest.approx(19.75)
     assert base.difference is None
     assert (fast.difference.value, fast.difference.low, fast.difference.high) == pytest.approx((1.5, 1.5, 1.5))
-    assert found.entries["chamfer"][1].difference.value == pytest.approx(-1.5 / 200)  # type: ignore[union-attr]
-    fd = found.entries["fd"][1]
+    assert comparison.entries["chamfer"][1].difference.value == pytest.approx(-1.5 / 200)  # type: ignore[union-attr]
+    fd = comparison.entries["fd"][1]
     assert fd.value == Figure(200.0, None, None, 2)
     assert fd.difference == Figure(0.0, None, None, 2)
-    assert "st_lpips" not in found.entries
-    assert "base: ST-LPIPS is missing: no weights in the cache" in found.notes
-    assert found.config == {"unet.lr": [1e-5, 1e-4]}
+    assert "st_lpips" not in comparison.entries
+    assert "base: ST-LPIPS is missing: no weights in the cache" in comparison.notes
+    assert comparison.config == {"unet.lr": [1e-5, 1e-4]}
     train = compare(tree, ["base", "fast_1%"], "train", "sampled").entries["chamfer"][1]
     assert train.difference is not None
     assert train.difference.n == 3  # the crate has no mesh
@@ -79,13 +79,13 @@ def test_paired_differences_see_only_objects_that_both_have(
 ) -> None:
     base = {f"o{i}": a for i, (a, _) in enumerate(pairs)}
     values = {f"o{i}": b for i, (_, b) in enumerate(pairs)}
-    found = paired(base | {f"x{i}": 1e6 for i in range(extra)}, values | {"y": -1e6})
-    assert found is not None
+    difference = paired(base | {f"x{i}": 1e6 for i in range(extra)}, values | {"y": -1e6})
+    assert difference is not None
     gaps = [b - a for a, b in pairs]
-    assert found.n == len(pairs)
-    assert found.value == pytest.approx(np.mean(gaps), abs=1e-9)
-    if found.low is not None and found.high is not None:
-        assert min(gaps) - 1e-9 <= found.low <= found.high <= max(gaps) + 1e-9
+    assert difference.n == len(pairs)
+    assert difference.value == pytest.approx(np.mean(gaps), abs=1e-9)
+    if difference.low is not None and difference.high is not None:
+        assert min(gaps) - 1e-9 <= difference.low <= difference.high <= max(gaps) + 1e-9
     constant = paired(base, {name: value + shift for name, value in base.items()})
     assert constant is not None
     assert constant.value == pytest.approx(shift, abs=1e-9)
@@ -116,9 +116,9 @@ def test_options_of_a_bare_id_come_from_its_stages(tree: Path) -> None:
             upstream = {key: value for key, value in ids.items() if key != "metrics"} if stage == "metrics" else {}
             record = {"stage": stage, "id": identity, "upstream": upstream, "config": slices.get(stage, {})}
             write_json(tree / stage / identity / "stage.json", record)
-    found = compare(tree, ["me-base", "me-fast_1%"], "test", "sampled")
-    assert found.config == {"unet.train.lr": [1, 2]}
-    assert found.contenders[1].stages["unet"] == "un-fast_1%"
+    comparison = compare(tree, ["me-base", "me-fast_1%"], "test", "sampled")
+    assert comparison.config == {"unet.train.lr": [1, 2]}
+    assert comparison.contenders[1].stages["unet"] == "un-fast_1%"
 
 
 def change(tree: Path, kind: str) -> None:
@@ -193,11 +193,13 @@ def test_digests_are_those_that_jobs_recorded(tree: Path) -> None:
     for name, sha in (("base", "a" * 64), ("fast_1%", "b" * 64)):
         record = {"job": "unet", "attempts": [], "outputs": {"pipeline/x": {"sha256": sha, "bytes": 1}}}
         write_json(tree / f"unet/un-{name}/jobs/unet.json", record)
-    found = [one.digests for one in compare(tree, ["base", "fast_1%", "base"], "test", "sampled").contenders]
-    assert set(found[0]) == {"unet"}
-    assert found[0] == found[2] != found[1]
+    digests = [
+        contender.digests for contender in compare(tree, ["base", "fast_1%", "base"], "test", "sampled").contenders
+    ]
+    assert set(digests[0]) == {"unet"}
+    assert digests[0] == digests[2] != digests[1]
     text = FORMATS["md"](compare(tree, ["base"], "test", "sampled"))
-    assert f"| unet files | {found[0]['unet']} |" in text
+    assert f"| unet files | {digests[0]['unet']} |" in text
     assert "| infer files | unknown |" in text
 
 

@@ -45,8 +45,8 @@ def test_tensorboard_lists_each_run_once_by_ablation(tree: Path) -> None:
     for name in ("a", "b"):
         ablation.run(tree, name)
     root = tree / "ablations"
-    found = sorted(str(Path(folder).relative_to(root)) for folder in GetLogdirSubdirectories(str(root)))
-    assert found == [f"{n}/{p}" for n in ("a", "b") for p in ("stages/autodecoder/tb", "stages/unet/tb", "tb")]
+    folders = sorted(str(Path(folder).relative_to(root)) for folder in GetLogdirSubdirectories(str(root)))
+    assert folders == [f"{n}/{p}" for n in ("a", "b") for p in ("stages/autodecoder/tb", "stages/unet/tb", "tb")]
 
 
 def test_hparams_and_final_metrics_read_back(tree: Path) -> None:

@@ -51,18 +51,18 @@ def test_azimuth_curve_is_the_mean_over_objects_in_each_bin(rows: list[tuple[str
         for i, (name, angle, value) in enumerate(rows)
     ]
     other = [{**row, "source": "fitted", "psnr": 1e6} for row in wide]
-    found = azimuth_means(Measurements([*wide, *other], {"psnr": MetricInfo("PSNR")}), "psnr", "test", "sampled")
+    actual = azimuth_means(Measurements([*wide, *other], {"psnr": MetricInfo("PSNR")}), "psnr", "test", "sampled")
     expected = []
     for low in range(0, 180, BIN_DEG):
         top = 180.1 if low + BIN_DEG == 180 else low + BIN_DEG
         means = [
             np.mean(values)
-            for one in "abc"
-            if (values := [v for name, angle, v in rows if name == one and low <= angle < top and v is not None])
+            for object_id in "abc"
+            if (values := [v for name, angle, v in rows if name == object_id and low <= angle < top and v is not None])
         ]
         if means:
             expected.append((low + BIN_DEG / 2, np.mean(means)))
-    np.testing.assert_allclose(np.array(found).reshape(-1, 2), np.array(expected).reshape(-1, 2), atol=1e-9)
+    np.testing.assert_allclose(np.array(actual).reshape(-1, 2), np.array(expected).reshape(-1, 2), atol=1e-9)
 
 
 def test_every_object_has_its_line_by_metric(tree: Path) -> None:
@@ -78,11 +78,9 @@ def test_every_object_has_its_line_by_metric(tree: Path) -> None:
 
 def cells(text: str, first: str) -> list[str]:
     """Texts of the cells of the table row whose heading begins so."""
-    found = re.search(rf"<tr><th[^>]*>{first}.*?</tr>", text, re.DOTALL)
-    assert found is not None
-    return [
-        html.unescape(re.sub("<.*?>", "", cell)).strip() for cell in re.findall(r"<td.*?</td>", found[0], re.DOTALL)
-    ]
+    row = re.search(rf"<tr><th[^>]*>{first}.*?</tr>", text, re.DOTALL)
+    assert row is not None
+    return [html.unescape(re.sub("<.*?>", "", cell)).strip() for cell in re.findall(r"<td.*?</td>", row[0], re.DOTALL)]
 
 
 def test_time_and_energy_by_rule_are_said_or_unknown(tree: Path) -> None:

@@ -36,13 +36,13 @@ START = (0.3, 0.5)
 def splats(seed: int, size: int = 12) -> Tensor:
     """Splatter images [6,14,S,S]: opaque colored discs in a ball, squashed and turned every way."""
     generator = torch.Generator().manual_seed(seed)
-    found = torch.rand(6, 14, size, size, generator=generator)
-    found[:, CHANNELS["position"]] = 0.7 * (found[:, CHANNELS["position"]] - 0.5)
-    found[:, CHANNELS["opacity"]] = 0.4 + 0.6 * found[:, CHANNELS["opacity"]]
-    found[:, CHANNELS["scale"]] = 0.01 + 0.05 * found[:, CHANNELS["scale"]]
-    found[:, CHANNELS["rotation"]] -= 0.5
-    found[:, CHANNELS["rotation"]] /= found[:, CHANNELS["rotation"]].norm(dim=1, keepdim=True)
-    return found
+    splatter = torch.rand(6, 14, size, size, generator=generator)
+    splatter[:, CHANNELS["position"]] = 0.7 * (splatter[:, CHANNELS["position"]] - 0.5)
+    splatter[:, CHANNELS["opacity"]] = 0.4 + 0.6 * splatter[:, CHANNELS["opacity"]]
+    splatter[:, CHANNELS["scale"]] = 0.01 + 0.05 * splatter[:, CHANNELS["scale"]]
+    splatter[:, CHANNELS["rotation"]] -= 0.5
+    splatter[:, CHANNELS["rotation"]] /= splatter[:, CHANNELS["rotation"]].norm(dim=1, keepdim=True)
+    return splatter
 
 
 @pytest.fixture(scope="module")
@@ -93,18 +93,20 @@ def test_thinned_splats_cover_the_same_area() -> None:
 
 
 def test_attribute_images_are_what_the_caption_says() -> None:
-    one = np.zeros((6, 14, 1, 1))
-    one[:, 0], one[:, 3] = 0.7, 0.25
-    one[:, 4:7] = np.exp(-6)
-    one[:, 7], one[:, 10] = np.cos(np.pi / 4), -np.sin(np.pi / 4)  # a quarter turn back around z
-    one[:, 12] = 1
-    maps = {name: image[0, 0, 0].tolist() for name, image in attribute_maps(one).items()}
+    splatter = np.zeros((6, 14, 1, 1))
+    splatter[:, 0], splatter[:, 3] = 0.7, 0.25
+    splatter[:, 4:7] = np.exp(-6)
+    splatter[:, 7], splatter[:, 10] = np.cos(np.pi / 4), -np.sin(np.pi / 4)  # a quarter turn back around z
+    splatter[:, 12] = 1
+    maps = {name: image[0, 0, 0].tolist() for name, image in attribute_maps(splatter).items()}
     assert maps["position"] == pytest.approx([1, 0.5, 0.5])
     assert maps["opacity"] == pytest.approx([0.25] * 3)
     assert maps["scale"] == pytest.approx([0.5] * 3)
     assert maps["rotation"] == pytest.approx([0.5, 0.5, 0.25])
     assert maps["rgb"] == [0, 1, 0]
-    np.testing.assert_allclose(attribute_maps(-one)["rotation"][0, 0, 0], maps["rotation"])  # q and −q are one rotation
+    np.testing.assert_allclose(
+        attribute_maps(-splatter)["rotation"][0, 0, 0], maps["rotation"]
+    )  # q and −q are one rotation
 
 
 def test_the_page_carries_viewer_and_attributes_and_stays_small(tree: Path) -> None:
@@ -174,19 +176,19 @@ def test_a_browser_draws_the_splats_as_the_rasterizer_does(tree: Path, tmp_path:
     page.write_text((tree / "report.html").read_text().replace("</body>", PROBE))
     dom, said = browse(page, tmp_path / "web", width)
     assert "CONSOLE" not in said
-    found = dict(re.findall(r'data-(\w+)="([^"]*)"', dom[dom.index('id="probe"') :].split(">")[0]))
-    count, broken = map(int, found["images"].split())
+    probe = dict(re.findall(r'data-(\w+)="([^"]*)"', dom[dom.index('id="probe"') :].split(">")[0]))
+    count, broken = map(int, probe["images"].split())
     assert count > 30
     assert broken == 0
-    assert int(found["drawn"]) == 864
-    assert int(found["wide"]) <= 0  # nothing but tables scrolls sideways
-    assert "864 visible splats" in found["say"]
+    assert int(probe["drawn"]) == 864
+    assert int(probe["wide"]) <= 0  # nothing but tables scrolls sideways
+    assert "864 visible splats" in probe["say"]
     for key, seed in (("first", 0), ("other", 1)):
-        drawn = image(found[key])
+        drawn = image(probe[key])
         expected = rendered(splats(seed), drawn.shape[0])
         error = np.square(drawn - expected).mean()
         assert -10 * np.log10(error) > 30, key
-    assert np.abs(image(found["first"]) - image(found["other"])).mean() > 0.02
+    assert np.abs(image(probe["first"]) - image(probe["other"])).mean() > 0.02
 
 
 def image(uri: str) -> NDArray[np.float64]:

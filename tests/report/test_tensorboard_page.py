@@ -48,12 +48,12 @@ def address(logs: Path) -> Iterator[str]:
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         try:
-            found = next(m for line in server.stderr if (m := re.search(r"at (http://[\d.]+:\d+)", line)))
+            match = next(m for line in server.stderr if (m := re.search(r"at (http://[\d.]+:\d+)", line)))
             deadline = time.monotonic() + 60
-            while set(ask(found[1], "runs")) != RUNS:  # it reads the logs in the background
-                assert time.monotonic() < deadline, ask(found[1], "runs")
+            while set(ask(match[1], "runs")) != RUNS:  # it reads the logs in the background
+                assert time.monotonic() < deadline, ask(match[1], "runs")
                 time.sleep(0.2)
-            yield found[1]
+            yield match[1]
         finally:
             server.terminate()
 

@@ -8,19 +8,8 @@ from pathlib import Path
 import pytest
 from cluster import Cluster
 from same import assert_same
+from waits import finish, wait_until_held, wait_until_requeued
 from workspace import HOLD, LIMIT_S, Workspace
-
-
-def wait_until_held(cluster: Cluster, workspace: Workspace, step: int = HOLD) -> None:
-    cluster.wait(lambda: workspace.held(step), f"step {step} is not reached", LIMIT_S)
-
-
-def wait_until_requeued(cluster: Cluster, job: str) -> None:
-    cluster.wait(lambda: cluster.job(job)["Restarts"] == "1", "the job is not queued again", LIMIT_S)
-
-
-def finish(process: "subprocess.Popen[str]", workspace: Workspace) -> None:
-    assert process.wait(timeout=LIMIT_S) == 0, workspace.said()[-5000:]
 
 
 def test_a_killed_job(cluster: Cluster, workspace: Workspace, undisturbed: Workspace, goal: str) -> None:

@@ -4,7 +4,7 @@ import signal
 
 from cluster import Cluster
 from same import assert_same
-from test_faults import finish, wait_until_held
+from waits import finish, wait_until_held
 from workspace import HOLD, LIMIT_S, Workspace
 
 

@@ -28,11 +28,11 @@ def hold_before(steps: set[int]) -> None:
 
 
 def wait(step: int) -> None:
-    told = threading.Event()
+    terminated = threading.Event()
     before: Any = signal.getsignal(signal.SIGTERM)
-    signal.signal(signal.SIGTERM, lambda *given: (told.set(), before(*given)))
+    signal.signal(signal.SIGTERM, lambda *given: (terminated.set(), before(*given)))
     Path(f"held-{step}").touch()
-    while not told.is_set() and not Path(f"released-{step}").exists():
+    while not terminated.is_set() and not Path(f"released-{step}").exists():
         time.sleep(0.05)
 
 

@@ -138,8 +138,8 @@ class Workspace:
 
     def resumed_from(self) -> int | None:
         """The step from which stage 1's latest job resumed; None where it began at the beginning."""
-        found = re.findall(r"resumed \S+ from step (\d+)", self.log())
-        return int(found[-1]) if found else None
+        steps = re.findall(r"resumed \S+ from step (\d+)", self.log())
+        return int(steps[-1]) if steps else None
 
     def stage(self, name: str) -> Path:
         """The only folder of a stage."""
@@ -160,13 +160,13 @@ class Workspace:
 
     def verbs(self, verb: str) -> list[psutil.Process]:
         """Processes of this workspace that run a verb, their own children left out."""
-        found = []
+        processes = []
         for process in psutil.process_iter(["cmdline", "cwd"]):
             words = process.info["cmdline"] or []
             if process.info["cwd"] == str(self.folder) and words[1:3] == [f"{HERE}/verb.py", verb]:
-                found.append(process)
-        ids = {process.pid for process in found}
-        return [process for process in found if process.ppid() not in ids]
+                processes.append(process)
+        ids = {process.pid for process in processes}
+        return [process for process in processes if process.ppid() not in ids]
 
 
 def _hears_interrupts() -> None:

@@ -95,11 +95,11 @@ def test_depth_and_colors_lie_on_the_ball(root: Path) -> None:
     assert item.fov_y_deg == pytest.approx(math.degrees(FOV))
     cameras = Cameras(torch.from_numpy(item.c2w[None, list(INPUT_VIEWS)]), item.fov_y_deg, SIZE, SIZE)
     origins, rays = (x[0].permute(0, 2, 3, 1).numpy() for x in pixel_rays(cameras))
-    there = item.depth > 0
-    np.testing.assert_array_equal(there, item.rgba[list(INPUT_VIEWS), ..., 3] > 0)
-    x, y, z = (origins + rays * item.depth[..., None])[there].T / (RADIUS * scale)
+    covered = item.depth > 0
+    np.testing.assert_array_equal(covered, item.rgba[list(INPUT_VIEWS), ..., 3] > 0)
+    x, y, z = (origins + rays * item.depth[..., None])[covered].T / (RADIUS * scale)
     np.testing.assert_allclose(x * x + y * y + z * z, 1, atol=1e-4)
-    colors = item.rgba[list(INPUT_VIEWS), ..., :3][there]
+    colors = item.rgba[list(INPUT_VIEWS), ..., :3][covered]
     np.testing.assert_allclose(colors, 127.5 + 127.5 * np.stack([x, -z, y], axis=1), atol=1.5)
 
 

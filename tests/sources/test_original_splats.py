@@ -65,8 +65,8 @@ def test_splats_come_back_pixel_by_pixel_from_every_layout(tmp_path: Path, layou
     splats = made_up()
     write_scene(tmp_path / layout.format("a [chair]*"), splats)
     write_scene(tmp_path / layout.format("a chair"), made_up(1))
-    found = read_splats(tmp_path, "a [chair]*", SIZE, "as_written")
-    torch.testing.assert_close(found, splats, atol=2e-6, rtol=2e-6)
+    actual = read_splats(tmp_path, "a [chair]*", SIZE, "as_written")
+    torch.testing.assert_close(actual, splats, atol=2e-6, rtol=2e-6)
 
 
 def test_the_latest_of_several_evaluations_counts(tmp_path: Path) -> None:
@@ -95,9 +95,9 @@ def test_the_drawn_rotation_is_the_nearest_to_what_is_drawn(seed: int, norm: flo
     drawn = matrices(quaternions)
     u, singular, vt = torch.linalg.svd(drawn)
     clear = (singular[:, -1] > 1e-3) & (torch.linalg.det(drawn) > 0)
-    found = drawn_rotation(quaternions, dim=1)
-    torch.testing.assert_close(found.norm(dim=1), torch.ones(20, dtype=torch.float64))
-    torch.testing.assert_close(matrices(found)[clear], (u @ vt)[clear], atol=1e-8, rtol=0)
+    actual = drawn_rotation(quaternions, dim=1)
+    torch.testing.assert_close(actual.norm(dim=1), torch.ones(20, dtype=torch.float64))
+    torch.testing.assert_close(matrices(actual)[clear], (u @ vt)[clear], atol=1e-8, rtol=0)
     same = drawn_rotation(direction, dim=1)
     torch.testing.assert_close(matrices(same), matrices(direction), atol=1e-12, rtol=0)
     nothing = drawn_rotation(torch.zeros(1, 4, dtype=torch.float64), dim=1)

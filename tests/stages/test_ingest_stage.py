@@ -47,14 +47,14 @@ def ingest(planned: Plan) -> Path:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Members of all shards."""
-    found = {}
+    results = {}
     for shard in sorted(folder.glob("chunk-*.tar")):
         with tarfile.open(shard) as tar:
             for member in tar:
                 file = tar.extractfile(member)
                 assert file is not None
-                found[member.name] = file.read()
-    return found
+                results[member.name] = file.read()
+    return results
 
 
 def test_table_shard_and_sheet(tmp_path: Path, rendered: list[str]) -> None:

@@ -162,13 +162,13 @@ def test_code_search_lowers_the_loss(chain: Plan) -> None:
         pair = objective.compare(objective.codec.decode(code[None]), batch)
         return float(codes.weighted_sum(objective.options.losses, pair)[0])
 
-    found = search({name: mean})[name]
-    torch.testing.assert_close(search({name: mean})[name], found, atol=0, rtol=0)
+    actual = search({name: mean})[name]
+    torch.testing.assert_close(search({name: mean})[name], actual, atol=0, rtol=0)
     with torch.no_grad():
-        assert loss(found) < loss(mean)
+        assert loss(actual) < loss(mean)
     # Searched beside others, an object's code is what it is alone.
     together = search(dict.fromkeys([*ids, name], mean))
-    torch.testing.assert_close(together[name], found, atol=1e-3, rtol=0)
+    torch.testing.assert_close(together[name], actual, atol=1e-3, rtol=0)
 
 
 def test_infer_writes_what_people_open(chain: Plan) -> None:

@@ -16,6 +16,7 @@ from diffusers.models import attention_processor
 from safetensors.torch import load_file
 from scipy.stats import norm
 from support.builders import SIZES, fill, input_mosaic, plan, stage_path
+from support.diffusion import normal
 from support.published_weights import write_published
 from torch import Tensor
 
@@ -46,11 +47,6 @@ from z1g.sampling.inferred.one_step import OneStepCodes
 from z1g.sampling.inferred.probe import NoisedCodes
 from z1g.stages import autodecoder, codes, infer, unet
 from z1g.training.data import Draw
-
-
-def normal(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
 
 # Timesteps
 
@@ -108,13 +104,13 @@ def test_bf16_weights_learn_in_float32() -> None:
     inner: list[torch.dtype] = []
     hook = half.unet.mid_block.resnets[0].norm1.register_forward_hook(lambda _, inputs, out: inner.append(out.dtype))
     with torch.autocast("cpu", torch.bfloat16):
-        found = prediction(half)
+        actual = prediction(half)
     hook.remove()
-    found.square().mean().backward()
+    actual.square().mean().backward()
     assert inner == [torch.bfloat16] * 2, "norms too, in both passes"
-    assert found.dtype == torch.float32
+    assert actual.dtype == torch.float32
     scale = expected.abs().max()
-    assert 0 < (found - expected).abs().max() < 0.05 * scale
+    assert 0 < (actual - expected).abs().max() < 0.05 * scale
     assert all(p.dtype == torch.float32 and p.grad is not None for p in half.unet.parameters())
     similarity = torch.nn.functional.cosine_similarity(gradients(half), gradients(exact), dim=0)
     assert similarity > 0.995
@@ -167,10 +163,10 @@ def test_attention_by_xformers(xformers: Xformers, recompute: bool) -> None:
     chosen.attention = "xformers"
     if recompute:
         chosen.unet.enable_gradient_checkpointing()
-    expected, found = prediction(exact), prediction(chosen)
+    expected, actual = prediction(exact), prediction(chosen)
     assert xformers.calls == 2 * len(chosen.unet.attn_processors), "in both passes"
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    for output in (expected, found):
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
+    for output in (expected, actual):
         output.square().mean().backward()
     torch.testing.assert_close(gradients(chosen), gradients(exact), atol=1e-5, rtol=1e-3)
     chosen.attention, before = "auto", xformers.calls
@@ -238,11 +234,11 @@ def test_losses_on_renders_by_hand(chain: Plan) -> None:
     for i in (0, 2):
         splats = made.codec.decode(predicted[i : i + 1] * 0.5 + 0.1)
         cameras = Cameras(batch["c2w"][i : i + 1], made.config.camera.fov_y_deg, 16, 16)
-        drawn, there = made.config.render.render(to_gaussians(splats), cameras), batch["alpha"][i : i + 1]
+        drawn, coverage = made.config.render.render(to_gaussians(splats), cameras), batch["alpha"][i : i + 1]
         ground = batch["background"][i]
         image = drawn.rgb + (1 - drawn.alpha) * ground
-        truth = batch["rgb"][i : i + 1] + (1 - there) * ground
-        rgb, alpha = rgb + (image - truth).square().mean() / 3, alpha + (drawn.alpha - there).square().mean() / 3
+        truth = batch["rgb"][i : i + 1] + (1 - coverage) * ground
+        rgb, alpha = rgb + (image - truth).square().mean() / 3, alpha + (drawn.alpha - coverage).square().mean() / 3
     torch.testing.assert_close(total, 2 * rgb + 0.5 * alpha)
     torch.testing.assert_close(terms, {"rgb": rgb, "alpha": alpha})
     total.backward()
@@ -341,15 +337,15 @@ def test_encoded_codes_do_not_depend_on_the_batch(chain: Plan, monkeypatch: pyte
     scenes, _ = autodecoder.training_scenes(trained)
     codec = trained.config.load_codec(trained.path / "model")
     monkeypatch.setattr(codes, "BATCH", 3)
-    found = codes.encoded(codec, scenes)
-    assert list(found) == scenes.ids
-    assert len(found) % 3, "the last batch is smaller"
+    actual = codes.encoded(codec, scenes)
+    assert list(actual) == scenes.ids
+    assert len(actual) % 3, "the last batch is smaller"
     for name in scenes.ids:
         with torch.no_grad():
             alone = codec.encode(input_mosaic(scenes[name], 16)[None])[0]
-        torch.testing.assert_close(found[name], alone, atol=1e-5, rtol=0)
-    distance = torch.cdist(*[torch.stack(list(found.values())).flatten(1)] * 2)
-    assert float(distance[~torch.eye(len(found), dtype=torch.bool)].min()) > 1e-3, "no two objects share a code"
+        torch.testing.assert_close(actual[name], alone, atol=1e-5, rtol=0)
+    distance = torch.cdist(*[torch.stack(list(actual.values())).flatten(1)] * 2)
+    assert float(distance[~torch.eye(len(actual), dtype=torch.bool)].min()) > 1e-3, "no two objects share a code"
 
 
 # Codes of inference
@@ -364,8 +360,8 @@ def inferred(chain: Plan, tmp_path: Path, kind: Any) -> tuple[dict[str, Tensor],
     infer.run(changed, chunk=0, threads=1)
     out = elsewhere / "chunk-00000"
     stored = load_file(out / "splats.safetensors")
-    found = {name.removesuffix("/code"): value for name, value in stored.items() if name.endswith("/code")}
-    return found, read_jsonl(out / "objects.jsonl")
+    by_name = {name.removesuffix("/code"): value for name, value in stored.items() if name.endswith("/code")}
+    return by_name, read_jsonl(out / "objects.jsonl")
 
 
 def test_codes_come_from_where_the_options_say(chain: Plan, tmp_path: Path) -> None:
@@ -388,8 +384,8 @@ def test_one_step_codes(chain: Plan, tmp_path: Path) -> None:
     true = load_file(stage_path(chain, "codes") / "codes.safetensors")
     error = {}
     for timestep in (0, 999):
-        found, _ = inferred(chain, tmp_path / f"step{timestep}", OneStepCodes(timestep=timestep))
-        error[timestep] = max(float((found[name] - true[name]).abs().max() / true[name].std()) for name in found)
+        actual, _ = inferred(chain, tmp_path / f"step{timestep}", OneStepCodes(timestep=timestep))
+        error[timestep] = max(float((actual[name] - true[name]).abs().max() / true[name].std()) for name in actual)
     noise = 5 * float(NoiseSchedule().sigma[0])
     assert error[0] < noise < error[999]
 

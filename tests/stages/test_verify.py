@@ -229,8 +229,8 @@ def test_the_record_says_how_to_make_it_again(made: Path) -> None:
     assert facts["costs"]["seconds_per_object"] > 0
     assert facts["costs"]["gpu_hours"] == 0
     assert facts["costs"]["parameters_stage2"] > 1000
-    name, found = next(iter(facts["stages"]["unet"]["files"].items()))
-    assert sha256(made / name) == found["sha256"]
+    name, record = next(iter(facts["stages"]["unet"]["files"].items()))
+    assert sha256(made / name) == record["sha256"]
 
 
 def test_the_model_card_says_what_is_known_and_what_is_not(made: Path, tmp_path: Path) -> None:

@@ -53,7 +53,7 @@ def box(name: str = "box", extent=EXTENT, at=(0, 0, 0)):
 
 
 def palette(folder: Path):
-    """A image with the six colors side by side, on disk."""
+    """An image with the six colors side by side, on disk."""
     image = bpy.data.images.new("palette", 48, 8)
     row = np.repeat(np.array([[*color, 1] for color in SIDES.values()], np.float32), 8, axis=0)
     image.pixels.foreach_set(np.tile(row, (8, 1)).reshape(-1))

@@ -63,8 +63,8 @@ class Page:
         """Wait until `check()` gives something true, and give that."""
         end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
-            if found := check():
-                return found
+            if value := check():
+                return value
             self.evaluate("new Promise((done) => setTimeout(done, 100))")
         raise AssertionError(f"{what} did not come true; errors: {self.errors}")
 
@@ -107,9 +107,9 @@ def _listening(process: subprocess.Popen, log: Path) -> str:
     """Host and port that Chromium says it listens on."""
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end and process.poll() is None:
-        found = re.search(r"DevTools listening on ws://([^/]+)/", log.read_text(errors="replace"))
-        if found:
-            return found[1]
+        match = re.search(r"DevTools listening on ws://([^/]+)/", log.read_text(errors="replace"))
+        if match:
+            return match[1]
         time.sleep(0.05)
     raise AssertionError(f"Chromium does not listen: {log.read_text(errors='replace')[-2000:]}")
 

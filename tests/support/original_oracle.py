@@ -1,4 +1,4 @@
-"""The original's stage 1 by its formulas alone, in float64 with plain torch operations, for `test_seed.py`."""
+"""The original's stage 1 by its formulas alone, in float64 with plain torch operations, for `test_original.py`."""
 
 import math
 

@@ -90,10 +90,10 @@ def _metrics(folder: Path, spec: dict[str, Any], images: int) -> None:
             gain = own.get(source, 0.0)
             for view in range(3):
                 psnr = level + gain + 0.7 * number * (-1) ** number + 0.1 * view
-                found = {"psnr": psnr, "ssim": 1 - 0.9 * 10 ** (-psnr / 30), "st_lpips": None}
+                values = {"psnr": psnr, "ssim": 1 - 0.9 * 10 ** (-psnr / 30), "st_lpips": None}
                 split = "test" if name in TEST else "train"
                 head = {"object": name, "split": split, "source": source, "view": view, "azimuth_deg": 60.0 * view}
-                rows.append({**head, **found})
+                rows.append({**head, **values})
     write_jsonl(folder / "metrics.jsonl", rows)
     write_jsonl(folder / "objects.jsonl", _objects(spec))
     sets = [

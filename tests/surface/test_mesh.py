@@ -67,11 +67,11 @@ def test_a_ball_is_a_ball(mesh: TexturedMesh) -> None:
 def test_the_texture_shows_each_place_in_its_color(mesh: TexturedMesh, tmp_path: Path) -> None:
     """Read back through trimesh, which takes v as glTF has it."""
     mesh.save(tmp_path / "a.glb")
-    found = trimesh.load(tmp_path / "a.glb", force="mesh")
-    assert found.visual.uv.min() >= 0
-    assert found.visual.uv.max() <= 1
-    colors = np.asarray(found.visual.to_color().vertex_colors)[:, :3]
-    points = np.asarray(found.vertices)
+    loaded = trimesh.load(tmp_path / "a.glb", force="mesh")
+    assert loaded.visual.uv.min() >= 0
+    assert loaded.visual.uv.max() <= 1
+    colors = np.asarray(loaded.visual.to_color().vertex_colors)[:, :3]
+    points = np.asarray(loaded.vertices)
     np.testing.assert_allclose(np.sort(points, axis=0), np.sort(mesh.points, axis=0), atol=1e-6)  # y up, as it is
     clear = (np.abs(points) > 0.25 * BALL_RADIUS).all(axis=1)
     assert clear.sum() > 50
@@ -91,8 +91,8 @@ def test_a_thin_rod_is_kept() -> None:
     angle = 2.399963 * torch.arange(600)
     rod[:, :3] = torch.stack([0.02 * angle.cos(), y, 0.02 * angle.sin()], dim=1)
     rod[:, 4:7] = 0.01
-    found = build(torch.cat([ball(), rod]), Cpu(), MeshOptions(**{**vars(SMALL), "view_size": 128}))
-    assert found.points[:, 1].max() > 0.85
+    actual = build(torch.cat([ball(), rod]), Cpu(), MeshOptions(**{**vars(SMALL), "view_size": 128}))
+    assert actual.points[:, 1].max() > 0.85
 
 
 def test_nothing_solid_is_no_mesh() -> None:
@@ -107,8 +107,8 @@ def test_nothing_solid_is_no_mesh() -> None:
 # Cleaning
 
 
-def as_triangles(found: trimesh.Trimesh) -> Triangles:
-    return Triangles(np.array(found.vertices), np.array(found.faces, np.int64))
+def as_triangles(mesh: trimesh.Trimesh) -> Triangles:
+    return Triangles(np.array(mesh.vertices), np.array(mesh.faces, np.int64))
 
 
 def test_crumbs_and_cavities_go() -> None:
@@ -217,8 +217,8 @@ class PlainRaster(types.ModuleType):
         chosen = bary.gather(-2, index[..., None].expand(*index.shape, 3))[..., 0, :]
         w = torch.stack([of_view[seen] for of_view, seen in zip(corner[..., 3], nearest.indices, strict=True)])
         chosen = functional.normalize(chosen / w, p=1, dim=-1)  # along the face, not along the image
-        found = torch.isfinite(nearest.values)
-        number = torch.where(found, nearest.indices + 1, 0).float()
+        finite = torch.isfinite(nearest.values)
+        number = torch.where(finite, nearest.indices + 1, 0).float()
         return torch.cat([chosen[..., :2], nearest.values[..., None], number[..., None]], dim=-1), None
 
     @staticmethod
@@ -232,8 +232,8 @@ class PlainRaster(types.ModuleType):
     def texture(tex: torch.Tensor, uv: torch.Tensor, filter_mode: str, boundary_mode: str) -> torch.Tensor:
         assert (filter_mode, boundary_mode) == ("linear", "clamp")
         image = tex.permute(0, 3, 1, 2).expand(len(uv), -1, -1, -1)
-        found = functional.grid_sample(image, 2 * uv - 1, align_corners=False, padding_mode="border")
-        return found.permute(0, 2, 3, 1)
+        actual = functional.grid_sample(image, 2 * uv - 1, align_corners=False, padding_mode="border")
+        return actual.permute(0, 2, 3, 1)
 
     @staticmethod
     def antialias(color: torch.Tensor, rast: torch.Tensor, pos: torch.Tensor, tri: torch.Tensor) -> torch.Tensor:

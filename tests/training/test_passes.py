@@ -91,8 +91,8 @@ def test_what_is_replayed(
     for kind in ("Replayed", "Launched"):
         monkeypatch.setattr(passes, kind, lambda *_, kind=kind: kind)
     accelerator: Any = SimpleNamespace(device=torch.device(device))
-    found = passes.passes(SimpleNamespace(replayable=replayable), accelerator, micro, replay=replay)
-    assert found == expected
+    actual = passes.passes(SimpleNamespace(replayable=replayable), accelerator, micro, replay=replay)
+    assert actual == expected
 
 
 def test_ranks_average_their_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -145,12 +145,12 @@ def test_messages_keep_order_and_bounds() -> None:
 
 def test_micro_batches_are_summed(tmp_path: Path) -> None:
     """Losses and gradients of a batch in pieces are those of the whole."""
-    found = []
+    results = []
     for micro in (None, 3):
         toy = Toy(dropout=0)
         options = toy_options(batch_size=4, micro_batch=micro)
         trainer = Trainer(toy, toy.data(options), options, tmp_path / str(micro))
         batch = next(iter(toy.data(options).batches(0, 1, 0, 1, 0)))
         losses = trainer.passes(batch)
-        found.append([losses["loss"].detach(), *(p.grad for p in toy.parameters() if p.grad is not None)])
-    torch.testing.assert_close(*found)
+        results.append([losses["loss"].detach(), *(p.grad for p in toy.parameters() if p.grad is not None)])
+    torch.testing.assert_close(*results)

@@ -314,13 +314,13 @@ def test_samples_travel_to_loading_processes(tmp_path: Path) -> None:
         folder.config, codec, book, scenes, ids, folder.config.model.denoiser()
     )  # fmt: skip
     steps = StepData(objective.sample, len(ids), 2, 0)
-    here = steps[3]
+    sent = steps[3]
     buffer = io.BytesIO()
     ForkingPickler(buffer).dump(steps)
     assert buffer.tell() < 50_000
-    there = pickle.loads(buffer.getvalue())[3]
-    assert here.keys() == there.keys()
-    torch.testing.assert_close(there, here, atol=0, rtol=0)
+    restored = pickle.loads(buffer.getvalue())[3]
+    assert sent.keys() == restored.keys()
+    torch.testing.assert_close(restored, sent, atol=0, rtol=0)
 
 
 # Losses that are not numbers
@@ -453,12 +453,12 @@ def test_a_second_run_on_a_folder_is_refused(tmp_path: Path) -> None:
 def rates(schedule: Schedule, steps: int, base: float = 1.0) -> list[float]:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=base)
     built = schedule.build(optimizer, steps)
-    found = []
+    results = []
     for _ in range(steps):
-        found.append(optimizer.param_groups[0]["lr"])
+        results.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         built.step()
-    return found
+    return results
 
 
 def test_constant_with_warmup() -> None:
@@ -467,25 +467,25 @@ def test_constant_with_warmup() -> None:
 
 
 def test_cosine() -> None:
-    found = rates(Cosine(warmup_steps=2, final_share=0.1), 12, base=0.5)
+    actual = rates(Cosine(warmup_steps=2, final_share=0.1), 12, base=0.5)
     expected = []
     for step in range(12):
         warm = min((step + 1) / 3, 1)
         done = max(step - 2, 0) / 10
         expected.append(0.5 * warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done))))
-    assert found == pytest.approx(expected)
-    assert found[2] == 0.5
+    assert actual == pytest.approx(expected)
+    assert actual[2] == 0.5
 
 
 def test_plateau() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = Plateau(patience=2, factor=0.5, min_lr=0.2).build(optimizer, 100)
-    found = []
+    results = []
     for loss in [1.0, 0.9, 0.9, 0.9, 0.9, 0.8, *[0.8] * 9]:
         schedule.step(loss)  # type: ignore[arg-type]
-        found.append(optimizer.param_groups[0]["lr"])
+        results.append(optimizer.param_groups[0]["lr"])
     # Falls after more than two intervals without progress; never below the minimum.
-    assert found == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.2, 0.2, 0.2, 0.2]
+    assert results == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.2, 0.2, 0.2, 0.2]
 
 
 def test_warmup_reaches_the_optimizer(straight: tuple[Path, Toy]) -> None:
@@ -608,25 +608,25 @@ def test_batch_must_divide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_cosine_restarts() -> None:
-    found = rates(CosineRestarts(period=4, growth=2, min_lr=0.1), 13)
+    actual = rates(CosineRestarts(period=4, growth=2, min_lr=0.1), 13)
     expected = [
         0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * t / period))
         for period, ts in ((4, range(4)), (8, range(8)), (16, range(1)))
         for t in ts
     ]
-    assert found == pytest.approx(expected)
+    assert actual == pytest.approx(expected)
     assert (CosineRestarts().period, CosineRestarts().min_lr) == (3000, 1e-6)
 
 
 def test_one_cycle() -> None:
-    found = rates(OneCycle(warmup_steps=5, first_share=0.1, final_share=0.01), 20, base=2.0)
-    assert found[0] == pytest.approx(0.2)
-    assert found.index(max(found)) == 5
-    assert max(found) == pytest.approx(2.0)
+    actual = rates(OneCycle(warmup_steps=5, first_share=0.1, final_share=0.01), 20, base=2.0)
+    assert actual[0] == pytest.approx(0.2)
+    assert actual.index(max(actual)) == 5
+    assert max(actual) == pytest.approx(2.0)
     for step in range(20):
         up = 0.1 + 0.9 * 0.5 * (1 - math.cos(math.pi * step / 5))
         down = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - 5) / 15))
-        assert found[step] == pytest.approx(2.0 * (up if step <= 5 else down)), step
+        assert actual[step] == pytest.approx(2.0 * (up if step <= 5 else down)), step
     short = rates(OneCycle(warmup_steps=3000), 7)
     assert short == sorted(short)
     assert len(rates(OneCycle(warmup_steps=1), 1)) == 1
@@ -669,10 +669,10 @@ def test_an_error_ahead_arrives() -> None:
         yield {"key": torch.zeros(1, 3)}
         raise UserError("no more")
 
-    found = training_data.ahead(batches(), pin=False)
-    next(found)
+    actual = training_data.ahead(batches(), pin=False)
+    next(actual)
     with pytest.raises(UserError, match="no more"):
-        next(found)
+        next(actual)
 
 
 def test_memory_needs_no_loading_processes() -> None:

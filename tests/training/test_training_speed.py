@@ -95,13 +95,13 @@ def test_perceptual_network_in_bfloat16(apart: float) -> None:
     generator = torch.Generator().manual_seed(2)
     truth = functional.interpolate(torch.rand(1, 3, 8, 8, generator=generator), (64, 64), mode="bicubic").clamp(0, 1)
     other = functional.interpolate(torch.rand(1, 3, 16, 16, generator=generator), (64, 64), mode="bicubic")
-    found = {}
+    results = {}
     for precision in ("fp32", "bf16"):
         drawn = truth.lerp(other, apart).clamp(0, 1)[None].requires_grad_(True)
         value = StLpipsLoss(resolution=64, precision=precision).compute(Comparison(rgb=drawn, rgb_true=truth[None]))
         value.backward()
-        found[precision] = value.item(), torch.as_tensor(drawn.grad).flatten()
-    (exact, gradient), (half, half_gradient) = found["fp32"], found["bf16"]
+        results[precision] = value.item(), torch.as_tensor(drawn.grad).flatten()
+    (exact, gradient), (half, half_gradient) = results["fp32"], results["bf16"]
     assert half != exact
     assert half == pytest.approx(exact, rel=0.03, abs=3e-5)
     assert functional.cosine_similarity(gradient, half_gradient, dim=0) > 0.98

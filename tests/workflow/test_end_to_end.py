@@ -60,10 +60,10 @@ def test_it_makes_tables_report_and_splats(finished: Path) -> None:
 
 def test_every_source_is_a_row_of_the_same_table(finished: Path) -> None:
     for file in (finished / "results").glob("metrics/*/metrics.jsonl"):
-        found = rows(file)
-        assert {row["source"] for row in found} == {"sampled", "autodecoder", "mean_code", "nearest", "fitted"}
-        assert {row["split"] for row in found} == {"train", "test"}
-        assert all(row[name] is not None for row in found for name in ("psnr", "ssim", "st_lpips", "alpha_iou"))
+        table = rows(file)
+        assert {row["source"] for row in table} == {"sampled", "autodecoder", "mean_code", "nearest", "fitted"}
+        assert {row["split"] for row in table} == {"train", "test"}
+        assert all(row[name] is not None for row in table for name in ("psnr", "ssim", "st_lpips", "alpha_iou"))
         objects = rows(file.parent / "objects.jsonl")
         assert all(row[name] is not None for row in objects for name in ("chamfer", "f_score"))
         # Blender's depth and trimesh's surface are of one object in one frame, to a pixel of these 16.

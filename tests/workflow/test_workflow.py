@@ -77,13 +77,13 @@ LOCAL = ("--profile", "local", "--config", "scale=tiny")
 @pytest.mark.parametrize("scale", ["tiny", "small", "full", "original"])
 def test_every_ablation_resolves_at_every_scale_with_both_profiles(profile: str, scale: str, tmp_path: Path) -> None:
     config = ("--config", f"scale={scale}", f"results={tmp_path}/results")
-    found = jobs(snakemake(ROOT, "-n", "--profile", profile, *config, "--", "ablation_all"))
+    planned = jobs(snakemake(ROOT, "-n", "--profile", profile, *config, "--", "ablation_all"))
     n = len(list((ROOT / "ablations").glob("*.yaml")))
-    assert found["ablation"] == n
+    assert planned["ablation"] == n
     # Two ablations may agree at a scale whose base already has what one of them changes.
-    assert n - 1 <= found["metrics"] <= n
-    assert found["report"] == found["tables"] == 1
-    assert set(STAGE_RULES) <= set(found)
+    assert n - 1 <= planned["metrics"] <= n
+    assert planned["report"] == planned["tables"] == 1
+    assert set(STAGE_RULES) <= set(planned)
     assert not (tmp_path / "results").exists(), "a dry-run must not write"
 
 
@@ -120,16 +120,16 @@ def test_an_ablation_without_its_record_gets_one(workspace: Path) -> None:
     """As where results were made before there were records."""
     snakemake(workspace, *LOCAL, "ablations=encoder_mix")
     (workspace / "results/ablations/encoder_mix/reproduce.json").unlink()
-    found = jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix"))
-    assert found == {"ablation": 1, "ablation_all": 1}, "tables and report do not read it"
+    planned = jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix"))
+    assert planned == {"ablation": 1, "ablation_all": 1}, "tables and report do not read it"
 
 
 def test_an_edited_description_changes_what_shows_it(workspace: Path) -> None:
     snakemake(workspace, *LOCAL, "ablations=encoder_mix")
     file = workspace / "ablations/encoder_mix.yaml"
     file.write_text(re.sub("(?m)^description: .*$", "description: other words", file.read_text()))
-    found = jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix"))
-    assert found == {"ablation": 1, "tables": 1, "report": 1, "ablation_all": 1}
+    planned = jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix"))
+    assert planned == {"ablation": 1, "tables": 1, "report": 1, "ablation_all": 1}
 
 
 def test_a_raised_stage_version_runs_the_stage_again(workspace: Path) -> None:
@@ -149,9 +149,9 @@ def test_an_edited_mesh_is_rendered_again(workspace: Path) -> None:
     snakemake(workspace, *LOCAL, "ablations=encoder_mix")
     mesh = workspace / "workflow/objects/crate/crate.obj"
     mesh.write_text(mesh.read_text() + "\n# edited\n")
-    found = jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix"))
-    assert found["ingest"] == 2  # a data set of its own, which takes over all that did not change
-    assert found["autodecoder"] == 1
+    planned = jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix"))
+    assert planned["ingest"] == 2  # a data set of its own, which takes over all that did not change
+    assert planned["autodecoder"] == 1
 
 
 def test_rules_are_formatted_and_linted() -> None:

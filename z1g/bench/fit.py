@@ -54,12 +54,12 @@ def measure(path: Path, objects: int, budgets: Sequence[int], *, original_way: b
         "versions": versions(),
     }
     if original_way:
-        figures["original_way"] = original = time_fit(seed_options(), DiffGaussian(), scenes[:1])
+        figures["original_way"] = original = time_fit(original_options(), DiffGaussian(), scenes[:1])
         figures["ratio_to_original_way"] = round(runs[-1]["objects_per_s"] / original["objects_per_s"], 1)
     return figures
 
 
-def seed_options() -> FitOptions:
+def original_options() -> FitOptions:
     """The original's fit: AdamW, 2,000 steps of 20 views, plateau on the evaluation loss, the last state kept."""
     rate = 3e-3
     return FitOptions(

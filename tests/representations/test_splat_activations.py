@@ -1,4 +1,4 @@
-"""The 14 channels: table, order, and activations against formulas worked out in numpy."""
+"""From the decoder's raw channels to Gaussians: activations against formulas worked out in numpy."""
 
 import math
 
@@ -7,7 +7,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from z1g.gaussians import channels as splat
 from z1g.geometry.mosaic import untile
 from z1g.networks.weights import random_networks as scratch
 from z1g.networks.weights.sizes import AutoencoderSize
@@ -40,40 +39,6 @@ def raw_sheet(spread: float = 2.0) -> torch.Tensor:
     return spread * torch.randn(2, 14, 3 * SIZE, 2 * SIZE, generator=torch.Generator().manual_seed(1))
 
 
-def test_channel_table() -> None:
-    table = {name: (c.start, c.stop) for name, c in splat.CHANNELS.items()}
-    expected = {"position": (0, 3), "opacity": (3, 4), "scale": (4, 7), "rotation": (7, 11), "rgb": (11, 14)}
-    assert table == expected
-    assert list(table) == list(expected)
-    assert (splat.N_CHANNELS, splat.N_GEOMETRY) == (14, 11)
-
-
-@pytest.mark.parametrize("dim", [0, 1, -1])
-def test_split_and_join(dim: int) -> None:
-    x = torch.arange(14.0**3).reshape(14, 14, 14)
-    parts = splat.split(x, dim)
-    assert {name: part.shape[dim] for name, part in parts.items()} == {
-        "position": 3, "opacity": 1, "scale": 3, "rotation": 4, "rgb": 3,
-    }  # fmt: skip
-    torch.testing.assert_close(splat.join(parts, dim), x)
-    torch.testing.assert_close(splat.join(dict(reversed(parts.items())), dim), x)
-
-
-def test_gaussians_are_row_major_view_by_view() -> None:
-    images = torch.arange(6 * 14 * 9.0).reshape(1, 6, 14, 3, 3)
-    gaussians = splat.to_gaussians(images)
-    assert gaussians.shape == (1, 54, 14)
-    view, row, column = 4, 2, 1
-    torch.testing.assert_close(gaussians[0, view * 9 + row * 3 + column], images[0, view, :, row, column])
-    torch.testing.assert_close(splat.to_images(gaussians, 3), images)
-
-
-def test_rgb_activation() -> None:
-    x = np.linspace(-6, 6, 25)
-    expected = 0.5 * np.tanh(x) + 0.5
-    np.testing.assert_allclose(splat.activate_rgb(torch.from_numpy(x)).numpy(), expected, atol=1e-12)
-
-
 @pytest.mark.parametrize("head", ["geometry", "random"])
 def test_decoder_activations(head: str) -> None:
     net = decoder(head=head)
@@ -90,7 +55,7 @@ def test_decoder_activations(head: str) -> None:
     assert np.ptp(np.linalg.norm(out[:, 7:11], axis=1)) < 1e-5
 
 
-def test_rotation_over_rows_is_the_seeds() -> None:
+def test_rotation_over_rows_is_the_original_s() -> None:
     raw = raw_sheet()
     out = decoder(rotation_norm="rows").activate(raw).detach().numpy()
     x = raw.double().numpy()[:, 7:11]
@@ -167,12 +132,3 @@ def test_scale_bias_learns_where_asked(scale: ScaleActivation, learnable: bool, 
     assert net.scale_bias.requires_grad is learnable
     net.activate(raw_sheet(0.5))[:, 4:7].sum().backward() if learnable else None
     assert (net.scale_bias.grad is not None and net.scale_bias.grad.abs().item() > 0) is learnable
-
-
-def activated(seed: int = 0) -> torch.Tensor:
-    x = torch.rand(6, 14, SIZE, SIZE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    x[:, :3] = 1.8 * x[:, :3] - 0.9
-    x[:, 4:7] = 0.002 + 0.2 * x[:, 4:7]
-    x[:, 7:11] = torch.nn.functional.normalize(x[:, 7:11] - 0.5, dim=1)
-    x[:, 11:] = 0.02 + 0.9 * x[:, 11:]
-    return x

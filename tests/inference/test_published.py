@@ -15,6 +15,7 @@ from diffusers import (
     UniPCMultistepScheduler,
 )
 from support.builders import SIZES
+from support.diffusion import PUBLISHED
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
@@ -37,14 +38,6 @@ from z1g.sampling.samplers.unipc import UniPc
 
 STEPS, RUN_SEED, OBJECT_SEEDS = 6, 3, [11, 22]
 CODE = (4, 24, 16)
-SCHEDULE = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "linear",
-    "num_train_timesteps": 1000,
-    "prediction_type": "v_prediction",
-    "timestep_spacing": "trailing",
-}
 SAMPLERS: list[tuple[Sampler, type, dict[str, Any]]] = [
     (EulerAncestral(), EulerAncestralDiscreteScheduler, {}),
     (Ddpm(), DDPMScheduler, {"clip_sample": False}),
@@ -147,7 +140,7 @@ def test_codes_equal_the_published_pipelines(
     given = images()
     together = ours.codes(torch.from_numpy(given).permute(0, 3, 1, 2).float() / 255, OBJECT_SEEDS)
     for i, seed in enumerate(OBJECT_SEEDS):
-        alone = theirs(given[i], cls(**SCHEDULE, **extra), guidance, seed)
+        alone = theirs(given[i], cls(**PUBLISHED, **extra), guidance, seed)
         scale = float(alone.abs().max())
         torch.testing.assert_close(together[i], alone[0], atol=1e-4 * max(scale, 1.0), rtol=0)
 

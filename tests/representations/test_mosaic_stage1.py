@@ -1,4 +1,4 @@
-"""Stage 1's networks: scales, encode path, anchors, decoder paths, saving, and what is trained."""
+"""Stage 1 of mosaics: the encoder's path, anchors, decoder paths, saving, and what is trained."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from safetensors import safe_open
-from support.builders import SIZES, experiment
+from support.builders import experiment
 
 from z1g.config.tree import Experiment
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, view_frame
@@ -16,7 +16,6 @@ from z1g.geometry.mosaic import untile
 from z1g.networks.weights import Model
 from z1g.networks.weights import random_networks as scratch
 from z1g.networks.weights.zero123plus import Zero123Plus
-from z1g.representations.mosaic import units
 from z1g.representations.mosaic.codec import splat_rays
 
 
@@ -26,18 +25,6 @@ def config(**changes: Any) -> Experiment:
 
 def sheets(n: int = 2, size: int = 16) -> torch.Tensor:
     return torch.rand(n, 3, 3 * size, 2 * size, generator=torch.Generator().manual_seed(4))
-
-
-def test_latent_scale() -> None:
-    x = torch.tensor([-1.0, 0.22, 1.0], dtype=torch.float64)
-    torch.testing.assert_close(units.scale_latents(x), torch.tensor([-0.915, 0.0, 0.585], dtype=torch.float64))
-    torch.testing.assert_close(units.unscale_latents(units.scale_latents(x)), x)
-
-
-def test_image_scale() -> None:
-    x = torch.tensor([-1.0, 0.0, 0.4], dtype=torch.float64)
-    torch.testing.assert_close(units.scale_image(x), torch.tensor([-0.625, 0.0, 0.25], dtype=torch.float64))
-    torch.testing.assert_close(units.unscale_image(x), torch.tensor([-1.6, 0.0, 0.64], dtype=torch.float64))
 
 
 def test_sheet_code_is_the_published_path() -> None:
@@ -170,9 +157,9 @@ def trained_parts(codes: dict[str, Any], pretrained: bool) -> set[str]:
         "decoder": codec.decoder.decoder,
         "geometry_out": codec.decoder.geometry_out,
     }
-    found = {name: {p.requires_grad for p in part.parameters()} for name, part in parts.items()}
-    assert all(len(flags) == 1 for flags in found.values())
-    return {name for name, flags in found.items() if flags == {True}}
+    actual = {name: {p.requires_grad for p in part.parameters()} for name, part in parts.items()}
+    assert all(len(flags) == 1 for flags in actual.values())
+    return {name for name, flags in actual.items() if flags == {True}}
 
 
 DECODER = {"decoder", "geometry_out"}
@@ -193,12 +180,3 @@ ENCODER = {"encoder", "quant_conv"}
 )
 def test_what_is_trained(codes: dict[str, Any], pretrained: bool, expected: set[str]) -> None:
     assert trained_parts(codes, pretrained) == expected
-
-
-def test_latent_factor_counts_the_halvings() -> None:
-    from z1g.networks.weights.scratch import Scratch
-
-    three = Scratch(**{**SIZES, "autoencoder_size": {"channels": [4, 4, 4], "norm_groups": 2, "layers_per_block": 1}})
-    assert three.latent_factor == 4
-    assert three.autoencoder().encode(torch.zeros(1, 3, 16, 16)).latent_dist.mean.shape[-1] == 4
-    assert Zero123Plus().latent_factor == 8

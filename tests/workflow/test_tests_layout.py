@@ -1,0 +1,71 @@
+"""Tests mirror the package: folders are named like its rooms, and what tests share is in support modules."""
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+from support.paths import ROOT, TESTS
+
+OTHER_FOLDERS = {"support", "slurm", "workflow", "adversarial", "golden"}
+MODULES = sorted(TESTS.rglob("*.py"))
+IMPORT_IN_CODE = re.compile(r"\b(?:import|from)\s+(test_\w+)")
+
+
+def imported_tests(source: str) -> Iterator[str]:
+    """Test modules that Python source imports, also from a package, by name, or in code that it keeps in a string."""
+    for node in ast.walk(ast.parse(source)):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or "", *(alias.name for alias in node.names if node.module is None or node.level)]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in {"import_module", "__import__"}:
+            names = [argument.value for argument in node.args if _is_text(argument)]
+        elif _is_text(node):
+            names = IMPORT_IN_CODE.findall(node.value)
+        yield from (part for name in names for part in name.split(".") if part.startswith("test_"))
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+def test_no_test_module_is_imported() -> None:
+    """Move what two test modules need to `tests/support`, or to `tests/slurm` if only SLURM's tests need it."""
+    imports = {str(file.relative_to(TESTS)): sorted(imported_tests(file.read_text())) for file in MODULES}
+    assert {file: names for file, names in imports.items() if names} == {}
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "import {}",
+        "import {} as helpers",
+        "from {} import helper",
+        "from core.{} import helper",
+        "from . import {}",
+        "from .{} import helper",
+        "def late():\n    from {} import helper",
+        "import importlib\nimportlib.import_module('{}')",
+        "import subprocess\nsubprocess.run(['python', '-c', 'import {}; {}.helper()'])",
+    ],
+)
+def test_an_import_of_a_test_module_is_noticed(form: str) -> None:
+    name = "_".join(["test", "files"])
+    assert set(imported_tests(form.replace("{}", name))) == {name}
+
+
+def test_folders_are_named_like_rooms() -> None:
+    rooms, folders = (
+        {folder.name for folder in parent.iterdir() if any(folder.rglob("*.py"))} for parent in (ROOT / "z1g", TESTS)
+    )
+    assert folders - OTHER_FOLDERS <= rooms
+
+
+def test_test_modules_are_in_folders_and_have_names_of_their_own() -> None:
+    """Pytest imports them by file name alone."""
+    files = [file for file in MODULES if file.name.startswith("test_")]
+    assert [file for file in files if len(file.relative_to(TESTS).parts) != 2] == []
+    assert [name for name, n in Counter(file.name for file in files).items() if n > 1] == []
