@@ -1,4 +1,4 @@
-"""Networks that describe a image by a vector: loaded once a process, frozen."""
+"""Networks that describe an image by a vector: loaded once a process, frozen."""
 
 from collections.abc import Callable
 from functools import lru_cache

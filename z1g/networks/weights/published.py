@@ -13,7 +13,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection, PreTrainedModel
 
 from z1g.core.errors import UserError
-from z1g.networks.denoiser import Denoiser
+from z1g.networks.reference_denoiser import ReferenceDenoiser
 from z1g.networks.weights import layout as layout
 
 
@@ -23,7 +23,7 @@ def autoencoder(pretrained: str) -> AutoencoderKL:
     return vae
 
 
-def denoiser(pretrained: str) -> Denoiser:
+def denoiser(pretrained: str) -> ReferenceDenoiser:
     """UNet, vision encoder and the text encoder's embedding of the empty prompt, [77,D]."""
     ramping = _ramping(pretrained)
     unet = _part(UNet2DConditionModel, pretrained, "unet")
@@ -42,7 +42,7 @@ def denoiser(pretrained: str) -> Denoiser:
         prompt = text(tokens.input_ids)[0][0]
     if len(ramping) != len(prompt):
         raise UserError(f"{pretrained}: {len(ramping)} ramping_coefficients for a prompt of {len(prompt)} tokens")
-    return Denoiser(unet, vision, prompt, ramping, train_conditioning=False)
+    return ReferenceDenoiser(unet, vision, prompt, ramping, train_conditioning=False)
 
 
 def _part(cls: type[nn.Module], pretrained: str, subfolder: str) -> Any:

@@ -20,8 +20,8 @@ from transformers import CLIPVisionModelWithProjection
 from z1g.gaussians.channels import SplatOptions
 from z1g.geometry.camera import CameraOptions
 from z1g.networks.conditioning import Conditioning
-from z1g.networks.denoiser import Denoiser
 from z1g.networks.fused.modules import as_files_want
+from z1g.networks.reference_denoiser import ReferenceDenoiser
 from z1g.representations import folder as method_folder
 from z1g.representations.base import Representation
 from z1g.representations.codec import Codec, Trained
@@ -79,10 +79,12 @@ class Zero1ToGPipeline(DiffusionPipeline):
         codec.save(folder)
         method_folder.write(folder, *setup)
 
-    def denoiser(self) -> Denoiser:
+    def denoiser(self) -> ReferenceDenoiser:
         """The conditioned UNet, frozen."""
         parts = self.conditioning
-        denoiser = Denoiser(self.unet, self.vision_encoder, parts.prompt, parts.ramping, train_conditioning=False)
+        denoiser = ReferenceDenoiser(
+            self.unet, self.vision_encoder, parts.prompt, parts.ramping, train_conditioning=False
+        )
         # Its constants are made anew, on the CPU, wherever the parts are.
         return denoiser.to(self.device).requires_grad_(False).eval()
 
