@@ -8,6 +8,7 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from z1g.core.errors import UserError
+from z1g.core.stages import TRAINED
 from z1g.jobs.leases import gpus_at_once
 from z1g.plan.plan import Plan
 

@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from support.builders import OBJECTS, fill, plan, stage_path
+from support.builders import OBJECTS, fill, input_mosaic, plan, stage_path
 from torch import Tensor
 
-from z1g.codes import predictions as _predict
+from z1g.codes import predictions
 from z1g.codes.book import OptimisedBook
 from z1g.codes.diffusion import FOLDER, DiffusionCodes
+from z1g.codes.predictions import Prediction, Predictor
 from z1g.config.tree import Experiment
 from z1g.core.seeding import keyed_normal
 from z1g.data.manifest import int_hash
@@ -19,7 +20,6 @@ from z1g.data.scenes import SceneStore
 from z1g.plan.folder import StageFolder
 from z1g.plan.identity import without_runtime
 from z1g.plan.plan import Plan
-from z1g.representations.mosaic.stage1 import Stage1
 from z1g.sampling.sample import sample_codes
 from z1g.stages import autodecoder, codes
 from z1g.stages.measuring import render_pair
@@ -98,7 +98,7 @@ def test_a_search_betters_the_encoders_codes_of_test_objects(tmp_path: Path) -> 
         codes.run(folder, threads=1)
         written.append(load_file(folder.path / "codes.safetensors"))
     scenes, ids = autodecoder.training_scenes(trained)
-    stage1 = codes.Stage1.load(trained.path / "model", trained.config)
+    codec = trained.config.load_codec(trained.path / "model")
     views = trained.config.camera.train_ids
     for name in scenes.ids:
         before, after = (stored[name] for stored in written)
@@ -108,7 +108,7 @@ def test_a_search_betters_the_encoders_codes_of_test_objects(tmp_path: Path) -> 
         assert (after - before).abs().max() > 0
         with torch.no_grad():
             pairs = [
-                render_pair(trained, scenes[name], stage1.decoder(c[None])[0], list(views)) for c in (before, after)
+                render_pair(trained, scenes[name], codec.decoder(c[None])[0], list(views)) for c in (before, after)
             ]
         was, became = (float((pair.rgb - pair.rgb_true).square().mean()) for pair in pairs)
         assert became < was
@@ -124,16 +124,17 @@ def test_predicted_codes_are_one_step_of_the_unet(tmp_path: Path) -> None:
     folder, scenes, _ = ready(tmp_path)
     config, source = folder.config, DiffusionCodes(**ONE_STEP)
     config = config.model_copy(update={"unet": Experiment.model_validate({"unet": {"condition_size": 16}}).unet})
-    stage1, denoiser = Stage1.create(config), mixed_up_unet(folder)
+    codec, denoiser = config.new_codec(), mixed_up_unet(folder)
     names = list(OBJECTS[:3])
-    actual = _predict.Predictor(source, config, stage1, denoiser)(scenes, names)
+    how = Prediction(source.timestep, source.steps, source.guidance, source.seed, 16)
+    actual = Predictor(how, codec, denoiser)(scenes, names)
     beta = torch.linspace(0.00085, 0.012, 1000, dtype=torch.float64)
     a = (1 - beta).cumprod(0)[300].sqrt().float()
     s = (1 - a**2).sqrt()
     for name, code in zip(names, actual, strict=True):
-        clean = stage1.encoder.sheet_code(scenes[name].input_sheet(16)[None], None)
+        clean = codec.encode(input_mosaic(scenes[name], 16)[None])
         image = scenes[name].condition(16)[None]
-        latent = stage1.encoder.condition_latent(image)
+        latent = codec.condition_latent(image)
         keys = [torch.tensor([[5, int_hash(name), i]]) for i in (0, 1)]
         noise, latent_noise = keyed_normal(keys[0], SHAPE), keyed_normal(keys[1], tuple(latent.shape[1:]))
         noisy = a * clean + s * noise
@@ -150,12 +151,13 @@ def test_predicted_codes_are_samples_of_the_unet(tmp_path: Path) -> None:
         {"unet": {"condition_size": 16}, "infer": {"steps": 3, "guidance": 2.0, "seed": 5}}
     )
     config = folder.config.model_copy(update={"unet": defaults.unet})
-    stage1, denoiser = Stage1.create(config), mixed_up_unet(folder)
-    actual = _predict.Predictor(source, config, stage1, denoiser)(scenes, [OBJECTS[1]])
+    codec, denoiser = config.new_codec(), mixed_up_unet(folder)
+    how = Prediction(source.timestep, source.steps, source.guidance, source.seed, 16)
+    actual = Predictor(how, codec, denoiser)(scenes, [OBJECTS[1]])
     image = scenes[OBJECTS[1]].condition(16)[None]
     with torch.no_grad():
-        condition = denoiser.condition(stage1.encoder.condition_latent(image), image)
-        zero = stage1.encoder.condition_latent(torch.full((1, 3, 16, 16), 0.5))
+        condition = denoiser.condition(codec.condition_latent(image), image)
+        zero = codec.condition_latent(torch.full((1, 3, 16, 16), 0.5))
     expected = sample_codes(denoiser, condition, zero, SHAPE, defaults.infer, [int_hash(OBJECTS[1])])
     torch.testing.assert_close(actual, expected)
 
@@ -181,7 +183,7 @@ SIZES_OF_UNET: dict[str, Any] = {
 def test_stages_use_predicted_codes_and_a_rerun_predicts_none_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_predict, "BATCH", 3)
+    monkeypatch.setattr(predictions, "BATCH", 3)
     trained, coded = micro(tmp_path, ONE_STEP)
     autodecoder.run(trained, threads=1)
     files = sorted((trained.path / FOLDER).iterdir())
@@ -189,13 +191,13 @@ def test_stages_use_predicted_codes_and_a_rerun_predicts_none_again(
     files[0].unlink()
     before = load_file(files[1])
     asked: list[list[str]] = []
-    real = _predict.Predictor.__call__
+    real = Predictor.__call__
 
-    def counted(self: _predict.Predictor, scenes: SceneStore, names: list[str]) -> Tensor:
+    def counted(self: Predictor, scenes: SceneStore, names: list[str]) -> Tensor:
         asked.append(names)
         return real(self, scenes, names)
 
-    monkeypatch.setattr(_predict.Predictor, "__call__", counted)
+    monkeypatch.setattr(Predictor, "__call__", counted)
     autodecoder.run(trained, threads=1)
     assert asked == [list(OBJECTS[:3])]
     codes.run(coded, threads=1)

@@ -19,7 +19,7 @@ from z1g.config.resolve import load_ablation, merge, resolve
 from z1g.config.tree import Experiment
 from z1g.config.yaml_file import read_yaml
 from z1g.core.errors import UserError
-from z1g.core.slots import Section, kinds
+from z1g.core.slots import Section, Slot, kinds
 
 CONFIGS = ROOT / "configs"
 SCALES = ("tiny", "small", "full", "original")
@@ -44,15 +44,19 @@ def message(tmp_path: Path, text: str) -> str:
         ("unett: {}\n", 1, ["unett", "unknown key", '"unet"']),
         ("unet:\n  train:\n    steps: many\n", 3, ["unet.train.steps", "integer", '"many"']),
         ("splat: {size: -4}\n", 1, ["splat.size", "greater than or equal to 4", "-4"]),
-        ("autodecoder:\n  codes: {kind: optimized}\n", 2, ["autodecoder.codes.kind", '"optimized"']),
+        ("autodecoder:\n  codes: {kind: optimised}\n", 2, ["autodecoder.codes.kind", '"optimized"']),
         ("autodecoder:\n  codes:\n    kind: optimized\n    learning: 1\n", 4, ["codes.learning", "unknown key", "lr"]),
         ("autodecoder:\n  losses:\n    splat: {wieght: 2}\n", 3, ["losses.splat.wieght", '"weight"']),
         ("autodecoder:\n  losses:\n    new: {weight: 2}\n", 3, ["losses.new", "kind", "st_lpips"]),
         ("autodecoder:\n  codes: {kind: cache}\n", 2, ["cache", "path"]),
         ("autodecoder:\n  codes: {kind: cache, path: gone.safetensors}\n", 2, ["gone.safetensors", "is not a file"]),
-        ("autodecoder:\n  decoder: {path: {kind: plain}}\n  input_size: 32\n", None, ["plain", "32", "splat.size 64"]),
-        ("autodecoder:\n  input_size: 63\n", None, ["input_size 63", "multiple"]),
-        ("autodecoder:\n  scale: {log_min: 3.0}\n", None, ["autodecoder.scale", "log_min 3.0", "below"]),
+        (
+            "representation:\n  decoder: {path: {kind: plain}}\n  input_size: 32\n",
+            None,
+            ["plain", "32", "splat.size 64"],
+        ),
+        ("representation:\n  input_size: 63\n", None, ["input_size 63", "multiple"]),
+        ("representation:\n  scale: {log_min: 3.0}\n", None, ["representation.scale", "log_min 3.0", "below"]),
         ("splat: 7\n", 1, ["splat", "7"]),
         ("splat: null\n", 1, ["splat", "null"]),
         ("splat: {size: 8}\nsplat: {size: 16}\n", 2, ['"splat" appears twice']),
@@ -208,10 +212,9 @@ def all_sections() -> set[type[Section]]:
             stack += [a for a in typing.get_args(annotation) if not isinstance(a, str)]
             if isinstance(annotation, type) and issubclass(annotation, Section):
                 pending.append(annotation)
-                if not annotation.model_fields.get("kind"):
-                    pending += (
-                        kinds(annotation).values() if hasattr(sys.modules[annotation.__module__], "__path__") else []
-                    )
+                kind = annotation.model_fields.get("kind")
+                if issubclass(annotation, Slot) and (kind is None or kind.is_required()):
+                    pending += kinds(annotation).values()
     return checked
 
 

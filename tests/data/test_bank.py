@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.builders import OBJECTS, ball, ball_splats, experiment, fill, plan, stage_path, without_seconds
+from support.builders import (
+    OBJECTS,
+    ball,
+    ball_splats,
+    experiment,
+    fill,
+    input_mosaic,
+    plan,
+    stage_path,
+    without_seconds,
+)
 
 from z1g.config.tree import Experiment
 from z1g.core.errors import UserError
@@ -59,7 +69,8 @@ def test_samples_are_the_scenes_images(
     raw = [samples(draw) for draw in draws]
     batch = {name: torch.stack([sample[name] for sample in raw]) for name in raw[0]}
     batch["object_index"] = torch.tensor([draw.object_index for draw in draws])
-    ready = images(gathered(batch, device_bank), 16, condition)
+    codec = experiment(Path("unused")).new_codec()
+    ready = images(gathered(batch, device_bank), codec.inputs, condition)
     assert {"views", "rgba"}.isdisjoint(ready)
     for row, draw in enumerate(draws):
         scene = scenes[OBJECTS[draw.object_index]]
@@ -67,7 +78,7 @@ def test_samples_are_the_scenes_images(
         assert chosen[:7] == list(range(7))
         assert set(chosen[7:]) <= set(config.camera.train_ids)
         rgb, alpha = scene.images(chosen[7:])
-        expected = {"rgb": rgb, "alpha": alpha, "c2w": scene.c2w[chosen[7:]], "sheet": scene.input_sheet(16)}
+        expected = {"rgb": rgb, "alpha": alpha, "c2w": scene.c2w[chosen[7:]], "inputs": input_mosaic(scene, 16)}
         expected["splats"] = torch.as_tensor(scene.splats)
         if condition:
             expected["condition"] = scene.condition(condition)

@@ -16,10 +16,10 @@ from z1g.cli.main import main
 from z1g.gaussians import files as splat_files
 from z1g.gaussians.channels import to_gaussians
 from z1g.inference.batch import infer_folder, names
+from z1g.inference.method import ImageToSplats
 from z1g.inference.photographs import condition, read
 from z1g.plan.folder import StageFolder
 from z1g.stages import autodecoder, codes, unet
-from z1g.stages.infer import Generator
 from z1g.surface.build import MeshOptions
 
 
@@ -56,9 +56,9 @@ def test_splats_are_the_generator_s_in_the_world(results: Path, tmp_path: Path) 
     """The same codes by hand; +z is where the photograph was taken from, so view 0 of the world sees its front."""
     photograph = saved(tmp_path, disc(), "a.png")
     assert infer(results, tmp_path, str(photograph), "--seed", "7") == 0
-    generator = Generator.load(infer_folder(results / "ablations/micro"))
-    config = generator.trained.config
-    _, splats = generator(condition(read(photograph), config.camera, 16)[None], [7])
+    stage = infer_folder(results / "ablations/micro")
+    config = stage.upstream_folder("autodecoder").config
+    _, splats = ImageToSplats.from_stage(stage)(condition(read(photograph), config.camera, 16)[None], [7])
     gaussians = to_gaussians(splats)[0]
     actual = splat_files.read(tmp_path / "a.ply")
     torch.testing.assert_close(actual[:, 3:7], gaussians[:, 3:7], atol=1e-4, rtol=1e-3)
@@ -120,7 +120,7 @@ def test_the_same_photograph_gives_the_same_splats_beside_others(results: Path, 
 
 def test_a_mesh_if_asked(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What an untrained model paints is no object, so the splats of a ball stand in for its output."""
-    monkeypatch.setattr(Generator, "__call__", lambda self, images, seeds: (None, ball_splats("a", 8)[None]))
+    monkeypatch.setattr(ImageToSplats, "__call__", lambda self, images, seeds: (None, ball_splats("a", 8)[None]))
     coarse = MeshOptions(views=12, view_size=64, resolution=32, faces=1000, texture=64)
     monkeypatch.setattr("z1g.inference.batch.MeshOptions", lambda: coarse)
     assert infer(results, tmp_path, str(saved(tmp_path, disc(), "a.png")), "--mesh") == 0

@@ -11,18 +11,18 @@ from support.builders import SIZES
 from support.diffusion import normal
 from torch import Tensor
 
-import z1g.inference.pipeline
-from z1g.config.sections import AutodecoderOptions
-from z1g.config.tree import Experiment
 from z1g.core.errors import UserError
 from z1g.gaussians.channels import SplatOptions
-from z1g.inference.pipeline import Zero1ToGPipeline
+from z1g.geometry.camera import CameraOptions
+from z1g.inference.method import ImageToSplats
 from z1g.networks.denoiser import Denoiser
 from z1g.networks.finetune import adapters as lora
 from z1g.networks.finetune.lora import Lora
 from z1g.networks.weights.scratch import Scratch
-from z1g.plan.slices import cut, slice_config
-from z1g.representations.mosaic.stage1 import Stage1
+from z1g.representations import Mosaic
+from z1g.representations.codec import Trained
+from z1g.representations.mosaic import pipeline as pipeline_module
+from z1g.representations.mosaic.pipeline import Zero1ToGPipeline
 from z1g.sampling.options import InferOptions
 from z1g.sampling.samplers.ddim import Ddim
 
@@ -37,17 +37,17 @@ def denoiser() -> Denoiser:
 
 def pipeline() -> Zero1ToGPipeline:
     model = Scratch(init_seed=3, **SIZES)
-    config = Experiment(model=model, autodecoder=AutodecoderOptions(input_size=16), splat=SplatOptions(size=8))
-    record = cut(config.model_dump(mode="json"), ("camera", "splat", "autodecoder"))
-    stage1 = Stage1.build(slice_config(record), model.autoencoder())
+    mosaic, camera, splats = Mosaic(input_size=16), CameraOptions(), SplatOptions(size=8)
+    codec = mosaic.new_codec(model, camera, splats)
     with torch.no_grad():
-        stage1.decoder.scale_bias.fill_(-2.5)
+        codec.decoder.scale_bias.fill_(-2.5)
     statistics = {
         "mean": normal(4, 1, 1, seed=5),
         "deviation": normal(4, 1, 1, seed=6).abs(),
         "zero_latent": normal(1, 4, 8, 8, seed=7),
     }
-    return Zero1ToGPipeline.of(stage1, record, denoiser(), statistics, CODE)
+    assert codec.code_shape == CODE
+    return Zero1ToGPipeline.of(Trained(codec, denoiser(), statistics), mosaic, camera, splats)
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +78,13 @@ def test_it_samples_as_before_it_was_saved(saved: Path, how: str) -> None:
         loaded = Zero1ToGPipeline.from_pretrained(saved, local_files_only=True)
     else:
         loaded = DiffusionPipeline.from_pretrained(
-            saved, custom_pipeline=z1g.inference.pipeline.__file__, local_files_only=True, trust_remote_code=True
+            saved, custom_pipeline=pipeline_module.__file__, local_files_only=True, trust_remote_code=True
         )
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     loaded.scheduler = DDIMScheduler.from_config(loaded.scheduler.config)
     actual = loaded(images, num_inference_steps=3, guidance_scale=2.0, seeds=[4, 5])
-    expected = pipeline().method(InferOptions(sampler=Ddim(), steps=3, guidance=2.0))(images, [4, 5])
+    options = InferOptions(sampler=Ddim(), steps=3, guidance=2.0)
+    expected = ImageToSplats(pipeline().trained(), options)(images, [4, 5])
     assert actual.splats.shape == (2, 6, 14, 8, 8)
     torch.testing.assert_close(actual.codes, expected[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(actual.splats, expected[1], atol=1e-5, rtol=0)

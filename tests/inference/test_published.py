@@ -19,15 +19,15 @@ from support.diffusion import PUBLISHED
 from torch import Tensor
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-from z1g.config.sections import AutodecoderOptions
-from z1g.config.tree import Experiment
 from z1g.core.seeding import torch_generator
 from z1g.gaussians.channels import SplatOptions
+from z1g.geometry.camera import CameraOptions
 from z1g.inference.method import ImageToSplats
 from z1g.networks.weights.scratch import Scratch
-from z1g.representations.mosaic.options import DecoderOptions
+from z1g.representations import Mosaic
+from z1g.representations.codec import Trained
+from z1g.representations.mosaic.decoder_options import DecoderOptions
 from z1g.representations.mosaic.path.plain import Plain
-from z1g.representations.mosaic.stage1 import Stage1
 from z1g.sampling.options import InferOptions
 from z1g.sampling.samplers import Sampler
 from z1g.sampling.samplers.ddim import Ddim
@@ -53,8 +53,8 @@ class Published:
     def __init__(self, ours: ImageToSplats) -> None:
         self.unet = UNet2DConditionModel.from_config(ours.denoiser.unet.config).eval()
         self.unet.load_state_dict(ours.denoiser.unet.state_dict())
-        self.vae = AutoencoderKL.from_config(ours.stage1.vae.config).eval()
-        self.vae.load_state_dict(ours.stage1.vae.state_dict())
+        self.vae = AutoencoderKL.from_config(ours.codec.vae.config).eval()
+        self.vae.load_state_dict(ours.codec.vae.state_dict())
         self.vision: CLIPVisionModelWithProjection = ours.denoiser.vision
         self.prompt, self.coefficients = ours.denoiser.prompt, ours.denoiser.ramping.tolist()
         self.mode, self.kept = "write", dict[str, Tensor]()
@@ -114,17 +114,16 @@ class Published:
 
 def method(options: InferOptions) -> ImageToSplats:
     model = Scratch(init_seed=1, **SIZES)
-    decoder = AutodecoderOptions(input_size=16, decoder=DecoderOptions(path=Plain()))
-    config = Experiment(model=model, autodecoder=decoder, splat=SplatOptions(size=16))
-    stage1 = Stage1.build(config, model.autoencoder())
+    mosaic = Mosaic(input_size=16, decoder=DecoderOptions(path=Plain()))
+    codec = mosaic.new_codec(model, CameraOptions(), SplatOptions(size=16))
     denoiser = model.denoiser().requires_grad_(False).eval()
     generator = torch.Generator().manual_seed(2)
     # The network must matter: as built, its last layer is zero.
     denoiser.unet.conv_out.weight.copy_(0.1 * torch.randn(denoiser.unet.conv_out.weight.shape, generator=generator))
     with torch.no_grad():
-        zero = stage1.encoder.condition_latent(torch.full((1, 3, 16, 16), 0.5))
+        zero = codec.condition_latent(torch.full((1, 3, 16, 16), 0.5))
     statistics = {"mean": torch.zeros(1), "deviation": torch.ones(1), "zero_latent": zero}
-    return ImageToSplats(stage1, denoiser, statistics, CODE, options)
+    return ImageToSplats(Trained(codec, denoiser, statistics), options)
 
 
 def images() -> np.ndarray:
@@ -158,5 +157,5 @@ def test_sheets_equal_the_published_pipelines() -> None:
     ours = method(InferOptions())
     code = torch.randn(2, *CODE, generator=torch.Generator().manual_seed(4))
     with torch.no_grad():
-        colors = ours.stage1.decoder.sheet(code)[:, 11:]
+        colors = ours.codec.decoder.sheet(code)[:, 11:]
     torch.testing.assert_close(colors, Published(ours).decode(code), atol=1e-4, rtol=0)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 from scipy.stats import kstest
 from torch import Tensor
 
@@ -16,7 +17,6 @@ from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, view_frame
 from z1g.objectives.augmentation import Augmenter, channels, symmetries
 from z1g.objectives.autodecoder import AutodecoderObjective
 from z1g.render.reference import Reference
-from z1g.representations.mosaic.stage1 import Stage1
 
 SIDE, SPLATS = 24, 4
 CPU = torch.device("cpu")
@@ -78,6 +78,17 @@ def test_channels_are_the_map_of_gaussians() -> None:
         mapped = gaussians @ torch.from_numpy(channels(symmetry)).T
         wanted = transformed(gaussians, torch.from_numpy(symmetry.matrix)[None])
         assert torch.allclose(drawn(mapped, c2w), drawn(wanted, c2w), atol=1e-5)
+
+
+def test_quaternions_are_turned_by_the_nearest_rotation() -> None:
+    """Poses are float32, so a symmetry found from them is a rotation only nearly."""
+    rounded = poses().astype(np.float32).astype(np.float64)
+    for symmetry in symmetries(rounded[list(INPUT_VIEWS)]):
+        matrix = symmetry.matrix @ np.diag([-1.0, 1, 1]) if symmetry.mirrored else symmetry.matrix
+        x, y, z, w = Rotation.from_matrix(matrix).as_quat(canonical=True)
+        left = np.array([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]])
+        wanted = left @ np.diag([1.0, 1, -1, -1]) if symmetry.mirrored else left
+        assert np.allclose(channels(symmetry)[7:11, 7:11], wanted, atol=1e-14)
 
 
 @pytest.mark.slow
@@ -148,8 +159,8 @@ def noised(level: float, codes: Tensor, training: bool = True) -> Tensor:
     config = experiment(Sizes(views=2, image=16, splats=8, inputs=16, channels=(8, 8), layers=1, perceptual=64))
     changed = config.autodecoder.model_copy(update={"code_noise": level})
     config = config.model_copy(update={"autodecoder": changed})
-    stage1, scenes = Stage1.create(config), MadeUpScenes(config, 16)
-    objective = AutodecoderObjective(config, stage1, EncodedBook(sample=False), scenes, scenes.ids, None)
+    codec, scenes = config.new_codec(), MadeUpScenes(config, 16)
+    objective = AutodecoderObjective(config, codec, EncodedBook(sample=False), scenes, scenes.ids, None)
     batch = {"key": torch.tensor([[1, 2, i] for i in range(len(codes))])}
     return objective.train(training)._noised(batch, codes)
 

@@ -24,7 +24,7 @@ from z1g.networks import perceptual
 from z1g.objectives.autodecoder import AutodecoderObjective
 from z1g.plan.folder import StageFolder
 from z1g.plan.plan import Plan
-from z1g.representations.mosaic.stage1 import Stage1, code_shape
+from z1g.representations.mosaic.codec import MosaicCodec
 from z1g.stages import autodecoder
 from z1g.training.data import Batch, StepData
 
@@ -36,8 +36,9 @@ SMALL: dict[str, Any] = {
     "render": {"kind": "reference", "near": 0.2, "alpha_cap": 0.99, "normalize_rotation": False},
     "splat": {"size": SIZE},
     "model": {"kind": "scratch", **SIZES},
+    "representation": {"input_size": INPUT},
     "autodecoder": {
-        "input_size": INPUT, "views": 2, "train": {"precision": "fp32"}, "losses": {"perceptual": {"resolution": 64}},
+        "views": 2, "train": {"precision": "fp32"}, "losses": {"perceptual": {"resolution": 64}},
     },
 }  # fmt: skip
 
@@ -48,7 +49,7 @@ def original(**changes: Any) -> Experiment:
     return resolve(files)
 
 
-def made(root: Path, **changes: Any) -> tuple[AutodecoderObjective, Stage1, StageFolder]:
+def made(root: Path, **changes: Any) -> tuple[AutodecoderObjective, MosaicCodec, StageFolder]:
     """The objective of original.yaml's stage 1 on made-up objects, as the stage builds it."""
     meshes = plan(root).ablations["micro"].ablation.experiment.data
     config = original(**{**changes, "data": {"paths": list(meshes.paths), **changes.get("data", {})}})  # type: ignore[attr-defined]
@@ -57,11 +58,11 @@ def made(root: Path, **changes: Any) -> tuple[AutodecoderObjective, Stage1, Stag
     fill(planned)
     folder = StageFolder.open(stage_path(planned, "autodecoder"))
     scenes, ids = autodecoder.training_scenes(folder)
-    stage1 = Stage1.create(folder.config)
+    codec = folder.config.new_codec()
     options = folder.config.autodecoder
-    book = options.codes.book(ids, code_shape(folder.config, stage1.vae))
+    book = options.codes.book(ids, codec.code_shape)
     denoiser = folder.config.model.denoiser() if options.mix_diffusion.interval else None
-    return AutodecoderObjective(folder.config, stage1, book, scenes, ids, denoiser), stage1, folder
+    return AutodecoderObjective(folder.config, codec, book, scenes, ids, denoiser), codec, folder
 
 
 def first_batch(objective: AutodecoderObjective, n: int = 2) -> Batch:
@@ -73,19 +74,19 @@ def first_batch(objective: AutodecoderObjective, n: int = 2) -> Batch:
 @pytest.mark.slow
 def test_forward_pass_and_losses_are_the_originals(tmp_path: Path, trunk: Path) -> None:
     losses = {"losses": {"perceptual": {"trunk": str(trunk)}}, "perceptual_dropout": False}
-    objective, stage1, folder = made(tmp_path, autodecoder=losses)
+    objective, codec, folder = made(tmp_path, autodecoder=losses)
     scenes, _ = autodecoder.training_scenes(folder)
     batch = first_batch(objective)
     with torch.no_grad():
-        stage1.decoder.geometry_out.weight.mul_(3)
+        codec.decoder.geometry_out.weight.mul_(3)
         code = objective.book.lookup(batch["object_index"], lambda how: objective.encode(batch, how))
-        splats = objective.decoder(code)
+        splats = objective.codec.decode(code)
         terms = {
             name: loss.compute(objective.compare(splats, batch)) for name, loss in objective.options.losses.items()
         }
         total = objective(batch)["loss"]
-    vae = copy.deepcopy(stage1.vae).double().requires_grad_(False)
-    others = copy.deepcopy(stage1.decoder.geometry_out).double().requires_grad_(False)
+    vae = copy.deepcopy(codec.vae).double().requires_grad_(False)
+    others = copy.deepcopy(codec.decoder.geometry_out).double().requires_grad_(False)
     expected = {"rgb": 0.0, "alpha": 0.0, "perceptual": 0.0, "splat": 0.0}
     for row, index in enumerate(batch["object_index"].tolist()):
         scene = scenes[objective.ids[index]]
@@ -152,8 +153,8 @@ QUIRKS: dict[str, Any] = {
     "fit.below_minimum": "drop",
     "fit.stop_above": 22.0,
     "fit.keep": "last",
-    "autodecoder.decoder.rotation_norm": "rows",
-    "autodecoder.decoder.head": "random",
+    "representation.decoder.rotation_norm": "rows",
+    "representation.decoder.head": "random",
     "autodecoder.codes.reset_optimizer": True,
     "autodecoder.mix_diffusion.unit": "passes",
     "autodecoder.perceptual_dropout": True,
@@ -339,7 +340,7 @@ def test_a_mixed_row_is_its_own_prediction_in_any_batch(tmp_path: Path) -> None:
         t = int(keyed_uniform(torch.tensor([[*key, 3]]))[0].double() * 1000)
         a, s = cumulative[t].sqrt().float(), (1 - cumulative[t]).sqrt().float()
         image = batch["condition"][row : row + 1]
-        latent = objective.encoder.condition_latent(image)
+        latent = objective.codec.condition_latent(image)
         noise = keyed_normal(torch.tensor([[*key, 4]]), (4, 24, 16))
         latent_noise = keyed_normal(torch.tensor([[*key, 5]]), tuple(latent.shape[1:]))
         noisy = a * code[row : row + 1] + s * noise
@@ -350,10 +351,10 @@ def test_a_mixed_row_is_its_own_prediction_in_any_batch(tmp_path: Path) -> None:
 
 def test_plain_splats_are_compared_with_enlarged_fits(tmp_path: Path) -> None:
     path = {"decoder": {"path": {"kind": "plain"}}}
-    objective, _, _ = made(tmp_path, autodecoder=path)
+    objective, _, _ = made(tmp_path, representation=path)
     batch = first_batch(objective)
     with torch.no_grad():
-        pair = objective.compare(objective.decoder(torch.zeros(2, 4, 24, 16)), batch)
+        pair = objective.compare(objective.codec.decode(torch.zeros(2, 4, 24, 16)), batch)
     assert pair.splats_true is not None
     nearest = torch.arange(INPUT) * SIZE // INPUT
     torch.testing.assert_close(pair.splats_true, batch["splats"][..., nearest, :][..., nearest], atol=0, rtol=0)

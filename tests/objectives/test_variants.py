@@ -23,7 +23,6 @@ from z1g.objectives.diffusion import DiffusionData, DiffusionSamples, VariantDat
 from z1g.objectives.variants import VariantImages, changed, changes
 from z1g.plan.folder import StageFolder
 from z1g.render.reference import Reference
-from z1g.representations.mosaic.stage1 import Stage1
 from z1g.stages import autodecoder, codes, unet
 from z1g.training.data import Draw
 
@@ -32,7 +31,7 @@ PLAIN = Variants(count=2, stretch=0, turn_deg=0, mirror=False, recolored=0)
 
 
 def config(**changes: Any) -> Experiment:
-    values = {"autodecoder": {"input_size": 16}, "splat": {"size": SPLATS}, "model": {"kind": "scratch"}, **changes}
+    values = {"representation": {"input_size": 16}, "splat": {"size": SPLATS}, "model": {"kind": "scratch"}, **changes}
     values.setdefault("camera", {"condition_elevation_deg": (10, 10)})
     return Experiment.model_validate({**values, "render": {"kind": "reference"}})
 
@@ -53,7 +52,7 @@ def poses(options: CameraOptions) -> np.ndarray:
 
 
 def maker(options: Variants, experiment: Experiment) -> VariantImages:
-    return VariantImages(options, experiment, poses(experiment.camera), SIDE, 16)
+    return VariantImages(options, experiment, poses(experiment.camera), SIDE, 16, experiment.new_codec().inputs)
 
 
 def drawn(gaussians: Tensor, c2w: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -181,16 +180,16 @@ def test_a_stage_makes_variants_once(trained: StageFolder, monkeypatch: pytest.M
     scenes, ids = autodecoder.training_scenes(upstream)
     stored = load_file(trained.path / "variants" / "shard-00000.safetensors")
     assert stored["codes"].shape[:2] == (len(ids), 3)
-    encoder = Stage1.load(upstream.path / "model", upstream.config).encoder
+    codec = upstream.config.load_codec(upstream.path / "model")
     rendered = scenes.rendered(ids[0])
     options = trained.config.unet.variants
     assert options is not None
-    images = VariantImages(options, upstream.config, rendered.c2w[:7], rendered.rgba.shape[1], 16)
+    images = VariantImages(options, upstream.config, rendered.c2w[:7], rendered.rgba.shape[1], 16, codec.inputs)
     fitted = scenes[ids[1]].splats
     assert fitted is not None
-    sheets, conditions = images(ids[1], fitted)
+    inputs, conditions = images(ids[1], fitted)
     with torch.no_grad():
-        torch.testing.assert_close(stored["codes"][1], encoder.sheet_code(sheets, None), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(stored["codes"][1], codec.encode(inputs), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(stored["images"][1], conditions, atol=1e-5, rtol=0)
 
     def never(*_: object) -> None:
@@ -198,7 +197,7 @@ def test_a_stage_makes_variants_once(trained: StageFolder, monkeypatch: pytest.M
 
     monkeypatch.setattr(VariantImages, "__call__", never)
     denoiser = trained.config.model.denoiser()
-    again = unet.gather_variants(trained, options, encoder, denoiser, scenes, ids)
+    again = unet.gather_variants(trained, options, codec, denoiser, scenes, ids)
     torch.testing.assert_close(again["codes"], stored["codes"], atol=0, rtol=0)
 
 

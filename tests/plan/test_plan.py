@@ -41,6 +41,7 @@ READ_BY = {
     "model.vision_size": "unet",
     "model.prompt_tokens": "unet",
     "model": "autodecoder",
+    "representation": "autodecoder",
     "autodecoder.test_steps": "codes",
     "autodecoder.test_lr": "codes",
     "autodecoder": "autodecoder",
@@ -52,7 +53,7 @@ READ_BY = {
 
 
 def experiment(values: dict[str, Any] | None = None) -> Experiment:
-    base = {"model": {"kind": "scratch"}, "autodecoder": {"input_size": 512}, "camera": {"train_views": 20}}
+    base = {"model": {"kind": "scratch"}, "representation": {"input_size": 512}, "camera": {"train_views": 20}}
     return resolve([YamlFile(Path("a.yaml"), merge(base, values or {}))])
 
 
@@ -108,7 +109,11 @@ REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
 }
 """Options without a default."""
 PUBLISHED = {"model": {"kind": "zero123plus"}}
-NEEDS: dict[str, dict[str, Any]] = {"autodecoder.decoder.mode": PUBLISHED, "unet.finetune": PUBLISHED}
+NEEDS: dict[str, dict[str, Any]] = {
+    "representation": PUBLISHED,
+    "representation.decoder.mode": PUBLISHED,
+    "unet.finetune": PUBLISHED,
+}
 """What else must be chosen for every value of an option to make sense."""
 
 

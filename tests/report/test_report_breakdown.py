@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.report_tree import build
 
-from z1g.core.files import read_json, write_json
+from z1g.core.files import write_json
 from z1g.report.breakdown import BIN_DEG, azimuth_means, by_object
 from z1g.report.collect import Measurements, MetricInfo, Results
 from z1g.report.summary import summarize
@@ -90,22 +90,6 @@ def test_time_and_energy_by_rule_are_said_or_unknown(tree: Path) -> None:
     assert cells(text, 'ingest <span class="sub mono">in00')[-2:] == ["unknown", "unknown"]
     assert cells(text, "sampling ") == ["300", "unknown"]  # half an hour for six objects
     assert cells(text, "GPU energy ") == ["unknown", "unknown"]  # of the whole chain, as other stages have no record
-    assert "CPU" not in text[text.index('id="time"') : text.index('id="data"')], "no job could read it"
-
-
-def test_cpu_energy_is_shown_where_a_job_could_read_it(tree: Path, tmp_path: Path) -> None:
-    root = tmp_path / "results"
-    shutil.copytree(tree, root)
-    file = root / "infer/in-base/jobs/infer.json"
-    record = read_json(file)
-    record["attempts"][0]["cpu_joules"] = 7.2e6
-    write_json(file, record)
-    report.run(root, list(SPECS), root / "report.html")
-    text = (root / "report.html").read_text()
-    assert "<th>CPU energy</th>" in text
-    assert cells(text, 'infer <span class="sub mono">in-base')[-3:] == ["0.5 h", "0.25 kWh", "2 kWh"]
-    assert cells(text, 'unet <span class="sub mono">un-base')[-2:] == ["0.5 kWh", "unknown"]
-    assert "that of CPUs is of whole machines" in " ".join(text.split())
 
 
 def test_the_page_has_whole_configurations_azimuth_and_gaps(tree: Path) -> None:

@@ -10,17 +10,22 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from support.builders import BALL_RADIUS, OBJECTS, ball, fill, plan, stage_path
+from support.builders import BALL_RADIUS, OBJECTS, SIZES, ball, fill, input_mosaic, plan, stage_path
+from torch import Tensor
 
 from z1g.core.errors import UserError
 from z1g.core.files import read_json, read_jsonl
 from z1g.data.scenes import Scene, SceneStore, as_scene
 from z1g.fitting.depth import DepthStart
 from z1g.gaussians import ply
+from z1g.gaussians.channels import SplatOptions
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, to_opengl, view_frame
 from z1g.geometry.mosaic import untile
+from z1g.inference.method import ImageToSplats
+from z1g.networks.weights.scratch import Scratch
 from z1g.plan.folder import StageFolder
 from z1g.plan.plan import Plan
+from z1g.representations import Mosaic
 from z1g.stages import autodecoder, codes, fit, infer, metrics, unet
 
 CAMERA = CameraOptions(train_views=6, validation_views=2, test_views=2)
@@ -42,14 +47,20 @@ def test_scenes_stand_in_the_view_1_frame(scene: Scene) -> None:
     np.testing.assert_allclose(to_opengl(scene.c2w[1].double().numpy()), home, atol=1e-5)
 
 
-def test_input_sheet(scene: Scene) -> None:
-    sheet = scene.input_sheet(48)
-    views = untile(sheet[None])[0]
+def encoder_input(scene: Scene, size: int) -> Tensor:
+    codec = Mosaic(input_size=size).new_codec(Scratch(**SIZES), CAMERA, SplatOptions(size=8))
+    rgb, alpha = scene.images(list(INPUT_VIEWS))
+    return codec.inputs(rgb[None], alpha[None], None)[0]
+
+
+def test_input_mosaic(scene: Scene) -> None:
+    views = untile(encoder_input(scene, 48)[None])[0]
     for i, view in enumerate(INPUT_VIEWS):
         rgba = scene.rgba[view].astype(np.float64) / 255
         expected = rgba[..., :3] * rgba[..., 3:] + 0.5 * (1 - rgba[..., 3:])
         np.testing.assert_allclose(views[i].permute(1, 2, 0).numpy(), expected, atol=1e-6)
-    assert scene.input_sheet(16).shape == (3, 48, 32)
+    assert encoder_input(scene, 16).shape == (3, 48, 32)
+    torch.testing.assert_close(encoder_input(scene, 16), input_mosaic(scene, 16))
 
 
 def test_condition_stands_on_gray_127(scene: Scene) -> None:
@@ -140,16 +151,16 @@ def test_every_object_has_a_code(chain: Plan) -> None:
 def test_code_search_lowers_the_loss(chain: Plan) -> None:
     folder = StageFolder.open(stage_path(chain, "autodecoder"))
     scenes, ids = autodecoder.training_scenes(folder)
-    stage1 = codes.Stage1.load(folder.path / "model", folder.config)
+    codec = folder.config.load_codec(folder.path / "model")
     known = load_file(folder.path / "model" / "codes.safetensors")
     mean = torch.stack([known[name] for name in ids]).mean(dim=0)
     name = next(name for name in scenes.ids if name not in ids)
-    search = codes.CodeSearch(folder, stage1, scenes, lr=0.05, steps=25)
+    search = codes.CodeSearch(folder, codec, scenes, lr=0.05, steps=25)
     objective = search.objective
 
     def loss(code: torch.Tensor) -> float:
         batch = search._batch([name], 999, torch.device("cpu"))
-        pair = objective.compare(objective.decoder(code[None]), batch)
+        pair = objective.compare(objective.codec.decode(code[None]), batch)
         return float(codes.weighted_sum(objective.options.losses, pair)[0])
 
     actual = search({name: mean})[name]
@@ -185,12 +196,12 @@ def test_infer_does_not_depend_on_its_batch(chain: Plan, tmp_path: Path) -> None
     folder = StageFolder.open(stage_path(chain, "infer"))
     options = folder.config.infer.model_copy(update={"batch_size": 1})
     alone = replace(folder, config=folder.config.model_copy(update={"infer": options}))
-    generator = infer.Generator.load(folder)
-    assert infer.Generator.load(alone).folder.config.infer.batch_size == 1
-    scenes, _ = autodecoder.training_scenes(generator.trained)
+    method = ImageToSplats.from_stage(folder)
+    assert ImageToSplats.from_stage(alone).options.batch_size == 1
+    scenes, _ = autodecoder.training_scenes(folder.upstream_folder("autodecoder"))
     images = torch.stack([scenes[name].condition(16) for name in scenes.ids[:2]])
-    together, _ = generator(images, [1, 2])
-    separate = torch.cat([generator(images[i : i + 1], [i + 1])[0] for i in (0, 1)])
+    together, _ = method(images, [1, 2])
+    separate = torch.cat([method(images[i : i + 1], [i + 1])[0] for i in (0, 1)])
     torch.testing.assert_close(together, separate, atol=1e-4, rtol=0)
 
 
@@ -248,10 +259,10 @@ def test_encoder_codes_are_posterior_means(tmp_path: Path) -> None:
     run(planned, autodecoder, codes)
     folder = StageFolder.open(stage_path(planned, "autodecoder"))
     scenes, _ = autodecoder.training_scenes(folder)
-    stage1 = codes.Stage1.load(folder.path / "model", folder.config)
+    codec = folder.config.load_codec(folder.path / "model")
     written = load_file(stage_path(planned, "codes") / "codes.safetensors")
     for name in scenes.ids:
-        expected = stage1.encoder.sheet_code(scenes[name].input_sheet(16)[None], None)[0]
+        expected = codec.encode(input_mosaic(scenes[name], 16)[None])[0]
         torch.testing.assert_close(written[name], expected)
 
 

@@ -15,7 +15,7 @@ from diffusers import StableDiffusionPipeline
 from diffusers.models import attention_processor
 from safetensors.torch import load_file
 from scipy.stats import norm
-from support.builders import SIZES, fill, plan, stage_path
+from support.builders import SIZES, fill, input_mosaic, plan, stage_path
 from support.diffusion import normal
 from support.published_weights import write_published
 from torch import Tensor
@@ -41,7 +41,6 @@ from z1g.objectives.diffusion import DiffusionData, DiffusionObjective
 from z1g.objectives.rendered import RenderedTruth, Rendering
 from z1g.plan.folder import StageFolder
 from z1g.plan.plan import Plan
-from z1g.representations.mosaic.stage1 import Stage1
 from z1g.sampling.inferred.cache import TrueCodes
 from z1g.sampling.inferred.encoder import EncodedInputs
 from z1g.sampling.inferred.one_step import OneStepCodes
@@ -220,9 +219,9 @@ def rendering(chain: Plan, below: int) -> tuple[Rendering, dict[str, Tensor]]:
     folder = StageFolder.open(stage_path(chain, "autodecoder"))
     scenes, ids = autodecoder.training_scenes(folder)
     truth = RenderedTruth(folder.config, scenes, ids, 2)
-    stage1 = Stage1.load(folder.path / "model", folder.config)
+    codec = folder.config.load_codec(folder.path / "model")
     options = RenderedCodes(below=below, losses={"rgb": RgbLoss(weight=2.0), "alpha": AlphaLoss(weight=0.5)})
-    made = Rendering(options, folder.config, stage1.decoder, torch.tensor(0.1), torch.tensor(0.5), truth)
+    made = Rendering(options, folder.config, codec, torch.tensor(0.1), torch.tensor(0.5), truth)
     samples = [truth(Draw(i % len(ids), 0, (7, 0, i))) for i in range(3)]
     return made, {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
 
@@ -233,7 +232,7 @@ def test_losses_on_renders_by_hand(chain: Plan) -> None:
     total, terms = made.losses(predicted, timestep, batch)
     rgb, alpha = 0.0, 0.0
     for i in (0, 2):
-        splats = made.decoder(predicted[i : i + 1] * 0.5 + 0.1)
+        splats = made.codec.decode(predicted[i : i + 1] * 0.5 + 0.1)
         cameras = Cameras(batch["c2w"][i : i + 1], made.config.camera.fov_y_deg, 16, 16)
         drawn, coverage = made.config.render.render(to_gaussians(splats), cameras), batch["alpha"][i : i + 1]
         ground = batch["background"][i]
@@ -247,22 +246,22 @@ def test_losses_on_renders_by_hand(chain: Plan) -> None:
     reached = predicted.grad.flatten(1).abs().amax(dim=1)
     assert reached[1] == 0, "this sample is too noisy to be drawn"
     assert (reached[[0, 2]] > 0).all()
-    assert not any(p.requires_grad for p in made.decoder.parameters())
+    assert not any(p.requires_grad for p in made.codec.parameters())
 
 
 def test_splats_of_a_plain_decoder_are_compared_with_enlarged_fits(tmp_path: Path) -> None:
-    planned = plan(tmp_path, autodecoder={"decoder": {"path": {"kind": "plain"}}})
+    planned = plan(tmp_path, representation={"decoder": {"path": {"kind": "plain"}}})
     fill(planned)
     folder = StageFolder.open(stage_path(planned, "autodecoder"))
     scenes, ids = autodecoder.training_scenes(folder)
-    truth, decoder = RenderedTruth(folder.config, scenes, ids, 1), Stage1.create(folder.config).decoder
+    truth, codec = RenderedTruth(folder.config, scenes, ids, 1), folder.config.new_codec()
     options = RenderedCodes(below=1000, losses={"splat": SplatLoss()})
-    made = Rendering(options, folder.config, decoder, torch.tensor(0.0), torch.tensor(1.0), truth)
+    made = Rendering(options, folder.config, codec, torch.tensor(0.0), torch.tensor(1.0), truth)
     batch = {name: value[None] for name, value in truth(Draw(0, 0, (7, 0, 0))).items()}
     code = normal(1, 4, 24, 16, seed=3)
     total, _ = made.losses(code, torch.tensor([3]), batch)
     fitted = batch["splats"].repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
-    expected = SplatLoss().compute(Comparison(splats=decoder(code), splats_true=fitted))
+    expected = SplatLoss().compute(Comparison(splats=codec.decode(code), splats_true=fitted))
     torch.testing.assert_close(total, expected)
 
 
@@ -314,21 +313,19 @@ def test_frozen_encoders_see_each_image_once(chain: Plan, caplog: pytest.LogCapt
     assert set(load_file(shard)) == {"latents", "embeddings"}
     trained = folder.upstream_folder("autodecoder")
     scenes, ids = autodecoder.training_scenes(trained)
-    stage1 = Stage1.load(trained.path / "model", trained.config)
+    codec = trained.config.load_codec(trained.path / "model")
     made = folder.config.model.denoiser().requires_grad_(False)
     before = shard.stat().st_mtime_ns
-    gathered = unet.gather(folder, stage1.encoder, made, scenes, ids, torch.zeros(len(ids), 4, 6, 4))
+    gathered = unet.gather(folder, codec, made, scenes, ids, torch.zeros(len(ids), 4, 6, 4))
     assert shard.stat().st_mtime_ns == before, "read, not made again"
     image = scenes[ids[1]].condition(16)[None]
     with torch.no_grad():
-        expected = made.condition(stage1.encoder.condition_latent(image), image)
+        expected = made.condition(codec.condition_latent(image), image)
     assert gathered.embeddings is not None
     torch.testing.assert_close(gathered.embeddings[1], expected.embedding[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(gathered.latents[1], expected.latent[0], atol=1e-5, rtol=0)
     with caplog.at_level(logging.WARNING, "z1g"):
-        again = unet.gather(
-            folder, stage1.encoder, made.requires_grad_(True), scenes, ids, torch.zeros(len(ids), 4, 6, 4)
-        )
+        again = unet.gather(folder, codec, made.requires_grad_(True), scenes, ids, torch.zeros(len(ids), 4, 6, 4))
     assert "frozen image encoder" in caplog.text
     assert again.embeddings is None
     assert again.images is not None
@@ -338,14 +335,14 @@ def test_frozen_encoders_see_each_image_once(chain: Plan, caplog: pytest.LogCapt
 def test_encoded_codes_do_not_depend_on_the_batch(chain: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = StageFolder.open(stage_path(chain, "autodecoder"))
     scenes, _ = autodecoder.training_scenes(trained)
-    encoder = Stage1.load(trained.path / "model", trained.config).encoder
+    codec = trained.config.load_codec(trained.path / "model")
     monkeypatch.setattr(codes, "BATCH", 3)
-    actual = codes.encoded(encoder, scenes, 16)
+    actual = codes.encoded(codec, scenes)
     assert list(actual) == scenes.ids
     assert len(actual) % 3, "the last batch is smaller"
     for name in scenes.ids:
         with torch.no_grad():
-            alone = encoder.sheet_code(scenes[name].input_sheet(16)[None], None)[0]
+            alone = codec.encode(input_mosaic(scenes[name], 16)[None])[0]
         torch.testing.assert_close(actual[name], alone, atol=1e-5, rtol=0)
     distance = torch.cdist(*[torch.stack(list(actual.values())).flatten(1)] * 2)
     assert float(distance[~torch.eye(len(actual), dtype=torch.bool)].min()) > 1e-3, "no two objects share a code"

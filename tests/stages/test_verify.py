@@ -15,7 +15,7 @@ from support.paths import ROOT
 
 from z1g.cli.main import main
 from z1g.core.files import read_json, read_jsonl, write_json, write_jsonl, write_text
-from z1g.jobs import rapl, records
+from z1g.jobs import records
 from z1g.jobs.records import digests, recorded, sha256
 from z1g.plan.plan import Plan
 from z1g.report.collect import Results
@@ -354,71 +354,8 @@ def test_gpus_that_the_driver_does_not_know_are_counted_but_not_metered(monkeypa
         assert (meter.names, meter.joules()) == (names, joules)
 
 
-class Powercap:
-    """Linux's tree of counters: two packages that begin anew at 1000 µJ, and what else lies beside them."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        zones = {"intel-rapl:0": "package-0", "intel-rapl:1": "package-1-die-0", "intel-rapl:2": "psys"}
-        inner = {"intel-rapl:0:0": "core", "intel-rapl:0:1": "dram", "intel-rapl-mmio:0": "package-0"}
-        for zone, name in {**zones, **inner}.items():
-            (root / zone).mkdir(parents=True)
-            (root / zone / "name").write_text(f"{name}\n")
-            (root / zone / "max_energy_range_uj").write_text("1000000\n")
-            self.show(zone, 0)
-        (root / "intel-rapl").mkdir()
-
-    def show(self, zone: str, microjoules: int) -> None:
-        (self.root / zone / "energy_uj").write_text(f"{microjoules}\n")
-
-
-@pytest.fixture
-def powercap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Powercap:
-    monkeypatch.setattr(rapl.Thread, "start", lambda thread: None)  # tests read the counters themselves
-    return Powercap(tmp_path / "powercap")
-
-
-def test_cpu_energy_is_that_of_the_packages_round_after_round(powercap: Powercap) -> None:
-    used = {"intel-rapl:0": 700_000, "intel-rapl:1": 0, "intel-rapl:2": 5, "intel-rapl:0:0": 3}
-    start = dict(used)
-
-    def go_on(**more: int) -> None:
-        for zone, by in zip(used, more.values(), strict=True):
-            used[zone] += by
-            powercap.show(zone, used[zone] % 1_000_000)
-
-    go_on(a=0, b=0, c=0, d=0)
-    meter = rapl.Packages(powercap.root)
-    for package, other in ((400_000, 100_000), (900_000, 0), (950_000, 999_999)):  # less than once round each
-        go_on(a=package, b=other, c=123_456, d=50_000)
-        meter.update()
-    go_on(a=150_000, b=0, c=0, d=0)
-    truth = sum(used[zone] - start[zone] for zone in ("intel-rapl:0", "intel-rapl:1"))
-    assert meter.joules() == round(truth / 1e6, 1) == 3.5
-    assert meter._done.is_set()
-
-
-def test_without_counters_cpu_energy_is_unknown(powercap: Powercap, tmp_path: Path) -> None:
-    assert rapl.Packages(tmp_path / "no folder").joules() is None
-    meter = rapl.Packages(powercap.root)
-    (powercap.root / "intel-rapl:1/energy_uj").unlink()  # as where a job may not read it
-    assert meter.joules() is None
-    assert rapl.Packages(powercap.root).joules() is None
-
-
-@pytest.mark.parametrize("nodes", [1, 2])
-def test_jobs_record_cpu_energy(
-    powercap: Powercap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, nodes: int
-) -> None:
-    monkeypatch.setattr(records, "Packages", lambda: rapl.Packages(powercap.root))
-    with recorded(tmp_path, "job", [], nodes):
-        powercap.show("intel-rapl:0", 900_000)
-    (attempt,) = read_json(tmp_path / "jobs/job.json")["attempts"]
-    assert attempt["cpu_joules"] == (0.9 if nodes == 1 else None)
-
-
 def test_costs_sum_attempts_and_stay_unknown_where_a_job_is(tmp_path: Path) -> None:
-    from z1g.report.cost import cost, named, spent
+    from z1g.report.cost import cost, spent
 
     def record(seconds: float, gpus: list[str], joules: float | None, nodes: int = 1) -> dict[str, Any]:
         return {"seconds": seconds, "gpus": gpus, "gpu_joules": joules, "nodes": nodes}
@@ -434,14 +371,6 @@ def test_costs_sum_attempts_and_stay_unknown_where_a_job_is(tmp_path: Path) -> N
     assert known.values["seconds_per_object"] == 100
     assert known.values["gpu_hours"] == pytest.approx(500 / 3600)
     assert known.values["gpu_kwh"] == pytest.approx(15e3 / 3.6e6)
-    assert known.values["cpu_kwh"] is None
-    assert "cpu_kwh" not in named([known.values])
-    for attempt in two[0]["attempts"]:
-        attempt["cpu_joules"] = 9e3
-    write_json(tmp_path / "infer/i/jobs/chunk-00000.json", {**two[0], "job": "x", "outputs": {}})
-    metered = cost(Results(tmp_path), {"infer": "i"}, 3)
-    assert metered.values["cpu_kwh"] == pytest.approx(18e3 / 3.6e6)
-    assert "cpu_kwh" in named([known.values, metered.values])
     partly = cost(Results(tmp_path), {"infer": "i", "unet": "u"}, 3)
     assert partly.values["gpu_hours"] is None
     assert partly.unrecorded == ["unet"]

@@ -15,6 +15,7 @@ from z1g.codes.book import OptimisedBook
 from z1g.config.resolve import Ablation, merge
 from z1g.config.tree import Experiment
 from z1g.data.manifest import int_hash
+from z1g.data.scenes import Scene
 from z1g.data.shards import RenderedObject, shard_path, write_object
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions
 from z1g.plan.plan import Plan
@@ -63,7 +64,8 @@ def experiment(meshes: Path, **changes: Any) -> Experiment:
         "splat": {"size": 8},
         "model": {"kind": "scratch", **SIZES},
         "fit": {"steps": 4, "views_per_step": 2, "evaluate_every": 2},
-        "autodecoder": {"input_size": 16, "views": 2, "test_steps": 2, "losses": {"perceptual": None}, "train": TRAIN},
+        "representation": {"input_size": 16},
+        "autodecoder": {"views": 2, "test_steps": 2, "losses": {"perceptual": None}, "train": TRAIN},
         "unet": {"condition_size": 16, "normalize_codes": True, "train": TRAIN},
         "infer": {"steps": 3, "train_objects": 1, "turntable_frames": 2, "batch_size": 2},
         "metrics": {"metrics": {"st_lpips": None}},
@@ -212,3 +214,12 @@ def toy_options(**changes: Any) -> TrainOptions:
 def without_seconds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """History rows without their clock."""
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def input_mosaic(scene: Scene, size: int) -> Tensor:
+    """The six inputs of a scene on mid-gray, [3,3·size,2·size]: rows of two, resized without antialiasing."""
+    rgba = torch.from_numpy(scene.rgba[list(INPUT_VIEWS)]).permute(0, 3, 1, 2).float() / 255
+    images = rgba[:, :3] * rgba[:, 3:] + 0.5 * (1 - rgba[:, 3:])
+    if images.shape[-1] != size:
+        images = nn.functional.interpolate(images, (size, size), mode="bilinear", align_corners=False)
+    return torch.cat([torch.cat([images[i], images[i + 1]], dim=2) for i in (0, 2, 4)], dim=1)

@@ -9,7 +9,6 @@ from torch import Tensor
 from z1g.bench.made_up import MadeUpScenes, Sizes, experiment
 from z1g.codes.book import EncodedBook
 from z1g.objectives.autodecoder import AutodecoderObjective
-from z1g.representations.mosaic.stage1 import Stage1
 from z1g.training.data import Draw
 from z1g.training.options import SpeedOptions
 from z1g.training.speed import tune
@@ -19,15 +18,15 @@ SIZES = Sizes(views=2, image=32, splats=16, inputs=32, channels=(16, 16), layers
 
 def decoded(whole_bf16: bool, autocast: bool, speed: SpeedOptions | None = None) -> dict[str, Tensor]:
     """Splats and gradients of the weights."""
-    stage1 = Stage1.create(experiment(SIZES))
-    stage1.decoder.whole_bf16 = whole_bf16
-    tune([stage1.decoder], speed or SpeedOptions(), torch.device("cpu"))
+    codec = experiment(SIZES).new_codec()
+    codec.decoder.whole_bf16 = whole_bf16
+    tune([codec.decoder], speed or SpeedOptions(), torch.device("cpu"))
     code = normal(2, 4, 48, 32)
     with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-        splats = stage1.decoder(code)
+        splats = codec.decoder(code)
     assert splats.dtype == torch.float32
     (splats * normal(*splats.shape, seed=1)).mean().backward()
-    gradients = {name: p.grad for name, p in stage1.decoder.named_parameters() if p.grad is not None}
+    gradients = {name: p.grad for name, p in codec.decoder.named_parameters() if p.grad is not None}
     return {"splats": splats.detach(), **gradients}
 
 
@@ -54,17 +53,17 @@ def test_recomputed_blocks_see_the_same_weights() -> None:
 
 def objective(kept: bool) -> AutodecoderObjective:
     config = experiment(SIZES)
-    stage1, scenes = Stage1.create(config), MadeUpScenes(config, SIZES.image)
-    stage1.encoder.requires_grad_(not kept)
-    return AutodecoderObjective(config, stage1, EncodedBook(sample=True), scenes, scenes.ids, None)
+    codec, scenes = config.new_codec(), MadeUpScenes(config, SIZES.image)
+    codec.encoder.requires_grad_(not kept)
+    return AutodecoderObjective(config, codec, EncodedBook(sample=True), scenes, scenes.ids, None)
 
 
 def test_a_frozen_encoder_runs_once_for_each_object(monkeypatch: pytest.MonkeyPatch) -> None:
     """And its codes are those of an encoder that runs at every step, with a new sample at each."""
     kept, each = objective(True).train(), objective(False).train()
     seen: list[int] = []
-    posterior = kept.encoder.posterior
-    monkeypatch.setattr(kept.encoder, "posterior", lambda x: (seen.append(len(x)), posterior(x))[1])
+    posterior = kept.codec.encoder.posterior
+    monkeypatch.setattr(kept.codec.encoder, "posterior", lambda x: (seen.append(len(x)), posterior(x))[1])
     codes = []
     for step, rows in enumerate(([2, 0], [0, 2], [3, 2])):
         samples = [kept.sample(Draw(row, 0, (5, step, slot))) for slot, row in enumerate(rows)]
@@ -84,13 +83,13 @@ def test_encoder_in_bfloat16_with_weights_in_float32() -> None:
     """Means within bfloat16's rounding of float32's; gradients are of the stored weights, and point the same way."""
     results = []
     for whole in (False, True):
-        stage1 = Stage1.create(experiment(SIZES))
-        stage1.encoder.whole_bf16 = whole
+        codec = experiment(SIZES).new_codec()
+        codec.encoder.whole_bf16 = whole
         with torch.autocast("cpu", torch.bfloat16, enabled=whole):
-            mean, deviation = stage1.encoder.posterior(normal(2, 3, 96, 64).tanh())
+            mean, deviation = codec.encoder.posterior(normal(2, 3, 96, 64).tanh())
         assert mean.dtype == torch.float32
         (mean * normal(*mean.shape, seed=1) + deviation).mean().backward()
-        weight = stage1.encoder.encoder.conv_in.weight
+        weight = codec.encoder.encoder.conv_in.weight
         assert weight.dtype == torch.float32
         assert weight.grad is not None
         results.append((mean.detach(), weight.grad.flatten()))

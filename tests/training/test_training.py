@@ -312,10 +312,10 @@ def test_samples_travel_to_loading_processes(tmp_path: Path) -> None:
     planned = micro(tmp_path, autodecoder={"mix_diffusion": {"interval": 1}})
     folder = StageFolder.open(stage_path(planned, "autodecoder"))
     scenes, ids = autodecoder.training_scenes(folder)
-    stage1 = autodecoder.Stage1.create(folder.config)
+    codec = folder.config.new_codec()
     book = folder.config.autodecoder.codes.book(ids, (4, 24, 16))
     objective = autodecoder.AutodecoderObjective(
-        folder.config, stage1, book, scenes, ids, folder.config.model.denoiser()
+        folder.config, codec, book, scenes, ids, folder.config.model.denoiser()
     )  # fmt: skip
     steps = StepData(objective.sample, len(ids), 2, 0)
     sent = steps[3]

@@ -15,7 +15,7 @@ from z1g.core.errors import UserError
 from z1g.losses import Comparison
 from z1g.losses.lpips import StLpipsLoss
 from z1g.training.options import SpeedOptions
-from z1g.training.speed import _enlarged, tune
+from z1g.training.speed import tune
 
 
 class Decoder(nn.Module):
@@ -44,9 +44,8 @@ def outcome(options: SpeedOptions) -> dict[str, Tensor]:
     return {"out": out.detach(), "code": torch.as_tensor(code.grad), **gradients}
 
 
-@pytest.mark.parametrize("option", ["fold_upsampling", "recompute"])
-def test_same_values_and_gradients(option: str) -> None:
-    plain, tuned = outcome(SpeedOptions()), outcome(SpeedOptions(**{option: True}))
+def test_same_values_and_gradients() -> None:
+    plain, tuned = outcome(SpeedOptions()), outcome(SpeedOptions(recompute=True))
     assert plain.keys() == tuned.keys()
     torch.testing.assert_close(tuned, plain, atol=1e-9, rtol=1e-9)
 
@@ -62,25 +61,10 @@ def test_options_take_effect() -> None:
     assert kept["recompute"] < 0.6 * kept["plain"]
 
 
-def test_folded_upsampling_has_fewer_products() -> None:
-    from torch.utils.flop_counter import FlopCounterMode
-
-    layer, x = nn.Conv2d(3, 4, 3, padding=1), torch.randn(2, 3, 30, 40)
-    flops = []
-    for work in (lambda: layer(functional.interpolate(x, scale_factor=2.0)), lambda: _enlarged(layer, x)):
-        with FlopCounterMode(display=False) as counter:
-            work()
-        flops.append(counter.get_total_flops())
-    # A row and a column more than the result has are computed and left out.
-    assert flops[1] == pytest.approx(flops[0] * 4 / 9 * 31 / 30 * 41 / 40)
-    other = functional.interpolate(x, size=(59, 79))
-    torch.testing.assert_close(_enlarged(layer, x, (59, 79)), layer(other))
-
-
 def test_variants_are_read() -> None:
-    variant = Variant.parse("b16+unfused+fold+micro4", WORDS)
-    assert (variant.batch, variant.micro, variant.on) == (16, 4, {"unfused", "fold"})
-    assert _speed(variant) == SpeedOptions(fused=False, fold_upsampling=True)
+    variant = Variant.parse("b16+unfused+recompute+micro4", WORDS)
+    assert (variant.batch, variant.micro, variant.on) == (16, 4, {"unfused", "recompute"})
+    assert _speed(variant) == SpeedOptions(fused=False, recompute=True)
     for wrong in ("8", "b8+fast", "b", "b8+micro", "bx"):
         with pytest.raises(UserError, match="a variant reads"):
             Variant.parse(wrong, WORDS)

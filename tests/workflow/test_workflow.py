@@ -124,6 +124,14 @@ def test_an_ablation_without_its_record_gets_one(workspace: Path) -> None:
     snakemake(workspace, *LOCAL, "ablations=encoder_mix")
     (workspace / "results/ablations/encoder_mix/reproduce.json").unlink()
     planned = jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix"))
+    assert planned == {"ablation": 1, "ablation_all": 1}, "tables and report do not read it"
+
+
+def test_an_edited_description_changes_what_shows_it(workspace: Path) -> None:
+    snakemake(workspace, *LOCAL, "ablations=encoder_mix")
+    file = workspace / "ablations/encoder_mix.yaml"
+    file.write_text(re.sub("(?m)^description: .*$", "description: other words", file.read_text()))
+    planned = jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix"))
     assert planned == {"ablation": 1, "tables": 1, "report": 1, "ablation_all": 1}
 
 

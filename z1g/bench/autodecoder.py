@@ -26,7 +26,8 @@ from z1g.core.device import default_device
 from z1g.core.errors import UserError
 from z1g.losses import weighted_sum
 from z1g.objectives.autodecoder import AutodecoderObjective
-from z1g.representations.mosaic.stage1 import Stage1
+from z1g.representations.codec import Codec
+from z1g.representations.mosaic.codec import MosaicCodec
 from z1g.sources.meshes import Meshes
 from z1g.training.data import Batch, StepData
 from z1g.training.loop import Trainer
@@ -34,7 +35,7 @@ from z1g.training.options import SpeedOptions
 
 WARM_UP = 2
 TOP_KERNELS = 15
-WORDS = ("autocast", "recompute", "fold", "unfused")
+WORDS = ("autocast", "recompute", "unfused")
 PLAIN = Variant.parse("b1", WORDS)
 
 
@@ -49,7 +50,7 @@ def measure(
 ) -> dict[str, Any]:
     """Samples a second of the original's way and of each variant, over `steps` steps after all objects were seen once.
 
-    A variant is a batch size with what is on: `b8+fold+micro4` (autocast: see `autodecoder.bf16`; fold, recompute,
+    A variant is a batch size with what is on: `b8+recompute+micro4` (autocast: see `autodecoder.bf16`; recompute,
     unfused: see `SpeedOptions`; micro4: four objects a pass). base: a scale's YAML file
     whose sizes, losses and trained parts are timed instead. What fails is reported in its place; after `seconds` no
     further variant begins. Raises UserError where a variant has no meaning.
@@ -100,16 +101,21 @@ class _Bench:
         options = self.config.autodecoder
         return {
             "views": options.views, "image": self.image, "splats": self.config.splat.size,
-            "inputs": options.input_size, "steps": self.steps,
+            "representation": self.config.representation.model_dump(mode="json"), "steps": self.steps,
         }  # fmt: skip
 
-    def stage1(self) -> Stage1:
-        stage1 = Stage1.create(self.config)
+    def codec(self) -> Codec:
+        codec = self.config.new_codec()
         if not self.own_losses:
             # Published weights leave the encoder as it is.
-            stage1.encoder.requires_grad_(False)
-            stage1.decoder.post_quant_conv.requires_grad_(False)
-        return stage1
+            codec.encoder.requires_grad_(False)
+        return codec
+
+    def mosaic(self) -> MosaicCodec:
+        codec = self.codec()
+        if not isinstance(codec, MosaicCodec):
+            raise UserError("the original's way is that of representation 'mosaic'")
+        return codec
 
     @contextmanager
     def trainer(self, variant: Variant, n: int) -> Iterator[tuple[Trainer, Iterator[Batch]]]:
@@ -122,7 +128,7 @@ class _Bench:
         changed = options.model_copy(update={"bf16": bf16, "train": train})
         config = self.config.model_copy(update={"autodecoder": changed})
         objective = AutodecoderObjective(
-            config, self.stage1(), EncodedBook(sample=True), self.scenes, self.scenes.ids, None, cache="device"
+            config, self.codec(), EncodedBook(sample=True), self.scenes, self.scenes.ids, None, cache="device"
         )
         data = StepData(objective.sample, OBJECTS, variant.batch, train.seed, in_memory=True)
         with tempfile.TemporaryDirectory(prefix="z1g-bench-") as folder:
@@ -147,7 +153,7 @@ class _Bench:
         """The original's way, one object a step."""
         with self.trainer(PLAIN, WARM_UP + self.steps) as (trainer, batches):
             objective = trainer.objective
-            step = original_way.step_function(self.config, self.stage1(), self.sizes.perceptual, self.device)
+            step = original_way.step_function(self.config, self.mosaic(), self.sizes.perceptual, self.device)
 
             def one() -> None:
                 step(self._prepared(objective, next(batches)))
@@ -173,7 +179,7 @@ class _Bench:
             autocast = trainer.accelerator.autocast
             with torch.no_grad(), autocast():
                 code = objective.code(batch)
-                splats = objective.decoder(code)
+                splats = objective.codec.decode(code)
             leaf = splats.detach().requires_grad_(True)
             pair = objective.compare(leaf, batch)
             upstream = torch.randn_like(splats)
@@ -189,7 +195,7 @@ class _Bench:
 
             def decode(backward: bool) -> None:
                 with torch.set_grad_enabled(backward), autocast():
-                    out = objective.decoder(code)
+                    out = objective.codec.decode(code)
                 if backward:
                     out.backward(upstream)
 
@@ -281,7 +287,6 @@ def _resolution(config: Experiment) -> int:
 def _speed(variant: Variant) -> SpeedOptions:
     return SpeedOptions(
         fused="unfused" not in variant.on,
-        fold_upsampling="fold" in variant.on,
         recompute="recompute" in variant.on,
     )
 

@@ -10,31 +10,31 @@ from z1g.bench.machine import TERA
 from z1g.networks.denoiser import Condition, Denoiser
 from z1g.networks.weights.scratch import Scratch
 from z1g.networks.weights.sizes import AutoencoderSize, UNetSize, VisionSize
+from z1g.representations import Mosaic, Representation
 
 
 @dataclass(frozen=True)
 class Size:
-    """Networks, and sides in pixels of an input view and of the condition image."""
+    """Networks, representation, and side of the condition image in pixels."""
 
     model: Scratch
-    view: int
+    representation: Representation
     condition: int
 
     @property
-    def code(self) -> tuple[int, int, int]:
-        """C,h,w of a code: six views in three rows of two."""
-        side = self.view // self.model.latent_factor
-        return self.model.autoencoder_size.latent_channels, 3 * side, 2 * side
+    def code(self) -> tuple[int, ...]:
+        """Shape of a code."""
+        return self.representation.code_shape(self.model)
 
     @property
     def condition_latent(self) -> tuple[int, int, int]:
-        """C,h,w of a condition's latent."""
+        """Channels, height and width of a condition's latent."""
         side = self.condition // self.model.latent_factor
         return self.model.autoencoder_size.latent_channels, side, side
 
 
 SIZES = {
-    "full": Size(Scratch(), 320, 320),
+    "full": Size(Scratch(), Mosaic(), 320),
     "tiny": Size(
         Scratch(
             autoencoder_size=AutoencoderSize(channels=(8, 8), layers_per_block=1, norm_groups=4),
@@ -42,7 +42,7 @@ SIZES = {
             vision_size=VisionSize(image_size=16, patch_size=8, width=16, layers=1, heads=2),
             prompt_tokens=4,
         ),
-        16,
+        Mosaic(input_size=16),
         16,
     ),
 }

@@ -11,12 +11,11 @@ from torch import Tensor
 from z1g.bench.diffusion_size import SIZES, Size, build, teraflops_a_sample
 from z1g.bench.machine import device_name, guarded, matmul_rate, memory_mib, synchronize, versions
 from z1g.bench.variants import Variant
-from z1g.config.sections import AutodecoderOptions
 from z1g.config.tree import Experiment
 from z1g.core.device import default_device
 from z1g.gaussians.channels import SplatOptions
 from z1g.inference.method import ImageToSplats
-from z1g.representations.mosaic.stage1 import Stage1
+from z1g.representations.codec import Trained
 from z1g.sampling.options import InferOptions
 
 WORDS = ("fp32", "cudnn", "flash", "xformers", "graphs")
@@ -76,24 +75,19 @@ def _original_way(size: Size, device: torch.device, *, steps: int) -> dict[str, 
 
 
 def _networks(size: Size, options: InferOptions, device: torch.device) -> ImageToSplats:
-    config = Experiment(
-        model=size.model, autodecoder=AutodecoderOptions(input_size=size.view), splat=SplatOptions(size=_splats(size))
-    )
-    with torch.device(device):
-        vae = size.model.autoencoder()
-    stage1 = Stage1.build(config, vae).to(device)
-    stage1.vae.requires_grad_(False)
+    config = Experiment(model=size.model, representation=size.representation, splat=SplatOptions(size=_splats(size)))
+    codec = config.new_codec().requires_grad_(False).eval().for_inference(device)
     statistics = {
         "mean": torch.zeros(1, device=device),
         "deviation": torch.ones(1, device=device),
         "zero_latent": torch.zeros(1, *size.condition_latent, device=device),
     }
     denoiser = build(size, device, vision=True).requires_grad_(False).eval()
-    return ImageToSplats(stage1, denoiser, statistics, size.code, options)
+    return ImageToSplats(Trained(codec, denoiser, statistics), options)
 
 
 def _splats(size: Size) -> int:
-    return 128 if size.view >= 128 else size.view
+    return min(128, size.condition)
 
 
 def _images(size: Size, batch: int, device: torch.device) -> Tensor:

@@ -88,7 +88,8 @@ def experiment(sizes: Sizes) -> Experiment:
             "kind": "scratch",
             "autoencoder_size": {"channels": sizes.channels, "layers_per_block": sizes.layers},
         },
-        "autodecoder": {"input_size": sizes.inputs, "views": sizes.views},
+        "representation": {"input_size": sizes.inputs},
+        "autodecoder": {"views": sizes.views},
     }
     groups = min(32, min(sizes.channels))
     values["model"]["autoencoder_size"]["norm_groups"] = groups  # type: ignore[index]

@@ -14,7 +14,7 @@ from z1g.networks.perceptual import untrained_lpips
 from z1g.render import Rasterizer
 from z1g.render.auto import Auto
 from z1g.render.diff_gaussian import DiffGaussian
-from z1g.representations.mosaic.stage1 import Stage1
+from z1g.representations.mosaic.codec import MosaicCodec
 from z1g.training.data import Batch
 
 ATTRIBUTE_WEIGHTS = {"position": 1.0, "opacity": 1e-3, "scale": 1e-3, "rotation": 1.0, "rgb": 1.0}
@@ -32,12 +32,12 @@ def rasterizer(device: torch.device) -> tuple[Rasterizer, str]:
 
 
 def step_function(
-    config: Experiment, stage1: Stage1, perceptual_size: int, device: torch.device
+    config: Experiment, codec: MosaicCodec, perceptual_size: int, device: torch.device
 ) -> Callable[[Batch], float]:
     """Builds one training step of the original on a prepared batch of one object; it returns the loss."""
     half = torch.float16 if device.type == "cuda" else torch.bfloat16
-    stage1.vae.set_attn_processor(AttnProcessor2_0())
-    encoder, decoder = stage1.encoder.to(device), stage1.decoder.to(device).train()
+    codec.vae.set_attn_processor(AttnProcessor2_0())
+    encoder, decoder = codec.encoder.to(device), codec.decoder.to(device).train()
     trained = [p for p in decoder.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.05, betas=(0.9, 0.95))
     scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
@@ -46,7 +46,7 @@ def step_function(
 
     def losses(batch: Batch) -> Tensor:
         with torch.no_grad():
-            mean, deviation = encoder.posterior(2 * batch["sheet"] - 1)
+            mean, deviation = encoder.posterior(2 * batch["inputs"] - 1)
             code = mean + deviation * torch.randn_like(mean)
         splats = decoder(code)
         rgb, alpha = _views(draw, config, splats, batch)

@@ -132,8 +132,8 @@ def _original_way(size: Size, steps: int, device: torch.device) -> dict[str, Any
 
     def step(_: int) -> Tensor:
         with torch.no_grad():
-            latent = encoder.condition_latent(image)
-            encoder.condition_latent(torch.full_like(image, 0.5))
+            latent = encoder.posterior(2 * image - 1)[0]
+            encoder.posterior(torch.zeros_like(image))
             condition = denoiser.condition(latent, image)
         timestep = torch.randint(TIMESTEPS, (1,), device=device)
         noisy = denoiser.schedule.add_noise(code, torch.randn_like(code), timestep)

@@ -8,7 +8,7 @@ from typing import Any
 
 from z1g.cli.arguments import existing_folder
 
-AUTODECODER_VARIANTS = ["b4", "b8", "b8+fold", "b4+unfused", "b4+autocast"]
+AUTODECODER_VARIANTS = ["b4", "b8", "b4+unfused", "b4+autocast"]
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -90,7 +90,7 @@ def _run_dag(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _autodecoder(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--variants", nargs="+", default=AUTODECODER_VARIANTS, help="b8+fold: batch, what is on")
+    parser.add_argument("--variants", nargs="+", default=AUTODECODER_VARIANTS, help="b8+recompute: batch, what is on")
     parser.add_argument("--views", type=int, default=20, help="images rendered an object")
     parser.add_argument("--size", type=int, default=512, help="side of a image, pixels")
     parser.add_argument("--splats", type=int, default=128, help="side of a splatter image")

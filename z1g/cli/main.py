@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from z1g.core.errors import EXIT_PREEMPTED, EXIT_USER_ERROR, Preempted, UserError
+from z1g.core.stages import CHAIN
 
 DISK_TROUBLE = {
     errno.ENOSPC: "the disk is full; make room",
@@ -27,13 +28,8 @@ class Verb:
 
 
 VERBS = {
-    "ingest": Verb("z1g.cli.stage", "render a chunk of objects"),
-    "fit": Verb("z1g.cli.stage", "fit splatter images to a chunk of objects"),
-    "autodecoder": Verb("z1g.cli.stage", "stage 1: train the decoder"),
-    "codes": Verb("z1g.cli.stage", "write the code of every object"),
-    "unet": Verb("z1g.cli.stage", "stage 2: train the UNet"),
+    **{stage.name: Verb("z1g.cli.stage", stage.help) for stage in CHAIN},
     "infer": Verb("z1g.cli.infer", "photographs to splats; as a stage: sample a chunk of objects"),
-    "metrics": Verb("z1g.cli.stage", "measure an ablation and its baselines"),
     "ablation": Verb("z1g.cli.results", "collect one ablation's results under its name"),
     "compare": Verb("z1g.cli.compare", "compare results, with intervals of paired differences"),
     "verify": Verb("z1g.cli.verify", "check an ablation's files, identities and a sample of its numbers"),

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from z1g.config.resolve import resolve, scale_file
 from z1g.config.yaml_file import read_yaml
+from z1g.core.stages import STAGE_NAMES
 from z1g.plan.cost import sheet
 from z1g.plan.plan import Plan
-from z1g.plan.stages import STAGES
 
 COST_OF = (1_000, 10_000, 80_000)
 
@@ -38,9 +38,9 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     if arguments.write:
         plan.write()
     width = max(len(name) for name in plan.ablations)
-    lines = [f"{'':<{width}}  " + "  ".join(f"{stage:<12}" for stage in STAGES)]
+    lines = [f"{'':<{width}}  " + "  ".join(f"{stage:<12}" for stage in STAGE_NAMES)]
     for name, planned in plan.ablations.items():
-        ids = "  ".join(f"{planned.stages[stage].id:<12}" for stage in STAGES)
+        ids = "  ".join(f"{planned.stages[stage].id:<12}" for stage in STAGE_NAMES)
         lines.append(f"{name:<{width}}  {ids}")
     jobs = sum(stage.n_chunks for stage in plan.stages.values())
     objects = {planned.stages["ingest"].id: len(planned.manifest.objects) for planned in plan.ablations.values()}

@@ -15,13 +15,12 @@ from pathlib import Path
 from z1g.cli.arguments import existing_folder
 from z1g.core.errors import Preempted
 from z1g.core.locks import waiting
+from z1g.core.stages import CHUNKED, TRAINED
 from z1g.jobs.launch import Asked, devices, is_rank, requeue, train_together
 from z1g.jobs.records import job_name, recorded
 from z1g.plan.folder import StageFolder
 
 log = logging.getLogger("z1g")
-CHUNKED = ("ingest", "fit", "infer")
-TRAINING = ("autodecoder", "unet")
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -58,7 +57,7 @@ def limit_threads(threads: int) -> None:
 def main(verb: str, arguments: argparse.Namespace) -> None:
     """Run the stage: alone on its output, on the GPUs asked for, in as many processes as there are."""
     chunk = {"chunk": arguments.chunk} if verb in CHUNKED else {}
-    if verb in TRAINING and threading.current_thread() is threading.main_thread():
+    if verb in TRAINED and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop)
     if is_rank():
         node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()

@@ -15,14 +15,14 @@ from z1g.core.errors import UserError
 Posterior = Literal["mean", "sample", "object"]
 """What to take of the encoder's posterior: its mean, a new sample, or the one sample that each object has."""
 Encode = Callable[[Posterior], Tensor]
-"""Codes [B,C,h,w] of the batch's input sheets."""
+"""Codes [B,*code_shape] of what the encoder sees of the batch's objects."""
 
 
 class CodeBook(nn.Module):
     """Codes of the training objects."""
 
     def lookup(self, index: Tensor, encode: Encode) -> Tensor:
-        """Codes [B,C,h,w] of the objects with these indices [B]."""
+        """Codes [B,*code_shape] of the objects with these indices [B]."""
         raise NotImplementedError
 
     def after_backward(self, accelerator: Accelerator) -> None:
@@ -51,7 +51,7 @@ def read_codes(path: Path) -> dict[str, Tensor]:
 class FixedBook(CodeBook):
     """Codes that training does not change."""
 
-    def __init__(self, ids: list[str], shape: tuple[int, int, int], stored: dict[str, Tensor], origin: str) -> None:
+    def __init__(self, ids: list[str], shape: tuple[int, ...], stored: dict[str, Tensor], origin: str) -> None:
         """stored: codes by id. origin: where they come from.
 
         Raises UserError where one is missing or has another shape.
@@ -81,7 +81,7 @@ class OptimisedBook(CodeBook):
     BETAS = (0.9, 0.999)
     EPSILON = 1e-8
 
-    def __init__(self, n: int, shape: tuple[int, int, int], lr: float, start: str, reset: bool, seed: int) -> None:
+    def __init__(self, n: int, shape: tuple[int, ...], lr: float, start: str, reset: bool, seed: int) -> None:
         super().__init__()
         self.lr, self.start, self.reset = lr, start, reset
         generator = torch.Generator().manual_seed(seed)
@@ -129,7 +129,7 @@ class OptimisedBook(CodeBook):
         second = self.moments[1, rows].lerp_(gradients.square(), 1 - self.BETAS[1])
         self.moments[0, rows], self.moments[1, rows] = first, second
         steps = self.visits[rows].double()
-        shrunk = [(1 - beta**steps).float()[:, None, None, None] for beta in self.BETAS]
+        shrunk = [(1 - beta**steps).float().view(-1, *[1] * (self.codes.ndim - 1)) for beta in self.BETAS]
         self.codes[rows] -= self.lr * (first / shrunk[0]) / ((second / shrunk[1]).sqrt() + self.EPSILON)
 
     def get_extra_state(self) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class CachedCodes(CodeSource):
         if not Path(self.path).is_file():
             raise UserError(f"autodecoder.codes.path: {self.path} is not a file; run the ablation that writes it first")
 
-    def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> CodeBook:
+    def book(self, ids: list[str], shape: tuple[int, ...], folder: Path = Path()) -> CodeBook:
         from z1g.codes.book import FixedBook, read_codes
 
         return FixedBook(ids, shape, read_codes(Path(self.path)), self.path)

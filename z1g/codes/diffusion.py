@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,9 +12,9 @@ from z1g.codes.base import CodeSource
 
 if TYPE_CHECKING:
     from z1g.codes.book import CodeBook
-    from z1g.config.tree import Experiment
     from z1g.data.scenes import SceneStore
-    from z1g.representations.mosaic.stage1 import Stage1
+    from z1g.networks.denoiser import Denoiser
+    from z1g.representations.codec import Codec
 
 FOLDER = "predicted"
 
@@ -40,12 +41,15 @@ class DiffusionCodes(CodeSource):
     def needs_unet(self) -> bool:
         return True
 
-    def prepare(self, config: Experiment, stage1: Stage1, scenes: SceneStore, folder: Path) -> None:
-        from z1g.codes.predictions import predict_all
+    def prepare(
+        self, codec: Codec, denoiser: Callable[[], Denoiser], condition_size: int, scenes: SceneStore, folder: Path
+    ) -> None:
+        from z1g.codes.predictions import Prediction, predict_all
 
-        predict_all(self, config, stage1, scenes, folder / FOLDER)
+        how = Prediction(self.timestep, self.steps, self.guidance, self.seed, condition_size)
+        predict_all(how, codec, denoiser, scenes, folder / FOLDER)
 
-    def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> CodeBook:
+    def book(self, ids: list[str], shape: tuple[int, ...], folder: Path = Path()) -> CodeBook:
         from z1g.codes.book import FixedBook
         from z1g.codes.predictions import predicted
 

@@ -24,7 +24,7 @@ class EncoderCodes(CodeSource):
     def trains_encoder(self) -> bool:
         return self.train
 
-    def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> CodeBook:
+    def book(self, ids: list[str], shape: tuple[int, ...], folder: Path = Path()) -> CodeBook:
         from z1g.codes.book import EncodedBook
 
         return EncodedBook(self.sample)

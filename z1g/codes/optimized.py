@@ -24,7 +24,7 @@ class OptimisedCodes(CodeSource):
     reset_optimizer: bool = Field(False, description="the original's bug: forget Adam's moments at every visit")
     seed: int = Field(0, ge=0, description="seed of uniform starts")
 
-    def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> CodeBook:
+    def book(self, ids: list[str], shape: tuple[int, ...], folder: Path = Path()) -> CodeBook:
         from z1g.codes.book import OptimisedBook
 
         return OptimisedBook(len(ids), shape, self.lr, self.start, self.reset_optimizer, self.seed)

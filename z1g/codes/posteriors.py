@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 class KeptPosteriors:
-    """Mean and deviation of N objects' sheets. They lie on `place` and are computed at an object's first use.
+    """Mean and deviation of N objects. They lie on `place` and are computed at an object's first use.
 
     Each object is encoded by itself, so that what it gets does not depend on the batch of its first use.
     """
@@ -18,7 +18,7 @@ class KeptPosteriors:
         self._moments: Tensor | None = None
 
     def of(self, index: Tensor, posterior: Callable[[int], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Mean and deviation [B,C,h,w] of objects [B]; posterior: of the batch's i-th object, [1,C,h,w] each."""
+        """Mean and deviation [B,...] of objects [B]; posterior: of the batch's i-th object, [1,...] each."""
         # Once all are known, the host need not wait for the index any more.
         if self._missing:
             for i, row in enumerate(index.tolist()):

@@ -24,9 +24,6 @@ from z1g.networks.finetune import Finetune
 from z1g.networks.finetune.full import Full
 from z1g.networks.timesteps import Timesteps
 from z1g.networks.timesteps.uniform import Uniform
-from z1g.representations.mosaic.options import DecoderOptions
-from z1g.representations.scale import ScaleActivation
-from z1g.representations.scale.biased import BiasedSoftplus
 from z1g.training.options import TrainOptions
 
 
@@ -62,8 +59,6 @@ class AutodecoderOptions(Section):
     """Stage 1: the VAE decoder learns to turn codes into splatter images."""
 
     codes: Annotated[CodeSource, OneOf()] = EncoderCodes()
-    decoder: DecoderOptions = DecoderOptions()
-    scale: Annotated[ScaleActivation, OneOf()] = BiasedSoftplus()
     mix_diffusion: MixDiffusion = MixDiffusion()
     losses: dict[str, Annotated[Loss, OneOf()]] = {
         "rgb": RgbLoss(),
@@ -71,7 +66,6 @@ class AutodecoderOptions(Section):
         "perceptual": StLpipsLoss(),
         "splat": SplatLoss(),
     }
-    input_size: int = Field(320, ge=16, description="side of an input view; the encoder sees a sheet of six")
     views: int = Field(8, ge=1, description="free training views rendered for each object and step")
     render_inputs: bool = Field(False, description="render the six inputs too, besides the free views")
     augment: Augmentation = Augmentation()

@@ -18,10 +18,8 @@ from torch import Tensor
 
 from z1g.data.manifest import Manifest
 from z1g.data.shards import RenderedObject, ShardReader
-from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS, Cameras, view_frame
-from z1g.geometry.mosaic import tile
+from z1g.geometry.camera import CONDITION_VIEW, Cameras, view_frame
 
-INPUT_BACKGROUND = 0.5
 CONDITION_BACKGROUND = 127 / 255
 """Zero123++ composites the condition on the integer gray 127."""
 CACHE_BYTES = 2**30
@@ -68,14 +66,6 @@ class Scene:
         rgba = torch.from_numpy(self.rgba[list(views)]).permute(0, 3, 1, 2).float() / 255
         alpha = rgba[:, 3:]
         return rgba[:, :3] * alpha, alpha
-
-    def input_sheet(self, size: int) -> Tensor:
-        """The six inputs on gray as a sheet [3,3·size,2·size] in 0..1, resized bilinearly as the original does."""
-        rgb, alpha = self.images(list(INPUT_VIEWS))
-        images = rgb + (1 - alpha) * INPUT_BACKGROUND
-        if images.shape[-1] != size:
-            images = functional.interpolate(images, (size, size), mode="bilinear", align_corners=False)
-        return tile(images[None])[0]
 
     def condition(self, size: int) -> Tensor:
         """The condition image on gray 127, [3,size,size] in 0..1."""

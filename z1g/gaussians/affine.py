@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from z1g.gaussians.channels import CHANNELS, join, split
-from z1g.gaussians.rotations import multiply, quaternion, quaternions, rotation_matrices
+from z1g.gaussians.rotations import multiply, quaternions, rotation_matrices
 
 SWEEPS = 5
 """Rounds over the pairs of axes. Convergence is quadratic; tests hold these to 1e-10 in float64."""
@@ -59,10 +59,10 @@ def _made_orthogonal(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
 
 def transform(gaussians: Tensor, matrix: NDArray[np.float64]) -> Tensor:
     """Gaussians [N,14] moved by a rigid transform [4,4]: positions and quaternions change, the rest stays."""
-    rotation = torch.from_numpy(matrix[:3, :3].copy()).to(gaussians)
+    exact = torch.from_numpy(matrix[:3, :3].copy())
+    rotation, turn = exact.to(gaussians), quaternions(exact).to(gaussians)
     result = gaussians.clone()
     position = gaussians[:, CHANNELS["position"]]
     result[:, CHANNELS["position"]] = position @ rotation.T + torch.from_numpy(matrix[:3, 3].copy()).to(gaussians)
-    turn = torch.from_numpy(quaternion(matrix[:3, :3])).to(gaussians)
     result[:, CHANNELS["rotation"]] = multiply(turn.expand(len(gaussians), 4), gaussians[:, CHANNELS["rotation"]])
     return result

@@ -31,6 +31,8 @@ Array = NDArray[np.float64]
 N_INPUTS = 6
 CONDITION_VIEW = 0
 INPUT_VIEWS = tuple(range(1, N_INPUTS + 1))
+FIXED_VIEWS = (CONDITION_VIEW, *INPUT_VIEWS)
+"""The views that every object has: the condition, then the six inputs."""
 OPENCV_TO_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
 """Right-multiplied to a c2w: swaps the camera axes between OpenCV and OpenGL (its own inverse)."""
 Y_UP_TO_Z_UP = np.array([[1.0, 0, 0, 0], [0, 0, -1.0, 0], [0, 1.0, 0, 0], [0, 0, 0, 1.0]])

@@ -10,6 +10,11 @@ if TYPE_CHECKING:
 ROWS, COLUMNS = 3, 2
 
 
+def mosaic_shape(channels: int, side: int) -> tuple[int, int, int]:
+    """Channels, height and width of six square images as a mosaic."""
+    return channels, ROWS * side, COLUMNS * side
+
+
 def tile(views: torch.Tensor) -> torch.Tensor:
     """Images [B,6,C,H,W] as a sheet [B,C,3H,2W]; view i stands in row i // 2, column i % 2."""
     b, n, c, h, w = views.shape

@@ -4,13 +4,10 @@ import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from z1g.core.device import default_device
@@ -18,20 +15,18 @@ from z1g.core.errors import UserError
 from z1g.core.files import atomic_file, read_json, write_json
 from z1g.core.progress import Meter
 from z1g.data.manifest import NO_WORD
-from z1g.gaussians import files as splat_files
-from z1g.gaussians.affine import transform
 from z1g.gaussians.channels import to_gaussians
-from z1g.geometry.camera import INPUT_VIEWS, Cameras, view_frame
+from z1g.inference.method import ImageToSplats
+from z1g.inference.outputs import SampleWriter
 from z1g.inference.photographs import Background, Photograph, condition, find, read
 from z1g.jobs.records import provenance
 from z1g.plan.folder import StageFolder
-from z1g.render.images import save_png, sheet, to_bytes, turntable_cameras
-from z1g.render.video import film_ending, save_film
-from z1g.stages.infer import TURNTABLE_ELEVATION_DEG, Generator
+from z1g.render.images import save_png, to_bytes
+from z1g.render.video import film_ending
 from z1g.surface.build import MeshOptions, build, require_packages
 
 log = logging.getLogger("z1g")
-FRAMES = 48
+FRAMES, FILM_SECONDS = 48, 4.0
 
 
 @dataclass(frozen=True)
@@ -120,8 +115,11 @@ class _Batch:
 
     def __init__(self, folder: StageFolder, wanted: Wanted, run_path: Path, command: Sequence[str]) -> None:
         self.wanted, self.run_path, self.command = wanted, run_path, list(command)
-        self.generator = Generator.load(folder)
-        self.config = self.generator.trained.config
+        self.method = ImageToSplats.from_stage(folder)
+        self.config = folder.upstream_folder("autodecoder").config
+        self.writer = SampleWriter(
+            wanted.out, self.config.camera, self.config.render, wanted.size, FRAMES, FILM_SECONDS, film_ending()
+        )
         self.condition_size = folder.upstream_folder("unet").config.unet.condition_size
         self.stages = {**folder.upstream, "infer": folder.id}
         self.provenance = provenance()
@@ -132,7 +130,7 @@ class _Batch:
         started = time.monotonic()
         images = torch.stack([condition(p, camera, self.condition_size, wanted.background) for _, _, p in taken])
         seeds = [wanted.seed if wanted.seed is not None else photograph.seed for _, _, photograph in taken]
-        _, splats = self.generator(images, seeds)
+        _, splats = self.method(images, seeds)
         seconds = (time.monotonic() - started) / len(taken)
         for (file, name, photograph), image, seed, splat in zip(taken, images, seeds, splats, strict=True):
             outputs = self._write(name, image, to_gaussians(splat[None]))
@@ -140,7 +138,7 @@ class _Batch:
                 "photograph": str(file),
                 "sha256": photograph.digest,
                 "seed": seed,
-                "sampler_seed": self.generator.folder.config.infer.seed,
+                "sampler_seed": self.method.options.seed,
                 "run": str(self.run_path),
                 "stages": self.stages,
                 "background": wanted.background,
@@ -154,44 +152,19 @@ class _Batch:
 
     def _write(self, name: str, image: Tensor, gaussians: Tensor) -> dict[str, str]:
         """Files of one object [1,N,14] in the view-1 frame; returns their names by kind."""
-        camera, rasterizer = self.config.camera, self.config.render
-        poses = camera.poses(0)
-        to_frame = view_frame(poses, camera.radius)
-        inputs = torch.from_numpy((to_frame @ poses)[list(INPUT_VIEWS)]).float()[None].to(default_device())
-        cameras = Cameras(inputs, camera.fov_y_deg, self.wanted.size, self.wanted.size)
-        world = transform(gaussians[0].double().cpu(), np.linalg.inv(to_frame).astype(np.float64)).float()
-        made = {
-            "splats": f"{name}.ply",
-            "condition": f"{name}.condition.png",
-            "sheet": f"{name}.sheet.png",
-            "turntable": f"{name}.turntable{film_ending()}",
-        }
-        path = {kind: self.wanted.out / file for kind, file in made.items()}
-        splat_files.write(path["splats"], world)
-        _png(to_bytes(image), path["condition"])
-        _png(sheet(rasterizer, gaussians, cameras), path["sheet"])
-        circle = turntable_cameras(to_frame, cameras, FRAMES, TURNTABLE_ELEVATION_DEG)
-        save_film(list(_frames(partial(rasterizer.render, gaussians), circle)), path["turntable"])
+        made, world = self.writer.write(name, gaussians)
+        made["condition"] = f"{name}.condition.png"
+        with atomic_file(self.wanted.out / made["condition"]) as temporary:
+            save_png(to_bytes(image), temporary)
         if self.wanted.mesh:
             made["mesh"] = f"{name}.glb"
             try:
-                build(world.to(default_device()), rasterizer, MeshOptions()).save(self.wanted.out / made["mesh"])
+                mesh = build(world.to(default_device()), self.config.render, MeshOptions())
+                mesh.save(self.wanted.out / made["mesh"])
             except UserError as error:
                 log.warning("%s: no mesh: %s", name, error)
                 del made["mesh"]
         return made
-
-
-@torch.no_grad()
-def _frames(render: Any, cameras: Cameras) -> Iterator[NDArray[np.uint8]]:
-    """Images [H,W,3] on white, a few cameras at a time: a long film at once would not fit on a GPU."""
-    for ids in torch.arange(cameras.c2w.shape[1]).split(8):
-        yield from (to_bytes(image) for image in render(cameras.views(ids)).over(1.0)[0])
-
-
-def _png(image: NDArray[np.uint8], path: Path) -> None:
-    with atomic_file(path) as temporary:
-        save_png(image, temporary)
 
 
 def _groups(items: Any, size: int) -> Iterator[list[tuple[Path, str]]]:

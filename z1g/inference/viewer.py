@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from z1g.core.errors import UserError
 from z1g.gaussians import files as splat_files
-from z1g.gaussians.channels import CHANNELS
+from z1g.gaussians.channels import CHANNELS, MIN_ALPHA
+from z1g.gaussians.rotations import rotation_matrices
 from z1g.surface.views import Frame
 
 if TYPE_CHECKING:
@@ -51,11 +53,13 @@ class Shown:
         # Files of `infer` hold six square images, row after row; after pruning nobody knows.
         whole = len(gaussians) == VIEWS * side * side
         views = np.repeat(np.arange(VIEWS), side * side) if whole else None
-        seen = (gaussians[:, CHANNELS["opacity"].start] >= splat_files.VISIBLE).numpy()
+        seen = (gaussians[:, CHANNELS["opacity"].start] >= MIN_ALPHA).numpy()
         frame = Frame.around(gaussians)
         parts = {name: frame.enter(gaussians)[:, c].double().numpy()[seen] for name, c in CHANNELS.items()}
+        turned = torch.from_numpy(parts["rotation"].T.copy())[None]
+        axes = rotation_matrices(turned, normalize=False)[0].permute(2, 0, 1).numpy()
         return cls(
-            path.name, SIZE * parts["position"], SIZE * parts["scale"], _matrices(parts["rotation"]),
+            path.name, SIZE * parts["position"], SIZE * parts["scale"], axes,
             parts["opacity"], parts["rgb"].clip(0, 1), None if views is None else views[seen],
         )  # fmt: skip
 
@@ -153,14 +157,3 @@ def ramp(values: Floats) -> Floats:
     stops = np.array([[0.15, 0.1, 0.4], [0.1, 0.55, 0.5], [0.98, 0.9, 0.2]])
     clipped = np.clip(values, 0, 1)
     return np.stack([np.interp(clipped, [0, 0.5, 1], stops[:, i]) for i in range(3)], axis=1)
-
-
-def _matrices(quaternions: Floats) -> Floats:
-    """Rotation matrices [N,3,3] of unit quaternions [N,4], w first."""
-    w, x, y, z = quaternions.T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)

@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from z1g.core.files import read_json, write_json
-from z1g.jobs.rapl import Packages
 
 log = logging.getLogger("z1g")
 PACKAGES = (
@@ -41,7 +40,7 @@ def recorded(folder: Path, job: str, outputs: Sequence[Path], nodes: int = 1) ->
     """Record the block as an attempt at a job; where it ends well, with digests of its outputs."""
     file = folder / "jobs" / f"{job}.json"
     earlier = _unfinished(file)
-    started, clock, energy, packages = datetime.now(UTC), time.monotonic(), Energy(), Packages()
+    started, clock, energy = datetime.now(UTC), time.monotonic(), Energy()
     finished = False
     try:
         yield
@@ -56,7 +55,6 @@ def recorded(folder: Path, job: str, outputs: Sequence[Path], nodes: int = 1) ->
             "gpus": energy.names,
             # Other nodes' meters are out of reach.
             "gpu_joules": energy.joules() if nodes == 1 else None,
-            "cpu_joules": packages.joules() if nodes == 1 else None,
             **machine(),
             **provenance(),
         }

@@ -52,11 +52,11 @@ class Comparison:
     rgb, rgb_true: [B,V,3,H,W] in 0..1 on the same background.
     alpha, alpha_true: [B,V,1,H,W] in 0..1.
     splats, splats_true: activated splatter images [B,6,14,S,S].
-    latents, latents_true: [B,C,h,w], the clean code and its prediction.
+    latents, latents_true: [B,*code_shape], the clean code and its prediction.
     snr: [B], signal-to-noise ratio at the drawn timestep, for weighting.
     inputs: what the pixels of `splats` belong to.
     epoch: [B], the pass over the data that shows the object, for schedules.
-    perceptual_dropout: whether dropout in perceptual networks acts, which is a mistake of the seed.
+    perceptual_dropout: whether dropout in perceptual networks acts, which is a mistake of the original.
     """
 
     rgb: torch.Tensor | None = None

@@ -8,16 +8,13 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from z1g.core.slots import Section
-from z1g.gaussians.channels import CHANNELS, split
+from z1g.gaussians.channels import CHANNELS, MIN_ALPHA, split
 from z1g.losses.base import Comparison, InputMaps, Loss
 
 if TYPE_CHECKING:
     import torch
 else:
     from z1g.core.lazy import torch
-
-DRAWN = 1 / 255
-"""Opacity from which a Gaussian is part of the object."""
 
 
 class SplatterLoss(Loss):
@@ -53,7 +50,7 @@ class SmoothLoss(SplatterLoss):
         weights = self.weights.model_dump()
         values = {**splats, "scale": splats["scale"].clamp(min=1e-6).log()}
         values["position"] = _depth(splats["position"], inputs)
-        drawn = splats["opacity"].detach() > DRAWN
+        drawn = splats["opacity"].detach() > MIN_ALPHA
         total = torch.zeros((), device=drawn.device)
         for dim in (3, 4):
             both = _after(drawn, dim) & _before(drawn, dim)
@@ -74,7 +71,7 @@ class RayLoss(SplatterLoss):
     kind: Literal["ray"] = "ray"
 
     def of(self, splats: dict[str, torch.Tensor], inputs: InputMaps) -> torch.Tensor:
-        drawn = splats["opacity"].detach() > DRAWN
+        drawn = splats["opacity"].detach() > MIN_ALPHA
         offset = splats["position"] - inputs.origins
         length = inputs.directions.norm(dim=2, keepdim=True)
         aside = torch.cross(offset, inputs.directions, dim=2).square().sum(dim=2, keepdim=True) / length.square()

@@ -15,15 +15,13 @@ from transformers import CLIPVisionModelWithProjection
 from transformers.utils import logging as transformers_logging
 
 from z1g.networks import reference_attention
+from z1g.networks.clip import CLIP_MEAN, CLIP_STD
 from z1g.networks.diffusion import NoiseSchedule
 from z1g.networks.half import bf16_weights, call_with
 
 # Their bars are for downloads of gigabytes, not for what stages load in milliseconds.
 transformers_logging.disable_progress_bar()
 diffusers_logging.disable_progress_bar()
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from z1g.core.errors import UserError
+from z1g.networks.clip import CLIP_MEAN, CLIP_STD
 
 Describe = Callable[[Tensor], Tensor]
-CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 EFFICIENTNET_SIDE = 224
 
 
@@ -68,8 +68,8 @@ def clip_vision(weights: str | None) -> Describe:
 
     @torch.no_grad()
     def describe(rgb: Tensor) -> Tensor:
-        mean, deviation = (rgb.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (CLIP_MEAN, CLIP_DEVIATION))
-        x = (_resized(rgb.float(), side, mode="bicubic") - mean) / deviation
+        mean, std = (rgb.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (CLIP_MEAN, CLIP_STD))
+        x = (_resized(rgb.float(), side, mode="bicubic") - mean) / std
         moved = network.to(rgb.device)
         embedding: Tensor = moved.visual_projection(moved.vision_model(pixel_values=x).pooler_output)
         return embedding

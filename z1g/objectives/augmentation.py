@@ -18,7 +18,7 @@ from torch import Tensor
 
 from z1g.core.errors import UserError
 from z1g.gaussians.channels import CHANNELS, N_CHANNELS
-from z1g.gaussians.rotations import multiply, quaternion
+from z1g.gaussians.rotations import multiply, quaternions
 from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS
 from z1g.objectives import purposes
 from z1g.training.data import Batch, batch_uniform
@@ -66,7 +66,7 @@ def channels(symmetry: Symmetry) -> Array:
     matrix = np.eye(N_CHANNELS)
     matrix[CHANNELS["position"], CHANNELS["position"]] = symmetry.matrix
     turn = symmetry.matrix @ FLIP[:3, :3] if symmetry.mirrored else symmetry.matrix
-    product = multiply(torch.from_numpy(quaternion(turn)).expand(4, 4), torch.eye(4, dtype=torch.float64)).T.numpy()
+    product = multiply(_quaternion(turn).expand(4, 4), torch.eye(4, dtype=torch.float64)).T.numpy()
     conjugate = np.diag([1.0, 1.0, -1.0, -1.0]) if symmetry.mirrored else np.eye(4)
     matrix[CHANNELS["rotation"], CHANNELS["rotation"]] = product @ conjugate
     return matrix
@@ -120,6 +120,13 @@ class Augmenter:
         rows[:, CHANNELS["rgb"]] = order + CHANNELS["rgb"].start
         matrix = torch.take_along_dim(self.splats[turn], rows[:, :, None], dim=1)
         return torch.einsum("bij,bvjhw->bvihw", matrix, images)
+
+
+def _quaternion(turn: Array) -> Tensor:
+    """Unit quaternion [4] with w ≥ 0 of the rotation nearest to a matrix [3,3], as poses were rounded to float32."""
+    left, _, right = np.linalg.svd(turn)
+    quaternion = quaternions(torch.from_numpy(left @ right))
+    return quaternion if quaternion[0] >= 0 else -quaternion
 
 
 def _all_views(sources: Sequence[int]) -> list[int]:

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DiffusionData:
-    """All training objects in memory: codes [N,C,h,w] (normalized), condition latents [N,C,h',w'].
+    """All training objects in memory: codes [N,*code_shape] (normalized), condition latents [N,...].
 
-    zero_latent: [1,C,h',w'], the latent of the zero image that stands for no condition.
+    zero_latent: [1,...], the latent of the zero image that stands for no condition.
     embeddings: [N,D] of the condition images, where the image encoder is frozen.
     images: [N,3,H,W] in 0..1, where it is trained.
     """
@@ -125,11 +125,6 @@ class DiffusionObjective(Objective):
         full = Condition(batch["latent"], embedding)
         nothing = self.denoiser.nothing(self.zero_latent, len(keep))
         return full.where(keep, nothing)
-
-
-def normalization(codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [C,1,1] of codes [N,C,h,w], a deviation for each channel."""
-    return codes.mean(dim=(0, 2, 3))[:, None, None], codes.std(dim=(0, 2, 3)).clamp(min=1e-6)[:, None, None]
 
 
 def zero_image(size: int) -> Tensor:

@@ -14,7 +14,7 @@ from z1g.gaussians.channels import enlarged, to_gaussians
 from z1g.geometry.camera import Cameras
 from z1g.losses import Comparison, weighted_sum
 from z1g.objectives import purposes
-from z1g.representations.mosaic.decoder import SplatterDecoder
+from z1g.representations.codec import Codec
 from z1g.training.data import Batch, Draw, Sample
 
 if TYPE_CHECKING:
@@ -51,22 +51,22 @@ class Rendering(nn.Module):
     deviation: Tensor
 
     def __init__(
-        self, options: RenderedCodes, config: Experiment, decoder: SplatterDecoder, mean: Tensor,
+        self, options: RenderedCodes, config: Experiment, codec: Codec, mean: Tensor,
         deviation: Tensor, truth: RenderedTruth,
     ) -> None:  # fmt: skip
         """mean, deviation: of codes, as training normalized them. config: stage 1's."""
         super().__init__()
         self.options, self.config, self.truth = options, config, truth
-        self.decoder = decoder.requires_grad_(False).eval()
+        self.codec = codec.requires_grad_(False).eval()
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("deviation", deviation, persistent=False)
 
     def train(self, mode: bool = True) -> Rendering:
-        """The decoder is never trained."""
+        """The codec is never trained."""
         return self
 
     def losses(self, codes: Tensor, timestep: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weighted sum and terms of predicted codes [B,C,h,w] (normalized), for the samples with small timesteps.
+        """Weighted sum and terms of predicted codes [B,*code_shape] (normalized), for the samples with small timesteps.
 
         Sum and terms are means over the whole batch, to which other samples add 0.
         """
@@ -76,7 +76,7 @@ class Rendering(nn.Module):
             nothing = 0 * codes.sum()
             return nothing, {name: nothing.detach() for name, loss in self.options.losses.items() if loss.weight > 0}
         with torch.autocast(codes.device.type, enabled=False):
-            splats = self.decoder(codes[rows].float() * self.deviation + self.mean)
+            splats = self.codec.decode(codes[rows].float() * self.deviation + self.mean)
             side = batch["rgb"].shape[-1]
             cameras = Cameras(batch["c2w"][rows], self.config.camera.fov_y_deg, side, side)
             drawn = self.config.render.render(to_gaussians(splats), cameras)

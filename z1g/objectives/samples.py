@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as functional
 from torch import Tensor
 
 from z1g.core.seeding import numpy_generator
 from z1g.data.bank import SceneBank, Views
-from z1g.data.scenes import INPUT_BACKGROUND, condition_image
-from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS
-from z1g.geometry.mosaic import tile
+from z1g.data.scenes import condition_image
+from z1g.geometry.camera import FIXED_VIEWS, INPUT_VIEWS
 from z1g.objectives import purposes
 from z1g.training.data import Batch, Draw, Sample
 
@@ -22,8 +20,8 @@ if TYPE_CHECKING:
     from z1g.config.tree import Experiment
 
 MID_GRAY = 0.5
-FIXED_VIEWS = (CONDITION_VIEW, *INPUT_VIEWS)
-"""Lead every sample's views: the condition, then the six inputs."""
+Inputs = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""See `Codec.inputs`."""
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,11 @@ def gathered(batch: Batch, bank: SceneBank | None) -> Batch:
     return {**{name: value for name, value in batch.items() if name != "views"}, **views}
 
 
-def images(batch: Batch, input_size: int, condition_size: int | None) -> Batch:
+def images(batch: Batch, inputs: Inputs, condition_size: int | None) -> Batch:
     """Gathered samples as tensors for the networks.
 
-    Adds `sheet` [B,3,3S,2S] in 0..1, the rendered views' premultiplied `rgb` [B,V,3,H,W] and `alpha` [B,V,1,H,W],
-    their `c2w` [B,V,4,4], `splats` where there are any, and `condition` [B,3,C,C] where a size for it is given.
+    Adds `inputs`, what the encoder sees; the rendered views' premultiplied `rgb` [B,V,3,H,W], `alpha` [B,V,1,H,W] and
+    `c2w` [B,V,4,4]; and `condition` [B,3,C,C] where a size for it is given. inputs: see `Codec.inputs`.
     """
     batch = dict(batch)
     rgba = batch.pop("rgba")[:, 0 if condition_size else 1 :].movedim(-1, 2).float() / 255
@@ -77,15 +75,6 @@ def images(batch: Batch, input_size: int, condition_size: int | None) -> Batch:
         batch["condition"] = torch.stack(rows)
         rgb, alpha = rgb[:, 1:], alpha[:, 1:]
     n = len(INPUT_VIEWS)
-    batch["sheet"] = input_sheets(rgb[:, :n], alpha[:, :n], input_size)
+    batch["inputs"] = inputs(rgb[:, :n], alpha[:, :n], batch.get("splats"))
     batch["rgb"], batch["alpha"], batch["c2w"] = rgb[:, n:], alpha[:, n:], batch["c2w"][:, 1 + n :]
     return batch
-
-
-def input_sheets(rgb: Tensor, alpha: Tensor, size: int) -> Tensor:
-    """Premultiplied inputs [B,6,3,H,W] on gray as mosaics [B,3,3·size,2·size], resized bilinearly like the original."""
-    inputs = rgb + (1 - alpha) * INPUT_BACKGROUND
-    if inputs.shape[-1] != size:
-        flat = functional.interpolate(inputs.flatten(0, 1), (size, size), mode="bilinear", align_corners=False)
-        inputs = flat.unflatten(0, inputs.shape[:2])
-    return tile(inputs)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from z1g.data.bank import Scenes, StoredViews
-from z1g.gaussians.channels import split
+from z1g.gaussians.channels import MIN_ALPHA, split
 from z1g.losses import Comparison
 from z1g.objectives.samples import AutodecoderSamples
 from z1g.render.images import attributes
@@ -77,7 +77,7 @@ def attribute_errors(looked: Sequence[Looked]) -> dict[str, float]:
     for one in looked:
         if one.splats_true is None:
             continue
-        seen = one.splats_true[:, 3:4] > 1 / 255
+        seen = one.splats_true[:, 3:4] > MIN_ALPHA
         truth = split(one.splats_true, dim=1)
         for name, value in split(one.splats.float(), dim=1).items():
             true = truth[name]
@@ -97,7 +97,7 @@ def histograms(looked: Sequence[Looked]) -> dict[str, Tensor]:
         if not images:
             continue
         flat = torch.cat([image.float().movedim(1, 0).flatten(1) for image in images], dim=1)
-        flat = flat[:, flat[3] > 1 / 255]
+        flat = flat[:, flat[3] > MIN_ALPHA]
         flat = flat[:, :: max(1, flat.shape[1] // HISTOGRAM_VALUES)]
         for name, values in split(flat, dim=0).items():
             label = f"log_{name}" if name in LOGARITHMIC else name

@@ -17,10 +17,10 @@ from z1g.data.manifest import int_hash
 from z1g.data.scenes import condition_image
 from z1g.gaussians.affine import transformed
 from z1g.gaussians.channels import CHANNELS, to_gaussians
-from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS, Cameras, orbit_c2w, view_frame
+from z1g.geometry.camera import CONDITION_VIEW, FIXED_VIEWS, INPUT_VIEWS, Cameras, orbit_c2w, view_frame
 from z1g.objectives import purposes
 from z1g.objectives.augmentation import COLORS
-from z1g.objectives.samples import FIXED_VIEWS, input_sheets
+from z1g.objectives.samples import Inputs
 
 if TYPE_CHECKING:
     from z1g.config.sections import Variants
@@ -96,10 +96,11 @@ class VariantImages:
     side: int
     """Of the images that ingest made."""
     condition_size: int
+    inputs: Inputs
 
     @torch.no_grad()
     def __call__(self, name: str, splats: Tensor) -> tuple[Tensor, Tensor]:
-        """Input sheets [K,3,3S,2S] and conditions [K,3,C,C] of an object's variants, in 0..1, on the splats' device.
+        """What the encoder sees of an object's variants [K,...], and their conditions [K,3,C,C], on the splats' device.
 
         splats: its splatter images [6,14,S,S].
         """
@@ -115,6 +116,6 @@ class VariantImages:
         rgb, alpha = drawn.rgb.clamp(0, 1), drawn.alpha.clamp(0, 1)
         n = len(FIXED_VIEWS)
         inputs = slice(INPUT_VIEWS[0], n)
-        sheets = input_sheets(rgb[:, inputs], alpha[:, inputs], self.config.autodecoder.input_size)
+        seen = self.inputs(rgb[:, inputs], alpha[:, inputs], None)
         conditions = [condition_image(rgb[k, :1], alpha[k, :1], self.condition_size) for k in range(len(these))]
-        return sheets, torch.stack(conditions)
+        return seen, torch.stack(conditions)

@@ -14,10 +14,11 @@ from typing import Any
 from z1g.config.resolve import Ablation
 from z1g.config.sections import JobResources, Resources
 from z1g.core.slots import FileContent, Runtime, Section
+from z1g.core.stages import CHUNKED, CHUNKED_BY_OBJECTS
 from z1g.data.manifest import Manifest, evaluation_objects
 from z1g.meshes.file_digest import file_digest
 from z1g.plan.slices import cut
-from z1g.plan.stages import CHUNKED_BY_OBJECTS, STAGES
+from z1g.plan.stages import STAGES
 
 ID_LENGTH = 10
 
@@ -81,7 +82,7 @@ def planned_stages(ablation: Ablation, manifest: Manifest) -> dict[str, Stage]:
         n_chunks = 1
         if name in CHUNKED_BY_OBJECTS:
             n_chunks = manifest.n_chunks
-        elif name == "infer":
+        elif name in CHUNKED:
             n_chunks = max(1, -(-len(evaluated) // experiment.infer.chunk_size))
         resources: JobResources = getattr(experiment.resources, name)
         stages[name] = Stage(

@@ -142,10 +142,10 @@ class Plan:
         files = dict.fromkeys(entry.file for entry in manifest.chunk(chunk) if not entry.content)
         return [file for file in files if Path(file).exists()]
 
-    def metrics_files(self, name: str) -> list[str]:
-        """Results of an ablation that its summary is made from."""
+    def metrics_files(self, name: str, *more: str) -> list[str]:
+        """Results of an ablation that its summary is made from, and `more` of the same folder."""
         folder = self.folder(*self.ablations[name].stages["metrics"].key)
-        return [str(folder / name) for name in ("metrics.jsonl", "objects.jsonl", "metrics.json")]
+        return [str(folder / file) for file in ("metrics.jsonl", "objects.jsonl", "metrics.json", *more)]
 
     def ablation_identity(self, name: str) -> str:
         """Digest of what `plan.json` and `config.json` of an ablation hold, runtime values left out."""

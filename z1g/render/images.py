@@ -59,16 +59,6 @@ def sheet(rasterizer: Rasterizer, gaussians: Tensor, cameras: Cameras) -> NDArra
     return to_bytes(tile(rasterizer.render(gaussians, cameras).over(1.0))[0])
 
 
-@torch.no_grad()
-def save_turntable(rasterizer: Rasterizer, gaussians: Tensor, cameras: Cameras, path: Path) -> None:
-    """Animated WebP of one object [1,N,14], a frame a camera."""
-    output = rasterizer.render(gaussians, cameras)
-    images = [Image.fromarray(to_bytes(image)) for image in output.over(1.0)[0]]
-    first, *rest = images
-    duration = max(2400 // len(images), 40)
-    first.save(path, "WEBP", save_all=True, append_images=rest, duration=duration, loop=0, quality=80)
-
-
 def turntable_cameras(to_view_frame: NDArray[np.float64], like: Cameras, frames: int, elevation_deg: float) -> Cameras:
     """Cameras [1,frames] on a circle at the distance of `like`; `to_view_frame` [4,4] maps the world to the splats."""
     radius = float(like.c2w[0, 0, :3, 3].norm())

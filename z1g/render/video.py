@@ -10,7 +10,7 @@ from PIL import Image
 
 from z1g.core.files import atomic_file
 
-FRAMES_PER_SECOND = 12
+SHORTEST_FRAME_MS = 40
 
 
 def film_ending() -> str:
@@ -18,25 +18,29 @@ def film_ending() -> str:
     return ".mp4" if importlib.util.find_spec("imageio_ffmpeg") else ".webp"
 
 
-def save_film(frames: Sequence[NDArray[np.uint8]], path: Path) -> None:
-    """Write frames [H,W,3] as the film that the ending of `path` asks for. H.264 needs even sides: one may be cut."""
+def save_film(frames: Sequence[NDArray[np.uint8]], path: Path, seconds: float) -> None:
+    """Write frames [H,W,3] as a film of so many seconds, in the format of the ending of `path`.
+
+    H.264 needs even sides, so a row and a column may be cut.
+    """
+    duration = max(round(1000 * seconds / len(frames)), SHORTEST_FRAME_MS)
     with atomic_file(path) as temporary:
         if path.suffix == ".mp4":
-            _save_mp4([frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames], temporary)
+            even = [frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames]
+            _save_mp4(even, temporary, 1000 / duration)
         else:
             first, *rest = (Image.fromarray(frame) for frame in frames)
-            duration = 1000 // FRAMES_PER_SECOND
             first.save(temporary, "WEBP", save_all=True, append_images=rest, duration=duration, loop=0, quality=80)
 
 
-def _save_mp4(frames: Sequence[NDArray[np.uint8]], path: Path) -> None:
+def _save_mp4(frames: Sequence[NDArray[np.uint8]], path: Path, frames_per_second: float) -> None:
     import imageio_ffmpeg
 
     height, width = frames[0].shape[:2]
     # The name does not end in .mp4 while the file is being written, so the container is named.
     output = ["-f", "mp4", "-movflags", "+faststart"]
     film = imageio_ffmpeg.write_frames(
-        str(path), (width, height), fps=FRAMES_PER_SECOND, quality=8, macro_block_size=2, output_params=output
+        str(path), (width, height), fps=frames_per_second, quality=8, macro_block_size=2, output_params=output
     )
     film.send(None)
     for frame in frames:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from z1g.report.collect import Ablation, Measurements, Results, shared_ids
-from z1g.report.cost import JOULES_PER_KWH, cost, cost_text, named, spent
+from z1g.report.cost import COSTS, JOULES_PER_KWH, cost, cost_text, spent
 from z1g.report.curves import Series, chart
 from z1g.report.summary import Summary, decimals
 from z1g.report.tables import number
@@ -89,31 +89,20 @@ def costs(tree: Results, ablations: list[Ablation]) -> list[tuple[str, str, str,
         found.append(cost(tree, ablation.stages, len(sampled)).values)
     return [
         (info.label, info.unit, info.reference, [cost_text(values.get(name)) for values in found])
-        for name, info in named(found).items()
+        for name, info in COSTS.items()
     ]
 
 
-def energies(tree: Results, ablations: list[Ablation]) -> tuple[list[str], dict[str, list[str]]]:
-    """Headings, and in words for every stage id: GPU hours, GPU energy, and CPU energy where any is known.
-
-    Unknown where its jobs did not record them.
-    """
-    values = {}
+def energies(tree: Results, ablations: list[Ablation]) -> dict[str, tuple[str, str]]:
+    """GPU hours and GPU energy of every stage id, in words; `unknown` where its jobs did not record them."""
+    texts = {}
     for stage in {stage for ablation in ablations for stage in ablation.stages}:
         for identity in shared_ids(ablations, stage):
             total = spent(tree.jobs(stage, identity))
-            values[identity] = (total.gpu_seconds, total.gpu_joules, total.cpu_joules) if total else (None, None, None)
-    columns = [("GPU time", 3600.0, "h"), ("GPU energy", JOULES_PER_KWH, "kWh"), ("CPU energy", JOULES_PER_KWH, "kWh")]
-    if all(cpu is None for _, _, cpu in values.values()):
-        del columns[-1]
-    texts = {
-        identity: [
-            _with_unit(None if x is None else x / size, unit) for x, (_, size, unit) in zip(row, columns, strict=False)
-        ]
-        for identity, row in values.items()
-    }
-    return [heading for heading, _, _ in columns], texts
+            seconds, joules = (total.gpu_seconds, total.gpu_joules) if total else (None, None)
+            texts[identity] = (_with_unit(seconds, 3600.0, "h"), _with_unit(joules, JOULES_PER_KWH, "kWh"))
+    return texts
 
 
-def _with_unit(value: float | None, unit: str) -> str:
-    return "unknown" if value is None else "none" if value == 0 else f"{cost_text(value)} {unit}"
+def _with_unit(value: float | None, unit_size: float, unit: str) -> str:
+    return "unknown" if value is None else "none" if value == 0 else f"{cost_text(value / unit_size)} {unit}"

@@ -3,7 +3,7 @@
 from typing import Any
 
 from z1g.report.collect import Ablation, Measurements
-from z1g.report.cost import cost_text, named
+from z1g.report.cost import COSTS, cost_text
 from z1g.report.summary import SPLITS, Row, decimals
 from z1g.report.tables import markdown_row, markdown_text, number, source_label
 
@@ -46,10 +46,7 @@ def model_card(ablation: Ablation, facts: dict[str, Any], measured: Measurements
         "",
         "## Cost",
         "",
-        *(
-            f"- {info.label}: {cost_text(facts['costs'].get(name))} {info.unit}"
-            for name, info in named([facts["costs"]]).items()
-        ),
+        *(f"- {info.label}: {cost_text(facts['costs'].get(name))} {info.unit}" for name, info in COSTS.items()),
         "",
         "## Made with",
         "",

@@ -12,8 +12,6 @@ from z1g.core.errors import UserError
 from z1g.core.files import read_json, read_jsonl
 from z1g.core.names import did_you_mean
 
-STAGES = ("ingest", "fit", "autodecoder", "codes", "unet", "infer", "metrics")
-TRAINED = ("autodecoder", "unet")
 KEYS = ("object", "split", "source", "view", "azimuth_deg")
 """Columns of `metrics.jsonl` and `objects.jsonl` that say what was measured; all others are metrics."""
 

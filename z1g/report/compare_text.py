@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from z1g.report.compare import DIGESTED, Comparison, Contender, Entry, better, clear
-from z1g.report.cost import cost_text, named
+from z1g.report.cost import COSTS, cost_text
 from z1g.report.summary import Figure, Row, decimals
 from z1g.report.tables import markdown_row, markdown_text, number, tex_row, tex_text
 
@@ -87,8 +87,7 @@ def _facts(contenders: Sequence[Contender]) -> list[tuple[str, Callable[[Contend
     facts += [(f"{name} id", stage(name)) for name in ("ingest", "fit", "autodecoder", "unet", "infer")]
     facts += [(f"{name} files", digest(name)) for name in DIGESTED]
     facts += [("commit", lambda one: (one.measured.commit or "unknown")[:10])]
-    costs = named([one.costs for one in contenders])
-    return facts + [(f"{info.label} ({info.unit})", price(name)) for name, info in costs.items()]
+    return facts + [(f"{info.label} ({info.unit})", price(name)) for name, info in COSTS.items()]
 
 
 def _value(value: Any) -> str:

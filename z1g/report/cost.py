@@ -3,12 +3,13 @@
 import json
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from z1g.report.collect import STAGES, MetricInfo, Results
+from z1g.core.stages import STAGE_NAMES
+from z1g.report.collect import MetricInfo, Results
 
 COSTS = {
     "seconds_per_object": MetricInfo(
@@ -16,15 +17,10 @@ COSTS = {
     ),
     "gpu_hours": MetricInfo("GPU time", "h", False, "wall time of all jobs times the GPUs that each held"),
     "gpu_kwh": MetricInfo("GPU energy", "kWh", False, "the driver's energy counters of the GPUs that each job held"),
-    "cpu_kwh": MetricInfo(
-        "CPU energy", "kWh", False, "the processors' own counters (RAPL), whole machines while a job ran on them"
-    ),
     "parameters_stage1": MetricInfo("stage 1", "parameters", False, "numbers in the autodecoder's weight files"),
     "parameters_stage2": MetricInfo("stage 2", "parameters", False, "numbers in the UNet's weight files"),
 }
 """Unit, direction and definition of each; None in a `Cost` means that it is unknown."""
-SELDOM = {"cpu_kwh"}
-"""Costs that are named only where they are known: few machines let a job read them."""
 JOULES_PER_KWH = 3.6e6
 
 
@@ -36,7 +32,6 @@ class Spent:
     seconds: float
     gpu_seconds: float | None
     gpu_joules: float | None
-    cpu_joules: float | None
 
 
 @dataclass(frozen=True)
@@ -54,8 +49,8 @@ def spent(records: list[dict[str, Any]]) -> Spent | None:
         return None
     gpus = [attempt["seconds"] * len(attempt["gpus"]) * attempt["nodes"] for attempt in attempts]
     wall = math.fsum(attempt["seconds"] for attempt in attempts)
-    gpu, cpu = (_sum([attempt.get(name) for attempt in attempts]) for name in ("gpu_joules", "cpu_joules"))
-    return Spent(len(records), wall, math.fsum(gpus), gpu, cpu)
+    joules = _sum([attempt.get("gpu_joules") for attempt in attempts])
+    return Spent(len(records), wall, math.fsum(gpus), joules)
 
 
 def _sum(values: list[float | None]) -> float | None:
@@ -66,16 +61,15 @@ def _sum(values: list[float | None]) -> float | None:
 
 def cost(tree: Results, stages: Mapping[str, str], objects: int) -> Cost:
     """What a set of stage folders cost; `objects` is how many were sampled."""
-    found = {stage: spent(tree.jobs(stage, stages[stage])) for stage in STAGES if stage in stages}
+    found = {stage: spent(tree.jobs(stage, stages[stage])) for stage in STAGE_NAMES if stage in stages}
     known = [one for one in found.values() if one is not None]
     whole = bool(known) and len(known) == len(found)
     infer = found.get("infer")
-    gpu, cpu = _sum([one.gpu_joules for one in known]), _sum([one.cpu_joules for one in known])
+    joules = _sum([one.gpu_joules for one in known])
     values = {
         "seconds_per_object": infer.seconds / objects if infer and objects else None,
         "gpu_hours": math.fsum(one.gpu_seconds or 0.0 for one in known) / 3600 if whole else None,
-        "gpu_kwh": gpu / JOULES_PER_KWH if whole and gpu is not None else None,
-        "cpu_kwh": cpu / JOULES_PER_KWH if whole and cpu is not None else None,
+        "gpu_kwh": joules / JOULES_PER_KWH if whole and joules is not None else None,
         "parameters_stage1": _total(tree, stages, "autodecoder", "model"),
         "parameters_stage2": _total(tree, stages, "unet", "pipeline"),
     }
@@ -87,12 +81,6 @@ def cost_text(value: float | None) -> str:
     if value is None:
         return "unknown"
     return f"{value:,.0f}" if value.is_integer() or abs(value) >= 1000 else f"{value:.3g}"
-
-
-def named(costs: Sequence[Mapping[str, float | None]]) -> dict[str, MetricInfo]:
-    """The costs to show beside each other: all of COSTS but those that hardly anybody knows and nobody here."""
-    known = {name for one in costs for name, value in one.items() if value is not None}
-    return {name: info for name, info in COSTS.items() if name not in SELDOM - known}
 
 
 def _total(tree: Results, stages: Mapping[str, str], stage: str, name: str) -> float | None:

@@ -3,6 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from z1g.core.stages import CHUNKED_BY_OBJECTS
 from z1g.data.manifest import Manifest, ObjectEntry
 from z1g.report.collect import Ablation, Results, shared_ids
 from z1g.report.images import image_uri
@@ -45,7 +46,7 @@ def quarantined(tree: Results, ablations: list[Ablation]) -> Listed:
     """Objects that ingest or fit set aside, with reasons."""
     rows: list[tuple[str, ...]] = []
     n_all = len(ablations)
-    for stage in ("ingest", "fit"):
+    for stage in CHUNKED_BY_OBJECTS:
         for identity, names in shared_ids(ablations, stage).items():
             bad = [row for row in tree.chunks(stage, identity) if row.get("status") == "quarantined"]
             rows += [(row["id"], stage, row.get("reason") or "no reason given", in_words(names, n_all)) for row in bad]

@@ -7,8 +7,9 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
+from z1g.core.stages import STAGE_NAMES
 from z1g.report import breakdown, data, sections
-from z1g.report.collect import STAGES, Ablation, Results, shared_ids
+from z1g.report.collect import Ablation, Results, shared_ids
 from z1g.report.images import Gallery
 from z1g.report.splats import LOG_MIN, LOG_SPAN, SPAN, Splats
 from z1g.report.summary import SPLITS, Summary, best, decimals, in_words, summarize
@@ -132,7 +133,7 @@ def _spent(times: list[sections.StageTime], ablations: list[Ablation]) -> dict[s
     return {
         "shared": sum(time.seconds for time in times),
         "alone": sum(time.seconds * len(time.ablations) for time in times),
-        "folders": sum(len(shared_ids(ablations, stage)) for stage in STAGES),
+        "folders": sum(len(shared_ids(ablations, stage)) for stage in STAGE_NAMES),
         "uses": sum(len(ablation.stages) for ablation in ablations),
     }
 
@@ -140,7 +141,7 @@ def _spent(times: list[sections.StageTime], ablations: list[Ablation]) -> dict[s
 def _ids(ablations: list[Ablation]) -> list[tuple[str, list[tuple[str, bool]]]]:
     """Each stage's ids by ablation; True where an earlier ablation has the same."""
     table = []
-    for stage in STAGES:
+    for stage in STAGE_NAMES:
         seen: set[str] = set()
         cells = []
         for ablation in ablations:

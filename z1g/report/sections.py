@@ -5,7 +5,8 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from z1g.report.collect import STAGES, TRAINED, Ablation, JsonRow, Results, differences, flatten, shared_ids
+from z1g.core.stages import CHUNKED_BY_OBJECTS, STAGE_NAMES, TRAINED
+from z1g.report.collect import Ablation, JsonRow, Results, differences, flatten, shared_ids
 from z1g.report.curves import COLORS, Bar, Series, chart, intervals
 from z1g.report.summary import Row, Summary, decimals
 from z1g.report.tables import number
@@ -158,7 +159,7 @@ def line_style(index: int) -> str:
 def times(tree: Results, ablations: list[Ablation]) -> list[StageTime]:
     """What each stage folder cost: from Snakemake's benchmarks, else from what the stage itself noted."""
     found = []
-    for stage in STAGES:
+    for stage in STAGE_NAMES:
         for identity, names in shared_ids(ablations, stage).items():
             jobs = tree.benchmarks(stage, identity)
             if jobs:
@@ -246,7 +247,7 @@ def _points(rows: list[JsonRow], key: str) -> list[tuple[float, float]]:
 def _noted_seconds(tree: Results, stage: str, identity: str) -> float:
     if stage in TRAINED:
         return max((row.get("seconds") or 0.0 for row in tree.history(stage, identity)), default=0.0)
-    if stage in ("ingest", "fit"):
+    if stage in CHUNKED_BY_OBJECTS:
         return sum(row.get("seconds") or 0.0 for row in tree.chunks(stage, identity))
     return 0.0
 

@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from z1g.gaussians.channels import CHANNELS
+from z1g.gaussians.channels import CHANNELS, MIN_ALPHA
 from z1g.geometry.camera import CameraOptions, view_frame
 from z1g.report.collect import Ablation, Results, shared_ids
 from z1g.report.images import encode
@@ -26,7 +26,6 @@ BUDGET = 120_000
 """Splats in the page, 16 bytes each."""
 SPAN, LOG_MIN, LOG_SPAN = 2.0, -10.0, 10.0
 """What 16 bits of a position and 8 bits of a scale's logarithm span in the viewer's packing."""
-INVISIBLE = 1 / 255
 
 
 @dataclass(frozen=True)
@@ -128,7 +127,7 @@ def _visible(splats: NDArray[np.float32]) -> Array:
     """Gaussians [N,14] of splatter images that a rasterizer would draw."""
     gaussians = splats.transpose(0, 2, 3, 1).reshape(-1, 14).astype(np.float64)
     gaussians = gaussians[np.isfinite(gaussians).all(axis=1)]
-    return gaussians[gaussians[:, CHANNELS["opacity"]][:, 0] >= INVISIBLE]
+    return gaussians[gaussians[:, CHANNELS["opacity"]][:, 0] >= MIN_ALPHA]
 
 
 def thin(gaussians: Array, limit: int) -> Array:

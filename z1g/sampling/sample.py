@@ -16,10 +16,30 @@ from z1g.networks.diffusion import NoiseSchedule
 if TYPE_CHECKING:
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
-    from z1g.sampling.options import InferOptions
+    from z1g.sampling.samplers import Sampler
 
 CONDITION_NOISE = 1
 """Tells the generator of the condition's noise from that of the code's."""
+
+
+class SamplingOptions(Protocol):
+    """How codes are sampled; see `z1g.sampling.options`."""
+
+    @property
+    def sampler(self) -> Sampler:
+        """The sampler, which makes the scheduler."""
+
+    @property
+    def steps(self) -> int:
+        """Sampling steps."""
+
+    @property
+    def guidance(self) -> float:
+        """Classifier-free guidance; 1 switches it off."""
+
+    @property
+    def seed(self) -> int:
+        """Combined with the seed of each object."""
 
 
 class PredictsV(Protocol):
@@ -37,12 +57,12 @@ def sample_codes(
     denoiser: PredictsV,
     condition: Condition,
     zero_latent: Tensor,
-    shape: tuple[int, int, int],
-    options: InferOptions,
+    shape: tuple[int, ...],
+    options: SamplingOptions,
     seeds: Sequence[int],
     scheduler: SchedulerMixin | None = None,
 ) -> Tensor:
-    """Codes [B,C,h,w] for B conditions; `seeds` has a seed an object, so results do not depend on the batch.
+    """Codes [B,*shape] for B conditions; `seeds` has a seed an object, so results do not depend on the batch.
     `scheduler`: a fresh one in the place of the options' sampler.
 
     Guidance: v = v_0 + g·(v_c - v_0) (Ho & Salimans 2022, eq. 6, in terms of v); g = 1 skips the unconditional half.
@@ -61,7 +81,7 @@ def sample_codes(
     latents: Tensor = _normal((batch, *shape), generators).to(device) * scheduler.init_noise_sigma
     steps = scheduler.timesteps.long().to(device)
     for i, timestep in enumerate(scheduler.timesteps):
-        noisy = scheduler.scale_model_input(latents, timestep).repeat(halves, 1, 1, 1)
+        noisy = scheduler.scale_model_input(latents, timestep).repeat(halves, *[1] * len(shape))
         velocity = denoiser(noisy, steps[i].expand(halves * batch), both, noises[i])
         if halves == 2:
             without, with_condition = velocity.chunk(2)
@@ -76,19 +96,19 @@ def predict_once(
     condition: Condition,
     codes: Tensor,
     timestep: int,
-    options: InferOptions,
+    options: SamplingOptions,
     seeds: Sequence[int],
 ) -> Tensor:
-    """Codes [B,C,h,w] as predicted in one step from true codes noised to a timestep, without guidance."""
+    """Codes [B,*code_shape] as predicted in one step from true codes noised to a timestep, without guidance."""
     schedule, device = NoiseSchedule(), codes.device
-    noise = object_noise(options, seeds, (codes.shape[1], codes.shape[2], codes.shape[3])).to(device)
+    noise = object_noise(options, seeds, tuple(codes.shape[1:])).to(device)
     noises = _condition_noises(options, seeds, 1, tuple(condition.latent.shape[1:]), n_steps=1).to(device)
     at = torch.full((len(codes),), timestep, device=device)
     noisy = schedule.add_noise(codes, noise, at)
     return schedule.x0_from_v(noisy, denoiser(noisy, at, condition, noises[0]), at)
 
 
-def object_noise(options: InferOptions, seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
+def object_noise(options: SamplingOptions, seeds: Sequence[int], shape: tuple[int, ...]) -> Tensor:
     """Standard normal [B,*shape] on the CPU, the first that sampling would draw for each object."""
     return _normal((len(seeds), *shape), [torch_generator(options.seed, seed) for seed in seeds])
 
@@ -99,9 +119,9 @@ def _accepted(scheduler: Any, generators: list[torch.Generator]) -> dict[str, An
 
 
 def _condition_noises(
-    options: InferOptions, seeds: Sequence[int], halves: int, shape: tuple[int, ...], n_steps: int | None = None
+    options: SamplingOptions, seeds: Sequence[int], halves: int, shape: tuple[int, ...], n_steps: int | None = None
 ) -> Tensor:  # fmt: skip
-    """Noise of the condition latents at all steps, [steps,halves·B,C,h,w]: the unconditional half first."""
+    """Noise of the condition latents at all steps, [steps,halves·B,*shape]: the unconditional half first."""
     generators = [torch_generator(options.seed, seed, CONDITION_NOISE) for seed in seeds]
     noise = _normal((len(seeds), n_steps or options.steps, halves, *shape), generators)
     return noise.permute(1, 2, 0, *range(3, noise.ndim)).flatten(1, 2)

@@ -10,7 +10,6 @@ from z1g.data.bank import StoredViews
 from z1g.data.scenes import SceneStore
 from z1g.objectives.autodecoder import AutodecoderObjective
 from z1g.plan.folder import StageFolder
-from z1g.representations.mosaic.stage1 import Stage1, code_shape
 from z1g.training.data import StepData
 from z1g.training.loop import Trainer
 
@@ -20,13 +19,13 @@ def run(folder: StageFolder, threads: int) -> None:
     use_threads(threads)
     config = folder.config
     scenes, ids = training_scenes(folder)
-    stage1 = Stage1.create(config)
-    options = config.autodecoder
-    options.codes.prepare(config, stage1, scenes, folder.path)
-    book = options.codes.book(ids, code_shape(config, stage1.vae), folder.path)
-    denoiser = config.model.denoiser() if options.mix_diffusion.interval is not None else None
+    codec, options = config.new_codec(), config.autodecoder
+    if options.codes.needs_unet:
+        options.codes.prepare(codec, config.new_denoiser, config.unet.condition_size, scenes, folder.path)
+    book = options.codes.book(ids, codec.code_shape, folder.path)
+    denoiser = config.new_denoiser() if options.mix_diffusion.interval is not None else None
     train = options.train
-    objective = AutodecoderObjective(config, stage1, book, scenes, ids, denoiser, held_out(scenes, ids), train.cache)
+    objective = AutodecoderObjective(config, codec, book, scenes, ids, denoiser, held_out(scenes, ids), train.cache)
     in_memory = not isinstance(objective.sample.views, StoredViews)
     data = StepData(objective.sample, len(ids), train.batch_size, train.seed, in_memory)
     trainer = Trainer(objective, data, train, folder.path)
@@ -34,7 +33,7 @@ def run(folder: StageFolder, threads: int) -> None:
     if not trainer.accelerator.is_main_process:
         return
     with atomic_folder(folder.path / "model") as temporary:
-        stage1.save(temporary)
+        codec.save(temporary)
         if isinstance(book, OptimisedBook):
             save_file({name: book.codes[i].clone() for i, name in enumerate(ids)}, temporary / "codes.safetensors")
 

@@ -7,6 +7,7 @@ from torch import Tensor
 from z1g.codes.book import CodeBook
 from z1g.codes.cache import CachedCodes
 from z1g.codes.diffusion import FOLDER, DiffusionCodes
+from z1g.codes.inputs import encoder_inputs
 from z1g.codes.optimized import OptimisedCodes
 from z1g.codes.predictions import predicted
 from z1g.core.device import default_device, use_threads
@@ -15,17 +16,15 @@ from z1g.core.progress import Meter
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import SceneStore
 from z1g.losses import weighted_sum
-from z1g.networks.autoencoder import ImageEncoder
 from z1g.objectives.autodecoder import AutodecoderObjective
-from z1g.objectives.samples import FIXED_VIEWS
 from z1g.plan.folder import StageFolder
-from z1g.representations.mosaic.stage1 import Stage1
+from z1g.representations.codec import Codec
 from z1g.stages.autodecoder import held_out, training_scenes
 from z1g.training.data import Batch, Draw
 
 FILE = "codes.safetensors"
 BATCH = 4
-"""Sheets encoded, and codes searched, at once: each is six images."""
+"""Objects encoded, and codes searched, at once: each is six images."""
 
 
 def run(folder: StageFolder, threads: int) -> None:
@@ -33,7 +32,7 @@ def run(folder: StageFolder, threads: int) -> None:
     use_threads(threads)
     trained = folder.upstream_folder("autodecoder")
     scenes, ids = training_scenes(trained)
-    stage1 = Stage1.load(trained.path / "model", trained.config).to(default_device())
+    codec = trained.config.load_codec(trained.path / "model").for_inference(default_device())
     source, options = trained.config.autodecoder.codes, folder.config.autodecoder
     starts, lr = dict[str, Tensor](), 0.0
     if isinstance(source, DiffusionCodes):
@@ -43,25 +42,25 @@ def run(folder: StageFolder, threads: int) -> None:
         mean = torch.stack([codes[name] for name in ids]).mean(dim=0)
         starts, lr = {name: mean for name in scenes.ids if name not in codes}, source.lr
     else:
-        codes = encoded(stage1.encoder, scenes, trained.config.autodecoder.input_size)
+        codes = encoded(codec, scenes)
         if options.test_lr:
             starts = {name: codes[name] for name in held_out(scenes, ids)}
             lr = options.test_lr * float(torch.stack([codes[name] for name in ids]).std())
     if starts:
-        codes |= CodeSearch(trained, stage1, scenes, lr, options.test_steps)(starts)
+        codes |= CodeSearch(trained, codec, scenes, lr, options.test_steps)(starts)
     with atomic_file(folder.path / FILE) as temporary:
         save_file({name: codes[name].contiguous() for name in scenes.ids}, temporary)
 
 
 @torch.no_grad()
-def encoded(encoder: ImageEncoder, scenes: SceneStore, size: int) -> dict[str, Tensor]:
+def encoded(codec: Codec, scenes: SceneStore) -> dict[str, Tensor]:
     """Codes as the posterior's mean, by object id."""
     codes: dict[str, Tensor] = {}
     with Meter("codes", len(scenes.ids)) as meter:
         for first in range(0, len(scenes.ids), BATCH):
             names = scenes.ids[first : first + BATCH]
-            sheets = torch.stack([scenes.seen(name, FIXED_VIEWS).input_sheet(size) for name in names])
-            codes.update(zip(names, encoder.sheet_code(sheets.to(default_device()), None).cpu(), strict=True))
+            inputs = encoder_inputs(codec, scenes, names).to(default_device())
+            codes.update(zip(names, codec.encode(inputs).cpu(), strict=True))
             meter.advance(len(names))
     return codes
 
@@ -73,16 +72,16 @@ class CodeSearch:
     without schedules by passes, so the splat loss counts.
     """
 
-    def __init__(self, trained: StageFolder, stage1: Stage1, scenes: SceneStore, lr: float, steps: int) -> None:
+    def __init__(self, trained: StageFolder, codec: Codec, scenes: SceneStore, lr: float, steps: int) -> None:
         self.lr, self.steps = lr, steps
         self.place = {name: i for i, name in enumerate(scenes.ids)}
-        self.objective = AutodecoderObjective(trained.config, stage1, CodeBook(), scenes, scenes.ids, None)
+        self.objective = AutodecoderObjective(trained.config, codec, CodeBook(), scenes, scenes.ids, None)
         self.objective.eval().requires_grad_(False)
         # A turned object would have another code.
         self.objective.augmenter = None
 
     def __call__(self, starts: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Codes [C,h,w] by object id; starts: where the search for each begins."""
+        """Codes by object id; starts: where the search for each begins."""
         found: dict[str, Tensor] = {}
         names = list(starts)
         with Meter("code search", len(names)) as meter:
@@ -99,7 +98,7 @@ class CodeSearch:
         for step in range(self.steps):
             loss, _ = weighted_sum(
                 self.objective.options.losses,
-                self.objective.compare(self.objective.decoder(codes), self._batch(names, step, device)),
+                self.objective.compare(self.objective.codec.decode(codes), self._batch(names, step, device)),
             )
             optimizer.zero_grad(set_to_none=True)
             # Losses are means over objects; a sum gives each the gradient it would have alone.

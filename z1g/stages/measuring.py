@@ -25,7 +25,6 @@ from z1g.meshes.surface import surface_points
 from z1g.metrics import DepthMaps, ImagePair, Metric, NotMeasurable, ObjectMetric, SetMetric, Shape, ViewMetric
 from z1g.plan.folder import StageFolder
 from z1g.render.images import on_white
-from z1g.representations.mosaic.stage1 import Stage1
 
 log = logging.getLogger("z1g")
 SOURCES = ("sampled", "autodecoder", "mean_code", "nearest", "fitted")
@@ -39,7 +38,7 @@ class Sources:
 
     def __init__(self, folder: StageFolder, trained: StageFolder, scenes: SceneStore, train_ids: list[str]) -> None:
         self.scenes, self.train_ids = scenes, train_ids
-        self.decoder = Stage1.load(trained.path / "model", trained.config).to(default_device()).decoder
+        self.codec = trained.config.load_codec(trained.path / "model").for_inference(default_device())
         self.codes = load_file(folder.upstream_path("codes") / "codes.safetensors")
         self.mean = torch.stack([self.codes[name] for name in train_ids]).mean(dim=0)
         self.sampled: dict[str, Tensor] = {}
@@ -64,8 +63,7 @@ class Sources:
 
     @torch.no_grad()
     def _decode(self, code: Tensor) -> Tensor:
-        splats: Tensor = self.decoder(code[None].to(default_device()))[0].cpu()
-        return splats
+        return self.codec.decode(code[None].to(default_device()))[0].cpu()
 
     def _fitted(self, name: str) -> Tensor:
         splats = self.scenes.splats(name)

@@ -31,9 +31,6 @@ class SpeedOptions(Section):
         description="on a GPU: stage 2's passes recorded once as a CUDA graph and replayed, as launching their kernels "
         "takes longer than they do; without effect beside micro_batch, recompute or rendering losses",
     )
-    fold_upsampling: bool = Field(
-        False, description="an enlargement and the convolution after it as one convolution, with 4/9 of the products"
-    )
     recompute: bool = Field(
         False, description="keep no activations inside residual blocks: a third more work, a fraction of the memory"
     )

@@ -16,11 +16,8 @@ from torch import Tensor
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_file
 from z1g.gaussians import ply
-from z1g.gaussians.channels import CHANNELS, N_CHANNELS
+from z1g.gaussians.channels import CHANNELS, MIN_ALPHA, N_CHANNELS
 from z1g.gaussians.files import splat, spz
-
-VISIBLE = 1 / 255
-"""No rasterizer draws a Gaussian of less opacity; more than half of a splatter image are such."""
 
 
 @dataclass(frozen=True)
@@ -80,10 +77,10 @@ def write(path: Path, gaussians: Tensor) -> None:
 
 
 def visible(gaussians: Tensor) -> Tensor:
-    """Those Gaussians [M,14] of [N,14] that a rasterizer draws."""
+    """Those Gaussians [M,14] of [N,14] that a rasterizer draws: less than half of a splatter image."""
     if gaussians.shape[1] != N_CHANNELS:
         raise ValueError(f"Gaussians have {N_CHANNELS} channels, not {gaussians.shape[1]}")
-    return gaussians[gaussians[:, CHANNELS["opacity"].start] >= VISIBLE]
+    return gaussians[gaussians[:, CHANNELS["opacity"].start] >= MIN_ALPHA]
 
 
 def format_of(path: Path, known: dict[str, Format]) -> Format:

@@ -1,9 +1,7 @@
 """Adapters through peft, in the layouts that diffusers and peft load."""
 
-from __future__ import annotations
-
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from diffusers import StableDiffusionPipeline
 from peft import LoraConfig
@@ -13,26 +11,23 @@ from safetensors.torch import save_file
 from z1g.core.errors import UserError
 from z1g.networks.denoiser import Denoiser
 
-if TYPE_CHECKING:
-    from z1g.networks.finetune.lora import Lora
 
-
-def add(denoiser: Denoiser, options: Lora) -> None:
+def add(denoiser: Denoiser, rank: int, alpha: float, targets: Sequence[str]) -> None:
     """Freeze the denoiser and give its UNet adapters, which start as no change.
 
-    Raises UserError where no layer's name ends like one of the targets.
+    targets: ends of the names of layers that get one. Raises UserError where no layer's name ends so.
     """
     denoiser.requires_grad_(False)
     config = LoraConfig(
-        r=options.rank,
-        lora_alpha=options.alpha or options.rank,  # type: ignore[arg-type]  # any number works
+        r=rank,
+        lora_alpha=alpha,  # type: ignore[arg-type]  # any number works
         init_lora_weights="gaussian",
-        target_modules=list(options.targets),
+        target_modules=list(targets),
     )
     try:
         denoiser.unet.add_adapter(config)
     except ValueError as error:
-        raise UserError(f"unet.finetune.targets {list(options.targets)}: {str(error).splitlines()[0]}") from error
+        raise UserError(f"unet.finetune.targets {list(targets)}: {str(error).splitlines()[0]}") from error
 
 
 def save(denoiser: Denoiser, folder: Path) -> None:

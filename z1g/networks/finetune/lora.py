@@ -24,12 +24,12 @@ class Lora(Finetune):
     )
 
     def prepare(self, denoiser: Denoiser) -> None:
-        from z1g.networks.finetune import adapters as lora
+        from z1g.networks.finetune import adapters
 
-        lora.add(denoiser, self)
+        adapters.add(denoiser, self.rank, self.alpha or self.rank, self.targets)
 
     def finish(self, denoiser: Denoiser, folder: Path) -> None:
-        from z1g.networks.finetune import adapters as lora
+        from z1g.networks.finetune import adapters
 
-        lora.save(denoiser, folder / "lora")
-        lora.merge(denoiser)
+        adapters.save(denoiser, folder / "lora")
+        adapters.merge(denoiser)

@@ -37,5 +37,10 @@ class Model(Slot):
 
     @property
     @abstractmethod
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
+
+    @property
+    @abstractmethod
     def latent_factor(self) -> int:
         """Pixels of the input a latent pixel covers, per side."""

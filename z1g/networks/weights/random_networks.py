@@ -1,19 +1,12 @@
 """Builds the random networks of `model: {kind: scratch}`."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from z1g.core.seeding import seeded
 from z1g.networks.denoiser import Denoiser
-
-if TYPE_CHECKING:
-    from z1g.networks.weights.scratch import Scratch
-    from z1g.networks.weights.sizes import AutoencoderSize
+from z1g.networks.weights.sizes import AutoencoderSize, UNetSize, VisionSize
 
 
 def autoencoder(size: AutoencoderSize, seed: int) -> AutoencoderKL:
@@ -30,14 +23,13 @@ def autoencoder(size: AutoencoderSize, seed: int) -> AutoencoderKL:
         )
 
 
-def denoiser(options: Scratch) -> Denoiser:
+def denoiser(size: UNetSize, vision: VisionSize, latent_channels: int, prompt_tokens: int, seed: int) -> Denoiser:
     """UNet, vision encoder and prompt with random weights, all of them trained."""
-    size, vision = options.unet_size, options.vision_size
     levels = len(size.channels)
-    with seeded(options.init_seed + 1):
+    with seeded(seed + 1):
         unet = UNet2DConditionModel(
-            in_channels=options.autoencoder_size.latent_channels,
-            out_channels=options.autoencoder_size.latent_channels,
+            in_channels=latent_channels,
+            out_channels=latent_channels,
             block_out_channels=size.channels,
             down_block_types=("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
             up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (levels - 1),
@@ -60,6 +52,6 @@ def denoiser(options: Scratch) -> Denoiser:
                 patch_size=vision.patch_size,
             )
         )
-        prompt = 0.02 * torch.randn(options.prompt_tokens, size.cross_attention_dim)
-    ramping = torch.linspace(0, 1, options.prompt_tokens)
+        prompt = 0.02 * torch.randn(prompt_tokens, size.cross_attention_dim)
+    ramping = torch.linspace(0, 1, prompt_tokens)
     return Denoiser(unet, encoder, prompt, ramping, train_conditioning=True)

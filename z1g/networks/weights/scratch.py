@@ -30,15 +30,20 @@ class Scratch(Model):
         return False
 
     @property
+    def latent_channels(self) -> int:
+        return self.autoencoder_size.latent_channels
+
+    @property
     def latent_factor(self) -> int:
         return int(2 ** (len(self.autoencoder_size.channels) - 1))
 
     def autoencoder(self) -> AutoencoderKL:
-        from z1g.networks.weights import random_networks as scratch
+        from z1g.networks.weights import random_networks
 
-        return scratch.autoencoder(self.autoencoder_size, self.init_seed)
+        return random_networks.autoencoder(self.autoencoder_size, self.init_seed)
 
     def denoiser(self) -> Denoiser:
-        from z1g.networks.weights import random_networks as scratch
+        from z1g.networks.weights import random_networks
 
-        return scratch.denoiser(self)
+        channels = self.autoencoder_size.latent_channels
+        return random_networks.denoiser(self.unet_size, self.vision_size, channels, self.prompt_tokens, self.init_seed)

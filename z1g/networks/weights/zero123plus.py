@@ -49,6 +49,10 @@ class Zero123Plus(Model):
         return True
 
     @property
+    def latent_channels(self) -> int:
+        return 4
+
+    @property
     def latent_factor(self) -> int:
         return 8
 

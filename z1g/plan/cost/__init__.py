@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 MEASURED = Path(__file__).parent / "measured.yaml"
 GB, HOUR_S, FLOAT_BYTES = 1e9, 3600, 4
-SPLAT_CHANNELS, LATENT_CHANNELS, LATENT_SHRINK = 14, 4, 8
+SPLAT_CHANNELS = 14
 REFERENCE_STEPS, REFERENCE_VIEWS, REFERENCE_SIZE, REFERENCE_SPLATS = 100, 8, 256, 128
 """The fit whose rate was measured."""
 ADAM_COPIES, CHECKPOINTS = 3, 2
@@ -68,7 +68,7 @@ def costs(experiment: Experiment, n: int) -> Iterator[Cost]:
     decoder = known["vae_decoder_parameters"] * ADAM_COPIES * CHECKPOINTS + known["vae_parameters"]
     yield _job("autodecoder", _samples(experiment.autodecoder.train) / known["autodecoder_samples_a_gpu_s"],
                decoder * FLOAT_BYTES, 4 + CHECKPOINTS + LOGS)  # fmt: skip
-    code = 6 * (experiment.autodecoder.input_size // LATENT_SHRINK) ** 2 * LATENT_CHANNELS * FLOAT_BYTES
+    code = math.prod(experiment.representation.code_shape(experiment.model)) * FLOAT_BYTES
     yield _job("codes", n / known["codes_objects_a_gpu_s"], n * code, 1 + LOGS)
     pipeline = sum(known[name] for name in ("vae_parameters", "unet_parameters", "other_parameters"))
     unet = known["unet_parameters"] * ADAM_COPIES * CHECKPOINTS + pipeline

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from z1g.gaussians.channels import CHANNELS, N_GEOMETRY, activate_rgb, join, split
 from z1g.geometry.mosaic import untile
 from z1g.networks import wide_attention
-from z1g.networks.autoencoder import scale_image, unscale_image, unscale_latents
 from z1g.networks.half import bf16_weights, call_with
-from z1g.representations.mosaic.options import DecoderOptions
+from z1g.representations.mosaic.decoder_options import DecoderOptions
+from z1g.representations.mosaic.units import scale_image, unscale_image, unscale_latents
 from z1g.representations.scale import ScaleActivation
 
 IN_FLOAT32 = ("scale_bias", "geometry_out", "downsampler", "decoder.conv_out")

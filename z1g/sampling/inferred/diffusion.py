@@ -9,7 +9,7 @@ from z1g.sampling.inferred.base import InferredCodes, Objects
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from z1g.inference.method import ImageToSplats
+    from z1g.sampling.inferred.base import TrainedMethod
 
 
 class SampledCodes(InferredCodes):
@@ -17,5 +17,5 @@ class SampledCodes(InferredCodes):
 
     kind: Literal["diffusion"] = "diffusion"
 
-    def codes(self, method: ImageToSplats, objects: Objects) -> Tensor:
+    def codes(self, method: TrainedMethod, objects: Objects) -> Tensor:
         return method.codes(objects.images, objects.seeds)

@@ -9,7 +9,7 @@ from z1g.sampling.inferred.base import InferredCodes, Objects
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from z1g.inference.method import ImageToSplats
+    from z1g.sampling.inferred.base import TrainedMethod
 
 
 class EncodedInputs(InferredCodes):
@@ -17,5 +17,5 @@ class EncodedInputs(InferredCodes):
 
     kind: Literal["encoder"] = "encoder"
 
-    def codes(self, method: ImageToSplats, objects: Objects) -> Tensor:
-        return method.stage1.encoder.sheet_code(objects.sheets().to(objects.true.device), None)
+    def codes(self, method: TrainedMethod, objects: Objects) -> Tensor:
+        return method.encode(objects.inputs().to(objects.true.device))

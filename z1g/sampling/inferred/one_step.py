@@ -11,7 +11,7 @@ from z1g.sampling.inferred.base import InferredCodes, Objects
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from z1g.inference.method import ImageToSplats
+    from z1g.sampling.inferred.base import TrainedMethod
 
 
 class OneStepCodes(InferredCodes):
@@ -20,9 +20,9 @@ class OneStepCodes(InferredCodes):
     kind: Literal["one_step"] = "one_step"
     timestep: int = Field(500, ge=0, le=999, description="how much noise the true code gets; 999: all but nothing else")
 
-    def codes(self, method: ImageToSplats, objects: Objects) -> Tensor:
+    def codes(self, method: TrainedMethod, objects: Objects) -> Tensor:
         from z1g.sampling.sample import predict_once
 
         condition, true = method.condition(objects.images), method.from_units(objects.true)
-        found = predict_once(method.predict, condition, true, self.timestep, method.options, objects.seeds)
-        return method.to_units(found)
+        predicted = predict_once(method.predict, condition, true, self.timestep, method.options, objects.seeds)
+        return method.to_units(predicted)

@@ -11,7 +11,7 @@ from z1g.sampling.inferred.base import InferredCodes, Objects
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from z1g.inference.method import ImageToSplats
+    from z1g.sampling.inferred.base import TrainedMethod
 
 
 class NoisedCodes(InferredCodes):
@@ -20,7 +20,7 @@ class NoisedCodes(InferredCodes):
     kind: Literal["probe"] = "probe"
     coefficient: float = Field(0.1, ge=0, description="standard deviation of the noise, in the decoder's units")
 
-    def codes(self, method: ImageToSplats, objects: Objects) -> Tensor:
+    def codes(self, method: TrainedMethod, objects: Objects) -> Tensor:
         from z1g.sampling.sample import object_noise
 
         noise = object_noise(method.options, objects.seeds, method.shape)

@@ -1,0 +1,63 @@
+"""Files of one sample that people can open: splats, an image of six views, a film."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from z1g.core.files import atomic_file
+from z1g.gaussians import files
+from z1g.gaussians.affine import transform
+from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, view_frame
+from z1g.render import Rasterizer
+from z1g.render.images import save_png, sheet, to_bytes, turntable_cameras
+from z1g.render.video import save_film
+
+ELEVATION_DEG = 20.0
+CAMERAS_AT_ONCE = 8
+"""A long film at once would not fit on a GPU."""
+
+
+class SampleWriter:
+    """Writes `name.ply`, `name.sheet.png` and `name.turntable.*` of objects.
+
+    size: side of the sheet's views and of the film, pixels. ending: `.webp` or `.mp4`, of the film.
+    """
+
+    def __init__(
+        self, folder: Path, camera: CameraOptions, rasterizer: Rasterizer, size: int, frames: int, seconds: float,
+        ending: str,
+    ) -> None:  # fmt: skip
+        self.folder, self.rasterizer, self.ending, self.seconds = folder, rasterizer, ending, seconds
+        poses = camera.poses(0)
+        to_frame = view_frame(poses, camera.radius)
+        self.to_world = np.linalg.inv(to_frame).astype(np.float64)
+        inputs = torch.from_numpy((to_frame @ poses)[list(INPUT_VIEWS)]).float()[None]
+        self.inputs = Cameras(inputs, camera.fov_y_deg, size, size)
+        self.circle = turntable_cameras(to_frame, self.inputs, frames, ELEVATION_DEG)
+
+    def write(self, name: str, gaussians: Tensor) -> tuple[dict[str, str], Tensor]:
+        """Files of one object [1,N,14] in the view-1 frame: their names by kind, and its Gaussians [N,14] y-up."""
+        world = transform(gaussians[0].double().cpu(), self.to_world).float()
+        names = {
+            "splats": f"{name}.ply",
+            "sheet": f"{name}.sheet.png",
+            "turntable": f"{name}.turntable{self.ending}",
+        }
+        files.write(self.folder / names["splats"], world)
+        device = gaussians.device
+        with atomic_file(self.folder / names["sheet"]) as temporary:
+            save_png(sheet(self.rasterizer, gaussians, self.inputs.to(device)), temporary)
+        save_film(list(self._frames(gaussians)), self.folder / names["turntable"], self.seconds)
+        return names, world
+
+    @torch.no_grad()
+    def _frames(self, gaussians: Tensor) -> Iterator[NDArray[np.uint8]]:
+        """Images [H,W,3] on white."""
+        circle = self.circle.to(gaussians.device)
+        for ids in torch.arange(circle.c2w.shape[1]).split(CAMERAS_AT_ONCE):
+            drawn = self.rasterizer.render(gaussians, circle.views(ids)).over(1.0)[0]
+            yield from (to_bytes(image) for image in drawn)

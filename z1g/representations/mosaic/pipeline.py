@@ -1,0 +1,130 @@
+"""The trained mosaic as a diffusers pipeline: an image in, codes and splatter images out.
+
+`Zero1ToGPipeline.from_pretrained(folder)`, or `DiffusionPipeline.from_pretrained(folder, custom_pipeline=<this file>)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DiffusionPipeline, UNet2DConditionModel
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from diffusers.utils import BaseOutput
+from torch import Tensor
+from transformers import CLIPVisionModelWithProjection
+
+from z1g.gaussians.channels import SplatOptions
+from z1g.geometry.camera import CameraOptions
+from z1g.networks.conditioning import Conditioning
+from z1g.networks.denoiser import Denoiser
+from z1g.networks.fused.modules import as_files_want
+from z1g.representations import folder as method_folder
+from z1g.representations.base import Representation
+from z1g.representations.codec import Codec, Trained
+from z1g.sampling.options import InferOptions
+from z1g.sampling.sample import sample_codes
+from z1g.sampling.samplers.ddpm import Ddpm
+
+DECODED_AT_ONCE = 4
+Setup = tuple[Representation, CameraOptions, SplatOptions]
+
+
+@dataclass
+class Splats(BaseOutput):
+    """codes [B,C,h,w]; splats: activated splatter images [B,6,14,S,S] in the view-1 frame."""
+
+    codes: Tensor
+    splats: Tensor
+
+
+class Zero1ToGPipeline(DiffusionPipeline):
+    """All networks of a trained ablation. Beside diffusers' folders, stage 1's heads and configuration are files."""
+
+    def __init__(
+        self,
+        vae: AutoencoderKL,
+        unet: UNet2DConditionModel,
+        vision_encoder: CLIPVisionModelWithProjection,
+        conditioning: Conditioning,
+        scheduler: SchedulerMixin,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae, unet=unet, vision_encoder=vision_encoder, conditioning=conditioning, scheduler=scheduler
+        )
+        self._stage1: tuple[Codec, Setup] | None = None
+
+    @classmethod
+    def of(
+        cls, trained: Trained, representation: Representation, camera: CameraOptions, splats: SplatOptions
+    ) -> Zero1ToGPipeline:
+        """From trained networks and the options that the codec was built with."""
+        codec, denoiser = trained.codec, trained.denoiser
+        conditioning = Conditioning.of(denoiser.prompt, denoiser.ramping, trained.statistics, codec.code_shape)
+        pipeline = cls(codec.vae, denoiser.unet, denoiser.vision, conditioning, Ddpm().scheduler())
+        pipeline._stage1 = codec, (representation, camera, splats)
+        return pipeline
+
+    def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
+        """Write diffusers' layout, and stage 1's files."""
+        folder = Path(save_directory)
+        codec, setup = self._first_stage()
+        for network in (self.unet, self.vae):
+            as_files_want(network)
+        super().save_pretrained(folder, **kwargs)
+        codec.save(folder)
+        method_folder.write(folder, *setup)
+
+    def denoiser(self) -> Denoiser:
+        """The conditioned UNet, frozen."""
+        parts = self.conditioning
+        denoiser = Denoiser(self.unet, self.vision_encoder, parts.prompt, parts.ramping, train_conditioning=False)
+        # Its constants are made anew, on the CPU, wherever the parts are.
+        return denoiser.to(self.device).requires_grad_(False).eval()
+
+    def trained(self) -> Trained:
+        """All networks, frozen, on the pipeline's device."""
+        codec, _ = self._first_stage()
+        return Trained(codec.for_inference(self.device), self.denoiser(), self.conditioning.statistics())
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        images: Tensor,
+        num_inference_steps: int = 75,
+        guidance_scale: float = 4.0,
+        seeds: Sequence[int] | None = None,
+    ) -> Splats:
+        """Sample with the pipeline's scheduler. images: [B,3,H,W] in 0..1 on gray 127, of the trained size."""
+        options = InferOptions(steps=num_inference_steps, guidance=guidance_scale, precision="fp32", cuda_graphs=False)
+        scheduler = type(self.scheduler).from_config(self.scheduler.config)
+        trained, images = self.trained(), images.to(self.device)
+        codec, statistics = trained.codec, trained.statistics
+        condition = trained.denoiser.condition(codec.condition_latent(images), images)
+        codes = sample_codes(
+            trained.denoiser, condition, statistics["zero_latent"], codec.code_shape, options,
+            seeds or range(len(images)), scheduler,
+        )  # fmt: skip
+        codes = codes * statistics["deviation"] + statistics["mean"]
+        splats = torch.cat([codec.decode(part) for part in codes.split(DECODED_AT_ONCE)])
+        return Splats(codes=codes, splats=splats)
+
+    def _first_stage(self) -> tuple[Codec, Setup]:
+        if self._stage1 is None:
+            folder = Path(self.config["_name_or_path"])
+            representation, camera, splats = method_folder.read(folder)
+            codec = representation.load_codec(folder, camera, splats)
+            self.register_modules(vae=codec.vae)
+            self._stage1 = codec, (representation, camera, splats)
+        return self._stage1
+
+
+def load(folder: Path, device: torch.device) -> Trained:
+    """The networks that `Zero1ToGPipeline.save_pretrained` wrote, frozen, on a device."""
+    pipeline = Zero1ToGPipeline.from_pretrained(folder, local_files_only=True)
+    trained: Trained = pipeline.to(device).trained()
+    return trained
