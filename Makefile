@@ -8,7 +8,7 @@ FURNITURE ?= .furniture
 FURNITURE_PACKAGE := sweethome3d-furniture
 FURNITURE_SHA256 := 3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668
 
-.PHONY: demo test test-slurm lint check env clean furniture
+.PHONY: demo test test-fast test-slurm lint check env clean furniture
 
 demo: env
 	$(BIN)/snakemake --profile local ablation_all --config scale=tiny results=$(RESULTS)
@@ -16,6 +16,10 @@ demo: env
 
 test: env
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# Some tests of every room, in under a minute on two cores. The markers are explained in pyproject.toml.
+test-fast: env
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not (slow or blender or browser or gpu or slurm)'
 
 # A throw-away SLURM on this machine; needs root and Debian's packages slurm-wlm and munge, else says so and skips.
 test-slurm: env

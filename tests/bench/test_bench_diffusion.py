@@ -20,6 +20,7 @@ from z1g.networks.graphs import Replayed
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_training_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     real = unet.StepData
 
@@ -42,6 +43,7 @@ def test_training_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     assert figures["work"]["tflop_a_sample"] > 0
 
 
+@pytest.mark.slow
 def test_sampling_is_measured() -> None:
     figures = infer.measure("tiny", ["b1+graphs", "b2+fp32+cudnn"], 2, 1, 600)
     json.dumps(figures, allow_nan=False)

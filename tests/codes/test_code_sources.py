@@ -62,6 +62,7 @@ def test_stage_one_has_another_id_when_its_cache_is_edited(tmp_path: Path) -> No
     assert ids[0]["autodecoder"] != ids[1]["autodecoder"]
 
 
+@pytest.mark.slow
 def test_codes_that_a_cache_lacks_are_searched(tmp_path: Path) -> None:
     """A file may hold training objects only: the others' codes are found through the frozen decoder."""
     file = tmp_path / "codes.safetensors"
@@ -83,6 +84,7 @@ def test_codes_that_a_cache_lacks_are_searched(tmp_path: Path) -> None:
             assert 0 < (code - mean).abs().max() < 2.1e-2
 
 
+@pytest.mark.slow
 def test_a_search_betters_the_encoders_codes_of_test_objects(tmp_path: Path) -> None:
     """Also where training samples are turned, which the search's must not be."""
     source: dict[str, Any] = {"kind": "encoder", "train": True}

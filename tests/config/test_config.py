@@ -101,6 +101,7 @@ VALUES = st.recursive(
 KEYS = st.sampled_from([*Experiment.model_fields, "base", "description", "kind", "losses", "train", "x"])
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.dictionaries(KEYS, VALUES | st.dictionaries(KEYS, VALUES, max_size=3), max_size=4))
 def test_no_structure_gives_anything_but_success_or_a_user_error(tmp_path_factory, values) -> None:
@@ -113,6 +114,7 @@ def test_no_structure_gives_anything_but_success_or_a_user_error(tmp_path_factor
             pytest.fail("an error without words")
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=60) | st.text("{}[]:,&*!|>-#% \n\tab1'\"?@`", max_size=40).map(str.encode))
 def test_no_bytes_give_anything_but_success_or_a_user_error(tmp_path_factory, content: bytes) -> None:
@@ -156,12 +158,20 @@ def test_full_yaml_is_the_defaults() -> None:
     assert resolve([read_yaml(CONFIGS / "full.yaml")]) == Experiment()
 
 
+@pytest.fixture(scope="module")
+def schema() -> jsonschema.Validator:
+    """The shipped schema, itself checked."""
+    content = json.loads((CONFIGS / "schema.json").read_text())
+    validator = jsonschema.validators.validator_for(content)
+    validator.check_schema(content)
+    return validator(content)
+
+
 @pytest.mark.parametrize(
     "path", sorted([*CONFIGS.glob("*.yaml"), *(ROOT / "ablations").rglob("*.yaml")]), ids=lambda p: p.name
 )
-def test_shipped_files_match_the_schema(path: Path) -> None:
-    schema = json.loads((CONFIGS / "schema.json").read_text())
-    jsonschema.validate(yaml.safe_load(path.read_text()) or {}, schema)
+def test_shipped_files_match_the_schema(path: Path, schema: jsonschema.Validator) -> None:
+    schema.validate(yaml.safe_load(path.read_text()) or {})
 
 
 @pytest.mark.parametrize(
@@ -169,13 +179,13 @@ def test_shipped_files_match_the_schema(path: Path) -> None:
     ["unett: {}", "unet: {condition_dropuot: 0.1}", "splat: {size: -4}", "render: {kind: cupy}", "unet: null",
      "autodecoder: {losses: {splat: {wieght: 1}}}", "description: [1]", "render: {kind: auto, resolution: 7}"],
 )  # fmt: skip
-def test_the_schema_refuses_what_the_tree_refuses(tmp_path: Path, text: str) -> None:
-    schema = json.loads((CONFIGS / "schema.json").read_text())
+def test_the_schema_refuses_what_the_tree_refuses(tmp_path: Path, text: str, schema: jsonschema.Validator) -> None:
     with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate(yaml.safe_load(text), schema)
+        schema.validate(yaml.safe_load(text))
     assert message(tmp_path, text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_ablation_resolves_at_every_scale_and_says_why(scale: str) -> None:
     files = sorted((ROOT / "ablations").rglob("*.yaml"))
@@ -235,6 +245,7 @@ def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", *command], cwd=cwd, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_the_command_line_answers_with_one_message_and_exit_code_2() -> None:
     for command in (
         ["z1g", "plan", "--scale", "tinny"],

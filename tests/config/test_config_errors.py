@@ -178,6 +178,7 @@ def test_a_folder_without_ablations_is_named(tmp_path: Path) -> None:
         Plan.load("tiny", None, Path("results"), tmp_path, CONFIGS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["z1g", "plan"], ["z1g", "config", "show"], ["snakemake", "-n"], ["snakemake"]])
 def test_a_wrong_ablation_stops_every_command_before_anything_runs(workspace: Path, command: list[str]) -> None:
     bad = workspace / "ablations/encoder_mix.yaml"
@@ -253,6 +254,7 @@ def read(folder: Path, content: bytes) -> None:
     assert "input should be" not in said.lower(), "pydantic's words instead of plain ones"
 
 
+@pytest.mark.slow
 @settings(max_examples=250)
 @given(st.lists(st.tuples(SECTIONS, NODES | DEEP), max_size=3))
 def test_no_yaml_gives_anything_but_a_plan_or_a_user_error(tmp_path_factory, pairs) -> None:

@@ -94,6 +94,7 @@ def test_rendered_inputs_come_first(scenes: dict[str, Scene], tmp_path: Path) ->
     assert sample["background"].flatten().tolist() == [0.5] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["optimized", "encoder"])
 def test_training_does_not_depend_on_the_cache(kind: str, tmp_path: Path) -> None:
     ended = {}

@@ -162,6 +162,7 @@ def test_a_file_cut_short_is_refused(
         splat_files.read(path)
 
 
+@pytest.mark.slow
 @given(position=st.integers(0, 10_000), value=st.integers(0, 255))
 def test_a_flipped_byte_never_ends_in_a_traceback(
     tmp_path_factory: pytest.TempPathFactory, position: int, value: int

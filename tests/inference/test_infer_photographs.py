@@ -105,6 +105,7 @@ def test_one_bad_photograph_does_not_stop_the_others(
     assert {file.name for file in (tmp_path / "out").glob("*.json")} == {"0.json", "2.json"}
 
 
+@pytest.mark.slow
 def test_the_same_photograph_gives_the_same_splats_beside_others(results: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()

@@ -131,7 +131,7 @@ def images() -> np.ndarray:
 
 
 @pytest.mark.parametrize(("sampler", "cls", "extra"), SAMPLERS, ids=[s.kind for s, _, _ in SAMPLERS])
-@pytest.mark.parametrize("guidance", [1.0, 4.0])
+@pytest.mark.parametrize("guidance", [1.0, pytest.param(4.0, marks=pytest.mark.slow)])
 def test_codes_equal_the_published_pipelines(
     sampler: Sampler, cls: type, extra: dict[str, Any], guidance: float
 ) -> None:

@@ -86,6 +86,7 @@ def run(workspace: Path, *config: str, fits_at_once: int, pool: str = "4,7") -> 
     return [line.split() for line in (workspace / "journal").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_jobs_have_distinct_gpus_and_others_none(workspace: Path) -> None:
     begun = [row[1:] for row in run(workspace, fits_at_once=2) if row[0] == "begin"]
     assert sorted(gpus for verb, _, gpus, _ in begun if verb == "fit") == ["4", "7"], "both fits ran at once"
@@ -93,6 +94,7 @@ def test_jobs_have_distinct_gpus_and_others_none(workspace: Path) -> None:
     assert {gpus for verb, _, gpus, _ in begun if verb in ("ingest", "codes")} == {"none"}
 
 
+@pytest.mark.slow
 def test_gpus_at_once_can_be_bounded(workspace: Path) -> None:
     held: set[str] = set()
     journal = run(workspace, "gpus=1", fits_at_once=1)

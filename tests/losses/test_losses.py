@@ -120,6 +120,7 @@ def test_latent_weightings_are_those_of_v_and_min_snr() -> None:
     assert LatentLoss(weighting="v").compute(pair).item() == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [StLpipsLoss(resolution=64), StLpipsLoss(resolution=80, net="vgg")])
 def test_perceptual_loss_is_a_distance_with_gradients_for_the_prediction_alone(loss: Loss) -> None:
     truth = random(1, 2, 3, 48, 48).float().requires_grad_(True)
@@ -135,6 +136,7 @@ def test_perceptual_loss_is_a_distance_with_gradients_for_the_prediction_alone(l
     assert all(p.grad is None and not p.requires_grad for p in loss.network().network.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [48, 96, 128])
 def test_perceptual_loss_sees_renders_at_its_resolution_through_its_net(side: int) -> None:
     a, b = random(1, 2, 3, side, side).float(), random(1, 2, 3, side, side, seed=1).float()

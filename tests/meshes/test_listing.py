@@ -308,6 +308,7 @@ def test_what_changed_since_it_was_listed_is_not_rendered(tmp_path: Path) -> Non
         prepare(entry, tmp_path / "out", FileLimits())
 
 
+@pytest.mark.slow
 @given(st.randoms(use_true_random=False))
 def test_listing_and_preparing_survive_random_damage(
     tmp_path_factory: pytest.TempPathFactory, rng: random.Random

@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from support.vgg import vgg16_features
 from torch import Tensor
 
 from z1g.core.errors import UserError
@@ -150,12 +151,12 @@ def test_lpips_without_weights_says_so() -> None:
         Lpips().compute(images(a, a))
 
 
+@pytest.mark.slow
 def test_lpips_is_the_papers_distance_on_the_trunk_of_the_file(trunk: Path) -> None:
     import lpips as package
-    from torchvision.models import vgg16
 
     a, b = smooth(2, 64, 0), smooth(2, 64, 1)
-    features = vgg16(weights=None).features.eval()
+    features = vgg16_features()
     stored = torch.load(trunk, weights_only=True)
     features.load_state_dict({name.removeprefix("features."): value for name, value in stored.items()})
     file = Path(package.__file__).parent / "weights/v0.1/vgg.pth"
@@ -178,6 +179,7 @@ def test_lpips_is_the_papers_distance_on_the_trunk_of_the_file(trunk: Path) -> N
     )
 
 
+@pytest.mark.slow
 def test_loading_networks_prints_nothing_and_draws_nothing(trunk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = torch.random.get_rng_state()
     with warnings.catch_warnings():
@@ -198,6 +200,7 @@ class Payload:
         return os.mkdir, (str(self.folder),)
 
 
+@pytest.mark.slow
 def test_lpips_refuses_foreign_files_with_one_line_and_runs_none(tmp_path: Path) -> None:
     file, made = tmp_path / "foreign.pth", tmp_path / "made"
     for content in ({"features.0.weight": torch.zeros(1)}, {"features.0.weight": "text"}, {1: 2}, [1, 2]):

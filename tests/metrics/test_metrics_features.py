@@ -75,6 +75,7 @@ def test_efficientnet_has_its_real_weights() -> None:
     assert logits.argmax().item() == CAT
 
 
+@pytest.mark.slow
 def test_fd_grows_with_damage() -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.from_numpy(data.chelsea()[:288, :288].copy()).permute(2, 0, 1).float() / 255

@@ -27,7 +27,8 @@ TOUCHED: dict[str, set[type]] = {
     "decoder": {ResnetBlock2D, nn.GroupNorm, Upsample2D},
     "unet": {ResnetBlock2D, nn.GroupNorm, Upsample2D, GEGLU},
 }
-SHAPES = [(2, 32, 5, 7, 4), (1, 96, 3, 3, 32), (3, 24, 9, 4, 8), (1, 8, 1, 1, 2)]
+SHAPES = [(2, 32, 5, 7, 4), (1, 8, 1, 1, 2)]
+MANY_GROUPS = [(1, 96, 3, 3, 32), (3, 24, 9, 4, 8)]
 MANY_PIXELS = (2, 64, 70, 40, 32)
 """Its sums are split over several programs."""
 
@@ -57,7 +58,17 @@ def close(actual: Tensor, wanted: Tensor, tolerance: float, rounding: float = 1e
 
 @pytest.mark.parametrize(
     ("shape", "silu", "shifts"),
-    [*itertools.product(SHAPES, [True, False], [0, 1, None]), (MANY_PIXELS, True, 1), (MANY_PIXELS, False, None)],
+    [
+        *itertools.product(SHAPES, [True, False], [0, 1, None]),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                *itertools.product(MANY_GROUPS, [True, False], [0, 1, None]),
+                (MANY_PIXELS, True, 1),
+                (MANY_PIXELS, False, None),
+            ]
+        ),
+    ],
 )
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 1.5e-2)])
 def test_group_norm(
@@ -186,6 +197,7 @@ def networks() -> list[tuple[str, nn.Module, list[Tensor]]]:
     return [(name, network.to(DEVICE), given) for name, network, given in parts]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1, 2], ids=["encoder", "decoder", "unet"])
 def test_fused_networks_compute_the_same(which: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outputs and every gradient, against the network as it came in float64."""
@@ -239,6 +251,7 @@ def test_where_the_kernels_run(
     assert available(torch.device(kind)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lpips", "st_lpips"])
 def test_perceptual_distance(kind: str) -> None:
     """Values and gradients as of the package's network, within bfloat16's rounding."""

@@ -83,29 +83,28 @@ def test_channels_are_the_map_of_gaussians() -> None:
 def test_quaternions_are_turned_by_the_nearest_rotation() -> None:
     """Poses are float32, so a symmetry found from them is a rotation only nearly."""
     rounded = poses().astype(np.float32).astype(np.float64)
-    for one in symmetries(rounded[list(INPUT_VIEWS)]):
-        matrix = one.matrix @ np.diag([-1.0, 1, 1]) if one.mirrored else one.matrix
+    for symmetry in symmetries(rounded[list(INPUT_VIEWS)]):
+        matrix = symmetry.matrix @ np.diag([-1.0, 1, 1]) if symmetry.mirrored else symmetry.matrix
         x, y, z, w = Rotation.from_matrix(matrix).as_quat(canonical=True)
         left = np.array([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]])
-        wanted = left @ np.diag([1.0, 1, -1, -1]) if one.mirrored else left
-        assert np.allclose(channels(one)[7:11, 7:11], wanted, atol=1e-14)
+        wanted = left @ np.diag([1.0, 1, -1, -1]) if symmetry.mirrored else left
+        assert np.allclose(channels(symmetry)[7:11, 7:11], wanted, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_turned_samples_are_renders_of_turned_objects() -> None:
     """Every view of every sample, and the splats, against renders of the object under the symmetry itself."""
     given = batch(40)
     actual = Augmenter(Augmentation(turned=0.8), given["c2w"][0], CPU)(given)
     gaussians, c2w = to_gaussians(given["splats"][:1]), given["c2w"][:1]
     options = symmetries(given["c2w"][0, list(INPUT_VIEWS)].double().numpy())
+    turned_splats = [transformed(gaussians.double(), torch.from_numpy(option.matrix)[None]) for option in options]
+    renders = [drawn(moved, c2w[:, 1:7]) for moved in turned_splats]
     seen = []
     for row in range(40):
         input_views = actual["rgba"][row : row + 1, 1:7]
-        matches = []
-        for i, symmetry in enumerate(options):
-            moved = transformed(gaussians.double(), torch.from_numpy(symmetry.matrix)[None])
-            if torch.allclose(drawn(moved, c2w[:, 1:7]), input_views, atol=2e-3):
-                matches.append((i, moved))
-        ((which, moved),) = matches
+        (which,) = (i for i, render in enumerate(renders) if torch.allclose(render, input_views, atol=2e-3))
+        moved = turned_splats[which]
         seen.append(which)
         free = drawn(moved, actual["c2w"][row : row + 1, 7:])
         assert torch.allclose(free, actual["rgba"][row : row + 1, 7:], atol=2e-3)

@@ -9,6 +9,7 @@ import torch
 from support import original_oracle as oracle
 from support.builders import SIZES, fill, plan, stage_path
 from support.paths import CONFIGS
+from support.vgg import vgg16_features
 from torch import Tensor, nn
 
 from z1g.codes.book import CodeBook
@@ -70,6 +71,7 @@ def first_batch(objective: AutodecoderObjective, n: int = 2) -> Batch:
     return objective.prepare({name: torch.stack([sample[name] for sample in samples]) for name in samples[0]})
 
 
+@pytest.mark.slow
 def test_forward_pass_and_losses_are_the_originals(tmp_path: Path, trunk: Path) -> None:
     losses = {"losses": {"perceptual": {"trunk": str(trunk)}}, "perceptual_dropout": False}
     objective, codec, folder = made(tmp_path, autodecoder=losses)
@@ -120,9 +122,8 @@ def test_forward_pass_and_losses_are_the_originals(tmp_path: Path, trunk: Path) 
 def lpips_by_hand(trunk: Path, a: Tensor, b: Tensor) -> Tensor:
     """LPIPS-VGG (Zhang et al. 2018) of images [V,3,H,W] in 0..1, resized to 64."""
     import lpips
-    from torchvision.models import vgg16
 
-    layers = vgg16(weights=None).features.eval().double()
+    layers = vgg16_features().double()
     stored = torch.load(trunk, weights_only=True)
     layers.load_state_dict({name.removeprefix("features."): value for name, value in stored.items()})
     heads = torch.load(Path(lpips.__file__).parent / "weights/v0.1/vgg.pth", map_location="cpu", weights_only=True)
@@ -229,6 +230,7 @@ def test_training_backgrounds(tmp_path: Path, asked: bool) -> None:
         assert set(colors.tolist()) == {0.5}
 
 
+@pytest.mark.slow
 def test_dropout_of_the_perceptual_network_acts_where_it_is_asked_for_and_then_rests(trunk: Path) -> None:
     a, b = (torch.rand(1, 1, 3, 64, 64, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
     for loss in (LpipsLoss(trunk=str(trunk), resolution=64), StLpipsLoss(resolution=64)):

@@ -293,6 +293,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text("abcd", min_size=1, max_size=2), JSON, max_size=4))
 def test_digests_ignore_key_order_and_see_every_value(values: dict[str, Any]) -> None:
     backwards = dict(reversed(values.items()))
@@ -300,6 +301,7 @@ def test_digests_ignore_key_order_and_see_every_value(values: dict[str, Any]) ->
     assert digest(values) != digest({**values, "new": 1})
 
 
+@pytest.mark.slow
 @given(st.data(), st.dictionaries(st.text("abcd", min_size=1, max_size=2), JSON, max_size=4))
 def test_a_cut_holds_what_was_named_and_nothing_else(data: st.DataObject, values: dict[str, Any]) -> None:
     wanted = data.draw(st.lists(st.sampled_from(sorted(values)), unique=True)) if values else []
@@ -418,6 +420,7 @@ def test_ids_stay_unique_when_a_name_looks_like_a_hashed_one() -> None:
     assert unique_ids(["crate", "a"]) == ["crate", "a"]
 
 
+@pytest.mark.slow
 def test_planning_imports_nothing_heavy() -> None:
     code = (
         "import sys, json; from z1g.cli.main import main; "

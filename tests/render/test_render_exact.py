@@ -119,6 +119,12 @@ def clamped(g: Tensor, c: Cameras) -> Tensor:
     return (aside & (point[..., 2] > 0)).any(dim=1)
 
 
+SIZES = [
+    pytest.param(2, 2, 32, 32, marks=pytest.mark.slow),
+    pytest.param(2, 3, 19, 41, marks=pytest.mark.slow),
+    pytest.param(1, 1, 50, 7),
+]
+"""Objects, views, height and width."""
 SUBJECTS = [
     pytest.param(Subject(Cpu(), Reference()), id="cpu"),
     pytest.param(Subject(Cpu(**ORIGINAL), Reference(**ORIGINAL)), id="cpu-original"),
@@ -144,7 +150,7 @@ SUBJECTS = [
 
 @pytest.mark.parametrize("subject", SUBJECTS)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("b", "v", "height", "width"), [(2, 2, 32, 32), (2, 3, 19, 41), (1, 1, 50, 7)])
+@pytest.mark.parametrize(("b", "v", "height", "width"), SIZES)
 def test_backends_are_the_reference(subject: Subject, kind: str, b: int, v: int, height: int, width: int) -> None:
     g, c = gaussians(kind, b, 150, seed=2), cameras(b, v, height, width)
     on_device, cameras_on_device = g.float().to(subject.device), c.to(subject.device)

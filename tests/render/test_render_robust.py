@@ -92,6 +92,7 @@ def test_many_splats_give_the_same_bits_for_any_number_of_threads() -> None:
         assert torch.equal(slope, results[0][1])
 
 
+@pytest.mark.slow
 def test_a_spawned_child_draws_the_same_bits() -> None:
     expected = b"".join(x.numpy().tobytes() for x in render_scene())
     context = multiprocessing.get_context("spawn")
@@ -103,6 +104,7 @@ def test_a_spawned_child_draws_the_same_bits() -> None:
     assert actual == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layer", ["omp", "workqueue"])
 def test_threads_may_draw_at_once(layer: str) -> None:
     # In its own process, because numba chooses its threads once, and workqueue ends the process on misuse.

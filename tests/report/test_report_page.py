@@ -91,6 +91,7 @@ def test_page_says_what_there_is(tree: Path) -> None:
     assert 'id="missing"' not in text
 
 
+@pytest.mark.slow
 def test_page_stays_small_with_eight_objects_and_five_ablations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

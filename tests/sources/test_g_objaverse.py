@@ -87,6 +87,7 @@ def whole(root: Path) -> RenderedObject:
     return item
 
 
+@pytest.mark.slow
 def test_depth_and_colors_lie_on_the_ball(root: Path) -> None:
     """ImagePair, depth and poses in z1g's world: points of every input lie on the scaled ball under their own color."""
     item = whole(root)

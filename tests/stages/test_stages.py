@@ -147,6 +147,7 @@ def test_every_object_has_a_code(chain: Plan) -> None:
     assert all(bool(code.isfinite().all()) for code in written.values())
 
 
+@pytest.mark.slow
 def test_code_search_lowers_the_loss(chain: Plan) -> None:
     folder = StageFolder.open(stage_path(chain, "autodecoder"))
     scenes, ids = autodecoder.training_scenes(folder)

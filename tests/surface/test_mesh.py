@@ -146,6 +146,7 @@ def test_texels_lie_on_the_surface_they_paint() -> None:
 # The command
 
 
+@pytest.mark.slow
 def test_the_verb_writes_what_blender_opens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     splat_files.write(tmp_path / "a.ply", ball(800))
     words = ["--faces", "600", "--texture", "64", "--resolution", "24", "--views", "12"]
@@ -255,6 +256,7 @@ def test_clip_coordinates_are_the_cameras_pixels() -> None:
     assert ((z / w).abs() < 1).all()
 
 
+@pytest.mark.slow
 def test_a_painted_mesh_looks_like_the_gaussians(mesh: TexturedMesh, plain_raster: None) -> None:
     cameras = around(4, 32)
     uv = torch.from_numpy(mesh.uv * [1, -1] + [0, 1]).float()
@@ -265,6 +267,7 @@ def test_a_painted_mesh_looks_like_the_gaussians(mesh: TexturedMesh, plain_raste
     assert float((rgb - seen.rgb[0]).abs().mean()) < 0.06
 
 
+@pytest.mark.slow
 def test_refining_brings_the_mesh_nearer(plain_raster: None) -> None:
     """From a gray texture and points pushed in: colors come back."""
     gaussians = ball()

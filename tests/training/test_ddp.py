@@ -18,6 +18,7 @@ from z1g.core.files import read_jsonl
 from z1g.plan.folder import StageFolder
 from z1g.stages import autodecoder
 
+pytestmark = pytest.mark.slow
 STAGES: dict[str, dict[str, Any]] = {
     "optimized": {"codes": {"kind": "optimized"}},
     "encoder": {"codes": {"kind": "encoder"}},

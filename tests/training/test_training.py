@@ -159,6 +159,7 @@ def test_resumed_in_process(tmp_path: Path, straight: tuple[Path, Toy], monkeypa
         assert history(folder) == history(straight[0])
 
 
+@pytest.mark.slow
 def test_killed_twice(tmp_path: Path, straight: tuple[Path, Toy]) -> None:
     """SIGKILL between checkpoints, then while a checkpoint is written."""
     first = run_and_die("SIGKILL", "step-5", "toy", tmp_path)
@@ -245,6 +246,7 @@ def assert_same_stage(one: Path, two: Path, output: str) -> None:
     assert history(one) == history(two)
 
 
+@pytest.mark.slow
 def test_autodecoder_stopped_by_sigterm(tmp_path: Path) -> None:
     """SIGTERM saves a checkpoint and exits with 75; the same command then goes on as if nothing had been."""
     changes: dict[str, Any] = {"autodecoder": {"codes": {"kind": "optimized"}, "train": {"checkpoint_every": 100}}}
@@ -261,6 +263,7 @@ def test_autodecoder_stopped_by_sigterm(tmp_path: Path) -> None:
     assert f"codes.safetensors:{OBJECTS[1]}" in tensors(whole / "model")
 
 
+@pytest.mark.slow
 def test_unet_killed(tmp_path: Path) -> None:
     folders = {}
     for name in ("whole", "part"):
@@ -276,6 +279,7 @@ def test_unet_killed(tmp_path: Path) -> None:
     assert_same_stage(folders["whole"], folders["part"], "pipeline")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -70,6 +70,7 @@ def test_variants_are_read() -> None:
             Variant.parse(wrong, WORDS)
 
 
+@pytest.mark.slow
 def test_bench_measures_both_ways(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = "--views 2 --size 32 --splats 16 --inputs 32 --channels 16 16 --layers 1 --steps 1 --perceptual 64"
     variants = ["b1", "b2+autocast+recompute"]

@@ -21,11 +21,16 @@ def imported_tests(source: str) -> Iterator[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             names = [node.module or "", *(alias.name for alias in node.names if node.module is None or node.level)]
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] in {"import_module", "__import__"}:
+        elif isinstance(node, ast.Call) and _called(node.func) in {"import_module", "__import__"}:
             names = [argument.value for argument in node.args if _is_text(argument)]
         elif _is_text(node):
             names = IMPORT_IN_CODE.findall(node.value)
         yield from (part for name in names for part in name.split(".") if part.startswith("test_"))
+
+
+def _called(function: ast.expr) -> str:
+    """The name of a called function, without the object that it belongs to."""
+    return getattr(function, "attr", getattr(function, "id", ""))
 
 
 def _is_text(node: ast.AST) -> bool:

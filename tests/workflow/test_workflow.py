@@ -73,6 +73,7 @@ def workspace(tmp_path: Path) -> Path:
 LOCAL = ("--profile", "local", "--config", "scale=tiny")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["local", "slurm"])
 @pytest.mark.parametrize("scale", ["tiny", "small", "full", "original"])
 def test_every_ablation_resolves_at_every_scale_with_both_profiles(profile: str, scale: str, tmp_path: Path) -> None:
@@ -87,6 +88,7 @@ def test_every_ablation_resolves_at_every_scale_with_both_profiles(profile: str,
     assert not (tmp_path / "results").exists(), "a dry-run must not write"
 
 
+@pytest.mark.slow
 def test_edits_and_forced_rules_run_what_follows_and_nothing_else(workspace: Path) -> None:
     snakemake(workspace, *LOCAL)
     assert "Nothing to be done" in snakemake(workspace, "-n", *LOCAL)
@@ -116,6 +118,7 @@ def test_edits_and_forced_rules_run_what_follows_and_nothing_else(workspace: Pat
     assert "Nothing to be done" in snakemake(workspace, "-n", *LOCAL)
 
 
+@pytest.mark.slow
 def test_an_ablation_without_its_record_gets_one(workspace: Path) -> None:
     """As where results were made before there were records."""
     snakemake(workspace, *LOCAL, "ablations=encoder_mix")
@@ -132,6 +135,7 @@ def test_an_edited_description_changes_what_shows_it(workspace: Path) -> None:
     assert planned == {"ablation": 1, "tables": 1, "report": 1, "ablation_all": 1}
 
 
+@pytest.mark.slow
 def test_a_raised_stage_version_runs_the_stage_again(workspace: Path) -> None:
     snakemake(workspace, *LOCAL, "ablations=encoder_mix")
     snakefile = workspace / "Snakefile"
@@ -145,6 +149,7 @@ def test_a_raised_stage_version_runs_the_stage_again(workspace: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_edited_mesh_is_rendered_again(workspace: Path) -> None:
     snakemake(workspace, *LOCAL, "ablations=encoder_mix")
     mesh = workspace / "workflow/objects/crate/crate.obj"
@@ -154,6 +159,7 @@ def test_an_edited_mesh_is_rendered_again(workspace: Path) -> None:
     assert planned["autodecoder"] == 1
 
 
+@pytest.mark.slow
 def test_rules_are_formatted_and_linted() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "snakefmt", "--check", "Snakefile", "workflow/rules"],
