@@ -22,6 +22,7 @@ from z1g.inference.method import ImageToSplats
 from z1g.networks.conditioning import Conditioning
 from z1g.networks.denoiser import Denoiser
 from z1g.networks.fused.modules import as_files_want
+from z1g.networks.stored import read_network, require_files_fit
 from z1g.plan.slices import slice_config
 from z1g.representations.mosaic.stage1 import Stage1
 from z1g.sampling.options import InferOptions
@@ -29,6 +30,13 @@ from z1g.sampling.samplers.ddpm import Ddpm
 
 STAGE1_FILE = "stage1.json"
 """The part of the configuration that the splatter decoder is built from."""
+NETWORKS = {
+    "vae": AutoencoderKL,
+    "unet": UNet2DConditionModel,
+    "vision_encoder": CLIPVisionModelWithProjection,
+    "conditioning": Conditioning,
+}
+"""What has weights, by the name of its folder."""
 
 
 @dataclass
@@ -55,6 +63,7 @@ class Zero1ToGPipeline(DiffusionPipeline):
             vae=vae, unet=unet, vision_encoder=vision_encoder, conditioning=conditioning, scheduler=scheduler
         )
         self._stage1: tuple[Stage1, dict[str, Any]] | None = None
+        self._exact = False
 
     @classmethod
     def of(
@@ -66,6 +75,16 @@ class Zero1ToGPipeline(DiffusionPipeline):
         pipeline = cls(stage1.vae, denoiser.unet, denoiser.vision, conditioning, Ddpm().scheduler())
         pipeline._stage1 = stage1, config
         return pipeline
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Zero1ToGPipeline:
+        """See diffusers. Raises UserError where the networks of a folder do not have exactly their weights."""
+        folder, wanted = Path(pretrained_model_name_or_path), NETWORKS.keys() - kwargs.keys()
+        parts = {name: read_network(NETWORKS[name], folder / name) for name in wanted} if folder.is_dir() else {}
+        made: Zero1ToGPipeline = super().from_pretrained(pretrained_model_name_or_path, **parts, **kwargs)
+        made._exact = bool(parts)
+        dtype = kwargs.get("torch_dtype")
+        return made.to(dtype) if isinstance(dtype, torch.dtype) else made
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """Write diffusers' layout, and stage 1's files."""
@@ -108,6 +127,10 @@ class Zero1ToGPipeline(DiffusionPipeline):
     def _first_stage(self) -> tuple[Stage1, dict[str, Any]]:
         if self._stage1 is None:
             folder = Path(self.config["_name_or_path"])
+            if not self._exact:
+                # Loaded by diffusers alone, which makes up what a file lacks.
+                for name, kind in NETWORKS.items():
+                    require_files_fit(kind, folder / name)
             config = read_json(folder / STAGE1_FILE)
             stage1 = Stage1.load(folder, slice_config(config))
             self.register_modules(vae=stage1.vae)

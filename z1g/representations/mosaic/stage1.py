@@ -11,10 +11,12 @@ from diffusers import AutoencoderKL
 from safetensors.torch import load_file, save_file
 
 from z1g.core.seeding import seeded
+from z1g.core.weights import load_exactly
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, pixel_rays, view_frame
 from z1g.geometry.mosaic import COLUMNS, ROWS, tile
 from z1g.networks.autoencoder import ImageEncoder
 from z1g.networks.fused.modules import as_files_want, fuse_where_possible
+from z1g.networks.stored import read_network
 from z1g.representations.mosaic.decoder import SplatRays, SplatterDecoder
 
 if TYPE_CHECKING:
@@ -69,9 +71,9 @@ class Stage1:
     @classmethod
     def load(cls, folder: Path, config: Experiment) -> Stage1:
         """Read what `save` wrote, frozen."""
-        vae = AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True, use_safetensors=True)
-        stage1 = cls.build(config, vae)
-        stage1.decoder.load_state_dict(load_file(folder / "heads.safetensors"), strict=False)
+        stage1, heads = cls.build(config, read_network(AutoencoderKL, folder / "vae")), folder / "heads.safetensors"
+        names = [name for name in stage1.decoder.state_dict() if name.startswith(OWN)]
+        load_exactly(stage1.decoder, load_file(heads), heads, only=names)
         stage1.encoder.requires_grad_(False).eval()
         stage1.decoder.requires_grad_(False).eval()
         return stage1
