@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from z1g.core.errors import Preempted, UserError
 from z1g.core.locks import exclusive
 from z1g.core.progress import Meter
-from z1g.core.weights import load_exactly
 from z1g.training.average import Average
 from z1g.training.checkpoint import CheckpointFolder
 from z1g.training.data import Batch, StepData, ahead
@@ -115,7 +114,7 @@ class Trainer:
                 self.average.swap()
             (best,) = broadcast_object_list([self.best])
             if self.options.keep == "best" and best:
-                self._take(self.checkpoints.load_best(best["step"]), self.checkpoints.best(int(best["step"])))
+                self.checkpoints.load_best_into(self.objective, best["step"], list(self._own_state()))
                 log.info("kept the weights of step %d, %.2f dB", best["step"], best["value"])
 
     def _train(self, start: int, journal: TrainingLog) -> None:
@@ -255,27 +254,12 @@ class Trainer:
         state = self.objective.state_dict()
         return {name: v for name, v in state.items() if name in trained or name.endswith("_extra_state")}
 
-    def _take(self, state: dict[str, Any], file: Path) -> None:
-        """Load what `_own_state` gave. Raises UserError where the file holds anything else, or in another order."""
-        names = list(self._own_state())
-        load_exactly(self.objective, state, file, only=names, remedy=self._anew())
-        # The optimizer and the average know parameters by their places.
-        if list(state) != names:
-            moved = next(name for name, other in zip(names, state, strict=True) if name != other)
-            raise UserError(f"{file}: tensors stand in another order, from {moved} on. {self._anew()}")
-
-    def _anew(self) -> str:
-        return f"Another version of z1g wrote it; delete {self.checkpoints.path} to train anew"
-
     def _restore(self) -> tuple[int, dict[str, Any]]:
         latest = self.checkpoints.load()
         if latest is None:
             return 0, {"rows": [], "interval": []}
         step, state = latest
-        file = self.checkpoints.file(step)
-        if lacking := [name for name in SAVED if name not in state]:
-            raise UserError(f"{file}: {', '.join(lacking)} is missing. {self._anew()}")
-        self._take(state["objective"], file)
+        self.checkpoints.take(self.objective, state, step, list(self._own_state()), SAVED)
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if self.average is not None:
