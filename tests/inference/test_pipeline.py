@@ -147,7 +147,7 @@ def test_a_pipeline_whose_weights_do_not_fit_is_refused(saved: Path, tmp_path: P
     damage(folder / file, name, how)
     words = DAMAGES[how].format(name=re.escape(name))
     with pytest.raises(UserError, match=rf"^{re.escape(str(folder / part))}: tensors do not fit the network: {words}$"):
-        Zero1ToGPipeline.from_pretrained(folder, local_files_only=True).method(InferOptions())
+        Zero1ToGPipeline.from_pretrained(folder, local_files_only=True).trained()
 
 
 @pytest.mark.parametrize("how", ["missing", "extra", "renamed"])
@@ -159,11 +159,11 @@ def test_nor_does_a_pipeline_run_that_diffusers_loaded_alone(saved: Path, tmp_pa
     file, name = FILES[part]
     damage(folder / file, name, how)
     loaded = DiffusionPipeline.from_pretrained(
-        folder, custom_pipeline=z1g.inference.pipeline.__file__, local_files_only=True, trust_remote_code=True
+        folder, custom_pipeline=pipeline_module.__file__, local_files_only=True, trust_remote_code=True
     )
     words = DAMAGES[how].format(name=re.escape(name))
     with pytest.raises(UserError, match=rf"^{re.escape(str(folder / part))}: tensors do not fit the network: {words}$"):
-        loaded.method(InferOptions())
+        loaded.trained()
 
 
 def test_a_pipeline_can_be_loaded_in_half_precision(saved: Path) -> None:
