@@ -1,5 +1,6 @@
 """Documents generated from the configuration tree: JSON schema, reference page, commented defaults."""
 
+import inspect
 import json
 import typing
 from collections.abc import Iterator
@@ -58,7 +59,7 @@ def reference() -> str:
     """docs/configuration.md: a table for each section and each kind of a slot."""
     lines = ["# Configuration", "", "Generated from the configuration tree by `z1g config write`.", ""]
     for title, cls in _sections():
-        lines += [f"## {title}", "", (cls.__doc__ or "").strip().split("\n\n")[0].replace("\n", " "), ""]
+        lines += [f"## {title}", "", inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " "), ""]
         lines += ["| key | default | meaning |", "|---|---|---|"]
         for name, field in cls.model_fields.items():
             if name != "kind":
