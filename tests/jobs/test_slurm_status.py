@@ -1,6 +1,12 @@
 """Which command `--profile slurm` asks for states of jobs: made-up SLURM commands on PATH."""
 
+import asyncio
+import contextlib
+import logging
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import snakemake_executor_plugin_slurm as executor
@@ -80,3 +86,48 @@ def test_the_variable_overrules(said: str, commands: Path, monkeypatch: pytest.M
     monkeypatch.setenv(slurm.STATUS, said)
     assert slurm.status_command() == said
     assert executor.is_query_tool_available("sacct") == (said == "sacct")
+
+
+class Asked(Exception):
+    """Stops the executor where it would ask SLURM."""
+
+
+def asked(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The command with which the executor's own loop asks for states."""
+
+    async def query(command: str, logger: logging.Logger) -> None:
+        raise Asked(command)
+
+    monkeypatch.setattr(executor, "query_job_status", query)
+    self = SimpleNamespace(
+        workflow=SimpleNamespace(executor_settings=SimpleNamespace(**settings)),
+        logger=logging.getLogger("executor"),
+        run_uuid="run",
+        status_rate_limiter=contextlib.nullcontext(),
+        get_status_command=lambda: settings["status_command"],
+    )
+    try:
+        with pytest.raises(Asked) as stopped:
+            asyncio.run(anext(executor.Executor.check_active_jobs(self, [SimpleNamespace(external_jobid="1")])))
+    except Exception as error:
+        plugin = "snakemake-executor-plugin-slurm"
+        pytest.fail(
+            f"{plugin} {version(plugin)} no longer asks for states as it did ({type(error).__name__}: {error}). Look at "
+            "its Executor.check_active_jobs and at _stay_with_squeue in z1g/jobs/slurm.py, which keeps it from sacct"
+        )
+    return str(stopped.value)
+
+
+def test_the_executor_itself_stays_with_squeue(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own loop, while the controller is away. Unreplaced, it turns to sacct, or there is nothing to replace."""
+    command(commands, "scontrol", "exit 1")
+    settings = {"status_command": "squeue", "init_seconds_before_status_checks": 5, "status_attempts": 1}
+    assert asked(settings, monkeypatch).startswith("sacct"), (
+        "the executor now stays with squeue by itself: drop _stay_with_squeue from z1g/jobs/slurm.py and its bound "
+        "from pyproject.toml"
+    )
+    assert slurm.status_command() == "squeue"
+    assert asked(settings, monkeypatch).startswith("squeue"), (
+        "the executor turns to sacct although _stay_with_squeue of z1g/jobs/slurm.py hides it: see what its "
+        "check_active_jobs looks at now"
+    )

@@ -52,7 +52,7 @@ def _said(*command: str) -> str | None:
 
 
 def _stay_with_squeue() -> None:
-    """Keep Snakemake's executor from sacct.
+    """Keep Snakemake's executor from sacct, which has no option for that.
 
     While the controller does not answer, the executor cannot see MinJobAge, falls back to sacct where that is
     installed, and then asks it alone until it has an answer: without a database, for ever.
