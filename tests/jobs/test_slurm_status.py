@@ -112,8 +112,8 @@ def asked(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> str:
     except Exception as error:
         plugin = "snakemake-executor-plugin-slurm"
         pytest.fail(
-            f"{plugin} {version(plugin)} no longer asks for states as it did ({type(error).__name__}: {error}). Look at "
-            "its Executor.check_active_jobs and at _stay_with_squeue in z1g/jobs/slurm.py, which keeps it from sacct"
+            f"{plugin} {version(plugin)} no longer asks for states as it did ({type(error).__name__}: {error}). Look "
+            "at its Executor.check_active_jobs and at _stay_with_squeue in z1g/jobs/slurm.py, which keeps it from sacct"
         )
     return str(stopped.value)
 
