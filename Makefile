@@ -29,6 +29,7 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check z1g tests
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile workflow/rules
 	@# The one advice not taken: conda or containers for each rule; requirements.lock pins the environment instead.
 	! $(BIN)/snakemake --lint --config scale=tiny 2>&1 | grep '^    \* ' | grep -v 'conda environment or container'
