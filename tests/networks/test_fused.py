@@ -215,7 +215,7 @@ def test_fused_networks_compute_the_same(which: int, monkeypatch: pytest.MonkeyP
     for key, value in expected.items():
         # A key's bias has no effect on attention: its gradient is rounding error.
         close(actual[key], value, 3e-5, 1e-5)
-    modules.as_files_want(network)
+    modules.to_contiguous(network)
     assert all(p.is_contiguous() for p in network.parameters())
 
 

@@ -54,7 +54,7 @@ def save_png(image: NDArray[Any], path: Path) -> None:
 
 
 @torch.no_grad()
-def sheet(rasterizer: Rasterizer, gaussians: Tensor, cameras: Cameras) -> NDArray[np.uint8]:
+def mosaic_image(rasterizer: Rasterizer, gaussians: Tensor, cameras: Cameras) -> NDArray[np.uint8]:
     """Mosaic of six renders of one object [1,N,14] on white, [3H,2W,3] bytes."""
     return to_bytes(tile(rasterizer.render(gaussians, cameras).over(1.0))[0])
 

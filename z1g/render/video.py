@@ -13,12 +13,12 @@ from z1g.core.files import atomic_file
 SHORTEST_FRAME_MS = 40
 
 
-def film_ending() -> str:
+def video_extension() -> str:
     """`.mp4` if it can be written on this machine, else `.webp`."""
     return ".mp4" if importlib.util.find_spec("imageio_ffmpeg") else ".webp"
 
 
-def save_film(frames: Sequence[NDArray[np.uint8]], path: Path, seconds: float) -> None:
+def save_video(frames: Sequence[NDArray[np.uint8]], path: Path, seconds: float) -> None:
     """Write frames [H,W,3] as a video of `seconds` seconds, in the format of the extension of `path`.
 
     H.264 needs even sides, so the last row and column may be cropped.

@@ -43,7 +43,7 @@ def fuse(network: nn.Module) -> None:
             part._get_output_for_continuous_inputs = partial(_leave_tokens, part)  # type: ignore[method-assign]
 
 
-def as_files_want(network: nn.Module) -> None:
+def to_contiguous(network: nn.Module) -> None:
     """Convert weights to contiguous format, which safetensors requires, in place."""
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
