@@ -45,7 +45,7 @@ class SplatLoss(Loss):
     every: int | None = Field(
         1, ge=1, description="use the term in every n-th epoch only, beginning with the first; null: in none"
     )
-    warmup_passes: int = Field(0, ge=0, description="use the term in each of the first n epochs")
+    warmup_passes: int = Field(0, ge=0, description="also use the term in all of the first n epochs")
 
     @field_validator("log")
     @classmethod

@@ -1,4 +1,4 @@
-"""CUDA graphs of denoisers, for small batches whose kernels take less time than their launches."""
+"""CUDA graphs of denoisers, for passes whose kernels take less time than their launches."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

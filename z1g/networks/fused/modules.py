@@ -1,7 +1,7 @@
 """Fused forward passes of diffusers layers. The names of weights do not change.
 
-Images are in channels_last format, which a GPU's convolutions require: in another format they convert their input and
-output.
+Images are in channels_last format, which a GPU's convolutions require: with another format they convert inputs and
+outputs.
 """
 
 from collections.abc import Callable
