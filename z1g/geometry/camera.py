@@ -55,7 +55,7 @@ class CameraOptions(Section):
     )
     free: Annotated[FreeViews, OneOf()] = RandomSphere()
     train_views: int = Field(35, ge=1, description="free views for fitting and training")
-    validation_views: int = Field(4, ge=1, description="free views for early stopping of the fit and selection of its best state")
+    validation_views: int = Field(4, ge=1, description="free views for early stopping of the fit and its best state")
     test_views: int = Field(10, ge=1, description="free views that only the metrics use")
     seed: int = Field(0, ge=0, description="seed of the free and condition views")
 
