@@ -46,12 +46,12 @@ def test_rows_do_not_depend_on_each_other() -> None:
 
 
 def test_normal_distribution() -> None:
-    """All numbers of many streams, one place of many streams, and neighbors within a stream."""
+    """All numbers of many streams, one position of many streams, and neighbors within a stream."""
     keys = torch.stack(torch.meshgrid(torch.arange(40), torch.arange(25), torch.tensor([9]), indexing="ij"), -1)
     noise = keyed_normal(keys.reshape(-1, 3), (201,)).double().numpy()
     assert stats.kstest(noise.ravel(), "norm").pvalue > 1e-3
-    for place in (0, 1, 100, 200):
-        assert stats.kstest(noise[:, place], "norm").pvalue > 1e-3
+    for position in (0, 1, 100, 200):
+        assert stats.kstest(noise[:, position], "norm").pvalue > 1e-3
     for lag in (1, 100, 101):
         assert abs((noise[:, lag:] * noise[:, :-lag]).mean()) < 4 / np.sqrt(noise[:, lag:].size)
     assert abs((noise[1:] * noise[:-1]).mean()) < 4 / np.sqrt(noise[1:].size)

@@ -33,7 +33,7 @@ def test_ply_values(tmp_path: Path) -> None:
     assert [p.name for p in vertex.properties] == names
     table = {name: np.asarray(vertex[name], dtype=np.float64) for name in names}
     array = x.double().numpy()
-    # The y-down world of COLMAP: half a turn about x.
+    # The y-down world of COLMAP: rotated by 180 degrees about x.
     for name, expected in {"x": array[:, 0], "y": -array[:, 1], "z": -array[:, 2], "nx": 0, "ny": 0, "nz": 0}.items():
         np.testing.assert_allclose(table[name], expected, atol=1e-6)
     for i in range(3):
@@ -65,7 +65,7 @@ def test_ply_round_trip(tmp_path: Path, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
-def test_rigid_transform_turns_the_covariance(seed: int) -> None:
+def test_rigid_transform_rotates_the_covariance(seed: int) -> None:
     x, matrix = gaussians(seed=seed).double(), rigid(seed)
     x[:, 7:11] = torch.nn.functional.normalize(x[:, 7:11], dim=1)
     moved = ply.transform(x, matrix)
@@ -76,7 +76,7 @@ def test_rigid_transform_turns_the_covariance(seed: int) -> None:
 
 
 def test_files_of_other_tools(tmp_path: Path) -> None:
-    """Higher harmonics, another order of properties and no normals are fine."""
+    """Higher harmonics, another order of properties and missing normals are supported."""
     x = gaussians()
     ply.write(tmp_path / "a.ply", x, np.eye(4))
     vertex = PlyData.read(tmp_path / "a.ply")["vertex"]
@@ -114,7 +114,7 @@ MESH = b"ply\nformat binary_little_endian 1.0\nelement vertex 1\nproperty float 
         MESH + b"element face 1\nproperty list uchar int vertex_indices\nend_header\n" + bytes(25),
     ],
 )
-def test_foreign_files_are_refused(tmp_path: Path, content: bytes) -> None:
+def test_files_of_other_formats_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.ply"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"a\.ply"):

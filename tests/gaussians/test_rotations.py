@@ -11,7 +11,7 @@ HALF_TURNS = [np.diag([1.0, -1, -1]), np.diag([-1.0, -1, 1]), np.diag([-1.0, 1, 
 
 
 def rotations(seed: int, n: int = 500) -> Rotation:
-    """Random ones, some of them next to no turn and some next to half a turn."""
+    """Random rotations, some with angles close to 0 and some close to 180 degrees."""
     draw = np.random.default_rng(seed)
     little = 10.0 ** -draw.uniform(1, 15, (2, n))
     angles = np.concatenate([draw.uniform(0, np.pi, n), little[0], np.pi - little[1]])
@@ -48,9 +48,9 @@ def test_matrices_are_those_of_scipy() -> None:
 def test_quaternions_are_those_of_scipy() -> None:
     turns = rotations(1)
     q = quaternions(torch.from_numpy(turns.as_matrix())).numpy()
-    wanted = w_first(turns)
-    wanted *= np.sign((q * wanted).sum(axis=1, keepdims=True))
-    np.testing.assert_allclose(q, wanted, atol=1e-12)
+    expected = w_first(turns)
+    expected *= np.sign((q * expected).sum(axis=1, keepdims=True))
+    np.testing.assert_allclose(q, expected, atol=1e-12)
     assert (np.take_along_axis(q, np.abs(q).argmax(axis=1)[:, None], axis=1) > 0).all()
     np.testing.assert_allclose(np.linalg.norm(q, axis=1), 1, atol=1e-14)
 
@@ -58,17 +58,17 @@ def test_quaternions_are_those_of_scipy() -> None:
 @pytest.mark.parametrize("seed", range(5))
 def test_quaternions_are_eigenvectors(seed: int) -> None:
     for matrix in [*rotations(seed, 10).as_matrix(), np.eye(3), *HALF_TURNS]:
-        q, wanted = quaternions(torch.from_numpy(matrix)).numpy(), by_eigenvector(matrix)
-        np.testing.assert_allclose(q, wanted * np.sign(q @ wanted), atol=1e-12)
+        q, expected = quaternions(torch.from_numpy(matrix)).numpy(), by_eigenvector(matrix)
+        np.testing.assert_allclose(q, expected * np.sign(q @ expected), atol=1e-12)
 
 
 @pytest.mark.parametrize("matrix", [np.eye(3), *HALF_TURNS])
-def test_half_turns_come_back_exactly(matrix: np.ndarray) -> None:
+def test_half_turns_round_trip_exactly(matrix: np.ndarray) -> None:
     q = quaternions(torch.from_numpy(matrix))
     assert (rotation_matrices(q[None, :, None], normalize=False)[0, :, :, 0].numpy() == matrix).all()
 
 
-def test_products_turn_one_after_the_other() -> None:
+def test_products_compose_rotations() -> None:
     first, second = rotations(3), rotations(4)
     left, right = (torch.from_numpy(w_first(turns)) for turns in (first, second))
     matrices = rotation_matrices(multiply(left, right).T[None])[0].permute(2, 0, 1)

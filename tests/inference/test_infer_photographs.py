@@ -81,7 +81,7 @@ def test_the_film_turns(results: Path, tmp_path: Path) -> None:
 
 
 def test_without_ffmpeg_the_film_is_a_webp(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("z1g.inference.batch.film_ending", lambda: ".webp")
+    monkeypatch.setattr("z1g.inference.batch.video_extension", lambda: ".webp")
     assert infer(results, tmp_path, str(saved(tmp_path, disc(), "a.png"))) == 0
     with Image.open(tmp_path / "a.turntable.webp") as film:
         assert (film.n_frames, film.size) == (48, (32, 32))

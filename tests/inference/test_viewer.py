@@ -80,7 +80,7 @@ def test_a_pruned_file_has_no_source_views(tmp_path: Path) -> None:
     assert len(np.unique(shown.colors("source view"))) == 1
 
 
-@pytest.mark.parametrize(("name", "said"), [("gone.ply", "cannot be read"), ("a.obj", "unknown ending")])
+@pytest.mark.parametrize(("name", "said"), [("gone.ply", "cannot be read"), ("a.obj", "unknown extension")])
 def test_mistakes_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, said: str) -> None:
     assert main(["view", "--no-browser", str(tmp_path / name)]) == 2
     assert said in capsys.readouterr().err

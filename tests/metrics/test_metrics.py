@@ -1,4 +1,4 @@
-"""Metrics against published implementations, closed forms and their own properties."""
+"""Metrics against published implementations, closed forms and general properties."""
 
 import os
 import pickle
@@ -55,7 +55,7 @@ def test_ssim_equals_scikit_image_inside_the_window() -> None:
     actual = Ssim().compute(images(a, b)).tolist()
     for value, x, y in zip(actual, a, b, strict=True):
         options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
-        # scikit-image's mean leaves out the border of half a window, where its full map sees mirrored pixels.
+        # scikit-image's mean leaves out the border of half a window, where its full map uses mirrored pixels.
         mean, full = structural_similarity(x.double().numpy(), y.double().numpy(), channel_axis=0, full=True, **options)
         assert value == pytest.approx(full[:, 5:-5, 5:-5].mean(), abs=1e-5)
         assert value == pytest.approx(mean, abs=1e-5)
@@ -191,7 +191,7 @@ def test_loading_networks_prints_nothing_and_draws_nothing(trunk: Path, capsys: 
 
 
 class Payload:
-    """A pickle that would make a folder when it is loaded."""
+    """A pickle that would create a folder when it is loaded."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -202,16 +202,16 @@ class Payload:
 
 @pytest.mark.slow
 def test_lpips_refuses_foreign_files_with_one_line_and_runs_none(tmp_path: Path) -> None:
-    file, made = tmp_path / "foreign.pth", tmp_path / "made"
+    file, created = tmp_path / "foreign.pth", tmp_path / "created"
     for content in ({"features.0.weight": torch.zeros(1)}, {"features.0.weight": "text"}, {1: 2}, [1, 2]):
         torch.save(content, file)
         assert_refused(file)
-    for raw in (b"", b"hello", b"PK\x03\x04", pickle.dumps(Payload(made), protocol=2)):
+    for raw in (b"", b"hello", b"PK\x03\x04", pickle.dumps(Payload(created), protocol=2)):
         file.write_bytes(raw)
         assert_refused(file)
-    torch.save(Payload(made), file)
+    torch.save(Payload(created), file)
     assert_refused(file)
-    assert not made.exists()
+    assert not created.exists()
 
 
 def assert_refused(file: Path) -> None:
@@ -228,7 +228,7 @@ def test_every_metric_says_what_it_is(metric: Metric) -> None:
     assert isinstance(metric.unit, str)
 
 
-def test_values_come_one_a_view() -> None:
+def test_metrics_return_one_value_per_view() -> None:
     a, b = smooth(4, 16, 0), smooth(4, 16, 1)
     for metric in (Psnr(), Ssim(), AlphaIou(), StLpips()):
         values = metric.compute(images(a, b))

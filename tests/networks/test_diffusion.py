@@ -74,17 +74,17 @@ def by_hand(layer: Attention, x: Tensor, context: Tensor) -> Tensor:
     return torch.stack(out)
 
 
-def test_write_pass_is_plain_attention_and_keeps_its_tokens() -> None:
+def test_write_pass_is_plain_attention_and_stores_its_tokens() -> None:
     layer, x, memory = attention(), normal(2, 5, 6, dtype=torch.float64), {}
-    out = ReferenceAttention("here", remembers=True)(layer, x, write=memory)
+    out = ReferenceAttention("here", self_attention=True)(layer, x, write=memory)
     torch.testing.assert_close(out, by_hand(layer, x, x))
     assert list(memory) == ["here"]
     torch.testing.assert_close(memory["here"], x)
 
 
-def test_read_pass_attends_to_own_and_remembered_tokens() -> None:
+def test_read_pass_attends_to_own_and_stored_tokens() -> None:
     layer, x, other = attention(), normal(2, 5, 6, dtype=torch.float64), normal(2, 3, 6, seed=1, dtype=torch.float64)
-    out = ReferenceAttention("here", remembers=True)(layer, x, read={"here": other})
+    out = ReferenceAttention("here", self_attention=True)(layer, x, read={"here": other})
     torch.testing.assert_close(out, by_hand(layer, x, torch.cat([x, other], dim=1)))
 
 
@@ -95,19 +95,21 @@ def test_cross_attention_is_untouched() -> None:
         normal(2, 4, 6, seed=1, dtype=torch.float64),
         {},
     )
-    processor = ReferenceAttention("here", remembers=False)
+    processor = ReferenceAttention("here", self_attention=False)
     expected = by_hand(layer, x, prompt)
     torch.testing.assert_close(processor(layer, x, prompt, write=memory), expected)
     torch.testing.assert_close(processor(layer, x, prompt, read={"here": x}), expected)
     assert memory == {}
 
 
-def test_only_attn1_layers_remember() -> None:
+def test_only_attn1_layers_are_self_attention() -> None:
     unet = micro_denoiser().unet
     reference_attention.install(unet)
-    remembers = {name: processor.remembers for name, processor in unet.attn_processors.items()}
-    assert {name for name, r in remembers.items() if r} == {name for name in remembers if ".attn1." in name}
-    assert sum(remembers.values()) == len(remembers) / 2 > 0
+    self_attention = {name: processor.self_attention for name, processor in unet.attn_processors.items()}
+    assert {name for name, is_self in self_attention.items() if is_self} == {
+        name for name in self_attention if ".attn1." in name
+    }
+    assert sum(self_attention.values()) == len(self_attention) / 2 > 0
 
 
 def test_write_pass_equals_the_untouched_unet() -> None:
@@ -184,14 +186,14 @@ def test_no_condition() -> None:
 
 
 def test_where_picks_rows() -> None:
-    one, two = known(3, seed=1), Condition(known(3, seed=2).latent, torch.zeros(3, 1))
-    mixed = one.where(torch.tensor([True, False, True]), two)
-    torch.testing.assert_close(mixed.latent, torch.stack([one.latent[0], two.latent[1], one.latent[2]]))
+    first, second = known(3, seed=1), Condition(known(3, seed=2).latent, torch.zeros(3, 1))
+    mixed = first.where(torch.tensor([True, False, True]), second)
+    torch.testing.assert_close(mixed.latent, torch.stack([first.latent[0], second.latent[1], first.latent[2]]))
     assert mixed.embedding.flatten().tolist() == [1, 0, 1]
 
 
 def test_embedding_equals_the_clip_processor() -> None:
-    """Same pixels as transformers' processor on the same 8-bit image, up to its roundings to 8 bits."""
+    """Pixels equal transformers' processor on the same 8-bit image, up to rounding to 8 bits."""
     denoiser = micro_denoiser()
     image = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(1))
     image = torch.nn.functional.interpolate(image, (40, 40), mode="bilinear")
@@ -208,9 +210,9 @@ def test_embedding_equals_the_clip_processor() -> None:
 
 
 def test_scratch_is_seeded() -> None:
-    one, two, other = (Scratch(init_seed=s, **SIZES).denoiser().state_dict() for s in (1, 1, 2))
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    assert any(not torch.equal(one[name], other[name]) for name in one)
+    first, second, other = (Scratch(init_seed=s, **SIZES).denoiser().state_dict() for s in (1, 1, 2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
 def test_scratch_trains_its_conditioning() -> None:

@@ -1,4 +1,4 @@
-"""Images as perceptual networks see them, resized as torch does."""
+"""Inputs of perceptual networks, resized as by torch."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from z1g.networks.perceptual import _weights, resized
 
 @pytest.mark.parametrize(("old", "new"), [((128, 128), 64), ((100, 70), 64), ((32, 48), 64)])
 def test_resized_as_torch_does(old: tuple[int, int], new: int) -> None:
-    """Values and gradients."""
+    """Values and gradients equal torch's."""
     results = []
     for work in (
         lambda x: resized(x, new),

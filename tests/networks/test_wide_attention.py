@@ -1,4 +1,4 @@
-"""Attention of wide heads in pieces, against torch's own."""
+"""Attention of wide heads in blocks, against torch's attention."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ from z1g.networks.wide_attention import WideAttention, attend
 
 @pytest.mark.parametrize("scores", [1, 40, 10_000])
 def test_wide_attention_is_attention(scores: int) -> None:
-    """Values and gradients of torch's own, in float64, however many queries are taken at a time."""
+    """Values and gradients equal torch's in float64, for any block size."""
     results = []
     for work in (lambda q, k, v: attend(q, k, v, scores), functional.scaled_dot_product_attention):
         leaves = [normal(2, 11, 6, seed=i).double().mul(2).requires_grad_(True) for i in range(3)]
@@ -24,7 +24,7 @@ def test_wide_attention_is_attention(scores: int) -> None:
 
 
 def test_wide_attention_in_bfloat16() -> None:
-    """Within 2 % of float32 of the largest value."""
+    """Within 2 % of the largest float32 value."""
     q, k, v = (normal(1, 50, 64, seed=i) for i in range(3))
     exact = functional.scaled_dot_product_attention(q, k, v)
     half = attend(q.bfloat16(), k.bfloat16(), v.bfloat16()).float()
@@ -32,7 +32,7 @@ def test_wide_attention_in_bfloat16() -> None:
 
 
 def test_wide_heads_get_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And a VAE with it decodes as with diffusers' own."""
+    """A VAE decodes the same with it as with diffusers' processor."""
     vae = AutoencoderKL(block_out_channels=(8, 16), norm_num_groups=4, down_block_types=("DownEncoderBlock2D",) * 2,
                         up_block_types=("UpDecoderBlock2D",) * 2).double()  # fmt: skip
     wide_attention.install(vae)

@@ -273,7 +273,7 @@ def test_dropout_acts_in_training_only(tmp_path: Path) -> None:
 )
 def test_splats_guide_in_the_passes_that_the_schedule_says(every: int | None, warmup: int, passes: Any) -> None:
     loss = SplatLoss(every=every, warmup_passes=warmup)
-    assert [i for i in range(8) if loss.guides(torch.tensor([i]))] == list(passes)
+    assert [i for i in range(8) if loss.is_active(torch.tensor([i]))] == list(passes)
 
 
 def test_objects_of_one_batch_may_be_in_different_passes() -> None:

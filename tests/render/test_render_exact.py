@@ -1,4 +1,4 @@
-"""The reference against a rasterizer written again from the formulas, and every backend against the reference."""
+"""The reference against an independent rasterizer from the formulas, and every backend against the reference."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -31,13 +31,13 @@ CONVENTIONS = [pytest.param({}, id="gsplat"), pytest.param(ORIGINAL, id="origina
 
 
 def turn(quaternion: Array, vector: Array) -> Array:
-    """q v q* with the quaternion's product written as scalar and vector parts."""
+    """q v q* with the quaternion product in scalar and vector parts."""
     w, u = quaternion[0], quaternion[1:]
     return vector + 2 * np.cross(u, np.cross(u, vector) + w * vector)
 
 
 def ellipse(g: Array, w2c: Array, c: Cameras, chosen: Conventions) -> tuple[Array, Array, float]:
-    """Center, inverse covariance and depth; the Jacobian of the pinhole by complex steps."""
+    """Center, inverse covariance and depth; the pinhole's Jacobian by complex-step differentiation."""
     center = w2c[:3, :3] @ g[:3] + w2c[:3, 3]
     field = np.array([c.width, c.height]) / (2 * c.focal)
     z = center[2]
@@ -62,23 +62,23 @@ def in_tiles(mean: Array, conic: Array, at: Array) -> bool:
 
 
 def pixel(seen: list[tuple[Array, Array, float, Array]], at: Array, chosen: Conventions) -> Array:
-    """Red, green, blue, alpha, depth of one pixel by walking through Gaussians in depth order."""
-    light, result = 1.0, np.zeros(5)
+    """Red, green, blue, alpha, depth of one pixel by a loop over Gaussians in depth order."""
+    transmittance, result = 1.0, np.zeros(5)
     for mean, conic, z, g in seen:
         alpha = min(chosen.alpha_cap, g[3] * np.exp(-0.5 * (at - mean) @ conic @ (at - mean)))
         if alpha < 1 / 255 or (chosen.footprint == "three_sigma" and not in_tiles(mean, conic, at)):
             continue
-        if light * (1 - alpha) <= 1e-4:
+        if transmittance * (1 - alpha) <= 1e-4:
             break
-        result += light * alpha * np.array([*g[11:14], 1, z])
-        light *= 1 - alpha
+        result += transmittance * alpha * np.array([*g[11:14], 1, z])
+        transmittance *= 1 - alpha
     return result
 
 
 @pytest.mark.parametrize("options", CONVENTIONS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_reference_is_what_the_formulas_say(kind: str, options: dict[str, Any]) -> None:
-    # Wider than a tile, so that Gaussians are sorted out by their boxes; crowded, so that pixels go dark.
+def test_reference_equals_the_formulas(kind: str, options: dict[str, Any]) -> None:
+    # Wider than a tile, so that boxes exclude Gaussians; crowded, so that transmittance reaches its limit.
     g, c, judge = gaussians(kind, 1, 60, seed=1), cameras(1, 1, 9, 37), Reference(**options)
     w2c = np.linalg.inv(c.c2w[0, 0].numpy())
     depths = [(w2c[:3, :3] @ row[:3] + w2c[:3, 3])[2] for row in g[0].numpy()]
@@ -91,9 +91,9 @@ def test_reference_is_what_the_formulas_say(kind: str, options: dict[str, Any]) 
 
 @dataclass(frozen=True)
 class Subject:
-    """A backend, the reference with its conventions, where it runs, and how far it may be off.
+    """A backend, the reference with its conventions, its device and its tolerances.
 
-    Gradients are relative to an attribute's largest, and `share` of them must be within the bound.
+    Gradients are relative to an attribute's largest, and a fraction `share` of them must be within the bound.
     """
 
     backend: Rasterizer
@@ -104,13 +104,13 @@ class Subject:
     share: float = 1.0
     flip: float = 0.02
     clamp_moves: bool = True
-    """Whether positions get their gradient through the clamp of the field of view."""
+    """Whether gradients reach positions through the clamp of the field of view."""
 
 
 def clamped(g: Tensor, c: Cameras) -> Tensor:
-    """[B,N]: Gaussians that some camera sees so far aside that their projection is linearized nearer to its axis.
+    """Mask [B,N] of Gaussians whose point of linearization is clamped in some view.
 
-    diff-gaussian-rasterization's backward pass takes x of that point as constant although it grows with depth.
+    diff-gaussian-rasterization's backward pass treats x of that point as constant although it depends on depth.
     """
     point = torch.einsum("bvij,bnj->bvni", c.world_to_camera()[..., :3, :3].double(), g[..., CHANNELS["position"]])
     point = point + c.world_to_camera()[:, :, None, :3, 3].double()
@@ -161,9 +161,9 @@ def test_backends_are_the_reference(subject: Subject, kind: str, b: int, v: int,
             raise
         pytest.skip(str(error))
     value = flat(subject.judge.render(g, c))
-    # Float32 loses digits of thin ellipses, most where long quaternions stretch them, and of what lies behind an alpha
-    # near 1. A pixel may flip where alpha or transmittance meets its threshold within rounding: few, small, left out of
-    # the gradients.
+    # Float32 loses digits of thin ellipses, most for long quaternions, and of Gaussians behind an alpha near 1. A pixel
+    # may flip where rounding moves alpha or transmittance across its threshold: these pixels are few, their errors
+    # small, and the gradients exclude them.
     looser = {"needles": 30, "opaque": 3}.get(kind, 1)
     error = (value - actual).abs()
     steady = (error < looser * subject.image * value.abs().clamp(min=1)).all(dim=2, keepdim=True)
@@ -207,7 +207,7 @@ def test_the_gradient_at_the_alpha_cap_is_none_or_that_without_a_cap() -> None:
     g, c = gaussians("opaque", 1, 1, seed=3), cameras(1, 1, 2, 2)
     g[..., CHANNELS["position"]], g[..., CHANNELS["scale"]] = 0, 2
     weight = torch.ones(1, 1, 5, 2, 2)
-    # Images are linear in the only Gaussian's alpha; a cap that it does not reach is none.
+    # Images are linear in the only Gaussian's alpha, which does not reach the cap here.
     free = gradient(Reference(), g * torch.where(torch.arange(14) == CHANNELS["opacity"].start, 0.99, 1.0), c, weight)
     for backend in (Reference, Cpu):
         stopped = gradient(backend(alpha_cap=0.5), g, c, weight)
@@ -250,7 +250,7 @@ def test_reference_gradients_by_finite_differences(options: dict[str, Any]) -> N
         assert float(difference) == pytest.approx(float(slope[0][index]), rel=1e-5, abs=1e-6), index
 
 
-def test_matrices_of_diff_gaussian_put_points_where_the_cameras_see_them() -> None:
+def test_matrices_of_diff_gaussian_project_points_as_the_cameras_do() -> None:
     c = cameras(2, 2, 24, 40)
     row_view, row_clip, positions = matrices(c)
     point = torch.tensor([0.11, -0.2, 0.07, 1.0])
@@ -259,7 +259,7 @@ def test_matrices_of_diff_gaussian_put_points_where_the_cameras_see_them() -> No
         torch.testing.assert_close(point @ row_view[i, j], camera)
         clip = point @ row_clip[i, j]
         assert clip[3] == pytest.approx(float(camera[2]), rel=1e-6)
-        # Pixels of the extension count from a center, ours from a corner.
+        # In the extension the first pixel's center has coordinate 0, here its corner.
         actual = ((clip[:2] / clip[3] + 1) * torch.tensor([40.0, 24.0]) - 1) / 2 + 0.5
         expected = c.intrinsics()[i, j].float() @ (camera[:3] / camera[2])
         torch.testing.assert_close(actual, expected[:2], atol=1e-4, rtol=0)
@@ -273,7 +273,7 @@ def test_every_backend_states_its_conventions() -> None:
     assert Auto().conventions() == Conventions()
 
 
-def test_numbers_that_are_none_become_transparent_and_get_no_gradient() -> None:
+def test_non_finite_gaussians_become_transparent_and_get_no_gradient() -> None:
     g = gaussians("nan", 1, 9).requires_grad_(True)
     safe, _ = finite(g, dim=2)
     assert safe.isfinite().all()

@@ -1,4 +1,4 @@
-"""The CPU rasterizer under broken numbers, threads, processes, autocast and odd uses of autograd."""
+"""The CPU rasterizer with non-finite numbers, threads, processes, autocast and unusual uses of autograd."""
 
 import multiprocessing
 import os
@@ -24,7 +24,7 @@ ids = [backend.kind for backend in BACKENDS]
 @pytest.mark.parametrize("backend", BACKENDS, ids=ids)
 @pytest.mark.parametrize("channel", range(N_CHANNELS))
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e30, -1e12])
-def test_a_broken_gaussian_leaves_the_others_alone(backend: Rasterizer, channel: int, value: float) -> None:
+def test_a_non_finite_gaussian_does_not_change_the_others(backend: Rasterizer, channel: int, value: float) -> None:
     g, c = gaussians("random", 1, 40).float(), cameras(1, 1, 16, 16)
     alone = flat(backend.render(g[:, 1:], c))
     expected = gradient(backend, g[:, 1:], c, torch.ones(1))
@@ -69,7 +69,7 @@ def test_the_result_has_the_type_of_the_input(backend: Rasterizer) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS, ids=ids)
-def test_autocast_does_not_blur_the_poses(backend: Rasterizer) -> None:
+def test_autocast_does_not_round_the_poses(backend: Rasterizer) -> None:
     g, c = gaussians("random", 1, 40).float(), cameras(1, 1, 16, 16)
     expected = flat(backend.render(g, c))
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -77,7 +77,7 @@ def test_autocast_does_not_blur_the_poses(backend: Rasterizer) -> None:
 
 
 def test_many_splats_give_the_same_bits_for_any_number_of_threads() -> None:
-    # Large enough that torch itself shares out the projection.
+    # Large enough that torch parallelizes the projection.
     g, c = gaussians("trained", 2, 9000).float(), cameras(2, 6, 48, 32)
     before, results = torch.get_num_threads(), []
     try:
@@ -106,17 +106,19 @@ def test_a_spawned_child_draws_the_same_bits() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layer", ["omp", "workqueue"])
-def test_threads_may_draw_at_once(layer: str) -> None:
-    # In its own process, because numba chooses its threads once, and workqueue ends the process on misuse.
+def test_threads_can_render_concurrently(layer: str) -> None:
+    # In a separate process, because numba selects its threads once, and workqueue aborts the process on misuse.
     program = "from support.concurrent_renders import render_in_threads; render_in_threads()"
     environment = os.environ | {"NUMBA_THREADING_LAYER": layer, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60)
-    if "No threading layer could be loaded" in done.stderr:
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60
+    )
+    if "No threading layer could be loaded" in result.stderr:
         pytest.skip(f"this numba has no {layer} threads")
-    assert done.returncode == 0, done.stderr
+    assert result.returncode == 0, result.stderr
 
 
-def test_images_that_were_changed_in_place_refuse_to_differentiate() -> None:
+def test_images_changed_in_place_have_no_gradient() -> None:
     g, c = gaussians("random", 1, 20).float().requires_grad_(True), cameras(1, 1, 16, 16)
     image = Cpu().render(g, c).rgb
     with pytest.raises(RuntimeError):

@@ -130,7 +130,7 @@ def test_images_stay_those_of_the_original(tmp_path: Path) -> None:
         (lambda folder: (folder / "splatter_3.ply").unlink(), r"splatter_3\.ply"),
         (lambda folder: (folder / "splatter_0.ply").unlink(), r"no splatter_0\.ply for s in"),
         (lambda folder: (folder / "splatter_2.ply").write_bytes(b"ply"), "not a binary little-endian"),
-        (lambda folder: cut(folder / "splatter_5.ply"), "is cut short"),
+        (lambda folder: cut(folder / "splatter_5.ply"), "is truncated"),
         (
             lambda folder: write_ply(folder / "splatter_1.ply", made_up()[0, :, :4, :4]),
             r"16 Gaussians, 4 a side; splat",
@@ -189,7 +189,7 @@ def test_the_fit_stage_takes_them_as_they_are(folders: Path) -> None:
     assert list(rows) == ["one", "three", "two"]
     assert (rows["one"]["status"], rows["one"]["steps"]) == ("ok", 0)
     assert 0 < rows["one"]["psnr"] < 40
-    assert "cut short" in rows["three"]["reason"]
+    assert "truncated" in rows["three"]["reason"]
     assert "no splatter_0.ply for two" in rows["two"]["reason"]
     assert Image.open(folder / "chunk-00000.png").size == (6 * 16, 16)
 

@@ -1,4 +1,4 @@
-"""The stages of the DAG, in order: the one list that the command line, the plan, the workflow and the report follow."""
+"""The stages of the DAG in order, for the command line, the plan, the workflow and the report."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class StageInfo:
-    """One stage of the DAG, as far as it is the same in every configuration."""
+    """Properties of a stage that are the same in every configuration."""
 
     name: str
-    """Its verb, its module in `z1g/stages/`, its folder in the results and its rule in `workflow/rules/`."""
+    """Name of its verb, of its module in `z1g/stages/`, of its results folder and of its rule in `workflow/rules/`."""
     help: str
     upstream: tuple[str, ...] = ()
-    """All stages that it depends on, directly or not, in order."""
+    """All stages that it depends on, directly or indirectly, in order."""
     chunked: Literal["objects", "evaluated"] | None = None
-    """What its jobs divide among them: all objects, those that are sampled and measured, or nothing (one job)."""
+    """Objects that are divided among its jobs: all, those that are sampled and measured, or None (a single job)."""
     trains: bool = False
-    """Whether its jobs train: over several processes, with checkpoints and a `history.jsonl`."""
+    """Whether its job trains: in several processes, with checkpoints and a `history.jsonl`."""
 
 
 CHAIN = (

@@ -19,7 +19,7 @@ def rotation_matrices(quaternions: Tensor, normalize: bool = True) -> Tensor:
 def quaternions(rotations: Tensor) -> Tensor:
     """Unit quaternions [...,4], w first, of rotation matrices [...,3,3] (Shepperd 1978).
 
-    Of the two signs, the one in which the component of largest magnitude is positive.
+    The sign is chosen so that the component of largest magnitude is positive.
     """
     a, b, c, d, e, f, g, h, i = rotations.flatten(-2).unbind(-1)
     one = torch.ones_like(a)

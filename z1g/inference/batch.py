@@ -22,7 +22,7 @@ from z1g.inference.photographs import Background, Photograph, condition, find, r
 from z1g.jobs.records import provenance
 from z1g.plan.folder import StageFolder
 from z1g.render.images import save_png, to_bytes
-from z1g.render.video import film_ending
+from z1g.render.video import video_extension
 from z1g.surface.build import MeshOptions, build, require_packages
 
 log = logging.getLogger("z1g")
@@ -118,7 +118,7 @@ class _Batch:
         self.method = ImageToSplats.from_stage(folder)
         self.config = folder.upstream_folder("autodecoder").config
         self.writer = SampleWriter(
-            wanted.out, self.config.camera, self.config.render, wanted.size, FRAMES, FILM_SECONDS, film_ending()
+            wanted.out, self.config.camera, self.config.render, wanted.size, FRAMES, FILM_SECONDS, video_extension()
         )
         self.condition_size = folder.upstream_folder("unet").config.unet.condition_size
         self.stages = {**folder.upstream, "infer": folder.id}

@@ -13,8 +13,8 @@ from z1g.gaussians import files
 from z1g.gaussians.affine import transform
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, view_frame
 from z1g.render import Rasterizer
-from z1g.render.images import save_png, sheet, to_bytes, turntable_cameras
-from z1g.render.video import save_film
+from z1g.render.images import mosaic_image, save_png, to_bytes, turntable_cameras
+from z1g.render.video import save_video
 
 ELEVATION_DEG = 20.0
 CAMERAS_AT_ONCE = 8
@@ -50,8 +50,8 @@ class SampleWriter:
         files.write(self.folder / names["splats"], world)
         device = gaussians.device
         with atomic_file(self.folder / names["sheet"]) as temporary:
-            save_png(sheet(self.rasterizer, gaussians, self.inputs.to(device)), temporary)
-        save_film(list(self._frames(gaussians)), self.folder / names["turntable"], self.seconds)
+            save_png(mosaic_image(self.rasterizer, gaussians, self.inputs.to(device)), temporary)
+        save_video(list(self._frames(gaussians)), self.folder / names["turntable"], self.seconds)
         return names, world
 
     @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The conditioned UNet of Zero123++: one object that training and inference share."""
+"""The conditioned UNet of Zero123++, for training and inference."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from z1g.networks.clip import CLIP_MEAN, CLIP_STD
 from z1g.networks.denoiser import Condition, Denoiser
 from z1g.networks.half import bf16_weights, call_with
 
-# Their bars are for downloads of gigabytes, not for what stages load in milliseconds.
+# Stages load networks in milliseconds, so progress bars are not needed.
 transformers_logging.disable_progress_bar()
 diffusers_logging.disable_progress_bar()
 
 
 class ReferenceDenoiser(Denoiser):
-    """Zero123++'s UNet: reference attention to the condition's latent, and its CLIP embedding added to the prompt."""
+    """Zero123++'s UNet: reference attention to the condition's latent; its CLIP embedding is added to the prompt."""
 
     prompt: Tensor
     ramping: Tensor
@@ -39,7 +39,7 @@ class ReferenceDenoiser(Denoiser):
         ramping: Tensor,
         train_conditioning: bool,
     ) -> None:
-        """prompt [T,D]: embedding of the empty prompt; ramping [T]: share of the image embedding each token gets."""
+        """prompt [T,D]: embedding of the empty prompt; ramping [T]: weight of the image embedding in each token."""
         super().__init__()
         reference_attention.install(unet)
         self.unet, self.vision = unet, vision
@@ -51,7 +51,7 @@ class ReferenceDenoiser(Denoiser):
         vision.requires_grad_(train_conditioning)
 
     def embed(self, images: Tensor) -> Tensor:
-        """Global embedding [B,D] of condition images [B,3,H,W] in 0..1, resized to what the encoder expects."""
+        """Global embedding [B,D] of condition images [B,3,H,W] in 0..1, resized to the encoder's resolution."""
         size = int(self.vision.config.image_size)
         resized = nn.functional.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
         embedding: Tensor = self.vision(pixel_values=(resized - self.clip_mean) / self.clip_std).image_embeds
@@ -67,17 +67,16 @@ class ReferenceDenoiser(Denoiser):
         noised_condition = self.schedule.add_noise(condition.latent, condition_noise, timestep)
         memory: reference_attention.Memory = {}
         with self._network(noisy.device) as (unet, dtype), reference_attention.kernels(self.attention):
-            tokens, given = tokens.to(dtype), noisy.to(dtype)
+            tokens, sample = tokens.to(dtype), noisy.to(dtype)
             reference_attention.run(unet, noised_condition.to(dtype), timestep, tokens, write=memory)
-            return reference_attention.run(unet, given, timestep, tokens, read=memory).to(noisy.dtype)
+            return reference_attention.run(unet, sample, timestep, tokens, read=memory).to(noisy.dtype)
 
     @contextmanager
     def _network(self, device: torch.device) -> Iterator[tuple[reference_attention.UNet, torch.dtype]]:
         """The UNet and the type of its inputs.
 
-        With `whole_bf16`, autocast gives way to weights cast once for both passes: autocast would take norms and
-        activations through float32, which costs more time than the casts of weights. Gradients are of the weights as
-        they are stored.
+        With `whole_bf16`, weights that are cast once for both passes replace autocast, which would compute norms and
+        activations in float32 and take more time than the casts. Gradients reach the stored float32 weights.
         """
         if not (self.whole_bf16 and torch.is_autocast_enabled(device.type)):
             yield self.unet, self.unet.dtype

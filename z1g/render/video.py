@@ -1,4 +1,4 @@
-"""Turntables as films: `.mp4` where ffmpeg is installed with the package `imageio-ffmpeg`, else animated `.webp`."""
+"""Turntable videos: `.mp4` if the package `imageio-ffmpeg` is installed, else animated `.webp`."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -13,15 +13,15 @@ from z1g.core.files import atomic_file
 SHORTEST_FRAME_MS = 40
 
 
-def film_ending() -> str:
-    """`.mp4` or `.webp`, whichever can be written here."""
+def video_extension() -> str:
+    """`.mp4` if it can be written on this machine, else `.webp`."""
     return ".mp4" if importlib.util.find_spec("imageio_ffmpeg") else ".webp"
 
 
-def save_film(frames: Sequence[NDArray[np.uint8]], path: Path, seconds: float) -> None:
-    """Write frames [H,W,3] as a film of so many seconds, in the format of the ending of `path`.
+def save_video(frames: Sequence[NDArray[np.uint8]], path: Path, seconds: float) -> None:
+    """Write frames [H,W,3] as a video of `seconds` seconds, in the format of the extension of `path`.
 
-    H.264 needs even sides, so a row and a column may be cut.
+    H.264 needs even sides, so the last row and column may be cropped.
     """
     duration = max(round(1000 * seconds / len(frames)), SHORTEST_FRAME_MS)
     with atomic_file(path) as temporary:
@@ -37,12 +37,12 @@ def _save_mp4(frames: Sequence[NDArray[np.uint8]], path: Path, frames_per_second
     import imageio_ffmpeg
 
     height, width = frames[0].shape[:2]
-    # The name does not end in .mp4 while the file is being written, so the container is named.
+    # The temporary name does not end in .mp4, so the container format is given.
     output = ["-f", "mp4", "-movflags", "+faststart"]
-    film = imageio_ffmpeg.write_frames(
+    writer = imageio_ffmpeg.write_frames(
         str(path), (width, height), fps=frames_per_second, quality=8, macro_block_size=2, output_params=output
     )
-    film.send(None)
+    writer.send(None)
     for frame in frames:
-        film.send(np.ascontiguousarray(frame))
-    film.close()
+        writer.send(np.ascontiguousarray(frame))
+    writer.close()

@@ -1,4 +1,4 @@
-"""Adapters through peft, in the layouts that diffusers and peft load."""
+"""LoRA adapters of peft, in the file formats of diffusers and peft."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,14 +13,14 @@ from z1g.networks.denoiser import Denoiser
 
 
 def add(denoiser: Denoiser, rank: int, alpha: float, targets: Sequence[str]) -> None:
-    """Freeze the denoiser and give its UNet adapters, which start as no change.
+    """Freeze the denoiser and add adapters to its UNet, which initially do not change its output.
 
-    targets: ends of the names of layers that get one. Raises UserError where no layer's name ends so.
+    targets: suffixes of the names of layers with an adapter. Raises UserError if no layer matches.
     """
     denoiser.requires_grad_(False)
     config = LoraConfig(
         r=rank,
-        lora_alpha=alpha,  # type: ignore[arg-type]  # any number works
+        lora_alpha=alpha,  # type: ignore[arg-type]  # floats work too
         init_lora_weights="gaussian",
         target_modules=list(targets),
     )
@@ -31,18 +31,18 @@ def add(denoiser: Denoiser, rank: int, alpha: float, targets: Sequence[str]) -> 
 
 
 def save(denoiser: Denoiser, folder: Path) -> None:
-    """Write `pytorch_lora_weights.safetensors` for diffusers' `load_lora_weights`, and an adapter for peft."""
+    """Write `pytorch_lora_weights.safetensors` for diffusers' `load_lora_weights`, and an adapter of peft."""
     weights = {name: value.detach().cpu() for name, value in get_peft_model_state_dict(denoiser.unet).items()}
-    about = denoiser.unet.peft_config["default"]
+    config = denoiser.unet.peft_config["default"]
     StableDiffusionPipeline.save_lora_weights(
-        folder, unet_lora_layers=weights, unet_lora_adapter_metadata=about.to_dict()
+        folder, unet_lora_layers=weights, unet_lora_adapter_metadata=config.to_dict()
     )
-    about.save_pretrained(folder)
+    config.save_pretrained(folder)
     named = {f"base_model.model.{name}": value.contiguous() for name, value in weights.items()}
     save_file(named, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
 def merge(denoiser: Denoiser) -> None:
-    """Add the adapters to the weights they change, and remove them."""
+    """Merge the adapters into the weights and remove them."""
     denoiser.unet.fuse_lora()
     denoiser.unet.unload_lora()

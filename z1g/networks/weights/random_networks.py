@@ -1,4 +1,4 @@
-"""Builds the random networks of `model: {kind: scratch}`."""
+"""Build the random networks of `model: {kind: scratch}`."""
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -26,7 +26,7 @@ def autoencoder(size: AutoencoderSize, seed: int) -> AutoencoderKL:
 def denoiser(
     size: UNetSize, vision: VisionSize, latent_channels: int, prompt_tokens: int, seed: int
 ) -> ReferenceDenoiser:
-    """UNet, vision encoder and prompt with random weights, all of them trained."""
+    """UNet, vision encoder and prompt with random weights, all of them trainable."""
     levels = len(size.channels)
     with seeded(seed + 1):
         unet = UNet2DConditionModel(
@@ -41,7 +41,7 @@ def denoiser(
             norm_num_groups=size.norm_groups,
             use_linear_projection=True,
         )
-        # An output of zero is the mean of v over the noise, a calmer start than a random field.
+        # The mean of v over the noise is zero, which is a better initial output than a random one.
         torch.nn.init.zeros_(unet.conv_out.weight)
         encoder = CLIPVisionModelWithProjection(
             CLIPVisionConfig(

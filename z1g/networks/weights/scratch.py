@@ -1,4 +1,4 @@
-"""The same architecture from the same classes at any size, with random weights."""
+"""The published architecture at any size, with random weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Scratch(Model):
-    """Random weights. What small experiments use, and a baseline without any pretraining."""
+    """Random weights, for small experiments and as a baseline without pretraining."""
 
     kind: Literal["scratch"] = "scratch"
     autoencoder_size: AutoencoderSize = AutoencoderSize()

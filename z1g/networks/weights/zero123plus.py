@@ -32,15 +32,15 @@ class Zero123Plus(Model):
         folder = Path(self.pretrained).expanduser()
         if not folder.is_dir():
             if layout.is_path(self.pretrained):
-                raise UserError(f"model.pretrained: {self.pretrained} is no folder (looked from {Path.cwd()})")
+                raise UserError(f"model.pretrained: {self.pretrained} is not a folder (relative to {Path.cwd()})")
             return
-        lacking = layout.missing_in_pipeline(folder)
-        if lacking:
-            raise UserError(f"model.pretrained: {self.pretrained} lacks {', '.join(lacking)} of a Zero123++ pipeline")
-        other = layout.other_process(folder)
-        if other:
+        absent = layout.missing_in_pipeline(folder)
+        if absent:
+            raise UserError(f"model.pretrained: {self.pretrained} lacks {', '.join(absent)} of a Zero123++ pipeline")
+        difference = layout.other_process(folder)
+        if difference:
             raise UserError(
-                f"model.pretrained: {self.pretrained} {other}, as scheduler/scheduler_config.json says; "
+                f"model.pretrained: {self.pretrained} {difference}, as scheduler/scheduler_config.json says; "
                 "Zero123++ predicts v_prediction and has linear betas"
             )
 

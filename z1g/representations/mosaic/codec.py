@@ -18,7 +18,7 @@ from z1g.gaussians.channels import SplatOptions
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, pixel_rays, view_frame
 from z1g.geometry.mosaic import mosaic_shape, tile
 from z1g.networks.autoencoder import ImageEncoder
-from z1g.networks.fused.modules import as_files_want, fuse_where_possible
+from z1g.networks.fused.modules import fuse_where_possible, to_contiguous
 from z1g.networks.stored import read_network
 from z1g.representations.codec import Codec
 from z1g.representations.mosaic.decoder import SplatRays, SplatterDecoder
@@ -110,7 +110,7 @@ class MosaicCodec(Codec):
 
     def save(self, folder: Path) -> None:
         """Write the VAE in diffusers' layout and the splat heads."""
-        as_files_want(self.vae)
+        to_contiguous(self.vae)
         self.vae.save_pretrained(folder / "vae")
         self.save_heads(folder)
 

@@ -20,7 +20,7 @@ from transformers import CLIPVisionModelWithProjection
 from z1g.gaussians.channels import SplatOptions
 from z1g.geometry.camera import CameraOptions
 from z1g.networks.conditioning import Conditioning
-from z1g.networks.fused.modules import as_files_want
+from z1g.networks.fused.modules import to_contiguous
 from z1g.networks.reference_denoiser import ReferenceDenoiser
 from z1g.networks.stored import read_network, require_files_fit
 from z1g.representations import folder as method_folder
@@ -93,7 +93,7 @@ class Zero1ToGPipeline(DiffusionPipeline):
         folder = Path(save_directory)
         codec, setup = self._first_stage()
         for network in (self.unet, self.vae):
-            as_files_want(network)
+            to_contiguous(network)
         super().save_pretrained(folder, **kwargs)
         codec.save(folder)
         method_folder.write(folder, *setup)
