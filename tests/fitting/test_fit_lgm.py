@@ -228,8 +228,13 @@ def test_resizing_takes_a_quaternion_and_its_negative_for_one_rotation() -> None
         ("other", r"holds no LGM.*down_blocks"),
         ("narrow", r"holds no LGM.*divisible"),
         ("flat", "holds no LGM"),
-        ("missing", r"1 tensors .* unet.conv_out.bias missing"),
-        ("shape", r"1 tensors .* conv.weight \(14, 14, 3, 3\)"),
+        ("missing", r"tensors do not fit .*: 1 missing \(unet.conv_out.bias\)$"),
+        ("extra", r"tensors do not fit .*: 1 extra \(unet.conv_up.bias\)$"),
+        ("renamed", r"tensors do not fit .*: 1 missing \(unet.conv_out.bias\); 1 extra \(unet.conv_up.bias\)$"),
+        (
+            "shape",
+            r"tensors do not fit .*: 1 of another shape \(conv.weight \[14, 14, 3, 3\] instead of \[14, 14, 1, 1\]\)$",
+        ),
     ],
 )
 def test_weights_that_do_not_fit_are_named(scene: Scene, weights: Path, change: str, message: str) -> None:
@@ -246,6 +251,10 @@ def test_weights_that_do_not_fit_are_named(scene: Scene, weights: Path, change: 
             state |= {f"unet.{side}_blocks.0.nets.0.conv1.weight": narrow.clone() for side in ("down", "up")}
         elif change == "missing":
             del state["unet.conv_out.bias"]
+        elif change == "extra":
+            state["unet.conv_up.bias"] = torch.ones(14)
+        elif change == "renamed":
+            state["unet.conv_up.bias"] = state.pop("unet.conv_out.bias")
         else:
             state["conv.weight"] = torch.ones(14, 14, 3, 3)
         save_file(state, weights)

@@ -1,12 +1,15 @@
 """Trained pipelines on disk: diffusers' layout, loaded by diffusers; adapters, loaded by diffusers and peft."""
 
 import json
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline, UNet2DConditionModel
 from peft import PeftModel
+from safetensors.torch import load_file, save_file
 from support.builders import SIZES
 from support.diffusion import normal
 from torch import Tensor
@@ -105,6 +108,69 @@ def test_the_loaded_denoiser_is_frozen(saved: Path) -> None:
     loaded = Zero1ToGPipeline.from_pretrained(saved, local_files_only=True).denoiser()
     assert not any(p.requires_grad for p in loaded.parameters())
     torch.testing.assert_close(loaded.prompt, denoiser().prompt)
+
+
+# Files that do not fit
+
+FILES = {
+    "vae": ("vae/diffusion_pytorch_model.safetensors", "decoder.conv_in.weight"),
+    "unet": ("unet/diffusion_pytorch_model.safetensors", "conv_in.weight"),
+    "vision_encoder": ("vision_encoder/model.safetensors", "visual_projection.weight"),
+    "conditioning": ("conditioning/diffusion_pytorch_model.safetensors", "deviation"),
+    "heads.safetensors": ("heads.safetensors", "geometry_out.weight"),
+}
+DAMAGES = {
+    "missing": r"1 missing \({name}\)",
+    "extra": r"1 extra \(from\.elsewhere\)",
+    "renamed": r"1 missing \({name}\); 1 extra \(from\.elsewhere\)",
+    "misshapen": r"1 of another shape \({name} \[5, 7\] instead of \[[\d, ]+\]\)",
+}
+
+
+def damage(file: Path, name: str, how: str) -> None:
+    tensors = load_file(file)
+    if how in ("missing", "renamed"):
+        taken = tensors.pop(name)
+    if how in ("extra", "renamed"):
+        tensors["from.elsewhere"] = taken if how == "renamed" else torch.ones(2)
+    if how == "misshapen":
+        tensors[name] = torch.ones(5, 7)
+    save_file(tensors, file, {"format": "pt"})
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize("part", FILES)
+def test_a_pipeline_whose_weights_do_not_fit_is_refused(saved: Path, tmp_path: Path, part: str, how: str) -> None:
+    folder = tmp_path / "pipeline"
+    shutil.copytree(saved, folder)
+    file, name = FILES[part]
+    damage(folder / file, name, how)
+    words = DAMAGES[how].format(name=re.escape(name))
+    with pytest.raises(UserError, match=rf"^{re.escape(str(folder / part))}: tensors do not fit the network: {words}$"):
+        Zero1ToGPipeline.from_pretrained(folder, local_files_only=True).trained()
+
+
+@pytest.mark.parametrize("how", ["missing", "extra", "renamed"])
+@pytest.mark.parametrize("part", FILES)
+def test_nor_does_a_pipeline_run_that_diffusers_loaded_alone(saved: Path, tmp_path: Path, part: str, how: str) -> None:
+    """It makes up what a file lacks and drops what it does not know."""
+    folder = tmp_path / "pipeline"
+    shutil.copytree(saved, folder)
+    file, name = FILES[part]
+    damage(folder / file, name, how)
+    loaded = DiffusionPipeline.from_pretrained(
+        folder, custom_pipeline=pipeline_module.__file__, local_files_only=True, trust_remote_code=True
+    )
+    words = DAMAGES[how].format(name=re.escape(name))
+    with pytest.raises(UserError, match=rf"^{re.escape(str(folder / part))}: tensors do not fit the network: {words}$"):
+        loaded.trained()
+
+
+def test_a_pipeline_can_be_loaded_in_half_precision(saved: Path) -> None:
+    loaded = Zero1ToGPipeline.from_pretrained(saved, local_files_only=True, torch_dtype=torch.bfloat16)
+    assert {p.dtype for part in (loaded.unet, loaded.vae, loaded.vision_encoder) for p in part.parameters()} == {
+        torch.bfloat16
+    }
 
 
 # Adapters

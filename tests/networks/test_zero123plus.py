@@ -1,6 +1,7 @@
 """`model: {kind: zero123plus}` on a folder in the published layout, with tiny random weights."""
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -92,7 +93,7 @@ def test_weights_without_all_tensors_are_refused(copied: Path, part: str) -> Non
     tensors = load_file(file)
     gone = sorted(tensors)[-1]
     save_file({name: value for name, value in tensors.items() if name != gone}, file, {"format": "pt"})
-    with pytest.raises(UserError, match=rf"no usable '{part}': 1 tensors are missing"):
+    with pytest.raises(UserError, match=rf"no usable '{part}': .*: 1 missing \({re.escape(gone)}\)"):
         Zero123Plus(pretrained=str(copied)).denoiser()
 
 

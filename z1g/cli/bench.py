@@ -35,7 +35,7 @@ def _render(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", help="another of these, measured in turns; prints the ratio of times")
     parser.add_argument("--splats", type=int, default=24576, help="Gaussians of the object")
     parser.add_argument("--ply", type=Path, help="a file's Gaussians instead of a made-up object")
-    parser.add_argument("--size", type=int, default=128, help="side of a image, pixels")
+    parser.add_argument("--size", type=int, default=128, help="side of an image, pixels")
     parser.add_argument("--views", type=int, default=4, help="images a call")
     parser.add_argument("--repeats", type=int, default=5, help="calls; medians are reported")
     parser.add_argument("--device", help="cpu or cuda; cuda if there is one and the backend can use it")
@@ -64,7 +64,7 @@ def _run_fit(arguments: argparse.Namespace) -> dict[str, Any]:
 def _ingest(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", nargs="+", default=["workflow/objects"], help="what data.paths would say")
     parser.add_argument("--objects", type=int, default=32, help="how many of them at most")
-    parser.add_argument("--size", type=int, default=128, help="side of a image, pixels")
+    parser.add_argument("--size", type=int, default=128, help="side of an image, pixels")
     parser.add_argument("--samples", type=int, default=8, help="samples a pixel")
     parser.add_argument("--views", type=int, default=10, help="images an object; the six inputs get depth too")
     parser.add_argument("--repeats", type=int, default=2, help="runs of each way, in turns; the best counts")
@@ -92,7 +92,7 @@ def _run_dag(arguments: argparse.Namespace) -> dict[str, Any]:
 def _autodecoder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--variants", nargs="+", default=AUTODECODER_VARIANTS, help="b8+recompute: batch, what is on")
     parser.add_argument("--views", type=int, default=20, help="images rendered an object")
-    parser.add_argument("--size", type=int, default=512, help="side of a image, pixels")
+    parser.add_argument("--size", type=int, default=512, help="side of an image, pixels")
     parser.add_argument("--splats", type=int, default=128, help="side of a splatter image")
     parser.add_argument("--inputs", type=int, default=320, help="side of an input view")
     parser.add_argument("--channels", type=int, nargs="+", default=[128, 256, 512, 512], help="of the autoencoder")
@@ -158,7 +158,7 @@ def _run_infer(arguments: argparse.Namespace) -> dict[str, Any]:
 def _loader(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--objects", type=int, default=128, help="made-up objects; 18 MB each by default")
     parser.add_argument("--views", type=int, default=33, help="views of each: condition, inputs and free ones")
-    parser.add_argument("--size", type=int, default=512, help="side of a image, pixels")
+    parser.add_argument("--size", type=int, default=512, help="side of an image, pixels")
     parser.add_argument("--splat-size", type=int, default=128, help="side of a splatter image")
     parser.add_argument("--rendered", type=int, default=8, help="free views of a sample, besides condition and inputs")
     parser.add_argument("--batch", type=int, default=8, help="samples a batch")

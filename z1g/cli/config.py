@@ -7,6 +7,7 @@ from pathlib import Path
 
 from z1g.config import documents
 from z1g.config.resolve import load_ablation
+from z1g.plan import neutral
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -20,6 +21,7 @@ GENERATED: dict[str, tuple[Path, Callable[[], str]]] = {
     "schema": (Path("configs/schema.json"), documents.schema),
     "reference": (Path("docs/configuration.md"), documents.reference),
     "defaults": (Path("configs/full.yaml"), documents.defaults),
+    "identity": (Path("z1g/plan/defaults.json"), neutral.document),
 }
 """Generated files: where they are kept and what makes them."""
 

@@ -20,7 +20,7 @@ FOLDER = "predicted"
 
 
 class DiffusionCodes(CodeSource):
-    """The decoder learns to bear what the UNet makes of a image. The UNet is the model's as it arrives, so published
+    """The decoder learns to bear what the UNet makes of an image. The UNet is the model's as it arrives, so published
     weights are needed for codes that mean something; codes of a UNet trained here are a file, see `cache`.
 
     Predicted once, before training, for all objects.

@@ -10,7 +10,8 @@ from pydantic.fields import FieldInfo
 
 from z1g.config.resolve import unwrap
 from z1g.config.tree import Experiment
-from z1g.core.slots import OneOf, Runtime, Section, kinds
+from z1g.config.walk import places
+from z1g.core.slots import Runtime, Section
 
 
 def schema() -> str:
@@ -85,32 +86,11 @@ def _yaml(section: Section, depth: int) -> Iterator[str]:
 
 
 def _sections() -> Iterator[tuple[str, type[Section]]]:
-    """Every section class once, in reading order, with the key path it stands at."""
-    pending: list[tuple[str, type[Section]]] = [("", Experiment)]
-    seen: set[type[Section]] = set()
-    while pending:
-        path, cls = pending.pop(0)
-        if cls in seen:
-            continue
-        seen.add(cls)
-        if path:
-            yield path, cls
-        children: list[tuple[str, type[Section]]] = []
-        for name, field in cls.model_fields.items():
-            annotation, extra = unwrap(field.annotation)
-            metadata = [*field.metadata, *extra]
-            here = f"{path}.{name}".lstrip(".")
-            if get_origin(annotation) is dict:
-                annotation, metadata = unwrap(get_args(annotation)[1])
-                here += ".<name>"
-            if not (isinstance(annotation, type) and issubclass(annotation, Section)):
-                continue
-            if any(isinstance(item, OneOf) for item in metadata):
-                options: dict[str, Any] = kinds(annotation)  # type: ignore[type-var]
-                children += [(f"{here}: {{kind: {kind}}}", option) for kind, option in options.items()]
-            else:
-                children.append((here, annotation))
-        pending = children + pending
+    """Every section class once, in reading order, with the first place it stands at."""
+    first: dict[type[Section], str] = {}
+    for path, cls, _ in places():
+        first.setdefault(cls, path)
+    yield from ((path, cls) for cls, path in first.items() if path)
 
 
 def _default(field: FieldInfo) -> str:

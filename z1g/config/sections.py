@@ -130,7 +130,7 @@ class Variants(Section):
 
 
 class UNetOptions(Section):
-    """Stage 2: the UNet learns to generate codes from a image."""
+    """Stage 2: the UNet learns to generate codes from an image."""
 
     finetune: Annotated[Finetune, OneOf()] = Full()
     timesteps: Annotated[Timesteps, OneOf()] = Uniform()

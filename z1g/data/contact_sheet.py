@@ -15,7 +15,7 @@ CHARACTERS = 20
 
 
 class ContactSheet:
-    """Objects in rows of eight: a image and the object's id, or why there is none."""
+    """Objects in rows of eight: an image and the object's id, or why there is none."""
 
     def __init__(self, n_objects: int) -> None:
         rows = max(1, -(-n_objects // COLUMNS))
@@ -26,7 +26,7 @@ class ContactSheet:
         self._n = 0
 
     def add(self, label: str, rgba: NDArray[np.uint8] | None, fault: str = "") -> None:
-        """The next cell: a image [H,W,4] with straight alpha, or None and the fault."""
+        """The next cell: an image [H,W,4] with straight alpha, or None and the fault."""
         row, column = divmod(self._n, COLUMNS)
         x, y = column * CELL, row * (CELL + LABEL)
         self._n += 1

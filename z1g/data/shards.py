@@ -188,7 +188,7 @@ def read_objects(path: Path) -> Iterator[RenderedObject]:
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """A image [H,W,4] as a shard holds it."""
+    """An image [H,W,4] as a shard holds it."""
     buffer = io.BytesIO()
     Image.fromarray(image, "RGBA").save(buffer, "PNG")
     return buffer.getvalue()

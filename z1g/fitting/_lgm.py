@@ -11,6 +11,7 @@ from torch import Tensor
 
 from z1g.core.device import default_device
 from z1g.core.errors import UserError
+from z1g.core.weights import load_exactly
 from z1g.data.scenes import Scene
 from z1g.fitting._raw import activate
 from z1g.gaussians.channels import join, split
@@ -22,7 +23,6 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's colors, by which LGM's inputs are normalized."""
 UNUSED = "lpips_loss."
 """Some checkpoints carry the weights of their training loss along."""
-EXAMPLES = 4
 
 
 @torch.no_grad()
@@ -68,11 +68,5 @@ def _network(weights: str, device: torch.device) -> LGM:
             network = LGM(Layout.of(state))
     except (SafetensorError, KeyError, IndexError, ValueError, OSError) as error:
         raise UserError(f"fit.start.weights: {path} holds no LGM: {error}") from error
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    wrong = sorted(name for name in expected.keys() | found.keys() if expected.get(name) != found.get(name))
-    if wrong:
-        told = ", ".join(f"{name} {found.get(name, 'missing')}" for name in wrong[:EXAMPLES])
-        raise UserError(f"fit.start.weights: {len(wrong)} tensors of {path} are not LGM's: {told}")
-    network.load_state_dict(state, assign=True)
+    load_exactly(network, state, f"fit.start.weights: {path} is not LGM's", assign=True)
     return network.eval().requires_grad_(False).to(device)

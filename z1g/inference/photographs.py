@@ -35,7 +35,7 @@ demo's eight objects, 0.73 of the image's width, standard deviation 0.07."""
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".tga")
 """Files of a folder that are taken for photographs; one that is named may have any name."""
 MOST_PIXELS = 178_956_970
-"""Twice Pillow's own limit, where it too refuses: a image that unpacks to more is an attack or a mistake."""
+"""Twice Pillow's own limit, where it too refuses: an image that unpacks to more is an attack or a mistake."""
 SEEN = 16
 """Alpha, of 255, from which a pixel belongs to the object; less is the fringe of a matte."""
 SMALLEST = 8
@@ -46,7 +46,7 @@ LARGEST_SIDE, LARGEST_CUT = 4096, 2048
 
 @dataclass(frozen=True)
 class Photograph:
-    """A image of one object: uint8 [H,W,4], straight alpha, and the digest of its file."""
+    """An image of one object: uint8 [H,W,4], straight alpha, and the digest of its file."""
 
     rgba: NDArray[np.uint8]
     digest: str
@@ -161,7 +161,7 @@ def _rgba(image: Image.Image, path: Path) -> Image.Image:
     if profile and image.mode in ("RGB", "RGBA", "CMYK", "L", "LAB"):
         image = _in_srgb(image, profile, path)
     if image.mode == "LAB":
-        raise UserError(f"{path}: a image in Lab colors needs a color profile; save it as sRGB")
+        raise UserError(f"{path}: an image in Lab colors needs a color profile; save it as sRGB")
     return image.convert("RGBA")
 
 

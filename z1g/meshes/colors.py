@@ -8,7 +8,7 @@ from z1g.meshes.store import Store
 
 
 def colored(store: Store, mesh: str) -> bool:
-    """Whether an OBJ's used materials name a image or at least two diffuse colors; True for other formats.
+    """Whether an OBJ's used materials name an image or at least two diffuse colors; True for other formats.
 
     Raises any of UNREADABLE.
     """

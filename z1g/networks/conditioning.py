@@ -1,4 +1,4 @@
-"""What stands between a image and the UNet besides networks: prompt, ramping, and the numbers of codes."""
+"""What stands between an image and the UNet besides networks: prompt, ramping, and the numbers of codes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Networks that describe a image by a vector: loaded once a process, frozen."""
+"""Networks that describe an image by a vector: loaded once a process, frozen."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -53,16 +53,17 @@ def clip_vision(weights: str | None) -> Describe:
         )
     from transformers import AutoConfig, CLIPModel, CLIPVisionModelWithProjection
 
+    from z1g.networks.stored import load, require_all
+
     try:
         config = AutoConfig.from_pretrained(weights, local_files_only=True)
         kind = CLIPModel if config.model_type == "clip" else CLIPVisionModelWithProjection
-        options = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True}
-        network, info = kind.from_pretrained(weights, **options)
+        loaded, info = load(kind, weights, {"local_files_only": True, "use_safetensors": True})
     # What a foreign folder raises depends on what its files pretend to be.
     except Exception as error:
         raise UserError(f"{weights} holds no CLIP model that loads: {type(error).__name__}: {error}") from error
-    if lost := [*info["missing_keys"], *info["mismatched_keys"]]:
-        raise UserError(f"{weights} holds no CLIP model that loads: {len(lost)} weights are missing, such as {lost[0]}")
+    require_all(info, f"{weights} holds no CLIP model that loads")
+    network: Any = loaded
     network.requires_grad_(False).eval()
     side = network.vision_model.config.image_size
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 class StageFolder:
     """`results/<stage>/<id>/` with the `stage.json` that the plan wrote there: all that a verb needs to know.
 
-    `config` holds only the slice that the stage declared to read; anything else raises AttributeError.
+    `config` holds only the slice that the stage declared to read; anything else raises AttributeError. An option that
+    did not exist when the folder was planned has the value that the folder's id stands for.
     """
 
     path: Path
@@ -33,14 +34,14 @@ class StageFolder:
     @classmethod
     def open(cls, path: Path) -> StageFolder:
         """Read `stage.json`. Raises UserError where there is none, or where another version has other options."""
-        from z1g.plan.slices import slice_config
+        from z1g.plan.slices import restored, slice_config
 
         file = path / "stage.json"
         if not file.is_file():
             raise UserError(f"{path}: no stage.json here; stage folders are made by `snakemake` or `z1g plan --write`")
         record: dict[str, Any] = read_json(file)
         try:
-            config = slice_config(record["config"])
+            config = slice_config(restored(record["config"], record.get("reads")))
         except ValidationError as error:
             raise UserError(
                 f"{file} was written by another version of z1g; start `snakemake` again, which plans anew"

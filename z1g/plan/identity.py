@@ -1,7 +1,8 @@
 """Identities of stages.
 
 `id(stage)` is a digest of the configuration slice that the stage reads, the ids upstream and the stage's version. Two
-ablations that agree on all of these share the result.
+ablations that agree on all of these share the result. Of the slice only the values count that differ from recorded
+defaults, see `z1g.plan.neutral`, so that an option that is added changes no id.
 """
 
 from __future__ import annotations
@@ -13,10 +14,12 @@ from typing import Any
 
 from z1g.config.resolve import Ablation
 from z1g.config.sections import JobResources, Resources
+from z1g.config.walk import place
 from z1g.core.slots import FileContent, Runtime, Section
 from z1g.core.stages import CHUNKED, CHUNKED_BY_OBJECTS
 from z1g.data.manifest import Manifest, evaluation_objects
 from z1g.meshes.file_digest import file_digest
+from z1g.plan import neutral
 from z1g.plan.slices import cut
 from z1g.plan.stages import STAGES
 
@@ -25,7 +28,7 @@ ID_LENGTH = 10
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage with its identity. `config` is the slice it reads, runtime values included.
+    """One stage with its identity. `config` is the slice it reads, runtime values included; `reads` its key paths.
 
     `recipe` is the identity without the list of objects: folders of one recipe have the same result for an object.
     """
@@ -35,6 +38,7 @@ class Stage:
     recipe: str
     version: int
     config: dict[str, Any]
+    reads: tuple[str, ...]
     upstream: dict[str, str]
     n_chunks: int
     resources: JobResources
@@ -52,6 +56,7 @@ class Stage:
             "recipe": self.recipe,
             "version": self.version,
             "config": self.config,
+            "reads": list(self.reads),
             "upstream": self.upstream,
             "n_chunks": self.n_chunks,
             "resources": self.resources.model_dump(mode="json"),
@@ -62,20 +67,23 @@ class Stage:
         """Inverse of `record`."""
         values = {name: record[name] for name in ("id", "recipe", "version", "config", "upstream", "n_chunks")}
         kind = type(getattr(Resources(), record["stage"]))
-        return cls(name=record["stage"], resources=kind(**record["resources"]), **values)
+        reads = tuple(record.get("reads", ()))
+        return cls(name=record["stage"], reads=reads, resources=kind(**record["resources"]), **values)
 
 
 def planned_stages(ablation: Ablation, manifest: Manifest) -> dict[str, Stage]:
     """The stages that an ablation needs for a list of objects, with their identities."""
     experiment = ablation.experiment
     full = experiment.model_dump(mode="json")
-    timeless = without_runtime(experiment)
+    timeless, defaults = without_runtime(experiment), neutral.recorded()
+    removed = tuple(defaults.gone(type(experiment), ""))
     evaluated = evaluation_objects(manifest, experiment.data.split, experiment.infer.train_objects)
     stages: dict[str, Stage] = {}
     for name, spec in STAGES.items():
         reads = spec.reads(experiment)
         upstream = {other: stages[other].id for other in spec.upstream}
-        identity = {"stage": name, "version": spec.version, "upstream": upstream, "config": cut(timeless, reads)}
+        config = defaults.distinct(experiment, cut(timeless, (*reads, *removed)))
+        identity = {"stage": name, "version": spec.version, "upstream": upstream, "config": config}
         recipe = digest({**identity, "upstream": {other: stages[other].recipe for other in spec.upstream}})
         if name == "ingest":
             identity["objects"] = manifest.digest()
@@ -86,7 +94,7 @@ def planned_stages(ablation: Ablation, manifest: Manifest) -> dict[str, Stage]:
             n_chunks = max(1, -(-len(evaluated) // experiment.infer.chunk_size))
         resources: JobResources = getattr(experiment.resources, name)
         stages[name] = Stage(
-            name, digest(identity), recipe, spec.version, cut(full, reads), upstream, n_chunks, resources
+            name, digest(identity), recipe, spec.version, cut(full, reads), reads, upstream, n_chunks, resources
         )
     return stages
 
@@ -97,21 +105,33 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
 
 
-def without_runtime(section: Section) -> dict[str, Any]:
-    """Dump of a section without the fields that cannot change results, and files by their content."""
+def without_runtime(section: Section, path: str = "") -> dict[str, Any]:
+    """Values of the section at a place without those that cannot change results, and files by their content.
+
+    Options that have been taken out since ids were made with them are there where they still count.
+    """
     kept: dict[str, Any] = {}
     dumped = section.model_dump(mode="json")
     for name, field in type(section).model_fields.items():
         if any(isinstance(item, FileContent) for item in field.metadata):
             kept[name] = dumped[name] and (file_digest(dumped[name]) or dumped[name])
         elif not any(isinstance(item, Runtime) for item in field.metadata):
-            kept[name] = _dump(getattr(section, name), dumped[name])
-    return kept
+            kept[name] = _dump(getattr(section, name), dumped[name], path, name)
+    return {**kept, **neutral.recorded().gone(type(section), path)}
 
 
-def _dump(value: Any, dumped: Any) -> Any:
+def identifying_values(section: Section) -> dict[str, Any]:
+    """What of a whole configuration identities are made of."""
+    return neutral.recorded().distinct(section, without_runtime(section))
+
+
+def _dump(value: Any, dumped: Any, path: str, name: str) -> Any:
     if isinstance(value, Section):
-        return without_runtime(value)
+        return without_runtime(value, place(path, name, value))
     if isinstance(value, dict):
-        return {key: _dump(item, dumped[key]) for key, item in value.items()}
+        return {key: _entry(item, dumped[key], place(path, name, item, entry=True)) for key, item in value.items()}
     return dumped
+
+
+def _entry(item: Any, dumped: Any, path: str) -> Any:
+    return without_runtime(item, path) if isinstance(item, Section) else dumped

@@ -19,7 +19,7 @@ from z1g.core.errors import UserError
 from z1g.core.files import read_json, write_json
 from z1g.core.names import did_you_mean
 from z1g.data.manifest import Manifest
-from z1g.plan.identity import Stage, digest, planned_stages, without_runtime
+from z1g.plan.identity import Stage, digest, identifying_values, planned_stages
 
 DEFAULT_SCALE = "full"
 CONFIG_KEYS = ("scale", "ablations", "results", "objects", "gpus")
@@ -148,9 +148,9 @@ class Plan:
         return [str(folder / file) for file in ("metrics.jsonl", "objects.jsonl", "metrics.json", *more)]
 
     def ablation_identity(self, name: str) -> str:
-        """Digest of what `plan.json` and `config.json` of an ablation hold, runtime values left out."""
+        """Digest of what `plan.json` and `config.json` of an ablation hold, as far as stage ids tell of it."""
         planned = self.ablations[name]
-        return digest([ablation_record(planned), without_runtime(planned.ablation.experiment)])
+        return digest([ablation_record(planned), identifying_values(planned.ablation.experiment)])
 
     def write(self) -> None:
         """Record every stage and ablation on disk, where verbs and the report find them."""

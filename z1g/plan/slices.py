@@ -9,6 +9,7 @@ from pydantic import TypeAdapter
 
 from z1g.config.tree import Experiment
 from z1g.core.slots import Section
+from z1g.plan.neutral import recorded
 
 
 def cut(values: dict[str, Any], reads: Sequence[str]) -> dict[str, Any]:
@@ -26,6 +27,14 @@ def cut(values: dict[str, Any], reads: Sequence[str]) -> dict[str, Any]:
         elif last in source:
             target[last] = json.loads(json.dumps(source[last]))
     return result
+
+
+def restored(values: dict[str, Any], reads: Sequence[str] | None) -> dict[str, Any]:
+    """A slice that was written to disk, with the options that did not exist then at the defaults it was made with.
+
+    reads: key paths of the slice; where they are not known, the slice is what it is.
+    """
+    return values if reads is None else cut(recorded().completed(values), reads)
 
 
 def slice_config(values: Mapping[str, Any]) -> Experiment:

@@ -1,6 +1,6 @@
 """Front-to-back blending of projected Gaussians: the numba kernels.
 
-A image is cut into tiles of 8 columns and 32 rows. Gaussians are sorted by depth once a image and listed for each
+An image is cut into tiles of 8 columns and 32 rows. Gaussians are sorted by depth once an image and listed for each
 tile that their windows touch. The innermost loops run over the rows of a tile that a window covers, without branches,
 so that LLVM turns them into vector instructions. The backward pass replays the forward one front to back: what lies
 behind a Gaussian is the pixel's total minus what has passed, so nothing but the images is kept.

@@ -165,7 +165,7 @@ def _on_white(image: Image.Image, side: int) -> Image.Image:
 
 
 def encode(frames: list[Image.Image], quality: int, duration: int = 0) -> str:
-    """A data URI of a image, or of several as an animation of `duration` ms a frame."""
+    """A data URI of an image, or of several as an animation of `duration` ms a frame."""
     stream = io.BytesIO()
     more = {"save_all": True, "append_images": frames[1:], "duration": duration, "loop": 0} if len(frames) > 1 else {}
     frames[0].save(stream, "WEBP", quality=quality, method=4, **more)

@@ -47,7 +47,7 @@ def read_angles(path: Path) -> dict[str, float]:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """A image [H,W,4] with straight alpha. Raises BrokenObject where it is none, or has no transparency."""
+    """An image [H,W,4] with straight alpha. Raises BrokenObject where it is none, or has no transparency."""
     try:
         with Image.open(path) as image:
             if image.mode != "RGBA":

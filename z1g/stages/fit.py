@@ -34,7 +34,7 @@ SHEET_OBJECTS = 8
 
 
 def run(folder: StageFolder, chunk: int, threads: int) -> None:
-    """Fit every object of a chunk, or take given splats; write splats, a quality table and a image sheet."""
+    """Fit every object of a chunk, or take given splats; write splats, a quality table and an image sheet."""
     use_threads(threads)
     reader = ShardReader(chunk_file(folder.upstream_path("ingest"), chunk, "tar"))
     objects = [entry for entry in folder.manifest().chunk(chunk) if entry.id in reader.ids]

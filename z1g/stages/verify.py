@@ -18,6 +18,7 @@ from z1g.core.files import read_json
 from z1g.core.progress import track
 from z1g.data.manifest import Manifest
 from z1g.jobs.records import sha256
+from z1g.plan import neutral
 from z1g.plan.folder import StageFolder
 from z1g.plan.identity import planned_stages
 from z1g.plan.stages import STAGES
@@ -93,7 +94,7 @@ def _identities(results: Path, folder: Path, facts: dict[str, Any]) -> Finding:
         manifest_file = results / "ingest" / ids["ingest"] / "manifest.jsonl"
         if sha256(manifest_file) != facts["data"]["manifest"]:
             return Finding(what, False, f"{manifest_file} is not what reproduce.json recorded")
-        experiment = Experiment.model_validate(read_json(folder / "config.json"))
+        experiment = Experiment.model_validate(neutral.recorded().completed(read_json(folder / "config.json")))
         found = planned_stages(Resolved("", "", "", {}, experiment), Manifest.load(manifest_file))
     except (OSError, ValueError, ValidationError, KeyError, TypeError) as error:
         return Finding(what, False, f"plan, configuration or list of objects cannot be read: {error}")

@@ -2,13 +2,16 @@
 
 import logging
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_file
+from z1g.core.weights import load_exactly
 
 log = logging.getLogger("z1g")
 KEEP = 2
@@ -62,6 +65,32 @@ class CheckpointFolder:
         except UNREADABLE as error:
             raise UserError(f"{file} cannot be read ({error}); delete {self.path} to train anew") from error
         return state
+
+    def load_best_into(self, module: nn.Module, step: float, names: list[str]) -> None:
+        """Load the kept weights of a step, which hold exactly `names`. Raises UserError where they do not fit."""
+        self._exactly(module, self.load_best(step), names, self.best(int(step)))
+
+    def take(
+        self, module: nn.Module, state: dict[str, Any], step: int, names: list[str], entries: Sequence[str]
+    ) -> None:
+        """Load a module from the entry `objective` of a step's state, which has all `entries`.
+
+        names: the module's tensors and extra state that the entry holds, in this order. Raises UserError where
+        something is missing, extra, of another shape or elsewhere.
+        """
+        if lacking := [name for name in entries if name not in state]:
+            raise UserError(f"{self.file(step)}: {', '.join(lacking)} is missing. {self._remedy()}")
+        self._exactly(module, state["objective"], names, self.file(step))
+
+    def _exactly(self, module: nn.Module, state: dict[str, Any], names: list[str], file: Path) -> None:
+        load_exactly(module, state, file, only=names, remedy=self._remedy())
+        # The optimizer and the average know parameters by their places.
+        moved = [name for name, other in zip(names, state, strict=True) if name != other]
+        if moved:
+            raise UserError(f"{file}: tensors stand in another order, from {moved[0]} on. {self._remedy()}")
+
+    def _remedy(self) -> str:
+        return f"Another version of z1g wrote it; delete {self.path} to train anew"
 
     def load(self, map_location: str | torch.device = "cpu") -> tuple[int, dict[str, Any]] | None:
         """Step and state of the newest readable checkpoint, or None where there is no checkpoint at all.

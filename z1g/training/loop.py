@@ -29,6 +29,8 @@ from z1g.training.speed import tune
 log = logging.getLogger("z1g")
 MAX_SKIPPED = 10
 """Steps in a row whose loss or gradient is not finite before training gives up."""
+SAVED = ("objective", "optimizer", "schedule", "average", "history", "interval", "skipped", "best")
+"""What a checkpoint holds."""
 BEST_BY = "validation_psnr"
 """The figure of `Objective.validate` whose highest value `keep: best` goes by."""
 
@@ -112,7 +114,7 @@ class Trainer:
                 self.average.swap()
             (best,) = broadcast_object_list([self.best])
             if self.options.keep == "best" and best:
-                self.objective.load_state_dict(self.checkpoints.load_best(best["step"]), strict=False)
+                self.checkpoints.load_best_into(self.objective, best["step"], list(self._own_state()))
                 log.info("kept the weights of step %d, %.2f dB", best["step"], best["value"])
 
     def _train(self, start: int, journal: TrainingLog) -> None:
@@ -253,11 +255,11 @@ class Trainer:
         return {name: v for name, v in state.items() if name in trained or name.endswith("_extra_state")}
 
     def _restore(self) -> tuple[int, dict[str, Any]]:
-        found = self.checkpoints.load()
-        if found is None:
+        latest = self.checkpoints.load()
+        if latest is None:
             return 0, {"rows": [], "interval": []}
-        step, state = found
-        self.objective.load_state_dict(state["objective"], strict=False)
+        step, state = latest
+        self.checkpoints.take(self.objective, state, step, list(self._own_state()), SAVED)
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if self.average is not None:

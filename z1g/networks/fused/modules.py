@@ -20,7 +20,7 @@ from z1g.networks.fused import available
 from z1g.networks.fused.operations import add_bias, geglu, group_norm, last
 
 INDEXED = 2**31
-"""Values of a image up to which torch enlarges it in place."""
+"""Values of an image up to which torch enlarges it in place."""
 
 
 def fuse_where_possible(network: nn.Module, device: torch.device) -> None:
@@ -128,7 +128,7 @@ def _leave_tokens(
     part: Transformer2DModel, hidden_states: Tensor, residual: Tensor, batch_size: int, height: int, width: int,
     inner_dim: int,
 ) -> Tensor:  # fmt: skip
-    """See `Transformer2DModel`: tokens [B,N,C] back to a image, the input added."""
+    """See `Transformer2DModel`: tokens [B,N,C] back to an image, the input added."""
     if part.use_linear_projection:
         hidden_states = part.proj_out(hidden_states)
     image = hidden_states.reshape(batch_size, height, width, inner_dim).permute(0, 3, 1, 2)

@@ -10,7 +10,7 @@ from z1g.core.slots import Slot
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-    from z1g.networks.denoiser import Denoiser
+    from z1g.networks.reference_denoiser import ReferenceDenoiser
 
 
 class Model(Slot):
@@ -27,7 +27,7 @@ class Model(Slot):
         """The VAE before stage 1. Raises UserError where weights are missing."""
 
     @abstractmethod
-    def denoiser(self) -> Denoiser:
+    def denoiser(self) -> ReferenceDenoiser:
         """UNet, image encoder and prompt before stage 2. Raises UserError where weights are missing."""
 
     @property

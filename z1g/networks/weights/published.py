@@ -8,12 +8,12 @@ from typing import Any
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from huggingface_hub import hf_hub_download
-from safetensors import SafetensorError
 from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection, PreTrainedModel
 
 from z1g.core.errors import UserError
-from z1g.networks.denoiser import Denoiser
+from z1g.networks import stored
+from z1g.networks.reference_denoiser import ReferenceDenoiser
 from z1g.networks.weights import layout as layout
 
 
@@ -23,7 +23,7 @@ def autoencoder(pretrained: str) -> AutoencoderKL:
     return vae
 
 
-def denoiser(pretrained: str) -> Denoiser:
+def denoiser(pretrained: str) -> ReferenceDenoiser:
     """UNet, vision encoder and the text encoder's embedding of the empty prompt, [77,D]."""
     ramping = _ramping(pretrained)
     unet = _part(UNet2DConditionModel, pretrained, "unet")
@@ -42,7 +42,7 @@ def denoiser(pretrained: str) -> Denoiser:
         prompt = text(tokens.input_ids)[0][0]
     if len(ramping) != len(prompt):
         raise UserError(f"{pretrained}: {len(ramping)} ramping_coefficients for a prompt of {len(prompt)} tokens")
-    return Denoiser(unet, vision, prompt, ramping, train_conditioning=False)
+    return ReferenceDenoiser(unet, vision, prompt, ramping, train_conditioning=False)
 
 
 def _part(cls: type[nn.Module], pretrained: str, subfolder: str) -> Any:
@@ -58,16 +58,11 @@ def _part(cls: type[nn.Module], pretrained: str, subfolder: str) -> Any:
     problem = ""
     for form in forms:
         try:
-            part, found = _load(cls, str(folder) if folder.is_dir() else pretrained, subfolder, form)
-        except (OSError, ValueError, RuntimeError, SafetensorError, UnpicklingError) as error:
-            problem = problem or _first(error)
+            part, info = _load(cls, str(folder) if folder.is_dir() else pretrained, subfolder, form)
+        except (*stored.UNREADABLE, UnpicklingError) as error:
+            problem = problem or stored.first_line(error)
             continue
-        absent = [name for name in found["missing_keys"] if not name.endswith("position_ids")]
-        if absent:
-            raise UserError(
-                f"model.pretrained: {pretrained} has no usable '{subfolder}': {len(absent)} tensors are missing, "
-                f"{absent[0]} first"
-            )
+        stored.require_all(info, f"model.pretrained: {pretrained} has no usable '{subfolder}'")
         return part
     raise UserError(
         f"model.pretrained: {pretrained} has no usable '{subfolder}' ({problem}); "
@@ -79,10 +74,7 @@ def _part(cls: type[nn.Module], pretrained: str, subfolder: str) -> Any:
 def _load(cls: Any, pretrained: str, subfolder: str, form: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
     # Where a checkpoint is in half precision, transformers would keep it so.
     dtype = {"dtype": torch.float32} if issubclass(cls, PreTrainedModel) else {"torch_dtype": torch.float32}
-    loaded: tuple[nn.Module, dict[str, Any]] = cls.from_pretrained(
-        pretrained, subfolder=subfolder, output_loading_info=True, **form, **dtype
-    )
-    return loaded
+    return stored.load(cls, pretrained, {"subfolder": subfolder, **form, **dtype})
 
 
 def _tokenizer(pretrained: str) -> CLIPTokenizer:
@@ -90,7 +82,8 @@ def _tokenizer(pretrained: str) -> CLIPTokenizer:
     try:
         return CLIPTokenizer.from_pretrained(str(folder) if folder.is_dir() else pretrained, subfolder="tokenizer")
     except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(f"model.pretrained: {pretrained} has no usable 'tokenizer' ({_first(error)})") from error
+        problem = stored.first_line(error)
+        raise UserError(f"model.pretrained: {pretrained} has no usable 'tokenizer' ({problem})") from error
 
 
 def _ramping(pretrained: str) -> torch.Tensor:
@@ -100,7 +93,7 @@ def _ramping(pretrained: str) -> torch.Tensor:
         file = folder / name if folder.is_dir() else Path(hf_hub_download(pretrained, name))
         text = file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        unreachable = f"is no folder here and no hub name that can be reached ({_first(error)})"
+        unreachable = f"is no folder here and no hub name that can be reached ({stored.first_line(error)})"
         problem = f"has no readable {name}" if folder.is_dir() else unreachable
         raise UserError(f"model.pretrained: {pretrained} {problem}") from error
     try:
@@ -109,7 +102,3 @@ def _ramping(pretrained: str) -> torch.Tensor:
         raise UserError(
             f"model.pretrained: {file} has no list ramping_coefficients; is it a Zero123++ pipeline?"
         ) from error
-
-
-def _first(error: Exception) -> str:
-    return str(error).strip().split("\n")[0]

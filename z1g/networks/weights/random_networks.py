@@ -5,7 +5,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from z1g.core.seeding import seeded
-from z1g.networks.denoiser import Denoiser
+from z1g.networks.reference_denoiser import ReferenceDenoiser
 from z1g.networks.weights.sizes import AutoencoderSize, UNetSize, VisionSize
 
 
@@ -23,7 +23,9 @@ def autoencoder(size: AutoencoderSize, seed: int) -> AutoencoderKL:
         )
 
 
-def denoiser(size: UNetSize, vision: VisionSize, latent_channels: int, prompt_tokens: int, seed: int) -> Denoiser:
+def denoiser(
+    size: UNetSize, vision: VisionSize, latent_channels: int, prompt_tokens: int, seed: int
+) -> ReferenceDenoiser:
     """UNet, vision encoder and prompt with random weights, all of them trained."""
     levels = len(size.channels)
     with seeded(seed + 1):
@@ -54,4 +56,4 @@ def denoiser(size: UNetSize, vision: VisionSize, latent_channels: int, prompt_to
         )
         prompt = 0.02 * torch.randn(prompt_tokens, size.cross_attention_dim)
     ramping = torch.linspace(0, 1, prompt_tokens)
-    return Denoiser(unet, encoder, prompt, ramping, train_conditioning=True)
+    return ReferenceDenoiser(unet, encoder, prompt, ramping, train_conditioning=True)

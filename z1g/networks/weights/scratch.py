@@ -12,7 +12,7 @@ from z1g.networks.weights.sizes import AutoencoderSize, UNetSize, VisionSize
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-    from z1g.networks.denoiser import Denoiser
+    from z1g.networks.reference_denoiser import ReferenceDenoiser
 
 
 class Scratch(Model):
@@ -42,7 +42,7 @@ class Scratch(Model):
 
         return random_networks.autoencoder(self.autoencoder_size, self.init_seed)
 
-    def denoiser(self) -> Denoiser:
+    def denoiser(self) -> ReferenceDenoiser:
         from z1g.networks.weights import random_networks
 
         channels = self.autoencoder_size.latent_channels

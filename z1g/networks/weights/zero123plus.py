@@ -13,7 +13,7 @@ from z1g.networks.weights.base import Model
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-    from z1g.networks.denoiser import Denoiser
+    from z1g.networks.reference_denoiser import ReferenceDenoiser
 
 
 class Zero123Plus(Model):
@@ -61,7 +61,7 @@ class Zero123Plus(Model):
 
         return zero123plus.autoencoder(self.pretrained)
 
-    def denoiser(self) -> Denoiser:
+    def denoiser(self) -> ReferenceDenoiser:
         from z1g.networks.weights import published as zero123plus
 
         return zero123plus.denoiser(self.pretrained)

@@ -7,16 +7,19 @@ from pathlib import Path
 import torch
 import torch.nn.functional as functional
 from diffusers import AutoencoderKL
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from z1g.core.errors import UserError
 from z1g.core.seeding import seeded
+from z1g.core.weights import load_exactly
 from z1g.gaussians.channels import SplatOptions
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, pixel_rays, view_frame
 from z1g.geometry.mosaic import mosaic_shape, tile
 from z1g.networks.autoencoder import ImageEncoder
 from z1g.networks.fused.modules import as_files_want, fuse_where_possible
+from z1g.networks.stored import read_network
 from z1g.representations.codec import Codec
 from z1g.representations.mosaic.decoder import SplatRays, SplatterDecoder
 from z1g.representations.mosaic.decoder_options import DecoderOptions
@@ -119,14 +122,11 @@ class MosaicCodec(Codec):
     def load_heads(self, folder: Path) -> None:
         """Inverse of `save_heads`. Raises UserError naming missing, extra and misshapen tensors."""
         file = folder / HEADS_FILE
-        if not file.is_file():
-            raise UserError(f"{file} is missing; without it the splat heads would be untrained")
-        stored, expected = load_file(file), self._heads()
-        wrong = sorted(stored.keys() ^ expected.keys())
-        wrong += [name for name in stored.keys() & expected.keys() if stored[name].shape != expected[name].shape]
-        if wrong:
-            raise UserError(f"{file} does not fit its decoder: {', '.join(wrong)} missing, extra or of another shape")
-        self.decoder.load_state_dict(stored, strict=False)
+        try:
+            heads = load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{file} cannot be read, and without it the splat heads are untrained: {error}") from error
+        load_exactly(self.decoder, heads, file, only=list(self._heads()))
 
     def _heads(self) -> dict[str, Tensor]:
         return {name: value for name, value in self.decoder.state_dict().items() if name.startswith(HEADS)}
@@ -134,4 +134,4 @@ class MosaicCodec(Codec):
 
 def load_vae(folder: Path) -> AutoencoderKL:
     """The autoencoder that `MosaicCodec.save` wrote."""
-    return AutoencoderKL.from_pretrained(folder / "vae", local_files_only=True, use_safetensors=True)
+    return read_network(AutoencoderKL, folder / "vae")

@@ -20,8 +20,9 @@ from transformers import CLIPVisionModelWithProjection
 from z1g.gaussians.channels import SplatOptions
 from z1g.geometry.camera import CameraOptions
 from z1g.networks.conditioning import Conditioning
-from z1g.networks.denoiser import Denoiser
 from z1g.networks.fused.modules import as_files_want
+from z1g.networks.reference_denoiser import ReferenceDenoiser
+from z1g.networks.stored import read_network, require_files_fit
 from z1g.representations import folder as method_folder
 from z1g.representations.base import Representation
 from z1g.representations.codec import Codec, Trained
@@ -30,6 +31,13 @@ from z1g.sampling.sample import sample_codes
 from z1g.sampling.samplers.ddpm import Ddpm
 
 DECODED_AT_ONCE = 4
+NETWORKS = {
+    "vae": AutoencoderKL,
+    "unet": UNet2DConditionModel,
+    "vision_encoder": CLIPVisionModelWithProjection,
+    "conditioning": Conditioning,
+}
+"""What has weights, by the name of its folder."""
 Setup = tuple[Representation, CameraOptions, SplatOptions]
 
 
@@ -57,6 +65,7 @@ class Zero1ToGPipeline(DiffusionPipeline):
             vae=vae, unet=unet, vision_encoder=vision_encoder, conditioning=conditioning, scheduler=scheduler
         )
         self._stage1: tuple[Codec, Setup] | None = None
+        self._exact = False
 
     @classmethod
     def of(
@@ -69,6 +78,16 @@ class Zero1ToGPipeline(DiffusionPipeline):
         pipeline._stage1 = codec, (representation, camera, splats)
         return pipeline
 
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Zero1ToGPipeline:
+        """See diffusers. Raises UserError where the networks of a folder do not have exactly their weights."""
+        folder, wanted = Path(pretrained_model_name_or_path), NETWORKS.keys() - kwargs.keys()
+        parts = {name: read_network(NETWORKS[name], folder / name) for name in wanted} if folder.is_dir() else {}
+        made: Zero1ToGPipeline = super().from_pretrained(pretrained_model_name_or_path, **parts, **kwargs)
+        made._exact = bool(parts)
+        dtype = kwargs.get("torch_dtype")
+        return made.to(dtype) if isinstance(dtype, torch.dtype) else made
+
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
         """Write diffusers' layout, and stage 1's files."""
         folder = Path(save_directory)
@@ -79,10 +98,12 @@ class Zero1ToGPipeline(DiffusionPipeline):
         codec.save(folder)
         method_folder.write(folder, *setup)
 
-    def denoiser(self) -> Denoiser:
+    def denoiser(self) -> ReferenceDenoiser:
         """The conditioned UNet, frozen."""
         parts = self.conditioning
-        denoiser = Denoiser(self.unet, self.vision_encoder, parts.prompt, parts.ramping, train_conditioning=False)
+        denoiser = ReferenceDenoiser(
+            self.unet, self.vision_encoder, parts.prompt, parts.ramping, train_conditioning=False
+        )
         # Its constants are made anew, on the CPU, wherever the parts are.
         return denoiser.to(self.device).requires_grad_(False).eval()
 
@@ -116,6 +137,10 @@ class Zero1ToGPipeline(DiffusionPipeline):
     def _first_stage(self) -> tuple[Codec, Setup]:
         if self._stage1 is None:
             folder = Path(self.config["_name_or_path"])
+            if not self._exact:
+                # Loaded by diffusers alone, which makes up what a file lacks.
+                for name, kind in NETWORKS.items():
+                    require_files_fit(kind, folder / name)
             representation, camera, splats = method_folder.read(folder)
             codec = representation.load_codec(folder, camera, splats)
             self.register_modules(vae=codec.vae)

@@ -1,0 +1,82 @@
+"""Weights are loaded exactly, or not at all."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from z1g.core.errors import UserError
+from z1g.core.weights import load_exactly
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(3, 4), nn.Linear(4, 2)
+        self.note = "fresh"
+
+    def get_extra_state(self) -> str:
+        return self.note
+
+    def set_extra_state(self, state: str) -> None:
+        self.note = state
+
+
+def other_state() -> dict[str, Tensor]:
+    torch.manual_seed(1)
+    return {**Net().state_dict(), "_extra_state": "loaded"}
+
+
+def test_a_state_that_fits_is_loaded_whole() -> None:
+    net, state = Net(), other_state()
+    load_exactly(net, state, "a.pt")
+    torch.testing.assert_close(net.second.weight, state["second.weight"], atol=0, rtol=0)
+    assert net.note == "loaded"
+
+
+def test_a_state_of_some_names_leaves_the_others() -> None:
+    net, state = Net(), other_state()
+    before = net.second.weight.detach().clone()
+    load_exactly(net, {"first.bias": state["first.bias"]}, "a.pt", only=["first.bias"])
+    torch.testing.assert_close(net.first.bias, state["first.bias"], atol=0, rtol=0)
+    torch.testing.assert_close(net.second.weight, before, atol=0, rtol=0)
+    with pytest.raises(ValueError, match=r"Net has no third\.bias"):
+        load_exactly(net, state, "a.pt", only=["third.bias"])
+
+
+def test_a_network_without_numbers_takes_the_tensors_themselves() -> None:
+    with torch.device("meta"):
+        net = Net()
+    state = other_state()
+    load_exactly(net, state, "a.pt", assign=True)
+    assert net.first.weight.data_ptr() == state["first.weight"].data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"first.bias": None}, "1 missing (first.bias)"),
+        ({"first.bias": None, "_extra_state": None}, "2 missing (_extra_state, first.bias)"),
+        ({"third.bias": torch.ones(1)}, "1 extra (third.bias)"),
+        ({"first.bias": None, "first.offset": torch.ones(4)}, "1 missing (first.bias); 1 extra (first.offset)"),
+        ({"first.bias": torch.ones(5)}, "1 of another shape (first.bias [5] instead of [4])"),
+        ({"first.bias": "text"}, "1 of another shape (first.bias no tensor instead of [4])"),
+        ({"_extra_state": torch.ones(2)}, "1 of another shape (_extra_state [2] instead of no tensor)"),
+        (
+            {"first.bias": None, "first.weight": torch.ones(3, 4), "x": torch.ones(1)},
+            "1 missing (first.bias); 1 extra (x); 1 of another shape (first.weight [3, 4] instead of [4, 3])",
+        ),
+        ({f"x{i}": torch.ones(1) for i in range(6)}, "6 extra (x0, x1, x2, x3 and 2 more)"),
+    ],
+)
+def test_what_does_not_fit_is_named_and_nothing_is_loaded(change: dict[str, object], message: str) -> None:
+    net = Net()
+    before = {name: value.clone() for name, value in net.state_dict().items() if isinstance(value, Tensor)}
+    state = {name: value for name, value in {**other_state(), **change}.items() if value is not None}
+    words = f"folder/a.pt: tensors do not fit the network: {message}. Ask."
+    with pytest.raises(UserError, match=f"^{re.escape(words)}$"):
+        load_exactly(net, state, Path("folder/a.pt"), remedy="Ask.")
+    torch.testing.assert_close({n: v for n, v in net.state_dict().items() if n in before}, before, atol=0, rtol=0)
+    assert net.note == "fresh"
