@@ -19,7 +19,8 @@ test: env
 
 # Some tests of every room, in under a minute on two cores. The markers are explained in pyproject.toml.
 test-fast: env
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m 'not (slow or blender or browser or gpu or slurm)'
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 10 --durations-min 1 \
+		-m 'not (slow or blender or browser or gpu or slurm)'
 
 # A throw-away SLURM on this machine; needs root and Debian's packages slurm-wlm and munge, else says so and skips.
 test-slurm: env

@@ -264,6 +264,7 @@ def test_no_yaml_gives_anything_but_a_plan_or_a_user_error(tmp_path_factory, pai
         read(folder, "\n".join(f"{key}: {node}" for key, node in pairs).encode())
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.binary(max_size=40), st.sampled_from([b"", b"\xff\xfe", b"\xef\xbb\xbf", b"unet: ", b"%YAML 1.1\n---\n"]))
 def test_no_bytes_give_anything_but_a_plan_or_a_user_error(tmp_path_factory, content: bytes, start: bytes) -> None:

@@ -22,6 +22,8 @@ from z1g.plan.folder import StageFolder
 from z1g.stages import autodecoder, codes, unet
 from z1g.surface.build import MeshOptions
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:

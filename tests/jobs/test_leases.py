@@ -64,6 +64,7 @@ def test_the_pool_is_what_the_user_said_else_what_is_visible(monkeypatch: pytest
             gpus_at_once(wrong)
 
 
+@pytest.mark.slow
 def test_jobs_of_all_sizes_never_overlap(tmp_path: Path) -> None:
     jobs = [job(1 + i % 3, tmp_path, str(i)) for i in range(9)]
     assert [process.wait(120) for process in jobs] == [0] * 9

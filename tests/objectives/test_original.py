@@ -174,6 +174,7 @@ def at(config: Experiment, path: str) -> Any:
     return value
 
 
+@pytest.mark.slow
 def test_the_originals_quirks_are_in_original_yaml_alone() -> None:
     theirs, corrected = resolve([read_yaml(CONFIGS / "original.yaml")]), Experiment()
     for path, value in QUIRKS.items():

@@ -135,6 +135,7 @@ def test_variants_keep_their_size_and_colors_change_place() -> None:
         torch.testing.assert_close(after, ratio * wanted, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_objects_without_a_solid_splat_are_left_as_large_as_they_are() -> None:
     faint = splats()
     faint[:, 3] *= 0.1

@@ -341,6 +341,7 @@ def manifest(n: int, chunk_size: int = 4) -> Manifest:
     return Manifest(tuple(ObjectEntry(f"o{i}", f"p/{i}.obj") for i in range(n)), chunk_size)
 
 
+@pytest.mark.slow
 @given(st.integers(2, 60), st.integers(0, 5), st.floats(0.01, 0.9))
 def test_splits_hold_out_something_and_new_objects_move_nobody(n: int, seed: int, fraction: float) -> None:
     options = SplitOptions(test_fraction=fraction, seed=seed)

@@ -76,6 +76,7 @@ def test_autocast_does_not_round_the_poses(backend: Rasterizer) -> None:
         assert torch.equal(flat(backend.render(g, c)), expected)
 
 
+@pytest.mark.slow
 def test_many_splats_give_the_same_bits_for_any_number_of_threads() -> None:
     # Large enough that torch parallelizes the projection.
     g, c = gaussians("trained", 2, 9000).float(), cameras(2, 6, 48, 32)

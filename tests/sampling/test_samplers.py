@@ -79,7 +79,7 @@ def test_clipping_is_the_original_s() -> None:
 
 
 @pytest.mark.parametrize("sampler", [Ddpm(), Ddim(), EulerAncestral(), DpmMultistep(), UniPc()])
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("guidance", [pytest.param(1.0, marks=pytest.mark.slow), 3.0])
 def test_objects_do_not_depend_on_their_batch(sampler: Sampler, guidance: float) -> None:
     denoiser, options = micro_denoiser(), InferOptions(sampler=sampler, steps=4, guidance=guidance)
     condition, seeds, zero = condition_of(denoiser, 3), [11, 22, 33], torch.zeros(1, 4, 4, 4)

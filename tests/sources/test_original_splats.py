@@ -175,6 +175,7 @@ def folders(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_fit_stage_takes_them_as_they_are(folders: Path) -> None:
     planned = Plan([Ablation("original", "", "full", {}, experiment(folders))], folders / "results")
     planned.write()

@@ -364,6 +364,7 @@ def inferred(chain: Plan, tmp_path: Path, kind: Any) -> tuple[dict[str, Tensor],
     return by_name, read_jsonl(out / "objects.jsonl")
 
 
+@pytest.mark.slow
 def test_codes_come_from_where_the_options_say(chain: Plan, tmp_path: Path) -> None:
     true = load_file(stage_path(chain, "codes") / "codes.safetensors")
     cached, rows = inferred(chain, tmp_path / "cache", TrueCodes())
@@ -379,6 +380,7 @@ def test_codes_come_from_where_the_options_say(chain: Plan, tmp_path: Path) -> N
         torch.testing.assert_close(probed[name], code + 0.25 * noise, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_one_step_codes(chain: Plan, tmp_path: Path) -> None:
     """Almost the true code where there is almost no noise; far from it where there is nothing else."""
     true = load_file(stage_path(chain, "codes") / "codes.safetensors")

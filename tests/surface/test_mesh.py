@@ -157,9 +157,9 @@ def test_the_verb_writes_what_blender_opens(tmp_path: Path, capsys: pytest.Captu
     script = (
         "import bpy, sys; bpy.ops.wm.read_factory_settings(use_empty=True);"
         "bpy.ops.import_scene.gltf(filepath=sys.argv[1]);"
-        "(found,) = [o for o in bpy.data.objects if o.type == 'MESH']; image = found.active_material.node_tree.nodes;"
-        "print('FOUND', len(found.data.polygons), [n.image.size[0] for n in image if n.type == 'TEX_IMAGE'],"
-        "max(v.co.z for v in found.data.vertices))"
+        "(mesh,) = [o for o in bpy.data.objects if o.type == 'MESH']; nodes = mesh.active_material.node_tree.nodes;"
+        "print('FOUND', len(mesh.data.polygons), [n.image.size[0] for n in nodes if n.type == 'TEX_IMAGE'],"
+        "max(v.co.z for v in mesh.data.vertices))"
     )
     command = [str(BLENDER), "-c", script, str(tmp_path / "a.glb")]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}

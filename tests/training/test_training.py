@@ -140,6 +140,7 @@ def test_dropout_is_on(tmp_path: Path, straight: tuple[Path, Toy]) -> None:
 # Resuming
 
 
+@pytest.mark.slow
 def test_resumed_in_process(tmp_path: Path, straight: tuple[Path, Toy], monkeypatch: pytest.MonkeyPatch) -> None:
     """At every step but the last, whether or not a checkpoint or an interval ends there."""
     real = Trainer._step

@@ -23,6 +23,7 @@ from z1g.plan.folder import StageFolder
 from z1g.plan.plan import Plan
 from z1g.stages import ablation, autodecoder, codes, fit, infer, metrics, report, tables, unet
 
+pytestmark = pytest.mark.slow
 PLANNED = {"stage.json", "manifest.jsonl", "plan.json", "config.json"}
 """What starting Snakemake writes before any rule runs."""
 OPENED: list[Path] | None = None
@@ -74,24 +75,24 @@ def jobs(workspace: Path) -> list[Job]:
     command = [sys.executable, "-m", "snakemake", "--profile", "local", "-n", "--forceall", "--config", "scale=micro.yaml"]
     done = subprocess.run(command, cwd=workspace, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = []
+    results = []
     for rule, text in re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)+)", done.stdout + done.stderr, re.MULTILINE):
         names = dict(re.findall(r"^ {4}(input|output): (.*)$", text, re.MULTILINE))
         outputs, inputs = (tuple(map(Path, filter(None, names.get(k, "").split(", ")))) for k in ("output", "input"))
-        found.append(Job(rule, outputs, inputs))
-    return found
+        results.append(Job(rule, outputs, inputs))
+    return results
 
 
 def upstream(job: Job, makers: dict[Path, Job]) -> set[Job]:
     """All jobs that a job comes after."""
-    found: set[Job] = set()
+    results: set[Job] = set()
     waiting = [job]
     while waiting:
         for name in waiting.pop().inputs:
-            if name in makers and makers[name] not in found:
-                found.add(makers[name])
+            if name in makers and makers[name] not in results:
+                results.add(makers[name])
                 waiting.append(makers[name])
-    return found
+    return results
 
 
 def within(file: Path, names: tuple[Path, ...]) -> bool:
@@ -137,14 +138,14 @@ def opened(workspace: Path) -> Iterator[dict[str, set[Path]]]:
             "tables": lambda: tables.run(results, ["one"], results / "tables"),
             "report": lambda: report.run(results, ["one"], results / "report.html"),
         }
-        found = {}
+        collected = {}
         for name, verb in verbs.items():
             with recorded(monkeypatch) as files:
                 verb()
-            found[name] = {
+            collected[name] = {
                 file.relative_to(workspace) for file in files if (workspace / "results") in file.parents
             }
-        yield found
+        yield collected
 
 
 RULES = ("fit", "autodecoder", "codes", "unet", "infer", "metrics", "ablation", "tables", "report")
@@ -152,9 +153,9 @@ RULES = ("fit", "autodecoder", "codes", "unet", "infer", "metrics", "ablation", 
 
 @pytest.fixture(scope="module")
 def dag(workspace: Path, opened: dict[str, set[Path]]) -> list[Job]:
-    found = jobs(workspace)
-    assert {job.rule for job in found} >= set(RULES)
-    return found
+    actual = jobs(workspace)
+    assert {job.rule for job in actual} >= set(RULES)
+    return actual
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -2,6 +2,8 @@
 
 import ast
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 
@@ -74,3 +76,15 @@ def test_test_modules_are_in_folders_and_have_names_of_their_own() -> None:
     files = [file for file in MODULES if file.name.startswith("test_")]
     assert [file for file in files if len(file.relative_to(TESTS).parts) != 2] == []
     assert [name for name, n in Counter(file.name for file in files).items() if n > 1] == []
+
+
+@pytest.mark.slow
+def test_the_fast_tests_cover_every_folder() -> None:
+    """With the markers of `make test-fast`; the cluster's tests alone have a target of their own."""
+    chosen = re.search(r"(?s)\ntest-fast:.*?-m '([^']+)'", (ROOT / "Makefile").read_text())
+    assert chosen is not None
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "-m", chosen[1]]
+    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert listing.returncode == 0, listing.stdout[-2000:] + listing.stderr[-2000:]
+    covered = set(re.findall(r"(?m)^tests/(\w+)/test_\w+\.py::", listing.stdout))
+    assert covered == {file.parent.name for file in MODULES if file.name.startswith("test_")} - {"slurm"}

@@ -127,6 +127,7 @@ def test_an_ablation_without_its_record_gets_one(workspace: Path) -> None:
     assert planned == {"ablation": 1, "ablation_all": 1}, "tables and report do not read it"
 
 
+@pytest.mark.slow
 def test_an_edited_description_changes_what_shows_it(workspace: Path) -> None:
     snakemake(workspace, *LOCAL, "ablations=encoder_mix")
     file = workspace / "ablations/encoder_mix.yaml"
