@@ -18,10 +18,6 @@ class Model(Slot):
 
     kind: str
 
-    def check(self) -> None:
-        """Raise UserError where the networks cannot be there, before any job starts."""
-        return
-
     @abstractmethod
     def autoencoder(self) -> AutoencoderKL:
         """The VAE before stage 1. Raises UserError where weights are missing."""
