@@ -24,7 +24,7 @@ Z1G = f"{shlex.quote(sys.executable)} -m z1g"
 try:
     if "gpus" in config and workflow.is_main_process:
         workflow.register_resource("gpu", gpus_at_once(config["gpus"]))
-    plan = Plan.from_options(config, RESULTS)
+    plan = Plan.from_options(config, RESULTS, check=workflow.is_main_process)
 except UserError as error:
     sys.stderr.write(f"z1g: error: {error}\n")
     sys.exit(2)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from support.paths import ROOT
 
 from z1g.cli.config import GENERATED
+from z1g.config.preflight import findings
 from z1g.config.resolve import load_ablation, merge, resolve
 from z1g.config.tree import Experiment
 from z1g.config.yaml_file import read_yaml
@@ -28,7 +29,10 @@ SCALES = ("tiny", "small", "full", "original")
 def load(tmp_path: Path, text: str, scale: str = "tiny"):
     path = tmp_path / "idea.yaml"
     path.write_text(text)
-    return load_ablation(path, scale, CONFIGS)
+    ablation = load_ablation(path, scale, CONFIGS)
+    if missing := [line for line, fatal in findings(ablation) if fatal]:
+        raise UserError("\n".join(missing))
+    return ablation
 
 
 def message(tmp_path: Path, text: str) -> str:

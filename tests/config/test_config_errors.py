@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.paths import ROOT
 
+from z1g.config.preflight import findings
 from z1g.config.resolve import load_ablation, scale_file
 from z1g.config.tree import Experiment
 from z1g.core.errors import UserError
@@ -20,11 +21,17 @@ from z1g.plan.plan import Plan
 CONFIGS = ROOT / "configs"
 
 
+def checked(path: Path, scale: str) -> None:
+    """Read an ablation and look for what it needs of this machine."""
+    ablation = load_ablation(path, scale, CONFIGS)
+    raise UserError("\n".join(line for line, fatal in findings(ablation) if fatal))
+
+
 def complaint(folder: Path, text: str, scale: str = "tiny") -> list[str]:
     """The lines that reading `text` as an ablation gives, without the folder's name."""
     (folder / "idea.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError) as caught:
-        load_ablation(folder / "idea.yaml", scale, CONFIGS)
+        checked(folder / "idea.yaml", scale)
     return str(caught.value).replace(f"{folder}/", "").splitlines()
 
 
@@ -90,7 +97,8 @@ def complaint(folder: Path, text: str, scale: str = "tiny") -> list[str]:
         ("fit: {losses: {s: {kind: splat}}}\n", "1: fit.losses.s cannot be used: this stage compares renders"),
         ("autodecoder: {losses: {l: {kind: latent}}}\n",
          "1: autodecoder.losses.l cannot be used: this stage compares renders and splats"),
-        (f"autodecoder: {{codes: {{kind: cache, path: {'x' * 3000}}}}}\n", "1: [Errno 36] File name too long"),
+        (f"autodecoder: {{codes: {{kind: cache, path: {'x' * 3000}}}}}\n",
+         "1: autodecoder.codes: [Errno 36] File name too long"),
     ],
 )  # fmt: skip
 def test_messages_are_plain_words(tmp_path: Path, text: str, expected: str) -> None:
@@ -247,7 +255,7 @@ def read(folder: Path, content: bytes) -> None:
     (folder / "idea.yaml").write_bytes(content)
     said = "a plan"
     try:
-        Plan.load("tiny", None, Path("results"), folder, CONFIGS).ablation_identity("idea")
+        Plan.load("tiny", None, Path("results"), folder, CONFIGS, missing="warn").ablation_identity("idea")
     except UserError as error:
         said = str(error)
     assert said.strip()

@@ -14,6 +14,7 @@ from support.paths import CONFIGS
 from support.published_weights import RAMP, TOKENS, text_encoder, write_published
 from transformers import CLIPTokenizer
 
+from z1g.config.preflight import preflight
 from z1g.config.resolve import load_ablation
 from z1g.core.errors import UserError
 from z1g.networks.weights.zero123plus import Zero123Plus
@@ -170,7 +171,7 @@ def error_of(pretrained: Path | str, tmp_path: Path) -> str:
     file = tmp_path / "idea.yaml"
     file.write_text(f"model:\n  kind: zero123plus\n  pretrained: {pretrained}\n", encoding="utf-8")
     with pytest.raises(UserError) as caught:
-        load_ablation(file, "full", CONFIGS)
+        preflight([load_ablation(file, "full", CONFIGS)])
     return str(caught.value)
 
 

@@ -3,7 +3,9 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import get_args
 
+from z1g.config.preflight import Policy
 from z1g.config.resolve import resolve, scale_file
 from z1g.config.yaml_file import read_yaml
 from z1g.core.stages import STAGE_NAMES
@@ -22,6 +24,12 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     )
     parser.add_argument("--results", type=Path, default=Path("results"), help="results folder")
     parser.add_argument(
+        "--missing",
+        choices=get_args(Policy),
+        default="stop",
+        help="files, folders and packages that are not on this machine: stop, or warn, as where jobs run elsewhere",
+    )
+    parser.add_argument(
         "--cost", type=int, nargs="*", metavar="N", help="hours, disk and files by stage for so many meshes"
     )
     parser.add_argument("--write", action="store_true", help="write the stage folders, as starting Snakemake does")
@@ -34,7 +42,7 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         sys.stdout.write(sheet(experiment, arguments.cost or COST_OF))
         return
     where = arguments.results, Path("ablations"), Path("configs")
-    plan = Plan.load(arguments.scale, arguments.ablations, *where, arguments.objects)
+    plan = Plan.load(arguments.scale, arguments.ablations, *where, arguments.objects, arguments.missing)
     if arguments.write:
         plan.write()
     width = max(len(name) for name in plan.ablations)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from z1g.codes.base import CodeSource
-from z1g.core.errors import UserError
+from z1g.core.needs import require_file
 from z1g.core.slots import FileContent
 
 if TYPE_CHECKING:
@@ -26,10 +26,10 @@ class CachedCodes(CodeSource):
     lr: float = Field(1e-2, gt=0, description="learning rate of the search for the code of an object not in the file")
 
     def check(self) -> None:
+        remedy = "run the ablation that writes it first" if self.path else "codes of kind 'cache' need a path: "
         if not self.path:
-            raise UserError("codes of kind 'cache' need a path: set autodecoder.codes.path to a codes.safetensors file")
-        if not Path(self.path).is_file():
-            raise UserError(f"autodecoder.codes.path: {self.path} is not a file; run the ablation that writes it first")
+            remedy += "set autodecoder.codes.path to a codes.safetensors file"
+        require_file("path", self.path, remedy)
 
     def book(self, ids: list[str], shape: tuple[int, ...], folder: Path = Path()) -> CodeBook:
         from z1g.codes.book import FixedBook, read_codes

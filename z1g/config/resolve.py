@@ -22,13 +22,17 @@ HEADER_KEYS = ("description", "base")
 
 @dataclass(frozen=True)
 class Ablation:
-    """One ablation, resolved. `differences` are the ablation file's own values; `base` names the scale below it."""
+    """One ablation, resolved. `differences` are the ablation file's own values; `base` names the scale below it.
+
+    `files` are what it was merged from, the scale first.
+    """
 
     name: str
     description: str
     base: str
     differences: dict[str, Any]
     experiment: Experiment
+    files: tuple[YamlFile, ...] = ()
 
 
 def scale_file(scale: str, configs: Path) -> Path:
@@ -58,8 +62,8 @@ def load_ablation(path: Path, scale: str, configs: Path, objects: Sequence[str] 
     except UserError as error:
         raise UserError(f"{file.where(('base',))}: base: {error}" if header["base"] else str(error)) from error
     asked = {"data": {"kind": "meshes", "paths": list(objects)}} if objects else {}
-    experiment = resolve([read_yaml(below), YamlFile(Path("--config objects="), asked), file])
-    return Ablation(path.stem, header["description"] or "", base, differences, experiment)
+    files = (read_yaml(below), YamlFile(Path("--config objects="), asked), file)
+    return Ablation(path.stem, header["description"] or "", base, differences, resolve(files), files)
 
 
 def resolve(files: Sequence[YamlFile]) -> Experiment:
@@ -73,12 +77,6 @@ def resolve(files: Sequence[YamlFile]) -> Experiment:
     except ValidationError as error:
         problems = _causes([dict(problem) for problem in error.errors()], merged)
         raise UserError("\n".join(_explain(problem, merged, files) for problem in problems)) from error
-    choices = (("autodecoder", "codes"), experiment.autodecoder.codes), (("model", "pretrained"), experiment.model)
-    for path, choice in choices:
-        try:
-            choice.check()
-        except (UserError, OSError) as error:
-            raise UserError(f"{_locate(files, path)}: {error}") from error
     truths = list(_mistaken_truths(merged, experiment.model_dump(mode="json"), ()))
     if truths:
         said = (f"{_locate(files, path)}: {'.'.join(path)}: expected a number, got true or false" for path in truths)
@@ -200,6 +198,12 @@ def _locate(files: Sequence[YamlFile], *paths: KeyPath) -> str:
             if _has(file, path):
                 return file.where(path)
     return str(files[-1].path) if files else "configuration"
+
+
+def locate(files: Sequence[YamlFile], path: KeyPath) -> str:
+    """`file:line` in the last file that has the key path or the one above; the first file where it is a default."""
+    last = next((file for file in reversed(files) if _has(file, path)), None)
+    return last.where(path) if last is not None else str(files[0].path) if files else "configuration"
 
 
 def _mentioned(message: str) -> list[KeyPath]:

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from z1g.codes import CodeSource
 from z1g.codes.encoder import EncoderCodes
+from z1g.core.needs import require_package
 from z1g.core.slots import OneOf, Runtime, Section
 from z1g.losses import Loss
 from z1g.losses.latent import LatentLoss
@@ -24,6 +25,7 @@ from z1g.networks.finetune import Finetune
 from z1g.networks.finetune.full import Full
 from z1g.networks.timesteps import Timesteps
 from z1g.networks.timesteps.uniform import Uniform
+from z1g.sampling.options import XFORMERS
 from z1g.training.options import TrainOptions
 
 
@@ -150,6 +152,10 @@ class UNetOptions(Section):
         "auto", description="attention kernels: torch's choice, or these wherever they can work; xformers: on a GPU"
     )
     train: TrainOptions = TrainOptions()
+
+    def check(self) -> None:
+        if self.attention == "xformers":
+            require_package("attention", "xformers", XFORMERS)
 
 
 class MetricsOptions(Section):

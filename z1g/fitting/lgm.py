@@ -7,12 +7,18 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from z1g.core.needs import require_file
 from z1g.fitting.base import FitStart
 
 if TYPE_CHECKING:
     import torch
 
     from z1g.data.scenes import Scene
+
+
+REMEDY = (
+    "download LGM's model_fp16_fixrot.safetensors there, or use fit.start: {kind: visual_hull}, which needs no weights"
+)
 
 
 class LgmStart(FitStart):
@@ -23,6 +29,9 @@ class LgmStart(FitStart):
         "pretrained/lgm/model_fp16_fixrot.safetensors",
         description="LGM's checkpoint, a .safetensors file as its authors publish it; any of its sizes",
     )
+
+    def check(self) -> None:
+        require_file("weights", self.weights, REMEDY)
 
     def splats(self, scene: Scene, views: Sequence[int], size: int) -> torch.Tensor:
         from z1g.fitting._lgm import predict

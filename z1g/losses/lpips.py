@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from z1g.core.needs import require_file
 from z1g.core.slots import FileContent
 from z1g.losses.base import Comparison, Loss
 
@@ -57,6 +58,10 @@ class LpipsLoss(_Perceptual):
     trunk: Annotated[str | None, FileContent()] = Field(
         None, description="path of torchvision's VGG16 state dict (vgg16-397923af.pth); identified by its content"
     )
+
+    def check(self) -> None:
+        if self.weight > 0:
+            require_file("trunk", self.trunk, "give torchvision's vgg16-397923af.pth; kind st_lpips needs no file")
 
     def network(self) -> Frozen:
         from z1g.networks.perceptual import lpips

@@ -4,7 +4,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from z1g.core.errors import UserError
+from z1g.core.needs import Missing
 from z1g.core.slots import OneOf, Runtime, Section
+from z1g.meshes.executable import CONFIG_KEY, find_blender
 from z1g.meshes.lighting import Lighting
 from z1g.meshes.lighting.uniform import Uniform
 
@@ -40,3 +43,11 @@ class BlenderOptions(Section):
     python: Annotated[str | None, Runtime()] = Field(
         None, description="a Python that can import bpy, or a Blender executable; null looks for one"
     )
+
+    def check(self) -> None:
+        try:
+            find_blender(self.python)
+        except UserError as error:
+            # Where none is named, only ingest needs one, which comes first; objects that are rendered need none.
+            named = self.python is not None
+            raise Missing("python", str(error).removeprefix(f"{CONFIG_KEY}: "), fatal=named) from error

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from z1g.core.needs import require_folder
 from z1g.metrics.base import ImagePair, ViewMetric
 
 if TYPE_CHECKING:
@@ -24,6 +25,10 @@ class ClipSimilarity(ViewMetric):
     unit: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = True
     reference: ClassVar[str] = "Radford et al., ICML 2021; cosine of the projected embeddings of render and truth"
+
+    def check(self) -> None:
+        remedy = "the metric is left empty without a CLIP model's config.json and model.safetensors"
+        require_folder("weights", self.weights, remedy, fatal=False)
 
     def compute(self, images: ImagePair) -> torch.Tensor:
         from z1g.networks.image_features import clip_vision

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from z1g.core.needs import require_file
 from z1g.metrics.base import ImagePair, ViewMetric
 
 if TYPE_CHECKING:
@@ -37,6 +38,10 @@ class Lpips(ViewMetric):
     unit: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = False
     reference: ClassVar[str] = "Zhang et al., CVPR 2018; VGG16"
+
+    def check(self) -> None:
+        remedy = "the metric is left empty without torchvision's vgg16-397923af.pth; kind st_lpips needs no file"
+        require_file("trunk", self.trunk, remedy, fatal=False)
 
     def compute(self, images: ImagePair) -> torch.Tensor:
         from z1g.networks.perceptual import enlarged, lpips

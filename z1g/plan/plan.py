@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+from z1g.config.preflight import Policy, preflight
 from z1g.config.resolve import Ablation, load_ablation
 from z1g.core.errors import UserError
 from z1g.core.files import read_json, write_json
@@ -22,7 +23,7 @@ from z1g.data.manifest import Manifest
 from z1g.plan.identity import Stage, digest, identifying_values, planned_stages
 
 DEFAULT_SCALE = "full"
-CONFIG_KEYS = ("scale", "ablations", "results", "objects", "gpus")
+CONFIG_KEYS = ("scale", "ablations", "results", "objects", "gpus", "missing")
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,13 @@ class Plan:
         ablations: Path,
         configs: Path,
         objects: Sequence[str] = (),
+        missing: Policy | None = None,
     ) -> Plan:
         """Read ablation files: those of the folder itself, or those named. A subfolder is a set, named as a whole or by
         its files. Raises UserError naming every mistake in every file.
 
-        `objects` are meshes that take the place of the base's data.
+        `objects` are meshes that take the place of the base's data. `missing`: whether files, folders and packages that
+        are not on this machine stop the plan or are warned of, see `preflight`; None: nobody looks.
         """
         files, sets = ablation_files(ablations)
         own = [name for name, file in files.items() if file.parent == ablations]
@@ -85,14 +88,17 @@ class Plan:
             raise UserError("\n".join(dict.fromkeys("\n".join(problems).splitlines())))
         if not loaded:
             raise UserError(f"{ablations}: no ablation files (*.yaml) here" if not files else "no ablations are named")
+        if missing is not None:
+            preflight(loaded, missing)
         return cls(loaded, results)
 
     @classmethod
-    def from_options(cls, options: Mapping[str, Any], results: Path) -> Plan:
+    def from_options(cls, options: Mapping[str, Any], results: Path, check: bool = True) -> Plan:
         """The plan that Snakemake's `--config` asks for. Raises UserError.
 
         `scale=` base configuration, `ablations=a,b` names, `results=` folder, `objects=a,b` meshes for the base's,
-        `gpus=` how many GPUs of this machine jobs hold at once (for the Snakefile).
+        `gpus=` how many GPUs of this machine jobs hold at once (for the Snakefile), `missing=` stop or warn (`load`).
+        check: whether to look for what is missing; a job need not have what other jobs need.
         """
         unknown = [key for key in options if key not in CONFIG_KEYS]
         if unknown:
@@ -101,7 +107,11 @@ class Plan:
             raise UserError(f'--config results=: "{results}" stands in shell lines; use letters, digits and ./+@,:=~-_')
         wanted = _words(options["ablations"]) if options.get("ablations") is not None else None
         scale, objects = str(options.get("scale", DEFAULT_SCALE)), _words(options.get("objects", ""))
-        return cls.load(scale, wanted, results, Path("ablations"), Path("configs"), objects)
+        missing = options.get("missing", "stop")
+        if missing not in get_args(Policy):
+            raise UserError(f"--config missing=: {missing}{did_you_mean(str(missing), get_args(Policy))}")
+        where = results, Path("ablations"), Path("configs")
+        return cls.load(scale, wanted, *where, objects, missing if check else None)
 
     @cached_property
     def stages(self) -> dict[tuple[str, str], Stage]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
+from z1g.core.needs import GPU, require_package
 from z1g.render.base import Conventions, Rasterizer, RenderOutput
 from z1g.render.cpu import Cpu
-from z1g.render.gsplat import Gsplat
+from z1g.render.gsplat import PACKAGE, Gsplat
 
 if TYPE_CHECKING:
     import torch
@@ -18,6 +19,10 @@ class Auto(Rasterizer):
     """gsplat for splats on a GPU, the CPU rasterizer for splats on the CPU."""
 
     kind: Literal["auto"] = "auto"
+
+    def check(self) -> None:
+        if GPU.exists():
+            require_package("", "gsplat", f"jobs with a GPU need it: {PACKAGE}", fatal=False)
 
     def conventions(self) -> Conventions:
         return Conventions()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from z1g.core.errors import UserError
+from z1g.core.needs import require_package
 from z1g.gaussians.channels import split
 from z1g.render.base import Conventions, Rasterizer, RenderOutput
 
@@ -22,6 +23,9 @@ class DiffGaussian(Rasterizer):
     """diff-gaussian-rasterization on CUDA. Its conventions are fixed; see `conventions`."""
 
     kind: Literal["diff_gaussian"] = "diff_gaussian"
+
+    def check(self) -> None:
+        require_package("", "diff_gaussian_rasterization", "it is built from source (docs/install.md)")
 
     def conventions(self) -> Conventions:
         return Conventions(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from z1g.core.errors import UserError
+from z1g.core.needs import require_package
 from z1g.gaussians.channels import split
 from z1g.render.base import Conventions, Rasterizer, RenderOutput
 
@@ -17,12 +18,17 @@ if TYPE_CHECKING:
 else:
     from z1g.core.lazy import torch
 
+PACKAGE = "pip install 'z1g[gpu]'"
+
 
 class Gsplat(Rasterizer):
     """gsplat >= 1.5 on CUDA. Its kernels fix all `Conventions` except the near plane."""
 
     kind: Literal["gsplat"] = "gsplat"
     near: float = Field(0.01, gt=0, description="near plane: nearer Gaussians are not drawn, normalized units")
+
+    def check(self) -> None:
+        require_package("", "gsplat", PACKAGE)
 
     def conventions(self) -> Conventions:
         return Conventions(near=self.near)
@@ -33,7 +39,7 @@ class Gsplat(Rasterizer):
         try:
             from gsplat import rasterization
         except ImportError as error:
-            raise UserError("render kind 'gsplat' needs the package: pip install 'z1g[gpu]'") from error
+            raise UserError(f"render kind 'gsplat' needs the package gsplat: {PACKAGE}") from error
         from z1g.render.projection import finite
 
         parts = split(finite(gaussians.float(), dim=2)[0], dim=2)

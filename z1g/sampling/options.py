@@ -4,11 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from z1g.core.needs import require_package
 from z1g.core.slots import OneOf, Runtime, Section
 from z1g.sampling.inferred import InferredCodes
 from z1g.sampling.inferred.diffusion import SampledCodes
 from z1g.sampling.samplers import Sampler
 from z1g.sampling.samplers.ddpm import Ddpm
+
+XFORMERS = "pip install 'z1g[xformers]', or choose auto"
 
 
 class InferOptions(Section):
@@ -32,3 +35,7 @@ class InferOptions(Section):
         True, description="on a GPU, record the UNet's kernels at the first step and replay them"
     )
     turntable_frames: int = Field(24, ge=1, description="frames of the turntable image")
+
+    def check(self) -> None:
+        if self.attention == "xformers":
+            require_package("attention", "xformers", XFORMERS)

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from z1g.core.errors import UserError
+from z1g.core.needs import require_file, require_folder
 from z1g.data.manifest import ObjectEntry, unique_ids
 from z1g.data.shards import BrokenObject, Rejected, RenderedObject
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, orbit_c2w
@@ -32,6 +33,11 @@ class GObjaverse(DataSource):
     index: str | None = Field(
         None, description="JSON list of `<dictionary>/<instance>`, as the data set's own; null: search the folder"
     )
+
+    def check(self) -> None:
+        require_folder("root", self.root, "give the data set's folder")
+        if self.index is not None:
+            require_file("index", self.index, "null searches the folder")
 
     def list_objects(self) -> list[ObjectEntry]:
         root = Path(self.root)

@@ -1,6 +1,7 @@
 """Meshes from folders, archives and lists, rendered by Blender."""
 
 import contextlib
+import glob
 import os
 import shutil
 import sys
@@ -14,7 +15,8 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from z1g.data.manifest import ObjectEntry, as_row
+from z1g.core.needs import Missing
+from z1g.data.manifest import INSIDE, ObjectEntry, as_row
 from z1g.data.shards import Rejected, RenderedObject
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, to_blender
 from z1g.meshes.executable import find_blender
@@ -45,6 +47,11 @@ class Meshes(DataSource):
     )
     limits: FileLimits = FileLimits()
     blender: BlenderOptions = BlenderOptions()
+
+    def check(self) -> None:
+        absent = [text for text in self.paths if not glob.has_magic(text) and not Path(text.split(INSIDE)[0]).exists()]
+        if absent:
+            raise Missing("paths", f"{', '.join(absent)}: no such file or folder (looked from {Path.cwd()})")
 
     def list_objects(self) -> list[ObjectEntry]:
         """All meshes behind `paths`, sorted by id. Raises UserError where a path gives none."""

@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from z1g.core.errors import UserError
+from z1g.core.needs import require_folder
 from z1g.data.manifest import ObjectEntry, unique_ids
 from z1g.data.shards import BrokenObject, Rejected, RenderedObject
 from z1g.geometry.camera import CameraOptions, from_original_orbit
@@ -39,6 +40,11 @@ class Original(DataSource):
         "as_drawn",
         description="of `splats`: as_drawn: unit quaternions that look the same; as_written: the files' numbers",
     )
+
+    def check(self) -> None:
+        require_folder("renders", self.renders, "give the folder with one folder a scene")
+        if self.splats is not None:
+            require_folder("splats", self.splats, "null fits splats here")
 
     def list_objects(self) -> list[ObjectEntry]:
         root = Path(self.renders)

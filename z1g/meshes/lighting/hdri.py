@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field
 
 from z1g.core.errors import UserError
+from z1g.core.needs import Missing, require_file
 from z1g.meshes.lighting.base import Light, Lighting, Panorama
 
 FORMATS = (".hdr", ".exr")
@@ -24,10 +25,14 @@ class Hdri(Lighting):
         0.0, description="turns the panorama about the vertical; at 0 its middle lies behind the condition's camera"
     )
 
+    def check(self) -> None:
+        require_file("file", self.file, f"give an equirectangular image, {' or '.join(FORMATS)}")
+        if Path(self.file).suffix.lower() not in FORMATS:
+            raise Missing("file", f"{self.file} is not one of {', '.join(FORMATS)}")
+
     def light(self) -> Light:
-        path = Path(self.file)
-        if not path.is_file():
-            raise UserError(f"data.blender.lighting.file: {path} is no file (looked from {Path.cwd()})")
-        if path.suffix.lower() not in FORMATS:
-            raise UserError(f"data.blender.lighting.file: {path} is not one of {', '.join(FORMATS)}")
-        return Light(self.strength, Panorama(str(path.absolute()), self.rotation_deg))
+        try:
+            self.check()
+        except Missing as error:
+            raise UserError(f"data.blender.lighting.{error}") from error
+        return Light(self.strength, Panorama(str(Path(self.file).absolute()), self.rotation_deg))

@@ -18,10 +18,6 @@ class Model(Slot):
 
     kind: str
 
-    def check(self) -> None:
-        """Raise UserError if the networks cannot be loaded; called before any job starts."""
-        return
-
     @abstractmethod
     def autoencoder(self) -> AutoencoderKL:
         """The VAE before stage 1. Raises UserError if weights are missing."""

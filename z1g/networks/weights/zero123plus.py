@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from z1g.core.errors import UserError
+from z1g.core.needs import Missing, require_folder
 from z1g.networks.weights.base import Model
 
 if TYPE_CHECKING:
@@ -32,16 +32,17 @@ class Zero123Plus(Model):
         folder = Path(self.pretrained).expanduser()
         if not folder.is_dir():
             if layout.is_path(self.pretrained):
-                raise UserError(f"model.pretrained: {self.pretrained} is not a folder (relative to {Path.cwd()})")
+                require_folder("pretrained", str(folder), "give a folder with a Zero123++ pipeline, or its hub name")
             return
         absent = layout.missing_in_pipeline(folder)
         if absent:
-            raise UserError(f"model.pretrained: {self.pretrained} lacks {', '.join(absent)} of a Zero123++ pipeline")
+            raise Missing("pretrained", f"{self.pretrained} lacks {', '.join(absent)} of a Zero123++ pipeline")
         difference = layout.other_process(folder)
         if difference:
-            raise UserError(
-                f"model.pretrained: {self.pretrained} {difference}, as scheduler/scheduler_config.json says; "
-                "Zero123++ predicts v_prediction and has linear betas"
+            raise Missing(
+                "pretrained",
+                f"{self.pretrained} {difference}, as scheduler/scheduler_config.json says; Zero123++ predicts "
+                "v_prediction and has linear betas",
             )
 
     @property

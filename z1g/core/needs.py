@@ -1,0 +1,49 @@
+"""What options need of a machine, for `Section.check`: files, folders and packages."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+from z1g.core.errors import UserError
+
+GPU = Path("/proc/driver/nvidia/version")
+"""There wherever NVIDIA's driver is loaded; asking this file imports nothing."""
+
+
+class Missing(UserError):
+    """Something that options need is not on this machine.
+
+    field: the option that names it, empty where the choice itself needs it. fatal: whether jobs cannot do without it.
+    """
+
+    def __init__(self, field: str, message: str, fatal: bool = True) -> None:
+        super().__init__(f"{field}: {message}" if field else message)
+        self.field, self.message, self.fatal = field, message, fatal
+
+
+def require_file(field: str, path: str | None, remedy: str, fatal: bool = True) -> None:
+    """Raise Missing where the option gives no file, or none that exists."""
+    if not path:
+        raise Missing(field, f"no file is given; {remedy}", fatal)
+    if not Path(path).is_file():
+        raise Missing(field, f"{path} is not a file{looked_from(path)}; {remedy}", fatal)
+
+
+def require_folder(field: str, path: str | None, remedy: str, fatal: bool = True) -> None:
+    """Raise Missing where the option gives no folder, or none that exists."""
+    if not path:
+        raise Missing(field, f"no folder is given; {remedy}", fatal)
+    if not Path(path).is_dir():
+        raise Missing(field, f"{path} is no folder{looked_from(path)}; {remedy}", fatal)
+
+
+def looked_from(path: str) -> str:
+    """Where a relative path was looked for, in parentheses."""
+    return "" if Path(path).is_absolute() else f" (looked from {Path.cwd()})"
+
+
+def require_package(field: str, name: str, remedy: str, fatal: bool = True) -> None:
+    """Raise Missing where a Python package is not installed. It is looked for, not imported: that may need a GPU."""
+    if importlib.util.find_spec(name) is None:
+        raise Missing(field, f"the package {name} is not installed; {remedy}", fatal)
