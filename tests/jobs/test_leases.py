@@ -1,5 +1,6 @@
 """GPUs shared by jobs of one machine, and one job at a time on an output: held by the kernel, freed by any death."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -141,14 +142,21 @@ with waiting(pathlib.Path(sys.argv[1])) as (waited, _):
 def test_a_second_job_waits_for_its_turn(tmp_path: Path) -> None:
     lock = tmp_path / "turn"
     command = [sys.executable, "-c", TURN, str(lock)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as first:
+    with contextlib.ExitStack() as started:
+
+        def start() -> subprocess.Popen[str]:
+            process = started.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+            started.callback(process.kill)
+            return process
+
+        first = start()
         assert first.stdout is not None
         assert first.stdout.readline() == "False\n"
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as second:
-            assert second.stdout is not None
-            assert f"process {first.pid} job -: waiting for it" in second.stdout.readline()
-            first.kill()
-            assert second.stdout.readline() == "True\n"
-            second.kill()
+        second = start()
+        assert second.stdout is not None
+        assert f"process {first.pid} job -: waiting" in second.stdout.readline()
+        first.kill()
+        assert second.stdout.readline() == "True\n"
+        second.kill()
     with waiting(lock) as (waited, _):
         assert not waited
