@@ -12,7 +12,7 @@ from support.paths import ROOT
 
 from z1g.core.errors import UserError
 from z1g.core.locks import waiting
-from z1g.jobs.launch import Asked, devices
+from z1g.jobs.launch import ResourceRequest, devices
 from z1g.jobs.leases import FOLDER, POOL, gpu_pool, gpus_at_once, leased
 
 JOB = """
@@ -111,19 +111,19 @@ def test_more_than_there_are_is_refused() -> None:
 def test_a_process_sees_just_its_gpus(n: int, visible: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "")
-    with devices(Asked(gpus=n, nodes=1, threads=1)) as descriptors:
+    with devices(ResourceRequest(gpus=n, nodes=1, threads=1)) as descriptors:
         assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
         assert len(descriptors) == n
-    with pytest.raises(UserError, match="only `--profile slurm`"), devices(Asked(gpus=1, nodes=2, threads=1)):
+    with pytest.raises(UserError, match="only `--profile slurm`"), devices(ResourceRequest(gpus=1, nodes=2, threads=1)):
         pass
 
 
 def test_in_a_slurm_job_the_allocation_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    with devices(Asked(gpus=1, nodes=1, threads=1)) as descriptors:
+    with devices(ResourceRequest(gpus=1, nodes=1, threads=1)) as descriptors:
         assert descriptors == []
-    with pytest.raises(UserError, match='SLURM gave job 7 "3"'), devices(Asked(gpus=2, nodes=1, threads=1)):
+    with pytest.raises(UserError, match='SLURM gave job 7 "3"'), devices(ResourceRequest(gpus=2, nodes=1, threads=1)):
         pass
 
 
