@@ -1,4 +1,4 @@
-"""Which command `--profile slurm` asks for states of jobs: made-up SLURM commands on PATH."""
+"""The command by which `--profile slurm` queries states of jobs, with fake SLURM commands on PATH."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ NONE, DATABASE = "accounting_storage/none", "accounting_storage/slurmdbd"
 
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only folder with SLURM's commands; the executor as it was is put back in the end."""
+    """The only folder with SLURM's commands; the executor is restored at the end."""
     for name in ("which", "tail"):
         (tmp_path / name).symlink_to(Path("/usr/bin") / name)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -32,7 +32,7 @@ def configuration(storage: str) -> str:
     return f"echo 'AccountingStorageTRES    = cpu,mem'; echo 'AccountingStorageType    = {storage}'"
 
 
-def test_sacct_where_the_database_answers(commands: Path) -> None:
+def test_sacct_if_the_database_answers(commands: Path) -> None:
     command(commands, "scontrol", configuration(DATABASE))
     assert slurm.status_command() == "sacct"
     assert executor.is_query_tool_available("sacct")
@@ -48,8 +48,8 @@ def test_sacct_where_the_database_answers(commands: Path) -> None:
         ("exec tail -f /dev/null", "exit 0"),
     ],
 )
-def test_squeue_everywhere_else(scontrol: str, sacct: str, commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The executor must not see sacct then, because it would turn to it when the controller is away."""
+def test_squeue_otherwise(scontrol: str, sacct: str, commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The executor must not see sacct, because it would use it when the controller does not answer."""
     monkeypatch.setattr(slurm, "ANSWER_S", 2.0)
     command(commands, "scontrol", scontrol)
     command(commands, "sacct", sacct)
@@ -68,15 +68,15 @@ def test_a_cluster_that_forgets_too_soon(
     assert ("MinJobAge" in caplog.text) == warned
 
 
-def test_squeue_where_there_is_no_slurm_at_all(commands: Path) -> None:
+def test_squeue_without_slurm(commands: Path) -> None:
     for name in ("scontrol", "sacct", "squeue"):
         (commands / name).unlink()
     assert slurm.status_command() == "squeue"
 
 
-@pytest.mark.parametrize("said", ["squeue", "sacct"])
-def test_the_variable_overrules(said: str, commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command(commands, "scontrol", configuration(DATABASE if said == "squeue" else NONE))
-    monkeypatch.setenv(slurm.STATUS, said)
-    assert slurm.status_command() == said
-    assert executor.is_query_tool_available("sacct") == (said == "sacct")
+@pytest.mark.parametrize("tool", ["squeue", "sacct"])
+def test_the_environment_variable_takes_precedence(tool: str, commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command(commands, "scontrol", configuration(DATABASE if tool == "squeue" else NONE))
+    monkeypatch.setenv(slurm.STATUS, tool)
+    assert slurm.status_command() == tool
+    assert executor.is_query_tool_available("sacct") == (tool == "sacct")

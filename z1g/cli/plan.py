@@ -33,8 +33,8 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         experiment = resolve([read_yaml(scale_file(arguments.scale, Path("configs")))])
         sys.stdout.write(sheet(experiment, arguments.cost or COST_OF))
         return
-    where = arguments.results, Path("ablations"), Path("configs")
-    plan = Plan.load(arguments.scale, arguments.ablations, *where, arguments.objects)
+    folders = arguments.results, Path("ablations"), Path("configs")
+    plan = Plan.load(arguments.scale, arguments.ablations, *folders, arguments.objects)
     if arguments.write:
         plan.write()
     width = max(len(name) for name in plan.ablations)

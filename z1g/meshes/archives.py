@@ -44,7 +44,7 @@ def models(archive: Archive) -> list[Model]:
 
 
 def hidden(parts: Iterable[str]) -> bool:
-    """Whether a path is hidden. macOS adds a `._crate.obj` for every `crate.obj` to archives, sometimes in `__MACOSX`."""
+    """Whether a path is hidden. macOS adds a `._crate.obj` per `crate.obj` to archives, sometimes in `__MACOSX`."""
     return any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 

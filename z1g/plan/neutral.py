@@ -70,8 +70,8 @@ class Defaults:
         This is the configuration that the identity of these values stands for, independent of current defaults. Values
         of unknown kinds are unchanged.
         """
-        known = _classes()[path].model_fields.keys() & self.first.get(path or ROOT_PLACE, {}).keys()
-        filled = {**{name: self.first[path or ROOT_PLACE][name] for name in known}, **values}
+        names = _classes()[path].model_fields.keys() & self.first.get(path or ROOT_PLACE, {}).keys()
+        filled = {**{name: self.first[path or ROOT_PLACE][name] for name in names}, **values}
         return {name: self._completed(value, place(path, name)) for name, value in filled.items()}
 
     def updated(self, root: type[Section] = Experiment) -> Defaults:

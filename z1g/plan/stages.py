@@ -46,8 +46,8 @@ _INGEST_READS = ("data", "camera", *(f"!data.{name}" for name in (
 
 
 def _fit_reads(experiment: Experiment) -> tuple[str, ...]:
-    given = isinstance(experiment.data, Original) and experiment.data.splats is not None
-    return ("camera", "splat", "render", "fit", *(("data.splats", "data.rotations") if given else ()))
+    has_splats = isinstance(experiment.data, Original) and experiment.data.splats is not None
+    return ("camera", "splat", "render", "fit", *(("data.splats", "data.rotations") if has_splats else ()))
 
 
 _SPECS: dict[str, tuple[int, Callable[[Experiment], tuple[str, ...]]]] = {

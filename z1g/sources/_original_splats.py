@@ -1,4 +1,4 @@
-"""The original's fitted splats: six `.ply` files per scene, one per splatter image, with its pixels in row-major order."""
+"""The original's fitted splats: six `.ply` files per scene, one per splatter image, with pixels in row-major order."""
 
 import re
 from collections.abc import Iterator

@@ -64,11 +64,11 @@ def bake(mesh: Unwrapped, views: Views, size: int) -> NDArray[np.uint8]:
     """Bake a texture [size,size,3], first row at v = 1; texels outside the charts have the nearest chart's colors."""
     covered, position, normal = texels(mesh, size)
     points, normals = (torch.from_numpy(values[covered]).to(views.rgb) for values in (position, normal))
-    color, known = _view_colors(points, normals, views)
+    color, valid = _view_colors(points, normals, views)
     image = np.full((size, size, 3), GRAY)
     image[covered] = color.cpu().numpy()
     filled = covered.copy()
-    filled[covered] = known.cpu().numpy()
+    filled[covered] = valid.cpu().numpy()
     return (_spread(image, filled) * 255).round().astype(np.uint8)
 
 
@@ -138,12 +138,12 @@ def _sample(layers: Tensor, grid: Tensor) -> Tensor:
     return samples[0, :, 0].T
 
 
-def _spread(image: Floats, known: NDArray[np.bool_]) -> Floats:
-    """Fill every unknown texel with the color of the nearest known one."""
+def _spread(image: Floats, valid: NDArray[np.bool_]) -> Floats:
+    """Fill invalid texels with the color of the nearest valid one."""
     from scipy.ndimage import distance_transform_edt
 
-    if not known.any():
+    if not valid.any():
         return image
-    rows, columns = distance_transform_edt(~known, return_distances=False, return_indices=True)
+    rows, columns = distance_transform_edt(~valid, return_distances=False, return_indices=True)
     spread: Floats = image[rows, columns]
     return spread

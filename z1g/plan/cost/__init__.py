@@ -52,48 +52,48 @@ def costs(experiment: Experiment, n: int) -> Iterator[Cost]:
 
     Raises UserError if the data are not meshes or the sizes of the networks are unknown.
     """
-    data, rates, pixels = experiment.data, measured(), 6 * experiment.splat.size**2
+    data, values, pixels = experiment.data, measured(), 6 * experiment.splat.size**2
     if not isinstance(data, Meshes) or not isinstance(experiment.model, Zero123Plus):
         raise UserError("a cost sheet is for meshes and model: {kind: zero123plus}, as in scale=full")
     chunks = -(-n // data.chunk_size_for(n))
     n_test = math.ceil(n * data.split.test_fraction)
     n_sampled = n_test + min(experiment.infer.train_objects, n - n_test)
 
-    yield Cost("ingest", chunks, 0.0, n * _ingest_s(experiment, rates) / HOUR_S, n * _ingest_bytes(experiment, rates),
+    yield Cost("ingest", chunks, 0.0, n * _ingest_s(experiment, values) / HOUR_S, n * _ingest_bytes(experiment, values),
                chunks * (3 + LOGS))  # fmt: skip
-    fit = n * _fit_s(experiment, rates) / HOUR_S
+    fit = n * _fit_s(experiment, values) / HOUR_S
     splats = pixels * SPLAT_CHANNELS * FLOAT_BYTES
     yield Cost("fit", chunks, fit, fit * experiment.resources.fit.threads, n * splats, chunks * (3 + LOGS))
 
-    decoder = rates["vae_decoder_parameters"] * ADAM_COPIES * CHECKPOINTS + rates["vae_parameters"]
-    yield _job("autodecoder", _samples(experiment.autodecoder.train) / rates["autodecoder_samples_a_gpu_s"],
+    decoder = values["vae_decoder_parameters"] * ADAM_COPIES * CHECKPOINTS + values["vae_parameters"]
+    yield _job("autodecoder", _samples(experiment.autodecoder.train) / values["autodecoder_samples_a_gpu_s"],
                decoder * FLOAT_BYTES, 4 + CHECKPOINTS + LOGS)  # fmt: skip
     code = math.prod(experiment.representation.code_shape(experiment.model)) * FLOAT_BYTES
-    yield _job("codes", n / rates["codes_objects_a_gpu_s"], n * code, 1 + LOGS)
-    pipeline = sum(rates[name] for name in ("vae_parameters", "unet_parameters", "other_parameters"))
-    unet = rates["unet_parameters"] * ADAM_COPIES * CHECKPOINTS + pipeline
-    yield _job("unet", _samples(experiment.unet.train) / rates["unet_samples_a_gpu_s"], unet * FLOAT_BYTES,
+    yield _job("codes", n / values["codes_objects_a_gpu_s"], n * code, 1 + LOGS)
+    pipeline = sum(values[name] for name in ("vae_parameters", "unet_parameters", "other_parameters"))
+    unet = values["unet_parameters"] * ADAM_COPIES * CHECKPOINTS + pipeline
+    yield _job("unet", _samples(experiment.unet.train) / values["unet_samples_a_gpu_s"], unet * FLOAT_BYTES,
                12 + CHECKPOINTS + LOGS)  # fmt: skip
 
     jobs = max(1, -(-n_sampled // experiment.infer.chunk_size))
-    steps = n_sampled * experiment.infer.steps / rates["infer_object_steps_a_gpu_s"]
-    sampled = n_sampled * (splats + code + pixels * rates["ply_bytes_a_splat"])
+    steps = n_sampled * experiment.infer.steps / values["infer_object_steps_a_gpu_s"]
+    sampled = n_sampled * (splats + code + pixels * values["ply_bytes_a_splat"])
     yield _job("infer", steps, sampled, 3 * n_sampled + jobs * (1 + LOGS), jobs)
-    yield _job("metrics", n_sampled * _metrics_s(experiment, rates), 0.0, 7 * n_sampled + 2 + LOGS)
+    yield _job("metrics", n_sampled * _metrics_s(experiment, values), 0.0, 7 * n_sampled + 2 + LOGS)
 
 
-def _ingest_s(experiment: Experiment, rates: Mapping[str, float]) -> float:
+def _ingest_s(experiment: Experiment, values: Mapping[str, float]) -> float:
     """Core-seconds per object: Cycles' samples, depth, and the rest."""
     samples = experiment.data.blender.samples  # type: ignore[attr-defined]  # `costs` has checked that these are meshes
     pixels = _side(experiment) ** 2
-    rendering = experiment.camera.n_views * pixels * samples * rates["ingest_core_s_a_sample"]
-    depth = len(INPUT_VIEWS) * pixels * rates["ingest_core_s_a_depth_pixel"]
-    return rates["ingest_core_s_an_object"] + float(rendering) + depth
+    rendering = experiment.camera.n_views * pixels * samples * values["ingest_core_s_a_sample"]
+    depth = len(INPUT_VIEWS) * pixels * values["ingest_core_s_a_depth_pixel"]
+    return values["ingest_core_s_an_object"] + float(rendering) + depth
 
 
-def _ingest_bytes(experiment: Experiment, rates: Mapping[str, float]) -> float:
+def _ingest_bytes(experiment: Experiment, values: Mapping[str, float]) -> float:
     """Bytes of an object's images and depth."""
-    images = experiment.camera.n_views * rates["image_bytes_a_pixel"]
+    images = experiment.camera.n_views * values["image_bytes_a_pixel"]
     return _side(experiment) ** 2 * (images + len(INPUT_VIEWS) * FLOAT_BYTES)
 
 
@@ -102,23 +102,23 @@ def _side(experiment: Experiment) -> int:
     return side
 
 
-def _metrics_s(experiment: Experiment, rates: Mapping[str, float]) -> float:
+def _metrics_s(experiment: Experiment, values: Mapping[str, float]) -> float:
     """GPU seconds per object: its shapes, and its test views in proportion to their pixels."""
     pixels = experiment.camera.test_views * _side(experiment) ** 2
-    return rates["metrics_s_an_object"] + float(pixels) * rates["metrics_s_a_view_pixel"]
+    return values["metrics_s_an_object"] + float(pixels) * values["metrics_s_a_view_pixel"]
 
 
-def _fit_s(experiment: Experiment, rates: Mapping[str, float]) -> float:
+def _fit_s(experiment: Experiment, values: Mapping[str, float]) -> float:
     """GPU seconds per object, in proportion to steps, views and splats; pixels affect only the rasterizer."""
     fit = experiment.fit
 
     def raster_ms(side: int) -> float:
-        return rates["fit_raster_ms_fixed"] + rates["fit_raster_ms_a_pixel"] * side**2
+        return values["fit_raster_ms_fixed"] + values["fit_raster_ms_a_pixel"] * side**2
 
-    share = rates["fit_raster_share"]
+    share = values["fit_raster_share"]
     larger = share * raster_ms(_side(experiment)) / raster_ms(REFERENCE_SIZE) + 1 - share
     work = fit.steps / REFERENCE_STEPS * fit.views_per_step / REFERENCE_VIEWS
-    return work * (experiment.splat.size / REFERENCE_SPLATS) ** 2 * larger / rates["fit_objects_a_gpu_s"]
+    return work * (experiment.splat.size / REFERENCE_SPLATS) ** 2 * larger / values["fit_objects_a_gpu_s"]
 
 
 def _samples(options: Any) -> float:
@@ -154,7 +154,7 @@ def _line(name: str, rows: Sequence[Cost]) -> str:
 
 
 def _hours(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
+    available = [value for value in values if value is not None]
+    if not available:
         return "not measured"
-    return f"{sum(known):,.1f}" + ("" if len(known) == len(values) else " and what is not measured")
+    return f"{sum(available):,.1f}" + ("" if len(available) == len(values) else " and what is not measured")
