@@ -17,7 +17,7 @@ from z1g.data import scenes, shards
 from z1g.data.scenes import SceneStore
 from z1g.data.shards import BrokenObject, RenderedObject, ShardReader, shard_path, table_path, write_object
 from z1g.geometry.camera import CameraOptions
-from z1g.sources.base import CHUNK_SIZE, MOST_CHUNKS
+from z1g.sources.base import CHUNK_SIZE, MAX_CHUNKS
 from z1g.sources.meshes import Meshes
 
 CAMERA = CameraOptions(train_views=2, validation_views=1, test_views=1)
@@ -124,8 +124,8 @@ def test_scenes_in_memory_are_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
 @given(n=st.integers(1, 1_000_000))
 def test_large_sets_get_large_chunks(n: int) -> None:
     size = Meshes().chunk_size_for(n)
-    assert -(-n // size) <= MOST_CHUNKS
-    assert (size == CHUNK_SIZE) == (n <= CHUNK_SIZE * MOST_CHUNKS)
+    assert -(-n // size) <= MAX_CHUNKS
+    assert (size == CHUNK_SIZE) == (n <= CHUNK_SIZE * MAX_CHUNKS)
     assert Meshes(chunk_size=7).chunk_size_for(n) == 7
 
 

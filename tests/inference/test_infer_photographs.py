@@ -145,7 +145,7 @@ def test_the_stage_verb_is_as_before(results: Path) -> None:
         (["a", "b", "--chunk", "1"], "one stage folder"),
         (["nowhere", "--chunk", "1"], "not a folder"),
         (["a.png", "--run", "."], "neither results/ablations"),
-        (["a.png", "--run", ".", "--size", "3"], "--size be from 16"),
+        (["a.png", "--run", ".", "--size", "3"], "--size must be from 16"),
     ],
 )
 def test_mistakes_are_explained(
