@@ -515,10 +515,10 @@ def fewer_views(content: bytes) -> bytes:
     ("member", "change", "reason"),
     [
         ("003.png", lambda _: None, "003.png is missing"),
-        ("003.png", lambda content: content[: len(content) // 2], f"view 3 of {OBJECTS[1]} is no whole image"),
-        ("003.png", lambda _: b"", f"view 3 of {OBJECTS[1]} is no whole image"),
+        ("003.png", lambda content: content[: len(content) // 2], f"view 3 of {OBJECTS[1]} is not a complete image"),
+        ("003.png", lambda _: b"", f"view 3 of {OBJECTS[1]} is not a complete image"),
         ("003.png", small_png, "different sizes"),
-        ("depth.npy", wrong_depth, "[6, 5, 5] where its images ask for [6, 16, 16]"),
+        ("depth.npy", wrong_depth, "has shape [6, 5, 5], but its images need [6, 16, 16]"),
         ("depth.npy", lambda content: content[:40], "cannot be read"),
         ("json", nan_pose, "not a finite 4x4 matrix"),
         ("json", lambda _: b"{", "cannot be read"),
@@ -542,7 +542,7 @@ def test_a_damaged_object_is_quarantined_with_the_reason(tmp_path: Path, member:
 
 def test_the_error_of_a_truncated_shard_has_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "chunk-00000.tar").write_bytes(b"x" * 700)
-    with pytest.raises(UserError, match=r"chunk-00000.tar is no whole tar.*delete it"):
+    with pytest.raises(UserError, match=r"chunk-00000.tar is not a complete tar.*delete it"):
         ShardReader(tmp_path / "chunk-00000.tar")
 
 

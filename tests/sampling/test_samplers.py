@@ -1,4 +1,4 @@
-"""Samplers and guidance: settings as published, and codes against a denoiser that knows the answer."""
+"""Samplers and guidance: published settings, and codes against a denoiser that returns the exact v."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def test_sampler_settings(sampler: Sampler, cls: type, extra: dict[str, Any]) ->
 
 
 class Oracle:
-    """Stands for a denoiser that knows x0 of each condition and answers with the v that is right for it."""
+    """Replaces a denoiser; knows x0 of each condition and returns its exact v."""
 
     def __init__(self) -> None:
         self.calls: list[int] = []
@@ -104,7 +104,7 @@ def test_seeds_decide_the_code() -> None:
 
 
 def test_guidance_formula() -> None:
-    """With a v that is linear in the condition, guidance g moves x0 from the unconditional one by g times."""
+    """With v linear in the condition, guidance g multiplies the difference from the unconditional x0 by g."""
     condition, guidance = known(2), 2.5
     zero = normal(1, *SHAPE, seed=9)
     options = InferOptions(sampler=Ddim(), steps=1, guidance=guidance)

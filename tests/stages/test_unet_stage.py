@@ -65,7 +65,7 @@ def test_logit_normal_timesteps_have_its_distribution(mean: float, deviation: fl
 
 
 def test_adapters_need_weights_to_adapt(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="random ones"):
+    with pytest.raises(ValueError, match="has random weights"):
         plan(tmp_path, unet={"finetune": {"kind": "lora"}})
 
 

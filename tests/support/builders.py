@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from z1g.codes.book import OptimisedBook
+from z1g.codes.book import OptimizedBook
 from z1g.config.resolve import Ablation, merge
 from z1g.config.tree import Experiment
 from z1g.data.manifest import int_hash
@@ -181,7 +181,7 @@ class CodedToy(Objective):
         generator = torch.Generator().manual_seed(3)
         self.starts = torch.randn(6, 1, 2, 2, generator=generator)
         self.targets = torch.randn(6, 1, 2, 2, generator=generator)
-        self.book = OptimisedBook(6, (1, 2, 2), lr, "encoder", reset=False, seed=0)
+        self.book = OptimizedBook(6, (1, 2, 2), lr, "encoder", reset=False, seed=0)
         self.layer = nn.Linear(2, 2)
         with torch.no_grad():
             self.layer.weight.copy_(torch.tensor([[1.0, 0.2], [-0.3, 0.8]]))

@@ -41,10 +41,10 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     if (arguments.seed is not None and arguments.seed < 0) or not 16 <= arguments.size <= 4096:
         raise UserError("--seed must not be negative, and --size must be from 16 to 4096")
     stage.limit_threads(arguments.threads)
-    from z1g.inference.batch import Wanted, run
+    from z1g.inference.batch import PhotographOptions, run
 
-    wanted = Wanted(arguments.out, arguments.background, arguments.seed, arguments.size, arguments.mesh)
-    run(arguments.paths, arguments.run, wanted, ["z1g", *sys.argv[1:]])
+    outputs = PhotographOptions(arguments.out, arguments.background, arguments.seed, arguments.size, arguments.mesh)
+    run(arguments.paths, arguments.run, outputs, ["z1g", *sys.argv[1:]])
 
 
 def existing_stage(path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from safetensors.torch import save_file
 
-from z1g.codes.book import OptimisedBook
+from z1g.codes.book import OptimizedBook
 from z1g.core.device import use_threads
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_folder
@@ -34,7 +34,7 @@ def run(folder: StageFolder, threads: int) -> None:
         return
     with atomic_folder(folder.path / "model") as temporary:
         codec.save(temporary)
-        if isinstance(book, OptimisedBook):
+        if isinstance(book, OptimizedBook):
             save_file({name: book.codes[i].clone() for i, name in enumerate(ids)}, temporary / "codes.safetensors")
 
 

@@ -8,7 +8,7 @@ from z1g.codes.book import CodeBook
 from z1g.codes.cache import CachedCodes
 from z1g.codes.diffusion import FOLDER, DiffusionCodes
 from z1g.codes.inputs import encoder_inputs
-from z1g.codes.optimized import OptimisedCodes
+from z1g.codes.optimized import OptimizedCodes
 from z1g.codes.predictions import predicted
 from z1g.core.device import default_device, use_threads
 from z1g.core.files import atomic_file
@@ -37,7 +37,7 @@ def run(folder: StageFolder, threads: int) -> None:
     starts, lr = dict[str, Tensor](), 0.0
     if isinstance(source, DiffusionCodes):
         codes = predicted(trained.path / FOLDER)
-    elif isinstance(source, CachedCodes | OptimisedCodes):
+    elif isinstance(source, CachedCodes | OptimizedCodes):
         codes = load_file(source.path if isinstance(source, CachedCodes) else trained.path / "model" / FILE)
         mean = torch.stack([codes[name] for name in ids]).mean(dim=0)
         starts, lr = {name: mean for name in scenes.ids if name not in codes}, source.lr
