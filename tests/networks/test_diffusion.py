@@ -8,7 +8,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from support.builders import SIZES
-from support.diffusion import PUBLISHED, SCHEDULE, SHAPE, condition_of, known, micro_denoiser, normal
+from support.diffusion import PUBLISHED, SCHEDULE, SHAPE, code_condition, condition_of, micro_denoiser, normal
 from torch import Tensor
 from transformers import CLIPImageProcessor
 
@@ -184,7 +184,7 @@ def test_no_condition() -> None:
 
 
 def test_where_picks_rows() -> None:
-    one, two = known(3, seed=1), Condition(known(3, seed=2).latent, torch.zeros(3, 1))
+    one, two = code_condition(3, seed=1), Condition(code_condition(3, seed=2).latent, torch.zeros(3, 1))
     mixed = one.where(torch.tensor([True, False, True]), two)
     torch.testing.assert_close(mixed.latent, torch.stack([one.latent[0], two.latent[1], one.latent[2]]))
     assert mixed.embedding.flatten().tolist() == [1, 0, 1]

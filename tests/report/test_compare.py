@@ -74,9 +74,7 @@ def test_intervals_agree_with_scipys_bootstrap(values: list[float], seed: int) -
     extra=st.integers(0, 3),
 )
 @settings(max_examples=30, deadline=None)
-def test_paired_differences_use_common_objects_only(
-    pairs: list[tuple[float, float]], shift: float, extra: int
-) -> None:
+def test_paired_differences_use_common_objects_only(pairs: list[tuple[float, float]], shift: float, extra: int) -> None:
     base = {f"o{i}": a for i, (a, _) in enumerate(pairs)}
     values = {f"o{i}": b for i, (_, b) in enumerate(pairs)}
     difference = paired(base | {f"x{i}": 1e6 for i in range(extra)}, values | {"y": -1e6})

@@ -198,7 +198,9 @@ def test_data_section_shows_objects_and_creators(tree: Path, tmp_path: Path) -> 
     assert "CC BY 3.0: 2 objects by 2 creators" in text
     assert "<b>Ann &lt;b&gt;</b>: Chair" in text
     assert "CC0 1.0: 2 objects by 1 creator<" in text
-    assert "no license recorded: 1 object by 1 creator<" in text  # Bread has a creator, Crate has neither license nor creator
+    assert (
+        "no license recorded: 1 object by 1 creator<" in text
+    )  # Bread has a creator, Crate has neither license nor creator
 
 
 def test_missing_data_is_noted(tree: Path, tmp_path: Path) -> None:

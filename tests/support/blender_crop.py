@@ -77,7 +77,7 @@ def main() -> None:
 
     render_views.start(SETTINGS)
     for mesh in meshes + reaching_out(Path(out)):
-        both = []
+        renders = []
         shares.clear()
         for aim in (watched, lambda c2w, points: crop(c2w, None)):
             drawing.aim = passes.aim = aim
@@ -86,8 +86,8 @@ def main() -> None:
             render_views.finish(item, SETTINGS)
             assert json.loads((folder / "result.json").read_text())["reason"] is None
             rgba = np.stack([pixels(folder / f"{view:03d}.png") for view in range(len(CAMERAS))])
-            both.append((rgba, np.load(folder / "depth.npy"), np.load(folder / "normals.npy")))
-        rgba, depth, normals = (np.stack(part) for part in zip(*both, strict=True))
+            renders.append((rgba, np.load(folder / "depth.npy"), np.load(folder / "normals.npy")))
+        rgba, depth, normals = (np.stack(part) for part in zip(*renders, strict=True))
         np.savez(Path(out, f"{Path(mesh).name}.npz"), rgba=rgba, depth=depth, normals=normals, share=np.mean(shares))
 
 

@@ -42,6 +42,6 @@ def condition_of(denoiser: Denoiser, n: int, seed: int = 5) -> Condition:
     )
 
 
-def known(n: int, seed: int = 0) -> Condition:
+def code_condition(n: int, seed: int = 0) -> Condition:
     """Conditions whose latent has the shape of a code, and whose embedding is 1."""
     return Condition(normal(n, *SHAPE, seed=seed), torch.ones(n, 1))

@@ -133,8 +133,8 @@ def _turntables(folder: Path, spec: dict[str, Any], size: int) -> None:
         if number == 1:
             frames[0].save(folder / f"{name}.sheet.png")
         else:
-            more = {"save_all": True, "append_images": frames[1:], "duration": 80, "loop": 0}
-            frames[0].save(folder / f"{name}.turntable.webp", **more)
+            options = {"save_all": True, "append_images": frames[1:], "duration": 80, "loop": 0}
+            frames[0].save(folder / f"{name}.turntable.webp", **options)
 
 
 def draw(kind: int, angle_deg: float, size: int) -> Image.Image:

@@ -45,9 +45,9 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
     global OPENED
     original = safetensors.safe_open
 
-    def safe_open(file: Any, *rest: Any, **more: Any) -> Any:
+    def safe_open(file: Any, *arguments: Any, **options: Any) -> Any:
         _record(file)
-        return original(file, *rest, **more)
+        return original(file, *arguments, **options)
 
     with monkeypatch.context() as patch:
         for module in list(sys.modules.values()):
@@ -71,27 +71,37 @@ class Job:
 
 def jobs(workspace: Path) -> list[Job]:
     """The whole DAG, from Snakemake's dry-run of everything."""
-    command = [sys.executable, "-m", "snakemake", "--profile", "local", "-n", "--forceall", "--config", "scale=micro.yaml"]
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--profile",
+        "local",
+        "-n",
+        "--forceall",
+        "--config",
+        "scale=micro.yaml",
+    ]
     done = subprocess.run(command, cwd=workspace, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    found = []
+    dag_jobs = []
     for rule, text in re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)+)", done.stdout + done.stderr, re.MULTILINE):
         names = dict(re.findall(r"^ {4}(input|output): (.*)$", text, re.MULTILINE))
         outputs, inputs = (tuple(map(Path, filter(None, names.get(k, "").split(", ")))) for k in ("output", "input"))
-        found.append(Job(rule, outputs, inputs))
-    return found
+        dag_jobs.append(Job(rule, outputs, inputs))
+    return dag_jobs
 
 
 def upstream(job: Job, makers: dict[Path, Job]) -> set[Job]:
     """All jobs that a job comes after."""
-    found: set[Job] = set()
+    ancestors: set[Job] = set()
     waiting = [job]
     while waiting:
         for name in waiting.pop().inputs:
-            if name in makers and makers[name] not in found:
-                found.add(makers[name])
+            if name in makers and makers[name] not in ancestors:
+                ancestors.add(makers[name])
                 waiting.append(makers[name])
-    return found
+    return ancestors
 
 
 def within(file: Path, names: tuple[Path, ...]) -> bool:
@@ -132,19 +142,22 @@ def opened(workspace: Path) -> Iterator[dict[str, set[Path]]]:
 
         results = Path("results")
         verbs: dict[str, Callable[[], None]] = {
-            **{module.__name__.rpartition(".")[2]: stage(module) for module in (fit, autodecoder, codes, unet, infer, metrics)},
+            **{
+                module.__name__.rpartition(".")[2]: stage(module)
+                for module in (fit, autodecoder, codes, unet, infer, metrics)
+            },
             "ablation": lambda: ablation.run(results, "one"),
             "tables": lambda: tables.run(results, ["one"], results / "tables"),
             "report": lambda: report.run(results, ["one"], results / "report.html"),
         }
-        found = {}
+        opened_files = {}
         for name, verb in verbs.items():
             with recorded(monkeypatch) as files:
                 verb()
-            found[name] = {
+            opened_files[name] = {
                 file.relative_to(workspace) for file in files if (workspace / "results") in file.parents
             }
-        yield found
+        yield opened_files
 
 
 RULES = ("fit", "autodecoder", "codes", "unet", "infer", "metrics", "ablation", "tables", "report")
@@ -152,9 +165,9 @@ RULES = ("fit", "autodecoder", "codes", "unet", "infer", "metrics", "ablation", 
 
 @pytest.fixture(scope="module")
 def dag(workspace: Path, opened: dict[str, set[Path]]) -> list[Job]:
-    found = jobs(workspace)
-    assert {job.rule for job in found} >= set(RULES)
-    return found
+    dag_jobs = jobs(workspace)
+    assert {job.rule for job in dag_jobs} >= set(RULES)
+    return dag_jobs
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -169,8 +182,10 @@ def test_a_verb_reads_what_was_made_before_it(rule: str, dag: list[Job], opened:
     for file in opened[rule]:
         if file.name in PLANNED or within(file, outputs):
             continue
-        made = [job.rule for job in dag if within(file, job.outputs)]
-        assert not made, f"rule {rule} reads {file}, which rule {made[0]} makes and no input of it implies"
+        makers_of_file = [job.rule for job in dag if within(file, job.outputs)]
+        assert not makers_of_file, (
+            f"rule {rule} reads {file}, which rule {makers_of_file[0]} makes and no input of it implies"
+        )
         assert within(file, folders), f"rule {rule} reads {file}, which lies beside nothing that comes before it"
 
 

@@ -11,11 +11,7 @@ from z1g.report.tables import markdown_row, markdown_text, number, source_label
 def model_card(ablation: Ablation, facts: dict[str, Any], measured: Measurements | None, rows: list[Row]) -> str:
     """Return the model card as Markdown. Missing information is stated.
 
-    Args:
-        ablation: the ablation.
-        facts: the content of `reproduce.json`.
-        measured: results of the metrics stage, or None.
-        rows: summary rows of `measured`.
+    `facts` is the content of `reproduce.json`, `rows` are the summary rows of `measured`.
     """
     data = facts["data"]
     ids = ", ".join(f"{stage} {record['id']}" for stage, record in facts["stages"].items())
@@ -78,7 +74,8 @@ def model_card(ablation: Ablation, facts: dict[str, Any], measured: Measurements
 def _data(data: dict[str, Any]) -> list[str]:
     if data["manifest"] is None:
         return ["The manifest could not be read."]
-    lines = [f"{data['objects']} objects, some of them held out for testing; SHA-256 of the manifest {data['manifest'][:16]}…."]
+    digest = f"SHA-256 of the manifest {data['manifest'][:16]}…"
+    lines = [f"{data['objects']} objects, some of them held out for testing; {digest}."]
     return lines + [f"- {n} under {markdown_text(terms)}" for terms, n in data["licenses"].items()]
 
 
@@ -103,9 +100,7 @@ def _sample_size(rows: list[Row]) -> str:
     n = max((row.n for row in rows if row.split == "test"), default=0)
     if n == 0:
         return "No test object was measured."
-    return f"Measured on {n} test object{'' if n == 1 else 's'}" + (
-        ": too few for conclusions." if n < 30 else "."
-    )
+    return f"Measured on {n} test object{'' if n == 1 else 's'}" + (": too few for conclusions." if n < 30 else ".")
 
 
 def _machine(machine: dict[str, Any] | None) -> str:

@@ -56,9 +56,9 @@ class MetricInfo:
 class Measurements:
     """Results of one metrics stage: `rows` with one row per object, view and source.
 
-    `objects` has a row per object and source, `sets` one per split and source. `missing` has metrics without
-    any value: {metric: reason}. `gaps` has objects without a value: {metric: {object: reason}}. `truth` holds digests of the objects' test
-    images.
+    `objects` has a row per object and source, `sets` one per split and source. `missing` has metrics without any value:
+    {metric: reason}. `gaps` has objects without a value: {metric: {object: reason}}. `truth` has digests of the
+    objects' test images.
     """
 
     rows: list[JsonRow] = field(default_factory=list)
@@ -72,7 +72,7 @@ class Measurements:
     truth: dict[str, str] = field(default_factory=dict)
 
     def object_values(self, metric: str, split: str, source: str) -> dict[str, float]:
-        """Values of the metric by object: per-object values, or means over views. Objects without a value are left out."""
+        """Values of the metric by object, or means over views. Objects without a value are left out."""
         per_view = self.metrics[metric].scope == "view"
         values: dict[str, list[float]] = {}
         for row in self.rows if per_view else self.objects:

@@ -181,7 +181,7 @@ def _same_test_set(first: Contender, other: Contender, split: str, source: str) 
         problems.append(f"with other ground-truth images: {_named(other_images)}")
     if problems:
         raise UserError(
-            f"{first.name} and {other.name} were measured on different {split} sets, so their numbers cannot be compared; "
+            f"{first.name} and {other.name} were measured on different {split} sets and cannot be compared; "
             + "; ".join(problems)
         )
 

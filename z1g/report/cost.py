@@ -16,7 +16,7 @@ COSTS = {
         "sampling", "s/object", False, "wall time of the sampling jobs per object, including loading and writing images"
     ),
     "gpu_hours": MetricInfo("GPU time", "h", False, "wall time of each job times its number of GPUs, summed"),
-    "gpu_kwh": MetricInfo("GPU energy", "kWh", False, "energy counters that the driver reports for the GPUs of each job"),
+    "gpu_kwh": MetricInfo("GPU energy", "kWh", False, "energy of the GPUs of each job, from the driver's counters"),
     "parameters_stage1": MetricInfo("stage 1", "parameters", False, "elements in the autodecoder's weight files"),
     "parameters_stage2": MetricInfo("stage 2", "parameters", False, "elements in the UNet's weight files"),
 }

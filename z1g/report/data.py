@@ -98,7 +98,7 @@ def contact_sheets(tree: Results, ablations: list[Ablation]) -> list[ContactShee
             try:
                 uris.append(image_uri(file, SHEET_SIDE))
             except OSError as error:
-                tree.note(f"{file.relative_to(tree.root)} cannot be shown ({error})")
+                tree.note(f"{file.relative_to(tree.root)} cannot be read ({error})")
         if uris:
             sheets.append(ContactSheets(uris, len(files), str(folder.relative_to(tree.root.parent))))
     return sheets

@@ -18,10 +18,7 @@ MACHINE = ("system", "cpu", "cores", "gpus", "nodes")
 def reproduce(tree: Results, ablation: Ablation, objects: int) -> dict[str, Any]:
     """Return the content of `reproduce.json`. Values that no job recorded are None.
 
-    Args:
-        tree: the results folder.
-        ablation: the ablation to describe.
-        objects: number of sampled objects.
+    `objects` is the number of sampled objects.
     """
     records = {stage: tree.jobs(stage, identity) for stage, identity in ablation.stages.items()}
     attempts = [

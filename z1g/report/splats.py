@@ -62,7 +62,7 @@ class Splats:
         self.tree, self.ablations = tree, ablations
 
     def sources(self, name: str) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        """Label and splatter images of the object's fitted splats and of each ablation's sample, as far as available."""
+        """Labels and splatter images: the object's fitted splats and each ablation's sample, if available."""
         for identity, users in shared_ids(self.ablations, "fit").items():
             label = "fitted" if len(users) == len(self.ablations) else f"fitted, {', '.join(users)}"
             splats = self._read(self.tree.folder("fit", identity), "chunk-*.safetensors", name)
