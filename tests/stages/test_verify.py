@@ -145,7 +145,7 @@ def test_a_tampered_file_is_named(
     assert code == 1
     assert "micro does not hold" in text
     assert str(path) in text
-    assert "UNKNOWN  numbers: not measured again" in text
+    assert "UNKNOWN  numbers: not computed again" in text
 
 
 def test_forged_numbers_with_forged_digests_are_noticed(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

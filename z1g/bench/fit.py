@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def measure(path: Path, objects: int, budgets: Sequence[int], *, original_way: bool = False) -> dict[str, Any]:
-    """Fit `objects` (0: all) of a fit stage's folder with its configuration, once for each number of steps in `budgets`.
+    """Fit `objects` (0: all) of a fit stage's folder with its configuration, once per number of steps in `budgets`.
 
     objects_per_s includes everything except reading the renders. With `original_way`, one object is also fitted the
     original's way. Raises UserError if there are no renders yet.

@@ -111,7 +111,7 @@ def _rasterizer(backend: str) -> Rasterizer:
     available: dict[str, type[Rasterizer]] = kinds(Rasterizer)  # type: ignore[type-abstract]
     if backend not in available:
         raise UserError(
-            f"there is no rasterizer '{backend}'; available are {', '.join([*available, TORCH, BARE_GSPLAT])}"
+            f"no rasterizer '{backend}'; available are {', '.join([*available, TORCH, BARE_GSPLAT])}"
         )
     return available[backend]()
 
