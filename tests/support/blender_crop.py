@@ -1,9 +1,9 @@
-"""Renders meshes as they are rendered, and once more with the whole image drawn. Runs inside Blender.
+"""Renders meshes with the usual crop, and again without it. Runs inside Blender.
 
     blender_crop.py SCRIPTS OUT MESH...
 
-OUT receives NAME.npz with rgba [2,V,H,W,4], depth [2,D,H,W] and normals [2,D,H,W,3], the second of each drawn whole,
-and the share of the image that was drawn the first time.
+OUT receives NAME.npz with rgba [2,V,H,W,4], depth [2,D,H,W] and normals [2,D,H,W,3], each with and without crop, and the share
+of the image inside the crop.
 """
 
 import json
@@ -36,7 +36,7 @@ def pixels(file: Path) -> np.ndarray:
 
 
 def reaching_out(folder: Path) -> list[str]:
-    """Files whose images reach over the vertices of their faces: hair, a curve, a displaced surface."""
+    """Write objects whose images extend beyond the vertices of their faces: hair, a curve, a displaced surface."""
     files = []
     for name in ("hair", "curve", "displaced"):
         bpy.ops.wm.read_factory_settings(use_empty=True)
@@ -94,4 +94,4 @@ def main() -> None:
 if __name__ == "__main__":
     main()
     sys.stdout.flush()
-    os._exit(0)  # Blender's own way out sometimes hangs
+    os._exit(0)  # Blender sometimes hangs at exit

@@ -1,7 +1,7 @@
-"""Writes one object in every format that Blender can export, and a .blend full of traps. Runs inside Blender.
+"""Writes one object in every format that Blender can export, and a malicious .blend. Runs inside Blender.
 
-The object is a box (x 2, y 3, z 4 in a y-up world) whose faces have six colors from a small texture: whoever turns an
-axis, swaps sides or loses the texture shows another image.
+The object is a box (x 2, y 3, z 4 in a y-up world) whose faces have six colors from a small texture, so that swapped
+axes or sides and missing textures change its image.
 """
 
 import os
@@ -39,7 +39,7 @@ def empty() -> None:
 
 
 def box(name: str = "box", extent=EXTENT, at=(0, 0, 0)):
-    """A box object in the scene, UV of each face in the middle of its patch of the palette."""
+    """Add a box to the scene, with the UV of each face in the middle of its color in the palette."""
     corners = [[(i >> 2 & 1) - 0.5, (i >> 1 & 1) - 0.5, (i & 1) - 0.5] for i in range(8)]
     mesh = bpy.data.meshes.new(name)
     mesh.from_pydata((np.array(corners) * extent + at).tolist(), [], list(FACES.values()))
@@ -53,7 +53,7 @@ def box(name: str = "box", extent=EXTENT, at=(0, 0, 0)):
 
 
 def palette(folder: Path):
-    """An image with the six colors side by side, on disk."""
+    """Write an image with the six colors side by side, and load it."""
     image = bpy.data.images.new("palette", 48, 8)
     row = np.repeat(np.array([[*color, 1] for color in SIDES.values()], np.float32), 8, axis=0)
     image.pixels.foreach_set(np.tile(row, (8, 1)).reshape(-1))
@@ -109,7 +109,7 @@ def textured(folder: Path) -> None:
 
 
 def colored(folder: Path) -> None:
-    """Vertex colors: without a material, and as glTF multiplies them."""
+    """Vertex colors, without and with a material (glTF multiplies both)."""
     empty()
     (folder / "colored").mkdir()
     mesh_object = box()
@@ -132,7 +132,7 @@ def colored(folder: Path) -> None:
 
 
 def transparent(folder: Path) -> None:
-    """Half-transparent red (BLEND), and a texture whose alpha cuts away a side (MASK)."""
+    """Half-transparent red (BLEND), and a texture whose alpha removes a side (MASK)."""
     for name in ("blend", "mask"):
         empty()
         (folder / name).mkdir()
@@ -163,7 +163,7 @@ def transparent(folder: Path) -> None:
 
 
 def two_scenes_and_motion(folder: Path) -> None:
-    """A .glb with a second scene, and a box that stands only in the first frame where it should."""
+    """A file with a second scene, and an animated box that is at the expected position in the first frame only."""
     empty()
     (folder / "scenes").mkdir()
     material(box(), color=(1, 0, 0, 1))
@@ -190,7 +190,7 @@ def two_scenes_and_motion(folder: Path) -> None:
 
 
 def trap(folder: Path) -> None:
-    """A .blend that tries to run Python, and whose lights, camera, world and hidden things must not be seen."""
+    """A .blend that tries to run Python, with lights, camera, world and hidden objects that must be ignored."""
     empty()
     (folder / "trap").mkdir()
     mark = folder / "trap" / "executed"
@@ -228,4 +228,4 @@ def trap(folder: Path) -> None:
 
 if __name__ == "__main__":
     main()
-    os._exit(0)  # Blender's own way out sometimes hangs
+    os._exit(0)  # Blender sometimes hangs at exit

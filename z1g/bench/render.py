@@ -110,9 +110,7 @@ def _rasterizer(backend: str) -> Rasterizer:
         return Reference(precision="float32")
     available: dict[str, type[Rasterizer]] = kinds(Rasterizer)  # type: ignore[type-abstract]
     if backend not in available:
-        raise UserError(
-            f"no rasterizer '{backend}'; available are {', '.join([*available, TORCH, BARE_GSPLAT])}"
-        )
+        raise UserError(f"no rasterizer '{backend}'; available are {', '.join([*available, TORCH, BARE_GSPLAT])}")
     return available[backend]()
 
 

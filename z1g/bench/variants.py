@@ -24,9 +24,7 @@ class Variant:
         micro = [word for word in words[1:] if word.startswith("micro") and word[5:].isdigit()]
         rest = [word for word in words[1:] if word not in micro]
         if set(rest) - set(flags) or words[0][:1] != "b" or not words[0][1:].isdigit():
-            raise UserError(
-                f"{name}: a variant is b<objects>, then +micro<objects> or any of +{', +'.join(flags)}"
-            )
+            raise UserError(f"{name}: a variant is b<objects>, then +micro<objects> or any of +{', +'.join(flags)}")
         return cls(name, int(words[0][1:]), frozenset(rest), int(micro[0][5:]) if micro else None)
 
     @property
