@@ -53,7 +53,7 @@ def test_sampling_is_measured() -> None:
         assert {"first_call_s", "ratio_to_original_way"} <= set(row)
 
 
-def test_the_verbs_print_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_print_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     main(["bench", "unet", "--size", "tiny", "--steps", "1", "--variants", "b1", "--seconds", "0", "--json"])
     figures = json.loads(capsys.readouterr().out)
     assert figures["runs"][0]["error"] == "TimeoutError: no time left; raise --seconds"

@@ -2,8 +2,8 @@
 
     blender_crop.py SCRIPTS OUT MESH...
 
-OUT receives NAME.npz with rgba [2,V,H,W,4], depth [2,D,H,W] and normals [2,D,H,W,3], each with and without crop, and the share
-of the image inside the crop.
+OUT receives NAME.npz with rgba [2,V,H,W,4], depth [2,D,H,W] and normals [2,D,H,W,3], each with and without crop, and
+the share of the image inside the crop.
 """
 
 import json

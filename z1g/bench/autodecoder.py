@@ -35,8 +35,8 @@ from z1g.training.options import SpeedOptions
 
 WARM_UP = 2
 TOP_KERNELS = 15
-WORDS = ("autocast", "recompute", "unfused")
-PLAIN = Variant.parse("b1", WORDS)
+FLAGS = ("autocast", "recompute", "unfused")
+PLAIN = Variant.parse("b1", FLAGS)
 
 
 def measure(
@@ -55,7 +55,7 @@ def measure(
     losses and trained parts are timed instead. Errors are reported in place of figures. No variant starts after
     `seconds`. Raises UserError for an invalid variant.
     """
-    parsed = {text: Variant.parse(text, WORDS) for text in variants}
+    parsed = {text: Variant.parse(text, FLAGS) for text in variants}
     began, device = time.perf_counter(), default_device()
     bench = _Bench(sizes, base, device, steps)
     figures: dict[str, Any] = {"sizes": bench.about(), "device": device_name(device.type), "versions": versions()}

@@ -18,7 +18,7 @@ from z1g.inference.method import ImageToSplats
 from z1g.representations.codec import Trained
 from z1g.sampling.options import InferOptions
 
-WORDS = ("fp32", "cudnn", "flash", "xformers", "graphs")
+FLAGS = ("fp32", "cudnn", "flash", "xformers", "graphs")
 ORIGINAL_STEPS, ORIGINAL_GUIDANCE = 75, 4.0
 
 
@@ -28,7 +28,7 @@ def measure(size_name: str, variants: Sequence[str], steps: int, repeats: int, s
     Measurements stop after `seconds`. Raises UserError for an invalid variant.
     """
     size, device, began = SIZES[size_name], default_device(), time.perf_counter()
-    parsed = [Variant.parse(name, WORDS) for name in variants]
+    parsed = [Variant.parse(name, FLAGS) for name in variants]
     figures: dict[str, Any] = {"size": size_name, "steps": steps, "device": device_name(device.type)}
     figures["versions"] = versions()
     figures["matmul"] = guarded("matmul", lambda: {"tflops": round(matmul_rate(device), 1)}, device)

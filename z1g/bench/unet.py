@@ -22,7 +22,7 @@ from z1g.objectives.diffusion import DiffusionData, DiffusionObjective
 from z1g.training.data import StepData, ahead
 from z1g.training.loop import Trainer
 
-WORDS = ("autocast", "cudnn", "flash", "xformers", "unfused", "recompute", "launched")
+FLAGS = ("autocast", "cudnn", "flash", "xformers", "unfused", "recompute", "launched")
 OBJECTS = 64
 WARM_UP = 5
 """Number of steps before the timed ones. Variants with replay record CUDA graphs in the fourth step."""
@@ -34,7 +34,7 @@ def measure(size_name: str, variants: Sequence[str], steps: int, seconds: float)
     Raises UserError for an invalid variant.
     """
     size, device, began = SIZES[size_name], default_device(), time.perf_counter()
-    parsed = [Variant.parse(name, WORDS) for name in variants]
+    parsed = [Variant.parse(name, FLAGS) for name in variants]
     figures: dict[str, Any] = {"size": size_name, "device": device_name(device.type), "versions": versions()}
     figures["matmul"] = matmul = guarded("matmul", lambda: {"tflops": round(matmul_rate(device), 1)}, device)
     figures["work"] = work = guarded("work", partial(_work, size, device), device)

@@ -29,10 +29,10 @@ def azimuth_means(measured: Measurements, metric: str, split: str, source: str) 
     bins: dict[int, dict[str, list[float]]] = {}
     for row in measured.rows:
         if (row["split"], row["source"]) == (split, source) and None not in (row.get(metric), row.get("azimuth_deg")):
-            place = min(int(row["azimuth_deg"] // BIN_DEG), 180 // BIN_DEG - 1)
-            bins.setdefault(place, {}).setdefault(row["object"], []).append(row[metric])
-    means = {place: [sum(v) / len(v) for v in objects.values()] for place, objects in bins.items()}
-    return [((place + 0.5) * BIN_DEG, sum(v) / len(v)) for place, v in sorted(means.items())]
+            index = min(int(row["azimuth_deg"] // BIN_DEG), 180 // BIN_DEG - 1)
+            bins.setdefault(index, {}).setdefault(row["object"], []).append(row[metric])
+    means = {index: [sum(v) / len(v) for v in objects.values()] for index, objects in bins.items()}
+    return [((index + 0.5) * BIN_DEG, sum(v) / len(v)) for index, v in sorted(means.items())]
 
 
 def azimuth_charts(tree: Results, ablations: list[Ablation], summary: Summary) -> list[tuple[str, str]]:

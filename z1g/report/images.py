@@ -67,9 +67,9 @@ class Gallery:
         chosen: list[str] = []
         for split, limit in (("test", MAX_OBJECTS * 3 // 4), ("train", MAX_OBJECTS)):
             names = sorted(name for name, object_split in self.splits.items() if object_split == split)
-            room = min(limit, MAX_OBJECTS - len(chosen))
-            if len(names) > room:
-                names = self._spread(names, room)
+            n_free = min(limit, MAX_OBJECTS - len(chosen))
+            if len(names) > n_free:
+                names = self._spread(names, n_free)
             chosen += names
         return chosen
 

@@ -61,13 +61,13 @@ def headline(summary: Summary) -> list[str]:
     if split is None or not summary.metrics:
         return ["No sampled result has been measured yet."]
     metric, info = next(iter(summary.metrics.items()))
-    rivals = [row for row in _sampled(summary, split) if metric in row.figures]
-    if not rivals:
+    candidates = [row for row in _sampled(summary, split) if metric in row.figures]
+    if not candidates:
         return [f"{info.label} of the samples has not been measured."]
     sign = -1 if info.higher_is_better is False else 1
-    winner = max(rivals, key=lambda row: sign * row.figures[metric].value)
+    winner = max(candidates, key=lambda row: sign * row.figures[metric].value)
     kind = "held-out test" if split == "test" else "training"
-    verb = "samples best" if len(rivals) > 1 else "samples at"
+    verb = "samples best" if len(candidates) > 1 else "samples at"
     plural = "" if winner.n == 1 else "s"
     n_text = f"On {winner.n} {kind} object{plural}"
     sentences = [f"{n_text}, {' and '.join(winner.ablations)} {verb}: {_with_interval(winner, summary, metric)}."]

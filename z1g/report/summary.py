@@ -158,21 +158,21 @@ def summarize(results: Results, ablations: Sequence[Ablation]) -> Summary:
         if name in missing or name not in measured_metrics
     }
     shown_metrics = {name: info for name, info in metrics.items() if name in measured_metrics}
-    holes = {
+    gap_texts = {
         metrics[name].label: _gap_text(reasons_by_object)
         for name, reasons_by_object in gaps.items()
         if name in shown_metrics
     }
-    return Summary(shown_metrics, single, ordered, reasons, tuple(a.name for a in ablations), holes)
+    return Summary(shown_metrics, single, ordered, reasons, tuple(a.name for a in ablations), gap_texts)
 
 
 def best(rows: list[Row], metrics: dict[str, MetricInfo]) -> set[tuple[int, str]]:
     """(row index, metric) of the best sampled value of each metric on each split."""
     marked = set()
     for split in {row.split for row in rows}:
-        rivals = [(i, row) for i, row in enumerate(rows) if row.split == split and row.source == "sampled"]
+        sampled_rows = [(i, row) for i, row in enumerate(rows) if row.split == split and row.source == "sampled"]
         for metric, info in metrics.items():
-            values = {i: row.figures[metric].value for i, row in rivals if metric in row.figures}
+            values = {i: row.figures[metric].value for i, row in sampled_rows if metric in row.figures}
             if len(set(values.values())) < 2 or info.higher_is_better is None:
                 continue  # a single value, or equal values, are not marked
             top = max(values.values()) if info.higher_is_better else min(values.values())
