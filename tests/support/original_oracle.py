@@ -1,4 +1,4 @@
-"""Stage 1 of the original by its formulas, in float64 with plain PyTorch operations, for `test_original.py`."""
+"""The original's stage 1 written from its formulas, in float64 with plain torch operations, for `test_original.py`."""
 
 import math
 
@@ -42,7 +42,7 @@ def decode(vae: AutoencoderKL, others: nn.Conv2d, code: Tensor, size: int) -> Te
 
 
 def activate(raw: Tensor, bias: float) -> Tensor:
-    """The original's activations; quaternions are divided by a norm over the rows of the mosaic."""
+    """The original's activations; quaternions are divided by a norm over the mosaic's rows."""
     parts = {name: raw[first:last] for name, (first, last) in SPANS.items()}
     scale = 0.1 * (1 + (parts["scale"] + bias).exp()).log()
     norm = parts["rotation"].square().sum(dim=1, keepdim=True).sqrt()
@@ -60,7 +60,7 @@ def activate(raw: Tensor, bias: float) -> Tensor:
 def render(views: list[Tensor], c2w: Tensor, fov_y_deg: float, side: int) -> tuple[Tensor, Tensor]:
     """Premultiplied color [3,side,side] and alpha [1,side,side] of splatter images, Gaussian by Gaussian.
 
-    Rotation matrices come from quaternions as they are, blur 0.3 px², alpha cap 0.99, near 0.2.
+    Quaternions are not normalized; blur 0.3 px², maximal alpha 0.99, near plane 0.2.
     """
     gaussians = torch.cat([view.permute(1, 2, 0).reshape(-1, 14) for view in views])
     turn = torch.linalg.inv(c2w)[:3, :3]
@@ -92,7 +92,7 @@ def render(views: list[Tensor], c2w: Tensor, fov_y_deg: float, side: int) -> tup
 
 
 def rotation(q: Tensor) -> Tensor:
-    """3DGS's matrix of a quaternion, w first, of whatever length."""
+    """3DGS's matrix of a quaternion of any length, w first."""
     w, x, y, z = q
     rows = [
         1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),

@@ -8,7 +8,7 @@ import torch.nn.functional as functional
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from z1g.bench.autodecoder import WORDS, _speed
+from z1g.bench.autodecoder import FLAGS, _speed
 from z1g.bench.variants import Variant
 from z1g.cli import main as cli
 from z1g.core.errors import UserError
@@ -62,12 +62,12 @@ def test_options_take_effect() -> None:
 
 
 def test_variants_are_read() -> None:
-    variant = Variant.parse("b16+unfused+recompute+micro4", WORDS)
+    variant = Variant.parse("b16+unfused+recompute+micro4", FLAGS)
     assert (variant.batch, variant.micro, variant.on) == (16, 4, {"unfused", "recompute"})
     assert _speed(variant) == SpeedOptions(fused=False, recompute=True)
     for wrong in ("8", "b8+fast", "b", "b8+micro", "bx"):
         with pytest.raises(UserError, match="a variant reads"):
-            Variant.parse(wrong, WORDS)
+            Variant.parse(wrong, FLAGS)
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ from z1g.training.loop import Trainer
 
 
 def run(folder: StageFolder, threads: int) -> None:
-    """Train to the step budget, then write `model/` and `history.jsonl`."""
+    """Train for the configured number of steps, then write `model/` and `history.jsonl`."""
     use_threads(threads)
     config = folder.config
     scenes, ids = training_scenes(folder)
@@ -39,9 +39,9 @@ def run(folder: StageFolder, threads: int) -> None:
 
 
 def training_scenes(folder: StageFolder) -> tuple[SceneStore, list[str]]:
-    """All whole objects, and the ids of the training objects among them.
+    """Return a store of all complete objects, and the ids of the training objects.
 
-    Raises UserError where too many objects failed, or no training object is left.
+    Raises UserError if too many objects failed, or if there is no training object.
     """
     config, manifest = folder.config, folder.manifest()
     fit = folder.upstream_path("fit")
@@ -50,7 +50,7 @@ def training_scenes(folder: StageFolder) -> tuple[SceneStore, list[str]]:
     if share > config.data.max_quarantined:
         raise UserError(
             f"{scenes.n_missing} of {len(manifest.objects)} objects failed in ingest or fit, more than "
-            f"data.max_quarantined {config.data.max_quarantined:g}; their reasons stand in "
+            f"data.max_quarantined {config.data.max_quarantined:g}; the reasons are in "
             f"{folder.upstream_path('ingest')}/chunk-*.jsonl and {fit}/chunk-*.jsonl"
         )
     splits = manifest.splits(config.data.split)
@@ -61,6 +61,6 @@ def training_scenes(folder: StageFolder) -> tuple[SceneStore, list[str]]:
 
 
 def held_out(scenes: SceneStore, ids: list[str]) -> list[str]:
-    """The objects besides the training objects `ids`, in their order."""
+    """Ids of the objects that are not in `ids`, in the order of `scenes`."""
     trained = set(ids)
     return [name for name in scenes.ids if name not in trained]
