@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.paths import ROOT
 
+from z1g import render
 from z1g.config.preflight import findings
 from z1g.config.resolve import load_ablation, scale_file
 from z1g.config.tree import Experiment
@@ -19,6 +20,7 @@ from z1g.core.errors import UserError
 from z1g.plan.plan import Plan
 
 CONFIGS = ROOT / "configs"
+RASTERIZERS = sorted(cls.model_fields["kind"].default for cls in render.KINDS)
 
 
 def checked(path: Path, scale: str) -> None:
@@ -61,7 +63,7 @@ def complaint(folder: Path, text: str, scale: str = "tiny") -> list[str]:
          "1: unet.train.precision: expected 'auto', 'fp32' or 'bf16', got \"bf61\"; did you mean \"bf16\"?"),
         ("data: {kind: mesh, path: x}\n", '1: data.kind: unknown kind "mesh"; did you mean "meshes"?'),
         ("render: {kind: null}\n",
-         "1: render.kind: unknown kind null; valid: auto, cpu, diff_gaussian, gsplat, reference"),
+         f"1: render.kind: unknown kind null; valid: {', '.join(RASTERIZERS)}"),
         ("unet:\n  train: {schedule: {kind: cosin}}\n",
          '2: unet.train.schedule.kind: unknown kind "cosin"; did you mean "cosine"?'),
         ("autodecoder: {losses: {nope: null}}\n",
