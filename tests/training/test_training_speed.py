@@ -66,7 +66,7 @@ def test_variants_are_read() -> None:
     assert (variant.batch, variant.micro, variant.on) == (16, 4, {"unfused", "recompute"})
     assert _speed(variant) == SpeedOptions(fused=False, recompute=True)
     for wrong in ("8", "b8+fast", "b", "b8+micro", "bx"):
-        with pytest.raises(UserError, match="a variant reads"):
+        with pytest.raises(UserError, match="a variant is"):
             Variant.parse(wrong, FLAGS)
 
 

@@ -71,14 +71,14 @@ def stage_resources(stage):
 
     def site(name):
         return option(
-            lambda resources: getattr(resources, name)
+            lambda requested: getattr(requested, name)
             or os.environ.get(f"Z1G_SLURM_{name.upper()}", "")
         )
 
     everywhere = dict(
-        gpu=option(lambda resources: resources.gpus * nodes(resources)),
-        mem_mb=option(lambda resources: resources.memory_mb),
-        runtime=option(lambda resources: resources.minutes),
+        gpu=option(lambda requested: requested.gpus * nodes(requested)),
+        mem_mb=option(lambda requested: requested.memory_mb),
+        runtime=option(lambda requested: requested.minutes),
         slurm_partition=site("partition"),
         slurm_account=site("account"),
     )
@@ -87,7 +87,7 @@ def stage_resources(stage):
 
     def on_several(value):
         return option(
-            lambda resources: value(resources) if nodes(resources) > 1 else None
+            lambda requested: value(requested) if nodes(requested) > 1 else None
         )
 
     return dict(
@@ -95,22 +95,22 @@ def stage_resources(stage):
         nodes=option(nodes),
         slurm_extra=option(slurm_extra),
         # One task per node, started by z1g with srun.
-        mpi=on_several(lambda resources: "srun"),
+        mpi=on_several(lambda requested: "srun"),
         tasks=on_several(nodes),
-        tasks_per_gpu=on_several(lambda resources: 0),
+        tasks_per_gpu=on_several(lambda requested: 0),
     )
 
 
-def nodes(resources):
+def nodes(requested):
     """Number of SLURM nodes of a job. Only training can use several."""
-    return getattr(resources, "nodes", 1)
+    return getattr(requested, "nodes", 1)
 
 
-def slurm_extra(resources):
+def slurm_extra(requested):
     """Options of sbatch for which Snakemake has no resource."""
-    options = [f"--signal=TERM@{min(SECONDS_TO_CHECKPOINT, resources.minutes * 15)}"]
-    if nodes(resources) > 1 and resources.gpus:
-        options.append(f"--gpus-per-node={resources.gpus}")
+    options = [f"--signal=TERM@{min(SECONDS_TO_CHECKPOINT, requested.minutes * 15)}"]
+    if nodes(requested) > 1 and requested.gpus:
+        options.append(f"--gpus-per-node={requested.gpus}")
     return " ".join(options)
 
 
