@@ -1,4 +1,4 @@
-"""Codes from files and from the UNet: known by content, predicted once, found for objects that a file lacks."""
+"""Codes from files and from the UNet: identified by content, predicted once, optimized where a file lacks them."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from support.builders import OBJECTS, fill, input_mosaic, plan, stage_path
 from torch import Tensor
 
 from z1g.codes import predictions
-from z1g.codes.book import OptimisedBook
+from z1g.codes.book import OptimizedBook
 from z1g.codes.diffusion import FOLDER, DiffusionCodes
 from z1g.codes.predictions import Prediction, Predictor
 from z1g.config.tree import Experiment
@@ -41,14 +41,14 @@ def identity(path: Path) -> dict[str, str]:
     return dict(without_runtime(Experiment.model_validate(values))["autodecoder"]["codes"])
 
 
-def test_a_cache_is_known_by_its_content(tmp_path: Path) -> None:
-    one, two, other = tmp_path / "one.safetensors", tmp_path / "two.safetensors", tmp_path / "other.safetensors"
-    for file, value in ((one, 1.0), (two, 1.0), (other, 2.0)):
+def test_a_cache_is_identified_by_its_content(tmp_path: Path) -> None:
+    first, copy, other = (tmp_path / f"{name}.safetensors" for name in ("first", "copy", "other"))
+    for file, value in ((first, 1.0), (copy, 1.0), (other, 2.0)):
         save_file({"a": torch.full(SHAPE, value)}, file)
-    assert identity(one) == identity(two) != identity(other)
-    save_file({"a": torch.full(SHAPE, 2.0)}, one)
-    assert identity(one) == identity(other)
-    assert str(tmp_path) not in str(identity(one))
+    assert identity(first) == identity(copy) != identity(other)
+    save_file({"a": torch.full(SHAPE, 2.0)}, first)
+    assert identity(first) == identity(other)
+    assert str(tmp_path) not in str(identity(first))
 
 
 def test_stage_one_has_another_id_when_its_cache_is_edited(tmp_path: Path) -> None:
@@ -63,8 +63,8 @@ def test_stage_one_has_another_id_when_its_cache_is_edited(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_codes_that_a_cache_lacks_are_searched(tmp_path: Path) -> None:
-    """A file may hold training objects only: the others' codes are found through the frozen decoder."""
+def test_codes_missing_in_a_cache_are_optimized(tmp_path: Path) -> None:
+    """A file may contain training objects only; codes of other objects are optimized with the frozen decoder."""
     file = tmp_path / "codes.safetensors"
     _, _, train_ids = ready(tmp_path)
     generator = torch.Generator().manual_seed(1)
@@ -85,16 +85,16 @@ def test_codes_that_a_cache_lacks_are_searched(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_search_betters_the_encoders_codes_of_test_objects(tmp_path: Path) -> None:
-    """Also where training samples are turned, which the search's must not be."""
+def test_refinement_improves_the_encoders_codes_of_test_objects(tmp_path: Path) -> None:
+    """Also with turned training samples; the samples of the refinement are not turned."""
     source: dict[str, Any] = {"kind": "encoder", "train": True}
     trained, coded = micro(tmp_path, source, augment={"turned": 1.0})
-    again, searched = micro(tmp_path, source, augment={"turned": 1.0}, test_lr=0.02, test_steps=20)
+    again, refined = micro(tmp_path, source, augment={"turned": 1.0}, test_lr=0.02, test_steps=20)
     assert again.path == trained.path
-    assert searched.path != coded.path
+    assert refined.path != coded.path
     autodecoder.run(trained, threads=1)
     written = []
-    for folder in (coded, searched):
+    for folder in (coded, refined):
         codes.run(folder, threads=1)
         written.append(load_file(folder.path / "codes.safetensors"))
     scenes, ids = autodecoder.training_scenes(trained)
@@ -110,8 +110,8 @@ def test_a_search_betters_the_encoders_codes_of_test_objects(tmp_path: Path) -> 
             pairs = [
                 render_pair(trained, scenes[name], codec.decoder(c[None])[0], list(views)) for c in (before, after)
             ]
-        was, became = (float((pair.rgb - pair.rgb_true).square().mean()) for pair in pairs)
-        assert became < was
+        error_before, error_after = (float((pair.rgb - pair.rgb_true).square().mean()) for pair in pairs)
+        assert error_after < error_before
 
 
 def ready(root: Path) -> tuple[StageFolder, SceneStore, list[str]]:
@@ -163,7 +163,7 @@ def test_predicted_codes_are_samples_of_the_unet(tmp_path: Path) -> None:
 
 
 def mixed_up_unet(folder: StageFolder) -> Any:
-    """The model's UNet with an output that is not zero."""
+    """The model's UNet with nonzero output."""
     model = Experiment.model_validate({"model": folder.config.model.model_dump() | SIZES_OF_UNET}).model
     denoiser = model.denoiser().eval()
     with torch.no_grad():
@@ -180,7 +180,7 @@ SIZES_OF_UNET: dict[str, Any] = {
 }  # fmt: skip
 
 
-def test_stages_use_predicted_codes_and_a_rerun_predicts_none_again(
+def test_stages_use_predicted_codes_and_a_rerun_only_predicts_missing_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(predictions, "BATCH", 3)
@@ -190,16 +190,16 @@ def test_stages_use_predicted_codes_and_a_rerun_predicts_none_again(
     assert [len(load_file(file)) for file in files] == [3, 1]
     files[0].unlink()
     before = load_file(files[1])
-    asked: list[list[str]] = []
+    predicted: list[list[str]] = []
     real = Predictor.__call__
 
     def counted(self: Predictor, scenes: SceneStore, names: list[str]) -> Tensor:
-        asked.append(names)
+        predicted.append(names)
         return real(self, scenes, names)
 
     monkeypatch.setattr(Predictor, "__call__", counted)
     autodecoder.run(trained, threads=1)
-    assert asked == [list(OBJECTS[:3])]
+    assert predicted == [list(OBJECTS[:3])]
     codes.run(coded, threads=1)
     written = load_file(coded.path / "codes.safetensors")
     assert sorted(written) == sorted(OBJECTS[:4])
@@ -208,8 +208,8 @@ def test_stages_use_predicted_codes_and_a_rerun_predicts_none_again(
 
 
 def test_optimized_codes_stay_off_the_device() -> None:
-    """Only rows of the batch visit it: moving the module moves neither codes nor moments."""
-    book = OptimisedBook(3, (1, 2, 2), 0.1, "uniform", reset=False, seed=0).to("meta")
+    """Moving the module moves neither codes nor moments."""
+    book = OptimizedBook(3, (1, 2, 2), 0.1, "uniform", reset=False, seed=0).to("meta")
     assert {t.device.type for t in (book.codes, book.moments, book.visits)} == {"cpu"}
     assert not list(book.parameters())
     assert not list(book.buffers())

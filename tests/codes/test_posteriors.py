@@ -1,4 +1,4 @@
-"""Posteriors that are computed once for each object."""
+"""Posteriors computed once per object."""
 
 import pytest
 import torch

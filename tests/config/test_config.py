@@ -1,4 +1,4 @@
-"""Reading configurations: merging, messages, generated documents, and that nothing is an option in vain."""
+"""Reading configurations: merging, messages, generated documents, and that every option is used."""
 
 import ast
 import json
@@ -67,26 +67,26 @@ def message(tmp_path: Path, text: str) -> str:
         ("a: [1, 2\n", 2, ["not valid YAML"]),
         ("- just\n- a list\n", 1, ["expected a mapping", "a list"]),
         ("1: 2\n", 1, ["keys must be words"]),
-        ("description: [1]\n", 1, ["description", "expected a text"]),
+        ("description: [1]\n", 1, ["description", "expected a string"]),
         ("base: tinny\n", None, ["tinny", '"tiny"']),
         ("fit: {min_psnr: .nan}\n", 1, ["fit.min_psnr", "finite"]),
         ("splat: {size: !!python/name:os.system x}\n", 1, ["cannot be read"]),
     ],
 )
 def test_a_mistake_is_named_with_file_line_key_and_remedy(tmp_path: Path, text: str, line: int | None, words) -> None:
-    said = message(tmp_path, text)
+    error = message(tmp_path, text)
     where = f"{tmp_path}/idea.yaml" + (f":{line}:" if line else "")
-    assert said.startswith(where) or (line is None and words[0] in said), said
+    assert error.startswith(where) or (line is None and words[0] in error), error
     for word in words:
-        assert word in said, said
-    assert "Traceback" not in said
-    assert len(said.splitlines()) == 1
+        assert word in error, error
+    assert "Traceback" not in error
+    assert len(error.splitlines()) == 1
 
 
 def test_every_mistake_of_a_file_is_named(tmp_path: Path) -> None:
-    said = message(tmp_path, "splat: {sizes: 8}\nunet: {condition_size: x}\n")
-    assert "splat.sizes" in said
-    assert "unet.condition_size" in said
+    error = message(tmp_path, "splat: {sizes: 8}\nunet: {condition_size: x}\n")
+    assert "splat.sizes" in error
+    assert "unet.condition_size" in error
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_no_structure_gives_anything_but_success_or_a_user_error(tmp_path_factor
         load_ablation(path, "tiny", CONFIGS)
     except UserError as error:
         if not str(error):
-            pytest.fail("an error without words")
+            pytest.fail("an error without a message")
 
 
 @pytest.mark.slow
@@ -128,7 +128,7 @@ def test_no_bytes_give_anything_but_success_or_a_user_error(tmp_path_factory, co
         load_ablation(path, "tiny", CONFIGS)
     except UserError as error:
         if not str(error):
-            pytest.fail("an error without words")
+            pytest.fail("an error without a message")
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_full_yaml_is_the_defaults() -> None:
 
 @pytest.fixture(scope="module")
 def schema() -> jsonschema.Validator:
-    """The shipped schema, itself checked."""
+    """The validated schema of the repository."""
     content = json.loads((CONFIGS / "schema.json").read_text())
     validator = jsonschema.validators.validator_for(content)
     validator.check_schema(content)
@@ -228,7 +228,7 @@ def test_every_option_is_read_somewhere() -> None:
         tree = ast.parse(file.read_text())
         read |= {n.attr for n in ast.walk(tree) if isinstance(n, ast.Attribute) and isinstance(n.ctx, ast.Load)}
     rules = "".join(file.read_text() for file in (ROOT / "workflow/rules").glob("*.smk"))
-    # Their fields are the attributes of a splat, looked up by name in a loop.
+    # Their fields are attributes of a splat, which a loop accesses by name.
     by_name = {"AttributeRates", "AttributeWeights", "Roughness"}
     sections = all_sections()
     assert len(sections) > 40
@@ -239,7 +239,7 @@ def test_every_option_is_read_somewhere() -> None:
         for name in cls.model_fields
         if name not in read
         and f'"{name}"' not in rules
-        and f"asked.{name}" not in rules
+        and f"requested.{name}" not in rules
         and cls.__name__ not in by_name
     ]
     assert dead == []

@@ -1,4 +1,4 @@
-"""Where stage 1's samples come from: the device, memory or the files give equal results, those of the scenes."""
+"""Samples of stage 1: caches on the device, in memory and none give the images of the scenes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,7 +60,7 @@ def scenes(config: Experiment) -> Objects:
 def test_samples_are_the_scenes_images(
     cache: Any, condition: int | None, config: Experiment, scenes: dict[str, Scene]
 ) -> None:
-    """Every tensor of a batch against what the scene itself gives for the drawn views."""
+    """Every tensor of a batch against the scene's own tensors for the drawn views."""
     views, device_bank = bank.provide(cache, scenes, list(scenes), CPU)
     assert (device_bank is not None) == (cache == "device")
     samples = AutodecoderSamples(config, views)
@@ -111,7 +111,9 @@ def test_training_does_not_depend_on_the_cache(kind: str, tmp_path: Path) -> Non
         assert ended[cache][1] == ended["device"][1]
 
 
-def test_auto_goes_where_there_is_room(scenes: dict[str, Scene], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_uses_the_first_place_with_enough_memory(
+    scenes: dict[str, Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
     scene = scenes[OBJECTS[0]]
     pages = {"SC_AVPHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr(bank.os, "sysconf", pages.__getitem__)

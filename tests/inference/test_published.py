@@ -1,4 +1,4 @@
-"""Sampling against a plain restatement of Zero123++'s published pipeline, on the same random weights."""
+"""Sampling against an independent implementation of Zero123++'s published pipeline, with the same random weights."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ SAMPLERS: list[tuple[Sampler, type, dict[str, Any]]] = [
 
 
 class Published:
-    """Zero123++'s pipeline for one image, from its description: a plain UNet whose self-attention is listened to."""
+    """Zero123++'s pipeline for one image, from its description: a plain UNet with hooks on its self-attention."""
 
     def __init__(self, ours: ImageToSplats) -> None:
         self.unet = UNet2DConditionModel.from_config(ours.denoiser.unet.config).eval()
@@ -90,15 +90,15 @@ class Published:
         of_condition = torch_generator(RUN_SEED, seed, 1)
         latents = torch.randn(1, *CODE, generator=own) * scheduler.init_noise_sigma
         for t in scheduler.timesteps:
-            given = scheduler.scale_model_input(torch.cat([latents] * len(condition)), t)
+            scaled = scheduler.scale_model_input(torch.cat([latents] * len(condition)), t)
             noise = torch.randn(condition.shape, generator=of_condition)
             noisy = scheduler.add_noise(condition, noise, t.reshape(-1))
             noisy = scheduler.scale_model_input(noisy, t)
             self.mode = "write"
             self.unet(noisy, t, encoder_hidden_states=tokens)
             self.mode = "read"
-            v = self.unet(given, t, encoder_hidden_states=tokens).sample
-            assert not self.kept, "every layer reads what it wrote"
+            v = self.unet(scaled, t, encoder_hidden_states=tokens).sample
+            assert not self.kept, "every layer reads its own tokens"
             if guided:
                 v = v[:1] + guidance * (v[1:] - v[:1])
             kwargs = {} if isinstance(scheduler, UniPCMultistepScheduler) else {"generator": own}
@@ -107,7 +107,7 @@ class Published:
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """The sheet image in -1..1 of codes."""
+        """The mosaic in -1..1 of codes."""
         latents = latents / 0.75 + 0.22
         return self.vae.decode(latents / self.vae.config.scaling_factor).sample / 0.5 * 0.8
 
@@ -118,7 +118,7 @@ def method(options: InferOptions) -> ImageToSplats:
     codec = mosaic.new_codec(model, CameraOptions(), SplatOptions(size=16))
     denoiser = model.denoiser().requires_grad_(False).eval()
     generator = torch.Generator().manual_seed(2)
-    # The network must matter: as built, its last layer is zero.
+    # The last layer is initialized to zero, which would hide the network.
     denoiser.unet.conv_out.weight.copy_(0.1 * torch.randn(denoiser.unet.conv_out.weight.shape, generator=generator))
     with torch.no_grad():
         zero = codec.condition_latent(torch.full((1, 3, 16, 16), 0.5))
@@ -146,16 +146,16 @@ def test_codes_equal_the_published_pipelines(
 
 
 def test_the_conditions_reach_the_code() -> None:
-    """What the test above compares would also agree if neither side listened to the image."""
+    """The test above would also pass if both sides ignored the image."""
     ours = method(InferOptions(steps=2, guidance=2.0, seed=RUN_SEED))
     given = torch.from_numpy(images()).permute(0, 3, 1, 2).float() / 255
-    one, other = ours.codes(given[:1], [1]), ours.codes(given[1:], [1])
-    assert (one - other).abs().max() > 1e-2
+    first, second = ours.codes(given[:1], [1]), ours.codes(given[1:], [1])
+    assert (first - second).abs().max() > 1e-2
 
 
-def test_sheets_equal_the_published_pipelines() -> None:
+def test_mosaics_equal_the_published_pipelines() -> None:
     ours = method(InferOptions())
     code = torch.randn(2, *CODE, generator=torch.Generator().manual_seed(4))
     with torch.no_grad():
-        colors = ours.codec.decoder.sheet(code)[:, 11:]
+        colors = ours.codec.decoder.raw_mosaic(code)[:, 11:]
     torch.testing.assert_close(colors, Published(ours).decode(code), atol=1e-4, rtol=0)

@@ -1,4 +1,4 @@
-"""Ingest through the real Blender: images, depth, cameras, determinism, quarantine."""
+"""Ingest with the real Blender: images, depth, cameras, determinism, quarantine."""
 
 import json
 import shutil
@@ -29,13 +29,13 @@ LITTLE_MB = 480
 
 
 def word(name: str) -> str:
-    """An id without the hash of the content."""
+    """An id without the content hash."""
     return name.rpartition("-")[0]
 
 
 @pytest.fixture(scope="module")
 def ingested(blender, tmp_path_factory):
-    """The folder of an ingest of two objects, a box and the three axes, and the function that makes another."""
+    """The folder of an ingest of two objects, a box and three axes, and a function that ingests again."""
 
     def ingest(name: str, threads: int, **values) -> Path:
         folder = tmp_path_factory.mktemp(name)
@@ -106,7 +106,7 @@ def test_depth_is_exact_and_the_views_agree(ingested):
     np.testing.assert_array_equal(box.depth > 0, truth > 0)
     np.testing.assert_allclose(box.depth, truth, atol=1e-5)
 
-    # Without knowing the shape: a point that view 1 sees lies nowhere in front of what another view sees.
+    # Independent of the shape: a point visible in view 1 is never in front of the surface in another view.
     seen = (origin[0] + direction[0] * box.depth[0, ..., None])[box.depth[0] > 0]
     assert np.linalg.norm(seen, axis=1).max() <= 0.5 + 1e-5
     w2c = cameras.world_to_camera()[0].numpy()
@@ -115,7 +115,7 @@ def test_depth_is_exact_and_the_views_agree(ingested):
         local = seen @ w2c[view, :3, :3].T + w2c[view, :3, 3]
         column, row = (local[:, :2] / local[:, 2:] * cameras.focal + SIZE / 2).astype(int).T
         surface = box.depth[view, row, column]
-        # One pixel on a face seen at a slant is this deep.
+        # Depth range of one pixel on a slanted face.
         assert (local[:, 2] - surface)[surface > 0].min() > -0.15
         agree += (abs(local[:, 2] - surface) < 0.03).sum()
     assert agree > len(seen)  # every point is visible from more than one other view on average
@@ -147,7 +147,7 @@ def test_images_show_what_the_cameras_say(ingested):
 
 
 def write_bad_meshes(folder: Path) -> dict[str, str]:
-    """Meshes that cannot be used, and the words that each reason must have."""
+    """Write meshes that cannot be used; return the expected words of each reason."""
     crate = ROOT / "workflow/objects/crate"
     (folder / "a_nan.obj").write_text(cuboid((0, 0, 0), (1, 1, 1)).replace("v 0 0 0\n", "v nan 0 0\n"))
     triangle = struct.pack("<12fH", 0, 0, 1, 0, 0, 0, 1, 0, 0, float("nan"), 1, 1, 0)

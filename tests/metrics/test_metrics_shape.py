@@ -141,10 +141,12 @@ def test_what_cannot_be_measured_says_why(tmp_path: Path) -> None:
             surface_points(actual, about, FileLimits(), 100)
 
     refused(RenderedObject("box", item.c2w, 49.1, item.rgba, None, {}), listed, "renders only")
-    refused(item, ObjectEntry("box", "box.fbx"), r"\.fbx files are read by Blender only")
+    refused(item, ObjectEntry("box", "box.fbx"), r"only Blender reads \.fbx files")
     refused(item, ObjectEntry("box", str(tmp_path / "gone.obj")), "cannot be read")
     moved = {"normalization": {**item.info["normalization"], "up_axis": "z"}}
-    refused(RenderedObject("box", item.c2w, 49.1, item.rgba, None, moved), listed, "reads differently without Blender")
+    refused(
+        RenderedObject("box", item.c2w, 49.1, item.rgba, None, moved), listed, "is read differently without Blender"
+    )
     file.write_text(file.read_text() + "\nv 0 0 0\n")
     refused(item, listed, "changed since")
 

@@ -8,7 +8,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from support.builders import SIZES
-from support.diffusion import PUBLISHED, SCHEDULE, SHAPE, condition_of, known, micro_denoiser, normal
+from support.diffusion import PUBLISHED, SCHEDULE, SHAPE, code_condition, condition_of, micro_denoiser, normal
 from torch import Tensor
 from transformers import CLIPImageProcessor
 
@@ -186,7 +186,7 @@ def test_no_condition() -> None:
 
 
 def test_where_picks_rows() -> None:
-    first, second = known(3, seed=1), Condition(known(3, seed=2).latent, torch.zeros(3, 1))
+    first, second = code_condition(3, seed=1), Condition(code_condition(3, seed=2).latent, torch.zeros(3, 1))
     mixed = first.where(torch.tensor([True, False, True]), second)
     torch.testing.assert_close(mixed.latent, torch.stack([first.latent[0], second.latent[1], first.latent[2]]))
     assert mixed.embedding.flatten().tolist() == [1, 0, 1]

@@ -1,4 +1,4 @@
-"""Stage 2's variants: splats under known maps, rendered where the inputs stand, and used as often as they should be."""
+"""Stage 2's variants: splats under known maps, rendered from the input cameras, and sampled with their frequency."""
 
 import math
 from pathlib import Path
@@ -37,7 +37,7 @@ def config(**changes: Any) -> Experiment:
 
 
 def splats(seed: int = 3) -> Tensor:
-    """A lopsided object [6,14,S,S] that is solid here and there."""
+    """An asymmetric object [6,14,S,S] with some solid Gaussians."""
     draw = torch.Generator().manual_seed(seed)
     images = torch.rand(6, 14, SPLATS, SPLATS, generator=draw)
     images[:, CHANNELS["position"]] = (images[:, CHANNELS["position"]] - 0.45) * 0.5
@@ -66,26 +66,26 @@ def drawn(gaussians: Tensor, c2w: np.ndarray) -> tuple[Tensor, Tensor]:
 
 def test_unchanged_variants_are_renders_of_the_fit() -> None:
     experiment = config()
-    sheets, conditions = maker(PLAIN, experiment)("x", splats())
+    mosaics, conditions = maker(PLAIN, experiment)("x", splats())
     rgb, alpha = drawn(to_gaussians(splats()[None]), poses(experiment.camera))
-    assert sheets.shape == (2, 3, 48, 32)
+    assert mosaics.shape == (2, 3, 48, 32)
     assert conditions.shape == (2, 3, 16, 16)
     gray = torch.nn.functional.interpolate(rgb + (1 - alpha) * 0.5, (16, 16), mode="bilinear")[1:]
     for k in range(2):
-        torch.testing.assert_close(sheets[k], tile(gray[None])[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(mosaics[k], tile(gray[None])[0], atol=1e-5, rtol=0)
         torch.testing.assert_close(conditions[k], condition_image(rgb[:1], alpha[:1], 16), atol=1e-5, rtol=0)
-    assert float(conditions.std()) > 0.03, "something is drawn"
+    assert float(conditions.std()) > 0.03, "images are not empty"
 
 
-def test_mirrored_variants_face_the_condition_alike() -> None:
-    """Left and right change places in the condition's image, which is taken from the mirror's plane."""
+def test_mirrored_variants_mirror_the_condition() -> None:
+    """The condition's camera is in the mirror plane, so its image is mirrored."""
     options = PLAIN.model_copy(update={"mirror": True})
     _, conditions = maker(options, config())("x", splats())
     torch.testing.assert_close(conditions[1], conditions[0].flip(-1), atol=1e-4, rtol=0)
     assert float((conditions[1] - conditions[0]).abs().max()) > 0.05
 
 
-def test_each_variant_is_seen_from_its_own_height() -> None:
+def test_each_variant_has_its_own_condition_elevation() -> None:
     experiment = config(camera={"condition_elevation_deg": (0, 30)})
     _, conditions = maker(PLAIN, experiment)("x", splats())
     for k, change in enumerate(changes(PLAIN, experiment, "x")):
@@ -97,7 +97,7 @@ def test_each_variant_is_seen_from_its_own_height() -> None:
 @given(seed=st.integers(0, 1000), stretch=st.floats(0, 1), turn=st.floats(0, 180), mirror=st.booleans())
 @settings(max_examples=50, deadline=None)
 def test_changes_stay_in_their_bounds(seed: int, stretch: float, turn: float, mirror: bool) -> None:
-    """Singular values, turn and handedness of every map, and that the same name gives the same changes."""
+    """Singular values, rotation and handedness of every map. The same name gives the same changes."""
     options = Variants(count=4, stretch=stretch, turn_deg=turn, mirror=mirror, recolored=0.5, seed=seed)
     actual = changes(options, config(), f"object {seed}")
     assert [c.matrix.tolist() for c in actual] == [
@@ -116,35 +116,35 @@ def test_changes_stay_in_their_bounds(seed: int, stretch: float, turn: float, mi
         assert sorted(change.order) == [0, 1, 2]
 
 
-def test_variants_keep_their_size_and_colors_change_place() -> None:
+def test_variants_keep_their_size_and_permute_colors() -> None:
     options = Variants(count=6, stretch=0.5, recolored=1)
     experiment, gaussians = config(), to_gaussians(splats()[None])
-    these = changes(options, experiment, "y")
+    variants = changes(options, experiment, "y")
     frame = view_frame(poses(experiment.camera), 1.5)[:3, :3]
-    actual = changed(gaussians, these, frame)
+    actual = changed(gaussians, variants, frame)
     solid = gaussians[0, :, 3] > 0.5
     radius = torch.linalg.vector_norm(gaussians[0, solid, :3], dim=-1).max()
-    for k, change in enumerate(these):
+    for k, change in enumerate(variants):
         assert change.order != (0, 1, 2)
         torch.testing.assert_close(torch.linalg.vector_norm(actual[k, solid, :3], dim=-1).max(), radius)
         torch.testing.assert_close(actual[k, :, 11:], gaussians[0][:, [11 + i for i in change.order]])
         upright = torch.from_numpy(frame).float()
         before, after = (x[:, :3] @ upright for x in (gaussians[0], actual[k]))
-        wanted = before @ torch.from_numpy(change.matrix).float().T
-        ratio = radius / torch.linalg.vector_norm(wanted[solid], dim=-1).max()
-        torch.testing.assert_close(after, ratio * wanted, atol=1e-5, rtol=1e-4)
+        expected = before @ torch.from_numpy(change.matrix).float().T
+        ratio = radius / torch.linalg.vector_norm(expected[solid], dim=-1).max()
+        torch.testing.assert_close(after, ratio * expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.slow
-def test_objects_without_a_solid_splat_are_left_as_large_as_they_are() -> None:
+def test_objects_without_solid_splats_keep_their_size() -> None:
     faint = splats()
     faint[:, 3] *= 0.1
-    sheets, conditions = maker(Variants(), config())("x", faint)
-    assert bool(sheets.isfinite().all())
+    mosaics, conditions = maker(Variants(), config())("x", faint)
+    assert bool(mosaics.isfinite().all())
     assert bool(conditions.isfinite().all())
 
 
-def test_samples_are_variants_as_often_as_they_should_be() -> None:
+def test_the_fraction_of_samples_that_are_variants() -> None:
     n, k = 3, 4
     own = torch.arange(n, dtype=torch.float32)[:, None, None, None]
     variants = {name: 100 + torch.arange(n * k, dtype=torch.float32).view(n, k, 1) for name in ("codes", "latents")}
@@ -176,7 +176,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> StageFolder:
 
 
 def test_a_stage_makes_variants_once(trained: StageFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their codes are the encoder's of their own sheets; a second start reads them."""
+    """Their codes are those of the encoder for their mosaics. A second start reads them."""
     upstream = trained.upstream_folder("autodecoder")
     scenes, ids = autodecoder.training_scenes(upstream)
     stored = load_file(trained.path / "variants" / "shard-00000.safetensors")
@@ -194,7 +194,7 @@ def test_a_stage_makes_variants_once(trained: StageFolder, monkeypatch: pytest.M
     torch.testing.assert_close(stored["images"][1], conditions, atol=1e-5, rtol=0)
 
     def never(*_: object) -> None:
-        raise AssertionError("made again")
+        raise AssertionError("rendered again")
 
     monkeypatch.setattr(VariantImages, "__call__", never)
     denoiser = trained.config.model.denoiser()
@@ -203,7 +203,7 @@ def test_a_stage_makes_variants_once(trained: StageFolder, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"autodecoder": {"codes": {"kind": "optimized"}, "augment": {"turned": 0.5}}}, "augment needs"),
         ({"autodecoder": {"augment": {"turned": 0.5}, "mix_diffusion": {"interval": 2}}}, "mix_diffusion"),
@@ -211,6 +211,6 @@ def test_a_stage_makes_variants_once(trained: StageFolder, monkeypatch: pytest.M
         ({"unet": {"variants": {}, "rendered": {}}}, "variants needs"),
     ],
 )
-def test_what_cannot_be_varied_says_so(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_unsupported_variations_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         plan(tmp_path, **changes)

@@ -457,7 +457,7 @@ def test_a_subfolder_is_a_set_that_is_asked_for_by_name(tmp_path: Path) -> None:
 
 
 def test_two_ablations_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a\.yaml and .*paths/a\.yaml are one name"):
+    with pytest.raises(UserError, match=r"a\.yaml and .*paths/a\.yaml have the same name"):
         named(ablation_folder(tmp_path, "a.yaml", "paths/a.yaml"), "a")
 
 

@@ -1,4 +1,4 @@
-"""`z1g compare`: its numbers, what it refuses, and its formats."""
+"""`z1g compare`: its numbers, rejected comparisons, and formats."""
 
 import csv
 import io
@@ -35,10 +35,10 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path / "results"
 
 
-def test_means_and_paired_differences_are_those_of_the_made_up_numbers(tree: Path) -> None:
+def test_means_and_paired_differences_of_synthetic_numbers(tree: Path) -> None:
     comparison = compare(tree, ["base", "fast_1%"], "test", "sampled")
     base, fast = comparison.entries["psnr"]
-    # chair 20 and horse 20 − 0.7, plus 0.1 on average over views; the other one is 1.5 dB better on both.
+    # chair: 20, horse: 20 − 0.7, each plus 0.1 on average over views; the other result is 1.5 dB better on both.
     assert base.value is not None
     assert fast.difference is not None
     assert base.value.value == pytest.approx(19.75)
@@ -74,9 +74,7 @@ def test_intervals_agree_with_scipys_bootstrap(values: list[float], seed: int) -
     extra=st.integers(0, 3),
 )
 @settings(max_examples=30, deadline=None)
-def test_paired_differences_see_only_objects_that_both_have(
-    pairs: list[tuple[float, float]], shift: float, extra: int
-) -> None:
+def test_paired_differences_use_common_objects_only(pairs: list[tuple[float, float]], shift: float, extra: int) -> None:
     base = {f"o{i}": a for i, (a, _) in enumerate(pairs)}
     values = {f"o{i}": b for i, (_, b) in enumerate(pairs)}
     difference = paired(base | {f"x{i}": 1e6 for i in range(extra)}, values | {"y": -1e6})
@@ -122,7 +120,7 @@ def test_options_of_a_bare_id_come_from_its_stages(tree: Path) -> None:
 
 
 def change(tree: Path, kind: str) -> None:
-    """Make the second result's test set another one."""
+    """Change the second result's test set."""
     folder = tree / "metrics/me-fast_1%"
     rows, about = read_jsonl(folder / "metrics.jsonl"), read_json(folder / "metrics.json")
     if kind == "object":
@@ -136,26 +134,26 @@ def change(tree: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "message"),
     [
         ("object", "only in base: horse"),
-        ("view", "seen from other views: chair"),
-        ("image", "with other true images: chair"),
+        ("view", "measured on other views: chair"),
+        ("image", "with other ground-truth images: chair"),
     ],
 )
-def test_other_test_sets_are_refused_by_name(
-    tree: Path, kind: str, said: str, capsys: pytest.CaptureFixture[str]
+def test_different_test_sets_are_rejected(
+    tree: Path, kind: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change(tree, kind)
     assert main(["compare", "base", "fast_1%", "--results", str(tree)]) == 2
     error = capsys.readouterr().err
-    assert "base and fast_1% measured different test sets" in error
-    assert said in error
+    assert "base and fast_1% were measured on different test sets" in error
+    assert message in error
     if kind != "image":
-        assert "crate" not in error  # the training objects are alike
+        assert "crate" not in error  # the training objects are the same
 
 
-def test_what_is_not_measured_is_said(tree: Path) -> None:
+def test_unmeasured_results_are_rejected(tree: Path) -> None:
     with pytest.raises(UserError, match=r"no rows of test/guessed; it has test/autodecoder, test/fitted"):
         compare(tree, ["base"], "test", "guessed")
     shutil.rmtree(tree / "metrics/me-base")
@@ -166,7 +164,7 @@ def test_what_is_not_measured_is_said(tree: Path) -> None:
         compare(tree, ["base"], "test", "sampled")
 
 
-def test_formats_carry_the_same_numbers(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_formats_have_the_same_numbers(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     texts = {}
     for name in verb.FORMATS:
         assert main(["compare", "base", "fast_1%", "--results", str(tree), "--format", name]) == 0
@@ -189,7 +187,7 @@ def test_formats_carry_the_same_numbers(tree: Path, capsys: pytest.CaptureFixtur
     assert set(verb.FORMATS) == set(FORMATS)
 
 
-def test_digests_are_those_that_jobs_recorded(tree: Path) -> None:
+def test_digests_come_from_job_records(tree: Path) -> None:
     for name, sha in (("base", "a" * 64), ("fast_1%", "b" * 64)):
         record = {"job": "unet", "attempts": [], "outputs": {"pipeline/x": {"sha256": sha, "bytes": 1}}}
         write_json(tree / f"unet/un-{name}/jobs/unet.json", record)
@@ -203,6 +201,6 @@ def test_digests_are_those_that_jobs_recorded(tree: Path) -> None:
     assert "| infer files | unknown |" in text
 
 
-def test_a_reading_of_the_same_files_is_the_same(tree: Path) -> None:
+def test_comparisons_are_deterministic(tree: Path) -> None:
     first, second = (compare(tree, ["base", "fast_1%"], "test", "sampled") for _ in range(2))
     assert FORMATS["json"](first) == FORMATS["json"](second)

@@ -1,4 +1,4 @@
-"""The folder of one ablation: links, mean metrics, and what TensorBoard reads there."""
+"""The folder of one ablation: links, mean metrics and TensorBoard events."""
 
 import csv
 from pathlib import Path
@@ -29,7 +29,7 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_links_are_relative_and_renewed(tree: Path) -> None:
+def test_links_are_relative_and_replaced(tree: Path) -> None:
     ablation.run(tree, "a")
     link = tree / "ablations/a/stages/unet"
     assert link.readlink() == Path("../../../unet/un-a")

@@ -1,4 +1,4 @@
-"""Numbers of the report by azimuth, by object and by cost."""
+"""The report's numbers by azimuth, by object, and costs."""
 
 import html
 import re
@@ -65,11 +65,11 @@ def test_azimuth_curve_is_the_mean_over_objects_in_each_bin(rows: list[tuple[str
     np.testing.assert_allclose(np.array(actual).reshape(-1, 2), np.array(expected).reshape(-1, 2), atol=1e-9)
 
 
-def test_every_object_has_its_line_by_metric(tree: Path) -> None:
+def test_every_object_has_a_row_per_metric(tree: Path) -> None:
     results = Results(tree)
     ablations = results.ablations(list(SPECS))
     tables = by_object(results, ablations, summarize(results, ablations))
-    assert list(tables) == ["psnr", "ssim", "chamfer"]  # a number of sets has no objects
+    assert list(tables) == ["psnr", "ssim", "chamfer"]  # a metric of sets has no objects
     names = [row.name for row in tables["psnr"]]
     assert names == ["chair", "horse", "barrel", "bread", "chicken", "crate"]  # test objects first
     assert tables["psnr"][0].cells == [("20.10", pytest.approx(20.1)), ("21.10", pytest.approx(21.1))]
@@ -77,33 +77,33 @@ def test_every_object_has_its_line_by_metric(tree: Path) -> None:
 
 
 def cells(text: str, first: str) -> list[str]:
-    """Texts of the cells of the table row whose heading begins so."""
+    """Texts of the cells of the table row whose heading begins with `first`."""
     row = re.search(rf"<tr><th[^>]*>{first}.*?</tr>", text, re.DOTALL)
     assert row is not None
     return [html.unescape(re.sub("<.*?>", "", cell)).strip() for cell in re.findall(r"<td.*?</td>", row[0], re.DOTALL)]
 
 
-def test_time_and_energy_by_rule_are_said_or_unknown(tree: Path) -> None:
+def test_time_and_energy_by_stage_or_unknown(tree: Path) -> None:
     text = (tree / "report.html").read_text()
     assert cells(text, 'unet <span class="sub mono">un-base')[-2:] == ["0.5 h", "0.5 kWh"]
     assert cells(text, 'infer <span class="sub mono">in-base')[-2:] == ["0.5 h", "0.25 kWh"]
     assert cells(text, 'ingest <span class="sub mono">in00')[-2:] == ["unknown", "unknown"]
     assert cells(text, "sampling ") == ["300", "unknown"]  # half an hour for six objects
-    assert cells(text, "GPU energy ") == ["unknown", "unknown"]  # of the whole chain, as other stages have no record
+    assert cells(text, "GPU energy ") == ["unknown", "unknown"]  # other stages have no records
 
 
-def test_the_page_has_whole_configurations_azimuth_and_gaps(tree: Path) -> None:
+def test_page_has_configurations_azimuth_charts_and_gaps(tree: Path) -> None:
     text = (tree / "report.html").read_text()
     assert '<summary>fast</summary><pre class="mono scroll">unet.lr: 0.0001\nunet.ema: null</pre>' in text
     azimuth = text[text.index('id="azimuth"') : text.index('id="splats"')]
-    assert azimuth.count("<polyline") == 4  # two metrics of views, two ablations
-    assert "Chamfer</b>: 1 object without a value, such as crate: no mesh" in text
+    assert azimuth.count("<polyline") == 4  # two view metrics, two ablations
+    assert "Chamfer</b>: 1 object without a value, e.g. crate: no mesh" in text
     extremes = text[text.index('id="extremes"') : text.index('id="azimuth"')]
     assert extremes.count("<img") == 2 * 3 * 6  # ablations × metrics with objects × three at either end
     assert "<summary>FD</summary>" not in extremes
 
 
-def test_older_results_without_new_columns_still_make_a_page(tree: Path, tmp_path: Path) -> None:
+def test_results_without_newer_columns_still_give_a_page(tree: Path, tmp_path: Path) -> None:
     root = tmp_path / "results"
     shutil.copytree(tree, root)
     for name in SPECS:
@@ -114,4 +114,4 @@ def test_older_results_without_new_columns_still_make_a_page(tree: Path, tmp_pat
     report.run(root, list(SPECS), root / "report.html")
     text = (root / "report.html").read_text()
     assert "No view with an azimuth has been measured" in text
-    assert "objects.jsonl is not there" in text
+    assert "objects.jsonl does not exist" in text

@@ -26,7 +26,7 @@ CODE = (4, 3 * INPUT // 8, 2 * INPUT // 8)
 
 
 def config(path: dict[str, Any], size: int = 8, **decoder: Any) -> Experiment:
-    """Four levels as Stable Diffusion's decoder has them, tiny; views of 16 pixels."""
+    """Four levels as in Stable Diffusion's decoder, tiny; views of 16 pixels."""
     return experiment(
         Path("unused"),
         splat={"size": size},
@@ -40,10 +40,10 @@ def codes(n: int = 1) -> Tensor:
 
 
 def raw_by_hand(codec: MosaicCodec, code: Tensor, resize_block: int | None, mode: str, size: int) -> Tensor:
-    """Raw channels by the decoder's own layers. After `resize_block` features are resized, and never doubled again."""
+    """Raw channels by the decoder's own layers. Features are resized after `resize_block` and no longer upsampled."""
     vae, head = codec.vae, codec.decoder.geometry_out
     x = vae.decoder.mid_block(vae.decoder.conv_in(vae.post_quant_conv((code / 0.75 + 0.22) / 0.18215)))
-    sheet = (3 * size, 2 * size)
+    mosaic = (3 * size, 2 * size)
     for i, block in enumerate(vae.decoder.up_blocks):
         for layer in block.resnets:
             x = layer(x, None)
@@ -51,13 +51,13 @@ def raw_by_hand(codec: MosaicCodec, code: Tensor, resize_block: int | None, mode
             for layer in block.upsamplers or ():
                 x = layer(x)
         elif i == resize_block:
-            x = functional.interpolate(x, sheet, mode="nearest") if mode == "nearest" else means(x, sheet)
+            x = functional.interpolate(x, mosaic, mode="nearest") if mode == "nearest" else means(x, mosaic)
     x = functional.silu(vae.decoder.conv_norm_out(x))
     return torch.cat([head(x), vae.decoder.conv_out(x)], dim=1)
 
 
 def means(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Means over areas, for whole ratios: one convolution with a box a channel."""
+    """Means over areas, for integer ratios: a convolution with one box per channel."""
     ratio = x.shape[-1] // size[-1]
     box = torch.ones(x.shape[1], 1, ratio, ratio) / ratio**2
     return functional.conv2d(x, box, stride=ratio, groups=x.shape[1])
@@ -76,26 +76,26 @@ def means(x: Tensor, size: tuple[int, int]) -> Tensor:
         ({"kind": "plain"}, None, "", 8),
     ],
 )
-def test_features_are_resized_where_the_path_says(
+def test_features_are_resized_after_the_block_of_the_path(
     path: dict[str, Any], block: int | None, mode: str, size: int
 ) -> None:
     codec = config(path, size).new_codec()
     with torch.no_grad():
         expected = 1.6 * raw_by_hand(codec, codes(), block, mode, size)
-        torch.testing.assert_close(codec.decoder.sheet(codes()), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(codec.decoder.raw_mosaic(codes()), expected, atol=1e-5, rtol=1e-5)
         assert codec.decoder(codes()).shape == (1, 6, 14, *[INPUT if path["kind"] == "plain" else size] * 2)
 
 
 @pytest.mark.parametrize("kind", ["average_pool", "conv_average_pool", "downsample_conv"])
-def test_downsamplers_begin_as_means_of_the_raw_channels(kind: str) -> None:
+def test_downsamplers_start_as_means_of_the_raw_channels(kind: str) -> None:
     codec = config({"kind": kind}).new_codec()
     with torch.no_grad():
         full = raw_by_hand(codec, codes(), None, "", INPUT)
-        torch.testing.assert_close(codec.decoder.sheet(codes()), 1.6 * means(full, (24, 16)), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(codec.decoder.raw_mosaic(codes()), 1.6 * means(full, (24, 16)), atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("activation", [True, False])
-def test_downsample_conv_adds_what_its_convolutions_say(activation: bool) -> None:
+def test_downsample_conv_adds_its_convolutions(activation: bool) -> None:
     codec = config({"kind": "downsample_conv", "width": 5, "activation": activation}).new_codec()
     first, _, last = codec.decoder.downsampler.change
     with torch.no_grad():
@@ -105,7 +105,7 @@ def test_downsample_conv_adds_what_its_convolutions_say(activation: bool) -> Non
         hidden = functional.silu(hidden) if activation else hidden
         added = functional.conv2d(hidden, last.weight, last.bias, padding=1)
         expected = 1.6 * (means(full, (24, 16)) + added)
-        torch.testing.assert_close(codec.decoder.sheet(codes()), expected, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(codec.decoder.raw_mosaic(codes()), expected, atol=1e-4, rtol=1e-4)
 
 
 ALL_PATHS: list[DecoderPath] = [
@@ -116,13 +116,13 @@ ALL_PATHS: list[DecoderPath] = [
 
 @pytest.mark.parametrize("path", ALL_PATHS, ids=lambda path: f"{path.kind}-{getattr(path, 'resampling', '')}")
 def test_every_trained_layer_gets_a_gradient(path: DecoderPath, tmp_path: Path) -> None:
-    """DDP waits for ever for a layer that is trained but never run; and what is trained is saved and loaded."""
+    """DDP waits forever for trained layers that never run. All trained layers are saved and loaded."""
     options = config(path.model_dump())
     codec = options.new_codec()
-    sheet = codec.decoder.sheet(codes())
-    codec.decoder.activate(sheet).square().mean().backward()
+    raw_mosaic = codec.decoder.raw_mosaic(codes())
+    codec.decoder.activate(raw_mosaic).square().mean().backward()
     trained = {name: p for name, p in codec.decoder.named_parameters() if p.requires_grad}
-    # Zero at the start stands before it, so its gradient comes a step later.
+    # A zero-initialized layer follows it, so its gradient is zero in the first step.
     late = ("downsampler.change.0",)
     assert all(p.grad is not None and (p.grad.any() or name.startswith(late)) for name, p in trained.items())
     with torch.no_grad():
@@ -136,12 +136,16 @@ def test_every_trained_layer_gets_a_gradient(path: DecoderPath, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("path", "sizes", "words"),
     [
-        ({"kind": "plain"}, {"size": 32}, "'plain' decodes to 16 pixels a view.*below splat.size 32"),
-        ({"kind": "average_pool"}, {"size": 32}, "'average_pool' shrinks 16 .*at least 32 for splat.size 32"),
-        ({"kind": "conv_average_pool"}, {"size": 12}, "'conv_average_pool' shrinks 16 .*at least 24"),
-        ({"kind": "downsample_conv"}, {"size": 12}, "'downsample_conv' shrinks 16 .*at least 24"),
-        ({"kind": "last_layer", "resampling": "average"}, {"size": 20}, "'last_layer' cannot average 16 pixels a view"),
-        ({"kind": "interpolate_upsample", "resampling": "average"}, {"size": 8}, ".* cannot average 4 pixels a view"),
+        ({"kind": "plain"}, {"size": 32}, "'plain' decodes to 16 pixels per view.*below splat.size 32"),
+        ({"kind": "average_pool"}, {"size": 32}, "'average_pool' reduces 16 .*at least 32 for splat.size 32"),
+        ({"kind": "conv_average_pool"}, {"size": 12}, "'conv_average_pool' reduces 16 .*at least 24"),
+        ({"kind": "downsample_conv"}, {"size": 12}, "'downsample_conv' reduces 16 .*at least 24"),
+        (
+            {"kind": "last_layer", "resampling": "average"},
+            {"size": 20},
+            "'last_layer' cannot average 16 pixels per view",
+        ),
+        ({"kind": "interpolate_upsample", "resampling": "average"}, {"size": 8}, ".* cannot average 4 pixels per view"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(path: dict[str, Any], sizes: dict[str, int], words: str) -> None:
@@ -169,7 +173,7 @@ def test_a_code_of_another_size_is_refused() -> None:
 
 
 class Published(Zero123Plus):
-    """Pretrained as far as stage 1 can tell."""
+    """A model that stage 1 treats as pretrained."""
 
     def autoencoder(self) -> AutoencoderKL:
         return scratch.autoencoder(config({"kind": "last_layer"}).model.autoencoder_size, 0)  # type: ignore[attr-defined]
@@ -197,10 +201,10 @@ def test_fixed_rgb_shows_the_vaes_own_image() -> None:
     codec = options.model_copy(update={"splat": options.splat.model_copy(update={"size": INPUT})}).new_codec()
     with torch.no_grad():
         image = 1.6 * codec.vae.decode((codes() / 0.75 + 0.22) / 0.18215).sample
-        colors = codec.decoder.activate(codec.decoder.sheet(codes()))[:, 11:]
+        colors = codec.decoder.activate(codec.decoder.raw_mosaic(codes()))[:, 11:]
         torch.testing.assert_close(colors, (image / 2 + 0.5).clamp(0, 1), atol=1e-5, rtol=0)
         codec.decoder.geometry_out.weight.add_(1)
-        again = codec.decoder.activate(codec.decoder.sheet(codes()))[:, 11:]
+        again = codec.decoder.activate(codec.decoder.raw_mosaic(codes()))[:, 11:]
         torch.testing.assert_close(again, colors, atol=0, rtol=0)
 
 
@@ -209,8 +213,8 @@ def test_fixed_rgb_needs_published_weights() -> None:
         config({"kind": "last_layer"}, mode="fixed_rgb")
 
 
-def test_fixed_rgb_does_not_go_with_layers_that_mix_channels() -> None:
-    with pytest.raises(ValueError, match="cannot go with path 'downsample_conv'"):
+def test_fixed_rgb_cannot_be_combined_with_layers_that_mix_channels() -> None:
+    with pytest.raises(ValueError, match="cannot be combined with path 'downsample_conv'"):
         Experiment.model_validate(
             {
                 "splat": {"size": 64},
@@ -219,7 +223,7 @@ def test_fixed_rgb_does_not_go_with_layers_that_mix_channels() -> None:
         )
 
 
-# The start of the head
+# Initialization of the head
 
 
 @pytest.mark.parametrize("scale", ["biased_softplus", "biased_exp", "softplus"])

@@ -1,4 +1,4 @@
-"""Stage 1 of mosaics: the encoder's path, anchors, decoder paths, saving, and what is trained."""
+"""Stage 1 of mosaics: the encoder, anchors, decoder paths, saving, and trained weights."""
 
 from pathlib import Path
 from typing import Any
@@ -23,32 +23,32 @@ def config(**changes: Any) -> Experiment:
     return experiment(Path("unused"), **changes)
 
 
-def sheets(n: int = 2, size: int = 16) -> torch.Tensor:
+def mosaics(n: int = 2, size: int = 16) -> torch.Tensor:
     return torch.rand(n, 3, 3 * size, 2 * size, generator=torch.Generator().manual_seed(4))
 
 
-def test_sheet_code_is_the_published_path() -> None:
+def test_codes_of_mosaics_follow_the_published_path() -> None:
     codec = config().new_codec()
-    sheet, noise = sheets(), torch.randn(2, 4, 24, 16, generator=torch.Generator().manual_seed(6))
+    mosaic, noise = mosaics(), torch.randn(2, 4, 24, 16, generator=torch.Generator().manual_seed(6))
     with torch.no_grad():
-        distribution = codec.vae.encode((2 * sheet - 1) * 0.5 / 0.8).latent_dist
+        distribution = codec.vae.encode((2 * mosaic - 1) * 0.5 / 0.8).latent_dist
         for given, latent in ((None, distribution.mean), (noise, distribution.mean + distribution.std * noise)):
             expected = (latent * 0.18215 - 0.22) * 0.75
-            torch.testing.assert_close(codec.encode(sheet, given), expected)
+            torch.testing.assert_close(codec.encode(mosaic, given), expected)
 
 
 def test_condition_latent_has_no_scaling_factor() -> None:
     codec = config().new_codec()
-    image = sheets()[:, :, :16, :16]
+    image = mosaics()[:, :, :16, :16]
     with torch.no_grad():
         expected = codec.vae.encode(2 * image - 1).latent_dist.mean
         torch.testing.assert_close(codec.condition_latent(image), expected)
 
 
 def test_code_shapes_agree() -> None:
-    codec, sheet = config().new_codec(), sheets()
+    codec, mosaic = config().new_codec(), mosaics()
     with torch.no_grad():
-        shape = tuple(codec.encode(sheet).shape[1:])
+        shape = tuple(codec.encode(mosaic).shape[1:])
     options = config()
     assert shape == codec.code_shape == options.representation.code_shape(options.model) == (4, 24, 16)
 
@@ -59,7 +59,7 @@ def test_decoder_without_resize_is_the_vaes() -> None:
     code = torch.randn(1, 4, 24, 16, generator=torch.Generator().manual_seed(6))
     with torch.no_grad():
         expected = 1.6 * codec.vae.decode((code / 0.75 + 0.22) / 0.18215).sample
-        torch.testing.assert_close(codec.decoder.sheet(code)[:, 11:], expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(codec.decoder.raw_mosaic(code)[:, 11:], expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [8, 12, 16, 20])
@@ -99,8 +99,8 @@ def test_anchors_lie_on_their_rays_at_the_camera_distance() -> None:
 
 
 def test_heads_are_seeded() -> None:
-    one, two = config().new_codec(), config().new_codec()
-    torch.testing.assert_close(one.decoder.geometry_out.weight, two.decoder.geometry_out.weight, atol=0, rtol=0)
+    first, second = config().new_codec(), config().new_codec()
+    torch.testing.assert_close(first.decoder.geometry_out.weight, second.decoder.geometry_out.weight, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("head", ["geometry", "random"])
@@ -115,7 +115,7 @@ def test_save_and_load(tmp_path: Path, head: str) -> None:
     code = torch.randn(1, 4, 24, 16, generator=torch.Generator().manual_seed(6))
     with torch.no_grad():
         torch.testing.assert_close(loaded.decoder(code), trained.decoder(code), atol=0, rtol=0)
-        torch.testing.assert_close(loaded.encode(sheets()), trained.encode(sheets()), atol=1e-6, rtol=0)
+        torch.testing.assert_close(loaded.encode(mosaics()), trained.encode(mosaics()), atol=1e-6, rtol=0)
     assert loaded.decoder.scale_bias.item() != -3
     assert not any(p.requires_grad for p in (*loaded.decoder.parameters(), *loaded.encoder.parameters()))
 
@@ -130,7 +130,7 @@ def test_saved_model_is_diffusers(tmp_path: Path) -> None:
 
 
 class Published(Zero123Plus):
-    """Pretrained as far as stage 1 can tell."""
+    """A model that stage 1 treats as pretrained."""
 
     def autoencoder(self) -> AutoencoderKL:
         return scratch.autoencoder(model().autoencoder_size, 0)

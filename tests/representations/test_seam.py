@@ -1,6 +1,6 @@
-"""A second representation, made here alone, runs through both stages: nothing outside its room knows a code's shape.
+"""A second representation runs through both stages: no code outside its package depends on the shape of a code.
 
-Its codes are splatter images, scaled. Encoder and decoder are the identity, but for one learned factor.
+Its codes are scaled splatter images. Encoder and decoder are the identity, except for one learned factor.
 """
 
 from __future__ import annotations
@@ -71,16 +71,16 @@ class SplatCodec(Codec):
 
 
 class SplatDenoiser(Denoiser):
-    """v is a learned mixture of channels plus what the condition adds to each."""
+    """v is a learned mixture of channels plus an offset from the condition."""
 
     def __init__(self) -> None:
         super().__init__()
         self.unet, self.vision = nn.Linear(14, 14), nn.Linear(3, WIDTH).requires_grad_(False)
-        self.told = nn.Linear(WIDTH + 12, 14)
+        self.offset = nn.Linear(WIDTH + 12, 14)
 
     def forward(self, noisy: Tensor, timestep: Tensor, condition: Condition, condition_noise: Tensor) -> Tensor:
-        told = self.told(torch.cat([condition.embedding, condition.latent + 0.1 * condition_noise], dim=1))
-        mixed = self.unet(noisy.movedim(2, -1)) + told[:, None, None, None]
+        offset = self.offset(torch.cat([condition.embedding, condition.latent + 0.1 * condition_noise], dim=1))
+        mixed = self.unet(noisy.movedim(2, -1)) + offset[:, None, None, None]
         return mixed.movedim(-1, 2)
 
     def embed(self, images: Tensor) -> Tensor:
@@ -131,8 +131,8 @@ class SplatImages(Representation):
 
 
 @pytest.fixture(scope="module")
-def known() -> Iterator[None]:
-    """The configuration knows the kind while the module's tests run."""
+def registered() -> Iterator[None]:
+    """Registers the kind in the configuration while the module's tests run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(z1g.representations, "KINDS", (*z1g.representations.KINDS, SplatImages))
         Experiment.model_rebuild(force=True)
@@ -141,7 +141,7 @@ def known() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module", params=["encoder", "optimized"])
-def chain(known: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Plan:
+def chain(registered: None, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """All stages after the fit, run in a folder of their own."""
     planned = plan(
         tmp_path_factory.mktemp(request.param),

@@ -1,4 +1,4 @@
-"""From the decoder's raw channels to Gaussians: activations against formulas worked out in numpy."""
+"""From the decoder's raw channels to Gaussians: activations against formulas in numpy."""
 
 import math
 
@@ -35,14 +35,14 @@ def decoder(scale: ScaleActivation | None = None, **options: str) -> SplatterDec
     return SplatterDecoder(vae, DecoderOptions(**options), scale or BiasedSoftplus(), SplatRays(anchor, PIXEL))
 
 
-def raw_sheet(spread: float = 2.0) -> torch.Tensor:
+def raw_mosaic(spread: float = 2.0) -> torch.Tensor:
     return spread * torch.randn(2, 14, 3 * SIZE, 2 * SIZE, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("head", ["geometry", "random"])
 def test_decoder_activations(head: str) -> None:
     net = decoder(head=head)
-    raw = raw_sheet()
+    raw = raw_mosaic()
     out = net.activate(raw).detach().numpy()
     x = raw.double().numpy()
     anchor = net.anchor.double().numpy() if head == "geometry" else 0.0
@@ -56,16 +56,16 @@ def test_decoder_activations(head: str) -> None:
 
 
 def test_rotation_over_rows_is_the_original_s() -> None:
-    raw = raw_sheet()
+    raw = raw_mosaic()
     out = decoder(rotation_norm="rows").activate(raw).detach().numpy()
     x = raw.double().numpy()[:, 7:11]
-    # F.normalize over the sheet's rows: each channel of each column has norm 1 down the sheet.
+    # F.normalize over the rows of the mosaic: each channel of each column has norm 1.
     np.testing.assert_allclose(out[:, 7:11], x / np.linalg.norm(x, axis=2, keepdims=True), atol=1e-6)
     assert np.linalg.norm(out[:, 7:11], axis=1).mean() < 0.8
 
 
 def test_activation_is_float32_whatever_comes_in() -> None:
-    assert decoder().activate(raw_sheet().bfloat16()).dtype == torch.float32
+    assert decoder().activate(raw_mosaic().bfloat16()).dtype == torch.float32
 
 
 def test_all_14_channels_are_multiplied() -> None:
@@ -73,16 +73,16 @@ def test_all_14_channels_are_multiplied() -> None:
     code = torch.randn(1, 4, 3 * SIZE, 2 * SIZE, generator=torch.Generator().manual_seed(2))
     seen: dict[str, torch.Tensor] = {}
     net.decoder.conv_act.register_forward_hook(lambda _, __, out: seen.update(features=out))
-    sheet = net.sheet(code)
+    mosaic = net.raw_mosaic(code)
     raw = [head(seen["features"]) for head in (net.geometry_out, net.decoder.conv_out)]
-    torch.testing.assert_close(sheet, 1.6 * torch.cat(raw, dim=1))
-    torch.testing.assert_close(net(code), untile(net.activate(sheet)))
+    torch.testing.assert_close(mosaic, 1.6 * torch.cat(raw, dim=1))
+    torch.testing.assert_close(net(code), untile(net.activate(mosaic)))
 
 
 def test_geometry_head_starts_on_its_rays() -> None:
     net = decoder()
     with torch.no_grad():
-        splats = net.activate(net.sheet(torch.randn(1, 4, 3 * SIZE, 2 * SIZE)))[0]
+        splats = net.activate(net.raw_mosaic(torch.randn(1, 4, 3 * SIZE, 2 * SIZE)))[0]
     torch.testing.assert_close(splats[0:3], net.anchor)
     torch.testing.assert_close(splats[7:11, 0, 0], torch.tensor([1.0, 0, 0, 0]))
     torch.testing.assert_close(splats[3], torch.full_like(splats[3], float(sigmoid(np.array(-3.2)))))
@@ -130,5 +130,5 @@ def test_scale_bias_learns_where_asked(scale: ScaleActivation, learnable: bool, 
     net = decoder(scale)
     assert net.scale_bias.item() == start
     assert net.scale_bias.requires_grad is learnable
-    net.activate(raw_sheet(0.5))[:, 4:7].sum().backward() if learnable else None
+    net.activate(raw_mosaic(0.5))[:, 4:7].sum().backward() if learnable else None
     assert (net.scale_bias.grad is not None and net.scale_bias.grad.abs().item() > 0) is learnable

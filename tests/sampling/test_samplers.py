@@ -1,4 +1,4 @@
-"""Samplers and guidance: settings as published, and codes against a denoiser that knows the answer."""
+"""Samplers and guidance: published settings, and codes against a denoiser that returns the exact v."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from diffusers import (
     EulerAncestralDiscreteScheduler,
     UniPCMultistepScheduler,
 )
-from support.diffusion import PUBLISHED, SCHEDULE, SHAPE, condition_of, known, micro_denoiser, normal
+from support.diffusion import PUBLISHED, SCHEDULE, SHAPE, code_condition, condition_of, micro_denoiser, normal
 from torch import Tensor
 
 from z1g.networks.denoiser import Condition
@@ -46,7 +46,7 @@ def test_sampler_settings(sampler: Sampler, cls: type, extra: dict[str, Any]) ->
 
 
 class Oracle:
-    """Stands for a denoiser that knows x0 of each condition and answers with the v that is right for it."""
+    """Replaces a denoiser; knows x0 of each condition and returns its exact v."""
 
     def __init__(self) -> None:
         self.calls: list[int] = []
@@ -67,15 +67,15 @@ ZERO = torch.zeros(1, *SHAPE)
 @pytest.mark.parametrize("sampler", [Ddpm(), Ddim(), EulerAncestral(), DpmMultistep(), UniPc()])
 @pytest.mark.parametrize("steps", [1, 8, 30])
 def test_the_right_v_leads_to_x0(sampler: Sampler, steps: int) -> None:
-    condition, options = known(3), InferOptions(sampler=sampler, steps=steps, guidance=1)
+    condition, options = code_condition(3), InferOptions(sampler=sampler, steps=steps, guidance=1)
     actual = sample_codes(Oracle(), condition, ZERO, SHAPE, options, [1, 2, 3])
     torch.testing.assert_close(actual, condition.latent, atol=2e-3, rtol=0)
 
 
 def test_clipping_is_the_original_s() -> None:
     options = InferOptions(sampler=Ddpm(clip_sample=True), steps=10, guidance=1)
-    actual = sample_codes(Oracle(), known(2), ZERO, SHAPE, options, [1, 2])
-    torch.testing.assert_close(actual, known(2).latent.clamp(-1, 1), atol=2e-3, rtol=0)
+    actual = sample_codes(Oracle(), code_condition(2), ZERO, SHAPE, options, [1, 2])
+    torch.testing.assert_close(actual, code_condition(2).latent.clamp(-1, 1), atol=2e-3, rtol=0)
 
 
 @pytest.mark.parametrize("sampler", [Ddpm(), Ddim(), EulerAncestral(), DpmMultistep(), UniPc()])
@@ -104,8 +104,8 @@ def test_seeds_decide_the_code() -> None:
 
 
 def test_guidance_formula() -> None:
-    """With a v that is linear in the condition, guidance g moves x0 from the unconditional one by g times."""
-    condition, guidance = known(2), 2.5
+    """With v linear in the condition, guidance g multiplies the difference from the unconditional x0 by g."""
+    condition, guidance = code_condition(2), 2.5
     zero = normal(1, *SHAPE, seed=9)
     options = InferOptions(sampler=Ddim(), steps=1, guidance=guidance)
     oracle = Oracle()
@@ -117,5 +117,5 @@ def test_guidance_formula() -> None:
 
 def test_guidance_1_is_a_single_pass() -> None:
     oracle = Oracle()
-    sample_codes(oracle, known(2), ZERO, SHAPE, InferOptions(steps=3, guidance=1), [1, 2])
+    sample_codes(oracle, code_condition(2), ZERO, SHAPE, InferOptions(steps=3, guidance=1), [1, 2])
     assert oracle.calls == [2, 2, 2]

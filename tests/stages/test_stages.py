@@ -1,4 +1,4 @@
-"""Scenes, the fit, and the chain of stages on made-up data: what each writes, and how missing objects are borne."""
+"""Scenes, the fit, and the chain of stages on synthetic data: outputs, and behavior with missing objects."""
 
 import math
 from dataclasses import replace
@@ -41,7 +41,7 @@ def scene() -> Scene:
 # Scenes
 
 
-def test_scenes_stand_in_the_view_1_frame(scene: Scene) -> None:
+def test_scenes_are_in_the_view_1_frame(scene: Scene) -> None:
     home = np.eye(4)
     home[2, 3] = CAMERA.radius
     np.testing.assert_allclose(to_opengl(scene.c2w[1].double().numpy()), home, atol=1e-5)
@@ -63,7 +63,7 @@ def test_input_mosaic(scene: Scene) -> None:
     torch.testing.assert_close(encoder_input(scene, 16), input_mosaic(scene, 16))
 
 
-def test_condition_stands_on_gray_127(scene: Scene) -> None:
+def test_condition_background_is_gray_127(scene: Scene) -> None:
     assert scene.condition(48)[:, 0, 0].tolist() == pytest.approx([127 / 255] * 3)
     assert scene.condition(16).shape == (3, 16, 16)
     inside = scene.rgba[0, 24, 24, :3] / 255
@@ -85,7 +85,7 @@ def test_store_keeps_manifest_order_and_splats(tmp_path: Path) -> None:
 # The fit
 
 
-def test_depth_start_lies_on_the_surface(scene: Scene) -> None:
+def test_depth_start_is_on_the_surface(scene: Scene) -> None:
     splats = DepthStart(sink=0.0).splats(scene, [*INPUT_VIEWS], SIZE)
     covered = splats[:, 3] > 0.5
     distance = splats[:, :3].norm(dim=1)[covered]
@@ -109,7 +109,7 @@ def run(planned: Plan, *stages: Any) -> None:
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    """Optimized codes from start to end; one of five objects is missing."""
+    """The chain with optimized codes; one of five objects is missing."""
     planned = plan(
         tmp_path_factory.mktemp("chain"),
         n_objects=5,
@@ -152,8 +152,8 @@ def test_code_search_lowers_the_loss(chain: Plan) -> None:
     folder = StageFolder.open(stage_path(chain, "autodecoder"))
     scenes, ids = autodecoder.training_scenes(folder)
     codec = folder.config.load_codec(folder.path / "model")
-    known = load_file(folder.path / "model" / "codes.safetensors")
-    mean = torch.stack([known[name] for name in ids]).mean(dim=0)
+    trained_codes = load_file(folder.path / "model" / "codes.safetensors")
+    mean = torch.stack([trained_codes[name] for name in ids]).mean(dim=0)
     name = next(name for name in scenes.ids if name not in ids)
     search = codes.CodeSearch(folder, codec, scenes, lr=0.05, steps=25)
     objective = search.objective
@@ -167,12 +167,12 @@ def test_code_search_lowers_the_loss(chain: Plan) -> None:
     torch.testing.assert_close(search({name: mean})[name], actual, atol=0, rtol=0)
     with torch.no_grad():
         assert loss(actual) < loss(mean)
-    # Searched beside others, an object's code is what it is alone.
+    # An object's code does not depend on the other objects of the batch.
     together = search(dict.fromkeys([*ids, name], mean))
     torch.testing.assert_close(together[name], actual, atol=1e-3, rtol=0)
 
 
-def test_infer_writes_what_people_open(chain: Plan) -> None:
+def test_infer_outputs(chain: Plan) -> None:
     folder = stage_path(chain, "infer") / "chunk-00000"
     stored = load_file(folder / "splats.safetensors")
     names = sorted({key.split("/")[0] for key in stored})
@@ -227,7 +227,7 @@ def test_metrics_have_a_row_for_each_object_source_and_view(chain: Plan) -> None
     assert sorted((row["object"], row["source"]) for row in objects) == sorted((n, s) for n in sampled for s in SOURCES)
     assert {(row["split"], row["source"]) for row in about["sets"]} == {(r["split"], r["source"]) for r in objects}
     assert all(row["fd_efflite0"] > 0 for row in about["sets"])
-    # The made-up objects are rendered by no Blender, so their meshes were never placed.
+    # The synthetic objects were not rendered by Blender, so the transforms of their meshes are unknown.
     assert set(about["gaps"]["chamfer"].values()) == {"its data source has renders only, no mesh"}
     assert all(row["chamfer"] is None for row in objects)
     assert set(about["truth"]) == sampled
@@ -244,7 +244,7 @@ def test_validation_is_logged(chain: Plan) -> None:
 
 
 def test_codes_of_another_run(chain: Plan, tmp_path: Path) -> None:
-    """Cached codes are taken as they are, test objects included."""
+    """Cached codes are used unchanged, including those of test objects."""
     file = stage_path(chain, "codes") / "codes.safetensors"
     cached = plan(tmp_path, n_objects=5, autodecoder={"codes": {"kind": "cache", "path": str(file)}})
     fill(cached, skip=(OBJECTS[2],))

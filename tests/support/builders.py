@@ -1,4 +1,4 @@
-"""Builders that several tests share: a micro experiment, its made-up data, and a toy objective."""
+"""Shared builders: a micro experiment, its synthetic data, and toy objectives."""
 
 import tarfile
 from pathlib import Path
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from z1g.codes.book import OptimisedBook
+from z1g.codes.book import OptimizedBook
 from z1g.config.resolve import Ablation, merge
 from z1g.config.tree import Experiment
 from z1g.data.manifest import int_hash
@@ -36,7 +36,7 @@ OBJECTS = (
     "object8-62f0da0c84",
     "object9-5a4aae270b",
 )
-"""Ids of the made-up objects. They come from file names and contents, so they are the same everywhere, for ever."""
+"""Ids of the synthetic objects, which depend on file names and contents only."""
 SIZES: dict[str, Any] = {
     "autoencoder_size": {"channels": [8, 8], "layers_per_block": 1, "norm_groups": 4},
     "unet_size": {
@@ -57,7 +57,7 @@ TRAIN: dict[str, Any] = {
 
 
 def experiment(meshes: Path, **changes: Any) -> Experiment:
-    """A micro experiment whose objects are the files in `meshes`; `changes` are merged over it."""
+    """A micro experiment on the files in `meshes`, with `changes` merged into it."""
     values = {
         "data": {"kind": "meshes", "paths": [str(meshes)], "chunk_size": 2, "split": {"test_fraction": 0.25}},
         "camera": {"train_views": 4, "validation_views": 1, "test_views": 2},
@@ -75,7 +75,7 @@ def experiment(meshes: Path, **changes: Any) -> Experiment:
 
 
 def plan(root: Path, n_objects: int = 4, name: str = "micro", **changes: Any) -> Plan:
-    """Plan and write one micro ablation on made-up objects under `root`."""
+    """Plan and write a micro ablation on synthetic objects in `root`."""
     meshes = root / "meshes"
     meshes.mkdir(parents=True, exist_ok=True)
     for i in range(n_objects):
@@ -92,7 +92,7 @@ def stage_path(planned: Plan, stage: str, name: str = "micro") -> Path:
 
 
 def fill(planned: Plan, resolution: int = 16, name: str = "micro", skip: tuple[str, ...] = ()) -> None:
-    """Write what ingest and fit would have written: images of colored balls, and splats on them."""
+    """Write results of ingest and fit: images of colored balls, and splats on their surfaces."""
     ablation = planned.ablations[name]
     config, manifest = ablation.ablation.experiment, ablation.manifest
     ingest, fit = stage_path(planned, "ingest", name), stage_path(planned, "fit", name)
@@ -107,7 +107,7 @@ def fill(planned: Plan, resolution: int = 16, name: str = "micro", skip: tuple[s
 
 
 def ball(object_id: str, camera: CameraOptions, resolution: int) -> RenderedObject:
-    """A rendered object: a ball whose color changes smoothly with the direction it is seen from."""
+    """A rendered object: a ball whose color varies smoothly with the surface normal."""
     seed = int_hash(object_id)
     c2w = camera.poses(seed)
     tint = np.random.default_rng(seed).uniform(0.3, 0.7, size=3)
@@ -146,7 +146,7 @@ def ball_splats(object_id: str, size: int) -> Tensor:
 
 
 class Toy(Objective):
-    """A small network with dropout that learns a fixed linear map. In `broken` steps the first sample is NaN."""
+    """Trains a small network with dropout on a fixed linear map. In `broken` steps, the first sample is NaN."""
 
     def __init__(self, broken: range = range(0), dropout: float = 0.2) -> None:
         super().__init__()
@@ -169,19 +169,19 @@ class Toy(Objective):
         return {"loss": error, "error": error.detach().sqrt()}
 
     def data(self, options: TrainOptions) -> StepData:
-        """Step data of this objective's ten objects."""
+        """Step data of the ten objects."""
         return StepData(self.sample, len(self.inputs), options.batch_size, options.seed)
 
 
 class CodedToy(Objective):
-    """Six objects with codes of their own, and a linear layer from codes to targets."""
+    """Trains codes of six objects, and a linear layer from codes to targets."""
 
     def __init__(self, lr: float = 0.02) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(3)
         self.starts = torch.randn(6, 1, 2, 2, generator=generator)
         self.targets = torch.randn(6, 1, 2, 2, generator=generator)
-        self.book = OptimisedBook(6, (1, 2, 2), lr, "encoder", reset=False, seed=0)
+        self.book = OptimizedBook(6, (1, 2, 2), lr, "encoder", reset=False, seed=0)
         self.layer = nn.Linear(2, 2)
         with torch.no_grad():
             self.layer.weight.copy_(torch.tensor([[1.0, 0.2], [-0.3, 0.8]]))
@@ -198,12 +198,12 @@ class CodedToy(Objective):
         self.book.after_backward(accelerator)
 
     def data(self, options: TrainOptions) -> StepData:
-        """Step data of this objective's six objects."""
+        """Step data of the six objects."""
         return StepData(self.sample, 6, options.batch_size, options.seed)
 
 
 def toy_options(**changes: Any) -> TrainOptions:
-    """Twelve steps of three objects, a checkpoint every second one."""
+    """Twelve steps of three objects, with a checkpoint every second step."""
     values = {
         "steps": 12, "batch_size": 3, "optimizer": {"lr": 0.02}, "precision": "fp32", "ema": 0.8, "log_every": 3,
         "schedule": {"kind": "cosine", "warmup_steps": 3}, "checkpoint_every": 2, "validate_every": 6,
@@ -212,7 +212,7 @@ def toy_options(**changes: Any) -> TrainOptions:
 
 
 def without_seconds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """History rows without their clock."""
+    """History rows without the column `seconds`."""
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 

@@ -1,4 +1,4 @@
-"""Renders of one scene in other processes and in several threads at once."""
+"""Renders one scene in child processes and in concurrent threads."""
 
 import multiprocessing
 import threading
@@ -23,7 +23,7 @@ def render_in_child(queue: "multiprocessing.Queue[bytes]") -> None:
 
 
 def render_in_threads() -> None:
-    """Raise unless four threads that draw at once all get what one gets."""
+    """Raise unless four concurrent threads get the same images as a single one."""
     expected, wrong = render_scene()[0], []
 
     def work() -> None:

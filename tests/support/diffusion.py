@@ -1,4 +1,4 @@
-"""A denoiser of a few thousand weights, its conditions, and the published noise schedule."""
+"""A small denoiser, its conditions, and the published noise schedule."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from z1g.networks.diffusion import NoiseSchedule
 from z1g.networks.weights.scratch import Scratch
 
 SHAPE = (4, 6, 4)
-"""Of one code."""
+"""Shape of one code."""
 SCHEDULE = NoiseSchedule()
 PUBLISHED = {
     "beta_start": 0.00085,
@@ -23,7 +23,7 @@ PUBLISHED = {
 
 
 def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Standard normal numbers of a shape, the same for the same seed."""
+    """Standard normal numbers with a fixed seed."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
@@ -35,13 +35,13 @@ def micro_denoiser(seed: int = 0) -> Denoiser:
 
 
 def condition_of(denoiser: Denoiser, n: int, seed: int = 5) -> Condition:
-    """Conditions of `n` made-up objects."""
+    """Random conditions of `n` objects."""
     return denoiser.condition(
         normal(n, 4, 4, 4, seed=seed),
         torch.rand(n, 3, 16, 16, generator=torch.Generator().manual_seed(seed)),
     )
 
 
-def known(n: int, seed: int = 0) -> Condition:
+def code_condition(n: int, seed: int = 0) -> Condition:
     """Conditions whose latent has the shape of a code, and whose embedding is 1."""
     return Condition(normal(n, *SHAPE, seed=seed), torch.ones(n, 1))

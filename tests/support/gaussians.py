@@ -1,4 +1,4 @@
-"""Made-up Gaussians, and their covariances computed in float64 with numpy."""
+"""Random Gaussians, and their covariances computed in float64 with numpy."""
 
 import numpy as np
 import torch

@@ -1,4 +1,4 @@
-"""Small meshes, and the cameras and options with which tests have Blender render them."""
+"""Small meshes, and cameras and options to render them with Blender."""
 
 from pathlib import Path
 from typing import Any
@@ -36,5 +36,5 @@ def axes(folder: Path) -> Path:
 
 
 def options(blender: str, **values: Any) -> BlenderOptions:
-    """Options for small and noisy images; `values` are further options."""
+    """Options for small, noisy images; `values` are further options."""
     return BlenderOptions(resolution=SIZE, samples=2, python=blender, **values)

@@ -1,4 +1,4 @@
-"""Photographs made up and saved."""
+"""Synthetic photographs."""
 
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,6 @@ def disc(
 
 
 def saved(folder: Path, image: Image.Image, name: str = "a.png", **options: Any) -> Path:
-    """The file in which the image was saved; `options` are those of Pillow."""
+    """Save an image and return its file; `options` are those of Pillow."""
     image.save(folder / name, **options)
     return folder / name

@@ -1,4 +1,4 @@
-"""Scenes that rasterizers are tested on, and what the tests compare of them."""
+"""Test scenes for rasterizers, and images and gradients to compare."""
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ def flat(output: RenderOutput) -> Tensor:
 def gradient(backend: Rasterizer, g: Tensor, c: Cameras, weight: Tensor) -> Tensor:
     """Gradient [B,N,14] in float64 of the weighted sum of color over gray, alpha and depth."""
     leaf = g.clone().requires_grad_(True)
-    # On a gray background, so that alpha acts on color too.
+    # On a gray background, so that color depends on alpha too.
     output = backend.render(leaf, c)
     image = torch.cat([output.over(torch.tensor(0.3)), output.alpha, output.depth], dim=2)
     (image * weight.to(image)).sum().backward()

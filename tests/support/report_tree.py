@@ -1,4 +1,4 @@
-"""A small made-up results folder, shaped as the stages leave it."""
+"""A small synthetic results folder with the layout of the stages."""
 
 import math
 from pathlib import Path
@@ -62,7 +62,7 @@ def _data(root: Path, ids: dict[str, str]) -> None:
 
 
 def _entry(name: str) -> dict[str, Any]:
-    """A line of the manifest: two licenses, three creators, a copy."""
+    """A row of the manifest: two licenses, three creators, a copy."""
     whose = {"chair": ("CC BY 3.0", "Ann <b>"), "horse": ("CC BY 3.0", "Bob"), "bread": ("", "Cy"), "crate": ("", "")}
     terms, creator = whose.get(name, ("CC0 1.0", ""))
     copies = ["elsewhere/barrel.obj"] if name == "barrel" else []
@@ -133,12 +133,12 @@ def _turntables(folder: Path, spec: dict[str, Any], size: int) -> None:
         if number == 1:
             frames[0].save(folder / f"{name}.sheet.png")
         else:
-            more = {"save_all": True, "append_images": frames[1:], "duration": 80, "loop": 0}
-            frames[0].save(folder / f"{name}.turntable.webp", **more)
+            options = {"save_all": True, "append_images": frames[1:], "duration": 80, "loop": 0}
+            frames[0].save(folder / f"{name}.turntable.webp", **options)
 
 
 def draw(kind: int, angle_deg: float, size: int) -> Image.Image:
-    """A box or a cylinder of its own color and shape, turned."""
+    """Image of a rotated box or cylinder whose color and shape depend on `kind`."""
     corners = 4 if kind % 2 == 0 else 18
     radius, height = 0.22 + 0.02 * (kind % 4), 0.3 + 0.05 * (kind % 5)
     hue = (kind * 53) % 256

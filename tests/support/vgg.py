@@ -1,11 +1,11 @@
-"""VGG16 without its classifier, which has nine tenths of the weights and which no perceptual distance uses."""
+"""VGG16 without its classifier, which has 90 % of the weights and is not used by perceptual distances."""
 
 from torch import nn
 from torchvision.models.vgg import cfgs, make_layers
 
 
 def vgg16_features() -> nn.Sequential:
-    """The features of torchvision's VGG16, with random weights of its own initialization, in evaluation mode."""
+    """The features of torchvision's VGG16, randomly initialized as there, in evaluation mode."""
     features = make_layers(cfgs["D"])
     for layer in features:
         if isinstance(layer, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""What makes stage 1 fast leaves its values and gradients as they are, up to rounding."""
+"""Optimizations of stage 1 change values and gradients by rounding only."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def decoded(whole_bf16: bool, autocast: bool, speed: SpeedOptions | None = None)
 
 
 def test_decoder_in_bfloat16_with_weights_in_float32() -> None:
-    """Splats within 0.03 of float32 nearly everywhere, gradients as near to float32's as those of autocast are."""
+    """Splats within 0.03 of float32 almost everywhere, gradients as close to float32 as those of autocast."""
     exact, autocast, whole = decoded(True, False), decoded(False, True), decoded(True, True)
     assert exact.keys() == whole.keys()
     assert all(value.dtype == torch.float32 for value in whole.values())
@@ -46,7 +46,7 @@ def test_decoder_in_bfloat16_with_weights_in_float32() -> None:
 
 
 def test_recomputed_blocks_see_the_same_weights() -> None:
-    """In the backward pass the cast weights are not in place any more."""
+    """The cast weights are no longer set in the backward pass."""
     plain, recomputed = decoded(True, True), decoded(True, True, SpeedOptions(recompute=True))
     torch.testing.assert_close(recomputed, plain, atol=0, rtol=0)
 
@@ -59,7 +59,7 @@ def objective(kept: bool) -> AutodecoderObjective:
 
 
 def test_a_frozen_encoder_runs_once_for_each_object(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And its codes are those of an encoder that runs at every step, with a new sample at each."""
+    """Its codes equal those of an encoder that runs at every step, with a new sample at each step."""
     kept, each = objective(True).train(), objective(False).train()
     seen: list[int] = []
     posterior = kept.codec.encoder.posterior
@@ -80,7 +80,7 @@ def test_a_frozen_encoder_runs_once_for_each_object(monkeypatch: pytest.MonkeyPa
 
 
 def test_encoder_in_bfloat16_with_weights_in_float32() -> None:
-    """Means within bfloat16's rounding of float32's; gradients are of the stored weights, and point the same way."""
+    """Means equal those of float32 up to rounding; stored weights get gradients of the same direction."""
     results = []
     for whole in (False, True):
         codec = experiment(SIZES).new_codec()

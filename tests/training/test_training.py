@@ -1,4 +1,4 @@
-"""The training loop: draws, resuming, preemption, broken losses, checkpoints, schedules and history."""
+"""The training loop: draws, resuming, preemption, non-finite losses, checkpoints, schedules and history."""
 
 import io
 import math
@@ -48,8 +48,8 @@ def train(folder: Path, toy: Toy | CodedToy | None = None, **changes: Any) -> To
     return toy
 
 
-def assert_same(one: nn.Module, two: nn.Module) -> None:
-    torch.testing.assert_close(dict(one.named_parameters()), dict(two.named_parameters()), atol=0, rtol=0)
+def assert_same(first: nn.Module, second: nn.Module) -> None:
+    torch.testing.assert_close(dict(first.named_parameters()), dict(second.named_parameters()), atol=0, rtol=0)
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
@@ -101,9 +101,9 @@ def test_ranks_share_the_batch(world: int) -> None:
     for step, pieces in enumerate(zip(*ranks, strict=True), 2):
         keys = torch.cat([piece["key"] for piece in pieces]).tolist()
         assert keys == [[42, step, slot] for slot in range(4)]
-        wanted = [draw(42, step, slot, 4, 10) for slot in range(4)]
-        assert torch.cat([piece["object_index"] for piece in pieces]).tolist() == [d.object_index for d in wanted]
-        assert torch.cat([piece["epoch"] for piece in pieces]).tolist() == [d.epoch for d in wanted]
+        expected = [draw(42, step, slot, 4, 10) for slot in range(4)]
+        assert torch.cat([piece["object_index"] for piece in pieces]).tolist() == [d.object_index for d in expected]
+        assert torch.cat([piece["epoch"] for piece in pieces]).tolist() == [d.epoch for d in expected]
 
 
 def test_keyed_noise_belongs_to_the_sample() -> None:
@@ -142,7 +142,7 @@ def test_dropout_is_on(tmp_path: Path, straight: tuple[Path, Toy]) -> None:
 
 @pytest.mark.slow
 def test_resumed_in_process(tmp_path: Path, straight: tuple[Path, Toy], monkeypatch: pytest.MonkeyPatch) -> None:
-    """At every step but the last, whether or not a checkpoint or an interval ends there."""
+    """At every step except the last, whether or not a checkpoint or an interval ends there."""
     real = Trainer._step
     for stop_at in range(12):
 
@@ -176,7 +176,7 @@ def test_killed_twice(tmp_path: Path, straight: tuple[Path, Toy]) -> None:
 
 
 def test_done_is_done(tmp_path: Path, straight: tuple[Path, Toy], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same command again changes nothing and takes no step."""
+    """Running the same command again changes nothing and takes no step."""
     train(tmp_path)
     before = (tmp_path / "history.jsonl").read_bytes()
     monkeypatch.setattr(Trainer, "_step", lambda *_: pytest.fail("took a step"))
@@ -242,14 +242,14 @@ def tensors(folder: Path) -> dict[str, Tensor]:
     return {f"{file.relative_to(folder)}:{k}": v for file in files for k, v in load_file(file).items()}
 
 
-def assert_same_stage(one: Path, two: Path, output: str) -> None:
-    torch.testing.assert_close(tensors(one / output), tensors(two / output), atol=0, rtol=0)
-    assert history(one) == history(two)
+def assert_same_stage(first: Path, second: Path, output: str) -> None:
+    torch.testing.assert_close(tensors(first / output), tensors(second / output), atol=0, rtol=0)
+    assert history(first) == history(second)
 
 
 @pytest.mark.slow
 def test_autodecoder_stopped_by_sigterm(tmp_path: Path) -> None:
-    """SIGTERM saves a checkpoint and exits with 75; the same command then goes on as if nothing had been."""
+    """SIGTERM saves a checkpoint and exits with 75; the same command then resumes with the same results."""
     changes: dict[str, Any] = {"autodecoder": {"codes": {"kind": "optimized"}, "train": {"checkpoint_every": 100}}}
     whole, part = (stage_path(micro(tmp_path / name, **changes), "autodecoder") for name in ("whole", "part"))
     stopped = run_and_die("SIGTERM", "step-2", "autodecoder", part)
@@ -309,7 +309,7 @@ def test_autodecoder_resumes(tmp_path: Path, changes: dict[str, Any], monkeypatc
 
 
 def test_samples_travel_to_loading_processes(tmp_path: Path) -> None:
-    """What a data loading process gets can be pickled, holds no network and gives the same samples."""
+    """The data set can be pickled for worker processes, contains no network and gives the same samples."""
     planned = micro(tmp_path, autodecoder={"mix_diffusion": {"interval": 1}})
     folder = StageFolder.open(stage_path(planned, "autodecoder"))
     scenes, ids = autodecoder.training_scenes(folder)
@@ -328,7 +328,7 @@ def test_samples_travel_to_loading_processes(tmp_path: Path) -> None:
     torch.testing.assert_close(restored, sent, atol=0, rtol=0)
 
 
-# Losses that are not numbers
+# Non-finite losses
 
 
 def test_a_broken_step_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -348,7 +348,7 @@ def test_a_whole_interval_may_be_broken(tmp_path: Path) -> None:
 
 
 def test_too_many_broken_steps_end_the_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"10 steps in a row up to step 12 .*step-00000012\.pt"):
+    with pytest.raises(UserError, match=r"10 consecutive steps up to step 12 .*step-00000012\.pt"):
         train(tmp_path, Toy(broken=range(3, 30)), steps=40)
     toy = Toy()
     options = toy_options(steps=40)
@@ -376,7 +376,7 @@ def test_too_little_memory_is_explained(tmp_path: Path) -> None:
         def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(UserError, match=r"does not hold 3 objects at once: lower train\.micro_batch"):
+    with pytest.raises(UserError, match=r"out of memory with 3 objects at once: lower train\.micro_batch"):
         train(tmp_path, Large())
 
 
@@ -489,7 +489,7 @@ def test_plateau() -> None:
     for loss in [1.0, 0.9, 0.9, 0.9, 0.9, 0.8, *[0.8] * 9]:
         schedule.step(loss)  # type: ignore[arg-type]
         results.append(optimizer.param_groups[0]["lr"])
-    # Falls after more than two intervals without progress; never below the minimum.
+    # Reduced after more than two intervals without improvement, never below the minimum.
     assert results == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.2, 0.2, 0.2, 0.2]
 
 
@@ -657,7 +657,7 @@ def test_other_schedules_resume(schedule: dict[str, Any], tmp_path: Path, monkey
     assert history(tmp_path / "part") == history(tmp_path / "whole")
 
 
-# Batches made ahead
+# Prefetched batches
 
 
 def test_batches_ahead_are_the_same() -> None:
@@ -665,8 +665,8 @@ def test_batches_ahead_are_the_same() -> None:
     plain, early = (list(data.batches(0, 5, 0, 1, 0)) for _ in range(2))
     early = list(training_data.ahead(iter(early), pin=False))
     assert len(early) == 5
-    for one, other in zip(plain, early, strict=True):
-        torch.testing.assert_close(one, other, atol=0, rtol=0)
+    for expected, actual in zip(plain, early, strict=True):
+        torch.testing.assert_close(actual, expected, atol=0, rtol=0)
 
 
 def test_an_error_ahead_arrives() -> None:
@@ -689,7 +689,7 @@ def test_memory_needs_no_loading_processes() -> None:
 
 
 def test_the_host_reads_a_step_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is read of a step before the next one has been started, unless an interval ends with it."""
+    """Losses of a step are read after the next step has started, unless an interval ends with it."""
     order: list[tuple[str, int]] = []
     real_step, real_read = Trainer._step, Outcome.read
 

@@ -1,4 +1,4 @@
-"""Options of speed change how training computes, not what."""
+"""Options of speed do not change the results of training."""
 
 import json
 
@@ -8,7 +8,7 @@ import torch.nn.functional as functional
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from z1g.bench.autodecoder import WORDS, _speed
+from z1g.bench.autodecoder import FLAGS, _speed
 from z1g.bench.variants import Variant
 from z1g.cli import main as cli
 from z1g.core.errors import UserError
@@ -62,12 +62,12 @@ def test_options_take_effect() -> None:
 
 
 def test_variants_are_read() -> None:
-    variant = Variant.parse("b16+unfused+recompute+micro4", WORDS)
+    variant = Variant.parse("b16+unfused+recompute+micro4", FLAGS)
     assert (variant.batch, variant.micro, variant.on) == (16, 4, {"unfused", "recompute"})
     assert _speed(variant) == SpeedOptions(fused=False, recompute=True)
     for wrong in ("8", "b8+fast", "b", "b8+micro", "bx"):
-        with pytest.raises(UserError, match="a variant reads"):
-            Variant.parse(wrong, WORDS)
+        with pytest.raises(UserError, match="a variant is"):
+            Variant.parse(wrong, FLAGS)
 
 
 @pytest.mark.slow
@@ -90,15 +90,15 @@ def test_bench_measures_both_ways(capsys: pytest.CaptureFixture[str]) -> None:
     assert figures["sizes"]["views"] == 2
 
 
-@pytest.mark.parametrize("apart", [0.02, 0.5])
-def test_perceptual_network_in_bfloat16(apart: float) -> None:
-    """Distances within 3 % or 3e-5, gradients in nearly the same direction, whether images differ little or much."""
+@pytest.mark.parametrize("difference", [0.02, 0.5])
+def test_perceptual_network_in_bfloat16(difference: float) -> None:
+    """Distances within 3 % or 3e-5, gradients in nearly the same direction, for small and large differences."""
     generator = torch.Generator().manual_seed(2)
     truth = functional.interpolate(torch.rand(1, 3, 8, 8, generator=generator), (64, 64), mode="bicubic").clamp(0, 1)
     other = functional.interpolate(torch.rand(1, 3, 16, 16, generator=generator), (64, 64), mode="bicubic")
     results = {}
     for precision in ("fp32", "bf16"):
-        drawn = truth.lerp(other, apart).clamp(0, 1)[None].requires_grad_(True)
+        drawn = truth.lerp(other, difference).clamp(0, 1)[None].requires_grad_(True)
         value = StLpipsLoss(resolution=64, precision=precision).compute(Comparison(rgb=drawn, rgb_true=truth[None]))
         value.backward()
         results[precision] = value.item(), torch.as_tensor(drawn.grad).flatten()
@@ -106,5 +106,5 @@ def test_perceptual_network_in_bfloat16(apart: float) -> None:
     assert half != exact
     assert half == pytest.approx(exact, rel=0.03, abs=3e-5)
     assert functional.cosine_similarity(gradient, half_gradient, dim=0) > 0.98
-    drawn = truth.lerp(other, apart).clamp(0, 1)[None]
+    drawn = truth.lerp(other, difference).clamp(0, 1)[None]
     assert StLpipsLoss(resolution=64).compute(Comparison(rgb=drawn, rgb_true=truth[None])).item() == exact

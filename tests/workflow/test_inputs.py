@@ -1,4 +1,4 @@
-"""Rules' inputs against the files that their verbs open, on a finished micro tree."""
+"""Compares inputs of rules with the files that their commands open, on finished micro results."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from z1g.stages import ablation, autodecoder, codes, fit, infer, metrics, report
 
 pytestmark = pytest.mark.slow
 PLANNED = {"stage.json", "manifest.jsonl", "plan.json", "config.json"}
-"""What starting Snakemake writes before any rule runs."""
+"""Files that Snakemake writes at startup, before any rule runs."""
 OPENED: list[Path] | None = None
-"""Files opened for reading since recording began; None while nothing is recorded. Hooks of Python stay for ever."""
+"""Files opened for reading while recording, else None. A global, since audit hooks cannot be removed."""
 
 
 def _record(path: Any) -> None:
@@ -42,13 +42,13 @@ def _hook(event: str, arguments: tuple[Any, ...]) -> None:
 
 @contextlib.contextmanager
 def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
-    """Files that the block opens for reading, safetensors too, whose library opens them outside of Python."""
+    """Record files that the block opens for reading, including safetensors, which are opened outside of Python."""
     global OPENED
     original = safetensors.safe_open
 
-    def safe_open(file: Any, *rest: Any, **more: Any) -> Any:
+    def safe_open(file: Any, *arguments: Any, **options: Any) -> Any:
         _record(file)
-        return original(file, *rest, **more)
+        return original(file, *arguments, **options)
 
     with monkeypatch.context() as patch:
         for module in list(sys.modules.values()):
@@ -63,7 +63,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
 
 @dataclass(frozen=True)
 class Job:
-    """One job of the DAG: its rule and, relative to the workspace, what it makes and takes."""
+    """One job of the DAG: its rule, outputs and inputs, relative to the workspace."""
 
     rule: str
     outputs: tuple[Path, ...]
@@ -71,28 +71,38 @@ class Job:
 
 
 def jobs(workspace: Path) -> list[Job]:
-    """The whole DAG, from Snakemake's dry-run of everything."""
-    command = [sys.executable, "-m", "snakemake", "--profile", "local", "-n", "--forceall", "--config", "scale=micro.yaml"]
+    """All jobs of the DAG, from a dry run with `--forceall`."""
+    command = [
+        sys.executable,
+        "-m",
+        "snakemake",
+        "--profile",
+        "local",
+        "-n",
+        "--forceall",
+        "--config",
+        "scale=micro.yaml",
+    ]
     done = subprocess.run(command, cwd=workspace, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    results = []
+    dag_jobs = []
     for rule, text in re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)+)", done.stdout + done.stderr, re.MULTILINE):
         names = dict(re.findall(r"^ {4}(input|output): (.*)$", text, re.MULTILINE))
         outputs, inputs = (tuple(map(Path, filter(None, names.get(k, "").split(", ")))) for k in ("output", "input"))
-        results.append(Job(rule, outputs, inputs))
-    return results
+        dag_jobs.append(Job(rule, outputs, inputs))
+    return dag_jobs
 
 
 def upstream(job: Job, makers: dict[Path, Job]) -> set[Job]:
-    """All jobs that a job comes after."""
-    results: set[Job] = set()
+    """All jobs upstream of a job."""
+    ancestors: set[Job] = set()
     waiting = [job]
     while waiting:
         for name in waiting.pop().inputs:
-            if name in makers and makers[name] not in results:
-                results.add(makers[name])
+            if name in makers and makers[name] not in ancestors:
+                ancestors.add(makers[name])
                 waiting.append(makers[name])
-    return results
+    return ancestors
 
 
 def within(file: Path, names: tuple[Path, ...]) -> bool:
@@ -101,7 +111,7 @@ def within(file: Path, names: tuple[Path, ...]) -> bool:
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout with one ablation, whose renders are made up."""
+    """A checkout with one ablation and synthetic renders."""
     folder = tmp_path_factory.mktemp("workspace")
     for name in ("workflow", "configs"):
         shutil.copytree(ROOT / name, folder / name)
@@ -117,7 +127,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def opened(workspace: Path) -> Iterator[dict[str, set[Path]]]:
-    """Files below `results` that each rule's verb opened, relative to the workspace."""
+    """Files in `results` that each rule's command opened, relative to the workspace."""
     sys.addaudithook(_hook)
     with contextlib.chdir(workspace), pytest.MonkeyPatch.context() as monkeypatch:
         planned = Plan.from_options({"scale": "micro.yaml"}, Path("results"))
@@ -133,19 +143,22 @@ def opened(workspace: Path) -> Iterator[dict[str, set[Path]]]:
 
         results = Path("results")
         verbs: dict[str, Callable[[], None]] = {
-            **{module.__name__.rpartition(".")[2]: stage(module) for module in (fit, autodecoder, codes, unet, infer, metrics)},
+            **{
+                module.__name__.rpartition(".")[2]: stage(module)
+                for module in (fit, autodecoder, codes, unet, infer, metrics)
+            },
             "ablation": lambda: ablation.run(results, "one"),
             "tables": lambda: tables.run(results, ["one"], results / "tables"),
             "report": lambda: report.run(results, ["one"], results / "report.html"),
         }
-        collected = {}
+        opened_files = {}
         for name, verb in verbs.items():
             with recorded(monkeypatch) as files:
                 verb()
-            collected[name] = {
+            opened_files[name] = {
                 file.relative_to(workspace) for file in files if (workspace / "results") in file.parents
             }
-        yield collected
+        yield opened_files
 
 
 RULES = ("fit", "autodecoder", "codes", "unet", "infer", "metrics", "ablation", "tables", "report")
@@ -153,14 +166,14 @@ RULES = ("fit", "autodecoder", "codes", "unet", "infer", "metrics", "ablation", 
 
 @pytest.fixture(scope="module")
 def dag(workspace: Path, opened: dict[str, set[Path]]) -> list[Job]:
-    actual = jobs(workspace)
-    assert {job.rule for job in actual} >= set(RULES)
-    return actual
+    dag_jobs = jobs(workspace)
+    assert {job.rule for job in dag_jobs} >= set(RULES)
+    return dag_jobs
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_verb_reads_what_was_made_before_it(rule: str, dag: list[Job], opened: dict[str, set[Path]]) -> None:
-    """Of the outputs of other rules, only those of rules that are upstream, directly or not."""
+def test_a_command_reads_upstream_outputs_only(rule: str, dag: list[Job], opened: dict[str, set[Path]]) -> None:
+    """Of outputs of other rules, only those of direct or indirect upstream rules."""
     makers = {name: job for job in dag for name in job.outputs}
     own = [job for job in dag if job.rule == rule]
     before = set().union(*(upstream(job, makers) for job in own))
@@ -170,17 +183,19 @@ def test_a_verb_reads_what_was_made_before_it(rule: str, dag: list[Job], opened:
     for file in opened[rule]:
         if file.name in PLANNED or within(file, outputs):
             continue
-        made = [job.rule for job in dag if within(file, job.outputs)]
-        assert not made, f"rule {rule} reads {file}, which rule {made[0]} makes and no input of it implies"
-        assert within(file, folders), f"rule {rule} reads {file}, which lies beside nothing that comes before it"
+        makers_of_file = [job.rule for job in dag if within(file, job.outputs)]
+        assert not makers_of_file, (
+            f"rule {rule} reads {file}, an output of rule {makers_of_file[0]}, which is not upstream"
+        )
+        assert within(file, folders), f"rule {rule} reads {file}, which is not in a folder of an upstream output"
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_rule_takes_nothing_that_its_verb_leaves_unread(
+def test_a_command_reads_all_inputs_of_its_rule(
     rule: str, dag: list[Job], opened: dict[str, set[Path]]
 ) -> None:
     for job in dag:
         if job.rule == rule:
             for name in job.inputs:
                 read = [file for file in opened[rule] if within(file, (name,))]
-                assert read, f"rule {rule} takes {name}, but its verb never opens it"
+                assert read, f"rule {rule} has input {name}, but its command never opens it"

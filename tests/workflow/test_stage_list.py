@@ -1,4 +1,4 @@
-"""Everything that has a part for each stage has one for the same stages."""
+"""All lists of stages have the same stages."""
 
 import importlib
 import re
@@ -16,7 +16,7 @@ from z1g.plan.stages import STAGES
 ORDER = ["ingest", "fit", "autodecoder", "codes", "unet", "infer", "metrics"]
 
 
-def test_what_lists_stages_lists_the_same() -> None:
+def test_lists_of_stages_agree() -> None:
     assert list(STAGE_NAMES) == ORDER
     assert list(STAGES) == ORDER
     assert list(VERBS)[: len(ORDER)] == ORDER
@@ -26,17 +26,17 @@ def test_what_lists_stages_lists_the_same() -> None:
     assert all(importlib.import_module(f"z1g.stages.{name}").run for name in ORDER)
 
 
-def test_stages_come_after_all_that_they_depend_on() -> None:
+def test_stages_come_after_their_upstream_stages() -> None:
     for stage in CHAIN:
-        assert list(stage.upstream) == [name for name in ORDER if name in stage.upstream], "in order, none unknown"
+        assert list(stage.upstream) == [name for name in ORDER if name in stage.upstream], "in order, without unknown names"
         assert stage.name not in stage.upstream
         for other in CHAIN:
             if other.name in stage.upstream:
                 assert ORDER.index(other.name) < ORDER.index(stage.name)
-                assert set(other.upstream) <= set(stage.upstream), "indirect ones too"
+                assert set(other.upstream) <= set(stage.upstream), "including indirect ones"
 
 
-def test_rules_are_those_of_the_list() -> None:
+def test_rules_match_the_list() -> None:
     text = "\n".join(file.read_text() for file in (ROOT / "workflow/rules").glob("*.smk"))
     rules = dict(re.findall(r"^rule (\w+):\n(.*?)(?=^rule |\Z)", text, re.MULTILINE | re.DOTALL))
     assert set(ORDER) <= set(rules)

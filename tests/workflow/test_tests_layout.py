@@ -1,4 +1,4 @@
-"""Tests mirror the package: folders are named like its rooms, and what tests share is in support modules."""
+"""Tests mirror the package: folders have the names of its rooms, and shared helpers are in support modules."""
 
 import ast
 import re
@@ -16,7 +16,7 @@ IMPORT_IN_CODE = re.compile(r"\b(?:import|from)\s+(test_\w+)")
 
 
 def imported_tests(source: str) -> Iterator[str]:
-    """Test modules that Python source imports, also from a package, by name, or in code that it keeps in a string."""
+    """Test modules that Python source imports, including imports by name and in strings of code."""
     for node in ast.walk(ast.parse(source)):
         names: list[str] = []
         if isinstance(node, ast.Import):
@@ -40,7 +40,7 @@ def _is_text(node: ast.AST) -> bool:
 
 
 def test_no_test_module_is_imported() -> None:
-    """Move what two test modules need to `tests/support`, or to `tests/slurm` if only SLURM's tests need it."""
+    """Shared helpers belong in `tests/support`, or in `tests/slurm` if only the tests of SLURM use them."""
     imports = {str(file.relative_to(TESTS)): sorted(imported_tests(file.read_text())) for file in MODULES}
     assert {file: names for file, names in imports.items() if names} == {}
 
@@ -71,8 +71,8 @@ def test_folders_are_named_like_rooms() -> None:
     assert folders - OTHER_FOLDERS <= rooms
 
 
-def test_test_modules_are_in_folders_and_have_names_of_their_own() -> None:
-    """Pytest imports them by file name alone."""
+def test_test_modules_are_in_folders_and_have_unique_names() -> None:
+    """Pytest imports test modules by their file name."""
     files = [file for file in MODULES if file.name.startswith("test_")]
     assert [file for file in files if len(file.relative_to(TESTS).parts) != 2] == []
     assert [name for name, n in Counter(file.name for file in files).items() if n > 1] == []

@@ -1,4 +1,4 @@
-"""Samples, metrics, and what people look at."""
+"""Rules for samples, metrics, tables and the report."""
 
 
 rule infer:
@@ -13,7 +13,7 @@ rule infer:
         out("infer", "benchmark/chunk-{chunk}.tsv")
     threads: threads("infer")
     resources:
-        **asks("infer"),
+        **stage_resources("infer"),
     params:
         identity=identity("infer"),
     shell:
@@ -35,7 +35,7 @@ rule metrics:
         out("metrics", "benchmark/metrics.tsv")
     threads: threads("metrics")
     resources:
-        **asks("metrics"),
+        **stage_resources("metrics"),
     params:
         identity=identity("metrics"),
     shell:

@@ -1,4 +1,4 @@
-"""What both measurements of stage 2 share: sizes, and networks on the device."""
+"""Sizes and networks for the benchmarks of stage 2."""
 
 from dataclasses import dataclass
 
@@ -46,11 +46,11 @@ SIZES = {
         16,
     ),
 }
-"""full: SD 2.1's UNet of 866 M parameters, ViT-H, codes of 120×80, conditions of 320². tiny: for a CPU and tests."""
+"""full: SD 2.1's UNet of 866 M parameters, ViT-H, codes of 120×80, conditions of 320². tiny: for CPUs and tests."""
 
 
 def build(size: Size, device: torch.device, *, vision: bool) -> Denoiser:
-    """Random networks, made where they are used. Without `vision` the image encoder is a token one, as if cached."""
+    """Build networks with random weights on the device. Without `vision`, the image encoder has the tiny size."""
     model = size.model
     if not vision:
         model = model.model_copy(update={"vision_size": SIZES["tiny"].model.vision_size})
@@ -64,7 +64,7 @@ def build(size: Size, device: torch.device, *, vision: bool) -> Denoiser:
 
 
 def random_condition(size: Size, batch: int, device: torch.device) -> Condition:
-    """Cached conditions of a batch."""
+    """Random conditions of a batch."""
     width = size.model.unet_size.cross_attention_dim
     return Condition(
         torch.randn(batch, *size.condition_latent, device=device), torch.randn(batch, width, device=device)
@@ -72,7 +72,7 @@ def random_condition(size: Size, batch: int, device: torch.device) -> Condition:
 
 
 def teraflops_a_sample(size: Size, denoiser: Denoiser, device: torch.device, *, backward: bool) -> float:
-    """Tera floating point operations of a sample's forward pass, and of its gradients; attention is counted."""
+    """TFLOP of one sample's forward pass and, with `backward`, its backward pass, including attention."""
     latent = torch.randn(1, *size.code, device=device)
     noise = torch.randn(1, *size.condition_latent, device=device)
     timestep = torch.full((1,), 500, device=device)

@@ -1,4 +1,4 @@
-"""`z1g plan`: what would run, and what it would cost."""
+"""`z1g plan`: show the stages to run, or estimate their cost."""
 
 import argparse
 import sys
@@ -16,11 +16,11 @@ COST_OF = (1_000, 10_000, 80_000)
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
-    """Arguments shared by verbs that read the ablation set."""
+    """Add the arguments of `plan`."""
     parser.add_argument("--scale", default="full", help="base configuration: a name in configs/ or a path")
     parser.add_argument("--ablations", nargs="*", help="names; default: all in ablations/")
     parser.add_argument(
-        "--objects", nargs="+", default=(), help="meshes instead of the base's: folders, archives, lists"
+        "--objects", nargs="+", default=(), help="meshes that replace the base's: folders, archives, lists"
     )
     parser.add_argument("--results", type=Path, default=Path("results"), help="results folder")
     parser.add_argument(
@@ -30,19 +30,19 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         help="files, folders and packages that are not on this machine: stop, or warn, as where jobs run elsewhere",
     )
     parser.add_argument(
-        "--cost", type=int, nargs="*", metavar="N", help="hours, disk and files by stage for so many meshes"
+        "--cost", type=int, nargs="*", metavar="N", help="estimate hours, disk and files per stage for N meshes"
     )
-    parser.add_argument("--write", action="store_true", help="write the stage folders, as starting Snakemake does")
+    parser.add_argument("--write", action="store_true", help="write the stage folders, as Snakemake does at its start")
 
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
-    """Print one line an ablation with its stage ids, or a cost sheet."""
+    """Print one line per ablation with its stage ids, or a cost sheet."""
     if arguments.cost is not None:
         experiment = resolve([read_yaml(scale_file(arguments.scale, Path("configs")))])
         sys.stdout.write(sheet(experiment, arguments.cost or COST_OF))
         return
-    where = arguments.results, Path("ablations"), Path("configs")
-    plan = Plan.load(arguments.scale, arguments.ablations, *where, arguments.objects, arguments.missing)
+    folders = arguments.results, Path("ablations"), Path("configs")
+    plan = Plan.load(arguments.scale, arguments.ablations, *folders, arguments.objects, arguments.missing)
     if arguments.write:
         plan.write()
     width = max(len(name) for name in plan.ablations)

@@ -1,4 +1,4 @@
-"""Where latent codes come from, as slots."""
+"""Sources of latent codes, as slots."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class CodeSource(Slot):
-    """Gives each training object its code in stage 1."""
+    """Source of the codes of training objects in stage 1."""
 
     kind: str
 
     @property
     def trains_encoder(self) -> bool:
-        """Whether stage 1 trains the image encoder, given that it may."""
+        """Whether stage 1 trains a pretrained image encoder."""
         return False
 
     @property
@@ -34,7 +34,7 @@ class CodeSource(Slot):
     def prepare(
         self, codec: Codec, denoiser: Callable[[], Denoiser], condition_size: int, scenes: SceneStore, folder: Path
     ) -> None:
-        """Make what must exist before training, in a folder that stays. Every rank calls this.
+        """Compute files needed for training, in a folder that is kept. Every rank calls this.
 
         codec: before training. denoiser: builds the model's denoiser before stage 2. condition_size: side of its
         condition images, pixels.
@@ -42,7 +42,7 @@ class CodeSource(Slot):
 
     @abstractmethod
     def book(self, ids: list[str], shape: tuple[int, ...], folder: Path = Path()) -> CodeBook:
-        """The codes, each of `shape`, of the training objects `ids`; `folder` is the one that `prepare` got.
+        """The codes, each of `shape`, of the training objects `ids`; `folder` is the argument of `prepare`.
 
-        Raises UserError where codes that were given do not fit.
+        Raises UserError if given codes do not fit.
         """

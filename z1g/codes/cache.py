@@ -1,4 +1,4 @@
-"""Codes that an earlier run wrote."""
+"""Codes written by an earlier run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class CachedCodes(CodeSource):
-    """Codes from a `codes.safetensors` file, one tensor an object id."""
+    """Codes from a `codes.safetensors` file, one tensor per object id."""
 
     kind: Literal["cache"] = "cache"
     path: Annotated[str, FileContent()] = Field(
-        "", description="the file, for example results/codes/<id>/codes.safetensors; known by its content"
+        "", description="the file, for example results/codes/<id>/codes.safetensors; identified by its content"
     )
 
-    lr: float = Field(1e-2, gt=0, description="learning rate of the search for the code of an object not in the file")
+    lr: float = Field(1e-2, gt=0, description="learning rate that optimizes the codes of objects missing in the file")
 
     def check(self) -> None:
         remedy = "run the ablation that writes it first" if self.path else "codes of kind 'cache' need a path: "

@@ -20,10 +20,10 @@ FOLDER = "predicted"
 
 
 class DiffusionCodes(CodeSource):
-    """The decoder learns to bear what the UNet makes of an image. The UNet is the model's as it arrives, so published
-    weights are needed for codes that mean something; codes of a UNet trained here are a file, see `cache`.
+    """Codes that the UNet predicts from condition images, to train the decoder on the errors of stage 2.
 
-    Predicted once, before training, for all objects.
+    The UNet has the model's initial weights, so that published weights are needed for meaningful codes; for the codes
+    of a UNet trained by z1g use `cache`. The codes of all objects are predicted once, before training.
     """
 
     kind: Literal["diffusion"] = "diffusion"
@@ -31,11 +31,11 @@ class DiffusionCodes(CodeSource):
         None,
         ge=0,
         lt=1000,
-        description="one step: what the UNet makes of the encoder's code noised to this timestep; null: a full sample",
+        description="timestep of a one-step prediction from the encoder's noised code; null: a full sample",
     )
-    steps: int = Field(75, ge=1, le=1000, description="steps of DDPM for a full sample")
-    guidance: float = Field(4.0, ge=1, description="classifier-free guidance of a full sample; 1 switches it off")
-    seed: int = Field(0, ge=0, description="seed of the noise, combined with the object's id")
+    steps: int = Field(75, ge=1, le=1000, description="DDPM steps of a full sample")
+    guidance: float = Field(4.0, ge=1, description="scale of classifier-free guidance of a full sample; 1 disables it")
+    seed: int = Field(0, ge=0, description="random seed of the noise, combined with the object's id")
 
     @property
     def needs_unet(self) -> bool:

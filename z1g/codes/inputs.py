@@ -1,4 +1,4 @@
-"""What a codec's encoder sees of objects on disk."""
+"""Encoder inputs of objects on disk."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from z1g.representations.codec import Codec
 
 
 def encoder_inputs(codec: Codec, scenes: SceneStore, names: Sequence[str]) -> Tensor:
-    """`Codec.inputs` of objects, on the CPU. Only the views that it needs are read, and splats if it uses them."""
+    """`Codec.inputs` of objects, on the CPU. Reads only the needed views, and splats only if the codec uses them."""
     read = scenes.views if codec.uses_splats else scenes.seen
     objects = [read(name, FIXED_VIEWS) for name in names]
     images = [scene.images(list(INPUT_VIEWS)) for scene in objects]

@@ -23,13 +23,13 @@ from z1g.sampling.sample import sample_codes
 from z1g.sampling.samplers.ddpm import Ddpm
 
 BATCH = 8
-"""Objects predicted at once; also objects a file."""
+"""Objects per batch and per file."""
 CODE_NOISE, CONDITION_NOISE = 0, 1
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """How codes are predicted: in one step from a code noised to `timestep`, or sampled in `steps` where it is None."""
+    """Options of prediction: in one step from a code noised to `timestep`, or sampled in `steps` if it is None."""
 
     timestep: int | None
     steps: int
@@ -41,7 +41,7 @@ class Prediction:
 def one_step(
     denoiser: Denoiser, code: Tensor, timestep: Tensor, condition: Condition, noise: Tensor, condition_noise: Tensor
 ) -> Tensor:
-    """The clean codes [B,*code_shape] that the denoiser predicts from codes noised to timesteps [B] with `noise`."""
+    """Clean codes [B,*code_shape] that the denoiser predicts from codes noised to timesteps [B] with `noise`."""
     noisy = denoiser.schedule.add_noise(code, noise, timestep)
     velocity = denoiser(noisy, timestep, condition, condition_noise)
     return denoiser.schedule.x0_from_v(noisy, velocity.float(), timestep)
@@ -50,9 +50,9 @@ def one_step(
 def predict_all(
     how: Prediction, codec: Codec, denoiser: Callable[[], Denoiser], scenes: SceneStore, folder: Path
 ) -> None:
-    """Write the codes of all objects, a file for every few of them; files that exist stay.
+    """Write the codes of all objects, `BATCH` objects per file; existing files are kept.
 
-    Ranks share the files and leave together.
+    The files are divided among the ranks, which synchronize at the end.
     """
     state = PartialState()
     batches = [scenes.ids[first : first + BATCH] for first in range(0, len(scenes.ids), BATCH)]
@@ -70,19 +70,19 @@ def predict_all(
 
 
 def predicted(folder: Path) -> dict[str, Tensor]:
-    """What `predict_all` wrote, by object id."""
+    """Codes that `predict_all` wrote, by object id."""
     return {name: code for file in sorted(folder.glob("chunk-*.safetensors")) for name, code in load_file(file).items()}
 
 
 class Predictor:
-    """Codes of objects from their condition images."""
+    """Predicts codes of objects from their condition images."""
 
     def __init__(self, how: Prediction, codec: Codec, denoiser: Denoiser) -> None:
         self.how, self.codec, self.denoiser = how, codec, denoiser
 
     @torch.no_grad()
     def __call__(self, scenes: SceneStore, names: list[str]) -> Tensor:
-        """Codes [B,*code_shape]; each depends on its own object only."""
+        """Codes [B,*code_shape]; each depends on its object only."""
         how, codec, device = self.how, self.codec, default_device()
         images = torch.stack([scenes[name].condition(how.condition_size) for name in names]).to(device)
         condition = self.denoiser.condition(codec.condition_latent(images), images)

@@ -21,15 +21,15 @@ def schema() -> str:
     _loosen(document)
     document["title"] = "z1g ablation"
     for key, text in (
-        ("description", "what differs, and why"),
-        ("base", "scale to build on, whatever the run's scale"),
+        ("description", "what differs from the base, and why"),
+        ("base", "scale that replaces the scale of the run"),
     ):
         document["properties"][key] = {"type": "string", "description": text}
     return json.dumps(document, indent=1) + "\n"
 
 
 def _loosen(node: Any) -> None:
-    """A file holds differences: a slot may leave out its `kind`, and null removes a named entry."""
+    """Allow partial files: a slot may omit its `kind`, and null removes a named entry."""
     if isinstance(node, dict):
         if "discriminator" in node:
             node["anyOf"] = node.pop("oneOf")
@@ -87,7 +87,7 @@ def _yaml(section: Section, depth: int) -> Iterator[str]:
 
 
 def _sections() -> Iterator[tuple[str, type[Section]]]:
-    """Every section class once, in reading order, with the first place it stands at."""
+    """Every section class once, in reading order, with the first place at which it occurs."""
     first: dict[type[Section], str] = {}
     for path, cls, _ in places():
         first.setdefault(cls, path)

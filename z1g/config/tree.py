@@ -45,15 +45,15 @@ class Experiment(Section):
     unet: UNetOptions = UNetOptions()
     infer: InferOptions = InferOptions()
     metrics: MetricsOptions = MetricsOptions()
-    resources: Annotated[Resources, Runtime()] = Field(Resources(), description="what jobs ask of the cluster")
+    resources: Annotated[Resources, Runtime()] = Field(Resources(), description="resources that jobs request")
 
     def new_codec(self) -> Codec:
-        """Stage 1's networks before training; what stage 1 trains has `requires_grad`."""
+        """Stage 1's networks before training; parameters that stage 1 trains have `requires_grad`."""
         codec = self.representation.new_codec(self.model, self.camera, self.splat)
         codes = self.autodecoder.codes
-        # A random encoder is of no use unless it learns.
-        learns = codes.trains_encoder or not self.model.pretrained_encoder
-        codec.encoder.requires_grad_(isinstance(codes, EncoderCodes) and learns)
+        # A random encoder is useless unless it is trained.
+        trained = codes.trains_encoder or not self.model.pretrained_encoder
+        codec.encoder.requires_grad_(isinstance(codes, EncoderCodes) and trained)
         return codec
 
     def load_codec(self, folder: Path) -> Codec:
@@ -78,7 +78,7 @@ class Experiment(Section):
     def _adapters_have_a_base(self) -> Experiment:
         if isinstance(self.unet.finetune, Lora) and not self.model.pretrained_encoder:
             raise ValueError(
-                f"unet.finetune 'lora' adapts trained weights, but model '{self.model.kind}' arrives with random ones; "
+                f"unet.finetune 'lora' adapts trained weights, but model '{self.model.kind}' has random weights; "
                 "use kind 'full'"
             )
         return self
@@ -91,11 +91,11 @@ class Experiment(Section):
         if stage1.augment and not trained:
             raise ValueError(
                 "autodecoder.augment needs autodecoder.codes of kind 'encoder' with train: true: other codes belong "
-                "to the objects as they are; set turned and recolored to 0"
+                "to unaugmented objects; set turned and recolored to 0"
             )
         if stage1.augment.turned > 0 and stage1.mix_diffusion.interval is not None:
             raise ValueError(
-                "autodecoder.augment.turned cannot go with mix_diffusion: a turned object's condition is not rendered"
+                "autodecoder.augment.turned cannot be combined with mix_diffusion: turned objects have no condition"
             )
         if self.unet.variants is not None and (not encoded or self.unet.rendered is not None):
             raise ValueError(
@@ -116,8 +116,8 @@ class Experiment(Section):
             if not active:
                 raise ValueError(f"{name} needs at least one loss with a weight above 0")
             for key, loss in active.items():
-                elsewhere = SplatLoss if name == "fit.losses" else SplatterLoss
-                if isinstance(loss, LatentLoss) != on_codes or isinstance(loss, elsewhere):
-                    has = "codes" if on_codes else "renders" if name == "fit.losses" else "renders and splats"
-                    raise ValueError(f"{name}.{key} cannot be used: this stage compares {has}")
+                unsupported = SplatLoss if name == "fit.losses" else SplatterLoss
+                if isinstance(loss, LatentLoss) != on_codes or isinstance(loss, unsupported):
+                    compared = "codes" if on_codes else "renders" if name == "fit.losses" else "renders and splats"
+                    raise ValueError(f"{name}.{key} cannot be used: this stage compares {compared}")
         return self

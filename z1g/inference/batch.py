@@ -1,4 +1,4 @@
-"""Photographs in, splats out: the trained method without its DAG."""
+"""Inference on photographs with a trained method, outside the DAG."""
 
 import logging
 import time
@@ -30,8 +30,8 @@ FRAMES, FILM_SECONDS = 48, 4.0
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What to make of every photograph. `seed` None: one drawn from the file's content. `size`: side of images."""
+class PhotographOptions:
+    """Outputs of every photograph. `seed` None: derived from the file's content. `size`: side of images, pixels."""
 
     out: Path
     background: Background = "remove"
@@ -42,19 +42,19 @@ class Wanted:
 
 @dataclass
 class Failures:
-    """Photographs that could not be used, with reasons."""
+    """Photographs that could not be used, with the reasons."""
 
     reasons: dict[str, str] = field(default_factory=dict)
 
     def check(self, total: int) -> None:
-        """Raise UserError listing them, where there are any."""
+        """Raise UserError with the list of failures, if there are any."""
         if self.reasons:
             lines = "\n".join(f"  {reason}" for reason in self.reasons.values())
             raise UserError(f"{len(self.reasons)} of {total} photographs could not be used:\n{lines}")
 
 
 def infer_folder(run: Path) -> StageFolder:
-    """The trained `infer` stage that `results/ablations/<name>` plans, or that `run` itself is. Raises UserError."""
+    """The trained `infer` stage of the plan in `results/ablations/<name>`, or `run` itself. Raises UserError."""
     plan = run / "plan.json"
     if not plan.is_file():
         folder = StageFolder.open(run) if (run / "stage.json").is_file() else None
@@ -66,74 +66,74 @@ def infer_folder(run: Path) -> StageFolder:
         if not (folder.upstream_path(stage) / part).is_dir():
             raise UserError(
                 f"--run {run} is not trained yet: {folder.upstream_path(stage) / part} is missing; "
-                f"`snakemake --profile local ablation_all` makes it"
+                f"create it with `snakemake --profile local ablation_all`"
             )
     return folder
 
 
-def run(paths: Sequence[Path], run_path: Path, wanted: Wanted, command: Sequence[str]) -> None:
-    """Write for each photograph `<name>.ply`, `.condition.png`, `.sheet.png`, `.turntable.*`, `.json`, if asked `.glb`.
+def run(paths: Sequence[Path], run_path: Path, outputs: PhotographOptions, command: Sequence[str]) -> None:
+    """Write `<name>.ply`, `.condition.png`, `.sheet.png`, `.turntable.*`, `.json`, optionally `.glb` per photograph.
 
-    The `.json` comes last: what has one is whole. A photograph that cannot be used does not stop the others; at the end
-    UserError lists them.
+    The `.json` is written last and marks complete outputs. A photograph that cannot be used does not stop the others;
+    UserError lists these at the end.
     """
     files = find(paths)
     folder = infer_folder(run_path)
-    if wanted.mesh:
+    if outputs.mesh:
         require_packages()
     failures = Failures()
-    options, batch = folder.config.infer, _Batch(folder, wanted, run_path, command)
+    options, batch = folder.config.infer, _Batch(folder, outputs, run_path, command)
     with Meter("photographs", len(files)) as meter:
         for group in _groups(zip(files, names(files), strict=True), options.batch_size):
-            taken = []
+            photographs = []
             for file, name in group:
                 try:
-                    taken.append((file, name, read(file, wanted.background)))
+                    photographs.append((file, name, read(file, outputs.background)))
                 except UserError as error:
                     failures.reasons[str(file)] = str(error)
                     log.warning("%s", error)
                     meter.advance()
-            if taken:
-                batch.make(taken, meter)
+            if photographs:
+                batch.make(photographs, meter)
     failures.check(len(files))
 
 
 def names(files: Sequence[Path]) -> list[str]:
-    """Names for the results, from the files' own; equal ones are counted."""
-    given: list[str] = []
+    """Names of the results, from the file names; equal names are numbered."""
+    unique: list[str] = []
     for file in files:
         stem = NO_WORD.sub("_", file.stem) or "photograph"
         name, count = stem, 2
-        while name in given:
+        while name in unique:
             name, count = f"{stem}-{count}", count + 1
-        given.append(name)
-    return given
+        unique.append(name)
+    return unique
 
 
 class _Batch:
-    """Samples photographs together and writes what was asked for."""
+    """Samples photographs in batches and writes the requested outputs."""
 
-    def __init__(self, folder: StageFolder, wanted: Wanted, run_path: Path, command: Sequence[str]) -> None:
-        self.wanted, self.run_path, self.command = wanted, run_path, list(command)
+    def __init__(self, folder: StageFolder, outputs: PhotographOptions, run_path: Path, command: Sequence[str]) -> None:
+        self.outputs, self.run_path, self.command = outputs, run_path, list(command)
         self.method = ImageToSplats.from_stage(folder)
         self.config = folder.upstream_folder("autodecoder").config
         self.writer = SampleWriter(
-            wanted.out, self.config.camera, self.config.render, wanted.size, FRAMES, FILM_SECONDS, video_extension()
+            outputs.out, self.config.camera, self.config.render, outputs.size, FRAMES, FILM_SECONDS, video_extension()
         )
         self.condition_size = folder.upstream_folder("unet").config.unet.condition_size
         self.stages = {**folder.upstream, "infer": folder.id}
         self.provenance = provenance()
 
-    def make(self, taken: Sequence[tuple[Path, str, Photograph]], meter: Meter) -> None:
+    def make(self, photographs: Sequence[tuple[Path, str, Photograph]], meter: Meter) -> None:
         """Sample and write a batch."""
-        wanted, camera = self.wanted, self.config.camera
+        options, camera = self.outputs, self.config.camera
         started = time.monotonic()
-        images = torch.stack([condition(p, camera, self.condition_size, wanted.background) for _, _, p in taken])
-        seeds = [wanted.seed if wanted.seed is not None else photograph.seed for _, _, photograph in taken]
+        images = torch.stack([condition(p, camera, self.condition_size, options.background) for _, _, p in photographs])
+        seeds = [options.seed if options.seed is not None else photograph.seed for _, _, photograph in photographs]
         _, splats = self.method(images, seeds)
-        seconds = (time.monotonic() - started) / len(taken)
-        for (file, name, photograph), image, seed, splat in zip(taken, images, seeds, splats, strict=True):
-            outputs = self._write(name, image, to_gaussians(splat[None]))
+        seconds = (time.monotonic() - started) / len(photographs)
+        for (file, name, photograph), image, seed, splat in zip(photographs, images, seeds, splats, strict=True):
+            files = self._write(name, image, to_gaussians(splat[None]))
             record = {
                 "photograph": str(file),
                 "sha256": photograph.digest,
@@ -141,34 +141,34 @@ class _Batch:
                 "sampler_seed": self.method.options.seed,
                 "run": str(self.run_path),
                 "stages": self.stages,
-                "background": wanted.background,
+                "background": options.background,
                 "seconds": round(seconds, 3),
-                "outputs": outputs,
+                "outputs": files,
                 "command": self.command,
                 **self.provenance,
             }
-            write_json(wanted.out / f"{name}.json", record)
+            write_json(options.out / f"{name}.json", record)
             meter.advance()
 
     def _write(self, name: str, image: Tensor, gaussians: Tensor) -> dict[str, str]:
-        """Files of one object [1,N,14] in the view-1 frame; returns their names by kind."""
-        made, world = self.writer.write(name, gaussians)
-        made["condition"] = f"{name}.condition.png"
-        with atomic_file(self.wanted.out / made["condition"]) as temporary:
+        """Write the files of one object [1,N,14] in the view-1 frame; returns their names by kind."""
+        files, world = self.writer.write(name, gaussians)
+        files["condition"] = f"{name}.condition.png"
+        with atomic_file(self.outputs.out / files["condition"]) as temporary:
             save_png(to_bytes(image), temporary)
-        if self.wanted.mesh:
-            made["mesh"] = f"{name}.glb"
+        if self.outputs.mesh:
+            files["mesh"] = f"{name}.glb"
             try:
                 mesh = build(world.to(default_device()), self.config.render, MeshOptions())
-                mesh.save(self.wanted.out / made["mesh"])
+                mesh.save(self.outputs.out / files["mesh"])
             except UserError as error:
                 log.warning("%s: no mesh: %s", name, error)
-                del made["mesh"]
-        return made
+                del files["mesh"]
+        return files
 
 
 def _groups(items: Any, size: int) -> Iterator[list[tuple[Path, str]]]:
     """Lists of up to `size` items."""
-    found = list(items)
-    for first in range(0, len(found), size):
-        yield found[first : first + size]
+    pairs = list(items)
+    for first in range(0, len(pairs), size):
+        yield pairs[first : first + size]

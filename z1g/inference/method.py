@@ -1,4 +1,4 @@
-"""The trained method in memory: condition images in, codes and splatter images out."""
+"""The trained method in memory, from condition images to codes and splatter images."""
 
 from __future__ import annotations
 
@@ -27,29 +27,29 @@ DECODED_AT_ONCE = 4
 
 
 class ImageToSplats:
-    """Both stages, ready to sample."""
+    """The trained networks of both stages, for sampling."""
 
     def __init__(self, trained: Trained, options: InferOptions) -> None:
-        """trained: frozen networks on the device to sample on."""
+        """trained: frozen networks on the device of sampling."""
         self.codec, self.denoiser, self.statistics = trained.codec, trained.denoiser, trained.statistics
         self.options = options
         self.denoiser.attention = options.attention
         if _bf16(options):
-            # Only what runs at every step; what an image passes once keeps its precision.
-            # diffusers' own `to` warns of layers that should stay float32, of which there are none.
+            # Only the UNet, which runs at every step; networks that run once per image keep their precision.
+            # `to` of diffusers warns about layers that should stay in float32, but there are none.
             nn.Module.to(self.denoiser.unet, torch.bfloat16)
         fuse_where_possible(self.denoiser.unet, self.device)
         self.predict: PredictsV = Replayed(self.denoiser) if options.cuda_graphs else self.denoiser
 
     @classmethod
     def from_folder(cls, folder: Path, options: InferOptions) -> ImageToSplats:
-        """Read a trained method from disk. Raises UserError where files are missing or do not fit."""
+        """Read a trained method from disk. Raises UserError if files are missing or do not fit."""
         representation, camera, splats = method_folder.read(folder)
         return cls(representation.load(folder, camera, splats, default_device()), options)
 
     @classmethod
     def from_stage(cls, infer: StageFolder) -> ImageToSplats:
-        """The method that an `infer` stage samples with."""
+        """The trained method of an `infer` stage."""
         return cls.from_folder(infer.upstream_path("unet") / "pipeline", infer.config.infer)
 
     @property
@@ -59,7 +59,7 @@ class ImageToSplats:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """Device of the networks."""
         return self.statistics["zero_latent"].device
 
     @torch.no_grad()
@@ -72,23 +72,23 @@ class ImageToSplats:
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Splatter images [B,6,14,S,S] of codes in the decoder's units, few at a time, as its layers are large."""
+        """Splatter images [B,6,14,S,S] from codes in the decoder's units, in small batches to limit memory."""
         return torch.cat([self.codec.decode(part) for part in codes.split(DECODED_AT_ONCE)])
 
     @torch.no_grad()
     def encode(self, inputs: Tensor) -> Tensor:
-        """Codes [B,*shape] of what the encoder sees, see `Codec.inputs`."""
+        """Codes [B,*shape] of encoder inputs, see `Codec.inputs`."""
         return self.codec.encode(inputs)
 
     @torch.no_grad()
     def codes(self, images: Tensor, seeds: Sequence[int], scheduler: SchedulerMixin | None = None) -> Tensor:
-        """Sampled codes [B,*shape] in the decoder's units. `scheduler` takes the place of the options' sampler."""
+        """Sampled codes [B,*shape] in the decoder's units. `scheduler` replaces that of the options' sampler."""
         condition, zero = self.condition(images), self.statistics["zero_latent"]
         codes = sample_codes(self.predict, condition, zero, self.shape, self.options, seeds, scheduler)
         return self.to_units(codes)
 
     def to_units(self, codes: Tensor) -> Tensor:
-        """Codes in the decoder's units from those that the denoiser is trained on."""
+        """Codes in the decoder's units from the normalized codes of the denoiser."""
         return codes * self.statistics["deviation"] + self.statistics["mean"]
 
     def from_units(self, codes: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ class ImageToSplats:
 
     @torch.no_grad()
     def condition(self, images: Tensor) -> Condition:
-        """What the denoiser sees of condition images [B,3,H,W] in 0..1."""
+        """The denoiser's condition from condition images [B,3,H,W] in 0..1."""
         images = images.to(self.device)
         return self.denoiser.condition(self.codec.condition_latent(images), images)
 

@@ -1,4 +1,4 @@
-"""Files of one sample that people can open: splats, an image of six views, a film."""
+"""Output files of one sample: splats, an image of six views, a turntable video."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,13 +18,13 @@ from z1g.render.video import save_video
 
 ELEVATION_DEG = 20.0
 CAMERAS_AT_ONCE = 8
-"""A long film at once would not fit on a GPU."""
+"""Frames rendered at once, which limits GPU memory."""
 
 
 class SampleWriter:
     """Writes `name.ply`, `name.sheet.png` and `name.turntable.*` of objects.
 
-    size: side of the sheet's views and of the film, pixels. ending: `.webp` or `.mp4`, of the film.
+    size: side of the views in the sheet and of the turntable, pixels. ending: `.webp` or `.mp4`, of the turntable.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class SampleWriter:
         self.circle = turntable_cameras(to_frame, self.inputs, frames, ELEVATION_DEG)
 
     def write(self, name: str, gaussians: Tensor) -> tuple[dict[str, str], Tensor]:
-        """Files of one object [1,N,14] in the view-1 frame: their names by kind, and its Gaussians [N,14] y-up."""
+        """Write files of an object [1,N,14] in the view-1 frame; returns names by kind, and Gaussians [N,14] y-up."""
         world = transform(gaussians[0].double().cpu(), self.to_world).float()
         names = {
             "splats": f"{name}.ply",
@@ -56,8 +56,8 @@ class SampleWriter:
 
     @torch.no_grad()
     def _frames(self, gaussians: Tensor) -> Iterator[NDArray[np.uint8]]:
-        """Images [H,W,3] on white."""
+        """Frames [H,W,3] of the turntable on white."""
         circle = self.circle.to(gaussians.device)
         for ids in torch.arange(circle.c2w.shape[1]).split(CAMERAS_AT_ONCE):
-            drawn = self.rasterizer.render(gaussians, circle.views(ids)).over(1.0)[0]
-            yield from (to_bytes(image) for image in drawn)
+            images = self.rasterizer.render(gaussians, circle.views(ids)).over(1.0)[0]
+            yield from (to_bytes(image) for image in images)

@@ -1,4 +1,4 @@
-"""Stage 1: codes -> splatter images -> renders, compared with the truth."""
+"""Stage 1: decodes codes to splatter images and compares their renders with the ground truth."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from z1g.objectives.augmentation import Augmenter
 from z1g.objectives.samples import MID_GRAY, AutodecoderSamples, gathered, images
 from z1g.objectives.validation import (
     IMAGED,
-    MOST_OBJECTS,
-    Looked,
+    MAX_OBJECTS,
+    ObjectPrediction,
     ValidationObjects,
     attribute_errors,
     histograms,
-    sheets,
+    log_images,
 )
 from z1g.representations.codec import Codec
 from z1g.training.data import Batch, batch_noise, batch_uniform
@@ -41,22 +41,22 @@ if TYPE_CHECKING:
 
 
 class AutodecoderObjective(Objective):
-    """Trains the decoder, and the codes or the encoder where the configuration says so."""
+    """Trains the decoder and, if configured, the codes or the encoder."""
 
     def __init__(
         self, config: Experiment, codec: Codec, book: CodeBook, scenes: Scenes, ids: list[str],
         denoiser: Denoiser | None, held_out: Sequence[str] = (), cache: Cache = "none",
     ) -> None:  # fmt: skip
-        """ids: training objects. denoiser: the frozen UNet of `mix_diffusion`, if that is on.
+        """ids: training objects. denoiser: the frozen UNet of `mix_diffusion`, if enabled.
 
-        held_out: objects that are watched, never trained. cache: where the training objects' views lie.
+        held_out: objects for validation only. cache: where the views of training objects are cached.
         """
         super().__init__()
         self.codec, self.book = codec, book
         self.denoiser = None if denoiser is None else denoiser.requires_grad_(False)
         self.config, self.options, self.ids = config, config.autodecoder, ids
         views, self.bank = provide(cache, scenes, ids, default_device())
-        # Recomputed blocks would see the stored weights, not the cast ones.
+        # Recomputed blocks would use the stored weights instead of the cast ones.
         codec.use_bf16_weights(self.options.bf16 == "weights" and not self.options.train.speed.recompute)
         place = torch.device("cpu") if self.bank is None else self.bank.rgba.device
         self.kept = None if codec.encoder_is_trained else KeptPosteriors(len(ids), place)
@@ -89,7 +89,7 @@ class AutodecoderObjective(Objective):
         return {"loss": loss, **terms}
 
     def compare(self, splats: Tensor, batch: Batch) -> Comparison:
-        """Renders of splats [B,6,14,S,S] beside the batch's images, all on its backgrounds, in float32."""
+        """Renders of splats [B,6,14,S,S] and the batch's images, all on its backgrounds, in float32."""
         background = batch["background"][:, None]
         with torch.autocast(splats.device.type, enabled=False):
             side = batch["rgb"].shape[-1]
@@ -117,7 +117,7 @@ class AutodecoderObjective(Objective):
         return self.book.lookup(batch["object_index"], lambda how: self.encode(batch, how, self.kept))
 
     def encode(self, batch: Batch, how: Posterior, kept: KeptPosteriors | None = None) -> Tensor:
-        """Codes of what the encoder sees of the batch's objects. kept: known posteriors of training objects."""
+        """Codes of the batch's objects from the encoder. kept: cached posteriors of training objects."""
         inputs, codec = batch["inputs"], self.codec
         index = batch["object_index"].to(inputs.device)
         if kept is None:
@@ -133,7 +133,7 @@ class AutodecoderObjective(Objective):
         return codec.code(mean, deviation, keyed_normal(keys, shape))
 
     def _mixed(self, batch: Batch, code: Tensor) -> Tensor:
-        """Codes, some of them replaced by one-step predictions, as `mix_diffusion` says."""
+        """Codes, some of them replaced by one-step predictions according to `mix_diffusion`."""
         mix = self.options.mix_diffusion
         if mix.interval is None or self.denoiser is None or not self.training:
             return code
@@ -154,11 +154,11 @@ class AutodecoderObjective(Objective):
         return code.index_put((chosen,), predicted.to(code.dtype))
 
     def _noised(self, batch: Batch, code: Tensor) -> Tensor:
-        """Codes with noise, each of its own level up to `code_noise`: noise-augmented decoding (Zheng et al. 2025)."""
+        """Codes with noise of random levels up to `code_noise`: noise-augmented decoding (Zheng et al. 2025)."""
         if self.options.code_noise == 0 or not self.training:
             return code
         level = self.options.code_noise * batch_uniform(batch, purposes.CODE_NOISE_LEVEL, code.device)
-        # Detached: enlarging the codes must not be a way out.
+        # Detached, so that larger codes are not rewarded with relatively less noise.
         deviation = (level * code.detach().float().flatten(1).std(dim=1)).view(-1, *[1] * (code.ndim - 1))
         return code + deviation * batch_noise(batch, tuple(code.shape[1:]), purposes.CODE_NOISE, code.device)
 
@@ -168,23 +168,23 @@ class AutodecoderObjective(Objective):
     def validate(self) -> dict[str, float]:
         """PSNR in dB on `validation_background` and errors of attributes, means over a few objects' validation views.
 
-        `validation_psnr` and the errors are of training objects. `held_out_psnr` is of objects that are never trained,
-        where codes come from the encoder; others would have to be searched for.
+        `validation_psnr` and the errors are of training objects. `held_out_psnr` is of held-out objects and needs codes
+        of the encoder; other codes would have to be optimized.
         """
-        looked = list(self._look(self.watched))
-        figures = {"validation_psnr": _mean_psnr(looked), **attribute_errors(looked)}
+        predictions = list(self._predictions(self.watched))
+        figures = {"validation_psnr": _mean_psnr(predictions), **attribute_errors(predictions)}
         if self.held_out.names and isinstance(self.book, EncodedBook):
-            figures["held_out_psnr"] = _mean_psnr(list(self._look(self.held_out)))
+            figures["held_out_psnr"] = _mean_psnr(list(self._predictions(self.held_out)))
         return figures
 
     def images(self) -> dict[str, Tensor]:
-        return sheets(list(self._look(self.watched, IMAGED)))
+        return log_images(list(self._predictions(self.watched, IMAGED)))
 
     def histograms(self) -> dict[str, Tensor]:
-        return histograms(list(self._look(self.watched, IMAGED)))
+        return histograms(list(self._predictions(self.watched, IMAGED)))
 
-    def _look(self, objects: ValidationObjects, most: int = MOST_OBJECTS) -> Iterator[Looked]:
-        return objects.look(self._predict, default_device(), most)
+    def _predictions(self, objects: ValidationObjects, limit: int = MAX_OBJECTS) -> Iterator[ObjectPrediction]:
+        return objects.predictions(self._predict, default_device(), limit)
 
     def _predict(self, batch: Batch) -> Comparison:
         batch = self._images(batch)
@@ -192,5 +192,5 @@ class AutodecoderObjective(Objective):
         return self.compare(self.codec.decode(code), batch)
 
 
-def _mean_psnr(looked: list[Looked]) -> float:
-    return sum(one.psnr() for one in looked) / len(looked)
+def _mean_psnr(predictions: list[ObjectPrediction]) -> float:
+    return sum(prediction.psnr() for prediction in predictions) / len(predictions)

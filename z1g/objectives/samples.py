@@ -1,4 +1,4 @@
-"""The samples of stage 1: which views of which object, and what the device makes of their bytes."""
+"""The samples of stage 1: selection of views, and conversion of images to tensors on the device."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ Inputs = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 @dataclass(frozen=True)
 class AutodecoderSamples:
-    """Draws the samples of stage 1. Data loading processes get a copy of it, so it holds no networks.
+    """Creates the samples of stage 1. Copied to data loading processes, so it contains no networks.
 
-    With `views` None a sample only says what to take from a bank on the device.
+    With `views` None a sample only contains the indices of views in a bank on the device.
     """
 
     config: Experiment
     views: Views | None
 
     def __call__(self, draw: Draw) -> Sample:
-        """Views of one object in the order of `FIXED_VIEWS` and rendered ones, and the background behind the latter."""
+        """Views of one object, `FIXED_VIEWS` followed by rendered views, and the background of the latter."""
         options = self.config.autodecoder
         generator = numpy_generator(*draw.key, purposes.VIEWS)
         free = self.config.camera.train_ids
@@ -46,14 +46,14 @@ class AutodecoderSamples:
         return self.of(draw.object_index, views, background)
 
     def of(self, index: int, views: Sequence[int], background: Any) -> Sample:
-        """The sample of one object with chosen views rendered on a background [3]."""
-        shown = [*FIXED_VIEWS, *views]
-        taken = {"views": torch.tensor(shown)} if self.views is None else self.views.take(index, shown)
-        return {**taken, "background": torch.tensor(background, dtype=torch.float32)[:, None, None]}
+        """The sample of one object with the given views, rendered on a background [3]."""
+        selected = [*FIXED_VIEWS, *views]
+        tensors = {"views": torch.tensor(selected)} if self.views is None else self.views.take(index, selected)
+        return {**tensors, "background": torch.tensor(background, dtype=torch.float32)[:, None, None]}
 
 
 def gathered(batch: Batch, bank: SceneBank | None) -> Batch:
-    """Samples with the views of a bank on the device in the place of their numbers, where there is one."""
+    """Replace the indices of views with the views of a bank on the device, if there is one."""
     if bank is None:
         return batch
     views = bank.gather(batch["object_index"], batch["views"])
@@ -63,8 +63,8 @@ def gathered(batch: Batch, bank: SceneBank | None) -> Batch:
 def images(batch: Batch, inputs: Inputs, condition_size: int | None) -> Batch:
     """Gathered samples as tensors for the networks.
 
-    Adds `inputs`, what the encoder sees; the rendered views' premultiplied `rgb` [B,V,3,H,W], `alpha` [B,V,1,H,W] and
-    `c2w` [B,V,4,4]; and `condition` [B,3,C,C] where a size for it is given. inputs: see `Codec.inputs`.
+    Adds `inputs` of the encoder; the rendered views' premultiplied `rgb` [B,V,3,H,W], `alpha` [B,V,1,H,W] and
+    `c2w` [B,V,4,4]; and `condition` [B,3,C,C] if its size is given. inputs: see `Codec.inputs`.
     """
     batch = dict(batch)
     rgba = batch.pop("rgba")[:, 0 if condition_size else 1 :].movedim(-1, 2).float() / 255

@@ -1,4 +1,4 @@
-"""The stages of the DAG: what each reads of the configuration, and its version."""
+"""The stages of the DAG: the configuration that each stage reads, and its version."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from z1g.sources.original import Original
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One kind of stage. Raise `version` whenever its code changes results."""
+    """Specification of a stage. Increase `version` whenever its code changes results."""
 
     name: str
     version: int
     reads: Callable[[Experiment], tuple[str, ...]]
-    """Key paths of the slice; a leading `!` takes a path out again."""
+    """Key paths of the slice; a leading `!` excludes a path."""
     upstream: tuple[str, ...]
 
 
@@ -42,12 +42,12 @@ def _autodecoder_reads(experiment: Experiment) -> tuple[str, ...]:
 _INGEST_READS = ("data", "camera", *(f"!data.{name}" for name in (
     "split", "max_quarantined", "paths", "chunk_size", "splats", "rotations"
 )))  # fmt: skip
-"""How objects are found and grouped is not among them: the manifest's own digest says what was found."""
+"""Excludes how objects are found and grouped: the manifest's digest identifies the objects."""
 
 
 def _fit_reads(experiment: Experiment) -> tuple[str, ...]:
-    given = isinstance(experiment.data, Original) and experiment.data.splats is not None
-    return ("camera", "splat", "render", "fit", *(("data.splats", "data.rotations") if given else ()))
+    has_splats = isinstance(experiment.data, Original) and experiment.data.splats is not None
+    return ("camera", "splat", "render", "fit", *(("data.splats", "data.rotations") if has_splats else ()))
 
 
 _SPECS: dict[str, tuple[int, Callable[[Experiment], tuple[str, ...]]]] = {

@@ -1,9 +1,9 @@
-"""What stage 1 and stage 2 hand to each other, as slots. Nothing outside of this room knows the shape of a code."""
+"""What stage 1 and stage 2 exchange, as slots. No code outside this package depends on the shape of a code."""
 
 from z1g.representations.base import Representation
 from z1g.representations.mosaic import Mosaic
 
 KINDS: tuple[type[Representation], ...] = (Mosaic,)
-"""What `kind:` of a Representation may name."""
+"""Kinds of `Representation`."""
 
 __all__ = ["KINDS", "Mosaic", "Representation"]

@@ -1,4 +1,4 @@
-"""The contract of representations: the options of one, and what is built from them."""
+"""Interface of representations: their options, and the networks that are built from them."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 
 class Representation(Slot):
-    """What stage 1 and stage 2 hand to each other.
+    """What stage 1 and stage 2 exchange.
 
-    Stage 1 trains a *codec*, which turns objects into latent codes and codes into splatter images. Stage 2 trains a
-    *denoiser*, which generates codes. Only the representation knows the shape of a code and the layers of both.
+    Stage 1 trains a *codec*, which encodes objects as latent codes and decodes codes to splatter images. Stage 2 trains
+    a *denoiser*, which generates codes. Only the representation depends on the shape of a code and on network layers.
     """
 
     kind: str
 
     @abstractmethod
     def problem(self, model: Model, splat_size: int) -> str | None:
-        """Why this representation cannot work with a model and splatter images of `splat_size` pixels; None if it can.
+        """Why this representation does not support a model and splatter images of `splat_size` pixels; None if it does.
 
-        Begins with the key that is at fault, so that the message can name its place in the configuration.
+        Begins with the invalid key, so that the message can name its place in the configuration.
         """
 
     @abstractmethod
@@ -41,20 +41,20 @@ class Representation(Slot):
 
     @abstractmethod
     def new_codec(self, model: Model, camera: CameraOptions, splats: SplatOptions) -> Codec:
-        """The codec as the model arrives, before training. What cannot be trained has no `requires_grad`."""
+        """The codec with the model's initial weights. Weights that are never trained have no `requires_grad`."""
 
     @abstractmethod
     def load_codec(self, folder: Path, camera: CameraOptions, splats: SplatOptions) -> Codec:
-        """Read what `Codec.save` wrote, frozen. Raises UserError where files are missing or do not fit."""
+        """Read what `Codec.save` wrote, frozen. Raises UserError if files are missing or do not fit."""
 
     @abstractmethod
     def new_denoiser(self, model: Model) -> Denoiser:
-        """The denoiser before stage 2. Raises UserError where weights are missing."""
+        """The denoiser before stage 2. Raises UserError if weights are missing."""
 
     @abstractmethod
     def save(self, folder: Path, trained: Trained, camera: CameraOptions, splats: SplatOptions) -> None:
-        """Write all networks of a trained method, so that `load` needs nothing else."""
+        """Write all networks of a trained method; `load` needs no other files."""
 
     @abstractmethod
     def load(self, folder: Path, camera: CameraOptions, splats: SplatOptions, device: torch.device) -> Trained:
-        """Read what `save` wrote, frozen, on a device. Raises UserError where files are missing or do not fit."""
+        """Read what `save` wrote, frozen, on a device. Raises UserError if files are missing or do not fit."""

@@ -1,4 +1,4 @@
-"""The networks of stage 1 behind one contract, and all networks of a trained method together."""
+"""Interface of the networks of stage 1, and all networks of a trained method."""
 
 from __future__ import annotations
 
@@ -17,45 +17,44 @@ if TYPE_CHECKING:
     from z1g.networks.denoiser import Denoiser
 
 CHANNEL_AXIS = -3
-"""Axis of a code whose entries have statistics of their own."""
+"""Axis of a code whose entries are normalized separately."""
 
 
 class Codec(nn.Module):
     """Encoder and decoder between objects and codes of shape `code_shape`.
 
-    `encoder` and `decoder` are the modules that hold the parameters of either half. Codes are in the units that the
-    decoder takes.
+    `encoder` and `decoder` are the modules that hold the parameters of each half. Codes are in the decoder's units.
     """
 
     encoder: nn.Module
     decoder: nn.Module
     code_shape: tuple[int, ...]
     uses_splats = False
-    """Whether `inputs` needs fitted splats; otherwise they are not read for it."""
+    """Whether `inputs` needs fitted splats; if not, they are not read."""
 
     @abstractmethod
     def inputs(self, rgb: Tensor, alpha: Tensor, splats: Tensor | None) -> Tensor:
-        """What the encoder sees of B objects.
+        """Encoder inputs of B objects.
 
         rgb, alpha: the six input images, premultiplied [B,6,3,H,W] and [B,6,1,H,W] in 0..1. splats: activated splatter
-        images [B,6,14,S,S], or None where `uses_splats` is false or nothing was fitted.
+        images [B,6,14,S,S], or None if `uses_splats` is false or nothing was fitted.
         """
 
     @abstractmethod
     def posterior(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the encoder's latents of `inputs`, each [B,*code_shape]."""
+        """Mean and standard deviation of the posterior of `inputs`, each [B,*code_shape]."""
 
     @abstractmethod
     def code(self, mean: Tensor, deviation: Tensor, noise: Tensor | None) -> Tensor:
-        """Codes [B,*code_shape] of a posterior: a sample with standard normal `noise`, or the mean without."""
+        """Codes [B,*code_shape] of a posterior: a sample from standard normal `noise`, or the mean if it is None."""
 
     @abstractmethod
     def decode(self, code: Tensor) -> Tensor:
-        """Activated splatter images [B,6,14,S,S] in the view-1 frame of codes [B,*code_shape]."""
+        """Activated splatter images [B,6,14,S,S] in the view-1 frame from codes [B,*code_shape]."""
 
     @abstractmethod
     def condition_latent(self, images: Tensor) -> Tensor:
-        """What the denoiser sees of condition images [B,3,H,W] in 0..1 besides their embedding, [B,...]."""
+        """Latents [B,...] of condition images [B,3,H,W] in 0..1, for the denoiser's condition."""
 
     @abstractmethod
     def save(self, folder: Path) -> None:
@@ -66,24 +65,24 @@ class Codec(nn.Module):
         return self.code(*self.posterior(inputs), noise)
 
     def losses(self, code: Tensor, splats: Tensor, splats_true: Tensor | None) -> dict[str, Tensor]:
-        """Weighted terms in the representation's own space, added to stage 1's losses; none by default."""
+        """Weighted loss terms of the representation, added to stage 1's losses; none by default."""
         return {}
 
     def normalization(self, codes: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of codes [N,*code_shape] for each channel, shaped to broadcast with a code."""
+        """Mean and standard deviation of codes [N,*code_shape] per channel, broadcastable to a code."""
         axes = [axis for axis in range(codes.ndim) if axis != codes.ndim + CHANNEL_AXIS]
         mean, deviation = codes.mean(dim=axes, keepdim=True)[0], codes.std(dim=axes, keepdim=True)[0]
         return mean, deviation.clamp(min=1e-6)
 
     def networks(self) -> list[nn.Module]:
-        """The parts that `train.speed` is for."""
+        """The networks that `train.speed` applies to."""
         return []
 
     def use_bf16_weights(self, whole: bool) -> None:
-        """Whether autocast gives way to weights cast to bfloat16 once a step."""
+        """Use weights cast to bfloat16 once per step in place of autocast, or not."""
 
     def for_inference(self, device: torch.device) -> Codec:
-        """Move to a device, in place, and run by fused kernels where these exist."""
+        """Move to a device, in place, and use fused kernels where available."""
         self.to(device)
         for network in (self.encoder, self.decoder):
             fuse_where_possible(network, device)
@@ -91,7 +90,7 @@ class Codec(nn.Module):
 
     @property
     def encoder_is_trained(self) -> bool:
-        """Whether any weight of the encoder learns. The posterior of a frozen encoder never changes."""
+        """Whether any encoder weight is trained. The posterior of a frozen encoder is constant."""
         return any(parameter.requires_grad for parameter in self.encoder.parameters())
 
 
@@ -99,8 +98,8 @@ class Codec(nn.Module):
 class Trained:
     """All networks of a trained method.
 
-    statistics: `mean` and `deviation`, which broadcast with a code (a sampled code times the one plus the other is in
-    the decoder's units), and `zero_latent` [1,...], the condition latent of the image that stands for no condition.
+    statistics: `mean` and `deviation`, broadcastable to a code: `code * deviation + mean` is in the decoder's units.
+    `zero_latent` [1,...] is the condition latent of the zero image, which represents no condition.
     """
 
     codec: Codec

@@ -1,4 +1,4 @@
-"""The file beside a trained method's networks that says how to build them."""
+"""The file in the folder of a trained method that stores how to build its networks."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from z1g.geometry.camera import CameraOptions
 from z1g.representations.base import Representation
 
 FILE = "stage1.json"
-BEFORE_THE_SEAM = ("input_size", "decoder", "scale")
-"""Options of the mosaic that files of version 0.1 hold under `autodecoder`."""
+LEGACY_OPTIONS = ("input_size", "decoder", "scale")
+"""Options of the mosaic that version 0.1 stored under `autodecoder`."""
 
 
 def write(folder: Path, representation: Representation, camera: CameraOptions, splats: SplatOptions) -> None:
@@ -26,13 +26,13 @@ def write(folder: Path, representation: Representation, camera: CameraOptions, s
 
 
 def read(folder: Path) -> tuple[Representation, CameraOptions, SplatOptions]:
-    """Inverse of `write`. Raises UserError where the file is missing, damaged or from another version."""
+    """Inverse of `write`. Raises UserError if the file is missing, damaged or from another version."""
     file = folder / FILE
     try:
         values: dict[str, Any] = read_json(file)
         if "representation" not in values:
             options = values["autodecoder"]
-            values["representation"] = {"kind": "mosaic", **{key: options[key] for key in BEFORE_THE_SEAM}}
+            values["representation"] = {"kind": "mosaic", **{key: options[key] for key in LEGACY_OPTIONS}}
         representation: Representation = TypeAdapter(Annotated[Representation, OneOf()]).validate_python(
             values["representation"]
         )
@@ -42,4 +42,6 @@ def read(folder: Path) -> tuple[Representation, CameraOptions, SplatOptions]:
             SplatOptions.model_validate(values["splat"]),
         )
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        raise UserError(f"{file} cannot be used: {str(error).splitlines()[0]}; is it a folder of z1g?") from error
+        raise UserError(
+            f"{file} cannot be used: {str(error).splitlines()[0]}; was the folder written by z1g?"
+        ) from error

@@ -2,7 +2,7 @@
 
 from safetensors.torch import save_file
 
-from z1g.codes.book import OptimisedBook
+from z1g.codes.book import OptimizedBook
 from z1g.core.device import use_threads
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_folder
@@ -15,7 +15,7 @@ from z1g.training.loop import Trainer
 
 
 def run(folder: StageFolder, threads: int) -> None:
-    """Train to the step budget, then write `model/` and `history.jsonl`."""
+    """Train for the configured number of steps, then write `model/` and `history.jsonl`."""
     use_threads(threads)
     config = folder.config
     scenes, ids = training_scenes(folder)
@@ -34,14 +34,14 @@ def run(folder: StageFolder, threads: int) -> None:
         return
     with atomic_folder(folder.path / "model") as temporary:
         codec.save(temporary)
-        if isinstance(book, OptimisedBook):
+        if isinstance(book, OptimizedBook):
             save_file({name: book.codes[i].clone() for i, name in enumerate(ids)}, temporary / "codes.safetensors")
 
 
 def training_scenes(folder: StageFolder) -> tuple[SceneStore, list[str]]:
-    """All whole objects, and the ids of the training objects among them.
+    """Return a store of all complete objects, and the ids of the training objects.
 
-    Raises UserError where too many objects failed, or no training object is left.
+    Raises UserError if too many objects failed, or if there is no training object.
     """
     config, manifest = folder.config, folder.manifest()
     fit = folder.upstream_path("fit")
@@ -50,7 +50,7 @@ def training_scenes(folder: StageFolder) -> tuple[SceneStore, list[str]]:
     if share > config.data.max_quarantined:
         raise UserError(
             f"{scenes.n_missing} of {len(manifest.objects)} objects failed in ingest or fit, more than "
-            f"data.max_quarantined {config.data.max_quarantined:g}; their reasons stand in "
+            f"data.max_quarantined {config.data.max_quarantined:g}; the reasons are in "
             f"{folder.upstream_path('ingest')}/chunk-*.jsonl and {fit}/chunk-*.jsonl"
         )
     splits = manifest.splits(config.data.split)
@@ -61,6 +61,6 @@ def training_scenes(folder: StageFolder) -> tuple[SceneStore, list[str]]:
 
 
 def held_out(scenes: SceneStore, ids: list[str]) -> list[str]:
-    """The objects besides the training objects `ids`, in their order."""
+    """Ids of the objects that are not in `ids`, in the order of `scenes`."""
     trained = set(ids)
     return [name for name in scenes.ids if name not in trained]

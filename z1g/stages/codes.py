@@ -1,4 +1,4 @@
-"""Stage `codes`: the code of every object, under the trained decoder."""
+"""Stage `codes`: compute the code of every object for the trained decoder."""
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -8,7 +8,7 @@ from z1g.codes.book import CodeBook
 from z1g.codes.cache import CachedCodes
 from z1g.codes.diffusion import FOLDER, DiffusionCodes
 from z1g.codes.inputs import encoder_inputs
-from z1g.codes.optimized import OptimisedCodes
+from z1g.codes.optimized import OptimizedCodes
 from z1g.codes.predictions import predicted
 from z1g.core.device import default_device, use_threads
 from z1g.core.files import atomic_file
@@ -24,11 +24,11 @@ from z1g.training.data import Batch, Draw
 
 FILE = "codes.safetensors"
 BATCH = 4
-"""Objects encoded, and codes searched, at once: each is six images."""
+"""Number of objects that are encoded, or whose codes are optimized, at once. Each has six images."""
 
 
 def run(folder: StageFolder, threads: int) -> None:
-    """Write `codes.safetensors`, one code an object id; test objects included."""
+    """Write `codes.safetensors` with one code per object id, including test objects."""
     use_threads(threads)
     trained = folder.upstream_folder("autodecoder")
     scenes, ids = training_scenes(trained)
@@ -37,7 +37,7 @@ def run(folder: StageFolder, threads: int) -> None:
     starts, lr = dict[str, Tensor](), 0.0
     if isinstance(source, DiffusionCodes):
         codes = predicted(trained.path / FOLDER)
-    elif isinstance(source, CachedCodes | OptimisedCodes):
+    elif isinstance(source, CachedCodes | OptimizedCodes):
         codes = load_file(source.path if isinstance(source, CachedCodes) else trained.path / "model" / FILE)
         mean = torch.stack([codes[name] for name in ids]).mean(dim=0)
         starts, lr = {name: mean for name in scenes.ids if name not in codes}, source.lr
@@ -54,7 +54,7 @@ def run(folder: StageFolder, threads: int) -> None:
 
 @torch.no_grad()
 def encoded(codec: Codec, scenes: SceneStore) -> dict[str, Tensor]:
-    """Codes as the posterior's mean, by object id."""
+    """Encode all objects; a code is the mean of the posterior. Returns codes by object id."""
     codes: dict[str, Tensor] = {}
     with Meter("codes", len(scenes.ids)) as meter:
         for first in range(0, len(scenes.ids), BATCH):
@@ -66,10 +66,11 @@ def encoded(codec: Codec, scenes: SceneStore) -> dict[str, Tensor]:
 
 
 class CodeSearch:
-    """Finds codes by gradient descent on training views, through the frozen decoder (DeepSDF, Park et al. 2019, §4.2).
+    """Optimizes codes on training views through the frozen decoder (DeepSDF, Park et al. 2019, §4.2).
 
-    A few objects at a time, each with its own code, views and Adam: none knows of the others. The losses are stage 1's
-    without schedules by passes, so the splat loss counts.
+    A few objects are optimized at once, but independently: each has its own code, views and Adam state. The losses are
+    those of stage 1 without their schedules over passes, so the splat loss is always included.
+    `lr` and `steps` are those of Adam; `trained` is the folder of stage `autodecoder`.
     """
 
     def __init__(self, trained: StageFolder, codec: Codec, scenes: SceneStore, lr: float, steps: int) -> None:
@@ -77,19 +78,19 @@ class CodeSearch:
         self.place = {name: i for i, name in enumerate(scenes.ids)}
         self.objective = AutodecoderObjective(trained.config, codec, CodeBook(), scenes, scenes.ids, None)
         self.objective.eval().requires_grad_(False)
-        # A turned object would have another code.
+        # Augmented objects would need other codes.
         self.objective.augmenter = None
 
     def __call__(self, starts: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Codes by object id; starts: where the search for each begins."""
-        found: dict[str, Tensor] = {}
+        """Optimize codes, starting from `starts` (codes by object id). Returns codes by object id."""
+        codes: dict[str, Tensor] = {}
         names = list(starts)
         with Meter("code search", len(names)) as meter:
             for first in range(0, len(names), BATCH):
                 batch = names[first : first + BATCH]
-                found.update(zip(batch, self._together(batch, starts), strict=True))
+                codes.update(zip(batch, self._together(batch, starts), strict=True))
                 meter.advance(len(batch))
-        return found
+        return codes
 
     def _together(self, names: list[str], starts: dict[str, Tensor]) -> Tensor:
         device = default_device()
@@ -101,7 +102,7 @@ class CodeSearch:
                 self.objective.compare(self.objective.codec.decode(codes), self._batch(names, step, device)),
             )
             optimizer.zero_grad(set_to_none=True)
-            # Losses are means over objects; a sum gives each the gradient it would have alone.
+            # Losses are means over objects. With their sum, each code gets the same gradient as if it were alone.
             (loss * len(names)).backward()
             optimizer.step()
         return codes.detach().cpu()

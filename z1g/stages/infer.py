@@ -1,4 +1,4 @@
-"""Stage `infer`: sample codes for a chunk of objects and write splats that people can open."""
+"""Stage `infer`: sample codes for a chunk of objects and write their splats."""
 
 from functools import partial
 from typing import Any
@@ -23,8 +23,9 @@ TURNTABLE_SECONDS = 2.4
 
 
 def run(folder: StageFolder, chunk: int, threads: int) -> None:
-    """Sample the chunk's evaluation objects; write `chunk-NNNNN/` with splats, `.ply`, sheets, turntables
-    and the seeds of each object.
+    """Sample the chunk's evaluation objects and write `chunk-NNNNN/`.
+
+    The folder has splats, `.ply` files, mosaics, turntables and the seeds of each object.
     """
     use_threads(threads)
     options = folder.config.infer
@@ -65,7 +66,7 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
 
 
 def evaluated(folder: StageFolder) -> list[tuple[str, Split]]:
-    """Id and split of every object that is sampled and measured."""
+    """Id and split of every object that is sampled and evaluated."""
     split = folder.upstream_folder("autodecoder").config.data.split
     infer = folder if folder.stage == "infer" else folder.upstream_folder("infer")
     return evaluation_objects(folder.manifest(), split, infer.config.infer.train_objects)

@@ -28,7 +28,7 @@ from z1g.training.loop import Trainer
 
 
 def run(folder: StageFolder, threads: int) -> None:
-    """Train to the step budget, then write `pipeline/` and `history.jsonl`."""
+    """Train for the configured number of steps, then write `pipeline/` and `history.jsonl`."""
     use_threads(threads)
     options = folder.config.unet
     require(options.attention)
@@ -42,9 +42,9 @@ def run(folder: StageFolder, threads: int) -> None:
     options.finetune.prepare(denoiser)
     data = gather(folder, codec, denoiser, scenes, ids, (codes - mean) / deviation)
     if options.variants is not None:
-        found = gather_variants(folder, options.variants, codec, denoiser, scenes, ids)
-        found["codes"] = (found["codes"] - mean) / deviation
-        data = replace(data, variants=VariantData(found, options.variants.share))
+        variants = gather_variants(folder, options.variants, codec, denoiser, scenes, ids)
+        variants["codes"] = (variants["codes"] - mean) / deviation
+        data = replace(data, variants=VariantData(variants, options.variants.share))
     rendering = None
     if options.rendered is not None:
         truth = RenderedTruth(trained.config, scenes, ids, options.rendered.views)
@@ -68,16 +68,16 @@ def run(folder: StageFolder, threads: int) -> None:
 def gather(
     folder: StageFolder, codec: Codec, denoiser: Denoiser, scenes: SceneStore, ids: list[str], codes: Tensor
 ) -> DiffusionData:
-    """Conditions beside the codes of the same objects, from the stage's `conditions/` where they were made before."""
+    """Return codes and conditions of the objects. Conditions are cached in the stage's folder `conditions/`."""
     size = folder.config.unet.condition_size
 
     def make(names: Sequence[str]) -> dict[str, Tensor]:
         return conditions(torch.stack([scenes.seen(name, [CONDITION_VIEW]).condition(size) for name in names]))
 
     conditions = Conditions(codec, denoiser)
-    made = remembered(folder.path / "conditions", _key(folder, conditions.frozen), ids, make)
+    stored = remembered(folder.path / "conditions", _key(folder, conditions.frozen), ids, make)
     zero = codec.condition_latent(zero_image(size).to(default_device())).cpu()
-    return DiffusionData(codes, made["latents"], zero, made.get("embeddings"), made.get("images"))
+    return DiffusionData(codes, stored["latents"], zero, stored.get("embeddings"), stored.get("images"))
 
 
 @torch.no_grad()
@@ -85,25 +85,25 @@ def gather_variants(
     folder: StageFolder, options: Variants, codec: Codec, denoiser: Denoiser, scenes: SceneStore,
     ids: list[str],
 ) -> dict[str, Tensor]:  # fmt: skip
-    """Codes and conditions [N,K,...] of all objects' variants, from the stage's `variants/` where they are there.
+    """Return codes and conditions [N,K,...] of all objects' variants, cached in the stage's folder `variants/`.
 
-    Raises UserError where objects have no fitted splats.
+    Raises UserError if an object has no fitted splats.
     """
     trained, device = folder.upstream_folder("autodecoder"), default_device()
-    one = scenes.rendered(ids[0])
-    poses, side = one.c2w[list(FIXED_VIEWS)], one.rgba.shape[1]
+    example = scenes.rendered(ids[0])
+    poses, side = example.c2w[list(FIXED_VIEWS)], example.rgba.shape[1]
     images = VariantImages(options, trained.config, poses, side, folder.config.unet.condition_size, codec.inputs)
     conditions = Conditions(codec, denoiser)
 
     def make(names: Sequence[str]) -> dict[str, Tensor]:
-        found = []
+        variants = []
         for name in names:
             splats = scenes.splats(name)
             if splats is None:
-                raise UserError(f"{name} has no fitted splats, of which unet.variants are made; set it to null")
-            inputs, shown = images(name, splats.to(device))
-            found.append({"codes": codec.encode(inputs).cpu(), **conditions(shown)})
-        return {what: torch.stack([one[what] for one in found]) for what in found[0]}
+                raise UserError(f"{name} has no fitted splats, which unet.variants needs; set unet.variants to null")
+            inputs, condition_images = images(name, splats.to(device))
+            variants.append({"codes": codec.encode(inputs).cpu(), **conditions(condition_images)})
+        return {what: torch.stack([variant[what] for variant in variants]) for what in variants[0]}
 
     key = {
         **_key(folder, conditions.frozen),
@@ -114,21 +114,23 @@ def gather_variants(
 
 
 class Conditions:
-    """What the UNet is told of condition images: a frozen image encoder sees each once, a trained one needs them."""
+    """Computes conditions: latents, with embeddings if the image encoder is frozen, or with images if it is trained."""
 
     def __init__(self, codec: Codec, denoiser: Denoiser) -> None:
         self.codec, self.denoiser = codec, denoiser.to(default_device())
         self.frozen = not any(p.requires_grad for p in denoiser.vision.parameters())
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Of images [B,3,C,C] in 0..1: latents and embeddings, or the images themselves; on the host."""
-        there = images.to(default_device())
-        told = {"embeddings": self.denoiser.embed(there)} if self.frozen else {"images": there}
-        return {name: value.cpu() for name, value in {"latents": self.codec.condition_latent(there), **told}.items()}
+        """Return latents and embeddings, or latents and images, of images [B,3,C,C] in 0..1, on the CPU."""
+        on_device = images.to(default_device())
+        encoded = {"embeddings": self.denoiser.embed(on_device)} if self.frozen else {"images": on_device}
+        return {
+            name: value.cpu() for name, value in {"latents": self.codec.condition_latent(on_device), **encoded}.items()
+        }
 
 
 def _key(folder: StageFolder, frozen: bool) -> dict[str, Any]:
-    """What conditions depend on."""
+    """Everything that conditions depend on."""
     trained = folder.upstream_path("autodecoder")
     return {
         "condition_size": folder.config.unet.condition_size,

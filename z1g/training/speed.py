@@ -1,4 +1,4 @@
-"""What makes the same training faster or smaller: fused kernels, activations computed twice."""
+"""Reduces the time or memory of training: fused kernels, recomputed activations."""
 
 from collections.abc import Callable, Iterable
 from functools import partial
@@ -15,24 +15,24 @@ from z1g.training.options import SpeedOptions
 
 
 def tune(networks: Iterable[nn.Module], options: SpeedOptions, device: torch.device) -> None:
-    """Apply the options to networks in place; names of weights stay as they are. Call before there is an optimizer."""
+    """Apply the options to networks in place, keeping the names of weights. Call before creating the optimizer."""
     for network in networks:
         if options.fused:
             fuse_where_possible(network, device)
-        for part in network.modules():
-            if options.recompute and isinstance(part, ResnetBlock2D):
-                part.forward = partial(_recomputed, _Body(part, part.forward))  # type: ignore[method-assign]
+        for layer in network.modules():
+            if options.recompute and isinstance(layer, ResnetBlock2D):
+                layer.forward = partial(_recomputed, _Body(layer, layer.forward))  # type: ignore[method-assign]
 
 
 class _Body(nn.Module):
-    """A part with the forward pass that it had."""
+    """A layer with its original forward pass."""
 
-    def __init__(self, part: nn.Module, forward: Callable[..., Any]) -> None:
+    def __init__(self, layer: nn.Module, forward: Callable[..., Any]) -> None:
         super().__init__()
-        self.part, self.forward = part, forward
+        self.layer, self.forward = layer, forward
 
 
 def _recomputed(body: _Body, *args: Any, **kwargs: Any) -> Any:
-    """Its result; the backward pass comes to it once more with the weights of now, which may be another type's."""
+    """Output of a layer, recomputed in the backward pass with the current weights, which may be cast to bfloat16."""
     run = partial(call_with, body, dict(body.named_parameters()))
     return checkpoint(run, *args, use_reentrant=False, **kwargs)

@@ -1,4 +1,4 @@
-"""Encoder and splatter decoder on one VAE."""
+"""Encoder and splatter decoder that share one VAE."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ from z1g.representations.scale import ScaleActivation
 HEAD_SEED = 1
 INPUT_BACKGROUND = 0.5
 HEADS = ("geometry_out", "scale_bias", "downsampler")
-"""The decoder's layers that are not the VAE's."""
+"""Layers of the decoder that are not part of the VAE."""
 HEADS_FILE = "heads.safetensors"
 
 
 def splat_rays(camera: CameraOptions, size: int) -> SplatRays:
-    """The rays of the splats' pixels, as a mosaic in the view-1 frame.
+    """Rays of the splats' pixels, as a mosaic in the view-1 frame.
 
-    The six inputs have the same poses around every object, so these are constants of the configuration.
+    The six inputs have the same poses for every object, so the rays depend on the configuration only.
     """
     poses = camera.poses(0)
     c2w = (view_frame(poses, camera.radius) @ poses)[list(INPUT_VIEWS)]
@@ -46,7 +46,7 @@ def splat_rays(camera: CameraOptions, size: int) -> SplatRays:
 
 
 class MosaicCodec(Codec):
-    """Encoder and decoder share the layers of one VAE. The weights of new layers are seeded."""
+    """Encoder and decoder that share the layers of one VAE. New layers are initialized with a fixed seed."""
 
     encoder: ImageEncoder
     decoder: SplatterDecoder
@@ -61,7 +61,7 @@ class MosaicCodec(Codec):
             rays = splat_rays(camera, options.path.side(input_size, splats.size))
             decoder = SplatterDecoder(vae, options, scale, rays)
         self.encoder, self.decoder = ImageEncoder(vae), decoder
-        # In a tuple it is no submodule, whose parameters would be listed twice.
+        # In a tuple it is not registered as a submodule, which would list its parameters twice.
         self._vae = (vae,)
         self.input_size = input_size
         side = input_size // 2 ** (len(vae.encoder.down_blocks) - 1)
@@ -69,11 +69,11 @@ class MosaicCodec(Codec):
 
     @property
     def vae(self) -> AutoencoderKL:
-        """The autoencoder whose layers both halves are made of."""
+        """The autoencoder that contains the layers of both halves."""
         return self._vae[0]
 
     def inputs(self, rgb: Tensor, alpha: Tensor, splats: Tensor | None) -> Tensor:
-        """Mosaics [B,3,3·size,2·size] in 0..1 on gray, resized bilinearly like the original."""
+        """Mosaics [B,3,3·size,2·size] in 0..1 on gray, resized bilinearly as in the original."""
         size = self.input_size
         images = rgb + (1 - alpha) * INPUT_BACKGROUND
         if images.shape[-1] != size:
@@ -115,17 +115,17 @@ class MosaicCodec(Codec):
         self.save_heads(folder)
 
     def save_heads(self, folder: Path) -> None:
-        """Write the layers that are not the VAE's."""
+        """Write the layers that are not part of the VAE."""
         heads = {name: value.contiguous() for name, value in self._heads().items()}
         save_file(heads, folder / HEADS_FILE)
 
     def load_heads(self, folder: Path) -> None:
-        """Inverse of `save_heads`. Raises UserError naming missing, extra and misshapen tensors."""
+        """Inverse of `save_heads`. Raises UserError with the missing, extra and misshapen tensors."""
         file = folder / HEADS_FILE
         try:
             heads = load_file(file)
         except (OSError, SafetensorError) as error:
-            raise UserError(f"{file} cannot be read, and without it the splat heads are untrained: {error}") from error
+            raise UserError(f"{file} cannot be read, so the splat heads would be untrained: {error}") from error
         load_exactly(self.decoder, heads, file, only=list(self._heads()))
 
     def _heads(self) -> dict[str, Tensor]:

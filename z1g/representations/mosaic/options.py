@@ -25,10 +25,12 @@ if TYPE_CHECKING:
 
 
 class Mosaic(Representation):
-    """Six input images tiled 3x2 as one image with one latent, decoded to 14 channels (the original research code)."""
+    """Six input images tiled 3x2 into one image with one latent, decoded to 14 channels (as in the original)."""
 
     kind: Literal["mosaic"] = "mosaic"
-    input_size: int = Field(320, ge=16, description="side of an input view; the encoder sees a mosaic of six")
+    input_size: int = Field(
+        320, ge=16, description="side of an input view, pixels; the encoder's input is a mosaic of six"
+    )
     decoder: DecoderOptions = DecoderOptions()
     scale: Annotated[ScaleActivation, OneOf()] = BiasedSoftplus()
 
@@ -36,16 +38,16 @@ class Mosaic(Representation):
         factor, path = model.latent_factor, self.decoder.path
         if self.input_size % factor:
             return f"input_size {self.input_size} must be a multiple of {factor}, the model's latent factor"
-        misfit = path.misfit(self.input_size, splat_size, factor.bit_length())
-        if misfit:
-            return f"decoder.path '{path.kind}' {misfit}; change the sizes or use path 'last_layer'"
+        problem = path.problem(self.input_size, splat_size, factor.bit_length())
+        if problem:
+            return f"decoder.path '{path.kind}' {problem}; change the sizes or use path 'last_layer'"
         if self.decoder.mode == "fixed_rgb":
             if not model.pretrained_encoder:
                 return "decoder.mode 'fixed_rgb' needs a model with published weights"
             if path.mixes_channels:
                 return (
-                    f"decoder.mode 'fixed_rgb' cannot go with path '{path.kind}', whose trained layers would change "
-                    "the colors"
+                    f"decoder.mode 'fixed_rgb' cannot be combined with path '{path.kind}', whose trained layers "
+                    "would change the colors"
                 )
         return None
 

@@ -1,4 +1,4 @@
-"""The trained mosaic as a diffusers pipeline: an image in, codes and splatter images out.
+"""The trained mosaic as a diffusers pipeline, from images to codes and splatter images.
 
 `Zero1ToGPipeline.from_pretrained(folder)`, or `DiffusionPipeline.from_pretrained(folder, custom_pipeline=<this file>)`.
 """
@@ -37,7 +37,7 @@ NETWORKS = {
     "vision_encoder": CLIPVisionModelWithProjection,
     "conditioning": Conditioning,
 }
-"""What has weights, by the name of its folder."""
+"""Components with weights, by the name of their folder."""
 Setup = tuple[Representation, CameraOptions, SplatOptions]
 
 
@@ -50,7 +50,7 @@ class Splats(BaseOutput):
 
 
 class Zero1ToGPipeline(DiffusionPipeline):
-    """All networks of a trained ablation. Beside diffusers' folders, stage 1's heads and configuration are files."""
+    """All networks of a trained ablation. Stage 1's heads and configuration are files next to diffusers' folders."""
 
     def __init__(
         self,
@@ -80,16 +80,16 @@ class Zero1ToGPipeline(DiffusionPipeline):
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Zero1ToGPipeline:
-        """See diffusers. Raises UserError where the networks of a folder do not have exactly their weights."""
-        folder, wanted = Path(pretrained_model_name_or_path), NETWORKS.keys() - kwargs.keys()
-        parts = {name: read_network(NETWORKS[name], folder / name) for name in wanted} if folder.is_dir() else {}
-        made: Zero1ToGPipeline = super().from_pretrained(pretrained_model_name_or_path, **parts, **kwargs)
-        made._exact = bool(parts)
+        """See diffusers. Raises UserError if the weights in a folder do not match its networks exactly."""
+        folder, names = Path(pretrained_model_name_or_path), NETWORKS.keys() - kwargs.keys()
+        parts = {name: read_network(NETWORKS[name], folder / name) for name in names} if folder.is_dir() else {}
+        pipeline: Zero1ToGPipeline = super().from_pretrained(pretrained_model_name_or_path, **parts, **kwargs)
+        pipeline._exact = bool(parts)
         dtype = kwargs.get("torch_dtype")
-        return made.to(dtype) if isinstance(dtype, torch.dtype) else made
+        return pipeline.to(dtype) if isinstance(dtype, torch.dtype) else pipeline
 
     def save_pretrained(self, save_directory: Any, **kwargs: Any) -> None:
-        """Write diffusers' layout, and stage 1's files."""
+        """Write diffusers' layout and the files of stage 1."""
         folder = Path(save_directory)
         codec, setup = self._first_stage()
         for network in (self.unet, self.vae):
@@ -104,7 +104,7 @@ class Zero1ToGPipeline(DiffusionPipeline):
         denoiser = ReferenceDenoiser(
             self.unet, self.vision_encoder, parts.prompt, parts.ramping, train_conditioning=False
         )
-        # Its constants are made anew, on the CPU, wherever the parts are.
+        # Its constants are created on the CPU, whatever the device of the parts.
         return denoiser.to(self.device).requires_grad_(False).eval()
 
     def trained(self) -> Trained:
@@ -138,7 +138,7 @@ class Zero1ToGPipeline(DiffusionPipeline):
         if self._stage1 is None:
             folder = Path(self.config["_name_or_path"])
             if not self._exact:
-                # Loaded by diffusers alone, which makes up what a file lacks.
+                # diffusers loaded the weights by itself, which initializes missing tensors at random.
                 for name, kind in NETWORKS.items():
                     require_files_fit(kind, folder / name)
             representation, camera, splats = method_folder.read(folder)

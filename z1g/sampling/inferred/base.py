@@ -1,4 +1,4 @@
-"""Where the codes of inference come from, as slots: the method itself, and what tells its parts apart."""
+"""Sources of the codes at inference, as slots: the method itself, and sources that isolate its parts."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Objects:
-    """A batch. images: conditions [B,3,H,W] in 0..1. true: their codes [B,*code_shape] from stage `codes`.
+    """A batch. images: condition images [B,3,H,W] in 0..1. true: their codes [B,*code_shape] from stage `codes`.
 
-    inputs gives what the encoder sees of them. seeds: one an object.
+    inputs: returns the encoder's inputs. seeds: one per object.
     """
 
     images: Tensor
@@ -30,11 +30,11 @@ class Objects:
 
 
 class TrainedMethod(Protocol):
-    """What codes are inferred with: both stages, trained."""
+    """The trained networks of both stages."""
 
     @property
     def options(self) -> SamplingOptions:
-        """How codes are sampled."""
+        """Options of sampling."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -42,26 +42,26 @@ class TrainedMethod(Protocol):
 
     @property
     def predict(self) -> PredictsV:
-        """The denoiser, or what runs it faster."""
+        """The denoiser, or a faster equivalent."""
 
     def codes(self, images: Tensor, seeds: Sequence[int]) -> Tensor:
         """Codes [B,*shape] sampled from condition images [B,3,H,W]."""
 
     def encode(self, inputs: Tensor) -> Tensor:
-        """Codes [B,*shape] of what the encoder sees."""
+        """Codes [B,*shape] of encoder inputs."""
 
     def condition(self, images: Tensor) -> Condition:
-        """What the denoiser sees of condition images."""
+        """The denoiser's condition from condition images [B,3,H,W]."""
 
     def to_units(self, codes: Tensor) -> Tensor:
-        """Codes in the decoder's units from those that the denoiser is trained on."""
+        """Codes in the decoder's units from the normalized codes of the denoiser."""
 
     def from_units(self, codes: Tensor) -> Tensor:
         """Inverse of `to_units`."""
 
 
 class InferredCodes(Slot):
-    """Gives each object the code that is decoded."""
+    """Source of the code that is decoded for each object."""
 
     kind: str
 

@@ -1,4 +1,4 @@
-"""Codes as stage `codes` has them."""
+"""Codes from stage `codes`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class TrueCodes(InferredCodes):
-    """The object's true code, from stage `codes`: what a perfect stage 2 would sample."""
+    """The object's true code from stage `codes`, which a perfect stage 2 would sample."""
 
     kind: Literal["cache"] = "cache"
 

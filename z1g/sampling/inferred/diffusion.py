@@ -1,4 +1,4 @@
-"""Codes sampled from the image: the method."""
+"""Codes sampled from the condition image: the method."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class SampledCodes(InferredCodes):
-    """Sampled from the condition image, as `infer.sampler` says: the method."""
+    """Codes sampled from the condition image by `infer.sampler`: the method."""
 
     kind: Literal["diffusion"] = "diffusion"
 

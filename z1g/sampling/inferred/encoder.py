@@ -1,4 +1,4 @@
-"""Codes from the six true inputs."""
+"""Codes from the six true input views."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class EncodedInputs(InferredCodes):
-    """The encoder's posterior mean of the object's six true inputs."""
+    """The encoder's posterior mean of the object's six true input views."""
 
     kind: Literal["encoder"] = "encoder"
 

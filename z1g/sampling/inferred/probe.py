@@ -1,4 +1,4 @@
-"""True codes with noise: how steep the decoder is."""
+"""True codes with noise, to measure the sensitivity of the decoder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class NoisedCodes(InferredCodes):
-    """The true code plus noise, the original's probe of the decoder's Lipschitz constant."""
+    """The true code plus noise, as in the original's probe of the decoder's Lipschitz constant."""
 
     kind: Literal["probe"] = "probe"
     coefficient: float = Field(0.1, ge=0, description="standard deviation of the noise, in the decoder's units")
