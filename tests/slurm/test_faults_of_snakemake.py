@@ -32,7 +32,7 @@ def test_snakemake_is_killed_and_started_again_while_its_job_runs(
     assert "--unlock" in workspace.run(target=goal, fails=True)
     workspace.run("--unlock", target=goal)
     with workspace.started(target=goal, hold=[HOLD]) as process:
-        cluster.wait(lambda: "waiting for it" in workspace.log(), "the second job does not wait", LIMIT_S)
+        cluster.wait(lambda: ": waiting" in workspace.log(), "the second job does not wait", LIMIT_S)
         workspace.release(HOLD)
         finish(process, workspace)
     assert "another job has written" in workspace.log()
