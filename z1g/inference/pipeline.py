@@ -3,7 +3,7 @@
 `Zero1ToGPipeline.from_pretrained(folder)`, or `DiffusionPipeline.from_pretrained(folder, custom_pipeline=<this file>)`.
 """
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: diffusers reads the classes of __init__'s arguments, not their names.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ class Zero1ToGPipeline(DiffusionPipeline):
     def of(
         cls, stage1: Stage1, config: dict[str, Any], denoiser: Denoiser, statistics: dict[str, Tensor],
         code: tuple[int, int, int],
-    ) -> Zero1ToGPipeline:  # fmt: skip
+    ) -> "Zero1ToGPipeline":  # fmt: skip
         """From trained parts. config: the slice of the configuration that `Stage1.load` reads. code: C,h,w."""
         conditioning = Conditioning.of(denoiser.prompt, denoiser.ramping, statistics, code)
         pipeline = cls(stage1.vae, denoiser.unet, denoiser.vision, conditioning, Ddpm().scheduler())
@@ -77,7 +77,7 @@ class Zero1ToGPipeline(DiffusionPipeline):
         return pipeline
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Zero1ToGPipeline:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> "Zero1ToGPipeline":
         """See diffusers. Raises UserError where the networks of a folder do not have exactly their weights."""
         folder, wanted = Path(pretrained_model_name_or_path), NETWORKS.keys() - kwargs.keys()
         parts = {name: read_network(NETWORKS[name], folder / name) for name in wanted} if folder.is_dir() else {}
