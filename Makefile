@@ -1,4 +1,4 @@
-# `make demo` runs the whole chain on eight objects; `make test` runs the tests. Both make the environment first.
+# `make demo` runs the whole chain on eight objects, `make test` runs the tests. Both create the environment first.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 RESULTS ?= results
@@ -8,7 +8,7 @@ FURNITURE ?= .furniture
 FURNITURE_PACKAGE := sweethome3d-furniture
 FURNITURE_SHA256 := 3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668
 
-.PHONY: demo test test-slurm lint check env clean furniture
+.PHONY: demo test test-fast test-slurm lint check env clean furniture
 
 demo: env
 	$(BIN)/snakemake --profile local ablation_all --config scale=tiny results=$(RESULTS)
@@ -17,7 +17,12 @@ demo: env
 test: env
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# A throw-away SLURM on this machine; needs root and Debian's packages slurm-wlm and munge, else says so and skips.
+# Some tests of every room, in under a minute on two cores. The markers are explained in pyproject.toml.
+test-fast: env
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 10 --durations-min 1 \
+		-m 'not (slow or blender or browser or gpu or slurm)'
+
+# Starts a temporary SLURM cluster on this machine. Needs root and Debian's packages slurm-wlm and munge, else skips.
 test-slurm: env
 	$(BIN)/python -m pytest -m slurm tests/slurm $(AGAIN)
 
@@ -25,8 +30,9 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check z1g tests
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 	$(BIN)/snakefmt --check Snakefile workflow/rules
-	@# The one advice not taken: conda or containers for each rule; requirements.lock pins the environment instead.
+	@# Advice to use conda or containers for each rule is ignored, since requirements.lock pins the environment.
 	! $(BIN)/snakemake --lint --config scale=tiny 2>&1 | grep '^    \* ' | grep -v 'conda environment or container'
 	for scale in $(SCALES); do \
 		$(BIN)/snakemake -n -q all --profile local --config scale=$$scale results=.dry-run missing=warn -- ablation_all || exit 1; \
@@ -40,7 +46,8 @@ env: .venv/.installed .venv-blender/.installed
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-# Blender's Python module needs Python 3.11 and an old numpy, so it lives apart. Elsewhere, put `blender` on PATH.
+# Blender's Python module needs Python 3.11 and an old numpy, so it has its own environment. Without Python 3.11, put
+# `blender` on PATH.
 .venv-blender/.installed: requirements-blender.lock
 	@mkdir -p .venv-blender
 	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
@@ -51,7 +58,7 @@ env: .venv/.installed .venv-blender/.installed
 	fi
 	touch $@
 
-# 642 pieces of furniture, CC0 and CC-BY 3.0, from Debian's package: a training set for scale=small.
+# 642 pieces of furniture, CC0 and CC-BY 3.0, from a Debian package: a training set for scale=small.
 furniture: $(FURNITURE)/objects.jsonl
 	@echo "Train on it: $(BIN)/snakemake --profile local ablation_all --config scale=small objects=$<"
 

@@ -1,4 +1,4 @@
-"""z1g: meshes and ablation files in, compared image-to-splat models out."""
+"""The pipeline of z1g: trains and evaluates an image-to-splats model for each ablation."""
 
 import os
 import shlex
@@ -8,6 +8,7 @@ from pathlib import Path
 from snakemake.utils import min_version
 
 from z1g.core.errors import UserError
+from z1g.core.stages import TRAINED
 from z1g.jobs.leases import gpus_at_once
 from z1g.plan.plan import Plan
 
@@ -42,7 +43,7 @@ onstart:
         sys.exit(f"z1g: error: {RESULTS} cannot be written: {error}")
 
 
-# The first rule is what `snakemake` without a target makes.
+# The first rule is the default target.
 rule ablation_all:
     input:
         f"{RESULTS}/report.html",

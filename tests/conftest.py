@@ -27,11 +27,11 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="z1g-tests-")
 @pytest.fixture(scope="session")
 def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file like torchvision's VGG16, with random weights."""
-    from torchvision.models import vgg16
+    from support.vgg import vgg16_features
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        features = vgg16(weights=None).features.state_dict()
+        features = vgg16_features().state_dict()
     file = tmp_path_factory.mktemp("trunk") / "vgg.pth"
     torch.save({f"features.{name}": value for name, value in features.items()}, file)
     return file

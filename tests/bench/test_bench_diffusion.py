@@ -1,4 +1,4 @@
-"""The measurements of stage 2 at a tiny size: what they report, and that a failing part leaves the others."""
+"""Benchmarks of stage 2 at a tiny size: reported figures, and failing measurements."""
 
 import json
 import time
@@ -20,6 +20,7 @@ from z1g.networks.graphs import Replayed
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_training_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     real = unet.StepData
 
@@ -31,17 +32,18 @@ def test_training_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unet, "StepData", fail)
     figures = unet.measure("tiny", ["b2+cudnn", "b3", "b4+autocast+unfused+launched+micro2"], 1, 600)
     json.dumps(figures, allow_nan=False)
-    one, broken, two = figures["runs"]
+    first, broken, second = figures["runs"]
     assert broken["error"] == "OutOfMemoryError: no room"
-    for row, batch in ((one, 2), (two, 4)):
+    for row, batch in ((first, 2), (second, 4)):
         assert row["batch"] == batch
         assert row["samples_per_s"] == pytest.approx(batch / row["step_s"], rel=0.01)
         ratio = row["samples_per_s"] / figures["original_way"]["samples_per_s"]
         assert row["ratio_to_original_way"] == pytest.approx(ratio, abs=0.02)
-    assert figures["best"] in (one, two)
+    assert figures["best"] in (first, second)
     assert figures["work"]["tflop_a_sample"] > 0
 
 
+@pytest.mark.slow
 def test_sampling_is_measured() -> None:
     figures = infer.measure("tiny", ["b1+graphs", "b2+fp32+cudnn"], 2, 1, 600)
     json.dumps(figures, allow_nan=False)
@@ -51,7 +53,7 @@ def test_sampling_is_measured() -> None:
         assert {"first_call_s", "ratio_to_original_way"} <= set(row)
 
 
-def test_the_verbs_print_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_commands_print_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     main(["bench", "unet", "--size", "tiny", "--steps", "1", "--variants", "b1", "--seconds", "0", "--json"])
     figures = json.loads(capsys.readouterr().out)
     assert figures["runs"][0]["error"] == "TimeoutError: no time left; raise --seconds"
@@ -64,8 +66,8 @@ def test_a_measurement_is_stopped_in_time() -> None:
 
 
 @pytest.mark.parametrize("name", ["16", "b4+fast", "b4+cudnn+"])
-def test_variants_that_nobody_knows_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match="reads b<objects>"):
+def test_unknown_variants_are_rejected(name: str) -> None:
+    with pytest.raises(UserError, match="is b<objects>"):
         Variant.parse(name, ("cudnn",))
 
 
@@ -73,7 +75,7 @@ def test_variants() -> None:
     assert Variant.parse("b32+cudnn+micro8", ("cudnn",)) == Variant("b32+cudnn+micro8", 32, frozenset(["cudnn"]), 8)
 
 
-def test_work_is_counted_like_by_hand() -> None:
+def test_operations_are_counted_as_by_hand() -> None:
     """2·k²·inputs operations for each output of a linear or convolution, 4·N·M·width for attention, both passes."""
     denoiser, count = build(SIZES["tiny"], CPU, vision=False), [0.0]
 
@@ -83,7 +85,7 @@ def test_work_is_counted_like_by_hand() -> None:
 
     def attention(module, args, kwargs, output) -> None:
         context = kwargs.get("encoder_hidden_states")
-        # In the read pass the layer sees the condition's tokens too: as many as the write pass had.
+        # In the read pass, keys include the condition's tokens: as many as in the write pass.
         tokens, name = args[0].shape[1], id(module)
         others = context.shape[1] if context is not None else tokens + written.get(name, 0)
         written[name] = tokens
@@ -99,11 +101,11 @@ def test_work_is_counted_like_by_hand() -> None:
     assert counted == pytest.approx(count[0] / 1e12, rel=1e-6)
 
 
-def test_replayed_elsewhere_than_on_a_gpu_is_the_denoiser() -> None:
+def test_replayed_without_a_gpu_is_the_denoiser() -> None:
     denoiser = build(SIZES["tiny"], CPU, vision=False).requires_grad_(False)
     condition = Condition(torch.randn(2, 4, 8, 8), torch.randn(2, 16))
-    given = torch.randn(2, *SIZES["tiny"].code), torch.tensor([3, 800]), condition, torch.randn(2, 4, 8, 8)
-    torch.testing.assert_close(Replayed(denoiser)(*given), denoiser(*given), atol=0, rtol=0)
+    inputs = torch.randn(2, *SIZES["tiny"].code), torch.tensor([3, 800]), condition, torch.randn(2, 4, 8, 8)
+    torch.testing.assert_close(Replayed(denoiser)(*inputs), denoiser(*inputs), atol=0, rtol=0)
 
 
 @pytest.mark.gpu

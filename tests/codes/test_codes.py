@@ -1,4 +1,4 @@
-"""Codes: optimized ones against torch's Adam, encoder and cached ones, and what stage `codes` writes."""
+"""Code books: optimized codes against PyTorch's Adam, codes of the encoder, and cached codes."""
 
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,10 @@ from accelerate import Accelerator
 from safetensors.torch import save_file
 from torch import Tensor
 
-from z1g.codes.book import EncodedBook, FixedBook, OptimisedBook
+from z1g.codes.book import EncodedBook, FixedBook, OptimizedBook
 from z1g.codes.cache import CachedCodes
 from z1g.codes.encoder import EncoderCodes
-from z1g.codes.optimized import OptimisedCodes
+from z1g.codes.optimized import OptimizedCodes
 from z1g.core.errors import UserError
 
 SHAPE = (2, 3, 2)
@@ -25,16 +25,16 @@ def accelerator() -> Accelerator:
 
 
 def no_encoder(how: str) -> Tensor:
-    raise AssertionError("this book must not ask the encoder")
+    raise AssertionError("this book must not call the encoder")
 
 
-def book(**options: Any) -> OptimisedBook:
-    made = OptimisedCodes(**{"start": "uniform", "lr": 0.03, **options}).book(["a", "b", "c"], SHAPE)
-    assert isinstance(made, OptimisedBook)
-    return made.train()
+def book(**options: Any) -> OptimizedBook:
+    codes = OptimizedCodes(**{"start": "uniform", "lr": 0.03, **options}).book(["a", "b", "c"], SHAPE)
+    assert isinstance(codes, OptimizedBook)
+    return codes.train()
 
 
-def visit(codes: OptimisedBook, index: list[int], accelerator: Accelerator, step: int) -> None:
+def visit(codes: OptimizedBook, index: list[int], accelerator: Accelerator, step: int) -> None:
     loss_of(codes.lookup(torch.tensor(index), no_encoder), step).backward()
     codes.after_backward(accelerator)
 
@@ -59,7 +59,7 @@ def test_adam_is_torchs(accelerator: Accelerator) -> None:
     assert ours.visits.tolist() == [4, 3, 6]
 
 
-def test_objects_that_are_not_visited_stay(accelerator: Accelerator) -> None:
+def test_codes_of_objects_outside_the_batch_are_unchanged(accelerator: Accelerator) -> None:
     ours = book()
     before = ours.codes.clone()
     visit(ours, [0, 2], accelerator, 0)
@@ -77,8 +77,8 @@ def test_micro_batches_add_up(accelerator: Accelerator) -> None:
     torch.testing.assert_close(pieces.codes, whole.codes, atol=1e-6, rtol=0)
 
 
-def test_reset_is_the_seeds(accelerator: Accelerator) -> None:
-    """Adam's first step is lr·sign(gradient), and with the quirk every step is the first."""
+def test_reset_is_the_original_s(accelerator: Accelerator) -> None:
+    """Adam's first step is lr·sign(gradient); with the original's bug every step is a first step."""
     ours = book(reset_optimizer=True)
     for step in range(4):
         code = ours.lookup(torch.tensor([1]), no_encoder)
@@ -108,10 +108,10 @@ def test_uniform_start() -> None:
 
 def test_encoder_start_happens_once(accelerator: Accelerator) -> None:
     ours = book(start="encoder")
-    asked: list[str] = []
+    calls: list[str] = []
 
     def encode(how: str) -> Tensor:
-        asked.append(how)
+        calls.append(how)
         return torch.stack([torch.full(SHAPE, float(i + 1)) for i in (0, 2)])
 
     code = ours.lookup(torch.tensor([0, 2]), encode)
@@ -120,11 +120,11 @@ def test_encoder_start_happens_once(accelerator: Accelerator) -> None:
     ours.after_backward(accelerator)
     moved = ours.lookup(torch.tensor([0, 2]), no_encoder).detach()
     torch.testing.assert_close(moved, encode("object") - 0.03)
-    assert set(asked) == {"object"}, "each object has one start, whatever batch it comes in"
-    assert ours.codes[1].abs().max() <= 1e-4, "not visited yet"
+    assert set(calls) == {"object"}, "the initial code does not depend on the batch"
+    assert ours.codes[1].abs().max() <= 1e-4, "not in a batch yet"
 
 
-def test_looking_without_training_leaves_no_trace(accelerator: Accelerator) -> None:
+def test_lookup_without_training_changes_no_state(accelerator: Accelerator) -> None:
     ours = book()
     ours.eval()
     assert not ours.lookup(torch.tensor([0]), no_encoder).requires_grad
@@ -160,9 +160,9 @@ def test_saved_state_is_a_copy(accelerator: Accelerator) -> None:
 def test_encoded_codes(sample: bool, training: bool, how: str) -> None:
     codes = EncoderCodes(sample=sample).book(["a"], SHAPE)
     assert isinstance(codes, EncodedBook)
-    asked: list[str] = []
-    codes.train(training).lookup(torch.tensor([0]), lambda kind: asked.append(kind) or torch.zeros(1, *SHAPE))
-    assert asked == [how]
+    calls: list[str] = []
+    codes.train(training).lookup(torch.tensor([0]), lambda kind: calls.append(kind) or torch.zeros(1, *SHAPE))
+    assert calls == [how]
 
 
 def test_cached_codes(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a person reads after a mistake: one line with file, line, key, expectation and the nearest valid name."""
+"""Error messages: one line with file, line, key, expectation and the nearest valid name."""
 
 import contextlib
 import shutil
@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.paths import ROOT
 
+from z1g import render
 from z1g.config.preflight import findings
 from z1g.config.resolve import load_ablation, scale_file
 from z1g.config.tree import Experiment
@@ -19,6 +20,7 @@ from z1g.core.errors import UserError
 from z1g.plan.plan import Plan
 
 CONFIGS = ROOT / "configs"
+RASTERIZERS = sorted(cls.model_fields["kind"].default for cls in render.KINDS)
 
 
 def checked(path: Path, scale: str) -> None:
@@ -28,7 +30,7 @@ def checked(path: Path, scale: str) -> None:
 
 
 def complaint(folder: Path, text: str, scale: str = "tiny") -> list[str]:
-    """The lines that reading `text` as an ablation gives, without the folder's name."""
+    """The lines of the error for the ablation `text`, without the name of the folder."""
     (folder / "idea.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError) as caught:
         checked(folder / "idea.yaml", scale)
@@ -44,7 +46,7 @@ def complaint(folder: Path, text: str, scale: str = "tiny") -> list[str]:
         ("autodecoder:\n  losses: [rgb]\n", '2: autodecoder.losses: expected a mapping, got ["rgb"]'),
         ("data: {paths: here}\n", '1: data.paths: expected a list, got "here"'),
         ("data: {paths: []}\n", "1: data.paths: expected at least 1 entry, got []"),
-        ("data: {paths: [{a: 1}]}\n", '1: data.paths.0: expected a text, got {"a": 1}'),
+        ("data: {paths: [{a: 1}]}\n", '1: data.paths.0: expected a string, got {"a": 1}'),
         ("camera: {condition_elevation_deg: [1, 2, 3]}\n",
          "1: camera.condition_elevation_deg: expected at most 2 entries, got [1, 2, 3]"),
         ("fit: {seed: 1.5}\n", "1: fit.seed: expected an integer, got 1.5"),
@@ -61,20 +63,20 @@ def complaint(folder: Path, text: str, scale: str = "tiny") -> list[str]:
          "1: unet.train.precision: expected 'auto', 'fp32' or 'bf16', got \"bf61\"; did you mean \"bf16\"?"),
         ("data: {kind: mesh, path: x}\n", '1: data.kind: unknown kind "mesh"; did you mean "meshes"?'),
         ("render: {kind: null}\n",
-         "1: render.kind: unknown kind null; valid: auto, cpu, diff_gaussian, gsplat, reference"),
+         f"1: render.kind: unknown kind null; valid: {', '.join(RASTERIZERS)}"),
         ("unet:\n  train: {schedule: {kind: cosin}}\n",
          '2: unet.train.schedule.kind: unknown kind "cosin"; did you mean "cosine"?'),
         ("autodecoder: {losses: {nope: null}}\n",
          "1: autodecoder.losses.nope: expected a mapping, got null; "
-         "null removes an entry, and there is none of this name to remove"),
+         "null removes an entry, but there is no entry of this name"),
         ("resources:\n  unte: {gpus: 1}\n", '2: resources.unte: unknown key; did you mean "unet"?'),
-        ("description: 2020-01-01\n", "1: a date has no place here; put it in quotes to make it a text"),
-        ("description: !!binary aGVsbG8=\n", "1: binary data has no place here; put it in quotes to make it a text"),
+        ("description: 2020-01-01\n", "1: a date is not supported; put it in quotes to make it a string"),
+        ("description: !!binary aGVsbG8=\n", "1: binary data is not supported; put it in quotes to make it a string"),
         ("<<: {unet: {}}\n", "1: merge keys (<<) are not supported; write the values out"),
         ("? [a]\n: 1\n", "1: keys must be words, got a mapping or list"),
         ('unet: {"a\\nb": 1}\n', "1: keys must be words, got 'a\\nb'"),
-        ('base: "a\\0b"\n', "1: the text 'a\\x00b' holds characters that cannot be shown"),
-        ('description: "\\ud800"\n', "1: the text '\\ud800' holds characters that cannot be shown"),
+        ('base: "a\\0b"\n', "1: the string 'a\\x00b' contains unprintable characters"),
+        ('description: "\\ud800"\n', "1: the string '\\ud800' contains unprintable characters"),
         ("splat: !!set {a, b}\n", "1: cannot be read: the tag set is not supported"),
         ("splat: !!python/object:os.x {a: 1}\n", "1: cannot be read: the tag python/object:os.x is not supported"),
         ("splat: {size: !!python/object/apply:os.system [ls]}\n",
@@ -84,12 +86,12 @@ def complaint(folder: Path, text: str, scale: str = "tiny") -> list[str]:
         ('splat: {size: !!timestamp "x"}\n', "1: cannot be read as timestamp: 'x'"),
         (f"fit: {{seed: 0x{'f' * 6000}}}\n", "1: the number is too large: whole numbers have at most 64 bits"),
         ("base: tinny\n", '1: base: scale "tinny": there is no file'),
-        ("\nautodecoder:\n  input_size: 63\n",
-         "3: autodecoder.input_size 63 must be a multiple of 4, the model's latent factor"),
+        ("\nrepresentation:\n  input_size: 63\n",
+         "3: representation.input_size 63 must be a multiple of 4, the model's latent factor"),
         ("unet: {condition_size: 63}\n",
          "1: unet.condition_size 63 must be a multiple of 4, the model's latent factor"),
-        ("autodecoder:\n  input_size: 32\n  decoder: {path: {kind: plain}}\n",
-         "3: autodecoder.decoder.path 'plain' decodes to 32 pixels a view"),
+        ("representation:\n  input_size: 32\n  decoder: {path: {kind: plain}}\n",
+         "3: representation.decoder.path 'plain' decodes to 32 pixels per view"),
         ("fit:\n  losses:\n    rgb: null\n    alpha: {weight: 0}\n",
          "2: fit.losses needs at least one loss with a weight above 0"),
         ("unet: {losses: {image: {kind: rgb}}}\n",
@@ -102,11 +104,11 @@ def complaint(folder: Path, text: str, scale: str = "tiny") -> list[str]:
     ],
 )  # fmt: skip
 def test_messages_are_plain_words(tmp_path: Path, text: str, expected: str) -> None:
-    (said,) = complaint(tmp_path, text)
-    assert said.startswith(f"idea.yaml:{expected}"), said
+    (line,) = complaint(tmp_path, text)
+    assert line.startswith(f"idea.yaml:{expected}"), line
 
 
-def test_what_only_follows_from_another_mistake_is_not_said(tmp_path: Path) -> None:
+def test_errors_that_follow_from_another_error_are_omitted(tmp_path: Path) -> None:
     assert len(complaint(tmp_path, "data: {kind: nope, renders: a, splats: b}\n")) == 1
     assert len(complaint(tmp_path, "model: {kind: scratch, unet_size: {channels: [32, x]}}\n")) == 1
     assert len(complaint(tmp_path, "kind: x\nsplat: {size: a}\n")) == 2
@@ -115,8 +117,8 @@ def test_what_only_follows_from_another_mistake_is_not_said(tmp_path: Path) -> N
 def test_a_mistake_in_the_base_names_the_base(tmp_path: Path) -> None:
     base = tmp_path / "mine.yaml"
     base.write_text("camera: {}\nsplat: {sise: 3}\n")
-    (said,) = complaint(tmp_path, "unet: {}\n", scale=str(base))
-    assert said == 'mine.yaml:2: splat.sise: unknown key; did you mean "size"?'
+    (line,) = complaint(tmp_path, "unet: {}\n", scale=str(base))
+    assert line == 'mine.yaml:2: splat.sise: unknown key; did you mean "size"?'
 
 
 def test_a_scale_is_a_name_or_a_file(tmp_path: Path) -> None:
@@ -186,6 +188,7 @@ def test_a_folder_without_ablations_is_named(tmp_path: Path) -> None:
         Plan.load("tiny", None, Path("results"), tmp_path, CONFIGS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", [["z1g", "plan"], ["z1g", "config", "show"], ["snakemake", "-n"], ["snakemake"]])
 def test_a_wrong_ablation_stops_every_command_before_anything_runs(workspace: Path, command: list[str]) -> None:
     bad = workspace / "ablations/encoder_mix.yaml"
@@ -204,16 +207,16 @@ def test_a_wrong_ablation_stops_every_command_before_anything_runs(workspace: Pa
         bad.write_text(good)
     assert done.returncode == 2, done.stderr
     assert done.stdout == ""
-    said = [line for line in done.stderr.splitlines() if "error" in line]
-    assert len(said) == 1
-    assert said[0].endswith(
+    errors = [line for line in done.stderr.splitlines() if "error" in line]
+    assert len(errors) == 1
+    assert errors[0].endswith(
         'encoder_mix.yaml:2: unet.condition_dropuot: unknown key; did you mean "condition_dropout"?'
     )
     assert "Traceback" not in done.stderr
     assert not (workspace / "results").exists()
 
 
-# Flow YAML written out by hand, so that tags, anchors and odd scalars occur.
+# Flow YAML composed by hand, to include tags, anchors and unusual scalars.
 TAGS = ["int", "bool", "float", "null", "str", "timestamp", "binary", "set", "omap", "map", "seq", "python/tuple"]
 WORDS = st.sampled_from(
     ["", "~", "yes", "1", "-7", "0.5", "1e3", ".nan", "-.inf", "0x1F", "0b11", "1:30", "2001-12-14", "2001-13-45",
@@ -224,7 +227,7 @@ SCALARS = st.builds(lambda tag, word: f"{tag}{word}", st.sampled_from(["", "", "
 
 
 def key_names() -> list[str]:
-    """Every word that is a key of full.yaml or original.yaml."""
+    """Every key of full.yaml or original.yaml."""
     names: set[str] = {"base", "description", "kind", "<<"}
     pending = [yaml.safe_load((CONFIGS / name).read_text()) for name in ("full.yaml", "original.yaml")]
     while pending:
@@ -252,15 +255,16 @@ DEEP = st.tuples(st.sampled_from(key_names()), st.sampled_from(key_names()), SCA
 
 def read(folder: Path, content: bytes) -> None:
     (folder / "idea.yaml").write_bytes(content)
-    said = "a plan"
+    outcome = "a plan"
     try:
         Plan.load("tiny", None, Path("results"), folder, CONFIGS, missing="warn").ablation_identity("idea")
     except UserError as error:
-        said = str(error)
-    assert said.strip()
-    assert "input should be" not in said.lower(), "pydantic's words instead of plain ones"
+        outcome = str(error)
+    assert outcome.strip()
+    assert "input should be" not in outcome.lower(), "pydantic's wording"
 
 
+@pytest.mark.slow
 @settings(max_examples=250)
 @given(st.lists(st.tuples(SECTIONS, NODES | DEEP), max_size=3))
 def test_no_yaml_gives_anything_but_a_plan_or_a_user_error(tmp_path_factory, pairs) -> None:
@@ -270,6 +274,7 @@ def test_no_yaml_gives_anything_but_a_plan_or_a_user_error(tmp_path_factory, pai
         read(folder, "\n".join(f"{key}: {node}" for key, node in pairs).encode())
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.binary(max_size=40), st.sampled_from([b"", b"\xff\xfe", b"\xef\xbb\xbf", b"unet: ", b"%YAML 1.1\n---\n"]))
 def test_no_bytes_give_anything_but_a_plan_or_a_user_error(tmp_path_factory, content: bytes, start: bytes) -> None:

@@ -1,4 +1,4 @@
-"""Writing that never leaves half a file, locks that say who holds them, progress in logs."""
+"""Atomic writing, locks that name their holder, and progress in logs."""
 
 import logging
 import subprocess
@@ -29,7 +29,7 @@ def test_a_file_appears_whole(tmp_path: Path) -> None:
     assert names(path.parent) == ["file.txt"]
 
 
-def test_who_reads_the_old_file_reads_it_to_the_end(tmp_path: Path) -> None:
+def test_an_open_reader_keeps_reading_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     write_text(path, "old")
     with path.open() as reader:
@@ -54,7 +54,7 @@ def test_an_error_leaves_the_old_file_and_no_temporary_name(tmp_path: Path, fail
     assert names(tmp_path) == ["file.txt"]
 
 
-def test_a_value_that_is_no_json_leaves_the_old_file(tmp_path: Path) -> None:
+def test_a_value_that_is_not_json_keeps_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     write_json(path, {"b": 1, "a": [2]})
     assert list(read_json(path)) == ["b", "a"]
@@ -109,7 +109,7 @@ def test_a_lock_refuses_a_second_process_and_names_the_first(tmp_path: Path, mon
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
     lock = tmp_path / "stage/lock"
     code = (
-        "import sys; from pathlib import Path; from z1g.core.files import exclusive\n"
+        "import sys; from pathlib import Path; from z1g.core.locks import exclusive\n"
         "with exclusive(Path(sys.argv[1])):\n"
         "    print('held', flush=True); sys.stdin.read()\n"
     )
@@ -126,7 +126,7 @@ def test_a_lock_refuses_a_second_process_and_names_the_first(tmp_path: Path, mon
     finally:
         holder.kill()
         holder.communicate()
-    # The kernel freed it with the death of its holder.
+    # The kernel released the lock when its holder ended.
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
     with exclusive(lock):
         assert lock.read_text().endswith("job 4711")
@@ -150,7 +150,7 @@ def test_a_log_gets_one_line_a_minute(caplog: pytest.LogCaptureFixture, monkeypa
             clock.now += 0.5
             meter.advance(loss=0.123456)
     lines = [record.getMessage() for record in caplog.records]
-    # 600 units in 300 seconds: five minutes, and the last line sums up.
+    # 600 units in 300 seconds: five lines, one per minute, and a summary.
     assert lines[:-1] == [
         f"train {220 + 120 * minute}/1000  2/s  {390 - 60 * minute} s left  loss 0.1235" for minute in range(5)
     ]
@@ -168,7 +168,7 @@ def test_a_bar_shows_the_rate_too(monkeypatch) -> None:
         assert (task.completed, task.total, task.fields["note"]) == (20, 40, "2.5/s  loss 0.5")
 
 
-def test_a_meter_that_fails_claims_no_success(caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
+def test_a_meter_reports_no_success_after_an_error(caplog: pytest.LogCaptureFixture, monkeypatch) -> None:
     monkeypatch.setattr(progress.sys.stderr, "isatty", lambda: False, raising=False)
     with (
         caplog.at_level(logging.INFO, logger="z1g"),

@@ -12,14 +12,14 @@ MASK = (1 << 64) - 1
 
 def split_mix(seed: int, n: int) -> list[int]:
     """SplitMix64 in Python's unbounded integers."""
-    found = []
+    results = []
     for _ in range(n):
         seed = (seed + 0x9E3779B97F4A7C15) & MASK
         z = seed
         z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
         z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
-        found.append(z ^ (z >> 31))
-    return found
+        results.append(z ^ (z >> 31))
+    return results
 
 
 def test_published_values() -> None:
@@ -46,12 +46,12 @@ def test_rows_do_not_depend_on_each_other() -> None:
 
 
 def test_normal_distribution() -> None:
-    """All numbers of many streams, one place of many streams, and neighbors within a stream."""
+    """All numbers of many streams, one position of many streams, and neighbors within a stream."""
     keys = torch.stack(torch.meshgrid(torch.arange(40), torch.arange(25), torch.tensor([9]), indexing="ij"), -1)
     noise = keyed_normal(keys.reshape(-1, 3), (201,)).double().numpy()
     assert stats.kstest(noise.ravel(), "norm").pvalue > 1e-3
-    for place in (0, 1, 100, 200):
-        assert stats.kstest(noise[:, place], "norm").pvalue > 1e-3
+    for position in (0, 1, 100, 200):
+        assert stats.kstest(noise[:, position], "norm").pvalue > 1e-3
     for lag in (1, 100, 101):
         assert abs((noise[:, lag:] * noise[:, :-lag]).mean()) < 4 / np.sqrt(noise[:, lag:].size)
     assert abs((noise[1:] * noise[:-1]).mean()) < 4 / np.sqrt(noise[1:].size)

@@ -1,4 +1,4 @@
-"""Weights are loaded exactly, or not at all."""
+"""Strict loading of weights."""
 
 import re
 from pathlib import Path
@@ -46,7 +46,7 @@ def test_a_state_of_some_names_leaves_the_others() -> None:
         load_exactly(net, state, "a.pt", only=["third.bias"])
 
 
-def test_a_network_without_numbers_takes_the_tensors_themselves() -> None:
+def test_a_network_on_meta_uses_the_tensors_themselves() -> None:
     with torch.device("meta"):
         net = Net()
     state = other_state()
@@ -71,7 +71,7 @@ def test_a_network_without_numbers_takes_the_tensors_themselves() -> None:
         ({f"x{i}": torch.ones(1) for i in range(6)}, "6 extra (x0, x1, x2, x3 and 2 more)"),
     ],
 )
-def test_what_does_not_fit_is_named_and_nothing_is_loaded(change: dict[str, object], message: str) -> None:
+def test_mismatches_are_named_and_nothing_is_loaded(change: dict[str, object], message: str) -> None:
     net = Net()
     before = {name: value.clone() for name, value in net.state_dict().items() if isinstance(value, Tensor)}
     state = {name: value for name, value in {**other_state(), **change}.items() if value is not None}

@@ -1,4 +1,4 @@
-"""Where stage 1's samples come from: the device, memory or the files give equal results, those of the scenes."""
+"""Samples of stage 1: caches on the device, in memory and none give the images of the scenes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.builders import OBJECTS, ball, ball_splats, experiment, fill, plan, stage_path, without_seconds
+from support.builders import (
+    OBJECTS,
+    ball,
+    ball_splats,
+    experiment,
+    fill,
+    input_mosaic,
+    plan,
+    stage_path,
+    without_seconds,
+)
 
 from z1g.config.tree import Experiment
 from z1g.core.errors import UserError
@@ -50,7 +60,7 @@ def scenes(config: Experiment) -> Objects:
 def test_samples_are_the_scenes_images(
     cache: Any, condition: int | None, config: Experiment, scenes: dict[str, Scene]
 ) -> None:
-    """Every tensor of a batch against what the scene itself gives for the drawn views."""
+    """Every tensor of a batch against the scene's own tensors for the drawn views."""
     views, device_bank = bank.provide(cache, scenes, list(scenes), CPU)
     assert (device_bank is not None) == (cache == "device")
     samples = AutodecoderSamples(config, views)
@@ -59,7 +69,8 @@ def test_samples_are_the_scenes_images(
     raw = [samples(draw) for draw in draws]
     batch = {name: torch.stack([sample[name] for sample in raw]) for name in raw[0]}
     batch["object_index"] = torch.tensor([draw.object_index for draw in draws])
-    ready = images(gathered(batch, device_bank), 16, condition)
+    codec = experiment(Path("unused")).new_codec()
+    ready = images(gathered(batch, device_bank), codec.inputs, condition)
     assert {"views", "rgba"}.isdisjoint(ready)
     for row, draw in enumerate(draws):
         scene = scenes[OBJECTS[draw.object_index]]
@@ -67,7 +78,7 @@ def test_samples_are_the_scenes_images(
         assert chosen[:7] == list(range(7))
         assert set(chosen[7:]) <= set(config.camera.train_ids)
         rgb, alpha = scene.images(chosen[7:])
-        expected = {"rgb": rgb, "alpha": alpha, "c2w": scene.c2w[chosen[7:]], "sheet": scene.input_sheet(16)}
+        expected = {"rgb": rgb, "alpha": alpha, "c2w": scene.c2w[chosen[7:]], "inputs": input_mosaic(scene, 16)}
         expected["splats"] = torch.as_tensor(scene.splats)
         if condition:
             expected["condition"] = scene.condition(condition)
@@ -83,6 +94,7 @@ def test_rendered_inputs_come_first(scenes: dict[str, Scene], tmp_path: Path) ->
     assert sample["background"].flatten().tolist() == [0.5] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["optimized", "encoder"])
 def test_training_does_not_depend_on_the_cache(kind: str, tmp_path: Path) -> None:
     ended = {}
@@ -99,7 +111,9 @@ def test_training_does_not_depend_on_the_cache(kind: str, tmp_path: Path) -> Non
         assert ended[cache][1] == ended["device"][1]
 
 
-def test_auto_goes_where_there_is_room(scenes: dict[str, Scene], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_uses_the_first_place_with_enough_memory(
+    scenes: dict[str, Scene], monkeypatch: pytest.MonkeyPatch
+) -> None:
     scene = scenes[OBJECTS[0]]
     pages = {"SC_AVPHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr(bank.os, "sysconf", pages.__getitem__)

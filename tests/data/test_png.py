@@ -28,7 +28,7 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def filtered(image: np.ndarray, kinds: list[int]) -> bytes:
-    """A file whose rows use these filters, made as the specification's section 9.2 tells an encoder."""
+    """A file whose rows use these filters, encoded as in section 9.2 of the specification."""
     height, width, _ = image.shape
     rows, before = [], np.zeros((width, 4), int)
     for row, kind in zip(image.astype(int), kinds, strict=True):
@@ -62,15 +62,15 @@ def test_every_filter(kinds: list[int], width: int, seed: int) -> None:
     np.testing.assert_array_equal(decode_rgba(content), image)
 
 
-def test_a_image_is_decoded_into_a_place_of_its_size() -> None:
+def test_an_image_is_decoded_into_an_array_of_its_size() -> None:
     image = noise(6, 5, 0, 256)
-    places = np.zeros((3, 6, 5, 4), np.uint8)
-    assert decode_rgba(saved(image), places[1]) is not None
-    np.testing.assert_array_equal(places[1], image)
-    assert not places[[0, 2]].any()
-    found = decode_rgba(saved(noise(5, 6, 1, 256)), places[2])
-    np.testing.assert_array_equal(found, noise(5, 6, 1, 256))
-    assert not places[2].any()
+    targets = np.zeros((3, 6, 5, 4), np.uint8)
+    assert decode_rgba(saved(image), targets[1]) is not None
+    np.testing.assert_array_equal(targets[1], image)
+    assert not targets[[0, 2]].any()
+    actual = decode_rgba(saved(noise(5, 6, 1, 256)), targets[2])
+    np.testing.assert_array_equal(actual, noise(5, 6, 1, 256))
+    assert not targets[2].any()
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "P", "LA", "I;16"])
@@ -82,17 +82,17 @@ def test_other_kinds_are_left_to_pillow(mode: str) -> None:
 
 @settings(max_examples=200)
 @given(st.integers(0, 10**6), st.integers(0, 255), st.booleans())
-def test_damage_is_never_a_image_that_pillow_would_not_make(position: int, value: int, cut: bool) -> None:
+def test_damaged_files_give_no_other_image(position: int, value: int, cut: bool) -> None:
     content = bytearray(saved(noise(9, 7, 1, 256)))
     position %= len(content)
     if cut:
         del content[position:]
     else:
         content[position] = value
-    found = decode_rgba(bytes(content))
-    if found is not None:
-        # Checksums of chunks are not looked at, but the stream has its own.
-        np.testing.assert_array_equal(found.ravel()[: 9 * 7 * 4], noise(9, 7, 1, 256).ravel())
+    actual = decode_rgba(bytes(content))
+    if actual is not None:
+        # Checksums of chunks are not verified, but the stream has its own.
+        np.testing.assert_array_equal(actual.ravel()[: 9 * 7 * 4], noise(9, 7, 1, 256).ravel())
 
 
 def test_a_bomb_is_not_inflated_beyond_its_header() -> None:

@@ -1,4 +1,4 @@
-"""Reading shards: by the table beside them, without it, in part, and with bounded memory."""
+"""Reading shards: with and without their table, in part, and with bounded memory."""
 
 import tarfile
 from pathlib import Path
@@ -17,7 +17,7 @@ from z1g.data import scenes, shards
 from z1g.data.scenes import SceneStore
 from z1g.data.shards import BrokenObject, RenderedObject, ShardReader, shard_path, table_path, write_object
 from z1g.geometry.camera import CameraOptions
-from z1g.sources.base import CHUNK_SIZE, MOST_CHUNKS
+from z1g.sources.base import CHUNK_SIZE, MAX_CHUNKS
 from z1g.sources.meshes import Meshes
 
 CAMERA = CameraOptions(train_views=2, validation_views=1, test_views=1)
@@ -30,7 +30,7 @@ def items() -> list[RenderedObject]:
 
 @pytest.fixture
 def shard(items: list[RenderedObject], tmp_path: Path) -> Path:
-    """Three objects and the table that ingest writes beside them, a quarantined fourth in it."""
+    """Three objects and their table, which lists a quarantined fourth."""
     path = shard_path(tmp_path, 0)
     with tarfile.open(path, "w") as tar:
         spans = [write_object(tar, item) for item in items]
@@ -39,10 +39,10 @@ def shard(items: list[RenderedObject], tmp_path: Path) -> Path:
     return path
 
 
-def assert_equal(one: RenderedObject, other: RenderedObject) -> None:
-    assert (one.id, one.fov_y_deg, one.info) == (other.id, other.fov_y_deg, other.info)
+def assert_equal(first: RenderedObject, second: RenderedObject) -> None:
+    assert (first.id, first.fov_y_deg, first.info) == (second.id, second.fov_y_deg, second.info)
     for name in ("c2w", "rgba", "depth"):
-        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
+        np.testing.assert_array_equal(getattr(first, name), getattr(second, name))
 
 
 @pytest.mark.parametrize("table", [True, False])
@@ -74,13 +74,13 @@ def test_a_table_of_another_tar_is_noticed(shard: Path, items: list[RenderedObje
             write_object(tar, item)
     reader = ShardReader(shard)
     for item in items:
-        with pytest.raises(BrokenObject, match="is not where"):
+        with pytest.raises(BrokenObject, match="is not at its recorded position"):
             reader.read(item.id)
 
 
 def test_a_tar_that_is_cut_short_is_refused(shard: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:5000])
-    with pytest.raises(UserError, match="no whole tar"):
+    with pytest.raises(UserError, match="not a complete tar"):
         ShardReader(shard)
 
 
@@ -112,20 +112,20 @@ def test_scenes_in_memory_are_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
     planned = plan(tmp_path)
     fill(planned)
     store = SceneStore(planned.ablations["micro"].manifest, 1.5, stage_path(planned, "ingest"))
-    one, two, three = store.ids[:3]
-    monkeypatch.setattr(scenes, "CACHE_BYTES", 2 * store[one].nbytes)
-    first, second = store[one], store[two]
-    assert store[one] is first
-    store[three]
-    assert store[one] is first, "used last"
-    assert store[two] is not second, "the oldest went"
+    a, b, c = store.ids[:3]
+    monkeypatch.setattr(scenes, "CACHE_BYTES", 2 * store[a].nbytes)
+    first, second = store[a], store[b]
+    assert store[a] is first
+    store[c]
+    assert store[a] is first, "used last"
+    assert store[b] is not second, "the oldest was removed"
 
 
 @given(n=st.integers(1, 1_000_000))
 def test_large_sets_get_large_chunks(n: int) -> None:
     size = Meshes().chunk_size_for(n)
-    assert -(-n // size) <= MOST_CHUNKS
-    assert (size == CHUNK_SIZE) == (n <= CHUNK_SIZE * MOST_CHUNKS)
+    assert -(-n // size) <= MAX_CHUNKS
+    assert (size == CHUNK_SIZE) == (n <= CHUNK_SIZE * MAX_CHUNKS)
     assert Meshes(chunk_size=7).chunk_size_for(n) == 7
 
 

@@ -1,4 +1,4 @@
-"""The fit: starts, parametrizations, stopping, batches, its losses, and bad input."""
+"""The fit: initialization, parametrizations, stopping, batches, losses, and invalid input."""
 
 import io
 import json
@@ -18,7 +18,7 @@ from support.builders import OBJECTS, ball, fill, plan, stage_path
 from support.paths import ROOT
 from torch import Tensor
 
-from z1g.bench.fit import seed_options
+from z1g.bench.fit import original_options
 from z1g.cli.main import main
 from z1g.config.resolve import load_ablation
 from z1g.core.errors import UserError
@@ -78,20 +78,20 @@ def views(scene: Scene) -> Views:
 # Starts
 
 
-def test_depth_start_has_the_right_colors_in_views_it_was_not_made_from(scene: Scene) -> None:
+def test_depth_start_has_the_right_colors_in_other_views(scene: Scene) -> None:
     fit, start = job(), fitted(scene, steps=0)
     assert start.steps == 0
     ids = list(CAMERA.validation_ids)
     image = fit.rasterizer.render(to_gaussians(start.splats[None]), scene.cameras(ids)).over(1.0)[0]
     rgb, alpha = scene.images(ids)
-    # Away from the outline, where coarse splats reach over the edge.
+    # Away from the silhouette's edge, beyond which coarse splats extend.
     inside = -torch.nn.functional.max_pool2d(-alpha, 9, stride=1, padding=4) == 1
     error = (image - rgb).abs().mean(dim=1, keepdim=True)[inside]
     assert len(error) > 300
     assert error.mean() < 0.03
 
 
-def test_a_sunken_start_covers_what_the_object_covers(scene: Scene) -> None:
+def test_a_sunken_start_covers_the_silhouette(scene: Scene) -> None:
     ids = list(CAMERA.test_ids)
     truth = scene.images(ids)[1].sum()
     area = {}
@@ -101,12 +101,12 @@ def test_a_sunken_start_covers_what_the_object_covers(scene: Scene) -> None:
     assert abs(area[1.0] - 1) < 0.5 * abs(area[0.0] - 1)
 
 
-def test_discs_of_a_sphere_lie_on_it(scene: Scene) -> None:
+def test_discs_of_a_sphere_are_tangent_to_it(scene: Scene) -> None:
     splats = DepthStart(sink=0.0).splats(scene, POOL, SIZE)
     parts = split(to_gaussians(splats[None]), dim=2)
-    shown = parts["opacity"][0, :, 0] > 0.5
-    axes = rotation_matrices(parts["rotation"].transpose(1, 2))[0].permute(2, 0, 1)[shown]
-    outward = torch.nn.functional.normalize(parts["position"][0, shown], dim=1)
+    visible = parts["opacity"][0, :, 0] > 0.5
+    axes = rotation_matrices(parts["rotation"].transpose(1, 2))[0].permute(2, 0, 1)[visible]
+    outward = torch.nn.functional.normalize(parts["position"][0, visible], dim=1)
     across = (axes[:, :, 2] * outward).sum(dim=1).abs()
     assert across.median() > 0.98, "the thin axis is the normal"
     assert torch.equal(parts["scale"][0, :, 0], parts["scale"][0, :, 1])
@@ -121,12 +121,12 @@ def test_normals_of_a_plane_and_their_rotations() -> None:
     covered[..., 3, 3] = False
     ahead = torch.tensor([[0.1, 0.2, -1.0]], dtype=torch.float64)
     ahead = torch.nn.functional.normalize(ahead, dim=1)
-    found = surface_normals(plane, covered, ahead[:, :, None, None].expand(1, 3, 7, 7))
-    # A pixel that shows nothing faces the camera.
-    torch.testing.assert_close(found[0, :, 3, 3], -ahead[0])
-    found[0, :, 3, 3] = normal
-    torch.testing.assert_close(found, normal[None, :, None, None].expand_as(found))
-    quaternion = disc_rotation(found, ahead)
+    actual = surface_normals(plane, covered, ahead[:, :, None, None].expand(1, 3, 7, 7))
+    # The normal of a background pixel points to the camera.
+    torch.testing.assert_close(actual[0, :, 3, 3], -ahead[0])
+    actual[0, :, 3, 3] = normal
+    torch.testing.assert_close(actual, normal[None, :, None, None].expand_as(actual))
+    quaternion = disc_rotation(actual, ahead)
     axis = rotation_matrices(quaternion.flatten(2))[0, :, 2]
     torch.testing.assert_close(axis.abs(), normal.abs()[:, None].expand_as(axis))
     torch.testing.assert_close(quaternion.norm(dim=1), torch.ones(1, 7, 7, dtype=torch.float64))
@@ -138,7 +138,7 @@ def test_random_ball_start(scene: Scene) -> None:
     assert splats.shape == (6, 14, SIZE, SIZE)
     distance = splats[:, :3].norm(dim=1)
     assert distance.max() <= 0.3
-    # Uniform in the ball: half of the points lie beyond radius·0.5^(1/3).
+    # Uniform in the ball: half of the points are beyond radius·0.5^(1/3).
     assert (distance > 0.3 * 0.5 ** (1 / 3)).float().mean().item() == pytest.approx(0.5, abs=0.03)
     torch.testing.assert_close(start.splats(scene, POOL, SIZE), splats, atol=0, rtol=0)
     assert fitted(scene, start=start, steps=20).psnr > fitted(scene, start=start, steps=0).psnr
@@ -161,7 +161,7 @@ def test_fit_improves_and_keeps_the_best(scene: Scene) -> None:
     assert end.seconds > 0
 
 
-def test_fit_that_only_worsens_returns_its_start(scene: Scene) -> None:
+def test_a_fit_that_only_gets_worse_returns_its_start(scene: Scene) -> None:
     wild: dict[str, Any] = {
         "rates": AttributeRates(position=1, opacity=9, scale=9, rotation=9, rgb=9), "schedule": Constant(),
         "evaluate_every": 2, "patience": 2,
@@ -170,7 +170,7 @@ def test_fit_that_only_worsens_returns_its_start(scene: Scene) -> None:
     assert end.steps == 4, "stops after two looks without progress"
     assert end.psnr == pytest.approx(start.psnr, abs=1e-4)
     torch.testing.assert_close(end.splats, start.splats, atol=1e-4, rtol=1e-4)
-    # The seed neither stops below a PSNR nor goes back to the best state.
+    # The original neither requires a PSNR to stop nor restores the best state.
     assert fitted(scene, stop_above=90.0, **wild).steps == 20
     last = fitted(scene, keep="last", **wild)
     assert last.psnr < start.psnr - 1
@@ -178,24 +178,24 @@ def test_fit_that_only_worsens_returns_its_start(scene: Scene) -> None:
 
 
 def test_fit_is_reproducible(scene: Scene) -> None:
-    one, two, other = (fitted(scene, steps=6, seed=seed) for seed in (0, 0, 1))
-    torch.testing.assert_close(one.splats, two.splats, atol=0, rtol=0)
-    assert not torch.equal(one.splats, other.splats)
+    first, second, other = (fitted(scene, steps=6, seed=seed) for seed in (0, 0, 1))
+    torch.testing.assert_close(first.splats, second.splats, atol=0, rtol=0)
+    assert not torch.equal(first.splats, other.splats)
 
 
-def test_an_object_does_not_know_who_is_fitted_beside_it(scenes: list[Scene]) -> None:
-    # The second stops early (its only validation views are spoilt), so the batch shrinks under way.
+def test_objects_of_a_batch_are_fitted_independently(scenes: list[Scene]) -> None:
+    # The second object stops early (its validation views are corrupted), so the batch shrinks during the fit.
     rgba = scenes[1].rgba.copy()
     rgba[list(CAMERA.validation_ids)] = 255
     mixed = [scenes[0], replace(scenes[1], rgba=rgba), scenes[2]]
     options: dict[str, Any] = {"steps": 12, "evaluate_every": 2, "patience": 1, "schedule": Constant()}
     together = job(**options).run(mixed)
     assert together[1].steps < min(together[0].steps, together[2].steps)
-    for object_, found in zip(mixed, together, strict=True):
+    for object_, result in zip(mixed, together, strict=True):
         alone = job(**options).run([object_])[0]
-        assert (found.steps, found.splats.shape) == (alone.steps, alone.splats.shape)
-        torch.testing.assert_close(found.splats, alone.splats, atol=2e-4, rtol=1e-3)
-        assert found.psnr == pytest.approx(alone.psnr, abs=0.02)
+        assert (result.steps, result.splats.shape) == (alone.steps, alone.splats.shape)
+        torch.testing.assert_close(result.splats, alone.splats, atol=2e-4, rtol=1e-3)
+        assert result.psnr == pytest.approx(alone.psnr, abs=0.02)
 
 
 def test_psnr_by_hand(scene: Scene) -> None:
@@ -209,7 +209,7 @@ def test_psnr_by_hand(scene: Scene) -> None:
     assert float(job().psnr(empty, views(scene), CAMERA.validation_ids)) == pytest.approx(np.mean(values), abs=1e-3)
 
 
-def test_the_fit_never_looks_at_test_views(scene: Scene) -> None:
+def test_the_fit_never_uses_test_views(scene: Scene) -> None:
     rgba = scene.rgba.copy()
     rgba[list(CAMERA.test_ids)] = 255
     poisoned = fitted(replace(scene, rgba=rgba), steps=4)
@@ -224,7 +224,7 @@ def test_a_plateau_lowers_the_rate(scene: Scene) -> None:
     assert FitQueue(job(schedule=Plateau())).size == 1
 
 
-def test_clipping_is_each_objects_own() -> None:
+def test_gradients_are_clipped_per_object() -> None:
     a, b = torch.zeros(2, 3, requires_grad=True), torch.zeros(2, 5, requires_grad=True)
     a.grad, b.grad = torch.ones(2, 3), torch.ones(2, 5)
     a.grad[1] *= 1e-3
@@ -251,7 +251,7 @@ def test_raw_splats_invert_their_activation(scene: Scene, positions: Positions, 
     torch.testing.assert_close(raw.images(raw.gaussians()).detach(), images, atol=2e-5, rtol=1e-4)
 
 
-def test_left_out_splats_change_neither_image_nor_gradient(scene: Scene) -> None:
+def test_dropped_splats_change_neither_image_nor_gradient(scene: Scene) -> None:
     cameras = scene.cameras(list(CAMERA.train_ids))
     results = []
     for drop in (True, False):
@@ -273,7 +273,7 @@ def test_depth_offset_formula(scene: Scene) -> None:
     with torch.no_grad():
         raw.parameters["position"].normal_(0, 0.1, generator=torch.Generator().manual_seed(0))
         raw.parameters["position"][..., 0] += 1.4
-    found = raw.gaussians()[0, :, :3].detach().double().numpy()
+    actual = raw.gaussians()[0, :, :3].detach().double().numpy()
     values = raw.parameters["position"][0].detach().double().numpy()
     for m in range(0, raw.index.shape[1], 97):
         view, pixel = divmod(int(raw.index[0, m]), SIZE * SIZE)
@@ -282,7 +282,7 @@ def test_depth_offset_formula(scene: Scene) -> None:
         focal = 0.5 * SIZE / math.tan(math.radians(scene.fov_y_deg) / 2)
         ray = np.array([(column + 0.5 - SIZE / 2) / focal, (row + 0.5 - SIZE / 2) / focal, 1.0])
         local = values[m, 0] * ray + values[m, 1:]
-        np.testing.assert_allclose(found[m], np.clip(c2w[:3, :3] @ local + c2w[:3, 3], -1, 1), atol=1e-5)
+        np.testing.assert_allclose(actual[m], np.clip(c2w[:3, :3] @ local + c2w[:3, 3], -1, 1), atol=1e-5)
 
 
 def test_without_lateral_offset_splats_stay_on_their_rays(scene: Scene) -> None:
@@ -295,7 +295,7 @@ def test_without_lateral_offset_splats_stay_on_their_rays(scene: Scene) -> None:
     assert not torch.equal(end.splats, start.splats)
 
 
-def test_the_seeds_rotation_quirk(scene: Scene) -> None:
+def test_the_originals_rotation_norm(scene: Scene) -> None:
     raw = raw_splats(scene, FreePositions(), norm="splats", drop=False)
     rotation = raw.gaussians()[0, :, CHANNELS["rotation"]].detach()
     parameter = raw.parameters["rotation"][0].detach().double().numpy()
@@ -314,20 +314,20 @@ def splatter(scene: Scene, **changes: Tensor) -> Comparison:
     return Comparison(splats=images, inputs=InputMaps.build(scene.cameras(list(INPUT_VIEWS), SIZE), alpha))
 
 
-def test_ray_loss_counts_pixels_aside(scene: Scene) -> None:
+def test_ray_loss_is_the_distance_from_the_ray_in_pixels(scene: Scene) -> None:
     pair = splatter(scene)
     assert float(RayLoss().compute(pair)) < 1e-6
     assert pair.splats is not None
     cameras = scene.cameras(list(INPUT_VIEWS), SIZE)
     depth = (cameras.world_to_camera()[0, :, 2, :3, None, None] * pair.splats[0, :, :3]).sum(1)
     depth = depth + cameras.world_to_camera()[0, :, 2, 3, None, None]
-    # Two pixels along the camera's x axis; across the ray that is less, by the ray's slant.
+    # Two pixels along the camera's x axis; the distance from the ray is smaller by the ray's angle.
     moved = pair.splats[:, :, :3] + 2 * (depth / cameras.focal)[None, :, None] * cameras.c2w[:, :, :3, 0, None, None]
-    found = float(RayLoss().compute(splatter(scene, position=moved)))
-    assert 3.7 < found < 4.0
+    actual = float(RayLoss().compute(splatter(scene, position=moved)))
+    assert 3.7 < actual < 4.0
 
 
-def test_background_loss_is_the_opacity_where_nothing_is(scene: Scene) -> None:
+def test_background_loss_is_the_opacity_of_the_background(scene: Scene) -> None:
     assert float(BackgroundLoss().compute(splatter(scene))) == pytest.approx(1e-3)
     loud = splatter(scene, opacity=torch.tensor(0.5))
     assert float(BackgroundLoss().compute(loud)) == pytest.approx(0.5)
@@ -345,15 +345,15 @@ def test_smooth_loss_by_hand(scene: Scene) -> None:
         for view in range(6):
             for row in range(SIZE - (axis == 0)):
                 for column in range(SIZE - (axis == 1)):
-                    here = (view, slice(None), row, column)
-                    there = (view, slice(None), row + (axis == 0), column + (axis == 1))
-                    a, b = x[here], x[there]
+                    pixel = (view, slice(None), row, column)
+                    neighbor = (view, slice(None), row + (axis == 0), column + (axis == 1))
+                    a, b = x[pixel], x[neighbor]
                     if min(a[3], b[3]) <= 1 / 255:
                         continue
                     pairs += 1
                     depth = [
                         ((x[at][:3] - origins[at]) @ directions[at]) / (directions[at] @ directions[at])
-                        for at in (here, there)
+                        for at in (pixel, neighbor)
                     ]
                     turn = b[7:11] * (-1 if a[7:11] @ b[7:11] < 0 else 1)
                     sums += [
@@ -365,7 +365,7 @@ def test_smooth_loss_by_hand(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("loss", [RayLoss(weight=1e-2), BackgroundLoss(), SmoothLoss(weight=1e-2)])
-def test_each_term_does_what_it_is_for(scene: Scene, loss: Any) -> None:
+def test_each_term_reduces_its_own_value(scene: Scene, loss: Any) -> None:
     start = RandomBallStart(opacity=0.3)
     renders = FitOptions().losses
     images = {}
@@ -377,7 +377,7 @@ def test_each_term_does_what_it_is_for(scene: Scene, loss: Any) -> None:
     assert term["with"] < term["without"]
 
 
-def test_a_perceptual_term_takes_part(scene: Scene) -> None:
+def test_a_perceptual_term_contributes(scene: Scene) -> None:
     plain = fitted(scene, steps=2, keep="last")
     seen = fitted(
         scene, steps=2, keep="last",
@@ -387,7 +387,7 @@ def test_a_perceptual_term_takes_part(scene: Scene) -> None:
     assert not torch.equal(seen.splats, plain.splats)
 
 
-def test_terms_say_what_they_need() -> None:
+def test_terms_without_required_inputs_are_errors() -> None:
     with pytest.raises(ValueError, match="RayLoss"):
         RayLoss().compute(Comparison())
 
@@ -396,7 +396,7 @@ def test_terms_say_what_they_need() -> None:
 
 
 class Crowded(Fit):
-    """A GPU that holds two objects."""
+    """A fit on a GPU with memory for `capacity` objects."""
 
     device = torch.device("cuda")
 
@@ -412,22 +412,22 @@ class Crowded(Fit):
         return [scene.id for scene in scenes]
 
 
-def test_out_of_memory_halves_the_batch_and_says_so_once(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+def test_out_of_memory_halves_the_batch_with_one_warning(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     many = [replace(scene, id=str(i)) for i in range(19)]
     crowded = Crowded(capacity=3)
     with caplog.at_level("WARNING"):
-        found = list(FitQueue(crowded).run(iter(many)))
-    assert [name for _, name in found] == [scene.id for scene in many]
+        actual = list(FitQueue(crowded).run(iter(many)))
+    assert [name for _, name in actual] == [scene.id for scene in many]
     assert crowded.tried == [8, 4, *[2] * 9, 1]
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
-    assert "going on with 2" in caplog.text
+    assert "continuing with 2" in caplog.text
     with pytest.raises(UserError, match=r"views_per_step"):
         list(FitQueue(Crowded(capacity=0)).run(many))
 
 
 @pytest.mark.gpu
-def test_a_gpu_that_is_full_halves_the_batch(caplog: pytest.LogCaptureFixture) -> None:
-    """32 objects of 128-pixel splats take 5 GiB; here they get 2."""
+def test_a_full_gpu_halves_the_batch(caplog: pytest.LogCaptureFixture) -> None:
+    """32 objects with 128-pixel splats need 5 GiB; the limit is 2 GiB."""
     scene = as_scene(ball("globe", CAMERA, 256), CAMERA.radius)
     many = [replace(scene, id=str(i)) for i in range(40)]
     fit = Fit(FitOptions(steps=10, evaluate_every=5, batch_objects=32), 128, Auto(), CAMERA)
@@ -435,15 +435,15 @@ def test_a_gpu_that_is_full_halves_the_batch(caplog: pytest.LogCaptureFixture) -
     torch.cuda.set_per_process_memory_fraction(2 * 2**30 / torch.cuda.get_device_properties(0).total_memory)
     try:
         with caplog.at_level("WARNING"):
-            found = list(FitQueue(fit).run(iter(many)))
+            actual = list(FitQueue(fit).run(iter(many)))
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
-    assert [one.id for one, _ in found] == [one.id for one in many]
-    said = [record.getMessage() for record in caplog.records if "going on with" in record.getMessage()]
-    assert said
-    assert len(set(said)) == len(said)
+    assert [member.id for member, _ in actual] == [member.id for member in many]
+    warnings = [record.getMessage() for record in caplog.records if "continuing with" in record.getMessage()]
+    assert warnings
+    assert len(set(warnings)) == len(warnings)
     alone = fit.run([many[-1]])[0]
-    assert found[-1][1].psnr == pytest.approx(alone.psnr, abs=0.1)
+    assert actual[-1][1].psnr == pytest.approx(alone.psnr, abs=0.1)
 
 
 def test_only_images_of_one_size_share_a_batch(scene: Scene) -> None:
@@ -458,7 +458,7 @@ def test_only_images_of_one_size_share_a_batch(scene: Scene) -> None:
     assert crowd.tried == [2, 1, 1]
 
 
-def test_objects_are_read_ahead_in_order() -> None:
+def test_objects_are_prefetched_in_order() -> None:
     started: list[int] = []
 
     def read(i: int) -> int:
@@ -475,7 +475,7 @@ def test_objects_are_read_ahead_in_order() -> None:
 
 
 def damage(path: Path, name: str, change: Any) -> None:
-    """Rewrite a shard with one member passed through `change`; None leaves it out."""
+    """Rewrite a shard with one member passed through `change`; None removes it."""
     with tarfile.open(path) as tar:
         members = [(m.name, tar.extractfile(m).read()) for m in tar]  # type: ignore[union-attr]
     with tarfile.open(path, "w") as tar:
@@ -515,10 +515,10 @@ def fewer_views(content: bytes) -> bytes:
     ("member", "change", "reason"),
     [
         ("003.png", lambda _: None, "003.png is missing"),
-        ("003.png", lambda content: content[: len(content) // 2], f"view 3 of {OBJECTS[1]} is no whole image"),
-        ("003.png", lambda _: b"", f"view 3 of {OBJECTS[1]} is no whole image"),
+        ("003.png", lambda content: content[: len(content) // 2], f"view 3 of {OBJECTS[1]} is not a complete image"),
+        ("003.png", lambda _: b"", f"view 3 of {OBJECTS[1]} is not a complete image"),
         ("003.png", small_png, "different sizes"),
-        ("depth.npy", wrong_depth, "[6, 5, 5] where its images ask for [6, 16, 16]"),
+        ("depth.npy", wrong_depth, "has shape [6, 5, 5], but its images need [6, 16, 16]"),
         ("depth.npy", lambda content: content[:40], "cannot be read"),
         ("json", nan_pose, "not a finite 4x4 matrix"),
         ("json", lambda _: b"{", "cannot be read"),
@@ -540,9 +540,9 @@ def test_a_damaged_object_is_quarantined_with_the_reason(tmp_path: Path, member:
     assert sorted(load_file(chunk_file(folder.path, 0, "safetensors"))) == [OBJECTS[0]]
 
 
-def test_a_cut_off_shard_says_what_to_do(tmp_path: Path) -> None:
+def test_the_error_of_a_truncated_shard_has_a_remedy(tmp_path: Path) -> None:
     (tmp_path / "chunk-00000.tar").write_bytes(b"x" * 700)
-    with pytest.raises(UserError, match=r"chunk-00000.tar is no whole tar.*delete it"):
+    with pytest.raises(UserError, match=r"chunk-00000.tar is not a complete tar.*delete it"):
         ShardReader(tmp_path / "chunk-00000.tar")
 
 
@@ -559,14 +559,14 @@ def test_a_bad_fit_is_marked_or_dropped(tmp_path: Path, below: str) -> None:
     assert below == "mark" or "below fit.min_psnr 99" in rows[0]["reason"]
 
 
-def test_the_sheet_shows_inputs_and_a_test_view_beside_the_fit(tmp_path: Path) -> None:
+def test_the_contact_sheet_has_inputs_and_a_test_view_next_to_the_fit(tmp_path: Path) -> None:
     planned = plan(tmp_path)
     fill(planned)
     folder = StageFolder.open(stage_path(planned, "fit"))
     fit.run(folder, chunk=0, threads=1)
     sheet = np.asarray(Image.open(chunk_file(folder.path, 0, "png")).convert("RGB"))
     assert sheet.shape == (2 * 16, 6 * 16, 3)
-    # Truth on the left, fit on the right: alike, and neither blank.
+    # Ground truth on the left, fit on the right: similar, and not blank.
     left, right = sheet[:, : 3 * 16].astype(float), sheet[:, 3 * 16 :].astype(float)
     assert left.std() > 10
     assert abs(left - right).mean() < 0.5 * abs(left - 255).mean()
@@ -587,7 +587,7 @@ def test_cameras_of_the_inputs_are_those_of_the_rays(scene: Scene) -> None:
 # Benchmark
 
 
-def test_the_benchmark_fits_what_a_plan_would(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_benchmark_fits_like_a_plan(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     planned = plan(tmp_path)
     folder = str(stage_path(planned, "fit"))
     assert main(["bench", "fit", folder, "--json"]) == 2
@@ -605,11 +605,11 @@ def test_the_benchmark_fits_what_a_plan_would(tmp_path: Path, capsys: pytest.Cap
 def test_the_originals_fit_is_that_of_original_yaml() -> None:
     written = load_ablation(ROOT / "ablations" / "optimized_splat.yaml", "original", ROOT / "configs").experiment.fit
     for name in ("rotation_norm", "steps", "views_per_step", "rates", "betas", "weight_decay", "clip_norm", "keep"):
-        assert getattr(seed_options(), name) == getattr(written, name), name
-    assert seed_options().schedule == written.schedule
+        assert getattr(original_options(), name) == getattr(written, name), name
+    assert original_options().schedule == written.schedule
 
 
-def test_fits_of_an_earlier_data_set_are_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fits_of_an_earlier_data_set_are_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     small = plan(tmp_path, n_objects=3)
     fill(small)
     first = stage_path(small, "fit")
@@ -636,7 +636,7 @@ def test_fits_of_an_earlier_data_set_are_taken_over(tmp_path: Path, monkeypatch:
         return splats, rows
 
     (old_splats, old_rows), (splats, rows) = results(first), results(second)
-    assert list(rows) == [OBJECTS[0], OBJECTS[2], OBJECTS[3], OBJECTS[4]]  # of what ingest lost there is no fit
+    assert list(rows) == [OBJECTS[0], OBJECTS[2], OBJECTS[3], OBJECTS[4]]  # objects rejected by ingest have no fit
     assert sorted(splats) == list(rows)
     for name in (OBJECTS[0], OBJECTS[2]):
         assert torch.equal(splats[name], old_splats[name])

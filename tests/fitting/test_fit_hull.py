@@ -1,4 +1,4 @@
-"""The start from silhouettes: the hull of a known shape, an oracle in plain loops, and what it must not look at."""
+"""Initialization from silhouettes: the hull of known shapes, an oracle in plain loops, and unused views."""
 
 import math
 from dataclasses import replace
@@ -34,13 +34,13 @@ def with_alpha(scene: Scene, views: list[int], value: int) -> Scene:
     return replace(scene, rgba=rgba)
 
 
-def test_the_hull_of_a_ball_wraps_it_closely(scene: Scene) -> None:
+def test_the_hull_of_a_ball_is_tight(scene: Scene) -> None:
     depth = hull_depth(scene, VIEWS, SIZE, 0.55, 64, 0.5)
     truth = ball("globe", CAMERA, SIZE).depth
     assert truth is not None
     both = (depth > 0).numpy() & (truth > 0)
     assert both.sum() > 0.9 * (truth > 0).sum()
-    # A hull contains its object; by how much more depends on the views. One image pixel is 0.03 at this distance.
+    # A hull contains its object with a margin that depends on the views. One pixel is 0.03 at this distance.
     nearer = truth[both] - depth.numpy()[both]
     assert nearer.min() > -0.03
     assert np.median(nearer) < 0.02
@@ -48,7 +48,7 @@ def test_the_hull_of_a_ball_wraps_it_closely(scene: Scene) -> None:
 
 
 def brute_force(scene: Scene, views: list[int], size: int, radius: float, samples: int) -> np.ndarray:
-    """Every ray, sample and view by itself, in float64, nearest pixel instead of bilinear."""
+    """Loops over rays, samples and views in float64, with nearest-pixel lookup instead of bilinear interpolation."""
     side = scene.rgba.shape[1]
     focal = 0.5 * side / math.tan(math.radians(scene.fov_y_deg) / 2)
     small = 0.5 * size / math.tan(math.radians(scene.fov_y_deg) / 2)
@@ -73,16 +73,16 @@ def brute_force(scene: Scene, views: list[int], size: int, radius: float, sample
     return result
 
 
-def test_every_ray_by_itself_finds_the_same_surface(scene: Scene) -> None:
+def test_plain_loops_have_the_same_surface(scene: Scene) -> None:
     views, size, samples = VIEWS[:9], 7, 48
     expected = brute_force(scene, views, size, 0.55, samples)
-    found = hull_depth(scene, views, size, 0.55, samples, 0.5).numpy()
-    agree = (found > 0) == (expected > 0)
+    actual = hull_depth(scene, views, size, 0.55, samples, 0.5).numpy()
+    agree = (actual > 0) == (expected > 0)
     assert agree.mean() > 0.95, "rays that graze the outline may differ"
-    both = (found > 0) & (expected > 0)
+    both = (actual > 0) & (expected > 0)
     step = 1.1 / (samples - 1)
-    # Bisection goes back from the sample that the oracle stops at, by at most one step; a pixel's edge adds its share.
-    difference = expected[both] - found[both]
+    # Bisection moves back from the oracle's sample by at most one step; pixel lookup adds to the difference.
+    difference = expected[both] - actual[both]
     assert difference.min() > -step
     assert np.quantile(difference, 0.9) < 2 * step
 
@@ -94,14 +94,14 @@ def test_only_the_given_views_count(scene: Scene) -> None:
     assert torch.equal(clean, poisoned)
 
 
-def test_a_view_that_shows_nothing_leaves_nothing(scene: Scene) -> None:
+def test_an_empty_view_makes_the_hull_empty(scene: Scene) -> None:
     splats = VisualHullStart().splats(with_alpha(scene, [VIEWS[-1]], 0), VIEWS, SIZE)
     assert splats.isfinite().all()
     assert splats[:, 3].max() < 1 / 255
 
 
 def boxes(scene: Scene, resolution: int, solids: list[tuple[list[float], list[float]]]) -> tuple[Scene, Tensor]:
-    """The scene with a union of boxes [(low, high)] instead of its object, and planar depth of the inputs."""
+    """The scene with a union of boxes [(low, high)] instead of its object, and planar depth of the input views."""
     origins, directions = (x[0].double() for x in pixel_rays(scene.cameras(range(len(scene.c2w)), resolution)))
     depth = torch.full_like(origins[:, 0], torch.inf)
     for low, high in solids:
@@ -113,21 +113,21 @@ def boxes(scene: Scene, resolution: int, solids: list[tuple[list[float], list[fl
     return replace(scene, rgba=rgba.numpy()), depth[list(INPUT_VIEWS)]
 
 
-def test_the_hull_of_a_cube_wraps_it_closely(scene: Scene) -> None:
+def test_the_hull_of_a_cube_is_tight(scene: Scene) -> None:
     cube, _ = boxes(scene, 96, [([-0.3] * 3, [0.3] * 3)])
     truth = boxes(scene, SIZE, [([-0.3] * 3, [0.3] * 3)])[1]
     depth = hull_depth(cube, VIEWS, SIZE, 0.55, 64, 0.5)
     both = (depth > 0) & truth.isfinite()
     assert both.sum() > 0.95 * truth.isfinite().sum()
     nearer = (truth - depth)[both]
-    # A image's pixel is 0.014 wide, and a face seen at a slant turns that into more depth.
+    # A pixel is 0.014 wide, and on a slanted face its depth range is larger.
     assert nearer.quantile(0.02) > -0.03
     assert nearer.median() < 0.03
 
 
-def test_a_hollow_cannot_be_seen(scene: Scene) -> None:
+def test_concavities_are_filled(scene: Scene) -> None:
     full = [([-0.3] * 3, [0.3] * 3)]
-    # Open towards view 1, with walls as thick as 0.1: no line through the opening leaves by it, so outlines agree.
+    # Open toward view 1, with walls of thickness 0.1: every ray through the opening hits a wall, so silhouettes agree.
     cup = [([-0.3] * 3, [0.3, 0.3, -0.2])]
     for axis in (0, 1):
         for low, high in ((-0.3, -0.2), (0.2, 0.3)):
@@ -139,7 +139,7 @@ def test_a_hollow_cannot_be_seen(scene: Scene) -> None:
     assert (truth - hollow)[0, middle, middle].min() > 0.4
 
 
-def test_nothing_is_found_behind_a_camera() -> None:
+def test_the_hull_ignores_points_behind_cameras() -> None:
     near = CameraOptions(train_views=4, validation_views=1, test_views=1, radius=0.61, fov_y_deg=100)
     scene = as_scene(ball("globe", near, 64), near.radius)
     depth = hull_depth(scene, INPUT_VIEWS, SIZE, 1.0, 64, 0.5)
@@ -147,7 +147,7 @@ def test_nothing_is_found_behind_a_camera() -> None:
     assert (depth[0, SIZE // 2, SIZE // 2] - (near.radius - BALL_RADIUS)).abs() < 0.05
 
 
-def test_images_without_a_background_rule_nothing_out(scene: Scene) -> None:
+def test_images_without_background_exclude_nothing(scene: Scene) -> None:
     assert (hull_depth(with_alpha(scene, VIEWS, 255), VIEWS, 64, 0.55, 16, 0.9) > 0).all()
 
 
@@ -158,7 +158,7 @@ def test_more_views_never_grow_the_hull(scene: Scene) -> None:
     assert (many[both] >= few[both] - 1e-4).all()
 
 
-def test_a_fit_without_depth_starts_far_better_than_from_nothing(scene: Scene) -> None:
+def test_the_hull_start_is_far_better_than_a_random_one(scene: Scene) -> None:
     def psnr(start: VisualHullStart | RandomBallStart) -> float:
         options = FitOptions(start=start, steps=4, views_per_step=3)
         return Fit(options, SIZE, Auto(), CAMERA).run([scene])[0].psnr
@@ -166,7 +166,7 @@ def test_a_fit_without_depth_starts_far_better_than_from_nothing(scene: Scene) -
     assert psnr(VisualHullStart()) > psnr(RandomBallStart()) + 3
 
 
-def test_an_object_of_which_nothing_is_left_is_fitted_badly_but_not_fatally(scene: Scene) -> None:
+def test_an_object_with_an_empty_hull_is_fitted_badly_without_an_error(scene: Scene) -> None:
     nothing = with_alpha(scene, [VIEWS[-1]], 0)
     options = FitOptions(start=VisualHullStart(), steps=2, views_per_step=2)
     fitted = Fit(options, SIZE, Auto(), CAMERA).run([nothing])[0]

@@ -1,4 +1,4 @@
-"""LGM as a start: the public layout, the forward pass against one written again, and weights that do not fit."""
+"""Initialization by LGM: the published layout, the forward pass against an independent one, and invalid weights."""
 
 import json
 import math
@@ -54,7 +54,7 @@ def scene() -> Scene:
     return as_scene(ball("globe", CAMERA, 48), CAMERA.radius)
 
 
-def test_big_has_the_public_checkpoints_tensors() -> None:
+def test_big_has_the_tensors_of_the_published_checkpoint() -> None:
     with torch.device("meta"):
         state = LGM(BIG).state_dict()
     assert sum(value.numel() for value in state.values()) == 415_042_848
@@ -81,8 +81,8 @@ def test_big_has_the_public_checkpoints_tensors() -> None:
     assert Layout.of(state) == BIG
 
 
-def test_big_is_as_long_as_the_public_checkpoint() -> None:
-    # A file's header spells every name and shape, so its length vouches for them as no handful of shapes does.
+def test_big_has_the_size_of_the_published_checkpoint() -> None:
+    # A file's header has every name and shape, so its length verifies all of them.
     with torch.device("meta"):
         state = LGM(BIG).state_dict()
     header, end = {}, 0
@@ -93,14 +93,14 @@ def test_big_is_as_long_as_the_public_checkpoint() -> None:
     assert 8 + math.ceil(text / 8) * 8 + end == 830_126_160, "model_fp16_fixrot.safetensors of ashawkey/LGM"
 
 
-def test_a_checkpoint_tells_its_layout() -> None:
+def test_the_layout_is_derived_from_a_checkpoint() -> None:
     assert Layout.of(network().state_dict()) == TINY
     with pytest.raises(KeyError, match="down_blocks"):
         Layout.of({"weight": torch.ones(1)})
 
 
 class Again:
-    """The forward pass from the state dict alone, float64, one function a layer."""
+    """The forward pass from the state dict in float64, one function per layer."""
 
     def __init__(self, state: dict[str, Tensor], views: int) -> None:
         self.state, self.views = {name: value.double() for name, value in state.items()}, views
@@ -170,29 +170,29 @@ class Again:
         return self.conv(self.conv(x / (1 + torch.exp(-x)), "unet.conv_out"), "conv")
 
 
-def test_forward_pass_is_the_one_written_again() -> None:
+def test_the_forward_pass_matches_an_independent_one() -> None:
     model, x = network(), torch.randn(2, 3, 9, 16, 16, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
-        found = model.double()(x.double())
-    assert found.shape == (2, 3, 14, 8, 8)
-    torch.testing.assert_close(found.flatten(0, 1), Again(model.state_dict(), 3)(x), atol=1e-9, rtol=1e-9)
+        actual = model.double()(x.double())
+    assert actual.shape == (2, 3, 14, 8, 8)
+    torch.testing.assert_close(actual.flatten(0, 1), Again(model.state_dict(), 3)(x), atol=1e-9, rtol=1e-9)
 
 
 def test_inputs_are_normalized_colors_and_pluecker_rays(scene: Scene) -> None:
     origins, directions = (x[0].double() for x in pixel_rays(scene.cameras(list(INPUT_VIEWS), 8)))
     rgb = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = features(rgb, origins, directions, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)).numpy()
-    np.testing.assert_allclose(found[:, 1], (rgb[:, 1].numpy() - 0.4) / 0.3, atol=1e-6)
+    actual = features(rgb, origins, directions, (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)).numpy()
+    np.testing.assert_allclose(actual[:, 1], (rgb[:, 1].numpy() - 0.4) / 0.3, atol=1e-6)
     o, d = origins[2, :, 3, 5].numpy(), directions[2, :, 3, 5].numpy()
     d = d / np.linalg.norm(d)
-    np.testing.assert_allclose(found[2, 3:6, 3, 5], np.cross(o, d))
-    np.testing.assert_allclose(found[2, 6:, 3, 5], d)
-    # View 1 stands at [0, 0, radius] and looks along -z, as LGM's first camera.
-    np.testing.assert_allclose(found[0, 6:].mean(axis=(1, 2)), [0, 0, found[0, 8].mean()], atol=1e-6)
-    assert found[0, 8].max() < -0.8
+    np.testing.assert_allclose(actual[2, 3:6, 3, 5], np.cross(o, d))
+    np.testing.assert_allclose(actual[2, 6:, 3, 5], d)
+    # View 1 is at [0, 0, radius] and looks along -z, like LGM's first camera.
+    np.testing.assert_allclose(actual[0, 6:].mean(axis=(1, 2)), [0, 0, actual[0, 8].mean()], atol=1e-6)
+    assert actual[0, 8].max() < -0.8
 
 
-def test_the_start_is_activated_and_has_the_size_asked_for(scene: Scene, weights: Path) -> None:
+def test_the_start_is_activated_and_has_the_requested_size(scene: Scene, weights: Path) -> None:
     for size in (16, 8):
         splats = LgmStart(weights=str(weights)).splats(scene, list(INPUT_VIEWS), size)
         assert splats.shape == (6, 14, size, size)
@@ -205,14 +205,14 @@ def test_the_start_is_activated_and_has_the_size_asked_for(scene: Scene, weights
     assert Fit(options, 16, Auto(), CAMERA).run([scene])[0].steps == 2
 
 
-def test_resizing_keeps_the_area_that_splats_cover() -> None:
+def test_resizing_keeps_the_covered_area() -> None:
     splats = torch.rand(6, 14, 32, 32, generator=torch.Generator().manual_seed(0)) * 0.1 + 0.4
     small = _lgm.resized(splats, 16)
     torch.testing.assert_close(small[:, 4:7].mean(), 2 * splats[:, 4:7].mean(), rtol=1e-3, atol=0)
     torch.testing.assert_close(small[:, :3].mean(), splats[:, :3].mean(), rtol=1e-3, atol=0)
 
 
-def test_resizing_takes_a_quaternion_and_its_negative_for_one_rotation() -> None:
+def test_resizing_treats_a_quaternion_and_its_negative_as_equal() -> None:
     splats = torch.full((6, 14, 8, 8), 0.3)
     splats[:, 7:11] = torch.tensor([0.8, 0.6, 0.0, 0.0])[:, None, None]
     splats[:, 7:11, :, ::2] *= -1
@@ -223,11 +223,11 @@ def test_resizing_takes_a_quaternion_and_its_negative_for_one_rotation() -> None
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("absent", r"is no file; download LGM's .* visual_hull"),
-        ("garbage", "holds no LGM"),
-        ("other", r"holds no LGM.*down_blocks"),
-        ("narrow", r"holds no LGM.*divisible"),
-        ("flat", "holds no LGM"),
+        ("absent", r"is not a file; download LGM's .* visual_hull"),
+        ("garbage", "is not an LGM checkpoint"),
+        ("other", r"is not an LGM checkpoint.*down_blocks"),
+        ("narrow", r"is not an LGM checkpoint.*divisible"),
+        ("flat", "is not an LGM checkpoint"),
         ("missing", r"tensors do not fit .*: 1 missing \(unet.conv_out.bias\)$"),
         ("extra", r"tensors do not fit .*: 1 extra \(unet.conv_up.bias\)$"),
         ("renamed", r"tensors do not fit .*: 1 missing \(unet.conv_out.bias\); 1 extra \(unet.conv_up.bias\)$"),
@@ -237,7 +237,7 @@ def test_resizing_takes_a_quaternion_and_its_negative_for_one_rotation() -> None
         ),
     ],
 )
-def test_weights_that_do_not_fit_are_named(scene: Scene, weights: Path, change: str, message: str) -> None:
+def test_errors_of_invalid_weights(scene: Scene, weights: Path, change: str, message: str) -> None:
     state = network().state_dict()
     if change == "absent":
         weights.unlink()

@@ -1,4 +1,4 @@
-"""Files of Gaussians for other tools: exact layouts, round trips within what a format can hold, hostile input."""
+"""File formats of Gaussians: exact layouts, round trips within a format's precision, hostile input."""
 
 import contextlib
 import gzip
@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_mosaic_ply import gaussians, rotation_of
+from support.gaussians import gaussians, rotation_of
 
 from z1g.cli.main import main
 from z1g.core.errors import UserError
@@ -25,14 +25,14 @@ TOLERANCES = {
     ".splat": {"position": 1e-6, "opacity": 0.5 / 255, "scale": 1e-6, "rotation": 0.01, "rgb": 0.5 / 255},
     ".spz": {"position": 2**-17, "opacity": 0.5 / 255, "scale": 1 / 32, "rotation": 0.003, "rgb": 0.0037},
 }
-"""Largest errors: halves of the steps that each format counts in; .spz's scale is relative, as it stores logarithms."""
+"""Largest errors: half of the quantization step of each format; .spz's scale is relative, as it stores logarithms."""
 
 
-def matched(found: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
-    """Rows of `found` in the order of `expected`, by position, with quaternions on the same side."""
-    nearest = torch.cdist(expected[:, :3].double(), found[:, :3].double()).argmin(dim=1)
+def matched(actual: torch.Tensor, expected: torch.Tensor) -> torch.Tensor:
+    """Rows of `actual` in the order of `expected`, by position, with the signs of its quaternions."""
+    nearest = torch.cdist(expected[:, :3].double(), actual[:, :3].double()).argmin(dim=1)
     assert len(set(nearest.tolist())) == len(expected)
-    rows = found[nearest].clone()
+    rows = actual[nearest].clone()
     turn = CHANNELS["rotation"]
     rows[:, turn] *= torch.sign((rows[:, turn] * expected[:, turn]).sum(dim=1, keepdim=True))
     return rows
@@ -69,23 +69,23 @@ def test_splat_is_32_bytes_a_gaussian_with_the_most_important_first(tmp_path: Pa
 
 
 def read_spz(content: bytes) -> dict[str, np.ndarray]:
-    """A reader of its own, number by number, from the format's description."""
+    """An independent reader, value by value, written from the format's description."""
     data = gzip.decompress(content)
     magic, version, n, degree, bits, _, _ = struct.unpack_from("<IIIBBBB", data)
     assert (magic, version, degree) == (0x5053474E, 3, 0)
     assert len(data) == 16 + n * (9 + 1 + 3 + 3 + 4)
-    at, found = 16, {name: [] for name in ("position", "opacity", "f_dc", "log_scale", "rotation")}
+    at, attributes = 16, {name: [] for name in ("position", "opacity", "f_dc", "log_scale", "rotation")}
     for i in range(n):
         numbers = [
             int.from_bytes(data[at + 9 * i + 3 * k : at + 9 * i + 3 * k + 3], "little", signed=True) for k in range(3)
         ]
-        found["position"].append([number / 2**bits for number in numbers])
+        attributes["position"].append([number / 2**bits for number in numbers])
     at += 9 * n
-    found["opacity"] = [data[at + i] / 255 for i in range(n)]
+    attributes["opacity"] = [data[at + i] / 255 for i in range(n)]
     at += n
-    found["f_dc"] = [[(data[at + 3 * i + k] / 255 - 0.5) / 0.15 for k in range(3)] for i in range(n)]
+    attributes["f_dc"] = [[(data[at + 3 * i + k] / 255 - 0.5) / 0.15 for k in range(3)] for i in range(n)]
     at += 3 * n
-    found["log_scale"] = [[data[at + 3 * i + k] / 16 - 10 for k in range(3)] for i in range(n)]
+    attributes["log_scale"] = [[data[at + 3 * i + k] / 16 - 10 for k in range(3)] for i in range(n)]
     at += 3 * n
     for i in range(n):
         (word,) = struct.unpack_from("<I", data, at + 4 * i)
@@ -94,25 +94,25 @@ def read_spz(content: bytes) -> dict[str, np.ndarray]:
             part = rest >> (10 * (2 - place)) & 1023
             q[k] = (-1 if part & 512 else 1) * (part & 511) / 511 * 0.5**0.5
         q[largest] = (1 - sum(value**2 for value in q)) ** 0.5
-        found["rotation"].append(q)
-    return {name: np.array(values) for name, values in found.items()}
+        attributes["rotation"].append(q)
+    return {name: np.array(values) for name, values in attributes.items()}
 
 
-def test_spz_as_an_independent_reader_sees_it(tmp_path: Path) -> None:
+def test_spz_by_an_independent_reader(tmp_path: Path) -> None:
     x = gaussians(50, seed=3)
     splat_files.write(tmp_path / "a.spz", x)
-    found = read_spz((tmp_path / "a.spz").read_bytes())
+    actual = read_spz((tmp_path / "a.spz").read_bytes())
     array = x.double().numpy()
-    np.testing.assert_allclose(found["position"], array[:, :3], atol=2**-17 + 1e-9)  # right, up, back: no turn
-    np.testing.assert_allclose(found["opacity"], array[:, 3], atol=0.5 / 255 + 1e-9)
-    np.testing.assert_allclose(0.5 + SH_C0 * found["f_dc"], array[:, 11:14], atol=0.0038)
-    np.testing.assert_allclose(found["log_scale"], np.log(array[:, 4:7]), atol=1 / 32 + 1e-6)
-    turn = rotation_of(np.roll(found["rotation"], 1, axis=1))
+    np.testing.assert_allclose(actual["position"], array[:, :3], atol=2**-17 + 1e-9)  # right, up, back: no rotation
+    np.testing.assert_allclose(actual["opacity"], array[:, 3], atol=0.5 / 255 + 1e-9)
+    np.testing.assert_allclose(0.5 + SH_C0 * actual["f_dc"], array[:, 11:14], atol=0.0038)
+    np.testing.assert_allclose(actual["log_scale"], np.log(array[:, 4:7]), atol=1 / 32 + 1e-6)
+    turn = rotation_of(np.roll(actual["rotation"], 1, axis=1))
     np.testing.assert_allclose(turn, rotation_of(array[:, 7:11]), atol=0.01)
 
 
 def test_spz_of_version_2(tmp_path: Path) -> None:
-    """A file of other tools: bytes for x, y, z of the quaternion, harmonics that are left out."""
+    """A file of other tools: bytes for x, y, z of the quaternion, and harmonics, which are ignored."""
     q = np.array([0.5, -0.5, 0.5, 0.5])  # w first
     head = struct.pack("<IIIBBBB", 0x5053474E, 2, 1, 1, 12, 0, 0)
     position = b"".join(int(v * 4096).to_bytes(3, "little", signed=True) for v in (0.25, -1.5, 3.0))
@@ -126,7 +126,7 @@ def test_spz_of_version_2(tmp_path: Path) -> None:
     assert row[11] == pytest.approx(0.5 + SH_C0 * 0.5 / 0.15, abs=1e-5)
 
 
-def test_what_cannot_be_seen_is_left_out_except_in_ply(tmp_path: Path) -> None:
+def test_invisible_gaussians_are_omitted_except_in_ply(tmp_path: Path) -> None:
     x = gaussians(10)
     x[3:7, 3] = 0.003
     for ending, n in ((".ply", 10), (".splat", 6), (".spz", 6)):
@@ -148,7 +148,7 @@ def test_quaternions_of_other_tools_need_not_have_length_1(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("ending", TOLERANCES)
 @given(cut=st.floats(0, 0.999), seed=st.integers(0, 5))
-def test_a_file_cut_short_is_refused(
+def test_a_truncated_file_is_refused(
     tmp_path_factory: pytest.TempPathFactory, ending: str, cut: float, seed: int
 ) -> None:
     path = tmp_path_factory.mktemp("files") / f"a{ending}"
@@ -157,13 +157,14 @@ def test_a_file_cut_short_is_refused(
     length = int(cut * len(content))
     path.write_bytes(content[:length])
     if ending == ".splat" and length and length % 32 == 0:
-        return  # a whole number of Gaussians: nothing in the file says that there were more
+        return  # a whole number of Gaussians: the file does not store their number
     with pytest.raises(UserError, match=rf"a\{ending}"):
         splat_files.read(path)
 
 
+@pytest.mark.slow
 @given(position=st.integers(0, 10_000), value=st.integers(0, 255))
-def test_a_flipped_byte_never_ends_in_a_traceback(
+def test_a_flipped_byte_never_raises_another_error(
     tmp_path_factory: pytest.TempPathFactory, position: int, value: int
 ) -> None:
     folder = tmp_path_factory.mktemp("files")
@@ -181,45 +182,45 @@ SPZ = struct.Struct("<IIIBBBB")
 
 
 def packed(content: bytes) -> bytes:
-    """Without a time in it: workers must name their cases alike."""
+    """Without a time stamp, because xdist workers must collect the same parameters."""
     return gzip.compress(content, mtime=0)
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "said"),
+    ("name", "content", "message"),
     [
         ("a.ply", b"", "not a binary"),
         ("a.splat", b"", "no Gaussians"),
-        ("a.splat", bytes(33), "no whole number"),
+        ("a.splat", bytes(33), "not a whole number"),
         ("a.spz", b"", "does not begin"),
-        ("a.spz", b"\x89PNG\r\n", "no whole .spz"),
+        ("a.spz", b"\x89PNG\r\n", "not a valid .spz"),
         ("a.spz", packed(b"hello"), "does not begin"),
         ("a.spz", packed(SPZ.pack(0x5053474E, 4, 1, 0, 12, 0, 0) + bytes(20)), "version 4"),
         ("a.spz", packed(SPZ.pack(0x5053474E, 3, 2**32 - 1, 0, 12, 0, 0)), "damaged"),
-        ("a.spz", packed(SPZ.pack(0x5053474E, 3, 5_000_000, 0, 12, 0, 0) + bytes(99)), "cut short: 99"),
+        ("a.spz", packed(SPZ.pack(0x5053474E, 3, 5_000_000, 0, 12, 0, 0) + bytes(99)), "truncated: 99"),
         ("a.spz", packed(SPZ.pack(0x5053474E, 3, 1, 9, 12, 0, 0) + bytes(20)), "damaged"),
-        ("a.obj", b"v 0 0 0", "unknown ending"),
-        ("a", b"", "unknown ending"),
+        ("a.obj", b"v 0 0 0", "unknown extension"),
+        ("a", b"", "unknown extension"),
     ],
 )
-def test_foreign_and_hostile_files(tmp_path: Path, name: str, content: bytes, said: str) -> None:
+def test_foreign_and_hostile_files(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         splat_files.read(tmp_path / name)
 
 
-def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
-    """A stream that claims one Gaussian and holds 64 MiB is read as far as the one."""
+def test_a_decompression_bomb_is_not_unpacked(tmp_path: Path) -> None:
+    """A stream of 64 MiB with one Gaussian in its header is decompressed up to that Gaussian only."""
     head = SPZ.pack(0x5053474E, 3, 1, 0, 12, 0, 0)
     (tmp_path / "a.spz").write_bytes(gzip.compress(head + bytes(2**26), 1))
     assert len(splat_files.read(tmp_path / "a.spz")) == 1
 
 
-def test_numbers_that_cannot_be_drawn_are_refused(tmp_path: Path) -> None:
+def test_non_finite_numbers_are_refused(tmp_path: Path) -> None:
     x = gaussians(4)
     x[2, 0] = float("nan")
     ply.write(tmp_path / "a.ply", x, np.eye(4))
-    with pytest.raises(UserError, match="1 of 4 Gaussians hold numbers that are not finite"):
+    with pytest.raises(UserError, match="1 of 4 Gaussians contain numbers that are not finite"):
         splat_files.read(tmp_path / "a.ply")
 
 
@@ -237,7 +238,7 @@ def test_export_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["export", str(tmp_path / "new/a.spz"), "--out", str(tmp_path / "b.splat")]) == 0
     assert len(splat_files.read(tmp_path / "b.splat")) == 20
     assert main(["export", str(source), "--out", str(tmp_path / "a.stl")]) == 2
-    assert "unknown ending" in capsys.readouterr().err
+    assert "unknown extension" in capsys.readouterr().err
     assert main(["export", str(tmp_path / "none.ply"), "--out", str(tmp_path / "a.spz")]) == 2
     assert "cannot be read" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.tmp"))

@@ -40,7 +40,7 @@ def test_orbit_from_the_front() -> None:
 
 
 def test_orbit_from_the_right() -> None:
-    # Azimuth 90 stands on +x and looks along -x; its right-hand side is world -z.
+    # The camera at azimuth 90 is on +x and looks along -x; its right-hand side is world -z.
     expected = [[0, 0, -1, 2], [0, -1, 0, 0], [-1, 0, 0, 0], [0, 0, 0, 1]]
     np.testing.assert_allclose(camera.orbit_c2w(0, 90, 2.0), expected, atol=1e-12)
 
@@ -65,14 +65,14 @@ def test_poses_are_rigid_right_handed_and_level(angle: tuple[float, float, float
 @given(angles)
 def test_blender_round_trip(angle: tuple[float, float, float]) -> None:
     pose = camera.orbit_c2w(*angle)
-    there = camera.to_blender(pose)
-    np.testing.assert_allclose(camera.from_blender(there), pose, atol=1e-12)
-    assert np.linalg.det(there[:3, :3]) == pytest.approx(1)
+    converted = camera.to_blender(pose)
+    np.testing.assert_allclose(camera.from_blender(converted), pose, atol=1e-12)
+    assert np.linalg.det(converted[:3, :3]) == pytest.approx(1)
 
 
 def test_blender_world_is_z_up() -> None:
     pose = camera.to_blender(camera.orbit_c2w(30, 0, 2.0))
-    # Our +z is Blender's -y: the front camera stands on Blender's -y axis, above the ground.
+    # z1g's +z is Blender's -y: the front camera is on Blender's -y axis, above the ground.
     np.testing.assert_allclose(pose[:3, 3], [0, -2 * math.cos(math.pi / 6), 1], atol=1e-12)
     # A Blender camera looks along its own -z: towards the origin.
     np.testing.assert_allclose(-pose[:3, 2], -pose[:3, 3] / 2, atol=1e-12)
@@ -81,7 +81,7 @@ def test_blender_world_is_z_up() -> None:
 
 
 def test_blender_identity_camera() -> None:
-    # Blender's unrotated camera looks down; its up is world +y, which is our -z.
+    # Blender's unrotated camera looks down; its up is world +y, which is z1g's -z.
     expected = [[1, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
     np.testing.assert_allclose(camera.from_blender(np.eye(4)), expected, atol=1e-12)
 
@@ -112,12 +112,13 @@ def test_view_frame(object_seed: int, layout: str) -> None:
     before = np.linalg.inv(poses[0]) @ poses
     np.testing.assert_allclose(np.linalg.inv(moved[0]) @ moved, before, atol=1e-9)
     np.testing.assert_allclose(frame[:3, :3] @ frame[:3, :3].T, np.eye(3), atol=1e-9)
-    # Orbit poses all look at the origin, so it stays where it is.
+    # Orbit poses all look at the origin, so the transform keeps it fixed.
     np.testing.assert_allclose(frame[:3, 3], 0, atol=1e-9)
 
 
-def test_seed_orbit() -> None:
-    # The seed: orbit_camera(-elevation, azimuth, radius), y = -radius·sin(-elevation), then position·cam_radius/1.5.
+def test_the_original_s_orbit() -> None:
+    # In the original: orbit_camera(-elevation, azimuth, radius), y = -radius·sin(-elevation),
+    # then position·cam_radius/1.5.
     elevation, azimuth = math.radians(25), math.radians(70)
     position = np.array(
         [

@@ -1,4 +1,4 @@
-"""Where free views stand, protocol by protocol."""
+"""Free views of every protocol."""
 
 import math
 from typing import Any
@@ -32,8 +32,8 @@ def test_an_orbit_pose_is_a_camera_that_looks_at_the_origin(elevation: float, az
     assert rotation[1, 0] == 0  # the horizon is level
 
 
-def test_from_above_and_below_the_azimuth_says_which_way_is_up() -> None:
-    # From above at azimuth 0 one stands at the foot of the image: its up is away from the condition's camera, -z.
+def test_from_above_and_below_the_azimuth_determines_the_up_direction() -> None:
+    # From above at azimuth 0 the image's up direction points away from the condition's camera, to -z.
     np.testing.assert_allclose(orbit_c2w(90, 0, 1)[:3, :3].T, [[1, 0, 0], [0, 0, 1], [0, -1, 0]], atol=1e-12)
     np.testing.assert_allclose(orbit_c2w(-90, 0, 1)[:3, :3].T, [[1, 0, 0], [0, 0, -1], [0, 1, 0]], atol=1e-12)
     for sign in (1, -1):
@@ -55,7 +55,7 @@ def test_g_objaverse_by_hand() -> None:
 
 
 def test_test_views_of_rings_are_spread() -> None:
-    """The last ten of 38 views hold both rings for nearly every object."""
+    """The last ten of 38 views include both rings for nearly every object."""
     both = 0
     for seed in range(50):
         elevations = [e for e, _ in GObjaverseViews().angles(38, generator(seed))[-10:]]
@@ -63,7 +63,7 @@ def test_test_views_of_rings_are_spread() -> None:
     assert both >= 45
 
 
-def test_the_seeds_views_are_uniform_on_the_sphere() -> None:
+def test_the_original_s_views_are_uniform_on_the_sphere() -> None:
     heights = [math.sin(math.radians(e)) for seed in range(200) for e, _ in OriginalViews().angles(49, generator(seed))]
     counts, _ = np.histogram(heights, bins=5, range=(-1, 1))
     assert counts.min() > 0.9 * len(heights) / 5
@@ -77,8 +77,8 @@ def test_fewer_views_are_drawn_from_the_objects_own_generator(kind: str) -> None
     assert len(views.angles(7, generator(1))) == 7
 
 
-def test_the_band_draws_what_it_always_drew() -> None:
-    """Elevation, then azimuth, one view after the other: renders of earlier versions keep their cameras."""
+def test_the_band_draws_the_same_views_as_before() -> None:
+    """Elevation, then azimuth, view by view: renders of earlier versions keep their cameras."""
     draw = np.random.default_rng([0, 5])
     low, high = CameraOptions().condition_elevation_deg
     angles = [(draw.uniform(low, high), 0.0)]
@@ -99,12 +99,12 @@ def test_the_band_draws_what_it_always_drew() -> None:
         ({"free": {"kind": "random_sphere", "elevation_deg": (-95, 10)}}, "stay within -90 and 90"),
     ],
 )
-def test_views_that_there_are_not_are_an_error(values: dict[str, Any], message: str) -> None:
+def test_unavailable_views_are_an_error(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         CameraOptions(**values)
 
 
-def test_protocols_fill_the_free_places_only() -> None:
+def test_protocols_change_the_free_views_only() -> None:
     counts = {"train_views": 30, "validation_views": 3, "test_views": 5}
     rings = CameraOptions(free=GObjaverseViews(), **counts).poses(9)
     plain = CameraOptions(free=RandomSphere(), **counts).poses(9)

@@ -1,4 +1,4 @@
-"""`z1g infer photo.png --run …`: a trained micro model, real files, the command as a user types it."""
+"""`z1g infer photo.png --run …` with a trained micro model and real files."""
 
 import json
 import logging
@@ -10,17 +10,19 @@ import torch
 import trimesh
 from PIL import Image
 from support.builders import ball_splats, fill, plan, stage_path
-from test_photographs import disc, saved
+from support.photographs import disc, saved
 
 from z1g.cli.main import main
 from z1g.gaussians import files as splat_files
 from z1g.gaussians.channels import to_gaussians
 from z1g.inference.batch import infer_folder, names
+from z1g.inference.method import ImageToSplats
 from z1g.inference.photographs import condition, read
 from z1g.plan.folder import StageFolder
 from z1g.stages import autodecoder, codes, unet
-from z1g.stages.infer import Generator
 from z1g.surface.build import MeshOptions
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +44,15 @@ def test_a_photograph_becomes_splats_images_and_a_record(results: Path, tmp_path
     assert infer(results, tmp_path / "out", str(photograph)) == 0
     out = tmp_path / "out"
     record = json.loads((out / "my_chair.json").read_text())
-    made = ["my_chair.condition.png", "my_chair.json", "my_chair.ply", "my_chair.sheet.png", "my_chair.turntable.mp4"]
-    assert sorted(file.name for file in out.iterdir()) == made
-    assert sorted([*record["outputs"].values(), "my_chair.json"]) == made
+    expected = [
+        "my_chair.condition.png",
+        "my_chair.json",
+        "my_chair.ply",
+        "my_chair.sheet.png",
+        "my_chair.turntable.mp4",
+    ]
+    assert sorted(file.name for file in out.iterdir()) == expected
+    assert sorted([*record["outputs"].values(), "my_chair.json"]) == expected
     assert record["stages"].keys() == {"ingest", "fit", "autodecoder", "codes", "unet", "infer"}
     assert record["seed"] == read(photograph).seed
     assert record["command"][0] == "z1g"
@@ -53,35 +61,35 @@ def test_a_photograph_becomes_splats_images_and_a_record(results: Path, tmp_path
 
 
 def test_splats_are_the_generator_s_in_the_world(results: Path, tmp_path: Path) -> None:
-    """The same codes by hand; +z is where the photograph was taken from, so view 0 of the world sees its front."""
+    """The same codes computed directly. The photograph is taken from +z of the world."""
     photograph = saved(tmp_path, disc(), "a.png")
     assert infer(results, tmp_path, str(photograph), "--seed", "7") == 0
-    generator = Generator.load(infer_folder(results / "ablations/micro"))
-    config = generator.trained.config
-    _, splats = generator(condition(read(photograph), config.camera, 16)[None], [7])
+    stage = infer_folder(results / "ablations/micro")
+    config = stage.upstream_folder("autodecoder").config
+    _, splats = ImageToSplats.from_stage(stage)(condition(read(photograph), config.camera, 16)[None], [7])
     gaussians = to_gaussians(splats)[0]
-    found = splat_files.read(tmp_path / "a.ply")
-    torch.testing.assert_close(found[:, 3:7], gaussians[:, 3:7], atol=1e-4, rtol=1e-3)
-    # In the view-1 frame the camera of input view 1 stands at [0,0,r]; in the world it is 30 degrees round and 30 up.
+    actual = splat_files.read(tmp_path / "a.ply")
+    torch.testing.assert_close(actual[:, 3:7], gaussians[:, 3:7], atol=1e-4, rtol=1e-3)
+    # Input view 1 has its camera at [0,0,r] in the view-1 frame, and at azimuth and elevation 30 degrees in the world.
     r = config.camera.radius
     eye = r * np.array([np.cos(np.pi / 6) * 0.5, 0.5, np.cos(np.pi / 6) ** 2])
     expected = np.linalg.norm(gaussians[:, :3].numpy() - [0, 0, r], axis=1)
-    np.testing.assert_allclose(np.linalg.norm(found[:, :3].numpy() - eye, axis=1), expected, atol=1e-4)
+    np.testing.assert_allclose(np.linalg.norm(actual[:, :3].numpy() - eye, axis=1), expected, atol=1e-4)
 
 
-def test_the_film_turns(results: Path, tmp_path: Path) -> None:
+def test_the_turntable_video(results: Path, tmp_path: Path) -> None:
     import imageio_ffmpeg
 
     assert infer(results, tmp_path, str(saved(tmp_path, disc(), "a.png"))) == 0
     frames = imageio_ffmpeg.read_frames(str(tmp_path / "a.turntable.mp4"))
-    about = next(frames)
+    metadata = next(frames)
     images = list(frames)
-    assert about["size"] == (32, 32)
+    assert metadata["size"] == (32, 32)
     assert len(images) == 48
 
 
-def test_without_ffmpeg_the_film_is_a_webp(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("z1g.inference.batch.film_ending", lambda: ".webp")
+def test_without_ffmpeg_the_turntable_is_a_webp(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("z1g.inference.batch.video_extension", lambda: ".webp")
     assert infer(results, tmp_path, str(saved(tmp_path, disc(), "a.png"))) == 0
     with Image.open(tmp_path / "a.turntable.webp") as film:
         assert (film.n_frames, film.size) == (48, (32, 32))
@@ -98,13 +106,14 @@ def test_one_bad_photograph_does_not_stop_the_others(
     (folder / "1.png").write_text("nothing")
     saved(folder, Image.new("RGBA", (20, 20)), "clear.png")
     assert infer(results, tmp_path / "out", str(folder)) == 2
-    said = capsys.readouterr().err
-    assert "2 of 4 photographs could not be used" in said
-    assert "1.png is no image" in said
-    assert "clear.png: nothing is visible" in said
+    errors = capsys.readouterr().err
+    assert "2 of 4 photographs could not be used" in errors
+    assert "1.png is not an image" in errors
+    assert "clear.png: nothing is visible" in errors
     assert {file.name for file in (tmp_path / "out").glob("*.json")} == {"0.json", "2.json"}
 
 
+@pytest.mark.slow
 def test_the_same_photograph_gives_the_same_splats_beside_others(results: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
@@ -118,8 +127,8 @@ def test_the_same_photograph_gives_the_same_splats_beside_others(results: Path, 
 
 
 def test_a_mesh_if_asked(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What an untrained model paints is no object, so the splats of a ball stand in for its output."""
-    monkeypatch.setattr(Generator, "__call__", lambda self, images, seeds: (None, ball_splats("a", 8)[None]))
+    """The output of an untrained model is not an object, so the splats of a ball replace it."""
+    monkeypatch.setattr(ImageToSplats, "__call__", lambda self, images, seeds: (None, ball_splats("a", 8)[None]))
     coarse = MeshOptions(views=12, view_size=64, resolution=32, faces=1000, texture=64)
     monkeypatch.setattr("z1g.inference.batch.MeshOptions", lambda: coarse)
     assert infer(results, tmp_path, str(saved(tmp_path, disc(), "a.png")), "--mesh") == 0
@@ -135,23 +144,23 @@ def test_the_stage_verb_is_as_before(results: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["a.png"], "give photographs and --run"),
         (["a.png", "--run", ".", "--chunk", "1"], "give photographs and --run"),
         (["a", "b", "--chunk", "1"], "one stage folder"),
         (["nowhere", "--chunk", "1"], "not a folder"),
         (["a.png", "--run", "."], "neither results/ablations"),
-        (["a.png", "--run", ".", "--size", "3"], "--size be from 16"),
+        (["a.png", "--run", ".", "--size", "3"], "--size must be from 16"),
     ],
 )
 def test_mistakes_are_explained(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str], message: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     saved(tmp_path, disc())
     assert main(["infer", *words]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_an_untrained_run_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,6 +169,6 @@ def test_an_untrained_run_says_what_to_do(tmp_path: Path, capsys: pytest.Capture
     assert "is not trained yet" in capsys.readouterr().err
 
 
-def test_names_are_words_and_never_twice() -> None:
+def test_names_are_unique_words() -> None:
     files = [Path("a/x y.png"), Path("b/x y.jpg"), Path("x_y.webp"), Path("é.png")]
     assert names(files) == ["x_y", "x_y-2", "x_y-3", "_"]

@@ -1,4 +1,4 @@
-"""Photographs of every kind: upright, in sRGB, cut out, framed as in training; or one clear line."""
+"""Photographs of every format: upright, in sRGB, cut out and framed as in training, or an error of one line."""
 
 import io
 import struct
@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageCms
 from support.builders import ball
+from support.photographs import disc, saved
 
 from z1g.core.errors import UserError
 from z1g.geometry.camera import CameraOptions
@@ -30,31 +31,14 @@ MODES = {
     ".bmp": ("RGB", "L", "1", "P"),
     ".gif": ("RGB", "L", "1", "P"),
 }
-"""What Pillow can write in files of each kind."""
-
-
-def disc(
-    width: int = 64, height: int = 48, radius: float = 15, color: tuple[int, int, int] = (200, 60, 20)
-) -> Image.Image:
-    """A disc in the upper left on nothing; what color the invisible has is green."""
-    y, x = np.mgrid[:height, :width] + 0.5
-    inside = (x - 0.4 * width) ** 2 + (y - 0.45 * height) ** 2 < radius**2
-    rgba = np.zeros((height, width, 4), np.uint8)
-    rgba[...] = (0, 255, 0, 0)
-    rgba[inside] = (*color, 255)
-    return Image.fromarray(rgba)
-
-
-def saved(folder: Path, image: Image.Image, name: str = "a.png", **options: Any) -> Path:
-    image.save(folder / name, **options)
-    return folder / name
+"""Modes that Pillow can write in files of each format."""
 
 
 # Framing
 
 
 def extent(image: torch.Tensor) -> tuple[float, float, float]:
-    """Center and diameter of what differs from gray, as shares of the width."""
+    """Center and diameter of the pixels that differ from gray, as fractions of the width."""
     rows, columns = np.nonzero(((image - GRAY).abs().sum(dim=0) > 0.15).numpy())
     x, y = ((line.min() + line.max() + 1) / 2 for line in (columns, rows))
     reach = np.hypot(columns + 0.5 - x, rows + 0.5 - y).max()
@@ -72,13 +56,13 @@ def test_an_object_is_centered_and_as_large_as_in_training(width: int, height: i
     assert (x, y) == pytest.approx((0.5, 0.5), abs=1.5 / size + 0.01)
     assert diameter == pytest.approx(object_share(CAMERA), abs=3 / size + 0.05)
     torch.testing.assert_close(image[:, 0, 0], torch.full((3,), GRAY), atol=1e-3, rtol=0)
-    # A fringe of the invisible's green would show where the blue channel is low.
+    # Bleeding of the transparent pixels' green would be visible, as the other channels are low.
     torch.testing.assert_close(image[:, size // 2, size // 2], torch.tensor([200, 60, 20]) / 255, atol=0.01, rtol=0)
     assert float((image[1] - image[0]).max()) < 0.01
 
 
-def test_training_images_come_back_about_as_they_are() -> None:
-    """A render of a ball that fills the sphere's share of the image, read as if it were a photograph."""
+def test_training_images_keep_their_size() -> None:
+    """A render of a ball that fills the sphere, processed like a photograph."""
     item = ball("globe", CAMERA, 96)
     photograph = photographs.Photograph(item.rgba[0], "0" * 64)
     *_, diameter = extent(condition(photograph, CAMERA, 96))
@@ -90,7 +74,7 @@ def test_a_wide_lens_makes_objects_smaller() -> None:
     assert object_share(CameraOptions(radius=3.0)) < 0.5 * object_share(CAMERA)
 
 
-# Kinds of files
+# File formats
 
 
 def upright(path: Path) -> np.ndarray:
@@ -109,10 +93,10 @@ def test_modes_hold_the_same_image(tmp_path: Path) -> None:
         (reference, "a.tga"),
     ):
         options = {"lossless": True} if name.endswith("webp") else {}
-        got = upright(saved(tmp_path, image, name, **options))
-        seen = expected[..., 3] > 0
-        assert (got[..., 3] == expected[..., 3]).all(), name
-        np.testing.assert_allclose(got[seen].astype(int), expected[seen].astype(int), atol=3, err_msg=name)
+        actual = upright(saved(tmp_path, image, name, **options))
+        visible = expected[..., 3] > 0
+        assert (actual[..., 3] == expected[..., 3]).all(), name
+        np.testing.assert_allclose(actual[visible].astype(int), expected[visible].astype(int), atol=3, err_msg=name)
 
 
 @pytest.mark.parametrize(("ending", "mode"), [(ending, mode) for ending, modes in MODES.items() for mode in modes])
@@ -120,24 +104,24 @@ def test_images_without_transparency(tmp_path: Path, mode: str, ending: str) -> 
     flat = Image.new("RGB", (40, 30), (250, 250, 250))
     flat.paste((40, 40, 40), (10, 5, 30, 25))
     image = flat.quantize(4) if mode == "P" else flat.convert(mode)
-    got = upright(saved(tmp_path, image, f"a{ending}"))
-    assert got.shape == (30, 40, 4)
-    assert (got[..., 3] == 255).all()
-    # Black and white has no 40; what is compressed with loss, or passes through CMYK, is near.
-    np.testing.assert_allclose(got[15, 20, :3], 40, atol=40 if mode == "1" else 12)
-    np.testing.assert_allclose(got[2, 2, :3], 250, atol=12)
+    actual = upright(saved(tmp_path, image, f"a{ending}"))
+    assert actual.shape == (30, 40, 4)
+    assert (actual[..., 3] == 255).all()
+    # Black and white cannot represent 40; lossy compression and CMYK are approximate.
+    np.testing.assert_allclose(actual[15, 20, :3], 40, atol=40 if mode == "1" else 12)
+    np.testing.assert_allclose(actual[2, 2, :3], 250, atol=12)
 
 
 def test_gray_of_16_bits(tmp_path: Path) -> None:
     values = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
     for name in ("a.png", "a.tiff"):
-        got = upright(saved(tmp_path, Image.fromarray(values), name))
-        np.testing.assert_allclose(got[..., 0], values / 257, atol=0.51)
-        np.testing.assert_allclose(got[..., 2], values / 257, atol=0.51)
+        actual = upright(saved(tmp_path, Image.fromarray(values), name))
+        np.testing.assert_allclose(actual[..., 0], values / 257, atol=0.51)
+        np.testing.assert_allclose(actual[..., 2], values / 257, atol=0.51)
 
 
 def test_color_of_16_bits(tmp_path: Path) -> None:
-    """Written by hand: Pillow writes no such files."""
+    """Encoded by hand, as Pillow cannot write such files."""
     values = np.zeros((20, 24, 4), ">u2")
     values[..., 0], values[..., 3] = 51400, 65535
     values[:4, :, 3] = 0
@@ -150,16 +134,16 @@ def test_color_of_16_bits(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(
         b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     )
-    got = upright(tmp_path / "a.png")
-    assert got[10, 10].tolist() == [200, 0, 0, 255]
-    assert got[0, 0, 3] == 0
+    actual = upright(tmp_path / "a.png")
+    assert actual[10, 10].tolist() == [200, 0, 0, 255]
+    assert actual[0, 0, 3] == 0
 
 
 def test_floats(tmp_path: Path) -> None:
     values = np.linspace(0, 1, 400, dtype=np.float32).reshape(20, 20)
-    got = upright(saved(tmp_path, Image.fromarray(values), "a.tiff"))
-    np.testing.assert_allclose(got[..., 1], values * 255, atol=0.51)
-    with pytest.raises(UserError, match="are no photograph"):
+    actual = upright(saved(tmp_path, Image.fromarray(values), "a.tiff"))
+    np.testing.assert_allclose(actual[..., 1], values * 255, atol=0.51)
+    with pytest.raises(UserError, match="are not supported"):
         upright(saved(tmp_path, Image.fromarray(values * 1e6), "b.tiff"))
     values[3, 3] = np.nan
     with pytest.raises(UserError, match="not finite"):
@@ -168,7 +152,7 @@ def test_floats(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_a_turned_camera(tmp_path: Path, orientation: int) -> None:
-    """EXIF says how the camera was held; the image comes out upright, by an independent table of turns."""
+    """The EXIF orientation is applied, against an independent table of rotations."""
     image = Image.new("RGB", (40, 24), (250, 250, 250))
     image.paste((250, 0, 0), (0, 0, 12, 8))  # red in the upper left
     array = np.asarray(image)
@@ -183,7 +167,7 @@ def test_a_turned_camera(tmp_path: Path, orientation: int) -> None:
 
 
 def test_colors_of_another_profile(tmp_path: Path) -> None:
-    """sRGB's profile with its red and green primaries exchanged: what is stored as red is meant as green."""
+    """The profile of sRGB with red and green primaries swapped, so that stored red means green."""
     profile = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     place = {bytes(profile[i : i + 4]): i + 4 for i in range(132, 132 + 12 * profile[131], 12)}
     red, green = (slice(place[name], place[name] + 8) for name in (b"rXYZ", b"gXYZ"))
@@ -199,12 +183,12 @@ def test_the_first_frame_of_an_animation(tmp_path: Path) -> None:
     first, second = disc(), disc(color=(20, 60, 200))
     for name in ("a.webp", "a.png", "a.gif"):
         path = saved(tmp_path, first, name, save_all=True, append_images=[second], duration=100)
-        got = upright(path)
-        middle = got[int(0.45 * 48), int(0.4 * 64)].astype(int)
+        actual = upright(path)
+        middle = actual[int(0.45 * 48), int(0.4 * 64)].astype(int)
         np.testing.assert_allclose(middle, (200, 60, 20, 255), atol=14, err_msg=name)
 
 
-# What cannot be used
+# Unusable files
 
 
 def fully_transparent(folder: Path) -> Path:
@@ -219,7 +203,7 @@ def cut_short(folder: Path) -> Path:
 
 
 def no_image(folder: Path) -> Path:
-    (folder / "a.png").write_text("not a image")
+    (folder / "a.png").write_text("not an image")
     return folder / "a.png"
 
 
@@ -246,20 +230,20 @@ def one_pixel(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("make", "said"),
+    ("make", "message"),
     [
         (fully_transparent, "nothing is visible"),
         (cut_short, "is damaged"),
-        (no_image, "no image of a known kind"),
-        (nothing, "no image of a known kind"),
+        (no_image, "is not an image of a supported format"),
+        (nothing, "is not an image of a supported format"),
         (bomb, "more than 178 million pixels"),
         (smudge, "the object is 4x4 pixels"),
         (one_pixel, "1x1 pixels"),
     ],
 )
-def test_what_cannot_be_used_is_said_in_one_line(tmp_path: Path, make: Any, said: str) -> None:
+def test_unusable_files_give_an_error_of_one_line(tmp_path: Path, make: Any, message: str) -> None:
     path = make(tmp_path)
-    with pytest.raises(UserError, match=said) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         read(path, "keep")
     assert "\n" not in str(caught.value)
     assert str(path) in str(caught.value)
@@ -286,7 +270,7 @@ def test_damage_never_ends_in_a_traceback(
     assert rgba.ndim == 3
 
 
-def test_large_photographs_are_made_smaller_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_photographs_are_downsampled_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(photographs, "LARGEST_SIDE", 100)
     monkeypatch.setattr(photographs, "LARGEST_CUT", 60)
     photograph = read(saved(tmp_path, disc(400, 300, 100)))
@@ -307,7 +291,7 @@ def test_without_rembg_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_rembg_cuts_the_object_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A stand-in for the package, whose weights are not at hand: it keeps what is dark."""
+    """A replacement of the package, whose weights are not available: it keeps dark pixels."""
 
     def remove(image: Image.Image) -> Image.Image:
         rgba = np.asarray(image.convert("RGBA")).copy()
@@ -330,7 +314,7 @@ def test_a_kept_background_fills_the_width(tmp_path: Path) -> None:
     torch.testing.assert_close(image[:, 5, 32], torch.full((3,), GRAY), atol=0.01, rtol=0)
 
 
-def test_a_seed_is_the_content_s(tmp_path: Path) -> None:
+def test_seeds_depend_on_the_content(tmp_path: Path) -> None:
     first, second = read(saved(tmp_path, disc())), read(saved(tmp_path, disc(), "b.png"))
     assert first.seed == second.seed
     assert read(saved(tmp_path, disc(radius=12), "c.png")).seed != first.seed

@@ -11,49 +11,46 @@ from diffusers import DDIMScheduler, DiffusionPipeline, StableDiffusionPipeline,
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from support.builders import SIZES
+from support.diffusion import normal
 from torch import Tensor
 
-import z1g.inference.pipeline
-from z1g.config.sections import AutodecoderOptions
-from z1g.config.tree import Experiment
 from z1g.core.errors import UserError
 from z1g.gaussians.channels import SplatOptions
-from z1g.inference.pipeline import Zero1ToGPipeline
+from z1g.geometry.camera import CameraOptions
+from z1g.inference.method import ImageToSplats
 from z1g.networks.denoiser import Denoiser
 from z1g.networks.finetune import adapters as lora
 from z1g.networks.finetune.lora import Lora
 from z1g.networks.weights.scratch import Scratch
-from z1g.plan.slices import cut, slice_config
-from z1g.representations.mosaic.stage1 import Stage1
+from z1g.representations import Mosaic
+from z1g.representations.codec import Trained
+from z1g.representations.mosaic import pipeline as pipeline_module
+from z1g.representations.mosaic.pipeline import Zero1ToGPipeline
 from z1g.sampling.options import InferOptions
 from z1g.sampling.samplers.ddim import Ddim
 
 CODE = (4, 24, 16)
 
 
-def normal(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
 def denoiser() -> Denoiser:
-    made = Scratch(init_seed=3, **SIZES).denoiser().requires_grad_(False).eval()
-    made.unet.conv_out.weight.copy_(0.1 * normal(*made.unet.conv_out.weight.shape, seed=1))
-    return made
+    network = Scratch(init_seed=3, **SIZES).denoiser().requires_grad_(False).eval()
+    network.unet.conv_out.weight.copy_(0.1 * normal(*network.unet.conv_out.weight.shape, seed=1))
+    return network
 
 
 def pipeline() -> Zero1ToGPipeline:
     model = Scratch(init_seed=3, **SIZES)
-    config = Experiment(model=model, autodecoder=AutodecoderOptions(input_size=16), splat=SplatOptions(size=8))
-    record = cut(config.model_dump(mode="json"), ("camera", "splat", "autodecoder"))
-    stage1 = Stage1.build(slice_config(record), model.autoencoder())
+    mosaic, camera, splats = Mosaic(input_size=16), CameraOptions(), SplatOptions(size=8)
+    codec = mosaic.new_codec(model, camera, splats)
     with torch.no_grad():
-        stage1.decoder.scale_bias.fill_(-2.5)
+        codec.decoder.scale_bias.fill_(-2.5)
     statistics = {
         "mean": normal(4, 1, 1, seed=5),
         "deviation": normal(4, 1, 1, seed=6).abs(),
         "zero_latent": normal(1, 4, 8, 8, seed=7),
     }
-    return Zero1ToGPipeline.of(stage1, record, denoiser(), statistics, CODE)
+    assert codec.code_shape == CODE
+    return Zero1ToGPipeline.of(Trained(codec, denoiser(), statistics), mosaic, camera, splats)
 
 
 @pytest.fixture(scope="module")
@@ -79,20 +76,21 @@ def test_the_index_names_every_part(saved: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["class", "custom_pipeline"])
-def test_it_samples_as_before_it_was_saved(saved: Path, how: str) -> None:
+def test_a_loaded_pipeline_samples_the_same_codes(saved: Path, how: str) -> None:
     if how == "class":
         loaded = Zero1ToGPipeline.from_pretrained(saved, local_files_only=True)
     else:
         loaded = DiffusionPipeline.from_pretrained(
-            saved, custom_pipeline=z1g.inference.pipeline.__file__, local_files_only=True, trust_remote_code=True
+            saved, custom_pipeline=pipeline_module.__file__, local_files_only=True, trust_remote_code=True
         )
     images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     loaded.scheduler = DDIMScheduler.from_config(loaded.scheduler.config)
-    found = loaded(images, num_inference_steps=3, guidance_scale=2.0, seeds=[4, 5])
-    expected = pipeline().method(InferOptions(sampler=Ddim(), steps=3, guidance=2.0))(images, [4, 5])
-    assert found.splats.shape == (2, 6, 14, 8, 8)
-    torch.testing.assert_close(found.codes, expected[0], atol=1e-5, rtol=0)
-    torch.testing.assert_close(found.splats, expected[1], atol=1e-5, rtol=0)
+    actual = loaded(images, num_inference_steps=3, guidance_scale=2.0, seeds=[4, 5])
+    options = InferOptions(sampler=Ddim(), steps=3, guidance=2.0)
+    expected = ImageToSplats(pipeline().trained(), options)(images, [4, 5])
+    assert actual.splats.shape == (2, 6, 14, 8, 8)
+    torch.testing.assert_close(actual.codes, expected[0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(actual.splats, expected[1], atol=1e-5, rtol=0)
 
 
 def test_a_loaded_pipeline_saves_again(saved: Path, tmp_path: Path) -> None:
@@ -101,7 +99,7 @@ def test_a_loaded_pipeline_saves_again(saved: Path, tmp_path: Path) -> None:
     assert (tmp_path / "heads.safetensors").read_bytes() == (saved / "heads.safetensors").read_bytes()
 
 
-def test_the_denoiser_is_wholly_where_the_pipeline_is(saved: Path) -> None:
+def test_the_whole_denoiser_is_on_the_device_of_the_pipeline(saved: Path) -> None:
     moved = Zero1ToGPipeline.from_pretrained(saved, local_files_only=True).to("meta").denoiser()
     assert {tensor.device.type for tensor in (*moved.parameters(), *moved.buffers())} == {"meta"}
 
@@ -123,8 +121,8 @@ FILES = {
 }
 DAMAGES = {
     "missing": r"1 missing \({name}\)",
-    "extra": r"1 extra \(from\.elsewhere\)",
-    "renamed": r"1 missing \({name}\); 1 extra \(from\.elsewhere\)",
+    "extra": r"1 extra \(foreign\.tensor\)",
+    "renamed": r"1 missing \({name}\); 1 extra \(foreign\.tensor\)",
     "misshapen": r"1 of another shape \({name} \[5, 7\] instead of \[[\d, ]+\]\)",
 }
 
@@ -132,9 +130,9 @@ DAMAGES = {
 def damage(file: Path, name: str, how: str) -> None:
     tensors = load_file(file)
     if how in ("missing", "renamed"):
-        taken = tensors.pop(name)
+        removed = tensors.pop(name)
     if how in ("extra", "renamed"):
-        tensors["from.elsewhere"] = taken if how == "renamed" else torch.ones(2)
+        tensors["foreign.tensor"] = removed if how == "renamed" else torch.ones(2)
     if how == "misshapen":
         tensors[name] = torch.ones(5, 7)
     save_file(tensors, file, {"format": "pt"})
@@ -149,23 +147,23 @@ def test_a_pipeline_whose_weights_do_not_fit_is_refused(saved: Path, tmp_path: P
     damage(folder / file, name, how)
     words = DAMAGES[how].format(name=re.escape(name))
     with pytest.raises(UserError, match=rf"^{re.escape(str(folder / part))}: tensors do not fit the network: {words}$"):
-        Zero1ToGPipeline.from_pretrained(folder, local_files_only=True).method(InferOptions())
+        Zero1ToGPipeline.from_pretrained(folder, local_files_only=True).trained()
 
 
 @pytest.mark.parametrize("how", ["missing", "extra", "renamed"])
 @pytest.mark.parametrize("part", FILES)
-def test_nor_does_a_pipeline_run_that_diffusers_loaded_alone(saved: Path, tmp_path: Path, part: str, how: str) -> None:
-    """It makes up what a file lacks and drops what it does not know."""
+def test_a_pipeline_that_diffusers_loaded_is_checked(saved: Path, tmp_path: Path, part: str, how: str) -> None:
+    """diffusers initializes missing tensors and ignores unknown ones."""
     folder = tmp_path / "pipeline"
     shutil.copytree(saved, folder)
     file, name = FILES[part]
     damage(folder / file, name, how)
     loaded = DiffusionPipeline.from_pretrained(
-        folder, custom_pipeline=z1g.inference.pipeline.__file__, local_files_only=True, trust_remote_code=True
+        folder, custom_pipeline=pipeline_module.__file__, local_files_only=True, trust_remote_code=True
     )
     words = DAMAGES[how].format(name=re.escape(name))
     with pytest.raises(UserError, match=rf"^{re.escape(str(folder / part))}: tensors do not fit the network: {words}$"):
-        loaded.method(InferOptions())
+        loaded.trained()
 
 
 def test_a_pipeline_can_be_loaded_in_half_precision(saved: Path) -> None:
@@ -179,34 +177,34 @@ def test_a_pipeline_can_be_loaded_in_half_precision(saved: Path) -> None:
 
 
 def adapted() -> Denoiser:
-    """A denoiser whose adapters are no longer zero."""
-    made = denoiser()
-    Lora(rank=3, alpha=6.0).prepare(made)
+    """A denoiser with nonzero adapters."""
+    network = denoiser()
+    Lora(rank=3, alpha=6.0).prepare(network)
     with torch.no_grad():
-        for i, (name, parameter) in enumerate(made.named_parameters()):
+        for i, (name, parameter) in enumerate(network.named_parameters()):
             if "lora_B" in name:
                 parameter.copy_(0.2 * normal(*parameter.shape, seed=i))
-    return made
+    return network
 
 
-def velocity(made: Denoiser | UNet2DConditionModel) -> Tensor:
-    unet = made.unet if isinstance(made, Denoiser) else made
-    # Without a condition's tokens attention is the plain one, so any UNet of these weights can be asked.
+def velocity(network: Denoiser | UNet2DConditionModel) -> Tensor:
+    unet = network.unet if isinstance(network, Denoiser) else network
+    # Without a condition's tokens attention is the standard one, so any UNet with these weights can be used.
     with torch.no_grad():
         output: Tensor = unet(normal(1, 4, 6, 4, seed=2), torch.tensor([400]), normal(1, 4, 16, seed=3)).sample
     return output
 
 
-def test_only_adapters_of_the_targets_learn() -> None:
-    made = denoiser()
-    before = velocity(made)
-    Lora(rank=3).prepare(made)
-    learning = {name for name, p in made.named_parameters() if p.requires_grad}
+def test_only_adapters_of_the_targets_are_trained() -> None:
+    adapted_denoiser = denoiser()
+    before = velocity(adapted_denoiser)
+    Lora(rank=3).prepare(adapted_denoiser)
+    learning = {name for name, p in adapted_denoiser.named_parameters() if p.requires_grad}
     assert all("lora_" in name for name in learning)
     layers = {name.split(".lora_")[0].split("attentions.")[-1].split(".attn")[-1][2:] for name in learning}
     assert layers == {"to_q", "to_k", "to_v", "to_out.0"}
-    torch.testing.assert_close(velocity(made), before, atol=0, rtol=0)
-    sizes = {len(p) for name, p in made.named_parameters() if "lora_A" in name}
+    torch.testing.assert_close(velocity(adapted_denoiser), before, atol=0, rtol=0)
+    sizes = {len(p) for name, p in adapted_denoiser.named_parameters() if "lora_A" in name}
     assert sizes == {3}
 
 
@@ -216,18 +214,18 @@ def test_targets_that_match_nothing_are_refused() -> None:
 
 
 def test_merged_adapters_are_plain_weights() -> None:
-    made, untouched = adapted(), denoiser()
-    expected = velocity(made)
+    adapted_denoiser, untouched = adapted(), denoiser()
+    expected = velocity(adapted_denoiser)
     assert (expected - velocity(untouched)).abs().max() > 1e-3
-    lora.merge(made)
-    torch.testing.assert_close(velocity(made), expected, atol=1e-5, rtol=0)
-    assert set(made.unet.state_dict()) == set(untouched.unet.state_dict())
+    lora.merge(adapted_denoiser)
+    torch.testing.assert_close(velocity(adapted_denoiser), expected, atol=1e-5, rtol=0)
+    assert set(adapted_denoiser.unet.state_dict()) == set(untouched.unet.state_dict())
 
 
 def test_diffusers_and_peft_load_the_adapters(tmp_path: Path) -> None:
-    made = adapted()
-    expected = velocity(made)
-    lora.save(made, tmp_path)
+    adapted_denoiser = adapted()
+    expected = velocity(adapted_denoiser)
+    lora.save(adapted_denoiser, tmp_path)
     by_diffusers = denoiser().unet
     state, alphas, metadata = StableDiffusionPipeline.lora_state_dict(
         tmp_path, local_files_only=True, return_lora_metadata=True

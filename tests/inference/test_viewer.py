@@ -1,4 +1,4 @@
-"""The viewer: what it shows of a file, and a real browser that shows it."""
+"""The viewer: displayed Gaussians of a file, and the page in a real browser."""
 
 import socket
 import sys
@@ -10,15 +10,15 @@ import torch
 from PIL import Image
 from support.browser import Page, needs_chromium, open_page
 from support.builders import ball_splats
-from test_mosaic_ply import covariance, gaussians
+from support.gaussians import covariance, gaussians
 
 from z1g.cli.main import main
 from z1g.gaussians import files as splat_files
 from z1g.gaussians.channels import to_gaussians
-from z1g.inference.viewer import COLORINGS, SIZE, VIEW_COLORS, Shown, Viewer, ramp
+from z1g.inference.viewer import COLORINGS, SIZE, VIEW_COLORS, Viewer, VisibleGaussians, ramp
 
 NOISE = "Computed radius is NaN"
-"""three.js says this of an empty geometry that viser makes for every object."""
+"""Warning of three.js about an empty geometry that viser creates for every object."""
 
 
 def ball_file(folder: Path, name: str, color: tuple[float, float, float], size: int = 12) -> Path:
@@ -31,59 +31,59 @@ def ball_file(folder: Path, name: str, color: tuple[float, float, float], size: 
     return path
 
 
-def test_what_is_shown_is_the_file_at_a_common_size(tmp_path: Path) -> None:
+def test_files_are_scaled_to_a_common_size(tmp_path: Path) -> None:
     x = gaussians(50)
     x[:, 3] = 0.5 + 0.5 * x[:, 3]
     x[:10, 3] = 0.001
     splat_files.write(tmp_path / "a.ply", x)
-    shown = Shown.load(tmp_path / "a.ply")
-    assert len(shown.centers) == 40
+    model = VisibleGaussians.load(tmp_path / "a.ply")
+    assert len(model.centers) == 40
     low, high = x[10:, :3].min(dim=0).values, x[10:, :3].max(dim=0).values
     center = ((low + high) / 2).double().numpy()
     reach = float(np.linalg.norm(x[10:, :3].double().numpy() - center, axis=1).max())
     factor = SIZE / 2 / reach
-    np.testing.assert_allclose(shown.centers, factor * (x[10:, :3].double().numpy() - center), atol=1e-4)
-    np.testing.assert_allclose(shown.covariances(1.0), factor**2 * covariance(x[10:]), rtol=2e-3, atol=1e-5)
-    np.testing.assert_allclose(shown.covariances(0.5), shown.covariances(1.0) / 4)
+    np.testing.assert_allclose(model.centers, factor * (x[10:, :3].double().numpy() - center), atol=1e-4)
+    np.testing.assert_allclose(model.covariances(1.0), factor**2 * covariance(x[10:]), rtol=2e-3, atol=1e-5)
+    np.testing.assert_allclose(model.covariances(0.5), model.covariances(1.0) / 4)
 
 
 def test_colorings(tmp_path: Path) -> None:
-    shown = Shown.load(ball_file(tmp_path, "a", (0.2, 0.4, 0.8)))
+    model = VisibleGaussians.load(ball_file(tmp_path, "a", (0.2, 0.4, 0.8)))
     for by in COLORINGS:
-        colors = shown.colors(by)
-        assert colors.shape == shown.centers.shape
+        colors = model.colors(by)
+        assert colors.shape == model.centers.shape
         assert 0 <= colors.min() <= colors.max() <= 1
-    np.testing.assert_allclose(shown.colors("rgb"), np.tile([0.2, 0.4, 0.8], (len(shown.centers), 1)), atol=1e-5)
-    np.testing.assert_allclose(shown.colors("opacity"), ramp(np.full(len(shown.centers), 0.95)), atol=1e-4)
-    np.testing.assert_array_equal(shown.colors("source view"), VIEW_COLORS[np.repeat(np.arange(6), 144)])
+    np.testing.assert_allclose(model.colors("rgb"), np.tile([0.2, 0.4, 0.8], (len(model.centers), 1)), atol=1e-5)
+    np.testing.assert_allclose(model.colors("opacity"), ramp(np.full(len(model.centers), 0.95)), atol=1e-4)
+    np.testing.assert_array_equal(model.colors("source view"), VIEW_COLORS[np.repeat(np.arange(6), 144)])
 
 
 def test_normals_point_outwards(tmp_path: Path) -> None:
-    """Flat discs on a ball, each turned so that its thin axis is the radius."""
+    """Flat discs on a ball, whose thin axes are radial."""
     generator = torch.Generator().manual_seed(0)
     normal = torch.nn.functional.normalize(torch.randn(200, 3, generator=generator), dim=1)
     x = gaussians(200)
     x[:, :3], x[:, 3], x[:, 4:7] = 0.4 * normal, 0.9, torch.tensor([0.02, 0.02, 0.001])
-    # Half way between z and the normal lies the axis of a half turn that takes one to the other.
+    # The axis of the half turn that maps z to the normal is halfway between both.
     axis = torch.nn.functional.normalize(normal + torch.tensor([0.0, 0, 1]), dim=1)
     x[:, 7], x[:, 8:11] = 0, axis
     splat_files.write(tmp_path / "a.ply", x)
-    shown = Shown.load(tmp_path / "a.ply")
-    outward = shown.centers / np.linalg.norm(shown.centers, axis=1, keepdims=True)
-    assert ((2 * shown.colors("normal") - 1) * outward).sum(axis=1).min() > 0.95
+    model = VisibleGaussians.load(tmp_path / "a.ply")
+    outward = model.centers / np.linalg.norm(model.centers, axis=1, keepdims=True)
+    assert ((2 * model.colors("normal") - 1) * outward).sum(axis=1).min() > 0.95
 
 
 def test_a_pruned_file_has_no_source_views(tmp_path: Path) -> None:
     splat_files.write(tmp_path / "a.ply", gaussians(55))
-    shown = Shown.load(tmp_path / "a.ply")
-    assert shown.views is None
-    assert len(np.unique(shown.colors("source view"))) == 1
+    model = VisibleGaussians.load(tmp_path / "a.ply")
+    assert model.views is None
+    assert len(np.unique(model.colors("source view"))) == 1
 
 
-@pytest.mark.parametrize(("name", "said"), [("gone.ply", "cannot be read"), ("a.obj", "unknown ending")])
-def test_mistakes_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, said: str) -> None:
+@pytest.mark.parametrize(("name", "message"), [("gone.ply", "cannot be read"), ("a.obj", "unknown extension")])
+def test_mistakes_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, message: str) -> None:
     assert main(["view", "--no-browser", str(tmp_path / name)]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 def test_without_viser_the_extra_is_named(
@@ -94,7 +94,7 @@ def test_without_viser_the_extra_is_named(
     assert "pip install 'z1g[view]'" in capsys.readouterr().err
 
 
-def test_a_port_in_use_is_stepped_over(tmp_path: Path) -> None:
+def test_a_port_in_use_is_skipped(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -141,7 +141,7 @@ def _with(page: Page, color: tuple[int, ...], least: float) -> Image.Image | Non
 
 
 def _choose(page: Page, value: str) -> None:
-    """Pick an entry of the page's drop-down list, as a hand would."""
+    """Select an entry of the page's drop-down list by clicks."""
     page.evaluate("document.querySelector('input[value=\"rgb\"]').click()")
     entry = f"[...document.querySelectorAll('[role=option]')].find((e) => e.innerText.trim() === '{value}')"
     page.until(f"!!({entry})")

@@ -1,4 +1,4 @@
-"""GPUs shared by jobs of one machine, and one job at a time on an output: held by the kernel, freed by any death."""
+"""Locks on GPUs and outputs, which the kernel releases when a process ends for any reason."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from support.paths import ROOT
 
 from z1g.core.errors import UserError
 from z1g.core.locks import waiting
-from z1g.jobs.launch import Asked, devices
+from z1g.jobs.launch import ResourceRequest, devices
 from z1g.jobs.leases import FOLDER, POOL, gpu_pool, gpus_at_once, leased
 
 JOB = """
@@ -53,7 +53,7 @@ def journal(folder: Path) -> list[list[str]]:
     return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
 
 
-def test_the_pool_is_what_the_user_said_else_what_is_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pool_is_set_by_the_user_or_the_visible_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     assert gpu_pool() == ["0", "1", "2", "3"]
     monkeypatch.delenv(POOL)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,5")
@@ -64,13 +64,14 @@ def test_the_pool_is_what_the_user_said_else_what_is_visible(monkeypatch: pytest
             gpus_at_once(wrong)
 
 
+@pytest.mark.slow
 def test_jobs_of_all_sizes_never_overlap(tmp_path: Path) -> None:
     jobs = [job(1 + i % 3, tmp_path, str(i)) for i in range(9)]
     assert [process.wait(120) for process in jobs] == [0] * 9
     free, counts = {"0", "1", "2", "3"}, {}
-    for what, name, gpus in journal(tmp_path):
+    for event, name, gpus in journal(tmp_path):
         held = set(gpus.split(","))
-        if what == "take":
+        if event == "take":
             assert held <= free, f"{name} takes what another job holds"
             counts[name] = len(held)
             free -= held
@@ -102,28 +103,28 @@ def test_a_lease_lasts_as_long_as_any_process_of_the_job(tmp_path: Path) -> None
     assert late.wait(120) == 0
 
 
-def test_more_than_there_are_is_refused() -> None:
-    with pytest.raises(UserError, match="5 GPUs asked for"), leased(5):
+def test_requests_larger_than_the_pool_are_errors() -> None:
+    with pytest.raises(UserError, match="5 GPUs requested"), leased(5):
         pass
 
 
 @pytest.mark.parametrize(("n", "visible"), [(2, "0,1"), (0, "")])
-def test_a_process_sees_just_its_gpus(n: int, visible: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_sees_only_its_gpus(n: int, visible: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
     monkeypatch.setenv("ACCELERATE_USE_CPU", "")
-    with devices(Asked(gpus=n, nodes=1, threads=1)) as descriptors:
+    with devices(ResourceRequest(gpus=n, nodes=1, threads=1)) as descriptors:
         assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
         assert len(descriptors) == n
-    with pytest.raises(UserError, match="only `--profile slurm`"), devices(Asked(gpus=1, nodes=2, threads=1)):
+    with pytest.raises(UserError, match="only `--profile slurm`"), devices(ResourceRequest(gpus=1, nodes=2, threads=1)):
         pass
 
 
-def test_in_a_slurm_job_the_allocation_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_of_a_slurm_job_are_those_of_the_allocation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
-    with devices(Asked(gpus=1, nodes=1, threads=1)) as descriptors:
+    with devices(ResourceRequest(gpus=1, nodes=1, threads=1)) as descriptors:
         assert descriptors == []
-    with pytest.raises(UserError, match='SLURM gave job 7 "3"'), devices(Asked(gpus=2, nodes=1, threads=1)):
+    with pytest.raises(UserError, match='SLURM gave job 7 "3"'), devices(ResourceRequest(gpus=2, nodes=1, threads=1)):
         pass
 
 

@@ -1,4 +1,4 @@
-"""`--profile local`: real Snakemake and real leases on made-up GPUs; only the stages' work is made up."""
+"""`--profile local`: real Snakemake and real leases of fake GPUs; only the stages' work is fake."""
 
 import os
 import re
@@ -14,10 +14,10 @@ from support.paths import ROOT
 from z1g.config.resolve import merge
 
 VERB = '''
-"""z1g whose stages write empty outputs and a journal of who held which GPUs."""
+"""z1g whose stages write empty outputs and a journal of their GPUs."""
 import os, sys, time
 from pathlib import Path
-from z1g import cli
+from z1g.cli import main as cli
 from z1g.cli import stage
 
 JOURNAL = Path("journal")
@@ -73,7 +73,7 @@ def workspace(tmp_path: Path) -> Path:
 
 
 def run(workspace: Path, *config: str, fits_at_once: int, pool: str = "4,7") -> list[list[str]]:
-    """The journal of a run up to the codes."""
+    """Run up to the codes and return the journal."""
     ours = {
         "Z1G_GPUS": pool, "Z1G_LEASES": str(workspace / "leases"), "FITS_AT_ONCE": str(fits_at_once),
         "PYTHONPATH": str(ROOT),
@@ -86,6 +86,7 @@ def run(workspace: Path, *config: str, fits_at_once: int, pool: str = "4,7") -> 
     return [line.split() for line in (workspace / "journal").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_jobs_have_distinct_gpus_and_others_none(workspace: Path) -> None:
     begun = [row[1:] for row in run(workspace, fits_at_once=2) if row[0] == "begin"]
     assert sorted(gpus for verb, _, gpus, _ in begun if verb == "fit") == ["4", "7"], "both fits ran at once"
@@ -93,12 +94,13 @@ def test_jobs_have_distinct_gpus_and_others_none(workspace: Path) -> None:
     assert {gpus for verb, _, gpus, _ in begun if verb in ("ingest", "codes")} == {"none"}
 
 
-def test_gpus_at_once_can_be_bounded(workspace: Path) -> None:
+@pytest.mark.slow
+def test_the_number_of_gpus_can_be_limited(workspace: Path) -> None:
     held: set[str] = set()
     journal = run(workspace, "gpus=1", fits_at_once=1)
-    for what, _, process, gpus, *_ in journal:
+    for event, _, process, gpus, *_ in journal:
         if gpus != "none":
-            (held.add if what == "begin" else held.remove)(process)
+            (held.add if event == "begin" else held.remove)(process)
             assert len(held) <= 1
     (stage_1,) = [row for row in journal if row[:2] == ["begin", "autodecoder"]]
-    assert stage_1[4] == "1", "training makes do with what there is"
+    assert stage_1[4] == "1", "training uses the available GPU"

@@ -1,6 +1,12 @@
-"""Which command `--profile slurm` asks for states of jobs: made-up SLURM commands on PATH."""
+"""The command by which `--profile slurm` queries states of jobs, with fake SLURM commands on PATH."""
 
+import asyncio
+import contextlib
+import logging
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import snakemake_executor_plugin_slurm as executor
@@ -12,7 +18,7 @@ NONE, DATABASE = "accounting_storage/none", "accounting_storage/slurmdbd"
 
 @pytest.fixture
 def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The only folder with SLURM's commands; the executor as it was is put back in the end."""
+    """The only folder with SLURM's commands; the executor is restored at the end."""
     for name in ("which", "tail"):
         (tmp_path / name).symlink_to(Path("/usr/bin") / name)
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -32,7 +38,7 @@ def configuration(storage: str) -> str:
     return f"echo 'AccountingStorageTRES    = cpu,mem'; echo 'AccountingStorageType    = {storage}'"
 
 
-def test_sacct_where_the_database_answers(commands: Path) -> None:
+def test_sacct_if_the_database_answers(commands: Path) -> None:
     command(commands, "scontrol", configuration(DATABASE))
     assert slurm.status_command() == "sacct"
     assert executor.is_query_tool_available("sacct")
@@ -48,8 +54,8 @@ def test_sacct_where_the_database_answers(commands: Path) -> None:
         ("exec tail -f /dev/null", "exit 0"),
     ],
 )
-def test_squeue_everywhere_else(scontrol: str, sacct: str, commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The executor must not see sacct then, because it would turn to it when the controller is away."""
+def test_squeue_otherwise(scontrol: str, sacct: str, commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The executor must not see sacct, because it would use it when the controller does not answer."""
     monkeypatch.setattr(slurm, "ANSWER_S", 2.0)
     command(commands, "scontrol", scontrol)
     command(commands, "sacct", sacct)
@@ -68,15 +74,60 @@ def test_a_cluster_that_forgets_too_soon(
     assert ("MinJobAge" in caplog.text) == warned
 
 
-def test_squeue_where_there_is_no_slurm_at_all(commands: Path) -> None:
+def test_squeue_without_slurm(commands: Path) -> None:
     for name in ("scontrol", "sacct", "squeue"):
         (commands / name).unlink()
     assert slurm.status_command() == "squeue"
 
 
-@pytest.mark.parametrize("said", ["squeue", "sacct"])
-def test_the_variable_overrules(said: str, commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    command(commands, "scontrol", configuration(DATABASE if said == "squeue" else NONE))
-    monkeypatch.setenv(slurm.STATUS, said)
-    assert slurm.status_command() == said
-    assert executor.is_query_tool_available("sacct") == (said == "sacct")
+@pytest.mark.parametrize("tool", ["squeue", "sacct"])
+def test_the_environment_variable_takes_precedence(tool: str, commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    command(commands, "scontrol", configuration(DATABASE if tool == "squeue" else NONE))
+    monkeypatch.setenv(slurm.STATUS, tool)
+    assert slurm.status_command() == tool
+    assert executor.is_query_tool_available("sacct") == (tool == "sacct")
+
+
+class Queried(Exception):
+    """Stops the executor where it would query SLURM."""
+
+
+def queried_by(settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> str:
+    """The command with which the executor's own loop queries states."""
+
+    async def query(command: str, logger: logging.Logger) -> None:
+        raise Queried(command)
+
+    monkeypatch.setattr(executor, "query_job_status", query)
+    self = SimpleNamespace(
+        workflow=SimpleNamespace(executor_settings=SimpleNamespace(**settings)),
+        logger=logging.getLogger("executor"),
+        run_uuid="run",
+        status_rate_limiter=contextlib.nullcontext(),
+        get_status_command=lambda: settings["status_command"],
+    )
+    try:
+        with pytest.raises(Queried) as stopped:
+            asyncio.run(anext(executor.Executor.check_active_jobs(self, [SimpleNamespace(external_jobid="1")])))
+    except Exception as error:
+        plugin = "snakemake-executor-plugin-slurm"
+        pytest.fail(
+            f"{plugin} {version(plugin)} no longer queries states as it did ({type(error).__name__}: {error}). Look "
+            "at its Executor.check_active_jobs and at _disable_sacct in z1g/jobs/slurm.py, which keeps it from sacct"
+        )
+    return str(stopped.value)
+
+
+def test_the_executor_itself_stays_with_squeue(commands: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own loop, while the controller is away. Unreplaced, it turns to sacct, or there is nothing to replace."""
+    command(commands, "scontrol", "exit 1")
+    settings = {"status_command": "squeue", "init_seconds_before_status_checks": 5, "status_attempts": 1}
+    assert queried_by(settings, monkeypatch).startswith("sacct"), (
+        "the executor now stays with squeue by itself: drop _disable_sacct from z1g/jobs/slurm.py and its bound "
+        "from pyproject.toml"
+    )
+    assert slurm.status_command() == "squeue"
+    assert queried_by(settings, monkeypatch).startswith("squeue"), (
+        "the executor turns to sacct although _disable_sacct of z1g/jobs/slurm.py hides it: see what its "
+        "check_active_jobs looks at now"
+    )

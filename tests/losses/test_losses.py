@@ -1,4 +1,4 @@
-"""Every loss against a hand computation in float64."""
+"""Losses against independent float64 computations."""
 
 import subprocess
 import sys
@@ -51,7 +51,7 @@ def test_splat_loss_weighs_each_attribute() -> None:
     assert value == pytest.approx(2 * mse(3, 4))
 
 
-def test_splat_loss_compares_scales_as_logarithms_where_asked() -> None:
+def test_splat_loss_compares_scales_as_logarithms_on_request() -> None:
     p, t = splats(1), splats(2)
     only = AttributeWeights(position=0, opacity=0, scale=1, rotation=0, rgb=0)
     value = SplatLoss(attributes=only, log=("scale",)).compute(Comparison(splats=p, splats_true=t)).item()
@@ -65,7 +65,7 @@ def test_splat_loss_refuses_logarithms_of_what_has_none(attribute: str) -> None:
         SplatLoss(log=("scale", attribute))
 
 
-def test_splat_loss_moves_every_channel_that_has_a_weight_and_no_other() -> None:
+def test_splat_loss_has_gradients_for_the_weighted_channels_only() -> None:
     p, t = splats(1).requires_grad_(True), splats(2)
     SplatLoss(attributes=AttributeWeights(rotation=0)).compute(Comparison(splats=p, splats_true=t)).backward()
     assert p.grad is not None
@@ -73,7 +73,7 @@ def test_splat_loss_moves_every_channel_that_has_a_weight_and_no_other() -> None
     assert moved.tolist() == [True] * 7 + [False] * 4 + [True] * 3
 
 
-def test_splat_loss_sees_no_difference_between_q_and_minus_q() -> None:
+def test_splat_loss_is_invariant_to_the_sign_of_quaternions() -> None:
     t = splats(2)
     p = t.clone()
     p[:, :, 7:11] *= -1
@@ -82,7 +82,7 @@ def test_splat_loss_sees_no_difference_between_q_and_minus_q() -> None:
     assert SplatLoss(sign_invariant_rotation=False).compute(pair).item() == pytest.approx(4 / 4)
 
 
-def test_splat_loss_can_ignore_what_nobody_sees() -> None:
+def test_splat_loss_can_ignore_invisible_splats() -> None:
     t = splats(2)
     t[:, :, 3, :2], t[:, :, 3, 2:] = 0, 0.5
     unseen, seen = t.clone(), t.clone()
@@ -90,9 +90,9 @@ def test_splat_loss_can_ignore_what_nobody_sees() -> None:
     seen[:, :, 0:3, 2:] += 1
     loss = SplatLoss(opacity_weighted=True)
     assert loss.compute(Comparison(splats=unseen, splats_true=t)).item() == pytest.approx(0)
-    # Half of the pixels are wrong by 1 and weigh twice the mean.
+    # Half of the pixels are off by 1 and have twice the mean weight.
     assert loss.compute(Comparison(splats=seen, splats_true=t)).item() == pytest.approx(1)
-    # Unless asked, every pixel weighs the same; opacity itself always does.
+    # By default all pixels have the same weight; opacity's errors always do.
     assert SplatLoss().compute(Comparison(splats=unseen, splats_true=t)).item() == pytest.approx(0.5)
     ghost = t.clone()
     ghost[:, :, 3, :2] = 1
@@ -111,7 +111,7 @@ def test_latent_weightings_are_those_of_v_and_min_snr() -> None:
     assert LatentLoss(weighting="min_snr", gamma=1.0).compute(pair).item() == pytest.approx(
         (error * torch.tensor([0.1, 1.0, 1.0])).mean().item()
     )
-    # The plain v loss itself, with v = a·eps - s·x0 and x0 predicted through x0 = a·x_t - s·v.
+    # The v loss itself, with v = a·eps - s·x0 and x0 predicted through x0 = a·x_t - s·v.
     a, s = (snr / (1 + snr)).sqrt()[:, None, None, None], (1 / (1 + snr)).sqrt()[:, None, None, None]
     noise = random(3, 4, 2, 2, seed=3)
     noisy = a * y + s * noise
@@ -120,6 +120,7 @@ def test_latent_weightings_are_those_of_v_and_min_snr() -> None:
     assert LatentLoss(weighting="v").compute(pair).item() == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [StLpipsLoss(resolution=64), StLpipsLoss(resolution=80, net="vgg")])
 def test_perceptual_loss_is_a_distance_with_gradients_for_the_prediction_alone(loss: Loss) -> None:
     truth = random(1, 2, 3, 48, 48).float().requires_grad_(True)
@@ -135,8 +136,9 @@ def test_perceptual_loss_is_a_distance_with_gradients_for_the_prediction_alone(l
     assert all(p.grad is None and not p.requires_grad for p in loss.network().network.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("side", [48, 96, 128])
-def test_perceptual_loss_sees_renders_at_its_resolution_through_its_net(side: int) -> None:
+def test_perceptual_loss_uses_its_resolution_and_trunk(side: int) -> None:
     a, b = random(1, 2, 3, side, side).float(), random(1, 2, 3, side, side, seed=1).float()
     pair = Comparison(rgb=a, rgb_true=b)
 
@@ -154,7 +156,7 @@ def test_perceptual_loss_sees_renders_at_its_resolution_through_its_net(side: in
     assert abs(by_hand("vgg", 64) - at_64) > 1e-3
 
 
-def test_perceptual_loss_sees_as_many_views_as_asked() -> None:
+def test_perceptual_loss_uses_the_requested_views() -> None:
     a, b = random(2, 3, 3, 64, 64).float(), random(2, 3, 3, 64, 64, seed=1).float()
     first = StLpipsLoss(resolution=64).compute(Comparison(rgb=a[:, :1], rgb_true=b[:, :1])).item()
     everything = Comparison(rgb=a, rgb_true=b)
@@ -191,16 +193,16 @@ def test_the_perceptual_network_has_its_published_weights_and_cannot_be_trained(
     assert not owner.state_dict()
 
 
-def test_weights_that_do_not_cover_the_network_are_no_distance() -> None:
+def test_incomplete_perceptual_weights_are_refused() -> None:
     network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
     whole = network.state_dict()
     with pytest.raises(RuntimeError, match=r"1\.bias"):
-        perceptual._fill(network, {name: value for name, value in whole.items() if name != "1.bias"})
+        perceptual._load_complete(network, {name: value for name, value in whole.items() if name != "1.bias"})
     with pytest.raises(RuntimeError, match=r"2\.weight"):
-        perceptual._fill(network, {**whole, "2.weight": torch.zeros(2, 2)})
+        perceptual._load_complete(network, {**whole, "2.weight": torch.zeros(2, 2)})
 
 
-def test_lpips_without_its_trunk_stops_with_one_line(tmp_path: Path) -> None:
+def test_lpips_without_its_trunk_raises_a_one_line_error(tmp_path: Path) -> None:
     images = random(1, 1, 3, 64, 64).float()
     pair = Comparison(rgb=images, rgb_true=images)
     for missing in (None, str(tmp_path / "missing.pth"), str(tmp_path)):
@@ -209,7 +211,7 @@ def test_lpips_without_its_trunk_stops_with_one_line(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_the_sum_weighs_terms_and_leaves_out_those_without_weight() -> None:
+def test_the_sum_weights_terms_and_omits_those_without_weight() -> None:
     rgb, truth = random(1, 1, 3, 4, 4, seed=1), random(1, 1, 3, 4, 4, seed=2)
     pair = Comparison(rgb=rgb, rgb_true=truth)
     losses: dict[str, Loss] = {"a": RgbLoss(weight=2.0), "b": RgbLoss(weight=0.5), "off": AlphaLoss(weight=0.0)}
@@ -221,7 +223,7 @@ def test_the_sum_weighs_terms_and_leaves_out_those_without_weight() -> None:
 
 
 @pytest.mark.parametrize("loss", [RgbLoss(), AlphaLoss(), StLpipsLoss(), SplatLoss(), LatentLoss()])
-def test_a_loss_says_what_it_misses(loss: Loss) -> None:
+def test_a_loss_names_missing_tensors(loss: Loss) -> None:
     with pytest.raises(ValueError, match="needs"):
         loss.compute(Comparison())
 

@@ -1,4 +1,4 @@
-"""Ingest through the real Blender: images, depth, cameras, determinism, quarantine."""
+"""Ingest with the real Blender: images, depth, cameras, determinism, quarantine."""
 
 import json
 import shutil
@@ -10,60 +10,32 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from support.meshes import CAMERA, SIZE, axes, cuboid, options
 from support.paths import ROOT
 
 from z1g.core.errors import UserError
 from z1g.core.files import read_jsonl
 from z1g.data.manifest import int_hash
 from z1g.data.shards import Rejected, read_objects, shard_path, table_path
-from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, pixel_rays
+from z1g.geometry.camera import INPUT_VIEWS, Cameras, pixel_rays
 from z1g.meshes.lighting.three_point import ThreePoint
-from z1g.meshes.options import BlenderOptions
 from z1g.plan.folder import StageFolder
 from z1g.sources.meshes import Meshes
 from z1g.stages.ingest import run
 
 pytestmark = pytest.mark.blender
-CAMERA = CameraOptions(train_views=1, validation_views=1, test_views=1)
-SIZE = 32
 LITTLE_MB = 480
 """Enough for Blender and a small mesh."""
-COLORS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1)}
 
 
 def word(name: str) -> str:
-    """An id without the hash of the content."""
+    """An id without the content hash."""
     return name.rpartition("-")[0]
-
-
-def cuboid(low: tuple[float, ...], high: tuple[float, ...], first: int = 1) -> str:
-    """OBJ text of a box whose vertex numbers start at `first`."""
-    corners = [(x, y, z) for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])]
-    faces = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
-    lines = [f"v {x} {y} {z}" for x, y, z in corners]
-    return "\n".join(lines + ["f " + " ".join(str(first + i) for i in face) for face in faces]) + "\n"
-
-
-def axes(folder: Path) -> Path:
-    """Boxes of side 0.8 two units from (10, 10, 10): red along x, green along y, blue along z."""
-    mesh = "mtllib axes.mtl\n"
-    for i, name in enumerate(COLORS):
-        middle = 10 + 2 * np.eye(3)[i]
-        mesh += f"usemtl {name}\n" + cuboid(tuple(middle - 0.4), tuple(middle + 0.4), 1 + 8 * i)
-    (folder / "axes.obj").write_text(mesh)
-    materials = [f"newmtl {name}\nKd {r} {g} {b}\nKs 0 0 0\nd 1\n" for name, (r, g, b) in COLORS.items()]
-    (folder / "axes.mtl").write_text("".join(materials))
-    (folder / "Licence.txt").write_text("CC0")
-    return folder / "axes.obj"
-
-
-def options(blender: str, **values) -> BlenderOptions:
-    return BlenderOptions(resolution=SIZE, samples=2, python=blender, **values)
 
 
 @pytest.fixture(scope="module")
 def ingested(blender, tmp_path_factory):
-    """The folder of an ingest of two objects, a box and the three axes, and the function that makes another."""
+    """The folder of an ingest of two objects, a box and three axes, and a function that ingests again."""
 
     def ingest(name: str, threads: int, **values) -> Path:
         folder = tmp_path_factory.mktemp(name)
@@ -134,7 +106,7 @@ def test_depth_is_exact_and_the_views_agree(ingested):
     np.testing.assert_array_equal(box.depth > 0, truth > 0)
     np.testing.assert_allclose(box.depth, truth, atol=1e-5)
 
-    # Without knowing the shape: a point that view 1 sees lies nowhere in front of what another view sees.
+    # Independent of the shape: a point visible in view 1 is never in front of the surface in another view.
     seen = (origin[0] + direction[0] * box.depth[0, ..., None])[box.depth[0] > 0]
     assert np.linalg.norm(seen, axis=1).max() <= 0.5 + 1e-5
     w2c = cameras.world_to_camera()[0].numpy()
@@ -143,7 +115,7 @@ def test_depth_is_exact_and_the_views_agree(ingested):
         local = seen @ w2c[view, :3, :3].T + w2c[view, :3, 3]
         column, row = (local[:, :2] / local[:, 2:] * cameras.focal + SIZE / 2).astype(int).T
         surface = box.depth[view, row, column]
-        # One pixel on a face seen at a slant is this deep.
+        # Depth range of one pixel on a slanted face.
         assert (local[:, 2] - surface)[surface > 0].min() > -0.15
         agree += (abs(local[:, 2] - surface) < 0.03).sum()
     assert agree > len(seen)  # every point is visible from more than one other view on average
@@ -175,7 +147,7 @@ def test_images_show_what_the_cameras_say(ingested):
 
 
 def write_bad_meshes(folder: Path) -> dict[str, str]:
-    """Meshes that cannot be used, and the words that each reason must have."""
+    """Write meshes that cannot be used; return the expected words of each reason."""
     crate = ROOT / "workflow/objects/crate"
     (folder / "a_nan.obj").write_text(cuboid((0, 0, 0), (1, 1, 1)).replace("v 0 0 0\n", "v nan 0 0\n"))
     triangle = struct.pack("<12fH", 0, 0, 1, 0, 0, 0, 1, 0, 0, float("nan"), 1, 1, 0)

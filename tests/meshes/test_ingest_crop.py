@@ -1,12 +1,12 @@
-"""Only the part of a image that the object can touch is drawn, and not one bit shows it."""
+"""Only the part of an image that the object can cover is rendered, without changing a single bit."""
 
 import json
 import subprocess
 
 import numpy as np
 import pytest
-from support.paths import TESTS
-from test_ingest_blender import CAMERA, ROOT, axes
+from support.meshes import CAMERA, axes
+from support.paths import ROOT, TESTS
 
 from z1g.geometry.camera import INPUT_VIEWS, to_blender
 from z1g.meshes.executable import SCRIPT
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.blender
 DRIVER = TESTS / "support" / "blender_crop.py"
 SUN = {"strength": 2.0, "elevation_deg": 40.0, "azimuth_deg": 35.0}
 SETTINGS = {
-    "resolution": 43,  # a side that single precision divides badly
+    "resolution": 43,  # divides inexactly in single precision
     "samples": 2,
     "engine": "cycles",
     "device": "cpu",
@@ -32,7 +32,7 @@ PLAIN, REACHING_OUT = ("axes.obj", "chair2.obj"), ("hair.blend", "curve.blend", 
 
 @pytest.fixture(scope="module")
 def drawn(blender_command: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, np.ndarray]]:
-    """Per file the images as ingest draws them and drawn whole."""
+    """For every file the images as ingest renders them and rendered in full."""
     folder = tmp_path_factory.mktemp("crop")
     (folder / "settings.json").write_text(json.dumps(SETTINGS))
     (folder / "cameras.json").write_text(json.dumps(to_blender(CAMERA.poses(3)).tolist()))
@@ -46,7 +46,7 @@ def drawn(blender_command: list[str], tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.mark.parametrize("name", [*PLAIN, *REACHING_OUT])
-def test_nothing_that_can_be_seen_is_left_out(drawn: dict[str, dict[str, np.ndarray]], name: str) -> None:
+def test_cropping_leaves_out_nothing_visible(drawn: dict[str, dict[str, np.ndarray]], name: str) -> None:
     for part in ("rgba", "depth", "normals"):
         cropped, whole = drawn[name][part]
         np.testing.assert_array_equal(cropped, whole, err_msg=part)
@@ -54,12 +54,12 @@ def test_nothing_that_can_be_seen_is_left_out(drawn: dict[str, dict[str, np.ndar
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_what_lies_around_the_object_is_not_drawn(drawn: dict[str, dict[str, np.ndarray]], name: str) -> None:
+def test_pixels_around_the_object_are_not_rendered(drawn: dict[str, dict[str, np.ndarray]], name: str) -> None:
     assert drawn[name]["share"] < 0.7
 
 
 @pytest.mark.parametrize("name", ["hair.blend", "displaced.blend"])
-def test_where_the_vertices_do_not_say_how_far_it_reaches_all_is_drawn(
+def test_the_whole_image_is_rendered_if_vertices_do_not_bound_the_object(
     drawn: dict[str, dict[str, np.ndarray]], name: str
 ) -> None:
     assert drawn[name]["share"] == 1

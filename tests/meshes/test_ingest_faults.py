@@ -1,4 +1,4 @@
-"""A Blender that hangs, dies, grows or never starts, played by a script."""
+"""A Blender that hangs, crashes, grows or never starts, simulated by a script."""
 
 import os
 import sys
@@ -45,7 +45,7 @@ for line in sys.stdin:
     if item["id"].startswith("monster"):
         sys.exit("Malloc returns null: len=123456 in CustomData")
     resident = 900 if item["id"].startswith("grow") else 100
-    result = {{"there": os.path.exists(item["path"]), "resident_mb": resident, "pid": os.getpid()}}
+    result = {{"exists": os.path.exists(item["path"]), "resident_mb": resident, "pid": os.getpid()}}
     (folder / "result.json").write_text(json.dumps(result))
     if item["id"].startswith("mute"):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -62,7 +62,7 @@ def prepare(name: str, folder: Path) -> Path:
 
 
 class Fake:
-    """A pool over the fake executable; remembers the processes that were started."""
+    """A pool with the fake executable that records the processes started."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.scratch, self.pids = folder, folder / "scratch", folder / "pids"
@@ -77,11 +77,11 @@ class Fake:
         return draw(self.command, given, tasks, self.scratch, BlenderOptions(**options), processes)
 
     def outcomes(self, *ids: str, **kwargs) -> list[tuple[str, str]]:
-        """Each id with 'ok' or a reason."""
+        """Every id with 'ok' or the reason of its rejection."""
         drawn = list(self.draw([Task(name, partial(prepare, name), []) for name in ids], **kwargs))
         for outcome in drawn:
-            assert isinstance(outcome, Rejected) or outcome.result["there"]
-        assert not list((self.scratch / "files").glob("*"))  # what was unpacked is gone
+            assert isinstance(outcome, Rejected) or outcome.result["exists"]
+        assert not list((self.scratch / "files").glob("*"))  # unpacked files are deleted
         assert not any(alive(pid) for pid in self.started())
         return [(o.id, o.reason) if isinstance(o, Rejected) else (o.folder.name, "ok") for o in drawn]
 
@@ -102,7 +102,7 @@ def alive(pid: int) -> bool:
     return True
 
 
-def test_a_hanging_object_is_rejected_and_the_others_go_on(fake):
+def test_a_hanging_object_is_rejected_and_the_others_continue(fake):
     start = time.monotonic()
     outcomes = fake.outcomes("a", "hang", "b", timeout_s=1.0)
     assert time.monotonic() - start < 20
@@ -122,18 +122,16 @@ def test_a_crash_costs_one_object_after_a_second_try(fake, processes):
     assert reasons["broken"] == "not a mesh at all"
     assert "SIGSEGV" in reasons["die"]
     assert "chatter about die" in reasons["die"]
-    assert "SIGKILL, as happens where memory runs out" in reasons["killed"]
+    assert "SIGKILL, probably because memory ran out" in reasons["killed"]
     assert "exit code 1" in reasons["quit"]
     assert "no more paper" in reasons["quit"]
     assert "out of memory" in reasons["monster"]
     assert "1000 MiB (data.blender.memory_mb)" in reasons["monster"]
     if processes == 1:
-        assert (
-            len(fake.started()) == 10
-        )  # two lost to each of die, quit, monster and killed, one to once, the last finishes
+        assert len(fake.started()) == 10  # two each for die, quit, monster and killed, one for once, and the last one
 
 
-def test_a_result_on_disk_counts_though_blender_died_before_saying_so(fake):
+def test_a_result_on_disk_counts_if_blender_crashed_before_reporting_it(fake):
     assert fake.outcomes("mute", "a") == [("mute", "ok"), ("a", "ok")]
     assert len(fake.started()) == 2
 
@@ -153,24 +151,24 @@ def test_several_processes_share_one_queue_and_keep_the_order(fake):
     assert [outcome.folder.name for outcome in drawn] == names
     pids = [outcome.result["pid"] for outcome in drawn]
     assert len(set(pids)) == 2
-    assert pids[1:9] == [pids[1]] * 8  # the other one does the rest meanwhile
+    assert pids[1:9] == [pids[1]] * 8  # the other process renders the rest meanwhile
 
 
 def test_files_are_prepared_only_shortly_before_their_turn(fake):
-    asked = []
+    prepared = []
 
     def note(name: str, folder: Path) -> Path:
-        asked.append(name)
+        prepared.append(name)
         return prepare(name, folder)
 
     names = [f"n{i}" for i in range(100)]
     outcomes = fake.draw((Task(name, partial(note, name), []) for name in names), processes=1)
     next(outcomes)
     drawn, ready = 1 + DRAWN_AHEAD + PREPARED_AHEAD, 1 + PREPARED_AHEAD
-    assert len(asked) <= drawn + ready
+    assert len(prepared) <= drawn + ready
     assert len(list((fake.scratch / "files").iterdir())) <= ready
     outcomes.close()
-    assert len(asked) < 50
+    assert len(prepared) < 50
 
 
 def test_closing_the_generator_ends_every_blender(fake):
@@ -181,7 +179,7 @@ def test_closing_the_generator_ends_every_blender(fake):
     assert not any(alive(pid) for pid in fake.started())
 
 
-def test_settings_that_cannot_be_obeyed_are_an_error_and_no_quarantine(fake):
+def test_unsupported_settings_are_an_error_and_not_a_quarantine(fake):
     with pytest.raises(UserError, match="Cycles finds no GPU"):
         list(fake.draw([Task("a", partial(prepare, "a"), [])], settings={"unable": "Cycles finds no GPU"}))
 
@@ -192,7 +190,7 @@ def start(executable: Path) -> None:
     next(draw(find_blender(str(executable)), settings, tasks, executable.parent, BlenderOptions(), 1))
 
 
-def test_a_blender_that_does_not_start_is_an_error_and_no_quarantine(tmp_path):
+def test_a_blender_that_does_not_start_is_an_error_and_not_a_quarantine(tmp_path):
     broken = tmp_path / "blender"
     broken.write_text("#!/bin/sh\necho libGL is missing\nexit 3\n")
     broken.chmod(0o755)
@@ -202,10 +200,10 @@ def test_a_blender_that_does_not_start_is_an_error_and_no_quarantine(tmp_path):
     assert "Z1G_BLENDER" in str(error.value)
 
 
-def test_a_blender_that_never_gets_up_is_an_error(tmp_path, monkeypatch):
+def test_a_blender_that_never_becomes_ready_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setattr(blender_process, "STARTUP_S", 0.3)
     slow = tmp_path / "blender"
     slow.write_text("#!/bin/sh\nsleep 60\n")
     slow.chmod(0o755)
-    with pytest.raises(UserError, match="was not up after"):
+    with pytest.raises(UserError, match="did not start within"):
         start(slow)

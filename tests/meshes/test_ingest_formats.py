@@ -1,4 +1,4 @@
-"""Every file format through the real Blender: the same object must look the same, from the right side."""
+"""Every file format with the real Blender: the same object must look the same, from the correct side."""
 
 import subprocess
 from pathlib import Path
@@ -23,7 +23,7 @@ TEXTURED = ("obj", "glb", "draco.glb", "gltf", "fbx", "usda", "usdc", "usdz", "z
 
 @pytest.fixture(scope="module")
 def written(blender_command, tmp_path_factory) -> tuple[Path, list[str]]:
-    """The folder of files that Blender's exporters wrote, and the command that renders."""
+    """The folder of files written by Blender's exporters, and the render command."""
     folder = tmp_path_factory.mktemp("formats")
     words = [str(WRITER) if word == str(blender_process.SCRIPT) else word for word in blender_command]
     split = [] if len(blender_command) == 2 else ["--"]
@@ -33,7 +33,7 @@ def written(blender_command, tmp_path_factory) -> tuple[Path, list[str]]:
 
 @pytest.fixture(scope="module")
 def ingested(written) -> dict[str, object]:
-    """What became of each file, by its path; all seen by the same cameras."""
+    """The outcome of each file by path, all with the same cameras."""
     folder, command = written
     files = sorted(file for file in folder.rglob("box*") if file.suffix not in SIDE_ENDINGS)
     entries = [ObjectEntry(f"object{i}", str(file)) for i, file in enumerate(files)]
@@ -44,7 +44,7 @@ def ingested(written) -> dict[str, object]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ObjectEntry, "seed", 7)
         outcomes = [ingested.outcome for ingested in data.ingest(entries, CAMERA, scratch, 2)]
-    assert sorted(file for file in folder.rglob("*") if scratch not in file.parents) == before  # nothing beside them
+    assert sorted(file for file in folder.rglob("*") if scratch not in file.parents) == before  # no new files
     return {file.relative_to(folder).as_posix(): outcome for file, outcome in zip(files, outcomes, strict=True)}
 
 
@@ -62,12 +62,12 @@ def named(ingested: dict[str, object], folder: str) -> dict[str, object]:
 
 
 def test_a_textured_object_looks_the_same_in_every_format(ingested):
-    found = {name: images(item) for name, item in named(ingested, "textured").items()}
-    assert len(found) == len(TEXTURED)
-    expected = found["obj.obj"]
-    for name, views in found.items():
-        assert np.abs(views - expected).mean() < 8, name  # .usd loses that the material does not shine
-        # The condition sees +z, which is cyan.
+    actual = {name: images(item) for name, item in named(ingested, "textured").items()}
+    assert len(actual) == len(TEXTURED)
+    expected = actual["obj.obj"]
+    for name, views in actual.items():
+        assert np.abs(views - expected).mean() < 8, name  # .usd does not keep that the material is not glossy
+        # The condition view shows the +z side, which is cyan.
         middle = views[CONDITION_VIEW, 14:18, 14:18].mean((0, 1))
         assert middle[0] < 80 < 150 < middle[1:].min(), name
     extent = [item.info["normalization"] for item in named(ingested, "textured").values()]
@@ -75,19 +75,19 @@ def test_a_textured_object_looks_the_same_in_every_format(ingested):
 
 
 def test_vertex_colors_show_with_and_without_a_material(ingested):
-    found = {name: images(item) for name, item in named(ingested, "colored").items()}
-    assert len(found) == 8
-    sharp = [name for name in found if not name.endswith((".ply", ".obj", ".stl"))]
-    for name in sharp:  # a color for each corner of each face
-        assert np.abs(found[name] - found["blend.blend"]).mean() < 12, name  # one has a material that does not shine
-    # These formats hold one color a point, so neighboring sides run into each other; both alike.
-    assert np.abs(found["ply.ply"] - found["obj.obj"]).mean() < 2
-    assert np.ptp(found["ply.ply"][CONDITION_VIEW, 16, 16]) > 20
-    gray = found["stl.stl"][CONDITION_VIEW, 16, 16]
+    actual = {name: images(item) for name, item in named(ingested, "colored").items()}
+    assert len(actual) == 8
+    sharp = [name for name in actual if not name.endswith((".ply", ".obj", ".stl"))]
+    for name in sharp:  # one color per face corner
+        assert np.abs(actual[name] - actual["blend.blend"]).mean() < 12, name  # one has a material that is not glossy
+    # These formats have one color per point, so colors of neighboring sides blend, the same way in both.
+    assert np.abs(actual["ply.ply"] - actual["obj.obj"]).mean() < 2
+    assert np.ptp(actual["ply.ply"][CONDITION_VIEW, 16, 16]) > 20
+    gray = actual["stl.stl"][CONDITION_VIEW, 16, 16]
     assert np.ptp(gray) < 3
 
 
-def test_transparency_lets_through_what_it_should(ingested):
+def test_alpha_blending_and_masking(ingested):
     half = {name: item.rgba[CONDITION_VIEW, 14:18, 14:18] for name, item in named(ingested, "blend").items()}
     assert len(half) == 5
     for name, patch in half.items():
@@ -95,16 +95,16 @@ def test_transparency_lets_through_what_it_should(ingested):
         assert patch[..., 3].mean() == pytest.approx(255 * 0.75, abs=25), name
         assert patch[..., 0].mean() > 200, name
     for name, item in named(ingested, "mask").items():
-        # The side towards the condition is cut away: seen is the inside of the far one, which gets less light.
+        # The side facing the condition view is masked out: the darker inside of the far side is visible.
         side = item.rgba[CONDITION_VIEW, 14:18, 14:18]
         assert side[..., 3].min() == 255, name
         assert side[..., 0].mean() < 0.9 * item.rgba[3, 14:18, 14:18, 0].mean(), name
 
 
 def test_a_missing_texture_is_named(ingested):
-    found = named(ingested, "missing")
-    assert len(found) == 5
-    for name, item in found.items():
+    actual = named(ingested, "missing")
+    assert len(actual) == 5
+    for name, item in actual.items():
         assert "texture missing or unreadable" in item.reason, name
         assert ("palette.png" in item.reason) or name.startswith("usda"), name
 
@@ -116,11 +116,11 @@ def test_one_scene_of_several_and_the_first_frame_of_a_motion(ingested):
         assert red > 150 > green, name
     for name, item in named(ingested, "motion").items():
         assert item.info["n_triangles"] == 24, name
-        # One box around 0, the other at x = 3, each 2 wide; at the last frame it would stand at 9.
+        # One box is at 0, the other at x = 3, each 2 wide; in the last frame it is at 9.
         assert item.info["normalization"]["center"] == pytest.approx([1.5, 0, 0], abs=1e-3), name
 
 
-def test_a_blend_file_runs_nothing_and_brings_only_its_objects(written, ingested):
+def test_a_blend_file_runs_no_code_and_adds_only_its_objects(written, ingested):
     folder, _ = written
     assert not (folder / "trap" / "executed").exists()
     trap, plain = ingested["trap/box.blend"], named(ingested, "textured")["blend.blend"]

@@ -1,4 +1,4 @@
-"""Hostile and broken inputs through the real Blender: the job goes on, writes nowhere else, and says what was wrong."""
+"""Hostile and broken inputs with the real Blender: the job continues, writes nowhere else, and reports every reason."""
 
 import random
 import shutil
@@ -34,7 +34,7 @@ def obj(scale: float = 1.0, head: str = "", shift: float = 0.0, tail: str = "") 
 
 
 def stl(points: list[tuple[float, float, float]], claimed: int) -> bytes:
-    """A binary STL of one triangle that says it has `claimed`."""
+    """A binary STL with one triangle and a header that claims `claimed` triangles."""
     corners = [value for point in points for value in point]
     return bytes(80) + struct.pack("<I", claimed) + struct.pack("<12fH", 0, 0, 1, *corners, 0)
 
@@ -46,7 +46,7 @@ def archive(path: Path, files: dict[str, str | bytes]) -> None:
 
 
 def write_hostile(folder: Path) -> dict[str, str | None]:
-    """Inputs by name with the words that their reason must have; None where they can be rendered."""
+    """Write inputs; return the expected words of their reasons by name, None for inputs that can be rendered."""
     for ending in FORMATS:
         (folder / f"zero{ending}").touch()
     expected: dict[str, str | None] = {f"zero{ending}": "0 bytes" for ending in FORMATS}
@@ -104,11 +104,11 @@ def write_hostile(folder: Path) -> dict[str, str | None]:
     shutil.copy(folder / "russian.zip", folder / "cut.zip")
     (folder / "cut.zip").write_bytes((folder / "cut.zip").read_bytes()[:150])
     return expected | {
-        "bomb.zip!/x.obj": "unpack to more",
+        "bomb.zip!/x.obj": "exceed the limit when unpacked",
         "inner.zip!/x.obj": None,
         "russian.zip!/y.obj": None,
         "escape.zip!/z.obj": None,
-        "cut.zip": "no whole archive",
+        "cut.zip": "not a complete archive",
     }
 
 
@@ -116,7 +116,7 @@ def tree(folder: Path) -> dict[str, Any]:
     return {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in folder.rglob("*")}
 
 
-def test_nothing_hostile_gets_through(blender: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hostile_inputs_are_rejected(blender: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     inputs, scratch, out = tmp_path / "deep/er/inputs", tmp_path / "scratch", tmp_path / "out"
     for folder in (inputs, scratch, out):
         folder.mkdir(parents=True)

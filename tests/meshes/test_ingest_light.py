@@ -1,4 +1,4 @@
-"""Lighting and normals through the real Blender, against what light and geometry must do."""
+"""Lighting and normals with the real Blender, compared with the expected optics and geometry."""
 
 import dataclasses
 import tarfile
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_ingest_blender import CAMERA, SIZE, cuboid, options
+from support.meshes import CAMERA, SIZE, cuboid, options
 
 from z1g.core.errors import UserError
 from z1g.data.shards import BrokenObject, RenderedObject, ShardReader, write_object
@@ -57,54 +57,54 @@ def folder(tmp_path_factory) -> Path:
 
 
 def hit_points(item: RenderedObject) -> np.ndarray:
-    """Points [6,H,W,3] in the world that the pixels of the inputs see, by the depth."""
+    """World-space points [6,H,W,3] of the input views' pixels, unprojected from depth."""
     cameras = Cameras(torch.from_numpy(item.c2w[None, list(INPUT_VIEWS)]), item.fov_y_deg, SIZE, SIZE)
     origin, direction = (x[0].permute(0, 2, 3, 1).numpy() for x in pixel_rays(cameras))
     return origin + direction * item.depth[..., None]
 
 
 @pytest.mark.parametrize("name", ["sphere", "box"])
-def test_normals_are_the_shapes_own(blender, folder, name):
+def test_normals_match_the_shape(blender, folder, name):
     item = render(blender, folder, f"{name}.obj", normals=True)
     points, seen = hit_points(item), item.depth > 0
     assert item.normals.dtype == np.float16
     assert item.normals.shape == (len(INPUT_VIEWS), SIZE, SIZE, 3)
     assert not item.normals[~seen].any()
-    found = item.normals[seen].astype(float)
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=2e-3)
+    normals = item.normals[seen].astype(float)
+    np.testing.assert_allclose(np.linalg.norm(normals, axis=1), 1, atol=2e-3)
     if name == "sphere":
         truth = points[seen] / np.linalg.norm(points[seen], axis=1, keepdims=True)
-        assert np.degrees(np.arccos(np.clip((found * truth).sum(1), -1, 1))).max() < 3
+        assert np.degrees(np.arccos(np.clip((normals * truth).sum(1), -1, 1))).max() < 3
     else:
-        # On a face one coordinate is the largest; at an edge either face may be it.
+        # On a face, one coordinate is the largest; at an edge, either face is correct.
         size = np.abs(points[seen])
         clear = np.sort(size, axis=1)[:, 2] - np.sort(size, axis=1)[:, 1] > 1e-3
         truth = np.eye(3)[size.argmax(1)] * np.sign(points[seen])
-        np.testing.assert_allclose(found[clear], truth[clear], atol=1e-3)
+        np.testing.assert_allclose(normals[clear], truth[clear], atol=1e-3)
         assert clear.mean() > 0.9
 
 
-def test_no_normals_unless_asked_for(blender, folder):
+def test_no_normals_by_default(blender, folder):
     assert render(blender, folder, "box.obj").normals is None
 
 
 @pytest.mark.parametrize("rotation", [0.0, 90.0])
 def test_a_panorama_lights_from_where_it_is_bright(blender, folder, tmp_path, rotation, monkeypatch):
-    """Its middle is red, the quarter to the right of it (seen from inside) green; the rest is black."""
+    """The center of the panorama is red, a quarter turn to its right (seen from inside) is green, the rest is black."""
     monkeypatch.chdir(tmp_path)
     image = np.zeros((16, 32, 3), np.float32)
     image[4:12, 14:18], image[4:12, 22:26] = (30, 0, 0), (0, 30, 0)
     write_hdr(tmp_path / "room.hdr", image)
     item = render(blender, folder, "sphere.obj", lighting=Hdri(file="room.hdr", rotation_deg=rotation))
     front = item.rgba[CONDITION_VIEW].astype(int)
-    assert front[0, 0, 3] == 0  # the panorama itself is not seen
-    # Seen from the front, who stands inside and looks at the middle (behind the camera) has its right on our left.
+    assert front[0, 0, 3] == 0  # the panorama itself is not visible
+    # For a viewer inside who faces the panorama's center (behind the camera), right is left in the image.
     left, right = front[:, : SIZE // 2].sum((0, 1)), front[:, SIZE // 2 :].sum((0, 1))
     if rotation == 0.0:
         assert min(left[0], right[0]) > 0.7 * max(left[0], right[0]) > 0
         assert left[1] > 3 * right[1]
     else:
-        # Azimuths grow to the right of the condition's camera: red now comes from there, green from the front.
+        # Azimuth increases to the right of the condition view's camera: red comes from there, green from the front.
         assert right[0] > 3 * left[0]
         assert min(left[1], right[1]) > 0.7 * max(left[1], right[1]) > 0
 
@@ -125,12 +125,12 @@ def test_three_suns_shade_and_even_light_does_not(blender, folder):
     assert even[inside].std() < 3
     rows, columns = np.nonzero(suns[..., 3] == 255)
     bright = suns[rows, columns, 0].astype(float)
-    assert np.corrcoef(columns, bright)[0, 1] > 0.2  # the key stands to the right
+    assert np.corrcoef(columns, bright)[0, 1] > 0.2  # the key light is on the right
     assert np.corrcoef(-rows, bright)[0, 1] > 0.2  # and above
 
 
 def test_a_panorama_that_is_missing_or_broken_is_an_error_that_names_it(blender, folder, tmp_path):
-    for name, words in (("nowhere.exr", "is no file"), ("broken.hdr", "no image|cannot be read")):
+    for name, words in (("nowhere.exr", "is not a file"), ("broken.hdr", "not an image|cannot be read")):
         if name == "broken.hdr":
             (tmp_path / name).write_text("not a panorama")
         with pytest.raises(UserError, match=words) as error:
@@ -139,7 +139,7 @@ def test_a_panorama_that_is_missing_or_broken_is_an_error_that_names_it(blender,
 
 
 @pytest.mark.slow
-def test_eevee_draws_the_same_object_where_a_graphics_driver_is(blender, folder):
+def test_eevee_renders_the_same_object_given_a_graphics_driver(blender, folder):
     try:
         fast = render(blender, folder, "sphere.obj", engine="eevee")
     except UserError as error:

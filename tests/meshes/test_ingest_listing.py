@@ -1,4 +1,4 @@
-"""Which meshes are found, what they are called, which Blender renders them. No Blender needed."""
+"""Which meshes are listed, their ids, and which Blender renders them. Needs no Blender."""
 
 import json
 import struct
@@ -37,18 +37,18 @@ def ids(*paths: Path | str) -> list[str]:
 
 
 def words(*paths: Path | str) -> list[str]:
-    """Ids without the hash of the content."""
+    """Ids without the content hash."""
     return [name.rpartition("-")[0] for name in ids(*paths)]
 
 
 def test_the_eight_objects(monkeypatch):
     monkeypatch.chdir(ROOT)
-    found = Meshes().list_objects()
+    objects = Meshes().list_objects()
     eight = ["barrel", "basketball", "bread", "chair2", "chicken", "crate", "deckChair", "horse2"]
     assert words("workflow/objects") == eight
-    assert found[5].source == "workflow/objects/crate/crate.obj"
-    assert len({entry.textures for entry in found}) == 8
-    assert all(entry.id.endswith(entry.content[:10]) for entry in found)
+    assert objects[5].source == "workflow/objects/crate/crate.obj"
+    assert len({entry.textures for entry in objects}) == 8
+    assert all(entry.id.endswith(entry.content[:10]) for entry in objects)
 
 
 def test_folders_globs_and_files_each_object_once(tmp_path, monkeypatch):
@@ -63,19 +63,19 @@ def test_folders_globs_and_files_each_object_once(tmp_path, monkeypatch):
 
 def test_ids_are_unique_words_without_dots(tmp_path):
     put(tmp_path, "x/model.obj", "y/model.obj", "z/model.obj", "z/model.stl", "very.old chair.obj", "é.obj", "à.obj")
-    found = ids(tmp_path)
-    assert found == sorted(found)
-    assert len(set(found)) == 7
+    names = ids(tmp_path)
+    assert names == sorted(names)
+    assert len(set(names)) == 7
     assert words(tmp_path) == ["_", "_", "very_old_chair", "x", "y", "z", "z"]
-    assert all(c.isascii() and (c.isalnum() or c in "-_") for name in found for c in name)
-    assert found == ids(tmp_path)
+    assert all(c.isascii() and (c.isalnum() or c in "-_") for name in names for c in name)
+    assert names == ids(tmp_path)
 
 
 @pytest.mark.parametrize(
     ("path", "words"),
     [
         ("nowhere", "no such file or folder"),
-        ("empty", "holds no mesh"),
+        ("empty", "has no mesh"),
         ("a.txt", "not a mesh file"),
         ("*.obj", "no mesh"),
     ],
@@ -117,7 +117,7 @@ def test_file_checks(tmp_path):
     assert problem("b.obj", "mtllib my colors.mtl\nv 1 2 3\n") is None
 
 
-def test_blender_is_looked_for_in_order(tmp_path, monkeypatch):
+def test_blender_is_searched_in_order(tmp_path, monkeypatch):
     for name in ("configured/python3", "variable/blender", "path/blender", ".venv-blender/bin/python"):
         put(tmp_path, name)
         (tmp_path / name).chmod(0o755)
@@ -144,7 +144,7 @@ def test_blender_is_looked_for_in_order(tmp_path, monkeypatch):
         blender_process.find_blender("nothing/here")
 
 
-def test_this_interpreter_serves_where_it_has_bpy(monkeypatch):
+def test_this_interpreter_is_used_if_it_has_bpy(monkeypatch):
     monkeypatch.delenv("Z1G_BLENDER", raising=False)
     monkeypatch.setattr(blender_process.importlib.util, "find_spec", lambda name: object())
     assert blender_process.find_blender(None) == [sys.executable, str(blender_process.SCRIPT)]
@@ -163,10 +163,10 @@ def test_only_values_that_change_images_are_in_the_identity():
 
 
 def test_blender_poses_by_hand():
-    # Front view: z1g stands at z = 1.5 and looks along -z; Blender's z-up world has that at y = -1.5, looking along +y.
+    # Front view: z1g's camera is at z = 1.5 and looks along -z; in Blender's z-up world it is at y = -1.5 along +y.
     front = [[1, 0, 0, 0], [0, 0, -1, -1.5], [0, 1, 0, 0], [0, 0, 0, 1]]
     np.testing.assert_allclose(to_blender(orbit_c2w(0, 0, 1.5)), front, atol=1e-12)
-    # From the right (azimuth 90): at x = 1.5 in both; the camera's right hand is z1g's -z, which is Blender's +y.
+    # From the right (azimuth 90): at x = 1.5 in both; the camera's right axis is z1g's -z, which is Blender's +y.
     right = [[0, 0, 1, 1.5], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]]
     np.testing.assert_allclose(to_blender(orbit_c2w(0, 90, 1.5)), right, atol=1e-12)
     np.testing.assert_allclose(Y_UP_TO_Z_UP @ [1, 2, 3, 1], [1, -3, 2, 1])
@@ -203,6 +203,6 @@ def test_nan_in_binary_files(tmp_path):
     assert problems() == [False] * 3
     points[1, 2] = np.inf
     assert problems() == [True] * 3
-    # A file that is cut off is left to Blender, which says so.
+    # Blender reports truncated files.
     (tmp_path / "a.glb").write_bytes(glb(points)[:-20])
     assert files.problem(tmp_path / "a.glb", LIMITS) is None

@@ -1,4 +1,4 @@
-"""How a job's cores and memory are shared out, and the options of the pool."""
+"""Distribution of a job's cores and memory, and options of the pool."""
 
 import os
 
@@ -29,7 +29,7 @@ def test_small_images_get_a_process_a_core_and_large_ones_more_threads():
 
 
 @pytest.mark.usefixtures("plenty")
-def test_what_the_user_says_goes():
+def test_explicit_options_take_precedence():
     assert share_out(SMALL.model_copy(update={"processes": 3}), 8, 64, 25).processes == 3
     assert share_out(SMALL.model_copy(update={"memory_mb": 700}), 8, 64, 25).memory_mb == 700
     assert share_out(SMALL.model_copy(update={"device": "gpu"}), 8, 64, 25).processes == 1
@@ -52,7 +52,7 @@ def test_never_more_than_the_job_has(threads, objects, views, resolution, sample
     assert part.processes * part.memory_mb <= job_memory_mb(threads)
 
 
-def test_slurm_says_how_much_memory_the_job_has(monkeypatch):
+def test_memory_of_a_slurm_job(monkeypatch):
     for name in ("SLURM_MEM_PER_NODE", "SLURM_MEM_PER_CPU"):
         monkeypatch.delenv(name, raising=False)
     cores = os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Objects by content: digests, copies, archives, lists, the index of what was read, faults before rendering."""
+"""Listing objects: digests, copies, archives, lists, the index of files read, faults detected before rendering."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from z1g.meshes.references import references
 from z1g.meshes.store import Archive, Disk
 
 MESH = "mtllib {mtl}\nv 0 0 0\nv 1 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\nf 1 2 4\n"
-CATALOG = """# libraries name their models so
+CATALOG = """# format of library catalogs
 id=test
 license=CC-BY 3.0 \\u00a9 Somebody
 name#1=Arm\\u0020chair
@@ -47,7 +47,7 @@ def write(path: Path, text: str = "") -> Path:
 
 
 def chair(folder: Path, image: str = "brown", mesh: str = MESH) -> Path:
-    """An OBJ with a material file and a image."""
+    """An OBJ with a material file and an image."""
     write(folder / "wood.png", image)
     write(folder / "chair.mtl", "newmtl wood\nKd 1 1 1\nmap_Kd -s 1 1 1 wood.png\n")
     return write(folder / "chair.obj", mesh.format(mtl="chair.mtl"))
@@ -82,24 +82,29 @@ def only(*paths: Path | str) -> ObjectEntry:
 
 
 def test_copies_are_listed_once(tmp_path: Path) -> None:
-    for place in ("a", "b/deep", "c"):
-        chair(tmp_path / place)
+    for folder in ("a", "b/deep", "c"):
+        chair(tmp_path / folder)
     entry = only(tmp_path)
     assert entry.source == (tmp_path / "a/chair.obj").as_posix()
-    assert entry.copies == tuple((tmp_path / place / "chair.obj").as_posix() for place in ("b/deep", "c"))
+    assert entry.copies == tuple((tmp_path / folder / "chair.obj").as_posix() for folder in ("b/deep", "c"))
     assert entry.id == f"chair-{entry.content[:10]}"
 
 
-def test_content_does_not_know_where_it_lies_nor_how_it_is_called(tmp_path: Path) -> None:
-    one = only(chair(tmp_path / "a"))
+def test_content_is_independent_of_folder_and_name(tmp_path: Path) -> None:
+    original = only(chair(tmp_path / "a"))
     (tmp_path / "a").rename(tmp_path / "elsewhere")
     moved = only(tmp_path / "elsewhere")
-    assert (moved.id, moved.content, moved.mesh, moved.textures) == (one.id, one.content, one.mesh, one.textures)
-    assert Manifest((moved,), 4).digest() == Manifest((one,), 4).digest()
+    assert (moved.id, moved.content, moved.mesh, moved.textures) == (
+        original.id,
+        original.content,
+        original.mesh,
+        original.textures,
+    )
+    assert Manifest((moved,), 4).digest() == Manifest((original,), 4).digest()
     (tmp_path / "elsewhere/chair.obj").rename(tmp_path / "elsewhere/seat.obj")
     renamed = only(tmp_path / "elsewhere")
-    assert (renamed.content, renamed.seed) == (one.content, one.seed)
-    assert renamed.id == one.id.replace("chair", "seat")
+    assert (renamed.content, renamed.seed) == (original.content, original.seed)
+    assert renamed.id == original.id.replace("chair", "seat")
 
 
 @pytest.mark.parametrize(
@@ -113,7 +118,7 @@ def test_content_does_not_know_where_it_lies_nor_how_it_is_called(tmp_path: Path
         (lambda folder: (folder / "wood.png").unlink(), ("mesh",)),
     ],
 )
-def test_each_digest_sees_its_part(tmp_path: Path, change: Any, same: tuple[str, ...]) -> None:
+def test_each_digest_depends_on_its_part(tmp_path: Path, change: Any, same: tuple[str, ...]) -> None:
     before = only(chair(tmp_path))
     change(tmp_path)
     after = only(tmp_path)
@@ -121,7 +126,7 @@ def test_each_digest_sees_its_part(tmp_path: Path, change: Any, same: tuple[str,
     assert tuple(part for part in parts if getattr(before, part) == getattr(after, part)) == same
 
 
-def test_lines_that_a_block_cuts_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_across_blocks_count_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = chair(tmp_path)
     whole = content_of(Disk(tmp_path), path.name)
     for size in (1, 7, 13):
@@ -133,8 +138,8 @@ def test_gltf_names_its_buffers_and_images(tmp_path: Path) -> None:
     images = [{"uri": "two%20words.png"}, {"uri": "data:image/png;base64,AA"}, {"bufferView": 0}]
     write(tmp_path / "x.gltf", json.dumps({"buffers": [{"uri": "x.bin"}], "images": images}))
     write(tmp_path / "two words.png", "image")
-    found = references(Disk(tmp_path), "x.gltf")
-    assert [tuple(item) for item in found] == [
+    referenced = references(Disk(tmp_path), "x.gltf")
+    assert [tuple(item) for item in referenced] == [
         ("x.bin", "x.bin", "data", False),
         ("two words.png", "two words.png", "image", True),
     ]
@@ -147,7 +152,7 @@ def test_gltf_names_its_buffers_and_images(tmp_path: Path) -> None:
         assert references(Disk(tmp_path), "x.gltf") == []
 
 
-def test_a_furniture_library_says_what_is_in_it_and_whose_it_is(tmp_path: Path) -> None:
+def test_metadata_of_a_furniture_library(tmp_path: Path) -> None:
     arm, table = find_objects([str(library(tmp_path / "l.sh3f"))])
     assert arm.source == f"{(tmp_path / 'l.sh3f').as_posix()}!/lib/arm/arm.obj"
     assert (arm.name, arm.category, arm.creator) == ("Arm chair", "Living room", "Ann")
@@ -156,7 +161,7 @@ def test_a_furniture_library_says_what_is_in_it_and_whose_it_is(tmp_path: Path) 
     assert (bool(arm.textures), bool(table.textures)) == (True, False)
 
 
-def test_an_object_is_the_same_in_an_archive_and_out_of_it(tmp_path: Path) -> None:
+def test_an_object_is_the_same_inside_and_outside_of_an_archive(tmp_path: Path) -> None:
     chair(tmp_path / "files")
     names = ("chair.obj", "chair.mtl", "wood.png")
     pack(tmp_path / "files.zip", {f"in/{name}": (tmp_path / "files" / name).read_bytes() for name in names})
@@ -172,18 +177,20 @@ def test_one_object_of_an_archive(tmp_path: Path) -> None:
     assert (entry.name, entry.creator) == ("Arm chair", "Bob")
     path = prepare(entry, tmp_path / "out", FileLimits())
     assert path == tmp_path / "out/lib/arm/arm.obj"
-    there = {file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*") if file.is_file()}
-    assert there == {"lib/arm/arm.obj", "lib/arm/arm.mtl", "lib/shared/cloth.jpg"}
+    unpacked = {
+        file.relative_to(tmp_path / "out").as_posix() for file in (tmp_path / "out").rglob("*") if file.is_file()
+    }
+    assert unpacked == {"lib/arm/arm.obj", "lib/arm/arm.mtl", "lib/shared/cloth.jpg"}
 
 
-def test_lists_are_relative_to_themselves_and_win_with_their_own_words(tmp_path: Path, monkeypatch: Any) -> None:
+def test_paths_of_a_list_are_relative_to_it_and_its_metadata_takes_precedence(tmp_path: Path, monkeypatch: Any) -> None:
     chair(tmp_path / "data/meshes")
     rows = [{"path": "meshes/chair.obj", "name": "Chair", "license": "CC0"}, {"path": "gone.obj", "content": "c" * 64}]
     write(tmp_path / "data/all.jsonl", "\n\n".join(json.dumps(row) for row in rows))
     monkeypatch.chdir(ROOT)
-    one, gone = find_objects([str(tmp_path / "data/all.jsonl")])
-    assert (one.name, one.license, bool(one.textures)) == ("Chair", "CC0", True)
-    assert (gone.id, gone.content) == ("gone-cccccccccc", "c" * 64)  # a list with digests is believed until ingest
+    listed, gone = find_objects([str(tmp_path / "data/all.jsonl")])
+    assert (listed.name, listed.license, bool(listed.textures)) == ("Chair", "CC0", True)
+    assert (gone.id, gone.content) == ("gone-cccccccccc", "c" * 64)  # digests of a list are checked only by ingest
     with pytest.raises(Unusable, match=r"gone\.obj cannot be read"):
         prepare(gone, tmp_path, FileLimits())
 
@@ -198,7 +205,7 @@ def test_lists_are_relative_to_themselves_and_win_with_their_own_words(tmp_path:
         ("a.jsonl", "", "the list is empty"),
         ("a.jsonl", '{"path": "x.obj"}\n{"path"', r"a\.jsonl, line 2: not JSON"),
         ("a.jsonl", '["x.obj"]', r"line 1: every object needs a `path`"),
-        ("a.jsonl", '{"path": "x.obj", "name": 3}', r"line 1: name is 3, which is no text"),
+        ("a.jsonl", '{"path": "x.obj", "name": 3}', r"line 1: name is 3, which is not a string"),
     ],
 )
 def test_lists_with_mistakes_say_where(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -210,7 +217,7 @@ def test_lists_with_mistakes_say_where(tmp_path: Path, name: str, content: str, 
         find_objects([str(path)])
 
 
-def test_generic_names_take_their_folders(tmp_path: Path) -> None:
+def test_generic_names_are_replaced_by_the_folders(tmp_path: Path) -> None:
     write(tmp_path / "sofa/model.obj", "1")
     write(tmp_path / "lamp/Mesh.ply", "2")
     assert sorted(entry.id.rpartition("-")[0] for entry in find_objects([str(tmp_path)])) == ["lamp", "sofa"]
@@ -260,14 +267,14 @@ def test_broken_archives_become_objects_that_ingest_rejects(tmp_path: Path) -> N
             prepare(entry, tmp_path / "out" / entry.id, FileLimits())
         except Unusable as error:
             reasons[Path(entry.file).name, entry.source.partition("!/")[2]] = str(error)
-    assert "no whole archive" in reasons["a.zip", ""]
-    assert "no whole archive" in reasons["b.sh3f", ""]
-    assert "no whole archive" in reasons["d.zip", "lib/arm/arm.obj"]
+    assert "not a complete archive" in reasons["a.zip", ""]
+    assert "not a complete archive" in reasons["b.sh3f", ""]
+    assert "not a complete archive" in reasons["d.zip", "lib/arm/arm.obj"]
     assert len(reasons) == 3
-    assert {Path(entry.file).name for entry in entries} == {"a.zip", "b.sh3f", "d.zip"}  # c.zip holds no object
+    assert {Path(entry.file).name for entry in entries} == {"a.zip", "b.sh3f", "d.zip"}  # c.zip has no object
 
 
-def test_members_that_leave_the_archive_are_not_there(tmp_path: Path) -> None:
+def test_members_with_paths_outside_of_the_archive_are_ignored(tmp_path: Path) -> None:
     mesh = MESH.format(mtl="../../../outside.mtl")
     path = pack(tmp_path / "a.zip", {"in/x.obj": mesh, "../../out.obj": mesh, "/root.obj": mesh, "a\\b.obj": mesh})
     with zipfile.ZipFile(path, "a") as archive:
@@ -285,11 +292,11 @@ def test_members_that_leave_the_archive_are_not_there(tmp_path: Path) -> None:
         assert sorted(archive.members) == ["in/x.obj"]
 
 
-def test_a_bomb_is_stopped_by_what_it_unpacks_to_not_by_what_it_says(tmp_path: Path) -> None:
+def test_a_zip_bomb_is_stopped_by_its_actual_size_not_its_declared_size(tmp_path: Path) -> None:
     pack(tmp_path / "bomb.zip", {"x.obj": "v 0 0 0\n" * 400_000})
     limits = FileLimits(unpacked_mb=1)
     entry = ObjectEntry("x", f"{tmp_path}/bomb.zip!/x.obj")
-    with pytest.raises(Unusable, match=r"unpack to more than is allowed \(data\.limits\.unpacked_mb 1\)"):
+    with pytest.raises(Unusable, match=r"exceed the limit when unpacked \(data\.limits\.unpacked_mb 1\)"):
         prepare(entry, tmp_path / "out", limits)
     assert sum(file.stat().st_size for file in (tmp_path / "out").rglob("*") if file.is_file()) <= 2**20
     with pytest.raises(Unusable, match=r"3 MiB, more than data\.limits\.file_mb 1"):
@@ -298,7 +305,7 @@ def test_a_bomb_is_stopped_by_what_it_unpacks_to_not_by_what_it_says(tmp_path: P
         )
 
 
-def test_what_changed_since_it_was_listed_is_not_rendered(tmp_path: Path) -> None:
+def test_files_that_changed_after_listing_are_not_rendered(tmp_path: Path) -> None:
     entry = only(chair(tmp_path))
     assert prepare(entry, tmp_path / "out", FileLimits()) == tmp_path / "chair.obj"
     write(tmp_path / "wood.png", "other wood")
@@ -306,6 +313,7 @@ def test_what_changed_since_it_was_listed_is_not_rendered(tmp_path: Path) -> Non
         prepare(entry, tmp_path / "out", FileLimits())
 
 
+@pytest.mark.slow
 @given(st.randoms(use_true_random=False))
 def test_listing_and_preparing_survive_random_damage(
     tmp_path_factory: pytest.TempPathFactory, rng: random.Random
@@ -337,45 +345,49 @@ objects = st.lists(
 
 
 @given(objects, st.sampled_from(["mesh", "mesh_or_textures"]), st.integers(0, 5), st.floats(0, 0.9))
-def test_what_is_alike_stays_on_one_side(some: tuple[ObjectEntry, ...], together: Any, seed: int, share: float) -> None:
+def test_similar_objects_are_in_the_same_split(
+    items: tuple[ObjectEntry, ...], together: Any, seed: int, share: float
+) -> None:
     options = SplitOptions(test_fraction=share, seed=seed, keep_together=together)
-    splits = Manifest(some, 4).splits(options)
-    for one in some:
-        for other in some:
-            alike = one.mesh == other.mesh or (together == "mesh_or_textures" and one.textures == other.textures != "")
+    splits = Manifest(items, 4).splits(options)
+    for item in items:
+        for other in items:
+            alike = item.mesh == other.mesh or (
+                together == "mesh_or_textures" and item.textures == other.textures != ""
+            )
             if alike:
-                assert splits[one.id] == splits[other.id]
-    assert splits == Manifest(some[::-1], 7).splits(options)
-    groups = tied(some, together)
-    # Connected components of the graph "shares a mesh or a image set", found by a plain search.
-    reached = {some[0].id}
+                assert splits[item.id] == splits[other.id]
+    assert splits == Manifest(items[::-1], 7).splits(options)
+    groups = tied(items, together)
+    # Connected components of the graph "shares a mesh or an image set" by breadth-first search.
+    reached = {items[0].id}
     while True:
         more = {
             other.id
-            for one in some
-            for other in some
-            if one.id in reached
-            and (one.mesh == other.mesh or (together == "mesh_or_textures" and one.textures == other.textures != ""))
+            for item in items
+            for other in items
+            if item.id in reached
+            and (item.mesh == other.mesh or (together == "mesh_or_textures" and item.textures == other.textures != ""))
         }
         if more <= reached:
             break
         reached |= more
-    assert {name for name, key in groups.items() if key == groups[some[0].id]} == reached
+    assert {name for name, key in groups.items() if key == groups[items[0].id]} == reached
 
 
-def test_the_verb_writes_a_list_that_lists_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_list_command_writes_a_list_of_the_same_objects(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     library(tmp_path / "l.sh3f")
     chair(tmp_path / "a")
     chair(tmp_path / "b")
     out = tmp_path / "lists/all.jsonl"
     assert main(["list", str(tmp_path), "--out", str(out)]) == 0
-    assert "3 objects, 1 copies listed once" in capsys.readouterr().out
+    assert "3 objects, 1 duplicates listed once" in capsys.readouterr().out
     direct = {item.id: item for item in find_objects([str(tmp_path)])}
     for item in find_objects([str(out)]):
-        known = direct[item.id]
-        assert (item.content, item.mesh, item.textures) == (known.content, known.mesh, known.textures)
-        assert (item.name, item.creator, item.license) == (known.name, known.creator, known.license)
-        assert Path(item.file).samefile(known.file)
+        expected = direct[item.id]
+        assert (item.content, item.mesh, item.textures) == (expected.content, expected.mesh, expected.textures)
+        assert (item.name, item.creator, item.license) == (expected.name, expected.creator, expected.license)
+        assert Path(item.file).samefile(expected.file)
     assert all(not Path(row["path"]).is_absolute() for row in read_jsonl(out))
     assert main(["list", str(tmp_path), "--out", str(tmp_path / "x.txt")]) == 2
 
@@ -395,13 +407,15 @@ def test_meshes_of_one_plain_color_can_be_left_out(tmp_path: Path, capsys: pytes
     out = tmp_path / "l.jsonl"
     assert main(["list", str(tmp_path / "in"), "--out", str(out), "--colored"]) == 0
     assert "2 of one plain color left out" in capsys.readouterr().out
-    assert sorted(Path(row["path"]).stem for row in read_jsonl(out)) == ["broken", "other", "image", "two"]
+    assert sorted(Path(row["path"]).stem for row in read_jsonl(out)) == ["broken", "image", "other", "two"]
 
 
 def test_objects_of_the_command_line_take_the_place_of_the_bases(tmp_path: Path) -> None:
     write(tmp_path / "idea.yaml", "description: x\ndata: {chunk_size: 7}\n")
-    plain, asked = (load_ablation(tmp_path / "idea.yaml", "tiny", ROOT / "configs", some) for some in ((), ("a", "b")))
+    plain, replaced = (
+        load_ablation(tmp_path / "idea.yaml", "tiny", ROOT / "configs", objects) for objects in ((), ("a", "b"))
+    )
     assert plain.experiment.data.model_dump()["paths"] == ("workflow/objects",)
-    assert asked.experiment.data.model_dump()["paths"] == ("a", "b")
-    assert asked.experiment.data.chunk_size == 7
-    assert asked.differences == plain.differences
+    assert replaced.experiment.data.model_dump()["paths"] == ("a", "b")
+    assert replaced.experiment.data.chunk_size == 7
+    assert replaced.differences == plain.differences

@@ -1,4 +1,4 @@
-"""Metrics against published implementations, closed forms and their own properties."""
+"""Metrics against published implementations, closed forms and general properties."""
 
 import os
 import pickle
@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from support.vgg import vgg16_features
 from torch import Tensor
 
 from z1g.core.errors import UserError
@@ -44,17 +45,17 @@ def test_psnr_of_an_offset_is_its_decibels_up_to_the_cap(offset: float) -> None:
 
 def test_psnr_equals_scikit_image() -> None:
     a, b = smooth(3, 24, 0), smooth(3, 24, 1)
-    found = Psnr().compute(images(a, b)).tolist()
+    actual = Psnr().compute(images(a, b)).tolist()
     expected = [peak_signal_noise_ratio(y.numpy(), x.numpy(), data_range=1) for x, y in zip(a, b, strict=True)]
-    assert found == pytest.approx(expected, abs=1e-4)
+    assert actual == pytest.approx(expected, abs=1e-4)
 
 
 def test_ssim_equals_scikit_image_inside_the_window() -> None:
     a, b = smooth(2, 32, 0), (smooth(2, 32, 0) + 0.1 * smooth(2, 32, 1)).clamp(0, 1)
-    found = Ssim().compute(images(a, b)).tolist()
-    for value, x, y in zip(found, a, b, strict=True):
+    actual = Ssim().compute(images(a, b)).tolist()
+    for value, x, y in zip(actual, a, b, strict=True):
         options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
-        # scikit-image's mean leaves out the border of half a window, where its full map sees mirrored pixels.
+        # scikit-image's mean leaves out the border of half a window, where its full map uses mirrored pixels.
         mean, full = structural_similarity(x.double().numpy(), y.double().numpy(), channel_axis=0, full=True, **options)
         assert value == pytest.approx(full[:, 5:-5, 5:-5].mean(), abs=1e-5)
         assert value == pytest.approx(mean, abs=1e-5)
@@ -78,8 +79,8 @@ def test_alpha_iou_counts_pixels() -> None:
     first[0, 0, :2], second[0, 0, 1:3] = 1, 1
     first[1, 0, 0, 0] = 0.6
     rgb = torch.zeros(3, 3, 4, 4)
-    found = AlphaIou().compute(images(rgb, rgb, first, second)).tolist()
-    assert found == pytest.approx([4 / 12, 0, 1])
+    actual = AlphaIou().compute(images(rgb, rgb, first, second)).tolist()
+    assert actual == pytest.approx([4 / 12, 0, 1])
     assert AlphaIou(threshold=0.7).compute(images(rgb, rgb, first, second)).tolist()[1] == 1
 
 
@@ -150,12 +151,12 @@ def test_lpips_without_weights_says_so() -> None:
         Lpips().compute(images(a, a))
 
 
+@pytest.mark.slow
 def test_lpips_is_the_papers_distance_on_the_trunk_of_the_file(trunk: Path) -> None:
     import lpips as package
-    from torchvision.models import vgg16
 
     a, b = smooth(2, 64, 0), smooth(2, 64, 1)
-    features = vgg16(weights=None).features.eval()
+    features = vgg16_features()
     stored = torch.load(trunk, weights_only=True)
     features.load_state_dict({name.removeprefix("features."): value for name, value in stored.items()})
     file = Path(package.__file__).parent / "weights/v0.1/vgg.pth"
@@ -178,6 +179,7 @@ def test_lpips_is_the_papers_distance_on_the_trunk_of_the_file(trunk: Path) -> N
     )
 
 
+@pytest.mark.slow
 def test_loading_networks_prints_nothing_and_draws_nothing(trunk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = torch.random.get_rng_state()
     with warnings.catch_warnings():
@@ -189,7 +191,7 @@ def test_loading_networks_prints_nothing_and_draws_nothing(trunk: Path, capsys: 
 
 
 class Payload:
-    """A pickle that would make a folder when it is loaded."""
+    """A pickle that would create a folder when it is loaded."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -198,17 +200,18 @@ class Payload:
         return os.mkdir, (str(self.folder),)
 
 
+@pytest.mark.slow
 def test_lpips_refuses_foreign_files_with_one_line_and_runs_none(tmp_path: Path) -> None:
-    file, made = tmp_path / "foreign.pth", tmp_path / "made"
+    file, created = tmp_path / "foreign.pth", tmp_path / "created"
     for content in ({"features.0.weight": torch.zeros(1)}, {"features.0.weight": "text"}, {1: 2}, [1, 2]):
         torch.save(content, file)
         assert_refused(file)
-    for raw in (b"", b"hello", b"PK\x03\x04", pickle.dumps(Payload(made), protocol=2)):
+    for raw in (b"", b"hello", b"PK\x03\x04", pickle.dumps(Payload(created), protocol=2)):
         file.write_bytes(raw)
         assert_refused(file)
-    torch.save(Payload(made), file)
+    torch.save(Payload(created), file)
     assert_refused(file)
-    assert not made.exists()
+    assert not created.exists()
 
 
 def assert_refused(file: Path) -> None:
@@ -225,7 +228,7 @@ def test_every_metric_says_what_it_is(metric: Metric) -> None:
     assert isinstance(metric.unit, str)
 
 
-def test_values_come_one_a_view() -> None:
+def test_metrics_return_one_value_per_view() -> None:
     a, b = smooth(4, 16, 0), smooth(4, 16, 1)
     for metric in (Psnr(), Ssim(), AlphaIou(), StLpips()):
         values = metric.compute(images(a, b))

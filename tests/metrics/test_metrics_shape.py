@@ -1,4 +1,4 @@
-"""Metrics of geometry: against brute force, closed forms, and meshes written for the purpose."""
+"""Metrics of geometry, against brute force, closed forms and small meshes."""
 
 from pathlib import Path
 from typing import Any
@@ -42,32 +42,32 @@ def test_chamfer_and_f_score_equal_brute_force(seed: int, n: int, m: int, near: 
     draw = np.random.default_rng(seed)
     a, b = draw.normal(size=(n, 3)), draw.normal(size=(m, 3))
     gaps = np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1))
-    there, back = gaps.min(axis=1), gaps.min(axis=0)
-    found = shape(torch.from_numpy(a).float(), torch.from_numpy(b))
-    assert Chamfer().compute(found) == pytest.approx((there.mean() + back.mean()) / 2, abs=1e-6)
-    precision, recall = (there < near).mean(), (back < near).mean()
+    to_surface, to_points = gaps.min(axis=1), gaps.min(axis=0)
+    actual = shape(torch.from_numpy(a).float(), torch.from_numpy(b))
+    assert Chamfer().compute(actual) == pytest.approx((to_surface.mean() + to_points.mean()) / 2, abs=1e-6)
+    precision, recall = (to_surface < near).mean(), (to_points < near).mean()
     expected = 0.0 if precision + recall == 0 else 2 * precision * recall / (precision + recall)
-    assert FScore(threshold=near).compute(found) == pytest.approx(expected, abs=1e-6)
+    assert FScore(threshold=near).compute(actual) == pytest.approx(expected, abs=1e-6)
 
 
 def test_only_visible_splats_are_a_surface() -> None:
     surface = torch.rand(200, 3, generator=torch.Generator().manual_seed(0)).double()
     far = torch.full((50, 3), 9.0)
     points, opacity = torch.cat([surface.float(), far]), torch.cat([torch.ones(200), torch.full((50,), 0.08)])
-    found = shape(points, surface, opacity)
-    assert Chamfer().compute(found) == pytest.approx(0, abs=1e-6)
-    assert FScore().compute(found) == 1
-    assert Chamfer(min_opacity=0.05).compute(found) > 1
+    actual = shape(points, surface, opacity)
+    assert Chamfer().compute(actual) == pytest.approx(0, abs=1e-6)
+    assert FScore().compute(actual) == 1
+    assert Chamfer(min_opacity=0.05).compute(actual) > 1
     invisible = shape(far, surface, torch.zeros(50))
     assert (Chamfer().compute(invisible), FScore().compute(invisible)) == (1, 0)
 
 
 def test_more_splats_than_points_are_thinned_the_same_each_time() -> None:
     draw = torch.Generator().manual_seed(0)
-    found = shape(torch.rand(5000, 3, generator=draw), torch.rand(1000, 3, generator=draw).double())
-    values = {Chamfer(points=1000).compute(found) for _ in range(2)}
+    actual = shape(torch.rand(5000, 3, generator=draw), torch.rand(1000, 3, generator=draw).double())
+    values = {Chamfer(points=1000).compute(actual) for _ in range(2)}
     assert len(values) == 1
-    assert values.pop() == pytest.approx(Chamfer(points=5000).compute(found), abs=0.03)
+    assert values.pop() == pytest.approx(Chamfer(points=5000).compute(actual), abs=0.03)
 
 
 def test_depth_error_is_the_offset_where_both_cover() -> None:
@@ -86,14 +86,14 @@ def test_depth_error_is_the_offset_where_both_cover() -> None:
 
 
 def box() -> "trimesh.Trimesh":
-    """A box that no axis change leaves as it is, away from the origin."""
+    """A box that every change of axes alters, away from the origin."""
     mesh: trimesh.Trimesh = trimesh.creation.box(extents=(1.0, 2.0, 4.0))
     mesh.apply_translation((3.0, 5.0, -7.0))
     return mesh
 
 
 def rendered(up_axis: str, points: NDArray[np.float64]) -> RenderedObject:
-    """What ingest records of a mesh with these vertices, worked out here on its own."""
+    """The record that ingest writes for a mesh with these vertices, computed independently."""
     upright = points if up_axis == "y" else np.stack([points[:, 0], points[:, 2], -points[:, 1]], axis=1)
     center = (upright.min(axis=0) + upright.max(axis=0)) / 2
     scale = 0.5 / np.linalg.norm(upright - center, axis=1).max()
@@ -134,26 +134,26 @@ def test_polygons_and_backward_indices_of_an_obj_are_read(tmp_path: Path) -> Non
 def test_what_cannot_be_measured_says_why(tmp_path: Path) -> None:
     mesh, file = box(), tmp_path / "box.obj"
     mesh.export(file)
-    item, known = rendered("y", np.asarray(mesh.vertices)), entry(file)
+    item, listed = rendered("y", np.asarray(mesh.vertices)), entry(file)
 
-    def refused(found: RenderedObject, about: ObjectEntry, why: str) -> None:
+    def refused(actual: RenderedObject, about: ObjectEntry, why: str) -> None:
         with pytest.raises(NotMeasurable, match=why):
-            surface_points(found, about, FileLimits(), 100)
+            surface_points(actual, about, FileLimits(), 100)
 
-    refused(RenderedObject("box", item.c2w, 49.1, item.rgba, None, {}), known, "renders only")
-    refused(item, ObjectEntry("box", "box.fbx"), r"\.fbx files are read by Blender only")
+    refused(RenderedObject("box", item.c2w, 49.1, item.rgba, None, {}), listed, "renders only")
+    refused(item, ObjectEntry("box", "box.fbx"), r"only Blender reads \.fbx files")
     refused(item, ObjectEntry("box", str(tmp_path / "gone.obj")), "cannot be read")
     moved = {"normalization": {**item.info["normalization"], "up_axis": "z"}}
-    refused(RenderedObject("box", item.c2w, 49.1, item.rgba, None, moved), known, "reads differently without Blender")
+    refused(
+        RenderedObject("box", item.c2w, 49.1, item.rgba, None, moved), listed, "is read differently without Blender"
+    )
     file.write_text(file.read_text() + "\nv 0 0 0\n")
-    refused(item, known, "changed since")
+    refused(item, listed, "changed since")
 
 
 @given(content=st.binary(max_size=300), ending=st.sampled_from(["obj", "glb", "ply", "stl"]))
 @settings(max_examples=40, deadline=None)
-def test_any_bytes_are_points_or_a_reason(
-    content: bytes, ending: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
+def test_random_bytes_are_not_measurable(content: bytes, ending: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     file = tmp_path_factory.mktemp("any") / f"x.{ending}"
     file.write_bytes({"ply": b"ply\nformat ascii 1.0\n", "glb": b"glTF\x02\0\0\0"}.get(ending, b"") + content)
     with pytest.raises(NotMeasurable):
@@ -161,7 +161,7 @@ def test_any_bytes_are_points_or_a_reason(
 
 
 def test_surface_and_depth_of_one_object_agree(tmp_path: Path) -> None:
-    """A ball's depth, unprojected, lies on the ball's mesh in the view-1 frame."""
+    """A ball's unprojected depth is on the ball's mesh in the view-1 frame."""
     camera = CameraOptions(train_views=1, validation_views=1, test_views=2)
     mesh, file = trimesh.creation.icosphere(subdivisions=4, radius=2.0), tmp_path / "ball.obj"
     mesh.apply_translation((1.0, 2.0, 3.0))
@@ -183,7 +183,7 @@ def test_surface_and_depth_of_one_object_agree(tmp_path: Path) -> None:
     truth = Truth(Store(), entry(file), FileLimits())  # type: ignore[arg-type]
     surface = truth.surface(2000)
     np.testing.assert_allclose(surface.norm(dim=1).numpy(), 0.5, atol=5e-3)
-    # Turned with the cameras: the y-up world's pole is where view 1's pose says.
+    # Rotated with the cameras: view 1's pose gives the y-up world's pole.
     from z1g.geometry.camera import view_frame
 
     pole = view_frame(item.c2w, camera.radius)[:3, :3] @ np.array([0, 1.0, 0])
@@ -196,29 +196,29 @@ def test_surface_and_depth_of_one_object_agree(tmp_path: Path) -> None:
     azimuths=st.lists(st.floats(-720, 720), min_size=4, max_size=4),
 )
 @settings(max_examples=30, deadline=None)
-def test_azimuth_distance_is_the_shorter_way_round(elevations: list[float], azimuths: list[float]) -> None:
+def test_azimuth_distance_is_the_shorter_arc(elevations: list[float], azimuths: list[float]) -> None:
     c2w = np.stack([orbit_c2w(e, a, 1.5) for e, a in zip(elevations, azimuths, strict=True)])
     item = RenderedObject("x", c2w, 49.1, np.zeros((4, 2, 2, 4), np.uint8), None, {})
-    found = azimuth_distances(item, [1, 2, 3])
-    for value, azimuth in zip(found, azimuths[1:], strict=True):
+    actual = azimuth_distances(item, [1, 2, 3])
+    for value, azimuth in zip(actual, azimuths[1:], strict=True):
         turn = np.radians(azimuth - azimuths[0])
         assert value == pytest.approx(np.degrees(np.arccos(np.clip(np.cos(turn), -1, 1))), abs=2e-3)
 
 
 def test_metrics_of_a_surface_share_its_distances(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The search is the same for both, and most of their time; other options search anew."""
+    """Both use one nearest-neighbor search, which takes most of their time; other options need another search."""
     import scipy.spatial
 
-    searched = []
+    searches = []
     tree = scipy.spatial.cKDTree
-    monkeypatch.setattr(scipy.spatial, "cKDTree", lambda points: searched.append(len(points)) or tree(points))
+    monkeypatch.setattr(scipy.spatial, "cKDTree", lambda points: searches.append(len(points)) or tree(points))
     points = torch.rand(300, 3, generator=torch.Generator().manual_seed(0))
     surface = points.flip(0) + 0.1
-    one = shape(points, surface)
+    measured = shape(points, surface)
     alone = Chamfer(points=200).compute(shape(points, surface))
-    searched.clear()
-    assert Chamfer(points=200).compute(one) == alone
-    FScore(points=200).compute(one)
-    assert len(searched) == 2
-    FScore(points=100).compute(one)
-    assert len(searched) == 4
+    searches.clear()
+    assert Chamfer(points=200).compute(measured) == alone
+    FScore(points=200).compute(measured)
+    assert len(searches) == 2
+    FScore(points=100).compute(measured)
+    assert len(searches) == 4

@@ -1,73 +1,32 @@
-"""The diffusion process, samplers, guidance, reference attention and the denoiser."""
+"""The diffusion process, reference attention and the denoiser."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from diffusers import (
-    DDIMScheduler,
-    DDPMScheduler,
-    DPMSolverMultistepScheduler,
-    EulerAncestralDiscreteScheduler,
-    UNet2DConditionModel,
-    UniPCMultistepScheduler,
-)
+from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from support.builders import SIZES
+from support.diffusion import PUBLISHED, SCHEDULE, SHAPE, code_condition, condition_of, micro_denoiser, normal
 from torch import Tensor
 from transformers import CLIPImageProcessor
 
 from z1g.networks import reference_attention
-from z1g.networks.denoiser import Condition, Denoiser
-from z1g.networks.diffusion import TIMESTEPS, NoiseSchedule
+from z1g.networks.denoiser import Condition
+from z1g.networks.diffusion import TIMESTEPS
 from z1g.networks.reference_attention import ReferenceAttention
 from z1g.networks.weights.scratch import Scratch
-from z1g.sampling.options import InferOptions
-from z1g.sampling.sample import sample_codes
-from z1g.sampling.samplers import Sampler
-from z1g.sampling.samplers.ddim import Ddim
-from z1g.sampling.samplers.ddpm import Ddpm
-from z1g.sampling.samplers.dpm_multistep import DpmMultistep
-from z1g.sampling.samplers.euler_ancestral import EulerAncestral
-from z1g.sampling.samplers.unipc import UniPc
-
-SHAPE = (4, 6, 4)
-SCHEDULE = NoiseSchedule()
-PUBLISHED = {
-    "beta_start": 0.00085,
-    "beta_end": 0.012,
-    "beta_schedule": "linear",
-    "num_train_timesteps": 1000,
-    "prediction_type": "v_prediction",
-    "timestep_spacing": "trailing",
-}
-
-
-def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
-
-def micro_denoiser(seed: int = 0) -> Denoiser:
-    """A denoiser whose output layer is not zero."""
-    denoiser = Scratch(init_seed=seed, **SIZES).denoiser().requires_grad_(False).eval()
-    denoiser.unet.conv_out.weight.copy_(0.1 * normal(*denoiser.unet.conv_out.weight.shape, dtype=torch.float32))
-    return denoiser
-
-
-def condition_of(denoiser: Denoiser, n: int, seed: int = 5) -> Condition:
-    return denoiser.condition(
-        normal(n, 4, 4, 4, seed=seed, dtype=torch.float32),
-        torch.rand(n, 3, 16, 16, generator=torch.Generator().manual_seed(seed)),
-    )
-
 
 # The algebra
 
 
 def test_v_eps_x0_algebra() -> None:
-    x0, noise, t = normal(5, *SHAPE, seed=1), normal(5, *SHAPE, seed=2), torch.tensor([0, 1, 500, 998, 999])
+    x0, noise, t = (
+        normal(5, *SHAPE, seed=1, dtype=torch.float64),
+        normal(5, *SHAPE, seed=2, dtype=torch.float64),
+        torch.tensor([0, 1, 500, 998, 999]),
+    )
     noisy, v = SCHEDULE.add_noise(x0, noise, t), SCHEDULE.velocity(x0, noise, t)
     torch.testing.assert_close(SCHEDULE.x0_from_v(noisy, v, t), x0, atol=1e-12, rtol=0)
     torch.testing.assert_close(SCHEDULE.noise_from_v(noisy, v, t), noise, atol=1e-12, rtol=0)
@@ -87,113 +46,10 @@ def test_schedule_by_hand() -> None:
 def test_schedule_equals_diffusers() -> None:
     theirs = DDPMScheduler(**PUBLISHED)
     np.testing.assert_allclose(SCHEDULE.alpha.numpy() ** 2, theirs.alphas_cumprod.double().numpy(), rtol=1e-4)
-    x0, noise, t = (normal(4, *SHAPE, seed=s, dtype=torch.float32) for s in (1, 2, 3))
+    x0, noise, t = (normal(4, *SHAPE, seed=s) for s in (1, 2, 3))
     t = torch.tensor([0, 250, 600, 999])
     torch.testing.assert_close(SCHEDULE.add_noise(x0, noise, t), theirs.add_noise(x0, noise, t), atol=2e-5, rtol=0)
     torch.testing.assert_close(SCHEDULE.velocity(x0, noise, t), theirs.get_velocity(x0, noise, t), atol=2e-5, rtol=0)
-
-
-# Samplers
-
-
-@pytest.mark.parametrize(
-    ("sampler", "cls", "extra"),
-    [
-        (Ddpm(), DDPMScheduler, {"clip_sample": False}),
-        (Ddpm(clip_sample=True), DDPMScheduler, {"clip_sample": True}),
-        (Ddim(), DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": True}),
-        (EulerAncestral(), EulerAncestralDiscreteScheduler, {}),
-        (DpmMultistep(order=3), DPMSolverMultistepScheduler, {"solver_order": 3, "algorithm_type": "dpmsolver++"}),
-        (UniPc(order=3), UniPCMultistepScheduler, {"solver_order": 3}),
-    ],
-)
-def test_sampler_settings(sampler: Sampler, cls: type, extra: dict[str, Any]) -> None:
-    scheduler = sampler.scheduler()
-    assert type(scheduler) is cls
-    assert {name: scheduler.config[name] for name in {**PUBLISHED, **extra}} == {**PUBLISHED, **extra}
-    scheduler.set_timesteps(75)
-    assert len(scheduler.timesteps) == 75
-    assert int(scheduler.timesteps[0]) == 999
-
-
-class Oracle:
-    """Stands for a denoiser that knows x0 of each condition and answers with the v that is right for it."""
-
-    def __init__(self) -> None:
-        self.calls: list[int] = []
-
-    def nothing(self, zero_latent: Tensor, batch: int) -> Condition:
-        return Condition(zero_latent.expand(batch, -1, -1, -1), torch.zeros(batch, 1))
-
-    def __call__(self, noisy: Tensor, timestep: Tensor, condition: Condition, latent_noise: Tensor) -> Tensor:
-        self.calls.append(len(noisy))
-        x0 = condition.latent
-        noise = (noisy - SCHEDULE.at(timestep, noisy)[0] * x0) / SCHEDULE.at(timestep, noisy)[1]
-        return SCHEDULE.velocity(x0, noise, timestep)
-
-
-ZERO = torch.zeros(1, *SHAPE)
-
-
-def known(n: int, seed: int = 0) -> Condition:
-    return Condition(normal(n, *SHAPE, seed=seed, dtype=torch.float32), torch.ones(n, 1))
-
-
-@pytest.mark.parametrize("sampler", [Ddpm(), Ddim(), EulerAncestral(), DpmMultistep(), UniPc()])
-@pytest.mark.parametrize("steps", [1, 8, 30])
-def test_the_right_v_leads_to_x0(sampler: Sampler, steps: int) -> None:
-    condition, options = known(3), InferOptions(sampler=sampler, steps=steps, guidance=1)
-    found = sample_codes(Oracle(), condition, ZERO, SHAPE, options, [1, 2, 3])
-    torch.testing.assert_close(found, condition.latent, atol=2e-3, rtol=0)
-
-
-def test_clipping_is_the_seeds() -> None:
-    options = InferOptions(sampler=Ddpm(clip_sample=True), steps=10, guidance=1)
-    found = sample_codes(Oracle(), known(2), ZERO, SHAPE, options, [1, 2])
-    torch.testing.assert_close(found, known(2).latent.clamp(-1, 1), atol=2e-3, rtol=0)
-
-
-@pytest.mark.parametrize("sampler", [Ddpm(), Ddim(), EulerAncestral(), DpmMultistep(), UniPc()])
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_objects_do_not_depend_on_their_batch(sampler: Sampler, guidance: float) -> None:
-    denoiser, options = micro_denoiser(), InferOptions(sampler=sampler, steps=4, guidance=guidance)
-    condition, seeds, zero = condition_of(denoiser, 3), [11, 22, 33], torch.zeros(1, 4, 4, 4)
-    together = sample_codes(denoiser, condition, zero, SHAPE, options, seeds)
-    for i, seed in enumerate(seeds):
-        own = Condition(condition.latent[i : i + 1], condition.embedding[i : i + 1])
-        alone = sample_codes(denoiser, own, zero, SHAPE, options, [seed])
-        torch.testing.assert_close(alone[0], together[i], atol=1e-4, rtol=0)
-    assert not torch.allclose(together[0], together[1], atol=1e-2)
-
-
-def test_seeds_decide_the_code() -> None:
-    denoiser = micro_denoiser()
-    condition, zero = condition_of(denoiser, 1), torch.zeros(1, 4, 4, 4)
-
-    def code(object_seed: int, seed: int) -> Tensor:
-        return sample_codes(denoiser, condition, zero, SHAPE, InferOptions(steps=2, seed=seed), [object_seed])
-
-    torch.testing.assert_close(code(1, 0), code(1, 0), atol=0, rtol=0)
-    assert not torch.allclose(code(1, 0), code(2, 0), atol=1e-2)
-    assert not torch.allclose(code(1, 0), code(1, 1), atol=1e-2)
-
-
-def test_guidance_formula() -> None:
-    """With a v that is linear in the condition, guidance g moves x0 from the unconditional one by g times."""
-    condition, guidance = known(2), 2.5
-    zero = normal(1, *SHAPE, seed=9, dtype=torch.float32)
-    options = InferOptions(sampler=Ddim(), steps=1, guidance=guidance)
-    oracle = Oracle()
-    found = sample_codes(oracle, condition, zero, SHAPE, options, [1, 2])
-    expected = zero + guidance * (condition.latent - zero)
-    torch.testing.assert_close(found, expected.expand_as(found), atol=5e-3, rtol=0)
-    assert oracle.calls == [4]
-
-
-def test_guidance_1_is_a_single_pass() -> None:
-    oracle = Oracle()
-    sample_codes(oracle, known(2), ZERO, SHAPE, InferOptions(steps=3, guidance=1), [1, 2])
-    assert oracle.calls == [2, 2, 2]
 
 
 # Reference attention
@@ -218,42 +74,49 @@ def by_hand(layer: Attention, x: Tensor, context: Tensor) -> Tensor:
     return torch.stack(out)
 
 
-def test_write_pass_is_plain_attention_and_keeps_its_tokens() -> None:
-    layer, x, memory = attention(), normal(2, 5, 6), {}
-    out = ReferenceAttention("here", remembers=True)(layer, x, write=memory)
+def test_write_pass_is_plain_attention_and_stores_its_tokens() -> None:
+    layer, x, memory = attention(), normal(2, 5, 6, dtype=torch.float64), {}
+    out = ReferenceAttention("here", self_attention=True)(layer, x, write=memory)
     torch.testing.assert_close(out, by_hand(layer, x, x))
     assert list(memory) == ["here"]
     torch.testing.assert_close(memory["here"], x)
 
 
-def test_read_pass_attends_to_own_and_remembered_tokens() -> None:
-    layer, x, other = attention(), normal(2, 5, 6), normal(2, 3, 6, seed=1)
-    out = ReferenceAttention("here", remembers=True)(layer, x, read={"here": other})
+def test_read_pass_attends_to_own_and_stored_tokens() -> None:
+    layer, x, other = attention(), normal(2, 5, 6, dtype=torch.float64), normal(2, 3, 6, seed=1, dtype=torch.float64)
+    out = ReferenceAttention("here", self_attention=True)(layer, x, read={"here": other})
     torch.testing.assert_close(out, by_hand(layer, x, torch.cat([x, other], dim=1)))
 
 
 def test_cross_attention_is_untouched() -> None:
-    layer, x, prompt, memory = attention(cross=6), normal(2, 5, 6), normal(2, 4, 6, seed=1), {}
-    processor = ReferenceAttention("here", remembers=False)
+    layer, x, prompt, memory = (
+        attention(cross=6),
+        normal(2, 5, 6, dtype=torch.float64),
+        normal(2, 4, 6, seed=1, dtype=torch.float64),
+        {},
+    )
+    processor = ReferenceAttention("here", self_attention=False)
     expected = by_hand(layer, x, prompt)
     torch.testing.assert_close(processor(layer, x, prompt, write=memory), expected)
     torch.testing.assert_close(processor(layer, x, prompt, read={"here": x}), expected)
     assert memory == {}
 
 
-def test_only_attn1_layers_remember() -> None:
+def test_only_attn1_layers_are_self_attention() -> None:
     unet = micro_denoiser().unet
     reference_attention.install(unet)
-    remembers = {name: processor.remembers for name, processor in unet.attn_processors.items()}
-    assert {name for name, r in remembers.items() if r} == {name for name in remembers if ".attn1." in name}
-    assert sum(remembers.values()) == len(remembers) / 2 > 0
+    self_attention = {name: processor.self_attention for name, processor in unet.attn_processors.items()}
+    assert {name for name, is_self in self_attention.items() if is_self} == {
+        name for name in self_attention if ".attn1." in name
+    }
+    assert sum(self_attention.values()) == len(self_attention) / 2 > 0
 
 
 def test_write_pass_equals_the_untouched_unet() -> None:
     denoiser = micro_denoiser()
     plain = UNet2DConditionModel.from_config(denoiser.unet.config)
     plain.load_state_dict(denoiser.unet.state_dict())
-    sample, tokens = normal(2, *SHAPE, dtype=torch.float32), normal(2, 4, 16, dtype=torch.float32)
+    sample, tokens = normal(2, *SHAPE), normal(2, 4, 16)
     t = torch.tensor([7, 90])
     expected = plain.eval()(sample, t, encoder_hidden_states=tokens).sample
     memory: reference_attention.Memory = {}
@@ -266,7 +129,7 @@ def test_write_pass_equals_the_untouched_unet() -> None:
 
 def test_output_depends_on_everything() -> None:
     denoiser = micro_denoiser()
-    noisy, noise = normal(2, *SHAPE, dtype=torch.float32), normal(2, 4, 4, 4, seed=3, dtype=torch.float32)
+    noisy, noise = normal(2, *SHAPE), normal(2, 4, 4, 4, seed=3)
     t, condition = torch.tensor([100, 900]), condition_of(denoiser, 2)
     base = denoiser(noisy, t, condition, noise)
     assert base.shape == noisy.shape
@@ -282,7 +145,7 @@ def test_output_depends_on_everything() -> None:
 
 def test_rows_do_not_mix() -> None:
     denoiser = micro_denoiser()
-    noisy, noise = normal(2, *SHAPE, dtype=torch.float32), normal(2, 4, 4, 4, seed=3, dtype=torch.float32)
+    noisy, noise = normal(2, *SHAPE), normal(2, 4, 4, 4, seed=3)
     t, condition = torch.tensor([100, 900]), condition_of(denoiser, 2)
     together = denoiser(noisy, t, condition, noise)
     second = Condition(condition.latent[1:], condition.embedding[1:])
@@ -291,10 +154,10 @@ def test_rows_do_not_mix() -> None:
 
 def test_condition_is_noised_to_the_same_timestep() -> None:
     denoiser = micro_denoiser()
-    condition, noise, t = condition_of(denoiser, 1), normal(1, 4, 4, 4, dtype=torch.float32), torch.tensor([400])
+    condition, noise, t = condition_of(denoiser, 1), normal(1, 4, 4, 4), torch.tensor([400])
     seen: list[Tensor] = []
     denoiser.unet.conv_in.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    noisy = normal(1, *SHAPE, dtype=torch.float32)
+    noisy = normal(1, *SHAPE)
     denoiser(noisy, t, condition, noise)
     torch.testing.assert_close(seen[0], SCHEDULE.add_noise(condition.latent, noise, t))
     torch.testing.assert_close(seen[1], noisy)
@@ -316,21 +179,21 @@ def test_tokens_are_prompt_plus_ramped_embedding() -> None:
 
 def test_no_condition() -> None:
     denoiser = micro_denoiser()
-    zero = normal(1, 4, 4, 4, dtype=torch.float32)
+    zero = normal(1, 4, 4, 4)
     nothing = denoiser.nothing(zero, 3)
     torch.testing.assert_close(nothing.latent, zero.expand(3, 4, 4, 4))
     torch.testing.assert_close(nothing.embedding, torch.zeros(3, 16))
 
 
 def test_where_picks_rows() -> None:
-    one, two = known(3, seed=1), Condition(known(3, seed=2).latent, torch.zeros(3, 1))
-    mixed = one.where(torch.tensor([True, False, True]), two)
-    torch.testing.assert_close(mixed.latent, torch.stack([one.latent[0], two.latent[1], one.latent[2]]))
+    first, second = code_condition(3, seed=1), Condition(code_condition(3, seed=2).latent, torch.zeros(3, 1))
+    mixed = first.where(torch.tensor([True, False, True]), second)
+    torch.testing.assert_close(mixed.latent, torch.stack([first.latent[0], second.latent[1], first.latent[2]]))
     assert mixed.embedding.flatten().tolist() == [1, 0, 1]
 
 
 def test_embedding_equals_the_clip_processor() -> None:
-    """Same pixels as transformers' processor on the same 8-bit image, up to its roundings to 8 bits."""
+    """Pixels equal transformers' processor on the same 8-bit image, up to rounding to 8 bits."""
     denoiser = micro_denoiser()
     image = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(1))
     image = torch.nn.functional.interpolate(image, (40, 40), mode="bilinear")
@@ -347,9 +210,9 @@ def test_embedding_equals_the_clip_processor() -> None:
 
 
 def test_scratch_is_seeded() -> None:
-    one, two, other = (Scratch(init_seed=s, **SIZES).denoiser().state_dict() for s in (1, 1, 2))
-    assert all(torch.equal(one[name], two[name]) for name in one)
-    assert any(not torch.equal(one[name], other[name]) for name in one)
+    first, second, other = (Scratch(init_seed=s, **SIZES).denoiser().state_dict() for s in (1, 1, 2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    assert any(not torch.equal(first[name], other[name]) for name in first)
 
 
 def test_scratch_trains_its_conditioning() -> None:

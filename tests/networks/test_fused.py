@@ -1,4 +1,4 @@
-"""Fused kernels against plain torch in float64. Without a GPU they run in Triton's interpreter, see conftest.py."""
+"""Fused kernels against plain torch in float64. Without a GPU, Triton's interpreter runs them, see conftest.py."""
 
 import copy
 import itertools
@@ -22,19 +22,20 @@ from z1g.networks.fused import available, modules, operations
 from z1g.networks.fused.lpips import distance
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-TOUCHED: dict[str, set[type]] = {
+REPLACED: dict[str, set[type]] = {
     "encoder": {ResnetBlock2D, nn.GroupNorm},
     "decoder": {ResnetBlock2D, nn.GroupNorm, Upsample2D},
     "unet": {ResnetBlock2D, nn.GroupNorm, Upsample2D, GEGLU},
 }
-SHAPES = [(2, 32, 5, 7, 4), (1, 96, 3, 3, 32), (3, 24, 9, 4, 8), (1, 8, 1, 1, 2)]
+SHAPES = [(2, 32, 5, 7, 4), (1, 8, 1, 1, 2)]
+MANY_GROUPS = [(1, 96, 3, 3, 32), (3, 24, 9, 4, 8)]
 MANY_PIXELS = (2, 64, 70, 40, 32)
-"""Its sums are split over several programs."""
+"""Several programs compute its sums."""
 
 
 @pytest.fixture(autouse=True)
 def _exact() -> Iterator[None]:
-    """Convolutions of a GPU in float32, which tf32 is not."""
+    """Disable TF32, so that convolutions of a GPU are in float32."""
     with torch.backends.cudnn.flags(allow_tf32=False):
         yield
 
@@ -51,15 +52,27 @@ def gradients(function: object, inputs: list[Tensor], upstream: Tensor) -> tuple
     return out.detach().double(), [leaf.grad.double() for leaf in leaves]
 
 
-def close(found: Tensor, wanted: Tensor, tolerance: float, rounding: float = 1e-9) -> None:
-    assert float((found - wanted).norm()) <= tolerance * float(wanted.norm()) + rounding
+def close(actual: Tensor, expected: Tensor, tolerance: float, rounding: float = 1e-9) -> None:
+    assert float((actual - expected).norm()) <= tolerance * float(expected.norm()) + rounding
 
 
 @pytest.mark.parametrize(
     ("shape", "silu", "shifts"),
-    [*itertools.product(SHAPES, [True, False], [0, 1, None]), (MANY_PIXELS, True, 1), (MANY_PIXELS, False, None)],
+    [
+        *itertools.product(SHAPES, [True, False], [0, 1, None]),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                *itertools.product(MANY_GROUPS, [True, False], [0, 1, None]),
+                (MANY_PIXELS, True, 1),
+                (MANY_PIXELS, False, None),
+            ]
+        ),
+    ],
 )
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 1.5e-2)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 2e-5), pytest.param(torch.bfloat16, 1.5e-2, marks=pytest.mark.slow)]
+)
 def test_group_norm(
     shape: tuple[int, ...], silu: bool, shifts: int | None, dtype: torch.dtype, tolerance: float
 ) -> None:
@@ -69,7 +82,7 @@ def test_group_norm(
     shift = [] if shifts is None else [drawn(b if shifts else 1, c, seed=3, dtype=dtype)]
     upstream = drawn(b, c, h, w, seed=4, dtype=dtype)
 
-    def ours(x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None = None) -> Tensor:
+    def fused(x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None = None) -> Tensor:
         return operations.group_norm(x, weight, bias, groups, 1e-5, silu, shift)
 
     def plain(x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None = None) -> Tensor:
@@ -78,20 +91,22 @@ def test_group_norm(
         return functional.silu(out) if silu else out
 
     given = [x, weight, bias, *shift]
-    out, slopes = gradients(ours, given, upstream)
-    wanted, wanted_slopes = gradients(plain, [value.double() for value in given], upstream)
-    close(out, wanted, tolerance)
-    for found, right in zip(slopes, wanted_slopes, strict=True):
-        # A shift of all of a group's channels has no effect: where a group is one channel, its gradient is rounding.
-        assert float((found - right).norm()) <= tolerance * max(float(right.norm()), 0.1 * float(upstream.norm()))
+    out, slopes = gradients(fused, given, upstream)
+    expected, expected_slopes = gradients(plain, [value.double() for value in given], upstream)
+    close(out, expected, tolerance)
+    for slope, expected_slope in zip(slopes, expected_slopes, strict=True):
+        # A shift of all of a group's channels has no effect: for groups of one channel its gradient is rounding error.
+        assert float((slope - expected_slope).norm()) <= tolerance * max(
+            float(expected_slope.norm()), 0.1 * float(upstream.norm())
+        )
     assert operations.group_norm(x, *given[1:3], groups, 1e-5, silu).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_group_norm_of_values_far_from_zero() -> None:
-    """Means of squares lose digits to a mean of 30 deviations: three of seven, where bfloat16 keeps two anyway."""
+    """A mean of 30 standard deviations costs means of squares three of seven digits; bfloat16 has only two."""
     x, weight, bias = drawn(2, 32, 9, 7) + 30, drawn(32, seed=1), drawn(32, seed=2)
-    wanted = functional.group_norm(x.double(), 4, weight.double(), bias.double(), 1e-5)
-    close(operations.group_norm(x, weight, bias, 4, 1e-5, silu=False).double(), wanted, 1e-3)
+    expected = functional.group_norm(x.double(), 4, weight.double(), bias.double(), 1e-5)
+    close(operations.group_norm(x, weight, bias, 4, 1e-5, silu=False).double(), expected, 1e-3)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -106,19 +121,19 @@ def test_add_bias(dtype: torch.dtype, added: bool) -> None:
         return out if other is None else out + other
 
     out, slopes = gradients(operations.add_bias, given, upstream)
-    wanted, wanted_slopes = gradients(plain, [value.double() for value in given], upstream)
-    close(out, wanted, 1e-6 if dtype == torch.float32 else 5e-3)
-    for found, right in zip(slopes, wanted_slopes, strict=True):
-        close(found, right, 1e-6 if dtype == torch.float32 else 5e-3)
+    expected, expected_slopes = gradients(plain, [value.double() for value in given], upstream)
+    close(out, expected, 1e-6 if dtype == torch.float32 else 5e-3)
+    for slope, expected_slope in zip(slopes, expected_slopes, strict=True):
+        close(slope, expected_slope, 1e-6 if dtype == torch.float32 else 5e-3)
 
 
 def test_bias_relu() -> None:
     x, bias = drawn(2, 16, 6, 5), drawn(16, seed=1)
     upstream = drawn(2, 16, 6, 5, seed=2)
     out, (slope,) = gradients(lambda x: operations.bias_relu(x, bias), [x], upstream)
-    wanted, (right,) = gradients(lambda x: (x + bias.double()[:, None, None]).relu(), [x.double()], upstream)
-    close(out, wanted, 1e-6)
-    close(slope, right, 1e-6)
+    expected, (expected_slope,) = gradients(lambda x: (x + bias.double()[:, None, None]).relu(), [x.double()], upstream)
+    close(out, expected, 1e-6)
+    close(slope, expected_slope, 1e-6)
 
 
 @pytest.mark.parametrize("shape", [(3, 7, 20), (2, 5000, 6)])
@@ -130,9 +145,9 @@ def test_geglu(shape: tuple[int, ...]) -> None:
         return value * functional.gelu(gate)
 
     out, (slope,) = gradients(operations.geglu, [x], upstream)
-    wanted, (right,) = gradients(plain, [x.double()], upstream)
-    close(out, wanted, 1e-5)
-    close(slope, right, 1e-5)
+    expected, (expected_slope,) = gradients(plain, [x.double()], upstream)
+    close(out, expected, 1e-5)
+    close(slope, expected_slope, 1e-5)
 
 
 @pytest.mark.parametrize("channels", [64, 48])
@@ -142,16 +157,16 @@ def test_unit_distance(channels: int) -> None:
     b[1, :, 2, 3] = 0
 
     def plain(a: Tensor) -> Tensor:
-        one, other = (x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10) for x in (a, b.double()))
-        return ((one - other).square() * weight.double()[:, None, None]).sum(1).mean((1, 2))
+        first, second = (x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10) for x in (a, b.double()))
+        return ((first - second).square() * weight.double()[:, None, None]).sum(1).mean((1, 2))
 
     out, (slope,) = gradients(lambda a: operations.unit_distance(a, b, weight), [a], upstream)
-    wanted, (right,) = gradients(plain, [a.double()], upstream)
-    close(out, wanted, 1e-5)
-    close(slope, right, 1e-5)
+    expected, (expected_slope,) = gradients(plain, [a.double()], upstream)
+    close(out, expected, 1e-5)
+    close(slope, expected_slope, 1e-5)
 
 
-def test_unit_distance_of_nothing_has_no_slope() -> None:
+def test_unit_distance_of_zeros_has_no_gradient() -> None:
     a = torch.zeros(1, 8, 2, 2, device=DEVICE, requires_grad=True)
     operations.unit_distance(a, drawn(1, 8, 2, 2), drawn(8).abs()).sum().backward()
     assert a.grad is not None
@@ -159,7 +174,7 @@ def test_unit_distance_of_nothing_has_no_slope() -> None:
 
 
 def outcome(network: nn.Module, given: list[Tensor], seed: int) -> dict[str, Tensor]:
-    """Output, and gradients of inputs and weights, of a weighted sum of the output."""
+    """Output, and gradients of a weighted sum of it with respect to inputs and weights."""
     leaves = [x.detach().clone().requires_grad_(x.is_floating_point()) for x in given]
     out = network(*leaves)
     out = out if isinstance(out, Tensor) else out[0]
@@ -178,35 +193,36 @@ def networks() -> list[tuple[str, nn.Module, list[Tensor]]]:
     unet = SIZES["tiny"].model.denoiser().unet
     unet.conv_out.reset_parameters()
     tokens, step = drawn(2, 3, 16, seed=3), torch.tensor([5, 400], device=DEVICE)
-    found: list[tuple[str, nn.Module, list[Tensor]]] = [
+    parts: list[tuple[str, nn.Module, list[Tensor]]] = [
         ("encoder", vae.encoder, [drawn(2, 3, 12, 8)]),
         ("decoder", vae.decoder, [drawn(2, 2, 5, 4)]),
         ("unet", unet, [drawn(2, 4, 6, 4), step, tokens]),
     ]
-    return [(name, network.to(DEVICE), given) for name, network, given in found]
+    return [(name, network.to(DEVICE), given) for name, network, given in parts]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", [0, 1, 2], ids=["encoder", "decoder", "unet"])
 def test_fused_networks_compute_the_same(which: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Outputs and every gradient, against the network as it came in float64."""
+    """Outputs and all gradients, against the unfused network in float64."""
     name, network, given = networks()[which]
     exact = copy.deepcopy(network).double()
-    wanted = outcome(exact, [x.double() if x.is_floating_point() else x for x in given], 7)
+    expected = outcome(exact, [x.double() if x.is_floating_point() else x for x in given], 7)
     modules.fuse(network)
-    assert all(isinstance(layer.forward, partial) for layer in network.modules() if type(layer) in TOUCHED[name])
-    assert {type(layer) for layer in network.modules()} >= TOUCHED[name]
-    monkeypatch.setattr(modules, "on_kernels", lambda x: True)
-    found = outcome(network, given, 7)
-    assert found.keys() == wanted.keys()
-    for key, value in wanted.items():
-        # A key's bias has no effect on attention: its gradient is rounding.
-        close(found[key], value, 3e-5, 1e-5)
-    modules.as_files_want(network)
+    assert all(isinstance(layer.forward, partial) for layer in network.modules() if type(layer) in REPLACED[name])
+    assert {type(layer) for layer in network.modules()} >= REPLACED[name]
+    monkeypatch.setattr(modules, "runs_fused", lambda x: True)
+    actual = outcome(network, given, 7)
+    assert actual.keys() == expected.keys()
+    for key, value in expected.items():
+        # A key's bias has no effect on attention: its gradient is rounding error.
+        close(actual[key], value, 3e-5, 1e-5)
+    modules.to_contiguous(network)
     assert all(p.is_contiguous() for p in network.parameters())
 
 
 def test_networks_are_fused_once() -> None:
-    """A pipeline builds its method at every call; its layers must not be wrapped deeper each time."""
+    """A pipeline builds its method at every call; its layers must be wrapped only once."""
     _, network, _ = networks()[1]
     modules.fuse(network)
     before = [layer.forward for layer in network.modules()]
@@ -214,13 +230,13 @@ def test_networks_are_fused_once() -> None:
     assert [layer.forward for layer in network.modules()] == before
 
 
-def test_fused_networks_without_kernels_go_the_old_way() -> None:
-    """A trained network that is brought back to the CPU still runs there."""
+def test_fused_networks_run_on_a_cpu() -> None:
+    """A trained network still runs after a move to the CPU."""
     _, network, given = networks()[1]
     network, given = network.cpu(), [x.cpu() for x in given]
-    wanted = network(*given)
+    expected = network(*given)
     modules.fuse(network)
-    torch.testing.assert_close(network(*given), wanted)
+    torch.testing.assert_close(network(*given), expected)
 
 
 @pytest.mark.parametrize(
@@ -239,9 +255,10 @@ def test_where_the_kernels_run(
     assert available(torch.device(kind)) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["lpips", "st_lpips"])
 def test_perceptual_distance(kind: str) -> None:
-    """Values and gradients as of the package's network, within bfloat16's rounding."""
+    """Values and gradients equal the package's network, within bfloat16's rounding."""
     torch.manual_seed(0)
     package = perceptual.untrained_lpips() if kind == "lpips" else perceptual.st_lpips("alex")
     network = package.network.to(DEVICE)
@@ -254,6 +271,6 @@ def test_perceptual_distance(kind: str) -> None:
         out.sum().backward()
         assert leaf.grad is not None
         results.append((out.detach().double(), leaf.grad.double().flatten()))
-    (exact, slope), (ours, our_slope) = results
-    close(ours, exact, 0.03)
-    assert float(functional.cosine_similarity(our_slope, slope, dim=0)) > 0.98
+    (exact, exact_slope), (fused, fused_slope) = results
+    close(fused, exact, 0.03)
+    assert float(functional.cosine_similarity(fused_slope, exact_slope, dim=0)) > 0.98

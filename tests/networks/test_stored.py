@@ -1,4 +1,4 @@
-"""Networks from disk have exactly their weights: diffusers and transformers make up what is missing."""
+"""Strict loading of networks; diffusers and transformers alone initialize missing tensors."""
 
 import json
 import re
@@ -99,7 +99,7 @@ def test_networks_that_do_not_fit_are_refused(
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_what_cannot_be_read_is_said_plainly(folder: Path, tmp_path: Path, part: str) -> None:
+def test_unreadable_networks_are_named(folder: Path, tmp_path: Path, part: str) -> None:
     cls, file, _ = PARTS[part]
     with pytest.raises(UserError, match=rf"^{tmp_path}/gone cannot be read as {cls.__name__}: "):
         read_network(cls, tmp_path / "gone")
@@ -122,7 +122,7 @@ def test_published_weights_that_do_not_fit_are_refused(tmp_path: Path, part: str
         model.autoencoder() if part == "vae" else model.denoiser()
 
 
-def test_counters_of_old_clip_files_are_no_weights(tmp_path: Path) -> None:
+def test_position_ids_of_old_clip_files_are_ignored(tmp_path: Path) -> None:
     write_published(tmp_path)
     file = tmp_path / "vision_encoder" / "model.safetensors"
     name = "vision_model.embeddings.position_ids"

@@ -42,7 +42,7 @@ def test_parts_are_the_files(published: Path) -> None:
     torch.testing.assert_close(denoiser.ramping, torch.tensor(RAMP))
 
 
-def test_prompt_is_the_empty_texts_embedding(published: Path) -> None:
+def test_prompt_is_the_embedding_of_the_empty_text(published: Path) -> None:
     denoiser = Zero123Plus(pretrained=str(published)).denoiser()
     ids = torch.tensor([[2] + [3] * (TOKENS - 1)])
     with torch.no_grad():
@@ -89,12 +89,12 @@ def test_missing_or_truncated_weights_are_named(copied: Path, part: str, break_i
 
 @pytest.mark.parametrize("part", ["unet", "vision_encoder", "text_encoder"])
 def test_weights_without_all_tensors_are_refused(copied: Path, part: str) -> None:
-    """The libraries would go on with random numbers in their place."""
+    """The libraries would initialize them at random."""
     file = copied / part / f"{STEMS[part]}.safetensors"
     tensors = load_file(file)
-    gone = sorted(tensors)[-1]
-    save_file({name: value for name, value in tensors.items() if name != gone}, file, {"format": "pt"})
-    with pytest.raises(UserError, match=rf"no usable '{part}': .*: 1 missing \({re.escape(gone)}\)"):
+    removed = sorted(tensors)[-1]
+    save_file({name: value for name, value in tensors.items() if name != removed}, file, {"format": "pt"})
+    with pytest.raises(UserError, match=rf"no usable '{part}': .*: 1 missing \({re.escape(removed)}\)"):
         Zero123Plus(pretrained=str(copied)).denoiser()
 
 
@@ -128,7 +128,7 @@ def test_half_precision_variants_and_older_files_load_as_float32(
 
 
 def test_the_published_vaes_old_names_load(published: Path, copied: Path) -> None:
-    """The library of that time wrote attention layers as query, key, value and proj_attn."""
+    """Older versions of diffusers named attention layers query, key, value and proj_attn."""
     file = copied / "vae" / "diffusion_pytorch_model.safetensors"
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     tensors, renamed = load_file(file), {}
@@ -143,7 +143,7 @@ def test_the_published_vaes_old_names_load(published: Path, copied: Path) -> Non
 
 
 class Trap:
-    """Writes a file where somebody unpickles it."""
+    """Writes a file when it is unpickled."""
 
     def __init__(self, file: Path) -> None:
         self.file = file
@@ -167,7 +167,7 @@ def test_pickled_code_does_not_run(copied: Path, tmp_path: Path, part: str) -> N
 # Before any job starts
 
 
-def complaint(pretrained: Path | str, tmp_path: Path) -> str:
+def error_of(pretrained: Path | str, tmp_path: Path) -> str:
     file = tmp_path / "idea.yaml"
     file.write_text(f"model:\n  kind: zero123plus\n  pretrained: {pretrained}\n", encoding="utf-8")
     with pytest.raises(UserError) as caught:
@@ -175,32 +175,32 @@ def complaint(pretrained: Path | str, tmp_path: Path) -> str:
     return str(caught.value)
 
 
-def test_all_that_a_folder_lacks_is_said_before_the_run(copied: Path, tmp_path: Path) -> None:
-    for gone in ("vae/config.json", "unet/diffusion_pytorch_model.safetensors", "tokenizer/merges.txt"):
-        (copied / gone).unlink()
+def test_all_missing_files_are_named_before_the_run(copied: Path, tmp_path: Path) -> None:
+    for file in ("vae/config.json", "unet/diffusion_pytorch_model.safetensors", "tokenizer/merges.txt"):
+        (copied / file).unlink()
     shutil.rmtree(copied / "vision_encoder")
-    said = complaint(copied, tmp_path)
-    assert said.startswith(f"{tmp_path}/idea.yaml:3: model.pretrained: ")
+    words = error_of(copied, tmp_path)
+    assert words.startswith(f"{tmp_path}/idea.yaml:3: model.pretrained: ")
     assert (
-        "lacks vae/config.json, unet/diffusion_pytorch_model.safetensors, vision_encoder, tokenizer/merges.txt" in said
+        "lacks vae/config.json, unet/diffusion_pytorch_model.safetensors, vision_encoder, tokenizer/merges.txt" in words
     )
 
 
-def test_a_folder_that_is_not_there_is_said_before_the_run(tmp_path: Path) -> None:
-    assert "is no folder" in complaint(tmp_path / "nowhere", tmp_path)
-    assert "is no folder" in complaint("./weights", tmp_path)
+def test_a_missing_folder_is_an_error_before_the_run(tmp_path: Path) -> None:
+    assert "is not a folder" in error_of(tmp_path / "nowhere", tmp_path)
+    assert "is not a folder" in error_of("./weights", tmp_path)
 
 
 def test_a_pipeline_of_another_kind_is_refused(copied: Path, tmp_path: Path) -> None:
     file = copied / "scheduler" / "scheduler_config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "prediction_type": "epsilon"}))
-    assert "predicts epsilon" in complaint(copied, tmp_path)
+    assert "predicts epsilon" in error_of(copied, tmp_path)
     other = {"prediction_type": "v_prediction", "beta_schedule": "scaled_linear"}
     file.write_text(json.dumps({**json.loads(file.read_text()), **other}))
-    assert "has scaled_linear betas" in complaint(copied, tmp_path)
+    assert "has scaled_linear betas" in error_of(copied, tmp_path)
 
 
-def test_a_whole_folder_and_a_hub_name_are_taken_as_they_are(published: Path) -> None:
+def test_complete_folders_and_hub_names_are_accepted(published: Path) -> None:
     Zero123Plus(pretrained=str(published)).check()
     Zero123Plus().check()
     Zero123Plus(pretrained="sudo-ai/zero123plus-v1.2").check()
@@ -236,7 +236,7 @@ def test_an_empty_folder_is_one_clear_error(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_without_words_is_refused(copied: Path) -> None:
-    """transformers would go on with an empty vocabulary, and the prompt would be another text's."""
+    """transformers would use an empty vocabulary, which changes the prompt."""
     (copied / "tokenizer" / "vocab.json").unlink()
     with pytest.raises(UserError, match="no usable 'tokenizer'"):
         Zero123Plus(pretrained=str(copied)).denoiser()

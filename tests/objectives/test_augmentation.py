@@ -1,8 +1,9 @@
-"""Turned, mirrored and recolored samples are what renders of turned, mirrored and recolored objects would be."""
+"""Turned, mirrored and recolored samples equal renders of turned, mirrored and recolored objects."""
 
 import numpy as np
 import pytest
 import torch
+from scipy.spatial.transform import Rotation
 from scipy.stats import kstest
 from torch import Tensor
 
@@ -16,7 +17,6 @@ from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, view_frame
 from z1g.objectives.augmentation import Augmenter, channels, symmetries
 from z1g.objectives.autodecoder import AutodecoderObjective
 from z1g.render.reference import Reference
-from z1g.representations.mosaic.stage1 import Stage1
 
 SIDE, SPLATS = 24, 4
 CPU = torch.device("cpu")
@@ -33,7 +33,7 @@ def poses(layout: str = "v1.1", radius: float = 1.5) -> np.ndarray:
 
 
 def splats(batch: int) -> Tensor:
-    """Lopsided objects [batch,6,14,S,S] of few large Gaussians with colors that tell channels apart."""
+    """Asymmetric objects [batch,6,14,S,S] of few large Gaussians with distinct color channels."""
     draw = torch.Generator().manual_seed(11)
     images = torch.rand(batch, 6, 14, SPLATS, SPLATS, generator=draw)
     images[:, :, CHANNELS["position"]] = (images[:, :, CHANNELS["position"]] - 0.4) * 0.5
@@ -59,73 +59,83 @@ def batch(n: int) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("layout", ["v1.1", "v1.2"])
 def test_the_inputs_have_a_triangles_symmetries(layout: str) -> None:
-    found = symmetries(poses(layout)[list(INPUT_VIEWS)])
-    assert len(found) == 6
-    assert np.allclose(found[0].matrix, np.eye(3))
-    assert found[0].sources == (0, 1, 2, 3, 4, 5)
-    assert sum(one.mirrored for one in found) == 3
-    for one in found:
-        assert np.allclose(one.matrix @ one.matrix.T, np.eye(3), atol=1e-6)
-        assert np.linalg.det(one.matrix) == pytest.approx(-1 if one.mirrored else 1)
-        assert sorted(one.sources) == [0, 1, 2, 3, 4, 5]
+    turns = symmetries(poses(layout)[list(INPUT_VIEWS)])
+    assert len(turns) == 6
+    assert np.allclose(turns[0].matrix, np.eye(3))
+    assert turns[0].sources == (0, 1, 2, 3, 4, 5)
+    assert sum(symmetry.mirrored for symmetry in turns) == 3
+    for symmetry in turns:
+        assert np.allclose(symmetry.matrix @ symmetry.matrix.T, np.eye(3), atol=1e-6)
+        assert np.linalg.det(symmetry.matrix) == pytest.approx(-1 if symmetry.mirrored else 1)
+        assert sorted(symmetry.sources) == [0, 1, 2, 3, 4, 5]
 
 
-def test_channels_are_the_map_of_gaussians() -> None:
-    """The matrix on 14 channels against the general map, up to the order of axes: by their covariances' renders."""
+def test_channels_equal_the_map_of_gaussians() -> None:
+    """The matrix on 14 channels against the general map, by renders, which do not depend on the order of axes."""
     gaussians = to_gaussians(splats(1)).double()
     c2w = torch.from_numpy(poses())[None]
-    for one in symmetries(poses()[list(INPUT_VIEWS)]):
-        mapped = gaussians @ torch.from_numpy(channels(one)).T
-        wanted = transformed(gaussians, torch.from_numpy(one.matrix)[None])
-        assert torch.allclose(drawn(mapped, c2w), drawn(wanted, c2w), atol=1e-5)
+    for symmetry in symmetries(poses()[list(INPUT_VIEWS)]):
+        mapped = gaussians @ torch.from_numpy(channels(symmetry)).T
+        expected = transformed(gaussians, torch.from_numpy(symmetry.matrix)[None])
+        assert torch.allclose(drawn(mapped, c2w), drawn(expected, c2w), atol=1e-5)
 
 
+def test_quaternions_are_turned_by_the_nearest_rotation() -> None:
+    """Poses are float32, so a symmetry computed from them is a rotation up to rounding only."""
+    rounded = poses().astype(np.float32).astype(np.float64)
+    for symmetry in symmetries(rounded[list(INPUT_VIEWS)]):
+        matrix = symmetry.matrix @ np.diag([-1.0, 1, 1]) if symmetry.mirrored else symmetry.matrix
+        x, y, z, w = Rotation.from_matrix(matrix).as_quat(canonical=True)
+        left = np.array([[w, -x, -y, -z], [x, w, -z, y], [y, z, w, -x], [z, -y, x, w]])
+        expected = left @ np.diag([1.0, 1, -1, -1]) if symmetry.mirrored else left
+        assert np.allclose(channels(symmetry)[7:11, 7:11], expected, atol=1e-14)
+
+
+@pytest.mark.slow
 def test_turned_samples_are_renders_of_turned_objects() -> None:
-    """Every view of every sample, and the splats, against renders of the object under the symmetry itself."""
+    """Every view of every sample, and the splats, against renders of the transformed object."""
     given = batch(40)
-    found = Augmenter(Augmentation(turned=0.8), given["c2w"][0], CPU)(given)
+    actual = Augmenter(Augmentation(turned=0.8), given["c2w"][0], CPU)(given)
     gaussians, c2w = to_gaussians(given["splats"][:1]), given["c2w"][:1]
     options = symmetries(given["c2w"][0, list(INPUT_VIEWS)].double().numpy())
+    turned_splats = [transformed(gaussians.double(), torch.from_numpy(option.matrix)[None]) for option in options]
+    renders = [drawn(moved, c2w[:, 1:7]) for moved in turned_splats]
     seen = []
     for row in range(40):
-        input_views = found["rgba"][row : row + 1, 1:7]
-        matches = []
-        for i, one in enumerate(options):
-            moved = transformed(gaussians.double(), torch.from_numpy(one.matrix)[None])
-            if torch.allclose(drawn(moved, c2w[:, 1:7]), input_views, atol=2e-3):
-                matches.append((i, moved))
-        ((which, moved),) = matches
+        input_views = actual["rgba"][row : row + 1, 1:7]
+        (which,) = (i for i, render in enumerate(renders) if torch.allclose(render, input_views, atol=2e-3))
+        moved = turned_splats[which]
         seen.append(which)
-        free = drawn(moved, found["c2w"][row : row + 1, 7:])
-        assert torch.allclose(free, found["rgba"][row : row + 1, 7:], atol=2e-3)
-        images = to_gaussians(found["splats"][row : row + 1])
+        free = drawn(moved, actual["c2w"][row : row + 1, 7:])
+        assert torch.allclose(free, actual["rgba"][row : row + 1, 7:], atol=2e-3)
+        images = to_gaussians(actual["splats"][row : row + 1])
         assert torch.allclose(drawn(images, c2w), drawn(moved, c2w), atol=2e-3)
-        # Each splat stays on the ray of its pixel, turned with the camera.
+        # Each splat stays on the ray of its pixel, which turns with the camera.
         first = given["splats"][0, options[which].sources[0], :3]
         first = first.flip(-1) if options[which].mirrored else first
         turned = torch.einsum("ij,jhw->ihw", torch.from_numpy(options[which].matrix).float(), first)
-        assert torch.allclose(found["splats"][row, 0, :3], turned, atol=1e-5)
+        assert torch.allclose(actual["splats"][row, 0, :3], turned, atol=1e-5)
     assert set(seen) == set(range(6))
     assert seen.count(0) < 20
 
 
 def test_recolored_samples_exchange_colors_everywhere() -> None:
     given = batch(60)
-    found = Augmenter(Augmentation(recolored=0.7), given["c2w"][0], CPU)(given)
-    assert torch.equal(found["c2w"], given["c2w"])
+    actual = Augmenter(Augmentation(recolored=0.7), given["c2w"][0], CPU)(given)
+    assert torch.equal(actual["c2w"], given["c2w"])
     orders = set()
     for row in range(60):
         order = [int((given["splats"][row, 0, 11:] == channel).flatten(1).all(1).nonzero()) for channel in
-                 found["splats"][row, 0, 11:]]  # fmt: skip
+                 actual["splats"][row, 0, 11:]]  # fmt: skip
         orders.add(tuple(order))
-        assert torch.equal(found["splats"][row, :, 11:], given["splats"][row][:, [11 + i for i in order]])
-        assert torch.allclose(found["splats"][row, :, :11], given["splats"][row, :, :11], atol=1e-6)
-        assert torch.equal(found["rgba"][row], given["rgba"][row][..., [*order, 3]])
+        assert torch.equal(actual["splats"][row, :, 11:], given["splats"][row][:, [11 + i for i in order]])
+        assert torch.allclose(actual["splats"][row, :, :11], given["splats"][row, :, :11], atol=1e-6)
+        assert torch.equal(actual["rgba"][row], given["rgba"][row][..., [*order, 3]])
     assert len(orders) == 6
 
 
-def test_samples_depend_on_their_keys_alone() -> None:
-    """A batch in two halves is the batch: what resuming and ranks need."""
+def test_samples_depend_on_their_keys_only() -> None:
+    """Two halves of a batch equal the batch, as resuming and multiple ranks require."""
     given = batch(8)
     augmenter = Augmenter(Augmentation(turned=0.5, recolored=0.5), given["c2w"][0], CPU)
     whole = augmenter(given)
@@ -145,18 +155,18 @@ def test_inputs_without_symmetry_say_so() -> None:
 
 
 def noised(level: float, codes: Tensor, training: bool = True) -> Tensor:
-    """What the decoder gets in the place of codes [B,C,h,w] when noise up to `level` is asked for."""
+    """Codes [B,C,h,w] with noise up to `level`, as the decoder receives them."""
     config = experiment(Sizes(views=2, image=16, splats=8, inputs=16, channels=(8, 8), layers=1, perceptual=64))
     changed = config.autodecoder.model_copy(update={"code_noise": level})
     config = config.model_copy(update={"autodecoder": changed})
-    stage1, scenes = Stage1.create(config), MadeUpScenes(config, 16)
-    objective = AutodecoderObjective(config, stage1, EncodedBook(sample=False), scenes, scenes.ids, None)
+    codec, scenes = config.new_codec(), MadeUpScenes(config, 16)
+    objective = AutodecoderObjective(config, codec, EncodedBook(sample=False), scenes, scenes.ids, None)
     batch = {"key": torch.tensor([[1, 2, i] for i in range(len(codes))])}
     return objective.train(training)._noised(batch, codes)
 
 
 def test_codes_get_noise_of_their_own_scale() -> None:
-    """Levels are uniform up to the bound, relative to each code's deviation, and none while nothing is trained."""
+    """Levels are uniform up to the bound, relative to each code's deviation. No noise is added outside training."""
     draw = torch.Generator().manual_seed(0)
     scales = torch.logspace(-2, 2, 200)[:, None, None, None]
     codes = (3 + torch.randn(200, 4, 24, 16, generator=draw)) * scales
@@ -168,7 +178,7 @@ def test_codes_get_noise_of_their_own_scale() -> None:
 
 
 def test_noise_does_not_reward_larger_codes() -> None:
-    """Its size has no gradient: the slope of the decoder's input in the code is one."""
+    """Its scale has no gradient: the derivative of the decoder's input by the code is one."""
     codes = torch.randn(2, 4, 24, 16, generator=torch.Generator().manual_seed(0)).requires_grad_(True)
     noised(1.0, codes).sum().backward()
     assert codes.grad is not None

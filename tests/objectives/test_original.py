@@ -1,4 +1,4 @@
-"""`configs/original.yaml` is the original: its forward pass and losses by formulas, and each quirk by itself."""
+"""`configs/original.yaml` reproduces the original: forward pass and losses by formulas, and each quirk separately."""
 
 import copy
 from pathlib import Path
@@ -9,6 +9,7 @@ import torch
 from support import original_oracle as oracle
 from support.builders import SIZES, fill, plan, stage_path
 from support.paths import CONFIGS
+from support.vgg import vgg16_features
 from torch import Tensor, nn
 
 from z1g.codes.book import CodeBook
@@ -23,44 +24,45 @@ from z1g.networks import perceptual
 from z1g.objectives.autodecoder import AutodecoderObjective
 from z1g.plan.folder import StageFolder
 from z1g.plan.plan import Plan
-from z1g.representations.mosaic.stage1 import Stage1, code_shape
+from z1g.representations.mosaic.codec import MosaicCodec
 from z1g.stages import autodecoder
 from z1g.training.data import Batch, StepData
 
 SIZE, INPUT = 6, 16
 SMALL: dict[str, Any] = {
-    "data": {"paths": ["made up"], "chunk_size": 2, "split": {"test_fraction": 0.25}},
+    "data": {"paths": ["synthetic"], "chunk_size": 2, "split": {"test_fraction": 0.25}},
     "camera": {"free": {"kind": "random_sphere"}, "train_views": 4, "validation_views": 1, "test_views": 2},
     # The original's conventions on a CPU.
     "render": {"kind": "reference", "near": 0.2, "alpha_cap": 0.99, "normalize_rotation": False},
     "splat": {"size": SIZE},
     "model": {"kind": "scratch", **SIZES},
+    "representation": {"input_size": INPUT},
     "autodecoder": {
-        "input_size": INPUT, "views": 2, "train": {"precision": "fp32"}, "losses": {"perceptual": {"resolution": 64}},
+        "views": 2, "train": {"precision": "fp32"}, "losses": {"perceptual": {"resolution": 64}},
     },
 }  # fmt: skip
 
 
-def seed(**changes: Any) -> Experiment:
-    """original.yaml with networks and images made small."""
+def original(**changes: Any) -> Experiment:
+    """original.yaml with small networks and images."""
     files = [read_yaml(CONFIGS / "original.yaml"), YamlFile(Path("small"), SMALL), YamlFile(Path("changes"), changes)]
     return resolve(files)
 
 
-def made(root: Path, **changes: Any) -> tuple[AutodecoderObjective, Stage1, StageFolder]:
-    """The objective of original.yaml's stage 1 on made-up objects, as the stage builds it."""
+def build(root: Path, **changes: Any) -> tuple[AutodecoderObjective, MosaicCodec, StageFolder]:
+    """The objective of stage 1 of original.yaml on synthetic objects, as the stage builds it."""
     meshes = plan(root).ablations["micro"].ablation.experiment.data
-    config = seed(**{**changes, "data": {"paths": list(meshes.paths), **changes.get("data", {})}})  # type: ignore[attr-defined]
+    config = original(**{**changes, "data": {"paths": list(meshes.paths), **changes.get("data", {})}})  # type: ignore[attr-defined]
     planned = Plan([Ablation("micro", "", "original", {}, config)], root / "results")
     planned.write()
     fill(planned)
     folder = StageFolder.open(stage_path(planned, "autodecoder"))
     scenes, ids = autodecoder.training_scenes(folder)
-    stage1 = Stage1.create(folder.config)
+    codec = folder.config.new_codec()
     options = folder.config.autodecoder
-    book = options.codes.book(ids, code_shape(folder.config, stage1.vae))
+    book = options.codes.book(ids, codec.code_shape)
     denoiser = folder.config.model.denoiser() if options.mix_diffusion.interval else None
-    return AutodecoderObjective(folder.config, stage1, book, scenes, ids, denoiser), stage1, folder
+    return AutodecoderObjective(folder.config, codec, book, scenes, ids, denoiser), codec, folder
 
 
 def first_batch(objective: AutodecoderObjective, n: int = 2) -> Batch:
@@ -69,30 +71,31 @@ def first_batch(objective: AutodecoderObjective, n: int = 2) -> Batch:
     return objective.prepare({name: torch.stack([sample[name] for sample in samples]) for name in samples[0]})
 
 
+@pytest.mark.slow
 def test_forward_pass_and_losses_are_the_originals(tmp_path: Path, trunk: Path) -> None:
     losses = {"losses": {"perceptual": {"trunk": str(trunk)}}, "perceptual_dropout": False}
-    objective, stage1, folder = made(tmp_path, autodecoder=losses)
+    objective, codec, folder = build(tmp_path, autodecoder=losses)
     scenes, _ = autodecoder.training_scenes(folder)
     batch = first_batch(objective)
     with torch.no_grad():
-        stage1.decoder.geometry_out.weight.mul_(3)
+        codec.decoder.geometry_out.weight.mul_(3)
         code = objective.book.lookup(batch["object_index"], lambda how: objective.encode(batch, how))
-        splats = objective.decoder(code)
+        splats = objective.codec.decode(code)
         terms = {
             name: loss.compute(objective.compare(splats, batch)) for name, loss in objective.options.losses.items()
         }
         total = objective(batch)["loss"]
-    vae = copy.deepcopy(stage1.vae).double().requires_grad_(False)
-    others = copy.deepcopy(stage1.decoder.geometry_out).double().requires_grad_(False)
+    vae = copy.deepcopy(codec.vae).double().requires_grad_(False)
+    others = copy.deepcopy(codec.decoder.geometry_out).double().requires_grad_(False)
     expected = {"rgb": 0.0, "alpha": 0.0, "perceptual": 0.0, "splat": 0.0}
     for row, index in enumerate(batch["object_index"].tolist()):
         scene = scenes[objective.ids[index]]
         rgba = torch.from_numpy(scene.rgba).double().permute(0, 3, 1, 2) / 255
         on_gray = [rgba[v, :3] * rgba[v, 3:] + 0.5 * (1 - rgba[v, 3:]) for v in range(len(rgba))]
         noise = keyed_normal(torch.tensor([[index, 2]]), tuple(code.shape[1:]))[0].double()
-        code_true = oracle.encode(vae, oracle.sheet(on_gray[1:7]), noise)
+        code_true = oracle.encode(vae, oracle.mosaic(on_gray[1:7]), noise)
         torch.testing.assert_close(code[row].double(), code_true, atol=1e-5, rtol=1e-4)
-        predicted = oracle.unsheet(oracle.activate(oracle.decode(vae, others, code_true, SIZE), -3.0))
+        predicted = oracle.views_of(oracle.activate(oracle.decode(vae, others, code_true, SIZE), -3.0))
         torch.testing.assert_close(splats[row].double(), torch.stack(predicted), atol=2e-5, rtol=1e-3)
         background = batch["background"][row].double()
         drawn, target, drawn_alpha, true_alpha = [], [], [], []
@@ -102,7 +105,7 @@ def test_forward_pass_and_losses_are_the_originals(tmp_path: Path, trunk: Path) 
             color, alpha = oracle.render(predicted, c2w.double(), 49.1, 16)
             drawn.append(color + (1 - alpha) * background)
             drawn_alpha.append(alpha)
-            # Once on gray at load, and again in the loss.
+            # Once on gray when loading, and again in the loss.
             target.append(on_gray[view] * rgba[view, 3:] + (1 - rgba[view, 3:]) * background)
             true_alpha.append(rgba[view, 3:])
         pair = [torch.stack(images) for images in (drawn, target, drawn_alpha, true_alpha)]
@@ -111,7 +114,7 @@ def test_forward_pass_and_losses_are_the_originals(tmp_path: Path, trunk: Path) 
         expected["perceptual"] += float(lpips_by_hand(trunk, pair[0], pair[1])) / 2
         expected["splat"] += float(oracle.splat_loss(predicted, scene.splats.double())) / 2
     assert {name: float(value) for name, value in terms.items()} == pytest.approx(expected, rel=2e-4)
-    # 1/1/1, alpha as much as color.
+    # Weights 1/1/1: alpha and color are equally weighted.
     assert float(total) == pytest.approx(sum(expected.values()), rel=2e-4)
     assert min(expected.values()) > 1e-3
 
@@ -119,9 +122,8 @@ def test_forward_pass_and_losses_are_the_originals(tmp_path: Path, trunk: Path) 
 def lpips_by_hand(trunk: Path, a: Tensor, b: Tensor) -> Tensor:
     """LPIPS-VGG (Zhang et al. 2018) of images [V,3,H,W] in 0..1, resized to 64."""
     import lpips
-    from torchvision.models import vgg16
 
-    layers = vgg16(weights=None).features.eval().double()
+    layers = vgg16_features().double()
     stored = torch.load(trunk, weights_only=True)
     layers.load_state_dict({name.removeprefix("features."): value for name, value in stored.items()})
     heads = torch.load(Path(lpips.__file__).parent / "weights/v0.1/vgg.pth", map_location="cpu", weights_only=True)
@@ -142,7 +144,7 @@ def lpips_by_hand(trunk: Path, a: Tensor, b: Tensor) -> Tensor:
     return total.mean()
 
 
-# Each quirk is a value of its own, and the value does what it says
+# Each quirk is an option, and each option has its effect
 
 
 QUIRKS: dict[str, Any] = {
@@ -151,8 +153,8 @@ QUIRKS: dict[str, Any] = {
     "fit.below_minimum": "drop",
     "fit.stop_above": 22.0,
     "fit.keep": "last",
-    "autodecoder.decoder.rotation_norm": "rows",
-    "autodecoder.decoder.head": "random",
+    "representation.decoder.rotation_norm": "rows",
+    "representation.decoder.head": "random",
     "autodecoder.codes.reset_optimizer": True,
     "autodecoder.mix_diffusion.unit": "passes",
     "autodecoder.perceptual_dropout": True,
@@ -172,7 +174,8 @@ def at(config: Experiment, path: str) -> Any:
     return value
 
 
-def test_the_originals_quirks_are_in_original_yaml_alone() -> None:
+@pytest.mark.slow
+def test_the_originals_quirks_are_in_original_yaml_only() -> None:
     theirs, corrected = resolve([read_yaml(CONFIGS / "original.yaml")]), Experiment()
     for path, value in QUIRKS.items():
         assert at(theirs, path) == value, path
@@ -184,16 +187,16 @@ def test_the_originals_quirks_are_in_original_yaml_alone() -> None:
 
 
 def test_test_objects_are_trained_on(tmp_path: Path) -> None:
-    both, _, folder = made(tmp_path / "both")
+    both, _, folder = build(tmp_path / "both")
     splits = folder.manifest().splits(folder.config.data.split)
     assert set(splits.values()) == {"train", "test"}
     assert both.ids == list(splits)
-    apart, _, _ = made(tmp_path / "apart", data={"split": {"train_on_test": False}})
+    apart, _, _ = build(tmp_path / "apart", data={"split": {"train_on_test": False}})
     assert apart.ids == [name for name, split in splits.items() if split == "train"]
 
 
 def test_targets_are_composited_twice_or_once(tmp_path: Path) -> None:
-    objective, _, _ = made(tmp_path)
+    objective, _, _ = build(tmp_path)
     rgb = torch.rand(1, 1, 3, 2, 2, generator=torch.Generator().manual_seed(1))
     alpha = torch.tensor([[0.0, 0.25], [0.5, 1.0]]).view(1, 1, 1, 2, 2)
     batch = {"rgb": rgb * alpha, "alpha": alpha}
@@ -205,22 +208,22 @@ def test_targets_are_composited_twice_or_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("gray", [0.5, 1.0])
-def test_validation_stands_on_the_background_that_is_asked_for(tmp_path: Path, gray: float) -> None:
-    objective, _, folder = made(tmp_path, autodecoder={"validation_background": gray})
+def test_validation_uses_the_configured_background(tmp_path: Path, gray: float) -> None:
+    objective, _, folder = build(tmp_path, autodecoder={"validation_background": gray})
     objective.eval()
     with torch.no_grad():
-        looked = next(objective._look(objective.watched))
-    scene = autodecoder.training_scenes(folder)[0][looked.name]
+        prediction = next(objective._predictions(objective.watched))
+    scene = autodecoder.training_scenes(folder)[0][prediction.name]
     empty = torch.from_numpy(scene.rgba[list(objective.config.camera.validation_ids), :, :, 3] == 0)
     assert empty.any()
-    assert set(looked.rgb_true.movedim(1, -1)[empty].flatten().tolist()) == {gray}
+    assert set(prediction.rgb_true.movedim(1, -1)[empty].flatten().tolist()) == {gray}
 
 
-@pytest.mark.parametrize("asked", [True, False])
-def test_training_backgrounds(tmp_path: Path, asked: bool) -> None:
-    objective, _, _ = made(tmp_path, autodecoder={"random_background": asked})
+@pytest.mark.parametrize("random", [True, False])
+def test_training_backgrounds(tmp_path: Path, random: bool) -> None:
+    objective, _, _ = build(tmp_path, autodecoder={"random_background": random})
     colors = first_batch(objective, 3)["background"].flatten()
-    if asked:
+    if random:
         assert len(set(colors.tolist())) == 9
         assert colors.min() >= 0
         assert colors.max() <= 1
@@ -228,23 +231,24 @@ def test_training_backgrounds(tmp_path: Path, asked: bool) -> None:
         assert set(colors.tolist()) == {0.5}
 
 
-def test_dropout_of_the_perceptual_network_acts_where_it_is_asked_for_and_then_rests(trunk: Path) -> None:
+@pytest.mark.slow
+def test_dropout_of_the_perceptual_network_is_active_only_if_requested(trunk: Path) -> None:
     a, b = (torch.rand(1, 1, 3, 64, 64, generator=torch.Generator().manual_seed(i)) for i in (0, 1))
     for loss in (LpipsLoss(trunk=str(trunk), resolution=64), StLpipsLoss(resolution=64)):
-        rests, acts = (Comparison(rgb=a, rgb_true=b, perceptual_dropout=on) for on in (False, True))
-        quiet = loss.compute(rests)
+        inactive, active = (Comparison(rgb=a, rgb_true=b, perceptual_dropout=on) for on in (False, True))
+        quiet = loss.compute(inactive)
         values = []
         for number in (1, 1, 2):
             torch.manual_seed(number)
-            values.append(float(loss.compute(acts)))
+            values.append(float(loss.compute(active)))
         assert values[0] == values[1] != values[2]
         assert float(quiet) not in values
-        torch.testing.assert_close(loss.compute(rests), quiet, atol=0, rtol=0)
+        torch.testing.assert_close(loss.compute(inactive), quiet, atol=0, rtol=0)
     assert not any(module.training for module in perceptual.lpips(str(trunk))._network[0].modules())
 
 
-def test_dropout_acts_in_training_only(tmp_path: Path) -> None:
-    objective, _, _ = made(tmp_path)
+def test_dropout_is_active_in_training_only(tmp_path: Path) -> None:
+    objective, _, _ = build(tmp_path)
     batch = first_batch(objective)
     splats = torch.rand(2, 6, 14, SIZE, SIZE)
     assert objective.train().compare(splats, batch).perceptual_dropout
@@ -268,9 +272,9 @@ def test_dropout_acts_in_training_only(tmp_path: Path) -> None:
         (1, 501, range(8)),
     ],
 )
-def test_splats_guide_in_the_passes_that_the_schedule_says(every: int | None, warmup: int, passes: Any) -> None:
+def test_splat_loss_is_active_in_the_passes_of_its_schedule(every: int | None, warmup: int, passes: Any) -> None:
     loss = SplatLoss(every=every, warmup_passes=warmup)
-    assert [i for i in range(8) if loss.guides(torch.tensor([i]))] == list(passes)
+    assert [i for i in range(8) if loss.is_active(torch.tensor([i]))] == list(passes)
 
 
 def test_objects_of_one_batch_may_be_in_different_passes() -> None:
@@ -288,7 +292,7 @@ def mixed(objective: AutodecoderObjective, batch: Batch) -> tuple[Tensor, Tensor
 
 
 def mixing(root: Path, **mix: Any) -> AutodecoderObjective:
-    objective, _, _ = made(
+    objective, _, _ = build(
         root, unet={"condition_size": 16}, autodecoder={"mix_diffusion": mix, "codes": {"kind": "encoder"}}
     )
     assert objective.denoiser is not None
@@ -302,7 +306,7 @@ def changed_rows(objective: AutodecoderObjective, batch: Batch) -> list[bool]:
     return (code != after).flatten(1).any(dim=1).tolist()
 
 
-def test_whole_passes_are_mixed_the_first_among_them(tmp_path: Path) -> None:
+def test_whole_passes_are_mixed_starting_with_the_first(tmp_path: Path) -> None:
     objective = mixing(tmp_path, interval=3)
     assert objective.options.mix_diffusion.unit == "passes"
     batch = {**first_batch(objective, 8), "epoch": torch.arange(8)}
@@ -317,11 +321,11 @@ def test_samples_are_mixed_at_random(tmp_path: Path) -> None:
     assert 10 <= sum(rows) <= 32
     assert rows == changed_rows(objective, batch), "keyed by the sample"
     later = {**batch, "epoch": batch["epoch"] + 1}
-    assert rows == changed_rows(objective, later), "whatever the pass"
+    assert rows == changed_rows(objective, later), "independent of the pass"
 
 
 def test_a_mixed_row_is_its_own_prediction_in_any_batch(tmp_path: Path) -> None:
-    """A v-prediction at the sample's own timestep, noise and condition; the original's failed beyond a batch of one."""
+    """A v-prediction at the sample's timestep, noise and condition; the original failed for batches larger than one."""
     objective = mixing(tmp_path, interval=2)
     batch = {**first_batch(objective, 4), "epoch": torch.tensor([0, 1, 2, 3])}
     code, together = mixed(objective, batch)
@@ -337,7 +341,7 @@ def test_a_mixed_row_is_its_own_prediction_in_any_batch(tmp_path: Path) -> None:
         t = int(keyed_uniform(torch.tensor([[*key, 3]]))[0].double() * 1000)
         a, s = cumulative[t].sqrt().float(), (1 - cumulative[t]).sqrt().float()
         image = batch["condition"][row : row + 1]
-        latent = objective.encoder.condition_latent(image)
+        latent = objective.codec.condition_latent(image)
         noise = keyed_normal(torch.tensor([[*key, 4]]), (4, 24, 16))
         latent_noise = keyed_normal(torch.tensor([[*key, 5]]), tuple(latent.shape[1:]))
         noisy = a * code[row : row + 1] + s * noise
@@ -348,10 +352,10 @@ def test_a_mixed_row_is_its_own_prediction_in_any_batch(tmp_path: Path) -> None:
 
 def test_plain_splats_are_compared_with_enlarged_fits(tmp_path: Path) -> None:
     path = {"decoder": {"path": {"kind": "plain"}}}
-    objective, _, _ = made(tmp_path, autodecoder=path)
+    objective, _, _ = build(tmp_path, representation=path)
     batch = first_batch(objective)
     with torch.no_grad():
-        pair = objective.compare(objective.decoder(torch.zeros(2, 4, 24, 16)), batch)
+        pair = objective.compare(objective.codec.decode(torch.zeros(2, 4, 24, 16)), batch)
     assert pair.splats_true is not None
     nearest = torch.arange(INPUT) * SIZE // INPUT
     torch.testing.assert_close(pair.splats_true, batch["splats"][..., nearest, :][..., nearest], atol=0, rtol=0)

@@ -1,4 +1,4 @@
-"""Stage 2's variants: splats under known maps, rendered where the inputs stand, and used as often as they should be."""
+"""Stage 2's variants: splats under known maps, rendered from the input cameras, and sampled with their frequency."""
 
 import math
 from pathlib import Path
@@ -23,7 +23,6 @@ from z1g.objectives.diffusion import DiffusionData, DiffusionSamples, VariantDat
 from z1g.objectives.variants import VariantImages, changed, changes
 from z1g.plan.folder import StageFolder
 from z1g.render.reference import Reference
-from z1g.representations.mosaic.stage1 import Stage1
 from z1g.stages import autodecoder, codes, unet
 from z1g.training.data import Draw
 
@@ -32,13 +31,13 @@ PLAIN = Variants(count=2, stretch=0, turn_deg=0, mirror=False, recolored=0)
 
 
 def config(**changes: Any) -> Experiment:
-    values = {"autodecoder": {"input_size": 16}, "splat": {"size": SPLATS}, "model": {"kind": "scratch"}, **changes}
+    values = {"representation": {"input_size": 16}, "splat": {"size": SPLATS}, "model": {"kind": "scratch"}, **changes}
     values.setdefault("camera", {"condition_elevation_deg": (10, 10)})
     return Experiment.model_validate({**values, "render": {"kind": "reference"}})
 
 
 def splats(seed: int = 3) -> Tensor:
-    """A lopsided object [6,14,S,S] that is solid here and there."""
+    """An asymmetric object [6,14,S,S] with some solid Gaussians."""
     draw = torch.Generator().manual_seed(seed)
     images = torch.rand(6, 14, SPLATS, SPLATS, generator=draw)
     images[:, CHANNELS["position"]] = (images[:, CHANNELS["position"]] - 0.45) * 0.5
@@ -53,7 +52,7 @@ def poses(options: CameraOptions) -> np.ndarray:
 
 
 def maker(options: Variants, experiment: Experiment) -> VariantImages:
-    return VariantImages(options, experiment, poses(experiment.camera), SIDE, 16)
+    return VariantImages(options, experiment, poses(experiment.camera), SIDE, 16, experiment.new_codec().inputs)
 
 
 def drawn(gaussians: Tensor, c2w: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -67,26 +66,26 @@ def drawn(gaussians: Tensor, c2w: np.ndarray) -> tuple[Tensor, Tensor]:
 
 def test_unchanged_variants_are_renders_of_the_fit() -> None:
     experiment = config()
-    sheets, conditions = maker(PLAIN, experiment)("x", splats())
+    mosaics, conditions = maker(PLAIN, experiment)("x", splats())
     rgb, alpha = drawn(to_gaussians(splats()[None]), poses(experiment.camera))
-    assert sheets.shape == (2, 3, 48, 32)
+    assert mosaics.shape == (2, 3, 48, 32)
     assert conditions.shape == (2, 3, 16, 16)
     gray = torch.nn.functional.interpolate(rgb + (1 - alpha) * 0.5, (16, 16), mode="bilinear")[1:]
     for k in range(2):
-        torch.testing.assert_close(sheets[k], tile(gray[None])[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(mosaics[k], tile(gray[None])[0], atol=1e-5, rtol=0)
         torch.testing.assert_close(conditions[k], condition_image(rgb[:1], alpha[:1], 16), atol=1e-5, rtol=0)
-    assert float(conditions.std()) > 0.03, "something is drawn"
+    assert float(conditions.std()) > 0.03, "images are not empty"
 
 
-def test_mirrored_variants_face_the_condition_alike() -> None:
-    """Left and right change places in the condition's image, which is taken from the mirror's plane."""
+def test_mirrored_variants_mirror_the_condition() -> None:
+    """The condition's camera is in the mirror plane, so its image is mirrored."""
     options = PLAIN.model_copy(update={"mirror": True})
     _, conditions = maker(options, config())("x", splats())
     torch.testing.assert_close(conditions[1], conditions[0].flip(-1), atol=1e-4, rtol=0)
     assert float((conditions[1] - conditions[0]).abs().max()) > 0.05
 
 
-def test_each_variant_is_seen_from_its_own_height() -> None:
+def test_each_variant_has_its_own_condition_elevation() -> None:
     experiment = config(camera={"condition_elevation_deg": (0, 30)})
     _, conditions = maker(PLAIN, experiment)("x", splats())
     for k, change in enumerate(changes(PLAIN, experiment, "x")):
@@ -98,13 +97,13 @@ def test_each_variant_is_seen_from_its_own_height() -> None:
 @given(seed=st.integers(0, 1000), stretch=st.floats(0, 1), turn=st.floats(0, 180), mirror=st.booleans())
 @settings(max_examples=50, deadline=None)
 def test_changes_stay_in_their_bounds(seed: int, stretch: float, turn: float, mirror: bool) -> None:
-    """Singular values, turn and handedness of every map, and that the same name gives the same changes."""
+    """Singular values, rotation and handedness of every map. The same name gives the same changes."""
     options = Variants(count=4, stretch=stretch, turn_deg=turn, mirror=mirror, recolored=0.5, seed=seed)
-    found = changes(options, config(), f"object {seed}")
-    assert [c.matrix.tolist() for c in found] == [
+    actual = changes(options, config(), f"object {seed}")
+    assert [c.matrix.tolist() for c in actual] == [
         c.matrix.tolist() for c in changes(options, config(), f"object {seed}")
     ]
-    for i, change in enumerate(found):
+    for i, change in enumerate(actual):
         values = np.linalg.svd(change.matrix, compute_uv=False)
         assert values.max() <= 1 + stretch + 1e-9
         assert values.min() >= 1 / (1 + stretch) - 1e-9
@@ -117,34 +116,35 @@ def test_changes_stay_in_their_bounds(seed: int, stretch: float, turn: float, mi
         assert sorted(change.order) == [0, 1, 2]
 
 
-def test_variants_keep_their_size_and_colors_change_place() -> None:
+def test_variants_keep_their_size_and_permute_colors() -> None:
     options = Variants(count=6, stretch=0.5, recolored=1)
     experiment, gaussians = config(), to_gaussians(splats()[None])
-    these = changes(options, experiment, "y")
+    variants = changes(options, experiment, "y")
     frame = view_frame(poses(experiment.camera), 1.5)[:3, :3]
-    found = changed(gaussians, these, frame)
+    actual = changed(gaussians, variants, frame)
     solid = gaussians[0, :, 3] > 0.5
     radius = torch.linalg.vector_norm(gaussians[0, solid, :3], dim=-1).max()
-    for k, change in enumerate(these):
+    for k, change in enumerate(variants):
         assert change.order != (0, 1, 2)
-        torch.testing.assert_close(torch.linalg.vector_norm(found[k, solid, :3], dim=-1).max(), radius)
-        torch.testing.assert_close(found[k, :, 11:], gaussians[0][:, [11 + i for i in change.order]])
+        torch.testing.assert_close(torch.linalg.vector_norm(actual[k, solid, :3], dim=-1).max(), radius)
+        torch.testing.assert_close(actual[k, :, 11:], gaussians[0][:, [11 + i for i in change.order]])
         upright = torch.from_numpy(frame).float()
-        before, after = (x[:, :3] @ upright for x in (gaussians[0], found[k]))
-        wanted = before @ torch.from_numpy(change.matrix).float().T
-        ratio = radius / torch.linalg.vector_norm(wanted[solid], dim=-1).max()
-        torch.testing.assert_close(after, ratio * wanted, atol=1e-5, rtol=1e-4)
+        before, after = (x[:, :3] @ upright for x in (gaussians[0], actual[k]))
+        expected = before @ torch.from_numpy(change.matrix).float().T
+        ratio = radius / torch.linalg.vector_norm(expected[solid], dim=-1).max()
+        torch.testing.assert_close(after, ratio * expected, atol=1e-5, rtol=1e-4)
 
 
-def test_objects_without_a_solid_splat_are_left_as_large_as_they_are() -> None:
+@pytest.mark.slow
+def test_objects_without_solid_splats_keep_their_size() -> None:
     faint = splats()
     faint[:, 3] *= 0.1
-    sheets, conditions = maker(Variants(), config())("x", faint)
-    assert bool(sheets.isfinite().all())
+    mosaics, conditions = maker(Variants(), config())("x", faint)
+    assert bool(mosaics.isfinite().all())
     assert bool(conditions.isfinite().all())
 
 
-def test_samples_are_variants_as_often_as_they_should_be() -> None:
+def test_the_fraction_of_samples_that_are_variants() -> None:
     n, k = 3, 4
     own = torch.arange(n, dtype=torch.float32)[:, None, None, None]
     variants = {name: 100 + torch.arange(n * k, dtype=torch.float32).view(n, k, 1) for name in ("codes", "latents")}
@@ -176,34 +176,34 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> StageFolder:
 
 
 def test_a_stage_makes_variants_once(trained: StageFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Their codes are the encoder's of their own sheets; a second start reads them."""
+    """Their codes are those of the encoder for their mosaics. A second start reads them."""
     upstream = trained.upstream_folder("autodecoder")
     scenes, ids = autodecoder.training_scenes(upstream)
     stored = load_file(trained.path / "variants" / "shard-00000.safetensors")
     assert stored["codes"].shape[:2] == (len(ids), 3)
-    encoder = Stage1.load(upstream.path / "model", upstream.config).encoder
-    one = scenes.rendered(ids[0])
+    codec = upstream.config.load_codec(upstream.path / "model")
+    rendered = scenes.rendered(ids[0])
     options = trained.config.unet.variants
     assert options is not None
-    images = VariantImages(options, upstream.config, one.c2w[:7], one.rgba.shape[1], 16)
+    images = VariantImages(options, upstream.config, rendered.c2w[:7], rendered.rgba.shape[1], 16, codec.inputs)
     fitted = scenes[ids[1]].splats
     assert fitted is not None
-    sheets, conditions = images(ids[1], fitted)
+    inputs, conditions = images(ids[1], fitted)
     with torch.no_grad():
-        torch.testing.assert_close(stored["codes"][1], encoder.sheet_code(sheets, None), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(stored["codes"][1], codec.encode(inputs), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(stored["images"][1], conditions, atol=1e-5, rtol=0)
 
     def never(*_: object) -> None:
-        raise AssertionError("made again")
+        raise AssertionError("rendered again")
 
     monkeypatch.setattr(VariantImages, "__call__", never)
     denoiser = trained.config.model.denoiser()
-    again = unet.gather_variants(trained, options, encoder, denoiser, scenes, ids)
+    again = unet.gather_variants(trained, options, codec, denoiser, scenes, ids)
     torch.testing.assert_close(again["codes"], stored["codes"], atol=0, rtol=0)
 
 
 @pytest.mark.parametrize(
-    ("changes", "says"),
+    ("changes", "message"),
     [
         ({"autodecoder": {"codes": {"kind": "optimized"}, "augment": {"turned": 0.5}}}, "augment needs"),
         ({"autodecoder": {"augment": {"turned": 0.5}, "mix_diffusion": {"interval": 2}}}, "mix_diffusion"),
@@ -211,6 +211,6 @@ def test_a_stage_makes_variants_once(trained: StageFolder, monkeypatch: pytest.M
         ({"unet": {"variants": {}, "rendered": {}}}, "variants needs"),
     ],
 )
-def test_what_cannot_be_varied_says_so(tmp_path: Path, changes: dict[str, Any], says: str) -> None:
-    with pytest.raises(ValueError, match=says):
+def test_unsupported_variations_are_refused(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         plan(tmp_path, **changes)

@@ -1,4 +1,4 @@
-"""The cost sheet against sums done by hand, and against files that a run really leaves."""
+"""The cost sheet compared with sums by hand and with the files of a real run."""
 
 import math
 from pathlib import Path
@@ -34,17 +34,17 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> dict[str, cost.Cost]:
     return {row.stage: row for row in cost.costs(experiment(), 1000)}
 
 
-def test_hours_and_bytes_are_those_of_sums_done_by_hand(rows: dict[str, cost.Cost]) -> None:
-    # 56 views of 512² with 32 samples: 469.8 s; depth of six: 15.7 s; 1 s besides.
+def test_hours_and_bytes_match_sums_by_hand(rows: dict[str, cost.Cost]) -> None:
+    # 56 views of 512² with 32 samples: 469.8 s; depth of six views: 15.7 s; plus 1 s.
     assert rows["ingest"].cpu_hours == pytest.approx(1000 * (469.762 + 15.729 + 1) / 3600, rel=1e-5)
     assert rows["ingest"].disk == 1000 * 512**2 * (56 * 0.5 + 6 * 4)
-    # 100 steps of 8 views, 128² splats: just what was measured; no pixel costs anything here.
+    # 100 steps of 8 views, 128² splats: the measured setting; pixels have no cost here.
     assert rows["fit"].gpu_hours == pytest.approx(1000 / 10 / 3600)
     assert rows["fit"].disk == 1000 * 6 * 14 * 128 * 128 * 4
     assert rows["autodecoder"].gpu_hours == pytest.approx(800_000 / 40 / 3600)
     assert rows["codes"].gpu_hours is None
     assert rows["infer"].gpu_hours == pytest.approx(58 * 75 / 30 / 3600)
-    # Ten test views of 512² and half a second besides.
+    # Ten test views of 512², plus half a second.
     assert rows["metrics"].gpu_hours == pytest.approx(58 * (10 * 512**2 * 1e-6 + 0.5) / 3600)
     assert [rows[stage].jobs for stage in ("ingest", "fit", "infer")] == [16, 16, 4]
 
@@ -59,7 +59,7 @@ def test_halving_the_work_halves_the_hours(rows: dict[str, cost.Cost]) -> None:
         assert other == pytest.approx(whole / 2)
 
 
-def test_every_figure_says_where_it_was_measured_and_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_figure_has_a_reference_and_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = yaml.safe_load(cost.MEASURED.read_text())
     assert set(entries) == set(KNOWN)
     assert all(entry["where"] and set(entry) == {"value", "where"} for entry in entries.values())
@@ -75,7 +75,7 @@ def test_every_figure_says_where_it_was_measured_and_is_used(monkeypatch: pytest
     assert read == set(KNOWN)
 
 
-def test_what_cannot_be_computed_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_figures_are_reported(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match="scale=full"):
         list(cost.costs(experiment(model={"kind": "scratch"}), 10))
     assert cli.main(["plan", "--cost", "1000"]) == 0

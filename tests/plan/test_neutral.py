@@ -183,6 +183,7 @@ def planned(checkout: Path) -> str:
     return subprocess.run(words, cwd=checkout, env=alone, capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.slow
 def test_in_the_source_a_new_option_is_neutral_and_a_changed_default_is_not(tmp_path: Path) -> None:
     """With nothing else edited: the option that would have rendered 80,000 objects again."""
     shutil.copytree(ROOT / "z1g", tmp_path / "z1g", ignore=shutil.ignore_patterns("__pycache__"))

@@ -41,6 +41,7 @@ READ_BY = {
     "model.vision_size": "unet",
     "model.prompt_tokens": "unet",
     "model": "autodecoder",
+    "representation": "autodecoder",
     "autodecoder.test_steps": "codes",
     "autodecoder.test_lr": "codes",
     "autodecoder": "autodecoder",
@@ -52,7 +53,7 @@ READ_BY = {
 
 
 def experiment(values: dict[str, Any] | None = None) -> Experiment:
-    base = {"model": {"kind": "scratch"}, "autodecoder": {"input_size": 512}, "camera": {"train_views": 20}}
+    base = {"model": {"kind": "scratch"}, "representation": {"input_size": 512}, "camera": {"train_views": 20}}
     return resolve([YamlFile(Path("a.yaml"), merge(base, values or {}))])
 
 
@@ -108,7 +109,11 @@ REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
 }
 """Options without a default."""
 PUBLISHED = {"model": {"kind": "zero123plus"}}
-NEEDS: dict[str, dict[str, Any]] = {"autodecoder.decoder.mode": PUBLISHED, "unet.finetune": PUBLISHED}
+NEEDS: dict[str, dict[str, Any]] = {
+    "representation": PUBLISHED,
+    "representation.decoder.mode": PUBLISHED,
+    "unet.finetune": PUBLISHED,
+}
 """What else must be chosen for every value of an option to make sense."""
 
 
@@ -187,7 +192,7 @@ def slots(section: Section, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, 
 
 def kinds_by_place() -> dict[str, tuple[tuple[str, ...], dict[str, Any], type[Section]]]:
     """Every kind that every slot takes: key path, configuration that chooses it, its class."""
-    found = {}
+    results = {}
     for path, family in slots(experiment(), ()):
         for kind, option in kinds(family).items():
             chosen = {"kind": kind, **REQUIRED.get((family.__name__, kind), {})}
@@ -196,8 +201,8 @@ def kinds_by_place() -> dict[str, tuple[tuple[str, ...], dict[str, Any], type[Se
                 experiment(values)
             except UserError:
                 continue  # a loss that the stage cannot use
-            found[f"{'.'.join(path)}: {kind}"] = (path, values, option)
-    return found
+            results[f"{'.'.join(path)}: {kind}"] = (path, values, option)
+    return results
 
 
 KINDS = kinds_by_place()
@@ -288,6 +293,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text("abcd", min_size=1, max_size=2), JSON, max_size=4))
 def test_digests_ignore_key_order_and_see_every_value(values: dict[str, Any]) -> None:
     backwards = dict(reversed(values.items()))
@@ -295,6 +301,7 @@ def test_digests_ignore_key_order_and_see_every_value(values: dict[str, Any]) ->
     assert digest(values) != digest({**values, "new": 1})
 
 
+@pytest.mark.slow
 @given(st.data(), st.dictionaries(st.text("abcd", min_size=1, max_size=2), JSON, max_size=4))
 def test_a_cut_holds_what_was_named_and_nothing_else(data: st.DataObject, values: dict[str, Any]) -> None:
     wanted = data.draw(st.lists(st.sampled_from(sorted(values)), unique=True)) if values else []
@@ -334,6 +341,7 @@ def manifest(n: int, chunk_size: int = 4) -> Manifest:
     return Manifest(tuple(ObjectEntry(f"o{i}", f"p/{i}.obj") for i in range(n)), chunk_size)
 
 
+@pytest.mark.slow
 @given(st.integers(2, 60), st.integers(0, 5), st.floats(0.01, 0.9))
 def test_splits_hold_out_something_and_new_objects_move_nobody(n: int, seed: int, fraction: float) -> None:
     options = SplitOptions(test_fraction=fraction, seed=seed)
@@ -361,12 +369,12 @@ def test_splits_at_their_limits() -> None:
 
 @given(st.integers(1, 50), st.integers(1, 20))
 def test_chunks_hold_every_object_once_and_in_order(n: int, chunk_size: int) -> None:
-    one = manifest(n, chunk_size)
-    chunks = [one.chunk(i) for i in range(one.n_chunks)]
-    assert [entry for chunk in chunks for entry in chunk] == list(one.objects)
+    objects = manifest(n, chunk_size)
+    chunks = [objects.chunk(i) for i in range(objects.n_chunks)]
+    assert [entry for chunk in chunks for entry in chunk] == list(objects.objects)
     assert all(len(chunk) == chunk_size for chunk in chunks[:-1])
     assert chunks[-1]
-    assert one.chunk(one.n_chunks) == ()
+    assert objects.chunk(objects.n_chunks) == ()
 
 
 def test_samples_are_chunked_by_the_objects_that_are_evaluated(tmp_path: Path) -> None:
@@ -378,12 +386,12 @@ def test_samples_are_chunked_by_the_objects_that_are_evaluated(tmp_path: Path) -
 
 
 def test_manifest_chunks_and_round_trip(tmp_path: Path) -> None:
-    one = manifest(10)
-    assert one.n_chunks == 3
-    assert [len(one.chunk(i)) for i in range(3)] == [4, 4, 2]
-    one.save(tmp_path / "m.jsonl")
-    assert Manifest.load(tmp_path / "m.jsonl") == one
-    assert one.digest() != manifest(11).digest() != manifest(11, 5).digest()
+    objects = manifest(10)
+    assert objects.n_chunks == 3
+    assert [len(objects.chunk(i)) for i in range(3)] == [4, 4, 2]
+    objects.save(tmp_path / "m.jsonl")
+    assert Manifest.load(tmp_path / "m.jsonl") == objects
+    assert objects.digest() != manifest(11).digest() != manifest(11, 5).digest()
 
 
 def test_evaluation_takes_all_test_objects_and_some_training_objects() -> None:
@@ -413,6 +421,7 @@ def test_ids_stay_unique_when_a_name_looks_like_a_hashed_one() -> None:
     assert unique_ids(["crate", "a"]) == ["crate", "a"]
 
 
+@pytest.mark.slow
 def test_planning_imports_nothing_heavy() -> None:
     code = (
         "import sys, json; from z1g.cli.main import main; "
@@ -448,7 +457,7 @@ def test_a_subfolder_is_a_set_that_is_asked_for_by_name(tmp_path: Path) -> None:
 
 
 def test_two_ablations_of_one_name_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"a\.yaml and .*paths/a\.yaml are one name"):
+    with pytest.raises(UserError, match=r"a\.yaml and .*paths/a\.yaml have the same name"):
         named(ablation_folder(tmp_path, "a.yaml", "paths/a.yaml"), "a")
 
 

@@ -1,4 +1,4 @@
-"""Rasterizers on scenes whose images are known, and how they behave."""
+"""Rasterizers on scenes with known images, and their behavior."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_render_exact import FOV, cameras, flat, gaussians
+from support.renders import FOV, cameras, flat, gaussians
 from torch import Tensor
 
 from z1g.cli.main import main
@@ -34,13 +34,13 @@ def render_with_gradient(backend: Rasterizer, g: Tensor, c: Cameras, dtype: torc
     return image.detach().double(), leaf.grad.double()
 
 
-def one(position: tuple[float, float, float], opacity: float, scale: float, rgb: tuple[float, float, float]) -> Tensor:
+def ball(position: tuple[float, float, float], opacity: float, scale: float, rgb: tuple[float, float, float]) -> Tensor:
     return torch.tensor([*position, opacity, scale, scale, scale, 1, 0, 0, 0, *rgb], dtype=torch.float64)
 
 
 def test_one_gaussian_has_the_closed_form() -> None:
     c = Cameras(torch.from_numpy(orbit_c2w(0, 0, 1.5))[None, None], FOV, 33, 33)
-    g = one((0, 0, 0), 0.8, 0.05, (1.0, 0.5, 0.25))[None, None]
+    g = ball((0, 0, 0), 0.8, 0.05, (1.0, 0.5, 0.25))[None, None]
     output = Reference().render(g, c)
     variance = (c.focal * 0.05 / 1.5) ** 2 + 0.3
     y, x = torch.meshgrid(torch.arange(33) + 0.5 - 16.5, torch.arange(33) + 0.5 - 16.5, indexing="ij")
@@ -54,16 +54,16 @@ def test_one_gaussian_has_the_closed_form() -> None:
 @pytest.mark.parametrize("backend", [Reference(), Cpu()])
 def test_the_nearer_of_two_covers_the_farther(backend: Rasterizer) -> None:
     c = Cameras(torch.from_numpy(orbit_c2w(0, 0, 1.5))[None, None], FOV, 17, 17)
-    far, near = one((0, 0, -0.2), 0.9, 0.1, (1, 0, 0)), one((0, 0, 0.2), 0.6, 0.1, (0, 1, 0))
+    far, near = ball((0, 0, -0.2), 0.9, 0.1, (1, 0, 0)), ball((0, 0, 0.2), 0.6, 0.1, (0, 1, 0))
     output = backend.render(torch.stack([far, near])[None], c)
     center = flat(output)[0, 0, :, 8, 8].tolist()
     assert center == pytest.approx([0.4 * 0.9, 0.6, 0, 1 - 0.4 * 0.1, 0.6 * 1.3 + 0.4 * 0.9 * 1.7], abs=1e-5)
 
 
 @pytest.mark.parametrize("backend", [Reference(), Cpu()])
-def test_pixels_lie_where_the_camera_sees_them(backend: Rasterizer) -> None:
+def test_pixels_are_at_the_projected_positions(backend: Rasterizer) -> None:
     c = Cameras(torch.from_numpy(orbit_c2w(0, 0, 1.5))[None, None], FOV, 32, 48)
-    g = one((0.2, 0.3, 0), 0.9, 0.01, (1, 1, 1))[None, None]
+    g = ball((0.2, 0.3, 0), 0.9, 0.01, (1, 1, 1))[None, None]
     alpha = backend.render(g, c).alpha[0, 0, 0]
     row, column = divmod(int(alpha.argmax()), 48)
     assert column == int(24 + c.focal * 0.2 / 1.5)
@@ -85,7 +85,7 @@ def test_reference_gradients_are_those_of_finite_differences() -> None:
 def test_at_the_alpha_cap_the_gradient_of_opacity_is_zero() -> None:
     c = Cameras(torch.from_numpy(orbit_c2w(0, 0, 1.5))[None, None], FOV, 1, 1)
     for backend in (Reference(), Cpu()):
-        g = one((0, 0, 0), 1.0, 0.3, (1, 1, 1))[None, None].requires_grad_(True)
+        g = ball((0, 0, 0), 1.0, 0.3, (1, 1, 1))[None, None].requires_grad_(True)
         backend.render(g, c).alpha.sum().backward()
         assert g.grad is not None
         assert g.grad[0, 0, 3] == 0
@@ -113,7 +113,7 @@ def test_the_order_of_gaussians_does_not_matter(seed: int) -> None:
     torch.testing.assert_close(flat(Cpu().render(g, c)), flat(Cpu().render(g[:, order], c)), atol=1e-6, rtol=0)
 
 
-def test_background_shows_where_nothing_covers() -> None:
+def test_the_background_is_blended_by_transmittance() -> None:
     output = Cpu().render(gaussians("random", 1, 30).float(), cameras(1, 1, 24, 24))
     gray = torch.tensor([0.1, 0.5, 0.9]).view(1, 1, 3, 1, 1)
     torch.testing.assert_close(output.over(gray), output.rgb + (1 - output.alpha) * gray)
@@ -131,7 +131,7 @@ def test_auto_takes_the_cpu_backend_for_cpu_tensors() -> None:
     assert torch.equal(flat(Auto().render(g, c)), flat(Cpu().render(g, c)))
 
 
-def test_backends_that_are_missing_say_so_in_one_line() -> None:
+def test_missing_backends_raise_a_one_line_error() -> None:
     g, c = gaussians("random", 1, 4).float(), cameras(1, 1, 8, 8)
     for backend, word in ((Gsplat(), "GPU"), (DiffGaussian(), "docs/install.md")):
         with pytest.raises(UserError, match=word) as caught:
@@ -139,7 +139,7 @@ def test_backends_that_are_missing_say_so_in_one_line() -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_without_numba_a_plain_path_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_numba_plain_torch_renders(monkeypatch: pytest.MonkeyPatch) -> None:
     g, c = gaussians("random", 1, 40).float(), cameras(1, 1, 16, 16)
     with_numba = flat(Cpu().render(g, c))
     monkeypatch.delitem(sys.modules, "z1g.render._blend")

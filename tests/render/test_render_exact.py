@@ -1,4 +1,4 @@
-"""The reference against a rasterizer written again from the formulas, and every backend against the reference."""
+"""The reference against an independent rasterizer from the formulas, and every backend against the reference."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from support.renders import FOV, cameras, flat, gaussians, gradient
 from torch import Tensor
 
 from z1g.core.errors import UserError
 from z1g.gaussians.channels import CHANNELS
 from z1g.geometry.camera import Cameras, orbit_c2w
-from z1g.render import Conventions, Rasterizer, RenderOutput
+from z1g.render import Conventions, Rasterizer
 from z1g.render.auto import Auto
 from z1g.render.cpu import Cpu
 from z1g.render.diff_gaussian import DiffGaussian, matrices
@@ -21,7 +22,6 @@ from z1g.render.projection import finite
 from z1g.render.reference import Reference
 
 Array = NDArray[np.float64]
-FOV = 49.1
 KINDS = ["random", "trained", "huge", "tiny", "needles", "behind", "transparent", "opaque", "nan"]
 ORIGINAL: dict[str, Any] = {
     "near": 0.2, "alpha_cap": 0.99, "footprint": "three_sigma", "normalize_rotation": False, "cap_gradient": "pass",
@@ -30,63 +30,14 @@ ORIGINAL: dict[str, Any] = {
 CONVENTIONS = [pytest.param({}, id="gsplat"), pytest.param(ORIGINAL, id="original")]
 
 
-def cameras(b: int, v: int, height: int, width: int) -> Cameras:
-    poses = [[orbit_c2w(17.0 * j - 25, 50.0 * j + 20 * i + 5, 1.5) for j in range(v)] for i in range(b)]
-    return Cameras(torch.from_numpy(np.array(poses)), FOV, height, width)
-
-
-def gaussians(kind: str, b: int, n: int, seed: int = 0) -> Tensor:
-    """Activated Gaussians [b,n,14] in float64, quaternions not normalized."""
-    g = torch.randn(b, n, 14, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
-    position, opacity, scale, _, rgb = (g[..., channels] for channels in CHANNELS.values())
-    position *= 0.2
-    opacity.copy_(torch.sigmoid(2 * opacity))
-    scale.copy_(torch.exp(0.6 * scale - 4))
-    rgb.copy_(torch.sigmoid(rgb))
-    if kind == "trained":
-        position.copy_(0.4 * torch.nn.functional.normalize(position, dim=-1))
-        opacity.copy_(0.5 + 0.49 * opacity)
-    elif kind == "huge":
-        scale *= 20
-    elif kind == "tiny":
-        scale *= 1e-4
-    elif kind == "needles":
-        scale[..., 0] = 0.3
-        scale[..., 1:] = 1e-3
-    elif kind == "behind":
-        position[:, ::2] *= 12
-    elif kind == "transparent":
-        opacity[:, ::2] = 0
-    elif kind == "opaque":
-        opacity.fill_(1)
-    elif kind == "nan":
-        position[:, ::3, 0] = torch.nan
-        scale[:, 1::3, 1] = torch.inf
-    return g
-
-
-def flat(output: RenderOutput) -> Tensor:
-    return torch.cat([output.rgb, output.alpha, output.depth], dim=2)
-
-
-def gradient(backend: Rasterizer, g: Tensor, c: Cameras, weight: Tensor) -> Tensor:
-    leaf = g.clone().requires_grad_(True)
-    # On a gray background, so that the way through alpha into color counts too.
-    output = backend.render(leaf, c)
-    image = torch.cat([output.over(torch.tensor(0.3)), output.alpha, output.depth], dim=2)
-    (image * weight.to(image)).sum().backward()
-    assert leaf.grad is not None
-    return leaf.grad.double()
-
-
 def turn(quaternion: Array, vector: Array) -> Array:
-    """q v q* with the quaternion's product written as scalar and vector parts."""
+    """q v q* with the quaternion product in scalar and vector parts."""
     w, u = quaternion[0], quaternion[1:]
     return vector + 2 * np.cross(u, np.cross(u, vector) + w * vector)
 
 
 def ellipse(g: Array, w2c: Array, c: Cameras, chosen: Conventions) -> tuple[Array, Array, float]:
-    """Center, inverse covariance and depth; the Jacobian of the pinhole by complex steps."""
+    """Center, inverse covariance and depth; the pinhole's Jacobian by complex-step differentiation."""
     center = w2c[:3, :3] @ g[:3] + w2c[:3, 3]
     field = np.array([c.width, c.height]) / (2 * c.focal)
     z = center[2]
@@ -111,38 +62,38 @@ def in_tiles(mean: Array, conic: Array, at: Array) -> bool:
 
 
 def pixel(seen: list[tuple[Array, Array, float, Array]], at: Array, chosen: Conventions) -> Array:
-    """Red, green, blue, alpha, depth of one pixel by walking through Gaussians in depth order."""
-    light, result = 1.0, np.zeros(5)
+    """Red, green, blue, alpha, depth of one pixel by a loop over Gaussians in depth order."""
+    transmittance, result = 1.0, np.zeros(5)
     for mean, conic, z, g in seen:
         alpha = min(chosen.alpha_cap, g[3] * np.exp(-0.5 * (at - mean) @ conic @ (at - mean)))
         if alpha < 1 / 255 or (chosen.footprint == "three_sigma" and not in_tiles(mean, conic, at)):
             continue
-        if light * (1 - alpha) <= 1e-4:
+        if transmittance * (1 - alpha) <= 1e-4:
             break
-        result += light * alpha * np.array([*g[11:14], 1, z])
-        light *= 1 - alpha
+        result += transmittance * alpha * np.array([*g[11:14], 1, z])
+        transmittance *= 1 - alpha
     return result
 
 
 @pytest.mark.parametrize("options", CONVENTIONS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_reference_is_what_the_formulas_say(kind: str, options: dict[str, Any]) -> None:
-    # Wider than a tile, so that Gaussians are sorted out by their boxes; crowded, so that pixels go dark.
+def test_reference_equals_the_formulas(kind: str, options: dict[str, Any]) -> None:
+    # Wider than a tile, so that boxes exclude Gaussians; crowded, so that transmittance reaches its limit.
     g, c, judge = gaussians(kind, 1, 60, seed=1), cameras(1, 1, 9, 37), Reference(**options)
     w2c = np.linalg.inv(c.c2w[0, 0].numpy())
     depths = [(w2c[:3, :3] @ row[:3] + w2c[:3, 3])[2] for row in g[0].numpy()]
     rows = [row for row, z in zip(g[0].numpy(), depths, strict=True) if np.isfinite(row).all() and z > judge.near]
-    seen = sorted(((*ellipse(row, w2c, c, judge), row) for row in rows), key=lambda found: found[2])
+    seen = sorted(((*ellipse(row, w2c, c, judge), row) for row in rows), key=lambda gaussian: gaussian[2])
     expected = [[pixel(seen, np.array([x + 0.5, y + 0.5]), judge) for x in range(c.width)] for y in range(c.height)]
-    found = flat(judge.render(g, c))[0, 0].permute(1, 2, 0)
-    np.testing.assert_allclose(found.numpy(), np.array(expected), atol=1e-9)
+    actual = flat(judge.render(g, c))[0, 0].permute(1, 2, 0)
+    np.testing.assert_allclose(actual.numpy(), np.array(expected), atol=1e-9)
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A backend, the reference with its conventions, where it runs, and how far it may be off.
+    """A backend, the reference with its conventions, its device and its tolerances.
 
-    Gradients are relative to an attribute's largest, and `share` of them must be within the bound.
+    Gradients are relative to an attribute's largest, and a fraction `share` of them must be within the bound.
     """
 
     backend: Rasterizer
@@ -153,13 +104,13 @@ class Subject:
     share: float = 1.0
     flip: float = 0.02
     clamp_moves: bool = True
-    """Whether positions get their gradient through the clamp of the field of view."""
+    """Whether gradients reach positions through the clamp of the field of view."""
 
 
 def clamped(g: Tensor, c: Cameras) -> Tensor:
-    """[B,N]: Gaussians that some camera sees so far aside that their projection is linearized nearer to its axis.
+    """Mask [B,N] of Gaussians whose point of linearization is clamped in some view.
 
-    diff-gaussian-rasterization's backward pass takes x of that point as constant although it grows with depth.
+    diff-gaussian-rasterization's backward pass treats x of that point as constant although it depends on depth.
     """
     point = torch.einsum("bvij,bnj->bvni", c.world_to_camera()[..., :3, :3].double(), g[..., CHANNELS["position"]])
     point = point + c.world_to_camera()[:, :, None, :3, 3].double()
@@ -168,11 +119,17 @@ def clamped(g: Tensor, c: Cameras) -> Tensor:
     return (aside & (point[..., 2] > 0)).any(dim=1)
 
 
+SIZES = [
+    pytest.param(2, 2, 32, 32, marks=pytest.mark.slow),
+    pytest.param(2, 3, 19, 41, marks=pytest.mark.slow),
+    pytest.param(1, 1, 50, 7),
+]
+"""Objects, views, height and width."""
 SUBJECTS = [
     pytest.param(Subject(Cpu(), Reference()), id="cpu"),
-    pytest.param(Subject(Cpu(**ORIGINAL), Reference(**ORIGINAL)), id="cpu-seed"),
+    pytest.param(Subject(Cpu(**ORIGINAL), Reference(**ORIGINAL)), id="cpu-original"),
     pytest.param(Subject(Reference(precision="float32"), Reference()), id="torch"),
-    pytest.param(Subject(Reference(precision="float32", **ORIGINAL), Reference(**ORIGINAL)), id="torch-seed"),
+    pytest.param(Subject(Reference(precision="float32", **ORIGINAL), Reference(**ORIGINAL)), id="torch-original"),
     pytest.param(Subject(Gsplat(), Reference(), "cuda", 5e-4, 2e-3, 0.99, 0.05), id="gsplat", marks=pytest.mark.gpu),
     pytest.param(
         Subject(
@@ -193,28 +150,28 @@ SUBJECTS = [
 
 @pytest.mark.parametrize("subject", SUBJECTS)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("b", "v", "height", "width"), [(2, 2, 32, 32), (2, 3, 19, 41), (1, 1, 50, 7)])
+@pytest.mark.parametrize(("b", "v", "height", "width"), SIZES)
 def test_backends_are_the_reference(subject: Subject, kind: str, b: int, v: int, height: int, width: int) -> None:
     g, c = gaussians(kind, b, 150, seed=2), cameras(b, v, height, width)
-    there, camera_there = g.float().to(subject.device), c.to(subject.device)
+    on_device, cameras_on_device = g.float().to(subject.device), c.to(subject.device)
     try:
-        found = flat(subject.backend.render(there, camera_there)).double().cpu()
+        actual = flat(subject.backend.render(on_device, cameras_on_device)).double().cpu()
     except UserError as error:
         if "needs the package" not in str(error) and "built from source" not in str(error):
             raise
         pytest.skip(str(error))
     value = flat(subject.judge.render(g, c))
-    # Float32 loses digits of thin ellipses, most where long quaternions stretch them, and of what lies behind an alpha
-    # near 1. A pixel may flip where alpha or transmittance meets its threshold within rounding: few, small, left out of
-    # the gradients.
+    # Float32 loses digits of thin ellipses, most for long quaternions, and of Gaussians behind an alpha near 1. A pixel
+    # may flip where rounding moves alpha or transmittance across its threshold: these pixels are few, their errors
+    # small, and the gradients exclude them.
     looser = {"needles": 30, "opaque": 3}.get(kind, 1)
-    error = (value - found).abs()
+    error = (value - actual).abs()
     steady = (error < looser * subject.image * value.abs().clamp(min=1)).all(dim=2, keepdim=True)
     assert steady.double().mean() > 0.99
     assert error.max() < subject.flip
     weight = torch.rand(value.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64) * steady
     expected = gradient(subject.judge, g, c, weight)
-    slope = gradient(subject.backend, there, camera_there, weight).cpu()
+    slope = gradient(subject.backend, on_device, cameras_on_device, weight).cpu()
     for name, channel in CHANNELS.items():
         off = (expected - slope)[..., channel].abs() / expected[..., channel].abs().max().clamp(min=1e-12)
         if name == "position" and not subject.clamp_moves:
@@ -250,7 +207,7 @@ def test_the_gradient_at_the_alpha_cap_is_none_or_that_without_a_cap() -> None:
     g, c = gaussians("opaque", 1, 1, seed=3), cameras(1, 1, 2, 2)
     g[..., CHANNELS["position"]], g[..., CHANNELS["scale"]] = 0, 2
     weight = torch.ones(1, 1, 5, 2, 2)
-    # Images are linear in the only Gaussian's alpha; a cap that it does not reach is none.
+    # Images are linear in the only Gaussian's alpha, which does not reach the cap here.
     free = gradient(Reference(), g * torch.where(torch.arange(14) == CHANNELS["opacity"].start, 0.99, 1.0), c, weight)
     for backend in (Reference, Cpu):
         stopped = gradient(backend(alpha_cap=0.5), g, c, weight)
@@ -269,8 +226,8 @@ def test_near_plane_and_alpha_cap_are_options() -> None:
         assert not torch.equal(backend(near=1.5).render(g, c).alpha, usual)
         assert backend(alpha_cap=0.3).render(g[:, :1], c).alpha.max() <= 0.3 + 1e-6
     chosen = {"near": 1.4, "alpha_cap": 0.6}
-    found, expected = flat(Cpu(**chosen).render(g, c)), flat(Reference(**chosen).render(g, c))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    actual, expected = flat(Cpu(**chosen).render(g, c)), flat(Reference(**chosen).render(g, c))
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("options", CONVENTIONS)
@@ -293,7 +250,7 @@ def test_reference_gradients_by_finite_differences(options: dict[str, Any]) -> N
         assert float(difference) == pytest.approx(float(slope[0][index]), rel=1e-5, abs=1e-6), index
 
 
-def test_matrices_of_diff_gaussian_put_points_where_the_cameras_see_them() -> None:
+def test_matrices_of_diff_gaussian_project_points_as_the_cameras_do() -> None:
     c = cameras(2, 2, 24, 40)
     row_view, row_clip, positions = matrices(c)
     point = torch.tensor([0.11, -0.2, 0.07, 1.0])
@@ -302,10 +259,10 @@ def test_matrices_of_diff_gaussian_put_points_where_the_cameras_see_them() -> No
         torch.testing.assert_close(point @ row_view[i, j], camera)
         clip = point @ row_clip[i, j]
         assert clip[3] == pytest.approx(float(camera[2]), rel=1e-6)
-        # Pixels of the extension count from a center, ours from a corner.
-        found = ((clip[:2] / clip[3] + 1) * torch.tensor([40.0, 24.0]) - 1) / 2 + 0.5
+        # In the extension the first pixel's center has coordinate 0, here its corner.
+        actual = ((clip[:2] / clip[3] + 1) * torch.tensor([40.0, 24.0]) - 1) / 2 + 0.5
         expected = c.intrinsics()[i, j].float() @ (camera[:3] / camera[2])
-        torch.testing.assert_close(found, expected[:2], atol=1e-4, rtol=0)
+        torch.testing.assert_close(actual, expected[:2], atol=1e-4, rtol=0)
         torch.testing.assert_close(row_view[i, j].inverse().T[:3, 3], positions[i, j], atol=1e-5, rtol=0)
 
 
@@ -316,7 +273,7 @@ def test_every_backend_states_its_conventions() -> None:
     assert Auto().conventions() == Conventions()
 
 
-def test_numbers_that_are_none_become_transparent_and_get_no_gradient() -> None:
+def test_non_finite_gaussians_become_transparent_and_get_no_gradient() -> None:
     g = gaussians("nan", 1, 9).requires_grad_(True)
     safe, _ = finite(g, dim=2)
     assert safe.isfinite().all()

@@ -1,4 +1,4 @@
-"""`z1g compare`: its numbers, what it refuses, and its formats."""
+"""`z1g compare`: its numbers, rejected comparisons, and formats."""
 
 import csv
 import io
@@ -35,22 +35,22 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path / "results"
 
 
-def test_means_and_paired_differences_are_those_of_the_made_up_numbers(tree: Path) -> None:
-    found = compare(tree, ["base", "fast_1%"], "test", "sampled")
-    base, fast = found.entries["psnr"]
-    # chair 20 and horse 20 − 0.7, plus 0.1 on average over views; the other one is 1.5 dB better on both.
+def test_means_and_paired_differences_of_synthetic_numbers(tree: Path) -> None:
+    comparison = compare(tree, ["base", "fast_1%"], "test", "sampled")
+    base, fast = comparison.entries["psnr"]
+    # chair: 20, horse: 20 − 0.7, each plus 0.1 on average over views; the other result is 1.5 dB better on both.
     assert base.value is not None
     assert fast.difference is not None
     assert base.value.value == pytest.approx(19.75)
     assert base.difference is None
     assert (fast.difference.value, fast.difference.low, fast.difference.high) == pytest.approx((1.5, 1.5, 1.5))
-    assert found.entries["chamfer"][1].difference.value == pytest.approx(-1.5 / 200)  # type: ignore[union-attr]
-    fd = found.entries["fd"][1]
+    assert comparison.entries["chamfer"][1].difference.value == pytest.approx(-1.5 / 200)  # type: ignore[union-attr]
+    fd = comparison.entries["fd"][1]
     assert fd.value == Figure(200.0, None, None, 2)
     assert fd.difference == Figure(0.0, None, None, 2)
-    assert "st_lpips" not in found.entries
-    assert "base: ST-LPIPS is missing: no weights in the cache" in found.notes
-    assert found.config == {"unet.lr": [1e-5, 1e-4]}
+    assert "st_lpips" not in comparison.entries
+    assert "base: ST-LPIPS is missing: no weights in the cache" in comparison.notes
+    assert comparison.config == {"unet.lr": [1e-5, 1e-4]}
     train = compare(tree, ["base", "fast_1%"], "train", "sampled").entries["chamfer"][1]
     assert train.difference is not None
     assert train.difference.n == 3  # the crate has no mesh
@@ -74,18 +74,16 @@ def test_intervals_agree_with_scipys_bootstrap(values: list[float], seed: int) -
     extra=st.integers(0, 3),
 )
 @settings(max_examples=30, deadline=None)
-def test_paired_differences_see_only_objects_that_both_have(
-    pairs: list[tuple[float, float]], shift: float, extra: int
-) -> None:
+def test_paired_differences_use_common_objects_only(pairs: list[tuple[float, float]], shift: float, extra: int) -> None:
     base = {f"o{i}": a for i, (a, _) in enumerate(pairs)}
     values = {f"o{i}": b for i, (_, b) in enumerate(pairs)}
-    found = paired(base | {f"x{i}": 1e6 for i in range(extra)}, values | {"y": -1e6})
-    assert found is not None
+    difference = paired(base | {f"x{i}": 1e6 for i in range(extra)}, values | {"y": -1e6})
+    assert difference is not None
     gaps = [b - a for a, b in pairs]
-    assert found.n == len(pairs)
-    assert found.value == pytest.approx(np.mean(gaps), abs=1e-9)
-    if found.low is not None and found.high is not None:
-        assert min(gaps) - 1e-9 <= found.low <= found.high <= max(gaps) + 1e-9
+    assert difference.n == len(pairs)
+    assert difference.value == pytest.approx(np.mean(gaps), abs=1e-9)
+    if difference.low is not None and difference.high is not None:
+        assert min(gaps) - 1e-9 <= difference.low <= difference.high <= max(gaps) + 1e-9
     constant = paired(base, {name: value + shift for name, value in base.items()})
     assert constant is not None
     assert constant.value == pytest.approx(shift, abs=1e-9)
@@ -116,13 +114,13 @@ def test_options_of_a_bare_id_come_from_its_stages(tree: Path) -> None:
             upstream = {key: value for key, value in ids.items() if key != "metrics"} if stage == "metrics" else {}
             record = {"stage": stage, "id": identity, "upstream": upstream, "config": slices.get(stage, {})}
             write_json(tree / stage / identity / "stage.json", record)
-    found = compare(tree, ["me-base", "me-fast_1%"], "test", "sampled")
-    assert found.config == {"unet.train.lr": [1, 2]}
-    assert found.contenders[1].stages["unet"] == "un-fast_1%"
+    comparison = compare(tree, ["me-base", "me-fast_1%"], "test", "sampled")
+    assert comparison.config == {"unet.train.lr": [1, 2]}
+    assert comparison.contenders[1].stages["unet"] == "un-fast_1%"
 
 
 def change(tree: Path, kind: str) -> None:
-    """Make the second result's test set another one."""
+    """Change the second result's test set."""
     folder = tree / "metrics/me-fast_1%"
     rows, about = read_jsonl(folder / "metrics.jsonl"), read_json(folder / "metrics.json")
     if kind == "object":
@@ -136,26 +134,26 @@ def change(tree: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("kind", "message"),
     [
         ("object", "only in base: horse"),
-        ("view", "seen from other views: chair"),
-        ("image", "with other true images: chair"),
+        ("view", "measured on other views: chair"),
+        ("image", "with other ground-truth images: chair"),
     ],
 )
-def test_other_test_sets_are_refused_by_name(
-    tree: Path, kind: str, said: str, capsys: pytest.CaptureFixture[str]
+def test_different_test_sets_are_rejected(
+    tree: Path, kind: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     change(tree, kind)
     assert main(["compare", "base", "fast_1%", "--results", str(tree)]) == 2
     error = capsys.readouterr().err
-    assert "base and fast_1% measured different test sets" in error
-    assert said in error
+    assert "base and fast_1% were measured on different test sets" in error
+    assert message in error
     if kind != "image":
-        assert "crate" not in error  # the training objects are alike
+        assert "crate" not in error  # the training objects are the same
 
 
-def test_what_is_not_measured_is_said(tree: Path) -> None:
+def test_unmeasured_results_are_rejected(tree: Path) -> None:
     with pytest.raises(UserError, match=r"no rows of test/guessed; it has test/autodecoder, test/fitted"):
         compare(tree, ["base"], "test", "guessed")
     shutil.rmtree(tree / "metrics/me-base")
@@ -166,7 +164,7 @@ def test_what_is_not_measured_is_said(tree: Path) -> None:
         compare(tree, ["base"], "test", "sampled")
 
 
-def test_formats_carry_the_same_numbers(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_formats_have_the_same_numbers(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     texts = {}
     for name in verb.FORMATS:
         assert main(["compare", "base", "fast_1%", "--results", str(tree), "--format", name]) == 0
@@ -189,18 +187,20 @@ def test_formats_carry_the_same_numbers(tree: Path, capsys: pytest.CaptureFixtur
     assert set(verb.FORMATS) == set(FORMATS)
 
 
-def test_digests_are_those_that_jobs_recorded(tree: Path) -> None:
+def test_digests_come_from_job_records(tree: Path) -> None:
     for name, sha in (("base", "a" * 64), ("fast_1%", "b" * 64)):
         record = {"job": "unet", "attempts": [], "outputs": {"pipeline/x": {"sha256": sha, "bytes": 1}}}
         write_json(tree / f"unet/un-{name}/jobs/unet.json", record)
-    found = [one.digests for one in compare(tree, ["base", "fast_1%", "base"], "test", "sampled").contenders]
-    assert set(found[0]) == {"unet"}
-    assert found[0] == found[2] != found[1]
+    digests = [
+        contender.digests for contender in compare(tree, ["base", "fast_1%", "base"], "test", "sampled").contenders
+    ]
+    assert set(digests[0]) == {"unet"}
+    assert digests[0] == digests[2] != digests[1]
     text = FORMATS["md"](compare(tree, ["base"], "test", "sampled"))
-    assert f"| unet files | {found[0]['unet']} |" in text
+    assert f"| unet files | {digests[0]['unet']} |" in text
     assert "| infer files | unknown |" in text
 
 
-def test_a_reading_of_the_same_files_is_the_same(tree: Path) -> None:
+def test_comparisons_are_deterministic(tree: Path) -> None:
     first, second = (compare(tree, ["base", "fast_1%"], "test", "sampled") for _ in range(2))
     assert FORMATS["json"](first) == FORMATS["json"](second)

@@ -1,4 +1,4 @@
-"""The folder of one ablation: links, mean metrics, and what TensorBoard reads there."""
+"""The folder of one ablation: links, mean metrics and TensorBoard events."""
 
 import csv
 from pathlib import Path
@@ -29,7 +29,7 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_links_are_relative_and_renewed(tree: Path) -> None:
+def test_links_are_relative_and_replaced(tree: Path) -> None:
     ablation.run(tree, "a")
     link = tree / "ablations/a/stages/unet"
     assert link.readlink() == Path("../../../unet/un-a")
@@ -45,8 +45,8 @@ def test_tensorboard_lists_each_run_once_by_ablation(tree: Path) -> None:
     for name in ("a", "b"):
         ablation.run(tree, name)
     root = tree / "ablations"
-    found = sorted(str(Path(folder).relative_to(root)) for folder in GetLogdirSubdirectories(str(root)))
-    assert found == [f"{n}/{p}" for n in ("a", "b") for p in ("stages/autodecoder/tb", "stages/unet/tb", "tb")]
+    folders = sorted(str(Path(folder).relative_to(root)) for folder in GetLogdirSubdirectories(str(root)))
+    assert folders == [f"{n}/{p}" for n in ("a", "b") for p in ("stages/autodecoder/tb", "stages/unet/tb", "tb")]
 
 
 def test_hparams_and_final_metrics_read_back(tree: Path) -> None:

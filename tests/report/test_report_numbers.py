@@ -1,4 +1,4 @@
-"""Means, intervals and tables against numbers worked out by hand."""
+"""Means, intervals and tables against numbers computed by hand."""
 
 import csv
 import io
@@ -44,7 +44,7 @@ def test_bootstrap_of_many_normal_values_is_the_textbook_interval() -> None:
     assert high == pytest.approx(values.mean() + error, abs=0.01)
 
 
-def test_bootstrap_covers_the_true_mean_about_as_often_as_it_says() -> None:
+def test_bootstrap_coverage() -> None:
     generator = np.random.default_rng(0)
     hits = 0
     for trial in range(200):
@@ -53,20 +53,20 @@ def test_bootstrap_covers_the_true_mean_about_as_often_as_it_says() -> None:
     assert 0.89 <= hits / 200 <= 0.99
 
 
-def test_bootstrap_is_the_same_each_time_and_refuses_one_value() -> None:
+def test_bootstrap_is_deterministic_and_needs_two_values() -> None:
     assert bootstrap_interval([1.0, 2.0, 4.0]) == bootstrap_interval([1.0, 2.0, 4.0])
     assert bootstrap_interval([1.0]) is None
     assert figure([3.0]) == Figure(3.0, None, None, 1)
 
 
-def test_objects_weigh_alike_however_many_views_they_have() -> None:
+def test_objects_have_equal_weight_regardless_of_views() -> None:
     rows: list[dict[str, Any]] = [{"object": "a", "psnr": x} for x in (10.0, 20.0, 30.0, None)]
     rows.append({"object": "b", "psnr": 40.0})
     assert object_means(rows, "psnr") == {"a": 20.0, "b": 40.0}
     assert figure(list(object_means(rows, "psnr").values())).value == 30.0
 
 
-def test_csv_agrees_with_the_rows_it_came_from(tree: Path) -> None:
+def test_csv_matches_the_measured_rows(tree: Path) -> None:
     tables.run(tree, list(TWO), tree / "tables")
     lines = list(csv.DictReader(io.StringIO((tree / "tables/ablations.csv").read_text())))
     sampled = [x for x in lines if (x["ablation"], x["source"], x["split"]) == ("base", "sampled", "test")]
@@ -77,7 +77,7 @@ def test_csv_agrees_with_the_rows_it_came_from(tree: Path) -> None:
     assert psnr["n"] == "2"
     assert {x["metric"] for x in lines} == {"psnr", "ssim", "chamfer", "fd"}  # ST-LPIPS has no value anywhere
     assert len(lines) == 2 * 5 * 2 * 4  # ablations × sources × splits × metrics
-    # A number of objects has an interval over those that have one (the crate has no mesh), a number of sets has none.
+    # A metric of objects has an interval over objects with a value (the crate has no mesh), a metric of sets has none.
     chamfer = next(x for x in lines if (x["source"], x["split"], x["metric"]) == ("fitted", "train", "chamfer"))
     assert float(chamfer["value"]) == pytest.approx(0.2 - 34 / 200 + 0.003)
     assert chamfer["n"] == "3"
@@ -103,7 +103,7 @@ def test_markdown_reads_back_and_marks_the_best_sample(tree: Path) -> None:
     assert rows[4][2:5] == ["base", "2", "19.75 [19.40, 20.10]"]
     assert rows[5][2:5] == ["more_100%", "2", "**20.75** [20.40, 21.10]"]
     assert any("ST-LPIPS is missing: no weights" in line for line in lines)
-    assert "- Chamfer: 1 object without a value, such as crate: no mesh" in lines
+    assert "- Chamfer: 1 object without a value, e.g. crate: no mesh" in lines
 
 
 def test_latex_is_balanced_escaped_and_even(tree: Path) -> None:
@@ -134,7 +134,7 @@ def test_shared_rows_merge_only_where_they_agree(tree: Path) -> None:
     assert [r.ablations for r in merged if r.source == "autodecoder"] == [("base",), ("more_100%",)] * 2
 
 
-def test_best_follows_the_direction_and_needs_a_rival() -> None:
+def test_best_follows_the_direction_and_needs_two_values() -> None:
     info = {"e": MetricInfo("E", higher_is_better=False), "q": MetricInfo("Q")}
     low, high = Figure(1.0, None, None, 1), Figure(2.0, None, None, 1)
     rows = [
@@ -146,7 +146,7 @@ def test_best_follows_the_direction_and_needs_a_rival() -> None:
     assert best(rows, info) == {(1, "e")}
 
 
-def test_hostile_names_stay_inside_their_cells() -> None:
+def test_special_characters_are_escaped() -> None:
     name = r"a|b\c{d}$&*<x>"
     row = Row((name,), "sampled", "test", 1, {"m": Figure(0.5, None, None, 1)})
     summary = Summary({"m": MetricInfo("M")}, [row], [row], names=(name,))
@@ -155,7 +155,7 @@ def test_hostile_names_stay_inside_their_cells() -> None:
     assert r"a|b\textbackslash{}c\{d\}\$\&*\textless{}x\textgreater{}" in latex(summary)
 
 
-def test_unmeasured_metric_is_said_and_unknown_name_is_refused(tree: Path) -> None:
+def test_unmeasured_metrics_are_noted_and_unknown_names_rejected(tree: Path) -> None:
     results = Results(tree)
     summary = summarize(results, results.ablations(["base"]))
     assert summary.missing == {"ST-LPIPS": "no weights in the cache"}
@@ -164,7 +164,7 @@ def test_unmeasured_metric_is_said_and_unknown_name_is_refused(tree: Path) -> No
         tables.run(tree, ["bsae"], tree / "tables")
 
 
-def test_differences_name_key_paths() -> None:
+def test_differences_by_key_path() -> None:
     a, b = {"x": {"y": 1, "z": [1]}, "w": None}, {"x": {"y": 2, "z": [1]}, "w": {"v": 3}}
     assert differences([a, b]) == {"x.y": [1, 2], "w": [None, ...], "w.v": [..., 3]}
     assert number(-0.0001, 2) == "0.00"

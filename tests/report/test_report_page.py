@@ -1,4 +1,4 @@
-"""The page: self-contained, honest about what is missing, small, and its script works."""
+"""The report page: self-contained, small, with notes on missing files and working scripts."""
 
 import html
 import re
@@ -23,7 +23,7 @@ SPECS: dict[str, dict[str, Any]] = {
 
 
 class Page(HTMLParser):
-    """Collects what a browser would fetch, and whether tags close."""
+    """Collects addresses that a browser would fetch, and checks that tags are closed."""
 
     VOID = {"meta", "link", "img"}
 
@@ -77,46 +77,53 @@ def test_page_fetches_nothing_and_is_well_formed(tree: Path) -> None:
     assert logs == folders, "each stage that Snakemake ran has its logs linked"
 
 
-def test_page_says_what_there_is(tree: Path) -> None:
+def test_page_contents(tree: Path) -> None:
     text = html.unescape((tree / "report.html").read_text())
     assert "On 2 held-out test objects, fast samples best: PSNR 20.75 dB (95 % interval 20.40 to 21.10)." in text
     assert "As &lt;published&gt;." in (tree / "report.html").read_text()
     assert "ST-LPIPS</b> could not be computed: no weights in the cache" in text
     assert "unreadable mesh (1)" in text
-    assert "1 fit stayed below" in text
+    assert "1 fit is below the configured minimum" in text
     assert "CC0 1.0: 2 objects" in text
     assert "1\N{NO-BREAK SPACE}min 02\N{NO-BREAK SPACE}s" in text  # from the benchmark file
     assert "unet.\u200blr" in text
-    assert "as base" in text  # a shared autodecoder's image is shown once
+    assert "same as base" in text  # the image of a shared autodecoder is shown once
     assert 'id="missing"' not in text
 
 
+@pytest.mark.slow
 def test_page_stays_small_with_eight_objects_and_five_ablations(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("report_tree.TRAIN", tuple(f"object{i}" for i in range(6)))
+    monkeypatch.setattr("support.report_tree.TRAIN", tuple(f"object{i}" for i in range(6)))
     specs = {f"a{i}": {"seed": i, "stage1": f"s{i}", "gain": i} for i in range(5)}
     build(tmp_path, specs, images=96)
     report.run(tmp_path, list(specs), tmp_path / "report.html")
     assert (tmp_path / "report.html").stat().st_size < 3e6
 
 
-@pytest.mark.parametrize("gone", ["metrics", "infer", "unet", "ingest", "fit", "everything"])
-def test_missing_pieces_are_said_and_never_stop_the_page(tree: Path, tmp_path: Path, gone: str) -> None:
+@pytest.mark.parametrize("removed", ["metrics", "infer", "unet", "ingest", "fit", "everything"])
+def test_missing_results_are_noted(tree: Path, tmp_path: Path, removed: str) -> None:
     root = tmp_path / "results"
     shutil.copytree(tree, root)
-    for stage in ("ingest", "fit", "autodecoder", "unet", "infer", "metrics") if gone == "everything" else (gone,):
+    for stage in (
+        ("ingest", "fit", "autodecoder", "unet", "infer", "metrics") if removed == "everything" else (removed,)
+    ):
         shutil.rmtree(root / stage)
-    if gone == "everything":
+    if removed == "everything":
         (root / "ablations/base/config.json").unlink()
     report.run(root, list(SPECS), root / "report.html")
     text = (root / "report.html").read_text()
     assert Page(text).open == []
-    said = {"infer": "No turntables or sheets", "unet": "No training history", "metrics": "Nothing has been measured"}
-    assert said.get(gone, 'id="missing"') in text
+    messages = {
+        "infer": "There are no turntables or mosaics",
+        "unet": "There is no training history",
+        "metrics": "Nothing has been measured",
+    }
+    assert messages.get(removed, 'id="missing"') in text
 
 
-def test_half_written_and_damaged_files_are_said(tree: Path, tmp_path: Path) -> None:
+def test_partial_and_damaged_files_are_noted(tree: Path, tmp_path: Path) -> None:
     root = tmp_path / "results"
     shutil.copytree(tree, root)
     history = root / "unet/un-base/history.jsonl"
@@ -126,11 +133,11 @@ def test_half_written_and_damaged_files_are_said(tree: Path, tmp_path: Path) -> 
     report.run(root, list(SPECS), root / "report.html")
     text = (root / "report.html").read_text()
     assert "unet/un-base/history.jsonl cannot be read" in text
-    assert "chair.sampled.png cannot be shown" in text
-    assert "some comparison images are not there" in text
+    assert "chair.sampled.png cannot be read" in text
+    assert "some comparison images are missing" in text
 
 
-def test_one_ablation_makes_no_comparison(tree: Path, tmp_path: Path) -> None:
+def test_page_of_one_ablation(tree: Path, tmp_path: Path) -> None:
     report.run(tree, ["own"], tmp_path / "one.html")
     text = (tmp_path / "one.html").read_text()
     assert "There is only one ablation." in text
@@ -139,14 +146,14 @@ def test_one_ablation_makes_no_comparison(tree: Path, tmp_path: Path) -> None:
 
 
 def test_plan_without_data_stages(tree: Path, tmp_path: Path) -> None:
-    """Data that arrive fitted have no ingest and no fit stage."""
+    """Data with given splats have no ingest and no fit stage."""
     root = tmp_path / "results"
     shutil.copytree(tree, root)
     path = root / "ablations/base/plan.json"
     plan = read_json(path)
     write_json(path, {**plan, "stages": {k: v for k, v in plan["stages"].items() if k not in ("ingest", "fit")}})
     report.run(root, ["base"], root / "report.html")
-    assert "No object was set aside" in (root / "report.html").read_text()
+    assert "No object was quarantined" in (root / "report.html").read_text()
 
 
 def test_ticks_are_round_and_inside() -> None:
@@ -159,7 +166,7 @@ def test_ticks_are_round_and_inside() -> None:
     assert [tick_text(x) for x in (0, 2500, 1e-5, 0.05, 3e6)] == ["0", "2.5k", "1e-5", "0.05", "3M"]
 
 
-def test_chart_survives_odd_values() -> None:
+def test_chart_of_invalid_values() -> None:
     assert chart([Series("none", [], 0)], "step", "loss") == ""
     odd = [(1.0, float("nan")), (2.0, -1.0), (3.0, 0.5)]
     assert "<circle" in chart([Series("a & b", odd, 9)], "step", "loss", log_y=True)
@@ -168,7 +175,7 @@ def test_chart_survives_odd_values() -> None:
 
 @needs_chromium
 @pytest.mark.browser
-def test_a_click_sorts_the_table_and_again_turns_it_round(tree: Path, tmp_path: Path) -> None:
+def test_clicks_sort_the_table_in_both_directions(tree: Path, tmp_path: Path) -> None:
     click = """(() => {
     const table = document.querySelector("table.sortable"), head = table.querySelectorAll("th")[1];
     head.querySelector("button").click();
@@ -184,24 +191,26 @@ def test_a_click_sorts_the_table_and_again_turns_it_round(tree: Path, tmp_path: 
     assert (first, second) == ("descending", "ascending")
 
 
-def test_the_data_section_shows_the_objects_and_names_their_makers(tree: Path, tmp_path: Path) -> None:
+def test_data_section_shows_objects_and_creators(tree: Path, tmp_path: Path) -> None:
     text = page_text(tree, tmp_path)
-    assert "1 file with the content of another is listed once" in text
+    assert "1 file is a copy of another and was skipped" in text
     assert re.search(r"contact\s+sheet of <code>[^<]*/ingest/in00</code>", text)
     assert "CC BY 3.0: 2 objects by 2 creators" in text
     assert "<b>Ann &lt;b&gt;</b>: Chair" in text
     assert "CC0 1.0: 2 objects by 1 creator<" in text
-    assert "no license recorded: 1 object by 1 creator<" in text  # Bread is Cy's; of Crate nothing is known
+    assert (
+        "no license recorded: 1 object by 1 creator<" in text
+    )  # Bread has a creator, Crate has neither license nor creator
 
 
-def test_data_that_is_not_there_is_a_note(tree: Path, tmp_path: Path) -> None:
+def test_missing_data_is_noted(tree: Path, tmp_path: Path) -> None:
     copy = tmp_path / "results"
     shutil.copytree(tree, copy)
     (copy / "ingest/in00/manifest.jsonl").write_text("{")
     (copy / "ingest/in00/chunk-00000.png").write_text("no image")
     text = page_text(copy, tmp_path)
     assert "ingest/in00/manifest.jsonl cannot be read" in text
-    assert "ingest/in00/chunk-00000.png cannot be shown" in text
+    assert "ingest/in00/chunk-00000.png cannot be read" in text
     assert "The data set records no licenses." in text
 
 

@@ -1,4 +1,4 @@
-"""Splats in the report: their packing, their images, and the viewer against z1g's own rasterizer."""
+"""Splats in the report: packing, attribute images, and the viewer against the CPU rasterizer."""
 
 import base64
 import io
@@ -30,19 +30,19 @@ SPECS = {
     "fast": {"seed": 2, "stage1": "s1", "gain": 1, "config": {"unet": {"lr": 1e-4}}},
 }
 START = (0.3, 0.5)
-"""Elevation and azimuth, radians, from which the viewer looks first."""
+"""Initial elevation and azimuth of the viewer, radians."""
 
 
 def splats(seed: int, size: int = 12) -> Tensor:
-    """Splatter images [6,14,S,S]: opaque colored discs in a ball, squashed and turned every way."""
+    """Splatter images [6,14,S,S]: opaque colored ellipsoids with random rotations."""
     generator = torch.Generator().manual_seed(seed)
-    found = torch.rand(6, 14, size, size, generator=generator)
-    found[:, CHANNELS["position"]] = 0.7 * (found[:, CHANNELS["position"]] - 0.5)
-    found[:, CHANNELS["opacity"]] = 0.4 + 0.6 * found[:, CHANNELS["opacity"]]
-    found[:, CHANNELS["scale"]] = 0.01 + 0.05 * found[:, CHANNELS["scale"]]
-    found[:, CHANNELS["rotation"]] -= 0.5
-    found[:, CHANNELS["rotation"]] /= found[:, CHANNELS["rotation"]].norm(dim=1, keepdim=True)
-    return found
+    splatter = torch.rand(6, 14, size, size, generator=generator)
+    splatter[:, CHANNELS["position"]] = 0.7 * (splatter[:, CHANNELS["position"]] - 0.5)
+    splatter[:, CHANNELS["opacity"]] = 0.4 + 0.6 * splatter[:, CHANNELS["opacity"]]
+    splatter[:, CHANNELS["scale"]] = 0.01 + 0.05 * splatter[:, CHANNELS["scale"]]
+    splatter[:, CHANNELS["rotation"]] -= 0.5
+    splatter[:, CHANNELS["rotation"]] /= splatter[:, CHANNELS["rotation"]].norm(dim=1, keepdim=True)
+    return splatter
 
 
 @pytest.fixture(scope="module")
@@ -53,14 +53,14 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_file({name: splats(i) for i, name in enumerate(objects)}, root / "fit/fi00/chunk-00000.safetensors")
     for number, ablation in enumerate(SPECS):
         folder = root / f"infer/in-{ablation}/chunk-00000"
-        made = {f"{name}/splats": splats(10 * number + i) for i, name in enumerate(objects)}
-        save_file(made, folder / "splats.safetensors")
+        samples = {f"{name}/splats": splats(10 * number + i) for i, name in enumerate(objects)}
+        save_file(samples, folder / "splats.safetensors")
     report.run(root, list(SPECS), root / "report.html")
     return root
 
 
 def unpack(content: bytes) -> NDArray[np.float64]:
-    """Gaussians [N,14] from the viewer's 16 bytes, as its shader reads them."""
+    """Gaussians [N,14] from the viewer's 16 bytes each, decoded as in its shader."""
     words = np.frombuffer(content, "<u4").reshape(-1, 4).astype(np.int64)
     x, y, z, w = words.T
     position = np.stack([x & 65535, x >> 16, y & 65535], axis=1) / 65535 * 2 - 1
@@ -73,7 +73,7 @@ def unpack(content: bytes) -> NDArray[np.float64]:
 
 @given(seed=st.integers(0, 1000))
 @settings(max_examples=20, deadline=None)
-def test_packed_splats_read_back_within_their_levels(seed: int) -> None:
+def test_packed_splats_decode_within_quantization_error(seed: int) -> None:
     gaussians = to_gaussians(splats(seed, 4)[None])[0].double().numpy()
     back = unpack(pack(gaussians))
     for name, tolerance in (("position", 2e-5), ("opacity", 2e-3), ("rgb", 2e-3)):
@@ -85,29 +85,31 @@ def test_packed_splats_read_back_within_their_levels(seed: int) -> None:
 
 def test_thinned_splats_cover_the_same_area() -> None:
     gaussians = np.random.default_rng(0).random((1000, 14))
-    few = thin(gaussians, 250)
-    area = [(g[:, CHANNELS["scale"]] ** 2).sum() for g in (gaussians, few)]
-    assert len(few) == 250
+    thinned = thin(gaussians, 250)
+    area = [(g[:, CHANNELS["scale"]] ** 2).sum() for g in (gaussians, thinned)]
+    assert len(thinned) == 250
     assert area[1] == pytest.approx(area[0], rel=0.15)
     assert thin(gaussians, 1000) is gaussians
 
 
-def test_attribute_images_are_what_the_caption_says() -> None:
-    one = np.zeros((6, 14, 1, 1))
-    one[:, 0], one[:, 3] = 0.7, 0.25
-    one[:, 4:7] = np.exp(-6)
-    one[:, 7], one[:, 10] = np.cos(np.pi / 4), -np.sin(np.pi / 4)  # a quarter turn back around z
-    one[:, 12] = 1
-    maps = {name: image[0, 0, 0].tolist() for name, image in attribute_maps(one).items()}
+def test_attribute_images_match_their_caption() -> None:
+    splatter = np.zeros((6, 14, 1, 1))
+    splatter[:, 0], splatter[:, 3] = 0.7, 0.25
+    splatter[:, 4:7] = np.exp(-6)
+    splatter[:, 7], splatter[:, 10] = np.cos(np.pi / 4), -np.sin(np.pi / 4)  # −90 degrees around z
+    splatter[:, 12] = 1
+    maps = {name: image[0, 0, 0].tolist() for name, image in attribute_maps(splatter).items()}
     assert maps["position"] == pytest.approx([1, 0.5, 0.5])
     assert maps["opacity"] == pytest.approx([0.25] * 3)
     assert maps["scale"] == pytest.approx([0.5] * 3)
     assert maps["rotation"] == pytest.approx([0.5, 0.5, 0.25])
     assert maps["rgb"] == [0, 1, 0]
-    np.testing.assert_allclose(attribute_maps(-one)["rotation"][0, 0, 0], maps["rotation"])  # q and −q are one rotation
+    np.testing.assert_allclose(
+        attribute_maps(-splatter)["rotation"][0, 0, 0], maps["rotation"]
+    )  # q and −q are the same rotation
 
 
-def test_the_page_carries_viewer_and_attributes_and_stays_small(tree: Path) -> None:
+def test_page_with_viewer_and_attributes_stays_small(tree: Path) -> None:
     text = (tree / "report.html").read_text()
     assert re.findall(r"<option value=\"splat-\d\">(.*?)</option>", text) == [
         f"{name}: {source}" for name in ("chair", "horse") for source in ("fitted", "base", "fast")
@@ -117,18 +119,18 @@ def test_the_page_carries_viewer_and_attributes_and_stays_small(tree: Path) -> N
     assert len(text) < 1.5e6
 
 
-def test_damaged_splats_are_a_note(tree: Path, tmp_path: Path) -> None:
+def test_damaged_splats_are_noted(tree: Path, tmp_path: Path) -> None:
     root = tmp_path / "results"
     shutil.copytree(tree, root)
     (root / "fit/fi00/chunk-00000.safetensors").write_bytes(b"no splats")
     report.run(root, list(SPECS), root / "report.html")
     text = (root / "report.html").read_text()
-    assert "fit/fi00/chunk-00000.safetensors cannot be shown" in text
+    assert "fit/fi00/chunk-00000.safetensors cannot be read" in text
     assert "chair: base" in text
 
 
 def browse(page: Path, profile: Path, width: int = 1200) -> tuple[str, str]:
-    """The page's DOM once its scripts have run, and what the browser had to say."""
+    """The page's DOM after its scripts have run, and the browser's log."""
     flags = [
         "--headless", "--no-sandbox", "--no-first-run", "--disable-background-networking", "--disable-component-update",
         "--disable-sync", "--enable-logging=stderr", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
@@ -142,7 +144,7 @@ def browse(page: Path, profile: Path, width: int = 1200) -> tuple[str, str]:
 PROBE = """<script>
 addEventListener("load", () => {
   for (const image of document.images) image.loading = "eager";
-  document.querySelectorAll("details").forEach((one) => { one.open = true; });
+  document.querySelectorAll("details").forEach((details) => { details.open = true; });
   const canvas = document.querySelector("#viewer canvas");
   canvas.style.width = "200px";
   document.querySelector("#viewer").scrollIntoView();
@@ -159,7 +161,7 @@ addEventListener("load", () => {
     note.dataset.wide = document.documentElement.scrollWidth - innerWidth;
     select.value = "splat-4"; select.dispatchEvent(new Event("change"));
     note.dataset.other = canvas.toDataURL();
-    note.dataset.say = document.querySelector("#viewer .say").textContent;
+    note.dataset.status = document.querySelector("#viewer .status").textContent;
     document.body.append(note);
   }, 1500);
 });
@@ -172,21 +174,21 @@ addEventListener("load", () => {
 def test_a_browser_draws_the_splats_as_the_rasterizer_does(tree: Path, tmp_path: Path, width: int) -> None:
     page = tmp_path / "probe.html"
     page.write_text((tree / "report.html").read_text().replace("</body>", PROBE))
-    dom, said = browse(page, tmp_path / "web", width)
-    assert "CONSOLE" not in said
-    found = dict(re.findall(r'data-(\w+)="([^"]*)"', dom[dom.index('id="probe"') :].split(">")[0]))
-    count, broken = map(int, found["images"].split())
+    dom, log = browse(page, tmp_path / "web", width)
+    assert "CONSOLE" not in log
+    probe = dict(re.findall(r'data-(\w+)="([^"]*)"', dom[dom.index('id="probe"') :].split(">")[0]))
+    count, broken = map(int, probe["images"].split())
     assert count > 30
     assert broken == 0
-    assert int(found["drawn"]) == 864
-    assert int(found["wide"]) <= 0  # nothing but tables scrolls sideways
-    assert "864 visible splats" in found["say"]
+    assert int(probe["drawn"]) == 864
+    assert int(probe["wide"]) <= 0  # only tables scroll horizontally
+    assert "864 visible splats" in probe["status"]
     for key, seed in (("first", 0), ("other", 1)):
-        drawn = image(found[key])
+        drawn = image(probe[key])
         expected = rendered(splats(seed), drawn.shape[0])
         error = np.square(drawn - expected).mean()
         assert -10 * np.log10(error) > 30, key
-    assert np.abs(image(found["first"]) - image(found["other"])).mean() > 0.02
+    assert np.abs(image(probe["first"]) - image(probe["other"])).mean() > 0.02
 
 
 def image(uri: str) -> NDArray[np.float64]:
@@ -195,11 +197,11 @@ def image(uri: str) -> NDArray[np.float64]:
 
 
 def rendered(images: Tensor, side: int) -> NDArray[np.float64]:
-    """The image that z1g's rasterizer makes from where the viewer stands."""
+    """Image of the CPU rasterizer from the viewer's initial camera."""
     camera = CameraOptions()
     elevation, azimuth = np.degrees(START)
     c2w = view_frame(camera.poses(0), camera.radius) @ orbit_c2w(elevation, azimuth, camera.radius)
     cameras = Cameras(torch.from_numpy(c2w).float()[None, None], camera.fov_y_deg, side, side)
-    shown = Cpu().render(to_gaussians(images[None]), cameras).over(1.0)
-    result: NDArray[np.float64] = shown[0, 0].permute(1, 2, 0).clamp(0, 1).double().numpy()
+    composited = Cpu().render(to_gaussians(images[None]), cameras).over(1.0)
+    result: NDArray[np.float64] = composited[0, 0].permute(1, 2, 0).clamp(0, 1).double().numpy()
     return result

@@ -1,4 +1,4 @@
-"""TensorBoard as a user starts it: the server's answers and its page in a browser."""
+"""TensorBoard on ablation folders: the server's responses and the page in a browser."""
 
 import json
 import re
@@ -43,17 +43,17 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(logs: Path) -> Iterator[str]:
-    """Of a server on a free port."""
+    """Address of a TensorBoard server on a free port."""
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", str(logs), "--port", "0", "--host", "127.0.0.1"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
         assert server.stderr is not None
         try:
-            found = next(m for line in server.stderr if (m := re.search(r"at (http://[\d.]+:\d+)", line)))
+            match = next(m for line in server.stderr if (m := re.search(r"at (http://[\d.]+:\d+)", line)))
             deadline = time.monotonic() + 60
-            while set(ask(found[1], "runs")) != RUNS:  # it reads the logs in the background
-                assert time.monotonic() < deadline, ask(found[1], "runs")
+            while set(ask(match[1], "runs")) != RUNS:  # it loads the logs in the background
+                assert time.monotonic() < deadline, ask(match[1], "runs")
                 time.sleep(0.2)
-            yield found[1]
+            yield match[1]
         finally:
             server.terminate()
 
@@ -66,11 +66,11 @@ def ask(address: str, what: str, **body: Any) -> Any:
 
 
 def test_the_hparams_view_has_a_line_for_each_ablation(address: str) -> None:
-    known = ask(address, "plugin/hparams/experiment", experimentName="")
-    assert {info["name"] for info in known["hparamInfos"] if info["differs"]} == {"unet.lr"}
+    experiment = ask(address, "plugin/hparams/experiment", experimentName="")
+    assert {info["name"] for info in experiment["hparamInfos"] if info["differs"]} == {"unet.lr"}
     states = [f"STATUS_{state}" for state in ("UNKNOWN", "SUCCESS", "FAILURE", "RUNNING")]
-    asked = {"experimentName": "", "allowedStatuses": states, "colParams": [], "startIndex": 0, "sliceSize": 9}
-    groups = ask(address, "plugin/hparams/session_groups", **asked)["sessionGroups"]
+    request = {"experimentName": "", "allowedStatuses": states, "colParams": [], "startIndex": 0, "sliceSize": 9}
+    groups = ask(address, "plugin/hparams/session_groups", **request)["sessionGroups"]
     lines = {
         group["name"]: (group["hparams"]["unet.lr"], {v["name"]["tag"]: v["value"] for v in group["metricValues"]})
         for group in groups
@@ -90,5 +90,5 @@ def test_the_page_lists_the_ablations_by_name(address: str, tmp_path: Path) -> N
     ]  # fmt: skip
     command = [str(CHROMIUM), *flags, "--dump-dom", f"{address}/#timeseries"]
     page = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
-    shown = set(re.findall(r"(?:base|fast)/(?:stages/\w+/)?tb", page))
-    assert shown == RUNS
+    listed = set(re.findall(r"(?:base|fast)/(?:stages/\w+/)?tb", page))
+    assert listed == RUNS

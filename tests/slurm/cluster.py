@@ -1,7 +1,7 @@
-"""A throw-away SLURM on this machine: munge, one controller, several nodes on loopback, made-up GPUs.
+"""A temporary SLURM cluster on this machine: munge, one controller, several nodes on loopback, fake GPUs.
 
-It needs root and Debian's packages slurm-wlm and munge. Made-up GPUs are character devices, so that jobs queue for
-them and CUDA_VISIBLE_DEVICES is set as on a real node. Everything lies in one folder; `stop` ends every process.
+It needs root and Debian's packages slurm-wlm and munge. Fake GPUs are character devices, so that jobs queue for them
+and CUDA_VISIBLE_DEVICES is set as on a real node. All files are in one folder; `stop` ends every process.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 CONFIGURATION = Path("/etc/slurm")
-"""Snakemake's jobs lose the variable SLURM_CONF, so the files must be found where SLURM looks by itself."""
+"""Snakemake's jobs do not inherit SLURM_CONF, so the files must be in SLURM's default folder."""
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "scontrol")
 PORT = 16817
 CPUS, MEMORY_MB = 4, 8000
@@ -61,7 +61,7 @@ PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 Preempt
 
 
 def unavailable() -> str | None:
-    """Why no cluster can be started here, or None."""
+    """The reason why no cluster can be started here, or None."""
     missing = [name for name in PROGRAMS if shutil.which(name) is None]
     if missing:
         return f"{', '.join(missing)} not installed (Debian: slurm-wlm, munge)"
@@ -73,7 +73,7 @@ def unavailable() -> str | None:
 
 
 class Cluster:
-    """`nodes` slurmd processes n1, n2, ..., each with 4 CPUs, 8 GB and `gpus` made-up GPUs."""
+    """`nodes` slurmd processes n1, n2, ..., each with 4 CPUs, 8 GB and `gpus` fake GPUs."""
 
     def __init__(self, root: Path, nodes: int = 2, gpus: int = 2) -> None:
         self.root, self.gpus = root, gpus
@@ -117,7 +117,7 @@ class Cluster:
         self.wait((folder / "socket").exists, "munge did not start")
 
     def start_controller(self) -> None:
-        """Start slurmctld, at first or after `kill_controller`."""
+        """Start slurmctld, initially or after `kill_controller`."""
         subprocess.run(["slurmctld"], check=True)
         self.wait(self._answers, "slurmctld does not answer")
 
@@ -125,7 +125,7 @@ class Cluster:
         return self._run("scontrol", "ping", check=False).returncode == 0
 
     def kill_controller(self, job: str) -> None:
-        """kill -9, once it has put on disk what it knows of a running job, and wait until its port is free."""
+        """Kill slurmctld by SIGKILL after it has saved the state of a running job, and wait until it has ended."""
         process = int((self.root / "slurmctld.pid").read_text())
         state = self.root / "state/job_state"
         before = time.time()
@@ -135,12 +135,12 @@ class Cluster:
         self.wait(lambda: _ended(process), "slurmctld does not end")
 
     def cancel(self) -> None:
-        """Cancel all jobs and wait until they are gone."""
+        """Cancel all jobs and wait until they have ended."""
         self._run("scancel", "--user=root")
         self.wait(lambda: not self.jobs(), "jobs did not end")
 
     def heal(self) -> None:
-        """Undo whatever a test has done: a controller that answers, no jobs, all nodes idle."""
+        """Restore the cluster after a test: a controller that answers, no jobs, all nodes idle."""
         if not self._answers():
             self.start_controller()
         self.cancel()
@@ -150,7 +150,7 @@ class Cluster:
         self.wait(lambda: self.idle() == len(self.nodes), "nodes are not idle")
 
     def stop(self) -> None:
-        """Cancel all jobs, end every daemon, take the configuration away."""
+        """Cancel all jobs, end all daemons, and remove the configuration."""
         with contextlib.suppress(subprocess.SubprocessError, TimeoutError):
             self.cancel()
         for file in [*self.root.glob("slurmd-*.pid"), self.root / "slurmctld.pid"]:
@@ -167,26 +167,26 @@ class Cluster:
         return len(self._run("sinfo", "-h", "-N", "-t", "idle", "-p", "day", check=False).stdout.split("\n")) - 1
 
     def jobs(self) -> list[str]:
-        """Ids of the jobs that wait, run or are ending."""
+        """Ids of the pending, running and completing jobs."""
         return self._run("squeue", "-h", "-o", "%i").stdout.split()
 
     def job(self, job: str) -> dict[str, str]:
-        """Everything SLURM knows of a job; names as `scontrol show job` prints them."""
+        """SLURM's record of a job, with the names of `scontrol show job`."""
         words = self._run("scontrol", "--oneliner", "show", "job", job).stdout.split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 
     def running(self, rule: str) -> str:
-        """Id of the one running job of a rule."""
+        """Id of the only running job of a rule."""
         lines = self._run("squeue", "-h", "-t", "R", "-o", "%i %k").stdout.splitlines()
         (job,) = (line.split()[0] for line in lines if f" rule_{rule}" in line)
         return job
 
     def control(self, *words: str) -> None:
-        """`scontrol` with these words."""
+        """Run `scontrol` with these arguments."""
         self._run("scontrol", *words)
 
     def wait(self, condition: Callable[[], bool], complaint: str, seconds: float = 600.0) -> None:
-        """Ask again and again until the condition holds. Raises TimeoutError."""
+        """Poll until the condition is true. Raises TimeoutError."""
         end = time.monotonic() + seconds
         while not condition():
             if time.monotonic() > end:
@@ -207,7 +207,7 @@ def _end(process: int) -> None:
 
 
 def _ended(process: int) -> bool:
-    """Gone, or nothing left of it but its number."""
+    """Whether a process has ended, possibly as a zombie."""
     try:
         return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
     except FileNotFoundError:

@@ -1,11 +1,11 @@
-"""One cluster for all tests of this folder, and undisturbed runs that the others are compared with."""
+"""One cluster for all tests of this folder, and undisturbed runs as references."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from cluster import Cluster, unavailable
-from workspace import ASKED, ONE_PROCESS, ROOT, Workspace
+from workspace import ONE_PROCESS, REQUESTED, ROOT, Workspace
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -29,18 +29,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def finished(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """The whole chain, undisturbed."""
+    """The whole chain, reference."""
     if not (ROOT / ".venv-blender/bin/python").exists():
-        pytest.skip("Blender's environment is not made (make env)")
-    workspace = Workspace(tmp_path_factory.mktemp("chain") / "work", ASKED)
+        pytest.skip("Blender's environment is missing (make env)")
+    workspace = Workspace(tmp_path_factory.mktemp("chain") / "work", REQUESTED)
     (workspace.folder / "snakemake.out").write_text(workspace.run())
     return workspace
 
 
 @pytest.fixture(scope="session")
-def undisturbed(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+def reference(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """Stage 1 in one process, without SLURM."""
-    workspace = Workspace(tmp_path_factory.mktemp("undisturbed") / "work", ONE_PROCESS)
+    workspace = Workspace(tmp_path_factory.mktemp("reference") / "work", ONE_PROCESS)
     workspace.take(finished, "ingest", "fit")
     workspace.run("--until", "autodecoder", profile="local")
     return workspace
@@ -48,7 +48,7 @@ def undisturbed(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def workspace(cluster: Cluster, finished: Workspace, tmp_path: Path) -> Iterator[Workspace]:
-    """Data as in the undisturbed run, nothing trained; a sound cluster before and after."""
+    """A workspace with the reference run's data, nothing trained; the cluster is restored before and after."""
     workspace = Workspace(tmp_path / "work", ONE_PROCESS)
     workspace.take(finished, "ingest", "fit")
     cluster.heal()
@@ -58,6 +58,6 @@ def workspace(cluster: Cluster, finished: Workspace, tmp_path: Path) -> Iterator
 
 
 @pytest.fixture
-def goal(undisturbed: Workspace) -> str:
+def goal(reference: Workspace) -> str:
     """Stage 1's last output."""
-    return f"results/autodecoder/{undisturbed.stage('autodecoder').name}/history.jsonl"
+    return f"results/autodecoder/{reference.stage('autodecoder').name}/history.jsonl"

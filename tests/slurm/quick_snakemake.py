@@ -1,6 +1,6 @@
-"""Snakemake that looks at its jobs every second; by itself it waits up to three minutes between two looks.
+"""Snakemake that queries its jobs every second; by default it waits up to three minutes between two queries.
 
-Each look leaves a line in the file `looks`: SLURM's command, and whether it answered.
+Each query writes a line to the file `queries`: SLURM's command, and whether it answered.
 """
 
 import sys
@@ -15,14 +15,14 @@ RemoteExecutor.next_seconds_between_status_checks = property(lambda self: 1, lam
 ask = executor.query_job_status
 
 
-async def asked(command: str, *rest: Any) -> tuple[Any, Any]:
+async def recorded_query(command: str, *rest: Any) -> tuple[Any, Any]:
     states, seconds = await ask(command, *rest)
-    with Path("looks").open("a") as file:
+    with Path("queries").open("a") as file:
         file.write(f"{command.split()[0]} {'answered' if states is not None else 'failed'}\n")
     return states, seconds
 
 
-executor.query_job_status = asked
+executor.query_job_status = recorded_query
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Whether two trainings ended alike."""
+"""Comparison of the results of two trainings."""
 
 from pathlib import Path
 
@@ -11,21 +11,21 @@ from workspace import Workspace
 from z1g.core.files import read_jsonl
 
 
-def assert_same(workspace: Workspace, undisturbed: Workspace) -> None:
-    """Stage 1 of both to the bit, and nothing half-written."""
-    ours, theirs = workspace.stage("autodecoder"), undisturbed.stage("autodecoder")
+def assert_same(workspace: Workspace, reference: Workspace) -> None:
+    """Assert that stage 1 of both is bitwise equal and that there are no partial files."""
+    ours, theirs = workspace.stage("autodecoder"), reference.stage("autodecoder")
     assert_close(ours, theirs, "model", weights=0.0, figures=0.0)
     assert not list(workspace.results.rglob("*.tmp"))
 
 
 def assert_close(ours: Path, theirs: Path, model: str, weights: float, figures: float) -> None:
-    """Weights within an absolute distance, figures of the history within a relative one."""
+    """Compare weights with an absolute tolerance and values of the history with a relative one."""
     files = sorted(file.relative_to(theirs) for file in (theirs / model).rglob("*.safetensors"))
     assert files
     for file in files:
-        one, other = load_file(ours / file), load_file(theirs / file)
-        torch.testing.assert_close(one, other, atol=weights, rtol=0)
+        actual, expected = load_file(ours / file), load_file(theirs / file)
+        torch.testing.assert_close(actual, expected, atol=weights, rtol=0)
     rows = [without_seconds(read_jsonl(stage / "history.jsonl")) for stage in (ours, theirs)]
     assert [row["step"] for row in rows[0]] == [row["step"] for row in rows[1]]
-    for one, other in zip(*rows, strict=True):
-        assert one == pytest.approx(other, rel=figures, abs=0)
+    for actual, expected in zip(*rows, strict=True):
+        assert actual == pytest.approx(expected, rel=figures, abs=0)

@@ -1,4 +1,4 @@
-"""What goes wrong on clusters while a job trains. Every case must end with the results of an undisturbed run."""
+"""Faults of the cluster during training. Every case must end with the results of the reference run."""
 
 import os
 import subprocess
@@ -8,23 +8,12 @@ from pathlib import Path
 import pytest
 from cluster import Cluster
 from same import assert_same
+from waits import finish, wait_until_held, wait_until_requeued
 from workspace import HOLD, LIMIT_S, Workspace
 
 
-def wait_until_held(cluster: Cluster, workspace: Workspace, step: int = HOLD) -> None:
-    cluster.wait(lambda: workspace.held(step), f"step {step} is not reached", LIMIT_S)
-
-
-def wait_until_requeued(cluster: Cluster, job: str) -> None:
-    cluster.wait(lambda: cluster.job(job)["Restarts"] == "1", "the job is not queued again", LIMIT_S)
-
-
-def finish(process: "subprocess.Popen[str]", workspace: Workspace) -> None:
-    assert process.wait(timeout=LIMIT_S) == 0, workspace.said()[-5000:]
-
-
-def test_a_killed_job(cluster: Cluster, workspace: Workspace, undisturbed: Workspace, goal: str) -> None:
-    """kill -9. Snakemake sends the job again, which goes on from its checkpoint."""
+def test_a_killed_job(cluster: Cluster, workspace: Workspace, reference: Workspace, goal: str) -> None:
+    """SIGKILL. Snakemake submits the job again, which continues from its checkpoint."""
     with workspace.started(target=goal, hold=[HOLD]) as process:
         wait_until_held(cluster, workspace)
         first = cluster.running("autodecoder")
@@ -34,30 +23,30 @@ def test_a_killed_job(cluster: Cluster, workspace: Workspace, undisturbed: Works
         finish(process, workspace)
     assert cluster.job(first)["JobState"] == "FAILED"
     assert workspace.resumed_from() == HOLD - 1
-    assert_same(workspace, undisturbed)
+    assert_same(workspace, reference)
 
 
-def test_the_controller_is_away(cluster: Cluster, workspace: Workspace, undisturbed: Workspace, goal: str) -> None:
-    """kill -9 of slurmctld. Training goes on while Snakemake asks in vain, and nothing is done twice."""
+def test_the_controller_is_away(cluster: Cluster, workspace: Workspace, reference: Workspace, goal: str) -> None:
+    """SIGKILL of slurmctld. Training continues while Snakemake's queries fail, and no work is repeated."""
     with workspace.started(target=goal, hold=[1, HOLD]) as process:
         wait_until_held(cluster, workspace, 1)
         job = cluster.running("autodecoder")
         cluster.kill_controller(job)
         workspace.release(1)
         wait_until_held(cluster, workspace)
-        cluster.wait(lambda: "squeue failed" in workspace.looks(), "Snakemake does not ask", LIMIT_S)
+        cluster.wait(lambda: "squeue failed" in workspace.queries(), "Snakemake does not query", LIMIT_S)
         cluster.start_controller()
         workspace.release(HOLD)
         finish(process, workspace)
-    assert {look.split()[0] for look in workspace.looks()} == {"squeue"}
+    assert {query.split()[0] for query in workspace.queries()} == {"squeue"}
     assert cluster.job(job)["JobState"] == "COMPLETED"
     assert cluster.job(job)["Restarts"] == "0"
     assert workspace.resumed_from() is None
-    assert_same(workspace, undisturbed)
+    assert_same(workspace, reference)
 
 
-def test_a_node_goes_down(cluster: Cluster, workspace: Workspace, undisturbed: Workspace, goal: str) -> None:
-    """SLURM queues the job again. It had SIGTERM, after which it could checkpoint, or SIGKILL, and nothing."""
+def test_a_node_goes_down(cluster: Cluster, workspace: Workspace, reference: Workspace, goal: str) -> None:
+    """SLURM requeues the job, which was ended by SIGTERM, with a checkpoint, or by SIGKILL, without one."""
     with workspace.started("--retries", "0", target=goal, hold=[HOLD]) as process:
         wait_until_held(cluster, workspace)
         job = cluster.running("autodecoder")
@@ -69,11 +58,11 @@ def test_a_node_goes_down(cluster: Cluster, workspace: Workspace, undisturbed: W
     assert cluster.job(job)["JobState"] == "COMPLETED"
     assert cluster.job(job)["NodeList"] != node, "the node is still down"
     assert workspace.resumed_from() in {HOLD - 1, HOLD + 1}
-    assert_same(workspace, undisturbed)
+    assert_same(workspace, reference)
 
 
-def test_preemption(cluster: Cluster, workspace: Workspace, undisturbed: Workspace, goal: str) -> None:
-    """Urgent work takes all cores of both nodes for a moment: SIGTERM, a checkpoint, and the queue."""
+def test_preemption(cluster: Cluster, workspace: Workspace, reference: Workspace, goal: str) -> None:
+    """An urgent job takes all cores of both nodes for a moment: SIGTERM, a checkpoint, and requeueing."""
     urgent = ["sbatch", "--wait", "-p", "urgent", "-N", "2", "--exclusive", "-o", "/dev/null", "--wrap", "true"]
     with workspace.started("--retries", "0", target=goal, hold=[HOLD]) as process:
         wait_until_held(cluster, workspace)
@@ -83,13 +72,13 @@ def test_preemption(cluster: Cluster, workspace: Workspace, undisturbed: Workspa
     assert cluster.job(job)["JobState"] == "COMPLETED"
     assert cluster.job(job)["Restarts"] != "0"
     assert workspace.resumed_from() == HOLD + 1
-    assert_same(workspace, undisturbed)
+    assert_same(workspace, reference)
 
 
 def test_a_time_limit_shorter_than_the_training(
-    cluster: Cluster, workspace: Workspace, undisturbed: Workspace, goal: str
+    cluster: Cluster, workspace: Workspace, reference: Workspace, goal: str
 ) -> None:
-    """The job is warned, checkpoints, and queues itself again; it never counts as failed."""
+    """The job receives a signal, writes a checkpoint and requeues itself; it never counts as failed."""
     with workspace.started("--retries", "0", target=goal, hold=[HOLD]) as process:
         wait_until_held(cluster, workspace)
         job = cluster.running("autodecoder")
@@ -101,12 +90,12 @@ def test_a_time_limit_shorter_than_the_training(
         finish(process, workspace)
     assert cluster.job(job)["Restarts"] == "1"
     assert workspace.resumed_from() == HOLD + 1
-    assert_same(workspace, undisturbed)
+    assert_same(workspace, reference)
 
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 64 KiB to begin with."""
+    """A disk of initially 64 KiB."""
     folder = tmp_path / "disk"
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)]
@@ -120,29 +109,29 @@ def remount(folder: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
 
 
-def test_a_full_disk(workspace: Workspace, undisturbed: Workspace, goal: str, small_disk: Path) -> None:
-    """The job fails with one line that says so, nothing half-written is left, and with room it ends as ever."""
+def test_a_full_disk(workspace: Workspace, reference: Workspace, goal: str, small_disk: Path) -> None:
+    """The job fails with a one-line error and leaves no partial files; with more space, it succeeds."""
     (workspace.results / "autodecoder").symlink_to(small_disk)
-    said = workspace.run("--retries", "0", target=goal, fails=True)
+    output = workspace.run("--retries", "0", target=goal, fails=True)
     logs = "".join(file.read_text() for file in (workspace.folder / ".snakemake/slurm_logs").rglob("*.log"))
-    assert "disk is full" in said + logs
-    assert "Traceback" not in said + logs
+    assert "disk is full" in output + logs
+    assert "Traceback" not in output + logs
     assert not list(small_disk.rglob("*.tmp"))
     remount(small_disk, "size=64m")
     workspace.run(target=goal)
-    assert_same(workspace, undisturbed)
+    assert_same(workspace, reference)
 
 
 def test_read_only_results(
-    cluster: Cluster, workspace: Workspace, undisturbed: Workspace, goal: str, small_disk: Path
+    cluster: Cluster, workspace: Workspace, reference: Workspace, goal: str, small_disk: Path
 ) -> None:
-    """Snakemake refuses at once and submits no job; when it may write, it ends as ever."""
+    """Snakemake fails at once and submits no job; once the disk is writable, it succeeds."""
     remount(small_disk, "size=64m,ro")
     (workspace.results / "autodecoder").symlink_to(small_disk)
-    said = workspace.run(target=goal, fails=True)
-    assert "Read-only file system" in said
-    assert "Traceback" not in said
+    output = workspace.run(target=goal, fails=True)
+    assert "Read-only file system" in output
+    assert "Traceback" not in output
     assert not cluster.jobs()
     remount(small_disk, "rw")
     workspace.run(target=goal)
-    assert_same(workspace, undisturbed)
+    assert_same(workspace, reference)

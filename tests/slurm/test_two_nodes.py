@@ -1,4 +1,4 @@
-"""Training on two nodes, over loopback and gloo, ends where one process does."""
+"""Training on two nodes, over loopback and gloo, has the results of a single process."""
 
 import re
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from same import assert_close
-from workspace import ASKED, ONE_PROCESS, Workspace
+from workspace import ONE_PROCESS, REQUESTED, Workspace
 
 DATA = ("ingest", "fit")
-ON_TWO_NODES: dict[str, Any] = {**ASKED, "unet": {**ASKED["unet"], "gpus": 1, "nodes": 2}}
+ON_TWO_NODES: dict[str, Any] = {**REQUESTED, "unet": {**REQUESTED["unet"], "gpus": 1, "nodes": 2}}
 WEIGHTS, FIGURES = 2e-4, 1e-3
-"""Adam divides by the size of gradients, so rounding in those near zero shows; the same bounds as in `test_ddp.py`."""
+"""Adam divides by gradient magnitudes, which amplifies rounding errors of small ones; bounds as in `test_ddp.py`."""
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +19,8 @@ def on_two_nodes(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) 
     """Stage 2 in two processes on two nodes, from the finished run's stage 1."""
     workspace = Workspace(tmp_path_factory.mktemp("two-nodes") / "work", ON_TWO_NODES)
     workspace.take(finished, *DATA, "autodecoder", "codes")
-    said = workspace.run("--until", "unet")
-    assert re.findall(r"SLURM jobid \d+ \(log: \S*?/rule_(\w+)/", said) == ["unet"], "only stage 2 is made"
+    output = workspace.run("--until", "unet")
+    assert re.findall(r"SLURM jobid \d+ \(log: \S*?/rule_(\w+)/", output) == ["unet"], "only stage 2 is run"
     return workspace
 
 
@@ -34,18 +34,18 @@ def alone(finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Work
 
 
 def ranks(folder: Path) -> set[tuple[str, str]]:
-    """Number and node of each process of a training."""
-    said = (folder / f"logs/{folder.parent.name}.log").read_text()
-    assert "2 processes on 2 nodes" in said
-    return set(re.findall(r"rank (\d) of 2 on node (\S+)", said))
+    """Rank and node of each process of a training."""
+    output = (folder / f"logs/{folder.parent.name}.log").read_text()
+    assert "2 processes on 2 nodes" in output
+    return set(re.findall(r"rank (\d) of 2 on node (\S+)", output))
 
 
 def test_stage_1_has_a_process_on_each_node(finished: Workspace) -> None:
     assert ranks(finished.stage("autodecoder")) == {("0", "n1"), ("1", "n2")}
 
 
-def test_stage_1_ends_where_one_process_does(finished: Workspace, undisturbed: Workspace) -> None:
-    ours, theirs = finished.stage("autodecoder"), undisturbed.stage("autodecoder")
+def test_stage_1_matches_a_single_process(finished: Workspace, reference: Workspace) -> None:
+    ours, theirs = finished.stage("autodecoder"), reference.stage("autodecoder")
     assert_close(ours, theirs, "model", WEIGHTS, FIGURES)
 
 
@@ -53,9 +53,9 @@ def test_stage_2_has_a_process_on_each_node(on_two_nodes: Workspace) -> None:
     assert ranks(on_two_nodes.stage("unet")) == {("0", "n1"), ("1", "n2")}
 
 
-def test_stage_2_ends_where_one_process_does(on_two_nodes: Workspace, alone: Workspace) -> None:
+def test_stage_2_matches_a_single_process(on_two_nodes: Workspace, alone: Workspace) -> None:
     assert_close(on_two_nodes.stage("unet"), alone.stage("unet"), "pipeline", WEIGHTS, FIGURES)
 
 
-def test_stage_2_in_two_processes_of_one_node_does_too(finished: Workspace, alone: Workspace) -> None:
+def test_stage_2_in_two_processes_of_one_node_matches_a_single_process(finished: Workspace, alone: Workspace) -> None:
     assert_close(finished.stage("unet"), alone.stage("unet"), "pipeline", WEIGHTS, FIGURES)

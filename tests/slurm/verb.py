@@ -1,6 +1,6 @@
-"""`python -m z1g` for jobs of these tests; training stands still before each of the steps in $Z1G_TEST_HOLD.
+"""`python -m z1g` for jobs of these tests; training pauses before each of the steps in $Z1G_TEST_HOLD.
 
-A file `held-STEP` then lies in the current folder. It goes on when `released-STEP` lies there too, or on SIGTERM.
+It then writes a file `held-STEP` to the current folder, and continues when `released-STEP` exists or on SIGTERM.
 """
 
 import os
@@ -28,11 +28,11 @@ def hold_before(steps: set[int]) -> None:
 
 
 def wait(step: int) -> None:
-    told = threading.Event()
+    terminated = threading.Event()
     before: Any = signal.getsignal(signal.SIGTERM)
-    signal.signal(signal.SIGTERM, lambda *given: (told.set(), before(*given)))
+    signal.signal(signal.SIGTERM, lambda *given: (terminated.set(), before(*given)))
     Path(f"held-{step}").touch()
-    while not told.is_set() and not Path(f"released-{step}").exists():
+    while not terminated.is_set() and not Path(f"released-{step}").exists():
         time.sleep(0.05)
 
 

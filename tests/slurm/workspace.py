@@ -1,4 +1,4 @@
-"""A checkout with a micro experiment, in which Snakemake runs on the test's cluster."""
+"""A checkout with a micro experiment that Snakemake runs on the test cluster."""
 
 import contextlib
 import os
@@ -20,8 +20,8 @@ ROOT = Path(__file__).parents[2]
 HERE = Path(__file__).parent
 ABLATION = "encoder_mix"
 LIMIT_S = 300.0
-"""How long anything may take that is waited for; far more than it needs on a busy machine."""
-ASKED: dict[str, dict[str, Any]] = {
+"""Time limit of all waits, far above the time needed on a busy machine."""
+REQUESTED: dict[str, dict[str, Any]] = {
     "ingest": {"threads": 2, "memory_mb": 1100, "minutes": 11},
     "fit": {"threads": 1, "gpus": 1, "memory_mb": 1200, "minutes": 12, "partition": "gpu", "account": "lab"},
     "autodecoder": {"threads": 1, "gpus": 1, "nodes": 2, "memory_mb": 1300, "minutes": 13, "partition": "gpu"},
@@ -30,14 +30,15 @@ ASKED: dict[str, dict[str, Any]] = {
     "infer": {"threads": 1, "gpus": 1, "memory_mb": 1600, "minutes": 16, "partition": "gpu"},
     "metrics": {"threads": 3, "gpus": 0, "memory_mb": 1700, "minutes": 17},
 }
-"""What the chain's jobs ask for: different figures everywhere, so that a mix-up shows."""
+"""Resources of the chain's jobs, all different, so that a mix-up is detected."""
 ONE_PROCESS: dict[str, dict[str, Any]] = {
-    stage: {**asked, "gpus": 0, "partition": "day", "memory_mb": 1000} | ({"nodes": 1} if "nodes" in asked else {})
-    for stage, asked in ASKED.items()
+    stage: {**requested, "gpus": 0, "partition": "day", "memory_mb": 1000}
+    | ({"nodes": 1} if "nodes" in requested else {})
+    for stage, requested in REQUESTED.items()
 }
 """The same stages without GPUs, each training in one process."""
 HOLD = 5
-"""Where nothing else is said: stage 1 stands still before this step, one step after a checkpoint."""
+"""Default step before which stage 1 pauses, one step after a checkpoint."""
 TRAIN = {"steps": 12, "checkpoint_every": 2, "validate_every": 6, "log_every": 3, "precision": "fp32"}
 CHANGES: dict[str, Any] = {
     "data": {"paths": ["workflow/objects/crate", "workflow/objects/bread", "workflow/objects/basketball"]},
@@ -48,7 +49,7 @@ CHANGES: dict[str, Any] = {
 
 
 class Workspace:
-    """`folder` holds Snakefile, rules, configuration and results."""
+    """A folder with Snakefile, rules, configuration and results."""
 
     def __init__(self, folder: Path, resources: dict[str, Any], **changes: Any) -> None:
         self.folder, self.results = folder, folder / "results"
@@ -67,7 +68,7 @@ class Workspace:
         (folder / "Snakefile").write_text(changed)
 
     def take(self, other: "Workspace", *stages: str) -> None:
-        """Finished stages of another workspace, and what its Snakemake noted of them."""
+        """Copy finished stages of another workspace and Snakemake's metadata."""
         for stage in stages:
             shutil.copytree(other.results / stage, self.results / stage)
         shutil.copytree(other.folder / ".snakemake/metadata", self.folder / ".snakemake/metadata")
@@ -77,7 +78,7 @@ class Workspace:
         return [sys.executable, str(HERE / "quick_snakemake.py"), "--profile", profile, *words, *config, "--", target]
 
     def environment(self, hold: Sequence[int] = ()) -> dict[str, str]:
-        """`hold`: before which steps stage 1 stands still until `release`."""
+        """Environment variables. `hold`: steps before which stage 1 pauses until `release`."""
         ours = {
             "Z1G_SLURM_PARTITION": "day",
             "Z1G_SLURM_STATUS_SECONDS": "1",
@@ -90,23 +91,23 @@ class Workspace:
         return {**os.environ, **ours}
 
     def run(self, *words: str, target: str = "ablation_all", fails: bool = False, profile: str = "slurm") -> str:
-        """Run to the end; what Snakemake said. Asserts that it ends well, or with `fails` that it does not."""
+        """Run Snakemake and return its output. Asserts that it succeeds, or with `fails` that it fails."""
         done = subprocess.run(
             self.command(*words, target=target, profile=profile),
             cwd=self.folder, env=self.environment(), capture_output=True, text=True, timeout=LIMIT_S, check=False,
         )  # fmt: skip
-        said = done.stdout + done.stderr
-        assert (done.returncode != 0) == fails, said[-9000:]
-        return said
+        output = done.stdout + done.stderr
+        assert (done.returncode != 0) == fails, output[-9000:]
+        return output
 
     @contextlib.contextmanager
     def started(self, *words: str, target: str, hold: Sequence[int]) -> Iterator["subprocess.Popen[str]"]:
-        """Snakemake in the background, its words in `snakemake.log`; killed where the test leaves it running."""
+        """Run Snakemake in the background with output to `snakemake.log`; it is killed at the end of the block."""
         with (self.folder / "snakemake.log").open("a") as log:
             process = subprocess.Popen(
                 self.command(*words, target=target),
                 cwd=self.folder, env=self.environment(hold), stdout=log, stderr=log, text=True,
-                preexec_fn=_hears_interrupts,
+                preexec_fn=_restore_interrupts,
             )  # fmt: skip
             try:
                 yield process
@@ -115,31 +116,31 @@ class Workspace:
                 process.wait()
 
     def held(self, step: int) -> bool:
-        """Whether training has come to a step before which it stands still."""
+        """Whether training has paused before a step."""
         return (self.folder / f"held-{step}").exists()
 
     def release(self, step: int) -> None:
-        """Let training go on from there."""
+        """Let training continue from a step."""
         (self.folder / f"released-{step}").touch()
 
-    def said(self) -> str:
-        """Words of Snakemakes in the background."""
+    def output(self) -> str:
+        """Output of Snakemake in the background."""
         return (self.folder / "snakemake.log").read_text()
 
-    def looks(self) -> list[str]:
-        """With which command each look at the jobs was made, and whether it was answered."""
-        file = self.folder / "looks"
+    def queries(self) -> list[str]:
+        """Command of each query of jobs, and whether it was answered."""
+        file = self.folder / "queries"
         return file.read_text().splitlines() if file.exists() else []
 
     def log(self) -> str:
-        """Log of stage 1's latest job, as far as there is one."""
+        """Log of stage 1's latest job, empty if there is none."""
         file = self.stage("autodecoder") / "logs/autodecoder.log"
         return file.read_text() if file.exists() else ""
 
     def resumed_from(self) -> int | None:
-        """The step from which stage 1's latest job resumed; None where it began at the beginning."""
-        found = re.findall(r"resumed \S+ from step (\d+)", self.log())
-        return int(found[-1]) if found else None
+        """The step from which stage 1's latest job resumed; None if it started from scratch."""
+        steps = re.findall(r"resumed \S+ from step (\d+)", self.log())
+        return int(steps[-1]) if steps else None
 
     def stage(self, name: str) -> Path:
         """The only folder of a stage."""
@@ -152,23 +153,23 @@ class Workspace:
         return int(files[-1].stem.removeprefix("step-")) if files else 0
 
     def end(self) -> None:
-        """End every process that was left in this folder."""
+        """Kill all remaining processes in this folder."""
         for process in psutil.process_iter(["cwd"]):
             if process.info["cwd"] == str(self.folder):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     process.kill()
 
     def verbs(self, verb: str) -> list[psutil.Process]:
-        """Processes of this workspace that run a verb, their own children left out."""
-        found = []
+        """Processes of this workspace that run a command, without their children."""
+        processes = []
         for process in psutil.process_iter(["cmdline", "cwd"]):
             words = process.info["cmdline"] or []
             if process.info["cwd"] == str(self.folder) and words[1:3] == [f"{HERE}/verb.py", verb]:
-                found.append(process)
-        ids = {process.pid for process in found}
-        return [process for process in found if process.ppid() not in ids]
+                processes.append(process)
+        ids = {process.pid for process in processes}
+        return [process for process in processes if process.ppid() not in ids]
 
 
-def _hears_interrupts() -> None:
-    """A shell that starts the tests in its background lets all of them ignore Ctrl-C."""
+def _restore_interrupts() -> None:
+    """Restore SIGINT's default: a shell that starts the tests in the background makes them ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,4 +1,4 @@
-"""The original's renders: poses by its own formula, pickles that want more than numbers, folders that are not whole."""
+"""The original's renders: poses by its own formula, malicious pickles, incomplete folders."""
 
 import math
 import os
@@ -48,7 +48,7 @@ def only(source: Original, camera: CameraOptions = CAMERA) -> RenderedObject | R
     return ingested.outcome
 
 
-def test_scenes_are_read_as_they_lie(tmp_path: Path) -> None:
+def test_scenes_are_read_from_their_layout(tmp_path: Path) -> None:
     cameras = write_scene(tmp_path / "scene a")
     (tmp_path / "notes").mkdir()
     source = Original(renders=str(tmp_path))
@@ -58,7 +58,7 @@ def test_scenes_are_read_as_they_lie(tmp_path: Path) -> None:
     assert item.rgba.shape == (CAMERA.n_views, 16, 16, 4)
     assert item.depth is None
     for view, angles in enumerate(cameras[: CAMERA.n_views]):
-        # The original: orbit_camera(-elevation, azimuth, radius), whose camera of elevation e stands at y = -r sin e.
+        # The original: orbit_camera(-elevation, azimuth, radius), whose camera of elevation e is at y = -r sin e.
         e, a, r = -math.radians(angles["elevation"]), math.radians(angles["azimuth"]), angles["radius"]
         position = [r * math.cos(e) * math.sin(a), -r * math.sin(e), r * math.cos(e) * math.cos(a)]
         np.testing.assert_allclose(item.c2w[view, :3, 3], position, atol=1e-12)
@@ -70,15 +70,15 @@ def test_scenes_are_read_as_they_lie(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])
 @pytest.mark.parametrize("number", [float, np.float64, np.float32, int, lambda x: np.array([x])])
-def test_every_way_numpy_writes_such_a_dict_is_understood(tmp_path: Path, protocol: int, number: Any) -> None:
+def test_dicts_of_all_numpy_versions_and_pickle_protocols(tmp_path: Path, protocol: int, number: Any) -> None:
     value = np.empty((), object)
     value[()] = {name: number(x) for name, x in ANGLES.items()}
     body = pickle.dumps(value, protocol=protocol)
     (tmp_path / "a.npy").write_bytes(npy(body))
     expected = {name: np.asarray(number(x)).item() for name, x in ANGLES.items()} if number is int else ANGLES
     assert read_angles(tmp_path / "a.npy") == expected
-    # Files written before numpy 2 name its parts differently.
-    if protocol < 4:  # later protocols write the length of names before them
+    # Files written before NumPy 2 have other module names.
+    if protocol < 4:  # later protocols prefix names with their length
         (tmp_path / "b.npy").write_bytes(npy(body.replace(b"numpy._core", b"numpy.core")))
         assert read_angles(tmp_path / "b.npy") == expected
 
@@ -90,7 +90,7 @@ def npy(body: bytes) -> bytes:
 
 
 class Call:
-    """Pickles as a call of any function."""
+    """Pickles as a call of a function."""
 
     def __init__(self, function: Any, *arguments: Any) -> None:
         self.function, self.arguments = function, arguments
@@ -100,7 +100,7 @@ class Call:
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 4])
-def test_a_file_that_asks_for_more_is_refused_before_anything_runs(tmp_path: Path, protocol: int) -> None:
+def test_malicious_pickles_are_rejected_before_any_code_runs(tmp_path: Path, protocol: int) -> None:
     mark = tmp_path / "ran"
     for attack in (
         Call(os.system, f"touch {mark}"),
@@ -114,7 +114,7 @@ def test_a_file_that_asks_for_more_is_refused_before_anything_runs(tmp_path: Pat
         for value in (attack, {**ANGLES, "radius": attack}, [attack]):
             file = tmp_path / "a.npy"
             file.write_bytes(npy(pickle.dumps(value, protocol=protocol)))
-            with pytest.raises(BrokenObject, match=r"a\.npy holds no"):
+            with pytest.raises(BrokenObject, match=r"a\.npy is not a"):
                 read_angles(file)
     assert not mark.exists()
 
@@ -122,18 +122,18 @@ def test_a_file_that_asks_for_more_is_refused_before_anything_runs(tmp_path: Pat
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "holds no camera"),
-        (b"\x93NUMPY\x01\x00", "holds no camera"),
-        (npy(b"\x80\x05garbage"), "holds no camera"),
-        (npy(pickle.dumps([1, 2, 3])), "holds no dict"),
-        (npy(pickle.dumps({"elevation": 1.0})), "holds no dict"),
+        (b"", "is not a camera"),
+        (b"\x93NUMPY\x01\x00", "is not a camera"),
+        (npy(b"\x80\x05garbage"), "is not a camera"),
+        (npy(pickle.dumps([1, 2, 3])), "is not a dict"),
+        (npy(pickle.dumps({"elevation": 1.0})), "is not a dict"),
         (npy(pickle.dumps({**ANGLES, "radius": "far"})), "could not convert"),
-        (npy(pickle.dumps({**ANGLES, "azimuth": math.nan})), "is no camera"),
-        (npy(pickle.dumps({**ANGLES, "radius": 0.0})), "is no camera"),
+        (npy(pickle.dumps({**ANGLES, "azimuth": math.nan})), "is not a camera"),
+        (npy(pickle.dumps({**ANGLES, "radius": 0.0})), "is not a camera"),
         (b"x" * 70_000, "larger than"),
     ],
 )
-def test_files_that_hold_no_camera_say_so(tmp_path: Path, content: bytes, message: str) -> None:
+def test_files_that_are_not_cameras(tmp_path: Path, content: bytes, message: str) -> None:
     file = tmp_path / "a.npy"
     file.write_bytes(content)
     with pytest.raises(BrokenObject, match=message):
@@ -146,14 +146,14 @@ def test_files_that_hold_no_camera_say_so(tmp_path: Path, content: bytes, messag
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        ("few", "has 9 views where the configuration has 11"),
+        ("few", "has 9 views, but the configuration has 11"),
         ("npy", r"003\.npy cannot be read"),
-        ("cut", r"003\.png is no whole image"),
+        ("cut", r"003\.png is not a complete image"),
         ("rgb", r"003\.png has mode RGB, not RGBA"),
         ("size", "different sizes"),
     ],
 )
-def test_a_scene_that_is_not_whole_is_rejected_with_the_reason(tmp_path: Path, damage: str, reason: str) -> None:
+def test_incomplete_scenes_are_rejected_with_the_reason(tmp_path: Path, damage: str, reason: str) -> None:
     folder = tmp_path / "scene"
     write_scene(folder, 9 if damage == "few" else 12)
     if damage == "npy":
@@ -167,8 +167,8 @@ def test_a_scene_that_is_not_whole_is_rejected_with_the_reason(tmp_path: Path, d
     assert re.search(reason, result.reason), result.reason
 
 
-def test_folders_without_scenes_say_what_was_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is no folder"):
+def test_errors_of_folders_without_scenes(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is not a folder"):
         Original(renders=str(tmp_path / "absent")).list_objects()
     with pytest.raises(UserError, match=r"000\.png"):
         Original(renders=str(tmp_path)).list_objects()
@@ -180,7 +180,7 @@ def test_ingest_and_fit_take_such_scenes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         folder = tmp_path / "renders" / name
         folder.mkdir(parents=True)
-        # The ball looks alike from everywhere, so its images fit any camera at this distance.
+        # The ball looks the same from all directions, so its images fit any camera at this distance.
         for view, rgba in enumerate(ball(name, orbit, 32).rgba):
             Image.fromarray(rgba, "RGBA").save(folder / f"{view:03d}.png")
             elevation = [20.0, 30.0, -20.0, 30.0, -20.0, 30.0, -20.0][view] if view < 7 else 10.0 * (view % 4)
@@ -202,6 +202,6 @@ def test_ingest_and_fit_take_such_scenes(tmp_path: Path) -> None:
         run(StageFolder.open(planned.folder(*stages[stage].key)), chunk=0, threads=1)
     rows = read_jsonl(planned.folder(*stages["ingest"].key) / "chunk-00000.jsonl")
     assert [(row["id"], row["status"]) for row in rows] == [("one", "ok"), ("two", "quarantined")]
-    assert "004.npy holds no camera: it asks for" in rows[1]["reason"]
+    assert "004.npy is not a camera: it refers to" in rows[1]["reason"]
     (row,) = read_jsonl(planned.folder(*stages["fit"].key) / "chunk-00000.jsonl")
     assert row["psnr"] > 15

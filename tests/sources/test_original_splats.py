@@ -1,4 +1,4 @@
-"""The original's own fits instead of fitting: layouts, numbers, rotations, and what is not whole."""
+"""The original's fits instead of fitting: layouts, values, rotations, and incomplete files."""
 
 import tempfile
 from pathlib import Path
@@ -35,7 +35,7 @@ LAYOUTS = ("{}/eval_pred_gs_2000_es", "run/{}/eval_pred_gs_40_es", "eval_pred_gs
 
 
 def write_ply(path: Path, image: Tensor) -> None:
-    """As the original does, from an activated splatter image [14,S,S], by the formulas of its files."""
+    """Write an activated splatter image [14,S,S] by the formulas of the original's files."""
     rows = []
     for row in range(image.shape[1]):
         for column in range(image.shape[2]):
@@ -61,12 +61,12 @@ def made_up(seed: int = 0) -> Tensor:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_splats_come_back_pixel_by_pixel_from_every_layout(tmp_path: Path, layout: str) -> None:
+def test_splats_are_read_exactly_from_every_layout(tmp_path: Path, layout: str) -> None:
     splats = made_up()
     write_scene(tmp_path / layout.format("a [chair]*"), splats)
     write_scene(tmp_path / layout.format("a chair"), made_up(1))
-    found = read_splats(tmp_path, "a [chair]*", SIZE, "as_written")
-    torch.testing.assert_close(found, splats, atol=2e-6, rtol=2e-6)
+    actual = read_splats(tmp_path, "a [chair]*", SIZE, "as_written")
+    torch.testing.assert_close(actual, splats, atol=2e-6, rtol=2e-6)
 
 
 def test_the_latest_of_several_evaluations_counts(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_the_latest_of_several_evaluations_counts(tmp_path: Path) -> None:
 
 
 def matrices(quaternions: Tensor) -> Tensor:
-    """What a rasterizer makes of quaternions [N,4] that it does not normalize, [N,3,3]."""
+    """Matrices [N,3,3] that a rasterizer computes from quaternions [N,4] without normalization."""
     w, x, y, z = quaternions.unbind(1)
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
@@ -87,25 +87,25 @@ def matrices(quaternions: Tensor) -> Tensor:
 
 
 @given(st.integers(0, 10_000), st.floats(1e-4, 1.6))
-def test_the_drawn_rotation_is_the_nearest_to_what_is_drawn(seed: int, norm: float) -> None:
-    """Against the polar decomposition; where a mirror image would be nearest there is no rotation to compare with."""
+def test_drawn_rotations_are_the_nearest_to_the_rendered_ones(seed: int, norm: float) -> None:
+    """Compared with the polar decomposition, except where a reflection would be nearest."""
     generator = torch.Generator().manual_seed(seed)
     direction = torch.nn.functional.normalize(torch.randn(20, 4, generator=generator, dtype=torch.float64), dim=1)
     quaternions = norm * direction
     drawn = matrices(quaternions)
     u, singular, vt = torch.linalg.svd(drawn)
     clear = (singular[:, -1] > 1e-3) & (torch.linalg.det(drawn) > 0)
-    found = drawn_rotation(quaternions, dim=1)
-    torch.testing.assert_close(found.norm(dim=1), torch.ones(20, dtype=torch.float64))
-    torch.testing.assert_close(matrices(found)[clear], (u @ vt)[clear], atol=1e-8, rtol=0)
+    actual = drawn_rotation(quaternions, dim=1)
+    torch.testing.assert_close(actual.norm(dim=1), torch.ones(20, dtype=torch.float64))
+    torch.testing.assert_close(matrices(actual)[clear], (u @ vt)[clear], atol=1e-8, rtol=0)
     same = drawn_rotation(direction, dim=1)
     torch.testing.assert_close(matrices(same), matrices(direction), atol=1e-12, rtol=0)
     nothing = drawn_rotation(torch.zeros(1, 4, dtype=torch.float64), dim=1)
     torch.testing.assert_close(nothing, torch.tensor([[1.0, 0, 0, 0]], dtype=torch.float64))
 
 
-def test_images_stay_those_of_the_original(tmp_path: Path) -> None:
-    """Drawn without normalizing, as there, and with z1g's own conventions: the same once rotations are as drawn."""
+def test_renders_match_the_originals(tmp_path: Path) -> None:
+    """Renders without normalization, as in the original, match z1g's conventions with `as_drawn` rotations."""
     splats = made_up().double()
     splats[:, CHANNELS["scale"]] *= torch.tensor([4.0, 1.0, 0.2]).view(3, 1, 1)
     rotation = splats[:, CHANNELS["rotation"]]
@@ -120,7 +120,7 @@ def test_images_stay_those_of_the_original(tmp_path: Path) -> None:
     original = draw("as_written", normalize=False)
     close = (draw("as_drawn", normalize=True) - original).abs().max()
     far = (draw("as_written", normalize=True) - original).abs().max()
-    # With 216 Gaussians quaternions are 0.07 long and shrink what they turn by 1 %; with 98,304 by a ten-thousandth.
+    # With 216 Gaussians, quaternions have length 0.07 and scale the rotated plane by 0.99; with 98,304, by 0.9999.
     assert close < 0.02 < 0.2 < far
 
 
@@ -130,15 +130,15 @@ def test_images_stay_those_of_the_original(tmp_path: Path) -> None:
         (lambda folder: (folder / "splatter_3.ply").unlink(), r"splatter_3\.ply"),
         (lambda folder: (folder / "splatter_0.ply").unlink(), r"no splatter_0\.ply for s in"),
         (lambda folder: (folder / "splatter_2.ply").write_bytes(b"ply"), "not a binary little-endian"),
-        (lambda folder: cut(folder / "splatter_5.ply"), "is cut short"),
+        (lambda folder: cut(folder / "splatter_5.ply"), "is truncated"),
         (
             lambda folder: write_ply(folder / "splatter_1.ply", made_up()[0, :, :4, :4]),
-            r"16 Gaussians, 4 a side; splat",
+            r"16 Gaussians, 4 per side; splat",
         ),
         (lambda folder: write_ply(folder / "splatter_1.ply", made_up()[0] * float("nan")), "not finite"),
     ],
 )
-def test_what_is_not_whole_says_what_is_wrong(tmp_path: Path, damage: Any, message: str) -> None:
+def test_errors_of_incomplete_files(tmp_path: Path, damage: Any, message: str) -> None:
     write_scene(tmp_path / "s", made_up())
     damage(tmp_path / "s")
     with pytest.raises(BrokenObject, match=message):
@@ -175,7 +175,8 @@ def folders(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_the_fit_stage_takes_them_as_they_are(folders: Path) -> None:
+@pytest.mark.slow
+def test_the_fit_stage_uses_given_splats_unchanged(folders: Path) -> None:
     planned = Plan([Ablation("original", "", "full", {}, experiment(folders))], folders / "results")
     planned.write()
     stages = planned.ablations["original"].stages
@@ -189,12 +190,12 @@ def test_the_fit_stage_takes_them_as_they_are(folders: Path) -> None:
     assert list(rows) == ["one", "three", "two"]
     assert (rows["one"]["status"], rows["one"]["steps"]) == ("ok", 0)
     assert 0 < rows["one"]["psnr"] < 40
-    assert "cut short" in rows["three"]["reason"]
+    assert "truncated" in rows["three"]["reason"]
     assert "no splatter_0.ply for two" in rows["two"]["reason"]
     assert Image.open(folder / "chunk-00000.png").size == (6 * 16, 16)
 
 
-def test_the_folder_is_part_of_the_fits_identity_and_of_no_other(folders: Path) -> None:
+def test_the_folder_is_part_of_the_identity_of_the_fit_only(folders: Path) -> None:
     def ids(**data: Any) -> dict[str, str]:
         stages = Plan([Ablation("a", "", "full", {}, experiment(folders, **data))], Path("r")).ablations["a"].stages
         return {name: stage.id for name, stage in stages.items()}
@@ -204,5 +205,5 @@ def test_the_folder_is_part_of_the_fits_identity_and_of_no_other(folders: Path) 
             assert changed["ingest"] == ids()["ingest"]
             assert changed["fit"] != ids()["fit"]
     assert ids(splats=None) == ids(splats=None, rotations="as_written")
-    with pytest.raises(UserError, match=r"data\.splats: .*nowhere is no folder"):
+    with pytest.raises(UserError, match=r"data\.splats: .*nowhere is not a folder"):
         ids(splats=str(folders / "nowhere"))

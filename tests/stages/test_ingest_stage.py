@@ -1,4 +1,4 @@
-"""The ingest stage with a data source that draws balls: table, contact sheet, and what it takes over."""
+"""Stage `ingest` with a data source that renders balls: table, contact sheet, and reused objects."""
 
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ from z1g.stages.ingest import run
 
 @pytest.fixture
 def rendered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Ids that were drawn; balls stand for meshes, and the second object of a set is rejected."""
+    """Ids of rendered objects. Balls replace the meshes; `object1` is rejected."""
     drawn: list[str] = []
 
     def ingest(
@@ -47,14 +47,14 @@ def ingest(planned: Plan) -> Path:
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Members of all shards."""
-    found = {}
+    results = {}
     for shard in sorted(folder.glob("chunk-*.tar")):
         with tarfile.open(shard) as tar:
             for member in tar:
                 file = tar.extractfile(member)
                 assert file is not None
-                found[member.name] = file.read()
-    return found
+                results[member.name] = file.read()
+    return results
 
 
 def test_table_shard_and_sheet(tmp_path: Path, rendered: list[str]) -> None:
@@ -73,11 +73,11 @@ def test_table_shard_and_sheet(tmp_path: Path, rendered: list[str]) -> None:
     assert (fault_cell[..., 0] > fault_cell[..., 1] + 60).sum() > 20  # the reason in red
 
 
-def test_objects_of_an_earlier_data_set_are_taken_over(tmp_path: Path, rendered: list[str]) -> None:
+def test_objects_of_other_data_sets_are_reused(tmp_path: Path, rendered: list[str]) -> None:
     first = ingest(plan(tmp_path, n_objects=4))
     small = contents(first)
     rendered.clear()
-    # Two more objects, in the middle of the order too, and other chunks.
+    # Two more objects, one in the middle of the order, and other chunks.
     (tmp_path / "meshes/object00.obj").write_text("v 9 9 9\n")
     larger = plan(tmp_path, n_objects=5, data={"chunk_size": 3})
     second = ingest(larger)
@@ -92,7 +92,7 @@ def test_objects_of_an_earlier_data_set_are_taken_over(tmp_path: Path, rendered:
 
 
 @pytest.mark.parametrize("change", ["options", "content", "recipe", "unfinished"])
-def test_nothing_else_is_taken_over(tmp_path: Path, rendered: list[str], change: str) -> None:
+def test_nothing_else_is_reused(tmp_path: Path, rendered: list[str], change: str) -> None:
     folder = ingest(plan(tmp_path, n_objects=2))
     n_before = len(rendered)
     if change == "content":
@@ -117,7 +117,7 @@ def test_nothing_else_is_taken_over(tmp_path: Path, rendered: list[str], change:
 
 
 def plan_of(root: Path, paths: list[str]) -> Plan:
-    """A plan of the meshes as they lie there."""
+    """A plan of the meshes in `paths`, without writing any."""
     from support.builders import experiment
 
     from z1g.config.resolve import Ablation
@@ -136,7 +136,7 @@ def test_a_manifest_follows_objects_that_moved(tmp_path: Path, rendered: list[st
     assert all(Path(source).is_file() for source in sources)
 
 
-def test_many_objects_make_rows_of_eight() -> None:
+def test_contact_sheets_have_rows_of_eight() -> None:
     sheet = ContactSheet(19)
     assert sheet.image.size == (8 * CELL, 3 * (CELL + LABEL))
     for i in range(19):
@@ -144,7 +144,7 @@ def test_many_objects_make_rows_of_eight() -> None:
     assert ContactSheet(0).image.size == (CELL, CELL + LABEL)
 
 
-def test_what_invisible_pixels_hold_does_not_show() -> None:
+def test_colors_of_transparent_pixels_are_ignored() -> None:
     images = []
     for hidden in (0, 255):
         rgba = np.full((200, 200, 4), hidden, np.uint8)

@@ -1,4 +1,4 @@
-"""Scenes, the fit, and the chain of stages on made-up data: what each writes, and how missing objects are borne."""
+"""Scenes, the fit, and the chain of stages on synthetic data: outputs, and behavior with missing objects."""
 
 import math
 from dataclasses import replace
@@ -10,17 +10,22 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from support.builders import BALL_RADIUS, OBJECTS, ball, fill, plan, stage_path
+from support.builders import BALL_RADIUS, OBJECTS, SIZES, ball, fill, input_mosaic, plan, stage_path
+from torch import Tensor
 
 from z1g.core.errors import UserError
 from z1g.core.files import read_json, read_jsonl
 from z1g.data.scenes import Scene, SceneStore, as_scene
 from z1g.fitting.depth import DepthStart
 from z1g.gaussians import ply
+from z1g.gaussians.channels import SplatOptions
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, to_opengl, view_frame
 from z1g.geometry.mosaic import untile
+from z1g.inference.method import ImageToSplats
+from z1g.networks.weights.scratch import Scratch
 from z1g.plan.folder import StageFolder
 from z1g.plan.plan import Plan
+from z1g.representations import Mosaic
 from z1g.stages import autodecoder, codes, fit, infer, metrics, unet
 
 CAMERA = CameraOptions(train_views=6, validation_views=2, test_views=2)
@@ -36,23 +41,29 @@ def scene() -> Scene:
 # Scenes
 
 
-def test_scenes_stand_in_the_view_1_frame(scene: Scene) -> None:
+def test_scenes_are_in_the_view_1_frame(scene: Scene) -> None:
     home = np.eye(4)
     home[2, 3] = CAMERA.radius
     np.testing.assert_allclose(to_opengl(scene.c2w[1].double().numpy()), home, atol=1e-5)
 
 
-def test_input_sheet(scene: Scene) -> None:
-    sheet = scene.input_sheet(48)
-    views = untile(sheet[None])[0]
+def encoder_input(scene: Scene, size: int) -> Tensor:
+    codec = Mosaic(input_size=size).new_codec(Scratch(**SIZES), CAMERA, SplatOptions(size=8))
+    rgb, alpha = scene.images(list(INPUT_VIEWS))
+    return codec.inputs(rgb[None], alpha[None], None)[0]
+
+
+def test_input_mosaic(scene: Scene) -> None:
+    views = untile(encoder_input(scene, 48)[None])[0]
     for i, view in enumerate(INPUT_VIEWS):
         rgba = scene.rgba[view].astype(np.float64) / 255
         expected = rgba[..., :3] * rgba[..., 3:] + 0.5 * (1 - rgba[..., 3:])
         np.testing.assert_allclose(views[i].permute(1, 2, 0).numpy(), expected, atol=1e-6)
-    assert scene.input_sheet(16).shape == (3, 48, 32)
+    assert encoder_input(scene, 16).shape == (3, 48, 32)
+    torch.testing.assert_close(encoder_input(scene, 16), input_mosaic(scene, 16))
 
 
-def test_condition_stands_on_gray_127(scene: Scene) -> None:
+def test_condition_background_is_gray_127(scene: Scene) -> None:
     assert scene.condition(48)[:, 0, 0].tolist() == pytest.approx([127 / 255] * 3)
     assert scene.condition(16).shape == (3, 16, 16)
     inside = scene.rgba[0, 24, 24, :3] / 255
@@ -74,7 +85,7 @@ def test_store_keeps_manifest_order_and_splats(tmp_path: Path) -> None:
 # The fit
 
 
-def test_depth_start_lies_on_the_surface(scene: Scene) -> None:
+def test_depth_start_is_on_the_surface(scene: Scene) -> None:
     splats = DepthStart(sink=0.0).splats(scene, [*INPUT_VIEWS], SIZE)
     covered = splats[:, 3] > 0.5
     distance = splats[:, :3].norm(dim=1)[covered]
@@ -98,7 +109,7 @@ def run(planned: Plan, *stages: Any) -> None:
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    """Optimized codes from start to end; one of five objects is missing."""
+    """The chain with optimized codes; one of five objects is missing."""
     planned = plan(
         tmp_path_factory.mktemp("chain"),
         n_objects=5,
@@ -136,31 +147,32 @@ def test_every_object_has_a_code(chain: Plan) -> None:
     assert all(bool(code.isfinite().all()) for code in written.values())
 
 
+@pytest.mark.slow
 def test_code_search_lowers_the_loss(chain: Plan) -> None:
     folder = StageFolder.open(stage_path(chain, "autodecoder"))
     scenes, ids = autodecoder.training_scenes(folder)
-    stage1 = codes.Stage1.load(folder.path / "model", folder.config)
-    known = load_file(folder.path / "model" / "codes.safetensors")
-    mean = torch.stack([known[name] for name in ids]).mean(dim=0)
+    codec = folder.config.load_codec(folder.path / "model")
+    trained_codes = load_file(folder.path / "model" / "codes.safetensors")
+    mean = torch.stack([trained_codes[name] for name in ids]).mean(dim=0)
     name = next(name for name in scenes.ids if name not in ids)
-    search = codes.CodeSearch(folder, stage1, scenes, lr=0.05, steps=25)
+    search = codes.CodeSearch(folder, codec, scenes, lr=0.05, steps=25)
     objective = search.objective
 
     def loss(code: torch.Tensor) -> float:
         batch = search._batch([name], 999, torch.device("cpu"))
-        pair = objective.compare(objective.decoder(code[None]), batch)
+        pair = objective.compare(objective.codec.decode(code[None]), batch)
         return float(codes.weighted_sum(objective.options.losses, pair)[0])
 
-    found = search({name: mean})[name]
-    torch.testing.assert_close(search({name: mean})[name], found, atol=0, rtol=0)
+    actual = search({name: mean})[name]
+    torch.testing.assert_close(search({name: mean})[name], actual, atol=0, rtol=0)
     with torch.no_grad():
-        assert loss(found) < loss(mean)
-    # Searched beside others, an object's code is what it is alone.
+        assert loss(actual) < loss(mean)
+    # An object's code does not depend on the other objects of the batch.
     together = search(dict.fromkeys([*ids, name], mean))
-    torch.testing.assert_close(together[name], found, atol=1e-3, rtol=0)
+    torch.testing.assert_close(together[name], actual, atol=1e-3, rtol=0)
 
 
-def test_infer_writes_what_people_open(chain: Plan) -> None:
+def test_infer_outputs(chain: Plan) -> None:
     folder = stage_path(chain, "infer") / "chunk-00000"
     stored = load_file(folder / "splats.safetensors")
     names = sorted({key.split("/")[0] for key in stored})
@@ -184,12 +196,12 @@ def test_infer_does_not_depend_on_its_batch(chain: Plan, tmp_path: Path) -> None
     folder = StageFolder.open(stage_path(chain, "infer"))
     options = folder.config.infer.model_copy(update={"batch_size": 1})
     alone = replace(folder, config=folder.config.model_copy(update={"infer": options}))
-    generator = infer.Generator.load(folder)
-    assert infer.Generator.load(alone).folder.config.infer.batch_size == 1
-    scenes, _ = autodecoder.training_scenes(generator.trained)
+    method = ImageToSplats.from_stage(folder)
+    assert ImageToSplats.from_stage(alone).options.batch_size == 1
+    scenes, _ = autodecoder.training_scenes(folder.upstream_folder("autodecoder"))
     images = torch.stack([scenes[name].condition(16) for name in scenes.ids[:2]])
-    together, _ = generator(images, [1, 2])
-    separate = torch.cat([generator(images[i : i + 1], [i + 1])[0] for i in (0, 1)])
+    together, _ = method(images, [1, 2])
+    separate = torch.cat([method(images[i : i + 1], [i + 1])[0] for i in (0, 1)])
     torch.testing.assert_close(together, separate, atol=1e-4, rtol=0)
 
 
@@ -215,7 +227,7 @@ def test_metrics_have_a_row_for_each_object_source_and_view(chain: Plan) -> None
     assert sorted((row["object"], row["source"]) for row in objects) == sorted((n, s) for n in sampled for s in SOURCES)
     assert {(row["split"], row["source"]) for row in about["sets"]} == {(r["split"], r["source"]) for r in objects}
     assert all(row["fd_efflite0"] > 0 for row in about["sets"])
-    # The made-up objects are rendered by no Blender, so their meshes were never placed.
+    # The synthetic objects were not rendered by Blender, so the transforms of their meshes are unknown.
     assert set(about["gaps"]["chamfer"].values()) == {"its data source has renders only, no mesh"}
     assert all(row["chamfer"] is None for row in objects)
     assert set(about["truth"]) == sampled
@@ -232,7 +244,7 @@ def test_validation_is_logged(chain: Plan) -> None:
 
 
 def test_codes_of_another_run(chain: Plan, tmp_path: Path) -> None:
-    """Cached codes are taken as they are, test objects included."""
+    """Cached codes are used unchanged, including those of test objects."""
     file = stage_path(chain, "codes") / "codes.safetensors"
     cached = plan(tmp_path, n_objects=5, autodecoder={"codes": {"kind": "cache", "path": str(file)}})
     fill(cached, skip=(OBJECTS[2],))
@@ -247,10 +259,10 @@ def test_encoder_codes_are_posterior_means(tmp_path: Path) -> None:
     run(planned, autodecoder, codes)
     folder = StageFolder.open(stage_path(planned, "autodecoder"))
     scenes, _ = autodecoder.training_scenes(folder)
-    stage1 = codes.Stage1.load(folder.path / "model", folder.config)
+    codec = folder.config.load_codec(folder.path / "model")
     written = load_file(stage_path(planned, "codes") / "codes.safetensors")
     for name in scenes.ids:
-        expected = stage1.encoder.sheet_code(scenes[name].input_sheet(16)[None], None)[0]
+        expected = codec.encode(input_mosaic(scenes[name], 16)[None])[0]
         torch.testing.assert_close(written[name], expected)
 
 

@@ -1,4 +1,4 @@
-"""Stage 2's ways of training and the codes of inference, on made-up objects; shards of what is computed once."""
+"""Training options of stage 2 and sources of codes in inference, on synthetic objects; cached tensor shards."""
 
 import importlib.machinery
 import logging
@@ -15,7 +15,8 @@ from diffusers import StableDiffusionPipeline
 from diffusers.models import attention_processor
 from safetensors.torch import load_file
 from scipy.stats import norm
-from support.builders import SIZES, fill, plan, stage_path
+from support.builders import SIZES, fill, input_mosaic, plan, stage_path
+from support.diffusion import normal
 from support.published_weights import write_published
 from torch import Tensor
 
@@ -40,7 +41,6 @@ from z1g.objectives.diffusion import DiffusionData, DiffusionObjective
 from z1g.objectives.rendered import RenderedTruth, Rendering
 from z1g.plan.folder import StageFolder
 from z1g.plan.plan import Plan
-from z1g.representations.mosaic.stage1 import Stage1
 from z1g.sampling.inferred.cache import TrueCodes
 from z1g.sampling.inferred.encoder import EncodedInputs
 from z1g.sampling.inferred.one_step import OneStepCodes
@@ -48,21 +48,16 @@ from z1g.sampling.inferred.probe import NoisedCodes
 from z1g.stages import autodecoder, codes, infer, unet
 from z1g.training.data import Draw
 
-
-def normal(*shape: int, seed: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
 # Timesteps
 
 
-def test_uniform_timesteps_are_all_alike() -> None:
+def test_uniform_timesteps_are_equally_likely() -> None:
     drawn = Uniform().draw((torch.arange(1000) + 0.5) / 1000, 1000)
     assert drawn.tolist() == list(range(1000))
 
 
 @pytest.mark.parametrize(("mean", "deviation"), [(0.0, 1.0), (0.5, 1.4)])
-def test_logit_normal_timesteps_have_its_distribution(mean: float, deviation: float) -> None:
+def test_logit_normal_timesteps_have_their_distribution(mean: float, deviation: float) -> None:
     drawn = LogitNormal(mean=mean, deviation=deviation).draw((torch.arange(20_000) + 0.5) / 20_000, 1000)
     for share in (0.1, 0.3, 0.5, 0.9):
         expected = norm.cdf((torch.logit(torch.tensor(share)).item() - mean) / deviation)
@@ -70,7 +65,7 @@ def test_logit_normal_timesteps_have_its_distribution(mean: float, deviation: fl
 
 
 def test_adapters_need_weights_to_adapt(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="random ones"):
+    with pytest.raises(ValueError, match="has random weights"):
         plan(tmp_path, unet={"finetune": {"kind": "lora"}})
 
 
@@ -91,14 +86,14 @@ def prediction(denoiser: Denoiser) -> Tensor:
 
 
 def denoiser() -> Denoiser:
-    made = Scratch(init_seed=1, **SIZES).denoiser()
+    network = Scratch(init_seed=1, **SIZES).denoiser()
     with torch.no_grad():
-        made.unet.conv_out.weight.copy_(0.1 * normal(*made.unet.conv_out.weight.shape, seed=1))
-    return made
+        network.unet.conv_out.weight.copy_(0.1 * normal(*network.unet.conv_out.weight.shape, seed=1))
+    return network
 
 
-def gradients(made: Denoiser) -> Tensor:
-    return torch.cat([p.grad.flatten() for p in made.unet.parameters() if p.grad is not None])
+def gradients(network: Denoiser) -> Tensor:
+    return torch.cat([p.grad.flatten() for p in network.unet.parameters() if p.grad is not None])
 
 
 def test_bf16_weights_learn_in_float32() -> None:
@@ -109,13 +104,13 @@ def test_bf16_weights_learn_in_float32() -> None:
     inner: list[torch.dtype] = []
     hook = half.unet.mid_block.resnets[0].norm1.register_forward_hook(lambda _, inputs, out: inner.append(out.dtype))
     with torch.autocast("cpu", torch.bfloat16):
-        found = prediction(half)
+        actual = prediction(half)
     hook.remove()
-    found.square().mean().backward()
+    actual.square().mean().backward()
     assert inner == [torch.bfloat16] * 2, "norms too, in both passes"
-    assert found.dtype == torch.float32
+    assert actual.dtype == torch.float32
     scale = expected.abs().max()
-    assert 0 < (found - expected).abs().max() < 0.05 * scale
+    assert 0 < (actual - expected).abs().max() < 0.05 * scale
     assert all(p.dtype == torch.float32 and p.grad is not None for p in half.unet.parameters())
     similarity = torch.nn.functional.cosine_similarity(gradients(half), gradients(exact), dim=0)
     assert similarity > 0.995
@@ -136,7 +131,7 @@ def test_kernels_change_rounding_only(kernels: str) -> None:
 
 @dataclass
 class Xformers:
-    """What diffusers uses of xformers, in float64: rows of heads [B·H,N,C], no bias."""
+    """A fake of the functions of xformers that diffusers uses, in float64: heads [B·H,N,C], no bias."""
 
     ops: "Xformers" = field(init=False)
     calls: int = 0
@@ -154,12 +149,12 @@ class Xformers:
 
 @pytest.fixture
 def xformers(monkeypatch: pytest.MonkeyPatch) -> Xformers:
-    made = Xformers()
-    monkeypatch.setattr(attention_processor, "xformers", made)
+    fake = Xformers()
+    monkeypatch.setattr(attention_processor, "xformers", fake)
     monkeypatch.setitem(sys.modules, "xformers", types.ModuleType("xformers"))
     sys.modules["xformers"].__spec__ = importlib.machinery.ModuleSpec("xformers", None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    return made
+    return fake
 
 
 @pytest.mark.parametrize("recompute", [False, True])
@@ -168,10 +163,10 @@ def test_attention_by_xformers(xformers: Xformers, recompute: bool) -> None:
     chosen.attention = "xformers"
     if recompute:
         chosen.unet.enable_gradient_checkpointing()
-    expected, found = prediction(exact), prediction(chosen)
+    expected, actual = prediction(exact), prediction(chosen)
     assert xformers.calls == 2 * len(chosen.unet.attn_processors), "in both passes"
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
-    for output in (expected, found):
+    torch.testing.assert_close(actual, expected, atol=1e-5, rtol=0)
+    for output in (expected, actual):
         output.square().mean().backward()
     torch.testing.assert_close(gradients(chosen), gradients(exact), atol=1e-5, rtol=1e-3)
     chosen.attention, before = "auto", xformers.calls
@@ -198,7 +193,7 @@ def test_xformers_where_it_cannot_work(chain: Plan, xformers: Xformers, monkeypa
 
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Plan:
-    """Low-rank adapters, losses on renders: from stage 1 to a trained pipeline."""
+    """The chain up to stage `infer`, with low-rank adapters and losses on renders."""
     root = tmp_path_factory.mktemp("modes")
     write_published(root / "weights")
     planned = plan(
@@ -224,69 +219,69 @@ def rendering(chain: Plan, below: int) -> tuple[Rendering, dict[str, Tensor]]:
     folder = StageFolder.open(stage_path(chain, "autodecoder"))
     scenes, ids = autodecoder.training_scenes(folder)
     truth = RenderedTruth(folder.config, scenes, ids, 2)
-    stage1 = Stage1.load(folder.path / "model", folder.config)
+    codec = folder.config.load_codec(folder.path / "model")
     options = RenderedCodes(below=below, losses={"rgb": RgbLoss(weight=2.0), "alpha": AlphaLoss(weight=0.5)})
-    made = Rendering(options, folder.config, stage1.decoder, torch.tensor(0.1), torch.tensor(0.5), truth)
+    losses = Rendering(options, folder.config, codec, torch.tensor(0.1), torch.tensor(0.5), truth)
     samples = [truth(Draw(i % len(ids), 0, (7, 0, i))) for i in range(3)]
-    return made, {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+    return losses, {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
 
 
 def test_losses_on_renders_by_hand(chain: Plan) -> None:
-    made, batch = rendering(chain, below=500)
+    render_losses, batch = rendering(chain, below=500)
     predicted, timestep = normal(3, 4, 6, 4, seed=3).requires_grad_(), torch.tensor([10, 600, 499])
-    total, terms = made.losses(predicted, timestep, batch)
+    total, terms = render_losses.losses(predicted, timestep, batch)
     rgb, alpha = 0.0, 0.0
     for i in (0, 2):
-        splats = made.decoder(predicted[i : i + 1] * 0.5 + 0.1)
-        cameras = Cameras(batch["c2w"][i : i + 1], made.config.camera.fov_y_deg, 16, 16)
-        drawn, there = made.config.render.render(to_gaussians(splats), cameras), batch["alpha"][i : i + 1]
+        splats = render_losses.codec.decode(predicted[i : i + 1] * 0.5 + 0.1)
+        cameras = Cameras(batch["c2w"][i : i + 1], render_losses.config.camera.fov_y_deg, 16, 16)
+        drawn, coverage = render_losses.config.render.render(to_gaussians(splats), cameras), batch["alpha"][i : i + 1]
         ground = batch["background"][i]
         image = drawn.rgb + (1 - drawn.alpha) * ground
-        truth = batch["rgb"][i : i + 1] + (1 - there) * ground
-        rgb, alpha = rgb + (image - truth).square().mean() / 3, alpha + (drawn.alpha - there).square().mean() / 3
+        truth = batch["rgb"][i : i + 1] + (1 - coverage) * ground
+        rgb, alpha = rgb + (image - truth).square().mean() / 3, alpha + (drawn.alpha - coverage).square().mean() / 3
     torch.testing.assert_close(total, 2 * rgb + 0.5 * alpha)
     torch.testing.assert_close(terms, {"rgb": rgb, "alpha": alpha})
     total.backward()
     assert predicted.grad is not None
     reached = predicted.grad.flatten(1).abs().amax(dim=1)
-    assert reached[1] == 0, "this sample is too noisy to be drawn"
+    assert reached[1] == 0, "this sample is too noisy to be rendered"
     assert (reached[[0, 2]] > 0).all()
-    assert not any(p.requires_grad for p in made.decoder.parameters())
+    assert not any(p.requires_grad for p in render_losses.codec.parameters())
 
 
 def test_splats_of_a_plain_decoder_are_compared_with_enlarged_fits(tmp_path: Path) -> None:
-    planned = plan(tmp_path, autodecoder={"decoder": {"path": {"kind": "plain"}}})
+    planned = plan(tmp_path, representation={"decoder": {"path": {"kind": "plain"}}})
     fill(planned)
     folder = StageFolder.open(stage_path(planned, "autodecoder"))
     scenes, ids = autodecoder.training_scenes(folder)
-    truth, decoder = RenderedTruth(folder.config, scenes, ids, 1), Stage1.create(folder.config).decoder
+    truth, codec = RenderedTruth(folder.config, scenes, ids, 1), folder.config.new_codec()
     options = RenderedCodes(below=1000, losses={"splat": SplatLoss()})
-    made = Rendering(options, folder.config, decoder, torch.tensor(0.0), torch.tensor(1.0), truth)
+    render_losses = Rendering(options, folder.config, codec, torch.tensor(0.0), torch.tensor(1.0), truth)
     batch = {name: value[None] for name, value in truth(Draw(0, 0, (7, 0, 0))).items()}
     code = normal(1, 4, 24, 16, seed=3)
-    total, _ = made.losses(code, torch.tensor([3]), batch)
+    total, _ = render_losses.losses(code, torch.tensor([3]), batch)
     fitted = batch["splats"].repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
-    expected = SplatLoss().compute(Comparison(splats=decoder(code), splats_true=fitted))
+    expected = SplatLoss().compute(Comparison(splats=codec.decode(code), splats_true=fitted))
     torch.testing.assert_close(total, expected)
 
 
-def test_a_batch_without_a_drawn_sample_has_the_same_terms(chain: Plan) -> None:
-    made, batch = rendering(chain, below=5)
+def test_a_batch_without_rendered_samples_has_the_same_terms(chain: Plan) -> None:
+    render_losses, batch = rendering(chain, below=5)
     predicted = normal(3, 4, 6, 4, seed=3).requires_grad_()
-    total, terms = made.losses(predicted, torch.tensor([5, 600, 999]), batch)
+    total, terms = render_losses.losses(predicted, torch.tensor([5, 600, 999]), batch)
     assert float(total.detach()) == 0
     assert {name: float(value) for name, value in terms.items()} == {"rgb": 0, "alpha": 0}
     total.backward()
 
 
 def test_renders_add_to_the_loss(chain: Plan) -> None:
-    """The objective's sum, and that its gradient reaches the UNet through the decoder alone."""
-    made, batch = rendering(chain, below=1000)
+    """The losses sum up, and gradients reach the UNet through the decoder."""
+    render_losses, batch = rendering(chain, below=1000)
     data = DiffusionData(
         normal(3, 4, 6, 4, seed=1), normal(3, 4, 4, 4, seed=2), torch.zeros(1, 4, 4, 4), normal(3, 16, seed=3)
     )
     options = UNetOptions.model_validate({"losses": {"latent": {"kind": "latent", "weight": 1e-30}}})
-    objective = DiffusionObjective(options, denoiser(), data, made)
+    objective = DiffusionObjective(options, denoiser(), data, render_losses)
     own = {"code": data.codes, "latent": data.latents, "embedding": data.embeddings}
     keys = torch.tensor([[7, 0, i] for i in range(3)])
     losses = objective({**batch, **own, "key": keys})
@@ -312,27 +307,25 @@ def test_adapters_are_saved_and_merged(chain: Plan) -> None:
     assert {"latent", "rgb", "alpha"} <= set(rows[-1])
 
 
-def test_frozen_encoders_see_each_image_once(chain: Plan, caplog: pytest.LogCaptureFixture) -> None:
+def test_frozen_encoders_encode_each_image_once(chain: Plan, caplog: pytest.LogCaptureFixture) -> None:
     folder = StageFolder.open(stage_path(chain, "unet"))
     shard = folder.path / "conditions" / "shard-00000.safetensors"
     assert set(load_file(shard)) == {"latents", "embeddings"}
     trained = folder.upstream_folder("autodecoder")
     scenes, ids = autodecoder.training_scenes(trained)
-    stage1 = Stage1.load(trained.path / "model", trained.config)
-    made = folder.config.model.denoiser().requires_grad_(False)
+    codec = trained.config.load_codec(trained.path / "model")
+    network = folder.config.model.denoiser().requires_grad_(False)
     before = shard.stat().st_mtime_ns
-    gathered = unet.gather(folder, stage1.encoder, made, scenes, ids, torch.zeros(len(ids), 4, 6, 4))
-    assert shard.stat().st_mtime_ns == before, "read, not made again"
+    gathered = unet.gather(folder, codec, network, scenes, ids, torch.zeros(len(ids), 4, 6, 4))
+    assert shard.stat().st_mtime_ns == before, "read, not computed again"
     image = scenes[ids[1]].condition(16)[None]
     with torch.no_grad():
-        expected = made.condition(stage1.encoder.condition_latent(image), image)
+        expected = network.condition(codec.condition_latent(image), image)
     assert gathered.embeddings is not None
     torch.testing.assert_close(gathered.embeddings[1], expected.embedding[0], atol=1e-5, rtol=0)
     torch.testing.assert_close(gathered.latents[1], expected.latent[0], atol=1e-5, rtol=0)
     with caplog.at_level(logging.WARNING, "z1g"):
-        again = unet.gather(
-            folder, stage1.encoder, made.requires_grad_(True), scenes, ids, torch.zeros(len(ids), 4, 6, 4)
-        )
+        again = unet.gather(folder, codec, network.requires_grad_(True), scenes, ids, torch.zeros(len(ids), 4, 6, 4))
     assert "frozen image encoder" in caplog.text
     assert again.embeddings is None
     assert again.images is not None
@@ -342,17 +335,17 @@ def test_frozen_encoders_see_each_image_once(chain: Plan, caplog: pytest.LogCapt
 def test_encoded_codes_do_not_depend_on_the_batch(chain: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     trained = StageFolder.open(stage_path(chain, "autodecoder"))
     scenes, _ = autodecoder.training_scenes(trained)
-    encoder = Stage1.load(trained.path / "model", trained.config).encoder
+    codec = trained.config.load_codec(trained.path / "model")
     monkeypatch.setattr(codes, "BATCH", 3)
-    found = codes.encoded(encoder, scenes, 16)
-    assert list(found) == scenes.ids
-    assert len(found) % 3, "the last batch is smaller"
+    actual = codes.encoded(codec, scenes)
+    assert list(actual) == scenes.ids
+    assert len(actual) % 3, "the last batch is smaller"
     for name in scenes.ids:
         with torch.no_grad():
-            alone = encoder.sheet_code(scenes[name].input_sheet(16)[None], None)[0]
-        torch.testing.assert_close(found[name], alone, atol=1e-5, rtol=0)
-    distance = torch.cdist(*[torch.stack(list(found.values())).flatten(1)] * 2)
-    assert float(distance[~torch.eye(len(found), dtype=torch.bool)].min()) > 1e-3, "no two objects share a code"
+            alone = codec.encode(input_mosaic(scenes[name], 16)[None])[0]
+        torch.testing.assert_close(actual[name], alone, atol=1e-5, rtol=0)
+    distance = torch.cdist(*[torch.stack(list(actual.values())).flatten(1)] * 2)
+    assert float(distance[~torch.eye(len(actual), dtype=torch.bool)].min()) > 1e-3, "no two objects share a code"
 
 
 # Codes of inference
@@ -361,17 +354,18 @@ def test_encoded_codes_do_not_depend_on_the_batch(chain: Plan, monkeypatch: pyte
 def inferred(chain: Plan, tmp_path: Path, kind: Any) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
     folder = StageFolder.open(stage_path(chain, "infer"))
     options = folder.config.infer.model_copy(update={"codes": kind})
-    # A folder beside the true one, so that the stages upstream are found.
+    # A folder next to the real one, so that upstream stages are found.
     elsewhere = folder.path.parent / tmp_path.name
     changed = replace(folder, path=elsewhere, config=folder.config.model_copy(update={"infer": options}))
     infer.run(changed, chunk=0, threads=1)
     out = elsewhere / "chunk-00000"
     stored = load_file(out / "splats.safetensors")
-    found = {name.removesuffix("/code"): value for name, value in stored.items() if name.endswith("/code")}
-    return found, read_jsonl(out / "objects.jsonl")
+    by_name = {name.removesuffix("/code"): value for name, value in stored.items() if name.endswith("/code")}
+    return by_name, read_jsonl(out / "objects.jsonl")
 
 
-def test_codes_come_from_where_the_options_say(chain: Plan, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_codes_come_from_the_configured_source(chain: Plan, tmp_path: Path) -> None:
     true = load_file(stage_path(chain, "codes") / "codes.safetensors")
     cached, rows = inferred(chain, tmp_path / "cache", TrueCodes())
     assert {row["object"] for row in rows} == set(cached)
@@ -386,13 +380,14 @@ def test_codes_come_from_where_the_options_say(chain: Plan, tmp_path: Path) -> N
         torch.testing.assert_close(probed[name], code + 0.25 * noise, atol=1e-6, rtol=0)
 
 
+@pytest.mark.slow
 def test_one_step_codes(chain: Plan, tmp_path: Path) -> None:
-    """Almost the true code where there is almost no noise; far from it where there is nothing else."""
+    """Close to the true code with almost no noise, far from it with noise only."""
     true = load_file(stage_path(chain, "codes") / "codes.safetensors")
     error = {}
     for timestep in (0, 999):
-        found, _ = inferred(chain, tmp_path / f"step{timestep}", OneStepCodes(timestep=timestep))
-        error[timestep] = max(float((found[name] - true[name]).abs().max() / true[name].std()) for name in found)
+        actual, _ = inferred(chain, tmp_path / f"step{timestep}", OneStepCodes(timestep=timestep))
+        error[timestep] = max(float((actual[name] - true[name]).abs().max() / true[name].std()) for name in actual)
     noise = 5 * float(NoiseSchedule().sigma[0])
     assert error[0] < noise < error[999]
 
@@ -419,14 +414,14 @@ def test_table_of_steps_and_guidance(chain: Plan) -> None:
 # Shards
 
 
-def test_shards_are_made_once(
+def test_shards_are_computed_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("z1g.data.tensor_shards.SHARD", 2)
-    made: list[str] = []
+    computed: list[str] = []
 
     def make(names: Sequence[str]) -> dict[str, Tensor]:
-        made.extend(names)
+        computed.extend(names)
         numbers = torch.tensor([int(name) for name in names])
         return {"double": 2.0 * numbers[:, None], "label": numbers}
 
@@ -440,15 +435,15 @@ def test_shards_are_made_once(
     ]
     again = remembered(folder, {"size": 1}, ids, make)
     torch.testing.assert_close(again, first)
-    assert len(made) == 5
+    assert len(computed) == 5
     (folder / "shard-00001.safetensors").write_bytes(b"cut short")
     (folder / "shard-00002.safetensors").unlink()
-    made.clear()
+    computed.clear()
     torch.testing.assert_close(remembered(folder, {"size": 1}, ids, make), first)
-    assert made == ["2", "3", "4"], "what a dead run left whole is kept"
-    made.clear()
+    assert computed == ["2", "3", "4"], "complete shards of a killed run are kept"
+    computed.clear()
     with caplog.at_level(logging.WARNING, "z1g"):
         remembered(folder, {"size": 2}, ids[:3], make)
     assert "another ids, size" in caplog.text
-    assert made == ["0", "1", "2"]
+    assert computed == ["0", "1", "2"]
     assert not (folder / "shard-00002.safetensors").exists()

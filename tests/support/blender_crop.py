@@ -1,9 +1,9 @@
-"""Renders meshes as they are rendered, and once more with the whole image drawn. Runs inside Blender.
+"""Renders meshes with the usual crop, and again without it. Runs inside Blender.
 
     blender_crop.py SCRIPTS OUT MESH...
 
-OUT receives NAME.npz with rgba [2,V,H,W,4], depth [2,D,H,W] and normals [2,D,H,W,3], the second of each drawn whole,
-and the share of the image that was drawn the first time.
+OUT receives NAME.npz with rgba [2,V,H,W,4], depth [2,D,H,W] and normals [2,D,H,W,3], each with and without crop, and
+the share of the image inside the crop.
 """
 
 import json
@@ -36,7 +36,7 @@ def pixels(file: Path) -> np.ndarray:
 
 
 def reaching_out(folder: Path) -> list[str]:
-    """Files whose images reach over the vertices of their faces: hair, a curve, a displaced surface."""
+    """Write objects whose images extend beyond the vertices of their faces: hair, a curve, a displaced surface."""
     files = []
     for name in ("hair", "curve", "displaced"):
         bpy.ops.wm.read_factory_settings(use_empty=True)
@@ -77,7 +77,7 @@ def main() -> None:
 
     render_views.start(SETTINGS)
     for mesh in meshes + reaching_out(Path(out)):
-        both = []
+        renders = []
         shares.clear()
         for aim in (watched, lambda c2w, points: crop(c2w, None)):
             drawing.aim = passes.aim = aim
@@ -86,12 +86,12 @@ def main() -> None:
             render_views.finish(item, SETTINGS)
             assert json.loads((folder / "result.json").read_text())["reason"] is None
             rgba = np.stack([pixels(folder / f"{view:03d}.png") for view in range(len(CAMERAS))])
-            both.append((rgba, np.load(folder / "depth.npy"), np.load(folder / "normals.npy")))
-        rgba, depth, normals = (np.stack(part) for part in zip(*both, strict=True))
+            renders.append((rgba, np.load(folder / "depth.npy"), np.load(folder / "normals.npy")))
+        rgba, depth, normals = (np.stack(part) for part in zip(*renders, strict=True))
         np.savez(Path(out, f"{Path(mesh).name}.npz"), rgba=rgba, depth=depth, normals=normals, share=np.mean(shares))
 
 
 if __name__ == "__main__":
     main()
     sys.stdout.flush()
-    os._exit(0)  # Blender's own way out sometimes hangs
+    os._exit(0)  # Blender sometimes hangs at exit

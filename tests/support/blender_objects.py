@@ -1,7 +1,7 @@
-"""Writes one object in every format that Blender can export, and a .blend full of traps. Runs inside Blender.
+"""Writes one object in every format that Blender can export, and a malicious .blend. Runs inside Blender.
 
-The object is a box (x 2, y 3, z 4 in a y-up world) whose faces have six colors from a small texture: whoever turns an
-axis, swaps sides or loses the texture shows another image.
+The object is a box (x 2, y 3, z 4 in a y-up world) whose faces have six colors from a small texture, so that swapped
+axes or sides and missing textures change its image.
 """
 
 import os
@@ -39,7 +39,7 @@ def empty() -> None:
 
 
 def box(name: str = "box", extent=EXTENT, at=(0, 0, 0)):
-    """A box object in the scene, UV of each face in the middle of its patch of the palette."""
+    """Add a box to the scene, with the UV of each face in the middle of its color in the palette."""
     corners = [[(i >> 2 & 1) - 0.5, (i >> 1 & 1) - 0.5, (i & 1) - 0.5] for i in range(8)]
     mesh = bpy.data.meshes.new(name)
     mesh.from_pydata((np.array(corners) * extent + at).tolist(), [], list(FACES.values()))
@@ -47,13 +47,13 @@ def box(name: str = "box", extent=EXTENT, at=(0, 0, 0)):
     for face, side in enumerate(FACES):
         for corner in mesh.polygons[face].loop_indices:
             layer.data[corner].uv = ((list(SIDES).index(side) + 0.5) / len(SIDES), 0.5)
-    thing = bpy.data.objects.new(name, mesh)
-    bpy.context.scene.collection.objects.link(thing)
-    return thing
+    mesh_object = bpy.data.objects.new(name, mesh)
+    bpy.context.scene.collection.objects.link(mesh_object)
+    return mesh_object
 
 
 def palette(folder: Path):
-    """A image with the six colors side by side, on disk."""
+    """Write an image with the six colors side by side, and load it."""
     image = bpy.data.images.new("palette", 48, 8)
     row = np.repeat(np.array([[*color, 1] for color in SIDES.values()], np.float32), 8, axis=0)
     image.pixels.foreach_set(np.tile(row, (8, 1)).reshape(-1))
@@ -63,18 +63,18 @@ def palette(folder: Path):
     return bpy.data.images.load(str(folder / "palette.png"))
 
 
-def material(thing, image=None, color=(1, 1, 1, 1)):
-    made = bpy.data.materials.new(f"{thing.name} material")
-    made.use_nodes = True
-    surface = made.node_tree.nodes["Principled BSDF"]
+def material(mesh_object, image=None, color=(1, 1, 1, 1)):
+    new_material = bpy.data.materials.new(f"{mesh_object.name} material")
+    new_material.use_nodes = True
+    surface = new_material.node_tree.nodes["Principled BSDF"]
     surface.inputs["Base Color"].default_value, surface.inputs["Roughness"].default_value = color, 1.0
     surface.inputs["Specular IOR Level"].default_value = 0.0
     if image:
-        texture = made.node_tree.nodes.new("ShaderNodeTexImage")
+        texture = new_material.node_tree.nodes.new("ShaderNodeTexImage")
         texture.image = image
-        made.node_tree.links.new(texture.outputs["Color"], surface.inputs["Base Color"])
-    thing.data.materials.append(made)
-    return made
+        new_material.node_tree.links.new(texture.outputs["Color"], surface.inputs["Base Color"])
+    mesh_object.data.materials.append(new_material)
+    return new_material
 
 
 def textured(folder: Path) -> None:
@@ -82,8 +82,8 @@ def textured(folder: Path) -> None:
         empty()
         (folder / name).mkdir()
         image = palette(folder / name)
-        thing = box()
-        material(thing, image)
+        mesh_object = box()
+        material(mesh_object, image)
         to = str(folder / name / "box")
         bpy.ops.wm.obj_export(filepath=f"{to}_obj.obj", path_mode="RELATIVE")
         bpy.ops.export_scene.gltf(filepath=f"{to}_gltf.gltf", export_format="GLTF_SEPARATE")
@@ -109,13 +109,13 @@ def textured(folder: Path) -> None:
 
 
 def colored(folder: Path) -> None:
-    """Vertex colors: without a material, and as glTF multiplies them."""
+    """Vertex colors, without and with a material (glTF multiplies both)."""
     empty()
     (folder / "colored").mkdir()
-    thing = box()
-    colors = thing.data.color_attributes.new("Color", "BYTE_COLOR", "CORNER")
+    mesh_object = box()
+    colors = mesh_object.data.color_attributes.new("Color", "BYTE_COLOR", "CORNER")
     for face, side in enumerate(FACES):
-        for corner in thing.data.polygons[face].loop_indices:
+        for corner in mesh_object.data.polygons[face].loop_indices:
             colors.data[corner].color = (*SIDES[side], 1)
     to = str(folder / "colored" / "box")
     bpy.ops.wm.ply_export(filepath=f"{to}_ply.ply", forward_axis="Y", up_axis="Z", export_colors="SRGB")
@@ -125,20 +125,20 @@ def colored(folder: Path) -> None:
     bpy.ops.wm.usd_export(filepath=f"{to}_usdc.usdc")
     bpy.ops.wm.save_as_mainfile(filepath=f"{to}_blend.blend")
     bpy.ops.export_scene.gltf(filepath=f"{to}_glb.glb", export_vertex_color="ACTIVE", export_all_vertex_colors=True)
-    material(thing)
+    material(mesh_object)
     bpy.ops.export_scene.gltf(
         filepath=f"{to}_material.glb", export_vertex_color="ACTIVE", export_all_vertex_colors=True
     )
 
 
 def transparent(folder: Path) -> None:
-    """Half-transparent red (BLEND), and a texture whose alpha cuts away a side (MASK)."""
+    """Half-transparent red (BLEND), and a texture whose alpha removes a side (MASK)."""
     for name in ("blend", "mask"):
         empty()
         (folder / name).mkdir()
-        thing = box()
-        made = material(thing, color=(1, 0, 0, 1))
-        nodes, links = made.node_tree.nodes, made.node_tree.links
+        mesh_object = box()
+        new_material = material(mesh_object, color=(1, 0, 0, 1))
+        nodes, links = new_material.node_tree.nodes, new_material.node_tree.links
         surface = nodes["Principled BSDF"]
         if name == "blend":
             surface.inputs["Alpha"].default_value = 0.5
@@ -163,7 +163,7 @@ def transparent(folder: Path) -> None:
 
 
 def two_scenes_and_motion(folder: Path) -> None:
-    """A .glb with a second scene, and a box that stands only in the first frame where it should."""
+    """A file with a second scene, and an animated box that is at the expected position in the first frame only."""
     empty()
     (folder / "scenes").mkdir()
     material(box(), color=(1, 0, 0, 1))
@@ -190,19 +190,19 @@ def two_scenes_and_motion(folder: Path) -> None:
 
 
 def trap(folder: Path) -> None:
-    """A .blend that tries to run Python, and whose lights, camera, world and hidden things must not be seen."""
+    """A .blend that tries to run Python, with lights, camera, world and hidden objects that must be ignored."""
     empty()
     (folder / "trap").mkdir()
     mark = folder / "trap" / "executed"
     image = palette(folder / "trap")
-    thing = box()
-    material(thing, image)
+    mesh_object = box()
+    material(mesh_object, image)
     image.pack()
     os.unlink(folder / "trap" / "palette.png")
     text = bpy.data.texts.new("evil.py")
     text.from_string(f"open({str(mark)!r}, 'w').write('text')")
     text.use_module = True
-    driver = thing.driver_add("location", 0).driver
+    driver = mesh_object.driver_add("location", 0).driver
     driver.expression = f"(open({str(mark)!r}, 'w').write('driver'), 0.0)[1]"
     scene = bpy.context.scene
     scene.world = bpy.data.worlds.new("red")
@@ -228,4 +228,4 @@ def trap(folder: Path) -> None:
 
 if __name__ == "__main__":
     main()
-    os._exit(0)  # Blender's own way out sometimes hangs
+    os._exit(0)  # Blender sometimes hangs at exit

@@ -1,4 +1,4 @@
-"""Chromium without a screen, driven over its own protocol: open a page, look at it, ask it."""
+"""Headless Chromium, controlled through the DevTools protocol."""
 
 import base64
 import io
@@ -31,10 +31,10 @@ class Page:
     def __init__(self, socket: Any) -> None:
         self._socket, self._last = socket, 0
         self.errors: list[str] = []
-        """What the page wrote to its console as an error, or threw, so far."""
+        """Errors on the console and uncaught exceptions."""
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
-        """One command of the protocol and its result."""
+        """Send a command of the protocol and return its result."""
         self._last += 1
         self._socket.send(json.dumps({"id": self._last, "method": method, "params": parameters}))
         while True:
@@ -45,13 +45,13 @@ class Page:
                 return message["result"]
 
     def evaluate(self, script: str) -> Any:
-        """The value of a JavaScript expression; promises are awaited."""
+        """Return the value of a JavaScript expression; promises are awaited."""
         answer = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     def screenshot(self) -> Image.Image:
-        """What the page looks like, RGB."""
+        """Screenshot of the page, RGB."""
         content = base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
         return Image.open(io.BytesIO(content)).convert("RGB")
 
@@ -60,11 +60,11 @@ class Page:
         return self.until_true(lambda: self.evaluate(script), script)
 
     def until_true(self, check: Any, what: str) -> Any:
-        """Wait until `check()` gives something true, and give that."""
+        """Wait until `check()` returns a true value, and return it."""
         end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
-            if found := check():
-                return found
+            if value := check():
+                return value
             self.evaluate("new Promise((done) => setTimeout(done, 100))")
         raise AssertionError(f"{what} did not come true; errors: {self.errors}")
 
@@ -80,7 +80,7 @@ class Page:
 
 @contextmanager
 def open_page(address: str, folder: Path, size: tuple[int, int] = (1000, 700)) -> Iterator[Page]:
-    """Open an address in a Chromium of its own, whose files lie in `folder`; it ends with the block."""
+    """Open an address in a new Chromium with its files in `folder`; it terminates at the end of the block."""
     from websockets.sync.client import connect
 
     assert CHROMIUM is not None
@@ -104,12 +104,12 @@ def open_page(address: str, folder: Path, size: tuple[int, int] = (1000, 700)) -
 
 
 def _listening(process: subprocess.Popen, log: Path) -> str:
-    """Host and port that Chromium says it listens on."""
+    """Host and port on which Chromium listens."""
     end = time.monotonic() + PATIENCE_S
     while time.monotonic() < end and process.poll() is None:
-        found = re.search(r"DevTools listening on ws://([^/]+)/", log.read_text(errors="replace"))
-        if found:
-            return found[1]
+        match = re.search(r"DevTools listening on ws://([^/]+)/", log.read_text(errors="replace"))
+        if match:
+            return match[1]
         time.sleep(0.05)
     raise AssertionError(f"Chromium does not listen: {log.read_text(errors='replace')[-2000:]}")
 

@@ -1,4 +1,4 @@
-"""Builders that several tests share: a micro experiment, its made-up data, and a toy objective."""
+"""Shared builders: a micro experiment, its synthetic data, and toy objectives."""
 
 import tarfile
 from pathlib import Path
@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from z1g.codes.book import OptimisedBook
+from z1g.codes.book import OptimizedBook
 from z1g.config.resolve import Ablation, merge
 from z1g.config.tree import Experiment
 from z1g.data.manifest import int_hash
+from z1g.data.scenes import Scene
 from z1g.data.shards import RenderedObject, shard_path, write_object
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions
 from z1g.plan.plan import Plan
@@ -35,7 +36,7 @@ OBJECTS = (
     "object8-62f0da0c84",
     "object9-5a4aae270b",
 )
-"""Ids of the made-up objects. They come from file names and contents, so they are the same everywhere, for ever."""
+"""Ids of the synthetic objects, which depend on file names and contents only."""
 SIZES: dict[str, Any] = {
     "autoencoder_size": {"channels": [8, 8], "layers_per_block": 1, "norm_groups": 4},
     "unet_size": {
@@ -56,14 +57,15 @@ TRAIN: dict[str, Any] = {
 
 
 def experiment(meshes: Path, **changes: Any) -> Experiment:
-    """A micro experiment whose objects are the files in `meshes`; `changes` are merged over it."""
+    """A micro experiment on the files in `meshes`, with `changes` merged into it."""
     values = {
         "data": {"kind": "meshes", "paths": [str(meshes)], "chunk_size": 2, "split": {"test_fraction": 0.25}},
         "camera": {"train_views": 4, "validation_views": 1, "test_views": 2},
         "splat": {"size": 8},
         "model": {"kind": "scratch", **SIZES},
         "fit": {"steps": 4, "views_per_step": 2, "evaluate_every": 2},
-        "autodecoder": {"input_size": 16, "views": 2, "test_steps": 2, "losses": {"perceptual": None}, "train": TRAIN},
+        "representation": {"input_size": 16},
+        "autodecoder": {"views": 2, "test_steps": 2, "losses": {"perceptual": None}, "train": TRAIN},
         "unet": {"condition_size": 16, "normalize_codes": True, "train": TRAIN},
         "infer": {"steps": 3, "train_objects": 1, "turntable_frames": 2, "batch_size": 2},
         "metrics": {"metrics": {"st_lpips": None}},
@@ -73,7 +75,7 @@ def experiment(meshes: Path, **changes: Any) -> Experiment:
 
 
 def plan(root: Path, n_objects: int = 4, name: str = "micro", **changes: Any) -> Plan:
-    """Plan and write one micro ablation on made-up objects under `root`."""
+    """Plan and write a micro ablation on synthetic objects in `root`."""
     meshes = root / "meshes"
     meshes.mkdir(parents=True, exist_ok=True)
     for i in range(n_objects):
@@ -90,7 +92,7 @@ def stage_path(planned: Plan, stage: str, name: str = "micro") -> Path:
 
 
 def fill(planned: Plan, resolution: int = 16, name: str = "micro", skip: tuple[str, ...] = ()) -> None:
-    """Write what ingest and fit would have written: images of colored balls, and splats on them."""
+    """Write results of ingest and fit: images of colored balls, and splats on their surfaces."""
     ablation = planned.ablations[name]
     config, manifest = ablation.ablation.experiment, ablation.manifest
     ingest, fit = stage_path(planned, "ingest", name), stage_path(planned, "fit", name)
@@ -105,7 +107,7 @@ def fill(planned: Plan, resolution: int = 16, name: str = "micro", skip: tuple[s
 
 
 def ball(object_id: str, camera: CameraOptions, resolution: int) -> RenderedObject:
-    """A rendered object: a ball whose color changes smoothly with the direction it is seen from."""
+    """A rendered object: a ball whose color varies smoothly with the surface normal."""
     seed = int_hash(object_id)
     c2w = camera.poses(seed)
     tint = np.random.default_rng(seed).uniform(0.3, 0.7, size=3)
@@ -144,7 +146,7 @@ def ball_splats(object_id: str, size: int) -> Tensor:
 
 
 class Toy(Objective):
-    """A small network with dropout that learns a fixed linear map. In `broken` steps the first sample is NaN."""
+    """Trains a small network with dropout on a fixed linear map. In `broken` steps, the first sample is NaN."""
 
     def __init__(self, broken: range = range(0), dropout: float = 0.2) -> None:
         super().__init__()
@@ -167,19 +169,19 @@ class Toy(Objective):
         return {"loss": error, "error": error.detach().sqrt()}
 
     def data(self, options: TrainOptions) -> StepData:
-        """Step data of this objective's ten objects."""
+        """Step data of the ten objects."""
         return StepData(self.sample, len(self.inputs), options.batch_size, options.seed)
 
 
 class CodedToy(Objective):
-    """Six objects with codes of their own, and a linear layer from codes to targets."""
+    """Trains codes of six objects, and a linear layer from codes to targets."""
 
     def __init__(self, lr: float = 0.02) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(3)
         self.starts = torch.randn(6, 1, 2, 2, generator=generator)
         self.targets = torch.randn(6, 1, 2, 2, generator=generator)
-        self.book = OptimisedBook(6, (1, 2, 2), lr, "encoder", reset=False, seed=0)
+        self.book = OptimizedBook(6, (1, 2, 2), lr, "encoder", reset=False, seed=0)
         self.layer = nn.Linear(2, 2)
         with torch.no_grad():
             self.layer.weight.copy_(torch.tensor([[1.0, 0.2], [-0.3, 0.8]]))
@@ -196,12 +198,12 @@ class CodedToy(Objective):
         self.book.after_backward(accelerator)
 
     def data(self, options: TrainOptions) -> StepData:
-        """Step data of this objective's six objects."""
+        """Step data of the six objects."""
         return StepData(self.sample, 6, options.batch_size, options.seed)
 
 
 def toy_options(**changes: Any) -> TrainOptions:
-    """Twelve steps of three objects, a checkpoint every second one."""
+    """Twelve steps of three objects, with a checkpoint every second step."""
     values = {
         "steps": 12, "batch_size": 3, "optimizer": {"lr": 0.02}, "precision": "fp32", "ema": 0.8, "log_every": 3,
         "schedule": {"kind": "cosine", "warmup_steps": 3}, "checkpoint_every": 2, "validate_every": 6,
@@ -210,5 +212,14 @@ def toy_options(**changes: Any) -> TrainOptions:
 
 
 def without_seconds(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """History rows without their clock."""
+    """History rows without the column `seconds`."""
     return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
+
+
+def input_mosaic(scene: Scene, size: int) -> Tensor:
+    """The six inputs of a scene on mid-gray, [3,3·size,2·size]: rows of two, resized without antialiasing."""
+    rgba = torch.from_numpy(scene.rgba[list(INPUT_VIEWS)]).permute(0, 3, 1, 2).float() / 255
+    images = rgba[:, :3] * rgba[:, 3:] + 0.5 * (1 - rgba[:, 3:])
+    if images.shape[-1] != size:
+        images = nn.functional.interpolate(images, (size, size), mode="bilinear", align_corners=False)
+    return torch.cat([torch.cat([images[i], images[i + 1]], dim=2) for i in (0, 2, 4)], dim=1)

@@ -1,6 +1,6 @@
-"""What `test_ddp.py` runs in each of several processes: `ddp_cases.py FOLDER STAGE_FOLDER...`.
+"""Runs in each process of `test_ddp.py`: `ddp_cases.py FOLDER STAGE_FOLDER...`.
 
-It trains toys in FOLDER and real stages 1 in the others, and writes what each rank ended with.
+Trains toys in FOLDER and stage 1 in the other folders, and writes the final state of each rank.
 """
 
 import os
@@ -34,7 +34,7 @@ CASES: dict[str, tuple[Callable[[], Toy | CodedToy], TrainOptions]] = {
 
 
 def train(case: str, folder: Path) -> dict[str, torch.Tensor]:
-    """Weights (and codes) after training in `folder`."""
+    """Train in `folder` and return the final weights (and codes)."""
     make, options = CASES[case]
     toy = make()
     Trainer(toy, toy.data(options), options, folder).run()
@@ -45,7 +45,7 @@ def train(case: str, folder: Path) -> dict[str, torch.Tensor]:
 
 
 def preempt_one_rank(folder: Path, rank: int) -> str:
-    """Only rank 1 hears of the SIGTERM; what each rank says it did."""
+    """Send SIGTERM to rank 1 only, and return the message of each rank."""
     real = Trainer._step
 
     def step(self: Trainer, at: int, batch: Any) -> dict[str, float]:

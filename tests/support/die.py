@@ -1,7 +1,7 @@
-"""Runs training in a process of its own that sends itself a signal: `die.py SIGNAL WHEN toy|VERB FOLDER`.
+"""Runs training and sends a signal to its own process: `die.py SIGNAL WHEN toy|COMMAND FOLDER`.
 
-WHEN is `step-N` (in the middle of step N, counted from 0) or `write-N` (while the checkpoint of step N is being
-written: its temporary file is there, its name is not).
+WHEN is `step-N` (during step N, counted from 0) or `write-N` (after the checkpoint of step N was written to its
+temporary file, before it is renamed).
 """
 
 import logging

@@ -52,8 +52,11 @@ CHOICES: dict[str, Any] = {
     },
     "autodecoder": {
         "codes": {"kind": "optimized", "lr": 0.3}, "test_steps": 2, "mix_diffusion": {"interval": 2},
+        "train": {**TRAIN, "ema": None},
+    },
+    "representation": {
         "decoder": {"path": {"kind": "conv_average_pool"}, "rotation_norm": "rows", "head": "random"},
-        "scale": {"kind": "biased_softplus", "learn_bias": True}, "train": {**TRAIN, "ema": None},
+        "scale": {"kind": "biased_softplus", "learn_bias": True},
     },
     "unet": {
         "finetune": {"kind": "lora", "rank": 2}, "timesteps": {"kind": "logit_normal"},

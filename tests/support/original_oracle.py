@@ -1,4 +1,4 @@
-"""The original's stage 1 by its formulas alone, in float64 with plain torch operations, for `test_seed.py`."""
+"""The original's stage 1 written from its formulas, in float64 with plain torch operations, for `test_original.py`."""
 
 import math
 
@@ -10,26 +10,26 @@ SPANS = {"position": (0, 3), "opacity": (3, 4), "scale": (4, 7), "rotation": (7,
 WEIGHTS = {"position": 1.0, "opacity": 1e-3, "scale": 1e-3, "rotation": 1.0, "rgb": 1.0}
 
 
-def sheet(views: list[Tensor]) -> Tensor:
+def mosaic(views: list[Tensor]) -> Tensor:
     """Six images [C,H,W] as three rows of two."""
     return torch.cat([torch.cat(views[i : i + 2], dim=2) for i in (0, 2, 4)], dim=1)
 
 
-def unsheet(image: Tensor) -> list[Tensor]:
-    """Inverse of `sheet`."""
+def views_of(image: Tensor) -> list[Tensor]:
+    """Inverse of `mosaic`."""
     h, w = image.shape[1] // 3, image.shape[2] // 2
     return [image[:, r * h : (r + 1) * h, c * w : (c + 1) * w] for r in range(3) for c in range(2)]
 
 
 def encode(vae: AutoencoderKL, inputs: Tensor, noise: Tensor) -> Tensor:
-    """Code of a sheet [3,3H,2W] in 0..1: image scale, VAE sample, latent scale."""
+    """Code of a mosaic [3,3H,2W] in 0..1: image scale, VAE sample, latent scale."""
     moments = vae.quant_conv(vae.encoder(((2 * inputs - 1) * 0.5 / 0.8)[None]))[0]
     mean, log_variance = moments.chunk(2)
     return ((mean + (log_variance / 2).exp() * noise) * 0.18215 - 0.22) * 0.75
 
 
 def decode(vae: AutoencoderKL, others: nn.Conv2d, code: Tensor, size: int) -> Tensor:
-    """Raw sheet [14,3·size,2·size]: path `last_layer`, both heads, ×1.6 on all channels."""
+    """Raw mosaic [14,3·size,2·size]: path `last_layer`, both heads, ×1.6 on all channels."""
     decoder = vae.decoder
     x = decoder.mid_block(decoder.conv_in(vae.post_quant_conv(((code / 0.75 + 0.22) / 0.18215)[None])))
     for block in decoder.up_blocks:
@@ -42,7 +42,7 @@ def decode(vae: AutoencoderKL, others: nn.Conv2d, code: Tensor, size: int) -> Te
 
 
 def activate(raw: Tensor, bias: float) -> Tensor:
-    """The original's activations; quaternions are divided by a norm over the sheet's rows."""
+    """The original's activations; quaternions are divided by a norm over the mosaic's rows."""
     parts = {name: raw[first:last] for name, (first, last) in SPANS.items()}
     scale = 0.1 * (1 + (parts["scale"] + bias).exp()).log()
     norm = parts["rotation"].square().sum(dim=1, keepdim=True).sqrt()
@@ -60,7 +60,7 @@ def activate(raw: Tensor, bias: float) -> Tensor:
 def render(views: list[Tensor], c2w: Tensor, fov_y_deg: float, side: int) -> tuple[Tensor, Tensor]:
     """Premultiplied color [3,side,side] and alpha [1,side,side] of splatter images, Gaussian by Gaussian.
 
-    Rotation matrices come from quaternions as they are, blur 0.3 px², alpha cap 0.99, near 0.2.
+    Quaternions are not normalized; blur 0.3 px², maximal alpha 0.99, near plane 0.2.
     """
     gaussians = torch.cat([view.permute(1, 2, 0).reshape(-1, 14) for view in views])
     turn = torch.linalg.inv(c2w)[:3, :3]
@@ -92,7 +92,7 @@ def render(views: list[Tensor], c2w: Tensor, fov_y_deg: float, side: int) -> tup
 
 
 def rotation(q: Tensor) -> Tensor:
-    """3DGS's matrix of a quaternion, w first, of whatever length."""
+    """3DGS's matrix of a quaternion of any length, w first."""
     w, x, y, z = q
     rows = [
         1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),

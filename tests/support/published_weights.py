@@ -63,7 +63,7 @@ def write_published(folder: Path) -> None:
 
 
 def write_settings(folder: Path) -> None:
-    """What stands beside the weights: the index with its parts, the scheduler, and two feature extractors."""
+    """Write the index, the scheduler and two feature extractors."""
     index = {
         "_class_name": "Zero123PlusPipeline",
         "_diffusers_version": "0.17.1",

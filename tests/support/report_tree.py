@@ -1,4 +1,4 @@
-"""A small made-up results folder, shaped as the stages leave it."""
+"""A small synthetic results folder with the layout of the stages."""
 
 import math
 from pathlib import Path
@@ -62,7 +62,7 @@ def _data(root: Path, ids: dict[str, str]) -> None:
 
 
 def _entry(name: str) -> dict[str, Any]:
-    """A line of the manifest: two licenses, three creators, a copy."""
+    """A row of the manifest: two licenses, three creators, a copy."""
     whose = {"chair": ("CC BY 3.0", "Ann <b>"), "horse": ("CC BY 3.0", "Bob"), "bread": ("", "Cy"), "crate": ("", "")}
     terms, creator = whose.get(name, ("CC0 1.0", ""))
     copies = ["elsewhere/barrel.obj"] if name == "barrel" else []
@@ -90,10 +90,10 @@ def _metrics(folder: Path, spec: dict[str, Any], images: int) -> None:
             gain = own.get(source, 0.0)
             for view in range(3):
                 psnr = level + gain + 0.7 * number * (-1) ** number + 0.1 * view
-                found = {"psnr": psnr, "ssim": 1 - 0.9 * 10 ** (-psnr / 30), "st_lpips": None}
+                values = {"psnr": psnr, "ssim": 1 - 0.9 * 10 ** (-psnr / 30), "st_lpips": None}
                 split = "test" if name in TEST else "train"
                 head = {"object": name, "split": split, "source": source, "view": view, "azimuth_deg": 60.0 * view}
-                rows.append({**head, **found})
+                rows.append({**head, **values})
     write_jsonl(folder / "metrics.jsonl", rows)
     write_jsonl(folder / "objects.jsonl", _objects(spec))
     sets = [
@@ -133,12 +133,12 @@ def _turntables(folder: Path, spec: dict[str, Any], size: int) -> None:
         if number == 1:
             frames[0].save(folder / f"{name}.sheet.png")
         else:
-            more = {"save_all": True, "append_images": frames[1:], "duration": 80, "loop": 0}
-            frames[0].save(folder / f"{name}.turntable.webp", **more)
+            options = {"save_all": True, "append_images": frames[1:], "duration": 80, "loop": 0}
+            frames[0].save(folder / f"{name}.turntable.webp", **options)
 
 
 def draw(kind: int, angle_deg: float, size: int) -> Image.Image:
-    """A box or a cylinder of its own color and shape, turned."""
+    """Image of a rotated box or cylinder whose color and shape depend on `kind`."""
     corners = 4 if kind % 2 == 0 else 18
     radius, height = 0.22 + 0.02 * (kind % 4), 0.3 + 0.05 * (kind % 5)
     hue = (kind * 53) % 256

@@ -1,4 +1,4 @@
-"""Meshes of Gaussians: true to a known shape, closed, colored, and what Blender makes of the file."""
+"""Meshes of Gaussians: accuracy on a known shape, closedness, colors, and import into Blender."""
 
 import os
 import subprocess
@@ -41,7 +41,9 @@ def ball(n: int = 3000, at: tuple[float, float, float] = (0, 0, 0), radius: floa
     x = torch.zeros(n, 14)
     x[:, :3] = radius * normal + torch.tensor(at)
     x[:, 3], x[:, 4:7] = 0.9, radius * torch.tensor([0.025, 0.025, 0.003])
-    x[:, 8:11] = functional.normalize(normal + torch.tensor([1e-4, 0, 1.0]), dim=1)  # half a turn takes z to the normal
+    x[:, 8:11] = functional.normalize(
+        normal + torch.tensor([1e-4, 0, 1.0]), dim=1
+    )  # half a turn rotates z to the normal
     x[:, 11:14] = (normal > 0).float()
     return x
 
@@ -53,65 +55,65 @@ def mesh() -> TexturedMesh:
 
 def test_a_ball_is_a_ball(mesh: TexturedMesh) -> None:
     distance = np.linalg.norm(mesh.points, axis=1)
-    assert 0 < distance.mean() - BALL_RADIUS < 2 * VOXEL  # votes of views that do not see a place push outwards
+    assert 0 < distance.mean() - BALL_RADIUS < 2 * VOXEL  # views with occluded voxels move the surface outward
     assert distance.std() < 0.3 * VOXEL
     assert len(mesh.faces) <= 1500
     welded = trimesh.Trimesh(mesh.points, mesh.faces, process=True, merge_tex=True, merge_norm=True)
     edges = np.sort(np.concatenate([welded.faces[:, pair] for pair in ([0, 1], [1, 2], [2, 0])]), axis=1)
     _, faces_of_edge = np.unique(edges, axis=0, return_counts=True)
-    assert (faces_of_edge % 2 == 0).all()  # closed; simplifying may pinch two sheets together
-    assert welded.volume == pytest.approx(4 / 3 * np.pi * BALL_RADIUS**3, rel=0.2)  # positive: faces look outwards
+    assert (faces_of_edge % 2 == 0).all()  # closed; simplification may join two surfaces at an edge
+    assert welded.volume == pytest.approx(4 / 3 * np.pi * BALL_RADIUS**3, rel=0.2)  # positive: faces point outward
     assert ((mesh.normals * mesh.points).sum(axis=1) > 0.9 * distance).mean() > 0.98
 
 
-def test_the_texture_shows_each_place_in_its_color(mesh: TexturedMesh, tmp_path: Path) -> None:
-    """Read back through trimesh, which takes v as glTF has it."""
+def test_the_texture_has_the_colors_of_the_gaussians(mesh: TexturedMesh, tmp_path: Path) -> None:
+    """Reads the file with trimesh, which follows glTF's convention for v."""
     mesh.save(tmp_path / "a.glb")
-    found = trimesh.load(tmp_path / "a.glb", force="mesh")
-    assert found.visual.uv.min() >= 0
-    assert found.visual.uv.max() <= 1
-    colors = np.asarray(found.visual.to_color().vertex_colors)[:, :3]
-    points = np.asarray(found.vertices)
-    np.testing.assert_allclose(np.sort(points, axis=0), np.sort(mesh.points, axis=0), atol=1e-6)  # y up, as it is
+    loaded = trimesh.load(tmp_path / "a.glb", force="mesh")
+    assert loaded.visual.uv.min() >= 0
+    assert loaded.visual.uv.max() <= 1
+    colors = np.asarray(loaded.visual.to_color().vertex_colors)[:, :3]
+    points = np.asarray(loaded.vertices)
+    np.testing.assert_allclose(np.sort(points, axis=0), np.sort(mesh.points, axis=0), atol=1e-6)  # y-up, unchanged
     clear = (np.abs(points) > 0.25 * BALL_RADIUS).all(axis=1)
     assert clear.sum() > 50
     assert ((colors[clear] > 127) == (points[clear] > 0)).all(axis=1).mean() > 0.97
 
 
-def test_size_and_place_do_not_matter(mesh: TexturedMesh) -> None:
+def test_meshes_are_equivariant_to_scale_and_translation(mesh: TexturedMesh) -> None:
     moved = build(ball(at=(30, -20, 10), radius=7.0), Cpu(), SMALL)
     distance = np.linalg.norm(moved.points - [30, -20, 10], axis=1)
     assert distance.mean() == pytest.approx(7.0 / BALL_RADIUS * np.linalg.norm(mesh.points, axis=1).mean(), rel=0.01)
 
 
 def test_a_thin_rod_is_kept() -> None:
-    """Two voxels thick, standing on a ball: averaging over frayed outlines would cut it off."""
+    """A rod on a ball, two voxels thick: averaging over noisy silhouettes would cut it off."""
     rod = ball(600)
     y = torch.linspace(0.3, 0.9, 600)
     angle = 2.399963 * torch.arange(600)
     rod[:, :3] = torch.stack([0.02 * angle.cos(), y, 0.02 * angle.sin()], dim=1)
     rod[:, 4:7] = 0.01
-    found = build(torch.cat([ball(), rod]), Cpu(), MeshOptions(**{**vars(SMALL), "view_size": 128}))
-    assert found.points[:, 1].max() > 0.85
+    actual = build(torch.cat([ball(), rod]), Cpu(), MeshOptions(**{**vars(SMALL), "view_size": 128}))
+    assert actual.points[:, 1].max() > 0.85
 
 
-def test_nothing_solid_is_no_mesh() -> None:
+def test_gaussians_without_a_surface_are_errors() -> None:
     faint = ball(100)
     faint[:, 3] = 0.05
-    with pytest.raises(UserError, match="that is no object"):
+    with pytest.raises(UserError, match="that is not an object"):
         build(faint, Cpu(), SMALL)
-    with pytest.raises(UserError, match="all Gaussians are in one place"):
+    with pytest.raises(UserError, match="all Gaussians have the same position"):
         build(ball(100, radius=0.0), Cpu(), SMALL)
 
 
 # Cleaning
 
 
-def as_triangles(found: trimesh.Trimesh) -> Triangles:
-    return Triangles(np.array(found.vertices), np.array(found.faces, np.int64))
+def as_triangles(mesh: trimesh.Trimesh) -> Triangles:
+    return Triangles(np.array(mesh.vertices), np.array(mesh.faces, np.int64))
 
 
-def test_crumbs_and_cavities_go() -> None:
+def test_small_pieces_and_cavities_are_removed() -> None:
     body, crumb = trimesh.creation.icosphere(3), trimesh.creation.icosphere(1, 0.05)
     crumb.apply_translation([3, 0, 0])
     second, cavity = trimesh.creation.box([1, 1, 1]), trimesh.creation.icosphere(2, 0.5)
@@ -124,18 +126,18 @@ def test_crumbs_and_cavities_go() -> None:
     assert areas(kept).sum() == pytest.approx(body.area + second.area)
 
 
-def test_simplified_within_the_budget_and_true() -> None:
+def test_simplification_keeps_the_shape_within_the_budget() -> None:
     fine = clean(as_triangles(trimesh.creation.icosphere(5)), 500)
     assert len(fine.faces) <= 500
     assert volumes(fine).sum() == pytest.approx(4 / 3 * np.pi, rel=0.05)
 
 
-def test_texels_lie_on_the_surface_they_paint() -> None:
+def test_texels_are_on_the_surface() -> None:
     flat = unwrap(as_triangles(trimesh.creation.box([1, 1, 1])), 64)
     covered, position, normal = texels(flat, 64)
     assert covered.mean() > 0.3
     np.testing.assert_allclose(np.abs(position[covered]).max(axis=1), 0.5, atol=1e-6)
-    # Each texel's place is that of its coordinates: a corner's texel is near the corner.
+    # The position of a texel matches its coordinates: the texel of a corner is near the corner.
     for point, (u, v) in zip(flat.points, flat.uv, strict=True):
         row, column = min(int((1 - v) * 64), 63), min(int(u * 64), 63)
         near = position[max(row - 1, 0) : row + 2, max(column - 1, 0) : column + 2].reshape(-1, 3)
@@ -146,7 +148,8 @@ def test_texels_lie_on_the_surface_they_paint() -> None:
 # The command
 
 
-def test_the_verb_writes_what_blender_opens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.slow
+def test_the_command_writes_a_file_that_blender_opens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     splat_files.write(tmp_path / "a.ply", ball(800))
     words = ["--faces", "600", "--texture", "64", "--resolution", "24", "--views", "12"]
     assert main(["mesh", str(tmp_path / "a.ply"), *words]) == 0
@@ -156,9 +159,9 @@ def test_the_verb_writes_what_blender_opens(tmp_path: Path, capsys: pytest.Captu
     script = (
         "import bpy, sys; bpy.ops.wm.read_factory_settings(use_empty=True);"
         "bpy.ops.import_scene.gltf(filepath=sys.argv[1]);"
-        "(found,) = [o for o in bpy.data.objects if o.type == 'MESH']; image = found.active_material.node_tree.nodes;"
-        "print('FOUND', len(found.data.polygons), [n.image.size[0] for n in image if n.type == 'TEX_IMAGE'],"
-        "max(v.co.z for v in found.data.vertices))"
+        "(mesh,) = [o for o in bpy.data.objects if o.type == 'MESH']; nodes = mesh.active_material.node_tree.nodes;"
+        "print('FOUND', len(mesh.data.polygons), [n.image.size[0] for n in nodes if n.type == 'TEX_IMAGE'],"
+        "max(v.co.z for v in mesh.data.vertices))"
     )
     command = [str(BLENDER), "-c", script, str(tmp_path / "a.glb")]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
@@ -171,23 +174,24 @@ def test_the_verb_writes_what_blender_opens(tmp_path: Path, capsys: pytest.Captu
 
 
 @pytest.mark.parametrize(
-    ("words", "said"), [(["--out", "a.obj"], "written as .glb"), (["--refine"], "nvdiffrast"), ([], "cannot be read")]
+    ("words", "message"),
+    [(["--out", "a.obj"], "written as .glb"), (["--refine"], "nvdiffrast"), ([], "cannot be read")],
 )
 def test_mistakes_are_explained(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if words == ["--refine"]:
         splat_files.write(tmp_path / "a.ply", ball(100))
         monkeypatch.setattr(refinement.importlib.util, "find_spec", lambda name: None if name == "nvdiffrast" else True)
     assert main(["mesh", str(tmp_path / "a.ply"), *words]) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
-# Refinement, with a stand-in for nvdiffrast that runs anywhere
+# Refinement, with a replacement of nvdiffrast in plain torch
 
 
 class PlainRaster(types.ModuleType):
-    """nvdiffrast's four operations as its manual defines them, in plain torch: slow, without edges' gradients."""
+    """nvdiffrast's four operations as defined in its manual, in plain torch: slow, without gradients of edges."""
 
     RasterizeCudaContext = object
 
@@ -217,8 +221,8 @@ class PlainRaster(types.ModuleType):
         chosen = bary.gather(-2, index[..., None].expand(*index.shape, 3))[..., 0, :]
         w = torch.stack([of_view[seen] for of_view, seen in zip(corner[..., 3], nearest.indices, strict=True)])
         chosen = functional.normalize(chosen / w, p=1, dim=-1)  # along the face, not along the image
-        found = torch.isfinite(nearest.values)
-        number = torch.where(found, nearest.indices + 1, 0).float()
+        finite = torch.isfinite(nearest.values)
+        number = torch.where(finite, nearest.indices + 1, 0).float()
         return torch.cat([chosen[..., :2], nearest.values[..., None], number[..., None]], dim=-1), None
 
     @staticmethod
@@ -232,8 +236,8 @@ class PlainRaster(types.ModuleType):
     def texture(tex: torch.Tensor, uv: torch.Tensor, filter_mode: str, boundary_mode: str) -> torch.Tensor:
         assert (filter_mode, boundary_mode) == ("linear", "clamp")
         image = tex.permute(0, 3, 1, 2).expand(len(uv), -1, -1, -1)
-        found = functional.grid_sample(image, 2 * uv - 1, align_corners=False, padding_mode="border")
-        return found.permute(0, 2, 3, 1)
+        actual = functional.grid_sample(image, 2 * uv - 1, align_corners=False, padding_mode="border")
+        return actual.permute(0, 2, 3, 1)
 
     @staticmethod
     def antialias(color: torch.Tensor, rast: torch.Tensor, pos: torch.Tensor, tri: torch.Tensor) -> torch.Tensor:
@@ -245,7 +249,7 @@ def plain_raster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nvdiffrast.torch", PlainRaster("nvdiffrast.torch"))
 
 
-def test_clip_coordinates_are_the_cameras_pixels() -> None:
+def test_clip_coordinates_match_the_cameras_pixels() -> None:
     cameras = Cameras(torch.from_numpy(orbit_c2w(20, 70, 1.5)).float()[None, None], 49.1, 60, 60)
     points = torch.tensor([[0.1, 0.2, -0.3], [0.0, 0, 0]])
     x, y, z, w = clip_positions(points, cameras)[0].unbind(-1)
@@ -255,7 +259,8 @@ def test_clip_coordinates_are_the_cameras_pixels() -> None:
     assert ((z / w).abs() < 1).all()
 
 
-def test_a_painted_mesh_looks_like_the_gaussians(mesh: TexturedMesh, plain_raster: None) -> None:
+@pytest.mark.slow
+def test_a_textured_mesh_looks_like_the_gaussians(mesh: TexturedMesh, plain_raster: None) -> None:
     cameras = around(4, 32)
     uv = torch.from_numpy(mesh.uv * [1, -1] + [0, 1]).float()
     draw = Painter(torch.from_numpy(mesh.faces), uv)
@@ -265,8 +270,9 @@ def test_a_painted_mesh_looks_like_the_gaussians(mesh: TexturedMesh, plain_raste
     assert float((rgb - seen.rgb[0]).abs().mean()) < 0.06
 
 
-def test_refining_brings_the_mesh_nearer(plain_raster: None) -> None:
-    """From a gray texture and points pushed in: colors come back."""
+@pytest.mark.slow
+def test_refinement_improves_the_mesh(plain_raster: None) -> None:
+    """Starts from a gray texture and points moved inward; recovers the colors."""
     gaussians = ball()
     frame = Frame.around(gaussians)
     sphere = as_triangles(trimesh.creation.icosphere(2, 0.5))
@@ -279,14 +285,14 @@ def test_refining_brings_the_mesh_nearer(plain_raster: None) -> None:
     clear = covered & (np.abs(position) > 0.2).all(axis=2)
     right = (texture[clear] > 127) == (position[clear] > 0)
     assert right.mean() > 0.9
-    for seam in range(fine.origin.max() + 1):  # what was one point still is
+    for seam in range(fine.origin.max() + 1):  # split points still coincide
         assert np.ptp(fine.points[fine.origin == seam], axis=0).max() < 1e-9
 
 
 def test_neighboring_faces() -> None:
     box = as_triangles(trimesh.creation.box([1, 1, 1]))
     pairs = adjacent_faces(box.faces)
-    assert len(pairs) == 18  # every edge of a closed mesh lies between two of its 12 faces
+    assert len(pairs) == 18  # every edge of a closed mesh is shared by two of its 12 faces
     normals = face_normals(torch.from_numpy(box.points), torch.from_numpy(box.faces))
     cosines = (normals[pairs[:, 0]] * normals[pairs[:, 1]]).sum(dim=1).round().abs()
     assert int(cosines.sum()) == 6

@@ -1,4 +1,4 @@
-"""Checkpoints hold exactly what an objective trains; whatever else they hold stops the run and is named."""
+"""Checkpoints contain exactly the trained state of an objective; differences are errors that name the tensors."""
 
 import re
 from collections.abc import Callable
@@ -23,7 +23,7 @@ Change = Callable[[State, str], None]
 
 
 class Adapted(Objective):
-    """A denoiser with adapters, and a loss that only looks at their weights."""
+    """A denoiser with adapters, and a loss on their weights only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -107,11 +107,11 @@ def test_a_checkpoint_that_does_not_fit_is_refused(
     build, name = OBJECTIVES[objective]
     file = damaged(stopped[objective], tmp_path, lambda state: change(state["objective"], name))
     words = rf"^{re.escape(str(file))}: tensors do not fit .*{message.format(name=re.escape(name))}\. .*delete "
-    made = build()
-    before = {key: value.detach().clone() for key, value in made.named_parameters()}
+    objective_module = build()
+    before = {key: value.detach().clone() for key, value in objective_module.named_parameters()}
     with pytest.raises(UserError, match=words):
-        trainer(made, tmp_path, steps=8).run()
-    torch.testing.assert_close(dict(made.named_parameters()), before, atol=0, rtol=0)
+        trainer(objective_module, tmp_path, steps=8).run()
+    torch.testing.assert_close(dict(objective_module.named_parameters()), before, atol=0, rtol=0)
 
 
 def test_codes_that_are_gone_are_named(stopped: dict[str, Path], tmp_path: Path) -> None:
@@ -121,14 +121,14 @@ def test_codes_that_are_gone_are_named(stopped: dict[str, Path], tmp_path: Path)
 
 
 def test_tensors_in_another_order_are_refused(stopped: dict[str, Path], tmp_path: Path) -> None:
-    """Adam's moments belong to places in the list of parameters, not to names."""
+    """Adam's moments belong to indices in the list of parameters, not to names."""
 
     def backwards(state: State) -> None:
         state["objective"] = dict(reversed(state["objective"].items()))
 
     file = damaged(stopped["plain"], tmp_path, backwards)
     with pytest.raises(
-        UserError, match=rf"{file.name}: tensors stand in another order, from net\.0\.weight on\. .*delete"
+        UserError, match=rf"{file.name}: tensors are in another order, starting with net\.0\.weight\. .*delete"
     ):
         trainer(Toy(), tmp_path, steps=8).run()
 

@@ -1,4 +1,4 @@
-"""Two processes with half the batch each end where one process with the whole batch does."""
+"""Two processes with half the batch each give the weights of one process with the whole batch."""
 
 import os
 import subprocess
@@ -18,23 +18,24 @@ from z1g.core.files import read_jsonl
 from z1g.plan.folder import StageFolder
 from z1g.stages import autodecoder
 
+pytestmark = pytest.mark.slow
 STAGES: dict[str, dict[str, Any]] = {
     "optimized": {"codes": {"kind": "optimized"}},
     "encoder": {"codes": {"kind": "encoder"}},
 }
-"""Real stages 1, by where their codes come from; the micro model's encoder is trained along."""
+"""Real stages 1, by the source of their codes; the encoder of the micro model is trained."""
 Ranks = tuple[Path, list[dict[str, Any]]]
 
 
 def stage_1(root: Path, name: str) -> Path:
-    """A real stage 1, ready to be trained."""
+    """Folder of a real stage 1 before training."""
     planned = plan(root, autodecoder=STAGES[name])
     fill(planned)
     return stage_path(planned, "autodecoder")
 
 
 def launch(folder: Path, **environment: str) -> list[dict[str, Any]]:
-    """Run `ddp_cases.py` in two processes; what each of them ended with."""
+    """Run `ddp_cases.py` in two processes; returns the final state of each."""
     paths = [str(TESTS), str(Path(z1g.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     inherited = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", **environment}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -62,7 +63,7 @@ def test_two_processes_equal_one(case: str, ranks: Ranks, tmp_path: Path) -> Non
     torch.testing.assert_close(first[case], alone, atol=1e-6, rtol=0)
     ours, theirs = (without_seconds(read_jsonl(path / "history.jsonl")) for path in (tmp_path, folder / case))
     assert [row["step"] for row in theirs] == [row["step"] for row in ours]
-    # A mean of roots is not the root of a mean, so only means of means are compared.
+    # The mean of roots is not the root of a mean, so only means of means are compared.
     for name in ("loss", "gradient_norm", "lr"):
         assert [row.get(name) for row in theirs] == pytest.approx([row.get(name) for row in ours], rel=1e-4), name
 
@@ -72,7 +73,7 @@ def test_training_changed_something(ranks: Ranks) -> None:
         start = dict(make().named_parameters())
         assert all(not torch.equal(ranks[1][0][case][name], value) for name, value in start.items()), case
     codes = ranks[1][0]["codes"]
-    # An object that comes twice in a batch is visited once.
+    # An object that occurs twice in a batch is visited once.
     assert 30 < codes["visits"].sum() <= 40
 
 
@@ -90,7 +91,7 @@ def test_stage_1_on_two_processes(name: str, ranks: Ranks, tmp_path: Path) -> No
     (together,) = (ranks[0] / name / "results" / "autodecoder").iterdir()
     files = ["heads.safetensors", "vae/diffusion_pytorch_model.safetensors"]
     for file in [*files, *(["codes.safetensors"] if name == "optimized" else [])]:
-        # Adam divides by the size of gradients, so rounding in those near zero shows: a tenth of a code's step at most.
+        # Adam amplifies rounding of gradients near zero, by at most a tenth of a step of the codes.
         ours, theirs = (load_file(folder / "model" / file) for folder in (alone, together))
         torch.testing.assert_close(theirs, ours, atol=1e-3 if file == "codes.safetensors" else 2e-4, rtol=0)
     rows = [without_seconds(read_jsonl(folder / "history.jsonl")) for folder in (alone, together)]
@@ -101,7 +102,7 @@ def test_stage_1_on_two_processes(name: str, ranks: Ranks, tmp_path: Path) -> No
 @pytest.mark.gpu
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs on this machine")
 def test_two_gpus_over_nccl(tmp_path: Path) -> None:
-    """The same cases, each process on a GPU of its own; a process alone, on the first GPU, ends where they do."""
+    """The same cases with one GPU per process give the weights of a single process on the first GPU."""
     first, second = launch(tmp_path / "two")
     assert first["backend"] == second["backend"] == "nccl"
     assert [ended["stages"] for ended in (first, second)] == [[0, 0], [0, 0]]

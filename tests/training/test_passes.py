@@ -1,4 +1,4 @@
-"""Replayed passes: the same training as launched ones, and gradients averaged over ranks."""
+"""Replayed passes: the same training as with eager passes, and gradients averaged over ranks."""
 
 from contextlib import nullcontext
 from dataclasses import replace
@@ -19,13 +19,13 @@ from z1g.objectives.diffusion import DiffusionObjective
 from z1g.training import passes
 from z1g.training.data import StepData
 from z1g.training.loop import Trainer
-from z1g.training.passes import Launched, Replayed, _messages
+from z1g.training.passes import EagerPasses, ReplayedPasses, _buckets
 
 STEPS = 8
 
 
 def trained(folder: Path, **speed: bool) -> tuple[Trainer, dict[str, Tensor]]:
-    """A small stage 2 with its image encoder trained too, after a few steps."""
+    """A small stage 2 with a trained image encoder, after a few steps."""
     size = SIZES["tiny"]
     with seeded(0):
         data = _data(size)
@@ -44,21 +44,21 @@ def trained(folder: Path, **speed: bool) -> tuple[Trainer, dict[str, Tensor]]:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_replayed_training_ends_where_launched_training_does(tmp_path: Path) -> None:
-    one, launched = trained(tmp_path / "launched", replay=False)
-    other, replayed = trained(tmp_path / "replayed", replay=True)
-    assert isinstance(one.passes, Launched)
-    assert isinstance(other.passes, Replayed)
-    assert other.passes.replay is not None
-    start = trained_from(launched)
-    moved = sum(float((value - start[name]).norm()) for name, value in launched.items())
-    apart = sum(float((value - launched[name]).norm()) for name, value in replayed.items())
-    assert moved > 0
-    assert apart < 0.05 * moved
+def test_replayed_training_gives_the_weights_of_eager_training(tmp_path: Path) -> None:
+    eager_trainer, eager = trained(tmp_path / "eager", replay=False)
+    replayed_trainer, replayed = trained(tmp_path / "replayed", replay=True)
+    assert isinstance(eager_trainer.passes, EagerPasses)
+    assert isinstance(replayed_trainer.passes, ReplayedPasses)
+    assert replayed_trainer.passes.replay is not None
+    start = trained_from(eager)
+    change = sum(float((value - start[name]).norm()) for name, value in eager.items())
+    difference = sum(float((value - eager[name]).norm()) for name, value in replayed.items())
+    assert change > 0
+    assert difference < 0.05 * change
 
 
 def trained_from(like: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights that `trained` begins with."""
+    """The initial weights of `trained`."""
     with seeded(0):
         _data(SIZES["tiny"])
         denoiser = SIZES["tiny"].model.denoiser()
@@ -68,35 +68,35 @@ def trained_from(like: dict[str, Tensor]) -> dict[str, Tensor]:
     return start
 
 
-def test_without_a_gpu_passes_are_launched(tmp_path: Path) -> None:
+def test_without_a_gpu_passes_are_eager(tmp_path: Path) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU")
     trainer, _ = trained(tmp_path, replay=True)
-    assert isinstance(trainer.passes, Launched)
+    assert isinstance(trainer.passes, EagerPasses)
 
 
 @pytest.mark.parametrize(
     ("replayable", "device", "micro", "replay", "expected"),
     [
-        (True, "cuda", None, True, "Replayed"),
-        (False, "cuda", None, True, "Launched"),
-        (True, "cpu", None, True, "Launched"),
-        (True, "cuda", 2, True, "Launched"),
-        (True, "cuda", None, False, "Launched"),
+        (True, "cuda", None, True, "ReplayedPasses"),
+        (False, "cuda", None, True, "EagerPasses"),
+        (True, "cpu", None, True, "EagerPasses"),
+        (True, "cuda", 2, True, "EagerPasses"),
+        (True, "cuda", None, False, "EagerPasses"),
     ],
 )
-def test_what_is_replayed(
+def test_conditions_of_replay(
     replayable: bool, device: str, micro: int | None, replay: bool, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for kind in ("Replayed", "Launched"):
+    for kind in ("ReplayedPasses", "EagerPasses"):
         monkeypatch.setattr(passes, kind, lambda *_, kind=kind: kind)
     accelerator: Any = SimpleNamespace(device=torch.device(device))
-    found = passes.passes(SimpleNamespace(replayable=replayable), accelerator, micro, replay=replay)
-    assert found == expected
+    actual = passes.passes(SimpleNamespace(replayable=replayable), accelerator, micro, replay=replay)
+    assert actual == expected
 
 
 def test_ranks_average_their_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two ranks with gradients g and 3g end with 2g, in whatever order values lie in memory."""
+    """Two ranks with gradients g and 3g get 2g, for any memory format."""
     toy = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.Linear(4, 5))
     sent: list[Tensor] = []
 
@@ -106,30 +106,32 @@ def test_ranks_average_their_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(passes.torch.distributed, "broadcast", lambda tensor, source: None)
     monkeypatch.setattr(passes.torch.distributed, "all_reduce", all_reduce)
-    monkeypatch.setattr(passes, "TOGETHER", 60)
+    monkeypatch.setattr(passes, "BUCKET_SIZE", 60)
     accelerator: Any = SimpleNamespace(num_processes=2, device=torch.device("cpu"))
-    replayed = Replayed(toy, accelerator)
-    wanted = []
+    replayed = ReplayedPasses(toy, accelerator)
+    expected = []
     for i, parameter in enumerate(toy.parameters()):
         parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i))
         if parameter.ndim == 4:
             parameter.grad = parameter.grad.contiguous(memory_format=torch.channels_last)
-        wanted.append(2 * parameter.grad)
+        expected.append(2 * parameter.grad)
     replayed._average()
-    for parameter, value in zip(toy.parameters(), wanted, strict=True):
+    for parameter, value in zip(toy.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, value)
     assert [len(flat) for flat in sent] == [57, 25]
 
 
-def test_what_cannot_be_recorded_is_launched(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    def fail(self: Replayed, batch: Any) -> None:
+def test_passes_are_eager_after_a_failed_capture(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(self: ReplayedPasses, batch: Any) -> None:
         raise RuntimeError("CUDA error: operation not permitted\nwhen stream is capturing")
 
-    monkeypatch.setattr(Replayed, "_record", fail)
+    monkeypatch.setattr(ReplayedPasses, "_capture", fail)
     toy = Toy(dropout=0)
     options = toy_options(batch_size=4, steps=6)
     accelerator: Any = SimpleNamespace(num_processes=1, device=torch.device("cpu"), autocast=nullcontext)
-    replayed = Replayed(toy, accelerator)
+    replayed = ReplayedPasses(toy, accelerator)
     for batch in toy.data(options).batches(0, 6, 0, 1, 0):
         toy.zero_grad()
         assert replayed(batch)["loss"].isfinite()
@@ -138,19 +140,19 @@ def test_what_cannot_be_recorded_is_launched(monkeypatch: pytest.MonkeyPatch, ca
     assert "when stream" not in caplog.text
 
 
-def test_messages_keep_order_and_bounds() -> None:
+def test_buckets_keep_order_and_bounds() -> None:
     tensors = [torch.zeros(n) for n in (5, 2**25, 3, 2)]
-    assert [[len(t) for t in group] for group in _messages(tensors)] == [[5], [2**25], [3, 2]]
+    assert [[len(t) for t in group] for group in _buckets(tensors)] == [[5], [2**25], [3, 2]]
 
 
 def test_micro_batches_are_summed(tmp_path: Path) -> None:
-    """Losses and gradients of a batch in pieces are those of the whole."""
-    found = []
+    """Losses and gradients of a batch in pieces equal those of the whole batch."""
+    results = []
     for micro in (None, 3):
         toy = Toy(dropout=0)
         options = toy_options(batch_size=4, micro_batch=micro)
         trainer = Trainer(toy, toy.data(options), options, tmp_path / str(micro))
         batch = next(iter(toy.data(options).batches(0, 1, 0, 1, 0)))
         losses = trainer.passes(batch)
-        found.append([losses["loss"].detach(), *(p.grad for p in toy.parameters() if p.grad is not None)])
-    torch.testing.assert_close(*found)
+        results.append([losses["loss"].detach(), *(p.grad for p in toy.parameters() if p.grad is not None)])
+    torch.testing.assert_close(*results)

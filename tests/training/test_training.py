@@ -1,4 +1,4 @@
-"""The training loop: draws, resuming, preemption, broken losses, checkpoints, schedules and history."""
+"""The training loop: draws, resuming, preemption, non-finite losses, checkpoints, schedules and history."""
 
 import io
 import math
@@ -48,8 +48,8 @@ def train(folder: Path, toy: Toy | CodedToy | None = None, **changes: Any) -> To
     return toy
 
 
-def assert_same(one: nn.Module, two: nn.Module) -> None:
-    torch.testing.assert_close(dict(one.named_parameters()), dict(two.named_parameters()), atol=0, rtol=0)
+def assert_same(first: nn.Module, second: nn.Module) -> None:
+    torch.testing.assert_close(dict(first.named_parameters()), dict(second.named_parameters()), atol=0, rtol=0)
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
@@ -101,9 +101,9 @@ def test_ranks_share_the_batch(world: int) -> None:
     for step, pieces in enumerate(zip(*ranks, strict=True), 2):
         keys = torch.cat([piece["key"] for piece in pieces]).tolist()
         assert keys == [[42, step, slot] for slot in range(4)]
-        wanted = [draw(42, step, slot, 4, 10) for slot in range(4)]
-        assert torch.cat([piece["object_index"] for piece in pieces]).tolist() == [d.object_index for d in wanted]
-        assert torch.cat([piece["epoch"] for piece in pieces]).tolist() == [d.epoch for d in wanted]
+        expected = [draw(42, step, slot, 4, 10) for slot in range(4)]
+        assert torch.cat([piece["object_index"] for piece in pieces]).tolist() == [d.object_index for d in expected]
+        assert torch.cat([piece["epoch"] for piece in pieces]).tolist() == [d.epoch for d in expected]
 
 
 def test_keyed_noise_belongs_to_the_sample() -> None:
@@ -140,8 +140,9 @@ def test_dropout_is_on(tmp_path: Path, straight: tuple[Path, Toy]) -> None:
 # Resuming
 
 
+@pytest.mark.slow
 def test_resumed_in_process(tmp_path: Path, straight: tuple[Path, Toy], monkeypatch: pytest.MonkeyPatch) -> None:
-    """At every step but the last, whether or not a checkpoint or an interval ends there."""
+    """At every step except the last, whether or not a checkpoint or an interval ends there."""
     real = Trainer._step
     for stop_at in range(12):
 
@@ -159,6 +160,7 @@ def test_resumed_in_process(tmp_path: Path, straight: tuple[Path, Toy], monkeypa
         assert history(folder) == history(straight[0])
 
 
+@pytest.mark.slow
 def test_killed_twice(tmp_path: Path, straight: tuple[Path, Toy]) -> None:
     """SIGKILL between checkpoints, then while a checkpoint is written."""
     first = run_and_die("SIGKILL", "step-5", "toy", tmp_path)
@@ -174,7 +176,7 @@ def test_killed_twice(tmp_path: Path, straight: tuple[Path, Toy]) -> None:
 
 
 def test_done_is_done(tmp_path: Path, straight: tuple[Path, Toy], monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same command again changes nothing and takes no step."""
+    """Running the same command again changes nothing and takes no step."""
     train(tmp_path)
     before = (tmp_path / "history.jsonl").read_bytes()
     monkeypatch.setattr(Trainer, "_step", lambda *_: pytest.fail("took a step"))
@@ -240,13 +242,14 @@ def tensors(folder: Path) -> dict[str, Tensor]:
     return {f"{file.relative_to(folder)}:{k}": v for file in files for k, v in load_file(file).items()}
 
 
-def assert_same_stage(one: Path, two: Path, output: str) -> None:
-    torch.testing.assert_close(tensors(one / output), tensors(two / output), atol=0, rtol=0)
-    assert history(one) == history(two)
+def assert_same_stage(first: Path, second: Path, output: str) -> None:
+    torch.testing.assert_close(tensors(first / output), tensors(second / output), atol=0, rtol=0)
+    assert history(first) == history(second)
 
 
+@pytest.mark.slow
 def test_autodecoder_stopped_by_sigterm(tmp_path: Path) -> None:
-    """SIGTERM saves a checkpoint and exits with 75; the same command then goes on as if nothing had been."""
+    """SIGTERM saves a checkpoint and exits with 75; the same command then resumes with the same results."""
     changes: dict[str, Any] = {"autodecoder": {"codes": {"kind": "optimized"}, "train": {"checkpoint_every": 100}}}
     whole, part = (stage_path(micro(tmp_path / name, **changes), "autodecoder") for name in ("whole", "part"))
     stopped = run_and_die("SIGTERM", "step-2", "autodecoder", part)
@@ -261,6 +264,7 @@ def test_autodecoder_stopped_by_sigterm(tmp_path: Path) -> None:
     assert f"codes.safetensors:{OBJECTS[1]}" in tensors(whole / "model")
 
 
+@pytest.mark.slow
 def test_unet_killed(tmp_path: Path) -> None:
     folders = {}
     for name in ("whole", "part"):
@@ -276,6 +280,7 @@ def test_unet_killed(tmp_path: Path) -> None:
     assert_same_stage(folders["whole"], folders["part"], "pipeline")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -304,26 +309,26 @@ def test_autodecoder_resumes(tmp_path: Path, changes: dict[str, Any], monkeypatc
 
 
 def test_samples_travel_to_loading_processes(tmp_path: Path) -> None:
-    """What a data loading process gets can be pickled, holds no network and gives the same samples."""
+    """The data set can be pickled for worker processes, contains no network and gives the same samples."""
     planned = micro(tmp_path, autodecoder={"mix_diffusion": {"interval": 1}})
     folder = StageFolder.open(stage_path(planned, "autodecoder"))
     scenes, ids = autodecoder.training_scenes(folder)
-    stage1 = autodecoder.Stage1.create(folder.config)
+    codec = folder.config.new_codec()
     book = folder.config.autodecoder.codes.book(ids, (4, 24, 16))
     objective = autodecoder.AutodecoderObjective(
-        folder.config, stage1, book, scenes, ids, folder.config.model.denoiser()
+        folder.config, codec, book, scenes, ids, folder.config.model.denoiser()
     )  # fmt: skip
     steps = StepData(objective.sample, len(ids), 2, 0)
-    here = steps[3]
+    sent = steps[3]
     buffer = io.BytesIO()
     ForkingPickler(buffer).dump(steps)
     assert buffer.tell() < 50_000
-    there = pickle.loads(buffer.getvalue())[3]
-    assert here.keys() == there.keys()
-    torch.testing.assert_close(there, here, atol=0, rtol=0)
+    restored = pickle.loads(buffer.getvalue())[3]
+    assert sent.keys() == restored.keys()
+    torch.testing.assert_close(restored, sent, atol=0, rtol=0)
 
 
-# Losses that are not numbers
+# Non-finite losses
 
 
 def test_a_broken_step_is_skipped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -343,7 +348,7 @@ def test_a_whole_interval_may_be_broken(tmp_path: Path) -> None:
 
 
 def test_too_many_broken_steps_end_the_run(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"10 steps in a row up to step 12 .*step-00000012\.pt"):
+    with pytest.raises(UserError, match=r"10 consecutive steps up to step 12 .*step-00000012\.pt"):
         train(tmp_path, Toy(broken=range(3, 30)), steps=40)
     toy = Toy()
     options = toy_options(steps=40)
@@ -371,7 +376,7 @@ def test_too_little_memory_is_explained(tmp_path: Path) -> None:
         def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    with pytest.raises(UserError, match=r"does not hold 3 objects at once: lower train\.micro_batch"):
+    with pytest.raises(UserError, match=r"out of memory with 3 objects at once: lower train\.micro_batch"):
         train(tmp_path, Large())
 
 
@@ -453,12 +458,12 @@ def test_a_second_run_on_a_folder_is_refused(tmp_path: Path) -> None:
 def rates(schedule: Schedule, steps: int, base: float = 1.0) -> list[float]:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=base)
     built = schedule.build(optimizer, steps)
-    found = []
+    results = []
     for _ in range(steps):
-        found.append(optimizer.param_groups[0]["lr"])
+        results.append(optimizer.param_groups[0]["lr"])
         optimizer.step()
         built.step()
-    return found
+    return results
 
 
 def test_constant_with_warmup() -> None:
@@ -467,25 +472,25 @@ def test_constant_with_warmup() -> None:
 
 
 def test_cosine() -> None:
-    found = rates(Cosine(warmup_steps=2, final_share=0.1), 12, base=0.5)
+    actual = rates(Cosine(warmup_steps=2, final_share=0.1), 12, base=0.5)
     expected = []
     for step in range(12):
         warm = min((step + 1) / 3, 1)
         done = max(step - 2, 0) / 10
         expected.append(0.5 * warm * (0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * done))))
-    assert found == pytest.approx(expected)
-    assert found[2] == 0.5
+    assert actual == pytest.approx(expected)
+    assert actual[2] == 0.5
 
 
 def test_plateau() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     schedule = Plateau(patience=2, factor=0.5, min_lr=0.2).build(optimizer, 100)
-    found = []
+    results = []
     for loss in [1.0, 0.9, 0.9, 0.9, 0.9, 0.8, *[0.8] * 9]:
         schedule.step(loss)  # type: ignore[arg-type]
-        found.append(optimizer.param_groups[0]["lr"])
-    # Falls after more than two intervals without progress; never below the minimum.
-    assert found == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.2, 0.2, 0.2, 0.2]
+        results.append(optimizer.param_groups[0]["lr"])
+    # Reduced after more than two intervals without improvement, never below the minimum.
+    assert results == [1, 1, 1, 1, 0.5, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25, 0.2, 0.2, 0.2, 0.2]
 
 
 def test_warmup_reaches_the_optimizer(straight: tuple[Path, Toy]) -> None:
@@ -608,25 +613,25 @@ def test_batch_must_divide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_cosine_restarts() -> None:
-    found = rates(CosineRestarts(period=4, growth=2, min_lr=0.1), 13)
+    actual = rates(CosineRestarts(period=4, growth=2, min_lr=0.1), 13)
     expected = [
         0.1 + 0.9 * 0.5 * (1 + math.cos(math.pi * t / period))
         for period, ts in ((4, range(4)), (8, range(8)), (16, range(1)))
         for t in ts
     ]
-    assert found == pytest.approx(expected)
+    assert actual == pytest.approx(expected)
     assert (CosineRestarts().period, CosineRestarts().min_lr) == (3000, 1e-6)
 
 
 def test_one_cycle() -> None:
-    found = rates(OneCycle(warmup_steps=5, first_share=0.1, final_share=0.01), 20, base=2.0)
-    assert found[0] == pytest.approx(0.2)
-    assert found.index(max(found)) == 5
-    assert max(found) == pytest.approx(2.0)
+    actual = rates(OneCycle(warmup_steps=5, first_share=0.1, final_share=0.01), 20, base=2.0)
+    assert actual[0] == pytest.approx(0.2)
+    assert actual.index(max(actual)) == 5
+    assert max(actual) == pytest.approx(2.0)
     for step in range(20):
         up = 0.1 + 0.9 * 0.5 * (1 - math.cos(math.pi * step / 5))
         down = 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * (step - 5) / 15))
-        assert found[step] == pytest.approx(2.0 * (up if step <= 5 else down)), step
+        assert actual[step] == pytest.approx(2.0 * (up if step <= 5 else down)), step
     short = rates(OneCycle(warmup_steps=3000), 7)
     assert short == sorted(short)
     assert len(rates(OneCycle(warmup_steps=1), 1)) == 1
@@ -652,7 +657,7 @@ def test_other_schedules_resume(schedule: dict[str, Any], tmp_path: Path, monkey
     assert history(tmp_path / "part") == history(tmp_path / "whole")
 
 
-# Batches made ahead
+# Prefetched batches
 
 
 def test_batches_ahead_are_the_same() -> None:
@@ -660,8 +665,8 @@ def test_batches_ahead_are_the_same() -> None:
     plain, early = (list(data.batches(0, 5, 0, 1, 0)) for _ in range(2))
     early = list(training_data.ahead(iter(early), pin=False))
     assert len(early) == 5
-    for one, other in zip(plain, early, strict=True):
-        torch.testing.assert_close(one, other, atol=0, rtol=0)
+    for expected, actual in zip(plain, early, strict=True):
+        torch.testing.assert_close(actual, expected, atol=0, rtol=0)
 
 
 def test_an_error_ahead_arrives() -> None:
@@ -669,10 +674,10 @@ def test_an_error_ahead_arrives() -> None:
         yield {"key": torch.zeros(1, 3)}
         raise UserError("no more")
 
-    found = training_data.ahead(batches(), pin=False)
-    next(found)
+    actual = training_data.ahead(batches(), pin=False)
+    next(actual)
     with pytest.raises(UserError, match="no more"):
-        next(found)
+        next(actual)
 
 
 def test_memory_needs_no_loading_processes() -> None:
@@ -684,7 +689,7 @@ def test_memory_needs_no_loading_processes() -> None:
 
 
 def test_the_host_reads_a_step_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is read of a step before the next one has been started, unless an interval ends with it."""
+    """Losses of a step are read after the next step has started, unless an interval ends with it."""
     order: list[tuple[str, int]] = []
     real_step, real_read = Trainer._step, Outcome.read
 

@@ -1,4 +1,4 @@
-"""What TensorBoard shows of stage 1, read back from its event files, and which weights training keeps."""
+"""TensorBoard event files of stage 1, and the weights that training keeps."""
 
 import io
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from z1g.core.files import read_jsonl
 from z1g.geometry.mosaic import tile
-from z1g.objectives.validation import Looked, attribute_errors, histograms
+from z1g.objectives.validation import ObjectPrediction, attribute_errors, histograms
 from z1g.plan.folder import StageFolder
 from z1g.render.images import attributes
 from z1g.stages import autodecoder
@@ -58,19 +58,19 @@ def test_histograms(events: EventAccumulator) -> None:
     labels = ("position", "log_opacity", "log_scale", "rotation", "rgb")
     assert {f"{label}/{what}" for label in labels for what in ("predicted", "true")} == set(events.Tags()["histograms"])
     (scales,) = events.Histograms("log_scale/true")
-    # The made-up splats' scales lie between 0.02 and 0.07.
+    # The synthetic splats have scales between 0.02 and 0.07.
     assert np.log(0.02) <= scales.histogram_value.min
     assert scales.histogram_value.max <= np.log(0.0701)
 
 
 def test_images(events: EventAccumulator) -> None:
-    shown = {name for name in events.Tags()["images"] if name.startswith("views/")}
-    assert shown == {f"views/{name}" for name in OBJECTS[1:4]}
-    assert {f"splats/{name}" for name in ATTRIBUTES} == set(events.Tags()["images"]) - shown
+    views = {name for name in events.Tags()["images"] if name.startswith("views/")}
+    assert views == {f"views/{name}" for name in OBJECTS[1:4]}
+    assert {f"splats/{name}" for name in ATTRIBUTES} == set(events.Tags()["images"]) - views
     for name in ATTRIBUTES:
         (event,) = events.Images(f"splats/{name}")
         image = np.asarray(Image.open(io.BytesIO(event.encoded_image_string)).convert("RGB")) / 255
-        # Truth above prediction, three objects of sheets 24 x 16 side by side.
+        # Truth above prediction, three objects with mosaics of 24 x 16 side by side.
         assert image.shape == (48, 48, 3)
         for column, object_id in enumerate(OBJECTS[1:4]):
             truth = attributes(ball_splats(object_id, 8))[name].permute(1, 2, 0).numpy()
@@ -102,21 +102,21 @@ def test_errors_are_of_visible_gaussians() -> None:
     predicted[:, 7:11] *= -1
     predicted[0, :3, 0, 0] = 99.0
     image = torch.rand(2, 3, 8, 8)
-    looked = Looked("x", image, image + 0.01, predicted, truth)
-    errors = attribute_errors([looked])
+    prediction = ObjectPrediction("x", image, image + 0.01, predicted, truth)
+    errors = attribute_errors([prediction])
     assert errors["error/position"] == pytest.approx(0.1, abs=1e-5)
     assert errors["error/scale"] == pytest.approx(0.5, abs=1e-5)
     assert errors["error/rotation"] == pytest.approx(0, abs=1e-6)
     assert errors["error/rgb"] == 0
-    assert looked.psnr() == pytest.approx(40, abs=1e-3)
-    assert histograms([looked])["position/true"].numel() == 3 * (6 * 16 - 1)
+    assert prediction.psnr() == pytest.approx(40, abs=1e-3)
+    assert histograms([prediction])["position/true"].numel() == 3 * (6 * 16 - 1)
 
 
-# Which weights are kept
+# The kept weights
 
 
 class Judged(Toy):
-    """Its validations find what they are told, and remember the weights they saw."""
+    """Validations return given figures and store the validated weights."""
 
     def __init__(self, quality: dict[int, float]) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ def weights(toy: Toy) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("ema", [None, 0.8])
 def test_best_weights_are_kept(ema: float | None, tmp_path: Path) -> None:
-    """The first of equally good ones; with an average, the average that was judged."""
+    """The first of equally good weights; with an average, the validated average."""
     best, last = judged(tmp_path / "best", keep="best", ema=ema), judged(tmp_path / "last", ema=ema)
     torch.testing.assert_close(weights(best), best.seen[4], atol=0, rtol=0)
     torch.testing.assert_close(weights(last), last.seen[12], atol=0, rtol=0)
@@ -172,7 +172,7 @@ def test_best_weights_are_kept(ema: float | None, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stop_at", [4, 5, 7])
 def test_best_weights_after_a_kill(stop_at: int, tmp_path: Path) -> None:
-    """Between the best validation (step 4) and the checkpoint that knows of it (6), and after that."""
+    """Between the best validation (step 4) and the next checkpoint (step 6), and after that."""
     judged(tmp_path, stop_at, keep="best")
     last_checkpoint = stop_at // 3 * 3
     resumed = judged(tmp_path, start=last_checkpoint // 2 * 2, keep="best")

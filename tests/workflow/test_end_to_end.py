@@ -1,4 +1,4 @@
-"""The whole chain with real Blender at a micro scale, through Snakemake, as a user starts it."""
+"""The whole chain with Blender at a micro scale, run through Snakemake."""
 
 from support.paths import ROOT
 import json
@@ -45,7 +45,7 @@ def rows(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_it_makes_tables_report_and_splats(finished: Path) -> None:
+def test_tables_report_and_splats_are_written(finished: Path) -> None:
     results = finished / "results"
     for name in ("ablations.csv", "ablations.md", "ablations.tex"):
         assert (results / "tables" / name).stat().st_size > 100
@@ -58,15 +58,15 @@ def test_it_makes_tables_report_and_splats(finished: Path) -> None:
     assert len(vertices) == 6 * 16 * 16
 
 
-def test_every_source_is_a_row_of_the_same_table(finished: Path) -> None:
+def test_every_source_has_rows_in_the_table(finished: Path) -> None:
     for file in (finished / "results").glob("metrics/*/metrics.jsonl"):
-        found = rows(file)
-        assert {row["source"] for row in found} == {"sampled", "autodecoder", "mean_code", "nearest", "fitted"}
-        assert {row["split"] for row in found} == {"train", "test"}
-        assert all(row[name] is not None for row in found for name in ("psnr", "ssim", "st_lpips", "alpha_iou"))
+        table = rows(file)
+        assert {row["source"] for row in table} == {"sampled", "autodecoder", "mean_code", "nearest", "fitted"}
+        assert {row["split"] for row in table} == {"train", "test"}
+        assert all(row[name] is not None for row in table for name in ("psnr", "ssim", "st_lpips", "alpha_iou"))
         objects = rows(file.parent / "objects.jsonl")
         assert all(row[name] is not None for row in objects for name in ("chamfer", "f_score"))
-        # Blender's depth and trimesh's surface are of one object in one frame, to a pixel of these 16.
+        # Blender's depth and trimesh's surface agree to within one of 16 pixels.
         fitted = [row for row in objects if row["source"] == "fitted"]
         assert all(row["chamfer"] < 0.06 and row["depth_error"] < 0.08 for row in fitted), fitted
 
@@ -103,5 +103,5 @@ def test_the_same_command_again_has_nothing_to_do(finished: Path) -> None:
     assert "Nothing to be done" in again.stdout + again.stderr
 
 
-def test_nothing_half_written_is_left(finished: Path) -> None:
+def test_no_temporary_files_are_left(finished: Path) -> None:
     assert not list((finished / "results").rglob("*.tmp"))

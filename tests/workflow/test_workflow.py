@@ -1,4 +1,4 @@
-"""The DAG, through real Snakemake: what would run, and what an edit or `-R` runs again."""
+"""The DAG in Snakemake: planned jobs, and jobs that run again after an edit or with `-R`."""
 
 from support.paths import ROOT
 import re
@@ -50,14 +50,14 @@ def snakemake(folder: Path, *arguments: str) -> str:
 
 
 def jobs(output: str) -> dict[str, int]:
-    """Rules and counts of a dry-run's job table."""
+    """Rules and their number of jobs in a dry run."""
     table = output.split("Job stats:")[1].split("total")[0] if "Job stats:" in output else ""
     return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)}
 
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
-    """A checkout whose verbs only create their outputs."""
+    """A checkout whose commands only create their outputs."""
     for name in ("workflow", "ablations", "configs"):
         shutil.copytree(ROOT / name, tmp_path / name)
     for name in ("local", "slurm"):
@@ -73,23 +73,25 @@ def workspace(tmp_path: Path) -> Path:
 LOCAL = ("--profile", "local", "--config", "scale=tiny")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("profile", ["local", "slurm"])
 @pytest.mark.parametrize("scale", ["tiny", "small", "full", "original"])
 def test_every_ablation_resolves_at_every_scale_with_both_profiles(profile: str, scale: str, tmp_path: Path) -> None:
     # The original's rasterizer and weights have no package.
     missing = "warn" if scale == "original" else "stop"
     config = ("--config", f"scale={scale}", f"results={tmp_path}/results", f"missing={missing}")
-    found = jobs(snakemake(ROOT, "-n", "--profile", profile, *config, "--", "ablation_all"))
+    planned = jobs(snakemake(ROOT, "-n", "--profile", profile, *config, "--", "ablation_all"))
     n = len(list((ROOT / "ablations").glob("*.yaml")))
-    assert found["ablation"] == n
-    # Two ablations may agree at a scale whose base already has what one of them changes.
-    assert n - 1 <= found["metrics"] <= n
-    assert found["report"] == found["tables"] == 1
-    assert set(STAGE_RULES) <= set(found)
+    assert planned["ablation"] == n
+    # Two ablations are the same if a scale already has the options of one of them.
+    assert n - 1 <= planned["metrics"] <= n
+    assert planned["report"] == planned["tables"] == 1
+    assert set(STAGE_RULES) <= set(planned)
     assert not (tmp_path / "results").exists(), "a dry-run must not write"
 
 
-def test_edits_and_forced_rules_run_what_follows_and_nothing_else(workspace: Path) -> None:
+@pytest.mark.slow
+def test_edits_and_forced_rules_run_downstream_jobs_only(workspace: Path) -> None:
     snakemake(workspace, *LOCAL)
     assert "Nothing to be done" in snakemake(workspace, "-n", *LOCAL)
 
@@ -108,7 +110,7 @@ def test_edits_and_forced_rules_run_what_follows_and_nothing_else(workspace: Pat
     }  # fmt: skip
     assert forced == everything
 
-    # A new idea that changes nothing yet shares every stage.
+    # A new ablation without changes shares all stages.
     (workspace / "ablations/new.yaml").write_text("autodecoder:\n  codes: {kind: optimized}\n")
     assert jobs(snakemake(workspace, "-n", *LOCAL)) == {"ablation": 1, "tables": 1, "report": 1, "ablation_all": 1}
     (workspace / "ablations/new.yaml").unlink()
@@ -118,20 +120,31 @@ def test_edits_and_forced_rules_run_what_follows_and_nothing_else(workspace: Pat
     assert "Nothing to be done" in snakemake(workspace, "-n", *LOCAL)
 
 
+@pytest.mark.slow
 def test_an_ablation_without_its_record_gets_one(workspace: Path) -> None:
-    """As where results were made before there were records."""
+    """For example, results of versions without records."""
     snakemake(workspace, *LOCAL, "ablations=encoder_mix")
     (workspace / "results/ablations/encoder_mix/reproduce.json").unlink()
-    found = jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix"))
-    assert found == {"ablation": 1, "tables": 1, "report": 1, "ablation_all": 1}
+    planned = jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix"))
+    assert planned == {"ablation": 1, "ablation_all": 1}, "tables and report do not read it"
 
 
+@pytest.mark.slow
+def test_an_edited_description_updates_tables_and_report(workspace: Path) -> None:
+    snakemake(workspace, *LOCAL, "ablations=encoder_mix")
+    file = workspace / "ablations/encoder_mix.yaml"
+    file.write_text(re.sub("(?m)^description: .*$", "description: other words", file.read_text()))
+    planned = jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix"))
+    assert planned == {"ablation": 1, "tables": 1, "report": 1, "ablation_all": 1}
+
+
+@pytest.mark.slow
 def test_a_raised_stage_version_runs_the_stage_again(workspace: Path) -> None:
     snakemake(workspace, *LOCAL, "ablations=encoder_mix")
     snakefile = workspace / "Snakefile"
     patch = (
-        "import dataclasses\nimport z1g.plan.plan\n"
-        'z1g.plan.STAGES["infer"] = dataclasses.replace(z1g.plan.STAGES["infer"], version=99)\n'
+        "import dataclasses\nfrom z1g.plan.stages import STAGES\n"
+        'STAGES["infer"] = dataclasses.replace(STAGES["infer"], version=99)\n'
     )
     snakefile.write_text(snakefile.read_text().replace("min_version(", patch + "min_version(", 1))
     assert jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix")) == {
@@ -139,15 +152,17 @@ def test_a_raised_stage_version_runs_the_stage_again(workspace: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_an_edited_mesh_is_rendered_again(workspace: Path) -> None:
     snakemake(workspace, *LOCAL, "ablations=encoder_mix")
     mesh = workspace / "workflow/objects/crate/crate.obj"
     mesh.write_text(mesh.read_text() + "\n# edited\n")
-    found = jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix"))
-    assert found["ingest"] == 2  # a data set of its own, which takes over all that did not change
-    assert found["autodecoder"] == 1
+    planned = jobs(snakemake(workspace, "-n", *LOCAL, "ablations=encoder_mix"))
+    assert planned["ingest"] == 2  # a new data set, which reuses unchanged objects
+    assert planned["autodecoder"] == 1
 
 
+@pytest.mark.slow
 def test_rules_are_formatted_and_linted() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "snakefmt", "--check", "Snakefile", "workflow/rules"],
@@ -163,7 +178,7 @@ def test_rules_are_formatted_and_linted() -> None:
         text=True,
     )
     advice = set(re.findall(r"^    \* (.*)$", lint.stdout + lint.stderr, flags=re.MULTILINE))
-    # Not taken: requirements.lock pins the one environment that all rules run in.
+    # Ignored advice: requirements.lock pins the environment of all rules.
     assert advice == {"Specify a conda environment or container for each rule.:"}, lint.stdout + lint.stderr
 
 

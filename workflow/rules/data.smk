@@ -1,4 +1,4 @@
-"""Meshes to renders to fitted splatter images, a chunk of objects a job."""
+"""Rules that render meshes and fit splatter images, one chunk of objects per job."""
 
 
 rule ingest:
@@ -18,7 +18,7 @@ rule ingest:
         out("ingest", "benchmark/chunk-{chunk}.tsv")
     threads: threads("ingest")
     resources:
-        **asks("ingest"),
+        **stage_resources("ingest"),
     params:
         identity=identity("ingest"),
     shell:
@@ -42,7 +42,7 @@ rule fit:
         out("fit", "benchmark/chunk-{chunk}.tsv")
     threads: threads("fit")
     resources:
-        **asks("fit"),
+        **stage_resources("fit"),
     params:
         identity=identity("fit"),
     shell:

@@ -1,10 +1,10 @@
-"""Samples, metrics, and what people look at."""
+"""Rules for samples, metrics, tables and the report."""
 
 
 rule infer:
     input:
         pipeline=needs("infer", "unet", "pipeline"),
-        model=needs("infer", "autodecoder", "model"),
+        codes=needs("infer", "codes", "codes.safetensors"),
     output:
         samples=directory(out("infer", "chunk-{chunk}")),
     log:
@@ -13,7 +13,7 @@ rule infer:
         out("infer", "benchmark/chunk-{chunk}.tsv")
     threads: threads("infer")
     resources:
-        **asks("infer"),
+        **stage_resources("infer"),
     params:
         identity=identity("infer"),
     shell:
@@ -35,7 +35,7 @@ rule metrics:
         out("metrics", "benchmark/metrics.tsv")
     threads: threads("metrics")
     resources:
-        **asks("metrics"),
+        **stage_resources("metrics"),
     params:
         identity=identity("metrics"),
     shell:
@@ -64,7 +64,7 @@ rule ablation:
 
 rule tables:
     input:
-        expand(f"{RESULTS}/ablations/{{name}}/metrics.csv", name=plan.ablations),
+        measured(),
     output:
         report(
             multiext(f"{RESULTS}/tables/ablations", ".csv", ".md", ".tex"),
@@ -75,6 +75,7 @@ rule tables:
         f"{RESULTS}/tables/tables.log",
     localrule: True
     params:
+        identity=planned_ablations,
         names=" ".join(plan.ablations),
     shell:
         Z1G
@@ -83,8 +84,7 @@ rule tables:
 
 rule report:
     input:
-        expand(f"{RESULTS}/ablations/{{name}}/metrics.csv", name=plan.ablations),
-        f"{RESULTS}/tables/ablations.csv",
+        measured("images"),
     output:
         report(
             f"{RESULTS}/report.html", caption="../report/report.rst", category="Report"
@@ -93,6 +93,7 @@ rule report:
         f"{RESULTS}/report.log",
     localrule: True
     params:
+        identity=planned_ablations,
         names=" ".join(plan.ablations),
     shell:
         Z1G

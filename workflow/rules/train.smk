@@ -1,4 +1,4 @@
-"""Both training stages, and the codes between them."""
+"""Rules for both training stages, and for the codes between them."""
 
 
 rule autodecoder:
@@ -14,7 +14,7 @@ rule autodecoder:
         out("autodecoder", "benchmark/autodecoder.tsv")
     threads: threads("autodecoder")
     resources:
-        **asks("autodecoder"),
+        **stage_resources("autodecoder"),
     params:
         identity=identity("autodecoder"),
     shell:
@@ -32,7 +32,7 @@ rule codes:
         out("codes", "benchmark/codes.tsv")
     threads: threads("codes")
     resources:
-        **asks("codes"),
+        **stage_resources("codes"),
     params:
         identity=identity("codes"),
     shell:
@@ -52,7 +52,7 @@ rule unet:
         out("unet", "benchmark/unet.tsv")
     threads: threads("unet")
     resources:
-        **asks("unet"),
+        **stage_resources("unet"),
     params:
         identity=identity("unet"),
     shell:

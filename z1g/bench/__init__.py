@@ -1,1 +1,1 @@
-"""Measurements of speed and memory, each a function that returns numbers; nothing here is part of a run."""
+"""Benchmarks of speed and memory, each a function that returns figures. Not used by the pipeline."""

@@ -1,4 +1,4 @@
-"""How fast stage 1 trains: the original's way against ours, variant by variant, and where the time goes."""
+"""Benchmark of stage-1 training: the original's way, variants of ours, and time per part."""
 
 import tempfile
 import time
@@ -26,7 +26,8 @@ from z1g.core.device import default_device
 from z1g.core.errors import UserError
 from z1g.losses import weighted_sum
 from z1g.objectives.autodecoder import AutodecoderObjective
-from z1g.representations.mosaic.stage1 import Stage1
+from z1g.representations.codec import Codec
+from z1g.representations.mosaic.codec import MosaicCodec
 from z1g.sources.meshes import Meshes
 from z1g.training.data import Batch, StepData
 from z1g.training.loop import Trainer
@@ -34,8 +35,8 @@ from z1g.training.options import SpeedOptions
 
 WARM_UP = 2
 TOP_KERNELS = 15
-WORDS = ("autocast", "recompute", "fold", "unfused")
-PLAIN = Variant.parse("b1", WORDS)
+FLAGS = ("autocast", "recompute", "unfused")
+PLAIN = Variant.parse("b1", FLAGS)
 
 
 def measure(
@@ -47,14 +48,14 @@ def measure(
     *,
     original: bool = True,
 ) -> dict[str, Any]:
-    """Samples a second of the original's way and of each variant, over `steps` steps after all objects were seen once.
+    """Samples per second of the original's way and of each variant, over `steps` steps after one pass over all objects.
 
-    A variant is a batch size with what is on: `b8+fold+micro4` (autocast: see `autodecoder.bf16`; fold, recompute,
-    unfused: see `SpeedOptions`; micro4: four objects a pass). base: a scale's YAML file
-    whose sizes, losses and trained parts are timed instead. What fails is reported in its place; after `seconds` no
-    further variant begins. Raises UserError where a variant has no meaning.
+    A variant is a batch size with flags, such as `b8+recompute+micro4` (autocast: see `autodecoder.bf16`; recompute,
+    unfused: see `SpeedOptions`; micro4: micro-batches of four objects). `base` is the YAML file of a scale whose sizes,
+    losses and trained parts are timed instead. Errors are reported in place of figures. No variant starts after
+    `seconds`. Raises UserError for an invalid variant.
     """
-    parsed = {text: Variant.parse(text, WORDS) for text in variants}
+    parsed = {text: Variant.parse(text, FLAGS) for text in variants}
     began, device = time.perf_counter(), default_device()
     bench = _Bench(sizes, base, device, steps)
     figures: dict[str, Any] = {"sizes": bench.about(), "device": device_name(device.type), "versions": versions()}
@@ -67,7 +68,7 @@ def measure(
     rows: dict[str, Any] = {}
     for text, variant in parsed.items():
         if time.perf_counter() - began > seconds:
-            rows[text] = {"skipped": f"{seconds:g} s were over"}
+            rows[text] = {"skipped": f"no time left after {seconds:g} s"}
             continue
         rows[text] = guarded(text, partial(bench.time, variant), device)
     figures["variants"] = rows
@@ -87,7 +88,7 @@ def measure(
 
 
 class _Bench:
-    """Builds what is timed and takes it down again."""
+    """Builds trainers and times them."""
 
     def __init__(self, sizes: Sizes, base: Path | None, device: torch.device, steps: int) -> None:
         self.sizes, self.device, self.steps = sizes, device, steps
@@ -100,16 +101,21 @@ class _Bench:
         options = self.config.autodecoder
         return {
             "views": options.views, "image": self.image, "splats": self.config.splat.size,
-            "inputs": options.input_size, "steps": self.steps,
+            "representation": self.config.representation.model_dump(mode="json"), "steps": self.steps,
         }  # fmt: skip
 
-    def stage1(self) -> Stage1:
-        stage1 = Stage1.create(self.config)
+    def codec(self) -> Codec:
+        codec = self.config.new_codec()
         if not self.own_losses:
-            # Published weights leave the encoder as it is.
-            stage1.encoder.requires_grad_(False)
-            stage1.decoder.post_quant_conv.requires_grad_(False)
-        return stage1
+            # With published weights, the encoder is frozen.
+            codec.encoder.requires_grad_(False)
+        return codec
+
+    def mosaic(self) -> MosaicCodec:
+        codec = self.codec()
+        if not isinstance(codec, MosaicCodec):
+            raise UserError("the original's way needs representation 'mosaic'")
+        return codec
 
     @contextmanager
     def trainer(self, variant: Variant, n: int) -> Iterator[tuple[Trainer, Iterator[Batch]]]:
@@ -122,7 +128,7 @@ class _Bench:
         changed = options.model_copy(update={"bf16": bf16, "train": train})
         config = self.config.model_copy(update={"autodecoder": changed})
         objective = AutodecoderObjective(
-            config, self.stage1(), EncodedBook(sample=True), self.scenes, self.scenes.ids, None, cache="device"
+            config, self.codec(), EncodedBook(sample=True), self.scenes, self.scenes.ids, None, cache="device"
         )
         data = StepData(objective.sample, OBJECTS, variant.batch, train.seed, in_memory=True)
         with tempfile.TemporaryDirectory(prefix="z1g-bench-") as folder:
@@ -131,9 +137,9 @@ class _Bench:
             yield trainer, iter(data.batches(0, n, 0, 1, 0))
 
     def work(self) -> dict[str, Any]:
-        """Tera floating point operations of one object's step, a product and a sum counted as two; rasterizing aside.
+        """TFLOP of one object's step without rasterization; a multiply-add counts as two operations.
 
-        A frozen encoder runs at an object's first visit only.
+        A frozen encoder runs only at an object's first visit.
         """
         with self.trainer(PLAIN, OBJECTS + 1) as (trainer, batches):
             counts = []
@@ -144,26 +150,26 @@ class _Bench:
         return {"tflop_a_sample": counts[-1], "tflop_first_visit": counts[0]}
 
     def original_way(self) -> dict[str, Any]:
-        """The original's way, one object a step."""
+        """Time the original's way, one object per step."""
         with self.trainer(PLAIN, WARM_UP + self.steps) as (trainer, batches):
             objective = trainer.objective
-            step = original_way.step_function(self.config, self.stage1(), self.sizes.perceptual, self.device)
+            step = original_way.step_function(self.config, self.mosaic(), self.sizes.perceptual, self.device)
 
-            def one() -> None:
+            def run_step() -> None:
                 step(self._prepared(objective, next(batches)))
 
-            row = self._timed(one, 1, WARM_UP)
+            row = self._timed(run_step, 1, WARM_UP)
         return {**row, "rasterizer": original_way.rasterizer(self.device)[1]}
 
     def time(self, variant: Variant) -> dict[str, Any]:
-        """One variant through the training loop's own step."""
+        """Time one variant with the steps of the training loop."""
         first = _first_visits(variant)
         with self.trainer(variant, first + self.steps) as (trainer, batches):
             count = iter(range(first + self.steps))
             return self._timed(lambda: trainer._step(next(count), next(batches)), variant.batch, first)
 
     def parts(self, variant: Variant) -> dict[str, float]:
-        """Milliseconds an object of each part by itself, forward and backward where gradients flow through it."""
+        """Milliseconds per object of each part, forward and, for parts with gradients, backward."""
         with self.trainer(variant, 1) as (trainer, batches):
             objective: Any = trainer.objective
             raw = {name: value.to(self.device) for name, value in next(batches).items()}
@@ -173,11 +179,11 @@ class _Bench:
             autocast = trainer.accelerator.autocast
             with torch.no_grad(), autocast():
                 code = objective.code(batch)
-                splats = objective.decoder(code)
+                splats = objective.codec.decode(code)
             leaf = splats.detach().requires_grad_(True)
             pair = objective.compare(leaf, batch)
             upstream = torch.randn_like(splats)
-            drawn = pair.rgb.detach().requires_grad_(True)
+            rendered_rgb = pair.rgb.detach().requires_grad_(True)
             lpips = {n: x for n, x in objective.options.losses.items() if "precision" in type(x).model_fields}
             rest = {n: x for n, x in objective.options.losses.items() if n not in lpips}
 
@@ -189,7 +195,7 @@ class _Bench:
 
             def decode(backward: bool) -> None:
                 with torch.set_grad_enabled(backward), autocast():
-                    out = objective.decoder(code)
+                    out = objective.codec.decode(code)
                 if backward:
                     out.backward(upstream)
 
@@ -212,7 +218,7 @@ class _Bench:
             def measured(work: Callable[[], object]) -> float:
                 return round(float(self._timed(work, 1, WARM_UP)["ms_a_step"]) / size, 3)
 
-            found = {
+            milliseconds = {
                 "data": measured(lambda: self._prepared(objective, raw)),
                 "encoder": measured(encode),
                 "decoder_forward": measured(lambda: decode(False)),
@@ -220,14 +226,14 @@ class _Bench:
                 "rasterizer": measured(rasterize),
             }
             if lpips:
-                found["perceptual"] = measured(terms(lpips, rgb=drawn))
+                milliseconds["perceptual"] = measured(terms(lpips, rgb=rendered_rgb))
             if rest:
-                found["other_losses"] = measured(terms(rest, rgb=drawn, alpha=pair.alpha.detach()))
-            found["optimizer"] = round(self._timed(optimize, 1, WARM_UP)["ms_a_step"] / variant.batch, 3)
-            return found
+                milliseconds["other_losses"] = measured(terms(rest, rgb=rendered_rgb, alpha=pair.alpha.detach()))
+            milliseconds["optimizer"] = round(self._timed(optimize, 1, WARM_UP)["ms_a_step"] / variant.batch, 3)
+            return milliseconds
 
     def kernels(self, variant: Variant) -> dict[str, Any]:
-        """What takes longest on the device (else on the host): milliseconds an object, share of all."""
+        """The slowest kernels on the GPU, or operators on the CPU: milliseconds per object and share of the total."""
         cuda = self.device.type == "cuda"
         first = _first_visits(variant)
         with self.trainer(variant, first + 1) as (trainer, batches):
@@ -238,7 +244,7 @@ class _Bench:
                 trainer._step(first, next(batches))
                 synchronize(self.device)
         key = "self_device_time_total" if cuda else "self_cpu_time_total"
-        # Operators are charged with their kernels' time too, which would count it twice.
+        # Operators include the time of their kernels, which would count it twice.
         place = DeviceType.CUDA if cuda else DeviceType.CPU
         events = [event for event in profiler.key_averages() if event.device_type == place]
         times = [(getattr(event, key), event.key) for event in events]
@@ -255,7 +261,7 @@ class _Bench:
         return prepared
 
     def _timed(self, work: Callable[[], object], batch: int, warm_up: int) -> dict[str, Any]:
-        began = time.perf_counter()
+        warm_up_start = time.perf_counter()
         for _ in range(warm_up):
             work()
         synchronize(self.device)
@@ -263,29 +269,28 @@ class _Bench:
         for _ in range(self.steps):
             work()
         synchronize(self.device)
-        took = (time.perf_counter() - start) / self.steps
+        seconds = (time.perf_counter() - start) / self.steps
         return {
-            "samples_per_s": round(batch / took, 3),
-            "ms_a_step": round(1000 * took, 3),
-            "warm_up_s": round(start - began, 1),
+            "samples_per_s": round(batch / seconds, 3),
+            "ms_a_step": round(1000 * seconds, 3),
+            "warm_up_s": round(start - warm_up_start, 1),
             "memory_mib": memory_mib(self.device),
         }
 
 
 def _resolution(config: Experiment) -> int:
     if not isinstance(config.data, Meshes):
-        raise UserError("a base to be timed needs data of kind 'meshes', which say how large images are")
+        raise UserError("--base needs data of kind 'meshes', which has the image size")
     return config.data.blender.resolution
 
 
 def _speed(variant: Variant) -> SpeedOptions:
     return SpeedOptions(
         fused="unfused" not in variant.on,
-        fold_upsampling="fold" in variant.on,
         recompute="recompute" in variant.on,
     )
 
 
 def _first_visits(variant: Variant) -> int:
-    """Steps before the timed ones, in which every object is seen."""
+    """Number of warm-up steps, which visit every object."""
     return max(WARM_UP, -(-OBJECTS // variant.batch))

@@ -1,4 +1,4 @@
-"""How planning grows with the number of objects and ablations: seconds, memory and jobs of a dry-run."""
+"""Benchmark of planning against the number of objects and ablations: time, memory and jobs of a dry run."""
 
 import hashlib
 import json
@@ -16,17 +16,17 @@ from typing import Any
 
 from z1g.core.errors import UserError
 
-# Nothing heavy is imported here: a child's largest memory begins with what its parent held.
+# Imports stay small, since the peak memory of a child process starts at that of its parent.
 CHECKOUT = ("Snakefile", "workflow", "configs")
 JOB_TABLE = re.compile(r"^total +(\d+)$", re.MULTILINE)
 
 
 def measure(objects: Sequence[int], ablations: int, repeats: int) -> dict[str, Any]:
-    """Dry-runs of `ablations` trainings over made-up lists, full scale; the fastest of `repeats` counts.
+    """Plan `ablations` trainings of scale full over synthetic lists of objects; reports the fastest of `repeats`.
 
-    Works in a copy of the current folder's rules, which must be a checkout; nothing else is written. plan_s is `z1g
-    plan`, dry_run_s and dry_run_mb are Snakemake's wall-clock seconds and largest resident memory in MiB; the
-    seconds of CPU beside them hardly depend on what else the machine does. Raises UserError where planning fails.
+    Works in a temporary copy of the current folder, which must be a checkout. plan_s is the wall time of `z1g plan`,
+    dry_run_s and dry_run_mb are the wall time and peak resident memory in MiB of Snakemake's dry run. CPU times are
+    reported too, since they hardly depend on the machine's load. Raises UserError if planning fails.
     """
     missing = [name for name in CHECKOUT if not Path(name).exists()]
     if missing:
@@ -42,7 +42,7 @@ def measure(objects: Sequence[int], ablations: int, repeats: int) -> dict[str, A
 
 
 def write_list(path: Path, n: int) -> None:
-    """A list of `n` made-up objects with digests, as `z1g list` writes it."""
+    """Write a list of `n` synthetic objects with digests in the format of `z1g list`."""
     with path.open("w", encoding="utf-8") as file:
         for i in range(n):
             digest = hashlib.sha256(str(i).encode()).hexdigest()
@@ -57,7 +57,7 @@ def _workspace(root: Path, ablations: int) -> None:
     (root / "local").symlink_to("workflow/profiles/local")
     (root / "ablations").mkdir()
     for i in range(ablations):
-        # Every second one trains a stage 1 of its own, all train their own stage 2.
+        # Pairs of ablations share a stage 1; each has its own stage 2.
         rate, other = 1e-5 * (1 + i), 1e-4 * (1 + i // 2)
         text = (
             "description: made up\n"
@@ -73,7 +73,7 @@ def _dry_run(root: Path, repeats: int) -> dict[str, Any]:
     plan = [sys.executable, "-m", "z1g", "plan", "--objects", "objects.jsonl"]
     planned = [_timed(plan, root) for _ in range(repeats)]
     dry = [_timed(dry_run, root) for _ in range(repeats)]
-    jobs = JOB_TABLE.search(dry[0].said)
+    jobs = JOB_TABLE.search(dry[0].output)
     return {
         "jobs": int(jobs[1]) if jobs else 0,
         "plan_s": round(min(run.seconds for run in planned), 2),
@@ -86,23 +86,23 @@ def _dry_run(root: Path, repeats: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Run:
-    """Wall-clock seconds, seconds of CPU, largest resident memory in MiB, what was said."""
+    """Wall seconds, CPU seconds, peak resident memory in MiB, and output of a command."""
 
     seconds: float
     cpu_seconds: float
     memory_mb: float
-    said: str
+    output: str
 
 
 def _timed(command: Sequence[str], folder: Path) -> _Run:
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as output:
         began = time.perf_counter()
-        process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said)
+        process = subprocess.Popen(command, cwd=folder, stdout=output, stderr=output)
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
         process.returncode = os.waitstatus_to_exitcode(status)
-        said.seek(0)
-        text = said.read()
+        output.seek(0)
+        text = output.read()
     if process.returncode:
         raise UserError(f"planning failed:\n{text[-2000:]}")
     return _Run(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024, text)

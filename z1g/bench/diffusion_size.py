@@ -1,4 +1,4 @@
-"""What both measurements of stage 2 share: sizes, and networks on the device."""
+"""Sizes and networks for the benchmarks of stage 2."""
 
 from dataclasses import dataclass
 
@@ -10,31 +10,31 @@ from z1g.bench.machine import TERA
 from z1g.networks.denoiser import Condition, Denoiser
 from z1g.networks.weights.scratch import Scratch
 from z1g.networks.weights.sizes import AutoencoderSize, UNetSize, VisionSize
+from z1g.representations import Mosaic, Representation
 
 
 @dataclass(frozen=True)
 class Size:
-    """Networks, and sides in pixels of an input view and of the condition image."""
+    """Networks, representation, and side of the condition image in pixels."""
 
     model: Scratch
-    view: int
+    representation: Representation
     condition: int
 
     @property
-    def code(self) -> tuple[int, int, int]:
-        """C,h,w of a code: six views in three rows of two."""
-        side = self.view // self.model.latent_factor
-        return self.model.autoencoder_size.latent_channels, 3 * side, 2 * side
+    def code(self) -> tuple[int, ...]:
+        """Shape of a code."""
+        return self.representation.code_shape(self.model)
 
     @property
     def condition_latent(self) -> tuple[int, int, int]:
-        """C,h,w of a condition's latent."""
+        """Channels, height and width of a condition's latent."""
         side = self.condition // self.model.latent_factor
         return self.model.autoencoder_size.latent_channels, side, side
 
 
 SIZES = {
-    "full": Size(Scratch(), 320, 320),
+    "full": Size(Scratch(), Mosaic(), 320),
     "tiny": Size(
         Scratch(
             autoencoder_size=AutoencoderSize(channels=(8, 8), layers_per_block=1, norm_groups=4),
@@ -42,15 +42,15 @@ SIZES = {
             vision_size=VisionSize(image_size=16, patch_size=8, width=16, layers=1, heads=2),
             prompt_tokens=4,
         ),
-        16,
+        Mosaic(input_size=16),
         16,
     ),
 }
-"""full: SD 2.1's UNet of 866 M parameters, ViT-H, codes of 120×80, conditions of 320². tiny: for a CPU and tests."""
+"""full: SD 2.1's UNet of 866 M parameters, ViT-H, codes of 120×80, conditions of 320². tiny: for CPUs and tests."""
 
 
 def build(size: Size, device: torch.device, *, vision: bool) -> Denoiser:
-    """Random networks, made where they are used. Without `vision` the image encoder is a token one, as if cached."""
+    """Build networks with random weights on the device. Without `vision`, the image encoder has the tiny size."""
     model = size.model
     if not vision:
         model = model.model_copy(update={"vision_size": SIZES["tiny"].model.vision_size})
@@ -64,7 +64,7 @@ def build(size: Size, device: torch.device, *, vision: bool) -> Denoiser:
 
 
 def random_condition(size: Size, batch: int, device: torch.device) -> Condition:
-    """Cached conditions of a batch."""
+    """Random conditions of a batch."""
     width = size.model.unet_size.cross_attention_dim
     return Condition(
         torch.randn(batch, *size.condition_latent, device=device), torch.randn(batch, width, device=device)
@@ -72,7 +72,7 @@ def random_condition(size: Size, batch: int, device: torch.device) -> Condition:
 
 
 def teraflops_a_sample(size: Size, denoiser: Denoiser, device: torch.device, *, backward: bool) -> float:
-    """Tera floating point operations of a sample's forward pass, and of its gradients; attention is counted."""
+    """TFLOP of one sample's forward pass and, with `backward`, its backward pass, including attention."""
     latent = torch.randn(1, *size.code, device=device)
     noise = torch.randn(1, *size.condition_latent, device=device)
     timestep = torch.full((1,), 500, device=device)

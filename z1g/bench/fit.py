@@ -1,4 +1,4 @@
-"""How fast objects are fitted, and how well after how many steps."""
+"""Benchmark of fits: speed and quality by number of steps."""
 
 import logging
 import math
@@ -30,10 +30,10 @@ log = logging.getLogger(__name__)
 
 
 def measure(path: Path, objects: int, budgets: Sequence[int], *, original_way: bool = False) -> dict[str, Any]:
-    """Fit `objects` (0: all) of a fit stage's folder once for each budget of steps, with the folder's configuration.
+    """Fit `objects` (0: all) of a fit stage's folder with its configuration, once per number of steps in `budgets`.
 
-    objects_per_s covers everything but reading the renders. `original_way` times one object the
-    original's way in the same run. Raises UserError where ingest has not rendered anything yet.
+    objects_per_s includes everything except reading the renders. With `original_way`, one object is also fitted the
+    original's way. Raises UserError if there are no renders yet.
     """
     folder = StageFolder.open(path)
     scenes = _scenes(folder, objects)
@@ -54,13 +54,13 @@ def measure(path: Path, objects: int, budgets: Sequence[int], *, original_way: b
         "versions": versions(),
     }
     if original_way:
-        figures["original_way"] = original = time_fit(seed_options(), DiffGaussian(), scenes[:1])
+        figures["original_way"] = original = time_fit(original_options(), DiffGaussian(), scenes[:1])
         figures["ratio_to_original_way"] = round(runs[-1]["objects_per_s"] / original["objects_per_s"], 1)
     return figures
 
 
-def seed_options() -> FitOptions:
-    """The original's fit: AdamW, 2,000 steps of 20 views, plateau on the evaluation loss, the last state kept."""
+def original_options() -> FitOptions:
+    """The original's fit: AdamW, 2,000 steps of 20 views, a plateau schedule on the evaluation loss, the last state."""
     rate = 3e-3
     return FitOptions(
         rotation_norm="splats",
@@ -80,8 +80,8 @@ def seed_options() -> FitOptions:
 def _scenes(folder: StageFolder, limit: int) -> list[Scene]:
     ingest = folder.upstream_path("ingest")
     shards = [chunk_file(ingest, chunk, "tar") for chunk in range(Manifest.load(ingest / "manifest.jsonl").n_chunks)]
-    there = [ShardReader(shard) for shard in shards if shard.is_file()]
-    objects = chain.from_iterable(read_scenes(reader, reader.ids, folder.config.camera, THREADS) for reader in there)
+    readers = [ShardReader(shard) for shard in shards if shard.is_file()]
+    objects = chain.from_iterable(read_scenes(reader, reader.ids, folder.config.camera, THREADS) for reader in readers)
     scenes: list[Scene] = []
     for _, scene in objects:
         if isinstance(scene, Scene):

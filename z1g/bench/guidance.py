@@ -1,4 +1,4 @@
-"""What a trained ablation's samples are worth after so many steps, guided so much, beside baselines without it."""
+"""Quality of a trained ablation's samples by number of steps and guidance, compared with baselines."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,11 +17,11 @@ from z1g.core.files import read_json
 from z1g.core.progress import Meter
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import SceneStore
+from z1g.inference.method import ImageToSplats
 from z1g.plan.folder import StageFolder
 from z1g.sampling.options import InferOptions
 from z1g.sampling.samplers import Sampler
 from z1g.stages.autodecoder import held_out, training_scenes
-from z1g.stages.infer import Generator
 from z1g.stages.measuring import Measure, Sources, render_pair
 
 BASELINES = ("nearest", "mean_code", "autodecoder")
@@ -29,9 +29,11 @@ BASELINES = ("nearest", "mean_code", "autodecoder")
 
 @dataclass
 class Table:
-    """Everything a row needs: the trained method, test objects, their metrics, and sums of seconds."""
+    """Computes rows of the table from the trained method, test objects and metrics."""
 
-    generator: Generator
+    method: ImageToSplats
+    infer: StageFolder
+    trained: StageFolder
     scenes: SceneStore
     names: list[str]
     sources: Sources
@@ -40,42 +42,43 @@ class Table:
     batch: int
 
     def baseline(self, source: str) -> dict[str, Any]:
-        """Mean view metrics of a source that stage `metrics` knows too."""
+        """Mean view metrics of one of BASELINES."""
         return self._means([self.sources(source, self.scenes[name]) for name in self.names])
 
     def sampled(self, options: InferOptions) -> dict[str, Any]:
-        """Mean metrics of samples drawn as `options` say."""
-        self.generator.method.options = options
+        """Mean view metrics of samples with these options, and seconds per object."""
+        self.method.options = options
         splats: list[Tensor] = []
         device, began = default_device(), time.perf_counter()
         for first in range(0, len(self.names), self.batch):
             batch = self.names[first : first + self.batch]
             images = torch.stack([self.scenes[name].condition(self.condition_size) for name in batch])
-            splats += self.generator(images, [int_hash(name) for name in batch])[1].cpu()
+            splats += self.method(images, [int_hash(name) for name in batch])[1].cpu()
         synchronize(device)
         seconds = (time.perf_counter() - began) / len(self.names)
         return {**self._means(splats), "seconds_an_object": round(seconds, 4)}
 
     def _means(self, splats: list[Tensor]) -> dict[str, Any]:
-        trained = self.generator.trained
+        trained = self.trained
         views = list(trained.config.camera.test_ids)
         sums: dict[str, list[float]] = {}
         for name, images in zip(self.names, splats, strict=True):
             for metric, values in self.measure.views(render_pair(trained, self.scenes[name], images, views)).items():
-                known = [value for value in values if value is not None]
-                sums.setdefault(metric, []).extend([sum(known) / len(known)] if known else [])
+                finite = [value for value in values if value is not None]
+                sums.setdefault(metric, []).extend([sum(finite) / len(finite)] if finite else [])
         return {metric: round(sum(values) / len(values), 4) for metric, values in sums.items() if values}
 
 
 def measure(
     run: Path, steps: Sequence[int], guidances: Sequence[float], sampler: Sampler | None, objects: int, batch: int
 ) -> dict[str, Any]:  # fmt: skip
-    """A row for each number of steps and guidance, over the first `objects` (0: all) test objects of an ablation.
+    """Evaluate each number of steps with each guidance on the first `objects` (0: all) test objects of an ablation.
 
-    `run` is results/ablations/<name>. `sampler` None: the ablation's. Raises UserError where it is not trained.
+    `run` is results/ablations/<name>. If `sampler` is None, the ablation's sampler is used. Raises UserError if the
+    ablation is not trained.
     """
     table = _table(run, objects, batch)
-    base, device = table.generator.folder.config.infer, default_device()
+    base, device = table.infer.config.infer, default_device()
     chosen = {} if sampler is None else {"sampler": sampler}
     figures: dict[str, Any] = {
         "ablation": run.name,
@@ -100,17 +103,17 @@ def measure(
 def _table(run: Path, objects: int, batch: int) -> Table:
     plan = run / "plan.json"
     if not plan.is_file():
-        raise UserError(f"{run}: no plan.json here; give results/ablations/<name>")
+        raise UserError(f"{run}: no plan.json; give results/ablations/<name>")
     stages = read_json(plan)["stages"]
     infer, metrics = (StageFolder.open(run.parent.parent / name / stages[name]) for name in ("infer", "metrics"))
     if not (infer.upstream_path("unet") / "pipeline").is_dir():
-        raise UserError(f"{run} is not trained yet: {infer.upstream_path('unet')}/pipeline is missing")
-    generator = Generator.load(infer)
-    scenes, train_ids = training_scenes(generator.trained)
+        raise UserError(f"{run} is not trained yet: {infer.upstream_path('unet')}/pipeline does not exist")
+    method, trained = ImageToSplats.from_stage(infer), infer.upstream_folder("autodecoder")
+    scenes, train_ids = training_scenes(trained)
     names = held_out(scenes, train_ids)
     if not names:
         raise UserError(f"{run}: no test object; raise data.split.test_fraction")
-    sources = Sources(metrics, generator.trained, scenes, train_ids)
+    sources = Sources(metrics, trained, scenes, train_ids)
     size = infer.upstream_folder("unet").config.unet.condition_size
     viewed = Measure(metrics.config.metrics.metrics)
-    return Table(generator, scenes, names[: objects or None], sources, viewed, size, batch)
+    return Table(method, infer, trained, scenes, names[: objects or None], sources, viewed, size, batch)

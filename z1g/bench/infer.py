@@ -1,4 +1,4 @@
-"""How fast one image becomes splatter images at full size: the original's loop against ours."""
+"""Benchmark of inference from condition images to splatter images: the original's way and ours."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -11,25 +11,24 @@ from torch import Tensor
 from z1g.bench.diffusion_size import SIZES, Size, build, teraflops_a_sample
 from z1g.bench.machine import device_name, guarded, matmul_rate, memory_mib, synchronize, versions
 from z1g.bench.variants import Variant
-from z1g.config.sections import AutodecoderOptions
 from z1g.config.tree import Experiment
 from z1g.core.device import default_device
 from z1g.gaussians.channels import SplatOptions
 from z1g.inference.method import ImageToSplats
-from z1g.representations.mosaic.stage1 import Stage1
+from z1g.representations.codec import Trained
 from z1g.sampling.options import InferOptions
 
-WORDS = ("fp32", "cudnn", "flash", "xformers", "graphs")
+FLAGS = ("fp32", "cudnn", "flash", "xformers", "graphs")
 ORIGINAL_STEPS, ORIGINAL_GUIDANCE = 75, 4.0
 
 
 def measure(size_name: str, variants: Sequence[str], steps: int, repeats: int, seconds: float) -> dict[str, Any]:
-    """Objects/s and seconds from condition images to splatter images, guided sampling of `steps` steps included.
+    """Objects/s and seconds from condition images to splatter images, with guided sampling of `steps` steps.
 
-    Nothing runs on after `seconds`. Raises UserError where a variant is not understood.
+    Measurements stop after `seconds`. Raises UserError for an invalid variant.
     """
     size, device, began = SIZES[size_name], default_device(), time.perf_counter()
-    parsed = [Variant.parse(name, WORDS) for name in variants]
+    parsed = [Variant.parse(name, FLAGS) for name in variants]
     figures: dict[str, Any] = {"size": size_name, "steps": steps, "device": device_name(device.type)}
     figures["versions"] = versions()
     figures["matmul"] = guarded("matmul", lambda: {"tflops": round(matmul_rate(device), 1)}, device)
@@ -61,39 +60,34 @@ def _ours(size: Size, variant: Variant, steps: int, repeats: int, device: torch.
         attention=variant.attention,
         cuda_graphs="graphs" in variant.on,
     )
-    made = _networks(size, options, device)
-    return _time(lambda images: made(images, list(range(variant.batch))), size, variant.batch, repeats, device)
+    method = _networks(size, options, device)
+    return _time(lambda images: method(images, list(range(variant.batch))), size, variant.batch, repeats, device)
 
 
 def _original_way(size: Size, device: torch.device, *, steps: int) -> dict[str, Any]:
-    """One object after another in fp32, 75 steps, nothing recorded."""
+    """One object at a time in fp32, without CUDA graphs."""
     options = InferOptions(steps=steps, guidance=ORIGINAL_GUIDANCE, precision="fp32", cuda_graphs=False)
-    made = _networks(size, options, device)
-    made.options = options.model_copy(update={"steps": 2})
-    made(_images(size, 1, device), [0])
-    made.options = options
-    return _time(lambda images: made(images, [0]), size, 1, 0, device)
+    method = _networks(size, options, device)
+    method.options = options.model_copy(update={"steps": 2})
+    method(_images(size, 1, device), [0])
+    method.options = options
+    return _time(lambda images: method(images, [0]), size, 1, 0, device)
 
 
 def _networks(size: Size, options: InferOptions, device: torch.device) -> ImageToSplats:
-    config = Experiment(
-        model=size.model, autodecoder=AutodecoderOptions(input_size=size.view), splat=SplatOptions(size=_splats(size))
-    )
-    with torch.device(device):
-        vae = size.model.autoencoder()
-    stage1 = Stage1.build(config, vae).to(device)
-    stage1.vae.requires_grad_(False)
+    config = Experiment(model=size.model, representation=size.representation, splat=SplatOptions(size=_splats(size)))
+    codec = config.new_codec().requires_grad_(False).eval().for_inference(device)
     statistics = {
         "mean": torch.zeros(1, device=device),
         "deviation": torch.ones(1, device=device),
         "zero_latent": torch.zeros(1, *size.condition_latent, device=device),
     }
     denoiser = build(size, device, vision=True).requires_grad_(False).eval()
-    return ImageToSplats(stage1, denoiser, statistics, size.code, options)
+    return ImageToSplats(Trained(codec, denoiser, statistics), options)
 
 
 def _splats(size: Size) -> int:
-    return 128 if size.view >= 128 else size.view
+    return min(128, size.condition)
 
 
 def _images(size: Size, batch: int, device: torch.device) -> Tensor:
@@ -103,7 +97,7 @@ def _images(size: Size, batch: int, device: torch.device) -> Tensor:
 def _time(
     run: Callable[[Tensor], object], size: Size, batch: int, repeats: int, device: torch.device
 ) -> dict[str, Any]:  # fmt: skip
-    """Seconds of the first call, of those after it (without `repeats`: of the first), and objects/s of the latter."""
+    """Seconds of the first call, and mean seconds and objects/s of later calls (of the first without `repeats`)."""
     images, seconds = _images(size, batch, device), []
     for _ in range(1 + repeats):
         synchronize(device)

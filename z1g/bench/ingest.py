@@ -1,4 +1,4 @@
-"""How fast objects are rendered: a Blender process an object, and a pool of processes that draw many."""
+"""Benchmark of rendering: one Blender process per object, and a pool of processes."""
 
 import os
 import tempfile
@@ -23,11 +23,11 @@ MIN_VIEWS = 10
 def measure(
     paths: Sequence[str], objects: int, size: int, samples: int, views: int, repeats: int, threads: int | None = None
 ) -> dict[str, Any]:
-    """Render the same objects both ways in turns, `repeats` times, on `threads` cores (default: all).
+    """Render the same objects both ways alternately, `repeats` times, on `threads` cores (default: all).
 
-    The first way starts a Blender for each object and gives it all cores; the second is what ingest does. objects_per_s
-    is the best of the repeats, everything included; seconds_of is the mean over the pool's objects by Blender's own
-    clock. Raises UserError where no object can be rendered.
+    "alone" starts a Blender process with all cores for each object, "pool" is what ingest does. objects_per_s is the
+    best of the repeats and includes everything. seconds_of is the mean over the pool's objects, measured within
+    Blender. Raises UserError if no object can be rendered.
     """
     if views < MIN_VIEWS:
         raise UserError(f"--views {views}: an object has at least {MIN_VIEWS} views")
@@ -61,7 +61,7 @@ def measure(
 def _run(
     data: Meshes, entries: Sequence[ObjectEntry], camera: CameraOptions, threads: int
 ) -> tuple[float, int, dict[str, float], str]:
-    """Wall-clock seconds, objects rendered, mean seconds of each part, Blender's version."""
+    """Wall seconds, number of rendered objects, mean seconds of each part, and Blender's version."""
     total: Counter[str] = Counter()
     done: list[RenderedObject] = []
     began = time.perf_counter()
@@ -72,5 +72,5 @@ def _run(
                 done.append(ingested.outcome)
         seconds = time.perf_counter() - began
     if not done:
-        raise UserError("not one of the objects could be rendered; `z1g ingest` tells why")
+        raise UserError("none of the objects could be rendered; `z1g ingest` reports the reasons")
     return seconds, len(done), {part: round(t / len(done), 4) for part, t in total.items()}, done[0].info["renderer"]

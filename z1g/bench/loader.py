@@ -1,4 +1,4 @@
-"""How fast training samples come from shards on disk, and whether memory stays flat: made-up data, the real path."""
+"""Benchmark of reading training samples from shards on disk: speed, and memory over time, on synthetic data."""
 
 import io
 import json
@@ -34,7 +34,7 @@ MB = 2**20
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is read: so many objects and views [size,size,4] of each, splats [6,14,splat_size,splat_size]."""
+    """Numbers of objects and of views [size,size,4] per object, splats [6,14,splat_size,splat_size], and the loader."""
 
     objects: int
     views: int
@@ -47,19 +47,19 @@ class Sizes:
 
 @dataclass(frozen=True)
 class FewViews:
-    """A sample of stage 1 as it lies on disk: condition, inputs and some free views as bytes, cameras, splats."""
+    """Reads samples of stage 1: condition, inputs and some free views as bytes, cameras and splats."""
 
     scenes: SceneStore
     ids: list[str]
     sizes: Sizes
 
     def __call__(self, draw: Draw) -> Sample:
-        """Decode the views that the sample shows."""
-        shown = self._shown(draw)
-        scene = self.scenes.views(self.ids[draw.object_index], shown)
+        """Decode the views of the sample."""
+        views = self._view_ids(draw)
+        scene = self.scenes.views(self.ids[draw.object_index], views)
         return _tensors(scene.rgba, scene.c2w, scene.splats)
 
-    def _shown(self, draw: Draw) -> list[int]:
+    def _view_ids(self, draw: Draw) -> list[int]:
         free = range(len(FIXED_VIEWS), self.sizes.views)
         chosen = numpy_generator(*draw.key, 0).choice(free, self.sizes.rendered, replace=False)
         return [*FIXED_VIEWS, *chosen.tolist()]
@@ -67,13 +67,13 @@ class FewViews:
 
 @dataclass(frozen=True)
 class AllViews(FewViews):
-    """The same sample from a scene that is read as a whole."""
+    """Reads the same samples by decoding whole scenes."""
 
     def __call__(self, draw: Draw) -> Sample:
-        """Decode everything, keep a part."""
-        shown = self._shown(draw)
+        """Decode all views, then select those of the sample."""
+        views = self._view_ids(draw)
         scene = self.scenes[self.ids[draw.object_index]]
-        return _tensors(scene.rgba[shown], scene.c2w[shown], scene.splats)
+        return _tensors(scene.rgba[views], scene.c2w[views], scene.splats)
 
 
 def _tensors(rgba: NDArray[np.uint8], c2w: torch.Tensor, splats: torch.Tensor | None) -> Sample:
@@ -82,16 +82,16 @@ def _tensors(rgba: NDArray[np.uint8], c2w: torch.Tensor, splats: torch.Tensor | 
 
 
 def measure(sizes: Sizes, soak_minutes: float, parent: Path | None) -> dict[str, Any]:
-    """Write made-up data, read each object once: cold (the kernel's cache dropped), warm, and warm but decoded whole.
+    """Write synthetic data and read each object once: with a cold page cache, a warm one, and warm with whole scenes.
 
-    Rates are samples a second over an epoch after the first batch of each process; `samples_s_a_core` is from the CPU
-    time of reading in this process, so that it holds on a busy machine too. soak_*: MiB that the reading processes own
-    (USS, all together) after the first epoch and after `soak_minutes`. Raises UserError where there are too few objects
-    to time.
+    Rates are samples per second over an epoch, without the first batch of each process. `samples_s_a_core` uses the CPU
+    time of this process, so it is valid on a busy machine too. soak_*: unique set size (USS) of all reading processes
+    in MiB, after the first epoch and after `soak_minutes`. The data is written to a temporary folder in `parent`.
+    Raises UserError if there are too few objects.
     """
-    least = sizes.batch * (max(sizes.workers, 1) + 1)
-    if sizes.objects < least:
-        raise UserError(f"--objects {sizes.objects}: give {least} or more, a batch for each worker and one to be timed")
+    minimum = sizes.batch * (max(sizes.workers, 1) + 1)
+    if sizes.objects < minimum:
+        raise UserError(f"--objects {sizes.objects}: give {minimum} or more: a batch per worker and one to time")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="z1g-bench-", dir=parent) as name:
         root = Path(name)
@@ -100,25 +100,25 @@ def measure(sizes: Sizes, soak_minutes: float, parent: Path | None) -> dict[str,
         began = time.perf_counter()
         scenes = SceneStore(manifest, CameraOptions().radius, root, root)
         opened = time.perf_counter() - began
-        few, whole = FewViews(scenes, scenes.ids, sizes), AllViews(scenes, scenes.ids, sizes)
-        _forget(files)
+        needed, complete = FewViews(scenes, scenes.ids, sizes), AllViews(scenes, scenes.ids, sizes)
+        _drop_from_cache(files)
         figures: dict[str, Any] = {
             "mb_an_object": round(sum(file.stat().st_size for file in files) / sizes.objects / MB, 1),
             "open_ms_a_shard": round(1e3 * opened / manifest.n_chunks, 2),
-            "cold_samples_s": _rate(few, epoch=0),
-            "warm_samples_s": _rate(few, epoch=1),
-            "whole_scene_samples_s": _rate(whole, epoch=1),
-            "samples_s_a_core": _rate_of_a_core(few),
-            "whole_scene_samples_s_a_core": _rate_of_a_core(whole),
+            "cold_samples_s": _rate(needed, epoch=0),
+            "warm_samples_s": _rate(needed, epoch=1),
+            "whole_scene_samples_s": _rate(complete, epoch=1),
+            "samples_s_a_core": _rate_of_a_core(needed),
+            "whole_scene_samples_s_a_core": _rate_of_a_core(complete),
             "workers": sizes.workers,
         }
         if soak_minutes:
-            figures |= _soak(few, 60 * soak_minutes, figures["warm_samples_s"])
+            figures |= _soak(needed, 60 * soak_minutes, figures["warm_samples_s"])
     return figures
 
 
 def write(root: Path, sizes: Sizes) -> Manifest:
-    """Shards, tables and splats of made-up objects. All have the same images, each its own bytes on disk."""
+    """Write shards, tables and splats of synthetic objects, which all have the same images."""
     names = [f"object{i:05d}" for i in range(sizes.objects)]
     manifest = Manifest(tuple(ObjectEntry(name, name) for name in names), CHUNK)
     members = _members(sizes)
@@ -140,7 +140,7 @@ def write(root: Path, sizes: Sizes) -> Manifest:
 
 
 def _members(sizes: Sizes) -> dict[str, bytes]:
-    """One object's files by ending."""
+    """The files of one object by extension."""
     rgba = np.stack([_image(sizes.size, view) for view in range(sizes.views)])
     c2w = np.tile(np.eye(4), (sizes.views, 1, 1))
     depth = np.random.default_rng(0).random((len(INPUT_VIEWS), sizes.size, sizes.size), dtype=np.float32)
@@ -152,7 +152,7 @@ def _members(sizes: Sizes) -> dict[str, bytes]:
 
 
 def _image(size: int, seed: int) -> NDArray[np.uint8]:
-    """A shaded, textured, slightly noisy disc over nothing [size,size,4]: it compresses like a render."""
+    """RGBA image [size,size,4] of a shaded, textured, slightly noisy disc, which compresses like a render."""
     y, x = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
     inside = (np.hypot(x, y) < 0.75)[..., None]
     shade = 120 + 80 * np.stack([x, y, x * y], -1) + 20 * np.sin(20 * x + (10 + seed) * y)[..., None]
@@ -160,8 +160,8 @@ def _image(size: int, seed: int) -> NDArray[np.uint8]:
     return np.concatenate([np.where(inside, rgb, 0), 255.0 * inside], -1).astype(np.uint8)
 
 
-def _forget(files: list[Path]) -> None:
-    """Drop files from the kernel's cache, as far as it lets itself be asked."""
+def _drop_from_cache(files: list[Path]) -> None:
+    """Drop files from the page cache. The kernel may ignore this."""
     for file in files:
         descriptor = os.open(file, os.O_RDONLY)
         try:
@@ -172,7 +172,7 @@ def _forget(files: list[Path]) -> None:
 
 
 def _epoch(make: FewViews, epoch: int) -> Iterator[int]:
-    """Number of samples of each batch of one pass over the objects, as training would get them."""
+    """Yield the number of samples of each batch of one epoch, loaded as in training."""
     sizes = make.sizes
     data = StepData(make, sizes.objects, sizes.batch, seed=0)
     per_epoch = sizes.objects // sizes.batch
@@ -182,21 +182,21 @@ def _epoch(make: FewViews, epoch: int) -> Iterator[int]:
 
 def _rate(make: FewViews, epoch: int) -> float:
     batches = _epoch(make, epoch)
-    # Once each process has given a batch, all of them run.
+    # All processes are running after each has returned a batch.
     for _ in range(max(make.sizes.workers, 1)):
         next(batches)
     began, n = time.perf_counter(), 0
     ended = began
     for size in batches:
         n += size
-        # After the last batch the processes are waited for, which is no reading.
+        # Exclude the shutdown of the processes after the last batch.
         ended = time.perf_counter()
     return round(n / (ended - began), 1)
 
 
 def _rate_of_a_core(make: FewViews) -> float:
     n = min(make.sizes.objects, 16)
-    make(Draw(0, 0, (0, 0, 0)))  # a new installation compiles the decoder here
+    make(Draw(0, 0, (0, 0, 0)))  # may compile the decoder
     began = time.process_time()
     for i in range(n):
         make(Draw(i, 0, (0, 0, i)))
@@ -204,7 +204,7 @@ def _rate_of_a_core(make: FewViews) -> float:
 
 
 def _soak(make: FewViews, seconds: float, rate: float) -> dict[str, Any]:
-    """One long pass by the same processes, as many samples as should take so long."""
+    """Read for about `seconds` with the same processes, and return memory at the beginning and at the end."""
     sizes = make.sizes
     data = StepData(make, sizes.objects, sizes.batch, seed=0)
     batches = max(2, round(seconds * rate / sizes.batch))
@@ -221,7 +221,7 @@ def _soak(make: FewViews, seconds: float, rate: float) -> dict[str, Any]:
 
 
 def _owned_mb() -> float:
-    """Memory that this process and its children own alone, MiB."""
+    """Unique set size of this process and its children, MiB."""
     ours = psutil.Process()
     owned: int = sum(process.memory_full_info().uss for process in [ours, *ours.children(recursive=True)])
     return round(owned / MB, 1)

@@ -1,4 +1,4 @@
-"""What a measurement ran on, what that can do, and how it is timed and guarded."""
+"""Utilities for benchmarks: device and versions, timing, memory, and time limits."""
 
 import gc
 import importlib.metadata
@@ -20,25 +20,25 @@ log = logging.getLogger("z1g")
 
 
 def device_name(device: str) -> str:
-    """Name of the GPU, or of the processor's family."""
+    """Name of the GPU or processor."""
     if torch.device(device).type == "cuda":
         return torch.cuda.get_device_name(device)
     return platform.processor() or platform.machine()
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that decide speed, as far as they are installed."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of installed packages that determine speed."""
+    installed = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            installed[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def matmul_rate(device: torch.device) -> float:
-    """TFLOP/s of large bf16 matrix products: what this machine can do at this moment."""
+    """TFLOP/s of large bf16 matrix products."""
     side, repeats = (8192, 20) if device.type == "cuda" else (256, 3)
     a = torch.randn(side, side, device=device, dtype=torch.bfloat16)
     b = torch.randn(side, side, device=device, dtype=torch.bfloat16)
@@ -46,7 +46,7 @@ def matmul_rate(device: torch.device) -> float:
 
 
 def timed(run: Callable[[int], object], repeats: int, device: torch.device, warm_up: int = 0) -> float:
-    """Mean seconds of a call, over `repeats` in a row after `warm_up` others."""
+    """Mean seconds per call over `repeats` calls, after `warm_up` calls."""
     for i in range(warm_up):
         run(i)
     synchronize(device)
@@ -58,19 +58,19 @@ def timed(run: Callable[[int], object], repeats: int, device: torch.device, warm
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for a GPU."""
+    """Wait until a GPU has finished; does nothing on a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def memory_mib(device: torch.device) -> int | None:
-    """Most memory that was in use since `guarded` began."""
+    """Peak GPU memory in MiB since the last `clean`; None on a CPU."""
     return round(torch.cuda.max_memory_allocated(device) / MIB) if device.type == "cuda" else None
 
 
 @contextmanager
 def _at_most(seconds: float) -> Iterator[None]:
-    """Raise TimeoutError in the block after so many seconds; only the main thread can be told."""
+    """Raise TimeoutError in the block after `seconds`. Works in the main thread only, since it uses a signal."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -90,9 +90,9 @@ def _at_most(seconds: float) -> Iterator[None]:
 def guarded(
     name: str, run: Callable[[], dict[str, Any]], device: torch.device, until: float = float("inf")
 ) -> dict[str, Any]:  # fmt: skip
-    """A measurement by name, or what stopped it: out of memory here must not lose the figures before and after.
+    """Run a measurement and return its figures, or its error, so that one failure does not affect other measurements.
 
-    It is stopped at `until` (`time.perf_counter`), and does not begin after that.
+    It is stopped at `until` (`time.perf_counter`) and not started after that.
     """
     clean(device)
     began = time.perf_counter()
@@ -113,7 +113,7 @@ def guarded(
 
 
 def clean(device: torch.device) -> None:
-    """Leave nothing of the measurement before."""
+    """Free cached GPU memory and reset the peak."""
     if device.type == "cuda":
         gc.collect()
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""A made-up training of stage 1, to be timed where there are neither objects nor published weights."""
+"""Synthetic data and networks for benchmarks of stage 1, which need neither objects nor published weights."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ OBJECTS = 4
 
 @dataclass(frozen=True)
 class Sizes:
-    """What is trained on: rendered views of `image`² pixels, six splatter images of `splats`², inputs of `inputs`².
+    """Sizes: `views` renders of `image`² pixels, six splatter images of `splats`², inputs of `inputs`² pixels.
 
-    perceptual: side of the renders that LPIPS sees. channels, layers: of the autoencoder.
+    perceptual: side of the images that LPIPS compares. channels, layers: of the autoencoder.
     """
 
     views: int = 20
@@ -38,7 +38,7 @@ class Sizes:
 
 
 class UntrainedLpips(LpipsLoss):
-    """LPIPS-VGG as it computes, with random weights."""
+    """LPIPS-VGG with random weights."""
 
     def network(self) -> Frozen:
         from z1g.networks.perceptual import untrained_lpips
@@ -47,7 +47,7 @@ class UntrainedLpips(LpipsLoss):
 
 
 class MadeUpScenes:
-    """Objects of random bytes and plausible splats, at the poses of a configuration."""
+    """Objects with random images and splats, at the poses of a configuration."""
 
     def __init__(self, config: Experiment, image: int) -> None:
         poses = config.camera.poses(0)
@@ -79,7 +79,7 @@ class MadeUpScenes:
 
 
 def experiment(sizes: Sizes) -> Experiment:
-    """The published architecture with random weights at these sizes, the original's losses."""
+    """Configuration of these sizes with the published architecture, random weights and the original's losses."""
     values = {
         "data": {"kind": "meshes", "paths": ["."]},
         "camera": {"train_views": sizes.views, "validation_views": 1, "test_views": 1},
@@ -88,7 +88,8 @@ def experiment(sizes: Sizes) -> Experiment:
             "kind": "scratch",
             "autoencoder_size": {"channels": sizes.channels, "layers_per_block": sizes.layers},
         },
-        "autodecoder": {"input_size": sizes.inputs, "views": sizes.views},
+        "representation": {"input_size": sizes.inputs},
+        "autodecoder": {"views": sizes.views},
     }
     groups = min(32, min(sizes.channels))
     values["model"]["autoencoder_size"]["norm_groups"] = groups  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""Stage 1 as the original ran it: one object a step, fp16 autocast with a gradient scaler, a loop over the views."""
+"""Stage 1 as in the original: one object per step, fp16 autocast with a gradient scaler, a loop over views."""
 
 from collections.abc import Callable
 
@@ -14,30 +14,30 @@ from z1g.networks.perceptual import untrained_lpips
 from z1g.render import Rasterizer
 from z1g.render.auto import Auto
 from z1g.render.diff_gaussian import DiffGaussian
-from z1g.representations.mosaic.stage1 import Stage1
+from z1g.representations.mosaic.codec import MosaicCodec
 from z1g.training.data import Batch
 
 ATTRIBUTE_WEIGHTS = {"position": 1.0, "opacity": 1e-3, "scale": 1e-3, "rotation": 1.0, "rgb": 1.0}
 
 
 def rasterizer(device: torch.device) -> tuple[Rasterizer, str]:
-    """The original's, or this machine's best where that is missing, and its name."""
+    """The original's rasterizer, or the default one if that is not installed, and its name."""
     if device.type == "cuda":
         try:
             import diff_gaussian_rasterization  # noqa: F401
         except ImportError:
-            return Auto(), "gsplat, as diff_gaussian_rasterization is missing"
+            return Auto(), "gsplat (diff_gaussian_rasterization is not installed)"
         return DiffGaussian(), "diff_gaussian_rasterization"
     return Auto(), "cpu"
 
 
 def step_function(
-    config: Experiment, stage1: Stage1, perceptual_size: int, device: torch.device
+    config: Experiment, codec: MosaicCodec, perceptual_size: int, device: torch.device
 ) -> Callable[[Batch], float]:
-    """Builds one training step of the original on a prepared batch of one object; it returns the loss."""
+    """Return a function that runs a training step of the original on a prepared batch of one object, and its loss."""
     half = torch.float16 if device.type == "cuda" else torch.bfloat16
-    stage1.vae.set_attn_processor(AttnProcessor2_0())
-    encoder, decoder = stage1.encoder.to(device), stage1.decoder.to(device).train()
+    codec.vae.set_attn_processor(AttnProcessor2_0())
+    encoder, decoder = codec.encoder.to(device), codec.decoder.to(device).train()
     trained = [p for p in decoder.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=1e-4, weight_decay=0.05, betas=(0.9, 0.95))
     scaler = torch.amp.GradScaler(device.type, enabled=device.type == "cuda")
@@ -46,7 +46,7 @@ def step_function(
 
     def losses(batch: Batch) -> Tensor:
         with torch.no_grad():
-            mean, deviation = encoder.posterior(2 * batch["sheet"] - 1)
+            mean, deviation = encoder.posterior(2 * batch["inputs"] - 1)
             code = mean + deviation * torch.randn_like(mean)
         splats = decoder(code)
         rgb, alpha = _views(draw, config, splats, batch)
@@ -79,10 +79,10 @@ def step_function(
 
 
 def _views(draw: Rasterizer, config: Experiment, splats: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Premultiplied color and alpha of each view, drawn by a call each."""
+    """Premultiplied color [B,V,3,H,W] and alpha [B,V,1,H,W], rendered with one call per view."""
     gaussians, side = to_gaussians(splats.float()), batch["rgb"].shape[-1]
-    drawn = [
+    outputs = [
         draw.render(gaussians, Cameras(batch["c2w"][:, i : i + 1], config.camera.fov_y_deg, side, side))
         for i in range(batch["c2w"].shape[1])
     ]
-    return torch.cat([one.rgb for one in drawn], dim=1), torch.cat([one.alpha for one in drawn], dim=1)
+    return torch.cat([output.rgb for output in outputs], dim=1), torch.cat([output.alpha for output in outputs], dim=1)

@@ -1,4 +1,4 @@
-"""How fast the splat rasterizers are, how much memory they take, and how they compare side by side."""
+"""Benchmark of rasterizers: time and memory, also compared with each other."""
 
 import statistics
 import time
@@ -22,20 +22,20 @@ from z1g.render import Rasterizer
 from z1g.render.reference import Reference
 
 TORCH = "torch"
-"""Name of the plain torch path at float32, which serves where numba is missing."""
+"""Name of the float32 rasterizer in plain torch, which is used if numba is missing."""
 BARE_GSPLAT = "bare_gsplat"
-"""Name of gsplat called directly with tensors laid out as it likes them: the bound on what our wrapper may cost."""
+"""Name of gsplat called directly on contiguous tensors, to measure the cost of the wrapper."""
 WARM_UP_SPLATS, WARM_UP_SIZE = 64, 16
-"""A scene that loads or compiles the kernels and takes no memory to speak of."""
+"""A small scene that loads or compiles the kernels."""
 PROC = Path("/proc/self")
 
 Draw = Callable[[], Tensor]
-"""Draws all views of the scene; the sum of all images."""
+"""Renders all views of the scene and returns the sum of all images."""
 
 
 @dataclass(frozen=True)
 class _Subject:
-    """A rasterizer with a scene: what to call, and the tensors that get gradients."""
+    """A rasterizer with a scene: the function to call, and the tensors that get gradients."""
 
     draw: Draw
     leaves: list[Tensor]
@@ -53,15 +53,15 @@ def measure(
     backend: str, splats: int, size: int, views: int, repeats: int,
     device: str | None = None, against: str | None = None, file: Path | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Time one rasterizer on a made-up object of `splats` Gaussians, or on a `.ply` file's: `views` images a call.
+    """Time a rasterizer on a synthetic object of `splats` Gaussians, or on a `.ply` file, with `views` images per call.
 
-    Images have size² pixels. The made-up object is opaque everywhere; of a fitted one more than half of the pixels
-    are background, whose Gaussians are transparent.
+    Images have size² pixels. The synthetic object is opaque everywhere, whereas more than half of the pixels of a
+    fitted object are background with transparent Gaussians.
 
-    forward_ms and forward_backward_ms are medians over `repeats` calls and for all views of a call; divide by `views`
-    for one view. extra_memory_mib is the peak of forward and backward above what the inputs take, None where the
-    system does not tell. `against` names a second rasterizer, whose calls alternate with the first one's; `ratio` is
-    the first one's time over the second one's.
+    forward_ms and forward_backward_ms are medians over `repeats` calls with all views; divide by `views` for the time
+    per view. extra_memory_mib is the peak memory of forward and backward beyond the inputs, None if the system does
+    not report it. `against` names a second rasterizer, whose calls alternate with those of the first; `ratio` is the
+    time of the first divided by that of the second. Raises UserError for an unknown rasterizer or a missing file.
     """
     device = device or _default_device(backend)
     if file is not None and not file.is_file():
@@ -73,7 +73,7 @@ def measure(
     for name in names:
         _subject(name, _object(WARM_UP_SPLATS), WARM_UP_SIZE, 1, device).run(backward=True)
         subject = _subject(name, gaussians, size, views, device)
-        # Memory comes first: afterwards the allocator keeps what it has, and a peak would not show.
+        # Memory is measured first, since the allocator keeps freed memory and would hide a peak later.
         figures.append({"extra_memory_mib": _extra_memory_mib(partial(subject.run, backward=True), device)})
         subjects.append(subject)
     for key, backward in (("forward_ms", False), ("forward_backward_ms", True)):
@@ -108,10 +108,10 @@ def _subject(backend: str, scene: Tensor, size: int, views: int, device: str) ->
 def _rasterizer(backend: str) -> Rasterizer:
     if backend == TORCH:
         return Reference(precision="float32")
-    known: dict[str, type[Rasterizer]] = kinds(Rasterizer)  # type: ignore[type-abstract]
-    if backend not in known:
-        raise UserError(f"no rasterizer is called '{backend}'; there are {', '.join([*known, TORCH, BARE_GSPLAT])}")
-    return known[backend]()
+    available: dict[str, type[Rasterizer]] = kinds(Rasterizer)  # type: ignore[type-abstract]
+    if backend not in available:
+        raise UserError(f"no rasterizer '{backend}'; available are {', '.join([*available, TORCH, BARE_GSPLAT])}")
+    return available[backend]()
 
 
 def _bare_gsplat(gaussians: Tensor, cameras: Cameras) -> _Subject:
@@ -138,7 +138,7 @@ def _bare_gsplat(gaussians: Tensor, cameras: Cameras) -> _Subject:
 
 
 def _object(splats: int) -> Tensor:
-    """Activated Gaussians [1,splats,14] on a sphere of radius 0.4, sized so that neighbors overlap."""
+    """Activated Gaussians [1,splats,14] on a sphere of radius 0.4, with overlapping neighbors."""
     draw = torch.Generator().manual_seed(0)
     noise = torch.randn(1, splats, 14, generator=draw)
     spacing = (4 * torch.pi * 0.4**2 / splats) ** 0.5
@@ -161,7 +161,7 @@ def _cameras(views: int, size: int, device: str) -> Cameras:
 
 
 def _medians_ms(subjects: list[_Subject], backward: bool, repeats: int, device: str) -> list[float]:
-    """Of each subject; they take turns, so that what else the machine does hits all alike."""
+    """Median milliseconds of each subject. Calls alternate, so that other load on the machine affects all equally."""
     times: list[list[float]] = [[] for _ in subjects]
     for _ in range(repeats):
         for subject, row in zip(subjects, times, strict=True):
@@ -185,7 +185,7 @@ def _extra_memory_mib(work: Callable[[], object], device: str) -> float | None:
         work()
         return (torch.cuda.max_memory_allocated(device) - before) / MIB
     try:
-        # Linux: 5 resets the process's peak to what it holds now.
+        # On Linux, writing 5 resets the peak resident memory.
         (PROC / "clear_refs").write_text("5")
     except OSError:
         return None

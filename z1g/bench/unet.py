@@ -1,4 +1,4 @@
-"""How fast stage 2 trains at full size: the original's way against ours, variant by variant."""
+"""Benchmark of stage-2 training: the original's way and variants of ours."""
 
 import tempfile
 import time
@@ -22,19 +22,19 @@ from z1g.objectives.diffusion import DiffusionData, DiffusionObjective
 from z1g.training.data import StepData, ahead
 from z1g.training.loop import Trainer
 
-WORDS = ("autocast", "cudnn", "flash", "xformers", "unfused", "recompute", "launched")
+FLAGS = ("autocast", "cudnn", "flash", "xformers", "unfused", "recompute", "launched")
 OBJECTS = 64
 WARM_UP = 5
-"""Steps before the timed ones: a replayed variant records in the fourth."""
+"""Number of steps before the timed ones. Variants with replay record CUDA graphs in the fourth step."""
 
 
 def measure(size_name: str, variants: Sequence[str], steps: int, seconds: float) -> dict[str, Any]:
-    """Samples/s and TFLOP/s of whole training steps, optimizer included. Nothing runs on after `seconds`.
+    """Samples/s and TFLOP/s of whole training steps, including the optimizer. Measurements stop after `seconds`.
 
-    Raises UserError where a variant is not understood.
+    Raises UserError for an invalid variant.
     """
     size, device, began = SIZES[size_name], default_device(), time.perf_counter()
-    parsed = [Variant.parse(name, WORDS) for name in variants]
+    parsed = [Variant.parse(name, FLAGS) for name in variants]
     figures: dict[str, Any] = {"size": size_name, "device": device_name(device.type), "versions": versions()}
     figures["matmul"] = matmul = guarded("matmul", lambda: {"tflops": round(matmul_rate(device), 1)}, device)
     figures["work"] = work = guarded("work", partial(_work, size, device), device)
@@ -70,7 +70,7 @@ def _work(size: Size, device: torch.device) -> dict[str, Any]:
 
 
 def _ours(size: Size, variant: Variant, steps: int, device: torch.device) -> dict[str, Any]:
-    """Whole steps of the training loop itself on cached codes and conditions."""
+    """Time whole steps of the training loop on cached codes and conditions."""
     values = {
         "bf16": "autocast" if "autocast" in variant.on else "weights",
         "attention": variant.attention,
@@ -121,7 +121,7 @@ def _data(size: Size) -> DiffusionData:
 
 
 def _original_way(size: Size, steps: int, device: torch.device) -> dict[str, Any]:
-    """One sample a step in fp32, as the original trains: image encoded anew by VAE and ViT-H at every step."""
+    """One sample per step in fp32, as in the original: VAE and ViT-H encode the image in every step."""
     denoiser = build(size, device, vision=True)
     denoiser.whole_bf16 = False
     with torch.device(device):
@@ -132,8 +132,8 @@ def _original_way(size: Size, steps: int, device: torch.device) -> dict[str, Any
 
     def step(_: int) -> Tensor:
         with torch.no_grad():
-            latent = encoder.condition_latent(image)
-            encoder.condition_latent(torch.full_like(image, 0.5))
+            latent = encoder.posterior(2 * image - 1)[0]
+            encoder.posterior(torch.zeros_like(image))
             condition = denoiser.condition(latent, image)
         timestep = torch.randint(TIMESTEPS, (1,), device=device)
         noisy = denoiser.schedule.add_noise(code, torch.randn_like(code), timestep)

@@ -1,4 +1,4 @@
-"""Ways of doing the same, by name."""
+"""Names of benchmark variants."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from z1g.core.errors import UserError
 
 @dataclass(frozen=True)
 class Variant:
-    """One way of doing it, written like `b16+cudnn+micro8`: objects at once, and what is on."""
+    """A variant such as `b16+cudnn+micro8`: batch size, flags and size of micro-batches."""
 
     name: str
     batch: int
@@ -18,16 +18,16 @@ class Variant:
     micro: int | None
 
     @classmethod
-    def parse(cls, name: str, known: Sequence[str]) -> Variant:
-        """Raises UserError where a word is not known."""
+    def parse(cls, name: str, flags: Sequence[str]) -> Variant:
+        """Parse a variant's name. Raises UserError if it is invalid or has a flag that is not in `flags`."""
         words = name.split("+")
         micro = [word for word in words[1:] if word.startswith("micro") and word[5:].isdigit()]
         rest = [word for word in words[1:] if word not in micro]
-        if set(rest) - set(known) or words[0][:1] != "b" or not words[0][1:].isdigit():
-            raise UserError(f"{name}: a variant reads b<objects>, then +micro<objects> or any of +{', +'.join(known)}")
+        if set(rest) - set(flags) or words[0][:1] != "b" or not words[0][1:].isdigit():
+            raise UserError(f"{name}: a variant is b<objects>, then +micro<objects> or any of +{', +'.join(flags)}")
         return cls(name, int(words[0][1:]), frozenset(rest), int(micro[0][5:]) if micro else None)
 
     @property
     def attention(self) -> str:
-        """Kernels it names."""
+        """Attention kernels, or `auto` if the name has none."""
         return next((name for name in ("cudnn", "flash", "xformers") if name in self.on), "auto")

@@ -1,1 +1,1 @@
-"""Command-line verbs: arguments in, one call."""
+"""Command-line interface."""

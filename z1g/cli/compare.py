@@ -1,4 +1,4 @@
-"""`z1g compare`: results side by side."""
+"""`z1g compare`: compare results."""
 
 import argparse
 import sys
@@ -8,14 +8,14 @@ FORMATS = ("rich", "md", "csv", "tex", "json")
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
-    """What to compare with what."""
+    """Add the arguments of `compare`."""
     parser.add_argument(
         "targets", nargs="+", metavar="result", help="ablations, metrics ids, or paths to metrics.jsonl"
     )
     parser.add_argument("--results", type=Path, default=Path("results"), help="results folder")
-    parser.add_argument("--split", choices=("test", "train"), default="test", help="objects to compare on")
-    parser.add_argument("--source", default="sampled", help="what to compare: sampled, autodecoder, fitted, …")
-    parser.add_argument("--format", choices=FORMATS, default="rich", help="how to print it")
+    parser.add_argument("--split", choices=("test", "train"), default="test", help="split of the objects to compare")
+    parser.add_argument("--source", default="sampled", help="splats to compare: sampled, autodecoder, fitted, …")
+    parser.add_argument("--format", choices=FORMATS, default="rich", help="output format")
 
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
@@ -23,5 +23,5 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     from z1g.report.compare import compare
     from z1g.report.compare_text import FORMATS as WRITERS
 
-    found = compare(arguments.results, arguments.targets, arguments.split, arguments.source)
-    sys.stdout.write(WRITERS[arguments.format](found))
+    comparison = compare(arguments.results, arguments.targets, arguments.split, arguments.source)
+    sys.stdout.write(WRITERS[arguments.format](comparison))

@@ -1,4 +1,4 @@
-"""`z1g config`: everything about the configuration that is generated from its tree."""
+"""`z1g config`: documents generated from the configuration classes."""
 
 import argparse
 import sys
@@ -11,10 +11,10 @@ from z1g.plan import neutral
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
-    """What to print."""
-    parser.add_argument("what", choices=[*GENERATED, "show", "write"], help="write: refresh all generated files")
+    """Add the arguments of `config`."""
+    parser.add_argument("what", choices=[*GENERATED, "show", "write"], help="write: update all generated files")
     parser.add_argument("--ablation", type=Path, help="show: the ablation file")
-    parser.add_argument("--scale", default="full", help="show: the base below it")
+    parser.add_argument("--scale", default="full", help="show: its base configuration")
 
 
 GENERATED: dict[str, tuple[Path, Callable[[], str]]] = {
@@ -23,11 +23,11 @@ GENERATED: dict[str, tuple[Path, Callable[[], str]]] = {
     "defaults": (Path("configs/full.yaml"), documents.defaults),
     "identity": (Path("z1g/plan/defaults.json"), neutral.document),
 }
-"""Generated files: where they are kept and what makes them."""
+"""Paths of the generated files and the functions that generate them."""
 
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
-    """Print a document, or write all of them to their places."""
+    """Print a document, or write all of them to their files."""
     if arguments.what == "write":
         for path, make in GENERATED.values():
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""`z1g export`: Gaussians in the file formats of other tools."""
+"""`z1g export`: convert Gaussians to the file formats of other tools."""
 
 import argparse
 import sys
@@ -6,10 +6,10 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
-    """From which file to which."""
+    """Add the arguments of `export`."""
     parser.add_argument("splats", type=Path, help="a .ply, .splat or .spz file")
     parser.add_argument(
-        "--out", type=Path, required=True, help="the file to write: .ply, .splat, .spz, or .glb, a mesh"
+        "--out", type=Path, required=True, help="the file to write: .ply, .splat, .spz, or .glb (a mesh)"
     )
 
 

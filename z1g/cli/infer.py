@@ -1,4 +1,4 @@
-"""`z1g infer`: splats from photographs; with a stage folder and `--chunk`, the DAG's job of the same name."""
+"""`z1g infer`: splats from photographs; with a stage folder and `--chunk`, the DAG's `infer` job."""
 
 import argparse
 import sys
@@ -10,43 +10,45 @@ from z1g.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
-    """Photographs and a run, or a stage folder and a chunk."""
+    """Add the arguments: photographs and a run, or a stage folder and a chunk."""
     parser.add_argument("paths", nargs="+", type=Path, help="photographs or folders of them; or results/infer/<id>")
     photographs = parser.add_argument_group("photographs", "python -m z1g infer photo.png --run results/ablations/x")
     photographs.add_argument("--run", type=existing_folder, help="results/ablations/<name>: the trained model")
-    photographs.add_argument("--out", type=Path, default=Path("splats"), help="folder for what is made")
+    photographs.add_argument("--out", type=Path, default=Path("splats"), help="output folder")
     photographs.add_argument(
-        "--background", choices=["remove", "keep"], default="remove", help="of images without transparency"
+        "--background", choices=["remove", "keep"], default="remove", help="background of images without alpha channel"
     )
-    photographs.add_argument("--seed", type=int, help="the same for all; default: from each file's content")
-    photographs.add_argument("--size", type=int, default=320, help="side of the sheet's views and of the film, pixels")
+    photographs.add_argument("--seed", type=int, help="random seed for all images; default: from each file's content")
+    photographs.add_argument(
+        "--size", type=int, default=320, help="width of the contact sheet's views and of the video, pixels"
+    )
     photographs.add_argument("--mesh", action="store_true", help="also write a textured mesh, .glb")
-    job = parser.add_argument_group("stage", "what the workflow runs: results/infer/<id> --chunk N")
-    job.add_argument("--chunk", type=int, help="which chunk of the objects")
+    job = parser.add_argument_group("stage", "as run by the workflow: results/infer/<id> --chunk N")
+    job.add_argument("--chunk", type=int, help="index of the chunk of objects")
     stage.add_job_arguments(job)
 
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
-    """Run one or the other."""
+    """Sample photographs, or run the stage."""
     if (arguments.run is None) == (arguments.chunk is None):
         raise UserError("give photographs and --run results/ablations/<name>, or a stage folder and --chunk N")
     if arguments.chunk is not None:
         if len(arguments.paths) != 1:
-            raise UserError("--chunk goes with one stage folder")
+            raise UserError("--chunk needs exactly one stage folder")
         arguments.folder = existing_stage(arguments.paths[0])
         stage.main(verb, arguments)
         return
     if (arguments.seed is not None and arguments.seed < 0) or not 16 <= arguments.size <= 4096:
-        raise UserError("--seed must not be negative, --size be from 16 to 4096")
+        raise UserError("--seed must not be negative, and --size must be from 16 to 4096")
     stage.limit_threads(arguments.threads)
-    from z1g.inference.batch import Wanted, run
+    from z1g.inference.batch import PhotographOptions, run
 
-    wanted = Wanted(arguments.out, arguments.background, arguments.seed, arguments.size, arguments.mesh)
-    run(arguments.paths, arguments.run, wanted, ["z1g", *sys.argv[1:]])
+    outputs = PhotographOptions(arguments.out, arguments.background, arguments.seed, arguments.size, arguments.mesh)
+    run(arguments.paths, arguments.run, outputs, ["z1g", *sys.argv[1:]])
 
 
 def existing_stage(path: Path) -> Path:
-    """A stage folder. Raises UserError where there is none."""
+    """Return a stage folder. Raises UserError if it does not exist."""
     if not path.is_dir():
         raise UserError(f"{path} is not a folder")
     return path

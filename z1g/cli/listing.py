@@ -1,4 +1,4 @@
-"""`z1g list`: write down the objects behind paths, with their digests, for `data.paths`."""
+"""`z1g list`: write a list of the objects at paths, with their digests, for `data.paths`."""
 
 import argparse
 import os
@@ -15,23 +15,23 @@ from z1g.meshes.store import UNREADABLE, Archive, Disk
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
-    """What to list."""
+    """Add the arguments of `list`."""
     parser.add_argument("paths", nargs="+", help="folders, globs, mesh files, archives (.zip .sh3f) or lists")
     parser.add_argument("--out", type=Path, required=True, help="the list to write (.jsonl)")
     parser.add_argument("--colored", action="store_true", help="leave out OBJ meshes of one plain color")
 
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
-    """Write the list; say how many objects and copies there were."""
+    """Write the list and print the numbers of objects and duplicates."""
     if arguments.out.suffix != ".jsonl":
         raise UserError(f"--out {arguments.out}: lists are JSON Lines; use a name that ends in .jsonl")
-    found = find_objects(arguments.paths)
-    kept = [entry for entry in found if not arguments.colored or _colored(entry)]
+    entries = find_objects(arguments.paths)
+    kept = [entry for entry in entries if not arguments.colored or _colored(entry)]
     write_jsonl(arguments.out, [_row(entry, arguments.out.parent) for entry in kept])
-    copies = sum(len(entry.copies) for entry in found)
+    copies = sum(len(entry.copies) for entry in entries)
     sys.stdout.write(f"{arguments.out}: {len(kept)} objects")
-    sys.stdout.write(f", {len(found) - len(kept)} of one plain color left out" if arguments.colored else "")
-    sys.stdout.write(f", {copies} copies listed once\n" if copies else "\n")
+    sys.stdout.write(f", {len(entries) - len(kept)} of one plain color left out" if arguments.colored else "")
+    sys.stdout.write(f", {copies} duplicates listed once\n" if copies else "\n")
 
 
 def _row(entry: ObjectEntry, folder: Path) -> dict[str, str]:
@@ -41,7 +41,7 @@ def _row(entry: ObjectEntry, folder: Path) -> dict[str, str]:
 
 
 def _colored(entry: ObjectEntry) -> bool:
-    """What cannot be read stays on the list: ingest says why it cannot."""
+    """Whether a mesh is colored; True for unreadable files, so that ingest reports the error."""
     file, inside, member = entry.source.partition(INSIDE)
     path = Path(file)
     try:

@@ -1,4 +1,4 @@
-"""The command line: `z1g <verb>`. Each verb imports only what it needs."""
+"""The command line: `z1g <verb>`. Each command imports only the modules it needs."""
 
 import argparse
 import errno
@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from z1g.core.errors import EXIT_PREEMPTED, EXIT_USER_ERROR, Preempted, UserError
+from z1g.core.stages import CHAIN
 
-DISK_TROUBLE = {
+DISK_ERRORS = {
     errno.ENOSPC: "the disk is full; make room",
     errno.EDQUOT: "the disk quota is used up; make room",
     errno.EROFS: "the file system is read-only; make it writable",
@@ -20,44 +21,39 @@ DISK_TROUBLE = {
 
 @dataclass(frozen=True)
 class Verb:
-    """A verb and the module of its `add_arguments(parser, verb)` and `main(verb, arguments) -> exit code or None`."""
+    """A command: the module with `add_arguments(parser, verb)` and `main(verb, arguments) -> exit code or None`."""
 
     module: str
     help: str
 
 
 VERBS = {
-    "ingest": Verb("z1g.cli.stage", "render a chunk of objects"),
-    "fit": Verb("z1g.cli.stage", "fit splatter images to a chunk of objects"),
-    "autodecoder": Verb("z1g.cli.stage", "stage 1: train the decoder"),
-    "codes": Verb("z1g.cli.stage", "write the code of every object"),
-    "unet": Verb("z1g.cli.stage", "stage 2: train the UNet"),
+    **{stage.name: Verb("z1g.cli.stage", stage.help) for stage in CHAIN},
     "infer": Verb("z1g.cli.infer", "photographs to splats; as a stage: sample a chunk of objects"),
-    "metrics": Verb("z1g.cli.stage", "measure an ablation and its baselines"),
     "ablation": Verb("z1g.cli.results", "collect one ablation's results under its name"),
-    "compare": Verb("z1g.cli.compare", "compare results, with intervals of paired differences"),
-    "verify": Verb("z1g.cli.verify", "check an ablation's files, identities and a sample of its numbers"),
+    "compare": Verb("z1g.cli.compare", "compare results, with confidence intervals of paired differences"),
+    "verify": Verb("z1g.cli.verify", "check an ablation's files, identities and a sample of its metrics"),
     "tables": Verb("z1g.cli.results", "write the tables that compare ablations"),
     "report": Verb("z1g.cli.results", "write the HTML report"),
     "view": Verb("z1g.cli.view", "show splats in the browser"),
-    "mesh": Verb("z1g.cli.mesh", "turn splats into a textured mesh"),
-    "export": Verb("z1g.cli.export", "write splats in the formats of other tools"),
-    "list": Verb("z1g.cli.listing", "write a list of the objects behind folders and archives"),
-    "plan": Verb("z1g.cli.plan", "show what would run, with identities"),
+    "mesh": Verb("z1g.cli.mesh", "convert splats to a textured mesh"),
+    "export": Verb("z1g.cli.export", "convert splats to the file formats of other tools"),
+    "list": Verb("z1g.cli.listing", "write a list of the objects in folders and archives"),
+    "plan": Verb("z1g.cli.plan", "show the stages to run, with their identities"),
     "bench": Verb("z1g.cli.bench", "measure speed and memory"),
     "config": Verb("z1g.cli.config", "print the schema, the reference page or a resolved configuration"),
 }
 
 
 def parser_for(verb: str) -> argparse.ArgumentParser:
-    """The argument parser of one verb."""
+    """Return the argument parser of a command."""
     parser = argparse.ArgumentParser(prog=f"z1g {verb}", description=VERBS[verb].help)
     importlib.import_module(VERBS[verb].module).add_arguments(parser, verb)
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb. Exit codes: 0 done, 1 verify found a fault, 2 a mistake that the user can mend, 75 preempted."""
+    """Run a command. Exit codes: 0 success, 1 verify found a fault, 2 an error that the user can fix, 75 preempted."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     overview = argparse.ArgumentParser(prog="z1g", formatter_class=argparse.RawDescriptionHelpFormatter)
     overview.epilog = "\n".join(f"  {name:<12} {verb.help}" for name, verb in VERBS.items())
@@ -65,8 +61,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     verb = overview.parse_args(words[:1]).verb
     parsed = parser_for(verb).parse_args(words[1:])
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=f"z1g {verb}: %(message)s")
-    for noisy in ("httpx", "numba", "PIL", "accelerate", "diffusers", "transformers", "trimesh"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+    for library in ("httpx", "numba", "PIL", "accelerate", "diffusers", "transformers", "trimesh"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     try:
         code: int | None = importlib.import_module(VERBS[verb].module).main(verb, parsed)
     except UserError as error:
@@ -78,10 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.errno not in DISK_TROUBLE:
+        if error.errno not in DISK_ERRORS:
             raise
         where = f"{error.filename}: " if error.filename else ""
-        sys.stderr.write(f"z1g {verb}: error: {where}{DISK_TROUBLE[error.errno]} and run the same command again\n")
+        sys.stderr.write(f"z1g {verb}: error: {where}{DISK_ERRORS[error.errno]} and run the same command again\n")
         return EXIT_USER_ERROR
     else:
         return code or 0

@@ -1,4 +1,4 @@
-"""`z1g mesh`: a textured mesh of a file of Gaussians."""
+"""`z1g mesh`: convert a file of Gaussians to a textured mesh."""
 
 import argparse
 import sys
@@ -9,18 +9,20 @@ from z1g.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
-    """Which Gaussians, and how fine."""
+    """Add the arguments of `mesh`."""
     parser.add_argument("splats", type=Path, help="a .ply, .splat or .spz file")
-    parser.add_argument("--out", type=Path, help="the .glb to write; default: beside the file")
-    parser.add_argument("--faces", type=_between(16, 50_000), default=10_000, help="most triangles, up to 50000")
-    parser.add_argument("--texture", type=_between(16, 8192), default=1024, help="side of the texture, texels")
+    parser.add_argument("--out", type=Path, help="the .glb file to write; default: next to the input")
+    parser.add_argument(
+        "--faces", type=_between(16, 50_000), default=10_000, help="maximum number of triangles, up to 50000"
+    )
+    parser.add_argument("--texture", type=_between(16, 8192), default=1024, help="width of the texture, texels")
     parser.add_argument("--resolution", type=_between(16, 512), default=128, help="voxels along the longest side")
-    parser.add_argument("--views", type=_between(6, 500), default=40, help="images to fuse")
-    parser.add_argument("--refine", action="store_true", help="fit mesh and texture to the renders (GPU, nvdiffrast)")
+    parser.add_argument("--views", type=_between(6, 500), default=40, help="number of rendered views to fuse")
+    parser.add_argument("--refine", action="store_true", help="optimize mesh and texture on renders (GPU, nvdiffrast)")
 
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
-    """Write the mesh."""
+    """Run the command."""
     out = arguments.out or arguments.splats.with_suffix(".glb")
     if out.suffix.lower() != ".glb":
         raise UserError(f"--out {out}: meshes are written as .glb")
@@ -39,7 +41,7 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
 
 
 def _between(low: int, high: int) -> Callable[[str], int]:
-    """Argument type: an integer within bounds."""
+    """Argument type: an integer from `low` to `high`."""
 
     def number(text: str) -> int:
         if not text.isdecimal() or not low <= int(text) <= high:

@@ -1,4 +1,4 @@
-"""`z1g plan`: what would run, and what it would cost."""
+"""`z1g plan`: show the stages to run, or estimate their cost."""
 
 import argparse
 import sys
@@ -8,19 +8,19 @@ from typing import get_args
 from z1g.config.preflight import Policy
 from z1g.config.resolve import resolve, scale_file
 from z1g.config.yaml_file import read_yaml
+from z1g.core.stages import STAGE_NAMES
 from z1g.plan.cost import sheet
 from z1g.plan.plan import Plan
-from z1g.plan.stages import STAGES
 
 COST_OF = (1_000, 10_000, 80_000)
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
-    """Arguments shared by verbs that read the ablation set."""
+    """Add the arguments of `plan`."""
     parser.add_argument("--scale", default="full", help="base configuration: a name in configs/ or a path")
     parser.add_argument("--ablations", nargs="*", help="names; default: all in ablations/")
     parser.add_argument(
-        "--objects", nargs="+", default=(), help="meshes instead of the base's: folders, archives, lists"
+        "--objects", nargs="+", default=(), help="meshes that replace the base's: folders, archives, lists"
     )
     parser.add_argument("--results", type=Path, default=Path("results"), help="results folder")
     parser.add_argument(
@@ -30,25 +30,25 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         help="files, folders and packages that are not on this machine: stop, or warn, as where jobs run elsewhere",
     )
     parser.add_argument(
-        "--cost", type=int, nargs="*", metavar="N", help="hours, disk and files by stage for so many meshes"
+        "--cost", type=int, nargs="*", metavar="N", help="estimate hours, disk and files per stage for N meshes"
     )
-    parser.add_argument("--write", action="store_true", help="write the stage folders, as starting Snakemake does")
+    parser.add_argument("--write", action="store_true", help="write the stage folders, as Snakemake does at its start")
 
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
-    """Print one line an ablation with its stage ids, or a cost sheet."""
+    """Print one line per ablation with its stage ids, or a cost sheet."""
     if arguments.cost is not None:
         experiment = resolve([read_yaml(scale_file(arguments.scale, Path("configs")))])
         sys.stdout.write(sheet(experiment, arguments.cost or COST_OF))
         return
-    where = arguments.results, Path("ablations"), Path("configs")
-    plan = Plan.load(arguments.scale, arguments.ablations, *where, arguments.objects, arguments.missing)
+    folders = arguments.results, Path("ablations"), Path("configs")
+    plan = Plan.load(arguments.scale, arguments.ablations, *folders, arguments.objects, arguments.missing)
     if arguments.write:
         plan.write()
     width = max(len(name) for name in plan.ablations)
-    lines = [f"{'':<{width}}  " + "  ".join(f"{stage:<12}" for stage in STAGES)]
+    lines = [f"{'':<{width}}  " + "  ".join(f"{stage:<12}" for stage in STAGE_NAMES)]
     for name, planned in plan.ablations.items():
-        ids = "  ".join(f"{planned.stages[stage].id:<12}" for stage in STAGES)
+        ids = "  ".join(f"{planned.stages[stage].id:<12}" for stage in STAGE_NAMES)
         lines.append(f"{name:<{width}}  {ids}")
     jobs = sum(stage.n_chunks for stage in plan.stages.values())
     objects = {planned.stages["ingest"].id: len(planned.manifest.objects) for planned in plan.ablations.values()}

@@ -1,4 +1,4 @@
-"""Verbs that bring results together."""
+"""Commands that collect results."""
 
 import argparse
 from pathlib import Path
@@ -10,14 +10,14 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Arguments of `ablation`, `tables` and `report`."""
     parser.add_argument("results", type=existing_folder, help="the results folder")
     if verb == "ablation":
-        parser.add_argument("name", help="which ablation")
+        parser.add_argument("name", help="name of the ablation")
     else:
         parser.add_argument("--ablations", nargs="+", required=True, help="names, in the order of the table")
         parser.add_argument("--out", type=Path, required=True, help="folder (tables) or file (report) to write")
 
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
-    """Run the verb."""
+    """Run the command."""
     if verb == "ablation":
         from z1g.stages import ablation
 

@@ -1,4 +1,4 @@
-"""Verbs of the DAG's stages. They all work on a stage folder."""
+"""Commands of the DAG's stages, which all operate on a stage folder."""
 
 from __future__ import annotations
 
@@ -15,50 +15,49 @@ from pathlib import Path
 from z1g.cli.arguments import existing_folder
 from z1g.core.errors import Preempted
 from z1g.core.locks import waiting
-from z1g.jobs.launch import Asked, devices, is_rank, requeue, train_together
+from z1g.core.stages import CHUNKED, TRAINED
+from z1g.jobs.launch import ResourceRequest, devices, is_rank, requeue, train_together
 from z1g.jobs.records import job_name, recorded
 from z1g.plan.folder import StageFolder
 
 log = logging.getLogger("z1g")
-CHUNKED = ("ingest", "fit", "infer")
-TRAINING = ("autodecoder", "unet")
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
-    """Arguments of a stage verb."""
+    """Arguments of a stage command."""
     parser.add_argument("folder", type=existing_folder, help=f"results/{verb}/<id>, with its stage.json")
     add_job_arguments(parser)
     if verb in CHUNKED:
-        parser.add_argument("--chunk", type=int, required=True, help="which chunk of the objects")
+        parser.add_argument("--chunk", type=int, required=True, help="index of the chunk of objects")
 
 
 def add_job_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
-    """What a job may use, and what it need not make."""
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
-    parser.add_argument("--gpus", type=int, help="GPUs of the job; default: what this process sees")
+    """Arguments for a job's resources and outputs."""
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's default")
+    parser.add_argument("--gpus", type=int, help="GPUs of the job; default: all that are visible")
     parser.add_argument("--nodes", type=int, default=1, help="SLURM nodes to train on")
     parser.add_argument(
-        "--outputs", type=Path, nargs="*", default=(), help="if another job made all these meanwhile, nothing is left"
+        "--outputs", type=Path, nargs="*", default=(), help="skip the job if another job has written all of these"
     )
 
 
 def limit_threads(threads: int) -> None:
-    """Bound the thread pools that torch and numba make when they are first imported.
+    """Limit the thread pools that torch and numba create when they are first imported.
 
-    Idle threads of a larger pool spin between tasks and take the cores of other jobs.
+    Idle threads of larger pools spin between tasks and occupy cores of other jobs.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if threads > 0:
-        # A numba that runs already refuses another number; then its threads are limited call by call.
+        # An imported numba rejects another number; its threads are then limited for each call.
         later = () if "numba" in sys.modules else ("NUMBA_NUM_THREADS",)
         for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", *later):
             os.environ[name] = str(threads)
 
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
-    """Run the stage: alone on its output, on the GPUs asked for, in as many processes as there are."""
+    """Run the stage with exclusive access to its output, on the requested GPUs, with one process per GPU."""
     chunk = {"chunk": arguments.chunk} if verb in CHUNKED else {}
-    if verb in TRAINING and threading.current_thread() is threading.main_thread():
+    if verb in TRAINED and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop)
     if is_rank():
         node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
@@ -67,18 +66,18 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         _run(verb, arguments.folder, threads, chunk)
         return
     gpus = None if arguments.gpus is None else arguments.gpus // arguments.nodes
-    asked = Asked(gpus, arguments.nodes, arguments.threads)
+    request = ResourceRequest(gpus, arguments.nodes, arguments.threads)
     lock = arguments.folder / ".turns" / "-".join([verb, *(f"{number:05d}" for number in chunk.values())])
     with waiting(lock) as (waited, held):
         if waited and arguments.outputs and all(output.exists() for output in arguments.outputs):
-            log.info("another job has made %s", ", ".join(map(str, arguments.outputs)))
+            log.info("another job has written %s", ", ".join(map(str, arguments.outputs)))
             return
         job = job_name(verb, chunk.get("chunk"))
-        with devices(asked) as leases:
+        with devices(request) as leases:
             try:
-                with recorded(arguments.folder, job, arguments.outputs, asked.nodes):
-                    if asked.nodes * asked.ranks_per_node > 1:
-                        train_together(asked, [held, *leases])
+                with recorded(arguments.folder, job, arguments.outputs, request.nodes):
+                    if request.nodes * request.ranks_per_node > 1:
+                        train_together(request, [held, *leases])
                     else:
                         _run(verb, arguments.folder, arguments.threads, chunk)
             except Preempted:
@@ -87,8 +86,8 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
 
 
 def _stop(*_: object) -> None:
-    """While networks are built or written; the training loop itself has a checkpoint to write first."""
-    raise Preempted("stopped on request outside of training; the same command goes on from the latest checkpoint")
+    """Handle SIGTERM outside of the training loop, which writes a checkpoint first."""
+    raise Preempted("stopped on request outside of training; the same command continues from the latest checkpoint")
 
 
 def _run(verb: str, folder: Path, threads: int, chunk: dict[str, int]) -> None:

@@ -1,4 +1,4 @@
-"""`z1g verify`: whether an ablation's results still hold."""
+"""`z1g verify`: check an ablation's results."""
 
 import argparse
 import sys
@@ -10,15 +10,17 @@ EXIT_BROKEN = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
-    """What to check."""
+    """Add the arguments of `verify`."""
     parser.add_argument("folder", type=existing_folder, help="results/ablations/<name>")
-    parser.add_argument("--sample", type=int, default=2, help="objects to measure again; 0: check digests only")
-    parser.add_argument("--seed", type=int, default=0, help="which objects are measured again")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's choice")
+    parser.add_argument(
+        "--sample", type=int, default=2, help="number of objects to evaluate again; 0: check digests only"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the choice of objects")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's default")
 
 
 def main(verb: str, arguments: argparse.Namespace) -> int:
-    """Print a line for each check; 0 where all hold, 1 where one does not or could not be made."""
+    """Print a line for each check. Returns 0 if all pass, 1 if one fails or cannot be made."""
     from z1g.cli.stage import limit_threads
     from z1g.stages.verify import verify
 

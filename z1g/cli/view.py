@@ -1,4 +1,4 @@
-"""`z1g view`: files of Gaussians in the browser."""
+"""`z1g view`: show files of Gaussians in the browser."""
 
 import argparse
 import contextlib
@@ -8,19 +8,21 @@ from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
-    """What to show and where."""
+    """Add the arguments of `view`."""
     parser.add_argument("splats", nargs="+", type=Path, help="files to show side by side: .ply, .splat or .spz")
-    parser.add_argument("--port", type=int, default=8080, help="port of the page")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: reachable from elsewhere")
+    parser.add_argument("--port", type=int, default=8080, help="port of the web page")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: reachable from other machines"
+    )
     parser.add_argument("--no-browser", action="store_true", help="only print the address")
 
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
-    """Show until interrupted."""
+    """Show the viewer until interrupted."""
     from z1g.inference.viewer import Viewer
 
     viewer = Viewer(arguments.splats, arguments.host, arguments.port)
-    sys.stdout.write(f"{viewer.address}  (Ctrl-C ends)\n")
+    sys.stdout.write(f"{viewer.address}  (press Ctrl-C to stop)\n")
     sys.stdout.flush()
     if not arguments.no_browser:
         webbrowser.open(viewer.address)

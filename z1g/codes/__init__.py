@@ -1,17 +1,17 @@
-"""Where latent codes come from, as slots."""
+"""Sources of latent codes, as slots."""
 
 from z1g.codes.base import CodeSource
 from z1g.codes.cache import CachedCodes
 from z1g.codes.diffusion import DiffusionCodes
 from z1g.codes.encoder import EncoderCodes
-from z1g.codes.optimized import OptimisedCodes
+from z1g.codes.optimized import OptimizedCodes
 
 KINDS: tuple[type[CodeSource], ...] = (
     CachedCodes,
     DiffusionCodes,
     EncoderCodes,
-    OptimisedCodes,
+    OptimizedCodes,
 )
-"""What `kind:` of a CodeSource may name."""
+"""Kinds of `CodeSource`."""
 
-__all__ = ["KINDS", "CachedCodes", "CodeSource", "DiffusionCodes", "EncoderCodes", "OptimisedCodes"]
+__all__ = ["KINDS", "CachedCodes", "CodeSource", "DiffusionCodes", "EncoderCodes", "OptimizedCodes"]

@@ -1,8 +1,9 @@
-"""Where latent codes come from, as slots."""
+"""Sources of latent codes, as slots."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,22 +11,19 @@ from z1g.core.slots import Slot
 
 if TYPE_CHECKING:
     from z1g.codes.book import CodeBook
-    from z1g.config.tree import Experiment
     from z1g.data.scenes import SceneStore
-    from z1g.representations.mosaic.stage1 import Stage1
+    from z1g.networks.denoiser import Denoiser
+    from z1g.representations.codec import Codec
 
 
 class CodeSource(Slot):
-    """Gives each training object its code in stage 1."""
+    """Source of the codes of training objects in stage 1."""
 
     kind: str
 
-    def check(self) -> None:
-        """Raise UserError where this source cannot work, before any job starts."""
-
     @property
     def trains_encoder(self) -> bool:
-        """Whether stage 1 trains the image encoder, given that it may."""
+        """Whether stage 1 trains a pretrained image encoder."""
         return False
 
     @property
@@ -33,13 +31,18 @@ class CodeSource(Slot):
         """Whether codes are predictions of the model's UNet."""
         return False
 
-    def prepare(self, config: Experiment, stage1: Stage1, scenes: SceneStore, folder: Path) -> None:
-        """Make what has to be there before training, in a folder that stays; every rank calls this."""
-        return
+    def prepare(
+        self, codec: Codec, denoiser: Callable[[], Denoiser], condition_size: int, scenes: SceneStore, folder: Path
+    ) -> None:
+        """Compute files needed for training, in a folder that is kept. Every rank calls this.
+
+        codec: before training. denoiser: builds the model's denoiser before stage 2. condition_size: side of its
+        condition images, pixels.
+        """
 
     @abstractmethod
-    def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> CodeBook:
-        """The codes of the training objects `ids`; `shape` is C,h,w, `folder` what `prepare` got.
+    def book(self, ids: list[str], shape: tuple[int, ...], folder: Path = Path()) -> CodeBook:
+        """The codes, each of `shape`, of the training objects `ids`; `folder` is the argument of `prepare`.
 
-        Raises UserError where codes that were given do not fit.
+        Raises UserError if given codes do not fit.
         """

@@ -1,4 +1,4 @@
-"""Code books: what a code source is while training runs."""
+"""Code books, which hold the codes of a source during training."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,24 +13,24 @@ from torch import Tensor, nn
 from z1g.core.errors import UserError
 
 Posterior = Literal["mean", "sample", "object"]
-"""What to take of the encoder's posterior: its mean, a new sample, or the one sample that each object has."""
+"""Codes from the encoder's posterior: its mean, a new sample, or a fixed sample per object."""
 Encode = Callable[[Posterior], Tensor]
-"""Codes [B,C,h,w] of the batch's input sheets."""
+"""Encodes the batch's objects to codes [B,*code_shape]."""
 
 
 class CodeBook(nn.Module):
     """Codes of the training objects."""
 
     def lookup(self, index: Tensor, encode: Encode) -> Tensor:
-        """Codes [B,C,h,w] of the objects with these indices [B]."""
+        """Codes [B,*code_shape] of the objects with these indices [B]."""
         raise NotImplementedError
 
     def after_backward(self, accelerator: Accelerator) -> None:
-        """Update codes from their gradients, where they have any."""
+        """Update the codes from their gradients, if they have any."""
 
 
 class EncodedBook(CodeBook):
-    """Codes are what the encoder says."""
+    """Codes of the encoder."""
 
     def __init__(self, sample: bool) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class EncodedBook(CodeBook):
 
 
 def read_codes(path: Path) -> dict[str, Tensor]:
-    """Codes by object id. Raises UserError where the file is broken."""
+    """Codes by object id. Raises UserError if the file cannot be read."""
     try:
         return load_file(path)
     except (OSError, SafetensorError) as error:
@@ -51,10 +51,10 @@ def read_codes(path: Path) -> dict[str, Tensor]:
 class FixedBook(CodeBook):
     """Codes that training does not change."""
 
-    def __init__(self, ids: list[str], shape: tuple[int, int, int], stored: dict[str, Tensor], origin: str) -> None:
-        """stored: codes by id. origin: where they come from.
+    def __init__(self, ids: list[str], shape: tuple[int, ...], stored: dict[str, Tensor], origin: str) -> None:
+        """stored: codes by id. origin: their source, for messages.
 
-        Raises UserError where one is missing or has another shape.
+        Raises UserError if one is missing or has another shape.
         """
         super().__init__()
         missing = [name for name in ids if name not in stored]
@@ -62,33 +62,33 @@ class FixedBook(CodeBook):
             raise UserError(
                 f"{origin} has no code for {missing[0]} and {len(missing) - 1} more; it belongs to other data"
             )
-        other = [tuple(stored[name].shape) for name in ids if tuple(stored[name].shape) != shape]
-        if other:
-            raise UserError(f"{origin} holds codes of shape {other[0]}, but this configuration needs {shape}")
+        wrong = [tuple(stored[name].shape) for name in ids if tuple(stored[name].shape) != shape]
+        if wrong:
+            raise UserError(f"{origin} contains codes of shape {wrong[0]}, but this configuration needs {shape}")
         self.codes = torch.stack([stored[name] for name in ids])
 
     def lookup(self, index: Tensor, encode: Encode) -> Tensor:
         return self.codes[index.cpu()].to(index.device)
 
 
-class OptimisedBook(CodeBook):
-    """Codes are parameters of their own, each with its own Adam state.
+class OptimizedBook(CodeBook):
+    """An embedding table of codes, each with its own Adam state.
 
-    They stay on the CPU; only the batch's rows visit the device. Every rank applies every rank's updates, so the
-    copies agree. Adam: Kingma & Ba 2015, algorithm 1, with a step count per object.
+    The table stays on the CPU; only the batch's rows are copied to the device. Every rank applies the updates of all
+    ranks, so that the copies agree. Adam: Kingma & Ba 2015, algorithm 1, with a step count per object.
     """
 
     BETAS = (0.9, 0.999)
     EPSILON = 1e-8
 
-    def __init__(self, n: int, shape: tuple[int, int, int], lr: float, start: str, reset: bool, seed: int) -> None:
+    def __init__(self, n: int, shape: tuple[int, ...], lr: float, start: str, reset: bool, seed: int) -> None:
         super().__init__()
         self.lr, self.start, self.reset = lr, start, reset
         generator = torch.Generator().manual_seed(seed)
         self.codes = 1e-4 * (2 * torch.rand(n, *shape, generator=generator) - 1)
         self.moments = torch.zeros(2, n, *shape)
         self.visits = torch.zeros(n, dtype=torch.int64)
-        self._open: list[tuple[Tensor, Tensor]] = []
+        self._pending: list[tuple[Tensor, Tensor]] = []
 
     def lookup(self, index: Tensor, encode: Encode) -> Tensor:
         rows = index.cpu()
@@ -99,26 +99,26 @@ class OptimisedBook(CodeBook):
         code = self.codes[rows].to(index.device)
         if self.training and torch.is_grad_enabled():
             code.requires_grad_(True)
-            self._open.append((rows, code))
+            self._pending.append((rows, code))
         return code
 
     def after_backward(self, accelerator: Accelerator) -> None:
-        rows = torch.cat([rows for rows, _ in self._open])
-        gradients = torch.cat([_gradient(code) for _, code in self._open])
-        codes = torch.cat([code.detach().cpu() for _, code in self._open])
-        self._open = []
+        rows = torch.cat([rows for rows, _ in self._pending])
+        gradients = torch.cat([_gradient(code) for _, code in self._pending])
+        codes = torch.cat([code.detach().cpu() for _, code in self._pending])
+        self._pending = []
         if accelerator.num_processes > 1:
-            # DDP averages over ranks what is a mean over one rank here.
+            # Losses are means over one rank; DDP averages the other gradients over ranks.
             gradients = accelerator.gather(gradients.to(accelerator.device)).cpu() / accelerator.num_processes
             rows = accelerator.gather(rows.to(accelerator.device)).cpu()
-            # Only the rank that saw an object first knows where its code starts.
+            # Only the rank of an object's first batch has its initial code.
             self.codes[rows] = accelerator.gather(codes.to(accelerator.device)).cpu()
-        # An object that comes twice in a batch has one gradient, the sum.
+        # The gradients of an object that occurs twice in a batch are summed.
         rows, which = rows.unique(return_inverse=True)
         self._adam(rows, torch.zeros(len(rows), *gradients.shape[1:]).index_add_(0, which, gradients))
 
     def _adam(self, rows: Tensor, gradients: Tensor) -> None:
-        """One step of each of the rows, all different, whose gradient is finite."""
+        """One step of Adam for the rows, which are unique, with a finite gradient."""
         finite = gradients.flatten(1).isfinite().all(dim=1)
         rows, gradients = rows[finite], gradients[finite]
         if self.reset:
@@ -129,8 +129,8 @@ class OptimisedBook(CodeBook):
         second = self.moments[1, rows].lerp_(gradients.square(), 1 - self.BETAS[1])
         self.moments[0, rows], self.moments[1, rows] = first, second
         steps = self.visits[rows].double()
-        shrunk = [(1 - beta**steps).float()[:, None, None, None] for beta in self.BETAS]
-        self.codes[rows] -= self.lr * (first / shrunk[0]) / ((second / shrunk[1]).sqrt() + self.EPSILON)
+        corrections = [(1 - beta**steps).float().view(-1, *[1] * (self.codes.ndim - 1)) for beta in self.BETAS]
+        self.codes[rows] -= self.lr * (first / corrections[0]) / ((second / corrections[1]).sqrt() + self.EPSILON)
 
     def get_extra_state(self) -> dict[str, Any]:
         return {"codes": self.codes.clone(), "moments": self.moments.clone(), "visits": self.visits.clone()}

@@ -1,4 +1,4 @@
-"""Codes that an earlier run wrote."""
+"""Codes written by an earlier run."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class CachedCodes(CodeSource):
-    """Codes from a `codes.safetensors` file, one tensor an object id."""
+    """Codes from a `codes.safetensors` file, one tensor per object id."""
 
     kind: Literal["cache"] = "cache"
     path: Annotated[str, FileContent()] = Field(
-        "", description="the file, for example results/codes/<id>/codes.safetensors; known by its content"
+        "", description="the file, for example results/codes/<id>/codes.safetensors; identified by its content"
     )
 
-    lr: float = Field(1e-2, gt=0, description="learning rate of the search for the code of an object not in the file")
+    lr: float = Field(1e-2, gt=0, description="learning rate that optimizes the codes of objects missing in the file")
 
     def check(self) -> None:
         remedy = "run the ablation that writes it first" if self.path else "codes of kind 'cache' need a path: "
@@ -31,7 +31,7 @@ class CachedCodes(CodeSource):
             remedy += "set autodecoder.codes.path to a codes.safetensors file"
         require_file("path", self.path, remedy)
 
-    def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> CodeBook:
+    def book(self, ids: list[str], shape: tuple[int, ...], folder: Path = Path()) -> CodeBook:
         from z1g.codes.book import FixedBook, read_codes
 
         return FixedBook(ids, shape, read_codes(Path(self.path)), self.path)

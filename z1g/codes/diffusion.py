@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -11,18 +12,18 @@ from z1g.codes.base import CodeSource
 
 if TYPE_CHECKING:
     from z1g.codes.book import CodeBook
-    from z1g.config.tree import Experiment
     from z1g.data.scenes import SceneStore
-    from z1g.representations.mosaic.stage1 import Stage1
+    from z1g.networks.denoiser import Denoiser
+    from z1g.representations.codec import Codec
 
 FOLDER = "predicted"
 
 
 class DiffusionCodes(CodeSource):
-    """The decoder learns to bear what the UNet makes of a image. The UNet is the model's as it arrives, so published
-    weights are needed for codes that mean something; codes of a UNet trained here are a file, see `cache`.
+    """Codes that the UNet predicts from condition images, to train the decoder on the errors of stage 2.
 
-    Predicted once, before training, for all objects.
+    The UNet has the model's initial weights, so that published weights are needed for meaningful codes; for the codes
+    of a UNet trained by z1g use `cache`. The codes of all objects are predicted once, before training.
     """
 
     kind: Literal["diffusion"] = "diffusion"
@@ -30,22 +31,25 @@ class DiffusionCodes(CodeSource):
         None,
         ge=0,
         lt=1000,
-        description="one step: what the UNet makes of the encoder's code noised to this timestep; null: a full sample",
+        description="timestep of a one-step prediction from the encoder's noised code; null: a full sample",
     )
-    steps: int = Field(75, ge=1, le=1000, description="steps of DDPM for a full sample")
-    guidance: float = Field(4.0, ge=1, description="classifier-free guidance of a full sample; 1 switches it off")
-    seed: int = Field(0, ge=0, description="seed of the noise, combined with the object's id")
+    steps: int = Field(75, ge=1, le=1000, description="DDPM steps of a full sample")
+    guidance: float = Field(4.0, ge=1, description="scale of classifier-free guidance of a full sample; 1 disables it")
+    seed: int = Field(0, ge=0, description="random seed of the noise, combined with the object's id")
 
     @property
     def needs_unet(self) -> bool:
         return True
 
-    def prepare(self, config: Experiment, stage1: Stage1, scenes: SceneStore, folder: Path) -> None:
-        from z1g.codes.predictions import predict_all
+    def prepare(
+        self, codec: Codec, denoiser: Callable[[], Denoiser], condition_size: int, scenes: SceneStore, folder: Path
+    ) -> None:
+        from z1g.codes.predictions import Prediction, predict_all
 
-        predict_all(self, config, stage1, scenes, folder / FOLDER)
+        how = Prediction(self.timestep, self.steps, self.guidance, self.seed, condition_size)
+        predict_all(how, codec, denoiser, scenes, folder / FOLDER)
 
-    def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> CodeBook:
+    def book(self, ids: list[str], shape: tuple[int, ...], folder: Path = Path()) -> CodeBook:
         from z1g.codes.book import FixedBook
         from z1g.codes.predictions import predicted
 

@@ -18,13 +18,13 @@ class EncoderCodes(CodeSource):
 
     kind: Literal["encoder"] = "encoder"
     train: bool = Field(False, description="train the encoder with the decoder; a random encoder is always trained")
-    sample: bool = Field(True, description="a sample of the posterior in training, else its mean")
+    sample: bool = Field(True, description="sample the posterior in training; false: use its mean")
 
     @property
     def trains_encoder(self) -> bool:
         return self.train
 
-    def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> CodeBook:
+    def book(self, ids: list[str], shape: tuple[int, ...], folder: Path = Path()) -> CodeBook:
         from z1g.codes.book import EncodedBook
 
         return EncodedBook(self.sample)

@@ -13,18 +13,18 @@ if TYPE_CHECKING:
     from z1g.codes.book import CodeBook
 
 
-class OptimisedCodes(CodeSource):
+class OptimizedCodes(CodeSource):
     """Each object's code is a parameter with its own Adam state."""
 
     kind: Literal["optimized"] = "optimized"
     lr: float = Field(1e-2, gt=0, description="learning rate of the codes")
     start: Literal["encoder", "uniform"] = Field(
-        "encoder", description="first value: a sample of the encoder, or uniform in ±1e-4"
+        "encoder", description="initial value: a sample of the encoder's posterior, or uniform in ±1e-4"
     )
-    reset_optimizer: bool = Field(False, description="the original's bug: forget Adam's moments at every visit")
-    seed: int = Field(0, ge=0, description="seed of uniform starts")
+    reset_optimizer: bool = Field(False, description="the original's bug: reset Adam's moments at every step")
+    seed: int = Field(0, ge=0, description="random seed of uniform initial values")
 
-    def book(self, ids: list[str], shape: tuple[int, int, int], folder: Path = Path()) -> CodeBook:
-        from z1g.codes.book import OptimisedBook
+    def book(self, ids: list[str], shape: tuple[int, ...], folder: Path = Path()) -> CodeBook:
+        from z1g.codes.book import OptimizedBook
 
-        return OptimisedBook(len(ids), shape, self.lr, self.start, self.reset_optimizer, self.seed)
+        return OptimizedBook(len(ids), shape, self.lr, self.start, self.reset_optimizer, self.seed)

@@ -1,4 +1,4 @@
-"""Posteriors of a frozen encoder, computed once for each object."""
+"""Posteriors of a frozen encoder, computed once per object."""
 
 from collections.abc import Callable
 
@@ -7,9 +7,9 @@ from torch import Tensor
 
 
 class KeptPosteriors:
-    """Mean and deviation of N objects' sheets. They lie on `place` and are computed at an object's first use.
+    """Cache of the posterior means and standard deviations of N objects on the device `place`, filled at first use.
 
-    Each object is encoded by itself, so that what it gets does not depend on the batch of its first use.
+    Each object is encoded separately, so that its posterior does not depend on the batch of its first use.
     """
 
     def __init__(self, n: int, place: torch.device) -> None:
@@ -18,14 +18,14 @@ class KeptPosteriors:
         self._moments: Tensor | None = None
 
     def of(self, index: Tensor, posterior: Callable[[int], tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Mean and deviation [B,C,h,w] of objects [B]; posterior: of the batch's i-th object, [1,C,h,w] each."""
-        # Once all are known, the host need not wait for the index any more.
+        """Mean and deviation [B,...] of objects [B]; posterior: that of the batch's i-th object, [1,...] each."""
+        # Once the cache is full, reading the index on the host, which synchronizes, is unnecessary.
         if self._missing:
             for i, row in enumerate(index.tolist()):
                 if row in self._missing:
                     self._keep(row, torch.stack(posterior(i)).detach()[:, 0])
         if self._moments is None:
-            raise ValueError("posteriors of no object were asked for")
+            raise ValueError("posteriors of no object were requested")
         mean, deviation = self._moments[index.to(self.place)].to(index.device).unbind(dim=1)
         return mean, deviation
 

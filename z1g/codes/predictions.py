@@ -1,15 +1,15 @@
-"""Codes that the diffusion UNet predicts."""
+"""Codes that the denoiser predicts from condition images."""
 
-from __future__ import annotations
-
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from z1g.codes.inputs import encoder_inputs
 from z1g.core.device import default_device
 from z1g.core.files import atomic_file
 from z1g.core.progress import track
@@ -17,41 +17,50 @@ from z1g.core.seeding import keyed_normal
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import SceneStore, chunk_file
 from z1g.networks.denoiser import Condition, Denoiser
-from z1g.representations.mosaic.stage1 import Stage1, code_shape
+from z1g.representations.codec import Codec
+from z1g.sampling.options import InferOptions
 from z1g.sampling.sample import sample_codes
 from z1g.sampling.samplers.ddpm import Ddpm
 
-if TYPE_CHECKING:
-    from z1g.codes.diffusion import DiffusionCodes
-    from z1g.config.tree import Experiment
-    from z1g.sampling.options import InferOptions
-
 BATCH = 8
-"""Objects predicted at once; also objects a file."""
+"""Objects per batch and per file."""
 CODE_NOISE, CONDITION_NOISE = 0, 1
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Options of prediction: in one step from a code noised to `timestep`, or sampled in `steps` if it is None."""
+
+    timestep: int | None
+    steps: int
+    guidance: float
+    seed: int
+    condition_size: int
 
 
 def one_step(
     denoiser: Denoiser, code: Tensor, timestep: Tensor, condition: Condition, noise: Tensor, condition_noise: Tensor
 ) -> Tensor:
-    """The clean codes [B,C,h,w] that the UNet sees in codes noised to timesteps [B] with `noise`."""
+    """Clean codes [B,*code_shape] that the denoiser predicts from codes noised to timesteps [B] with `noise`."""
     noisy = denoiser.schedule.add_noise(code, noise, timestep)
     velocity = denoiser(noisy, timestep, condition, condition_noise)
     return denoiser.schedule.x0_from_v(noisy, velocity.float(), timestep)
 
 
-def predict_all(source: DiffusionCodes, config: Experiment, stage1: Stage1, scenes: SceneStore, folder: Path) -> None:
-    """Write the codes of all objects, a file for every few of them; what is there already stays.
+def predict_all(
+    how: Prediction, codec: Codec, denoiser: Callable[[], Denoiser], scenes: SceneStore, folder: Path
+) -> None:
+    """Write the codes of all objects, `BATCH` objects per file; existing files are kept.
 
-    Ranks share the files and leave together.
+    The files are divided among the ranks, which synchronize at the end.
     """
     state = PartialState()
     batches = [scenes.ids[first : first + BATCH] for first in range(0, len(scenes.ids), BATCH)]
     mine = range(state.process_index, len(batches), state.num_processes)
     missing = [i for i in mine if not chunk_file(folder, i, "safetensors").is_file()]
     if missing:
-        stage1.to(default_device())
-        predictor = Predictor(source, config, stage1, config.model.denoiser().to(default_device()).eval())
+        codec.for_inference(default_device())
+        predictor = Predictor(how, codec, denoiser().to(default_device()).eval())
         folder.mkdir(parents=True, exist_ok=True)
         for i in track(missing, "codes from diffusion", len(missing)):
             codes = predictor(scenes, batches[i]).cpu()
@@ -61,39 +70,33 @@ def predict_all(source: DiffusionCodes, config: Experiment, stage1: Stage1, scen
 
 
 def predicted(folder: Path) -> dict[str, Tensor]:
-    """What `predict_all` wrote, by object id."""
+    """Codes that `predict_all` wrote, by object id."""
     return {name: code for file in sorted(folder.glob("chunk-*.safetensors")) for name, code in load_file(file).items()}
 
 
 class Predictor:
-    """Codes of objects from their condition images."""
+    """Predicts codes of objects from their condition images."""
 
-    def __init__(self, source: DiffusionCodes, config: Experiment, stage1: Stage1, denoiser: Denoiser) -> None:
-        self.source, self.config, self.stage1, self.denoiser = source, config, stage1, denoiser
-        self.shape = code_shape(config, stage1.vae)
+    def __init__(self, how: Prediction, codec: Codec, denoiser: Denoiser) -> None:
+        self.how, self.codec, self.denoiser = how, codec, denoiser
 
     @torch.no_grad()
     def __call__(self, scenes: SceneStore, names: list[str]) -> Tensor:
-        """Codes [B,C,h,w]; each depends on its own object only."""
-        size, encoder = self.config.unet.condition_size, self.stage1.encoder
-        images = torch.stack([scenes[name].condition(size) for name in names]).to(default_device())
-        condition = self.denoiser.condition(encoder.condition_latent(images), images)
-        if self.source.timestep is None:
-            zero = encoder.condition_latent(torch.full_like(images[:1], 0.5))
-            return sample_codes(self.denoiser, condition, zero, self.shape, self._options(), list(map(int_hash, names)))
-        sheets = torch.stack([scenes[name].input_sheet(self.config.autodecoder.input_size) for name in names])
-        code = encoder.sheet_code(sheets.to(default_device()), None)
-        timestep = torch.full((len(names),), self.source.timestep, device=code.device)
-        noise = self._noise(names, self.shape, CODE_NOISE)
+        """Codes [B,*code_shape]; each depends on its object only."""
+        how, codec, device = self.how, self.codec, default_device()
+        images = torch.stack([scenes[name].condition(how.condition_size) for name in names]).to(device)
+        condition = self.denoiser.condition(codec.condition_latent(images), images)
+        if how.timestep is None:
+            zero = codec.condition_latent(torch.full_like(images[:1], 0.5))
+            options = InferOptions(sampler=Ddpm(), steps=how.steps, guidance=how.guidance, seed=how.seed)
+            keys = list(map(int_hash, names))
+            return sample_codes(self.denoiser, condition, zero, codec.code_shape, options, keys)
+        code = codec.encode(encoder_inputs(codec, scenes, names).to(device))
+        timestep = torch.full((len(names),), how.timestep, device=code.device)
+        noise = self._noise(names, codec.code_shape, CODE_NOISE)
         latent_noise = self._noise(names, tuple(condition.latent.shape[1:]), CONDITION_NOISE)
         return one_step(self.denoiser, code, timestep, condition, noise, latent_noise)
 
-    def _options(self) -> InferOptions:
-        from z1g.sampling.options import InferOptions
-
-        source = self.source
-        return InferOptions(sampler=Ddpm(), steps=source.steps, guidance=source.guidance, seed=source.seed)
-
     def _noise(self, names: list[str], shape: tuple[int, ...], purpose: int) -> Tensor:
-        keys = torch.tensor([[self.source.seed, int_hash(name), purpose] for name in names], device=default_device())
+        keys = torch.tensor([[self.how.seed, int_hash(name), purpose] for name in names], device=default_device())
         return keyed_normal(keys, shape)

@@ -1,5 +1,6 @@
 """Documents generated from the configuration tree: JSON schema, reference page, commented defaults."""
 
+import inspect
 import json
 import typing
 from collections.abc import Iterator
@@ -20,15 +21,15 @@ def schema() -> str:
     _loosen(document)
     document["title"] = "z1g ablation"
     for key, text in (
-        ("description", "what differs, and why"),
-        ("base", "scale to build on, whatever the run's scale"),
+        ("description", "what differs from the base, and why"),
+        ("base", "scale that replaces the scale of the run"),
     ):
         document["properties"][key] = {"type": "string", "description": text}
     return json.dumps(document, indent=1) + "\n"
 
 
 def _loosen(node: Any) -> None:
-    """A file holds differences: a slot may leave out its `kind`, and null removes a named entry."""
+    """Allow partial files: a slot may omit its `kind`, and null removes a named entry."""
     if isinstance(node, dict):
         if "discriminator" in node:
             node["anyOf"] = node.pop("oneOf")
@@ -58,7 +59,7 @@ def reference() -> str:
     """docs/configuration.md: a table for each section and each kind of a slot."""
     lines = ["# Configuration", "", "Generated from the configuration tree by `z1g config write`.", ""]
     for title, cls in _sections():
-        lines += [f"## {title}", "", (cls.__doc__ or "").strip().split("\n\n")[0].replace("\n", " "), ""]
+        lines += [f"## {title}", "", inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " "), ""]
         lines += ["| key | default | meaning |", "|---|---|---|"]
         for name, field in cls.model_fields.items():
             if name != "kind":
@@ -86,7 +87,7 @@ def _yaml(section: Section, depth: int) -> Iterator[str]:
 
 
 def _sections() -> Iterator[tuple[str, type[Section]]]:
-    """Every section class once, in reading order, with the first place it stands at."""
+    """Every section class once, in reading order, with the first place at which it occurs."""
     first: dict[type[Section], str] = {}
     for path, cls, _ in places():
         first.setdefault(cls, path)

@@ -22,9 +22,10 @@ HEADER_KEYS = ("description", "base")
 
 @dataclass(frozen=True)
 class Ablation:
-    """One ablation, resolved. `differences` are the ablation file's own values; `base` names the scale below it.
+    """One ablation, resolved.
 
-    `files` are what it was merged from, the scale first.
+    `differences` are the ablation file's own values; `base` names their scale. `files` are the merged files, the scale
+    first.
     """
 
     name: str
@@ -39,10 +40,10 @@ def scale_file(scale: str, configs: Path) -> Path:
     """The base configuration of a scale: a name in `configs/` or a path to a YAML file. Raises UserError."""
     path = Path(scale) if scale.endswith((".yaml", ".yml")) else configs / f"{scale}.yaml"
     try:
-        found = path.is_file()
+        exists = path.is_file()
     except OSError:
-        found = False
-    if not found:
+        exists = False
+    if not exists:
         names = [file.stem for file in sorted(configs.glob("*.yaml"))]
         raise UserError(f'scale "{scale}": there is no file {path}{did_you_mean(scale, names)}')
     return path
@@ -51,18 +52,18 @@ def scale_file(scale: str, configs: Path) -> Path:
 def load_ablation(path: Path, scale: str, configs: Path, objects: Sequence[str] = ()) -> Ablation:
     """Read and validate one ablation on its base. Raises UserError with file, line, key path and expectation.
 
-    `objects` are meshes that take the place of the base's data.
+    `objects` are meshes that replace the data of the base.
     """
     file = read_yaml(path)
     header = {key: _header(file, key) for key in HEADER_KEYS}
     base = header["base"] or scale
     differences = {key: value for key, value in file.values.items() if key not in HEADER_KEYS}
     try:
-        below = scale_file(base, configs)
+        base_file = scale_file(base, configs)
     except UserError as error:
         raise UserError(f"{file.where(('base',))}: base: {error}" if header["base"] else str(error)) from error
-    asked = {"data": {"kind": "meshes", "paths": list(objects)}} if objects else {}
-    files = (read_yaml(below), YamlFile(Path("--config objects="), asked), file)
+    data = {"data": {"kind": "meshes", "paths": list(objects)}} if objects else {}
+    files = (read_yaml(base_file), YamlFile(Path("--config objects="), data), file)
     return Ablation(path.stem, header["description"] or "", base, differences, resolve(files), files)
 
 
@@ -79,13 +80,13 @@ def resolve(files: Sequence[YamlFile]) -> Experiment:
         raise UserError("\n".join(_explain(problem, merged, files) for problem in problems)) from error
     truths = list(_mistaken_truths(merged, experiment.model_dump(mode="json"), ()))
     if truths:
-        said = (f"{_locate(files, path)}: {'.'.join(path)}: expected a number, got true or false" for path in truths)
-        raise UserError("\n".join(said))
+        lines = (f"{_locate(files, path)}: {'.'.join(path)}: expected a number, got true or false" for path in truths)
+        raise UserError("\n".join(lines))
     return experiment
 
 
 def merge(base: Any, overlay: Any) -> Any:
-    """Deep merge of mappings. A slot whose `kind` changes starts afresh; null removes an entry of a mapping by name."""
+    """Deep merge of mappings. A slot whose `kind` changes starts from its defaults; null removes a named entry."""
     if not (isinstance(base, dict) and isinstance(overlay, dict)):
         return overlay
     if "kind" in overlay and overlay["kind"] != base.get("kind"):
@@ -103,12 +104,12 @@ def merge(base: Any, overlay: Any) -> Any:
 def _header(file: YamlFile, key: str) -> str | None:
     value = file.values.get(key)
     if value is not None and not isinstance(value, str):
-        raise UserError(f"{file.where((key,))}: {key}: expected a text, got {json.dumps(value, default=str)}")
+        raise UserError(f"{file.where((key,))}: {key}: expected a string, got {json.dumps(value, default=str)}")
     return value
 
 
 def _explain(problem: dict[str, Any], merged: Any, files: Sequence[YamlFile]) -> str:
-    """One line: where, which key, what was expected, what is nearest."""
+    """One line: file and line, key, expectation and nearest valid name."""
     path = _key_path(problem["loc"], merged)
     kind, context, given = problem["type"], problem.get("ctx", {}), problem["input"]
     if not path:
@@ -127,7 +128,7 @@ def _explain(problem: dict[str, Any], merged: Any, files: Sequence[YamlFile]) ->
     elif kind in ("model_type", "model_attributes_type", "dict_type"):
         message = f"expected a mapping, got {_shown(given)}"
         if given is None and section_at(path[:-1], merged) is None:
-            message += "; null removes an entry, and there is none of this name to remove"
+            message += "; null removes an entry, but there is no entry of this name"
     elif kind == "value_error":
         message = problem["msg"].removeprefix("Value error, ")
     else:
@@ -139,19 +140,19 @@ def _explain(problem: dict[str, Any], merged: Any, files: Sequence[YamlFile]) ->
 
 
 def _expected(kind: str, context: Mapping[str, Any], otherwise: str) -> str:
-    """Pydantic's expectation in the words of somebody who writes YAML."""
+    """Pydantic's expectation in the terms of YAML."""
     plain = {
         "int": "expected an integer",
         "float": "expected a number",
         "finite": "expected a finite number",
         "bool": "expected true or false",
-        "string": "expected a text",
+        "string": "expected a string",
         "tuple": "expected a list",
-        "missing": "expected one entry more",
+        "missing": "expected one more entry",
     }
-    known = plain.get(kind.split("_")[0])
-    if known is not None:
-        return known
+    expectation = plain.get(kind.split("_")[0])
+    if expectation is not None:
+        return expectation
     if kind in ("too_short", "too_long"):
         limit = f"at least {context['min_length']}" if kind == "too_short" else f"at most {context['max_length']}"
         return f"expected {limit} {'entry' if limit.endswith(' 1') else 'entries'}"
@@ -166,21 +167,21 @@ def _shown(value: Any) -> str:
 
 
 def _causes(problems: list[dict[str, Any]], merged: Any) -> list[dict[str, Any]]:
-    """Without those that only follow: of a section whose `kind` is wrong, of a list that holds a wrong entry."""
+    """Omit problems that follow from others: in a section whose `kind` is wrong, of a list with a wrong entry."""
     paths = [_key_path(problem["loc"], merged) for problem in problems]
     wrong_kinds = [path for path, problem in zip(paths, problems, strict=True) if problem["type"] == "literal_error"]
-    astray = [path[:-1] for path in wrong_kinds if path[-1] == "kind"]
+    wrong_sections = [path[:-1] for path in wrong_kinds if path[-1] == "kind"]
     kept = []
     for path, problem in zip(paths, problems, strict=True):
         inside = any(len(other) > len(path) > 0 and other[: len(path)] == path for other in paths)
-        follows = any(path[: len(other)] == other for other in astray) and path[-1:] != ("kind",)
+        follows = any(path[: len(other)] == other for other in wrong_sections) and path[-1:] != ("kind",)
         if not (inside or follows):
             kept.append(problem)
     return kept
 
 
 def _mistaken_truths(values: Any, validated: Any, path: KeyPath) -> Iterator[KeyPath]:
-    """Where true or false stands for a number; pydantic would take them for 1 and 0."""
+    """Paths of true or false in place of a number; pydantic would accept them as 1 and 0."""
     if isinstance(values, dict) and isinstance(validated, dict):
         for key in values.keys() & validated.keys():
             yield from _mistaken_truths(values[key], validated[key], (*path, key))
@@ -281,7 +282,7 @@ def _choose(annotation: Any, metadata: Sequence[Any], value: Any) -> Any:
 
 
 def unwrap(annotation: Any) -> tuple[Any, list[Any]]:
-    """Strip Annotated and Optional; returns the bare type and the metadata found."""
+    """Strip Annotated and Optional; returns the bare type and the metadata."""
     metadata: list[Any] = []
     while True:
         origin = get_origin(annotation)

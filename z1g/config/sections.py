@@ -25,47 +25,43 @@ from z1g.networks.finetune import Finetune
 from z1g.networks.finetune.full import Full
 from z1g.networks.timesteps import Timesteps
 from z1g.networks.timesteps.uniform import Uniform
-from z1g.representations.mosaic.options import DecoderOptions
-from z1g.representations.scale import ScaleActivation
-from z1g.representations.scale.biased import BiasedSoftplus
 from z1g.sampling.options import XFORMERS
 from z1g.training.options import TrainOptions
 
 
 class MixDiffusion(Section):
-    """Now and then the decoder is fed a one-step prediction of the code instead of the code.
+    """Replaces the codes of some samples with one-step predictions of the UNet.
 
-    The UNet is the model's as it arrives: with published weights a prediction of the code, with random ones a noised
-    code, so that the decoder learns to bear noise.
+    The UNet has the model's initial weights. Published weights predict the code; random weights give a noised code,
+    which trains the decoder on noisy inputs.
     """
 
-    interval: int | None = Field(None, ge=1, description="one in n is fed a prediction; 1: all, null: none")
+    interval: int | None = Field(None, ge=1, description="one in n uses predictions; 1: all, null: none")
     unit: Literal["samples", "passes"] = Field(
         "samples",
-        description="one in n of what: samples, drawn at random; or passes over the data, beginning with the first, "
-        "each fed predictions only (the original's rule)",
+        description="unit of `interval`. samples: drawn at random; passes: passes over the data, starting with the "
+        "first, that use predictions for all samples (as in the original)",
     )
 
 
 class Augmentation(Section):
-    """Stage 1 also sees its objects otherwise than they are, exactly and for nothing. It needs an encoder in training.
+    """Augments the objects of stage 1 by symmetries of the input cameras and of the colors. Needs a trained encoder.
 
-    Turned samples show the inputs in each other's places, recolored ones have red, green and blue exchanged.
+    Turned samples permute the input views, recolored samples permute the color channels. Both are exact and need no
+    rendering.
     """
 
-    turned: float = Field(0.0, ge=0, le=1, description="share of samples turned by a third or mirrored")
-    recolored: float = Field(0.0, ge=0, le=1, description="share of samples with other colors")
+    turned: float = Field(0.0, ge=0, le=1, description="fraction of samples rotated by a third of a turn or mirrored")
+    recolored: float = Field(0.0, ge=0, le=1, description="fraction of samples with permuted color channels")
 
     def __bool__(self) -> bool:
         return self.turned > 0 or self.recolored > 0
 
 
 class AutodecoderOptions(Section):
-    """Stage 1: the VAE decoder learns to turn codes into splatter images."""
+    """Stage 1: trains the VAE decoder to map codes to splatter images."""
 
     codes: Annotated[CodeSource, OneOf()] = EncoderCodes()
-    decoder: DecoderOptions = DecoderOptions()
-    scale: Annotated[ScaleActivation, OneOf()] = BiasedSoftplus()
     mix_diffusion: MixDiffusion = MixDiffusion()
     losses: dict[str, Annotated[Loss, OneOf()]] = {
         "rgb": RgbLoss(),
@@ -73,89 +69,95 @@ class AutodecoderOptions(Section):
         "perceptual": StLpipsLoss(),
         "splat": SplatLoss(),
     }
-    input_size: int = Field(320, ge=16, description="side of an input view; the encoder sees a sheet of six")
-    views: int = Field(8, ge=1, description="free training views rendered for each object and step")
-    render_inputs: bool = Field(False, description="render the six inputs too, besides the free views")
+    views: int = Field(8, ge=1, description="free training views rendered per object and step")
+    render_inputs: bool = Field(False, description="also render the six input views")
     augment: Augmentation = Augmentation()
     code_noise: float = Field(
         0.0,
         ge=0,
-        description="most noise that training adds to codes, in standard deviations of each object's own code; samples "
-        "get between none and this. Decoders then bear what stage 2 gets wrong",
+        description="maximum noise added to codes in training, in standard deviations of each object's code; the level "
+        "of each sample is uniform between 0 and this. Makes the decoder robust to errors of stage 2",
     )
-    random_background: bool = Field(True, description="a random color behind the renders of each step, else mid-gray")
+    random_background: bool = Field(True, description="random background color for each sample; false: mid-gray")
     validation_background: float = Field(
-        1.0, ge=0, le=1, description="gray behind the validation views; white as in the metrics, 0.5 is the original's"
+        1.0,
+        ge=0,
+        le=1,
+        description="gray level behind validation views; 1: white, as in the metrics; the original: 0.5",
     )
     perceptual_dropout: bool = Field(
-        False, description="the original's bug: dropout in the heads of perceptual networks acts in training"
+        False, description="the original's bug: dropout in the heads of perceptual networks is active in training"
     )
     composite_twice: bool = Field(
         False,
-        description="the original's bug: target images are put on mid-gray before they are put on the background, "
-        "so their outlines are gray",
+        description="the original's bug: target images are composited on mid-gray before they are composited on the "
+        "background, which leaves gray outlines",
     )
     bf16: Annotated[Literal["weights", "autocast"], Runtime()] = Field(
         "weights",
-        description="how the decoder's bf16 is done. weights: cast once a step, all but the last layers run in bf16; "
+        description="how the decoder uses bf16. weights: cast once per step, all but the last layers run in bf16; "
         "autocast: norms in fp32",
     )
-    test_steps: int = Field(200, ge=1, description="steps of the search for a test object's code, decoder frozen")
+    test_steps: int = Field(
+        200, ge=1, description="steps that optimize the code of a test object; the decoder is frozen"
+    )
     test_lr: float = Field(
         0.0,
         ge=0,
-        description="an encoder's codes of test objects are bettered by that search on their training views, at this "
-        "rate in standard deviations of the codes; 0: no search. Codes of other kinds have a rate of their own",
+        description="learning rate that refines the encoder's codes of test objects on their training views, in "
+        "standard deviations of the codes; 0: no refinement. Other kinds of codes have their own learning rate",
     )
     train: TrainOptions = TrainOptions()
 
 
 class RenderedCodes(Section):
-    """Stage 1's losses on the predicted code, decoded by the frozen decoder and rendered."""
+    """Stage 1's losses on renders of the predicted code, decoded by the frozen decoder."""
 
     losses: dict[str, Annotated[Loss, OneOf()]] = {"rgb": RgbLoss(), "alpha": AlphaLoss()}
-    views: int = Field(6, ge=1, description="free training views rendered for each object and step")
+    views: int = Field(6, ge=1, description="free training views rendered per object and step")
     below: int = Field(
-        1000, ge=1, le=1000, description="only samples at smaller timesteps are decoded; 1000: all, the original's way"
+        1000, ge=1, le=1000, description="decode only samples at smaller timesteps; 1000: all, as in the original"
     )
 
 
 class Variants(Section):
-    """Stage 2 also sees objects that do not exist: the training objects' fitted splats, stretched, turned, recolored.
+    """Adds synthetic objects to stage 2: fitted splats of the training objects, stretched, turned and recolored.
 
-    Their inputs and conditions are rendered once, and the encoder gives their codes.
+    Their input views and conditions are rendered once; their codes are those of the encoder.
     """
 
-    count: int = Field(8, ge=1, description="variants of each training object")
-    share: float = Field(0.7, gt=0, le=1, description="share of samples that are variants")
+    count: int = Field(8, ge=1, description="variants per training object")
+    share: float = Field(0.7, gt=0, le=1, description="fraction of samples that are variants")
     stretch: float = Field(
-        0.25, ge=0, le=1, description="each axis is scaled by up to 1 + this or its inverse, then all to the old size"
+        0.25, ge=0, le=1, description="scale each axis by up to 1 + this or its inverse, then restore the object's size"
     )
-    turn_deg: float = Field(10.0, ge=0, le=180, description="largest turn around the upright axis, degrees")
-    mirror: bool = Field(True, description="every other variant has left and right exchanged")
-    recolored: float = Field(0.5, ge=0, le=1, description="share of variants with red, green and blue exchanged")
-    seed: int = Field(0, ge=0, description="seed of the variants")
+    turn_deg: float = Field(10.0, ge=0, le=180, description="maximum rotation around the up axis, degrees")
+    mirror: bool = Field(True, description="mirror every other variant left to right")
+    recolored: float = Field(0.5, ge=0, le=1, description="fraction of variants with permuted color channels")
+    seed: int = Field(0, ge=0, description="random seed of the variants")
 
 
 class UNetOptions(Section):
-    """Stage 2: the UNet learns to generate codes from a image."""
+    """Stage 2: trains the UNet to generate codes from an image."""
 
     finetune: Annotated[Finetune, OneOf()] = Full()
     timesteps: Annotated[Timesteps, OneOf()] = Uniform()
     losses: dict[str, Annotated[Loss, OneOf()]] = {"latent": LatentLoss()}
     rendered: RenderedCodes | None = None
     variants: Variants | None = None
-    condition_size: int = Field(320, ge=16, description="side of the condition image")
-    condition_dropout: float = Field(0.1, ge=0, lt=1, description="share of samples trained without condition, for CFG")
+    condition_size: int = Field(320, ge=16, description="side of the condition image, pixels")
+    condition_dropout: float = Field(
+        0.1, ge=0, lt=1, description="fraction of samples trained without condition, for classifier-free guidance"
+    )
     normalize_codes: bool = Field(
-        False, description="train on codes shifted and scaled to zero mean and unit variance; random encoders need it"
+        False, description="normalize codes to zero mean and unit variance; needed with random encoders"
     )
     bf16: Annotated[Literal["weights", "autocast"], Runtime()] = Field(
         "weights",
-        description="how bf16 is done. weights: cast once a step, the whole UNet runs in bf16; autocast: norms in fp32",
+        description="how the UNet uses bf16. weights: cast once per step, all layers in bf16; autocast: norms in fp32",
     )
     attention: Annotated[Literal["auto", "flash", "cudnn", "xformers"], Runtime()] = Field(
-        "auto", description="attention kernels: torch's choice, or these wherever they can work; xformers: on a GPU"
+        "auto", description="attention kernels; auto: PyTorch's choice; others: where supported, xformers on a GPU only"
     )
     train: TrainOptions = TrainOptions()
 
@@ -165,7 +167,7 @@ class UNetOptions(Section):
 
 
 class MetricsOptions(Section):
-    """What is measured: of each test view, of each object's geometry, of all renders together."""
+    """Metrics of test views, of the geometry of objects, and of all renders together."""
 
     metrics: dict[str, Annotated[Metric, OneOf()]] = Field(
         {
@@ -183,25 +185,25 @@ class MetricsOptions(Section):
 
 
 class JobResources(Section):
-    """What one job asks of the machine or cluster."""
+    """Resources that one job requests."""
 
     threads: int = Field(1, ge=1, description="CPU cores")
-    gpus: int = Field(0, ge=0, le=1, description="GPUs; chunks, not more GPUs, make this stage faster")
+    gpus: int = Field(0, ge=0, le=1, description="GPUs; more chunks, not more GPUs, speed up this stage")
     memory_mb: int = Field(4000, ge=100, description="memory, MiB")
-    minutes: int = Field(60, ge=1, description="time limit")
-    partition: str | None = Field(None, description="SLURM partition; null: the profile's")
-    account: str | None = Field(None, description="SLURM account; null: the profile's")
+    minutes: int = Field(60, ge=1, description="time limit, minutes")
+    partition: str | None = Field(None, description="SLURM partition; null: that of the profile")
+    account: str | None = Field(None, description="SLURM account; null: that of the profile")
 
 
 class TrainingResources(JobResources):
-    """What a training job asks for. Its batch is divided over all processes; cores, GPUs and memory are each node's."""
+    """Resources of a training job. The batch is divided over all processes; cores, GPUs and memory are per node."""
 
-    gpus: int = Field(0, ge=0, description="GPUs, each with a process of its own")
+    gpus: int = Field(0, ge=0, description="GPUs, one process each")
     nodes: int = Field(1, ge=1, description="SLURM nodes")
 
 
 class Resources(Section):
-    """Resources of each stage's jobs; never part of an identity."""
+    """Resources of each stage's jobs; not part of identities."""
 
     ingest: JobResources = JobResources(threads=8, memory_mb=8000, minutes=240)
     fit: JobResources = JobResources(threads=4, gpus=1, memory_mb=16000, minutes=240)

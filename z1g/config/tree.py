@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
@@ -20,9 +21,14 @@ from z1g.networks.weights import Model
 from z1g.networks.weights.zero123plus import Zero123Plus
 from z1g.render import Rasterizer
 from z1g.render.auto import Auto
+from z1g.representations import Mosaic, Representation
 from z1g.sampling.options import InferOptions
 from z1g.sources import DataSource
 from z1g.sources.meshes import Meshes
+
+if TYPE_CHECKING:
+    from z1g.networks.denoiser import Denoiser
+    from z1g.representations.codec import Codec
 
 
 class Experiment(Section):
@@ -33,50 +39,48 @@ class Experiment(Section):
     splat: SplatOptions = SplatOptions()
     render: Annotated[Rasterizer, OneOf()] = Auto()
     model: Annotated[Model, OneOf()] = Zero123Plus()
+    representation: Annotated[Representation, OneOf()] = Mosaic()
     fit: FitOptions = FitOptions()
     autodecoder: AutodecoderOptions = AutodecoderOptions()
     unet: UNetOptions = UNetOptions()
     infer: InferOptions = InferOptions()
     metrics: MetricsOptions = MetricsOptions()
-    resources: Annotated[Resources, Runtime()] = Field(Resources(), description="what jobs ask of the cluster")
+    resources: Annotated[Resources, Runtime()] = Field(Resources(), description="resources that jobs request")
+
+    def new_codec(self) -> Codec:
+        """Stage 1's networks before training; parameters that stage 1 trains have `requires_grad`."""
+        codec = self.representation.new_codec(self.model, self.camera, self.splat)
+        codes = self.autodecoder.codes
+        # A random encoder is useless unless it is trained.
+        trained = codes.trains_encoder or not self.model.pretrained_encoder
+        codec.encoder.requires_grad_(isinstance(codes, EncoderCodes) and trained)
+        return codec
+
+    def load_codec(self, folder: Path) -> Codec:
+        """Stage 1's trained networks from the folder that stage 1 wrote, frozen."""
+        return self.representation.load_codec(folder, self.camera, self.splat)
+
+    def new_denoiser(self) -> Denoiser:
+        """Stage 2's networks before training."""
+        return self.representation.new_denoiser(self.model)
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Experiment:
-        factor = self.model.latent_factor
-        for name, size in (
-            ("autodecoder.input_size", self.autodecoder.input_size),
-            ("unet.condition_size", self.unet.condition_size),
-        ):
-            if size % factor:
-                raise ValueError(f"{name} {size} must be a multiple of {factor}, the model's latent factor")
-        decoder = self.autodecoder.decoder
-        misfit = decoder.path.misfit(self.autodecoder.input_size, self.splat.size, factor.bit_length())
-        if misfit:
-            raise ValueError(
-                f"autodecoder.decoder.path '{decoder.path.kind}' {misfit}; change the sizes or use path 'last_layer'"
-            )
+        factor, size = self.model.latent_factor, self.unet.condition_size
+        if size % factor:
+            raise ValueError(f"unet.condition_size {size} must be a multiple of {factor}, the model's latent factor")
+        problem = self.representation.problem(self.model, self.splat.size)
+        if problem:
+            raise ValueError(f"representation.{problem}")
         return self
 
     @model_validator(mode="after")
     def _adapters_have_a_base(self) -> Experiment:
         if isinstance(self.unet.finetune, Lora) and not self.model.pretrained_encoder:
             raise ValueError(
-                f"unet.finetune 'lora' adapts trained weights, but model '{self.model.kind}' arrives with random ones; "
+                f"unet.finetune 'lora' adapts trained weights, but model '{self.model.kind}' has random weights; "
                 "use kind 'full'"
             )
-        return self
-
-    @model_validator(mode="after")
-    def _colors_are_fixed(self) -> Experiment:
-        decoder = self.autodecoder.decoder
-        if decoder.mode == "fixed_rgb":
-            if not self.model.pretrained_encoder:
-                raise ValueError("autodecoder.decoder.mode 'fixed_rgb' needs a model with published weights")
-            if decoder.path.mixes_channels:
-                raise ValueError(
-                    f"autodecoder.decoder.mode 'fixed_rgb' cannot go with path '{decoder.path.kind}', "
-                    "whose trained layers would change the colors"
-                )
         return self
 
     @model_validator(mode="after")
@@ -87,11 +91,11 @@ class Experiment(Section):
         if stage1.augment and not trained:
             raise ValueError(
                 "autodecoder.augment needs autodecoder.codes of kind 'encoder' with train: true: other codes belong "
-                "to the objects as they are; set turned and recolored to 0"
+                "to unaugmented objects; set turned and recolored to 0"
             )
         if stage1.augment.turned > 0 and stage1.mix_diffusion.interval is not None:
             raise ValueError(
-                "autodecoder.augment.turned cannot go with mix_diffusion: a turned object's condition is not rendered"
+                "autodecoder.augment.turned cannot be combined with mix_diffusion: turned objects have no condition"
             )
         if self.unet.variants is not None and (not encoded or self.unet.rendered is not None):
             raise ValueError(
@@ -112,8 +116,8 @@ class Experiment(Section):
             if not active:
                 raise ValueError(f"{name} needs at least one loss with a weight above 0")
             for key, loss in active.items():
-                elsewhere = SplatLoss if name == "fit.losses" else SplatterLoss
-                if isinstance(loss, LatentLoss) != on_codes or isinstance(loss, elsewhere):
-                    has = "codes" if on_codes else "renders" if name == "fit.losses" else "renders and splats"
-                    raise ValueError(f"{name}.{key} cannot be used: this stage compares {has}")
+                unsupported = SplatLoss if name == "fit.losses" else SplatterLoss
+                if isinstance(loss, LatentLoss) != on_codes or isinstance(loss, unsupported):
+                    compared = "codes" if on_codes else "renders" if name == "fit.losses" else "renders and splats"
+                    raise ValueError(f"{name}.{key} cannot be used: this stage compares {compared}")
         return self

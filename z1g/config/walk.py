@@ -17,7 +17,7 @@ def places(
     """Every section class at every place of the tree, in reading order: place, class, whether outside of identities.
 
     A place is written as in docs/configuration.md, for example `autodecoder.losses.<name>: {kind: rgb}`; the root's is
-    empty. A class that stands at several places is yielded at each.
+    empty. A class that occurs at several places is yielded at each.
     """
     yield path, root, runtime
     for name, field in root.model_fields.items():
@@ -40,7 +40,7 @@ def places(
 
 
 def place(parent: str, name: str, value: Any = None, entry: bool = False) -> str:
-    """The place of a field, or of the section that is its value (with `entry`, of one in its mapping)."""
+    """The place of a field, or of the section that is its value; with `entry`, of an entry of its mapping."""
     here = f"{parent}.{name}".lstrip(".") + (".<name>" if entry else "")
     kind = getattr(value, "kind", None) if isinstance(value, Section) else None
     return here if kind is None else f"{here}: {{kind: {kind}}}"

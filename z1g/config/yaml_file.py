@@ -1,4 +1,4 @@
-"""YAML with positions: values plus the line on which each key stands."""
+"""YAML with positions: values and the line of each key."""
 
 import unicodedata
 from dataclasses import dataclass, field
@@ -33,7 +33,7 @@ class YamlFile:
 
 
 def read_yaml(path: Path) -> YamlFile:
-    """Read one mapping. Raises UserError with file and line where the file is missing or not a plain YAML mapping."""
+    """Read one mapping. Raises UserError with file and line if the file is missing or not a plain YAML mapping."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -55,7 +55,7 @@ def read_yaml(path: Path) -> YamlFile:
 
 
 class _Reader:
-    """Turns nodes into values; refuses what a configuration has no use for."""
+    """Converts nodes to values; rejects YAML that configurations do not support."""
 
     def __init__(self, file: YamlFile) -> None:
         self.file, self.count, self.open = file, 0, set[int]()
@@ -84,8 +84,8 @@ class _Reader:
                 raise self.error(key_node, "merge keys (<<) are not supported; write the values out")
             key = self.scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str) or not key or not key.isprintable():
-                shown = repr(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "a mapping or list"
-                raise self.error(key_node, f"keys must be words, got {shown}")
+                key_text = repr(key_node.value) if isinstance(key_node, yaml.ScalarNode) else "a mapping or list"
+                raise self.error(key_node, f"keys must be words, got {key_text}")
             if key in result:
                 raise self.error(key_node, f'key "{key}" appears twice')
             here = (*path, key)
@@ -107,9 +107,9 @@ class _Reader:
         if isinstance(value, int) and abs(value) >= MAX_NUMBER:
             raise self.error(node, "the number is too large: whole numbers have at most 64 bits")
         if isinstance(value, str) and any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" for c in value):
-            raise self.error(node, f"the text {value[:40]!a} holds characters that cannot be shown")
+            raise self.error(node, f"the string {value[:40]!a} contains unprintable characters")
         if value is not None and not isinstance(value, (str, int, float, bool)):
-            raise self.error(node, f"{_kind(value)} has no place here; put it in quotes to make it a text")
+            raise self.error(node, f"{_kind(value)} is not supported; put it in quotes to make it a string")
         return value
 
     def error(self, node: yaml.Node, message: str) -> UserError:
@@ -122,7 +122,7 @@ def _short(tag: str) -> str:
 
 def _kind(value: Any) -> str:
     names = {
-        **{list: "a list", str: "a text", int: "a number", float: "a number", bool: "true or false"},
+        **{list: "a list", str: "a string", int: "a number", float: "a number", bool: "true or false"},
         **{type(None): "null", bytes: "binary data", date: "a date", datetime: "a date and time"},
     }
     return names.get(type(value), type(value).__name__)

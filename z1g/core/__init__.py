@@ -1,1 +1,1 @@
-"""What every other room stands on: errors, files, locks, progress, seeds, devices, slots."""
+"""The base of all other packages: errors, files, locks, progress, seeding, devices and slots."""

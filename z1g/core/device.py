@@ -1,4 +1,4 @@
-"""Which device and how many threads a job uses."""
+"""The device and the number of threads of a job."""
 
 import os
 
@@ -6,13 +6,13 @@ import torch
 
 
 def use_threads(threads: int) -> None:
-    """Let torch (and the CPU rasterizer, which asks torch) use this many threads; 0 leaves torch's choice."""
+    """Set the number of threads of torch, which the CPU rasterizer also uses; 0 keeps torch's default."""
     if threads > 0:
         torch.set_num_threads(threads)
 
 
 def default_device() -> torch.device:
-    """The GPU that the job, or this rank of it, was given, else the CPU."""
+    """The GPU of this process, by its local rank, or the CPU where there is no GPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())

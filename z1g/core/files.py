@@ -1,4 +1,4 @@
-"""Writing that leaves either the old file or the whole new one."""
+"""Atomic writing: a path holds either the old file or the complete new one."""
 
 import errno
 import json
@@ -10,17 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-NO_ROOM_BYTES = 65_536
-"""A disk with less is full: what failed to be written may have fitted in part."""
+FULL_DISK_BYTES = 65_536
+"""A disk with fewer free bytes counts as full, because a failed write may have been partly written."""
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a temporary name beside `path`; on success it is fsynced and renamed to `path`, on error removed."""
+    """Yield a temporary path beside `path`; on success it is fsynced and renamed to `path`, on error removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with _full_disks_named(path):
+        with _disk_full_error(path):
             yield temporary
             _sync(temporary)
             os.replace(temporary, path)
@@ -36,7 +36,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     temporary.mkdir()
     try:
-        with _full_disks_named(path):
+        with _disk_full_error(path):
             yield temporary
             for file in temporary.rglob("*"):
                 if file.is_file():
@@ -49,13 +49,13 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _full_disks_named(path: Path) -> Iterator[None]:
-    """Raise OSError (ENOSPC) naming the path where the disk is full; some libraries report only that a write failed."""
+def _disk_full_error(path: Path) -> Iterator[None]:
+    """Raise OSError (ENOSPC) with the path if the disk is full; some libraries only report that a write failed."""
     try:
         yield
     except Exception as error:
-        known = isinstance(error, OSError) and error.errno != errno.ENOSPC
-        if known or shutil.disk_usage(path.parent).free >= NO_ROOM_BYTES:
+        other_cause = isinstance(error, OSError) and error.errno != errno.ENOSPC
+        if other_cause or shutil.disk_usage(path.parent).free >= FULL_DISK_BYTES:
             raise
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 

@@ -1,7 +1,7 @@
-"""Heavy modules that load on first use, so that reading a configuration never imports torch.
+"""Modules that are imported on first use, so that reading a configuration never imports torch.
 
 Files that define a slot (an options class next to its implementation) are imported whenever a configuration is read.
-They write::
+They use::
 
     if TYPE_CHECKING:
         import torch
@@ -14,7 +14,7 @@ from typing import Any
 
 
 class LazyModule:
-    """Stands for a module; the first attribute access imports it."""
+    """Proxy of a module; the first attribute access imports it."""
 
     def __init__(self, name: str) -> None:
         self._name = name

@@ -1,4 +1,4 @@
-"""File locks. The kernel frees each of them when the last process that holds its descriptor is gone."""
+"""File locks. The kernel releases a lock when the last process that holds its descriptor ends."""
 
 import errno
 import fcntl
@@ -18,7 +18,7 @@ UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def try_lock(descriptor: int) -> bool:
-    """Take the lock of an open file if it is free. A file system without locks always gives it, with a warning."""
+    """Acquire the lock of an open file if it is free. On a file system without locks, warn and return True."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -26,12 +26,12 @@ def try_lock(descriptor: int) -> bool:
     except OSError as error:
         if error.errno not in UNSUPPORTED:
             raise
-        log.warning("this file system has no locks: never start two jobs on one output")
+        log.warning("this file system does not support locks: never start two jobs that write the same output")
     return True
 
 
 def wait_for_lock(descriptor: int) -> None:
-    """Take the lock of an open file, waiting in the order of asking."""
+    """Acquire the lock of an open file, waiting in the order of requests."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
     except OSError as error:
@@ -41,10 +41,10 @@ def wait_for_lock(descriptor: int) -> None:
 
 @contextmanager
 def waiting(path: Path) -> Iterator[tuple[bool, int]]:
-    """Hold a lock file while the block runs, waiting for it if another process holds it.
+    """Hold a lock file during the block, after waiting for any other process that holds it.
 
-    Yields whether it had to wait, and the descriptor of the lock. A Snakemake that was killed leaves its jobs running,
-    and a new one starts the same jobs again; so do two Snakemakes on one results folder.
+    Yields whether it had to wait, and the descriptor of the lock. A killed Snakemake leaves its jobs running, and a
+    new one starts the same jobs again; so do two Snakemake processes on one results folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o664)
@@ -52,7 +52,7 @@ def waiting(path: Path) -> Iterator[tuple[bool, int]]:
         waited = False
         while not try_lock(descriptor):
             if not waited:
-                log.info("%s is being made by %s: waiting for it", path.parent, _holder(descriptor) or "another job")
+                log.info("%s is being written by %s: waiting", path.parent, _holder(descriptor) or "another job")
             waited = True
             time.sleep(POLL_S)
         _sign(descriptor)
@@ -63,9 +63,9 @@ def waiting(path: Path) -> Iterator[tuple[bool, int]]:
 
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock file while the block runs.
+    """Hold a lock file during the block.
 
-    Raises UserError where another process holds it: two jobs must never write one output.
+    Raises UserError if another process holds it: two jobs must never write the same output.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o664)
@@ -84,7 +84,7 @@ def _holder(descriptor: int) -> str:
 
 
 def _sign(descriptor: int) -> None:
-    """Say in the lock file who holds it."""
+    """Write the holder into the lock file."""
     job = os.environ.get("SLURM_JOB_ID", "-")
     os.truncate(descriptor, 0)
     os.pwrite(descriptor, f"{socket.gethostname()} process {os.getpid()} job {job}".encode(), 0)

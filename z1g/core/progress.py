@@ -1,4 +1,4 @@
-"""Progress that suits where it is shown: a bar on a terminal, one line a minute in a log."""
+"""Progress reports: a bar on a terminal, one line per minute in a log."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ LINE_EVERY_S = 60.0
 
 
 class Meter:
-    """Counts work done. Use as a context manager; call `advance` after each unit, with figures to show.
+    """Progress of a task. Use as a context manager; call `advance` after each unit, with figures to show.
 
-    Nothing is shown in the first `quiet_s` seconds, nor afterwards where the work took no longer.
+    Nothing is shown before `quiet_s` seconds have passed, so that short tasks show nothing.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Meter:
             self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, note="")
 
     def advance(self, n: int = 1, **figures: float) -> None:
-        """Report `n` more units done."""
+        """Report `n` more completed units."""
         self.done += n
         note = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         if self._bar is None and self.quiet_s and self.clock() - self._start >= self.quiet_s:
@@ -59,7 +59,7 @@ class Meter:
         return (self.done - self._first) / max(self.clock() - self._start, 1e-9)
 
     def line(self, note: str = "") -> str:
-        """One line: label, count, rate, time left and the latest figures."""
+        """Label, count, rate, remaining time and the latest figures in one line."""
         rate = self._rate()
         left = f"{(self.total - self.done) / rate:.0f}" if rate > 0 else "?"
         return f"{self.label} {self.done}/{self.total}  {rate:.3g}/s  {left} s left  {note}".rstrip()
@@ -75,7 +75,7 @@ class Meter:
 
 
 def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
-    """Iterate with a progress meter."""
+    """Iterate over `items` with a progress meter."""
     with Meter(label, total) as meter:
         for item in items:
             yield item

@@ -1,8 +1,8 @@
-"""Random numbers that depend on what they are for, never on what ran before.
+"""Keyed random numbers: they depend on their key only, never on earlier draws.
 
-Every draw of training comes from a key of (seed, step, position in the global batch). A resumed run, or one on more
-ranks, therefore sees the same numbers, and checkpoints need no RNG state. Choices (views, orders) come from numpy;
-noise is a function of its key and place in plain tensor operations, so it is drawn on the device that needs it.
+Every draw of training has a key of (seed, step, position in the global batch). A resumed run, or one on more ranks,
+therefore draws the same numbers, and checkpoints need no RNG state. Choices (views, orders) come from numpy; noise is a
+function of its key and position in plain tensor operations, so it is drawn on the device that needs it.
 """
 
 import math
@@ -19,7 +19,7 @@ _GAMMA, _MIX_1, _MIX_2 = -0x61C8864680B583EB, -0x40A7B892E31B1A47, -0x6B2FB644EC
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Run a block with torch's global CPU generator at `seed`; the old state returns afterwards."""
+    """Run a block with torch's global CPU generator seeded with `seed`; its state is restored afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
@@ -36,7 +36,7 @@ def torch_generator(*key: int) -> torch.Generator:
 
 
 def keyed_bits(keys: Tensor, n: int) -> Tensor:
-    """64 random bits as int64 [B,n], a stream for each row of keys [B,K] (int64), on the device of the keys.
+    """`n` random int64 numbers per row of keys [B,K] (int64): [B,n], on the device of the keys.
 
     SplitMix64 (Steele, Lea & Flood, OOPSLA 2014), seeded by its own mixing function over the columns of the key.
     """
@@ -47,15 +47,15 @@ def keyed_bits(keys: Tensor, n: int) -> Tensor:
 
 
 def keyed_uniform(keys: Tensor) -> Tensor:
-    """Uniform float32 numbers [B] in [0,1), one for each row of keys [B,K]."""
+    """Uniform float32 numbers [B] in [0,1), one per row of keys [B,K]."""
     return _shifted(keyed_bits(keys, 1)[:, 0], 40).float() * 2.0**-24
 
 
 def keyed_normal(keys: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Standard normal float32 numbers [B,*shape], one stream for each row of keys [B,K] (Box & Muller 1958)."""
+    """Standard normal float32 numbers [B,*shape], one stream per row of keys [B,K] (Box & Muller 1958)."""
     n = math.prod(shape)
     bits = keyed_bits(keys, -(-n // 2))
-    # +1: the logarithm of zero is never taken.
+    # +1 avoids the logarithm of zero.
     radius = ((_shifted(bits, 32) + 1).float() * 2.0**-32).log().mul(-2).sqrt()
     angle = (bits & 0xFFFFFFFF).float() * (2.0**-32 * 2 * math.pi)
     return torch.cat([radius * angle.cos(), radius * angle.sin()], dim=1)[:, :n].reshape(-1, *shape)
@@ -68,5 +68,5 @@ def _mix(x: Tensor) -> Tensor:
 
 
 def _shifted(x: Tensor, n: int) -> Tensor:
-    """A logical shift to the right; torch's own keeps the sign."""
+    """Logical right shift; torch's operator is arithmetic."""
     return (x >> n) & ((1 << (64 - n)) - 1)

@@ -1,8 +1,8 @@
 """Sections and slots: the two building blocks of the configuration tree.
 
-A *section* is a frozen group of options. A *slot* is a choice between kinds, each with its own options, and `kind:` in
-the YAML picks one. The base class of a family is defined in `base.py` of the family's package, and `KINDS` in the
-package's `__init__` lists what can be picked::
+A *section* is a frozen group of options. A *slot* is a choice between kinds, each with its own options; `kind:` in the
+YAML selects one. The base class of a family is defined in `base.py` of the family's package, and `KINDS` in the
+package's `__init__` lists the kinds::
 
     z1g/losses/base.py       class Loss(Slot): ...
     z1g/losses/latent.py     class LatentLoss(Loss): kind: Literal["latent"] = "latent"
@@ -25,7 +25,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, protected_namespaces=())
 
     def check(self) -> None:
-        """Raise UserError where these options cannot work on this machine: a file, folder or package is missing.
+        """Raise UserError if these options cannot work on this machine because a file, folder or package is missing.
 
         Called for every section of a configuration before the first job starts. It must be cheap.
         """
@@ -37,12 +37,12 @@ class Slot(Section):
 
 @dataclass(frozen=True)
 class Runtime:
-    """Annotation of a field that cannot change results (workers, intervals): it stays outside the identity digest."""
+    """Annotation of a field that cannot change results (workers, intervals): the identity digest excludes it."""
 
 
 @dataclass(frozen=True)
 class FileContent:
-    """Annotation of a path: what the file holds is part of the identity, not where it lies."""
+    """Annotation of a path: the file's content is part of the identity, its location is not."""
 
 
 def kinds(family: type[S]) -> dict[str, type[S]]:
@@ -53,7 +53,7 @@ def kinds(family: type[S]) -> dict[str, type[S]]:
 
 
 class OneOf:
-    """Annotation `Annotated[Family, OneOf()]`: the value is one kind of the family, told apart by `kind`."""
+    """Annotation `Annotated[Family, OneOf()]`: the value is one kind of the family, selected by `kind`."""
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         classes = tuple(kinds(source).values())

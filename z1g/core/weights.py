@@ -1,4 +1,4 @@
-"""Loading weights into a network exactly: nothing is missing, left over or of another shape."""
+"""Strict loading of weights: no tensor may be missing, extra or of another shape."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from z1g.core.errors import UserError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-NAMED = 4
-"""Tensors of each sort that a message names."""
+MAX_NAMES = 4
+"""Number of tensors of each group that a message lists."""
 Shape = tuple[int, ...]
 
 
@@ -24,14 +24,14 @@ def load_exactly(
     assign: bool = False,
     remedy: str = "",
 ) -> None:
-    """Load a state dict that holds exactly what the module expects; where it does not, the module stays as it is.
+    """Load a state dict with exactly the tensors that the module expects; on an error the module is unchanged.
 
-    state: tensors, and extra state, by the names that `module.state_dict()` gives them. where: the file that they come
-    from, for the message. only: names that the state holds, while the module's others keep their values; None: all.
-    assign: take the state's tensors themselves instead of copying their numbers, as a module on `meta` needs it.
-    remedy: what the user can do, the end of the message.
+    state: tensors, and extra state, by their names in `module.state_dict()`. where: source file, for the message.
+    only: names that the state has; the module's other tensors keep their values; None: all names. assign: use the
+    state's tensors themselves instead of copying their values, which a module on `meta` needs. remedy: what the user
+    can do, the end of the message.
 
-    Raises UserError naming the file and what is missing, extra and of another shape.
+    Raises UserError naming the file and the tensors that are missing, extra or of another shape.
     """
     expected = {name: shape_of(value) for name, value in module.state_dict().items() if only is None or name in only}
     if unknown := sorted(set(only or ()) - expected.keys()):
@@ -41,15 +41,15 @@ def load_exactly(
 
 
 def require_fit(
-    expected: Mapping[str, Shape | None], found: Mapping[str, Shape | None], where: Path | str, remedy: str = ""
+    expected: Mapping[str, Shape | None], actual: Mapping[str, Shape | None], where: Path | str, remedy: str = ""
 ) -> None:
-    """Raise UserError where two sets of names and shapes are not the same. A shape of None is that of no tensor."""
+    """Raise UserError unless names and shapes are the same. A shape of None means that the value is not a tensor."""
     misshapen = {
-        name: f"{_shown(found[name])} instead of {_shown(expected[name])}"
-        for name in expected.keys() & found.keys()
-        if expected[name] != found[name]
+        name: f"{_shape_text(actual[name])} instead of {_shape_text(expected[name])}"
+        for name in expected.keys() & actual.keys()
+        if expected[name] != actual[name]
     }
-    refuse_misfit(expected.keys() - found.keys(), found.keys() - expected.keys(), misshapen, where, remedy)
+    refuse_misfit(expected.keys() - actual.keys(), actual.keys() - expected.keys(), misshapen, where, remedy)
 
 
 def refuse_misfit(
@@ -59,26 +59,26 @@ def refuse_misfit(
     where: Path | str,
     remedy: str = "",
 ) -> None:
-    """Raise UserError where any of them is not empty. misshapen: for each name what is wrong with its shape."""
-    sorts = {
+    """Raise UserError if any of them is not empty. misshapen: by name, a description of the wrong shape."""
+    groups = {
         "missing": sorted(missing),
         "extra": sorted(extra),
         "of another shape": [f"{name} {misshapen[name]}".strip() for name in sorted(misshapen)],
     }
-    parts = [f"{len(names)} {sort} ({_listed(names)})" for sort, names in sorts.items() if names]
+    parts = [f"{len(names)} {group} ({_joined(names)})" for group, names in groups.items() if names]
     if parts:
         raise UserError(f"{where}: tensors do not fit the network: {'; '.join(parts)}{remedy and f'. {remedy}'}")
 
 
 def shape_of(value: Tensor | Any) -> Shape | None:
-    """Shape of a tensor, None for anything else."""
+    """Shape of a tensor; None for other values."""
     return tuple(value.shape) if hasattr(value, "shape") else None
 
 
-def _shown(shape: Shape | None) -> str:
+def _shape_text(shape: Shape | None) -> str:
     return "no tensor" if shape is None else str(list(shape))
 
 
-def _listed(names: list[str]) -> str:
-    more = len(names) - NAMED
-    return ", ".join(names[:NAMED]) + (f" and {more} more" if more > 0 else "")
+def _joined(names: list[str]) -> str:
+    more = len(names) - MAX_NAMES
+    return ", ".join(names[:MAX_NAMES]) + (f" and {more} more" if more > 0 else "")

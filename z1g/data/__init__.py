@@ -1,1 +1,1 @@
-"""Data: sources of objects, shards on disk, and what training reads."""
+"""Data sets: manifests, shards on disk, and the scenes that training reads."""

@@ -1,4 +1,4 @@
-"""The images of shards, decoded three times as fast as by Pillow: inflating them is most of reading a sample."""
+"""Decodes the images of shards three times as fast as Pillow; decoding dominates the time to read a sample."""
 
 import struct
 from typing import Any
@@ -18,9 +18,9 @@ DAMAGED: Any = isal_zlib.error
 
 
 def decode_rgba(content: bytes, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8] | None:
-    """Straight RGBA [H,W,4] of a plain 8-bit file; None for other kinds and damaged files, which Pillow explains.
+    """Straight RGBA [H,W,4] of a plain 8-bit PNG; None for other formats and damaged files, which are left to Pillow.
 
-    into: contiguous [H,W,4] to fill and return, taken where the image has just this size.
+    into: contiguous [H,W,4] that is filled and returned if the image has this size.
     """
     if content[:8] != SIGNATURE or content[12:16] != b"IHDR" or len(content) < 33:
         return None
@@ -39,71 +39,71 @@ def decode_rgba(content: bytes, into: NDArray[np.uint8] | None = None) -> NDArra
         return None
     if into is None or into.shape != (height, width, 4):
         into = np.empty((height, width, 4), np.uint8)
-    known = _unfilter(np.frombuffer(raw, np.uint8).reshape(height, -1), into.reshape(height, -1))
-    return into if known else None
+    valid = _unfilter(np.frombuffer(raw, np.uint8).reshape(height, -1), into.reshape(height, -1))
+    return into if valid else None
 
 
 def _stream(content: bytes) -> bytes | None:
-    """The compressed rows, or None where the file ends before its last chunk."""
+    """The compressed rows, or None if the file ends before its last chunk."""
     parts: list[bytes] = []
-    at = len(SIGNATURE)
-    while at + 12 <= len(content):
-        (length,) = LENGTH.unpack_from(content, at)
-        kind = content[at + 4 : at + 8]
+    offset = len(SIGNATURE)
+    while offset + 12 <= len(content):
+        (length,) = LENGTH.unpack_from(content, offset)
+        kind = content[offset + 4 : offset + 8]
         if kind == b"IEND":
             return b"".join(parts)
         if kind == b"IDAT":
-            parts.append(content[at + 8 : at + 8 + length])
-        at += 12 + length
+            parts.append(content[offset + 8 : offset + 8 + length])
+        offset += 12 + length
     return None
 
 
 @njit(cache=True, nogil=True)
 def _unfilter(rows: NDArray[np.uint8], image: NDArray[np.uint8]) -> bool:
-    """Undo each row's filter (PNG specification, section 9.2) into `image`; False where a filter is unknown."""
-    nothing = np.zeros(image.shape[1], np.uint8)
+    """Undo each row's filter (PNG specification, section 9.2) into `image`; False for an unknown filter."""
+    zeros = np.zeros(image.shape[1], np.uint8)
     for i in range(len(image)):
-        # A loop for each filter, so that the compiler can vectorize the simple ones, which most rows have.
-        kind, given, out = rows[i, 0], rows[i, 1:], image[i]
-        above = image[i - 1] if i > 0 else nothing
+        # One loop per filter, so that the compiler can vectorize the simple filters, which most rows use.
+        kind, filtered, out = rows[i, 0], rows[i, 1:], image[i]
+        above = image[i - 1] if i > 0 else zeros
         if kind == 0:
-            out[:] = given
+            out[:] = filtered
         elif kind == 1:
-            _left(given, out)
+            _left(filtered, out)
         elif kind == 2:
-            _up(given, above, out)
+            _up(filtered, above, out)
         elif kind == 3:
-            _average(given, above, out)
+            _average(filtered, above, out)
         elif kind == 4:
-            _paeth(given, above, out)
+            _paeth(filtered, above, out)
         else:
             return False
     return True
 
 
 @njit(cache=True, nogil=True)
-def _left(given: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-    out[:4] = given[:4]
+def _left(filtered: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    out[:4] = filtered[:4]
     for j in range(4, len(out)):
-        out[j] = given[j] + out[j - 4]
+        out[j] = filtered[j] + out[j - 4]
 
 
 @njit(cache=True, nogil=True)
-def _up(given: NDArray[np.uint8], above: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+def _up(filtered: NDArray[np.uint8], above: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     for j in range(len(out)):
-        out[j] = given[j] + above[j]
+        out[j] = filtered[j] + above[j]
 
 
 @njit(cache=True, nogil=True)
-def _average(given: NDArray[np.uint8], above: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+def _average(filtered: NDArray[np.uint8], above: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
     for j in range(len(out)):
         left = np.int32(out[j - 4]) if j >= 4 else np.int32(0)
-        out[j] = given[j] + np.uint8((left + np.int32(above[j])) // 2)
+        out[j] = filtered[j] + np.uint8((left + np.int32(above[j])) // 2)
 
 
 @njit(cache=True, nogil=True)
-def _paeth(given: NDArray[np.uint8], above: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
-    out[:4] = given[:4] + above[:4]
+def _paeth(filtered: NDArray[np.uint8], above: NDArray[np.uint8], out: NDArray[np.uint8]) -> None:
+    out[:4] = filtered[:4] + above[:4]
     for j in range(4, len(out)):
         left, up, corner = np.int32(out[j - 4]), np.int32(above[j]), np.int32(above[j - 4])
         to_left, to_up, to_corner = abs(up - corner), abs(left - corner), abs(left + up - 2 * corner)
@@ -113,4 +113,4 @@ def _paeth(given: NDArray[np.uint8], above: NDArray[np.uint8], out: NDArray[np.u
             guess = up
         else:
             guess = corner
-        out[j] = given[j] + np.uint8(guess)
+        out[j] = filtered[j] + np.uint8(guess)

@@ -1,4 +1,4 @@
-"""What training sees of its objects, ready to be indexed: on the device, in memory, or read for every sample anew."""
+"""Views of the training objects: on the device, in host memory, or read from disk for every sample."""
 
 from __future__ import annotations
 
@@ -18,38 +18,38 @@ from z1g.data.scenes import Scene
 
 Cache = Literal["auto", "device", "host", "none"]
 AHEAD = 64
-"""Objects read before they are needed."""
+"""Objects read ahead."""
 DEVICE_SHARE, HOST_SHARE = 0.4, 0.5
-"""How much of what is free a bank may take where nobody said where it goes."""
+"""Fraction of free memory that a bank may use with `cache: auto`."""
 
 
 class Scenes(Protocol):
-    """Objects by id: a `SceneStore`, or what a test or measurement puts in its place."""
+    """Objects by id: a `SceneStore`, or its replacement in tests and benchmarks."""
 
     def __getitem__(self, name: str) -> Scene: ...
 
     def views(self, name: str, views: Sequence[int]) -> Scene:
-        """An object with just these views, in the order given."""
+        """An object with only these views, in the given order."""
 
 
 class Views(Protocol):
-    """Views of objects by number."""
+    """Views of objects by index."""
 
     def take(self, index: int, views: Sequence[int]) -> dict[str, Tensor]:
-        """Of one object: rgba uint8 [V,H,W,4], c2w [V,4,4] and, where there are any, splats [6,14,S,S]."""
+        """Views of one object: rgba uint8 [V,H,W,4], c2w [V,4,4] and, if it has any, splats [6,14,S,S]."""
 
 
 @dataclass(frozen=True)
 class StoredViews:
-    """Reads objects when they are asked for."""
+    """Reads objects on demand."""
 
     scenes: Scenes
     ids: list[str]
 
     def take(self, index: int, views: Sequence[int]) -> dict[str, Tensor]:
         scene = self.scenes.views(self.ids[index], views)
-        found = {"rgba": torch.from_numpy(scene.rgba), "c2w": scene.c2w}
-        return found if scene.splats is None else {**found, "splats": scene.splats}
+        tensors = {"rgba": torch.from_numpy(scene.rgba), "c2w": scene.c2w}
+        return tensors if scene.splats is None else {**tensors, "splats": scene.splats}
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class SceneBank:
 
     @classmethod
     def load(cls, scenes: Scenes, ids: Sequence[str], device: torch.device) -> SceneBank:
-        """Read all objects, several at a time. Raises UserError where they differ in size or number of views."""
+        """Read all objects in parallel. Raises UserError if they differ in size or number of views."""
         first = scenes[ids[0]]
         shape = first.rgba.shape
         rgba = torch.empty((len(ids), *shape), dtype=torch.uint8, device=device)
@@ -74,8 +74,8 @@ class SceneBank:
             for i, scene in enumerate(track(read, "reading objects", len(ids))):
                 if scene.rgba.shape != shape or (scene.splats is None) != (splats is None):
                     raise UserError(
-                        f"{scene.id} has images {list(scene.rgba.shape)} where {first.id} has {list(shape)}; "
-                        "objects of several sizes need train.cache: none and a batch of one"
+                        f"{scene.id} has images {list(scene.rgba.shape)}, but {first.id} has {list(shape)}; "
+                        "objects of several sizes need train.cache: none and a batch size of 1"
                     )
                 rgba[i] = torch.from_numpy(scene.rgba)
                 c2w[i] = scene.c2w
@@ -85,20 +85,20 @@ class SceneBank:
 
     def take(self, index: int, views: Sequence[int]) -> dict[str, Tensor]:
         """See `Views`."""
-        found = {"rgba": self.rgba[index, list(views)], "c2w": self.c2w[index, list(views)]}
-        return found if self.splats is None else {**found, "splats": self.splats[index]}
+        tensors = {"rgba": self.rgba[index, list(views)], "c2w": self.c2w[index, list(views)]}
+        return tensors if self.splats is None else {**tensors, "splats": self.splats[index]}
 
     def gather(self, index: Tensor, views: Tensor) -> dict[str, Tensor]:
-        """Of objects [B] and their views [B,V], both on the bank's device: what `take` gives, stacked."""
+        """Stacked results of `take` for objects [B] and their views [B,V], both on the bank's device."""
         rows = index[:, None]
-        found = {"rgba": self.rgba[rows, views], "c2w": self.c2w[rows, views]}
-        return found if self.splats is None else {**found, "splats": self.splats[index]}
+        tensors = {"rgba": self.rgba[rows, views], "c2w": self.c2w[rows, views]}
+        return tensors if self.splats is None else {**tensors, "splats": self.splats[index]}
 
 
 def provide(
     cache: Cache, scenes: Scenes, ids: list[str], device: torch.device
 ) -> tuple[Views | None, SceneBank | None]:  # fmt: skip
-    """Where samples take their views from, or None and the bank on the device from which whole batches are gathered."""
+    """Views for single samples, or None and a bank on the device from which whole batches are gathered."""
     place = placed(cache, scenes[ids[0]], len(ids), device)
     if place == "device":
         return None, SceneBank.load(scenes, ids, device)
@@ -108,7 +108,7 @@ def provide(
 
 
 def placed(cache: Cache, scene: Scene, n: int, device: torch.device) -> Literal["device", "host", "none"]:
-    """Where a bank of `n` objects like `scene` goes: as asked or, on `auto`, to the nearest place with room for it."""
+    """Place of a bank of `n` objects like `scene`: as requested or, with `auto`, the first with enough free memory."""
     if cache != "auto":
         return cache
     needed = n * (scene.rgba.nbytes + (0 if scene.splats is None else scene.splats.nbytes))

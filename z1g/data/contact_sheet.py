@@ -1,4 +1,4 @@
-"""One image of many objects, to look through a chunk at a glance."""
+"""One image of many objects, for visual inspection of a chunk."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,7 @@ CHARACTERS = 20
 
 
 class ContactSheet:
-    """Objects in rows of eight: a image and the object's id, or why there is none."""
+    """Objects in rows of eight: an image and the object's id, or the reason why it is missing."""
 
     def __init__(self, n_objects: int) -> None:
         rows = max(1, -(-n_objects // COLUMNS))
@@ -26,12 +26,12 @@ class ContactSheet:
         self._n = 0
 
     def add(self, label: str, rgba: NDArray[np.uint8] | None, fault: str = "") -> None:
-        """The next cell: a image [H,W,4] with straight alpha, or None and the fault."""
+        """The next cell: an image [H,W,4] with straight alpha, or None and the fault."""
         row, column = divmod(self._n, COLUMNS)
         x, y = column * CELL, row * (CELL + LABEL)
         self._n += 1
         if rgba is not None:
-            # Premultiplied while it shrinks, so that what color invisible pixels have does not show at the outline.
+            # Premultiply before resizing, so that colors of transparent pixels do not bleed into the outline.
             small = Image.fromarray(rgba, "RGBA").convert("RGBa").resize((CELL, CELL), Image.Resampling.BOX)
             straight = small.convert("RGBA")
             self.image.paste(straight, (x, y), straight)
@@ -46,7 +46,7 @@ def _short(label: str) -> str:
 
 
 def _wrapped(text: str) -> Sequence[str]:
-    """Lines of a reason, as many as a cell holds."""
+    """Lines of a reason, at most as many as fit into a cell."""
     lines = [""]
     for word in text.split():
         if len(lines[-1]) + len(word) >= CHARACTERS:

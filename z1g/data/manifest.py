@@ -1,4 +1,4 @@
-"""The static list of objects: ids, where they come from, chunks and splits. Pure and fast; no pixel is read."""
+"""The static list of objects: ids, sources, chunks and splits. No images are read."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from z1g.core.slots import Section
 
 Split = Literal["train", "test"]
 INSIDE = "!/"
-"""Between an archive and the path of a file in it, as in Java's jar URLs."""
+"""Separates an archive and the path of a file in it, as in Java's jar URLs."""
 NO_WORD = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class SplitOptions(Section):
-    """Which objects training never sees."""
+    """Split into training and test objects."""
 
-    test_fraction: float = Field(0.05, ge=0, lt=1, description="share of objects held out for testing")
-    seed: int = Field(0, ge=0, description="changes which objects are held out")
+    test_fraction: float = Field(0.05, ge=0, lt=1, description="fraction of objects held out for testing")
+    seed: int = Field(0, ge=0, description="random seed of the split")
     keep_together: Literal["mesh", "mesh_or_textures"] = Field(
-        "mesh", description="objects that share this stay on one side: the same mesh, or the same textures too"
+        "mesh", description="objects with the same mesh, or with the same mesh or textures, are never separated"
     )
-    train_on_test: bool = Field(False, description="the original's mistake: test objects are trained on, too")
+    train_on_test: bool = Field(False, description="the original's bug: also train on test objects")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ObjectEntry:
 
     `id` is a file-name-safe word without dots. `source` is a path; `a.zip!/path/in/it` names a file in an archive.
     `content`, `mesh` and `textures` are SHA-256 digests of all its files, of its geometry and of the set of its
-    images, empty where the data source knows none. `copies` are further sources with the same content.
+    images, empty if the data source provides none. `copies` are further sources with the same content.
     """
 
     id: str
@@ -54,12 +54,12 @@ class ObjectEntry:
 
     @property
     def seed(self) -> int:
-        """A 32-bit seed that stays with the content, whatever the object is called."""
+        """A 32-bit seed derived from the content, independent of the object's id."""
         return int_hash(self.content or self.id)
 
     @property
     def file(self) -> str:
-        """The file on disk that `source` is or lies in."""
+        """The file on disk that `source` names or is contained in."""
         return self.source.partition(INSIDE)[0]
 
 
@@ -72,7 +72,7 @@ class Manifest:
 
     @property
     def n_chunks(self) -> int:
-        """Number of chunks; the last may be short."""
+        """Number of chunks; the last may be smaller."""
         return -(-len(self.objects) // self.chunk_size)
 
     def chunk(self, index: int) -> tuple[ObjectEntry, ...]:
@@ -80,11 +80,11 @@ class Manifest:
         return self.objects[index * self.chunk_size : (index + 1) * self.chunk_size]
 
     def splits(self, options: SplitOptions) -> dict[str, Split]:
-        """Split of every object by a hash of its content, so that adding objects moves none of the others.
+        """Split of every object by a hash of its content, so that adding objects changes no other split.
 
-        Objects that `keep_together` ties share one hash: the smallest of the digests that tie them. Where the hash
-        holds out none although a test share was asked for, the objects with the smallest hash are; where it holds out
-        all, those with the largest are not.
+        Objects grouped by `keep_together` share one hash: the smallest of their common digests. If a positive test
+        fraction holds out no object, the objects with the smallest hash are held out; if it holds out all, those with
+        the largest hash are not.
         """
         keys = tied(self.objects, options.keep_together)
         rank = {key: unit_hash(f"{options.seed}/{key}") for key in keys.values()}
@@ -96,7 +96,7 @@ class Manifest:
         return {name: "test" if key in held_out else "train" for name, key in keys.items()}
 
     def digest(self) -> str:
-        """Hash of ids, contents (sources where these are not known) and chunking."""
+        """Hash of ids, contents (sources if unknown) and chunk size."""
         text = "\n".join(f"{entry.id}\t{entry.content or entry.source}" for entry in self.objects)
         return hashlib.sha256(f"{self.chunk_size}\n{text}".encode()).hexdigest()
 
@@ -113,7 +113,7 @@ class Manifest:
 
 
 def as_row(entry: ObjectEntry) -> dict[str, Any]:
-    """An entry as JSON, without what it leaves empty."""
+    """An entry as JSON, without empty fields."""
     return {name: value for name, value in asdict(entry).items() if value}
 
 
@@ -123,9 +123,9 @@ def from_row(row: dict[str, Any]) -> ObjectEntry:
 
 
 def tied(objects: Sequence[ObjectEntry], keep_together: str) -> dict[str, str]:
-    """For every object id the key of its group: objects of one group must be on one side of the split.
+    """Key of the group of every object id. Objects of one group must be on one side of the split.
 
-    An object without digests is a group by itself, keyed by its id.
+    An object without digests is its own group, with its id as key.
     """
     parent: dict[str, str] = {}
 
@@ -138,8 +138,8 @@ def tied(objects: Sequence[ObjectEntry], keep_together: str) -> dict[str, str]:
     if keep_together == "mesh_or_textures":
         for entry in objects:
             if entry.textures:
-                one, other = root(keys[entry.id]), root(entry.textures)
-                parent[max(one, other)] = min(one, other)
+                first, second = root(keys[entry.id]), root(entry.textures)
+                parent[max(first, second)] = min(first, second)
     return {name: root(key) for name, key in keys.items()}
 
 
@@ -164,11 +164,11 @@ def int_hash(text: str) -> int:
 
 
 def unique_ids(names: Sequence[str]) -> list[str]:
-    """Word-like ids from names: letters, digits, '-' and '_' stay; equal results get a short hash appended."""
+    """Word-like ids from names: letters, digits, '-' and '_' are kept; equal results get a short hash appended."""
     words = [NO_WORD.sub("_", name) for name in names]
     count = Counter(words)
     hashed = [
         f"{word}_{hashlib.sha256(name.encode()).hexdigest()[:12]}" for word, name in zip(words, names, strict=True)
     ]
-    taken = set(hashed)  # a name may look like another one's word with its hash
+    taken = set(hashed)  # a name may equal the hashed word of another name
     return [longer if count[word] > 1 or word in taken else word for word, longer in zip(words, hashed, strict=True)]

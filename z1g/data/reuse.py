@@ -1,4 +1,4 @@
-"""Results of the same recipe on the same objects are taken over: a longer list of objects costs only what is new."""
+"""Reuse of results of the same recipe on the same objects, so that added objects only cost their own processing."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,23 +11,23 @@ from z1g.data.manifest import Manifest, ObjectEntry
 def chunks_made_before(
     folder: Path, recipe: str, objects: Iterable[ObjectEntry]
 ) -> Iterator[tuple[Path, int, list[str]]]:
-    """Chunks of other folders of the stage that list some of the objects: folder, chunk number, ids.
+    """Chunks in other folders of the stage that contain some of the objects: folder, chunk number, ids.
 
-    Only folders made by the same recipe (stage, version and options, see `z1g.plan.identity`) from equal content count.
-    Whether a chunk is there, and whether the objects in it came out well, is for the caller to see.
+    Only folders of the same recipe (stage, version and options, see `z1g.plan.identity`) and objects with equal content
+    are considered. The caller checks that a chunk exists and that its objects are valid.
     """
-    wanted = {entry.id: entry.content for entry in objects if entry.content}
+    contents = {entry.id: entry.content for entry in objects if entry.content}
     for other in sorted(folder.parent.glob("*/stage.json")):
         record = read_json(other)
-        if not wanted or other.parent == folder or record.get("recipe") != recipe:
+        if not contents or other.parent == folder or record.get("recipe") != recipe:
             continue
         chunks: dict[int, list[str]] = {}
         manifest = _manifest(other.parent, record)
         if manifest is None:
             continue
-        for place, entry in enumerate(manifest.objects):
-            if wanted.get(entry.id) == entry.content:
-                chunks.setdefault(place // manifest.chunk_size, []).append(entry.id)
+        for index, entry in enumerate(manifest.objects):
+            if contents.get(entry.id) == entry.content:
+                chunks.setdefault(index // manifest.chunk_size, []).append(entry.id)
         for chunk, ids in chunks.items():
             yield other.parent, chunk, ids
 
@@ -37,4 +37,4 @@ def _manifest(folder: Path, record: dict[str, Any]) -> Manifest | None:
     try:
         return Manifest.load(ingest / "manifest.jsonl")
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # an old folder that is not whole offers nothing
+        return None  # an incomplete folder has nothing to reuse

@@ -1,4 +1,4 @@
-"""What training reads: objects with images, cameras and fitted splats, all in the view-1 frame."""
+"""Scenes that training reads: objects with images, cameras and fitted splats in the view-1 frame."""
 
 from __future__ import annotations
 
@@ -18,18 +18,16 @@ from torch import Tensor
 
 from z1g.data.manifest import Manifest
 from z1g.data.shards import RenderedObject, ShardReader
-from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS, Cameras, view_frame
-from z1g.geometry.mosaic import tile
+from z1g.geometry.camera import CONDITION_VIEW, Cameras, view_frame
 
-INPUT_BACKGROUND = 0.5
 CONDITION_BACKGROUND = 127 / 255
 """Zero123++ composites the condition on the integer gray 127."""
 CACHE_BYTES = 2**30
-"""How much of the scenes read last a process keeps; a scene of 33 views of 512² takes 40 MB."""
+"""Size of a process's cache of recently used scenes; a scene of 33 views of 512² takes 40 MB."""
 
 
 def chunk_file(folder: Path, chunk: int, ending: str) -> Path:
-    """Where a stage keeps one chunk's output, for example `chunk-00003.tar`."""
+    """File with the output of a stage for one chunk, for example `chunk-00003.tar`."""
     return folder / f"chunk-{chunk:05d}.{ending}"
 
 
@@ -55,7 +53,7 @@ class Scene:
         return self.rgba.nbytes + sum(tensor.nbytes for tensor in tensors)
 
     def only(self, views: Sequence[int]) -> Scene:
-        """The same object with some of its views, in the order given, and no depth."""
+        """The same object with a subset of its views, in the given order, and without depth."""
         return replace(self, c2w=self.c2w[list(views)], rgba=self.rgba[list(views)], depth=None)
 
     def cameras(self, views: list[int] | range, size: int | None = None) -> Cameras:
@@ -68,14 +66,6 @@ class Scene:
         rgba = torch.from_numpy(self.rgba[list(views)]).permute(0, 3, 1, 2).float() / 255
         alpha = rgba[:, 3:]
         return rgba[:, :3] * alpha, alpha
-
-    def input_sheet(self, size: int) -> Tensor:
-        """The six inputs on gray as a sheet [3,3·size,2·size] in 0..1, resized bilinearly as the original does."""
-        rgb, alpha = self.images(list(INPUT_VIEWS))
-        images = rgb + (1 - alpha) * INPUT_BACKGROUND
-        if images.shape[-1] != size:
-            images = functional.interpolate(images, (size, size), mode="bilinear", align_corners=False)
-        return tile(images[None])[0]
 
     def condition(self, size: int) -> Tensor:
         """The condition image on gray 127, [3,size,size] in 0..1."""
@@ -92,14 +82,14 @@ def condition_image(rgb: Tensor, alpha: Tensor, size: int) -> Tensor:
 
 
 def as_scene(item: RenderedObject, radius: float, splats: Tensor | None = None) -> Scene:
-    """A rendered object moved into the view-1 frame; `radius` is the camera distance of the configuration."""
+    """A rendered object, transformed to the view-1 frame; `radius` is the camera distance of the configuration."""
     c2w = view_frame(item.c2w, radius) @ item.c2w
     depth = None if item.depth is None else torch.from_numpy(item.depth)
     return Scene(item.id, torch.from_numpy(c2w).float(), item.fov_y_deg, item.rgba, depth, splats)
 
 
 class SceneStore:
-    """All objects that ingest (and, where given, fit) finished, read on demand and kept up to `CACHE_BYTES`."""
+    """All objects that ingest (and fit, if given) completed, read on demand and cached up to `CACHE_BYTES`."""
 
     def __init__(self, manifest: Manifest, radius: float, ingest: Path, fit: Path | None = None) -> None:
         self.radius, self.fit = radius, fit
@@ -113,46 +103,46 @@ class SceneStore:
             chunk_of = {name: chunk for name, chunk in chunk_of.items() if name in fitted}
         self._chunk_of = {entry.id: chunk_of[entry.id] for entry in manifest.objects if entry.id in chunk_of}
         self.n_missing = len(manifest.objects) - len(self._chunk_of)
-        self._kept = _Kept()
+        self._cache = _SceneCache()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Data loading processes get the store without its cache."""
-        return {name: value for name, value in self.__dict__.items() if name != "_kept"}
+        """Data loading processes receive the store without its cache."""
+        return {name: value for name, value in self.__dict__.items() if name != "_cache"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._kept = _Kept()
+        self._cache = _SceneCache()
 
     @property
     def ids(self) -> list[str]:
-        """Ids of all whole objects, in manifest order."""
+        """Ids of all complete objects, in manifest order."""
         return list(self._chunk_of)
 
     def __getitem__(self, name: str) -> Scene:
-        scene = self._kept.get(name)
+        scene = self._cache.get(name)
         if scene is None:
             scene = as_scene(self._readers[self._chunk_of[name]].read(name), self.radius, self.splats(name))
-            self._kept.add(scene)
+            self._cache.add(scene)
         return scene
 
     def rendered(self, name: str) -> RenderedObject:
-        """One object as its data source rendered it, in the y-up world. Read anew each time."""
+        """One object as its data source rendered it, in the y-up world. Not cached."""
         return self._readers[self._chunk_of[name]].read(name)
 
     def views(self, name: str, views: Sequence[int]) -> Scene:
-        """Just these views of an object, in the order given, and its splats; no depth. Nothing is kept.
+        """An object with only these views, in the given order, and its splats, without depth. Not cached.
 
-        What a sample of a large set needs: decoding the other views of an object would cost more than all else.
+        Used for large data sets, where decoding all views of every object would dominate the time to read a sample.
         """
         return replace(self.seen(name, views), splats=self.splats(name))
 
     def seen(self, name: str, views: Sequence[int]) -> Scene:
-        """The same without splats, which are as many bytes as dozens of views."""
+        """Like `views`, without splats, which are as large as dozens of views."""
         scene = as_scene(self._readers[self._chunk_of[name]].read_views(name, views), self.radius)
         return replace(scene, c2w=scene.c2w[list(views)])
 
     def splats(self, name: str) -> Tensor | None:
-        """The activated splatter images [6,14,S,S] of an object, None where nothing was fitted."""
+        """The activated splatter images [6,14,S,S] of an object, or None if nothing was fitted."""
         if self.fit is None:
             return None
         with safe_open(chunk_file(self.fit, self._chunk_of[name], "safetensors"), framework="pt") as file:
@@ -160,12 +150,12 @@ class SceneStore:
         return splats
 
 
-class _Kept:
-    """The scenes used last, up to `CACHE_BYTES`; several threads may ask."""
+class _SceneCache:
+    """The most recently used scenes, up to `CACHE_BYTES`. Thread-safe."""
 
     def __init__(self) -> None:
         self._scenes: OrderedDict[str, Scene] = OrderedDict()
-        self._taken = 0
+        self._bytes = 0
         self._lock = Lock()
 
     def get(self, name: str) -> Scene | None:
@@ -179,7 +169,7 @@ class _Kept:
             if scene.id in self._scenes:
                 return
             self._scenes[scene.id] = scene
-            self._taken += scene.nbytes
-            while self._taken > CACHE_BYTES and len(self._scenes) > 1:
+            self._bytes += scene.nbytes
+            while self._bytes > CACHE_BYTES and len(self._scenes) > 1:
                 _, oldest = self._scenes.popitem(last=False)
-                self._taken -= oldest.nbytes
+                self._bytes -= oldest.nbytes

@@ -1,14 +1,14 @@
-"""Shards: one tar a chunk in WebDataset naming, one sample an object.
+"""Shards: one tar per chunk in WebDataset naming, one sample per object.
 
 A sample of object `ID` has the members
 
     ID.json        {"id", "source", "c2w" [V][4][4] (y-up world, OpenCV axes), "fov_y_deg", ...}
-    ID.000.png     RGBA, 8 bit, straight alpha, view 0; one member a view
-    ID.depth.npy   float32 [6,H,W], planar depth (camera z) of the input views 1-6, 0 where nothing is
-    ID.normal.npy  float16 [6,H,W,3], unit normals of the input views in the y-up world, 0 where nothing is; optional
+    ID.000.png     RGBA, 8 bit, straight alpha, view 0; one member per view
+    ID.depth.npy   float32 [6,H,W], planar depth (camera z) of the input views 1-6, 0 in empty pixels
+    ID.normal.npy  float16 [6,H,W,3], unit normals of the input views in the y-up world, 0 in empty pixels; optional
 
-The table beside it says where in the tar each object lies, so that opening a thousand shards reads a thousand small
-files and not the millions of headers in them. A shard without such a table is read through once.
+The table next to a tar stores the byte range of each object, so that opening a thousand shards reads a thousand small
+files instead of millions of headers. A shard without a valid table is scanned once.
 """
 
 import io
@@ -30,12 +30,12 @@ from z1g.geometry.camera import INPUT_VIEWS
 Span = tuple[int, int]
 """First byte of an object's members in a tar, and the byte after the last."""
 Members = dict[str, tuple[int, int]]
-"""Where an object's files lie, by what follows the id in their names: first byte and length."""
+"""First byte and length of an object's files, by the part of their names after the id."""
 
 
 @dataclass(frozen=True)
 class Rejected:
-    """An object that could not be ingested, with a reason that a person understands."""
+    """An object that could not be ingested, with a reason for the user."""
 
     id: str
     reason: str
@@ -52,25 +52,25 @@ class RenderedObject:
     rgba: NDArray[np.uint8]
     """[V,H,W,4], straight alpha."""
     depth: NDArray[np.float32] | None
-    """[6,H,W] planar depth of the inputs, 0 where nothing is; None where the source has none."""
+    """[6,H,W] planar depth of the inputs, 0 in empty pixels; None if the source has none."""
     info: dict[str, Any]
-    """What the source knows besides: its path, license, triangle count, content hash."""
+    """Metadata of the source: path, license, triangle count, content hash."""
     normals: NDArray[np.float16] | None = None
-    """[6,H,W,3] unit normals of the inputs in the y-up world, 0 where nothing is; None where the source has none."""
+    """[6,H,W,3] unit normals of the inputs in the y-up world, 0 in empty pixels; None if the source has none."""
 
 
 def shard_path(folder: Path, chunk: int) -> Path:
-    """Where the images of one chunk lie."""
+    """Path of the tar with the images of one chunk."""
     return folder / f"chunk-{chunk:05d}.tar"
 
 
 def table_path(folder: Path, chunk: int) -> Path:
-    """Where the table of one chunk lies: JSON Lines, one line an object, quarantined ones included."""
+    """Path of the table of one chunk: JSON Lines, one line per object, including quarantined ones."""
     return folder / f"chunk-{chunk:05d}.jsonl"
 
 
 def sheet_path(folder: Path, chunk: int) -> Path:
-    """Where the contact sheet of one chunk lies."""
+    """Path of the contact sheet of one chunk."""
     return folder / f"chunk-{chunk:05d}.png"
 
 
@@ -89,11 +89,11 @@ def write_object(tar: tarfile.TarFile, item: RenderedObject) -> Span:
 
 
 class BrokenObject(Exception):
-    """An object of a shard that cannot be used, with a reason that a person understands."""
+    """An object of a shard that cannot be used, with a reason for the user."""
 
 
 class ShardReader:
-    """Random access to the objects of one shard. Raises UserError where the file is no whole tar."""
+    """Random access to the objects of one shard. Raises UserError if the file is not a complete tar."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -105,23 +105,23 @@ class ShardReader:
             elif path.stat().st_size < max((end for _, end in self._spans.values()), default=0):
                 raise tarfile.ReadError("unexpected end of data")
         except tarfile.ReadError as error:
-            raise UserError(f"{path} is no whole tar ({error}); delete it and run again to make it anew") from error
+            raise UserError(f"{path} is not a complete tar ({error}); delete it and run again") from error
 
     @property
     def ids(self) -> list[str]:
-        """Ids of the objects in the order written."""
+        """Ids of the objects, in the order written."""
         return list(self._members if self._spans is None else self._spans)
 
     def read(self, name: str) -> RenderedObject:
-        """One object. Raises KeyError where the shard does not hold it, BrokenObject where it is not whole."""
+        """One object. Raises KeyError if the shard does not contain it, BrokenObject if it is damaged."""
         item = self._read(name, None)
         _check(item)
         return item
 
     def read_views(self, name: str, views: Sequence[int]) -> RenderedObject:
-        """Of one object the images of just these views, in the order given: a fraction of the work.
+        """One object with the images of only these views, in the given order, which is faster.
 
-        `c2w` has all poses; depth and normals are left out. Raises like `read`; what is not read is not checked.
+        `c2w` has all poses; depth and normals are omitted. Raises like `read`; only what is read is checked.
         """
         return self._read(name, views)
 
@@ -139,8 +139,8 @@ class ShardReader:
             try:
                 header = json.loads(content("json"))
                 c2w = np.array(header["c2w"], np.float64)
-                shown = range(len(c2w)) if views is None else views
-                rgba = _stack([(view, content(f"{view:03d}.png")) for view in shown], name)
+                selected = range(len(c2w)) if views is None else views
+                rgba = _stack([(view, content(f"{view:03d}.png")) for view in selected], name)
                 depth, normals = (
                     _decode_array(content(ending)) if views is None and ending in members else None
                     for ending in ("depth.npy", "normal.npy")
@@ -155,24 +155,24 @@ class ShardReader:
             try:
                 self._members[name] = _members_of_tar(self.path, begin, end)[name]
             except (tarfile.ReadError, KeyError) as error:
-                raise BrokenObject(f"{name} is not where {self.path} should have it") from error
+                raise BrokenObject(f"{name} is not at its recorded position in {self.path}") from error
         return self._members[name]
 
 
 def _members_of_tar(path: Path, begin: int = 0, end: int | None = None) -> dict[str, Members]:
-    """Members of all objects in a tar, or in a part of it. Raises tarfile.ReadError where there is no tar."""
-    found: dict[str, Members] = {}
+    """Members of all objects in a tar, or in a part of it. Raises tarfile.ReadError if there is no tar."""
+    objects: dict[str, Members] = {}
     with path.open("rb") as stream:
         stream.seek(begin)
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             while (end is None or tar.offset < end) and (member := tar.next()) is not None:
                 key, _, ending = member.name.partition(".")
-                found.setdefault(key, {})[ending] = (member.offset_data, member.size)
-    return found
+                objects.setdefault(key, {})[ending] = (member.offset_data, member.size)
+    return objects
 
 
 def _spans_of_table(path: Path) -> dict[str, Span] | None:
-    """Where a shard's objects lie, or None where the table beside it does not say."""
+    """Byte ranges of a shard's objects, or None if there is no valid table."""
     table = path.with_suffix(".jsonl")
     try:
         rows = [row for row in read_jsonl(table) if row["status"] == "ok"]
@@ -188,7 +188,7 @@ def read_objects(path: Path) -> Iterator[RenderedObject]:
 
 
 def encode_png(image: NDArray[np.uint8]) -> bytes:
-    """A image [H,W,4] as a shard holds it."""
+    """PNG file of an image [H,W,4]."""
     buffer = io.BytesIO()
     Image.fromarray(image, "RGBA").save(buffer, "PNG")
     return buffer.getvalue()
@@ -203,7 +203,7 @@ def _decode_png(content: bytes, name: str, view: int, into: NDArray[np.uint8] | 
     try:
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGBA"))
     except (OSError, SyntaxError) as error:  # PIL's own errors are OSErrors; a bad PNG chunk is a SyntaxError
-        raise BrokenObject(f"view {view} of {name} is no whole image: {error}") from error
+        raise BrokenObject(f"view {view} of {name} is not a complete image: {error}") from error
 
 
 def _decode_array(content: bytes) -> NDArray[Any]:
@@ -212,16 +212,16 @@ def _decode_array(content: bytes) -> NDArray[Any]:
 
 
 def _stack(files: Sequence[tuple[int, bytes]], name: str) -> NDArray[np.uint8]:
-    """The images [V,H,W,4] of some views, each decoded where it shall lie."""
+    """The images [V,H,W,4] of some views, decoded into one array."""
     rgba: NDArray[np.uint8] | None = None
     for i, (view, content) in enumerate(files):
-        place = None if rgba is None else rgba[i]
-        image = _decode_png(content, name, view, place)
+        target = None if rgba is None else rgba[i]
+        image = _decode_png(content, name, view, target)
         if rgba is None:
             rgba = np.empty((len(files), *image.shape), np.uint8)
         if image.shape != rgba.shape[1:]:
             raise BrokenObject(f"its views have different sizes: {rgba.shape[1:3]} and, view {view}, {image.shape[:2]}")
-        if image is not place:
+        if image is not target:
             rgba[i] = image
     if rgba is None:
         raise BrokenObject("it has no views")
@@ -229,7 +229,7 @@ def _stack(files: Sequence[tuple[int, bytes]], name: str) -> NDArray[np.uint8]:
 
 
 def _check(item: RenderedObject) -> None:
-    """Raise BrokenObject where numbers cannot be what they say they are."""
+    """Raise BrokenObject if poses, depth or normals are invalid."""
     if item.c2w.shape[1:] != (4, 4) or not np.isfinite(item.c2w).all():
         raise BrokenObject(f"a camera pose of {item.id} is not a finite 4x4 matrix")
     size = (len(INPUT_VIEWS), *item.rgba.shape[1:3])
@@ -237,9 +237,9 @@ def _check(item: RenderedObject) -> None:
         if array is None:
             continue
         if array.shape != shape:
-            raise BrokenObject(f"{item.id}: {what} {list(array.shape)} where its images ask for {list(shape)}")
+            raise BrokenObject(f"{item.id}: {what} has shape {list(array.shape)}, but its images need {list(shape)}")
         if not np.isfinite(array).all():
-            raise BrokenObject(f"{item.id}: {what} not finite everywhere")
+            raise BrokenObject(f"{item.id}: {what} has values that are not finite")
 
 
 def _add_array(tar: tarfile.TarFile, name: str, array: NDArray[Any]) -> None:

@@ -1,4 +1,4 @@
-"""Tensors that are computed once for each object, kept in shards, and read into memory."""
+"""Tensors computed once per object, stored in shards, and read into memory."""
 
 import logging
 import shutil
@@ -16,18 +16,18 @@ from z1g.core.locks import waiting
 from z1g.core.progress import Meter
 
 SHARD = 1024
-"""Objects a file."""
+"""Objects per file."""
 BATCH = 8
-"""Objects made at once."""
+"""Objects per call of `make`."""
 log = logging.getLogger("z1g")
 Make = Callable[[Sequence[str]], dict[str, Tensor]]
 
 
 def remembered(folder: Path, key: Mapping[str, Any], ids: Sequence[str], make: Make) -> dict[str, Tensor]:
-    """Tensors [N,...] by name for the objects `ids`: from the folder's shards, which are made where they are missing.
+    """Tensors [N,...] by name for the objects `ids`, read from the folder's shards; missing shards are computed.
 
-    `make` gives those [B,...] of B objects. `key` is everything that the tensors depend on. What lies in the folder
-    under another key, or cannot be read, is made anew, and the log says why. A process that finds another at it waits.
+    `make` computes the tensors [B,...] of B objects. `key` is everything that the tensors depend on. Shards of another
+    key and unreadable shards are recomputed, with a warning. Other processes wait for the lock of the folder.
     """
     key = {**key, "ids": list(ids)}
     with waiting(folder.parent / f".{folder.name}.lock"):
@@ -41,19 +41,19 @@ def remembered(folder: Path, key: Mapping[str, Any], ids: Sequence[str], make: M
 
 
 def stamp(path: Path) -> list[int]:
-    """Size and time of a file: whether it is still the one that something was made from."""
+    """Size and modification time of a file, to detect changes."""
     about = path.stat()
     return [about.st_size, about.st_mtime_ns]
 
 
 def _discard_others(folder: Path, key: dict[str, Any]) -> None:
     file = folder / "key.json"
-    known = read_json(file) if file.is_file() else None
-    if known == key:
+    stored = read_json(file) if file.is_file() else None
+    if stored == key:
         return
-    if known is not None:
-        different = sorted(name for name in key.keys() | known.keys() if key.get(name) != known.get(name))
-        log.warning("%s was made with another %s and is made anew", folder, ", ".join(different))
+    if stored is not None:
+        different = sorted(name for name in key.keys() | stored.keys() if key.get(name) != stored.get(name))
+        log.warning("%s was computed with another %s and is recomputed", folder, ", ".join(different))
     shutil.rmtree(folder, ignore_errors=True)
     write_json(file, key)
 
@@ -63,7 +63,7 @@ def _shard(file: Path, ids: Sequence[str], make: Make, meter: Meter) -> dict[str
         try:
             stored = load_file(file)
         except (OSError, SafetensorError) as error:
-            log.warning("%s cannot be read (%s) and is made anew", file, str(error).split("\n")[0])
+            log.warning("%s cannot be read (%s) and is recomputed", file, str(error).split("\n")[0])
         else:
             meter.advance(len(ids))
             return stored
@@ -72,7 +72,7 @@ def _shard(file: Path, ids: Sequence[str], make: Make, meter: Meter) -> dict[str
         batch = ids[first : first + BATCH]
         parts.append(make(batch))
         meter.advance(len(batch))
-    made = {name: torch.cat([part[name] for part in parts]).contiguous() for name in parts[0]}
+    tensors = {name: torch.cat([part[name] for part in parts]).contiguous() for name in parts[0]}
     with atomic_file(file) as temporary:
-        save_file(made, temporary)
-    return made
+        save_file(tensors, temporary)
+    return tensors

@@ -1,4 +1,4 @@
-"""Fitting splatter images to the renders of one object; the first guess is a slot."""
+"""Fitting splatter images to the renders of an object; the initialization is a slot."""
 
 from z1g.fitting.base import FitStart
 from z1g.fitting.depth import DepthStart
@@ -12,6 +12,6 @@ KINDS: tuple[type[FitStart], ...] = (
     RandomBallStart,
     VisualHullStart,
 )
-"""What `kind:` of a FitStart may name."""
+"""Values of `kind:` of a FitStart."""
 
 __all__ = ["KINDS", "DepthStart", "FitStart", "LgmStart", "RandomBallStart", "VisualHullStart"]

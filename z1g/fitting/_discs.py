@@ -1,44 +1,44 @@
-"""Gaussians that lie flat on the surface which a depth map shows."""
+"""Orientation of flat Gaussians on the surface of a depth map."""
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
 EDGE = 4.0
-"""Neighbors further apart than this many median spacings belong to different surfaces."""
+"""Neighbors farther apart than this multiple of the median spacing belong to different surfaces."""
 
 
 def surface_normals(position: Tensor, covered: Tensor, directions: Tensor) -> Tensor:
-    """Unit normals [V,3,S,S] on the camera's side of the surface.
+    """Unit normals [V,3,S,S] that point toward the camera.
 
-    position: [V,3,S,S] points that pixels show, world. covered: [V,1,S,S]. directions: [V,3,S,S] rays away from the
-    camera. Where a pixel has no neighbor on its surface along x or y, the normal points at the camera.
+    position: [V,3,S,S], world-space points of the pixels. covered: [V,1,S,S]. directions: [V,3,S,S], ray directions. If
+    a pixel has no neighbor on its surface along x or y, its normal is the direction to the camera.
     """
-    towards = -functional.normalize(directions, dim=1)
+    to_camera = -functional.normalize(directions, dim=1)
     along_x, has_x = _slope(position, covered, dim=3)
     along_y, has_y = _slope(position, covered, dim=2)
     normals = functional.normalize(torch.cross(along_y, along_x, dim=1), dim=1)
-    known = has_x & has_y & (normals.norm(dim=1, keepdim=True) > 0.5)
-    normals = torch.where(known, normals, towards)
-    return torch.where((normals * towards).sum(dim=1, keepdim=True) < 0, -normals, normals)
+    valid = has_x & has_y & (normals.norm(dim=1, keepdim=True) > 0.5)
+    normals = torch.where(valid, normals, to_camera)
+    return torch.where((normals * to_camera).sum(dim=1, keepdim=True) < 0, -normals, normals)
 
 
 def disc_rotation(normals: Tensor, forward: Tensor) -> Tensor:
-    """Quaternions [V,4,S,S], w first, that bring the z axis onto normals [V,3,S,S] or their opposite.
+    """Quaternions [V,4,S,S], w first, that rotate the z axis to the normals [V,3,S,S] or their opposites.
 
-    First onto the camera's line of sight `forward` [V,3], the same turn for a whole image, then by the smallest turn
-    onto the normal. A disc has no front and every visible normal is within 90 degrees of the camera, so the quaternions
-    of a smooth surface are smooth: stage 1 has to predict them.
+    The rotation is the product of a rotation to the camera's viewing direction `forward` [V,3], the same for the whole
+    image, and the smallest rotation from there to the normal. Discs have two equal sides and visible normals are within
+    90 degrees of the camera, so quaternions of a smooth surface are smooth, which stage 1 has to predict.
     """
-    ahead = torch.where(forward[:, 2:] < 0, -forward, forward)
-    base = _smallest_turn(torch.tensor([0.0, 0.0, 1.0]).to(ahead).expand_as(ahead), ahead)[:, :, None, None]
-    ahead = ahead[:, :, None, None].expand_as(normals)
-    back = (normals * ahead).sum(dim=1, keepdim=True) < 0
-    return functional.normalize(_product(_smallest_turn(ahead, torch.where(back, -normals, normals)), base), dim=1)
+    axis = torch.where(forward[:, 2:] < 0, -forward, forward)
+    base = _smallest_rotation(torch.tensor([0.0, 0.0, 1.0]).to(axis).expand_as(axis), axis)[:, :, None, None]
+    axis = axis[:, :, None, None].expand_as(normals)
+    away = (normals * axis).sum(dim=1, keepdim=True) < 0
+    return functional.normalize(_product(_smallest_rotation(axis, torch.where(away, -normals, normals)), base), dim=1)
 
 
-def _smallest_turn(start: Tensor, end: Tensor) -> Tensor:
-    """Quaternions along dim 1 that turn unit vectors `start` into `end`, at most 90 degrees away; not normalized."""
+def _smallest_rotation(start: Tensor, end: Tensor) -> Tensor:
+    """Unnormalized quaternions along dim 1 that rotate unit vectors `start` to `end`, at most 90 degrees apart."""
     return torch.cat([1 + (start * end).sum(dim=1, keepdim=True), torch.cross(start, end, dim=1)], dim=1)
 
 
@@ -50,7 +50,7 @@ def _product(p: Tensor, q: Tensor) -> Tensor:
 
 
 def _slope(position: Tensor, covered: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Mean step to the covered neighbors before and after along `dim`, and whether there is any on this surface."""
+    """Mean difference to the covered neighbors before and after along `dim`, and a mask of pixels that have any."""
     size = position.shape[dim]
     step = position.narrow(dim, 1, size - 1) - position.narrow(dim, 0, size - 1)
     both = covered.narrow(dim, 1, size - 1) & covered.narrow(dim, 0, size - 1)

@@ -1,4 +1,4 @@
-"""Loads LGM and asks it for splatter images."""
+"""Prediction of splatter images by LGM."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -20,14 +20,14 @@ from z1g.networks.lgm import LGM, Layout, features
 
 IMAGE_SIZE = 256
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Of ImageNet's colors, by which LGM's inputs are normalized."""
+"""Statistics of ImageNet's colors, by which LGM's inputs are normalized."""
 UNUSED = "lpips_loss."
-"""Some checkpoints carry the weights of their training loss along."""
+"""Prefix of the weights of the training loss, which some checkpoints have too."""
 
 
 @torch.no_grad()
 def predict(scene: Scene, weights: str, size: int) -> Tensor:
-    """Activated splatter images [6,14,S,S] of the six inputs. Raises UserError where the weights do not fit."""
+    """Activated splatter images [6,14,S,S] of the six input views. Raises UserError if the weights do not match."""
     device = default_device()
     network = _network(weights, device)
     rgb, alpha = (x.to(device) for x in scene.images(list(INPUT_VIEWS)))
@@ -39,16 +39,16 @@ def predict(scene: Scene, weights: str, size: int) -> Tensor:
 
 
 def resized(splats: Tensor, size: int) -> Tensor:
-    """Splatter images [V,14,S',S'] at another size: means of neighbors, larger Gaussians where there are fewer."""
-    before = splats.shape[-1]
-    if before == size:
+    """Resize splatter images [V,14,S',S'] by interpolation; scales grow in inverse proportion to the size."""
+    previous_size = splats.shape[-1]
+    if previous_size == size:
         return splats
-    # A quaternion and its negative are one rotation, but their mean is none.
+    # A quaternion and its negative are the same rotation, but their mean is zero.
     parts = split(splats, dim=1)
     parts["rotation"] = torch.where(parts["rotation"][:, :1] < 0, -parts["rotation"], parts["rotation"])
     small = functional.interpolate(join(parts, dim=1), (size, size), mode="bilinear", antialias=True)
     parts = split(small, dim=1)
-    parts["scale"] = parts["scale"] * before / size
+    parts["scale"] = parts["scale"] * previous_size / size
     parts["rotation"] = functional.normalize(parts["rotation"], dim=1)
     return join(parts, dim=1)
 
@@ -58,15 +58,15 @@ def _network(weights: str, device: torch.device) -> LGM:
     path = Path(weights)
     if not path.is_file():
         raise UserError(
-            f"fit.start.weights: {path} is no file; download LGM's model_fp16_fixrot.safetensors there, or use "
+            f"fit.start.weights: {path} is not a file; download LGM's model_fp16_fixrot.safetensors there, or use "
             "fit.start: {kind: visual_hull}, which needs no weights"
         )
     try:
         state = {name: value.float() for name, value in load_file(path).items() if not name.startswith(UNUSED)}
-        # Without numbers of its own: a second copy would take 1.7 GB, and drawing it seconds.
+        # On the meta device: initializing the weights would take 1.7 GB and several seconds.
         with torch.device("meta"):
             network = LGM(Layout.of(state))
     except (SafetensorError, KeyError, IndexError, ValueError, OSError) as error:
-        raise UserError(f"fit.start.weights: {path} holds no LGM: {error}") from error
+        raise UserError(f"fit.start.weights: {path} is not an LGM checkpoint: {error}") from error
     load_exactly(network, state, f"fit.start.weights: {path} is not LGM's", assign=True)
     return network.eval().requires_grad_(False).to(device)

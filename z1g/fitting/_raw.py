@@ -1,4 +1,4 @@
-"""Splatter images as unconstrained parameters that an optimizer may move."""
+"""Splatter images as unconstrained parameters for an optimizer."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from z1g.gaussians.channels import MIN_ALPHA, activate_rgb, join, split, to_gaus
 from z1g.geometry.camera import Cameras, pixel_rays
 
 SCALE_UNIT = 0.1
-"""Scale is 0.1·softplus(raw), as in LGM and the seed."""
+"""Scale is 0.1·softplus(raw), as in LGM and the original."""
 
 
 @dataclass
 class RawSplats:
     """Parameters of B objects' Gaussians, M of the 6·S² of each.
 
-    start: activated Gaussians [B,6·S²,14]; what is not optimized keeps these values. index: [B,M], which ones are
-    optimized; short rows are padded with 6·S², one past the last. parameters: raw [B,M,K] by attribute.
+    start: activated Gaussians [B,6·S²,14]; those that are not optimized keep these values. index: [B,M], the optimized
+    ones; short rows are padded with 6·S², one past the last. parameters: raw values [B,M,K] by attribute.
     """
 
     start: Tensor
@@ -35,9 +35,9 @@ class RawSplats:
     def build(
         cls, images: Tensor, inputs: Cameras, positions: Positions, rotation_norm: str, *, drop_invisible: bool
     ) -> RawSplats:
-        """From activated splatter images [B,6,14,S,S] and the inputs' cameras [B,6] at that size.
+        """Build from activated splatter images [B,6,14,S,S] and the input views' cameras [B,6] at the same size.
 
-        With `drop_invisible`, Gaussians that no rasterizer draws are left out: they would never move.
+        With `drop_invisible`, Gaussians that no rasterizer renders are left out: they have no gradient.
         """
         start = to_gaussians(images)
         index = _visible(start) if drop_invisible else torch.arange(start.shape[1], device=start.device)[None]
@@ -57,7 +57,7 @@ class RawSplats:
         return cls(start, index, rays, positions, rotation_norm, parameters)
 
     def gaussians(self) -> Tensor:
-        """Activated Gaussians [B,M,14] that are optimized; padding is transparent."""
+        """The optimized Gaussians [B,M,14], activated; padding is transparent."""
         raw = self.parameters
         # The original's quirk divides each component by its norm over all Gaussians, not each quaternion by its own.
         over = 2 if self.rotation_norm == "quaternion" else 1
@@ -67,22 +67,22 @@ class RawSplats:
         return join(parts, dim=2)
 
     def images(self, gaussians: Tensor) -> Tensor:
-        """Splatter images [B,6,14,S,S] with these Gaussians [B,M,14] in their pixels, the rest as at the start."""
+        """Splatter images [B,6,14,S,S] with these Gaussians [B,M,14]; other pixels have their initial values."""
         b, n, channels = self.start.shape
-        everything = torch.cat([self.start, self.start.new_zeros(b, 1, channels)], dim=1)
-        where = self.index[..., None].expand(-1, -1, channels)
-        placed = everything.scatter(1, where, gaussians.to(everything.dtype))
+        padded = torch.cat([self.start, self.start.new_zeros(b, 1, channels)], dim=1)
+        expanded_index = self.index[..., None].expand(-1, -1, channels)
+        placed = padded.scatter(1, expanded_index, gaussians.to(padded.dtype))
         return to_images(placed[:, :n], round((n / 6) ** 0.5))
 
-    def keep(self, which: Tensor) -> RawSplats:
-        """The objects [B] of a mask only, without gradients; the caller moves the optimizer along."""
-        rays = Rays(*(x[which] for x in (self.rays.origins, self.rays.directions, self.rays.axes)))
-        parameters = {name: value.detach()[which].requires_grad_(True) for name, value in self.parameters.items()}
-        return replace(self, start=self.start[which], index=self.index[which], rays=rays, parameters=parameters)
+    def keep(self, mask: Tensor) -> RawSplats:
+        """Only the objects of a mask [B], with detached parameters; the caller updates the optimizer."""
+        rays = Rays(*(x[mask] for x in (self.rays.origins, self.rays.directions, self.rays.axes)))
+        parameters = {name: value.detach()[mask].requires_grad_(True) for name, value in self.parameters.items()}
+        return replace(self, start=self.start[mask], index=self.index[mask], rays=rays, parameters=parameters)
 
 
 def activate(raw: dict[str, Tensor], over: int) -> dict[str, Tensor]:
-    """LGM's activations of raw attributes; quaternions are divided by their norm along dimension `over`."""
+    """Apply LGM's activations to raw attributes; quaternions are divided by their norm along dimension `over`."""
     return {
         "position": raw["position"].clamp(-1, 1),
         "opacity": torch.sigmoid(raw["opacity"]),
@@ -93,22 +93,22 @@ def activate(raw: dict[str, Tensor], over: int) -> dict[str, Tensor]:
 
 
 def _visible(start: Tensor) -> Tensor:
-    """Ids [B,M] of the Gaussians of [B,N,14] that may be drawn, padded with N to the largest number of an object."""
+    """Ids [B,M] of those of Gaussians [B,N,14] that are rendered, padded with N to the largest number of an object."""
     n = start.shape[1]
     drawn = split(start, dim=2)["opacity"][..., 0] >= MIN_ALPHA
-    most = max(int(drawn.sum(dim=1).max()), 1)
+    max_visible = max(int(drawn.sum(dim=1).max()), 1)
     ids = torch.where(drawn, torch.arange(n, device=start.device), n)
-    return ids.sort(dim=1).values[:, :most]
+    return ids.sort(dim=1).values[:, :max_visible]
 
 
 def _gather(values: Tensor, index: Tensor) -> Tensor:
-    """Rows [B,M,C] of values [B,N,C]; one past the last gives the last."""
+    """Rows [B,M,C] of values [B,N,C]; indices past the last are clamped to it."""
     safe = index.clamp(max=values.shape[1] - 1)[..., None]
     return values.gather(1, safe.expand(-1, -1, values.shape[2]))
 
 
 def _rays(inputs: Cameras, index: Tensor) -> Rays:
-    """Of the pixels that [B,M] Gaussians belong to."""
+    """Rays of the pixels of the Gaussians [B,M]."""
     origins, directions = (x.permute(0, 1, 3, 4, 2).flatten(1, 3) for x in pixel_rays(inputs))
     pixels = inputs.height * inputs.width
     axes = inputs.c2w[:, :, :3, :3].flatten(2).repeat_interleave(pixels, dim=1)

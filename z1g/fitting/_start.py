@@ -1,4 +1,4 @@
-"""Computes the first guesses."""
+"""Computation of initial splatter images."""
 
 import math
 from dataclasses import dataclass
@@ -17,20 +17,20 @@ from z1g.geometry.camera import INPUT_VIEWS, pixel_rays
 from z1g.render.projection import LOW_PASS_PX2
 
 COVERED = 0.6
-"""Alpha from which a pixel counts as surface: a Gaussian on an outline would reach over it."""
+"""Alpha from which a pixel counts as surface: a Gaussian on a silhouette's edge would extend beyond it."""
 SAME_SURFACE = 0.02
-"""Pixels of a cell whose inverse depth differs by less than this share belong to one surface."""
+"""Pixels of a cell whose inverse depths differ by less than this fraction belong to one surface."""
 INVISIBLE = 1e-3
-"""Opacity of a pixel that shows no surface: below the rasterizers' 1/255, so it is never drawn."""
+"""Opacity of a pixel without surface: below the rasterizers' threshold of 1/255, so it is never rendered."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Of the Gaussians on a depth map's surface.
+    """Shape of the Gaussians on the surface of a depth map.
 
-    footprint: standard deviation along the surface in pixel widths. thickness: across the surface, as a share of that.
-    opacity: of each. sink: how far they lie below the surface, in standard deviations of their image; a Gaussian on
-    the surface would reach over the object's outline.
+    footprint: standard deviation along the surface in pixel widths. thickness: standard deviation across it as a
+    fraction of the footprint. opacity: of each Gaussian. sink: depth below the surface in standard deviations of the
+    projected Gaussian; a Gaussian on the surface would extend beyond the object's silhouette.
     """
 
     footprint: float
@@ -40,9 +40,10 @@ class Shape:
 
 
 def from_depth(scene: Scene, depth: Tensor, size: int, shape: Shape) -> Tensor:
-    """Splatter images [6,14,S,S] by unprojecting planar depth [6,H,W] of the inputs, 0 where nothing is.
+    """Splatter images [6,14,S,S] by unprojecting planar depth [6,H,W] of the input views, 0 for background.
 
-    Each covered pixel is a disc on the surface. Pixels without a surface lie at the ray's anchor, invisible.
+    Each covered pixel becomes a disc on the surface. Pixels without surface become invisible Gaussians with a depth
+    equal to the camera's distance from the origin.
     """
     device = default_device()
     views = list(INPUT_VIEWS)
@@ -93,15 +94,15 @@ def random_ball(scene: Scene, size: int, radius: float, opacity: float) -> Tenso
 
 
 def _shrink_depth(depth: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Depth [6,1,S,S] of the nearest surface in each cell, and where there is any.
+    """Depth [6,1,S,S] of the nearest surface in each cell, and a mask of the cells with a surface.
 
-    The mean over the pixels of that surface, not over the cell: across an edge it would float between foreground and
-    background. Of inverse depth, which is linear over a plane's image.
+    Averages over the pixels of that surface and not over the cell: at an edge, the cell's mean would be between
+    foreground and background. Averages inverse depth, which is linear in the image of a plane.
     """
-    shown = depth > 0
-    inverse = torch.where(shown, 1 / depth.clamp(min=1e-6), 0)
+    valid = depth > 0
+    inverse = torch.where(valid, 1 / depth.clamp(min=1e-6), 0)
     nearest = functional.adaptive_max_pool2d(inverse, size)
-    same = shown & (inverse > (1 - SAME_SURFACE) * functional.interpolate(nearest, depth.shape[-2:], mode="nearest"))
+    same = valid & (inverse > (1 - SAME_SURFACE) * functional.interpolate(nearest, depth.shape[-2:], mode="nearest"))
     share = functional.adaptive_avg_pool2d(same.float(), size)
     mean = functional.adaptive_avg_pool2d(torch.where(same, inverse, 0), size) / share.clamp(min=1e-6)
     covered = share > 0

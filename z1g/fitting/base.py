@@ -1,4 +1,4 @@
-"""Fitting splatter images to the renders of one object; the first guess is a slot."""
+"""Fitting splatter images to the renders of an object; the initialization is a slot."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 class FitStart(Slot):
-    """The first guess."""
+    """Initialization of the fit."""
 
     @abstractmethod
     def splats(self, scene: Scene, views: Sequence[int], size: int) -> torch.Tensor:
-        """Activated splatter images [6,14,S,S] to start from, made from nothing but `views` (the inputs among them).
+        """Return initial activated splatter images [6,14,S,S], computed only from `views` (which include the inputs).
 
-        Raises UserError where the scene lacks what it needs.
+        Raises UserError if the scene lacks required data.
         """

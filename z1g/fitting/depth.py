@@ -1,4 +1,4 @@
-"""First guess from the renderer's own depth: every input pixel unprojected."""
+"""Initialization from rendered depth: every input pixel is unprojected."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ if TYPE_CHECKING:
 
 
 class DepthStart(FitStart):
-    """Position from depth, color from the image, a disc of a pixel's size along the surface."""
+    """Discs of a pixel's size on the surface, with positions from depth and colors from the image."""
 
     kind: Literal["depth"] = "depth"
     footprint: float = Field(0.5, gt=0, le=3, description="standard deviation along the surface in pixel widths")
-    thickness: float = Field(0.1, gt=0, le=1, description="across the surface, as a share of the footprint; 1: round")
+    thickness: float = Field(
+        0.1, gt=0, le=1, description="standard deviation across the surface as a fraction of the footprint; 1: round"
+    )
     opacity: float = Field(0.85, gt=0, lt=1, description="opacity of a covered pixel")
-    sink: float = Field(1.0, ge=0, le=5, description="depth below the surface in standard deviations of the image")
+    sink: float = Field(
+        1.0, ge=0, le=5, description="depth below the surface in standard deviations of the projected Gaussian"
+    )
 
     def splats(self, scene: Scene, views: Sequence[int], size: int) -> torch.Tensor:
         from z1g.fitting._start import Shape, from_depth

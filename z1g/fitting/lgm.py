@@ -1,4 +1,4 @@
-"""First guess of LGM, the original's, for users who have its weights."""
+"""Initialization by LGM, as in the original. Needs LGM's weights."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ REMEDY = (
 
 
 class LgmStart(FitStart):
-    """What the network predicts from the six inputs on white; its `big` variant is the original's."""
+    """Prediction of LGM from the six input views on white background. The original uses the variant `big`."""
 
     kind: Literal["lgm"] = "lgm"
     weights: str = Field(
         "pretrained/lgm/model_fp16_fixrot.safetensors",
-        description="LGM's checkpoint, a .safetensors file as its authors publish it; any of its sizes",
+        description="LGM's checkpoint, a .safetensors file as published by its authors, of any model size",
     )
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""The optimization of splatter images: many objects at once, each as if it were alone."""
+"""Optimization of splatter images of a batch of objects, independently of each other."""
 
 from __future__ import annotations
 
@@ -27,14 +27,16 @@ from z1g.metrics.ssim import Ssim
 from z1g.render import Rasterizer
 
 EPSILON = 1e-15
-"""Adam's, as in 3DGS: gradients of a mean over all pixels are far below its usual 1e-8."""
+"""Adam's epsilon as in 3DGS: gradients of a mean over all pixels are far below the default of 1e-8."""
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """splats: activated splatter images [6,14,S,S]. psnr (dB) and ssim: on the test views, which the fit never uses.
+    """Result of a fit.
 
-    validation_psnr: dB on the views that stop the fit. steps: taken until then. seconds: the object's share of all.
+    splats: activated splatter images [6,14,S,S]. psnr (dB) and ssim: on the test views, which the fit never uses.
+    validation_psnr: dB on the views used for early stopping. steps: number taken. seconds: the object's share of the
+    batch's time.
     """
 
     splats: Tensor
@@ -47,7 +49,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class Views:
-    """What B objects look like, on the device that fits them: rgba uint8 [B,V,4,H,W], c2w [B,V,4,4]."""
+    """Views of B objects on the fit's device: rgba uint8 [B,V,4,H,W], c2w [B,V,4,4]."""
 
     rgba: Tensor
     c2w: Tensor
@@ -55,30 +57,30 @@ class Views:
 
     @classmethod
     def load(cls, scenes: Sequence[Scene], device: torch.device) -> Views:
-        """Of objects with images of one size and one field of view."""
+        """Load objects whose images have the same size and field of view."""
         rgba = torch.stack([torch.from_numpy(scene.rgba) for scene in scenes])
         c2w = torch.stack([scene.c2w for scene in scenes])
         return cls(rgba.to(device).permute(0, 1, 4, 2, 3).contiguous(), c2w.to(device), scenes[0].fov_y_deg)
 
     def pick(self, ids: Tensor) -> tuple[Tensor, Tensor, Cameras]:
-        """Premultiplied color [B,k,3,H,W] and alpha [B,k,1,H,W] in 0..1 of views [B,k], and their cameras."""
+        """Premultiplied color [B,k,3,H,W] and alpha [B,k,1,H,W] in 0..1 of views `ids` [B,k], and their cameras."""
         rows = torch.arange(len(ids), device=ids.device)[:, None]
         rgba = self.rgba[rows, ids].float() / 255
         alpha = rgba[:, :, 3:]
         return rgba[:, :, :3] * alpha, alpha, Cameras(self.c2w[rows, ids], self.fov_y_deg, *rgba.shape[-2:])
 
     def every(self, ids: Sequence[int]) -> tuple[Tensor, Tensor, Cameras]:
-        """The same of views that are equal for all objects."""
+        """Like `pick`, for the same views of all objects."""
         return self.pick(torch.tensor([list(ids)], device=self.rgba.device).expand(len(self.rgba), -1))
 
-    def keep(self, which: Tensor) -> Views:
-        """The objects of a mask [B] only."""
-        return Views(self.rgba[which], self.c2w[which], self.fov_y_deg)
+    def keep(self, mask: Tensor) -> Views:
+        """Only the objects of a mask [B]."""
+        return Views(self.rgba[mask], self.c2w[mask], self.fov_y_deg)
 
 
 @dataclass
 class _Batch:
-    """Objects under way. places: where each stands among all. drawn: views [B,steps,k]; backgrounds: [B,steps]."""
+    """Objects being fitted. places: their indices among all. drawn: views [B,steps,k]; backgrounds: [B,steps]."""
 
     places: Tensor
     views: Views
@@ -93,7 +95,7 @@ class _Batch:
 
 
 class Fit:
-    """Fits objects whose images have one size, `size` pixels a side of a splatter image."""
+    """Fits objects whose images have the same size. `size` is the width of a splatter image in pixels."""
 
     def __init__(self, options: FitOptions, size: int, rasterizer: Rasterizer, camera: CameraOptions) -> None:
         self.options, self.size, self.rasterizer, self.camera = options, size, rasterizer, camera
@@ -102,10 +104,11 @@ class Fit:
         self.needs_images = any(isinstance(loss, SplatterLoss) for loss in options.losses.values() if loss.weight > 0)
 
     def run(self, scenes: Sequence[Scene]) -> list[Fitted]:
-        """Optimize each object on the inputs and training views; keep the state that is best on the validation views.
+        """Optimize each object on the input and training views; keep the best state on the validation views.
 
-        An object leaves the batch when it has not improved for `patience` looks. Draws depend on the object alone, so
-        the batch changes results by rounding only. Raises torch.OutOfMemoryError where the batch is too large.
+        An object leaves the batch if it has not improved for `patience` evaluations. Random numbers depend on the
+        object only, so the batch affects results only by rounding. Raises torch.OutOfMemoryError if the batch is too
+        large.
         """
         clock = time.monotonic()
         batch = self._start(scenes)
@@ -122,7 +125,7 @@ class Fit:
                 continue
             error = self._look(batch)
             if self.options.schedule.follows_loss:
-                schedule.step(error)  # type: ignore[arg-type]  # torch's stubs do not know a plateau
+                schedule.step(error)  # type: ignore[arg-type]  # missing in torch's stubs
             clock = self._charge(batch, clock)
             finished = self._finished(batch) | last
             if finished.any():
@@ -137,13 +140,13 @@ class Fit:
 
     @torch.no_grad()
     def psnr(self, gaussians: Tensor, views: Views, ids: Sequence[int]) -> Tensor:
-        """Mean PSNR [B] in dB of activated Gaussians [B,N,14] over views, on white."""
+        """Mean PSNR [B] in dB of activated Gaussians [B,N,14] over views, on white background."""
         rgb, alpha, cameras = views.every(ids)
         error = (self.rasterizer.render(gaussians, cameras).over(1.0) - (rgb + 1 - alpha)).square()
         return (-10 / math.log(10) * error.mean(dim=(2, 3, 4)).clamp(min=1e-10).log()).mean(dim=1)
 
     def judge(self, scene: Scene, splats: Tensor) -> Fitted:
-        """Given splats [6,14,S,S], measured as the result of a fit without steps."""
+        """Evaluate given splats [6,14,S,S] like the result of a fit without steps."""
         views, gaussians = Views.load([scene], self.device), to_gaussians(splats[None].to(self.device))
         psnr, ssim = self._quality(gaussians, views)
         validation = self.psnr(gaussians, views, self.camera.validation_ids)
@@ -155,7 +158,7 @@ class Fit:
         starts = torch.stack([options.start.splats(scene, self.pool, self.size).to(self.device) for scene in scenes])
         _, alpha, images = views.every(INPUT_VIEWS)
         inputs = Cameras(images.c2w, images.fov_y_deg, self.size, self.size)
-        # Elsewhere something other than the images moves Gaussians: decay, or a norm over all of them.
+        # Otherwise invisible Gaussians change too, by weight decay or by a norm over all Gaussians.
         free = options.weight_decay == 0 and options.rotation_norm == "quaternion"
         raw = RawSplats.build(starts, inputs, options.positions, options.rotation_norm, drop_invisible=free)
         draws = [numpy_generator(options.seed, int_hash(scene.id)) for scene in scenes]
@@ -165,7 +168,7 @@ class Fit:
         backgrounds = [torch.from_numpy(draw.random(options.steps)).float() for draw in draws]
         with torch.no_grad():
             best = raw.gaussians()
-        nothing = torch.zeros(len(scenes), device=self.device)
+        zeros = torch.zeros(len(scenes), device=self.device)
         return _Batch(
             places=torch.arange(len(scenes)),
             views=views,
@@ -174,9 +177,9 @@ class Fit:
             drawn=torch.stack([pool[torch.from_numpy(order)] for order in orders]).to(self.device),
             backgrounds=torch.stack(backgrounds).to(self.device),
             best=best,
-            best_psnr=torch.full_like(nothing, -math.inf),
-            stale=nothing.int(),
-            seconds=nothing.cpu(),
+            best_psnr=torch.full_like(zeros, -math.inf),
+            stale=zeros.int(),
+            seconds=zeros.cpu(),
         )
 
     def _optimizer(self, raw: RawSplats) -> Optimizer:
@@ -201,7 +204,7 @@ class Fit:
         )
         loss, _ = weighted_sum(self.options.losses, pair)
         optimizer.zero_grad(set_to_none=True)
-        # Losses are means over the batch; times its size, an object's gradient is what it would be alone.
+        # Losses are means over the batch; multiplied by its size, gradients are independent of the batch.
         (loss * len(gaussians)).backward()
         if self.options.clip_norm is not None:
             clip_each(batch.raw.parameters.values(), self.options.clip_norm)
@@ -209,24 +212,24 @@ class Fit:
 
     @torch.no_grad()
     def _look(self, batch: _Batch) -> float:
-        """Compare with the validation views, remember what is best so far; the mean error in -dB."""
+        """Evaluate on the validation views and keep the best state; returns the negative mean PSNR in dB."""
         gaussians = batch.raw.gaussians()
         psnr = self.psnr(gaussians, batch.views, self.camera.validation_ids)
         better = psnr > batch.best_psnr
-        kept = better if self.options.keep == "best" else torch.ones_like(better)
-        batch.best = torch.where(kept[:, None, None], gaussians, batch.best)
+        updated = better if self.options.keep == "best" else torch.ones_like(better)
+        batch.best = torch.where(updated[:, None, None], gaussians, batch.best)
         batch.best_psnr = torch.where(better, psnr, batch.best_psnr)
         batch.stale = torch.where(better, 0, batch.stale + 1)
         return -float(psnr.mean())
 
     def _finished(self, batch: _Batch) -> Tensor:
-        """Which objects [B] stop early."""
+        """Mask [B] of the objects that stop early."""
         stop_above = self.options.stop_above
         good = torch.ones_like(batch.stale, dtype=torch.bool) if stop_above is None else batch.best_psnr > stop_above
         return good & (batch.stale >= self.options.patience)
 
     def _charge(self, batch: _Batch, since: float) -> float:
-        """Share the time since then among the objects under way; the time now."""
+        """Divide the time since `since` among the objects being fitted; returns the current time."""
         if self.device.type == "cuda":
             torch.cuda.synchronize()
         now = time.monotonic()
@@ -235,7 +238,7 @@ class Fit:
 
     @torch.no_grad()
     def _quality(self, gaussians: Tensor, views: Views) -> tuple[Tensor, Tensor]:
-        """PSNR in dB and SSIM, [B] each, on the test views."""
+        """PSNR in dB and SSIM on the test views, [B] each."""
         rgb, alpha, cameras = views.every(self.camera.test_ids)
         output = self.rasterizer.render(gaussians, cameras)
         images = ImagePair(*(x.flatten(0, 1) for x in (output.over(1.0), rgb + 1 - alpha, output.alpha, alpha)))
@@ -243,11 +246,11 @@ class Fit:
         return psnr, ssim
 
     @torch.no_grad()
-    def _results(self, batch: _Batch, which: Tensor, steps: int) -> dict[int, Fitted]:
-        images, found = batch.raw.images(batch.best), dict[int, Fitted]()
+    def _results(self, batch: _Batch, mask: Tensor, steps: int) -> dict[int, Fitted]:
+        images, results = batch.raw.images(batch.best), dict[int, Fitted]()
         psnr, ssim = self._quality(batch.best, batch.views)
-        for i in which.nonzero()[:, 0].tolist():
-            found[int(batch.places[i])] = Fitted(
+        for i in mask.nonzero()[:, 0].tolist():
+            results[int(batch.places[i])] = Fitted(
                 splats=images[i].cpu().contiguous(),
                 psnr=float(psnr[i]),
                 ssim=float(ssim[i]),
@@ -255,26 +258,26 @@ class Fit:
                 steps=steps,
                 seconds=float(batch.seconds[i]),
             )
-        return found
+        return results
 
     def _drop(self, batch: _Batch, optimizer: Optimizer, finished: Tensor) -> None:
-        """Take finished objects out, with their share of the optimizer's state."""
-        left = ~finished
-        before, batch.raw = batch.raw, batch.raw.keep(left)
+        """Remove finished objects and their part of the optimizer's state."""
+        remaining = ~finished
+        previous, batch.raw = batch.raw, batch.raw.keep(remaining)
         for group, name in zip(optimizer.param_groups, CHANNELS, strict=True):
-            state = optimizer.state.pop(before.parameters[name])
+            state = optimizer.state.pop(previous.parameters[name])
             group["params"] = [batch.raw.parameters[name]]
             optimizer.state[batch.raw.parameters[name]] = {
-                key: value[left] if value.dim() > 0 else value for key, value in state.items()
+                key: value[remaining] if value.dim() > 0 else value for key, value in state.items()
             }
-        batch.views, batch.inputs = batch.views.keep(left), batch.inputs.keep(left)
+        batch.views, batch.inputs = batch.views.keep(remaining), batch.inputs.keep(remaining)
         for name in ("drawn", "backgrounds", "best", "best_psnr", "stale"):
-            setattr(batch, name, getattr(batch, name)[left])
-        batch.places, batch.seconds = batch.places[left.cpu()], batch.seconds[left.cpu()]
+            setattr(batch, name, getattr(batch, name)[remaining])
+        batch.places, batch.seconds = batch.places[remaining.cpu()], batch.seconds[remaining.cpu()]
 
 
 def clip_each(parameters: Iterable[Tensor], norm: float) -> None:
-    """Scale each object's gradient, over all its parameters [B,...], down to a norm."""
+    """Clip each object's gradient norm, over all its parameters [B,...]."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     squares = torch.stack([g.square().flatten(1).sum(dim=1) for g in gradients])
     factor = (norm / squares.sum(dim=0).sqrt().clamp(min=1e-30)).clamp(max=1)

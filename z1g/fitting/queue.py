@@ -1,4 +1,4 @@
-"""Objects in batches through the fit, as many at once as the memory holds."""
+"""Fitting objects in batches that fit into memory."""
 
 import logging
 from collections import deque
@@ -14,14 +14,14 @@ from z1g.data.scenes import Scene
 from z1g.fitting.optimize import Fit, Fitted
 
 AHEAD = 64
-"""Objects read before they are needed."""
+"""Number of objects to prefetch."""
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class FitQueue:
-    """Fits any number of objects. On a CPU, or with a schedule that follows one object's loss, one after the other."""
+    """Fits any number of objects. The batch size is 1 on a CPU and with schedules that depend on an object's loss."""
 
     def __init__(self, fit: Fit) -> None:
         self.fit = fit
@@ -29,7 +29,7 @@ class FitQueue:
         self.size = 1 if alone else fit.options.batch_objects
 
     def run(self, scenes: Iterable[Scene]) -> Iterator[tuple[Scene, Fitted]]:
-        """Yield each object with its fit, in the order given. Raises UserError where one object alone is too large."""
+        """Yield each object with its fit, in order. Raises UserError if a single object does not fit into memory."""
         waiting: list[Scene] = []
         for scene in scenes:
             if waiting and (len(waiting) >= self.size or _shape(scene) != _shape(waiting[0])):
@@ -50,7 +50,7 @@ class FitQueue:
             done += len(batch)
 
     def _try(self, batch: Sequence[Scene]) -> list[Fitted] | None:
-        """None where the GPU's memory ran out; by then the failed attempt's tensors are gone."""
+        """Fit a batch; None if the GPU ran out of memory. The failed attempt's tensors are freed on return."""
         try:
             return self.fit.run(batch)
         except torch.OutOfMemoryError:
@@ -65,14 +65,14 @@ class FitQueue:
             )
         self.size = size // 2
         log.warning(
-            "the GPU's memory does not hold %d objects: going on with %d at once; "
-            "fit.batch_objects: %d avoids this message",
+            "%d objects do not fit into the GPU's memory: continuing with %d at once; "
+            "set fit.batch_objects: %d to avoid this message",
             size, self.size, self.size,
         )  # fmt: skip
 
 
 def prefetched(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
-    """`function` of each item in order, computed by threads ahead of the caller."""
+    """Yield `function(item)` for each item in order, prefetched by threads."""
     rest = iter(items)
     with ThreadPoolExecutor(threads) as pool:
         pending: deque[Future[R]] = deque(pool.submit(function, item) for item in islice(rest, AHEAD))

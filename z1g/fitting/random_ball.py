@@ -1,4 +1,4 @@
-"""First guess without depth: Gaussians at random places of a ball."""
+"""Initialization without depth: Gaussians at random positions in a ball."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class RandomBallStart(FitStart):
-    """Gray, half transparent, uniform in a ball."""
+    """Gray, transparent Gaussians, uniformly distributed in a ball."""
 
     kind: Literal["random_ball"] = "random_ball"
     radius: float = Field(0.4, gt=0, le=1, description="radius of the ball, normalized units")

@@ -27,9 +27,9 @@ CHANNELS: dict[str, slice] = {
 }
 N_CHANNELS = 14
 MIN_ALPHA = 1 / 255
-"""Rasterizers draw nothing below this alpha, and no gradient reaches a Gaussian whose opacity is below it."""
+"""Rasterizers draw nothing below this alpha, so a Gaussian with a lower opacity gets no gradient."""
 N_GEOMETRY = 11
-"""Channels before the color: what the extra decoder head predicts."""
+"""Number of channels before the color, which the extra decoder head predicts."""
 
 Attribute = Literal["position", "opacity", "scale", "rotation", "rgb"]
 
@@ -41,8 +41,8 @@ class SplatOptions(Section):
 
 
 def split(splats: torch.Tensor, dim: int) -> dict[str, torch.Tensor]:
-    """The attributes of splats whose 14 channels lie along `dim`, by name, as views."""
-    # One call, because its backward pass is one concatenation; five slices would add up five full-size gradients.
+    """Views of the attributes, by name, of splats with 14 channels along `dim`."""
+    # A single call, because its backward pass is one concatenation; five slices would sum five full-size gradients.
     parts = torch.split(splats, [c.stop - c.start for c in CHANNELS.values()], dim=dim)
     return dict(zip(CHANNELS, parts, strict=True))
 
@@ -64,7 +64,7 @@ def to_images(gaussians: torch.Tensor, size: int) -> torch.Tensor:
 
 
 def enlarged(images: torch.Tensor, side: int) -> torch.Tensor:
-    """Splatter images [B,6,14,S,S] at another size, by the nearest pixel; decoders may have more than were fitted."""
+    """Resize splatter images [B,6,14,S,S] by nearest neighbor, for decoders larger than the fitted images."""
     nearest = torch.arange(side, device=images.device) * images.shape[-1] // side
     return images if images.shape[-1] == side else images[..., nearest, :][..., nearest]
 

@@ -1,8 +1,8 @@
 """Splats as 3D Gaussian Splatting `.ply` files.
 
-One vertex a Gaussian with the properties of the 3DGS reference: position, normals (zero), f_dc (degree-0 spherical
+One vertex per Gaussian with the properties of the 3DGS reference: position, normals (zero), f_dc (degree-0 spherical
 harmonics), logit opacity, log scales, quaternion with w first. Files use the y-down world of COLMAP reconstructions,
-which splat viewers turn upright; `write` rotates z1g's y-up world by 180 degrees about x.
+which splat viewers rotate upright; `write` rotates z1g's y-up world by 180 degrees about x.
 """
 
 from pathlib import Path
@@ -46,28 +46,28 @@ def write(path: Path, gaussians: Tensor, to_world: NDArray[np.float64]) -> None:
 
 
 def read(path: Path, to_world: NDArray[np.float64]) -> Tensor:
-    """Inverse of `write`: activated Gaussians [N,14], float32, in the frame that `to_world` leads out of.
+    """Inverse of `write`: activated Gaussians [N,14], float32, in the frame that `to_world` maps to the world.
 
-    Raises UserError where the file is not a 3DGS `.ply` in binary little-endian floats, or is cut short.
+    Raises UserError if the file is not a 3DGS `.ply` in binary little-endian floats, or is truncated.
     """
     content = path.read_bytes()
-    head, found, body = content.partition(b"end_header\n")
+    head, separator, body = content.partition(b"end_header\n")
     lines = [line.split() for line in head.decode("ascii", "replace").splitlines()]
     names = [words[2] for words in lines if words[:2] == ["property", "float"] and len(words) == 3]
     elements = [words[1:] for words in lines if words[:1] == ["element"]]
     only_floats = len(names) == sum(words[:1] == ["property"] for words in lines)
     vertices = len(elements) == 1 and len(elements[0]) == 2 and elements[0][0] == "vertex" and elements[0][1].isdigit()
-    if not found or ["format", "binary_little_endian", "1.0"] not in lines or not (vertices and only_floats):
+    if not separator or ["format", "binary_little_endian", "1.0"] not in lines or not (vertices and only_floats):
         raise UserError(f"{path}: not a binary little-endian .ply of Gaussians with float properties only")
     count = int(elements[0][1])
     missing = [name for name in PROPERTIES if name not in names and not name.startswith("n")]
     if missing or len(body) < 4 * count * len(names):
-        raise UserError(f"{path}: {'lacks ' + ', '.join(missing) if missing else 'is cut short'}")
+        raise UserError(f"{path}: {'lacks ' + ', '.join(missing) if missing else 'is truncated'}")
     table = np.frombuffer(body, "<f4", count * len(names)).reshape(count, len(names)).astype(np.float64)
     column = {name: table[:, i] for i, name in enumerate(names)}
 
-    def pick(*wanted: str) -> NDArray[np.float64]:
-        return np.stack([column[name] for name in wanted], axis=1)
+    def pick(*columns: str) -> NDArray[np.float64]:
+        return np.stack([column[name] for name in columns], axis=1)
 
     parts = [
         pick("x", "y", "z"),

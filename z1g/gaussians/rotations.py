@@ -1,9 +1,7 @@
 """Rotations of Gaussians: unit quaternions, w first, and 3x3 matrices."""
 
-import numpy as np
 import torch
 import torch.nn.functional as functional
-from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -19,7 +17,10 @@ def rotation_matrices(quaternions: Tensor, normalize: bool = True) -> Tensor:
 
 
 def quaternions(rotations: Tensor) -> Tensor:
-    """Unit quaternions [...,4], w first, of rotation matrices [...,3,3] (Shepperd 1978: by the largest component)."""
+    """Unit quaternions [...,4], w first, of rotation matrices [...,3,3] (Shepperd 1978).
+
+    The sign is chosen so that the component of largest magnitude is positive.
+    """
     a, b, c, d, e, f, g, h, i = rotations.flatten(-2).unbind(-1)
     one = torch.ones_like(a)
     candidates = torch.stack(
@@ -34,22 +35,6 @@ def quaternions(rotations: Tensor) -> Tensor:
     best = torch.diagonal(candidates, dim1=-2, dim2=-1).argmax(-1)
     chosen = torch.take_along_dim(candidates, best[..., None, None], dim=-2).squeeze(-2)
     return functional.normalize(chosen, dim=-1)
-
-
-def quaternion(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Unit quaternion [4], w first, of a rotation matrix [3,3]: the eigenvector of Bar-Itzhack's (2000) matrix."""
-    (a, b, c), (d, e, f), (g, h, i) = rotation
-    k = np.array(
-        [
-            [a + e + i, h - f, c - g, d - b],
-            [h - f, a - e - i, b + d, c + g],
-            [c - g, b + d, e - a - i, f + h],
-            [d - b, c + g, f + h, i - a - e],
-        ]
-    )
-    _, vectors = np.linalg.eigh(k / 3)
-    q: NDArray[np.float64] = vectors[:, -1]
-    return q if q[0] >= 0 else -q
 
 
 def multiply(left: Tensor, right: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
-"""Cameras: poses, view layouts and every conversion between coordinate conventions.
+"""Cameras: poses, view layouts and conversions between coordinate conventions.
 
 Inside z1g a pose is `c2w` [4,4], camera to world, column vectors, OpenCV camera axes (x right, y down, z forward),
-world y up, normalized units (the object lies inside the sphere of radius 0.5). Splats live in the *view-1 frame*: the
-world moved rigidly so that input view 1 looks at the origin from [0, 0, radius], identity rotation in OpenGL axes.
+world y up, normalized units (the object fits the sphere of radius 0.5). Splats are in the *view-1 frame*: the world
+after the rigid transform that puts input view 1 at [0, 0, radius] with identity rotation in OpenGL axes.
 """
 
 from __future__ import annotations
@@ -31,17 +31,19 @@ Array = NDArray[np.float64]
 N_INPUTS = 6
 CONDITION_VIEW = 0
 INPUT_VIEWS = tuple(range(1, N_INPUTS + 1))
+FIXED_VIEWS = (CONDITION_VIEW, *INPUT_VIEWS)
+"""The views that every object has: the condition, then the six inputs."""
 OPENCV_TO_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
-"""Right-multiplied to a c2w: swaps the camera axes between OpenCV and OpenGL (its own inverse)."""
+"""Right-multiplied to a c2w, converts the camera axes between OpenCV and OpenGL (its own inverse)."""
 Y_UP_TO_Z_UP = np.array([[1.0, 0, 0, 0], [0, 0, -1.0, 0], [0, 1.0, 0, 0], [0, 0, 0, 1.0]])
-"""Left-multiplied to a c2w or a point: z1g's y-up world into Blender's z-up world (x, y, z) -> (x, -z, y)."""
+"""Left-multiplied to a c2w or a point, converts z1g's y-up to Blender's z-up world: (x, y, z) -> (x, -z, y)."""
 
 _LAYOUT_ELEVATIONS = {"v1.1": (30.0, -20.0), "v1.2": (20.0, -10.0)}
 _LAYOUT_AZIMUTHS = (30.0, 90.0, 150.0, 210.0, 270.0, 330.0)
 
 
 class CameraOptions(Section):
-    """Where the cameras stand. View 0 is the condition, 1-6 the inputs, then training, validation and test views."""
+    """Camera poses. View 0 is the condition, 1-6 are the inputs, then training, validation and test views follow."""
 
     fov_y_deg: float = Field(49.1, gt=1, lt=170, description="vertical field of view, degrees")
     radius: float = Field(1.5, gt=0.6, description="distance from the object's center, normalized units")
@@ -49,21 +51,21 @@ class CameraOptions(Section):
         "v1.1", description="elevations of the six inputs: Zero123++ v1.1 is 30/-20 degrees, v1.2 is 20/-10"
     )
     condition_elevation_deg: tuple[float, float] = Field(
-        (0.0, 30.0), description="the condition's elevation is drawn from this range, per object"
+        (0.0, 30.0), description="range of the condition's elevation, drawn for each object"
     )
     free: Annotated[FreeViews, OneOf()] = RandomSphere()
-    train_views: int = Field(35, ge=1, description="free views that fitting and training may use")
-    validation_views: int = Field(4, ge=1, description="free views that stop the fit and choose its best state")
-    test_views: int = Field(10, ge=1, description="free views that only the metrics see")
+    train_views: int = Field(35, ge=1, description="free views for fitting and training")
+    validation_views: int = Field(4, ge=1, description="free views for early stopping of the fit and its best state")
+    test_views: int = Field(10, ge=1, description="free views that only the metrics use")
     seed: int = Field(0, ge=0, description="seed of the free and condition views")
 
     @model_validator(mode="after")
-    def _views_there(self) -> CameraOptions:
-        wanted, most = self.train_views + self.validation_views + self.test_views, self.free.most
-        if most is not None and wanted > most:
+    def _enough_views(self) -> CameraOptions:
+        requested, available = self.train_views + self.validation_views + self.test_views, self.free.available
+        if available is not None and requested > available:
             raise ValueError(
                 f"train_views {self.train_views}, validation_views {self.validation_views} and test_views "
-                f"{self.test_views} are {wanted} views; camera.free has {most} of this kind"
+                f"{self.test_views} are {requested} views; camera.free has {available} of this kind"
             )
         return self
 
@@ -74,30 +76,30 @@ class CameraOptions(Section):
 
     @property
     def validation_ids(self) -> range:
-        """Indices of the views that only early stopping sees."""
+        """Indices of the views that only early stopping uses."""
         return range(self.train_ids.stop, self.train_ids.stop + self.validation_views)
 
     @property
     def test_ids(self) -> range:
-        """Indices of the views that only the metrics see."""
+        """Indices of the views that only the metrics use."""
         return range(self.validation_ids.stop, self.validation_ids.stop + self.test_views)
 
     @property
     def input_angles(self) -> list[tuple[float, float]]:
-        """Elevation and azimuth relative to the condition's, degrees, of the six inputs."""
+        """Elevation, and azimuth relative to the condition's, of the six inputs, in degrees."""
         elevations = _LAYOUT_ELEVATIONS[self.layout]
         return [(elevations[i % 2], azimuth) for i, azimuth in enumerate(_LAYOUT_AZIMUTHS)]
 
     @property
     def n_views(self) -> int:
-        """All views of an object, condition included."""
+        """Number of views of an object, including the condition."""
         return self.test_ids.stop
 
     def poses(self, object_seed: int) -> Array:
         """Poses of all views of one object: c2w [n_views,4,4], y-up world, OpenCV axes.
 
         The condition has azimuth 0; the six inputs follow the Zero123++ layout (azimuth relative to the condition,
-        elevation absolute); `free` says where the others stand.
+        elevation absolute); `free` gives the remaining views.
         """
         draw = np.random.default_rng([self.seed, object_seed])
         low, high = self.condition_elevation_deg
@@ -122,14 +124,14 @@ class Cameras:
         return 0.5 * self.height / math.tan(math.radians(self.fov_y_deg) / 2)
 
     def intrinsics(self) -> torch.Tensor:
-        """K [B,V,3,3] in pixels; pixel (i, j) covers [j, j+1] x [i, i+1], so its center lies at +0.5."""
+        """K [B,V,3,3] in pixels; pixel (i, j) covers [j, j+1] x [i, i+1], so its center is at +0.5."""
         return self._intrinsics
 
     def world_to_camera(self) -> torch.Tensor:
         """Inverse poses [B,V,4,4]: p_camera = w2c @ p_world."""
         return self._world_to_camera
 
-    # Computed once: on a GPU a dozen tiny kernels take as long as a tenth of a small image.
+    # Cached: on a GPU a dozen tiny kernels take a tenth of the time of rendering a small image.
     @cached_property
     def _intrinsics(self) -> torch.Tensor:
         rows = [[self.focal, 0, self.width / 2], [0, self.focal, self.height / 2], [0, 0, 1]]
@@ -146,19 +148,19 @@ class Cameras:
         return w2c
 
     def to(self, device: torch.device | str) -> Cameras:
-        """The same cameras on a device; these very ones where they are there already."""
+        """The cameras on `device`; self if they are already on it."""
         moved = self.c2w.to(device)
         return self if moved is self.c2w else Cameras(moved, self.fov_y_deg, self.height, self.width)
 
     def views(self, ids: Sequence[int] | torch.Tensor) -> Cameras:
-        """The cameras of some views only."""
+        """The cameras of the given views."""
         return Cameras(self.c2w[:, ids], self.fov_y_deg, self.height, self.width)
 
 
 def orbit_c2w(elevation_deg: float, azimuth_deg: float, radius: float) -> Array:
     """Pose [4,4] of a camera that looks at the origin: position radius·(cos e sin a, sin e, cos e cos a), y up.
 
-    From straight above or below, the azimuth says which way is up in the image.
+    Straight above or below, the azimuth determines the image's up direction.
     """
     e, a = math.radians(elevation_deg), math.radians(azimuth_deg)
     outward = np.array([math.cos(e) * math.sin(a), math.sin(e), math.cos(e) * math.cos(a)])
@@ -170,7 +172,7 @@ def orbit_c2w(elevation_deg: float, azimuth_deg: float, radius: float) -> Array:
 
 
 def view_frame(c2w: Array, radius: float, view: int = INPUT_VIEWS[0]) -> Array:
-    """Rigid transform [4,4] from the world into the frame in which `view` sits at [0,0,radius], OpenGL identity.
+    """Rigid transform [4,4] from the world into the frame in which `view` is at [0,0,radius], OpenGL identity.
 
     Apply to poses and points alike: c2w_new = T @ c2w, p_new = T @ p.
     """
@@ -195,9 +197,9 @@ def to_opengl(c2w: Array) -> Array:
 
 
 def from_original_orbit(elevation_deg: float, azimuth_deg: float, radius: float, cam_radius: float = 1.5) -> Array:
-    """Pose of a seed view file {elevation, azimuth, radius}; the seed scales positions by cam_radius / 1.5.
+    """Pose of a view file {elevation, azimuth, radius} of the original, which scales positions by cam_radius / 1.5.
 
-    The original calls its orbit with the negated elevation in a y-down-positive formula, which is `orbit_c2w`.
+    The original negates the elevation in a formula with y down, which equals `orbit_c2w`.
     """
     return orbit_c2w(elevation_deg, azimuth_deg, radius * cam_radius / 1.5)
 
@@ -210,7 +212,7 @@ def turntable(n_frames: int, elevation_deg: float, radius: float) -> Array:
 def pixel_rays(cameras: Cameras) -> tuple[torch.Tensor, torch.Tensor]:
     """Ray of every pixel center: origins and directions [B,V,3,H,W] in the world, directions with camera-z length 1.
 
-    A point at planar depth d lies at origin + d · direction.
+    A point at planar depth d is origin + d · direction.
     """
     c2w, (h, w) = cameras.c2w, (cameras.height, cameras.width)
     x = (torch.arange(w, dtype=c2w.dtype, device=c2w.device) + 0.5 - w / 2) / cameras.focal

@@ -1,1 +1,1 @@
-"""The trained method: from a folder or a stage to splats, photographs, viewer."""
+"""Inference with a trained method: sampling, photographs, output files and the viewer."""

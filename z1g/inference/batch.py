@@ -1,16 +1,13 @@
-"""Photographs in, splats out: the trained method without its DAG."""
+"""Inference on photographs with a trained method, outside the DAG."""
 
 import logging
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from z1g.core.device import default_device
@@ -18,25 +15,23 @@ from z1g.core.errors import UserError
 from z1g.core.files import atomic_file, read_json, write_json
 from z1g.core.progress import Meter
 from z1g.data.manifest import NO_WORD
-from z1g.gaussians import files as splat_files
-from z1g.gaussians.affine import transform
 from z1g.gaussians.channels import to_gaussians
-from z1g.geometry.camera import INPUT_VIEWS, Cameras, view_frame
+from z1g.inference.method import ImageToSplats
+from z1g.inference.outputs import SampleWriter
 from z1g.inference.photographs import Background, Photograph, condition, find, read
 from z1g.jobs.records import provenance
 from z1g.plan.folder import StageFolder
-from z1g.render.images import save_png, sheet, to_bytes, turntable_cameras
-from z1g.render.video import film_ending, save_film
-from z1g.stages.infer import TURNTABLE_ELEVATION_DEG, Generator
+from z1g.render.images import save_png, to_bytes
+from z1g.render.video import video_extension
 from z1g.surface.build import MeshOptions, build, require_packages
 
 log = logging.getLogger("z1g")
-FRAMES = 48
+FRAMES, FILM_SECONDS = 48, 4.0
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What to make of every photograph. `seed` None: one drawn from the file's content. `size`: side of images."""
+class PhotographOptions:
+    """Outputs of every photograph. `seed` None: derived from the file's content. `size`: side of images, pixels."""
 
     out: Path
     background: Background = "remove"
@@ -47,19 +42,19 @@ class Wanted:
 
 @dataclass
 class Failures:
-    """Photographs that could not be used, with reasons."""
+    """Photographs that could not be used, with the reasons."""
 
     reasons: dict[str, str] = field(default_factory=dict)
 
     def check(self, total: int) -> None:
-        """Raise UserError listing them, where there are any."""
+        """Raise UserError with the list of failures, if there are any."""
         if self.reasons:
             lines = "\n".join(f"  {reason}" for reason in self.reasons.values())
             raise UserError(f"{len(self.reasons)} of {total} photographs could not be used:\n{lines}")
 
 
 def infer_folder(run: Path) -> StageFolder:
-    """The trained `infer` stage that `results/ablations/<name>` plans, or that `run` itself is. Raises UserError."""
+    """The trained `infer` stage of the plan in `results/ablations/<name>`, or `run` itself. Raises UserError."""
     plan = run / "plan.json"
     if not plan.is_file():
         folder = StageFolder.open(run) if (run / "stage.json").is_file() else None
@@ -71,131 +66,109 @@ def infer_folder(run: Path) -> StageFolder:
         if not (folder.upstream_path(stage) / part).is_dir():
             raise UserError(
                 f"--run {run} is not trained yet: {folder.upstream_path(stage) / part} is missing; "
-                f"`snakemake --profile local ablation_all` makes it"
+                f"create it with `snakemake --profile local ablation_all`"
             )
     return folder
 
 
-def run(paths: Sequence[Path], run_path: Path, wanted: Wanted, command: Sequence[str]) -> None:
-    """Write for each photograph `<name>.ply`, `.condition.png`, `.sheet.png`, `.turntable.*`, `.json`, if asked `.glb`.
+def run(paths: Sequence[Path], run_path: Path, outputs: PhotographOptions, command: Sequence[str]) -> None:
+    """Write `<name>.ply`, `.condition.png`, `.sheet.png`, `.turntable.*`, `.json`, optionally `.glb` per photograph.
 
-    The `.json` comes last: what has one is whole. A photograph that cannot be used does not stop the others; at the end
-    UserError lists them.
+    The `.json` is written last and marks complete outputs. A photograph that cannot be used does not stop the others;
+    UserError lists these at the end.
     """
     files = find(paths)
     folder = infer_folder(run_path)
-    if wanted.mesh:
+    if outputs.mesh:
         require_packages()
     failures = Failures()
-    options, batch = folder.config.infer, _Batch(folder, wanted, run_path, command)
+    options, batch = folder.config.infer, _Batch(folder, outputs, run_path, command)
     with Meter("photographs", len(files)) as meter:
         for group in _groups(zip(files, names(files), strict=True), options.batch_size):
-            taken = []
+            photographs = []
             for file, name in group:
                 try:
-                    taken.append((file, name, read(file, wanted.background)))
+                    photographs.append((file, name, read(file, outputs.background)))
                 except UserError as error:
                     failures.reasons[str(file)] = str(error)
                     log.warning("%s", error)
                     meter.advance()
-            if taken:
-                batch.make(taken, meter)
+            if photographs:
+                batch.make(photographs, meter)
     failures.check(len(files))
 
 
 def names(files: Sequence[Path]) -> list[str]:
-    """Names for the results, from the files' own; equal ones are counted."""
-    given: list[str] = []
+    """Names of the results, from the file names; equal names are numbered."""
+    unique: list[str] = []
     for file in files:
         stem = NO_WORD.sub("_", file.stem) or "photograph"
         name, count = stem, 2
-        while name in given:
+        while name in unique:
             name, count = f"{stem}-{count}", count + 1
-        given.append(name)
-    return given
+        unique.append(name)
+    return unique
 
 
 class _Batch:
-    """Samples photographs together and writes what was asked for."""
+    """Samples photographs in batches and writes the requested outputs."""
 
-    def __init__(self, folder: StageFolder, wanted: Wanted, run_path: Path, command: Sequence[str]) -> None:
-        self.wanted, self.run_path, self.command = wanted, run_path, list(command)
-        self.generator = Generator.load(folder)
-        self.config = self.generator.trained.config
+    def __init__(self, folder: StageFolder, outputs: PhotographOptions, run_path: Path, command: Sequence[str]) -> None:
+        self.outputs, self.run_path, self.command = outputs, run_path, list(command)
+        self.method = ImageToSplats.from_stage(folder)
+        self.config = folder.upstream_folder("autodecoder").config
+        self.writer = SampleWriter(
+            outputs.out, self.config.camera, self.config.render, outputs.size, FRAMES, FILM_SECONDS, video_extension()
+        )
         self.condition_size = folder.upstream_folder("unet").config.unet.condition_size
         self.stages = {**folder.upstream, "infer": folder.id}
         self.provenance = provenance()
 
-    def make(self, taken: Sequence[tuple[Path, str, Photograph]], meter: Meter) -> None:
+    def make(self, photographs: Sequence[tuple[Path, str, Photograph]], meter: Meter) -> None:
         """Sample and write a batch."""
-        wanted, camera = self.wanted, self.config.camera
+        options, camera = self.outputs, self.config.camera
         started = time.monotonic()
-        images = torch.stack([condition(p, camera, self.condition_size, wanted.background) for _, _, p in taken])
-        seeds = [wanted.seed if wanted.seed is not None else photograph.seed for _, _, photograph in taken]
-        _, splats = self.generator(images, seeds)
-        seconds = (time.monotonic() - started) / len(taken)
-        for (file, name, photograph), image, seed, splat in zip(taken, images, seeds, splats, strict=True):
-            outputs = self._write(name, image, to_gaussians(splat[None]))
+        images = torch.stack([condition(p, camera, self.condition_size, options.background) for _, _, p in photographs])
+        seeds = [options.seed if options.seed is not None else photograph.seed for _, _, photograph in photographs]
+        _, splats = self.method(images, seeds)
+        seconds = (time.monotonic() - started) / len(photographs)
+        for (file, name, photograph), image, seed, splat in zip(photographs, images, seeds, splats, strict=True):
+            files = self._write(name, image, to_gaussians(splat[None]))
             record = {
                 "photograph": str(file),
                 "sha256": photograph.digest,
                 "seed": seed,
-                "sampler_seed": self.generator.folder.config.infer.seed,
+                "sampler_seed": self.method.options.seed,
                 "run": str(self.run_path),
                 "stages": self.stages,
-                "background": wanted.background,
+                "background": options.background,
                 "seconds": round(seconds, 3),
-                "outputs": outputs,
+                "outputs": files,
                 "command": self.command,
                 **self.provenance,
             }
-            write_json(wanted.out / f"{name}.json", record)
+            write_json(options.out / f"{name}.json", record)
             meter.advance()
 
     def _write(self, name: str, image: Tensor, gaussians: Tensor) -> dict[str, str]:
-        """Files of one object [1,N,14] in the view-1 frame; returns their names by kind."""
-        camera, rasterizer = self.config.camera, self.config.render
-        poses = camera.poses(0)
-        to_frame = view_frame(poses, camera.radius)
-        inputs = torch.from_numpy((to_frame @ poses)[list(INPUT_VIEWS)]).float()[None].to(default_device())
-        cameras = Cameras(inputs, camera.fov_y_deg, self.wanted.size, self.wanted.size)
-        world = transform(gaussians[0].double().cpu(), np.linalg.inv(to_frame).astype(np.float64)).float()
-        made = {
-            "splats": f"{name}.ply",
-            "condition": f"{name}.condition.png",
-            "sheet": f"{name}.sheet.png",
-            "turntable": f"{name}.turntable{film_ending()}",
-        }
-        path = {kind: self.wanted.out / file for kind, file in made.items()}
-        splat_files.write(path["splats"], world)
-        _png(to_bytes(image), path["condition"])
-        _png(sheet(rasterizer, gaussians, cameras), path["sheet"])
-        circle = turntable_cameras(to_frame, cameras, FRAMES, TURNTABLE_ELEVATION_DEG)
-        save_film(list(_frames(partial(rasterizer.render, gaussians), circle)), path["turntable"])
-        if self.wanted.mesh:
-            made["mesh"] = f"{name}.glb"
+        """Write the files of one object [1,N,14] in the view-1 frame; returns their names by kind."""
+        files, world = self.writer.write(name, gaussians)
+        files["condition"] = f"{name}.condition.png"
+        with atomic_file(self.outputs.out / files["condition"]) as temporary:
+            save_png(to_bytes(image), temporary)
+        if self.outputs.mesh:
+            files["mesh"] = f"{name}.glb"
             try:
-                build(world.to(default_device()), rasterizer, MeshOptions()).save(self.wanted.out / made["mesh"])
+                mesh = build(world.to(default_device()), self.config.render, MeshOptions())
+                mesh.save(self.outputs.out / files["mesh"])
             except UserError as error:
                 log.warning("%s: no mesh: %s", name, error)
-                del made["mesh"]
-        return made
-
-
-@torch.no_grad()
-def _frames(render: Any, cameras: Cameras) -> Iterator[NDArray[np.uint8]]:
-    """Images [H,W,3] on white, a few cameras at a time: a long film at once would not fit on a GPU."""
-    for ids in torch.arange(cameras.c2w.shape[1]).split(8):
-        yield from (to_bytes(image) for image in render(cameras.views(ids)).over(1.0)[0])
-
-
-def _png(image: NDArray[np.uint8], path: Path) -> None:
-    with atomic_file(path) as temporary:
-        save_png(image, temporary)
+                del files["mesh"]
+        return files
 
 
 def _groups(items: Any, size: int) -> Iterator[list[tuple[Path, str]]]:
     """Lists of up to `size` items."""
-    found = list(items)
-    for first in range(0, len(found), size):
-        yield found[first : first + size]
+    pairs = list(items)
+    for first in range(0, len(pairs), size):
+        yield pairs[first : first + size]

@@ -1,8 +1,8 @@
-"""Photographs made to look like the condition images that training saw.
+"""Converts photographs to condition images like those of training.
 
-A condition image shows an object inside the sphere of radius 0.5 from the configured distance: the sphere's outline
-has tan(asin(0.5/r)) / tan(fov/2) = 0.77 of the image's width at the defaults, and the circle around the object's
-outline on average CIRCLE of that. A photograph is cut out, centered and scaled to the same.
+A condition image shows an object in the sphere of radius 0.5 from the configured distance. The sphere's outline has
+tan(asin(0.5/r)) / tan(fov/2) = 0.77 of the image's width at the defaults; the circle around the object's outline has on
+average CIRCLE of that. The object in a photograph is cut out, centered and scaled to this size.
 """
 
 import hashlib
@@ -30,61 +30,61 @@ from z1g.geometry.camera import CameraOptions
 log = logging.getLogger("z1g")
 Background = Literal["remove", "keep"]
 CIRCLE = 0.94
-"""Diameter of the circle around the outline's box, as a share of the sphere's outline: mean of 200 renders of the
+"""Diameter of the circle around the outline's box, as a fraction of the sphere's outline: mean of 200 renders of the
 demo's eight objects, 0.73 of the image's width, standard deviation 0.07."""
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".tga")
-"""Files of a folder that are taken for photographs; one that is named may have any name."""
-MOST_PIXELS = 178_956_970
-"""Twice Pillow's own limit, where it too refuses: a image that unpacks to more is an attack or a mistake."""
+"""Endings of photographs in a folder; files given by path may have any ending."""
+MAX_PIXELS = 178_956_970
+"""Twice Pillow's limit, at which Pillow raises an error: larger images are decompression bombs or mistakes."""
 SEEN = 16
-"""Alpha, of 255, from which a pixel belongs to the object; less is the fringe of a matte."""
+"""Minimum alpha, of 255, of pixels of the object; lower values are the fringe of a matte."""
 SMALLEST = 8
-"""Pixels; a smaller object is a smudge."""
+"""Minimum size of an object, pixels."""
 LARGEST_SIDE, LARGEST_CUT = 4096, 2048
-"""Pixels to which photographs, and the squares cut out of them, are shrunk; conditions are a few hundred wide."""
+"""Maximum side of photographs, and of the squares cropped from them, pixels; larger ones are downsampled."""
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """A image of one object: uint8 [H,W,4], straight alpha, and the digest of its file."""
+    """An image of one object: uint8 [H,W,4], straight alpha, and the SHA-256 digest of its file."""
 
     rgba: NDArray[np.uint8]
     digest: str
 
     @property
     def seed(self) -> int:
-        """A 32-bit seed that stays with the file's content."""
+        """A 32-bit seed derived from the content of the file."""
         return int(self.digest[:8], 16)
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
-    """The photographs that paths name: files as they are, folders searched (not through). Raises UserError."""
-    found: list[Path] = []
+    """Photographs at the given paths: files, and images in folders (not recursive). Raises UserError."""
+    files: list[Path] = []
     for path in paths:
         if path.is_dir():
             inside = sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS and file.is_file())
             if not inside:
                 raise UserError(f"{path}: no photographs here ({' '.join(ENDINGS)})")
-            found += inside
+            files += inside
         elif path.is_file():
-            found.append(path)
+            files.append(path)
         else:
             raise UserError(f"{path}: there is no such file or folder")
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(files))
 
 
 def read(path: Path, background: Background = "remove") -> Photograph:
     """A photograph, upright, in sRGB, 8 bit.
 
-    `remove` cuts the object out with rembg where no pixel is transparent; `keep` takes the image as it is. Raises
-    UserError where the file is no image, damaged or too large, where nothing is visible, or where rembg is missing.
+    `remove` cuts the object out with rembg if no pixel is transparent; `keep` uses the image unchanged. Raises
+    UserError if the file is not an image, damaged or too large, if nothing is visible, or if rembg is missing.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     with _as_user_error(path), Image.open(BytesIO(content)) as image:
-        if image.width * image.height > MOST_PIXELS:
+        if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         image.load()
         upright = ImageOps.exif_transpose(image)
@@ -94,7 +94,7 @@ def read(path: Path, background: Background = "remove") -> Photograph:
             small.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BOX)
             cutout = small.convert("RGBA")
     if getattr(image, "n_frames", 1) > 1:
-        log.info("%s moves; its first frame is taken", path)
+        log.info("%s is animated; its first frame is used", path)
     if background == "remove" and np.asarray(cutout)[..., 3].min() == 255:
         cutout = _without_background(cutout, path)
     rgba = np.asarray(cutout)
@@ -103,18 +103,18 @@ def read(path: Path, background: Background = "remove") -> Photograph:
 
 
 def condition(photograph: Photograph, camera: CameraOptions, size: int, background: Background = "remove") -> Tensor:
-    """The UNet's condition [3,size,size] in 0..1 on gray 127: the object centered, as large as in training.
+    """The UNet's condition [3,size,size] in 0..1 on gray 127: the object centered and scaled as in training.
 
-    `keep` shows the whole image of a photograph without transparency, made square.
+    `keep` shows the whole image of a photograph without transparency, padded to a square.
     """
     rgba = photograph.rgba
     x, y, side = _square(rgba[..., 3], camera)
     if background == "keep" and rgba[..., 3].min() == 255:
         x, y, side = rgba.shape[1] / 2, rgba.shape[0] / 2, float(max(rgba.shape[:2]))
-    # Premultiplied before it is resized, so that what color invisible pixels have does not show at the outline.
+    # Premultiply before resizing, so that colors of transparent pixels do not bleed into the outline.
     image = Image.fromarray(rgba).convert("RGBa")
     half = side / 2
-    # Beyond the image's edges all is transparent.
+    # Pixels outside the image are transparent.
     square = image.crop((round(x - half), round(y - half), round(x + half), round(y + half)))
     square.thumbnail((LARGEST_CUT, LARGEST_CUT), Image.Resampling.BOX)
     layers = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].float() / 255
@@ -122,12 +122,12 @@ def condition(photograph: Photograph, camera: CameraOptions, size: int, backgrou
 
 
 def object_share(camera: CameraOptions) -> float:
-    """Diameter of the circle around an object's outline as a share of the image's width."""
+    """Diameter of the circle around an object's outline, as a fraction of the image's width."""
     return CIRCLE * math.tan(math.asin(0.5 / camera.radius)) / math.tan(math.radians(camera.fov_y_deg) / 2)
 
 
 def _square(alpha: NDArray[np.uint8], camera: CameraOptions) -> tuple[float, float, float]:
-    """Center and side, in pixels, of the square that shows the object as large as in training."""
+    """Center and side, in pixels, of the square crop that shows the object at the size of training."""
     rows, columns = np.nonzero(alpha >= SEEN)
     x, y = (float(line.min() + line.max() + 1) / 2 for line in (columns, rows))
     reach = float(np.sqrt((columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2).max()) + 0.5
@@ -136,15 +136,15 @@ def _square(alpha: NDArray[np.uint8], camera: CameraOptions) -> tuple[float, flo
 
 @contextmanager
 def _as_user_error(path: Path) -> Iterator[None]:
-    """Pillow's many ways to fail as one line."""
+    """Convert the errors of Pillow to UserErrors of one line."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     except UnidentifiedImageError as error:
-        raise UserError(f"{path} is no image of a known kind") from error
+        raise UserError(f"{path} is not an image of a supported format") from error
     except Image.DecompressionBombError as error:
-        raise UserError(f"{path} has more than {MOST_PIXELS // 1_000_000} million pixels; make it smaller") from error
+        raise UserError(f"{path} has more than {MAX_PIXELS // 1_000_000} million pixels; make it smaller") from error
     except MemoryError as error:
         raise UserError(f"{path} does not fit into memory; make it smaller") from error
     except (OSError, SyntaxError, ValueError, IndexError, KeyError, TypeError, EOFError, OverflowError) as error:
@@ -152,7 +152,7 @@ def _as_user_error(path: Path) -> Iterator[None]:
 
 
 def _rgba(image: Image.Image, path: Path) -> Image.Image:
-    """Any mode as sRGB with straight alpha, 8 bit."""
+    """Convert any mode to 8-bit sRGB with straight alpha."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         image = _eight_bit(image, path)
     if image.mode in ("P", "PA", "LA", "La", "RGBa", "1") or "transparency" in image.info:
@@ -161,7 +161,7 @@ def _rgba(image: Image.Image, path: Path) -> Image.Image:
     if profile and image.mode in ("RGB", "RGBA", "CMYK", "L", "LAB"):
         image = _in_srgb(image, profile, path)
     if image.mode == "LAB":
-        raise UserError(f"{path}: a image in Lab colors needs a color profile; save it as sRGB")
+        raise UserError(f"{path}: an image in Lab colors needs a color profile; save it as sRGB")
     return image.convert("RGBA")
 
 
@@ -171,13 +171,13 @@ def _in_srgb(image: Image.Image, profile: bytes, path: Path) -> Image.Image:
         mode = "RGBA" if image.mode == "RGBA" else "RGB"
         converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
     except (ImageCms.PyCMSError, OSError, ValueError) as error:
-        log.info("%s: its color profile is not used (%s)", path, error)
+        log.info("%s: its color profile is ignored (%s)", path, error)
         return image
     return converted if converted is not None else image
 
 
 def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
-    """Gray of 16 or 32 bits or floats as 8 bits."""
+    """Convert gray values of 16 or 32 bits or floats to 8 bits."""
     values = np.asarray(image).astype(np.float64)
     if not np.isfinite(values).all():
         raise UserError(f"{path}: some pixels are not finite numbers")
@@ -187,7 +187,7 @@ def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
     else:
         white = 255.0 if image.mode == "I" and high <= 255 else 65535.0
     if low < 0 or high > white:
-        raise UserError(f"{path}: gray values from {low:g} to {high:g} are no photograph; save it with 8 or 16 bits")
+        raise UserError(f"{path}: gray values from {low:g} to {high:g} are not supported; save it with 8 or 16 bits")
     return Image.fromarray((values / white * 255).round().astype(np.uint8))
 
 
@@ -207,7 +207,7 @@ def _without_background(image: Image.Image, path: Path) -> Image.Image:
 def _check_visible(rgba: NDArray[np.uint8], path: Path) -> None:
     rows, columns = np.nonzero(rgba[..., 3] >= SEEN)
     if not len(rows):
-        raise UserError(f"{path}: nothing is visible, all of it is transparent")
+        raise UserError(f"{path}: nothing is visible, all pixels are transparent")
     height, width = int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
     if max(height, width) < SMALLEST:
-        raise UserError(f"{path}: the object is {width}x{height} pixels; {SMALLEST} at least can be recognized")
+        raise UserError(f"{path}: the object is {width}x{height} pixels, below the minimum of {SMALLEST}")

@@ -1,4 +1,4 @@
-"""A page in the browser that shows Gaussians: orbit, side by side, scaled, colored by attribute."""
+"""Viewer of Gaussians in the browser: orbit camera, side by side, scaling, coloring by attribute."""
 
 from __future__ import annotations
 
@@ -9,18 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from z1g.core.errors import UserError
 from z1g.gaussians import files as splat_files
-from z1g.gaussians.channels import CHANNELS
+from z1g.gaussians.channels import CHANNELS, MIN_ALPHA
+from z1g.gaussians.rotations import rotation_matrices
 from z1g.surface.views import Frame
 
 if TYPE_CHECKING:
     import viser
 
 SIZE = 10.0
-"""Diameter of a shown object: viser keeps covariances in half precision, too coarse for small ones."""
+"""Diameter of displayed objects: viser stores covariances in half precision, which is too coarse for small objects."""
 GAP = 11.0
 VIEWS = 6
 _HEX = ("e64d40", "f2a626", "8cbf33", "26a699", "4073d9", "a659bf")
@@ -31,8 +33,8 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One file's visible Gaussians, as the viewer takes them; `views` [N] names the input view where it is known."""
+class VisibleGaussians:
+    """The visible Gaussians of one file in the viewer's format; `views` [N] are indices of input views, if known."""
 
     name: str
     centers: Floats
@@ -44,23 +46,25 @@ class Shown:
     views: NDArray[np.int64] | None
 
     @classmethod
-    def load(cls, path: Path) -> Shown:
-        """Read a file and bring it to a common size. Raises UserError."""
+    def load(cls, path: Path) -> VisibleGaussians:
+        """Read a file and scale it to a common size. Raises UserError."""
         gaussians = splat_files.read(path)
         side = math.isqrt(len(gaussians) // VIEWS)
-        # Files of `infer` hold six square images, row after row; after pruning nobody knows.
-        whole = len(gaussians) == VIEWS * side * side
-        views = np.repeat(np.arange(VIEWS), side * side) if whole else None
-        seen = (gaussians[:, CHANNELS["opacity"].start] >= splat_files.VISIBLE).numpy()
+        # Files of `infer` contain six square images, row by row; in pruned files the views are unknown.
+        complete = len(gaussians) == VIEWS * side * side
+        views = np.repeat(np.arange(VIEWS), side * side) if complete else None
+        visible = (gaussians[:, CHANNELS["opacity"].start] >= MIN_ALPHA).numpy()
         frame = Frame.around(gaussians)
-        parts = {name: frame.enter(gaussians)[:, c].double().numpy()[seen] for name, c in CHANNELS.items()}
+        parts = {name: frame.enter(gaussians)[:, c].double().numpy()[visible] for name, c in CHANNELS.items()}
+        quaternions = torch.from_numpy(parts["rotation"].T.copy())[None]
+        axes = rotation_matrices(quaternions, normalize=False)[0].permute(2, 0, 1).numpy()
         return cls(
-            path.name, SIZE * parts["position"], SIZE * parts["scale"], _matrices(parts["rotation"]),
-            parts["opacity"], parts["rgb"].clip(0, 1), None if views is None else views[seen],
+            path.name, SIZE * parts["position"], SIZE * parts["scale"], axes,
+            parts["opacity"], parts["rgb"].clip(0, 1), None if views is None else views[visible],
         )  # fmt: skip
 
     def covariances(self, factor: float) -> Floats:
-        """Second moments [N,3,3] with all scales multiplied by `factor`."""
+        """Covariances [N,3,3] with all scales multiplied by `factor`."""
         half = self.axes * (factor * self.scales)[:, None, :]
         covariance: Floats = half @ half.transpose(0, 2, 1)
         return covariance
@@ -83,19 +87,19 @@ class Shown:
 
 
 class Viewer:
-    """A server with its controls; where the port is taken, on the next that is free. Raises UserError without viser."""
+    """A viser server with controls, on the first free port from `port`. Raises UserError if viser is missing."""
 
     def __init__(self, paths: Sequence[Path], host: str, port: int) -> None:
-        self.shown = [Shown.load(path) for path in paths]
+        self.models = [VisibleGaussians.load(path) for path in paths]
         self.server = _server(host, port)
         self.factor, self.by = 1.0, COLORINGS[0]
-        scene, width = self.server.scene, GAP * (len(self.shown) - 1)
+        scene, width = self.server.scene, GAP * (len(self.models) - 1)
         scene.set_up_direction("+y")
         self.server.initial_camera.position = (0.0, 0.2 * (SIZE + width), 0.7 * (SIZE + width))
         self.server.initial_camera.look_at = (0.0, 0.0, 0.0)
-        self.places = [(GAP * i - width / 2, 0.0, 0.0) for i in range(len(self.shown))]
-        for i, (shown, (x, y, z)) in enumerate(zip(self.shown, self.places, strict=True)):
-            scene.add_label(f"/name{i}", shown.name, position=(x, y - 0.55 * SIZE, z), anchor="top-center")
+        self.positions = [(GAP * i - width / 2, 0.0, 0.0) for i in range(len(self.models))]
+        for i, (model, (x, y, z)) in enumerate(zip(self.models, self.positions, strict=True)):
+            scene.add_label(f"/name{i}", model.name, position=(x, y - 0.55 * SIZE, z), anchor="top-center")
         self._controls()
         self.draw()
 
@@ -104,31 +108,31 @@ class Viewer:
         coloring = gui.add_dropdown("color by", COLORINGS, initial_value=self.by)
         factor = gui.add_slider("splat scale", min=0.05, max=2.0, step=0.05, initial_value=self.factor)
         side_by_side = gui.add_checkbox("side by side", initial_value=True)
-        ticks = [gui.add_checkbox(shown.name, initial_value=True) for shown in self.shown]
+        ticks = [gui.add_checkbox(model.name, initial_value=True) for model in self.models]
 
-        def changed(_: Any) -> None:
+        def update(_: Any) -> None:
             self.by, self.factor = coloring.value, factor.value
             self.draw(apart=side_by_side.value, visible=[tick.value for tick in ticks])
 
         for control in (coloring, factor, side_by_side, *ticks):
-            control.on_update(changed)
+            control.on_update(update)
 
     def draw(self, apart: bool = True, visible: Sequence[bool] | None = None) -> None:
-        """Show all models as the controls say."""
-        for i, shown in enumerate(self.shown):
+        """Show all models according to the controls."""
+        for i, model in enumerate(self.models):
             self.server.scene.add_gaussian_splats(
                 f"/splats{i}",
-                centers=shown.centers.astype(np.float32),
-                covariances=shown.covariances(self.factor).astype(np.float32),
-                rgbs=shown.colors(self.by).astype(np.float32),
-                opacities=shown.opacities.astype(np.float32),
-                position=self.places[i] if apart else (0.0, 0.0, 0.0),
+                centers=model.centers.astype(np.float32),
+                covariances=model.covariances(self.factor).astype(np.float32),
+                rgbs=model.colors(self.by).astype(np.float32),
+                opacities=model.opacities.astype(np.float32),
+                position=self.positions[i] if apart else (0.0, 0.0, 0.0),
                 visible=visible is None or visible[i],
             )
 
     @property
     def address(self) -> str:
-        """What to open."""
+        """URL of the viewer."""
         return f"http://localhost:{self.server.get_port()}"
 
     def wait(self) -> None:
@@ -136,7 +140,7 @@ class Viewer:
         self.server.sleep_forever()
 
     def stop(self) -> None:
-        """End the server."""
+        """Stop the server."""
         self.server.stop()
 
 
@@ -149,18 +153,7 @@ def _server(host: str, port: int) -> viser.ViserServer:
 
 
 def ramp(values: Floats) -> Floats:
-    """Numbers [N] in 0..1 as colors [N,3]: dark blue, green, yellow."""
+    """Map values [N] in 0..1 to colors [N,3]: dark blue, green, yellow."""
     stops = np.array([[0.15, 0.1, 0.4], [0.1, 0.55, 0.5], [0.98, 0.9, 0.2]])
     clipped = np.clip(values, 0, 1)
     return np.stack([np.interp(clipped, [0, 0.5, 1], stops[:, i]) for i in range(3)], axis=1)
-
-
-def _matrices(quaternions: Floats) -> Floats:
-    """Rotation matrices [N,3,3] of unit quaternions [N,4], w first."""
-    w, x, y, z = quaternions.T
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)

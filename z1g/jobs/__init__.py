@@ -1,1 +1,1 @@
-"""Launching ranks, leasing GPUs, SLURM, and the records that jobs leave."""
+"""Launching of ranks, leasing of GPUs, SLURM, and records of jobs."""

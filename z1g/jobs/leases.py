@@ -1,7 +1,7 @@
-"""Which GPUs of this machine a job may use, where no cluster says so.
+"""Allocation of this machine's GPUs to jobs without a cluster scheduler.
 
-Every GPU has a lock file that the job holds with `flock`: jobs of several Snakemakes share the GPUs without overlap,
-and the kernel frees a GPU when the last process of its job is gone, however it died.
+Every GPU has a lock file that the job holds with `flock`. Jobs of several Snakemake processes share the GPUs without
+overlap, and the kernel releases a GPU when the last process of its job ends, for whatever reason.
 """
 
 import os
@@ -18,14 +18,14 @@ from z1g.core.errors import UserError
 from z1g.core.locks import try_lock, wait_for_lock
 
 POOL = "Z1G_GPUS"
-"""Variable that names the GPUs to share, as CUDA_VISIBLE_DEVICES would."""
+"""Environment variable with the GPUs to share, in the format of CUDA_VISIBLE_DEVICES."""
 FOLDER = "Z1G_LEASES"
-"""Variable that names the folder of lock files, which must be on this machine; default: one for all users."""
+"""Environment variable with the folder of lock files, on a local file system; the default is shared by all users."""
 POLL_S = 0.2
 
 
 def gpu_pool() -> list[str]:
-    """Names of the GPUs that jobs share: $Z1G_GPUS, else CUDA_VISIBLE_DEVICES, else all that the driver lists."""
+    """Names of the GPUs that jobs share: $Z1G_GPUS, else CUDA_VISIBLE_DEVICES, else all GPUs of the driver."""
     for variable in (POOL, "CUDA_VISIBLE_DEVICES"):
         if variable in os.environ:
             return os.environ[variable].replace(",", " ").split()
@@ -36,24 +36,26 @@ def gpu_pool() -> list[str]:
     return listed.stdout.split() if listed.returncode == 0 else []
 
 
-def gpus_at_once(asked: Any) -> int:
-    """How many GPUs jobs may hold together: `gpus=` of Snakemake's `--config`. Raises UserError for more than all."""
-    there = len(gpu_pool())
-    if not str(asked).isdecimal() or int(asked) > there:
-        raise UserError(f"--config gpus={asked}: give a number up to {there}, the GPUs that this machine shares")
-    return int(asked)
+def gpus_at_once(requested: Any) -> int:
+    """Number of GPUs for all jobs, from `gpus=` of Snakemake's `--config`. Raises UserError if it exceeds the pool."""
+    available = len(gpu_pool())
+    if not str(requested).isdecimal() or int(requested) > available:
+        raise UserError(
+            f"--config gpus={requested}: give a number up to {available}, the GPUs that this machine shares"
+        )
+    return int(requested)
 
 
 @contextmanager
 def leased(n: int) -> Iterator[tuple[list[str], list[int]]]:
-    """Hold `n` GPUs of the pool while the block runs: their names, and the descriptors that children must inherit.
+    """Lease `n` GPUs of the pool for the block; yields their names and the descriptors that children must inherit.
 
-    Waits until so many are free. A request takes all its GPUs or none, in the order of asking, so that a request for
-    many is not passed over. Raises UserError where the pool is too small.
+    Waits until `n` GPUs are free. A request takes all its GPUs or none, in the order of requests, so that large
+    requests do not starve. Raises UserError if the pool is too small.
     """
     pool = gpu_pool()
     if n > len(pool):
-        raise UserError(f"{n} GPUs asked for, but this machine shares {len(pool)} ({POOL}, CUDA_VISIBLE_DEVICES)")
+        raise UserError(f"{n} GPUs requested, but this machine shares {len(pool)} ({POOL}, CUDA_VISIBLE_DEVICES)")
     with ExitStack() as held:
         if not n:
             yield [], []
@@ -70,17 +72,17 @@ def leased(n: int) -> Iterator[tuple[list[str], list[int]]]:
 
 
 def _free(folder: Path, pool: list[str], n: int) -> dict[str, int]:
-    """Locks on `n` GPUs by name, or none at all."""
-    found: dict[str, int] = {}
+    """Lock `n` GPUs; returns descriptors by name, empty if fewer than `n` are free."""
+    locked: dict[str, int] = {}
     for name in pool:
         descriptor = _open(folder / f"gpu-{name.replace('/', '_')}")
         if not try_lock(descriptor):
             os.close(descriptor)
             continue
-        found[name] = descriptor
-        if len(found) == n:
-            return found
-    for descriptor in found.values():
+        locked[name] = descriptor
+        if len(locked) == n:
+            return locked
+    for descriptor in locked.values():
         os.close(descriptor)
     return {}
 
@@ -99,12 +101,12 @@ def _folder() -> Path:
     folder = Path(os.environ.get(FOLDER) or Path(tempfile.gettempdir()) / "z1g-leases")
     if not folder.is_dir():
         folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o1777)  # other users' jobs take part
+        folder.chmod(0o1777)  # shared with other users' jobs
     return folder
 
 
 def _open(path: Path) -> int:
-    """A descriptor to lock. Linux refuses O_CREAT on another user's file in a shared folder, so it comes second."""
+    """Open a lock file. O_CREAT is tried second, because Linux denies it for other users' files in a shared folder."""
     try:
         return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -1,7 +1,7 @@
-"""What each job of the DAG was: where and when it ran, with which versions, what it cost, and digests of its outputs.
+"""Records of the DAG's jobs: machine, time, package versions, energy, and digests of the outputs.
 
 A job writes `jobs/<job>.json` in its stage folder: {"job", "attempts": [...], "outputs": {file: {"sha256", "bytes"}}}.
-Attempts that were preempted or failed stay on the list; one that was killed outright leaves nothing.
+The list keeps attempts that were preempted or failed; an attempt that was killed by SIGKILL is not recorded.
 """
 
 import contextlib
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from z1g.core.files import read_json, write_json
-from z1g.jobs.rapl import Packages
 
 log = logging.getLogger("z1g")
 PACKAGES = (
@@ -38,10 +37,10 @@ def job_name(verb: str, chunk: int | None) -> str:
 
 @contextlib.contextmanager
 def recorded(folder: Path, job: str, outputs: Sequence[Path], nodes: int = 1) -> Iterator[None]:
-    """Record the block as an attempt at a job; where it ends well, with digests of its outputs."""
+    """Record the block as an attempt at a job, with digests of the outputs if it succeeds."""
     file = folder / "jobs" / f"{job}.json"
     earlier = _unfinished(file)
-    started, clock, energy, packages = datetime.now(UTC), time.monotonic(), Energy(), Packages()
+    started, clock, energy = datetime.now(UTC), time.monotonic(), Energy()
     finished = False
     try:
         yield
@@ -54,18 +53,17 @@ def recorded(folder: Path, job: str, outputs: Sequence[Path], nodes: int = 1) ->
             "command": ["z1g", *sys.argv[1:]],
             "nodes": nodes,
             "gpus": energy.names,
-            # Other nodes' meters are out of reach.
+            # The meters of other nodes are not accessible.
             "gpu_joules": energy.joules() if nodes == 1 else None,
-            "cpu_joules": packages.joules() if nodes == 1 else None,
             **machine(),
             **provenance(),
         }
-        made = digests(outputs, folder) if finished else {}
-        write_json(file, {"job": job, "attempts": [*earlier, attempt], "outputs": made})
+        output_digests = digests(outputs, folder) if finished else {}
+        write_json(file, {"job": job, "attempts": [*earlier, attempt], "outputs": output_digests})
 
 
 def _unfinished(file: Path) -> list[dict[str, Any]]:
-    """Earlier attempts at a job that has not ended well yet."""
+    """Earlier attempts at a job that has not succeeded yet."""
     try:
         attempts: list[dict[str, Any]] = read_json(file)["attempts"]
     except (OSError, ValueError, KeyError, TypeError):
@@ -74,9 +72,9 @@ def _unfinished(file: Path) -> list[dict[str, Any]]:
 
 
 class Energy:
-    """Meters of the GPUs that this process sees, where NVIDIA's driver has them; all begin at construction.
+    """Energy meters of the GPUs visible to this process, if NVIDIA's driver has them; they start at construction.
 
-    `names` has an entry for each GPU, a bare "GPU" where the driver does not say what it is.
+    `names` has an entry for each GPU; it is "GPU" if the driver does not report a name.
     """
 
     def __init__(self) -> None:
@@ -88,12 +86,12 @@ class Energy:
             pynvml.nvmlInit()
             self._handles = [_handle(pynvml, name) for name in _visible(pynvml.nvmlDeviceGetCount())]
             self.names = [_text(pynvml.nvmlDeviceGetName(handle)) for handle in self._handles]
-        except Exception as error:  # no driver, an old one, or one that refuses: a meter never stops a job
+        except Exception as error:  # missing, old or failing drivers must not stop a job
             log.debug("no GPU meters: %s", error)
         self._start = self._millijoules()
 
     def joules(self) -> float | None:
-        """Energy of these GPUs since construction; 0 without a GPU, None where a GPU has no meter."""
+        """Energy of these GPUs since construction, J; 0 without GPUs, None if a GPU has no meter."""
         if not self.names:
             return 0.0
         end = self._millijoules() if self._handles else None
@@ -110,8 +108,8 @@ class Energy:
 
 
 def _visible(count: int) -> list[str]:
-    given = os.environ.get("CUDA_VISIBLE_DEVICES")
-    return [str(i) for i in range(count)] if given is None else given.replace(",", " ").split()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return [str(i) for i in range(count)] if visible is None else visible.replace(",", " ").split()
 
 
 def _handle(nvml: Any, name: str) -> Any:
@@ -123,7 +121,7 @@ def _text(value: str | bytes) -> str:
 
 
 def digests(paths: Iterable[Path], folder: Path) -> dict[str, dict[str, Any]]:
-    """SHA-256 and size of every file at or below the paths, by name relative to `folder`."""
+    """SHA-256 and size in bytes of all files at the paths, searched recursively, by name relative to `folder`."""
     files: list[Path] = []
     for path in paths:
         files += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
@@ -135,17 +133,17 @@ def digests(paths: Iterable[Path], folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def sha256(path: Path) -> str:
-    """Digest of a file's bytes."""
-    found = hashlib.sha256()
+    """SHA-256 of a file."""
+    digest = hashlib.sha256()
     with path.open("rb") as stream:
         while block := stream.read(_BLOCK):
-            found.update(block)
-    return found.hexdigest()
+            digest.update(block)
+    return digest.hexdigest()
 
 
 @cache
 def provenance() -> dict[str, Any]:
-    """Versions of Python and packages, the commit and whether files differ from it, and the lock file's digest."""
+    """Versions of Python and packages, the commit, whether files differ from it, and the lock file's digest."""
     installed = {distribution.name for distribution in distributions()}
     commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
     lock = ROOT / "requirements.lock"
@@ -158,7 +156,7 @@ def provenance() -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """The machine that this process runs on."""
+    """Description of the machine that this process runs on."""
     return {
         "host": platform.node(),
         "system": f"{platform.system()} {platform.machine()}",

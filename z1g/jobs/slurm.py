@@ -1,4 +1,4 @@
-"""How Snakemake asks SLURM for the states of its jobs."""
+"""Choice of the command by which Snakemake queries the states of its SLURM jobs."""
 
 import logging
 import os
@@ -7,24 +7,24 @@ import subprocess
 
 log = logging.getLogger("z1g")
 STATUS = "Z1G_SLURM_STATUS"
-"""Variable that names the command where it shall not be found out."""
+"""Environment variable that overrides the automatic choice."""
 REMEMBERED_S = 180
-"""How long SLURM must remember jobs that ended, for squeue to say how: looks come up to three minutes apart."""
+"""How long SLURM must keep ended jobs for squeue to report them: queries are up to three minutes apart."""
 ANSWER_S = 10.0
-"""How long SLURM may take to answer; without its database, sacct can wait for ever."""
+"""Time limit for an answer from SLURM; without its database, sacct can wait forever."""
 
 
 def status_command() -> str:
-    """`sacct` where SLURM's accounting database answers, else `squeue`; $Z1G_SLURM_STATUS overrules."""
-    config = _said("scontrol", "show", "config") or ""
+    """`sacct` if SLURM's accounting database answers, else `squeue`; $Z1G_SLURM_STATUS takes precedence."""
+    config = _output("scontrol", "show", "config") or ""
     chosen = os.environ.get(STATUS) or ("sacct" if _database_answers(config) else "squeue")
     if chosen == "squeue":
-        _stay_with_squeue()
+        _disable_sacct()
         remembered = _setting(config, "MinJobAge")
         if remembered.isdigit() and int(remembered) < REMEMBERED_S:
             log.warning(
-                "this cluster forgets ended jobs after %s s (MinJobAge), before Snakemake looks: it may take them for "
-                "failed; ask for %d s or for slurmdbd",
+                "this cluster forgets ended jobs after %s s (MinJobAge), before Snakemake queries them: it may "
+                "consider them failed; ask your administrator for %d s or for slurmdbd",
                 remembered, REMEMBERED_S,
             )  # fmt: skip
     return chosen
@@ -33,17 +33,17 @@ def status_command() -> str:
 def _database_answers(config: str) -> bool:
     if not _setting(config, "AccountingStorageType").endswith("slurmdbd"):
         return False
-    return _said("sacct", "--allocations", "--noheader", "--starttime=now") is not None
+    return _output("sacct", "--allocations", "--noheader", "--starttime=now") is not None
 
 
 def _setting(config: str, name: str) -> str:
-    """A value of `scontrol show config` without its unit; empty where it is not said."""
-    found = re.search(rf"^{name}\s*=\s*(\S+)", config, re.MULTILINE)
-    return found[1] if found else ""
+    """A value of `scontrol show config` without its unit; empty if it is missing."""
+    match = re.search(rf"^{name}\s*=\s*(\S+)", config, re.MULTILINE)
+    return match[1] if match else ""
 
 
-def _said(*command: str) -> str | None:
-    """What a command prints; None where it is missing, fails or takes too long."""
+def _output(*command: str) -> str | None:
+    """Output of a command; None if it is missing, fails or exceeds the time limit."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=ANSWER_S)
     except (OSError, subprocess.SubprocessError):
@@ -51,11 +51,11 @@ def _said(*command: str) -> str | None:
     return done.stdout
 
 
-def _stay_with_squeue() -> None:
-    """Keep Snakemake's executor from sacct.
+def _disable_sacct() -> None:
+    """Prevent Snakemake's executor from using sacct; the plugin has no option for that.
 
-    While the controller does not answer, the executor cannot see MinJobAge, falls back to sacct where that is
-    installed, and then asks it alone until it has an answer: without a database, for ever.
+    While the controller does not answer, the executor cannot read MinJobAge, falls back to sacct if it is installed,
+    and then queries only sacct until it answers: without a database, forever.
     """
     import snakemake_executor_plugin_slurm as executor
 

@@ -1,4 +1,4 @@
-"""Training losses as slots. Configurations name them in a mapping, so that overlays merge."""
+"""Slot family of training losses. Configurations map names to losses, so that overlays merge."""
 
 from z1g.losses.base import Comparison, InputMaps, Loss, weighted_sum
 from z1g.losses.latent import LatentLoss
@@ -18,7 +18,7 @@ KINDS: tuple[type[Loss], ...] = (
     RayLoss,
     BackgroundLoss,
 )
-"""What `kind:` of a Loss may name."""
+"""All kinds of Loss."""
 
 __all__ = [
     "KINDS",

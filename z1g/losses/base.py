@@ -1,4 +1,4 @@
-"""Training losses as slots. Configurations name them in a mapping, so that overlays merge."""
+"""Slot family of training losses. Configurations map names to losses, so that overlays merge."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ else:
 
 @dataclass(frozen=True)
 class InputMaps:
-    """What each pixel of B objects' splatter images belongs to, at their size, view-1 frame.
+    """Rays and coverage of each pixel of B objects' splatter images, view-1 frame.
 
-    origins, directions: rays [B,6,3,S,S], the latter of camera-z length 1. alpha: [B,6,1,S,S], share of the pixel that
-    the input image covers. focal: in pixels of the splatter image.
+    origins, directions: rays [B,6,3,S,S], directions with camera-z length 1. alpha: [B,6,1,S,S], mean alpha of
+    the input image in the pixel. focal: in pixels of the splatter image.
     """
 
     origins: torch.Tensor
@@ -35,28 +35,28 @@ class InputMaps:
 
     @classmethod
     def build(cls, inputs: Cameras, alpha: torch.Tensor) -> InputMaps:
-        """From the inputs' cameras [B,6] at the splatter images' size and images' alpha [B,6,1,H,W]."""
+        """Build from the inputs' cameras [B,6] at the splatter images' size and the images' alpha [B,6,1,H,W]."""
         origins, directions = pixel_rays(inputs)
         small = functional.adaptive_avg_pool2d(alpha.flatten(0, 1), (inputs.height, inputs.width))
         return cls(origins, directions, small.unflatten(0, alpha.shape[:2]), inputs.focal)
 
     def keep(self, which: torch.Tensor) -> InputMaps:
-        """The objects of a mask [B] only."""
+        """The objects that a mask [B] selects."""
         return replace(self, origins=self.origins[which], directions=self.directions[which], alpha=self.alpha[which])
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Prediction and truth side by side; what an objective does not have is None.
+    """Predictions and ground truth; None where an objective has no such tensor.
 
     rgb, rgb_true: [B,V,3,H,W] in 0..1 on the same background.
     alpha, alpha_true: [B,V,1,H,W] in 0..1.
     splats, splats_true: activated splatter images [B,6,14,S,S].
-    latents, latents_true: [B,C,h,w], the clean code and its prediction.
+    latents, latents_true: [B,*code_shape], predicted and clean codes.
     snr: [B], signal-to-noise ratio at the drawn timestep, for weighting.
-    inputs: what the pixels of `splats` belong to.
-    epoch: [B], the pass over the data that shows the object, for schedules.
-    perceptual_dropout: whether dropout in perceptual networks acts, which is a mistake of the seed.
+    inputs: rays and coverage of the pixels of `splats`.
+    epoch: [B], the epoch of each object, for schedules.
+    perceptual_dropout: whether dropout in perceptual networks is active, which is a bug of the original.
     """
 
     rgb: torch.Tensor | None = None
@@ -74,17 +74,17 @@ class Comparison:
 
 
 class Loss(Slot):
-    """One term: `weight` times `compute`, a scalar, the mean over the batch."""
+    """A loss term: `weight` times `compute`, a scalar mean over the batch."""
 
-    weight: float = Field(1.0, ge=0, description="factor in the sum of all terms; 0 switches the term off")
+    weight: float = Field(1.0, ge=0, description="factor in the sum of all terms; 0 disables the term")
 
     @abstractmethod
     def compute(self, pair: Comparison) -> torch.Tensor:
-        """The unweighted term, a scalar. Raises ValueError where the objective gives no such prediction."""
+        """The unweighted term, a scalar. Raises ValueError if `pair` lacks the tensors that it compares."""
 
 
 def weighted_sum(losses: dict[str, Loss], pair: Comparison) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Sum of weight·term over all terms with a weight, and the unweighted terms by name (detached)."""
+    """Sum of weight·term over all terms with a weight above 0, and the unweighted terms by name (detached)."""
     terms = {name: loss.compute(pair) for name, loss in losses.items() if loss.weight > 0}
     if not terms:
         raise ValueError("no loss has a weight above 0")

@@ -17,12 +17,12 @@ class LatentLoss(Loss):
 
     With a² + s² = 1 and snr = a²/s², an error of x0 is s times the error of v, so the x0 loss is s² times the v loss.
     `v` undoes that factor (1 + snr); `min_snr` is the weighting of Hang et al. (ICCV 2023, §3.4), on the v loss
-    min(snr, gamma)/(snr + 1), hence min(snr, gamma) on x0.
+    min(snr, gamma)/(snr + 1), which is min(snr, gamma) on x0.
     """
 
     kind: Literal["latent"] = "latent"
     weighting: Literal["x0", "v", "min_snr"] = Field(
-        "x0", description="weight of a timestep; x0 is the original's plain error"
+        "x0", description="weight of a timestep; x0 is the original's unweighted error"
     )
     gamma: float = Field(5.0, gt=0, description="cap of min_snr")
 

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 class _Perceptual(Loss):
-    views: int | None = Field(None, ge=1, description="how many of an object's renders the network sees; null: all")
-    resolution: int = Field(256, ge=64, description="side to which renders are resized before the network")
+    views: int | None = Field(None, ge=1, description="number of renders per object to compare; null: all")
+    resolution: int = Field(256, ge=64, description="side in pixels to which renders are resized for the network")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="of the network's convolutions; auto: bf16 on a GPU, fp32 on a CPU"
+        "auto", description="precision of the network's convolutions; auto: bf16 on a GPU, fp32 on a CPU"
     )
 
     def network(self) -> Frozen:
-        """The distance."""
+        """The network that computes the distance."""
         raise NotImplementedError
 
     def compute(self, pair: Comparison) -> torch.Tensor:
@@ -43,7 +43,7 @@ class StLpipsLoss(_Perceptual):
     """Shift-tolerant LPIPS."""
 
     kind: Literal["st_lpips"] = "st_lpips"
-    net: Literal["alex", "vgg"] = Field("alex", description="trunk")
+    net: Literal["alex", "vgg"] = Field("alex", description="trunk of the network")
 
     def network(self) -> Frozen:
         from z1g.networks.perceptual import st_lpips
@@ -56,7 +56,7 @@ class LpipsLoss(_Perceptual):
 
     kind: Literal["lpips"] = "lpips"
     trunk: Annotated[str | None, FileContent()] = Field(
-        None, description="path of torchvision's VGG16 state dict (vgg16-397923af.pth); known by its content"
+        None, description="path of torchvision's VGG16 state dict (vgg16-397923af.pth); identified by its content"
     )
 
     def check(self) -> None:

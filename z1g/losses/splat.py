@@ -1,4 +1,4 @@
-"""Loss on splatter images: attribute by attribute."""
+"""Loss on the attributes of splatter images."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ else:
     from z1g.core.lazy import torch
 
 LOG_EPSILON = 1e-8
-"""Added before logarithms, as the original's files store scales."""
+"""Added before logarithms, as in the scales of the original's files."""
 LOGARITHMIC = ("opacity", "scale")
-"""Attributes that may be compared as logarithms."""
+"""Attributes that can be compared as logarithms."""
 
 
 class AttributeWeights(Section):
     """Weight of each attribute's mean squared error."""
 
     position: float = Field(1.0, ge=0, description="normalized units squared")
-    opacity: float = Field(1e-3, ge=0, description="of 0..1")
+    opacity: float = Field(1e-3, ge=0, description="values in 0..1")
     scale: float = Field(1e-3, ge=0, description="normalized units squared, or log-scales")
     rotation: float = Field(1.0, ge=0, description="quaternion components")
-    rgb: float = Field(1.0, ge=0, description="of 0..1")
+    rgb: float = Field(1.0, ge=0, description="values in 0..1")
 
 
 class SplatLoss(Loss):
@@ -36,20 +36,20 @@ class SplatLoss(Loss):
 
     kind: Literal["splat"] = "splat"
     attributes: AttributeWeights = AttributeWeights()
-    log: tuple[Attribute, ...] = Field((), description="attributes compared as logarithms; opacity and scale can be")
+    log: tuple[Attribute, ...] = Field((), description="attributes to compare as logarithms: opacity, scale or both")
     opacity_weighted: bool = Field(
         False,
-        description="weigh a pixel's errors, opacity's aside, by its true opacity: unseen Gaussians are arbitrary",
+        description="weight a pixel's errors, except opacity's, by its true opacity: invisible Gaussians are arbitrary",
     )
-    sign_invariant_rotation: bool = Field(True, description="compare with q or -q, whichever is nearer")
+    sign_invariant_rotation: bool = Field(True, description="compare with q or -q, whichever is closer")
     every: int | None = Field(
-        1, ge=1, description="count in every n-th pass over the data only, the first one included; null: in none"
+        1, ge=1, description="use the term in every n-th epoch only, beginning with the first; null: in none"
     )
-    warmup_passes: int = Field(0, ge=0, description="and in all of the first n passes")
+    warmup_passes: int = Field(0, ge=0, description="also use the term in all of the first n epochs")
 
     @field_validator("log")
     @classmethod
-    def _have_logarithms(cls, value: tuple[Attribute, ...]) -> tuple[Attribute, ...]:
+    def _require_positive(cls, value: tuple[Attribute, ...]) -> tuple[Attribute, ...]:
         if wrong := [name for name in value if name not in LOGARITHMIC]:
             raise ValueError(f"only {' and '.join(LOGARITHMIC)} can be compared as logarithms, not {', '.join(wrong)}")
         return value
@@ -58,7 +58,7 @@ class SplatLoss(Loss):
         if pair.splats is None or pair.splats_true is None:
             raise ValueError("loss 'splat' needs fitted splats")
         predicted, truth = split(pair.splats, dim=2), split(pair.splats_true, dim=2)
-        # Each object's own mean, so that a loss does not depend on what else is in the batch.
+        # Normalized by each object's mean, so that a loss does not depend on the other objects of the batch.
         visible = truth["opacity"] / truth["opacity"].mean(dim=(1, 2, 3, 4), keepdim=True).clamp(min=1e-6)
         total = pair.splats.new_zeros(len(pair.splats))
         for name, weight in self.attributes.model_dump().items():
@@ -68,10 +68,10 @@ class SplatLoss(Loss):
             if self.opacity_weighted and name != "opacity":
                 error = error * visible
             total = total + weight * error.flatten(1).mean(dim=1)
-        return total.mean() if pair.epoch is None else (total * self.guides(pair.epoch)).mean()
+        return total.mean() if pair.epoch is None else (total * self.is_active(pair.epoch)).mean()
 
-    def guides(self, epoch: torch.Tensor) -> torch.Tensor:
-        """Whether the term counts in these passes over the data."""
+    def is_active(self, epoch: torch.Tensor) -> torch.Tensor:
+        """Whether the term is used in the given epochs [B]."""
         first = epoch < self.warmup_passes
         return first if self.every is None else first | (epoch % self.every == 0)
 

@@ -1,4 +1,4 @@
-"""Terms of the fit that keep splatter images predictable: stage 1 has to learn them as images."""
+"""Regularizers of the fit, which make splatter images easier for stage 1 to learn as images."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from z1g.core.slots import Section
-from z1g.gaussians.channels import CHANNELS, split
+from z1g.gaussians.channels import CHANNELS, MIN_ALPHA, split
 from z1g.losses.base import Comparison, InputMaps, Loss
 
 if TYPE_CHECKING:
@@ -16,12 +16,9 @@ if TYPE_CHECKING:
 else:
     from z1g.core.lazy import torch
 
-DRAWN = 1 / 255
-"""Opacity from which a Gaussian is part of the object."""
-
 
 class SplatterLoss(Loss):
-    """A term of splatter images and what their pixels belong to; no truth is needed."""
+    """Base of terms of splatter images and their input maps, without ground truth."""
 
     def compute(self, pair: Comparison) -> torch.Tensor:
         if pair.splats is None or pair.inputs is None:
@@ -30,21 +27,21 @@ class SplatterLoss(Loss):
 
     @abstractmethod
     def of(self, splats: dict[str, torch.Tensor], inputs: InputMaps) -> torch.Tensor:
-        """The term, a scalar; attributes are [B,6,C,S,S]."""
+        """The term, a scalar, from attributes [B,6,C,S,S]."""
 
 
 class Roughness(Section):
-    """How much each attribute counts; differences are absolute."""
+    """Weights of the absolute differences of each attribute."""
 
-    position: float = Field(0.0, ge=0, description="of the distance from the pixel's anchor along its ray, normalized")
-    opacity: float = Field(1.0, ge=0, description="of opacity")
-    scale: float = Field(1.0, ge=0, description="of the natural logarithm of scale")
-    rotation: float = Field(1.0, ge=0, description="of quaternion components, sign aligned")
-    rgb: float = Field(0.0, ge=0, description="of color")
+    position: float = Field(0.0, ge=0, description="distance along the pixel's ray, normalized units")
+    opacity: float = Field(1.0, ge=0, description="opacity")
+    scale: float = Field(1.0, ge=0, description="natural logarithm of scale")
+    rotation: float = Field(1.0, ge=0, description="quaternion components with aligned signs")
+    rgb: float = Field(0.0, ge=0, description="color")
 
 
 class SmoothLoss(SplatterLoss):
-    """Total variation: mean absolute difference between neighboring pixels that both show the object."""
+    """Total variation: mean absolute difference between neighboring pixels that both cover the object."""
 
     kind: Literal["smooth"] = "smooth"
     weights: Roughness = Roughness()
@@ -53,7 +50,7 @@ class SmoothLoss(SplatterLoss):
         weights = self.weights.model_dump()
         values = {**splats, "scale": splats["scale"].clamp(min=1e-6).log()}
         values["position"] = _depth(splats["position"], inputs)
-        drawn = splats["opacity"].detach() > DRAWN
+        drawn = splats["opacity"].detach() > MIN_ALPHA
         total = torch.zeros((), device=drawn.device)
         for dim in (3, 4):
             both = _after(drawn, dim) & _before(drawn, dim)
@@ -61,20 +58,20 @@ class SmoothLoss(SplatterLoss):
             for name in CHANNELS:
                 if weights[name] == 0:
                     continue
-                here, there = _before(values[name], dim), _after(values[name], dim)
+                first, second = _before(values[name], dim), _after(values[name], dim)
                 if name == "rotation":
-                    there = torch.where((here * there).sum(dim=2, keepdim=True) < 0, -there, there)
-                total = total + weights[name] * ((here - there).abs().mean(dim=2, keepdim=True) * both).sum() / pairs
+                    second = torch.where((first * second).sum(dim=2, keepdim=True) < 0, -second, second)
+                total = total + weights[name] * ((first - second).abs().mean(dim=2, keepdim=True) * both).sum() / pairs
         return total / 2
 
 
 class RayLoss(SplatterLoss):
-    """Mean squared distance of drawn Gaussians from their pixel's ray, in pixel widths at their depth."""
+    """Mean squared distance of visible Gaussians from their pixel's ray, in pixel widths at their depth."""
 
     kind: Literal["ray"] = "ray"
 
     def of(self, splats: dict[str, torch.Tensor], inputs: InputMaps) -> torch.Tensor:
-        drawn = splats["opacity"].detach() > DRAWN
+        drawn = splats["opacity"].detach() > MIN_ALPHA
         offset = splats["position"] - inputs.origins
         length = inputs.directions.norm(dim=2, keepdim=True)
         aside = torch.cross(offset, inputs.directions, dim=2).square().sum(dim=2, keepdim=True) / length.square()
@@ -84,7 +81,7 @@ class RayLoss(SplatterLoss):
 
 
 class BackgroundLoss(SplatterLoss):
-    """Mean opacity of pixels whose input shows nothing: splats float there only because others need them."""
+    """Mean opacity of pixels on the input's background, whose splats only serve other views."""
 
     kind: Literal["background"] = "background"
 

@@ -1,1 +1,1 @@
-"""Mesh files: finding and naming them, what is wrong with them, and Blender as the process that draws them."""
+"""Mesh files: finding, naming and validating them, and rendering them with Blender."""

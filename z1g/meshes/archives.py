@@ -1,4 +1,4 @@
-"""Zips of meshes and Sweet Home 3D's furniture libraries (.sh3f): what is in them, and unpacking one object of them."""
+"""Zip archives of meshes and Sweet Home 3D furniture libraries (.sh3f): listing them and unpacking single objects."""
 
 import posixpath
 import re
@@ -16,16 +16,16 @@ _NUMBERED = re.compile(r"(\w+)#(\d+)")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _BLOCK = 2**20
 _SELF_CONTAINED = (".obj", ".gltf", ".glb", ".ply", ".stl", ".usdz")
-"""Formats whose side files are known, or that have none."""
+"""Formats whose side files are known, and formats without side files."""
 
 
 class TooLarge(Exception):
-    """An object unpacks to more than is allowed."""
+    """The unpacked object exceeds the size limit."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """A mesh in an archive and what the archive says of it."""
+    """A mesh in an archive and its metadata."""
 
     member: str
     name: str = ""
@@ -35,7 +35,7 @@ class Model:
 
 
 def models(archive: Archive) -> list[Model]:
-    """The catalog's models where there is a catalog, else every mesh. Archives in archives are not opened."""
+    """Models of the catalog if there is one, else all meshes. Nested archives are not opened."""
     if CATALOG in archive.members:
         with archive.open(CATALOG) as stream:
             return _catalog(stream.read().decode("latin-1"), archive)
@@ -44,19 +44,19 @@ def models(archive: Archive) -> list[Model]:
 
 
 def hidden(parts: Iterable[str]) -> bool:
-    """Archives made on macOS carry a `._crate.obj` for every `crate.obj`, some in a folder of their own."""
+    """Whether a path is hidden. macOS adds a `._crate.obj` per `crate.obj` to archives, sometimes in `__MACOSX`."""
     return any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
 
 def unpack(path: Path, member: str, folder: Path, limit_bytes: int) -> Path:
-    """Write a mesh of an archive and its side files below `folder`; return the mesh's path.
+    """Unpack a mesh and its side files to `folder`; return the path of the mesh.
 
-    Raises TooLarge, KeyError where the archive has no such member, any of UNREADABLE where it is broken.
+    Raises TooLarge, KeyError if the archive has no such member, and any of UNREADABLE if it is damaged.
     """
     status = path.stat()
     archive = _opened(path, status.st_size, status.st_mtime_ns)
     names = [member]
-    names += [side.name for side in references(archive, member) if side.there]
+    names += [side.name for side in references(archive, member) if side.exists]
     if posixpath.splitext(member)[1].lower() not in _SELF_CONTAINED:
         names += _beside(archive, member)
     left = limit_bytes
@@ -67,25 +67,25 @@ def unpack(path: Path, member: str, folder: Path, limit_bytes: int) -> Path:
 
 @lru_cache(maxsize=8)
 def _opened(path: Path, size: int, time_ns: int) -> Archive:
-    """An archive as it was at that time: a library's directory of thousands of members is read once, not per object."""
+    """An opened archive, cached so that a directory of thousands of members is read once and not for every object."""
     return Archive(path)
 
 
 def _copy(archive: Archive, name: str, target: Path, limit: int) -> int:
-    """Write one member; return its bytes, counted rather than believed."""
+    """Write one member; return the number of bytes written, which may differ from the archive's directory."""
     target.parent.mkdir(parents=True, exist_ok=True)
     written = 0
     with archive.open(name) as source, target.open("wb") as file:
         while block := source.read(_BLOCK):
             written += len(block)
             if written > limit:
-                raise TooLarge(f"{name} and its side files unpack to more than is allowed")
+                raise TooLarge(f"{name} and its side files exceed the limit when unpacked")
             file.write(block)
     return written
 
 
 def _beside(archive: Archive, member: str) -> Iterable[str]:
-    """Everything in the member's folder and below, other meshes and archives left out."""
+    """All files in the member's folder and its subfolders except other meshes and archives."""
     folder = posixpath.dirname(member)
     for name in archive.members:
         ending = posixpath.splitext(name)[1].lower()
@@ -97,15 +97,15 @@ def _catalog(text: str, archive: Archive) -> list[Model]:
     """Models of a furniture catalog, a Java properties file with numbered keys such as `model#12`."""
     values = dict(_properties(text))
     numbers = sorted({match[2] for match in map(_NUMBERED.fullmatch, values) if match is not None}, key=int)
-    found = []
+    catalog = []
     for number in numbers:
         member = archive.find(values.get(f"model#{number}", "").lstrip("/"))
         if member is None:
             continue
         terms = values.get(f"license#{number}", values.get("license", ""))
         name, category, creator = (values.get(f"{key}#{number}", "") for key in ("name", "category", "creator"))
-        found.append(Model(member, name, category, creator, terms))
-    return found
+        catalog.append(Model(member, name, category, creator, terms))
+    return catalog
 
 
 def _properties(text: str) -> Iterable[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Whether a mesh has more to show than one plain color, as far as its files say."""
+"""Detecting meshes with a single plain color from their files."""
 
 import posixpath
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from z1g.meshes.store import Store
 
 
 def colored(store: Store, mesh: str) -> bool:
-    """Whether an OBJ's used materials name a image or at least two diffuse colors; True for other formats.
+    """Whether the materials in use of an OBJ have an image or at least two diffuse colors; True for other formats.
 
     Raises any of UNREADABLE.
     """
@@ -19,7 +19,7 @@ def colored(store: Store, mesh: str) -> bool:
     for side in references(store, mesh):
         if side.role == "image":
             return True
-        if side.role == "material" and side.there:
+        if side.role == "material" and side.exists:
             colors |= {color for material, color in _diffuse(store, side.name) if material in used}
     return len(colors) > 1
 

@@ -1,4 +1,4 @@
-"""What a mesh is made of, as digests: the whole object, its geometry, its images."""
+"""Digests of a mesh's content: of the whole object, its geometry and its images."""
 
 import hashlib
 import posixpath
@@ -14,7 +14,7 @@ _BLOCK = 16 * 2**20
 
 @dataclass(frozen=True)
 class Content:
-    """SHA-256 digests: `content` of all files, `mesh` of the geometry, `textures` of the set of images or empty."""
+    """SHA-256 digests: `content` of all files, `mesh` of the geometry, `textures` of all images, empty without."""
 
     content: str
     mesh: str
@@ -24,25 +24,25 @@ class Content:
 def content_of(store: Store, mesh: str) -> Content:
     """Digests of a mesh and its side files. Raises any of UNREADABLE.
 
-    Geometry is the vertex and face lines of an OBJ, the buffers of a glTF, and the file itself in other formats.
+    The geometry is the vertex and face lines of an OBJ, the buffers of a glTF, and the whole file in other formats.
     """
     whole, geometry = _digests(store, mesh)
     side = references(store, mesh)
-    found: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for reference in side:
-        if reference.there and reference.name not in found:
-            found[reference.name] = _digest(store, reference.name)
-    buffers = _of_role(side, found, "data")
-    images = sorted(set(_of_role(side, found, "image")))
+        if reference.exists and reference.name not in digests:
+            digests[reference.name] = _digest(store, reference.name)
+    buffers = _of_role(side, digests, "data")
+    images = sorted(set(_of_role(side, digests, "image")))
     return Content(
-        _joined([whole, *(f"{reference.asked}={found.get(reference.name)}" for reference in side)]),
+        _joined([whole, *(f"{reference.uri}={digests.get(reference.name)}" for reference in side)]),
         _joined(buffers) if buffers else geometry,
         _joined(images) if images else "",
     )
 
 
-def _of_role(side: list[Reference], found: dict[str, str], role: str) -> list[str]:
-    return [found[reference.name] for reference in side if reference.role == role and reference.there]
+def _of_role(side: list[Reference], digests: dict[str, str], role: str) -> list[str]:
+    return [digests[reference.name] for reference in side if reference.role == role and reference.exists]
 
 
 def _digests(store: Store, mesh: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""Which Blender draws: finding it on this machine."""
+"""Finding Blender on this machine."""
 
 import importlib.util
 import os
@@ -11,22 +11,22 @@ from z1g.core.errors import UserError
 SCRIPT = Path(__file__).parent / "blender" / "render_views.py"
 CONFIG_KEY = "data.blender.python"
 ENVIRONMENT_VARIABLE = "Z1G_BLENDER"
-WHAT_SERVES = "a Python that can import bpy, or Blender's own executable"
+SUITABLE = "a Python that can import bpy, or Blender's own executable"
 VENV_PYTHON = Path(".venv-blender", "bin", "python")
 
 
 def find_blender(configured: str | None) -> list[str]:
-    """Command that runs the render script.
+    """Return the command that runs the render script.
 
-    In order: `configured`, the environment variable Z1G_BLENDER, this interpreter if it has bpy, the Python in
-    `.venv-blender` of the current folder, `blender` on PATH. Raises UserError where none is there.
+    The first available of: `configured`, the environment variable Z1G_BLENDER, this interpreter if it has bpy, the
+    Python in `.venv-blender` of the current folder, `blender` on PATH. Raises UserError if there is none.
     """
-    for name, asked in {CONFIG_KEY: configured, ENVIRONMENT_VARIABLE: os.environ.get(ENVIRONMENT_VARIABLE)}.items():
-        if asked:
-            found = shutil.which(asked)
-            if found is None:
-                raise UserError(f"{name}: {asked} is no executable; give {WHAT_SERVES}")
-            return _command(found)
+    for name, requested in {CONFIG_KEY: configured, ENVIRONMENT_VARIABLE: os.environ.get(ENVIRONMENT_VARIABLE)}.items():
+        if requested:
+            executable = shutil.which(requested)
+            if executable is None:
+                raise UserError(f"{name}: {requested} is not an executable; give {SUITABLE}")
+            return _command(executable)
     if importlib.util.find_spec("bpy") is not None:
         return _command(sys.executable)
     if VENV_PYTHON.is_file():
@@ -35,9 +35,9 @@ def find_blender(configured: str | None) -> list[str]:
     if on_path is not None:
         return _command(on_path)
     raise UserError(
-        f"no Blender found to render the meshes. Looked at {CONFIG_KEY}, the environment variable "
+        f"no Blender found to render the meshes. Searched: {CONFIG_KEY}, the environment variable "
         f"{ENVIRONMENT_VARIABLE}, bpy in {sys.executable}, {VENV_PYTHON} in {Path.cwd()} and `blender` on PATH. "
-        "Run `make` to install one into .venv-blender, or name yours in one of these places"
+        "Run `make` to install one into .venv-blender, or set one of these"
     )
 
 

@@ -1,4 +1,4 @@
-"""Files known by their content, so that results survive a move and do not survive an edit."""
+"""Digests of files, which identify them by content and not by path."""
 
 import hashlib
 from pathlib import Path
@@ -7,7 +7,7 @@ from z1g.meshes.index import Index
 
 
 def file_digest(path: str) -> str | None:
-    """SHA-256 of a file, None where it cannot be read. A file whose size and time are known is not read again."""
+    """SHA-256 of a file, None if it cannot be read. A file is read again only if its size or time has changed."""
     file = Path(path).absolute()
 
     def make() -> tuple[str, list[Path]]:

@@ -1,4 +1,4 @@
-"""An object's files just before they are drawn: unpacked, and free of the faults that Blender passes over."""
+"""Preparing an object's files for rendering: unpacking, and detecting faults that Blender ignores silently."""
 
 import re
 from pathlib import Path
@@ -19,18 +19,18 @@ _LICENSE = re.compile("licen[sc]e", re.IGNORECASE)
 
 
 class FileLimits(Section):
-    """What one object may take; more is quarantined instead of filling the disk or the memory."""
+    """Size limits of one object; larger objects are quarantined instead of filling disk or memory."""
 
-    file_mb: int = Field(1024, ge=1, description="largest mesh file that is opened, MiB")
-    unpacked_mb: int = Field(1024, ge=1, description="what an object in an archive may unpack to, MiB")
+    file_mb: int = Field(1024, ge=1, description="size limit of a mesh file, MiB")
+    unpacked_mb: int = Field(1024, ge=1, description="size limit of an unpacked object of an archive, MiB")
 
 
 class Unusable(Exception):
-    """An object's files cannot be rendered, with a reason that a person understands."""
+    """An object's files cannot be rendered; the message is shown to the user."""
 
 
 def prepare(entry: ObjectEntry, folder: Path, limits: FileLimits) -> Path:
-    """The mesh file to render; what has to be unpacked for it lies below `folder` afterwards. Raises Unusable."""
+    """Return the mesh file to render, unpacked to `folder` if it is in an archive. Raises Unusable."""
     path = _unpacked(entry, folder, limits)
     reason = problem(path, limits)
     if reason is None and entry.content:
@@ -38,7 +38,7 @@ def prepare(entry: ObjectEntry, folder: Path, limits: FileLimits) -> Path:
             changed = content_of(Disk(path.parent), path.name).content != entry.content
         except OSError as error:
             raise Unusable(f"a side file of the mesh cannot be read: {error.strerror}") from error
-        reason = "its files have changed since they were listed; start again to list them anew" if changed else None
+        reason = "its files have changed since they were listed; start again to update the list" if changed else None
     if reason is not None:
         raise Unusable(reason)
     return path
@@ -51,24 +51,24 @@ def _unpacked(entry: ObjectEntry, folder: Path, limits: FileLimits) -> Path:
         if inside:
             return unpack(path, member, folder, limits.unpacked_mb * MIB)
         if is_archive(path):
-            # A whole archive is an entry only where listing could not open it.
+            # An archive is listed as an entry only if listing could not open it.
             with Archive(path):
-                raise Unusable("the archive holds no mesh")
+                raise Unusable("the archive has no mesh")
     except TooLarge as error:
         raise Unusable(f"{error} (data.limits.unpacked_mb {limits.unpacked_mb})") from error
     except KeyError as error:
-        raise Unusable(f"{path.name} holds no {member}") from error
+        raise Unusable(f"{path.name} has no member {member}") from error
     except OSError as error:
         raise Unusable(f"{path.name} cannot be unpacked: {error.strerror or error}") from error
     except UNREADABLE as error:
-        raise Unusable(f"{path.name} is no whole archive: {error}") from error
+        raise Unusable(f"{path.name} is not a complete archive: {error}") from error
     return path
 
 
 def problem(path: Path, limits: FileLimits) -> str | None:
-    """What keeps a mesh file from being rendered, as far as its bytes tell without Blender; None where nothing does.
+    """Return why a mesh file cannot be rendered, None if no fault is detected without Blender.
 
-    These are the faults that Blender passes over without a word: it reads NaN as 0 and draws lost materials gray.
+    Detects faults that Blender ignores silently: it reads NaN as 0 and renders missing materials in gray.
     """
     try:
         size = path.stat().st_size
@@ -84,14 +84,14 @@ def problem(path: Path, limits: FileLimits) -> str | None:
 
 
 def licenses(entry: ObjectEntry) -> list[str]:
-    """Names of the license files beside a mesh on disk."""
+    """Names of the license files in the folder of a mesh on disk."""
     beside = [] if INSIDE in entry.source else Path(entry.source).parent.iterdir()
     return sorted(file.name for file in beside if _LICENSE.search(file.name))
 
 
 def _missing_materials(path: Path) -> str | None:
     store = Disk(path.parent)
-    if any(side.role == "material" and side.there for side in references(store, path.name)):
+    if any(side.role == "material" and side.exists for side in references(store, path.name)):
         return None
     libraries = material_libraries(store, path.name)
     return f"material file missing: {', '.join(libraries)}" if libraries else None

@@ -1,7 +1,7 @@
-"""Finding NaN and infinity in mesh files.
+"""Detecting NaN and infinity in mesh files.
 
-Blender's importers turn such a vertex into the origin without a word, which leaves a spike instead of an error. STL is
-not here: its importer can be told to keep the numbers, so the render script checks them.
+Blender's importers silently move such a vertex to the origin, which results in a spike instead of an error. STL is not
+checked here: its importer has an option to keep the values, so the render script checks them.
 """
 
 import json
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from z1g.meshes.store import whole_lines
 
 _OBJ_VERTEX = re.compile(rb"^v[^\S\n].*(\b(nan|inf)|e\+?(39|[4-9]\d|\d{3,})\b)", re.IGNORECASE | re.MULTILINE)
-"""Numbers above 3.4e38 are infinite too: Blender computes in single precision."""
+"""Numbers above 3.4e38 also match: they are infinite in Blender's single precision."""
 _SUSPECT = re.compile(rb"e\+?(39|[4-9]\d|\d{3,})|nan|inf")
 _PLY_TYPES = {
     "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4",
@@ -27,21 +27,21 @@ _GLTF_FLOAT = 5126
 
 
 def all_finite(path: Path) -> bool:
-    """Whether all vertices of a mesh file are finite numbers; True also where the file cannot be understood.
+    """Whether all vertices of a mesh file are finite; also True if the file cannot be parsed.
 
-    Raises OSError where it cannot be read.
+    Raises OSError if it cannot be read.
     """
     check = _CHECKS.get(path.suffix.lower())
     try:
         return check is None or check(path)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError, MemoryError):
-        # A broken file is Blender's to judge, in its own words.
+        # Blender reports the error of a damaged file.
         return True
 
 
 def _obj(path: Path) -> bool:
     with path.open("rb") as stream:
-        # Hardly any file has a suspect; to look for one, lower case, takes a tenth of the time.
+        # Few files have suspects; this search in lower case takes a tenth of the time.
         suspects = (lines for lines in whole_lines(stream) if _SUSPECT.search(lines.lower()))
         return not any(_OBJ_VERTEX.search(lines) for lines in suspects)
 
@@ -82,7 +82,7 @@ def _glb(path: Path) -> bool:
 
 
 def _glb_positions(path: Path) -> Iterator[NDArray[np.float32]]:
-    """Positions [N,3] of every primitive that stores them as plain floats in the file's own binary chunk."""
+    """Positions [N,3] of every primitive that stores them as floats in the file's binary chunk."""
     content = np.memmap(path, np.uint8, "r")
     size = int(content[12:16].view("<u4")[0])
     document, binary = json.loads(content[20 : 20 + size].tobytes()), content[28 + size :]

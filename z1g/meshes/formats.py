@@ -1,4 +1,4 @@
-"""Which files are meshes, and which hold meshes."""
+"""File formats of meshes and of archives of meshes."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ READABLE = f"{', '.join(FORMATS)} and these in {' or '.join(ARCHIVES)}"
 
 
 def is_mesh(path: Path) -> bool:
-    """Whether a path has the ending of a mesh file."""
+    """Whether a path has the extension of a mesh format."""
     return path.suffix.lower() in FORMATS
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path has the ending of an archive of meshes."""
+    """Whether a path has the extension of an archive of meshes."""
     return path.suffix.lower() in ARCHIVES

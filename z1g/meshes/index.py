@@ -1,4 +1,4 @@
-"""Digests of mesh files, kept between runs: reading 100,000 files takes long, asking for their times does not."""
+"""A cache of mesh file digests between runs: reading 100,000 files is slow, checking their times is fast."""
 
 import hashlib
 import json
@@ -11,9 +11,9 @@ from z1g.core.files import write_json
 
 
 class Index:
-    """Values by key, valid while none of the files they were made from has another size or time.
+    """Values by key, valid while the files they depend on keep their sizes and modification times.
 
-    The file lies in the user's cache folder; where it cannot be read or written, everything is made anew.
+    They are stored in the user's cache folder; if it cannot be read or written, every value is computed again.
     """
 
     def __init__(self, subject: str) -> None:
@@ -24,22 +24,22 @@ class Index:
         self._new: dict[str, Any] = {}
 
     def value(self, key: str, make: Callable[[], tuple[Any, Iterable[Path]]]) -> Any:
-        """The JSON value of a key; `make` gives it together with the files it depends on. Raises what `make` does."""
-        known = self._old.get(key)
-        if known is None or known["files"] != _stamp(Path(path) for path, _, _ in known["files"]):
+        """The JSON value of a key; `make` returns it with the files it depends on. Raises the errors of `make`."""
+        entry = self._old.get(key)
+        if entry is None or entry["files"] != _stamp(Path(path) for path, _, _ in entry["files"]):
             value, files = make()
-            known = {"value": value, "files": _stamp(files)}
-        self._new[key] = known
-        return known["value"]
+            entry = {"value": value, "files": _stamp(files)}
+        self._new[key] = entry
+        return entry["value"]
 
     def save(self) -> None:
-        """Keep the values that were asked for since the index was opened."""
+        """Write the values that were requested since the index was opened."""
         if self._new == self._old:
             return
         try:
             write_json(self.path, self._new)
         except OSError:
-            return  # a read-only home costs time, nothing else
+            return  # with a read-only home, only the cache is lost
 
 
 def _stamp(files: Iterable[Path]) -> list[list[Any]]:
@@ -48,7 +48,7 @@ def _stamp(files: Iterable[Path]) -> list[list[Any]]:
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:
-    """A file that is missing counts too: it may be there the next time."""
+    """Missing files have a stamp too, because they may exist at the next run."""
     try:
         status = path.stat()
     except OSError:
@@ -61,8 +61,8 @@ def _load(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    whole = isinstance(content, dict) and all(
+    valid = isinstance(content, dict) and all(
         isinstance(entry, dict) and entry.keys() == {"value", "files"} and isinstance(entry["files"], list)
         for entry in content.values()
     )
-    return content if whole else {}
+    return content if valid else {}

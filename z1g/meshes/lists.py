@@ -1,4 +1,4 @@
-"""Lists of objects that people write, or `z1g list` does: CSV or JSON Lines, one object a row."""
+"""Lists of objects, written by hand or by `z1g list`: CSV or JSON Lines, one object per row."""
 
 import csv
 import json
@@ -14,9 +14,9 @@ ENDINGS = (".csv", ".jsonl")
 
 
 def read_list(path: Path) -> Iterator[dict[str, str]]:
-    """Rows with at least `path`, which is relative to the list's own folder, and any other of COLUMNS.
+    """Yield rows with `path`, relative to the list's folder, and optionally the other COLUMNS.
 
-    Raises UserError with file and line for anything else.
+    Raises UserError with file and line for invalid rows.
     """
     read = _csv if path.suffix.lower() == ".csv" else _jsonl
     try:
@@ -50,5 +50,5 @@ def _checked(row: Any, where: str) -> dict[str, str]:
         if key not in COLUMNS:
             raise UserError(f"{where}: unknown column {key}{did_you_mean(str(key), COLUMNS)}")
         if not isinstance(value, str):
-            raise UserError(f"{where}: {key} is {value!r}, which is no text")
+            raise UserError(f"{where}: {key} is {value!r}, which is not a string")
     return row

@@ -1,4 +1,4 @@
-"""How Blender draws the objects."""
+"""Options of rendering with Blender."""
 
 from typing import Annotated, Literal
 
@@ -13,35 +13,40 @@ from z1g.meshes.lighting.uniform import Uniform
 
 
 class BlenderOptions(Section):
-    """How Blender draws the objects."""
+    """Options of rendering with Blender."""
 
-    resolution: int = Field(512, ge=16, le=4096, description="side of the square images, pixels")
-    samples: int = Field(32, ge=1, description="samples a pixel; fewer are faster and noisier")
+    resolution: int = Field(512, ge=16, le=4096, description="width and height of the images, pixels")
+    samples: int = Field(32, ge=1, description="samples per pixel; fewer are faster and noisier")
     engine: Literal["cycles", "eevee"] = Field(
         "cycles", description="cycles: path tracing; eevee: rasterization, needs OpenGL or Vulkan even without a screen"
     )
     lighting: Annotated[Lighting, OneOf()] = Uniform()
-    normals: bool = Field(False, description="also render surface normals of the six inputs")
+    normals: bool = Field(False, description="also render surface normals of the six input views")
     device: Annotated[Literal["cpu", "gpu"], Runtime()] = Field(
-        "cpu", description="what Cycles runs on; gpu: OptiX, CUDA, HIP, Metal or oneAPI, an error where there is none"
+        "cpu", description="device of Cycles; gpu: OptiX, CUDA, HIP, Metal or oneAPI, an error if there is none"
     )
     processes: Annotated[int | None, Runtime()] = Field(
-        None, ge=1, description="Blender processes a job; null: about one a core, fewer for large images or on a GPU"
+        None,
+        ge=1,
+        description="Blender processes per job; null: about one per core, fewer for large images or on a GPU",
     )
     restart_after: Annotated[int, Runtime()] = Field(
-        500, ge=1, description="objects that one Blender process draws before a new one takes its place"
+        500, ge=1, description="number of objects after which a Blender process is replaced by a new one"
     )
     restart_above_mb: Annotated[int | None, Runtime()] = Field(
-        None, ge=1, description="so does one that holds more memory after an object, MiB; null: half of memory_mb"
+        None,
+        ge=1,
+        description="a Blender process that uses more memory than this after an object is replaced, MiB; null: half of "
+        "memory_mb",
     )
     memory_mb: Annotated[int | None, Runtime()] = Field(
-        None, ge=1, description="what one Blender process may allocate, MiB; null: its part of the job's memory"
+        None, ge=1, description="memory limit of one Blender process, MiB; null: its share of the job's memory"
     )
     timeout_s: Annotated[float, Runtime()] = Field(
-        600.0, gt=0, description="an object that takes Blender longer than this many seconds is quarantined"
+        600.0, gt=0, description="time limit of one object in seconds; slower objects are quarantined"
     )
     python: Annotated[str | None, Runtime()] = Field(
-        None, description="a Python that can import bpy, or a Blender executable; null looks for one"
+        None, description="a Python that can import bpy, or a Blender executable; null: search for one"
     )
 
     def check(self) -> None:

@@ -1,4 +1,4 @@
-"""Blender processes that draw one queue of objects, surviving crashes, hangs and growing memory."""
+"""A pool of Blender processes that renders a queue of objects and survives crashes, hangs and memory growth."""
 
 import json
 import queue
@@ -17,26 +17,26 @@ from z1g.meshes.options import BlenderOptions
 from z1g.meshes.process import Process
 
 MAX_CRASHES = 2
-"""An object that has ended Blender this often is quarantined; the first time may have been someone else's kill."""
+"""Number of crashes after which an object is quarantined; a single crash may have another cause than the object."""
 PREPARED_AHEAD = 2
-"""Objects whose files are ready and wait for a Blender."""
+"""Number of objects whose files are prepared before a process is free."""
 DRAWN_AHEAD = 8
-"""Finished objects a process that may wait on disk for a slow one before them."""
+"""Number of finished objects per process that may wait on disk for a slower object before them."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """An object to draw. `prepare` puts its files below a folder and returns the one to draw; it may raise Unusable."""
+    """An object to render. `prepare` writes its files to a folder and returns the mesh file; it may raise Unusable."""
 
     id: str
     prepare: Callable[[Path], Path]
     cameras: list[Any]
-    """Poses as the render script wants them."""
+    """Poses in the render script's format."""
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """An object's images in a folder, and what `result.json` says; whoever takes it deletes the folder."""
+    """A folder with an object's images, and the content of `result.json`. The consumer deletes the folder."""
 
     folder: Path
     result: dict[str, Any]
@@ -46,11 +46,11 @@ def draw(
     command: Sequence[str], settings: Mapping[str, Any], tasks: Iterable[Task], scratch: Path,
     options: BlenderOptions, processes: int,
 ) -> Generator[Drawn | Rejected, None, None]:  # fmt: skip
-    """Yield for each task, in order, what Blender made of it, or why there is nothing.
+    """Yield the rendered object of each task, in order, or the reason why it was rejected.
 
-    `settings` are those of the render script. An object that takes longer than `options.timeout_s` is rejected, and so
-    is one in whose hands Blender dies MAX_CRASHES times; the others go on in a new process. Raises UserError where
-    Blender does not start. Closing the generator ends every process.
+    `settings` are those of the render script. An object is rejected if it takes longer than `options.timeout_s` or
+    crashes Blender MAX_CRASHES times; the others continue in a new process. Raises UserError if Blender does not
+    start. Closing the generator ends all processes.
     """
     pool = _Pool(command, settings, scratch, options, processes)
     try:
@@ -93,7 +93,7 @@ class _Pool:
         for worker in self._workers:
             worker.close()
         self._drawing.shutdown()
-        self._ahead.release()  # for the one that may still wait for its turn
+        self._ahead.release()  # unblocks a pending _prepare
         self._preparing.shutdown()
 
     def _files(self, task: Task) -> Path:
@@ -122,7 +122,7 @@ class _Pool:
 
 
 class _Worker:
-    """One Blender at a time, and a new one whenever that is needed."""
+    """Runs one Blender process at a time and replaces it when necessary."""
 
     def __init__(
         self, command: Sequence[str], settings: Mapping[str, Any], scratch: Path, options: BlenderOptions, index: int
@@ -153,7 +153,7 @@ class _Worker:
         return Rejected(task.id, str(reason))
 
     def close(self) -> None:
-        """End Blender, from another thread than the one that draws; no other is started."""
+        """End Blender, from another thread than the rendering one, and start no new process."""
         with self._lock:
             self._closed = True
             if self._process is not None:

@@ -1,6 +1,6 @@
-"""One run of Blender: fed with objects line by line, watched, ended.
+"""One Blender process: started, given objects line by line, monitored, ended.
 
-Knows `z1g/meshes/blender/render_views.py` only by the lines that go in, the lines that come out and the result folders.
+It communicates with `z1g/meshes/blender/render_views.py` only by lines on stdin and stdout and by result folders.
 """
 
 import contextlib
@@ -19,23 +19,23 @@ from pathlib import Path
 from typing import Any
 
 from z1g.core.errors import UserError
-from z1g.meshes.executable import CONFIG_KEY, ENVIRONMENT_VARIABLE, WHAT_SERVES
+from z1g.meshes.executable import CONFIG_KEY, ENVIRONMENT_VARIABLE, SUITABLE
 
 STARTUP_S = 300.0
-"""Blender itself may take this long to start: on a cold network file system that is minutes, and no object's fault."""
+"""Time limit for Blender's start, separate from the objects' limit: a cold network file system takes minutes."""
 TAIL_LINES = 4
 OUT_OF_MEMORY = re.compile(
     r"MemoryError|bad_alloc|[MC]alloc(_array)? returns null|out of memory|Cannot allocate"
-    "|Resource temporarily unavailable",  # no room for a thread's stack
+    "|Resource temporarily unavailable",  # no memory for a thread's stack
     re.IGNORECASE,
 )
 
 
 @contextlib.contextmanager
 def _few_cores(first: int, count: int) -> Iterator[None]:
-    """Let a child that starts meanwhile see only so many cores; the render script frees it once Blender is up.
+    """Limit the cores of child processes started in the block; the render script removes the limit after startup.
 
-    Blender makes a worker thread for each core it sees, and those without work spin: one thread then costs two cores.
+    Blender creates a worker thread for each available core, and idle workers spin: one thread would use two cores.
     """
     if sys.platform != "linux":
         yield
@@ -50,10 +50,10 @@ def _few_cores(first: int, count: int) -> Iterator[None]:
 
 
 class Process:
-    """Blender as a child, from first line to kill. A thread reads its output, so that a full pipe never stops it."""
+    """Blender as a child process. A thread reads its output, so that a full pipe never blocks it."""
 
     def __init__(self, command: Sequence[str], settings: Mapping[str, Any], scratch: Path, first_core: int) -> None:
-        """Start it; `scratch` receives its log and temporary files. Raises UserError where it cannot be run."""
+        """Start Blender, with log and temporary files in `scratch`. Raises UserError if it cannot be run."""
         self.timed_out = False
         self._command, self._settings = command, settings
         self._folder = Path(tempfile.mkdtemp(prefix="blender-", dir=scratch))
@@ -61,7 +61,7 @@ class Process:
         self._lines: queue.Queue[str | None] = queue.Queue()
         try:
             with _few_cores(first_core, settings["threads"]):
-                # A session of its own: whatever Blender starts is killed with it.
+                # A new session, so that Blender's own children are killed with it.
                 self._child = subprocess.Popen(
                     command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                     start_new_session=True, env={**os.environ, "TMPDIR": str(self._folder)},
@@ -72,33 +72,33 @@ class Process:
         self._reader.start()
 
     def await_start(self) -> None:
-        """Return when it takes objects. Raises UserError where that never comes."""
+        """Wait until it is ready for objects. Raises UserError if it does not start."""
         self._send(self._settings)
         word, _, text = (self._await(("up", "unable"), STARTUP_S) or "").partition(" ")
         if word == "unable":
             raise UserError(f"data.blender: {text}")
         if not word:
-            how = f"was not up after {STARTUP_S:.0f} s" if self.timed_out else f"ended at once ({self._ending()})"
+            how = f"did not start within {STARTUP_S:.0f} s" if self.timed_out else f"ended at once ({self._ending()})"
             raise UserError(
                 f"Blender {how}. Command: {' '.join(self._command)}. Last output: {self._tail()}. "
-                f"Set {CONFIG_KEY} or {ENVIRONMENT_VARIABLE} to {WHAT_SERVES}"
+                f"Set {CONFIG_KEY} or {ENVIRONMENT_VARIABLE} to {SUITABLE}"
             )
 
     def draw(self, item: Mapping[str, Any], timeout_s: float) -> str | None:
-        """Return None when the object is finished, else what went wrong; then this process is of no more use."""
+        """Render an object. Return None on success, else the error, after which this process cannot be used again."""
         self._send(item)
         if self._await((f"done {item['id']}",), timeout_s):
             return None
         if self.timed_out:
             return f"rendering took longer than {timeout_s:g} s (data.blender.timeout_s)"
-        how, words = self._ending(), self._tail()
-        if OUT_OF_MEMORY.search(words):
+        how, output = self._ending(), self._tail()
+        if OUT_OF_MEMORY.search(output):
             limit = f"its limit is {self._settings['memory_mb']} MiB (data.blender.memory_mb)"
-            return f"Blender ran out of memory on this object; {limit}; its last words: {words}"
-        return f"Blender died on this object ({how}); its last words: {words}"
+            return f"Blender ran out of memory on this object; {limit}; last output: {output}"
+        return f"Blender crashed on this object ({how}); last output: {output}"
 
     def end(self) -> None:
-        """Kill it; its results are on disk, and its temporary files go with the scratch folder."""
+        """Kill the process; its results are on disk, and its temporary files are deleted with the scratch folder."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
@@ -109,20 +109,20 @@ class Process:
     def _send(self, line: Mapping[str, Any]) -> None:
         stdin = self._child.stdin
         assert stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # the end of its output tells
+        with contextlib.suppress(BrokenPipeError):  # detected by the end of its output
             stdin.write(json.dumps(line).encode() + b"\n")
             stdin.flush()
 
-    def _await(self, starts: tuple[str, ...], limit_s: float) -> str | None:
-        """The next line that starts so; None where the time is up or the process has ended."""
-        until = time.monotonic() + limit_s
+    def _await(self, prefixes: tuple[str, ...], limit_s: float) -> str | None:
+        """The next line with one of these prefixes; None after the time limit or if the process has ended."""
+        deadline = time.monotonic() + limit_s
         while True:
             try:
-                line = self._lines.get(timeout=max(0.0, until - time.monotonic()))
+                line = self._lines.get(timeout=max(0.0, deadline - time.monotonic()))
             except queue.Empty:
                 self.timed_out = True
                 return None
-            if line is None or line.startswith(starts):
+            if line is None or line.startswith(prefixes):
                 return line
 
     def _read(self) -> None:
@@ -142,7 +142,7 @@ class Process:
         except subprocess.TimeoutExpired:
             return "it closed its output"
         if code == -signal.SIGKILL:
-            return "killed by SIGKILL, as happens where memory runs out"
+            return "killed by SIGKILL, probably because memory ran out"
         return f"killed by {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
 
     def _tail(self) -> str:

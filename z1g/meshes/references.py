@@ -1,4 +1,4 @@
-"""Which other files a mesh file is made of."""
+"""Files that a mesh file refers to."""
 
 import json
 import posixpath
@@ -14,48 +14,48 @@ _LIBRARY = re.compile(rb"^mtllib (.*)", re.MULTILINE)
 _MAP = re.compile(rb"^\s*(?:map_\w+|bump|disp|decal|refl|norm)\s+(.+?)\s*$", re.IGNORECASE)
 _OPTION = re.compile(r"^-\w+(?:\s+(?:on|off|[-\d.]+))*\s+")
 _LARGEST_TEXT = 64 * 2**20
-"""A material file or a glTF document is text that people could read; what is larger is something else."""
+"""Size limit of a material file or glTF document; anything larger is not one."""
 
 
 class Reference(NamedTuple):
-    """A file that a mesh names: `asked` as the mesh spells it, `name` relative to the store, `there` if it is."""
+    """A file that a mesh refers to: `uri` in the mesh's spelling, `name` relative to the store, `exists` in it."""
 
     name: str
-    asked: str
+    uri: str
     role: str
     """`material`, `image` or `data`."""
-    there: bool
+    exists: bool
 
 
 def references(store: Store, mesh: str) -> list[Reference]:
-    """Side files of a mesh file, in the order named, each once.
+    """Side files of a mesh file without duplicates, in the mesh's order.
 
-    OBJ (materials and their images) and glTF (buffers, images) say what they need; of other formats none are known.
+    Supported for OBJ (materials and their images) and glTF (buffers, images); empty for other formats.
     """
     read = _READERS.get(posixpath.splitext(mesh)[1].lower())
-    found: dict[tuple[str, str], Reference] = {}
+    unique: dict[tuple[str, str], Reference] = {}
     for reference in read(store, mesh) if read is not None else ():
-        found.setdefault((reference.asked, reference.role), reference)
-    return list(found.values())
+        unique.setdefault((reference.uri, reference.role), reference)
+    return list(unique.values())
 
 
 def material_libraries(store: Store, mesh: str) -> list[str]:
-    """What the `mtllib` lines of an OBJ name, spaces and quotes as people write them."""
+    """Material files in the `mtllib` lines of an OBJ; names may have spaces and quotes."""
     with store.open(mesh) as stream:
         names = [name for lines in whole_lines(stream) for name in _LIBRARY.findall(lines)]
     return [_text(name).strip().strip('"') for name in names]
 
 
 def _obj(store: Store, mesh: str) -> Iterator[Reference]:
-    asked = material_libraries(store, mesh)
-    found = [_beside(store, mesh, name, "material") for name in asked]
-    # Blender also tries the material file that is named like the mesh.
+    libraries = material_libraries(store, mesh)
+    materials = [_beside(store, mesh, name, "material") for name in libraries]
+    # Blender also tries the material file with the name of the mesh.
     own = _beside(store, mesh, posixpath.basename(posixpath.splitext(mesh)[0]) + ".mtl", "material")
-    if own.there and not any(reference.there for reference in found):
-        found = [own]
-    for material in found:
+    if own.exists and not any(reference.exists for reference in materials):
+        materials = [own]
+    for material in materials:
         yield material
-        if material.there:
+        if material.exists:
             for image in _images(store, material.name):
                 yield _beside(store, material.name, image, "image")
 
@@ -81,7 +81,7 @@ def _gltf(store: Store, mesh: str) -> Iterator[Reference]:
         parts += [("image", part) for part in document.get("images", [])]
         names = [(role, unquote(part["uri"])) for role, part in parts if "uri" in part]
     except (ValueError, AttributeError, TypeError, KeyError, RecursionError):
-        return  # a broken file is Blender's to judge, in its own words
+        return  # Blender reports the error of a damaged file
     for role, name in names:
         if not name.startswith("data:"):
             yield _beside(store, mesh, name, role)
@@ -93,10 +93,10 @@ def _glb_document(stream: IO[bytes]) -> bytes:
     return stream.read(min(size, _LARGEST_TEXT))
 
 
-def _beside(store: Store, file: str, asked: str, role: str) -> Reference:
-    path = posixpath.join(posixpath.dirname(file), asked.replace("\\", "/"))
+def _beside(store: Store, file: str, uri: str, role: str) -> Reference:
+    path = posixpath.join(posixpath.dirname(file), uri.replace("\\", "/"))
     name = store.find(path)
-    return Reference(path if name is None else name, asked, role, name is not None)
+    return Reference(path if name is None else name, uri, role, name is not None)
 
 
 def _head(stream: IO[bytes]) -> bytes:

@@ -1,4 +1,4 @@
-"""How a job's cores and memory are shared out among Blender processes."""
+"""Distribution of a job's cores and memory among Blender processes."""
 
 import math
 import os
@@ -8,11 +8,11 @@ from pathlib import Path
 from z1g.meshes.options import BlenderOptions
 
 SAMPLES_PER_S = 3e6
-"""What one core draws, roughly; only the sharing out depends on it."""
+"""Approximate rendering speed of one core; only the distribution depends on it."""
 OBJECT_S = 60.0
-"""One thread a process draws most, but an object should not take much longer than this: it has a time limit."""
+"""Target time of one object. One thread per process has the highest throughput, but objects have a time limit."""
 LEAST_MB = 1024
-"""Blender with a usual object takes about a third of this."""
+"""Blender with a typical object uses about a third of this."""
 BLENDERS_PART = 0.9
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 MIB = 2**20
@@ -20,7 +20,7 @@ MIB = 2**20
 
 @dataclass(frozen=True)
 class Share:
-    """`processes` at once, each with so many threads and so much memory."""
+    """Number of concurrent processes, and threads and memory of each."""
 
     processes: int
     threads: int
@@ -28,7 +28,7 @@ class Share:
 
 
 def share_out(options: BlenderOptions, threads: int, objects: int, views: int) -> Share:
-    """Share out a job of `threads` cores that draws `objects` objects of `views` images each."""
+    """Distribute a job's `threads` cores for rendering `objects` objects with `views` images each."""
     memory_mb = BLENDERS_PART * job_memory_mb(threads)
     processes = options.processes or _processes(options, threads, views, memory_mb)
     processes = max(1, min(processes, objects))
@@ -44,7 +44,7 @@ def _processes(options: BlenderOptions, threads: int, views: int, memory_mb: flo
 
 
 def job_memory_mb(threads: int) -> float:
-    """Memory of this job, MiB: SLURM's allocation, else the part of the machine's that its cores are of all cores."""
+    """Memory of this job, MiB: SLURM's allocation, else the machine's memory in proportion to the job's cores."""
     node, cpu = (int(os.environ.get(f"SLURM_MEM_PER_{unit}", 0)) for unit in ("NODE", "CPU"))
     if node or cpu:
         return node or cpu * threads

@@ -1,4 +1,4 @@
-"""Where a mesh and its side files lie: a folder on disk, or an archive."""
+"""Storage of a mesh and its side files: a folder on disk or an archive."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from typing import IO, Protocol
 UNREADABLE: tuple[type[Exception], ...] = (
     OSError, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, RuntimeError, ValueError,
 )  # fmt: skip
-"""What opening and reading a store's files may raise; `zipfile` lets all of these through from a damaged archive."""
+"""Exceptions of opening and reading a store's files; `zipfile` raises any of these on a damaged archive."""
 
 
 _BLOCK = 16 * 2**20
 
 
 def whole_lines(stream: IO[bytes]) -> Iterator[bytes]:
-    """A text in blocks of many lines, none of them cut: a pattern runs over a block far faster than over each line."""
+    """Yield a text in blocks of whole lines; matching a pattern is much faster on blocks than on single lines."""
     rest = b""
     while block := stream.read(_BLOCK):
         lines, newline, last = (rest + block).rpartition(b"\n")
@@ -32,17 +32,17 @@ def whole_lines(stream: IO[bytes]) -> Iterator[bytes]:
 
 
 class Store(Protocol):
-    """Files by posix path, relative to the store's root."""
+    """Files by POSIX path relative to the store's root."""
 
     def find(self, name: str) -> str | None:
-        """The store's own spelling of a path, None where there is no such file."""
+        """The store's spelling of a path, None if there is no such file."""
 
     def open(self, name: str) -> IO[bytes]:
-        """A file's content as a stream. Both may raise any of UNREADABLE."""
+        """Open a file as a binary stream. Both methods may raise any of UNREADABLE."""
 
 
 class Disk:
-    """Files below a folder, or reached from it: a mesh may name `../textures/wood.jpg`."""
+    """Files by path relative to a folder, also outside of it: a mesh may refer to `../textures/wood.jpg`."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -55,10 +55,10 @@ class Disk:
 
 
 class Archive:
-    """Members of a zip. Those with a path that leaves the archive, links and encrypted ones are not there."""
+    """Members of a zip archive, without encrypted ones, links and paths that leave the archive."""
 
     def __init__(self, path: Path) -> None:
-        """Raises any of UNREADABLE where it is no whole zip."""
+        """Raises any of UNREADABLE if it is not a complete zip archive."""
         self.zip = zipfile.ZipFile(path)
         self.members = {info.filename: info for info in self.zip.infolist() if _harmless(info)}
 
@@ -76,7 +76,7 @@ class Archive:
         return self.zip.open(self.members[name])
 
     def size(self, name: str) -> int:
-        """Bytes that a member says it unpacks to."""
+        """Unpacked size of a member in bytes, according to the archive's directory."""
         return self.members[name].file_size
 
 

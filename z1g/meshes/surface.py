@@ -1,4 +1,4 @@
-"""Points on the surface of a rendered object's source mesh, placed as ingest placed it."""
+"""Sampling points on a rendered object's source mesh, with the normalization of its renders."""
 
 import tempfile
 from pathlib import Path
@@ -14,22 +14,22 @@ from z1g.metrics import NotMeasurable
 
 READABLE = (".obj", ".glb", ".ply", ".stl")
 TOLERANCE = 2e-3
-"""How far the mesh read here may lie beside the one that Blender measured, normalized units."""
+"""Largest deviation from the bounds that Blender measured, normalized units."""
 RADIUS = 0.5
 
 
 def surface_points(item: RenderedObject, entry: ObjectEntry, limits: FileLimits, n: int) -> NDArray[np.float64]:
-    """`n` points [n,3], drawn evenly by area and the same each time, in the normalized y-up world of the renders.
+    """Sample `n` points [n,3] uniformly by area, seeded by the object, in the normalized y-up world of the renders.
 
-    The file is read without Blender, so it is checked against the box that Blender measured. Raises NotMeasurable where
-    there is no mesh, where it changed, has a format that only Blender reads, or reads differently.
+    The file is read without Blender and checked against the bounds that Blender measured. Raises NotMeasurable if there
+    is no mesh, if it has changed, if only Blender reads its format, or if it is read differently here.
     """
     normalization = item.info.get("normalization")
     if normalization is None:
         raise NotMeasurable("its data source has renders only, no mesh")
     ending = Path(entry.source).suffix.lower()
     if ending not in READABLE:
-        raise NotMeasurable(f"{ending} files are read by Blender only; measured are {' '.join(READABLE)}")
+        raise NotMeasurable(f"only Blender reads {ending} files; supported here: {' '.join(READABLE)}")
     with tempfile.TemporaryDirectory(prefix="z1g-surface-") as folder:
         try:
             triangles = _triangles(prepare(entry, Path(folder), limits))
@@ -41,14 +41,14 @@ def surface_points(item: RenderedObject, entry: ObjectEntry, limits: FileLimits,
 
 
 def normalized(points: NDArray[np.float64], normalization: dict[str, Any]) -> NDArray[np.float64]:
-    """The file's points [...,3] as `z1g/meshes/blender/geometry.py` places them: (p − center)·scale in a y-up world."""
+    """Points [...,3] of the file, normalized as in `z1g/meshes/blender/geometry.py`: (p − center)·scale, y-up."""
     upright = points if normalization["up_axis"] == "y" else points[..., [0, 2, 1]] * np.array([1.0, 1.0, -1.0])
     moved: NDArray[np.float64] = (upright - np.array(normalization["center"])) * normalization["scale"]
     return moved
 
 
 def _triangles(path: Path) -> NDArray[np.float64]:
-    """Corners [T,3,3] of all faces. No material, image or other file is opened."""
+    """Corners [T,3,3] of all faces. Opens no other files such as materials and images."""
     import trimesh
 
     options: dict[str, Any] = {"file_type": path.suffix[1:].lower(), "process": False}
@@ -58,7 +58,7 @@ def _triangles(path: Path) -> NDArray[np.float64]:
         with path.open("rb") as stream:
             mesh = trimesh.load_scene(stream, **options).to_mesh()
         corners: NDArray[np.float64] = np.asarray(mesh.vertices, np.float64)[np.asarray(mesh.faces, np.int64)]
-    # A damaged file raises nearly anything in a parser.
+    # Parsers raise nearly any exception on damaged files.
     except Exception as error:
         raise NotMeasurable(f"trimesh cannot read it: {type(error).__name__}: {error}") from error
     if not len(corners) or not np.isfinite(corners).all():
@@ -68,17 +68,17 @@ def _triangles(path: Path) -> NDArray[np.float64]:
 
 def _check(placed: NDArray[np.float64], entry: ObjectEntry) -> None:
     points = placed.reshape(-1, 3)
-    middle = (points.min(axis=0) + points.max(axis=0)) / 2
-    reach = float(np.linalg.norm(points - middle, axis=1).max())
-    if np.abs(middle).max() > TOLERANCE or abs(reach - RADIUS) > TOLERANCE:
+    center = (points.min(axis=0) + points.max(axis=0)) / 2
+    reach = float(np.linalg.norm(points - center, axis=1).max())
+    if np.abs(center).max() > TOLERANCE or abs(reach - RADIUS) > TOLERANCE:
         raise NotMeasurable(
-            f"{Path(entry.source).name} reads differently without Blender: its middle lies {np.abs(middle).max():.3g} "
+            f"{Path(entry.source).name} is read differently without Blender: its center is {np.abs(center).max():.3g} "
             f"from the origin and its radius is {reach:.3g} instead of {RADIUS}"
         )
 
 
 def _sample(triangles: NDArray[np.float64], n: int, draw: np.random.Generator) -> NDArray[np.float64]:
-    """Points spread evenly by area (Osada et al., ACM TOG 2002, equation 1)."""
+    """Points distributed uniformly by area (Osada et al., ACM TOG 2002, equation 1)."""
     a, b, c = triangles[:, 0], triangles[:, 1], triangles[:, 2]
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
     if not area.sum() > 0:

@@ -1,4 +1,4 @@
-"""Metrics as slots: each knows its unit, its direction, what it is a number of, and where its definition comes from."""
+"""Slot family of metrics, each with its unit, direction, scope and source."""
 
 from z1g.metrics.alpha_iou import AlphaIou
 from z1g.metrics.base import (
@@ -32,7 +32,7 @@ KINDS: tuple[type[Metric], ...] = (
     Chamfer,
     FScore,
 )
-"""What `kind:` of a Metric may name."""
+"""All kinds of Metric."""
 
 __all__ = [
     "KINDS",

@@ -1,4 +1,4 @@
-"""Overlap of silhouettes."""
+"""Intersection over union of silhouettes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class AlphaIou(ViewMetric):
     """Intersection over union of thresholded alpha; 1 where both are empty."""
 
     kind: Literal["alpha_iou"] = "alpha_iou"
-    threshold: float = Field(0.5, gt=0, lt=1, description="alpha from which a pixel counts as covered")
+    threshold: float = Field(0.5, gt=0, lt=1, description="least alpha of a covered pixel")
     label: ClassVar[str] = "alpha IoU"
     unit: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Metrics as slots: each knows its unit, its direction, what it is a number of, and where its definition comes from."""
+"""Slot family of metrics, each with its unit, direction, scope and source."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Scope = Literal["view", "object", "set"]
 
 
 class NotMeasurable(Exception):
-    """One object has no value, with a reason that a person understands; others may have one."""
+    """The metric has no value for one object; the message is a readable reason."""
 
 
 @dataclass(frozen=True)
 class ImagePair:
-    """Renders of one object from V views beside the truth, on a white background.
+    """Renders of one object from V views and the ground truth, on a white background.
 
     rgb, rgb_true: [V,3,H,W] in 0..1; alpha, alpha_true: [V,1,H,W] in 0..1.
     """
@@ -34,10 +34,10 @@ class ImagePair:
 
 @dataclass(frozen=True)
 class DepthMaps:
-    """Planar depth of the V inputs that a data source has depth of, rendered beside the truth.
+    """Rendered and true planar depth of the V inputs for which the data source has depth.
 
-    depth: [V,H,W], the blending-weighted sum of camera-space z; alpha: [V,H,W]; depth_true: [V,H,W], 0 where there is
-    nothing.
+    depth: [V,H,W], the blending-weighted sum of camera-space z; alpha: [V,H,W]; depth_true: [V,H,W], 0 on the
+    background.
     """
 
     depth: torch.Tensor
@@ -47,11 +47,11 @@ class DepthMaps:
 
 @dataclass(frozen=True)
 class Shape:
-    """One object's geometry in the view-1 frame, normalized units: the object lies in the sphere of diameter 1.
+    """One object's geometry in the view-1 frame, normalized units: the object fits the sphere of diameter 1.
 
-    points: [N,3] centers of its Gaussians; opacity: [N]. `surface(n)` gives n points [n,3] drawn evenly from the source
-    mesh, `depth()` the depth maps; both raise NotMeasurable where the data source has none. `shared` keeps what several
-    metrics need of it.
+    points: [N,3] centers of its Gaussians; opacity: [N]. `surface(n)` returns n points [n,3] sampled uniformly from the
+    source mesh, `depth()` the depth maps; both raise NotMeasurable if the data source has none. `shared` caches
+    intermediate results that several metrics use.
     """
 
     points: torch.Tensor
@@ -65,45 +65,45 @@ class Metric(Slot):
     """Base of all metrics; a kind derives from one of the three classes below."""
 
     label: ClassVar[str]
-    """How tables name it."""
+    """Name in tables."""
     unit: ClassVar[str]
-    """Unit, empty where there is none."""
+    """Unit, or an empty string."""
     higher_is_better: ClassVar[bool]
     reference: ClassVar[str]
-    """Where the definition comes from."""
+    """Source of the definition."""
     scope: ClassVar[Scope]
-    """What it is a number of."""
+    """What a value describes: a view, an object or a set of objects."""
 
 
 class ViewMetric(Metric):
-    """A number per view."""
+    """A metric with a value per view."""
 
     scope: ClassVar[Scope] = "view"
 
     @abstractmethod
     def compute(self, images: ImagePair) -> torch.Tensor:
-        """One value a view: [V] float. Raises UserError where weights are missing."""
+        """One value per view: [V] float. Raises UserError if weights are missing."""
 
 
 class ObjectMetric(Metric):
-    """A number per object."""
+    """A metric with a value per object."""
 
     scope: ClassVar[Scope] = "object"
 
     @abstractmethod
     def compute(self, shape: Shape) -> float:
-        """The object's value. Raises NotMeasurable where it has none, UserError where none of them can have one."""
+        """The object's value. Raises NotMeasurable if this object has none, UserError if no object can have one."""
 
 
 class SetMetric(Metric):
-    """A number per set of objects, from features of all their images."""
+    """A metric with a value per set of objects, from the features of all their images."""
 
     scope: ClassVar[Scope] = "set"
 
     @abstractmethod
     def features(self, rgb: torch.Tensor) -> torch.Tensor:
-        """Features [V,F] of images [V,3,H,W] in 0..1 on white. Raises UserError where weights are missing."""
+        """Features [V,F] of images [V,3,H,W] in 0..1 on white. Raises UserError if weights are missing."""
 
     @abstractmethod
     def distance(self, features: torch.Tensor, features_true: torch.Tensor) -> float:
-        """The value of a set from the features [N,F] of all its renders and of the truth."""
+        """The value of a set from the features [N,F] of all its renders and of the ground truth."""

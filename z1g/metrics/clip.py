@@ -1,4 +1,4 @@
-"""Similarity of CLIP's image embeddings."""
+"""Similarity of CLIP image embeddings."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ else:
 
 
 class ClipSimilarity(ViewMetric):
-    """Cosine of the embeddings of a render and of the true image from the same view."""
+    """Cosine similarity of the embeddings of a render and of the true image from the same view."""
 
     kind: Literal["clip"] = "clip"
-    weights: str | None = Field(None, description="folder of a CLIP model as transformers saves it; needs safetensors")
+    weights: str | None = Field(None, description="folder of a CLIP model saved by transformers, as safetensors")
     label: ClassVar[str] = "CLIP similarity"
     unit: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = True

@@ -11,13 +11,13 @@ class DepthError(ObjectMetric):
     """Mean absolute difference of planar depth from the six inputs, where both the render and the truth are covered."""
 
     kind: Literal["depth_error"] = "depth_error"
-    threshold: float = Field(0.5, gt=0, lt=1, description="alpha from which a pixel of the render counts as covered")
+    threshold: float = Field(0.5, gt=0, lt=1, description="least alpha of a covered pixel of the render")
     label: ClassVar[str] = "depth error"
     unit: ClassVar[str] = "size"
     higher_is_better: ClassVar[bool] = False
     reference: ClassVar[str] = (
         "mean |rendered depth / alpha − depth of the mesh| from the six inputs over pixels that both cover, in "
-        "units of the normalized object; what is missing or too much shows in alpha IoU instead"
+        "units of the normalized object; alpha IoU measures missing and excess coverage"
     )
 
     def compute(self, shape: Shape) -> float:

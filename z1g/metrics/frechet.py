@@ -1,4 +1,4 @@
-"""Fréchet distance between the features of renders and of the truth."""
+"""Fréchet distance between the features of renders and of the ground truth."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ else:
 
 
 class FdEffLite0(SetMetric):
-    """Fréchet distance of EfficientNet-Lite0's pooled features. Its numbers are not comparable with FID."""
+    """Fréchet distance of EfficientNet-Lite0's pooled features. Values are not comparable with FID."""
 
     kind: Literal["fd_efflite0"] = "fd_efflite0"
     label: ClassVar[str] = "FD-EffLite0"
@@ -21,7 +21,7 @@ class FdEffLite0(SetMetric):
     higher_is_better: ClassVar[bool] = False
     reference: ClassVar[str] = (
         "Fréchet distance (Heusel et al., NeurIPS 2017) of EfficientNet-Lite0's 1280 pooled features (ImageNet, 224²); "
-        "no FID. Below some thousands of images it is biased upwards: compare only sets of the same images"
+        "not FID. Biased upwards below a few thousand images: compare only sets of equal size"
     )
 
     def features(self, rgb: torch.Tensor) -> torch.Tensor:
@@ -38,7 +38,7 @@ def frechet_distance(first: torch.Tensor, second: torch.Tensor) -> float:
     """Fréchet distance (Dowson & Landau 1982) of Gaussians fitted to features [N,F] and [M,F], N and M at least 2.
 
     |m₁ − m₂|² + tr(C₁ + C₂ − 2 (C₁C₂)^½). With C = AᵀA the last trace is the nuclear norm of A₁A₂ᵀ, which needs no
-    root of a matrix and stays exact where there are fewer images than features.
+    matrix square root and is exact for fewer images than features.
     """
     means, factors = [], []
     for features in (first.double().cpu(), second.double().cpu()):

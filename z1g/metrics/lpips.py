@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class StLpips(ViewMetric):
-    """Shift-tolerant LPIPS, AlexNet trunk. Its numbers are not comparable with LPIPS."""
+    """Shift-tolerant LPIPS with an AlexNet trunk. Values are not comparable with LPIPS."""
 
     kind: Literal["st_lpips"] = "st_lpips"
     label: ClassVar[str] = "ST-LPIPS"

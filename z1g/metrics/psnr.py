@@ -12,7 +12,7 @@ else:
     from z1g.core.lazy import torch
 
 CAP_DB = 100.0
-"""Value of equal images, so that means stay finite."""
+"""Value of identical images, so that means are finite."""
 
 
 class Psnr(ViewMetric):

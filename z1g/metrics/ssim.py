@@ -28,7 +28,7 @@ class Ssim(ViewMetric):
 
     def compute(self, images: ImagePair) -> torch.Tensor:
         if min(images.rgb.shape[-2:]) < WINDOW:
-            raise UserError(f"SSIM needs images of at least {WINDOW} pixels a side; raise data.blender.resolution")
+            raise UserError(f"SSIM needs images of at least {WINDOW} pixels per side; increase data.blender.resolution")
         x, y = images.rgb.double(), images.rgb_true.double()
         mean_x, mean_y = _blur(x), _blur(y)
         var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
@@ -40,7 +40,7 @@ class Ssim(ViewMetric):
 
 
 def _blur(images: torch.Tensor) -> torch.Tensor:
-    """Gaussian window over [B,C,H,W] where it lies fully inside the image."""
+    """Convolve [B,C,H,W] with the Gaussian window, without padding."""
     offsets = torch.arange(WINDOW, dtype=images.dtype, device=images.device) - WINDOW // 2
     weights = torch.exp(-(offsets**2) / (2 * SIGMA**2))
     weights = weights / weights.sum()

@@ -18,18 +18,18 @@ FARTHEST = 1.0
 
 
 class _SurfaceMetric(ObjectMetric):
-    """What metrics against the surface have in common."""
+    """Base of the metrics of distances to the surface."""
 
-    points: int = Field(20000, ge=100, description="points drawn from the mesh; at most as many splats are used")
-    min_opacity: float = Field(0.1, ge=0, lt=1, description="splats less opaque than this are no surface")
+    points: int = Field(20000, ge=100, description="points sampled from the mesh; at most as many splats are used")
+    min_opacity: float = Field(0.1, ge=0, lt=1, description="splats with a lower opacity are ignored")
 
     def nearest(self, shape: Shape) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Distance of every splat's center to the nearest surface point and back; None where no splat is visible."""
+        """Distances from splat centers to the surface and from surface points to splats; None if none is visible."""
         key = (self.points, self.min_opacity)
         if key not in shape.shared:
             shape.shared[key] = self._nearest(shape)
-        found: tuple[torch.Tensor, torch.Tensor] | None = shape.shared[key]
-        return found
+        distances: tuple[torch.Tensor, torch.Tensor] | None = shape.shared[key]
+        return distances
 
     def _nearest(self, shape: Shape) -> tuple[torch.Tensor, torch.Tensor] | None:
         from scipy.spatial import cKDTree
@@ -40,13 +40,13 @@ class _SurfaceMetric(ObjectMetric):
             return None
         if len(splats) > self.points:
             splats = splats[torch.randperm(len(splats), generator=torch.Generator().manual_seed(0))[: self.points]]
-        there, _ = cKDTree(surface.numpy()).query(splats.numpy())
-        back, _ = cKDTree(splats.numpy()).query(surface.numpy())
-        return torch.from_numpy(there), torch.from_numpy(back)
+        to_surface, _ = cKDTree(surface.numpy()).query(splats.numpy())
+        to_splats, _ = cKDTree(splats.numpy()).query(surface.numpy())
+        return torch.from_numpy(to_surface), torch.from_numpy(to_splats)
 
 
 class Chamfer(_SurfaceMetric):
-    """Mean of both directed mean distances, not squared. 1 where no splat is visible."""
+    """Mean of both directed mean distances, not squared; 1 if no splat is visible."""
 
     kind: Literal["chamfer"] = "chamfer"
     label: ClassVar[str] = "Chamfer"
@@ -54,27 +54,27 @@ class Chamfer(_SurfaceMetric):
     higher_is_better: ClassVar[bool] = False
     reference: ClassVar[str] = (
         "half the sum of mean distances splat → mesh and mesh → splat (Fan et al., CVPR 2017, unsquared), in units of "
-        "the normalized object, whose sphere has diameter 1; the mesh's hidden inside counts: `fitted` is the bound"
+        "the normalized object, whose sphere has diameter 1; the mesh's hidden inside counts, so `fitted` is the bound"
     )
 
     def compute(self, shape: Shape) -> float:
-        found = self.nearest(shape)
-        return FARTHEST if found is None else float(sum(distance.mean() for distance in found)) / 2
+        distances = self.nearest(shape)
+        return FARTHEST if distances is None else float(sum(distance.mean() for distance in distances)) / 2
 
 
 class FScore(_SurfaceMetric):
     """Harmonic mean of precision (splats near the mesh) and recall (mesh near a splat)."""
 
     kind: Literal["f_score"] = "f_score"
-    threshold: float = Field(0.02, gt=0, lt=1, description="what counts as near, normalized units")
+    threshold: float = Field(0.02, gt=0, lt=1, description="largest distance that counts as near, normalized units")
     label: ClassVar[str] = "F-score"
     unit: ClassVar[str] = ""
     higher_is_better: ClassVar[bool] = True
-    reference: ClassVar[str] = "Knapitsch et al., SIGGRAPH 2017; near: 0.02 of the object's size unless set otherwise"
+    reference: ClassVar[str] = "Knapitsch et al., SIGGRAPH 2017; near: 0.02 of the object's size by default"
 
     def compute(self, shape: Shape) -> float:
-        found = self.nearest(shape)
-        if found is None:
+        distances = self.nearest(shape)
+        if distances is None:
             return 0.0
-        precision, recall = (float((distance < self.threshold).double().mean()) for distance in found)
+        precision, recall = (float((distance < self.threshold).double().mean()) for distance in distances)
         return 2 * precision * recall / (precision + recall) if precision + recall > 0 else 0.0

@@ -1,1 +1,1 @@
-"""The networks themselves; their options are the slots of `z1g.networks.weights`."""
+"""Networks of both stages; `z1g.networks.weights` has the slots that load or initialize them."""

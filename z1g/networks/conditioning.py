@@ -1,4 +1,4 @@
-"""What stands between a image and the UNet besides networks: prompt, ramping, and the numbers of codes."""
+"""Tensors of the pipeline that are not networks: prompt, ramping and statistics of codes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch import Tensor
 
 
 class Conditioning(ModelMixin, ConfigMixin):
-    """Tensors that diffusers saves and loads beside the networks.
+    """Tensors of the pipeline that diffusers saves and loads like a network.
 
-    prompt [T,D], ramping [T]: see `Denoiser`. zero_latent [1,C,h,w]: the latent of the zero image. mean, deviation
-    [C,1,1]: a sampled code times the one plus the other is a code in the decoder's units.
+    prompt [T,D], ramping [T]: see `ReferenceDenoiser`. zero_latent [1,C,h,w]: the latent of the zero image. mean,
+    deviation [C,1,1]: the decoder takes a sampled code times deviation plus mean.
     """
 
     prompt: Tensor
@@ -25,7 +25,7 @@ class Conditioning(ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(self, tokens: int, width: int, latent: tuple[int, int, int], code: tuple[int, int, int]) -> None:
-        """latent: C,h,w of a condition. code: C,h,w of a code."""
+        """latent: shape [C,h,w] of a condition's latent. code: shape [C,h,w] of a code."""
         super().__init__()
         self.register_buffer("prompt", torch.zeros(tokens, width))
         self.register_buffer("ramping", torch.zeros(tokens))
@@ -37,13 +37,13 @@ class Conditioning(ModelMixin, ConfigMixin):
     def of(
         cls, prompt: Tensor, ramping: Tensor, statistics: dict[str, Tensor], code: tuple[int, int, int]
     ) -> Conditioning:
-        """From tensors; `statistics` has `mean`, `deviation` and `zero_latent`."""
+        """Build from tensors; `statistics` has `mean`, `deviation` and `zero_latent`."""
         zero: Any = tuple(statistics["zero_latent"].shape[1:])
-        made: Conditioning = cls(len(prompt), prompt.shape[1], zero, code)
+        conditioning: Conditioning = cls(len(prompt), prompt.shape[1], zero, code)
         with torch.no_grad():
             for name, value in {"prompt": prompt, "ramping": ramping, **statistics}.items():
-                getattr(made, name).copy_(value)
-        return made
+                getattr(conditioning, name).copy_(value)
+        return conditioning
 
     def statistics(self) -> dict[str, Tensor]:
         """`mean`, `deviation` and `zero_latent`."""

@@ -1,113 +1,71 @@
-"""The conditioned UNet of stage 2: one object that training and inference share."""
+"""Interface of stage 2's denoising networks, and their condition."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from abc import abstractmethod
 from dataclasses import dataclass
-from functools import partial
+from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
-from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
-from transformers import CLIPVisionModelWithProjection
-from transformers.utils import logging as transformers_logging
 
-from z1g.networks import reference_attention
 from z1g.networks.diffusion import NoiseSchedule
-from z1g.networks.half import bf16_weights, call_with
-
-# Their bars are for downloads of gigabytes, not for what stages load in milliseconds.
-transformers_logging.disable_progress_bar()
-diffusers_logging.disable_progress_bar()
-
-CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What one image tells the UNet: its latent [B,C,h,w] and its global embedding [B,D]."""
+    """Condition of the denoiser: latents [B,...] and global embeddings [B,D] of images."""
 
     latent: Tensor
     embedding: Tensor
 
     def where(self, keep: Tensor, other: Condition) -> Condition:
-        """Rows of this condition where `keep` [B] is true, else those of `other`."""
-        return Condition(
-            torch.where(keep[:, None, None, None], self.latent, other.latent),
-            torch.where(keep[:, None], self.embedding, other.embedding),
-        )
+        """Rows of this condition where `keep` [B] is True, otherwise rows of `other`."""
+        return Condition(_where(keep, self.latent, other.latent), _where(keep, self.embedding, other.embedding))
+
+
+def _where(keep: Tensor, first: Tensor, second: Tensor) -> Tensor:
+    return torch.where(keep.view(-1, *[1] * (first.ndim - 1)), first, second)
 
 
 class Denoiser(nn.Module):
-    """Predicts v of a noised code from the code, the timestep and a condition."""
+    """Predicts v of a noised code from the code, the timestep and a condition.
 
-    prompt: Tensor
-    ramping: Tensor
-    clip_mean: Tensor
-    clip_std: Tensor
+    `unet` runs at every denoising step; `vision` encodes a condition image once.
+    """
 
-    def __init__(
-        self,
-        unet: UNet2DConditionModel,
-        vision: CLIPVisionModelWithProjection,
-        prompt: Tensor,
-        ramping: Tensor,
-        train_conditioning: bool,
-    ) -> None:
-        """prompt [T,D]: embedding of the empty prompt; ramping [T]: share of the image embedding each token gets."""
+    unet: Any
+    vision: Any
+
+    def __init__(self) -> None:
         super().__init__()
-        reference_attention.install(unet)
-        self.unet, self.vision, self.schedule = unet, vision, NoiseSchedule()
-        self.train_conditioning = train_conditioning
-        self.whole_bf16, self.attention = False, "auto"
-        self.prompt = nn.Parameter(prompt, requires_grad=train_conditioning)
-        self.register_buffer("ramping", ramping)
-        for name, values in (("clip_mean", CLIP_MEAN), ("clip_std", CLIP_STD)):
-            self.register_buffer(name, torch.tensor(values)[:, None, None], persistent=False)
-        vision.requires_grad_(train_conditioning)
+        self.schedule = NoiseSchedule()
+        self.whole_bf16 = False
+        """Whether weights that are cast to bfloat16 once per step replace autocast."""
+        self.attention = "auto"
+        """Attention kernels; see the option `unet.attention`."""
 
+    @abstractmethod
+    def forward(self, noisy: Tensor, timestep: Tensor, condition: Condition, condition_noise: Tensor) -> Tensor:
+        """v prediction [B,*code_shape] of noised codes at integer timesteps [B].
+
+        condition_noise: standard normal, shape of the condition's latent, for networks that add noise to it.
+        """
+
+    @abstractmethod
     def embed(self, images: Tensor) -> Tensor:
-        """Global embedding [B,D] of condition images [B,3,H,W] in 0..1, resized to what the encoder expects."""
-        size = int(self.vision.config.image_size)
-        resized = nn.functional.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
-        embedding: Tensor = self.vision(pixel_values=(resized - self.clip_mean) / self.clip_std).image_embeds
-        return embedding
+        """Global embedding [B,D] of condition images [B,3,H,W] in 0..1, resized to the encoder's resolution."""
+
+    @property
+    @abstractmethod
+    def embedding_width(self) -> int:
+        """The width D of `embed`."""
 
     def condition(self, latent: Tensor, images: Tensor) -> Condition:
-        """The condition of images [B,3,H,W] in 0..1 with their latents [B,C,h,w]."""
+        """The condition of images [B,3,H,W] in 0..1 with their latents [B,...]."""
         return Condition(latent, self.embed(images))
 
-    def forward(self, noisy: Tensor, timestep: Tensor, condition: Condition, condition_noise: Tensor) -> Tensor:
-        """v prediction [B,C,h,w] of noised codes at integer timesteps [B].
-
-        The condition latent is noised to the same timestep with `condition_noise` (its shape). Source: Zero123++
-        (Shi et al. 2023), noised reference attention and global embedding added to the prompt with a linear ramp.
-        """
-        tokens = self.prompt + condition.embedding[:, None, :] * self.ramping[:, None]
-        noised_condition = self.schedule.add_noise(condition.latent, condition_noise, timestep)
-        memory: reference_attention.Memory = {}
-        with self._network(noisy.device) as (unet, dtype), reference_attention.kernels(self.attention):
-            tokens, given = tokens.to(dtype), noisy.to(dtype)
-            reference_attention.run(unet, noised_condition.to(dtype), timestep, tokens, write=memory)
-            return reference_attention.run(unet, given, timestep, tokens, read=memory).to(noisy.dtype)
-
-    @contextmanager
-    def _network(self, device: torch.device) -> Iterator[tuple[reference_attention.UNet, torch.dtype]]:
-        """The UNet and the type of its inputs.
-
-        With `whole_bf16`, autocast gives way to weights cast once for both passes: autocast would take norms and
-        activations through float32, which costs more time than the casts of weights. Gradients are of the weights as
-        they are stored.
-        """
-        if not (self.whole_bf16 and torch.is_autocast_enabled(device.type)):
-            yield self.unet, self.unet.dtype
-            return
-        with torch.autocast(device.type, enabled=False):
-            yield partial(call_with, self.unet, bf16_weights(self.unet)), torch.bfloat16
-
     def nothing(self, zero_latent: Tensor, batch: int) -> Condition:
-        """The unconditional condition: latent [1,C,h,w] of the zero image, no image embedding."""
-        return Condition(zero_latent.expand(batch, -1, -1, -1), zero_latent.new_zeros(batch, self.prompt.shape[1]))
+        """The condition of unconditional predictions: latent [1,...] of the zero image and a zero embedding."""
+        latent = zero_latent.expand(batch, *[-1] * (zero_latent.ndim - 1))
+        return Condition(latent, zero_latent.new_zeros(batch, self.embedding_width))

@@ -1,4 +1,4 @@
-"""The diffusion process: noise schedule and the algebra between v, epsilon and x0.
+"""The noise schedule and conversions between v, epsilon and x0.
 
 Variance preserving: x_t = a_t·x0 + s_t·eps with a² + s² = 1, and v = a·eps - s·x0 (Salimans & Ho 2022, eq. in §4).
 """
@@ -12,7 +12,7 @@ TIMESTEPS: int = TRAINED_WITH["num_train_timesteps"]
 
 
 class NoiseSchedule:
-    """Zero123++'s linear schedule: betas spaced evenly, 1,000 steps, in float64."""
+    """Zero123++'s noise schedule: linearly spaced betas, 1,000 timesteps, in float64."""
 
     def __init__(self) -> None:
         low, high = TRAINED_WITH["beta_start"], TRAINED_WITH["beta_end"]
@@ -35,7 +35,7 @@ class NoiseSchedule:
         return ((alpha[timestep] / sigma[timestep]) ** 2).float()
 
     def _on(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """The tables where the samples are: looking them up elsewhere would wait for the device at every step."""
+        """The tables on `device`; a lookup on another device would synchronize at every step."""
         if device not in self._copies:
             self._copies[device] = self.alpha.to(device), self.sigma.to(device)
         return self._copies[device]

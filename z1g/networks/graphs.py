@@ -1,4 +1,4 @@
-"""CUDA graphs: a pass recorded once and replayed by one call, where launching its kernels takes longer than they."""
+"""CUDA graphs of denoisers, for passes whose kernels take less time than their launches."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 from z1g.networks.denoiser import Condition, Denoiser
 
 WARM_UP = 3
-"""Passes before recording: libraries choose their kernels and workspaces in them."""
+"""Number of passes before the capture, in which libraries select their kernels and workspaces."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class _Recording:
 
 
 class Replayed:
-    """A frozen denoiser whose calls are replays of one recording for each shape. Elsewhere than on a GPU: itself."""
+    """A frozen denoiser that replays one CUDA graph per input shape. Without a GPU it calls the denoiser."""
 
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser = denoiser
@@ -33,15 +33,15 @@ class Replayed:
     @torch.no_grad()
     def __call__(self, noisy: Tensor, timestep: Tensor, condition: Condition, condition_noise: Tensor) -> Tensor:
         """See `Denoiser.forward`. The result is overwritten by the next call."""
-        given = (noisy, timestep, condition.latent, condition.embedding, condition_noise)
+        arguments = (noisy, timestep, condition.latent, condition.embedding, condition_noise)
         if noisy.device.type != "cuda":
-            return self._forward(*given)
-        shapes = tuple(tensor.shape for tensor in given)
+            return self._forward(*arguments)
+        shapes = tuple(tensor.shape for tensor in arguments)
         if shapes not in self._recordings:
-            self._recordings[shapes] = self._record(given)
+            self._recordings[shapes] = self._record(arguments)
         recording = self._recordings[shapes]
-        for kept, new in zip(recording.inputs, given, strict=True):
-            kept.copy_(new)
+        for static, new in zip(recording.inputs, arguments, strict=True):
+            static.copy_(new)
         recording.replay()
         return recording.output
 
@@ -49,8 +49,8 @@ class Replayed:
         output: Tensor = self.denoiser(noisy, timestep, Condition(latent, embedding), noise)
         return output
 
-    def _record(self, given: tuple[Tensor, ...]) -> _Recording:
-        inputs = tuple(tensor.clone(memory_format=torch.contiguous_format) for tensor in given)
+    def _record(self, arguments: tuple[Tensor, ...]) -> _Recording:
+        inputs = tuple(tensor.clone(memory_format=torch.contiguous_format) for tensor in arguments)
         side = torch.cuda.Stream()
         side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(side):

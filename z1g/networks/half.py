@@ -1,4 +1,4 @@
-"""A whole network in bfloat16, with weights that stay float32 where they are stored and trained."""
+"""Networks in bfloat16 whose stored and trained weights stay in float32."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,11 +9,11 @@ from torch.autograd import Function
 from torch.func import functional_call
 
 AT_ONCE = 64
-"""Weights cast by one call. DDP sends the gradients of these while others are still computed."""
+"""Number of weights per cast. DDP reduces their gradients while others are still being computed."""
 
 
 class _Cast(Function):
-    """Tensors to bfloat16 and their gradients back, a few kernels for all of them."""
+    """Cast tensors to bfloat16 and their gradients back, with a few kernels for all of them."""
 
     @staticmethod
     def forward(ctx: Any, *weights: Tensor) -> tuple[Tensor, ...]:
@@ -25,7 +25,7 @@ class _Cast(Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        # In memory they lie like their weights, as the fused optimizer wants them.
+        # Gradients have the memory format of their weights, which the fused optimizer requires.
         full = [None if g is None else torch.empty_like(w) for w, g in zip(ctx.weights, gradients, strict=True)]
         if any(gradient is not None for gradient in gradients):
             torch._foreach_copy_([f for f in full if f is not None], [g for g in gradients if g is not None])
@@ -33,10 +33,10 @@ class _Cast(Function):
 
 
 def bf16_weights(network: nn.Module, keep: tuple[str, ...] = ()) -> dict[str, Tensor]:
-    """Its parameters in bfloat16, but those whose names begin like one of `keep`; gradients reach the stored ones."""
+    """Parameters cast to bfloat16, except names with a prefix in `keep`; gradients reach the stored parameters."""
     named = [(name, p) for name, p in network.named_parameters() if not name.startswith(keep)]
     cast: dict[str, Tensor] = {}
-    # A function has gradients for all of its inputs or for none.
+    # An autograd function has gradients for all of its inputs or for none.
     for trained in (True, False):
         group = [(name, p) for name, p in named if p.requires_grad == trained]
         for first in range(0, len(group), AT_ONCE):
@@ -46,5 +46,5 @@ def bf16_weights(network: nn.Module, keep: tuple[str, ...] = ()) -> dict[str, Te
 
 
 def call_with(network: nn.Module, weights: Mapping[str, Tensor], *args: Any, **kwargs: Any) -> Any:
-    """What the network returns with these weights in place of its own."""
+    """Call the network with these weights in place of its own."""
     return functional_call(network, dict(weights), args, kwargs)

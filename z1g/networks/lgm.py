@@ -1,6 +1,6 @@
 """LGM: an asymmetric U-Net from posed images to Gaussians (Tang et al., ECCV 2024, arXiv 2402.05054).
 
-Modules carry the names of the public checkpoints, so these load as they are.
+Modules have the names of the public checkpoints, which load without conversion.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from z1g.gaussians.channels import N_CHANNELS
 
 GROUPS, HEADS = 32, 16
 SKIP_SCALE = 0.5**0.5
-"""Sums of two branches keep their variance."""
+"""Keeps the variance of sums of two branches."""
 IN_CHANNELS = 9
-"""Color, then the ray in Plücker coordinates: moment o × d and direction d."""
+"""Color and the ray in Plücker coordinates: moment o × d and direction d."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Level:
 
 @dataclass(frozen=True)
 class Layout:
-    """The shape of a network, which its checkpoint tells."""
+    """Architecture of a network, derived from its checkpoint."""
 
     down: tuple[Level, ...]
     up: tuple[Level, ...]
@@ -40,18 +40,18 @@ class Layout:
 
     @classmethod
     def of(cls, state: Mapping[str, Tensor]) -> Layout:
-        """From a state dict. Raises KeyError where it is none of LGM's."""
+        """Derive from a state dict. Raises KeyError if it is not a state dict of LGM."""
 
         def levels(name: str) -> tuple[Level, ...]:
-            found: list[Level] = []
-            while f"unet.{name}.{len(found)}.nets.0.conv1.weight" in state:
-                prefix = f"unet.{name}.{len(found)}"
+            parsed: list[Level] = []
+            while f"unet.{name}.{len(parsed)}.nets.0.conv1.weight" in state:
+                prefix = f"unet.{name}.{len(parsed)}"
                 blocks = sum(f"{prefix}.nets.{i}.conv1.weight" in state for i in range(16))
                 channels = int(state[f"{prefix}.nets.0.conv1.weight"].shape[0])
-                found.append(Level(channels, blocks, f"{prefix}.attns.0.norm.weight" in state))
-            if not found:
+                parsed.append(Level(channels, blocks, f"{prefix}.attns.0.norm.weight" in state))
+            if not parsed:
                 raise KeyError(f"unet.{name}.0.nets.0.conv1.weight")
-            return tuple(found)
+            return tuple(parsed)
 
         return cls(levels("down_blocks"), levels("up_blocks"), "unet.mid_block.attns.0.norm.weight" in state)
 
@@ -182,7 +182,7 @@ class _Attention(nn.Module):
 
 
 class _Skipped(nn.Module):
-    """Stands where a level has no attention, without parameters."""
+    """Identity without parameters, for levels without attention."""
 
     def forward(self, x: Tensor, views: int) -> Tensor:
         return x

@@ -1,4 +1,4 @@
-"""Constants of the diffusion process that networks are trained with and samplers invert."""
+"""Constants of the noise schedule for training and sampling."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ TRAINED_WITH: dict[str, Any] = {
     "prediction_type": "v_prediction",
     "timestep_spacing": "trailing",
 }
-"""The process every sampler inverts (`z1g.networks.diffusion`).
+"""Noise schedule of training (`z1g.networks.diffusion`) and of every sampler.
 
-Zero123++ (Shi et al. 2023, §2.2) leaves Stable Diffusion's scaled-linear schedule for the linear one, which spends more
-steps at high noise, where the layout of the six views is decided.
+Zero123++ (Shi et al. 2023, §2.2) replaces Stable Diffusion's scaled-linear schedule by a linear one, which has more
+steps at high noise, where the global structure of the six views forms.
 """

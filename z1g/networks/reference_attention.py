@@ -1,6 +1,6 @@
-"""Reference attention: the denoised sheet attends to the condition image's self-attention tokens (Zero123++, §2.2).
+"""Reference attention: the denoised mosaic attends to the condition image's self-attention tokens (Zero123++, §2.2).
 
-The UNet runs twice on one set of weights. The *write* pass on the noised condition latent keeps the tokens that enter
+The UNet runs twice with the same weights. The *write* pass on the noised condition latent stores the input tokens of
 each self-attention (`attn1`); the *read* pass appends them to the keys and values of the same layer.
 """
 
@@ -25,10 +25,10 @@ _xformers = ContextVar("xformers", default=False)
 
 
 class ReferenceAttention:
-    """Attention processor of one layer. Cross-attention layers are built with `remembers=False` and pass through."""
+    """Attention processor of one layer. With `self_attention=False`, it is plain cross-attention."""
 
-    def __init__(self, name: str, remembers: bool) -> None:
-        self.name, self.remembers = name, remembers
+    def __init__(self, name: str, self_attention: bool) -> None:
+        self.name, self.self_attention = name, self_attention
         self.inner, self.xformers = AttnProcessor2_0(), XFormersAttnProcessor()
 
     def __call__(
@@ -42,8 +42,8 @@ class ReferenceAttention:
         xformers: bool = False,
         **_: Any,
     ) -> Tensor:
-        """[B,N,C] -> [B,N,C]; `write` receives this layer's tokens, `read` supplies those of the condition."""
-        if self.remembers:
+        """[B,N,C] -> [B,N,C]; `write` receives this layer's tokens, `read` has those of the condition."""
+        if self.self_attention:
             if write is not None:
                 write[self.name] = hidden_states
             if read is not None:
@@ -54,15 +54,15 @@ class ReferenceAttention:
 
 
 def install(unet: UNet2DConditionModel) -> None:
-    """Give every attention layer of the UNet its processor."""
+    """Set the processors of all attention layers of the UNet."""
     layers = {name: name.split(".")[-2] == "attn1" for name in unet.attn_processors}
-    unet.set_attn_processor({name: ReferenceAttention(name, remembers) for name, remembers in layers.items()})
+    unet.set_attn_processor({name: ReferenceAttention(name, is_self) for name, is_self in layers.items()})
 
 
 def kernels(preferred: str) -> AbstractContextManager[None]:
-    """Attention kernels while the block runs: torch's choice (`auto`), or `flash` or `cudnn` wherever they can work.
+    """Select attention kernels during the block: torch's default (`auto`), or `flash` or `cudnn` where supported.
 
-    `xformers`: that package's, see `require`.
+    `xformers`: kernels of that package, see `require`.
     """
     if preferred == "auto":
         return nullcontext()
@@ -75,13 +75,13 @@ def kernels(preferred: str) -> AbstractContextManager[None]:
 
 
 def require(preferred: str) -> None:
-    """Raise UserError where kernels are not there that `kernels` cannot do without: only xformers' may be missing."""
+    """Raise UserError if the kernels are not available, which can only happen for `xformers`."""
     if preferred != "xformers":
         return
     if importlib.util.find_spec("xformers") is None:
         raise UserError("attention: xformers is not installed: pip install 'z1g[xformers]', or choose auto")
     if not torch.cuda.is_available():
-        raise UserError("attention: xformers needs a GPU with CUDA; auto works anywhere")
+        raise UserError("attention: xformers needs a GPU with CUDA; auto works on any device")
 
 
 @contextmanager
@@ -95,8 +95,8 @@ def _with_xformers() -> Iterator[None]:
 
 
 def run(unet: UNet, sample: Tensor, timestep: Tensor, tokens: Tensor, **memory: Memory) -> Tensor:
-    """One pass of the UNet with `write=` or `read=`."""
-    # As an argument, because blocks that are recomputed in the backward pass run outside `kernels`.
-    further = {**memory, "xformers": _xformers.get()}
-    output = unet(sample, timestep, encoder_hidden_states=tokens, cross_attention_kwargs=further, return_dict=False)
+    """Run one pass of the UNet with `write=` or `read=`."""
+    # Passed as an argument, because blocks that the backward pass recomputes run outside `kernels`.
+    arguments = {**memory, "xformers": _xformers.get()}
+    output = unet(sample, timestep, encoder_hidden_states=tokens, cross_attention_kwargs=arguments, return_dict=False)
     return output[0]

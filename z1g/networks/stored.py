@@ -1,6 +1,6 @@
-"""Networks of diffusers and transformers from disk, each with exactly its weights.
+"""Strict loading of diffusers and transformers networks from disk.
 
-Both libraries initialize what a file lacks and drop what they do not know, with a warning at most.
+Both libraries initialize missing tensors and ignore unexpected ones, at most with a warning.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from z1g.core.errors import UserError
 from z1g.core.weights import refuse_misfit, require_fit
 
 UNREADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
-"""What the libraries raise on folders that are missing, cut short or foreign."""
+"""Exceptions of the libraries for missing, truncated or unsupported files."""
 DERIVED = "position_ids"
-"""Old versions of CLIP stored these counters; new ones make them."""
+"""Old CLIP files store these indices; new versions compute them."""
 
 
 def read_network(cls: Any, folder: Path, remedy: str = "") -> Any:
-    """A network that `save_pretrained` wrote into a folder.
+    """Load a network that `save_pretrained` wrote into a folder.
 
-    Raises UserError naming the tensors that are missing, extra or of another shape, or why nothing can be read.
+    Raises UserError naming the tensors that are missing, extra or of another shape, or the reason for a failed read.
     """
     try:
         network, info = load(cls, str(folder), {"local_files_only": True, "use_safetensors": True})
@@ -37,12 +37,12 @@ def read_network(cls: Any, folder: Path, remedy: str = "") -> Any:
 
 
 def load(cls: Any, source: str, options: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
-    """A network from a folder or hub name, and what the library says of its tensors, see `require_all`.
+    """Load a network from a folder or hub name; also returns the library's loading info, see `require_all`.
 
-    Raises UserError where shapes differ, and whatever the library raises where nothing can be read.
+    Raises UserError if shapes differ, and the library's exceptions if the files cannot be read.
     """
     if issubclass(cls, PreTrainedModel):
-        # It would name no tensor.
+        # By default its error names no tensor.
         options = {**options, "ignore_mismatched_sizes": True}
     try:
         loaded: tuple[nn.Module, dict[str, Any]] = cls.from_pretrained(source, output_loading_info=True, **options)
@@ -56,7 +56,7 @@ def load(cls: Any, source: str, options: dict[str, Any]) -> tuple[nn.Module, dic
 
 
 def require_all(info: dict[str, Any], where: Path | str, remedy: str = "") -> None:
-    """Raise UserError where a library's loading info tells of tensors that are missing, extra or misshapen."""
+    """Raise UserError if a library's loading info lists tensors that are missing, extra or of another shape."""
     misshapen = dict(_mismatch(item) for item in info["mismatched_keys"])
     refuse_misfit(
         set(_own(info["missing_keys"])) - misshapen.keys(), _own(info["unexpected_keys"]), misshapen, where, remedy
@@ -64,23 +64,23 @@ def require_all(info: dict[str, Any], where: Path | str, remedy: str = "") -> No
 
 
 def require_files_fit(cls: Any, folder: Path, remedy: str = "") -> None:
-    """Raise UserError where the safetensors in a folder are not those of the network that its config describes."""
+    """Raise UserError unless the safetensors of a folder fit the network that its config describes."""
     if issubclass(cls, PreTrainedModel):
-        # Only transformers knows by which names its older versions stored tensors.
+        # Only transformers knows the names under which its older versions stored tensors.
         read_network(cls, folder, remedy)
         return
     with torch.device("meta"):
         network = cls.from_config(cls.load_config(folder))
-    found: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for file in sorted(folder.glob("*.safetensors")):
         with safe_open(file, framework="pt") as tensors:
-            found |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
+            shapes |= {name: tuple(tensors.get_slice(name).get_shape()) for name in tensors.keys()}  # noqa: SIM118
     expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    require_fit(expected, {name: found[name] for name in _own(found)}, folder, remedy)
+    require_fit(expected, {name: shapes[name] for name in _own(shapes)}, folder, remedy)
 
 
 def first_line(error: Exception) -> str:
-    """The beginning of a library's message."""
+    """The first line of a library's message."""
     return str(error).strip().split("\n")[0]
 
 
@@ -89,7 +89,7 @@ def _own(names: Iterable[str]) -> list[str]:
 
 
 def _mismatch(item: Any) -> tuple[str, str]:
-    """Name and words of a tensor of another shape; the libraries give a tuple of name and shapes, or a name."""
+    """Name and shape text of a mismatched tensor; the libraries return a tuple of name and shapes, or a name."""
     if isinstance(item, str):
         return item, ""
     name, *shapes = item

@@ -1,4 +1,4 @@
-"""Self-attention with heads too wide for the fused kernels: the VAE's middle blocks, one head of 512 channels."""
+"""Self-attention with heads too wide for fused kernels, as in the VAE's middle blocks with one head of 512 channels."""
 
 import torch
 from diffusers.models.attention_processor import Attention
@@ -6,16 +6,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 WIDE = 256
-"""Channels of a head up to which fused kernels exist."""
+"""Largest number of channels of a head for which fused kernels exist."""
 SCORES = 2**26
-"""Most scores of an object that are in memory at once."""
+"""Largest number of attention scores of an object in memory."""
 
 
 class WideAttention:
     """Attention processor of images [B,C,H,W] with one head, without masks."""
 
     def __call__(self, attn: Attention, hidden_states: Tensor, temb: Tensor | None = None, **_: object) -> Tensor:
-        """[B,C,H,W] -> [B,C,H,W], the input added. A VAE has no `temb`, but diffusers warns where it is not named."""
+        """[B,C,H,W] -> [B,C,H,W], plus the residual. A VAE has no `temb`, but diffusers warns without the parameter."""
         x = attn.group_norm(hidden_states).flatten(2).transpose(1, 2)
         x = attn.to_out[0](attend(attn.to_q(x), attn.to_k(x), attn.to_v(x)))
         added = x.transpose(1, 2).reshape(hidden_states.shape) + hidden_states
@@ -24,7 +24,7 @@ class WideAttention:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, scores: int = SCORES) -> Tensor:
-    """softmax(q·kᵀ/√D)·v of [B,N,D], a block of queries at a time; the backward pass computes scores once more."""
+    """softmax(q·kᵀ/√D)·v of [B,N,D], by blocks of queries; the backward pass recomputes the scores."""
     q = q * q.shape[-1] ** -0.5
     rows = max(1, scores // k.shape[1])
     blocks = [checkpoint(_block, part, k, v, use_reentrant=False) for part in q.split(rows, dim=1)]
@@ -36,7 +36,7 @@ def _block(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 
 def install(network: nn.Module) -> None:
-    """Give the network's wide self-attentions this processor; other layers stay as they are."""
+    """Set this processor for the network's wide self-attentions; other layers do not change."""
     for part in network.modules():
         if isinstance(part, Attention) and part.heads == 1 and part.inner_dim > WIDE and part.group_norm is not None:
             part.set_processor(WideAttention())

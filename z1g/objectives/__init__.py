@@ -1,1 +1,1 @@
-"""What the two stages minimize."""
+"""Training objectives of the two stages."""

@@ -1,7 +1,7 @@
-"""Stage 1 sees more objects than there are: turned or mirrored onto the inputs' own layout, and with other colors.
+"""Augmentation of stage 1's objects by symmetries of the input cameras and by permutations of the color channels.
 
-Both are exact. The six inputs stand in a ring whose elevations alternate, so a third of a turn, or a mirror through
-every other camera, brings them onto each other: the images change places and nothing is rendered anew.
+Both are exact. The six input cameras form a ring with alternating elevations, so that rotations by a third of a turn
+and reflections through every other camera permute them: the images are permuted and nothing is rendered.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from z1g.core.errors import UserError
 from z1g.gaussians.channels import CHANNELS, N_CHANNELS
-from z1g.gaussians.rotations import multiply, quaternion
+from z1g.gaussians.rotations import multiply, quaternions
 from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS
 from z1g.objectives import purposes
 from z1g.training.data import Batch, batch_uniform
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 FLIP = np.diag([-1.0, 1.0, 1.0, 1.0])
-"""Right-multiplied to a c2w: the camera whose image is the mirrored one."""
+"""Right factor of a c2w that mirrors the camera's image."""
 COLORS = tuple(permutations(range(3)))
 
 
 @dataclass(frozen=True)
 class Symmetry:
-    """An isometry [3,3] of the view-1 frame under which the inputs' cameras change places.
+    """An isometry [3,3] of the view-1 frame that permutes the input cameras.
 
-    sources: for each of the six, which one's image it shows afterwards. mirrored: its image is flipped as well.
+    sources: for each of the six inputs, the index of the input whose image it gets. mirrored: images are also flipped.
     """
 
     matrix: Array
@@ -45,20 +45,20 @@ class Symmetry:
 
 
 def symmetries(c2w: Array) -> list[Symmetry]:
-    """Of the poses [6,4,4] of the inputs, the identity first: six for Zero123++, the group of a triangle."""
-    found = []
+    """Symmetries of the input poses [6,4,4], starting with the identity; six for Zero123++, the group of a triangle."""
+    group = []
     for mirrored in (False, True):
-        seen = c2w @ FLIP if mirrored else c2w
+        source = c2w @ FLIP if mirrored else c2w
         for target in c2w:
-            matrix = target @ np.linalg.inv(seen[0])
-            near = np.abs((matrix @ seen)[:, None] - c2w[None]).max(axis=(2, 3)) < 1e-3
+            matrix = target @ np.linalg.inv(source[0])
+            near = np.abs((matrix @ source)[:, None] - c2w[None]).max(axis=(2, 3)) < 1e-3
             if (near.sum(axis=0) == 1).all() and (near.sum(axis=1) == 1).all():
-                found.append(Symmetry(matrix[:3, :3], tuple(near.argmax(axis=0).tolist()), mirrored))
-    return found
+                group.append(Symmetry(matrix[:3, :3], tuple(near.argmax(axis=0).tolist()), mirrored))
+    return group
 
 
 def channels(symmetry: Symmetry) -> Array:
-    """What a symmetry does to the 14 channels of a splat, as a matrix [14,14].
+    """Matrix [14,14] of the effect of a symmetry on the 14 channels of a splat.
 
     A mirror M leaves a Gaussian's axes R left-handed; M·R·diag(-1,1,1) is the same ellipsoid. With M = G·X for a
     rotation G and X = diag(-1,1,1), X·R·X has the quaternion (w, x, -y, -z).
@@ -66,43 +66,44 @@ def channels(symmetry: Symmetry) -> Array:
     matrix = np.eye(N_CHANNELS)
     matrix[CHANNELS["position"], CHANNELS["position"]] = symmetry.matrix
     turn = symmetry.matrix @ FLIP[:3, :3] if symmetry.mirrored else symmetry.matrix
-    product = multiply(torch.from_numpy(quaternion(turn)).expand(4, 4), torch.eye(4, dtype=torch.float64)).T.numpy()
+    product = multiply(_quaternion(turn).expand(4, 4), torch.eye(4, dtype=torch.float64)).T.numpy()
     conjugate = np.diag([1.0, 1.0, -1.0, -1.0]) if symmetry.mirrored else np.eye(4)
     matrix[CHANNELS["rotation"], CHANNELS["rotation"]] = product @ conjugate
     return matrix
 
 
 class Augmenter:
-    """Turns and recolors the samples of a batch on its device, each by its own key."""
+    """Turns and recolors the samples of a batch on its device, with random numbers from the samples' keys."""
 
     def __init__(self, options: Augmentation, poses: Tensor, device: torch.device) -> None:
-        """poses: [V,4,4] of any object. Raises UserError where turns are asked for and its inputs have no symmetry."""
+        """poses: [V,4,4] of any object. Raises UserError if `turned` is positive and the inputs have no symmetry."""
         self.options = options
         inputs = poses[list(INPUT_VIEWS)].double().numpy()
-        found = symmetries(inputs)
-        if options.turned > 0 and len(found) < 2:
+        group = symmetries(inputs)
+        if options.turned > 0 and len(group) < 2:
             raise UserError(
-                "autodecoder.augment.turned needs inputs that lie on each other when turned, as those of "
-                "Zero123++'s layouts do; these do not: set it to 0"
+                "autodecoder.augment.turned needs input cameras that are symmetric under rotation, as in Zero123++'s "
+                "layouts; these are not: set it to 0"
             )
-        self.mirrored = torch.tensor([one.mirrored for one in found], device=device)
-        self.views = torch.tensor([_all_views(one.sources) for one in found], device=device)
-        self.poses = torch.tensor(np.stack([_homogeneous(one.matrix) for one in found])).float().to(device)
-        self.flips = torch.tensor(np.stack([FLIP if one.mirrored else np.eye(4) for one in found])).float().to(device)
-        self.splats = torch.tensor(np.stack([channels(one) for one in found])).float().to(device)
+        self.mirrored = torch.tensor([symmetry.mirrored for symmetry in group], device=device)
+        self.views = torch.tensor([_all_views(symmetry.sources) for symmetry in group], device=device)
+        self.poses = torch.tensor(np.stack([_homogeneous(symmetry.matrix) for symmetry in group])).float().to(device)
+        flips = [FLIP if symmetry.mirrored else np.eye(4) for symmetry in group]
+        self.flips = torch.tensor(np.stack(flips)).float().to(device)
+        self.splats = torch.tensor(np.stack([channels(symmetry) for symmetry in group])).float().to(device)
         self.colors = torch.tensor(COLORS, device=device)
 
     def __call__(self, batch: Batch) -> Batch:
-        """The batch with `rgba` [B,V,H,W,4], `c2w` [B,V,4,4] and `splats` [B,6,14,S,S], as if objects were so."""
+        """The batch with augmented `rgba` [B,V,H,W,4], `c2w` [B,V,4,4] and `splats` [B,6,14,S,S]."""
         device = batch["rgba"].device
         turn = _chosen(batch, self.options.turned, len(self.mirrored), purposes.TURN, device)
         color = _chosen(batch, self.options.recolored, len(self.colors), purposes.COLOR, device)
         order = self.colors[color]
-        found = {**batch, "rgba": self._images(batch["rgba"], turn, order)}
-        found["c2w"] = self.poses[turn][:, None] @ batch["c2w"] @ self.flips[turn][:, None]
+        augmented = {**batch, "rgba": self._images(batch["rgba"], turn, order)}
+        augmented["c2w"] = self.poses[turn][:, None] @ batch["c2w"] @ self.flips[turn][:, None]
         if "splats" in batch:
-            found["splats"] = self._splats(batch["splats"], turn, order)
-        return found
+            augmented["splats"] = self._splats(batch["splats"], turn, order)
+        return augmented
 
     def _images(self, rgba: Tensor, turn: Tensor, order: Tensor) -> Tensor:
         n = self.views.shape[1]
@@ -122,19 +123,26 @@ class Augmenter:
         return torch.einsum("bij,bvjhw->bvihw", matrix, images)
 
 
+def _quaternion(turn: Array) -> Tensor:
+    """Unit quaternion [4] with w ≥ 0 of the rotation nearest to a matrix [3,3] computed from float32 poses."""
+    left, _, right = np.linalg.svd(turn)
+    quaternion = quaternions(torch.from_numpy(left @ right))
+    return quaternion if quaternion[0] >= 0 else -quaternion
+
+
 def _all_views(sources: Sequence[int]) -> list[int]:
-    """Sources among all leading views; the condition stays, as no turn maps it on an input."""
+    """Sources among all leading views. The condition is unchanged, as no symmetry maps it to an input."""
     return [CONDITION_VIEW, *(INPUT_VIEWS[source] for source in sources)]
 
 
 def _homogeneous(matrix: Array) -> Array:
-    found = np.eye(4)
-    found[:3, :3] = matrix
-    return found
+    homogeneous = np.eye(4)
+    homogeneous[:3, :3] = matrix
+    return homogeneous
 
 
 def _chosen(batch: Batch, share: float, n: int, purpose: int, device: torch.device) -> Tensor:
-    """Of `n` things one for each sample [B]: any but the first for a share of them, else the first."""
+    """An index below `n` per sample [B]: uniform over all but 0 for a fraction `share` of samples, otherwise 0."""
     drawn = batch_uniform(batch, purpose, device)
     if n < 2 or share == 0:
         return torch.zeros_like(drawn, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""Stage 1: codes -> splatter images -> renders, compared with the truth."""
+"""Stage 1: decodes codes to splatter images and compares their renders with the ground truth."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from z1g.core.device import default_device
 from z1g.core.seeding import keyed_normal
 from z1g.data.bank import Cache, Scenes, provide
 from z1g.gaussians.channels import enlarged, to_gaussians
-from z1g.geometry.camera import Cameras
+from z1g.geometry.camera import FIXED_VIEWS, Cameras
 from z1g.losses import Comparison, weighted_sum
 from z1g.networks.denoiser import Denoiser
 from z1g.networks.diffusion import TIMESTEPS
 from z1g.objectives import purposes
 from z1g.objectives.augmentation import Augmenter
-from z1g.objectives.samples import FIXED_VIEWS, MID_GRAY, AutodecoderSamples, gathered, images
+from z1g.objectives.samples import MID_GRAY, AutodecoderSamples, gathered, images
 from z1g.objectives.validation import (
     IMAGED,
-    MOST_OBJECTS,
-    Looked,
+    MAX_OBJECTS,
+    ObjectPrediction,
     ValidationObjects,
     attribute_errors,
     histograms,
-    sheets,
+    log_images,
 )
-from z1g.representations.mosaic.stage1 import Stage1
+from z1g.representations.codec import Codec
 from z1g.training.data import Batch, batch_noise, batch_uniform
 from z1g.training.loop import Objective
 
@@ -41,29 +41,25 @@ if TYPE_CHECKING:
 
 
 class AutodecoderObjective(Objective):
-    """Trains the decoder, and the codes or the encoder where the configuration says so."""
+    """Trains the decoder and, if configured, the codes or the encoder."""
 
     def __init__(
-        self, config: Experiment, stage1: Stage1, book: CodeBook, scenes: Scenes, ids: list[str],
+        self, config: Experiment, codec: Codec, book: CodeBook, scenes: Scenes, ids: list[str],
         denoiser: Denoiser | None, held_out: Sequence[str] = (), cache: Cache = "none",
     ) -> None:  # fmt: skip
-        """ids: training objects. denoiser: the frozen UNet of `mix_diffusion`, if that is on.
+        """ids: training objects. denoiser: the frozen UNet of `mix_diffusion`, if enabled.
 
-        held_out: objects that are watched, never trained. cache: where the training objects' views lie.
+        held_out: objects for validation only. cache: where the views of training objects are cached.
         """
         super().__init__()
-        self.encoder, self.decoder, self.book = stage1.encoder, stage1.decoder, book
+        self.codec, self.book = codec, book
         self.denoiser = None if denoiser is None else denoiser.requires_grad_(False)
         self.config, self.options, self.ids = config, config.autodecoder, ids
         views, self.bank = provide(cache, scenes, ids, default_device())
-        # Recomputed blocks would see the stored weights, not the cast ones.
-        recomputed = self.options.train.speed.recompute
-        for network in (stage1.encoder, stage1.decoder):
-            network.whole_bf16 = self.options.bf16 == "weights" and not recomputed
-        # What a frozen encoder says of an object never changes.
-        frozen = not any(p.requires_grad for p in self.encoder.parameters())
+        # Recomputed blocks would use the stored weights instead of the cast ones.
+        codec.use_bf16_weights(self.options.bf16 == "weights" and not self.options.train.speed.recompute)
         place = torch.device("cpu") if self.bank is None else self.bank.rgba.device
-        self.kept = KeptPosteriors(len(ids), place) if frozen else None
+        self.kept = None if codec.encoder_is_trained else KeptPosteriors(len(ids), place)
         self.sample = AutodecoderSamples(config, views)
         self.augmenter: Augmenter | None = None
         if self.options.augment:
@@ -73,7 +69,7 @@ class AutodecoderObjective(Objective):
         self.held_out = ValidationObjects(config, scenes, held_out)
 
     def networks(self) -> list[nn.Module]:
-        return [self.decoder, self.encoder.encoder]
+        return self.codec.networks()
 
     def prepare(self, batch: Batch) -> Batch:
         batch = gathered(batch, self.bank)
@@ -81,16 +77,19 @@ class AutodecoderObjective(Objective):
 
     def _images(self, batch: Batch) -> Batch:
         condition_size = None if self.denoiser is None else self.config.unet.condition_size
-        return images(batch, self.options.input_size, condition_size)
+        return images(batch, self.codec.inputs, condition_size)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        splats = self.decoder(self._noised(batch, self._mixed(batch, self.code(batch))))
+        code = self._noised(batch, self._mixed(batch, self.code(batch)))
+        splats = self.codec.decode(code)
         pair = self.compare(splats, batch)
         loss, terms = weighted_sum(self.options.losses, pair)
+        for name, term in self.codec.losses(code, splats, pair.splats_true).items():
+            loss, terms = loss + term, {**terms, name: term.detach()}
         return {"loss": loss, **terms}
 
     def compare(self, splats: Tensor, batch: Batch) -> Comparison:
-        """Renders of splats [B,6,14,S,S] beside the batch's images, all on its backgrounds, in float32."""
+        """Renders of splats [B,6,14,S,S] and the batch's images, all on its backgrounds, in float32."""
         background = batch["background"][:, None]
         with torch.autocast(splats.device.type, enabled=False):
             side = batch["rgb"].shape[-1]
@@ -114,27 +113,27 @@ class AutodecoderObjective(Objective):
         return rgb + (1 - alpha) * background
 
     def code(self, batch: Batch) -> Tensor:
-        """Codes [B,C,h,w] of training objects."""
+        """Codes [B,*code_shape] of training objects."""
         return self.book.lookup(batch["object_index"], lambda how: self.encode(batch, how, self.kept))
 
     def encode(self, batch: Batch, how: Posterior, kept: KeptPosteriors | None = None) -> Tensor:
-        """Codes of the batch's input sheets; kept: what is known of training objects."""
-        sheet = batch["sheet"]
-        index = batch["object_index"].to(sheet.device)
+        """Codes of the batch's objects from the encoder. kept: cached posteriors of training objects."""
+        inputs, codec = batch["inputs"], self.codec
+        index = batch["object_index"].to(inputs.device)
         if kept is None:
-            mean, deviation = self.encoder.sheet_posterior(sheet)
+            mean, deviation = codec.posterior(inputs)
         else:
-            mean, deviation = kept.of(index, lambda i: self.encoder.sheet_posterior(sheet[i : i + 1]))
+            mean, deviation = kept.of(index, lambda i: codec.posterior(inputs[i : i + 1]))
         shape = tuple(mean.shape[1:])
         if how == "mean":
-            return self.encoder.code(mean, deviation, None)
+            return codec.code(mean, deviation, None)
         if how == "sample":
-            return self.encoder.code(mean, deviation, batch_noise(batch, shape, purposes.POSTERIOR, sheet.device))
+            return codec.code(mean, deviation, batch_noise(batch, shape, purposes.POSTERIOR, inputs.device))
         keys = torch.stack([index, torch.full_like(index, purposes.POSTERIOR)], dim=1)
-        return self.encoder.code(mean, deviation, keyed_normal(keys, shape))
+        return codec.code(mean, deviation, keyed_normal(keys, shape))
 
     def _mixed(self, batch: Batch, code: Tensor) -> Tensor:
-        """Codes, some of them replaced by one-step predictions, as `mix_diffusion` says."""
+        """Codes, some of them replaced by one-step predictions according to `mix_diffusion`."""
         mix = self.options.mix_diffusion
         if mix.interval is None or self.denoiser is None or not self.training:
             return code
@@ -148,19 +147,19 @@ class AutodecoderObjective(Objective):
         timestep = (batch_uniform(rows, purposes.TIMESTEP, code.device) * TIMESTEPS).long()
         noise = batch_noise(rows, tuple(code.shape[1:]), purposes.NOISE, code.device)
         with torch.no_grad():
-            latent = self.encoder.condition_latent(rows["condition"])
+            latent = self.codec.condition_latent(rows["condition"])
             condition = self.denoiser.condition(latent, rows["condition"])
         latent_noise = batch_noise(rows, tuple(latent.shape[1:]), purposes.CONDITION_NOISE, code.device)
         predicted = one_step(self.denoiser, code[chosen], timestep, condition, noise, latent_noise)
         return code.index_put((chosen,), predicted.to(code.dtype))
 
     def _noised(self, batch: Batch, code: Tensor) -> Tensor:
-        """Codes with noise, each of its own level up to `code_noise`: noise-augmented decoding (Zheng et al. 2025)."""
+        """Codes with noise of random levels up to `code_noise`: noise-augmented decoding (Zheng et al. 2025)."""
         if self.options.code_noise == 0 or not self.training:
             return code
         level = self.options.code_noise * batch_uniform(batch, purposes.CODE_NOISE_LEVEL, code.device)
-        # Detached: enlarging the codes must not be a way out.
-        deviation = (level * code.detach().float().flatten(1).std(dim=1))[:, None, None, None]
+        # Detached, so that larger codes are not rewarded with relatively less noise.
+        deviation = (level * code.detach().float().flatten(1).std(dim=1)).view(-1, *[1] * (code.ndim - 1))
         return code + deviation * batch_noise(batch, tuple(code.shape[1:]), purposes.CODE_NOISE, code.device)
 
     def after_backward(self, accelerator: Accelerator) -> None:
@@ -169,29 +168,29 @@ class AutodecoderObjective(Objective):
     def validate(self) -> dict[str, float]:
         """PSNR in dB on `validation_background` and errors of attributes, means over a few objects' validation views.
 
-        `validation_psnr` and the errors are of training objects. `held_out_psnr` is of objects that are never trained,
-        where codes come from the encoder; others would have to be searched for.
+        `validation_psnr` and the errors are of training objects. `held_out_psnr` is of held-out objects and needs codes
+        of the encoder; other codes would have to be optimized.
         """
-        looked = list(self._look(self.watched))
-        figures = {"validation_psnr": _mean_psnr(looked), **attribute_errors(looked)}
+        predictions = list(self._predictions(self.watched))
+        figures = {"validation_psnr": _mean_psnr(predictions), **attribute_errors(predictions)}
         if self.held_out.names and isinstance(self.book, EncodedBook):
-            figures["held_out_psnr"] = _mean_psnr(list(self._look(self.held_out)))
+            figures["held_out_psnr"] = _mean_psnr(list(self._predictions(self.held_out)))
         return figures
 
     def images(self) -> dict[str, Tensor]:
-        return sheets(list(self._look(self.watched, IMAGED)))
+        return log_images(list(self._predictions(self.watched, IMAGED)))
 
     def histograms(self) -> dict[str, Tensor]:
-        return histograms(list(self._look(self.watched, IMAGED)))
+        return histograms(list(self._predictions(self.watched, IMAGED)))
 
-    def _look(self, objects: ValidationObjects, most: int = MOST_OBJECTS) -> Iterator[Looked]:
-        return objects.look(self._predict, self.decoder.anchor.device, most)
+    def _predictions(self, objects: ValidationObjects, limit: int = MAX_OBJECTS) -> Iterator[ObjectPrediction]:
+        return objects.predictions(self._predict, default_device(), limit)
 
     def _predict(self, batch: Batch) -> Comparison:
         batch = self._images(batch)
         code = self.book.lookup(batch["object_index"], lambda how: self.encode(batch, how))
-        return self.compare(self.decoder(code), batch)
+        return self.compare(self.codec.decode(code), batch)
 
 
-def _mean_psnr(looked: list[Looked]) -> float:
-    return sum(one.psnr() for one in looked) / len(looked)
+def _mean_psnr(predictions: list[ObjectPrediction]) -> float:
+    return sum(prediction.psnr() for prediction in predictions) / len(predictions)

@@ -1,4 +1,4 @@
-"""Stage 2: the UNet learns to predict codes from noised codes and a condition image."""
+"""Stage 2: trains the UNet to predict codes from noised codes and a condition image."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DiffusionData:
-    """All training objects in memory: codes [N,C,h,w] (normalized), condition latents [N,C,h',w'].
+    """All training objects in memory: codes [N,*code_shape] (normalized), condition latents [N,...].
 
-    zero_latent: [1,C,h',w'], the latent of the zero image that stands for no condition.
-    embeddings: [N,D] of the condition images, where the image encoder is frozen.
-    images: [N,3,H,W] in 0..1, where it is trained.
+    zero_latent: [1,...], the latent of the zero image, which represents no condition.
+    embeddings: [N,D] of the condition images, if the image encoder is frozen.
+    images: [N,3,H,W] in 0..1, if it is trained.
     """
 
     codes: Tensor
@@ -40,19 +40,19 @@ class DiffusionData:
 
 @dataclass(frozen=True)
 class VariantData:
-    """K variants of each object: `codes`, `latents` and the rest [N,K,...], and the share of samples that they make."""
+    """K variants of each object: `codes`, `latents` and others [N,K,...], and their fraction of the samples."""
 
     tensors: dict[str, Tensor]
     share: float
 
 
 SAMPLED = {"codes": "code", "latents": "latent", "embeddings": "embedding", "images": "image"}
-"""What a sample calls one of them."""
+"""Names in a sample by names in `DiffusionData`."""
 
 
 @dataclass(frozen=True)
 class DiffusionSamples:
-    """Makes the samples of stage 2. Data loading processes get a copy of it, so it holds no networks."""
+    """Creates the samples of stage 2. Copied to data loading processes, so it contains no networks."""
 
     data: DiffusionData
     truth: RenderedTruth | None = None
@@ -62,12 +62,12 @@ class DiffusionSamples:
         i, data = draw.object_index, self.data
         sample = self._variant(draw)
         if sample is None:
-            known = ((called, getattr(data, name)) for name, called in SAMPLED.items())
-            sample = {called: values[i] for called, values in known if values is not None}
+            tensors = ((key, getattr(data, name)) for name, key in SAMPLED.items())
+            sample = {key: values[i] for key, values in tensors if values is not None}
         return sample if self.truth is None else {**sample, **self.truth(draw)}
 
     def _variant(self, draw: Draw) -> Sample | None:
-        """One of the object's variants, or None where this sample is the object itself."""
+        """One of the object's variants, or None if this sample is the object itself."""
         variants = self.data.variants
         if variants is None:
             return None
@@ -81,7 +81,7 @@ class DiffusionSamples:
 class DiffusionObjective(Objective):
     """x0 loss of a v-predicting UNet, with conditions dropped at random for classifier-free guidance.
 
-    On request also losses on the renders of the predicted code, through the frozen decoder.
+    Optionally with losses on renders of the predicted code, through the frozen decoder.
     """
 
     zero_latent: Tensor
@@ -89,10 +89,10 @@ class DiffusionObjective(Objective):
     def __init__(
         self, options: UNetOptions, denoiser: Denoiser, data: DiffusionData, rendering: Rendering | None = None
     ) -> None:  # fmt: skip
-        """denoiser: prepared by `options.finetune`. rendering: what `options.rendered` needs of stage 1."""
+        """denoiser: prepared by `options.finetune`. rendering: the rendering losses of `options.rendered`, if any."""
         super().__init__()
         self.options, self.denoiser, self.data, self.rendering = options, denoiser, data, rendering
-        # Recomputed blocks would see the stored weights, not the cast ones.
+        # Recomputed blocks would use the stored weights instead of the cast ones.
         denoiser.whole_bf16 = options.bf16 == "weights" and not options.train.speed.recompute
         denoiser.attention = options.attention
         self.register_buffer("zero_latent", data.zero_latent, persistent=False)
@@ -100,7 +100,7 @@ class DiffusionObjective(Objective):
         self.sample = DiffusionSamples(data, None if rendering is None else rendering.truth)
 
     def networks(self) -> list[nn.Module]:
-        """The parts that `train.speed` is for."""
+        """The networks that `train.speed` applies to."""
         return [self.denoiser.unet]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -116,20 +116,15 @@ class DiffusionObjective(Objective):
         pair = Comparison(latents=predicted, latents_true=code, snr=schedule.snr(timestep))
         loss, terms = weighted_sum(self.options.losses, pair)
         if self.rendering is not None:
-            further, rendered = self.rendering.losses(predicted, timestep, batch)
-            loss, terms = loss + further, {**terms, **rendered}
+            rendering_loss, rendering_terms = self.rendering.losses(predicted, timestep, batch)
+            loss, terms = loss + rendering_loss, {**terms, **rendering_terms}
         return {"loss": loss, **terms}
 
     def _condition(self, batch: Batch, keep: Tensor) -> Condition:
         embedding = batch["embedding"] if "embedding" in batch else self.denoiser.embed(batch["image"])
         full = Condition(batch["latent"], embedding)
-        nothing = self.denoiser.nothing(self.zero_latent, len(keep))
-        return full.where(keep, nothing)
-
-
-def normalization(codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation [C,1,1] of codes [N,C,h,w], a deviation for each channel."""
-    return codes.mean(dim=(0, 2, 3))[:, None, None], codes.std(dim=(0, 2, 3)).clamp(min=1e-6)[:, None, None]
+        empty = self.denoiser.nothing(self.zero_latent, len(keep))
+        return full.where(keep, empty)
 
 
 def zero_image(size: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Numbers that tell the random draws of one sample apart (`z1g.core.seeding`)."""
+"""Keys that separate the random draws of one sample (`z1g.core.seeding`)."""
 
 VIEWS = 1
 POSTERIOR = 2

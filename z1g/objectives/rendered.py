@@ -1,4 +1,4 @@
-"""Stage 2 judged by renders: predicted codes go through the frozen decoder and are drawn beside the truth."""
+"""Rendering losses of stage 2: predicted codes are decoded by the frozen decoder, rendered and compared."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from z1g.gaussians.channels import enlarged, to_gaussians
 from z1g.geometry.camera import Cameras
 from z1g.losses import Comparison, weighted_sum
 from z1g.objectives import purposes
-from z1g.representations.mosaic.decoder import SplatterDecoder
+from z1g.representations.codec import Codec
 from z1g.training.data import Batch, Draw, Sample
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RenderedTruth:
-    """Images of training objects from views drawn anew at every step. `config` is stage 1's."""
+    """Images of training objects from views sampled at every step. `config` is that of stage 1."""
 
     config: Experiment
     scenes: SceneStore
@@ -32,7 +32,7 @@ class RenderedTruth:
     views: int
 
     def __call__(self, draw: Draw) -> Sample:
-        """Premultiplied images, their cameras and a random background, beside which renders are compared."""
+        """Premultiplied images, their cameras and a random background, for the comparison with renders."""
         scene, generator = self.scenes[self.ids[draw.object_index]], numpy_generator(*draw.key, purposes.VIEWS)
         free = self.config.camera.train_ids
         views = generator.choice(free, size=min(self.views, len(free)), replace=False).tolist()
@@ -45,46 +45,46 @@ class RenderedTruth:
 
 
 class Rendering(nn.Module):
-    """Losses on the renders of predicted codes; gradients pass through the decoder, whose weights stay."""
+    """Losses on renders of predicted codes; gradients pass through the frozen decoder."""
 
     mean: Tensor
     deviation: Tensor
 
     def __init__(
-        self, options: RenderedCodes, config: Experiment, decoder: SplatterDecoder, mean: Tensor,
+        self, options: RenderedCodes, config: Experiment, codec: Codec, mean: Tensor,
         deviation: Tensor, truth: RenderedTruth,
     ) -> None:  # fmt: skip
-        """mean, deviation: of codes, as training normalized them. config: stage 1's."""
+        """mean, deviation: normalization of the codes. config: that of stage 1."""
         super().__init__()
         self.options, self.config, self.truth = options, config, truth
-        self.decoder = decoder.requires_grad_(False).eval()
+        self.codec = codec.requires_grad_(False).eval()
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("deviation", deviation, persistent=False)
 
     def train(self, mode: bool = True) -> Rendering:
-        """The decoder is never trained."""
+        """The codec is never trained."""
         return self
 
     def losses(self, codes: Tensor, timestep: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Weighted sum and terms of predicted codes [B,C,h,w] (normalized), for the samples with small timesteps.
+        """Weighted sum and terms of predicted codes [B,*code_shape] (normalized), for samples with small timesteps.
 
-        Sum and terms are means over the whole batch, to which other samples add 0.
+        Sum and terms are means over the whole batch; other samples contribute 0.
         """
         rows = timestep < self.options.below
         if not bool(rows.any()):
-            # Ranks that log together need the same names.
-            nothing = 0 * codes.sum()
-            return nothing, {name: nothing.detach() for name, loss in self.options.losses.items() if loss.weight > 0}
+            # All ranks must log the same names.
+            zero = 0 * codes.sum()
+            return zero, {name: zero.detach() for name, loss in self.options.losses.items() if loss.weight > 0}
         with torch.autocast(codes.device.type, enabled=False):
-            splats = self.decoder(codes[rows].float() * self.deviation + self.mean)
+            splats = self.codec.decode(codes[rows].float() * self.deviation + self.mean)
             side = batch["rgb"].shape[-1]
             cameras = Cameras(batch["c2w"][rows], self.config.camera.fov_y_deg, side, side)
-            drawn = self.config.render.render(to_gaussians(splats), cameras)
+            output = self.config.render.render(to_gaussians(splats), cameras)
             background, alpha = batch["background"][rows][:, None], batch["alpha"][rows]
             pair = Comparison(
-                rgb=drawn.over(background),
+                rgb=output.over(background),
                 rgb_true=batch["rgb"][rows] + (1 - alpha) * background,
-                alpha=drawn.alpha,
+                alpha=output.alpha,
                 alpha_true=alpha,
                 splats=splats,
                 splats_true=enlarged(batch["splats"][rows], splats.shape[-1]) if "splats" in batch else None,

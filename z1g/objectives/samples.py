@@ -1,20 +1,18 @@
-"""The samples of stage 1: which views of which object, and what the device makes of their bytes."""
+"""The samples of stage 1: selection of views, and conversion of images to tensors on the device."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-import torch.nn.functional as functional
 from torch import Tensor
 
 from z1g.core.seeding import numpy_generator
 from z1g.data.bank import SceneBank, Views
-from z1g.data.scenes import INPUT_BACKGROUND, condition_image
-from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS
-from z1g.geometry.mosaic import tile
+from z1g.data.scenes import condition_image
+from z1g.geometry.camera import FIXED_VIEWS, INPUT_VIEWS
 from z1g.objectives import purposes
 from z1g.training.data import Batch, Draw, Sample
 
@@ -22,22 +20,22 @@ if TYPE_CHECKING:
     from z1g.config.tree import Experiment
 
 MID_GRAY = 0.5
-FIXED_VIEWS = (CONDITION_VIEW, *INPUT_VIEWS)
-"""Lead every sample's views: the condition, then the six inputs."""
+Inputs = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+"""See `Codec.inputs`."""
 
 
 @dataclass(frozen=True)
 class AutodecoderSamples:
-    """Draws the samples of stage 1. Data loading processes get a copy of it, so it holds no networks.
+    """Creates the samples of stage 1. Copied to data loading processes, so it contains no networks.
 
-    With `views` None a sample only says what to take from a bank on the device.
+    With `views` None a sample only contains the indices of views in a bank on the device.
     """
 
     config: Experiment
     views: Views | None
 
     def __call__(self, draw: Draw) -> Sample:
-        """Views of one object in the order of `FIXED_VIEWS` and rendered ones, and the background behind the latter."""
+        """Views of one object, `FIXED_VIEWS` followed by rendered views, and the background of the latter."""
         options = self.config.autodecoder
         generator = numpy_generator(*draw.key, purposes.VIEWS)
         free = self.config.camera.train_ids
@@ -48,25 +46,25 @@ class AutodecoderSamples:
         return self.of(draw.object_index, views, background)
 
     def of(self, index: int, views: Sequence[int], background: Any) -> Sample:
-        """The sample of one object with chosen views rendered on a background [3]."""
-        shown = [*FIXED_VIEWS, *views]
-        taken = {"views": torch.tensor(shown)} if self.views is None else self.views.take(index, shown)
-        return {**taken, "background": torch.tensor(background, dtype=torch.float32)[:, None, None]}
+        """The sample of one object with the given views, rendered on a background [3]."""
+        selected = [*FIXED_VIEWS, *views]
+        tensors = {"views": torch.tensor(selected)} if self.views is None else self.views.take(index, selected)
+        return {**tensors, "background": torch.tensor(background, dtype=torch.float32)[:, None, None]}
 
 
 def gathered(batch: Batch, bank: SceneBank | None) -> Batch:
-    """Samples with the views of a bank on the device in the place of their numbers, where there is one."""
+    """Replace the indices of views with the views of a bank on the device, if there is one."""
     if bank is None:
         return batch
     views = bank.gather(batch["object_index"], batch["views"])
     return {**{name: value for name, value in batch.items() if name != "views"}, **views}
 
 
-def images(batch: Batch, input_size: int, condition_size: int | None) -> Batch:
+def images(batch: Batch, inputs: Inputs, condition_size: int | None) -> Batch:
     """Gathered samples as tensors for the networks.
 
-    Adds `sheet` [B,3,3S,2S] in 0..1, the rendered views' premultiplied `rgb` [B,V,3,H,W] and `alpha` [B,V,1,H,W],
-    their `c2w` [B,V,4,4], `splats` where there are any, and `condition` [B,3,C,C] where a size for it is given.
+    Adds `inputs` of the encoder; the rendered views' premultiplied `rgb` [B,V,3,H,W], `alpha` [B,V,1,H,W] and
+    `c2w` [B,V,4,4]; and `condition` [B,3,C,C] if its size is given. inputs: see `Codec.inputs`.
     """
     batch = dict(batch)
     rgba = batch.pop("rgba")[:, 0 if condition_size else 1 :].movedim(-1, 2).float() / 255
@@ -77,15 +75,6 @@ def images(batch: Batch, input_size: int, condition_size: int | None) -> Batch:
         batch["condition"] = torch.stack(rows)
         rgb, alpha = rgb[:, 1:], alpha[:, 1:]
     n = len(INPUT_VIEWS)
-    batch["sheet"] = input_sheets(rgb[:, :n], alpha[:, :n], input_size)
+    batch["inputs"] = inputs(rgb[:, :n], alpha[:, :n], batch.get("splats"))
     batch["rgb"], batch["alpha"], batch["c2w"] = rgb[:, n:], alpha[:, n:], batch["c2w"][:, 1 + n :]
     return batch
-
-
-def input_sheets(rgb: Tensor, alpha: Tensor, size: int) -> Tensor:
-    """Premultiplied inputs [B,6,3,H,W] on gray as mosaics [B,3,3·size,2·size], resized bilinearly like the original."""
-    inputs = rgb + (1 - alpha) * INPUT_BACKGROUND
-    if inputs.shape[-1] != size:
-        flat = functional.interpolate(inputs.flatten(0, 1), (size, size), mode="bilinear", align_corners=False)
-        inputs = flat.unflatten(0, inputs.shape[:2])
-    return tile(inputs)

@@ -1,4 +1,4 @@
-"""Stage 2's further objects: renders of fitted splats that were stretched, turned, mirrored and recolored."""
+"""Synthetic objects of stage 2: fitted splats that are stretched, turned, mirrored, recolored and rendered."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from z1g.data.manifest import int_hash
 from z1g.data.scenes import condition_image
 from z1g.gaussians.affine import transformed
 from z1g.gaussians.channels import CHANNELS, to_gaussians
-from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS, Cameras, orbit_c2w, view_frame
+from z1g.geometry.camera import CONDITION_VIEW, FIXED_VIEWS, INPUT_VIEWS, Cameras, orbit_c2w, view_frame
 from z1g.objectives import purposes
 from z1g.objectives.augmentation import COLORS
-from z1g.objectives.samples import FIXED_VIEWS, input_sheets
+from z1g.objectives.samples import Inputs
 
 if TYPE_CHECKING:
     from z1g.config.sections import Variants
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 
 Array = NDArray[np.float64]
 SOLID = 0.5
-"""Opacity from which a Gaussian counts for an object's size."""
+"""Minimum opacity of Gaussians that determine an object's size."""
 OUTERMOST = 0.002
-"""Share of the solid Gaussians that may lie beyond an object's size: fits leave some astray."""
+"""Fraction of the solid Gaussians that is ignored as outliers of the fit."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What makes a variant. matrix: [3,3] in the y-up world. order: of red, green and blue."""
+    """Transformation of an object to a variant. matrix: [3,3] in the y-up world. order: of red, green and blue."""
 
     matrix: Array
     order: tuple[int, ...]
@@ -43,9 +43,9 @@ class Change:
 
 
 def changes(options: Variants, config: Experiment, name: str) -> list[Change]:
-    """The variants of one object: a pure function of its id and the options. `config` is stage 1's."""
+    """The variants of one object, a pure function of its id and the options. `config` is that of stage 1."""
     draw = numpy_generator(options.seed, int_hash(name), purposes.VARIANT)
-    found = []
+    variants = []
     for i in range(options.count):
         stretch = np.exp(draw.uniform(-1, 1, 3) * math.log1p(options.stretch))
         turn = math.radians(draw.uniform(-1, 1) * options.turn_deg)
@@ -53,30 +53,30 @@ def changes(options: Variants, config: Experiment, name: str) -> list[Change]:
         matrix = np.array([[cosine, 0, sine], [0, 1, 0], [-sine, 0, cosine]]) @ np.diag(stretch)
         if options.mirror and i % 2:
             matrix = np.diag([-1.0, 1.0, 1.0]) @ matrix
-        other = COLORS[1 + draw.integers(len(COLORS) - 1)]
-        order = other if draw.random() < options.recolored else COLORS[0]
-        found.append(Change(matrix, order, draw.uniform(*config.camera.condition_elevation_deg)))
-    return found
+        permuted = COLORS[1 + draw.integers(len(COLORS) - 1)]
+        order = permuted if draw.random() < options.recolored else COLORS[0]
+        variants.append(Change(matrix, order, draw.uniform(*config.camera.condition_elevation_deg)))
+    return variants
 
 
-def changed(gaussians: Tensor, these: Sequence[Change], frame: Array) -> Tensor:
-    """Variants [K,N,14] of Gaussians [1,N,14] in the view-1 frame, which `frame` [3,3] leads to from the y-up world.
+def changed(gaussians: Tensor, variants: Sequence[Change], frame: Array) -> Tensor:
+    """Variants [K,N,14] of Gaussians [1,N,14] in the view-1 frame; `frame` [3,3] maps from the y-up world to it.
 
-    Ingest put each object in a ball around the origin; variants fill the ball that their object does.
+    Ingest scales each object to a ball around the origin; variants are scaled to the ball of their object.
     """
-    maps = torch.from_numpy(np.stack([frame @ one.matrix @ frame.T for one in these])).to(gaussians)
-    moved = transformed(gaussians.expand(len(these), -1, -1), maps)
+    maps = torch.from_numpy(np.stack([frame @ variant.matrix @ frame.T for variant in variants])).to(gaussians)
+    moved = transformed(gaussians.expand(len(variants), -1, -1), maps)
     solid = gaussians[0, :, CHANNELS["opacity"]][:, 0] > SOLID
     shrink = _radius(gaussians, solid) / _radius(moved, solid)
     moved[..., CHANNELS["position"]] *= shrink[:, None, None]
     moved[..., CHANNELS["scale"]] *= shrink[:, None, None]
     first = CHANNELS["rgb"].start
-    rows = torch.tensor([[*range(first), *(first + i for i in one.order)] for one in these], device=moved.device)
-    return torch.take_along_dim(moved, rows[:, None], dim=2)
+    channels = [[*range(first), *(first + i for i in variant.order)] for variant in variants]
+    return torch.take_along_dim(moved, torch.tensor(channels, device=moved.device)[:, None], dim=2)
 
 
 def _radius(gaussians: Tensor, solid: Tensor) -> Tensor:
-    """Radius [K] of the ball around the origin that the solid ones of Gaussians [K,N,14] fill; 1 without any."""
+    """Radius [K] of the ball around the origin that contains the solid Gaussians of [K,N,14]; 1 if there are none."""
     if not bool(solid.any()):
         return gaussians.new_ones(len(gaussians))
     distances = torch.linalg.vector_norm(gaussians[:, solid, CHANNELS["position"]], dim=-1).sort(dim=1).values
@@ -86,35 +86,37 @@ def _radius(gaussians: Tensor, solid: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class VariantImages:
-    """Renders variants as stage 1 and the UNet see objects."""
+    """Renders the encoder inputs and condition images of variants."""
 
     options: Variants
     config: Experiment
-    """Stage 1's."""
+    """That of stage 1."""
     poses: Array
-    """[7,4,4] of the condition and the inputs in the y-up world; each variant has its own elevation of the former."""
+    """[7,4,4] of the condition and the inputs in the y-up world; each variant has its own condition elevation."""
     side: int
-    """Of the images that ingest made."""
+    """Side of the images of ingest, pixels."""
     condition_size: int
+    inputs: Inputs
 
     @torch.no_grad()
     def __call__(self, name: str, splats: Tensor) -> tuple[Tensor, Tensor]:
-        """Input sheets [K,3,3S,2S] and conditions [K,3,C,C] of an object's variants, in 0..1, on the splats' device.
+        """Encoder inputs [K,...] and condition images [K,3,C,C] of an object's variants, on the device of the splats.
 
-        splats: its splatter images [6,14,S,S].
+        splats: splatter images [6,14,S,S] of the object.
         """
-        these, camera = changes(self.options, self.config, name), self.config.camera
+        variants, camera = changes(self.options, self.config, name), self.config.camera
         frame = view_frame(self.poses, camera.radius)
         x, _, z = self.poses[CONDITION_VIEW, :3, 3]
         azimuth = math.degrees(math.atan2(x, z))
-        poses = np.repeat(self.poses[None], len(these), axis=0)
-        poses[:, CONDITION_VIEW] = [orbit_c2w(one.condition_elevation_deg, azimuth, camera.radius) for one in these]
-        gaussians = changed(to_gaussians(splats[None].float()), these, frame[:3, :3])
+        poses = np.repeat(self.poses[None], len(variants), axis=0)
+        elevations = [variant.condition_elevation_deg for variant in variants]
+        poses[:, CONDITION_VIEW] = [orbit_c2w(elevation, azimuth, camera.radius) for elevation in elevations]
+        gaussians = changed(to_gaussians(splats[None].float()), variants, frame[:3, :3])
         cameras = Cameras(torch.from_numpy(frame @ poses).to(gaussians), camera.fov_y_deg, self.side, self.side)
-        drawn = self.config.render.render(gaussians, cameras)
-        rgb, alpha = drawn.rgb.clamp(0, 1), drawn.alpha.clamp(0, 1)
+        output = self.config.render.render(gaussians, cameras)
+        rgb, alpha = output.rgb.clamp(0, 1), output.alpha.clamp(0, 1)
         n = len(FIXED_VIEWS)
-        inputs = slice(INPUT_VIEWS[0], n)
-        sheets = input_sheets(rgb[:, inputs], alpha[:, inputs], self.config.autodecoder.input_size)
-        conditions = [condition_image(rgb[k, :1], alpha[k, :1], self.condition_size) for k in range(len(these))]
-        return sheets, torch.stack(conditions)
+        views = slice(INPUT_VIEWS[0], n)
+        inputs = self.inputs(rgb[:, views], alpha[:, views], None)
+        conditions = [condition_image(rgb[k, :1], alpha[k, :1], self.condition_size) for k in range(len(variants))]
+        return inputs, torch.stack(conditions)

@@ -1,1 +1,1 @@
-"""Identities, configuration slices, cost: what has to run."""
+"""Planning of runs: stages, identities, configuration slices, cost."""

@@ -1,4 +1,4 @@
-"""A stage's folder on disk, as a verb finds it."""
+"""A stage's folder on disk."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class StageFolder:
-    """`results/<stage>/<id>/` with the `stage.json` that the plan wrote there: all that a verb needs to know.
+    """The folder `results/<stage>/<id>/` and its `stage.json` written by the plan, the only input of a stage command.
 
-    `config` holds only the slice that the stage declared to read; anything else raises AttributeError. An option that
-    did not exist when the folder was planned has the value that the folder's id stands for.
+    `config` has only the slice that the stage declares to read; anything else raises AttributeError. Options that did
+    not exist when the folder was planned have the values that the folder's id stands for.
     """
 
     path: Path
@@ -33,7 +33,7 @@ class StageFolder:
 
     @classmethod
     def open(cls, path: Path) -> StageFolder:
-        """Read `stage.json`. Raises UserError where there is none, or where another version has other options."""
+        """Read `stage.json`. Raises UserError if it is missing, or if another version with other options wrote it."""
         from z1g.plan.slices import restored, slice_config
 
         file = path / "stage.json"
@@ -44,16 +44,16 @@ class StageFolder:
             config = slice_config(restored(record["config"], record.get("reads")))
         except ValidationError as error:
             raise UserError(
-                f"{file} was written by another version of z1g; start `snakemake` again, which plans anew"
+                f"{file} was written by another version of z1g; start `snakemake` again to plan again"
             ) from error
         return cls(path, record["stage"], record["id"], record["upstream"], config, record["recipe"])
 
     def upstream_folder(self, stage: str) -> StageFolder:
-        """The folder of a stage that this one depends on, directly or not."""
+        """The folder of a stage that this one depends on, directly or indirectly."""
         return StageFolder.open(self.upstream_path(stage))
 
     def upstream_path(self, stage: str) -> Path:
-        """Where the stage's results lie."""
+        """Path of the folder of an upstream stage."""
         return self.path.parent.parent / stage / self.upstream[stage]
 
     def manifest(self) -> Manifest:

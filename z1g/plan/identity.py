@@ -1,8 +1,8 @@
 """Identities of stages.
 
-`id(stage)` is a digest of the configuration slice that the stage reads, the ids upstream and the stage's version. Two
-ablations that agree on all of these share the result. Of the slice only the values count that differ from recorded
-defaults, see `z1g.plan.neutral`, so that an option that is added changes no id.
+`id(stage)` is a digest of the configuration slice that the stage reads, the upstream ids and the stage's version.
+Ablations that agree on all of these share the result. The digest includes only values that differ from recorded
+defaults, see `z1g.plan.neutral`, so adding an option does not change ids.
 """
 
 from __future__ import annotations
@@ -16,20 +16,22 @@ from z1g.config.resolve import Ablation
 from z1g.config.sections import JobResources, Resources
 from z1g.config.walk import place
 from z1g.core.slots import FileContent, Runtime, Section
+from z1g.core.stages import CHUNKED, CHUNKED_BY_OBJECTS
 from z1g.data.manifest import Manifest, evaluation_objects
 from z1g.meshes.file_digest import file_digest
 from z1g.plan import neutral
 from z1g.plan.slices import cut
-from z1g.plan.stages import CHUNKED_BY_OBJECTS, STAGES
+from z1g.plan.stages import STAGES
 
 ID_LENGTH = 10
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage with its identity. `config` is the slice it reads, runtime values included; `reads` its key paths.
+    """A stage with its identity. `config` is the slice that it reads, including runtime values; `reads` its key paths.
 
-    `recipe` is the identity without the list of objects: folders of one recipe have the same result for an object.
+    `recipe` is the identity without the list of objects: folders with the same recipe have the same result for an
+    object.
     """
 
     name: str
@@ -48,7 +50,7 @@ class Stage:
         return self.name, self.id
 
     def record(self) -> dict[str, Any]:
-        """What `stage.json` holds."""
+        """Content of `stage.json`."""
         return {
             "stage": self.name,
             "id": self.id,
@@ -71,7 +73,7 @@ class Stage:
 
 
 def planned_stages(ablation: Ablation, manifest: Manifest) -> dict[str, Stage]:
-    """The stages that an ablation needs for a list of objects, with their identities."""
+    """Stages of an ablation for a list of objects, with their identities."""
     experiment = ablation.experiment
     full = experiment.model_dump(mode="json")
     timeless, defaults = without_runtime(experiment), neutral.recorded()
@@ -89,7 +91,7 @@ def planned_stages(ablation: Ablation, manifest: Manifest) -> dict[str, Stage]:
         n_chunks = 1
         if name in CHUNKED_BY_OBJECTS:
             n_chunks = manifest.n_chunks
-        elif name == "infer":
+        elif name in CHUNKED:
             n_chunks = max(1, -(-len(evaluated) // experiment.infer.chunk_size))
         resources: JobResources = getattr(experiment.resources, name)
         stages[name] = Stage(
@@ -105,9 +107,9 @@ def digest(value: Any) -> str:
 
 
 def without_runtime(section: Section, path: str = "") -> dict[str, Any]:
-    """Values of the section at a place without those that cannot change results, and files by their content.
+    """Values of the section at a path, without runtime options, and with digests of files instead of their paths.
 
-    Options that have been taken out since ids were made with them are there where they still count.
+    Includes removed options that are still part of identities.
     """
     kept: dict[str, Any] = {}
     dumped = section.model_dump(mode="json")
@@ -120,7 +122,7 @@ def without_runtime(section: Section, path: str = "") -> dict[str, Any]:
 
 
 def identifying_values(section: Section) -> dict[str, Any]:
-    """What of a whole configuration identities are made of."""
+    """Values of a complete configuration that are part of identities."""
     return neutral.recorded().distinct(section, without_runtime(section))
 
 

@@ -1,23 +1,23 @@
-"""Which options an identity leaves out, so that a new one changes no id as long as it has its default.
+"""Options that identities leave out, so that adding an option with its default does not change ids.
 
-`defaults.json` records for every field of the tree the *first* default: the one that the field had when it was
-recorded. An identity holds only the values that differ from it. What an absent field stands for is therefore fixed for
-ever, and two configurations have one identity exactly where they agree:
+`defaults.json` records the *first* default of every field of the configuration: the one at the time of recording. An
+identity includes only values that differ from it. The meaning of an absent field is therefore fixed forever, and two
+configurations have the same identity exactly if they agree:
 
-- A field that is added at its default is absent, as it was before it existed: no id changes. At another value it is
-  there. The same holds for a new section, a new slot and the options of a new kind.
-- A default that changes differs from the recorded one: the ids of those who use the new default change, the ids of
-  those who had set one of the two values do not.
-- A mapping (losses, metrics) is one value: a default that gains an entry changes ids, as it changes results.
-- A field that is taken out, renamed or moved out of identities (`Runtime`) stays recorded, with the *latest* default
-  that it had. Where this is not the first, it is put into identities as if it were still there; otherwise results of
-  the old default would pass for those of the new one.
+- A new field at its default is absent, as before it existed: ids do not change. At other values it is included. The
+  same applies to new sections, new slots and options of new kinds.
+- A changed default differs from the recorded one: ids of configurations that use the new default change, ids of those
+  that had set either value explicitly do not.
+- A mapping (losses, metrics) is one value: a new entry in a default changes ids, as it changes results.
+- A field that is removed, renamed or excluded from identities (`Runtime`) stays recorded, with its *latest* default. If
+  that differs from the first, it is included in identities as if the field still existed; otherwise results of the
+  old default would be mistaken for those of the new one.
 
-`z1g config write` brings the file up to date: it appends fields, notes latest defaults, never rewrites a first default
-and never takes a field out. A test fails until this is done. Only while a field has not been released may its lines
-be deleted by hand, to record another default as its first.
+`z1g config write` updates the file: it appends fields and records latest defaults, but never changes a first default
+and never removes a field. A test fails until this is done. Only lines of a field that has not been released may be
+deleted by hand, to record another first default.
 
-A field that is not recorded yet counts as recorded with the default that it has.
+A field that is not recorded yet is treated as recorded with its current default.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from z1g.core.slots import Runtime, Section
 FILE = Path(__file__).with_name("defaults.json")
 ROOT_PLACE = "experiment"
 Table = dict[str, dict[str, Any]]
-"""JSON values by place of the section (see `z1g.config.walk.places`) and name of the field."""
+"""JSON values by path of the section (see `z1g.config.walk.places`) and name of the field."""
 
 
 class Defaults:
-    """The recorded defaults. `latest` has only those that differ from `first`."""
+    """Recorded defaults. `latest` has only those that differ from `first`."""
 
     def __init__(self, first: Table, latest: Table) -> None:
         self.first, self.latest = first, latest
@@ -46,7 +46,7 @@ class Defaults:
     def distinct(self, section: Section, values: dict[str, Any], path: str = "") -> dict[str, Any]:
         """The part of a section's values that identifies it.
 
-        values: the section as plain values, whole or in part; names that are no fields are kept.
+        values: the section as plain values, complete or partial; names that are not fields are kept.
         """
         kept: dict[str, Any] = {}
         counted, gone = identifying(type(section)), self.gone(type(section), path)
@@ -60,22 +60,22 @@ class Defaults:
         return kept
 
     def gone(self, section: type[Section], path: str) -> dict[str, Any]:
-        """Fields that identities no longer have but must tell of, with the latest default of each."""
+        """Removed fields that are still part of identities, with their latest defaults."""
         latest = self.latest.get(path or ROOT_PLACE, {})
         return {name: value for name, value in latest.items() if name not in identifying(section)}
 
     def completed(self, values: dict[str, Any], path: str = "") -> dict[str, Any]:
-        """The values of the section at a place as they were written, with first defaults for what did not exist yet.
+        """Complete written values of the section at a path with first defaults of fields that did not exist then.
 
-        That is what the identity made with these values stands for, whatever the defaults are today. Values of kinds
-        that are unknown stay as they are.
+        This is the configuration that the identity of these values stands for, independent of current defaults. Values
+        of unknown kinds are unchanged.
         """
-        known = _classes()[path].model_fields.keys() & self.first.get(path or ROOT_PLACE, {}).keys()
-        filled = {**{name: self.first[path or ROOT_PLACE][name] for name in known}, **values}
+        names = _classes()[path].model_fields.keys() & self.first.get(path or ROOT_PLACE, {}).keys()
+        filled = {**{name: self.first[path or ROOT_PLACE][name] for name in names}, **values}
         return {name: self._completed(value, place(path, name)) for name, value in filled.items()}
 
     def updated(self, root: type[Section] = Experiment) -> Defaults:
-        """With the fields and defaults that the tree has now."""
+        """Return the defaults updated by the current fields and defaults of the configuration."""
         first = {path: dict(fields) for path, fields in self.first.items()}
         latest = {path: dict(fields) for path, fields in self.latest.items()}
         for path, section, runtime in places(root):
@@ -109,7 +109,7 @@ class Defaults:
         return name in defaults and bool(defaults[name] == value)
 
     def _defaults(self, section: type[Section], path: str) -> dict[str, Any]:
-        """Today's defaults of a class's identifying fields, as identities would hold them."""
+        """Current defaults of a class's identifying fields in the format of identities."""
         instance = section.model_construct()
         plain = instance.model_dump(mode="json")
         return {
@@ -126,13 +126,13 @@ class Defaults:
         return {key: self._completed(item, f"{here}.<name>") for key, item in value.items()}
 
     def text(self) -> str:
-        """The file's content: a line for each field."""
+        """The file's content, with one line per field."""
         tables = {"first": self.first, "latest": self.latest}
         return "{\n" + ",\n".join(f" {json.dumps(key)}: {_lines(table)}" for key, table in tables.items()) + "\n}\n"
 
 
 def identifying(section: type[Section]) -> list[str]:
-    """Names of the fields that can be left out of an identity: all but `kind` and those outside of it."""
+    """Names of the fields that identities may leave out: all except `kind` and runtime fields."""
     return [
         name
         for name, field in section.model_fields.items()
@@ -142,7 +142,7 @@ def identifying(section: type[Section]) -> list[str]:
 
 @cache
 def recorded() -> Defaults:
-    """What `defaults.json` holds."""
+    """The content of `defaults.json`."""
     tables = json.loads(FILE.read_text(encoding="utf-8"))
     return Defaults(tables["first"], tables["latest"])
 

@@ -1,7 +1,7 @@
-"""What has to run: stages, identities, chunks and paths. Pure and fast; the Snakefile knows nothing else.
+"""The plan of a run: stages, identities, chunks and paths. It is pure and fast, and the Snakefile's only interface.
 
-`id(stage)` is a digest of the configuration slice that the stage reads, the ids upstream and the stage's version. Two
-ablations that agree on all of these share the result.
+`id(stage)` is a digest of the configuration slice that the stage reads, the upstream ids and the stage's version.
+Ablations that agree on all of these share the result.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class PlannedAblation:
 
 
 class Plan:
-    """All ablations of a run and where their results lie."""
+    """All ablations of a run and the paths of their results."""
 
     def __init__(self, ablations: Sequence[Ablation], results: Path) -> None:
         self.results = results
@@ -63,18 +63,18 @@ class Plan:
         objects: Sequence[str] = (),
         missing: Policy | None = None,
     ) -> Plan:
-        """Read ablation files: those of the folder itself, or those named. A subfolder is a set, named as a whole or by
-        its files. Raises UserError naming every mistake in every file.
+        """Read ablation files: those in the folder itself, or those in `names`. A subfolder is a set, which can be
+        named as a whole or by its files. Raises UserError with all mistakes in all files.
 
-        `objects` are meshes that take the place of the base's data. `missing`: whether files, folders and packages that
-        are not on this machine stop the plan or are warned of, see `preflight`; None: nobody looks.
+        `objects` are meshes that replace the base's data. `missing`: whether files, folders and packages that are not
+        on this machine stop the plan or cause a warning, see `preflight`; None: no preflight.
         """
         files, sets = ablation_files(ablations)
-        own = [name for name, file in files.items() if file.parent == ablations]
-        asked = own if names is None else list(names)
-        wanted = [name for word in asked for name in ([word] if word in files else sets.get(word, [word]))]
+        default_names = [name for name, file in files.items() if file.parent == ablations]
+        requested = default_names if names is None else list(names)
+        selected = [name for word in requested for name in ([word] if word in files else sets.get(word, [word]))]
         loaded, problems = [], []
-        for name in dict.fromkeys(wanted):
+        for name in dict.fromkeys(selected):
             path = files.get(name, ablations / f"{name}.yaml")
             try:
                 if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
@@ -94,24 +94,26 @@ class Plan:
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], results: Path, check: bool = True) -> Plan:
-        """The plan that Snakemake's `--config` asks for. Raises UserError.
+        """Return the plan for the options of Snakemake's `--config`. Raises UserError.
 
-        `scale=` base configuration, `ablations=a,b` names, `results=` folder, `objects=a,b` meshes for the base's,
-        `gpus=` how many GPUs of this machine jobs hold at once (for the Snakefile), `missing=` stop or warn (`load`).
-        check: whether to look for what is missing; a job need not have what other jobs need.
+        `scale=` base configuration, `ablations=a,b` names, `results=` folder, `objects=a,b` meshes that replace the
+        base's, `gpus=` number of this machine's GPUs for all jobs (used by the Snakefile), `missing=` stop or warn, see
+        `load`. check: whether to run the preflight; a job does not need what other jobs need.
         """
         unknown = [key for key in options if key not in CONFIG_KEYS]
         if unknown:
             raise UserError(f"--config {unknown[0]}=: unknown key{did_you_mean(unknown[0], CONFIG_KEYS)}")
         if not re.fullmatch(r"[\w./+@,:=~-]+", str(results)):
-            raise UserError(f'--config results=: "{results}" stands in shell lines; use letters, digits and ./+@,:=~-_')
-        wanted = _words(options["ablations"]) if options.get("ablations") is not None else None
+            raise UserError(
+                f'--config results=: "{results}" is used in shell commands; use letters, digits and ./+@,:=~-_'
+            )
+        names = _words(options["ablations"]) if options.get("ablations") is not None else None
         scale, objects = str(options.get("scale", DEFAULT_SCALE)), _words(options.get("objects", ""))
         missing = options.get("missing", "stop")
         if missing not in get_args(Policy):
             raise UserError(f"--config missing=: {missing}{did_you_mean(str(missing), get_args(Policy))}")
-        where = results, Path("ablations"), Path("configs")
-        return cls.load(scale, wanted, *where, objects, missing if check else None)
+        folders = results, Path("ablations"), Path("configs")
+        return cls.load(scale, names, *folders, objects, missing if check else None)
 
     @cached_property
     def stages(self) -> dict[tuple[str, str], Stage]:
@@ -119,32 +121,32 @@ class Plan:
         return {stage.key: stage for planned in self.ablations.values() for stage in planned.stages.values()}
 
     def folder(self, stage: str, stage_id: str) -> Path:
-        """Where a stage's results lie."""
+        """Folder of a stage's results."""
         return self.results / stage / stage_id
 
     def stage(self, name: str, stage_id: str) -> Stage:
-        """A stage by id: of this plan, else as a started run recorded it on disk.
+        """A stage by id, from this plan or from the record of an earlier plan on disk.
 
-        The fallback lets jobs that wait in a cluster's queue run although an ablation file was edited meanwhile.
-        Raises UserError where neither knows it.
+        With the record, jobs that wait in a cluster's queue can run even if an ablation file was edited in the
+        meantime. Raises UserError if the stage is in neither.
         """
-        known = self.stages.get((name, stage_id))
-        if known is not None:
-            return known
+        planned = self.stages.get((name, stage_id))
+        if planned is not None:
+            return planned
         record = self.folder(name, stage_id) / "stage.json"
         if not record.is_file():
             raise UserError(f"no ablation plans {name} {stage_id}, and {record} does not exist")
         return Stage.from_record(read_json(record))
 
     def chunks(self, name: str, stage_id: str) -> list[str]:
-        """Chunk numbers as they stand in file names."""
+        """Chunk numbers in the format of file names."""
         return [f"{chunk:05d}" for chunk in range(self.stage(name, stage_id).n_chunks)]
 
     def sources(self, ingest_id: str, chunk: int) -> list[str]:
-        """Files that an ingest chunk is made from, as far as only their times tell whether they changed.
+        """Source files of an ingest chunk whose changes are detected by their modification times.
 
-        An object whose content is known has that in the data set's identity, so that nobody asks 100,000 files for
-        their times. Ingest quarantines objects whose file is gone.
+        Objects with a content digest are omitted: it is part of the data set's identity, which avoids checking the
+        times of 100,000 files. Ingest quarantines objects whose file is missing.
         """
         manifest = next((p.manifest for p in self.ablations.values() if p.stages["ingest"].id == ingest_id), None)
         if manifest is None:
@@ -152,23 +154,23 @@ class Plan:
         files = dict.fromkeys(entry.file for entry in manifest.chunk(chunk) if not entry.content)
         return [file for file in files if Path(file).exists()]
 
-    def metrics_files(self, name: str) -> list[str]:
-        """Results of an ablation that its summary is made from."""
+    def metrics_files(self, name: str, *more: str) -> list[str]:
+        """Result files from which an ablation's summary is computed, and `more` in the same folder."""
         folder = self.folder(*self.ablations[name].stages["metrics"].key)
-        return [str(folder / name) for name in ("metrics.jsonl", "objects.jsonl", "metrics.json")]
+        return [str(folder / file) for file in ("metrics.jsonl", "objects.jsonl", "metrics.json", *more)]
 
     def ablation_identity(self, name: str) -> str:
-        """Digest of what `plan.json` and `config.json` of an ablation hold, as far as stage ids tell of it."""
+        """Digest of the identity-relevant content of an ablation's `plan.json` and `config.json`."""
         planned = self.ablations[name]
         return digest([ablation_record(planned), identifying_values(planned.ablation.experiment)])
 
     def write(self) -> None:
-        """Record every stage and ablation on disk, where verbs and the report find them."""
+        """Write the records of all stages and ablations, which commands and the report read."""
         for stage in self.stages.values():
             write_json(self.folder(*stage.key) / "stage.json", stage.record())
         for name, planned in self.ablations.items():
             manifest = self.folder("ingest", planned.stages["ingest"].id) / "manifest.jsonl"
-            # Equal content may have moved since, so the manifest's sources are brought up to date.
+            # Files of equal content may have moved, so the manifest's sources are updated.
             if not manifest.is_file() or Manifest.load(manifest) != planned.manifest:
                 planned.manifest.save(manifest)
             folder = self.results / "ablations" / name
@@ -177,28 +179,30 @@ class Plan:
 
 
 def ablation_files(folder: Path) -> tuple[dict[str, Path], dict[str, list[str]]]:
-    """Ablation files by name, and the names in each set: `a.yaml`, and `set/b.yaml` which is ablation b of that set.
+    """Ablation files by name, and the names in each set: `a.yaml`, and `set/b.yaml`, which is ablation b of `set`.
 
-    Raises UserError where two files have one name.
+    Raises UserError if two files have the same name.
     """
     files: dict[str, Path] = {}
     sets: dict[str, list[str]] = {}
     for file in [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*/*.yaml"))]:
         if file.stem in files:
-            raise UserError(f"{files[file.stem]} and {file} are one name; results are kept by name, so rename one")
+            raise UserError(
+                f"{files[file.stem]} and {file} have the same name; results are kept by name, so rename one"
+            )
         files[file.stem] = file
         if file.parent != folder:
             sets.setdefault(file.parent.name, []).append(file.stem)
     return files, sets
 
 
-def _words(given: Any) -> list[str]:
-    """A list as Snakemake passes it: one already, or words with commas between them."""
-    return [str(word) for word in (given if isinstance(given, list) else str(given).split(",")) if word]
+def _words(option: Any) -> list[str]:
+    """A list option of Snakemake: a list, or a comma-separated string."""
+    return [str(word) for word in (option if isinstance(option, list) else str(option).split(",")) if word]
 
 
 def ablation_record(planned: PlannedAblation) -> dict[str, Any]:
-    """What `plan.json` of an ablation holds."""
+    """Content of an ablation's `plan.json`."""
     ablation = planned.ablation
     return {
         "name": ablation.name,

@@ -1,4 +1,4 @@
-"""The part of a configuration that one stage reads, as plain values and as an experiment."""
+"""Configuration slices of stages, as plain values and as an experiment."""
 
 import json
 import typing
@@ -13,7 +13,7 @@ from z1g.plan.neutral import recorded
 
 
 def cut(values: dict[str, Any], reads: Sequence[str]) -> dict[str, Any]:
-    """The part of nested values that key paths name; a slot cut in part keeps its `kind`."""
+    """Select the part of nested values at key paths; a partially selected slot keeps its `kind`."""
     result: dict[str, Any] = {}
     for path in reads:
         remove = path.startswith("!")
@@ -30,15 +30,15 @@ def cut(values: dict[str, Any], reads: Sequence[str]) -> dict[str, Any]:
 
 
 def restored(values: dict[str, Any], reads: Sequence[str] | None) -> dict[str, Any]:
-    """A slice that was written to disk, with the options that did not exist then at the defaults it was made with.
+    """A slice read from disk, completed with the first defaults of options that did not exist when it was written.
 
-    reads: key paths of the slice; where they are not known, the slice is what it is.
+    reads: key paths of the slice; None returns the values unchanged.
     """
     return values if reads is None else cut(recorded().completed(values), reads)
 
 
 def slice_config(values: Mapping[str, Any]) -> Experiment:
-    """An experiment that has only the parts in `values`; reading any other attribute raises AttributeError."""
+    """An experiment with only the parts in `values`; reading any other attribute raises AttributeError."""
     sections = {}
     for name, content in values.items():
         field = Experiment.model_fields[name]

@@ -1,23 +1,22 @@
-"""The stages of the DAG: what each reads of the configuration, and its version."""
+"""The stages of the DAG: the configuration that each stage reads, and its version."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from z1g.config.tree import Experiment
+from z1g.core.stages import CHAIN
 from z1g.sources.original import Original
-
-CHUNKED_BY_OBJECTS = ("ingest", "fit")
 
 
 @dataclass(frozen=True)
 class StageSpec:
-    """One kind of stage. Raise `version` whenever its code changes results."""
+    """Specification of a stage. Increase `version` whenever its code changes results."""
 
     name: str
     version: int
-    upstream: tuple[str, ...]
     reads: Callable[[Experiment], tuple[str, ...]]
-    """Key paths of the slice; a leading `!` takes a path out again."""
+    """Key paths of the slice; a leading `!` excludes a path."""
+    upstream: tuple[str, ...]
 
 
 _CODES_READS = ("autodecoder.test_steps", "autodecoder.test_lr")
@@ -30,6 +29,7 @@ def _autodecoder_reads(experiment: Experiment) -> tuple[str, ...]:
         "camera",
         "splat",
         "render",
+        "representation",
         "autodecoder",
         *(f"!{name}" for name in _CODES_READS),
     )
@@ -42,23 +42,22 @@ def _autodecoder_reads(experiment: Experiment) -> tuple[str, ...]:
 _INGEST_READS = ("data", "camera", *(f"!data.{name}" for name in (
     "split", "max_quarantined", "paths", "chunk_size", "splats", "rotations"
 )))  # fmt: skip
-"""How objects are found and grouped is not among them: the manifest's own digest says what was found."""
+"""Excludes how objects are found and grouped: the manifest's digest identifies the objects."""
 
 
 def _fit_reads(experiment: Experiment) -> tuple[str, ...]:
-    given = isinstance(experiment.data, Original) and experiment.data.splats is not None
-    return ("camera", "splat", "render", "fit", *(("data.splats", "data.rotations") if given else ()))
+    has_splats = isinstance(experiment.data, Original) and experiment.data.splats is not None
+    return ("camera", "splat", "render", "fit", *(("data.splats", "data.rotations") if has_splats else ()))
 
 
-STAGES: dict[str, StageSpec] = {
-    spec.name: spec
-    for spec in (
-        StageSpec("ingest", 2, (), lambda _: _INGEST_READS),
-        StageSpec("fit", 2, ("ingest",), _fit_reads),
-        StageSpec("autodecoder", 2, ("ingest", "fit"), _autodecoder_reads),
-        StageSpec("codes", 1, ("ingest", "fit", "autodecoder"), lambda _: _CODES_READS),
-        StageSpec("unet", 2, ("ingest", "fit", "autodecoder", "codes"), lambda _: ("model", "unet")),
-        StageSpec("infer", 2, ("ingest", "fit", "autodecoder", "codes", "unet"), lambda _: ("infer",)),
-        StageSpec("metrics", 2, ("ingest", "fit", "autodecoder", "codes", "unet", "infer"), lambda _: ("metrics",)),
-    )
+_SPECS: dict[str, tuple[int, Callable[[Experiment], tuple[str, ...]]]] = {
+    "ingest": (2, lambda _: _INGEST_READS),
+    "fit": (2, _fit_reads),
+    "autodecoder": (2, _autodecoder_reads),
+    "codes": (1, lambda _: _CODES_READS),
+    "unet": (2, lambda _: ("model", "unet")),
+    "infer": (2, lambda _: ("infer",)),
+    "metrics": (2, lambda _: ("metrics",)),
 }
+"""Version and slice of each stage."""
+STAGES = {stage.name: StageSpec(stage.name, *_SPECS[stage.name], stage.upstream) for stage in CHAIN}

@@ -1,4 +1,4 @@
-"""Splat rasterizers behind one contract."""
+"""Slot family of rasterizers of Gaussians."""
 
 from z1g.render.auto import Auto
 from z1g.render.base import Conventions, Rasterizer, RenderOutput
@@ -14,6 +14,6 @@ KINDS: tuple[type[Rasterizer], ...] = (
     Gsplat,
     Reference,
 )
-"""What `kind:` of a Rasterizer may name."""
+"""All kinds of Rasterizer."""
 
 __all__ = ["KINDS", "Auto", "Conventions", "Cpu", "DiffGaussian", "Gsplat", "Rasterizer", "Reference", "RenderOutput"]

@@ -1,4 +1,4 @@
-"""The place of the numba kernels in autograd."""
+"""Autograd function of the numba kernels."""
 
 import threading
 from typing import Any, NamedTuple
@@ -21,12 +21,12 @@ from z1g.render.projection import FOV_CLAMP, LARGEST, LOW_PASS_PX2, MIN_TRANSMIT
 
 Array = NDArray[Any]
 
-_ONE_AT_A_TIME = threading.Lock()
-"""Numba's `workqueue` threads, its choice where OpenMP is missing, end the process when two callers meet in them."""
+_NUMBA_LOCK = threading.Lock()
+"""Numba's `workqueue` threads, its default without OpenMP, abort the process on concurrent calls."""
 
 
 def draw(gaussians: Tensor, cameras: Cameras, conventions: Conventions) -> RenderOutput:
-    """Images of Gaussians [B,N,14] from [B,V] cameras, all float32 and on the CPU."""
+    """Render Gaussians [B,N,14] from [B,V] cameras, all float32 on the CPU."""
     b, v = cameras.c2w.shape[:2]
     w2c = cameras.world_to_camera().detach().float()
     rgb, alpha, depth = _Draw.apply(gaussians.contiguous(), w2c, cameras, conventions)
@@ -44,7 +44,7 @@ class _Bodies(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """rows [R,10] and windows [R,4] of every live Gaussian in every image; bases [K+1]: where images start."""
+    """rows [R,10] and windows [R,4] of every live Gaussian in every image; bases [K+1]: first row of each image."""
 
     rows: Array
     windows: Array
@@ -52,7 +52,7 @@ class _Seen(NamedTuple):
 
 
 class _Lists(NamedTuple):
-    """starts [K,tiles+1], offsets [K] and the lists of all images one after the other (see `fill_tiles`)."""
+    """starts [K,tiles+1], offsets [K] and the concatenated lists of all images (see `fill_tiles`)."""
 
     starts: Array
     offsets: Array
@@ -67,7 +67,7 @@ class _Draw(torch.autograd.Function):
         ctx: Any, gaussians: Tensor, w2c: Tensor, cameras: Cameras, conventions: Conventions
     ) -> tuple[Tensor, ...]:
         ctx.cameras, ctx.conventions = cameras, conventions
-        with _ONE_AT_A_TIME:
+        with _NUMBA_LOCK:
             _match_threads()
             bodies = _shape(gaussians.detach().numpy(), conventions)
             seen = _project(bodies, w2c.numpy(), cameras, conventions)
@@ -87,7 +87,7 @@ class _Draw(torch.autograd.Function):
         strips = -(-JOBS // max(len(lists.starts), 1))
         sums, result = np.zeros((strips, *seen.rows.shape), FLOAT), np.zeros_like(gaussians)
         lens, normalize = _lens(ctx.cameras, ctx.conventions), ctx.conventions.normalize_rotation
-        with _ONE_AT_A_TIME:
+        with _NUMBA_LOCK:
             _match_threads()
             kernels.backward(*seen, *lists, _limits(ctx.conventions), images, slopes, sums)
             ellipses.unproject(gaussians, *bodies, w2c, lens, normalize, sums, result)
@@ -132,7 +132,7 @@ def _blend(seen: _Seen, lists: _Lists, cameras: Cameras, conventions: Convention
     return images
 
 
-# Thresholds are arguments: compiled kernels in numba's cache would keep a global of another file.
+# Thresholds are arguments: kernels in numba's cache would keep an old global of another file.
 
 
 def _lens(cameras: Cameras, conventions: Conventions) -> tuple[Any, ...]:
@@ -149,5 +149,5 @@ def _limits(conventions: Conventions) -> tuple[Any, ...]:
 def _match_threads() -> None:
     threads = torch.get_num_threads()
     numba.set_num_threads(max(1, min(threads, numba.config.NUMBA_NUM_THREADS)))
-    # The first call starts numba's pool, which resets the OpenMP thread count that torch uses too.
+    # The first call starts numba's pool, which resets the OpenMP thread count that torch shares.
     torch.set_num_threads(threads)

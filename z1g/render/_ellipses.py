@@ -1,9 +1,9 @@
-"""From Gaussians in the world to ellipses in images, and from their gradients back: the numba kernels.
+"""Numba kernels that project Gaussians to ellipses in images, and their backward passes.
 
-The formulas are those of `_project`, their derivatives written out. What depends on the object only is done once an
-object, for the Gaussians that any image could show: the *live* ones, packed densely. A block of them lies in planes
-of one array, so that the compiler sees that they do not overlap and turns the loops into vector instructions; a block
-is always computed whole, so that results do not depend on what else is in it.
+The formulas are those of `projection.project` with explicit derivatives. View-independent terms are computed once per
+object, for the *live* Gaussians, which are those that can be visible, packed densely. A block of them is stored in
+planes of one array, so that the compiler knows that they do not overlap and vectorizes the loops; blocks are always
+computed as a whole, so that results do not depend on their other Gaussians.
 """
 
 import math
@@ -16,8 +16,8 @@ BLOCK = 128
 # Rows of `bodies`: center, axes (columns of rotation times scale, row-major), reach in standard deviations squared.
 N_BODY = 17
 SPREAD, OPACITY_BODY, RGB_BODY = 12, 13, 14
-# Columns of `rows`, what blending reads, and of their gradients. `_kernels` compiles these numbers too, and numba's
-# cache notices changes in a function's own file only: touch both.
+# Columns of `rows`, the input of blending, and of their gradients. `_kernels` compiles these numbers too, and numba's
+# cache detects changes in a function's own file only: edit both.
 X, Y, A, B, C, OPACITY, DEPTH, RED, GREEN, BLUE = range(10)
 N_ROW = 10
 (PX, PY, PZ, A00, A01, A02, A10, A11, A12, A20, A21, A22, REACH) = (np.uint64(i * BLOCK) for i in range(13))
@@ -29,18 +29,18 @@ SUM = 18
 (S_X, S_Y, S_Z, S_00, S_01, S_02, S_10, S_11, S_12, S_20, S_21, S_22) = (np.uint64(i * BLOCK) for i in range(18, 30))
 S_OPACITY = 30
 N_BACKWARD = 34
-# Without leave to reorder sums: a kernel just compiled and one from the cache would differ in their last bits. Loops
-# that divide need error_model="numpy" as well: looking for zeros stops the vectorizer.
+# No `reassoc`: a newly compiled kernel and one from the cache would differ in their last bits. Loops with divisions
+# also need error_model="numpy", because checks for zero prevent vectorization.
 FAST = {"contract", "nsz"}
 SLACK_PX = FLOAT(0.01)
-"""Boxes are this much wider than the formula says, so that rounding loses no pixel."""
+"""Margin added to boxes, so that rounding loses no pixel."""
 CUT_TILE = 16
 """Side of 3DGS's tiles in pixels, part of its footprint."""
 
 
 @njit(parallel=True, cache=True)
 def count_live(gaussians, largest, min_alpha, counts):  # type: ignore[no-untyped-def]
-    """counts [B,blocks]: Gaussians of [B,N,14] with usable numbers and an opacity that shows."""
+    """counts [B,blocks]: Gaussians of [B,N,14] with finite numbers and an opacity above `min_alpha`."""
     objects, blocks = counts.shape
     for job in prange(objects * blocks):
         b, block = job // blocks, job % blocks
@@ -60,7 +60,7 @@ def _is_live(g, largest, min_alpha):  # type: ignore[no-untyped-def]
 
 @njit(parallel=True, cache=True)
 def shape(gaussians, largest, min_alpha, normalize, places, ids, bodies):  # type: ignore[no-untyped-def]
-    """bodies [17,L] and ids [L] of the live Gaussians of all objects; places [B,blocks]: where each block starts."""
+    """bodies [17,L] and ids [L] of the live Gaussians of all objects; places [B,blocks]: first index of each block."""
     objects, blocks = places.shape
     for job in prange(objects * blocks):
         b, block = job // blocks, job % blocks
@@ -82,7 +82,7 @@ def shape(gaussians, largest, min_alpha, normalize, places, ids, bodies):  # typ
 
 @njit(inline="always")
 def _inverse_length(g, normalize):  # type: ignore[no-untyped-def]
-    """Of the quaternion, or 1 where it is used as it comes; a length of at least 1e-12, as torch has it."""
+    """Inverse length of the quaternion, or 1 without `normalize`; the length is at least 1e-12, as in torch."""
     length = math.sqrt(g[7] * g[7] + g[8] * g[8] + g[9] * g[9] + g[10] * g[10])
     if not normalize:
         return FLOAT(1)
@@ -109,10 +109,10 @@ def _load(bodies, begin, count, planes, s):  # type: ignore[no-untyped-def]
 
 @njit(parallel=True, cache=True, fastmath=FAST)
 def project(bodies, first, w2c, lens, three_sigma, height, width, rows, windows):  # type: ignore[no-untyped-def]
-    """rows [R,10] and windows [R,4] (first and past-the-last column, then row; empty where nothing shows).
+    """rows [R,10] and windows [R,4] (first and past-the-last column, then row; empty if nothing is visible).
 
-    first [B+1]: where the live Gaussians of each object start in `bodies`; those of object b seen by view v of V lie
-    at V·first[b] + v·(first[b+1] - first[b]) in rows. lens: focal, low pass, clamp of slopes along x and y, near.
+    first [B+1]: index in `bodies` of each object's first live Gaussian; those of object b in view v of V start at
+    V·first[b] + v·(first[b+1] - first[b]) in rows. lens: focal, low pass, clamp of slopes along x and y, near.
     """
     views = w2c.shape[1]
     for k in prange(w2c.shape[0] * views):
@@ -148,7 +148,7 @@ def _numbers(pose):  # type: ignore[no-untyped-def]
 
 @njit(inline="always", fastmath=FAST)
 def _center(s, p, rotation, translation, near):  # type: ignore[no-untyped-def]
-    """Depth, 1/depth (1 for what is too near) and slopes of a Gaussian's center."""
+    """Depth, 1/depth (1 if it is too near) and slopes of a Gaussian's center."""
     r00, r01, r02, r10, r11, r12, r20, r21, r22 = rotation
     px, py, pz = s[PX + p], s[PY + p], s[PZ + p]
     z = r20 * px + r21 * py + r22 * pz + translation[2]
@@ -160,7 +160,7 @@ def _center(s, p, rotation, translation, near):  # type: ignore[no-untyped-def]
 
 @njit(inline="always", fastmath=FAST)
 def _half(s, p, j0, j1, j2):  # type: ignore[no-untyped-def]
-    """A row of the projection times the axes: its inner products are the covariance."""
+    """A row of the projection times the axes; inner products of these give the covariance."""
     h0 = j0 * s[A00 + p] + j1 * s[A10 + p] + j2 * s[A20 + p]
     h1 = j0 * s[A01 + p] + j1 * s[A11 + p] + j2 * s[A21 + p]
     h2 = j0 * s[A02 + p] + j1 * s[A12 + p] + j2 * s[A22 + p]
@@ -171,10 +171,10 @@ def _half(s, p, j0, j1, j2):  # type: ignore[no-untyped-def]
 def _jacobian(rotation, slope_x, slope_y, scale, limit_x, limit_y):  # type: ignore[no-untyped-def]
     """Both rows of the projection's Jacobian times the rotation into the camera."""
     r00, r01, r02, r10, r11, r12, r20, r21, r22 = rotation
-    bent_x = min(max(slope_x, -limit_x), limit_x)
-    bent_y = min(max(slope_y, -limit_y), limit_y)
-    row_x = scale * (r00 - bent_x * r20), scale * (r01 - bent_x * r21), scale * (r02 - bent_x * r22)
-    row_y = scale * (r10 - bent_y * r20), scale * (r11 - bent_y * r21), scale * (r12 - bent_y * r22)
+    clamped_x = min(max(slope_x, -limit_x), limit_x)
+    clamped_y = min(max(slope_y, -limit_y), limit_y)
+    row_x = scale * (r00 - clamped_x * r20), scale * (r01 - clamped_x * r21), scale * (r02 - clamped_x * r22)
+    row_y = scale * (r10 - clamped_y * r20), scale * (r11 - clamped_y * r21), scale * (r12 - clamped_y * r22)
     return row_x, row_y
 
 
@@ -210,7 +210,7 @@ def _ellipses(s, pose, lens, half_width, half_height):  # type: ignore[no-untype
 
 @njit(inline="always")
 def _window(s, p, three_sigma, near, height, width, window):  # type: ignore[no-untyped-def]
-    """Columns and rows whose pixel centers lie in the box where alpha reaches 1/255, and in 3DGS's tiles if asked."""
+    """Columns and rows of the pixels in the box where alpha reaches 1/255; `three_sigma`: only in 3DGS's tiles."""
     x, y = s[MEAN_X + p], s[MEAN_Y + p]
     rx, ry = s[BOX_X + p] + SLACK_PX, s[BOX_Y + p] + SLACK_PX
     x0, x1 = _pixel(x - rx, width), _pixel(x + rx, width)
@@ -226,26 +226,26 @@ def _window(s, p, three_sigma, near, height, width, window):  # type: ignore[no-
 
 @njit(inline="always")
 def _pixel(edge, size):  # type: ignore[no-untyped-def]
-    """Number of the first pixel whose center lies past `edge`."""
+    """Index of the first pixel with its center past `edge`."""
     return np.int64(_inside(edge + FLOAT(0.5), FLOAT(size)))
 
 
 @njit(inline="always")
 def _inside(x, size):  # type: ignore[no-untyped-def]
-    """x in 0..size, 0 where it is not a number: written out, because an index comes of it."""
+    """x clamped to 0..size, 0 for NaN; explicit, because the result becomes an index."""
     x = x if x > 0 else FLOAT(0)
     return x if x < size else size
 
 
 @njit(inline="always")
 def _tile(edge, size):  # type: ignore[no-untyped-def]
-    """First pixel of the 3DGS tile in which `edge` lies; 3DGS counts from the center of the first pixel."""
+    """First pixel of the 3DGS tile that contains `edge`; in 3DGS the first pixel's center has coordinate 0."""
     return np.int64(_inside(edge - FLOAT(0.5), FLOAT(size + CUT_TILE))) // CUT_TILE * CUT_TILE
 
 
 @njit(parallel=True, cache=True, fastmath=FAST)
 def unproject(gaussians, bodies, ids, first, w2c, lens, normalize, sums, result):  # type: ignore[no-untyped-def]
-    """result [B,N,14]: gradients of Gaussians, from sums [strips,R,10] of their projections; zero elsewhere."""
+    """result [B,N,14]: gradients of Gaussians from sums [strips,R,10] of those of their projections, or zero."""
     objects, views = w2c.shape[:2]
     blocks = -(-gaussians.shape[1] // BLOCK)
     for job in prange(objects * blocks):
@@ -283,7 +283,7 @@ def _gather(sums, base, count, s):  # type: ignore[no-untyped-def]
 
 @njit(fastmath=FAST, error_model="numpy")
 def _bodies(s, pose, lens):  # type: ignore[no-untyped-def]
-    """Add to the sums of centers and axes what one view's gradients of mean, covariance and depth mean for them."""
+    """Backpropagate one view's gradients of mean, covariance and depth to the sums of centers and axes."""
     focal, _, limit_x, limit_y, near = lens
     rotation, translation = _numbers(pose)
     r00, r01, r02, r10, r11, r12, r20, r21, r22 = rotation
@@ -299,7 +299,7 @@ def _bodies(s, pose, lens):  # type: ignore[no-untyped-def]
         ux0, uy0 = g_xx * hx0 + g_xy * hy0, g_yy * hy0 + g_xy * hx0
         ux1, uy1 = g_xx * hx1 + g_xy * hy1, g_yy * hy1 + g_xy * hx1
         ux2, uy2 = g_xx * hx2 + g_xy * hy2, g_yy * hy2 + g_xy * hx2
-        # Turning with the slope mixes in the third camera axis.
+        # The Jacobian's dependence on the slopes involves the third camera axis.
         z0, z1, z2 = _half(s, p, scale * r20, scale * r21, scale * r22)
         bend_x = z0 * ux0 + z1 * ux1 + z2 * ux2 if abs(slope_x) <= limit_x else FLOAT(0)
         bend_y = z0 * uy0 + z1 * uy1 + z2 * uy2 if abs(slope_y) <= limit_y else FLOAT(0)

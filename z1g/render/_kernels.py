@@ -1,9 +1,9 @@
-"""Front-to-back blending of projected Gaussians: the numba kernels.
+"""Numba kernels of front-to-back blending of projected Gaussians.
 
-A image is cut into tiles of 8 columns and 32 rows. Gaussians are sorted by depth once a image and listed for each
-tile that their windows touch. The innermost loops run over the rows of a tile that a window covers, without branches,
-so that LLVM turns them into vector instructions. The backward pass replays the forward one front to back: what lies
-behind a Gaussian is the pixel's total minus what has passed, so nothing but the images is kept.
+An image is divided into tiles of COLUMNS x ROWS pixels. Gaussians are sorted by depth once per image and listed for
+each tile that their windows touch. The innermost loops run over the rows of a tile that a window covers, without
+branches, so that LLVM vectorizes them. The backward pass repeats the forward pass front to back: the color behind a
+Gaussian is the pixel's total minus the sum so far, so only the images are saved.
 """
 
 import math
@@ -14,25 +14,25 @@ from numba import njit, prange
 from z1g.render._ellipses import BLUE, DEPTH, GREEN, OPACITY, RED, A, B, C, X, Y
 
 COLUMNS, ROWS = 8, 8
-"""Of a tile. A vector register's width of columns wastes the least on Gaussians of a few pixels."""
+"""Size of a tile. As many columns as a vector register has lanes waste the least on small Gaussians."""
 PIXELS = COLUMNS * ROWS
-AT_X, AT_Y, LIGHT, SUMS, SUMS_1, SUMS_2, SUMS_3, GRADIENT_3, GRADIENT_4 = (np.uint64(i * PIXELS) for i in range(9))
-"""Planes of a tile's working array: pixel centers, transmittance, then sums (forward) or what is named below.
-Unsigned, because a signed index may count from the end, and checking for that stops the vectorizer."""
+AT_X, AT_Y, TRANSMIT, SUMS, SUMS_1, SUMS_2, SUMS_3, GRADIENT_3, GRADIENT_4 = (np.uint64(i * PIXELS) for i in range(9))
+"""Planes of a tile's working array: pixel centers, transmittance, then sums (forward) or the planes named below.
+Unsigned, because the check for negative indices prevents vectorization."""
 BEHIND, GRADIENT, GRADIENT_1, GRADIENT_2 = SUMS, SUMS_1, SUMS_2, SUMS_3
-LOOK_EVERY = 32
-"""Gaussians between looks at whether a tile is finished."""
+CHECK_EVERY = 32
+"""Number of Gaussians between checks whether a tile is finished."""
 JOBS = 8
-"""Jobs of a backward pass at least. Few images are cut into strips, each with its own sums, by a rule that knows
-nothing of threads: results must not depend on them."""
+"""Least number of jobs of a backward pass. A few images are divided into strips with separate sums, independently of
+the number of threads, because results must not depend on it."""
 DIGIT_BITS = 11
-"""Of the radix sort, at most: the counters still fit the first cache."""
+"""Most bits per digit of the radix sort, so that the counters fit the L1 cache."""
 FLOAT = np.float32
 # exp(x) = (exp(x/8 + 3/8)·exp(-3/8))^8, a Taylor polynomial of degree 7: 1e-6 relative for -6 <= x <= 0.
 CENTER = 0.375
 COEFFICIENTS = tuple(FLOAT(math.exp(-CENTER) / math.factorial(n)) for n in range(8))
 C0, C1, C2, C3, C4, C5, C6, C7 = COEFFICIENTS
-# NaNs are kept out by the projection; reordering sums is what lets them vectorize.
+# The projection excludes NaNs; sums vectorize only if they can be reordered.
 FAST = {"contract", "reassoc", "nsz"}
 
 
@@ -80,7 +80,7 @@ def fill_tiles(depth_bits, windows, bases, tiles_x, starts, offsets, lists):  # 
 
 @njit(cache=True)
 def _by_depth(bits, windows):  # type: ignore[no-untyped-def]
-    """Numbers of what shows, nearest first, equals in their order: radix sort by the bits of positive floats."""
+    """Indices of visible Gaussians by depth, nearest first: stable radix sort by the bits of positive floats."""
     keys, order = np.empty(bits.size, np.uint32), np.empty(bits.size, np.int32)
     count, low, high = 0, np.uint32(0xFFFFFFFF), np.uint32(0)
     for j in range(bits.size):
@@ -114,32 +114,32 @@ def _by_depth(bits, windows):  # type: ignore[no-untyped-def]
 
 @njit(inline="always")
 def _covered(window, top):  # type: ignore[no-untyped-def]
-    """First and past-the-last pixel, counted through the tile row by row, of the rows that a window covers."""
+    """First and past-the-last row-major pixel index in the tile of the rows that a window covers."""
     return np.uint64(max(window[2] - top, 0) * COLUMNS), np.uint64(min(window[3] - top, ROWS) * COLUMNS)
 
 
 @njit(inline="always")
 def _start_tile(s, left, top):  # type: ignore[no-untyped-def]
-    """Pixel centers and full transmittance; all planes of one array, so that the compiler sees they do not overlap."""
+    """Initialize pixel centers and transmittance in planes of one array, which the compiler knows not to overlap."""
     for i in range(PIXELS):
         p = np.uint64(i)
         s[AT_X + p] = FLOAT(left + i % COLUMNS) + FLOAT(0.5)
         s[AT_Y + p] = FLOAT(top + i // COLUMNS) + FLOAT(0.5)
-        s[LIGHT + p] = FLOAT(1)
+        s[TRANSMIT + p] = FLOAT(1)
 
 
 @njit(inline="always")
-def _dark(s):  # type: ignore[no-untyped-def]
+def _is_finished(s):  # type: ignore[no-untyped-def]
     """Whether every pixel of the tile is finished."""
     i = 0
-    while i < PIXELS and s[LIGHT + np.uint64(i)] <= 0:
+    while i < PIXELS and s[TRANSMIT + np.uint64(i)] <= 0:
         i += 1
     return i == PIXELS
 
 
 @njit(parallel=True, cache=True, fastmath=FAST)
 def forward(rows, windows, bases, starts, offsets, lists, limits, rgb, alpha, depth):  # type: ignore[no-untyped-def]
-    """ImagePair: rgb [K,3,H,W], alpha and depth [K,H,W]. limits: see `_draw` and `_undraw`."""
+    """Render rgb [K,3,H,W], alpha and depth [K,H,W]. limits: see `_draw` and `_draw_backward`."""
     images, height, width = alpha.shape
     tiles_x = -(-width // COLUMNS)
     tiles = starts.shape[1] - 1
@@ -154,21 +154,21 @@ def forward(rows, windows, bases, starts, offsets, lists, limits, rgb, alpha, de
             r = bases[k] + lists[place]
             i0, i1 = _covered(windows[r], top)
             _draw(rows[r], limits, s, i0, i1)
-            if (place - first) % LOOK_EVERY == LOOK_EVERY - 1 and _dark(s):
+            if (place - first) % CHECK_EVERY == CHECK_EVERY - 1 and _is_finished(s):
                 break
         for i in range(PIXELS):
             y, x = top + i // COLUMNS, left + i % COLUMNS
             if y < height and x < width:
                 p = np.uint64(i)
                 rgb[k, 0, y, x], rgb[k, 1, y, x], rgb[k, 2, y, x] = s[SUMS + p], s[SUMS_1 + p], s[SUMS_2 + p]
-                alpha[k, y, x] = FLOAT(1) - abs(s[LIGHT + p])
+                alpha[k, y, x] = FLOAT(1) - abs(s[TRANSMIT + p])
                 depth[k, y, x] = s[SUMS_3 + p]
 
 
 @njit(inline="always", fastmath=FAST)
 def _draw(row, limits, s, i0, i1):  # type: ignore[no-untyped-def]
-    """Blend one Gaussian into pixels i0..i1. Transmittance turns negative once a pixel is finished."""
-    least_alpha, least_light, cap, _ = limits
+    """Blend one Gaussian into pixels i0..i1. A negative transmittance marks a finished pixel."""
+    min_alpha, min_transmittance, cap, _ = limits
     center_x, center_y = row[X], row[Y]
     a, b, c = FLOAT(-0.5) * row[A], -row[B], FLOAT(-0.5) * row[C]
     opacity, depth = row[OPACITY], row[DEPTH]
@@ -178,24 +178,24 @@ def _draw(row, limits, s, i0, i1):  # type: ignore[no-untyped-def]
         dy = s[AT_Y + i] - center_y
         power = max(min((a * dx + b * dy) * dx + c * dy * dy, FLOAT(0)), FLOAT(-6))
         alpha = min(opacity * _exp(power), cap)
-        t = s[LIGHT + i]
+        t = s[TRANSMIT + i]
         left = t * (FLOAT(1) - alpha)
-        seen = alpha >= least_alpha
-        draws = seen & (left > least_light)
-        ends = seen & (left <= least_light)
+        seen = alpha >= min_alpha
+        draws = seen & (left > min_transmittance)
+        ends = seen & (left <= min_transmittance)
         weight = alpha * t if draws else FLOAT(0)
         s[SUMS + i] += weight * red
         s[SUMS_1 + i] += weight * green
         s[SUMS_2 + i] += weight * blue
         s[SUMS_3 + i] += weight * depth
-        s[LIGHT + i] = left if draws else (-abs(t) if ends else t)
+        s[TRANSMIT + i] = left if draws else (-abs(t) if ends else t)
 
 
 @njit(parallel=True, cache=True, fastmath=FAST)
 def backward(rows, windows, bases, starts, offsets, lists, limits, images, gradients, sums):  # type: ignore[no-untyped-def]
     """Add gradients of `rows` to sums [strips,R,10], those of the covariance (xx, xy, yy) in place of the conic's.
 
-    images: what `forward` drew; gradients: theirs.
+    images: outputs of `forward`; gradients: of these images.
     """
     alpha = images[1]
     height, width = alpha.shape[1:]
@@ -214,14 +214,14 @@ def backward(rows, windows, bases, starts, offsets, lists, limits, images, gradi
             for place in range(first, stop):
                 r = bases[k] + lists[place]
                 i0, i1 = _covered(windows[r], top)
-                _undraw(rows[r], limits, s, i0, i1, sums[strip, r])
-                if (place - first) % LOOK_EVERY == LOOK_EVERY - 1 and _dark(s):
+                _draw_backward(rows[r], limits, s, i0, i1, sums[strip, r])
+                if (place - first) % CHECK_EVERY == CHECK_EVERY - 1 and _is_finished(s):
                     break
 
 
 @njit(inline="always")
 def _start_pixel(s, p, images, gradients, k, y, x, inside):  # type: ignore[no-untyped-def]
-    """Gradients of a pixel, and their inner product with it: what is behind the first Gaussian."""
+    """Initialize a pixel's gradients and their inner product with it, the remainder behind the first Gaussian."""
     (rgb, alpha, depth), (g_rgb, g_alpha, g_depth) = images, gradients
     behind = g0 = g1 = g2 = g3 = g4 = FLOAT(0)
     if inside:
@@ -234,9 +234,9 @@ def _start_pixel(s, p, images, gradients, k, y, x, inside):  # type: ignore[no-u
 
 
 @njit(inline="always", fastmath=FAST)
-def _undraw(row, limits, s, i0, i1, result):  # type: ignore[no-untyped-def]
-    """Add one Gaussian's gradients from pixels i0..i1 to `result`; what lies behind loses its share of the total."""
-    least_alpha, least_light, cap, flat = limits
+def _draw_backward(row, limits, s, i0, i1, result):  # type: ignore[no-untyped-def]
+    """Add one Gaussian's gradients from pixels i0..i1 to `result`, and subtract its share from the remainder."""
+    min_alpha, min_transmittance, cap, flat = limits
     center_x, center_y = row[X], row[Y]
     a, b, c = row[A], row[B], row[C]
     opacity, depth = row[OPACITY], row[DEPTH]
@@ -252,11 +252,11 @@ def _undraw(row, limits, s, i0, i1, result):  # type: ignore[no-untyped-def]
         falloff = _exp(power)
         raw = opacity * falloff
         alpha = min(raw, cap)
-        t = s[LIGHT + i]
+        t = s[TRANSMIT + i]
         left = t * (FLOAT(1) - alpha)
-        seen = alpha >= least_alpha
-        draws = seen & (left > least_light)
-        ends = seen & (left <= least_light)
+        seen = alpha >= min_alpha
+        draws = seen & (left > min_transmittance)
+        ends = seen & (left <= min_transmittance)
         weight = alpha * t if draws else FLOAT(0)
         g0, g1, g2 = s[GRADIENT + i], s[GRADIENT_1 + i], s[GRADIENT_2 + i]
         g3, g4 = s[GRADIENT_3 + i], s[GRADIENT_4 + i]
@@ -276,7 +276,7 @@ def _undraw(row, limits, s, i0, i1, result):  # type: ignore[no-untyped-def]
         sum_r += weight * g0
         sum_g += weight * g1
         sum_b += weight * g2
-        s[LIGHT + i] = left if draws else (-abs(t) if ends else t)
+        s[TRANSMIT + i] = left if draws else (-abs(t) if ends else t)
     result[X] += sum_u
     result[Y] += sum_v
     result[A] += FLOAT(0.5) * sum_uu

@@ -13,7 +13,7 @@ from z1g.render.base import Conventions, RenderOutput
 from z1g.render.projection import MIN_TRANSMITTANCE, Projected, project
 
 TILE = 16
-"""Pixels along a side of what is drawn at once: bounds the memory, and is what 3DGS cuts its footprints to."""
+"""Side in pixels of the tiles, which bound the memory. 3DGS clips its footprints to the same tiles."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class _Layers:
 def draw(
     gaussians: Tensor, cameras: Cameras, conventions: Conventions, precision: Literal["float32", "float64"]
 ) -> RenderOutput:
-    """Render [B,N,14] from [B,V] cameras; the result has the input's type."""
+    """Render [B,N,14] from [B,V] cameras; the result has the type of `gaussians`."""
     dtype = getattr(torch, precision)
     # Autocast would compute poses and positions in half precision.
     with torch.autocast(gaussians.device.type, enabled=False):
@@ -44,7 +44,7 @@ def draw(
 
 
 def _layers(seen: Projected, i: int, j: int) -> _Layers:
-    """What camera j sees of object i, sorted by depth."""
+    """The Gaussians of object i in view j, sorted by depth."""
     depth, extent = seen.depth[i, j], seen.extent[i, j].T
     order = depth.argsort(stable=True)
     order = order[extent[order, 0] > 0]
@@ -73,9 +73,9 @@ def _image(layers: _Layers, height: int, width: int, conventions: Conventions) -
 
 
 def _tile(layers: _Layers, x: Tensor, y: Tensor, conventions: Conventions) -> Tensor:
-    """Pixels [h,w,5] with centers at columns x [w] and rows y [h]; autograd computes them again to save memory."""
+    """Pixels [h,w,5] with centers at columns x [w] and rows y [h]; recomputed in the backward pass to save memory."""
     first, last = torch.stack([x[0], y[0]]), torch.stack([x[-1], y[-1]])
-    # Outside of its box a Gaussian's alpha is below 1/255, which draws nothing.
+    # A Gaussian is not drawn outside of its box, where its alpha is below 1/255.
     touches = ((layers.mean + layers.extent >= first) & (layers.mean - layers.extent <= last)).all(dim=1)
     near = _pick(layers, touches & _in_square(layers, first))
     arguments = x, y, near.mean, near.conic, near.opacity, near.features, conventions
@@ -86,8 +86,8 @@ def _tile(layers: _Layers, x: Tensor, y: Tensor, conventions: Conventions) -> Te
 
 
 def _in_square(layers: _Layers, first: Tensor) -> Tensor:
-    """Which [N] have a square of half side `radius` that touches the tile at pixel center `first` (3DGS, getRect)."""
-    # 3DGS counts pixels from the first one's center.
+    """Mask [N] of squares with half side `radius` that touch the tile at pixel center `first` (3DGS, getRect)."""
+    # In 3DGS the first pixel's center has coordinate 0.
     center, tile = layers.mean - 0.5, ((first - 0.5) / TILE).round()
     from_tile = ((center - layers.radius) / TILE).floor()
     to_tile = ((center + layers.radius + TILE - 1) / TILE).floor()
@@ -97,7 +97,7 @@ def _in_square(layers: _Layers, first: Tensor) -> Tensor:
 def _blend(
     x: Tensor, y: Tensor, mean: Tensor, conic: Tensor, opacity: Tensor, features: Tensor, conventions: Conventions
 ) -> Tensor:
-    """Features [h,w,5] of Gaussians in depth order: alpha_i·Π_{j<i}(1 - alpha_j) of each, until the light is gone."""
+    """Features [h,w,5] of Gaussians in depth order: weights alpha_i·Π_{j<i}(1 - alpha_j), up to MIN_TRANSMITTANCE."""
     dx, dy = x[None, :, None] - mean[:, 0], y[:, None, None] - mean[:, 1]
     power = -0.5 * (conic[:, 0] * dx * dx + conic[:, 2] * dy * dy) - conic[:, 1] * dx * dy
     uncapped = opacity * power.clamp(max=0).exp()

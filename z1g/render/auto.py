@@ -1,4 +1,4 @@
-"""The default: whatever is fastest where the splats are."""
+"""The default rasterizer: the fastest for the device of the splats."""
 
 from __future__ import annotations
 

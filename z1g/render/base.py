@@ -1,4 +1,4 @@
-"""Splat rasterizers behind one contract."""
+"""Slot family of rasterizers of Gaussians."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class RenderOutput:
     """Images of B objects from V cameras, differentiable in all attributes of the Gaussians.
 
-    rgb: [B,V,3,H,W], premultiplied by alpha: black where nothing is.
+    rgb: [B,V,3,H,W], premultiplied by alpha: black where nothing is drawn.
     alpha: [B,V,1,H,W] in 0..1.
     depth: [B,V,1,H,W], the blending-weighted sum of camera-space z, not divided by alpha.
     """
@@ -30,45 +30,43 @@ class RenderOutput:
     depth: torch.Tensor
 
     def over(self, background: torch.Tensor | float) -> torch.Tensor:
-        """The images [B,V,3,H,W] on a background color: a number or a tensor that broadcasts."""
+        """The images [B,V,3,H,W] on a background color, a number or a tensor that broadcasts."""
         return self.rgb + (1 - self.alpha) * background
 
 
 class Conventions(Section):
-    """In what published rasterizers differ; the defaults are gsplat's.
+    """Conventions in which published rasterizers differ; the defaults are gsplat's.
 
     diff-gaussian-rasterization: near 0.2, alpha_cap 0.99, three_sigma, not normalized, pass.
     """
 
-    near: float = Field(0.01, gt=0, description="Gaussians nearer than this are not drawn, normalized units")
+    near: float = Field(0.01, gt=0, description="near plane: nearer Gaussians are not drawn, normalized units")
     alpha_cap: float = Field(0.999, gt=0, lt=1, description="largest alpha of one Gaussian in one pixel")
     footprint: Literal["exact", "three_sigma"] = Field(
         "exact",
-        description="where a Gaussian is drawn: wherever its alpha reaches 1/255, or of that only the 16-pixel tiles "
-        "that a square of three standard deviations touches, which cuts visibly",
+        description="pixels in which a Gaussian is drawn: all with an alpha of at least 1/255, or of these only the "
+        "16-pixel tiles that a square of three standard deviations touches, which clips visibly",
     )
-    normalize_rotation: bool = Field(
-        True, description="divide quaternions by their length first; otherwise they are used as they come"
-    )
+    normalize_rotation: bool = Field(True, description="normalize quaternions before use")
     cap_gradient: Literal["zero", "pass"] = Field(
-        "zero", description="gradient where alpha is at its cap: none, or as if there were no cap"
+        "zero", description="gradient at the alpha cap: zero, or as without a cap"
     )
 
     def conventions(self) -> Conventions:
-        """These options alone, for a rasterizer that has them among its own."""
+        """The `Conventions` among the options of a rasterizer."""
         return Conventions(**{name: getattr(self, name) for name in Conventions.model_fields})
 
 
 class Rasterizer(Slot):
-    """A backend."""
+    """Base of all rasterizers."""
 
     @abstractmethod
     def conventions(self) -> Conventions:
-        """What this backend draws by: a `Reference` with the same options draws the same images."""
+        """The conventions of this backend: `Reference` with the same options renders the same images."""
 
     @abstractmethod
     def render(self, gaussians: torch.Tensor, cameras: Cameras) -> RenderOutput:
-        """Draw activated Gaussians [B,N,14] (channels as in `z1g.gaussians.channels`) from cameras with c2w [B,V,4,4].
+        """Render activated Gaussians [B,N,14] (channels: `z1g.gaussians.channels`) from cameras with c2w [B,V,4,4].
 
-        Poses count as constants and get no gradient. Raises UserError where the backend's package or device is missing.
+        Poses are constants without gradient. Raises UserError if the backend's package or device is missing.
         """

@@ -17,7 +17,7 @@ else:
 
 
 class Cpu(Conventions, Rasterizer):
-    """Fast on CPUs; computes in float32 whatever the input's type. Without numba a slow plain path serves."""
+    """Fast on CPUs; computes in float32 for any input type. Without numba it falls back to slow plain torch."""
 
     kind: Literal["cpu"] = "cpu"
 
@@ -36,5 +36,5 @@ class Cpu(Conventions, Rasterizer):
     def _without_numba(self, gaussians: torch.Tensor, cameras: Cameras, error: ImportError) -> RenderOutput:
         from z1g.render._reference import draw
 
-        warnings.warn(f"numba does not import ({error}): rendering in plain torch, many times slower", stacklevel=3)
+        warnings.warn(f"numba cannot be imported ({error}): rendering in plain torch, many times slower", stacklevel=3)
         return draw(gaussians, cameras, self, "float32")

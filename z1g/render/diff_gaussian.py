@@ -1,4 +1,4 @@
-"""diff-gaussian-rasterization, the original's rasterizer, for parity runs: a loop over objects and views."""
+"""diff-gaussian-rasterization, the original's rasterizer, for parity runs; it loops over objects and views."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NEAR, FAR = 0.5, 2.5
 
 
 class DiffGaussian(Rasterizer):
-    """Its conventions are built in; see `conventions`."""
+    """diff-gaussian-rasterization on CUDA. Its conventions are fixed; see `conventions`."""
 
     kind: Literal["diff_gaussian"] = "diff_gaussian"
 
@@ -80,7 +80,7 @@ def matrices(cameras: Cameras) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor
 
 
 def _tangents(cameras: Cameras) -> tuple[float, float]:
-    """Of half the fields of view, along x and y."""
+    """Tangents of half the fields of view along x and y."""
     return 0.5 * cameras.width / cameras.focal, 0.5 * cameras.height / cameras.focal
 
 

@@ -1,4 +1,4 @@
-"""gsplat, the default on a GPU: one call for all objects and views."""
+"""gsplat, the default on a GPU; one call renders all objects and views."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ PACKAGE = "pip install 'z1g[gpu]'"
 
 
 class Gsplat(Rasterizer):
-    """gsplat >= 1.5 on CUDA. What `Conventions` names is built into its kernels, except for the near plane."""
+    """gsplat >= 1.5 on CUDA. Its kernels fix all `Conventions` except the near plane."""
 
     kind: Literal["gsplat"] = "gsplat"
-    near: float = Field(0.01, gt=0, description="Gaussians nearer than this are not drawn, normalized units")
+    near: float = Field(0.01, gt=0, description="near plane: nearer Gaussians are not drawn, normalized units")
 
     def check(self) -> None:
         require_package("", "gsplat", PACKAGE)

@@ -1,4 +1,4 @@
-"""Images for people: PNG files, sheets of six views, turntables."""
+"""Images to look at: PNG files, mosaics of six views, turntable cameras."""
 
 from pathlib import Path
 from typing import Any
@@ -30,47 +30,37 @@ def to_bytes(image: Tensor) -> NDArray[np.uint8]:
 
 
 def attributes(splats: Tensor) -> dict[str, Tensor]:
-    """Splatter images [6,14,S,S] as a sheet [3,3S,2S] in 0..1 for each attribute.
+    """Splatter images [6,14,S,S] as a mosaic [3,3S,2S] in 0..1 for each attribute.
 
-    Colors are positions within ±0.7, logarithms of scales in -10..-2, and the vector part of quaternions whose real
-    part is positive; opacity is gray.
+    RGB encodes positions within ±0.7, logarithms of scales in -10..-2, or the vector part of quaternions with a
+    positive real part; opacity is gray.
     """
     parts = {name: tile(part[None])[0].float() for name, part in split(splats, dim=1).items()}
     low, high = LOG_SCALE_RANGE
     rotation = parts["rotation"]
-    sheets = {
+    mosaics = {
         "position": 0.5 + 0.5 * parts["position"] / POSITION_RANGE,
         "opacity": parts["opacity"].expand(3, -1, -1),
         "scale": (parts["scale"].clamp(min=1e-8).log() - low) / (high - low),
         "rotation": 0.5 + 0.5 * rotation[1:] * torch.where(rotation[:1] < 0, -1.0, 1.0),
         "rgb": parts["rgb"],
     }
-    return {name: sheet.clamp(0, 1) for name, sheet in sheets.items()}
+    return {name: mosaic.clamp(0, 1) for name, mosaic in mosaics.items()}
 
 
 def save_png(image: NDArray[Any], path: Path) -> None:
-    """Write [H,W,3] bytes as PNG, whatever the file is called."""
+    """Write [H,W,3] bytes as PNG, whatever the extension of `path`."""
     Image.fromarray(image).save(path, "PNG", optimize=True)
 
 
 @torch.no_grad()
-def sheet(rasterizer: Rasterizer, gaussians: Tensor, cameras: Cameras) -> NDArray[np.uint8]:
-    """Six renders of one object [1,N,14] on white as a sheet, [3H,2W,3] bytes."""
+def mosaic_image(rasterizer: Rasterizer, gaussians: Tensor, cameras: Cameras) -> NDArray[np.uint8]:
+    """Mosaic of six renders of one object [1,N,14] on white, [3H,2W,3] bytes."""
     return to_bytes(tile(rasterizer.render(gaussians, cameras).over(1.0))[0])
 
 
-@torch.no_grad()
-def save_turntable(rasterizer: Rasterizer, gaussians: Tensor, cameras: Cameras, path: Path) -> None:
-    """Animated WebP of one object [1,N,14], a frame a camera."""
-    output = rasterizer.render(gaussians, cameras)
-    images = [Image.fromarray(to_bytes(image)) for image in output.over(1.0)[0]]
-    first, *rest = images
-    duration = max(2400 // len(images), 40)
-    first.save(path, "WEBP", save_all=True, append_images=rest, duration=duration, loop=0, quality=80)
-
-
 def turntable_cameras(to_view_frame: NDArray[np.float64], like: Cameras, frames: int, elevation_deg: float) -> Cameras:
-    """Cameras [1,frames] on a circle at the distance of `like`; `to_view_frame` [4,4] maps the world to the splats."""
+    """Cameras [1,frames] on a circle at the distance of `like`; `to_view_frame` [4,4] maps world to splats."""
     radius = float(like.c2w[0, 0, :3, 3].norm())
     poses = torch.from_numpy(to_view_frame @ turntable(frames, elevation_deg, radius)).float()
     return Cameras(poses[None].to(like.c2w.device), like.fov_y_deg, like.height, like.width)

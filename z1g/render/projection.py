@@ -1,4 +1,4 @@
-"""From Gaussians in the world to ellipses in images, in torch and differentiable (EWA splatting)."""
+"""Differentiable projection of Gaussians to ellipses in images, in torch (EWA splatting)."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,22 +12,22 @@ from z1g.geometry.camera import Cameras
 from z1g.render.base import Conventions
 
 LOW_PASS_PX2 = 0.3
-"""Added to the diagonal of every 2D covariance: at least about half a pixel wide."""
+"""Added to the diagonal of every 2D covariance, for a width of at least about half a pixel."""
 FOV_CLAMP = 1.3
-"""The projection is linearized no further out than this many half fields of view."""
+"""Multiple of half the field of view to which the point of linearization is clamped."""
 MIN_TRANSMITTANCE = 1e-4
-"""A Gaussian that would leave less light than this ends its pixel and is not drawn."""
+"""A Gaussian that would reduce a pixel's transmittance to this or less is not drawn and ends the pixel."""
 LARGEST = 1e9
-"""Numbers beyond this count as not finite: their products would overflow float32."""
+"""Larger magnitudes count as not finite: their products would overflow float32."""
 
 
 @dataclass(frozen=True)
 class Projected:
-    """Gaussians seen by V cameras.
+    """Gaussians projected to V cameras.
 
     mean: [B,V,2,N] pixels, x then y. conic: [B,V,3,N], inverse 2D covariance (xx, xy, yy). extent: [B,V,2,N], half
-    width and height of the box outside of which alpha is below 1/255, not differentiable; 0 where nothing is drawn.
-    radius: [B,V,N] pixels, of the square whose tiles a Gaussian is drawn in; infinite where the footprint is exact.
+    width and height of the box outside of which alpha is below 1/255, not differentiable; 0 for what is not drawn.
+    radius: [B,V,N] pixels, of the square whose tiles a Gaussian is drawn in; infinite for an exact footprint.
     depth: [B,V,N], camera z. opacity: [B,N]. rgb: [B,3,N].
     """
 
@@ -41,12 +41,12 @@ class Projected:
 
 
 def project(gaussians: Tensor, cameras: Cameras, conventions: Conventions) -> Projected:
-    """Project activated Gaussians [B,N,14]; those not finite or too near are not drawn and get no gradient.
+    """Project activated Gaussians [B,N,14]; those that are not finite or too near are not drawn and get no gradient.
 
     Source: Zwicker et al. 2001, eq. 31 (covariance J W Σ Wᵀ Jᵀ), with clamp and low-pass of 3DGS (Kerbl et al. 2023).
     With Σ = A Aᵀ the rows of J W A are `half_x` and `half_y`, and the covariance holds their inner products.
     """
-    # One number a plane: elementwise work on [..., N] is several times faster than on [..., N, 3].
+    # Channel-first layout: elementwise operations on [..., N] are several times faster than on [..., N, 3].
     channels, usable = finite(gaussians.transpose(1, 2).contiguous(), dim=1)
     parts = split(channels, dim=1)
     axes = rotation_matrices(parts["rotation"], conventions.normalize_rotation) * parts["scale"][:, None]
@@ -60,7 +60,7 @@ def project(gaussians: Tensor, cameras: Cameras, conventions: Conventions) -> Pr
     half_y = scale * (axes_y - _clamp(slope_y, height / focal)[:, :, None] * axes_z)
     round_x, round_y = half_x.square().sum(2), half_y.square().sum(2)
     xx, yy, xy = round_x + LOW_PASS_PX2, round_y + LOW_PASS_PX2, (half_x * half_y).sum(2)
-    # xx·yy - xy² by Lagrange's identity: a difference of large numbers would lose thin Gaussians in float32.
+    # xx·yy - xy² by Lagrange's identity: the difference of large numbers would lose thin Gaussians in float32.
     determinant = _cross_squared(half_x, half_y) + LOW_PASS_PX2 * (round_x + round_y) + LOW_PASS_PX2**2
     opacity = parts["opacity"][:, 0]
     mean = torch.stack([focal * slope_x + width / 2, focal * slope_y + height / 2], dim=2)
@@ -71,11 +71,11 @@ def project(gaussians: Tensor, cameras: Cameras, conventions: Conventions) -> Pr
 
 
 def finite(gaussians: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """Gaussians with their 14 channels along `dim`, and which of them are usable.
+    """Gaussians with 14 channels along `dim`, made transparent where they are not finite, and the mask of finite ones.
 
-    Those with a number that is none become transparent and get no gradient; kernels need not look at them.
+    The transparent ones get no gradient, and kernels need no checks.
     """
-    # The largest magnitude is not a number where any channel is none, and then not below the bound either.
+    # The norm is NaN if any channel is NaN, and then the comparison is false.
     usable = torch.linalg.vector_norm(gaussians.detach(), torch.inf, dim=dim) < LARGEST
     shape = [-1 if i == dim else 1 for i in range(gaussians.dim())]
     transparent = _transparent(gaussians.dtype, gaussians.device).view(shape)
@@ -91,13 +91,13 @@ def _transparent(dtype: torch.dtype, device: torch.device) -> Tensor:
 
 
 def _to_camera(position: Tensor, axes: Tensor, cameras: Cameras) -> tuple[Tensor, ...]:
-    """Camera-space x, y, z [B,V,N] of the centers [B,3,N], then those of the axes [B,3,3,N], each [B,V,3,N]."""
+    """Camera-space x, y, z [B,V,N] of the centers [B,3,N], then of the axes [B,3,3,N], each [B,V,3,N]."""
     w2c = cameras.world_to_camera().to(position)
     b, v = w2c.shape[:2]
     world = torch.cat([position[:, :, None], axes], dim=2)
-    turned = (w2c[..., :3, :3].flatten(1, 2) @ world.flatten(2)).view(b, v, 3, 4, -1)
-    centers = turned[:, :, :, 0] + w2c[..., :3, 3:]
-    return (*centers.unbind(2), *turned[:, :, :, 1:].unbind(2))
+    rotated = (w2c[..., :3, :3].flatten(1, 2) @ world.flatten(2)).view(b, v, 3, 4, -1)
+    centers = rotated[:, :, :, 0] + w2c[..., :3, 3:]
+    return (*centers.unbind(2), *rotated[:, :, :, 1:].unbind(2))
 
 
 def _clamp(slope: Tensor, field: float) -> Tensor:
@@ -122,7 +122,7 @@ def _extent(xx: Tensor, yy: Tensor, opacity: Tensor, usable: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _three_sigma(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
-    """Three standard deviations along the longest axis, in whole pixels, with 3DGS's least spread (forward.cu)."""
-    # 3DGS writes mean² - determinant, the same number, which overflows earlier.
+    """Three standard deviations along the longest axis, in whole pixels, with 3DGS's minimal spread (forward.cu)."""
+    # 3DGS computes mean² - determinant, which is equal but overflows earlier.
     spread = ((0.5 * (xx - yy)).square() + xy.square()).clamp(min=0.1).sqrt()
     return (3 * (0.5 * (xx + yy) + spread).sqrt()).ceil()

@@ -1,4 +1,4 @@
-"""The judge: every pixel against every Gaussian in plain torch. Slow, obvious, differentiable by autograd."""
+"""The reference rasterizer: every pixel and every Gaussian in plain torch. Slow, simple, differentiated by autograd."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Reference(Conventions, Rasterizer):
-    """float64 by default, on any device."""
+    """Plain torch on any device, in float64 by default."""
 
     kind: Literal["reference"] = "reference"
-    precision: Literal["float32", "float64"] = Field("float64", description="type in which it computes")
+    precision: Literal["float32", "float64"] = Field("float64", description="type of the computation")
 
     def render(self, gaussians: torch.Tensor, cameras: Cameras) -> RenderOutput:
         from z1g.render._reference import draw

@@ -1,4 +1,4 @@
-"""Turntables as films: `.mp4` where ffmpeg is installed with the package `imageio-ffmpeg`, else animated `.webp`."""
+"""Turntable videos: `.mp4` if the package `imageio-ffmpeg` is installed, else animated `.webp`."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -10,35 +10,39 @@ from PIL import Image
 
 from z1g.core.files import atomic_file
 
-FRAMES_PER_SECOND = 12
+SHORTEST_FRAME_MS = 40
 
 
-def film_ending() -> str:
-    """`.mp4` or `.webp`, whichever can be written here."""
+def video_extension() -> str:
+    """`.mp4` if it can be written on this machine, else `.webp`."""
     return ".mp4" if importlib.util.find_spec("imageio_ffmpeg") else ".webp"
 
 
-def save_film(frames: Sequence[NDArray[np.uint8]], path: Path) -> None:
-    """Write frames [H,W,3] as the film that the ending of `path` asks for. H.264 needs even sides: one may be cut."""
+def save_video(frames: Sequence[NDArray[np.uint8]], path: Path, seconds: float) -> None:
+    """Write frames [H,W,3] as a video of `seconds` seconds, in the format of the extension of `path`.
+
+    H.264 needs even sides, so the last row and column may be cropped.
+    """
+    duration = max(round(1000 * seconds / len(frames)), SHORTEST_FRAME_MS)
     with atomic_file(path) as temporary:
         if path.suffix == ".mp4":
-            _save_mp4([frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames], temporary)
+            even = [frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames]
+            _save_mp4(even, temporary, 1000 / duration)
         else:
             first, *rest = (Image.fromarray(frame) for frame in frames)
-            duration = 1000 // FRAMES_PER_SECOND
             first.save(temporary, "WEBP", save_all=True, append_images=rest, duration=duration, loop=0, quality=80)
 
 
-def _save_mp4(frames: Sequence[NDArray[np.uint8]], path: Path) -> None:
+def _save_mp4(frames: Sequence[NDArray[np.uint8]], path: Path, frames_per_second: float) -> None:
     import imageio_ffmpeg
 
     height, width = frames[0].shape[:2]
-    # The name does not end in .mp4 while the file is being written, so the container is named.
+    # The temporary name does not end in .mp4, so the container format is given.
     output = ["-f", "mp4", "-movflags", "+faststart"]
-    film = imageio_ffmpeg.write_frames(
-        str(path), (width, height), fps=FRAMES_PER_SECOND, quality=8, macro_block_size=2, output_params=output
+    writer = imageio_ffmpeg.write_frames(
+        str(path), (width, height), fps=frames_per_second, quality=8, macro_block_size=2, output_params=output
     )
-    film.send(None)
+    writer.send(None)
     for frame in frames:
-        film.send(np.ascontiguousarray(frame))
-    film.close()
+        writer.send(np.ascontiguousarray(frame))
+    writer.close()

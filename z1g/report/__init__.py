@@ -1,1 +1,1 @@
-"""What people look at after a run: tables and one HTML page, made from the files that the stages left."""
+"""Reports on finished runs: tables and one HTML page, built from the files that the stages wrote."""

@@ -1,9 +1,9 @@
-"""Numbers broken down: by how far a view is turned from the condition, by object, by what they cost."""
+"""Metrics by azimuth from the condition view and by object, and costs by stage."""
 
 from dataclasses import dataclass
 
 from z1g.report.collect import Ablation, Measurements, Results, shared_ids
-from z1g.report.cost import JOULES_PER_KWH, cost, cost_text, named, spent
+from z1g.report.cost import COSTS, JOULES_PER_KWH, cost, cost_text, stage_cost
 from z1g.report.curves import Series, chart
 from z1g.report.summary import Summary, decimals
 from z1g.report.tables import number
@@ -14,7 +14,7 @@ MAX_OBJECTS = 200
 
 @dataclass(frozen=True)
 class ObjectRow:
-    """One object's values of one metric, an (ablation's text, key) each; None where it has none."""
+    """Values of one metric for one object: a (text, sort key) per ablation, with key None for a missing value."""
 
     name: str
     split: str
@@ -22,28 +22,31 @@ class ObjectRow:
 
 
 def azimuth_means(measured: Measurements, metric: str, split: str, source: str) -> list[tuple[float, float]]:
-    """(middle of the bin in degrees, mean over objects of each object's mean) of views by azimuth distance."""
+    """Mean metric by azimuth distance from the condition: a (bin center in degrees, mean) per non-empty bin.
+
+    Views are averaged per object first, then over objects.
+    """
     bins: dict[int, dict[str, list[float]]] = {}
     for row in measured.rows:
         if (row["split"], row["source"]) == (split, source) and None not in (row.get(metric), row.get("azimuth_deg")):
-            place = min(int(row["azimuth_deg"] // BIN_DEG), 180 // BIN_DEG - 1)
-            bins.setdefault(place, {}).setdefault(row["object"], []).append(row[metric])
-    means = {place: [sum(v) / len(v) for v in found.values()] for place, found in bins.items()}
-    return [((place + 0.5) * BIN_DEG, sum(v) / len(v)) for place, v in sorted(means.items())]
+            index = min(int(row["azimuth_deg"] // BIN_DEG), 180 // BIN_DEG - 1)
+            bins.setdefault(index, {}).setdefault(row["object"], []).append(row[metric])
+    means = {index: [sum(v) / len(v) for v in objects.values()] for index, objects in bins.items()}
+    return [((index + 0.5) * BIN_DEG, sum(v) / len(v)) for index, v in sorted(means.items())]
 
 
 def azimuth_charts(tree: Results, ablations: list[Ablation], summary: Summary) -> list[tuple[str, str]]:
-    """Heading and SVG for each metric of views: samples by azimuth distance from the condition, a line an ablation."""
+    """Charts (heading, SVG) of each per-view metric against azimuth distance, with one line per ablation."""
     measured = [(a, tree.measurements(a.stages["metrics"])) for a in ablations if "metrics" in a.stages]
-    splits = {row["split"] for _, found in measured for row in found.rows}
+    splits = {row["split"] for _, measurements in measured for row in measurements.rows}
     split = "test" if "test" in splits else "train"
     charts = []
     for metric, info in summary.metrics.items():
         if info.scope != "view":
             continue
         series = [
-            Series(ablation.name, azimuth_means(found, metric, split, "sampled"), index)
-            for index, (ablation, found) in enumerate(measured)
+            Series(ablation.name, azimuth_means(measurements, metric, split, "sampled"), index)
+            for index, (ablation, measurements) in enumerate(measured)
         ]
         svg = chart(series, "azimuth from the condition, degrees", info.label)
         charts += [(info.heading, svg)] if svg else []
@@ -51,9 +54,9 @@ def azimuth_charts(tree: Results, ablations: list[Ablation], summary: Summary) -
 
 
 def by_object(tree: Results, ablations: list[Ablation], summary: Summary) -> dict[str, list[ObjectRow]]:
-    """Samples' values of every object, by metric; of very many objects the first."""
+    """Values of the samples by metric and object, for at most MAX_OBJECTS objects."""
     measured = [tree.measurements(a.stages["metrics"]) if "metrics" in a.stages else Measurements() for a in ablations]
-    splits = {row["object"]: row["split"] for found in measured for row in found.rows}
+    splits = {row["object"]: row["split"] for measurements in measured for row in measurements.rows}
     tables = {}
     for metric, info in summary.metrics.items():
         if info.scope == "set":
@@ -63,11 +66,11 @@ def by_object(tree: Results, ablations: list[Ablation], summary: Summary) -> dic
             {
                 name: value
                 for split in ("test", "train")
-                for name, value in found.object_values(metric, split, "sampled").items()
+                for name, value in measurements.object_values(metric, split, "sampled").items()
             }
-            if metric in found.metrics
+            if metric in measurements.metrics
             else {}
-            for found in measured
+            for measurements in measured
         ]
         tables[metric] = [
             ObjectRow(name, split, [(_cell(v.get(name), digits), v.get(name)) for v in values])
@@ -81,39 +84,28 @@ def _cell(value: float | None, digits: int) -> str:
 
 
 def costs(tree: Results, ablations: list[Ablation]) -> list[tuple[str, str, str, list[str]]]:
-    """(label, unit, definition, each ablation's value) of every cost; stages that ablations share count in each."""
-    found = []
+    """(label, unit, definition, values by ablation) of every cost. Shared stages count fully for each ablation."""
+    values_by_ablation = []
     for ablation in ablations:
         rows = tree.measurements(ablation.stages["metrics"]).rows if "metrics" in ablation.stages else []
         sampled = {row["object"] for row in rows if row["source"] == "sampled"}
-        found.append(cost(tree, ablation.stages, len(sampled)).values)
+        values_by_ablation.append(cost(tree, ablation.stages, len(sampled)).values)
     return [
-        (info.label, info.unit, info.reference, [cost_text(values.get(name)) for values in found])
-        for name, info in named(found).items()
+        (info.label, info.unit, info.reference, [cost_text(values.get(name)) for values in values_by_ablation])
+        for name, info in COSTS.items()
     ]
 
 
-def energies(tree: Results, ablations: list[Ablation]) -> tuple[list[str], dict[str, list[str]]]:
-    """Headings, and in words for every stage id: GPU hours, GPU energy, and CPU energy where any is known.
-
-    Unknown where its jobs did not record them.
-    """
-    values = {}
+def energies(tree: Results, ablations: list[Ablation]) -> dict[str, tuple[str, str]]:
+    """GPU hours and GPU energy of every stage id as text, `unknown` if the jobs did not record them."""
+    texts = {}
     for stage in {stage for ablation in ablations for stage in ablation.stages}:
         for identity in shared_ids(ablations, stage):
-            total = spent(tree.jobs(stage, identity))
-            values[identity] = (total.gpu_seconds, total.gpu_joules, total.cpu_joules) if total else (None, None, None)
-    columns = [("GPU time", 3600.0, "h"), ("GPU energy", JOULES_PER_KWH, "kWh"), ("CPU energy", JOULES_PER_KWH, "kWh")]
-    if all(cpu is None for _, _, cpu in values.values()):
-        del columns[-1]
-    texts = {
-        identity: [
-            _with_unit(None if x is None else x / size, unit) for x, (_, size, unit) in zip(row, columns, strict=False)
-        ]
-        for identity, row in values.items()
-    }
-    return [heading for heading, _, _ in columns], texts
+            total = stage_cost(tree.jobs(stage, identity))
+            seconds, joules = (total.gpu_seconds, total.gpu_joules) if total else (None, None)
+            texts[identity] = (_with_unit(seconds, 3600.0, "h"), _with_unit(joules, JOULES_PER_KWH, "kWh"))
+    return texts
 
 
-def _with_unit(value: float | None, unit: str) -> str:
-    return "unknown" if value is None else "none" if value == 0 else f"{cost_text(value)} {unit}"
+def _with_unit(value: float | None, unit_size: float, unit: str) -> str:
+    return "unknown" if value is None else "none" if value == 0 else f"{cost_text(value / unit_size)} {unit}"

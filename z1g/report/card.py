@@ -1,30 +1,33 @@
-"""The model card of an ablation: what the model is, what it saw, how good it is and what it cost."""
+"""The model card of an ablation: model, training data, results, limitations and cost."""
 
 from typing import Any
 
 from z1g.report.collect import Ablation, Measurements
-from z1g.report.cost import cost_text, named
+from z1g.report.cost import COSTS, cost_text
 from z1g.report.summary import SPLITS, Row, decimals
 from z1g.report.tables import markdown_row, markdown_text, number, source_label
 
 
 def model_card(ablation: Ablation, facts: dict[str, Any], measured: Measurements | None, rows: list[Row]) -> str:
-    """Markdown, from what `reproduce` and the metrics stage found; it says what is not known."""
+    """Return the model card as Markdown. Missing information is stated.
+
+    `facts` is the content of `reproduce.json`, `rows` are the summary rows of `measured`.
+    """
     data = facts["data"]
-    ids = ", ".join(f"{stage} {found['id']}" for stage, found in facts["stages"].items())
+    ids = ", ".join(f"{stage} {record['id']}" for stage, record in facts["stages"].items())
     lines = [
         f"# {markdown_text(ablation.name)}",
         "",
-        markdown_text(ablation.description) or "No description was given.",
+        markdown_text(ablation.description) or "No description.",
         "",
-        "A Zero-1-to-G model: one photograph in, six splatter images (3D Gaussians) out. "
+        "A Zero-1-to-G model: it generates six splatter images (3D Gaussians) from one image. "
         f"Base configuration `{ablation.base}`; resolved options in `config.json`.",
         "",
         "## Files",
         "",
         "- `stages/autodecoder/model`: stage 1, codes to splatter images (safetensors, diffusers' layout)",
-        "- `stages/unet/pipeline`: stage 2, photograph to codes",
-        "- `stages/infer/chunk-*`: samples as 3DGS `.ply`, sheets and turntables",
+        "- `stages/unet/pipeline`: stage 2, image to codes",
+        "- `stages/infer/chunk-*`: samples as 3DGS `.ply`, mosaics and turntables",
         "",
         "## Options that differ from the base",
         "",
@@ -38,29 +41,29 @@ def model_card(ablation: Ablation, facts: dict[str, Any], measured: Measurements
         "",
         *_results(measured, rows),
         "",
-        "## Limits",
+        "## Limitations",
         "",
-        "- Trained and measured on renders of single objects on an empty background, from one distance.",
-        "- The unseen side is sampled: it is plausible at best, not true.",
+        "- Trained and evaluated on renders of single objects without background, at a fixed camera distance.",
+        "- Unseen parts of an object are sampled: they are plausible at best, not reconstructed.",
         f"- {_sample_size(rows)}",
         "",
         "## Cost",
         "",
-        *(
-            f"- {info.label}: {cost_text(facts['costs'].get(name))} {info.unit}"
-            for name, info in named([facts["costs"]]).items()
-        ),
+        *(f"- {info.label}: {cost_text(facts['costs'].get(name))} {info.unit}" for name, info in COSTS.items()),
         "",
-        "## Made with",
+        "## Provenance",
         "",
         f"- commit {', '.join(facts['commits']) or 'not recorded'}"
-        + (", with changes that no commit has" if facts["changed_since_commit"] else ""),
+        + (", with uncommitted changes" if facts["changed_since_commit"] else ""),
         *(f"- {_machine(machine)}" for machine in facts["hardware"] or [None]),
-        *(f"- {', '.join(f'{name} {version}' for name, version in found.items())}" for found in facts["versions"]),
+        *(
+            f"- {', '.join(f'{name} {version}' for name, version in packages.items())}"
+            for packages in facts["versions"]
+        ),
         f"- seeds: {', '.join(f'{key} {value}' for key, value in facts['seeds'].items()) or 'none'}",
         f"- stage ids: {ids}",
         "",
-        "Again:",
+        "To reproduce and verify:",
         "",
         f"    {facts['command']}",
         f"    z1g verify results/ablations/{ablation.name}",
@@ -70,8 +73,9 @@ def model_card(ablation: Ablation, facts: dict[str, Any], measured: Measurements
 
 def _data(data: dict[str, Any]) -> list[str]:
     if data["manifest"] is None:
-        return ["The list of objects could not be read."]
-    lines = [f"{data['objects']} objects, list of SHA-256 {data['manifest'][:16]}…, in part held out for testing."]
+        return ["The manifest could not be read."]
+    digest = f"SHA-256 of the manifest {data['manifest'][:16]}…"
+    lines = [f"{data['objects']} objects, some of them held out for testing; {digest}."]
     return lines + [f"- {n} under {markdown_text(terms)}" for terms, n in data["licenses"].items()]
 
 
@@ -86,19 +90,17 @@ def _results(measured: Measurements | None, rows: list[Row]) -> list[str]:
             number(row.figures[name].value, decimals(rows, name)) if name in row.figures else "–" for name in metrics
         ]
         lines.append(markdown_row([SPLITS.get(row.split, row.split), source_label(row), str(row.n), *cells]))
-    left = [
+    missing = [
         f"- {measured.metrics[name].label} is missing: {markdown_text(why)}" for name, why in measured.missing.items()
     ]
-    return [*lines, "", "Means over objects; intervals in `metrics.csv`.", *left]
+    return [*lines, "", "Means over objects; intervals in `metrics.csv`.", *missing]
 
 
 def _sample_size(rows: list[Row]) -> str:
     n = max((row.n for row in rows if row.split == "test"), default=0)
     if n == 0:
         return "No test object was measured."
-    return f"Measured on {n} test object{'' if n == 1 else 's'}" + (
-        ": too few for more than a look." if n < 30 else "."
-    )
+    return f"Measured on {n} test object{'' if n == 1 else 's'}" + (": too few for conclusions." if n < 30 else ".")
 
 
 def _machine(machine: dict[str, Any] | None) -> str:

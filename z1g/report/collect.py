@@ -1,4 +1,4 @@
-"""Reads a results tree. Whatever is missing becomes a note for the reader, never an exception."""
+"""Reads a results folder. Missing or unreadable files are noted for the reader and do not raise."""
 
 import csv
 import math
@@ -12,19 +12,18 @@ from z1g.core.errors import UserError
 from z1g.core.files import read_json, read_jsonl
 from z1g.core.names import did_you_mean
 
-STAGES = ("ingest", "fit", "autodecoder", "codes", "unet", "infer", "metrics")
-TRAINED = ("autodecoder", "unet")
 KEYS = ("object", "split", "source", "view", "azimuth_deg")
-"""Columns of `metrics.jsonl` and `objects.jsonl` that say what was measured; all others are metrics."""
+"""Columns of `metrics.jsonl` and `objects.jsonl` that identify a row; all others are metrics."""
 
 JsonRow = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """One ablation as planned.
+    """A planned ablation.
 
-    `stages` maps each stage to its id, `config` is the resolved tree, `differences` what its file changes in the base.
+    `stages` maps each stage to its id, `config` is the resolved configuration, `differences` has the options that the
+    ablation's file sets.
     """
 
     name: str
@@ -37,29 +36,29 @@ class Ablation:
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """How to read a metric; `higher_is_better` is None where nobody said."""
+    """Description of a metric; `higher_is_better` is None if unknown."""
 
     label: str
     unit: str = ""
     higher_is_better: bool | None = None
     reference: str = ""
     scope: str = "view"
-    """What it is a number of: `view`, `object` or `set`."""
+    """What a value belongs to: a `view`, an `object` or a `set`."""
 
     @property
     def heading(self) -> str:
-        """Label, unit and the direction of better."""
+        """Label, unit, and an arrow that points to better values."""
         arrow = {True: " ↑", False: " ↓", None: ""}[self.higher_is_better]
         return f"{self.label}{f' ({self.unit})' if self.unit else ''}{arrow}"
 
 
 @dataclass(frozen=True)
 class Measurements:
-    """What one metrics stage found: wide `rows`, one per object, view and source.
+    """Results of one metrics stage: `rows` with one row per object, view and source.
 
-    `objects` has a row per object and source, `sets` one per split and source. `missing` says which metrics nothing has
-    a value of, `gaps` which objects have none: {metric: {object: reason}}. `truth` holds digests of the objects' test
-    images.
+    `objects` has a row per object and source, `sets` one per split and source. `missing` has metrics without any value:
+    {metric: reason}. `gaps` has objects without a value: {metric: {object: reason}}. `truth` has digests of the
+    objects' test images.
     """
 
     rows: list[JsonRow] = field(default_factory=list)
@@ -73,22 +72,22 @@ class Measurements:
     truth: dict[str, str] = field(default_factory=dict)
 
     def object_values(self, metric: str, split: str, source: str) -> dict[str, float]:
-        """The metric's value of every object that has one: its own, or the mean over its views."""
+        """Values of the metric by object, or means over views. Objects without a value are left out."""
         per_view = self.metrics[metric].scope == "view"
         values: dict[str, list[float]] = {}
         for row in self.rows if per_view else self.objects:
             if (row["split"], row["source"]) == (split, source) and row.get(metric) is not None:
                 values.setdefault(row["object"], []).append(row[metric])
-        return {name: math.fsum(found) / len(found) for name, found in values.items()}
+        return {name: math.fsum(numbers) / len(numbers) for name, numbers in values.items()}
 
     def set_value(self, metric: str, split: str, source: str) -> float | None:
-        """The metric's value of the whole set, where it is a number of sets."""
-        found = (row.get(metric) for row in self.sets if (row["split"], row["source"]) == (split, source))
-        return next((value for value in found if value is not None), None)
+        """The metric's value of a whole set, or None."""
+        candidates = (row.get(metric) for row in self.sets if (row["split"], row["source"]) == (split, source))
+        return next((value for value in candidates if value is not None), None)
 
 
 class Results:
-    """A results folder. `notes` collects in words what could not be read."""
+    """A results folder. `notes` lists what is missing or could not be read."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -98,11 +97,11 @@ class Results:
         self.history = cache(self._history)
 
     def ablations(self, names: Iterable[str]) -> list[Ablation]:
-        """The planned ablations. Raises UserError for a name that was never planned."""
+        """The planned ablations of the given names. Raises UserError for an unknown name."""
         return [self._ablation(name) for name in names]
 
     def planned(self) -> list[str]:
-        """Names of all ablations in this folder."""
+        """Names of all planned ablations."""
         return sorted(path.parent.name for path in self.root.glob("ablations/*/plan.json"))
 
     def _ablation(self, name: str) -> Ablation:
@@ -116,22 +115,22 @@ class Results:
         return Ablation(name=name, **about, stages=plan["stages"], config=config, differences=own)
 
     def folder(self, stage: str, identity: str) -> Path:
-        """Where a stage's results lie."""
+        """The folder of a stage's results."""
         return self.root / stage / identity
 
     def _measurements(self, identity: str) -> Measurements:
         return self.measurements_in(self.folder("metrics", identity))
 
     def measurements_in(self, folder: Path) -> Measurements:
-        """What a metrics stage left in its folder."""
+        """Read the results in the folder of a metrics stage."""
         rows, objects = self._jsonl(folder / "metrics.jsonl"), self._jsonl(folder / "objects.jsonl")
         about = self._json(folder / "metrics.json") or {}
         metrics = {name: MetricInfo(**info) for name, info in about.get("metrics", {}).items()}
-        for scope, found in (("view", rows), ("object", objects)):
-            for name in dict.fromkeys(key for row in found for key in row if key not in KEYS):
+        for scope, scope_rows in (("view", rows), ("object", objects)):
+            for name in dict.fromkeys(key for row in scope_rows for key in row if key not in KEYS):
                 metrics.setdefault(name, MetricInfo(name, scope=scope))
-        kept = {key: about[key] for key in ("missing", "versions", "commit", "sets", "gaps", "truth") if key in about}
-        return Measurements(rows, metrics, objects=objects, **kept)
+        extra = {key: about[key] for key in ("missing", "versions", "commit", "sets", "gaps", "truth") if key in about}
+        return Measurements(rows, metrics, objects=objects, **extra)
 
     def _chunks(self, stage: str, identity: str) -> list[JsonRow]:
         files = sorted(self.folder(stage, identity).glob("chunk-*.jsonl"))
@@ -143,7 +142,7 @@ class Results:
         return self._jsonl(self.folder(stage, identity) / "history.jsonl")
 
     def benchmarks(self, stage: str, identity: str) -> list[JsonRow]:
-        """Snakemake's benchmark rows of every job of a stage; empty where none were kept."""
+        """Snakemake's benchmark rows of all jobs of a stage, possibly none."""
         rows: list[JsonRow] = []
         for file in sorted(self.folder(stage, identity).glob("benchmark/*.tsv")):
             with file.open(encoding="utf-8", newline="") as lines:
@@ -151,16 +150,16 @@ class Results:
         return rows
 
     def jobs(self, stage: str, identity: str) -> list[JsonRow]:
-        """The records that the stage's jobs left (`z1g.jobs.records`); empty where none did."""
-        found = []
+        """Records of the stage's jobs (`z1g.jobs.records`), possibly none."""
+        records = []
         for file in sorted(self.folder(stage, identity).glob("jobs/*.json")):
             record = self._json(file)
             if isinstance(record, dict) and isinstance(record.get("attempts"), list):
-                found.append(record)
-        return found
+                records.append(record)
+        return records
 
     def note(self, text: str) -> None:
-        """Remember once that something is missing."""
+        """Add a note unless it exists."""
         if text not in self.notes:
             self.notes.append(text)
 
@@ -179,21 +178,21 @@ class Results:
             return []
 
     def _note_unreadable(self, path: Path, error: Exception) -> None:
-        reason = "is not there" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
+        reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
         self.note(f"{path.relative_to(self.root) if path.is_relative_to(self.root) else path} {reason}")
 
 
 def shared_ids(ablations: Iterable[Ablation], stage: str) -> dict[str, list[str]]:
-    """Each id of a stage with the names of the ablations that use it, in the given order."""
-    found: dict[str, list[str]] = {}
+    """Ids of a stage, and for each the names of the ablations that use it, in the given order."""
+    users: dict[str, list[str]] = {}
     for ablation in ablations:
         if stage in ablation.stages:
-            found.setdefault(ablation.stages[stage], []).append(ablation.name)
-    return found
+            users.setdefault(ablation.stages[stage], []).append(ablation.name)
+    return users
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Leaves of a nested dict by dotted key path; lists and empty dicts are leaves."""
+    """Leaves of a nested dict by dotted key path. Lists and empty dicts are leaves."""
     leaves: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, dict) and value:
@@ -204,7 +203,7 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def differences(configs: list[dict[str, Any]]) -> dict[str, list[Any]]:
-    """Key paths whose values differ between configurations, with each one's value (`...` where it has none)."""
+    """Key paths whose values differ between configurations, with the value of each (`...` if it has none)."""
     flat = [flatten(config) for config in configs]
     keys = dict.fromkeys(key for leaves in flat for key in leaves)
     table = {key: [leaves.get(key, ...) for leaves in flat] for key in keys}

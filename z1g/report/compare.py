@@ -1,4 +1,4 @@
-"""Results side by side: means, paired differences to the first, and whether they may be compared at all."""
+"""Compares results: means, paired differences to the first result, and whether the test sets are the same."""
 
 import hashlib
 import json
@@ -21,9 +21,9 @@ DIGESTED = ("ingest", "autodecoder", "unet", "infer")
 
 @dataclass(frozen=True)
 class Contender:
-    """One result: where it lies, what it measured, and as far as known its configuration, stages, costs and digests.
+    """One result: its folder, measurements, and if known its stage ids, configuration, costs and digests.
 
-    digests: of the outputs of all jobs of a stage together, as the jobs recorded them.
+    `digests` has one digest per stage, of all outputs that its jobs recorded.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Contender:
 
 @dataclass(frozen=True)
 class Entry:
-    """A metric of a contender: its mean, and its paired difference to the first contender where it is not the first."""
+    """A metric of one result: its mean, and its paired difference to the first result (None for the first)."""
 
     value: Figure | None
     difference: Figure | None
@@ -45,7 +45,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Comparison:
-    """`entries[metric][i]` belongs to `contenders[i]`; `config` has the options in which they differ."""
+    """A comparison. `entries[metric][i]` belongs to `contenders[i]`; `config` has the options that differ."""
 
     split: str
     source: str
@@ -58,31 +58,44 @@ class Comparison:
 
 
 def compare(results: Path, targets: Sequence[str], split: str, source: str) -> Comparison:
-    """Compare ablations, metrics ids or result files. Raises UserError where they measured different test sets."""
+    """Compare ablations, metrics ids or result files. Raises UserError if they were measured on different sets."""
     tree = Results(results)
-    contenders = [contender(tree, target) for target in targets]
-    for one in contenders:
-        if not any((row["split"], row["source"]) == (split, source) for row in one.measured.rows):
-            there = sorted({f"{row['split']}/{row['source']}" for row in one.measured.rows})
-            raise UserError(f"{one.name} has no rows of {split}/{source}; it has {', '.join(there) or 'none at all'}")
+    contenders = [find_contender(tree, target) for target in targets]
+    for contender in contenders:
+        if not any((row["split"], row["source"]) == (split, source) for row in contender.measured.rows):
+            available = sorted({f"{row['split']}/{row['source']}" for row in contender.measured.rows})
+            raise UserError(
+                f"{contender.name} has no rows of {split}/{source}; it has {', '.join(available) or 'none at all'}"
+            )
     first = contenders[0]
     for other in contenders[1:]:
         _same_test_set(first, other, split, source)
     metrics: dict[str, MetricInfo] = {}
-    for one in contenders:
-        metrics |= {name: info for name, info in one.measured.metrics.items() if name not in metrics}
-    entries = {name: [_entry(first, one, name, split, source) for one in contenders] for name in metrics}
+    for contender in contenders:
+        metrics |= {name: info for name, info in contender.measured.metrics.items() if name not in metrics}
+    entries = {name: [_entry(first, contender, name, split, source) for contender in contenders] for name in metrics}
     entries = {name: row for name, row in entries.items() if any(entry.value for entry in row)}
     n_objects = len({row["object"] for row in first.measured.rows if row["split"] == split})
-    options = differences([one.config for one in contenders]) if all(one.config for one in contenders) else {}
-    notes = [f"{one.name}: {info.label} is missing: {why}" for one in contenders for info, why in _missing(one)]
+    options = (
+        differences([contender.config for contender in contenders])
+        if all(contender.config for contender in contenders)
+        else {}
+    )
+    notes = [
+        f"{contender.name}: {info.label} is missing: {why}"
+        for contender in contenders
+        for info, why in _missing(contender)
+    ]
     notes += [note for note in tree.notes if "stage.json" not in note]
-    shown = {name: metrics[name] for name in entries}
-    return Comparison(split, source, n_objects, contenders, shown, entries, options, notes)
+    measured_metrics = {name: metrics[name] for name in entries}
+    return Comparison(split, source, n_objects, contenders, measured_metrics, entries, options, notes)
 
 
-def contender(tree: Results, target: str) -> Contender:
-    """Find a result by an ablation's name, a metrics id, or a path to `metrics.jsonl` or its folder."""
+def find_contender(tree: Results, target: str) -> Contender:
+    """Find a result by ablation name, metrics id, or path of `metrics.jsonl` or its folder.
+
+    Raises UserError if there is no such result or if it has not been measured.
+    """
     if target in tree.planned():
         (ablation,) = tree.ablations([target])
         if "metrics" not in ablation.stages:
@@ -99,7 +112,7 @@ def contender(tree: Results, target: str) -> Contender:
 
 def _contender(tree: Results, name: str, folder: Path, ablation: Ablation | None) -> Contender:
     if not (folder / "metrics.jsonl").is_file():
-        raise UserError(f"{name} has not been measured yet: {folder}/metrics.jsonl is not there")
+        raise UserError(f"{name} has not been measured yet: {folder}/metrics.jsonl does not exist")
     measured = tree.measurements_in(folder)
     bad = next((row for row in measured.rows if not {*KEYS[:4]} <= set(row)), None)
     if not measured.rows or bad is not None:
@@ -108,18 +121,22 @@ def _contender(tree: Results, name: str, folder: Path, ablation: Ablation | None
     config = ablation.config if ablation else _config(tree, stages)
     sampled = {row["object"] for row in measured.rows if row["source"] == "sampled"}
     costs = cost(tree, stages, len(sampled)).values if stages else {}
-    digests = {stage: found for stage in DIGESTED if stage in stages and (found := _digest(tree, stage, stages[stage]))}
+    digests = {
+        stage: digest for stage in DIGESTED if stage in stages and (digest := _digest(tree, stage, stages[stage]))
+    }
     return Contender(name, folder, measured, stages, config, costs, digests)
 
 
 def _digest(tree: Results, stage: str, identity: str) -> str | None:
-    """One digest for all files that a stage's jobs recorded; None where they recorded none."""
-    made = {name: found["sha256"] for record in tree.jobs(stage, identity) for name, found in record["outputs"].items()}
-    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:10] if made else None
+    """One digest of all files that a stage's jobs recorded, or None if they recorded none."""
+    outputs = {
+        name: output["sha256"] for record in tree.jobs(stage, identity) for name, output in record["outputs"].items()
+    }
+    return hashlib.sha256(json.dumps(outputs, sort_keys=True).encode()).hexdigest()[:10] if outputs else None
 
 
 def _root(folder: Path, tree: Results) -> Path:
-    """The results folder that a metrics folder belongs to, by the layout `<results>/metrics/<id>`."""
+    """The results folder of a metrics folder `<results>/metrics/<id>`."""
     return folder.parent.parent if folder.parent.name == "metrics" else tree.root
 
 
@@ -132,7 +149,7 @@ def _stages(folder: Path) -> dict[str, str]:
 
 
 def _config(tree: Results, stages: dict[str, str]) -> dict[str, Any]:
-    """The slices of all stages, put together."""
+    """The merged configuration slices of all stages, or an empty dict if one cannot be read."""
     merged: dict[str, Any] = {}
     for stage, identity in stages.items():
         try:
@@ -142,29 +159,29 @@ def _config(tree: Results, stages: dict[str, str]) -> dict[str, Any]:
     return merged
 
 
-def _join(into: dict[str, Any], more: dict[str, Any]) -> None:
-    for key, value in more.items():
-        if isinstance(value, dict) and isinstance(into.get(key), dict):
-            _join(into[key], value)
+def _join(target: dict[str, Any], source: dict[str, Any]) -> None:
+    for key, value in source.items():
+        if isinstance(value, dict) and isinstance(target.get(key), dict):
+            _join(target[key], value)
         else:
-            into[key] = value
+            target[key] = value
 
 
 def _same_test_set(first: Contender, other: Contender, split: str, source: str) -> None:
-    views = [_views(one.measured, split, source) for one in (first, other)]
+    views = [_views(contender.measured, split, source) for contender in (first, other)]
     problems = []
-    for mine, theirs, name in ((views[0], views[1], first.name), (views[1], views[0], other.name)):
-        if lone := sorted(mine.keys() - theirs.keys()):
-            problems.append(f"only in {name}: {_named(lone)}")
-    both = sorted(views[0].keys() & views[1].keys())
-    if turned := [name for name in both if views[0][name] != views[1][name]]:
-        problems.append(f"seen from other views: {_named(turned)}")
-    truth = [one.measured.truth for one in (first, other)]
-    if redrawn := [n for n in both if n in truth[0] and n in truth[1] and truth[0][n] != truth[1][n]]:
-        problems.append(f"with other true images: {_named(redrawn)}")
+    for own, opposite, name in ((views[0], views[1], first.name), (views[1], views[0], other.name)):
+        if missing := sorted(own.keys() - opposite.keys()):
+            problems.append(f"only in {name}: {_named(missing)}")
+    common = sorted(views[0].keys() & views[1].keys())
+    if other_views := [name for name in common if views[0][name] != views[1][name]]:
+        problems.append(f"measured on other views: {_named(other_views)}")
+    truth = [contender.measured.truth for contender in (first, other)]
+    if other_images := [n for n in common if n in truth[0] and n in truth[1] and truth[0][n] != truth[1][n]]:
+        problems.append(f"with other ground-truth images: {_named(other_images)}")
     if problems:
         raise UserError(
-            f"{first.name} and {other.name} measured different {split} sets, so their numbers cannot be compared; "
+            f"{first.name} and {other.name} were measured on different {split} sets and cannot be compared; "
             + "; ".join(problems)
         )
 
@@ -178,46 +195,46 @@ def _views(measured: Measurements, split: str, source: str) -> dict[str, set[int
 
 
 def _named(names: list[str]) -> str:
-    more = len(names) - MAX_NAMED
-    return ", ".join(names[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+    n_hidden = len(names) - MAX_NAMED
+    return ", ".join(names[:MAX_NAMED]) + (f" and {n_hidden} more" if n_hidden > 0 else "")
 
 
-def _entry(first: Contender, one: Contender, metric: str, split: str, source: str) -> Entry:
-    info = one.measured.metrics.get(metric)
+def _entry(first: Contender, contender: Contender, metric: str, split: str, source: str) -> Entry:
+    info = contender.measured.metrics.get(metric)
     if info is None:
         return Entry(None, None)
     if info.scope == "set":
-        value, base = (c.measured.set_value(metric, split, source) for c in (one, first))
-        n = len(_views(one.measured, split, source))
-        found = None if value is None else Figure(value, None, None, n)
+        value, base = (c.measured.set_value(metric, split, source) for c in (contender, first))
+        n = len(_views(contender.measured, split, source))
+        mean = None if value is None else Figure(value, None, None, n)
         gap = None if value is None or base is None else Figure(value - base, None, None, n)
-        return Entry(found, None if one is first else gap)
-    values = one.measured.object_values(metric, split, source)
-    found = figure([values[name] for name in sorted(values)]) if values else None
-    if one is first or metric not in first.measured.metrics:
-        return Entry(found, None)
-    return Entry(found, paired(first.measured.object_values(metric, split, source), values))
+        return Entry(mean, None if contender is first else gap)
+    values = contender.measured.object_values(metric, split, source)
+    mean = figure([values[name] for name in sorted(values)]) if values else None
+    if contender is first or metric not in first.measured.metrics:
+        return Entry(mean, None)
+    return Entry(mean, paired(first.measured.object_values(metric, split, source), values))
 
 
 def paired(base: dict[str, float], values: dict[str, float]) -> Figure | None:
-    """Mean of the objects' differences to `base`, with its 95 % bootstrap interval over objects that both have."""
-    both = sorted(base.keys() & values.keys())
-    return figure([values[name] - base[name] for name in both]) if both else None
+    """Mean difference to `base` over common objects with its 95 % bootstrap interval; None without common objects."""
+    common = sorted(base.keys() & values.keys())
+    return figure([values[name] - base[name] for name in common]) if common else None
 
 
 def clear(difference: Figure | None) -> bool:
-    """Whether the interval of a difference leaves out zero."""
+    """Whether the interval of a difference excludes zero."""
     if difference is None or difference.low is None or difference.high is None:
         return False
     return difference.low > 0 or difference.high < 0
 
 
 def better(difference: Figure, info: MetricInfo) -> bool | None:
-    """Whether a difference is for the better; None without a direction, or where there is none."""
+    """Whether a difference is an improvement; None if it is zero or the metric has no direction."""
     if info.higher_is_better is None or math.isclose(difference.value, 0, abs_tol=1e-15):
         return None
     return (difference.value > 0) == info.higher_is_better
 
 
-def _missing(one: Contender) -> list[tuple[MetricInfo, str]]:
-    return [(one.measured.metrics[name], why) for name, why in one.measured.missing.items()]
+def _missing(contender: Contender) -> list[tuple[MetricInfo, str]]:
+    return [(contender.measured.metrics[name], why) for name, why in contender.measured.missing.items()]

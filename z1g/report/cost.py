@@ -1,98 +1,86 @@
-"""What results cost, from the records that jobs leave: time, GPU hours, energy, sizes of networks."""
+"""Costs of results from job records: time, GPU hours, energy and network sizes."""
 
 import json
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from z1g.report.collect import STAGES, MetricInfo, Results
+from z1g.core.stages import STAGE_NAMES
+from z1g.report.collect import MetricInfo, Results
 
 COSTS = {
     "seconds_per_object": MetricInfo(
-        "sampling", "s/object", False, "wall time of the sampling jobs, loading and images included, per object"
+        "sampling", "s/object", False, "wall time of the sampling jobs per object, including loading and writing images"
     ),
-    "gpu_hours": MetricInfo("GPU time", "h", False, "wall time of all jobs times the GPUs that each held"),
-    "gpu_kwh": MetricInfo("GPU energy", "kWh", False, "the driver's energy counters of the GPUs that each job held"),
-    "cpu_kwh": MetricInfo(
-        "CPU energy", "kWh", False, "the processors' own counters (RAPL), whole machines while a job ran on them"
-    ),
-    "parameters_stage1": MetricInfo("stage 1", "parameters", False, "numbers in the autodecoder's weight files"),
-    "parameters_stage2": MetricInfo("stage 2", "parameters", False, "numbers in the UNet's weight files"),
+    "gpu_hours": MetricInfo("GPU time", "h", False, "wall time of each job times its number of GPUs, summed"),
+    "gpu_kwh": MetricInfo("GPU energy", "kWh", False, "energy of the GPUs of each job, from the driver's counters"),
+    "parameters_stage1": MetricInfo("stage 1", "parameters", False, "elements in the autodecoder's weight files"),
+    "parameters_stage2": MetricInfo("stage 2", "parameters", False, "elements in the UNet's weight files"),
 }
-"""Unit, direction and definition of each; None in a `Cost` means that it is unknown."""
-SELDOM = {"cpu_kwh"}
-"""Costs that are named only where they are known: few machines let a job read them."""
+"""Unit, direction and definition of each cost. None in a `Cost` means unknown."""
 JOULES_PER_KWH = 3.6e6
 
 
 @dataclass(frozen=True)
-class Spent:
-    """Jobs of one stage folder: attempts' wall seconds, GPU seconds and joules; None where a job did not say."""
+class StageCost:
+    """Jobs of one stage folder: wall seconds, GPU seconds and joules of all attempts. None means not recorded."""
 
     jobs: int
     seconds: float
     gpu_seconds: float | None
     gpu_joules: float | None
-    cpu_joules: float | None
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Costs of one ablation by the names of COSTS, and the stages that left no record of theirs."""
+    """Costs of one ablation, keyed like COSTS, and the stages without job records."""
 
     values: dict[str, float | None]
     unrecorded: list[str] = field(default_factory=list)
 
 
-def spent(records: list[dict[str, Any]]) -> Spent | None:
-    """Sum over all attempts at all jobs of a stage; None where no job left a record."""
+def stage_cost(records: list[dict[str, Any]]) -> StageCost | None:
+    """Sum over all attempts of all jobs of a stage; None if there are no records."""
     attempts = [attempt for record in records for attempt in record["attempts"]]
     if not attempts:
         return None
     gpus = [attempt["seconds"] * len(attempt["gpus"]) * attempt["nodes"] for attempt in attempts]
     wall = math.fsum(attempt["seconds"] for attempt in attempts)
-    gpu, cpu = (_sum([attempt.get(name) for attempt in attempts]) for name in ("gpu_joules", "cpu_joules"))
-    return Spent(len(records), wall, math.fsum(gpus), gpu, cpu)
+    joules = _sum([attempt.get("gpu_joules") for attempt in attempts])
+    return StageCost(len(records), wall, math.fsum(gpus), joules)
 
 
 def _sum(values: list[float | None]) -> float | None:
-    """Of what is all known, else None."""
-    known = [value for value in values if value is not None]
-    return math.fsum(known) if len(known) == len(values) else None
+    """Sum of the values, or None if any is None."""
+    numbers = [value for value in values if value is not None]
+    return math.fsum(numbers) if len(numbers) == len(values) else None
 
 
 def cost(tree: Results, stages: Mapping[str, str], objects: int) -> Cost:
-    """What a set of stage folders cost; `objects` is how many were sampled."""
-    found = {stage: spent(tree.jobs(stage, stages[stage])) for stage in STAGES if stage in stages}
-    known = [one for one in found.values() if one is not None]
-    whole = bool(known) and len(known) == len(found)
-    infer = found.get("infer")
-    gpu, cpu = _sum([one.gpu_joules for one in known]), _sum([one.cpu_joules for one in known])
+    """Total cost of a set of stage folders. `objects` is the number of sampled objects."""
+    stage_costs = {stage: stage_cost(tree.jobs(stage, stages[stage])) for stage in STAGE_NAMES if stage in stages}
+    recorded = [item for item in stage_costs.values() if item is not None]
+    complete = bool(recorded) and len(recorded) == len(stage_costs)
+    infer = stage_costs.get("infer")
+    joules = _sum([item.gpu_joules for item in recorded])
     values = {
         "seconds_per_object": infer.seconds / objects if infer and objects else None,
-        "gpu_hours": math.fsum(one.gpu_seconds or 0.0 for one in known) / 3600 if whole else None,
-        "gpu_kwh": gpu / JOULES_PER_KWH if whole and gpu is not None else None,
-        "cpu_kwh": cpu / JOULES_PER_KWH if whole and cpu is not None else None,
+        "gpu_hours": math.fsum(item.gpu_seconds or 0.0 for item in recorded) / 3600 if complete else None,
+        "gpu_kwh": joules / JOULES_PER_KWH if complete and joules is not None else None,
         "parameters_stage1": _total(tree, stages, "autodecoder", "model"),
         "parameters_stage2": _total(tree, stages, "unet", "pipeline"),
     }
-    return Cost(values, [stage for stage, one in found.items() if one is None])
+    return Cost(values, [stage for stage, item in stage_costs.items() if item is None])
 
 
 def cost_text(value: float | None) -> str:
-    """Whole numbers with commas, others with three digits; `unknown` where nobody measured."""
+    """Format a cost: whole numbers with commas, others with three digits, `unknown` for None."""
     if value is None:
         return "unknown"
     return f"{value:,.0f}" if value.is_integer() or abs(value) >= 1000 else f"{value:.3g}"
-
-
-def named(costs: Sequence[Mapping[str, float | None]]) -> dict[str, MetricInfo]:
-    """The costs to show beside each other: all of COSTS but those that hardly anybody knows and nobody here."""
-    known = {name for one in costs for name, value in one.items() if value is not None}
-    return {name: info for name, info in COSTS.items() if name not in SELDOM - known}
 
 
 def _total(tree: Results, stages: Mapping[str, str], stage: str, name: str) -> float | None:
@@ -101,13 +89,13 @@ def _total(tree: Results, stages: Mapping[str, str], stage: str, name: str) -> f
 
 
 def parameters(folder: Path) -> dict[str, int]:
-    """Numbers in each weight file below a folder, from the files' headers; codes are no parameters."""
+    """Number of elements in each weight file under a folder, read from the headers. Files of codes are skipped."""
     files = sorted(file for file in folder.rglob("*.safetensors") if file.name != "codes.safetensors")
     return {str(file.relative_to(folder)): n for file in files if (n := _numbers(file))}
 
 
 def _numbers(file: Path) -> int:
-    """Elements of all tensors of a safetensors file; 0 where it is none."""
+    """Number of elements in a safetensors file, 0 if the file is invalid."""
     try:
         with file.open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))

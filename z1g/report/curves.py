@@ -1,4 +1,4 @@
-"""Charts as inline SVG: no library, styled by the page's CSS, readable on a phone."""
+"""Charts as inline SVG, styled by the page's CSS."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -9,7 +9,7 @@ from itertools import pairwise
 WIDTH, HEIGHT = 440, 260
 LEFT, RIGHT, TOP, BOTTOM = 52, 10, 10, 36
 COLORS = 8
-"""Line styles `.line0` … of the page's CSS; further lines repeat them dashed."""
+"""Number of line styles `.line0`, `.line1`, … in the page's CSS. Further lines repeat them dashed."""
 MAX_POINTS = 160
 LABELS, ROW, MAX_LABEL = 150, 22, 17
 
@@ -18,7 +18,7 @@ Points = list[tuple[float, float]]
 
 @dataclass(frozen=True)
 class Series:
-    """One line: its name, (x, y) points by rising x, and the number of its color."""
+    """One line: its name, (x, y) points in order of x, and its color index."""
 
     name: str
     points: Points
@@ -26,13 +26,13 @@ class Series:
 
 
 def chart(series: Sequence[Series], x_label: str, y_label: str, log_y: bool = False) -> str:
-    """An SVG of all lines, or the empty string where there is nothing to draw."""
-    whole = [Series(line.name, _usable(line.points, log_y), line.color) for line in series]
-    drawn = [Series(line.name, thin(line.points), line.color) for line in whole if line.points]
-    if not drawn:
+    """An SVG of all lines, or an empty string if there is nothing to draw."""
+    usable = [Series(line.name, _usable(line.points, log_y), line.color) for line in series]
+    lines = [Series(line.name, thin(line.points), line.color) for line in usable if line.points]
+    if not lines:
         return ""
-    last_x = max(x for line in whole for x, _ in line.points) or 1
-    ys = [y for line in drawn for _, y in line.points]
+    last_x = max(x for line in usable for x, _ in line.points) or 1
+    ys = [y for line in lines for _, y in line.points]
     x_ticks = linear_ticks(0, last_x, 5)
     y_ticks = log_ticks(min(ys), max(ys)) if log_y else linear_ticks(min(ys), max(ys), 5)
     to_x = _scale((0, last_x), (LEFT, WIDTH - RIGHT), log=False)
@@ -41,13 +41,13 @@ def chart(series: Sequence[Series], x_label: str, y_label: str, log_y: bool = Fa
     parts += [_y_tick(to_y(tick), tick_text(tick)) for tick in y_ticks]
     parts += [_x_tick(to_x(tick), tick_text(tick)) for tick in x_ticks]
     parts.append(f'<text class="axis" x="{WIDTH - RIGHT}" y="{HEIGHT - 4}" text-anchor="end">{escape(x_label)}</text>')
-    parts += [_line(line, to_x, to_y) for line in drawn]
+    parts += [_line(line, to_x, to_y) for line in lines]
     return "\n".join([*parts, "</svg>"])
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One line of an interval chart: a value, its interval, whether it stands out, and a second, hollow mark."""
+    """One row of an interval chart: a value, its interval, whether it is emphasized, and a second, hollow marker."""
 
     label: str
     value: float
@@ -58,7 +58,7 @@ class Bar:
 
 
 def intervals(bars: Sequence[Bar], title: str) -> str:
-    """An SVG with one dot and whisker a line, labels at the left, or the empty string where there is nothing."""
+    """An SVG with a dot and whiskers per row and labels at the left, or an empty string if there are no rows."""
     if not bars:
         return ""
     ends = [x for bar in bars for x in (bar.value, bar.low, bar.high, bar.hollow) if x is not None]
@@ -85,13 +85,13 @@ def intervals(bars: Sequence[Bar], title: str) -> str:
 
 
 def shorten(label: str, limit: int = MAX_LABEL) -> str:
-    """The label with its middle left out where it is too long: names of ablations differ at their ends."""
+    """Shorten a label in its middle, since names of ablations tend to differ at their ends."""
     half = (limit - 1) // 2
     return label if len(label) <= limit else f"{label[:half]}…{label[-half:]}"
 
 
 def thin(points: Points, limit: int = MAX_POINTS) -> Points:
-    """At most `limit` points: means of equal runs, so that noise shrinks and the trend stays."""
+    """Reduce to at most `limit` points by averaging consecutive points."""
     if len(points) <= limit:
         return points
     edges = [round(i * len(points) / limit) for i in range(limit + 1)]
@@ -100,7 +100,7 @@ def thin(points: Points, limit: int = MAX_POINTS) -> Points:
 
 
 def linear_ticks(low: float, high: float, about: int) -> list[float]:
-    """Round numbers (1, 2 or 5 times a power of ten apart) from `low` to `high`."""
+    """Ticks from `low` to `high`, spaced by 1, 2 or 5 times a power of ten."""
     if high - low < 1e-12 * max(1.0, abs(high)):
         return [low]
     rough = (high - low) / about
@@ -111,7 +111,7 @@ def linear_ticks(low: float, high: float, about: int) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Powers of ten from `low` to `high`, with 2 and 5 times them where the range is short."""
+    """Powers of ten from `low` to `high`, and multiples of them if the range is short."""
     decades = range(math.floor(math.log10(low)), math.floor(math.log10(high)) + 2)
     spread = math.log10(high / low)
     factors = (1,) if spread > 2 else (1, 2, 5) if spread > 0.5 else (1, 1.5, 2, 3, 4, 5, 6, 7, 8, 9)
@@ -122,7 +122,7 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def tick_text(value: float) -> str:
-    """Short and without a needless zero: 12k, 0.05, 1e-5."""
+    """Format a tick briefly: 12k, 0.05, 1e-5."""
     if value == 0:
         return "0"
     if abs(value) >= 1e6:

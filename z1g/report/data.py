@@ -1,8 +1,9 @@
-"""What the report says of the data: what it looks like, whose it is, what had to be set aside."""
+"""The report's data section: contact sheets, licenses and quarantined objects."""
 
 from collections import Counter
 from dataclasses import dataclass
 
+from z1g.core.stages import CHUNKED_BY_OBJECTS
 from z1g.data.manifest import Manifest, ObjectEntry
 from z1g.report.collect import Ablation, Results, shared_ids
 from z1g.report.images import image_uri
@@ -15,8 +16,8 @@ NO_LICENSE, NO_CREATOR = "no license recorded", "creator not recorded"
 
 
 @dataclass(frozen=True)
-class Listed:
-    """The first rows of a longer list, how long it is, and counts by the rows' last column."""
+class Excerpt:
+    """The first rows of a list, its total length, and counts by reason."""
 
     rows: list[tuple[str, ...]]
     total: int
@@ -25,7 +26,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class License:
-    """Objects under one license: how many, and (creator, names) in full, because some licenses ask for that."""
+    """Objects under one license: their number, and all (creator, names), since some licenses require attribution."""
 
     text: str
     n: int
@@ -33,59 +34,62 @@ class License:
 
 
 @dataclass(frozen=True)
-class Sheets:
-    """Contact sheets of one data set: the first of them as data URIs, and how many there are."""
+class ContactSheets:
+    """The first contact sheets of one data set as data URIs, and their total number."""
 
     uris: list[str]
     total: int
     folder: str
 
 
-def quarantined(tree: Results, ablations: list[Ablation]) -> Listed:
-    """Objects that ingest or fit set aside, with reasons."""
+def quarantined(tree: Results, ablations: list[Ablation]) -> Excerpt:
+    """Objects that ingest or fit quarantined, with reasons."""
     rows: list[tuple[str, ...]] = []
     n_all = len(ablations)
-    for stage in ("ingest", "fit"):
+    for stage in CHUNKED_BY_OBJECTS:
         for identity, names in shared_ids(ablations, stage).items():
-            bad = [row for row in tree.chunks(stage, identity) if row.get("status") == "quarantined"]
-            rows += [(row["id"], stage, row.get("reason") or "no reason given", in_words(names, n_all)) for row in bad]
+            quarantined_rows = [row for row in tree.chunks(stage, identity) if row.get("status") == "quarantined"]
+            rows += [
+                (row["id"], stage, row.get("reason") or "no reason given", in_words(names, n_all))
+                for row in quarantined_rows
+            ]
     reasons = Counter(row[2].split(":")[0] for row in rows).most_common()
-    return Listed(rows[:MAX_LISTED], len(rows), reasons)
+    return Excerpt(rows[:MAX_LISTED], len(rows), reasons)
 
 
-def below_minimum(tree: Results, ablations: list[Ablation]) -> Listed:
-    """Fits that stayed below the configured minimum PSNR, worst first."""
+def below_minimum(tree: Results, ablations: list[Ablation]) -> Excerpt:
+    """Fits below the configured minimum PSNR, worst first."""
     rows: list[tuple[str, ...]] = []
     for identity, names in shared_ids(ablations, "fit").items():
-        poor = [row for row in tree.chunks("fit", identity) if row.get("below_minimum")]
+        weak_fits = [row for row in tree.chunks("fit", identity) if row.get("below_minimum")]
         users = in_words(names, len(ablations))
-        poor.sort(key=lambda row: row.get("psnr") or 0.0)
-        rows += [(row["id"], _decibel(row.get("psnr")), str(row.get("steps", "–")), users) for row in poor]
-    return Listed(rows[:MAX_LISTED], len(rows), [])
+        weak_fits.sort(key=lambda row: row.get("psnr") or 0.0)
+        rows += [(row["id"], _decibel(row.get("psnr")), str(row.get("steps", "–")), users) for row in weak_fits]
+    return Excerpt(rows[:MAX_LISTED], len(rows), [])
 
 
 def licenses(tree: Results, ablations: list[Ablation]) -> list[License]:
-    """Whose the objects are, from the manifests; empty where these know neither licenses nor creators."""
-    found: dict[str, dict[str, list[str]]] = {}
+    """Objects by license and creator, from the manifests; empty if these record neither."""
+    objects: dict[str, dict[str, list[str]]] = {}
     for identity in shared_ids(ablations, "ingest"):
         for entry in _manifest(tree, identity):
             if entry.license or entry.creator:
-                names = found.setdefault(entry.license or NO_LICENSE, {}).setdefault(entry.creator or NO_CREATOR, [])
+                names = objects.setdefault(entry.license or NO_LICENSE, {}).setdefault(entry.creator or NO_CREATOR, [])
                 names.append(entry.name or entry.id)
     return [
         License(text, sum(map(len, creators.values())), sorted(creators.items()))
-        for text, creators in sorted(found.items())
+        for text, creators in sorted(objects.items())
     ]
 
 
 def copies(tree: Results, ablations: list[Ablation]) -> int:
-    """How many files had the content of another, and were left out."""
+    """Number of files that were skipped as copies of other files."""
     return sum(len(entry.copies) for identity in shared_ids(ablations, "ingest") for entry in _manifest(tree, identity))
 
 
-def contact_sheets(tree: Results, ablations: list[Ablation]) -> list[Sheets]:
+def contact_sheets(tree: Results, ablations: list[Ablation]) -> list[ContactSheets]:
     """The first contact sheets of every data set."""
-    found = []
+    sheets = []
     for identity in shared_ids(ablations, "ingest"):
         folder = tree.folder("ingest", identity)
         files = sorted(folder.glob("chunk-*.png"))
@@ -94,10 +98,10 @@ def contact_sheets(tree: Results, ablations: list[Ablation]) -> list[Sheets]:
             try:
                 uris.append(image_uri(file, SHEET_SIDE))
             except OSError as error:
-                tree.note(f"{file.relative_to(tree.root)} cannot be shown ({error})")
+                tree.note(f"{file.relative_to(tree.root)} cannot be read ({error})")
         if uris:
-            found.append(Sheets(uris, len(files), str(folder.relative_to(tree.root.parent))))
-    return found
+            sheets.append(ContactSheets(uris, len(files), str(folder.relative_to(tree.root.parent))))
+    return sheets
 
 
 def _manifest(tree: Results, identity: str) -> tuple[ObjectEntry, ...]:

@@ -1,4 +1,4 @@
-"""One self-contained page: styles, script, charts and images are all inside it, and it fetches nothing."""
+"""A self-contained HTML report: styles, scripts, charts and images are embedded, nothing is fetched."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -7,8 +7,9 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
+from z1g.core.stages import STAGE_NAMES
 from z1g.report import breakdown, data, sections
-from z1g.report.collect import STAGES, Ablation, Results, shared_ids
+from z1g.report.collect import Ablation, Results, shared_ids
 from z1g.report.images import Gallery
 from z1g.report.splats import LOG_MIN, LOG_SPAN, SPAN, Splats
 from z1g.report.summary import SPLITS, Summary, best, decimals, in_words, summarize
@@ -17,7 +18,7 @@ from z1g.report.tables import number, source_label
 
 @dataclass(frozen=True)
 class Cell:
-    """A number in the table: what is read, what is sorted by."""
+    """A table cell: displayed text and sort key."""
 
     value: str
     interval: str
@@ -37,12 +38,12 @@ class Line:
 
 
 def page(tree: Results, names: list[str]) -> str:
-    """The report on some ablations of a results folder. Raises UserError for names that were never planned."""
+    """Return the report on some ablations of a results folder as HTML. Raises UserError for an unknown name."""
     ablations = tree.ablations(names)
     summary = summarize(tree, ablations)
     gallery = Gallery(tree, ablations, summary)
-    splats, shown = Splats(tree, ablations), gallery.shown()
-    objects = {one.name: one.split for one in shown}
+    splats, compared = Splats(tree, ablations), gallery.compared()
+    objects = {item.name: item.split for item in compared}
     times = sections.times(tree, ablations)
     commits, packages = sections.versions(tree, ablations)
     context: dict[str, Any] = {
@@ -53,7 +54,7 @@ def page(tree: Results, names: list[str]) -> str:
         "splits": SPLITS,
         "interval_charts": sections.interval_charts(summary),
         "tables": _tables(summary),
-        "shown": shown,
+        "compared": compared,
         "attributes": splats.attributes(objects),
         "models": splats.models(objects),
         "viewer": {"frame": splats.frame(), "fov": splats.camera().fov_y_deg, "radius": splats.camera().radius},
@@ -70,7 +71,7 @@ def page(tree: Results, names: list[str]) -> str:
         "extremes": sections.extremes(tree, ablations, summary),
         "curves": sections.curves(tree, ablations),
         "times": times,
-        "spent": _spent(times, ablations),
+        "job_time": _job_time(times, ablations),
         "quarantined": data.quarantined(tree, ablations),
         "below_minimum": data.below_minimum(tree, ablations),
         "licenses": data.licenses(tree, ablations),
@@ -115,32 +116,32 @@ def _tables(summary: Summary) -> dict[str, list[Line]]:
     for index, row in enumerate(rows):
         cells = []
         for metric in summary.metrics:
-            found, places = row.figures.get(metric), digits[metric]
-            if found is None:
+            figure, places = row.figures.get(metric), digits[metric]
+            if figure is None:
                 cells.append(Cell("–", "", None, False))
                 continue
-            ends = [number(end, places) for end in (found.low, found.high) if end is not None]
-            value = number(found.value, places)
-            cells.append(Cell(value, " – ".join(ends), found.value, (index, metric) in marked))
+            ends = [number(end, places) for end in (figure.low, figure.high) if end is not None]
+            value = number(figure.value, places)
+            cells.append(Cell(value, " – ".join(ends), figure.value, (index, metric) in marked))
         line = Line(row.source, source_label(row), summary.served(row), row.n, cells)
         tables.setdefault(row.split, []).append(line)
     return tables
 
 
-def _spent(times: list[sections.StageTime], ablations: list[Ablation]) -> dict[str, float]:
-    """Seconds of the whole set, and what the same ablations had cost without sharing."""
+def _job_time(times: list[sections.StageTime], ablations: list[Ablation]) -> dict[str, float]:
+    """Job seconds of the whole set, with and without sharing stages, and numbers of stage folders and of their uses."""
     return {
         "shared": sum(time.seconds for time in times),
         "alone": sum(time.seconds * len(time.ablations) for time in times),
-        "folders": sum(len(shared_ids(ablations, stage)) for stage in STAGES),
+        "folders": sum(len(shared_ids(ablations, stage)) for stage in STAGE_NAMES),
         "uses": sum(len(ablation.stages) for ablation in ablations),
     }
 
 
 def _ids(ablations: list[Ablation]) -> list[tuple[str, list[tuple[str, bool]]]]:
-    """Each stage's ids by ablation; True where an earlier ablation has the same."""
+    """Ids of each stage by ablation, and whether an earlier ablation has the same id."""
     table = []
-    for stage in STAGES:
+    for stage in STAGE_NAMES:
         seen: set[str] = set()
         cells = []
         for ablation in ablations:

@@ -1,4 +1,4 @@
-"""Images inside the page: small WebP data URIs, each file embedded once."""
+"""Images of the report: small WebP data URIs, each file embedded once."""
 
 import base64
 import io
@@ -22,7 +22,7 @@ THUMBNAIL_SIDE = 56
 
 @dataclass(frozen=True)
 class Tile:
-    """One image with its caption; `uri` is None where the file is missing or, with `same_as`, shown elsewhere."""
+    """One image with its caption. `uri` is None if the file is missing or is shown at `same_as`."""
 
     label: str
     uri: str | None
@@ -31,8 +31,8 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """One object of the comparison: what all share, then (sampled, autodecoder) of each ablation, then turntables."""
+class ComparedObject:
+    """One object of the comparison: shared images, (sampled, autodecoder) of each ablation, and turntables."""
 
     name: str
     split: str
@@ -54,8 +54,8 @@ class Gallery:
         }
         self.values = cache(self._values)
 
-    def shown(self) -> list[Shown]:
-        """The objects of the comparison with all their images."""
+    def compared(self) -> list[ComparedObject]:
+        """Objects of the comparison with all their images."""
         names = self.objects()
         n_images = len(names) * (3 + 2 * len(self.ablations))
         side = 192 if n_images <= 60 else 160 if n_images <= 120 else 128
@@ -63,34 +63,34 @@ class Gallery:
         return [self._show(name, side, animated=index < n_animated) for index, name in enumerate(names)]
 
     def objects(self) -> list[str]:
-        """Test objects first; of many, some spread evenly from the worst to the best."""
+        """Ids of the compared objects, test objects first. Of many, objects evenly spaced from worst to best."""
         chosen: list[str] = []
         for split, limit in (("test", MAX_OBJECTS * 3 // 4), ("train", MAX_OBJECTS)):
-            names = sorted(name for name, found in self.splits.items() if found == split)
-            room = min(limit, MAX_OBJECTS - len(chosen))
-            if len(names) > room:
-                names = self._spread(names, room)
+            names = sorted(name for name, object_split in self.splits.items() if object_split == split)
+            n_free = min(limit, MAX_OBJECTS - len(chosen))
+            if len(names) > n_free:
+                names = self._spread(names, n_free)
             chosen += names
         return chosen
 
     def thumbnail(self, metrics_id: str, name: str) -> str | None:
-        """A very small image of an object's sample, where it is there."""
+        """A thumbnail of an object's sample, or None if the image is missing."""
         file = self.tree.folder("metrics", metrics_id) / "images" / f"{name}.sampled.png"
         try:
             return image_uri(file, THUMBNAIL_SIDE, quality=60)
         except OSError:
-            return None  # the comparison images say what is missing
+            return None  # the comparison notes missing images
 
-    def _show(self, name: str, side: int, animated: bool) -> Shown:
+    def _show(self, name: str, side: int, animated: bool) -> ComparedObject:
         references = [self._tile(self.ablations[0], name, what, what, side) for what in ("condition", "truth")]
         for users in shared_ids(self.ablations, "fit").values():
             label = "fitted" if len(users) == len(self.ablations) else f"fitted, {', '.join(users)}"
             references.append(self._tile(self._named(users[0]), name, "fitted", label, side))
         pairs = [(self._tile(a, name, "sampled", a.name, side), self._decoded(a, name, side)) for a in self.ablations]
-        return Shown(name, self.splits[name], references, pairs, self._animations(name) if animated else [])
+        return ComparedObject(name, self.splits[name], references, pairs, self._animations(name) if animated else [])
 
     def _decoded(self, ablation: Ablation, name: str, side: int) -> Tile:
-        """What the ablation's autodecoder makes of the true code; shown once where ablations share it."""
+        """The decoded true code. Ablations that share an autodecoder show it once."""
         identity = ablation.stages.get("autodecoder", "")
         first = shared_ids(self.ablations, "autodecoder").get(identity, [ablation.name])[0]
         if first != ablation.name:
@@ -118,7 +118,7 @@ class Gallery:
         return Tile(label, self._embed(file, side), text)
 
     def _animations(self, name: str) -> list[Tile]:
-        """Each ablation's turntable; where there is none its sheet of six views."""
+        """Each ablation's turntable, or its mosaic of six views if there is no turntable."""
         tiles = []
         for ablation in self.ablations:
             folder = self.tree.folder("infer", ablation.stages.get("infer", ""))
@@ -134,20 +134,20 @@ class Gallery:
         try:
             return animation_uri(file) if file.suffix == ".webp" else image_uri(file, side)
         except FileNotFoundError:
-            self.tree.note(f"{file.relative_to(self.tree.root).parent}: some comparison images are not there")
+            self.tree.note(f"{file.relative_to(self.tree.root).parent}: some comparison images are missing")
         except OSError as error:
-            self.tree.note(f"{file.relative_to(self.tree.root)} cannot be shown ({error})")
+            self.tree.note(f"{file.relative_to(self.tree.root)} cannot be read ({error})")
         return None
 
 
 def image_uri(file: Path, side: int, quality: int = 80) -> str:
-    """A data URI of the image, at most `side` pixels in each direction, on white."""
+    """A data URI of the image on white, at most `side` pixels wide and high."""
     with Image.open(file) as image:
         return encode([_on_white(image, side)], quality=quality)
 
 
 def animation_uri(file: Path) -> str:
-    """A data URI of a turntable, made smaller and with fewer frames."""
+    """A data URI of a turntable at lower resolution and with fewer frames."""
     with Image.open(file) as image:
         n_frames = getattr(image, "n_frames", 1)
         step = -(-n_frames // ANIMATION_FRAMES)
@@ -165,8 +165,10 @@ def _on_white(image: Image.Image, side: int) -> Image.Image:
 
 
 def encode(frames: list[Image.Image], quality: int, duration: int = 0) -> str:
-    """A data URI of a image, or of several as an animation of `duration` ms a frame."""
+    """A data URI of an image, or of an animation with `duration` ms per frame."""
     stream = io.BytesIO()
-    more = {"save_all": True, "append_images": frames[1:], "duration": duration, "loop": 0} if len(frames) > 1 else {}
-    frames[0].save(stream, "WEBP", quality=quality, method=4, **more)
+    options = (
+        {"save_all": True, "append_images": frames[1:], "duration": duration, "loop": 0} if len(frames) > 1 else {}
+    )
+    frames[0].save(stream, "WEBP", quality=quality, method=4, **options)
     return f"data:image/webp;base64,{base64.b64encode(stream.getvalue()).decode()}"

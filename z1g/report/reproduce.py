@@ -1,4 +1,4 @@
-"""What it takes to make an ablation again, and to check that its files are still what they were."""
+"""Records what is needed to reproduce an ablation and to verify its files."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -8,7 +8,7 @@ from z1g.core.files import read_json
 from z1g.data.manifest import Manifest
 from z1g.jobs.records import sha256
 from z1g.report.collect import Ablation, Results, flatten
-from z1g.report.cost import cost, spent
+from z1g.report.cost import cost, stage_cost
 
 FILE = "reproduce.json"
 PLANNED = ("plan.json", "config.json")
@@ -16,9 +16,14 @@ MACHINE = ("system", "cpu", "cores", "gpus", "nodes")
 
 
 def reproduce(tree: Results, ablation: Ablation, objects: int) -> dict[str, Any]:
-    """The content of `reproduce.json`; `objects` is how many were sampled. What no job recorded is null."""
+    """Return the content of `reproduce.json`. Values that no job recorded are None.
+
+    `objects` is the number of sampled objects.
+    """
     records = {stage: tree.jobs(stage, identity) for stage, identity in ablation.stages.items()}
-    attempts = [attempt for found in records.values() for record in found for attempt in record["attempts"]]
+    attempts = [
+        attempt for stage_records in records.values() for record in stage_records for attempt in record["attempts"]
+    ]
     folder = tree.root / "ablations" / ablation.name
     options = flatten(ablation.config)
     return {
@@ -39,17 +44,20 @@ def reproduce(tree: Results, ablation: Ablation, objects: int) -> dict[str, Any]
         "data": _data(tree, ablation),
         "costs": cost(tree, ablation.stages, objects).values,
         "planned": {name: sha256(folder / name) for name in PLANNED if (folder / name).is_file()},
-        "stages": {stage: _stage(tree, stage, ablation.stages[stage], found) for stage, found in records.items()},
+        "stages": {
+            stage: _stage(tree, stage, ablation.stages[stage], stage_records)
+            for stage, stage_records in records.items()
+        },
     }
 
 
 def _stage(tree: Results, stage: str, identity: str, records: list[dict[str, Any]]) -> dict[str, Any]:
-    total = spent(records)
+    total = stage_cost(records)
     try:
         version = read_json(tree.folder(stage, identity) / "stage.json")["version"]
     except (OSError, ValueError, KeyError, TypeError):
         version = None
-    files = {f"{stage}/{identity}/{name}": found for record in records for name, found in record["outputs"].items()}
+    files = {f"{stage}/{identity}/{name}": output for record in records for name, output in record["outputs"].items()}
     return {
         "id": identity,
         "version": version,
@@ -61,7 +69,7 @@ def _stage(tree: Results, stage: str, identity: str, records: list[dict[str, Any
 
 
 def _data(tree: Results, ablation: Ablation) -> dict[str, Any]:
-    """The list of objects, its digest and whose they are."""
+    """Digest of the manifest, number of objects and their licenses."""
     path = tree.folder("ingest", ablation.stages.get("ingest", "")) / "manifest.jsonl"
     try:
         objects = Manifest.load(path).objects
@@ -74,14 +82,14 @@ def _data(tree: Results, ablation: Ablation) -> dict[str, Any]:
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:
-    found: list[Any] = []
+    distinct: list[Any] = []
     for value in values:
-        if value is not None and value not in found:
-            found.append(value)
-    return found
+        if value is not None and value not in distinct:
+            distinct.append(value)
+    return distinct
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """What `reproduce` made of an ablation. Raises OSError, ValueError."""
+    """Read `reproduce.json` from an ablation's folder. Raises OSError or ValueError if it cannot be read."""
     content: dict[str, Any] = read_json(folder / FILE)
     return content

@@ -1,11 +1,12 @@
-"""What each section of the page says, as plain values; the template only lays them out."""
+"""Contents of the report's sections as plain values; the template only formats them."""
 
 import json
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
-from z1g.report.collect import STAGES, TRAINED, Ablation, JsonRow, Results, differences, flatten, shared_ids
+from z1g.core.stages import CHUNKED_BY_OBJECTS, STAGE_NAMES, TRAINED
+from z1g.report.collect import Ablation, JsonRow, Results, differences, flatten, shared_ids
 from z1g.report.curves import COLORS, Bar, Series, chart, intervals
 from z1g.report.summary import Row, Summary, decimals
 from z1g.report.tables import number
@@ -15,7 +16,7 @@ EXTREMES = 3
 
 @dataclass(frozen=True)
 class Legend:
-    """A line's key: its class in the CSS and what it stands for."""
+    """A legend entry: CSS classes of the line and its label."""
 
     style: str
     label: str
@@ -32,7 +33,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class StageTime:
-    """What one stage folder cost."""
+    """Time and memory of one stage folder. `measured_by` is "job" or "stage"."""
 
     stage: str
     id: str
@@ -46,7 +47,7 @@ class StageTime:
 
 @dataclass(frozen=True)
 class Extreme:
-    """The objects at both ends of a metric for one ablation, each (name, value, split)."""
+    """The worst and best objects by a metric for one ablation, each as (name, value, split)."""
 
     ablation: str
     metrics_id: str
@@ -55,18 +56,18 @@ class Extreme:
 
 
 def headline(summary: Summary) -> list[str]:
-    """The result in two or three sentences, about the first metric on test objects (else on training objects)."""
+    """Sentences about the first metric on test objects, or on training objects if there are no test objects."""
     split = next((s for s in ("test", "train") if _sampled(summary, s)), None)
     if split is None or not summary.metrics:
         return ["No sampled result has been measured yet."]
     metric, info = next(iter(summary.metrics.items()))
-    rivals = [row for row in _sampled(summary, split) if metric in row.figures]
-    if not rivals:
+    candidates = [row for row in _sampled(summary, split) if metric in row.figures]
+    if not candidates:
         return [f"{info.label} of the samples has not been measured."]
     sign = -1 if info.higher_is_better is False else 1
-    winner = max(rivals, key=lambda row: sign * row.figures[metric].value)
+    winner = max(candidates, key=lambda row: sign * row.figures[metric].value)
     kind = "held-out test" if split == "test" else "training"
-    verb = "samples best" if len(rivals) > 1 else "samples at"
+    verb = "samples best" if len(candidates) > 1 else "samples at"
     plural = "" if winner.n == 1 else "s"
     n_text = f"On {winner.n} {kind} object{plural}"
     sentences = [f"{n_text}, {' and '.join(winner.ablations)} {verb}: {_with_interval(winner, summary, metric)}."]
@@ -78,13 +79,15 @@ def headline(summary: Summary) -> list[str]:
         if other:
             sentences.append(f"{phrase} {_with_unit(other.figures[metric].value, summary, metric)}.")
             if source == "nearest" and sign * (winner.figures[metric].value - other.figures[metric].value) <= 0:
-                sentences.append("No ablation beats that yet.")
+                sentences.append("No ablation is better than that yet.")
     return sentences
 
 
 def interval_charts(summary: Summary) -> list[tuple[str, str]]:
-    """Heading and SVG for each metric on the test split (else training): the samples of each ablation, with what its
-    autodecoder reaches as a hollow mark, between the results that all ablations share.
+    """Charts (heading, SVG) of each metric on the test split, or on the training split if there is no test split.
+
+    They show the samples of each ablation, with the value of its autodecoder as a hollow marker, and the results that
+    all ablations share.
     """
     split = next((s for s in ("test", "train") if _sampled(summary, s)), None)
     rows = [row for row in summary.merged if row.split == split]
@@ -96,18 +99,18 @@ def interval_charts(summary: Summary) -> list[tuple[str, str]]:
         for row in rows:
             if metric not in row.figures or row.source not in shared | {"sampled"}:
                 continue
-            found, strong = row.figures[metric], row.source == "sampled"
+            figure, strong = row.figures[metric], row.source == "sampled"
             label = summary.served(row) if strong else row.source.replace("_", " ")
             reach = decoded[row.ablations[0]].figures.get(metric) if strong and row.ablations[0] in decoded else None
-            bars.append(Bar(label, found.value, found.low, found.high, strong, reach.value if reach else None))
+            bars.append(Bar(label, figure.value, figure.low, figure.high, strong, reach.value if reach else None))
         if bars:
             charts.append((info.heading, intervals(bars, f"{info.label} with 95 % intervals")))
     return charts
 
 
 def extremes(tree: Results, ablations: list[Ablation], summary: Summary) -> dict[str, list[Extreme]]:
-    """Worst and best sampled objects of each ablation by each metric that has a direction."""
-    found: dict[str, list[Extreme]] = {}
+    """Worst and best samples of each ablation, by each metric that has a direction."""
+    by_metric: dict[str, list[Extreme]] = {}
     for ablation in ablations:
         if "metrics" not in ablation.stages:
             continue
@@ -126,15 +129,15 @@ def extremes(tree: Results, ablations: list[Ablation], summary: Summary) -> dict
             ranked = sorted(means, key=lambda name: (means[name], name), reverse=not info.higher_is_better)
             n = min(EXTREMES, (len(ranked) + 1) // 2)
             labeled = [(name, _with_unit(means[name], summary, metric), splits[name]) for name in ranked]
-            both = Extreme(ablation.name, ablation.stages["metrics"], labeled[:n], labeled[::-1][:n])
-            found.setdefault(metric, []).append(both)
-    return found
+            extreme = Extreme(ablation.name, ablation.stages["metrics"], labeled[:n], labeled[::-1][:n])
+            by_metric.setdefault(metric, []).append(extreme)
+    return by_metric
 
 
 def curves(tree: Results, ablations: list[Ablation]) -> list[Curves]:
-    """Loss and validation of both trained stages, one line a stage id, in the color of its first ablation."""
+    """Loss and validation curves of both trained stages: one line per stage id, in its first ablation's color."""
     order = [ablation.name for ablation in ablations]
-    found = []
+    stage_curves = []
     for stage in TRAINED:
         groups = shared_ids(ablations, stage)
         lines = [(", ".join(names), order.index(names[0]), tree.history(stage, key)) for key, names in groups.items()]
@@ -146,8 +149,8 @@ def curves(tree: Results, ablations: list[Ablation]) -> list[Curves]:
             svg = chart(series, "step", title, log_y)
             charts += [(title, svg)] if svg else []
         legend = [Legend(line_style(color), label) for label, color, _ in lines]
-        found.append(Curves(stage, charts, legend))
-    return found
+        stage_curves.append(Curves(stage, charts, legend))
+    return stage_curves
 
 
 def line_style(index: int) -> str:
@@ -156,23 +159,25 @@ def line_style(index: int) -> str:
 
 
 def times(tree: Results, ablations: list[Ablation]) -> list[StageTime]:
-    """What each stage folder cost: from Snakemake's benchmarks, else from what the stage itself noted."""
-    found = []
-    for stage in STAGES:
+    """Time of each stage folder, from Snakemake's benchmark files or else from the stage's own records."""
+    stage_times = []
+    for stage in STAGE_NAMES:
         for identity, names in shared_ids(ablations, stage).items():
             jobs = tree.benchmarks(stage, identity)
             if jobs:
                 seconds = [_float(job.get("s")) or 0.0 for job in jobs]
                 memory = [value for job in jobs if (value := _float(job.get("max_rss"))) is not None]
                 peak = max(memory, default=None)
-                found.append(StageTime(stage, identity, names, len(jobs), sum(seconds), max(seconds), peak, "job"))
+                stage_times.append(
+                    StageTime(stage, identity, names, len(jobs), sum(seconds), max(seconds), peak, "job")
+                )
             elif (noted := _noted_seconds(tree, stage, identity)) > 0:
-                found.append(StageTime(stage, identity, names, 0, noted, 0.0, None, "stage"))
-    return found
+                stage_times.append(StageTime(stage, identity, names, 0, noted, 0.0, None, "stage"))
+    return stage_times
 
 
 def config_table(ablations: list[Ablation]) -> dict[str, list[tuple[str, bool]]]:
-    """Key paths that differ, with each ablation's value and whether it departs from the most common one."""
+    """Options that differ, with each ablation's value and whether it differs from the most common one."""
     table: dict[str, list[tuple[str, bool]]] = {}
     for key, values in sorted(differences([ablation.config for ablation in ablations]).items()):
         texts = [_value_text(value) for value in values]
@@ -182,7 +187,7 @@ def config_table(ablations: list[Ablation]) -> dict[str, list[tuple[str, bool]]]
 
 
 def resolved(ablations: list[Ablation]) -> list[tuple[str, str]]:
-    """Each ablation's whole configuration as lines of `key: value`."""
+    """Name and complete configuration of each ablation, as lines of `key: value`."""
     return [
         (ablation.name, "\n".join(f"{key}: {_value_text(value)}" for key, value in flatten(ablation.config).items()))
         for ablation in ablations
@@ -191,7 +196,7 @@ def resolved(ablations: list[Ablation]) -> list[tuple[str, str]]:
 
 
 def versions(tree: Results, ablations: list[Ablation]) -> tuple[list[str], dict[str, list[str]]]:
-    """Commits, and the versions of each package, over all ablations; more than one means a mixed set."""
+    """Commits and package versions of all ablations."""
     commits: dict[str, None] = {}
     packages: dict[str, dict[str, None]] = {}
     for ablation in ablations:
@@ -202,19 +207,19 @@ def versions(tree: Results, ablations: list[Ablation]) -> tuple[list[str], dict[
             commits[measured.commit] = None
         for name, version in measured.versions.items():
             packages.setdefault(name, {})[str(version)] = None
-    return list(commits), {name: list(found) for name, found in packages.items()}
+    return list(commits), {name: list(package_versions) for name, package_versions in packages.items()}
 
 
 def duration(seconds: float) -> str:
-    """12 s, 3 min 05 s, 2 h 40 min."""
+    """Format seconds: 12 s, 3 min 05 s, 2 h 40 min."""
     if seconds < 10:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60}\N{NO-BREAK SPACE}min {whole % 60:02d}\N{NO-BREAK SPACE}s"
-    return f"{whole // 3600}\N{NO-BREAK SPACE}h {whole % 3600 // 60:02d}\N{NO-BREAK SPACE}min"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3600:
+        return f"{rounded // 60}\N{NO-BREAK SPACE}min {rounded % 60:02d}\N{NO-BREAK SPACE}s"
+    return f"{rounded // 3600}\N{NO-BREAK SPACE}h {rounded % 3600 // 60:02d}\N{NO-BREAK SPACE}min"
 
 
 def _sampled(summary: Summary, split: str) -> list[Row]:
@@ -226,12 +231,12 @@ def _with_unit(value: float, summary: Summary, metric: str) -> str:
 
 
 def _with_interval(row: Row, summary: Summary, metric: str) -> str:
-    found = row.figures[metric]
-    text = f"{summary.metrics[metric].label} {_with_unit(found.value, summary, metric)}"
-    if found.low is None or found.high is None:
+    figure = row.figures[metric]
+    text = f"{summary.metrics[metric].label} {_with_unit(figure.value, summary, metric)}"
+    if figure.low is None or figure.high is None:
         return text
     digits = decimals(summary.merged, metric)
-    return f"{text} (95 % interval {number(found.low, digits)} to {number(found.high, digits)})"
+    return f"{text} (95 % interval {number(figure.low, digits)} to {number(figure.high, digits)})"
 
 
 def _curve_title(key: str) -> str:
@@ -246,7 +251,7 @@ def _points(rows: list[JsonRow], key: str) -> list[tuple[float, float]]:
 def _noted_seconds(tree: Results, stage: str, identity: str) -> float:
     if stage in TRAINED:
         return max((row.get("seconds") or 0.0 for row in tree.history(stage, identity)), default=0.0)
-    if stage in ("ingest", "fit"):
+    if stage in CHUNKED_BY_OBJECTS:
         return sum(row.get("seconds") or 0.0 for row in tree.chunks(stage, identity))
     return 0.0
 

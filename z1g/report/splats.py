@@ -1,4 +1,4 @@
-"""Splats inside the page: their attributes as images, and a few objects packed for the viewer. No torch."""
+"""Splats of the report: attributes as images, and a few objects packed for the viewer. Does not import torch."""
 
 import base64
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from PIL import Image
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
-from z1g.gaussians.channels import CHANNELS
+from z1g.gaussians.channels import CHANNELS, MIN_ALPHA
 from z1g.geometry.camera import CameraOptions, view_frame
 from z1g.report.collect import Ablation, Results, shared_ids
 from z1g.report.images import encode
@@ -21,17 +21,16 @@ Array = NDArray[np.float64]
 MAX_ATTRIBUTE_OBJECTS, MAX_VIEWED_OBJECTS, MAX_VIEWED_SOURCES = 4, 2, 4
 TILE = 40
 POSITION, LOG_SCALE = 0.7, (-10.0, -2.0)
-"""Ranges of the attributes' images: positions of ±0.7 and logarithms of scales, as the method's authors draw them."""
+"""Ranges of the attribute images, as in the original: positions within ±0.7 and logarithms of scales."""
 BUDGET = 120_000
-"""Splats in the page, 16 bytes each."""
+"""Largest number of splats in the page, 16 bytes each."""
 SPAN, LOG_MIN, LOG_SPAN = 2.0, -10.0, 10.0
-"""What 16 bits of a position and 8 bits of a scale's logarithm span in the viewer's packing."""
-INVISIBLE = 1 / 255
+"""Ranges of the viewer's quantization: 16 bits per position, 8 bits per logarithm of a scale."""
 
 
 @dataclass(frozen=True)
 class AttributeRow:
-    """One object's splatter images from one source, as one image of five sheets."""
+    """The splatter images of one object from one source, as one image of five mosaics."""
 
     label: str
     uri: str
@@ -48,12 +47,12 @@ class Attributes:
 
 @dataclass(frozen=True)
 class Model:
-    """Splats for the viewer: base64 of `pack`, how many, of how many visible ones."""
+    """Splats for the viewer: base64 of `pack`, their number, and the number of visible splats."""
 
     label: str
     data: str
-    shown: int
-    visible: int
+    n_packed: int
+    n_visible: int
 
 
 class Splats:
@@ -63,18 +62,18 @@ class Splats:
         self.tree, self.ablations = tree, ablations
 
     def sources(self, name: str) -> Iterator[tuple[str, NDArray[np.float32]]]:
-        """The object's fitted splats, then each ablation's samples; those that are there."""
+        """Labels and splatter images: the object's fitted splats and each ablation's sample, if available."""
         for identity, users in shared_ids(self.ablations, "fit").items():
             label = "fitted" if len(users) == len(self.ablations) else f"fitted, {', '.join(users)}"
-            found = self._read(self.tree.folder("fit", identity), "chunk-*.safetensors", name)
-            if found is not None:
-                yield label, found
+            splats = self._read(self.tree.folder("fit", identity), "chunk-*.safetensors", name)
+            if splats is not None:
+                yield label, splats
         for ablation in self.ablations:
             if "infer" in ablation.stages:
                 folder = self.tree.folder("infer", ablation.stages["infer"])
-                found = self._read(folder, "chunk-*/splats.safetensors", f"{name}/splats")
-                if found is not None:
-                    yield ablation.name, found
+                splats = self._read(folder, "chunk-*/splats.safetensors", f"{name}/splats")
+                if splats is not None:
+                    yield ablation.name, splats
 
     def _read(self, folder: Path, pattern: str, key: str) -> NDArray[np.float32] | None:
         for file in sorted(folder.glob(pattern)):
@@ -84,33 +83,33 @@ class Splats:
                         splats = np.asarray(content.get_tensor(key), np.float32)
                         return splats if splats.ndim == 4 and splats.shape[:2] == (6, 14) else None
             except (OSError, SafetensorError, TypeError, ValueError) as error:
-                self.tree.note(f"{file.relative_to(self.tree.root)} cannot be shown ({error})")
+                self.tree.note(f"{file.relative_to(self.tree.root)} cannot be read ({error})")
         return None
 
     def attributes(self, objects: dict[str, str]) -> list[Attributes]:
-        """Images of the splatter images of the first few of some objects, each given with its split."""
-        found = []
+        """Attribute images of the first few objects. `objects` maps ids to splits."""
+        objects_with_rows = []
         for name, split in list(objects.items())[:MAX_ATTRIBUTE_OBJECTS]:
             rows = [AttributeRow(label, attribute_image(splats)) for label, splats in self.sources(name)]
             if rows:
-                found.append(Attributes(name, split, rows))
-        return found
+                objects_with_rows.append(Attributes(name, split, rows))
+        return objects_with_rows
 
     def models(self, objects: dict[str, str]) -> list[Model]:
-        """The first few objects' splats for the viewer, thinned where they are more than the page should carry."""
-        known: list[tuple[str, Array]] = []
+        """Splats of the first few objects for the viewer, thinned to BUDGET in total."""
+        candidates: list[tuple[str, Array]] = []
         for name in list(objects)[:MAX_VIEWED_OBJECTS]:
-            some = list(self.sources(name))[:MAX_VIEWED_SOURCES]
-            known += [(f"{name}: {label}", _visible(splats)) for label, splats in some]
-        share = BUDGET // max(1, len(known))
+            sources = list(self.sources(name))[:MAX_VIEWED_SOURCES]
+            candidates += [(f"{name}: {label}", _visible(splats)) for label, splats in sources]
+        share = BUDGET // max(1, len(candidates))
         models = []
-        for label, gaussians in known:
+        for label, gaussians in candidates:
             kept = thin(gaussians, share)
             models.append(Model(label, base64.b64encode(pack(kept)).decode(), len(kept), len(gaussians)))
         return models
 
     def camera(self) -> CameraOptions:
-        """The first ablation's cameras, or the default ones where its configuration is not there."""
+        """Camera options of the first ablation, or the defaults if its configuration is missing."""
         config: dict[str, Any] = next((a.config["camera"] for a in self.ablations if "camera" in a.config), {})
         try:
             return CameraOptions.model_validate(config)
@@ -118,21 +117,21 @@ class Splats:
             return CameraOptions()
 
     def frame(self) -> list[float]:
-        """Rotation [9], row-major, from the y-up world into the frame of the splats."""
+        """Rotation [9], row-major, from the y-up world frame to the frame of the splats."""
         camera = self.camera()
         rotation = view_frame(camera.poses(0), camera.radius)[:3, :3]
         return [round(float(x), 6) + 0.0 for x in rotation.flatten()]
 
 
 def _visible(splats: NDArray[np.float32]) -> Array:
-    """Gaussians [N,14] of splatter images that a rasterizer would draw."""
+    """Gaussians [N,14] of splatter images [6,14,S,S] that are finite and not transparent."""
     gaussians = splats.transpose(0, 2, 3, 1).reshape(-1, 14).astype(np.float64)
     gaussians = gaussians[np.isfinite(gaussians).all(axis=1)]
-    return gaussians[gaussians[:, CHANNELS["opacity"]][:, 0] >= INVISIBLE]
+    return gaussians[gaussians[:, CHANNELS["opacity"]][:, 0] >= MIN_ALPHA]
 
 
 def thin(gaussians: Array, limit: int) -> Array:
-    """At most `limit` Gaussians [N,14], evenly drawn; those that stay grow to cover what the others did."""
+    """Draw at most `limit` of the Gaussians [N,14] uniformly, and enlarge them to cover the same area."""
     if len(gaussians) <= limit:
         return gaussians
     kept = gaussians[np.random.default_rng(0).permutation(len(gaussians))[:limit]]
@@ -141,7 +140,10 @@ def thin(gaussians: Array, limit: int) -> Array:
 
 
 def pack(gaussians: Array) -> bytes:
-    """16 bytes a Gaussian, little-endian: position 3×u16, log scale 3×u8, quaternion x y z 3×u8 (w ≥ 0), rgba 4×u8."""
+    """Pack Gaussians [N,14] into 16 little-endian bytes each.
+
+    The layout is position 3×u16, log scale 3×u8, quaternion x y z 3×u8 (w ≥ 0), rgba 4×u8.
+    """
     out = np.zeros(
         len(gaussians), np.dtype([("position", "<u2", 3), ("scale", "u1", 3), ("rotation", "u1", 3), ("rgba", "u1", 4)])
     )
@@ -163,7 +165,7 @@ def _levels(values: Array, top: int) -> Array:
 
 
 def attribute_image(splats: NDArray[np.float32]) -> str:
-    """A data URI: position, opacity, scale, rotation and color side by side, each a 3×2 sheet of the six views."""
+    """A data URI: position, opacity, scale, rotation and color side by side, each a 3×2 mosaic."""
     sheets = [_sheet(image) for image in attribute_maps(splats.astype(np.float64)).values()]
     gap = np.ones((sheets[0].shape[0], 4, 3))
     parts = [part for sheet in sheets for part in (sheet, gap)][:-1]
@@ -174,8 +176,8 @@ def attribute_image(splats: NDArray[np.float32]) -> str:
 def attribute_maps(splats: Array) -> dict[str, Array]:
     """Images [6,S,S,3] in 0..1 of the attributes of splatter images [6,14,S,S].
 
-    position: ±0.7 as rgb. opacity: gray. scale: logarithms from −10 to −2 as rgb. rotation: the vector along the axis
-    whose length is the angle, ±π as rgb. rgb as it is.
+    position: ±0.7 as rgb. opacity: gray. scale: logarithms from −10 to −2 as rgb. rotation: rotation vectors (axis
+    times angle), ±π as rgb. rgb: unchanged.
     """
     last = splats.transpose(0, 2, 3, 1)
     position, scale = last[..., CHANNELS["position"]], np.log(np.maximum(last[..., CHANNELS["scale"]], 1e-12))
@@ -196,7 +198,7 @@ def attribute_maps(splats: Array) -> dict[str, Array]:
 
 
 def _sheet(images: Array) -> Array:
-    """Six images [6,S,S,3] as a sheet of 3 rows and 2 columns, small."""
+    """Tile six images [6,S,S,3] as a mosaic of 3 rows and 2 columns, each resized to TILE pixels."""
     small = [
         np.asarray(Image.fromarray(np.rint(p * 255).astype(np.uint8)).resize((TILE, TILE), Image.Resampling.BOX)) / 255
         for p in images

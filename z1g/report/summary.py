@@ -1,4 +1,4 @@
-"""Numbers of the tables: means over objects with bootstrap intervals."""
+"""Rows of the result tables: means over objects with bootstrap intervals."""
 
 import math
 from collections.abc import Sequence
@@ -24,16 +24,16 @@ DECIDED_BY = {
     "nearest": ("ingest", "fit"),
     "mean_code": ("autodecoder", "codes"),
 }
-"""Stages whose ids fix a source's splats: ablations that share them share the row."""
+"""Stages whose ids determine the splats of a source. Ablations that share these ids share the row."""
 
 
 Identity = tuple[tuple[str | None, ...], frozenset[tuple[str, int]]]
-"""Ids of the stages that decide a row, and the (object, view) pairs that it was measured on."""
+"""Ids of the stages that determine a row, and the (object, view) pairs on which it was measured."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A mean over `n` objects with its 95 % interval, which one object alone does not have."""
+    """A mean over `n` objects with its 95 % interval, which is None for a single object or for a metric of sets."""
 
     value: float
     low: float | None
@@ -43,7 +43,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: a source on a split, for the ablations that share it."""
+    """One table row: a source on a split, for the ablations that share it."""
 
     ablations: tuple[str, ...]
     source: str
@@ -54,10 +54,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Summary:
-    """`single` has one row per ablation, source and split; `merged` shows shared rows once.
+    """`single` has one row per ablation, source and split; `merged` has shared rows once.
 
-    `metrics` are those with values, `missing` gives the label of each other one and why, `gaps` the label of those that
-    some objects have no value of, and why.
+    `metrics` has the metrics with values, `missing` the reason for each metric without one, `gaps` the reason for each
+    metric that some objects lack. Keys of `missing` and `gaps` are labels.
     """
 
     metrics: dict[str, MetricInfo]
@@ -68,12 +68,12 @@ class Summary:
     gaps: dict[str, str] = field(default_factory=dict)
 
     def served(self, row: Row) -> str:
-        """The ablations of a row in words, in the order of the set."""
+        """The ablations of a row as text, in the order of the set."""
         return in_words([name for name in self.names if name in row.ablations], len(self.names))
 
 
 def in_words(names: Sequence[str], n_all: int) -> str:
-    """Names with commas, or `all 5` where they are the whole set."""
+    """Names separated by commas, or `all 5` for the whole set."""
     return f"all {n_all}" if len(names) == n_all > 1 else ", ".join(names)
 
 
@@ -99,16 +99,16 @@ def figure(values: Sequence[float]) -> Figure:
 
 
 def object_means(rows: list[JsonRow], metric: str) -> dict[str, float]:
-    """Mean over views of each object, leaving out views where the metric could not be computed."""
+    """Mean over views of each object. Views without a value are skipped."""
     values: dict[str, list[float]] = {}
     for row in rows:
         if row.get(metric) is not None:
             values.setdefault(row["object"], []).append(row[metric])
-    return {name: math.fsum(found) / len(found) for name, found in values.items()}
+    return {name: math.fsum(numbers) / len(numbers) for name, numbers in values.items()}
 
 
 def grouped(rows: list[JsonRow]) -> dict[tuple[str, str], list[JsonRow]]:
-    """Rows by (split, source): test before train, sources in reading order, names nobody announced last."""
+    """Rows by (split, source): test before train, sources in the order of SOURCES, unknown names last."""
     groups: dict[tuple[str, str], list[JsonRow]] = {}
     for row in rows:
         groups.setdefault((row["split"], row["source"]), []).append(row)
@@ -116,8 +116,8 @@ def grouped(rows: list[JsonRow]) -> dict[tuple[str, str], list[JsonRow]]:
 
 
 def summary_rows(name: str, measured: Measurements) -> list[Row]:
-    """The rows of one ablation."""
-    found = []
+    """Summary rows of one ablation."""
+    summary = []
     for (split, source), rows in grouped(measured.rows).items():
         n = len({row["object"] for row in rows})
         figures: dict[str, Figure] = {}
@@ -127,12 +127,12 @@ def summary_rows(name: str, measured: Measurements) -> list[Row]:
                 figures |= {} if value is None else {metric: Figure(value, None, None, n)}
             elif values := measured.object_values(metric, split, source):
                 figures[metric] = figure(list(values.values()))
-        found.append(Row((name,), source, split, n, figures))
-    return found
+        summary.append(Row((name,), source, split, n, figures))
+    return summary
 
 
 def summarize(results: Results, ablations: Sequence[Ablation]) -> Summary:
-    """All rows of all ablations."""
+    """Summarize all ablations."""
     metrics: dict[str, MetricInfo] = {}
     missing: dict[str, str] = {}
     gaps: dict[str, dict[str, str]] = {}
@@ -145,39 +145,43 @@ def summarize(results: Results, ablations: Sequence[Ablation]) -> Summary:
         measured = results.measurements(ablation.stages["metrics"])
         metrics |= {name: info for name, info in measured.metrics.items() if name not in metrics}
         missing |= measured.missing
-        gaps |= {name: found for name, found in measured.gaps.items() if found}
+        gaps |= {name: reasons_by_object for name, reasons_by_object in measured.gaps.items() if reasons_by_object}
         groups = grouped(measured.rows)
         for row in summary_rows(ablation.name, measured):
             single.append(row)
             _merge(merged, row, _identity(row, ablation, groups[row.split, row.source]))
     ordered = sorted((row for row, _ in merged), key=lambda row: _rank(row.split, row.source))
-    measured_ones = {metric for row in single for metric in row.figures}
+    measured_metrics = {metric for row in single for metric in row.figures}
     reasons = {
-        info.label: missing.get(name) or next(iter(gaps.get(name, {}).values()), "nothing could be measured")
+        info.label: missing.get(name) or next(iter(gaps.get(name, {}).values()), "no value could be computed")
         for name, info in metrics.items()
-        if name in missing or name not in measured_ones
+        if name in missing or name not in measured_metrics
     }
-    shown = {name: info for name, info in metrics.items() if name in measured_ones}
-    holes = {metrics[name].label: _gap_text(found) for name, found in gaps.items() if name in shown}
-    return Summary(shown, single, ordered, reasons, tuple(a.name for a in ablations), holes)
+    shown_metrics = {name: info for name, info in metrics.items() if name in measured_metrics}
+    gap_texts = {
+        metrics[name].label: _gap_text(reasons_by_object)
+        for name, reasons_by_object in gaps.items()
+        if name in shown_metrics
+    }
+    return Summary(shown_metrics, single, ordered, reasons, tuple(a.name for a in ablations), gap_texts)
 
 
 def best(rows: list[Row], metrics: dict[str, MetricInfo]) -> set[tuple[int, str]]:
-    """(index of the row, metric) of the best value of each metric on each split, among the sampled rows."""
+    """(row index, metric) of the best sampled value of each metric on each split."""
     marked = set()
     for split in {row.split for row in rows}:
-        rivals = [(i, row) for i, row in enumerate(rows) if row.split == split and row.source == "sampled"]
+        sampled_rows = [(i, row) for i, row in enumerate(rows) if row.split == split and row.source == "sampled"]
         for metric, info in metrics.items():
-            values = {i: row.figures[metric].value for i, row in rivals if metric in row.figures}
+            values = {i: row.figures[metric].value for i, row in sampled_rows if metric in row.figures}
             if len(set(values.values())) < 2 or info.higher_is_better is None:
-                continue  # the only one is no winner, nor are equals
+                continue  # a single value, or equal values, are not marked
             top = max(values.values()) if info.higher_is_better else min(values.values())
             marked |= {(i, metric) for i, value in values.items() if value == top}
     return marked
 
 
 def decimals(rows: list[Row], metric: str) -> int:
-    """Digits after the point that suit a column: about four significant ones for its largest value."""
+    """Number of decimals of a column: about four significant digits of its largest value."""
     largest = max((abs(row.figures[metric].value) for row in rows if metric in row.figures), default=0.0)
     if largest == 0:
         return 3
@@ -185,10 +189,10 @@ def decimals(rows: list[Row], metric: str) -> int:
     return min(6, max(0, (3 if exponent >= 0 else 2) - exponent))
 
 
-def _gap_text(found: dict[str, str]) -> str:
-    """How many objects have no value, and the first one's reason."""
-    name, reason = next(iter(found.items()))
-    return f"{len(found)} object{'' if len(found) == 1 else 's'} without a value, such as {name}: {reason}"
+def _gap_text(reasons: dict[str, str]) -> str:
+    """Number of objects without a value, with the first object's reason."""
+    name, reason = next(iter(reasons.items()))
+    return f"{len(reasons)} object{'' if len(reasons) == 1 else 's'} without a value, e.g. {name}: {reason}"
 
 
 def _rank(split: str, source: str) -> tuple[int, str, int, str]:
@@ -202,26 +206,29 @@ def _rank(split: str, source: str) -> tuple[int, str, int, str]:
 
 
 def _identity(row: Row, ablation: Ablation, measured: list[JsonRow]) -> Identity:
-    """Equal for rows that should agree: same splats, measured on the same views."""
+    """Equal for rows with the same splats and views."""
     stages = DECIDED_BY.get(row.source)
     ids = tuple(ablation.stages.get(stage) for stage in stages) if stages else (ablation.name,)
     return ids, frozenset((entry["object"], entry["view"]) for entry in measured)
 
 
 def _merge(merged: list[tuple[Row, Identity]], row: Row, identity: Identity) -> None:
-    """Join a row to one that shows the same: up to rounding where the origin is the same, else to the last digit."""
-    for i, (other, known) in enumerate(merged):
+    """Merge a row with an equal one: up to rounding if both have the same identity, else exactly."""
+    for i, (other, other_identity) in enumerate(merged):
         alike = (row.split, row.source, row.n, set(row.figures)) == (
             other.split,
             other.source,
             other.n,
             set(other.figures),
         )
-        tolerance = 1e-3 if identity == known else 0.0
+        tolerance = 1e-3 if identity == other_identity else 0.0
         if alike and all(
-            math.isclose(found.value, other.figures[metric].value, rel_tol=tolerance)
-            for metric, found in row.figures.items()
+            math.isclose(figure.value, other.figures[metric].value, rel_tol=tolerance)
+            for metric, figure in row.figures.items()
         ):
-            merged[i] = (Row(other.ablations + row.ablations, row.source, row.split, row.n, other.figures), known)
+            merged[i] = (
+                Row(other.ablations + row.ablations, row.source, row.split, row.n, other.figures),
+                other_identity,
+            )
             return
     merged.append((row, identity))

@@ -1,4 +1,4 @@
-"""The comparison as CSV (for machines), Markdown and LaTeX (for people)."""
+"""Comparison tables as CSV, Markdown and LaTeX."""
 
 import csv
 import io
@@ -37,15 +37,15 @@ def csv_text(rows: list[Row]) -> str:
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(("ablation", "source", "split", "metric", "value", "low", "high", "n"))
     for row in rows:
-        for metric, found in row.figures.items():
-            values = (found.value, found.low, found.high)
+        for metric, figure in row.figures.items():
+            values = (figure.value, figure.low, figure.high)
             numbers = ["" if value is None else repr(value) for value in values]
-            writer.writerows((name, row.source, row.split, metric, *numbers, found.n) for name in row.ablations)
+            writer.writerows((name, row.source, row.split, metric, *numbers, figure.n) for name in row.ablations)
     return stream.getvalue()
 
 
 def markdown(summary: Summary) -> str:
-    """A pipe table with notes below."""
+    """A Markdown table followed by notes."""
     head = ["Split", "Source", "Ablation", "n", *(markdown_text(info.heading) for info in summary.metrics.values())]
     lines = [markdown_row(head), markdown_row(["---"] * 3 + ["---:"] * (len(head) - 3))]
     for row, cells in _cells(summary, "**{}**", "{} [{}, {}]"):
@@ -63,7 +63,7 @@ def markdown(summary: Summary) -> str:
 
 
 def latex(summary: Summary) -> str:
-    """A booktabs tabular, one group of lines a split."""
+    """A LaTeX booktabs table with one group of rows per split."""
     metrics = summary.metrics
     head = ["Source", "Ablation", "$n$", *(tex_text(info.heading) for info in metrics.values())]
     lines = [
@@ -88,12 +88,12 @@ def latex(summary: Summary) -> str:
 
 
 def source_label(row: Row) -> str:
-    """How a reader names the source."""
+    """Display name of a row's source."""
     return SOURCES.get(row.source, row.source)
 
 
 def number(value: float, digits: int) -> str:
-    """A fixed number of decimals, without a minus before zero."""
+    """Format with a fixed number of decimals; never returns a negative zero."""
     text = f"{value:.{digits}f}"
     return text.removeprefix("-") if float(text) == 0 else text
 
@@ -109,32 +109,32 @@ def _cells(summary: Summary, bold: str, interval: str) -> Iterator[tuple[Row, li
         yield row, cells
 
 
-def _cell(found: Figure | None, digits: int, style: str, interval: str) -> str:
-    if found is None:
+def _cell(figure: Figure | None, digits: int, style: str, interval: str) -> str:
+    if figure is None:
         return "–" if "scriptsize" not in interval else "--"
-    value = style.format(number(found.value, digits))
-    if found.low is None or found.high is None:
+    value = style.format(number(figure.value, digits))
+    if figure.low is None or figure.high is None:
         return value
-    return interval.format(value, number(found.low, digits), number(found.high, digits))
+    return interval.format(value, number(figure.low, digits), number(figure.high, digits))
 
 
 def markdown_row(cells: list[str]) -> str:
-    """A line of a pipe table."""
+    """One row of a Markdown table."""
     return f"| {' | '.join(cells)} |"
 
 
 def markdown_text(text: str) -> str:
-    """Words as they are, whatever characters they have."""
+    """Escape text for a Markdown table."""
     for mark in ("\\", "|", "*", "<", "`"):
         text = text.replace(mark, f"\\{mark}")
     return " ".join(text.split())
 
 
 def tex_row(cells: list[str]) -> str:
-    """A line of a tabular."""
+    """One row of a LaTeX table."""
     return " & ".join(cells) + r" \\"
 
 
 def tex_text(text: str) -> str:
-    """Words as they are, whatever characters they have."""
+    """Escape text for LaTeX."""
     return "".join(_LATEX.get(character, character) for character in " ".join(text.split()))

@@ -1,1 +1,1 @@
-"""Samplers, guidance, and where the codes of inference come from."""
+"""Samplers, guidance, and the sources of codes at inference."""

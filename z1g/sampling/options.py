@@ -15,24 +15,24 @@ XFORMERS = "pip install 'z1g[xformers]', or choose auto"
 
 
 class InferOptions(Section):
-    """Codes drawn from the UNet, then splats, images and turntables."""
+    """Inference: samples codes with the UNet, then writes splats, images and turntables."""
 
     codes: Annotated[InferredCodes, OneOf()] = SampledCodes()
     sampler: Annotated[Sampler, OneOf()] = Ddpm()
     steps: int = Field(75, ge=1, le=1000, description="sampling steps")
-    guidance: float = Field(4.0, ge=1, description="classifier-free guidance; 1 switches it off")
-    seed: int = Field(0, ge=0, description="seed of the first noise, combined with the object's id")
-    train_objects: int = Field(8, ge=0, description="training objects to sample besides all test objects")
-    chunk_size: int = Field(16, ge=1, description="objects a job")
+    guidance: float = Field(4.0, ge=1, description="scale of classifier-free guidance; 1 disables it")
+    seed: int = Field(0, ge=0, description="random seed of the initial noise, combined with the object's id")
+    train_objects: int = Field(8, ge=0, description="training objects to sample in addition to all test objects")
+    chunk_size: int = Field(16, ge=1, description="objects per job")
     batch_size: Annotated[int, Runtime()] = Field(4, ge=1, description="objects sampled at once")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="of the UNet. auto: bf16 on a GPU, else fp32"
+        "auto", description="precision of the UNet; auto: bf16 on a GPU, otherwise fp32"
     )
     attention: Annotated[Literal["auto", "flash", "cudnn", "xformers"], Runtime()] = Field(
-        "auto", description="attention kernels: torch's choice, or these wherever they can work; xformers: on a GPU"
+        "auto", description="attention kernels; auto: PyTorch's choice; others: where supported, xformers on a GPU only"
     )
     cuda_graphs: Annotated[bool, Runtime()] = Field(
-        True, description="on a GPU, record the UNet's kernels at the first step and replay them"
+        True, description="on a GPU, capture the UNet as a CUDA graph at the first step and replay it"
     )
     turntable_frames: int = Field(24, ge=1, description="frames of the turntable image")
 

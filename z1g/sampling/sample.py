@@ -1,4 +1,4 @@
-"""Draws codes from a trained UNet: any of diffusers' samplers, with classifier-free guidance."""
+"""Samples codes from a trained UNet with schedulers of diffusers and classifier-free guidance."""
 
 from __future__ import annotations
 
@@ -16,14 +16,34 @@ from z1g.networks.diffusion import NoiseSchedule
 if TYPE_CHECKING:
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
-    from z1g.sampling.options import InferOptions
+    from z1g.sampling.samplers import Sampler
 
 CONDITION_NOISE = 1
-"""Tells the generator of the condition's noise from that of the code's."""
+"""Key that separates the generator of the condition's noise from that of the code's."""
+
+
+class SamplingOptions(Protocol):
+    """Options of sampling, see `z1g.sampling.options`."""
+
+    @property
+    def sampler(self) -> Sampler:
+        """The sampler, which creates the scheduler."""
+
+    @property
+    def steps(self) -> int:
+        """Sampling steps."""
+
+    @property
+    def guidance(self) -> float:
+        """Scale of classifier-free guidance; 1 disables it."""
+
+    @property
+    def seed(self) -> int:
+        """Random seed, combined with the seed of each object."""
 
 
 class PredictsV(Protocol):
-    """A `Denoiser`, or what stands for one."""
+    """A `Denoiser`, or a replacement of it."""
 
     def __call__(self, noisy: Tensor, timestep: Tensor, condition: Condition, condition_noise: Tensor) -> Tensor:
         """See `Denoiser.forward`."""
@@ -37,35 +57,35 @@ def sample_codes(
     denoiser: PredictsV,
     condition: Condition,
     zero_latent: Tensor,
-    shape: tuple[int, int, int],
-    options: InferOptions,
+    shape: tuple[int, ...],
+    options: SamplingOptions,
     seeds: Sequence[int],
     scheduler: SchedulerMixin | None = None,
 ) -> Tensor:
-    """Codes [B,C,h,w] for B conditions; `seeds` has a seed an object, so results do not depend on the batch.
-    `scheduler`: a fresh one in the place of the options' sampler.
+    """Sample codes [B,*shape] for B conditions. `seeds` has one seed per object; results do not depend on the batch.
+    `scheduler`: a new scheduler that replaces the options' sampler.
 
     Guidance: v = v_0 + g·(v_c - v_0) (Ho & Salimans 2022, eq. 6, in terms of v); g = 1 skips the unconditional half.
-    Both halves are one forward pass; as published, their condition latents get noise of their own.
+    Both halves run in one forward pass; as published, their condition latents get independent noise.
     """
     device, batch = condition.latent.device, len(seeds)
-    # Noise is drawn on the CPU, so a seed gives the same code on every device.
+    # Noise is drawn on the CPU, so that a seed gives the same code on every device.
     generators = [torch_generator(options.seed, seed) for seed in seeds]
     scheduler = scheduler or options.sampler.scheduler()
-    # Timesteps stay on the CPU: schedulers look their constants up there, and would wait for the device otherwise.
+    # Timesteps stay on the CPU, where schedulers look up constants; on the device each step would synchronize.
     scheduler.set_timesteps(options.steps)
-    extra = _accepted(scheduler, generators)
+    extra = _generator_argument(scheduler, generators)
     halves = 2 if options.guidance > 1 else 1
-    both = _stack(denoiser.nothing(zero_latent.to(device), batch), condition) if halves == 2 else condition
+    conditions = _stack(denoiser.nothing(zero_latent.to(device), batch), condition) if halves == 2 else condition
     noises = _condition_noises(options, seeds, halves, tuple(condition.latent.shape[1:])).to(device)
     latents: Tensor = _normal((batch, *shape), generators).to(device) * scheduler.init_noise_sigma
     steps = scheduler.timesteps.long().to(device)
     for i, timestep in enumerate(scheduler.timesteps):
-        noisy = scheduler.scale_model_input(latents, timestep).repeat(halves, 1, 1, 1)
-        velocity = denoiser(noisy, steps[i].expand(halves * batch), both, noises[i])
+        noisy = scheduler.scale_model_input(latents, timestep).repeat(halves, *[1] * len(shape))
+        velocity = denoiser(noisy, steps[i].expand(halves * batch), conditions, noises[i])
         if halves == 2:
-            without, with_condition = velocity.chunk(2)
-            velocity = without + options.guidance * (with_condition - without)
+            unconditional, conditional = velocity.chunk(2)
+            velocity = unconditional + options.guidance * (conditional - unconditional)
         latents = scheduler.step(velocity, timestep, latents, return_dict=False, **extra)[0]
     return latents
 
@@ -76,32 +96,32 @@ def predict_once(
     condition: Condition,
     codes: Tensor,
     timestep: int,
-    options: InferOptions,
+    options: SamplingOptions,
     seeds: Sequence[int],
 ) -> Tensor:
-    """Codes [B,C,h,w] as predicted in one step from true codes noised to a timestep, without guidance."""
+    """Codes [B,*code_shape] predicted in one step from true codes noised to a timestep, without guidance."""
     schedule, device = NoiseSchedule(), codes.device
-    noise = object_noise(options, seeds, (codes.shape[1], codes.shape[2], codes.shape[3])).to(device)
+    noise = object_noise(options, seeds, tuple(codes.shape[1:])).to(device)
     noises = _condition_noises(options, seeds, 1, tuple(condition.latent.shape[1:]), n_steps=1).to(device)
-    at = torch.full((len(codes),), timestep, device=device)
-    noisy = schedule.add_noise(codes, noise, at)
-    return schedule.x0_from_v(noisy, denoiser(noisy, at, condition, noises[0]), at)
+    timesteps = torch.full((len(codes),), timestep, device=device)
+    noisy = schedule.add_noise(codes, noise, timesteps)
+    return schedule.x0_from_v(noisy, denoiser(noisy, timesteps, condition, noises[0]), timesteps)
 
 
-def object_noise(options: InferOptions, seeds: Sequence[int], shape: tuple[int, int, int]) -> Tensor:
-    """Standard normal [B,*shape] on the CPU, the first that sampling would draw for each object."""
+def object_noise(options: SamplingOptions, seeds: Sequence[int], shape: tuple[int, ...]) -> Tensor:
+    """Standard normal noise [B,*shape] on the CPU, the first that sampling draws for each object."""
     return _normal((len(seeds), *shape), [torch_generator(options.seed, seed) for seed in seeds])
 
 
-def _accepted(scheduler: Any, generators: list[torch.Generator]) -> dict[str, Any]:
-    """Deterministic schedulers of diffusers know no generator."""
+def _generator_argument(scheduler: Any, generators: list[torch.Generator]) -> dict[str, Any]:
+    """The argument `generator` of `step`, empty for deterministic schedulers, which do not accept it."""
     return {"generator": generators} if "generator" in inspect.signature(scheduler.step).parameters else {}
 
 
 def _condition_noises(
-    options: InferOptions, seeds: Sequence[int], halves: int, shape: tuple[int, ...], n_steps: int | None = None
+    options: SamplingOptions, seeds: Sequence[int], halves: int, shape: tuple[int, ...], n_steps: int | None = None
 ) -> Tensor:  # fmt: skip
-    """Noise of the condition latents at all steps, [steps,halves·B,C,h,w]: the unconditional half first."""
+    """Noise of the condition latents at all steps, [steps,halves·B,*shape]: the unconditional half first."""
     generators = [torch_generator(options.seed, seed, CONDITION_NOISE) for seed in seeds]
     noise = _normal((len(seeds), n_steps or options.steps, halves, *shape), generators)
     return noise.permute(1, 2, 0, *range(3, noise.ndim)).flatten(1, 2)

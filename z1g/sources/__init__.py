@@ -1,4 +1,4 @@
-"""Data sources behind one contract: list the objects, then turn a chunk of them into rendered objects."""
+"""Interface of data sources: list the objects, then convert a chunk of them to rendered objects."""
 
 from z1g.sources.base import DataSource, Ingested
 from z1g.sources.g_objaverse import GObjaverse
@@ -10,6 +10,6 @@ KINDS: tuple[type[DataSource], ...] = (
     Meshes,
     Original,
 )
-"""What `kind:` of a DataSource may name."""
+"""Values of `kind:` of a DataSource."""
 
 __all__ = ["KINDS", "DataSource", "GObjaverse", "Ingested", "Meshes", "Original"]

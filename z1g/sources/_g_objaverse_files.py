@@ -1,8 +1,8 @@
-"""One view of G-buffer Objaverse as files: camera, image, depth.
+"""Files of one view of G-buffer Objaverse: camera, image, depth.
 
-What the files mean is taken from the data set's own examples (`dataset/gobjaverse` of modelscope/richdreamer): x, y and
-z of a camera file are the camera's right, down and forward axes in a z-up world, the fourth channel of `_nd.exr` is
-planar depth, and whatever lies nearer than the unit cube around the object is no surface.
+The interpretation follows the data set's examples (`dataset/gobjaverse` of modelscope/richdreamer): x, y and z of a
+camera file are the camera's right, down and forward axes in a z-up world, the fourth channel of `_nd.exr` is planar
+depth, and depth in front of the unit cube around the object is not a surface.
 """
 
 import json
@@ -17,21 +17,21 @@ from z1g.data.shards import BrokenObject
 from z1g.geometry.camera import Y_UP_TO_Z_UP
 
 CUBE_RADIUS = math.sqrt(3) / 2
-"""Objects lie in the unit cube."""
+"""Objects are inside the unit cube."""
 FOV_RAD = 2 * math.atan(512 / 1422.222)
-"""The examples' focal length, for camera files that do not say."""
+"""Field of view by the examples' focal length, for camera files without one."""
 
 
 @dataclass(frozen=True)
 class View:
-    """A camera: c2w [4,4], y-up world, OpenCV axes, the data set's units; vertical field of view in degrees."""
+    """A camera: c2w [4,4], y-up world, OpenCV axes, units of the data set; vertical field of view in degrees."""
 
     folder: Path
     c2w: NDArray[np.float64]
     fov_y_deg: float
 
     def file(self, ending: str) -> Path:
-        """One of the view's files."""
+        """Path of the view's file with this ending."""
         return self.folder / f"{self.folder.name}{ending}"
 
     @property
@@ -43,7 +43,7 @@ class View:
 
 
 def read_view(folder: Path) -> View:
-    """The camera of a view's folder. Raises BrokenObject where its file is missing or holds none."""
+    """Read the camera of a view's folder. Raises BrokenObject if its file is missing or invalid."""
     path = folder / f"{folder.name}.json"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -52,18 +52,18 @@ def read_view(folder: Path) -> View:
     except OSError as error:
         raise BrokenObject(f"{path} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise BrokenObject(f"{path} holds no camera: {error!r}") from error
+        raise BrokenObject(f"{path} is not a camera: {error!r}") from error
     c2w = np.eye(4)
     c2w[:3] = np.stack(columns, axis=1)
     rotation = c2w[:3, :3]
     rigid = np.allclose(rotation.T @ rotation, np.eye(3), atol=1e-3) and np.linalg.det(rotation) > 0
     if not (np.isfinite(c2w).all() and rigid and 0.01 < fov < 3 and np.linalg.norm(c2w[:3, 3]) > CUBE_RADIUS):
-        raise BrokenObject(f"{path} holds no camera: axes that are no rotation, or a place inside the object")
+        raise BrokenObject(f"{path} is not a camera: its axes are not a rotation, or it is inside the object")
     return View(folder, Y_UP_TO_Z_UP.T @ c2w, math.degrees(fov))
 
 
 def read_depth(view: View) -> NDArray[np.float32]:
-    """Planar depth [H,W] of a view in the data set's units, 0 where nothing is. Raises BrokenObject."""
+    """Planar depth [H,W] of a view in units of the data set, 0 for background. Raises BrokenObject."""
     path = view.file("_nd.exr")
     if not path.is_file():
         raise BrokenObject(f"{path} is missing")
@@ -73,6 +73,6 @@ def read_depth(view: View) -> NDArray[np.float32]:
         with OpenEXR.File(str(path), separate_channels=True) as file:
             depth = np.asarray(file.channels()["A"].pixels, np.float32)
     except (RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise BrokenObject(f"{path} holds no depth: {error!r}") from error
+        raise BrokenObject(f"{path} has no depth: {error!r}") from error
     nearest = float(np.linalg.norm(view.c2w[:3, 3])) - CUBE_RADIUS
     return np.where(np.isfinite(depth) & (depth >= nearest), depth, np.float32(0))

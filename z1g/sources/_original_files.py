@@ -1,4 +1,4 @@
-"""The original's rendered scenes as files: images and pickled camera angles, read without running what is in them."""
+"""Files of the original's rendered scenes: images and pickled camera angles, read without executing pickled code."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from PIL import Image
 from z1g.data.shards import BrokenObject
 
 LARGEST_BYTES = 65_536
-"""A camera file holds three numbers; a larger one is something else."""
+"""Size limit of a camera file, which has three numbers."""
 ANGLES = ("elevation", "azimuth", "radius")
 
 
 def read_angles(path: Path) -> dict[str, float]:
-    """Elevation and azimuth in degrees and the radius from `NNN.npy`, a dict that numpy has pickled.
+    """Elevation and azimuth in degrees and the radius from `NNN.npy`, a dict pickled by NumPy.
 
-    Raises BrokenObject where the file is missing, holds anything else, or names anything to be called.
+    Raises BrokenObject if the file is missing, has other content, or its pickle refers to other callables.
     """
     try:
         if path.stat().st_size > LARGEST_BYTES:
@@ -31,30 +31,30 @@ def read_angles(path: Path) -> dict[str, float]:
         value = _unpickle(path.read_bytes())
     except OSError as error:
         raise BrokenObject(f"{path} cannot be read: {error.strerror}") from error
-    # A pickle can make Python raise nearly anything; none of it is ours to know.
+    # Unpickling can raise nearly any exception.
     except (pickle.UnpicklingError, ValueError, TypeError, EOFError, AttributeError, KeyError, IndexError,
             ImportError, MemoryError, OverflowError, RecursionError) as error:  # fmt: skip
-        raise BrokenObject(f"{path} holds no camera: {error}") from error
+        raise BrokenObject(f"{path} is not a camera: {error}") from error
     if not isinstance(value, dict) or not set(ANGLES) <= value.keys():
-        raise BrokenObject(f"{path} holds no dict of {', '.join(ANGLES)}")
+        raise BrokenObject(f"{path} is not a dict of {', '.join(ANGLES)}")
     try:
         angles = {name: float(np.asarray(value[name]).reshape(())) for name in ANGLES}
     except (TypeError, ValueError) as error:
         raise BrokenObject(f"{path}: {error}") from error
     if not all(math.isfinite(x) for x in angles.values()) or angles["radius"] <= 0:
-        raise BrokenObject(f"{path}: {angles} is no camera")
+        raise BrokenObject(f"{path}: {angles} is not a camera")
     return angles
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """A image [H,W,4] with straight alpha. Raises BrokenObject where it is none, or has no transparency."""
+    """An image [H,W,4] with straight alpha. Raises BrokenObject if it cannot be decoded or has no alpha channel."""
     try:
         with Image.open(path) as image:
             if image.mode != "RGBA":
                 raise BrokenObject(f"{path} has mode {image.mode}, not RGBA")
             return np.asarray(image)
     except (OSError, SyntaxError) as error:
-        raise BrokenObject(f"{path} is no whole image: {error}") from error
+        raise BrokenObject(f"{path} is not a complete image: {error}") from error
 
 
 def _unpickle(content: bytes) -> Any:
@@ -69,7 +69,7 @@ def _unpickle(content: bytes) -> Any:
 
 
 class _Restricted(pickle.Unpickler):
-    """Makes dicts, strings, numbers and arrays; anything else in the file is an error before it is looked up."""
+    """Loads dicts, strings, numbers and arrays; any other global in the file is an error before it is imported."""
 
     def find_class(self, module: str, name: str) -> Any:
         parts = module.removeprefix("numpy.")
@@ -79,15 +79,15 @@ class _Restricted(pickle.Unpickler):
                 return allowed
         if (module, name) == ("_codecs", "encode"):
             return _encode
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}")
+        raise pickle.UnpicklingError(f"it refers to {module}.{name}")
 
 
 NDARRAY = "numpy.ndarray"
-"""Stands for the class, which a pickle may name but not call: it would make arrays of any size."""
+"""Placeholder for the class, which a pickle may refer to but not call: a call could allocate an array of any size."""
 
 
 def _empty_array(subtype: object, shape: tuple[int, ...], code: bytes) -> NDArray[Any]:
-    """What numpy's own function does, but for plain arrays only; the state that follows fills it."""
+    """Replaces NumPy's `_reconstruct` for plain arrays only; the pickle's state fills the array."""
     if subtype is not NDARRAY or tuple(shape) != (0,):
         raise pickle.UnpicklingError(f"an array of {subtype}, shape {shape}")
     return np.ndarray((0,), "b")
@@ -106,7 +106,7 @@ def _dtype(code: str, *flags: bool) -> np.dtype[Any]:
 
 
 def _encode(text: str, encoding: str) -> bytes:
-    """How pickles of protocol 2 write bytes."""
+    """Replaces `_codecs.encode`, by which pickles of protocol 2 store bytes."""
     if encoding != "latin1":
         raise pickle.UnpicklingError(f"an encoding {encoding!r}")
     return text.encode("latin1")

@@ -1,4 +1,4 @@
-"""The original's fitted splats as files: six `.ply` a scene, one a splatter image, a Gaussian a pixel, row by row."""
+"""The original's fitted splats: six `.ply` files per scene, one per splatter image, with pixels in row-major order."""
 
 import re
 from collections.abc import Iterator
@@ -15,11 +15,11 @@ from z1g.geometry.camera import N_INPUTS
 
 _STEPS = re.compile(r"eval_pred_gs_(\d*).*_es")
 LAYOUTS = ("{scene}/eval_pred_gs_*_es", "*/{scene}/eval_pred_gs_*_es", "eval_pred_gs_*_es/{scene}", "{scene}")
-"""Where below the root a scene's folder may lie; of several evaluations the latest counts."""
+"""Possible folders of a scene relative to the root; of several evaluations, the latest is read."""
 
 
 def read_splats(root: Path, scene: str, size: int, rotations: str) -> Tensor:
-    """Splatter images [6,14,S,S], activated, view-1 frame. Raises BrokenObject where they are not whole."""
+    """Activated splatter images [6,14,S,S] in the view-1 frame. Raises BrokenObject if they are incomplete."""
     folder = _folder(root, scene)
     try:
         images = [_read_image(folder / f"splatter_{i}.ply", size) for i in range(N_INPUTS)]
@@ -27,17 +27,17 @@ def read_splats(root: Path, scene: str, size: int, rotations: str) -> Tensor:
         raise BrokenObject(str(error)) from error
     splats = torch.stack(images)
     if not splats.isfinite().all():
-        raise BrokenObject(f"{folder} holds numbers that are not finite")
+        raise BrokenObject(f"{folder} has values that are not finite")
     if rotations == "as_drawn":
         splats[:, CHANNELS["rotation"]] = drawn_rotation(splats[:, CHANNELS["rotation"]], dim=1)
     return splats
 
 
 def drawn_rotation(quaternions: Tensor, dim: int) -> Tensor:
-    """Unit quaternions of what a rasterizer draws that does not normalize them; w first along `dim`.
+    """Unit quaternions, w first along `dim`, of the rotations nearest to those of a rasterizer without normalization.
 
-    With q = (w, v) of any length, R = I + 2w[v]× + 2[v]×² keeps the axis v and turns and shrinks the plane across it:
-    there it is the complex number 1 - 2|v|² + 2iw|v|, whose argument is the angle of the nearest rotation.
+    For q = (w, v) of any length, R = I + 2w[v]× + 2[v]×² keeps the axis v and rotates and scales the plane orthogonal
+    to it by the complex number 1 - 2|v|² + 2iw|v|, whose argument is the angle of the nearest rotation.
     """
     w, v = quaternions.narrow(dim, 0, 1), quaternions.narrow(dim, 1, 3)
     length = v.norm(dim=dim, keepdim=True)
@@ -47,14 +47,14 @@ def drawn_rotation(quaternions: Tensor, dim: int) -> Tensor:
 
 
 def _folder(root: Path, scene: str) -> Path:
-    found = [path for path in _candidates(root, scene) if (path / "splatter_0.ply").is_file()]
-    if not found:
-        raise BrokenObject(f"no splatter_0.ply for {scene} in {root} (looked for {', '.join(LAYOUTS)})")
-    return max(found, key=_steps)
+    folders = [path for path in _candidates(root, scene) if (path / "splatter_0.ply").is_file()]
+    if not folders:
+        raise BrokenObject(f"no splatter_0.ply for {scene} in {root} (searched: {', '.join(LAYOUTS)})")
+    return max(folders, key=_steps)
 
 
 def _candidates(root: Path, scene: str) -> Iterator[Path]:
-    # A scene's own name must not act as a pattern.
+    # Escaped, so that the scene's name is not a pattern.
     escaped = re.sub(r"([*?[])", r"[\1]", scene)
     for layout in LAYOUTS:
         yield from root.glob(layout.format(scene=escaped))
@@ -66,9 +66,9 @@ def _steps(path: Path) -> tuple[int, str]:
 
 
 def _read_image(path: Path, size: int) -> Tensor:
-    # The original writes its own y-up frame; undoing the flip of z1g's writer by itself leaves the numbers as they are.
+    # The original's files are in its own y-up frame; passing the same flip as z1g's writer leaves the values unchanged.
     gaussians = read(path, Y_UP_TO_Y_DOWN)
     if len(gaussians) != size**2:
         side = len(gaussians) ** 0.5
-        raise BrokenObject(f"{path} has {len(gaussians)} Gaussians, {side:g} a side; splat.size is {size}")
+        raise BrokenObject(f"{path} has {len(gaussians)} Gaussians, {side:g} per side; splat.size is {size}")
     return to_images(gaussians[None], size)[0, 0]

@@ -1,4 +1,4 @@
-"""G-buffer Objaverse: 280,000 objects, each seen from 40 places, as the data set lies on disk."""
+"""G-buffer Objaverse, a data set of 280,000 objects with 40 views each, in its own layout on disk."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -23,15 +23,15 @@ RENDERS = "campos_512_v4"
 class GObjaverse(DataSource):
     """Folders `root/<dictionary>/<instance>/campos_512_v4/NNNNN/` with `NNNNN.json`, `.png` and `_nd.exr`.
 
-    View 00000 is the condition; the inputs are the views nearest to the layout of `camera.layout`, relative to it; the
-    others are free views in random order. Poses and depth are scaled so that input view 1 stands at `camera.radius`:
-    objects fill the unit cube there, so some reach over the sphere of radius 0.5.
+    View 00000 is the condition view; the input views are those nearest to the layout of `camera.layout`, relative to
+    it; the others are free views in random order. Poses and depth are scaled so that input view 1 is at distance
+    `camera.radius`. Objects of this data set fill the unit cube, so some extend beyond the sphere of radius 0.5.
     """
 
     kind: Literal["g_objaverse"] = "g_objaverse"
     root: str = Field("data/gobjaverse", description="folder of the data set")
     index: str | None = Field(
-        None, description="JSON list of `<dictionary>/<instance>`, as the data set's own; null: search the folder"
+        None, description="JSON list of `<dictionary>/<instance>`, like the data set's own; null: search the folder"
     )
 
     def check(self) -> None:
@@ -42,10 +42,10 @@ class GObjaverse(DataSource):
     def list_objects(self) -> list[ObjectEntry]:
         root = Path(self.root)
         if not root.is_dir():
-            raise UserError(f"data.root: {root} is no folder (looked from {Path.cwd()})")
+            raise UserError(f"data.root: {root} is not a folder (current folder: {Path.cwd()})")
         names = self._names(root) if self.index is None else self._indexed(Path(self.index))
         if not names:
-            raise UserError(f"data.root: {root} holds no <dictionary>/<instance>/{RENDERS}")
+            raise UserError(f"data.root: {root} has no <dictionary>/<instance>/{RENDERS}")
         return [ObjectEntry(i, (root / name).as_posix()) for i, name in zip(unique_ids(names), names, strict=True)]
 
     def _names(self, root: Path) -> list[str]:
@@ -57,7 +57,7 @@ class GObjaverse(DataSource):
         except (OSError, ValueError) as error:
             raise UserError(f"data.index: {path} cannot be read as JSON: {error}") from error
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise UserError(f"data.index: {path} holds no list of texts such as 0/10010")
+            raise UserError(f"data.index: {path} is not a list of strings such as 0/10010")
         return sorted(set(names))
 
     def ingest(
@@ -88,17 +88,17 @@ def _read(entry: ObjectEntry, camera: CameraOptions) -> RenderedObject:
 
 
 def _in_order(views: list[View], entry: ObjectEntry, camera: CameraOptions) -> list[View]:
-    """Condition, inputs, free views. Raises BrokenObject where there are too few."""
+    """Condition view, input views, free views. Raises BrokenObject if there are too few."""
     if len(views) < camera.n_views:
         raise BrokenObject(
-            f"{entry.source} has {len(views)} views where the configuration has {camera.n_views} (camera.*_views)"
+            f"{entry.source} has {len(views)} views, but the configuration has {camera.n_views} (camera.*_views)"
         )
-    condition, *left = views
+    condition, *remaining = views
     x, _, z = condition.direction
-    facing = float(np.degrees(np.arctan2(x, z)))
+    condition_azimuth = float(np.degrees(np.arctan2(x, z)))
     chosen = [condition]
     for elevation, azimuth in camera.input_angles:
-        wanted = orbit_c2w(elevation, facing + azimuth, 1.0)[:3, 3]
-        chosen.append(left.pop(int(np.argmax([view.direction @ wanted for view in left]))))
-    order = np.random.default_rng([camera.seed, entry.seed]).permutation(len(left))
-    return chosen + [left[i] for i in order[: camera.n_views - len(chosen)]]
+        direction = orbit_c2w(elevation, condition_azimuth + azimuth, 1.0)[:3, 3]
+        chosen.append(remaining.pop(int(np.argmax([view.direction @ direction for view in remaining]))))
+    order = np.random.default_rng([camera.seed, entry.seed]).permutation(len(remaining))
+    return chosen + [remaining[i] for i in order[: camera.n_views - len(chosen)]]

@@ -31,19 +31,19 @@ INFO = ("source", "content", "name", "category", "creator", "license")
 
 
 class Meshes(DataSource):
-    """Mesh files, each moved to the origin and scaled into the sphere of radius 0.5.
+    """Mesh files, each centered at the origin and scaled into the sphere of radius 0.5.
 
-    A rendered object's `info` has source, n_triangles, normalization (center, scale, up_axis as
-    `z1g/meshes/blender/geometry.py` defines them), renderer, licenses (names of the license files beside the mesh), and
-    what the manifest knows: content, name, category, creator, license.
+    The `info` of a rendered object has source, n_triangles, normalization (center, scale, up_axis as defined in
+    `z1g/meshes/blender/geometry.py`), renderer, licenses (names of the license files in the mesh's folder), and the
+    manifest's content, name, category, creator and license.
     """
 
     kind: Literal["meshes"] = "meshes"
     paths: tuple[str, ...] = Field(
         ("workflow/objects",),
         min_length=1,
-        description="folders (searched through), globs, mesh files, archives (.zip .sh3f, also one `file.zip!/member`) "
-        "or lists of these (.csv .jsonl), relative to the current folder",
+        description="folders (searched recursively), globs, mesh files, archives (.zip .sh3f, or one "
+        "`file.zip!/member`) or lists of these (.csv .jsonl), relative to the current folder",
     )
     limits: FileLimits = FileLimits()
     blender: BlenderOptions = BlenderOptions()
@@ -54,13 +54,13 @@ class Meshes(DataSource):
             raise Missing("paths", f"{', '.join(absent)}: no such file or folder (looked from {Path.cwd()})")
 
     def list_objects(self) -> list[ObjectEntry]:
-        """All meshes behind `paths`, sorted by id. Raises UserError where a path gives none."""
+        """All meshes at `paths`, sorted by id. Raises UserError if a path has none."""
         return find_objects(self.paths)
 
     def ingest(
         self, objects: Sequence[ObjectEntry], camera: CameraOptions, scratch: Path, threads: int
     ) -> Iterator[Ingested]:
-        """Render the objects in a pool of Blender processes. Raises UserError where no Blender can obey the options."""
+        """Render the objects in a pool of Blender processes. Raises UserError if Blender rejects the options."""
         share = share_out(self.blender, threads, len(objects), camera.n_views)
         settings, command = self._settings(camera, share), find_blender(self.blender.python)
         tasks = (_task(entry, camera, self.limits) for entry in objects)
@@ -73,9 +73,9 @@ class Meshes(DataSource):
                 shutil.rmtree(outcome.folder)
 
     def _settings(self, camera: CameraOptions, share: Share) -> dict[str, Any]:
-        alike = ("resolution", "samples", "engine", "device", "normals")
+        copied = ("resolution", "samples", "engine", "device", "normals")
         return {
-            **{name: getattr(self.blender, name) for name in alike},
+            **{name: getattr(self.blender, name) for name in copied},
             "lighting": asdict(self.blender.lighting.light()),
             "threads": share.threads,
             "memory_mb": share.memory_mb,
@@ -90,16 +90,16 @@ def _task(entry: ObjectEntry, camera: CameraOptions, limits: FileLimits) -> Task
 
 
 def _collect(entry: ObjectEntry, camera: CameraOptions, drawn: Drawn) -> RenderedObject | Rejected:
-    """What Blender left in an object's folder."""
+    """Load the results of Blender from an object's folder."""
     if drawn.result["reason"] is not None:
         return Rejected(entry.id, drawn.result["reason"])
     c2w = camera.poses(entry.seed)
     rgba = np.stack([np.asarray(Image.open(drawn.folder / f"{view:03d}.png")) for view in range(len(c2w))])
     if not rgba[..., 3].any():
         return Rejected(entry.id, "blank: every view is empty; the materials are transparent or no face has an area")
-    known = {name: value for name, value in as_row(entry).items() if name in INFO}
+    entry_info = {name: value for name, value in as_row(entry).items() if name in INFO}
     info = {
-        **known,
+        **entry_info,
         **{name: drawn.result[name] for name in ("n_triangles", "normalization", "renderer")},
         "licenses": licenses(entry),
     }

@@ -1,4 +1,4 @@
-"""The original's own renders, as they lie on disk."""
+"""The original's renders in their layout on disk."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ if TYPE_CHECKING:
 class Original(DataSource):
     """Folders of `NNN.png` (RGBA) and `NNN.npy` (elevation, azimuth, radius): view 0 condition, 1-6 inputs, then free.
 
-    The views are where the files say. There is no depth, so fits start from silhouettes or LGM, unless `splats` has the
-    original's own fits: then nothing is fitted.
+    Poses are read from the files. There is no depth, so fits start from silhouettes or LGM; with `splats`, the
+    original's own fits are used and nothing is fitted.
 
-    The original divided quaternions by a norm over all Gaussians, so its files hold ones that are nearly zero, and its
-    rasterizer did not normalize them. `as_drawn` turns them into unit quaternions that look as they did there.
+    The original divided quaternions by a norm over all Gaussians, so its files have quaternions that are nearly zero,
+    which its rasterizer did not normalize. `as_drawn` converts them to the unit quaternions with the same appearance.
     """
 
     kind: Literal["original"] = "original"
-    renders: str = Field("data/renders", description="folder with one folder a scene")
+    renders: str = Field("data/renders", description="folder with one subfolder per scene")
     splats: str | None = Field(
-        None, description="folder with the scenes' fitted splats (eval_pred_gs_*_es); null: fit them here"
+        None, description="folder with the scenes' fitted splats (eval_pred_gs_*_es); null: fit them"
     )
     rotations: Literal["as_drawn", "as_written"] = Field(
         "as_drawn",
-        description="of `splats`: as_drawn: unit quaternions that look the same; as_written: the files' numbers",
+        description="quaternions of `splats`: as_drawn: unit quaternions with the same appearance; as_written: values "
+        "of the files",
     )
 
     def check(self) -> None:
@@ -49,17 +50,17 @@ class Original(DataSource):
     def list_objects(self) -> list[ObjectEntry]:
         root = Path(self.renders)
         if not root.is_dir():
-            raise UserError(f"data.renders: {root} is no folder (looked from {Path.cwd()})")
+            raise UserError(f"data.renders: {root} is not a folder (current folder: {Path.cwd()})")
         folders = sorted(path for path in root.iterdir() if (path / "000.png").is_file())
         if not folders:
-            raise UserError(f"data.renders: no folder in {root} holds a 000.png")
+            raise UserError(f"data.renders: no subfolder of {root} has a 000.png")
         if self.splats is not None and not Path(self.splats).is_dir():
-            raise UserError(f"data.splats: {self.splats} is no folder (looked from {Path.cwd()})")
+            raise UserError(f"data.splats: {self.splats} is not a folder (current folder: {Path.cwd()})")
         ids = unique_ids([folder.name for folder in folders])
         return [ObjectEntry(name, folder.as_posix()) for name, folder in zip(ids, folders, strict=True)]
 
     def given_splats(self, entry: ObjectEntry, size: int) -> Tensor:
-        """The original's fit of an object, [6,14,size,size]. Raises BrokenObject where it is not there or not whole."""
+        """The original's fit of an object, [6,14,size,size]. Raises BrokenObject if it is missing or incomplete."""
         from z1g.sources._original_splats import read_splats
 
         assert self.splats is not None
@@ -77,11 +78,16 @@ class Original(DataSource):
 
 def _read(entry: ObjectEntry, camera: CameraOptions) -> RenderedObject:
     folder, n_views = Path(entry.source), camera.n_views
-    there = sum(1 for file in folder.glob("[0-9][0-9][0-9].png"))
-    if there < n_views:
-        raise BrokenObject(f"{folder} has {there} views where the configuration has {n_views} (camera.*_views)")
+    available = sum(1 for file in folder.glob("[0-9][0-9][0-9].png"))
+    if available < n_views:
+        raise BrokenObject(f"{folder} has {available} views, but the configuration has {n_views} (camera.*_views)")
     angles = [_original_files.read_angles(folder / f"{view:03d}.npy") for view in range(n_views)]
-    c2w = np.stack([from_original_orbit(a["elevation"], a["azimuth"], a["radius"], camera.radius) for a in angles])
+    c2w = np.stack(
+        [
+            from_original_orbit(view_angles["elevation"], view_angles["azimuth"], view_angles["radius"], camera.radius)
+            for view_angles in angles
+        ]
+    )
     images = [_original_files.read_image(folder / f"{view:03d}.png") for view in range(n_views)]
     if len({image.shape for image in images}) != 1:
         raise BrokenObject(f"the images in {folder} have different sizes")

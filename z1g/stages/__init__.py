@@ -1,1 +1,1 @@
-"""One module a stage of the DAG; each has `run(folder, ...)`, called by the verb of the same name."""
+"""One module per stage of the DAG, each with `run(folder, ...)`, which the command of the same name calls."""

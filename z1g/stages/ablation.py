@@ -1,4 +1,4 @@
-"""One ablation's folder: links to what it shares with others, its mean metrics and its TensorBoard summary."""
+"""The folder of one ablation: links to its stages, mean metrics, model card and TensorBoard summary."""
 
 import json
 import os
@@ -16,10 +16,10 @@ from z1g.report.tables import csv_text
 
 
 def run(results: Path, name: str) -> None:
-    """Fill `results/ablations/<name>/`: `stages/<stage>` links, model card, `reproduce.json`, `metrics.csv` and `tb/`.
+    """Write `stages/<stage>` links, the model card, `reproduce.json`, `metrics.csv` and `tb/` to the ablation's folder.
 
     `tensorboard --logdir results/ablations` follows the links, so it lists `<name>/stages/<stage>/tb` for both trained
-    stages and `<name>/tb` with the ablation's options and sampled metrics; more links would show a run twice.
+    stages and `<name>/tb` with the ablation's options and metrics of samples. Further links would list runs twice.
     """
     tree = Results(results)
     (ablation,) = tree.ablations([name])
@@ -45,7 +45,7 @@ def _link(link: Path, target: Path) -> None:
 
 
 def _options(tree: Results, ablation: Ablation) -> dict[str, Any]:
-    """The ablation's value of every option that it changes or in which planned ablations differ: HParams' columns."""
+    """Values for the HParams dashboard: options that the ablation sets, or that differ between planned ablations."""
     planned = tree.ablations(tree.planned())
     keys = flatten(ablation.differences) | differences([other.config for other in planned])
     values = flatten(ablation.config)
@@ -53,7 +53,7 @@ def _options(tree: Results, ablation: Ablation) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> bool | float | str:
-    """TensorBoard knows booleans, numbers and words only."""
+    """Convert to a type that TensorBoard supports: booleans, numbers and strings."""
     return value if isinstance(value, bool | int | float | str) else json.dumps(value)
 
 
@@ -65,10 +65,10 @@ def _write_events(folder: Path, name: str, options: dict[str, Any], rows: list[R
 
     now = time.time()
     figures = {
-        f"{row.split}/{metric}": found.value
+        f"{row.split}/{metric}": figure.value
         for row in rows
         if row.source == "sampled"
-        for metric, found in row.figures.items()
+        for metric, figure in row.figures.items()
     }
     events = [
         Event(wall_time=now, file_version="brain.Event:2"),
@@ -78,7 +78,7 @@ def _write_events(folder: Path, name: str, options: dict[str, Any], rows: list[R
             for tag, value in figures.items()
         ),
     ]
-    # A new name each time: TensorBoard reads a file once, from where it left off.
+    # Use a new file name each time, since TensorBoard only reads what is appended to a known file.
     with (folder / f"events.out.tfevents.{int(now)}.z1g").open("wb") as file:
         writer = RecordWriter(file)
         for event in events:

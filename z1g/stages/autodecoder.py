@@ -2,7 +2,7 @@
 
 from safetensors.torch import save_file
 
-from z1g.codes.book import OptimisedBook
+from z1g.codes.book import OptimizedBook
 from z1g.core.device import use_threads
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_folder
@@ -10,23 +10,22 @@ from z1g.data.bank import StoredViews
 from z1g.data.scenes import SceneStore
 from z1g.objectives.autodecoder import AutodecoderObjective
 from z1g.plan.folder import StageFolder
-from z1g.representations.mosaic.stage1 import Stage1, code_shape
 from z1g.training.data import StepData
 from z1g.training.loop import Trainer
 
 
 def run(folder: StageFolder, threads: int) -> None:
-    """Train to the step budget, then write `model/` and `history.jsonl`."""
+    """Train for the configured number of steps, then write `model/` and `history.jsonl`."""
     use_threads(threads)
     config = folder.config
     scenes, ids = training_scenes(folder)
-    stage1 = Stage1.create(config)
-    options = config.autodecoder
-    options.codes.prepare(config, stage1, scenes, folder.path)
-    book = options.codes.book(ids, code_shape(config, stage1.vae), folder.path)
-    denoiser = config.model.denoiser() if options.mix_diffusion.interval is not None else None
+    codec, options = config.new_codec(), config.autodecoder
+    if options.codes.needs_unet:
+        options.codes.prepare(codec, config.new_denoiser, config.unet.condition_size, scenes, folder.path)
+    book = options.codes.book(ids, codec.code_shape, folder.path)
+    denoiser = config.new_denoiser() if options.mix_diffusion.interval is not None else None
     train = options.train
-    objective = AutodecoderObjective(config, stage1, book, scenes, ids, denoiser, held_out(scenes, ids), train.cache)
+    objective = AutodecoderObjective(config, codec, book, scenes, ids, denoiser, held_out(scenes, ids), train.cache)
     in_memory = not isinstance(objective.sample.views, StoredViews)
     data = StepData(objective.sample, len(ids), train.batch_size, train.seed, in_memory)
     trainer = Trainer(objective, data, train, folder.path)
@@ -34,15 +33,15 @@ def run(folder: StageFolder, threads: int) -> None:
     if not trainer.accelerator.is_main_process:
         return
     with atomic_folder(folder.path / "model") as temporary:
-        stage1.save(temporary)
-        if isinstance(book, OptimisedBook):
+        codec.save(temporary)
+        if isinstance(book, OptimizedBook):
             save_file({name: book.codes[i].clone() for i, name in enumerate(ids)}, temporary / "codes.safetensors")
 
 
 def training_scenes(folder: StageFolder) -> tuple[SceneStore, list[str]]:
-    """All whole objects, and the ids of the training objects among them.
+    """Return a store of all complete objects, and the ids of the training objects.
 
-    Raises UserError where too many objects failed, or no training object is left.
+    Raises UserError if too many objects failed, or if there is no training object.
     """
     config, manifest = folder.config, folder.manifest()
     fit = folder.upstream_path("fit")
@@ -51,7 +50,7 @@ def training_scenes(folder: StageFolder) -> tuple[SceneStore, list[str]]:
     if share > config.data.max_quarantined:
         raise UserError(
             f"{scenes.n_missing} of {len(manifest.objects)} objects failed in ingest or fit, more than "
-            f"data.max_quarantined {config.data.max_quarantined:g}; their reasons stand in "
+            f"data.max_quarantined {config.data.max_quarantined:g}; the reasons are in "
             f"{folder.upstream_path('ingest')}/chunk-*.jsonl and {fit}/chunk-*.jsonl"
         )
     splits = manifest.splits(config.data.split)
@@ -62,6 +61,6 @@ def training_scenes(folder: StageFolder) -> tuple[SceneStore, list[str]]:
 
 
 def held_out(scenes: SceneStore, ids: list[str]) -> list[str]:
-    """The objects besides the training objects `ids`, in their order."""
+    """Ids of the objects that are not in `ids`, in the order of `scenes`."""
     trained = set(ids)
     return [name for name in scenes.ids if name not in trained]

@@ -1,4 +1,4 @@
-"""Stage `codes`: the code of every object, under the trained decoder."""
+"""Stage `codes`: compute the code of every object for the trained decoder."""
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -7,7 +7,8 @@ from torch import Tensor
 from z1g.codes.book import CodeBook
 from z1g.codes.cache import CachedCodes
 from z1g.codes.diffusion import FOLDER, DiffusionCodes
-from z1g.codes.optimized import OptimisedCodes
+from z1g.codes.inputs import encoder_inputs
+from z1g.codes.optimized import OptimizedCodes
 from z1g.codes.predictions import predicted
 from z1g.core.device import default_device, use_threads
 from z1g.core.files import atomic_file
@@ -15,82 +16,81 @@ from z1g.core.progress import Meter
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import SceneStore
 from z1g.losses import weighted_sum
-from z1g.networks.autoencoder import ImageEncoder
 from z1g.objectives.autodecoder import AutodecoderObjective
-from z1g.objectives.samples import FIXED_VIEWS
 from z1g.plan.folder import StageFolder
-from z1g.representations.mosaic.stage1 import Stage1
+from z1g.representations.codec import Codec
 from z1g.stages.autodecoder import held_out, training_scenes
 from z1g.training.data import Batch, Draw
 
 FILE = "codes.safetensors"
 BATCH = 4
-"""Sheets encoded, and codes searched, at once: each is six images."""
+"""Number of objects that are encoded, or whose codes are optimized, at once. Each has six images."""
 
 
 def run(folder: StageFolder, threads: int) -> None:
-    """Write `codes.safetensors`, one code an object id; test objects included."""
+    """Write `codes.safetensors` with one code per object id, including test objects."""
     use_threads(threads)
     trained = folder.upstream_folder("autodecoder")
     scenes, ids = training_scenes(trained)
-    stage1 = Stage1.load(trained.path / "model", trained.config).to(default_device())
+    codec = trained.config.load_codec(trained.path / "model").for_inference(default_device())
     source, options = trained.config.autodecoder.codes, folder.config.autodecoder
     starts, lr = dict[str, Tensor](), 0.0
     if isinstance(source, DiffusionCodes):
         codes = predicted(trained.path / FOLDER)
-    elif isinstance(source, CachedCodes | OptimisedCodes):
+    elif isinstance(source, CachedCodes | OptimizedCodes):
         codes = load_file(source.path if isinstance(source, CachedCodes) else trained.path / "model" / FILE)
         mean = torch.stack([codes[name] for name in ids]).mean(dim=0)
         starts, lr = {name: mean for name in scenes.ids if name not in codes}, source.lr
     else:
-        codes = encoded(stage1.encoder, scenes, trained.config.autodecoder.input_size)
+        codes = encoded(codec, scenes)
         if options.test_lr:
             starts = {name: codes[name] for name in held_out(scenes, ids)}
             lr = options.test_lr * float(torch.stack([codes[name] for name in ids]).std())
     if starts:
-        codes |= CodeSearch(trained, stage1, scenes, lr, options.test_steps)(starts)
+        codes |= CodeSearch(trained, codec, scenes, lr, options.test_steps)(starts)
     with atomic_file(folder.path / FILE) as temporary:
         save_file({name: codes[name].contiguous() for name in scenes.ids}, temporary)
 
 
 @torch.no_grad()
-def encoded(encoder: ImageEncoder, scenes: SceneStore, size: int) -> dict[str, Tensor]:
-    """Codes as the posterior's mean, by object id."""
+def encoded(codec: Codec, scenes: SceneStore) -> dict[str, Tensor]:
+    """Encode all objects; a code is the mean of the posterior. Returns codes by object id."""
     codes: dict[str, Tensor] = {}
     with Meter("codes", len(scenes.ids)) as meter:
         for first in range(0, len(scenes.ids), BATCH):
             names = scenes.ids[first : first + BATCH]
-            sheets = torch.stack([scenes.seen(name, FIXED_VIEWS).input_sheet(size) for name in names])
-            codes.update(zip(names, encoder.sheet_code(sheets.to(default_device()), None).cpu(), strict=True))
+            inputs = encoder_inputs(codec, scenes, names).to(default_device())
+            codes.update(zip(names, codec.encode(inputs).cpu(), strict=True))
             meter.advance(len(names))
     return codes
 
 
 class CodeSearch:
-    """Finds codes by gradient descent on training views, through the frozen decoder (DeepSDF, Park et al. 2019, §4.2).
+    """Optimizes codes on training views through the frozen decoder (DeepSDF, Park et al. 2019, §4.2).
 
-    A few objects at a time, each with its own code, views and Adam: none knows of the others. The losses are stage 1's
-    without schedules by passes, so the splat loss counts.
+    A few objects are optimized at once, but independently: each has its own code, views and Adam state. The losses are
+    those of stage 1 without their schedules over passes, so the splat loss is always included.
+    `lr` and `steps` are those of Adam; `trained` is the folder of stage `autodecoder`.
     """
 
-    def __init__(self, trained: StageFolder, stage1: Stage1, scenes: SceneStore, lr: float, steps: int) -> None:
+    def __init__(self, trained: StageFolder, codec: Codec, scenes: SceneStore, lr: float, steps: int) -> None:
         self.lr, self.steps = lr, steps
         self.place = {name: i for i, name in enumerate(scenes.ids)}
-        self.objective = AutodecoderObjective(trained.config, stage1, CodeBook(), scenes, scenes.ids, None)
+        self.objective = AutodecoderObjective(trained.config, codec, CodeBook(), scenes, scenes.ids, None)
         self.objective.eval().requires_grad_(False)
-        # A turned object would have another code.
+        # Augmented objects would need other codes.
         self.objective.augmenter = None
 
     def __call__(self, starts: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Codes [C,h,w] by object id; starts: where the search for each begins."""
-        found: dict[str, Tensor] = {}
+        """Optimize codes, starting from `starts` (codes by object id). Returns codes by object id."""
+        codes: dict[str, Tensor] = {}
         names = list(starts)
         with Meter("code search", len(names)) as meter:
             for first in range(0, len(names), BATCH):
                 batch = names[first : first + BATCH]
-                found.update(zip(batch, self._together(batch, starts), strict=True))
+                codes.update(zip(batch, self._together(batch, starts), strict=True))
                 meter.advance(len(batch))
-        return found
+        return codes
 
     def _together(self, names: list[str], starts: dict[str, Tensor]) -> Tensor:
         device = default_device()
@@ -99,10 +99,10 @@ class CodeSearch:
         for step in range(self.steps):
             loss, _ = weighted_sum(
                 self.objective.options.losses,
-                self.objective.compare(self.objective.decoder(codes), self._batch(names, step, device)),
+                self.objective.compare(self.objective.codec.decode(codes), self._batch(names, step, device)),
             )
             optimizer.zero_grad(set_to_none=True)
-            # Losses are means over objects; a sum gives each the gradient it would have alone.
+            # Losses are means over objects. With their sum, each code gets the same gradient as if it were alone.
             (loss * len(names)).backward()
             optimizer.step()
         return codes.detach().cpu()

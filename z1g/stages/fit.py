@@ -30,21 +30,21 @@ from z1g.sources.original import Original
 
 log = logging.getLogger("z1g")
 SHEET_OBJECTS = 8
-"""Objects of a chunk that appear on its image sheet."""
+"""Number of objects of a chunk that its contact sheet shows."""
 
 
 def run(folder: StageFolder, chunk: int, threads: int) -> None:
-    """Fit every object of a chunk, or take given splats; write splats, a quality table and a image sheet."""
+    """Fit every object of a chunk, or use given splats; write splats, a table of quality and a contact sheet."""
     use_threads(threads)
     reader = ShardReader(chunk_file(folder.upstream_path("ingest"), chunk, "tar"))
     objects = [entry for entry in folder.manifest().chunk(chunk) if entry.id in reader.ids]
-    known = _fitted_before(folder, objects)
-    with Meter(f"fit chunk {chunk}", len(reader.ids), done=len(known)) as meter:
+    reused = _fitted_before(folder, objects)
+    with Meter(f"fit chunk {chunk}", len(reader.ids), done=len(reused)) as meter:
         results = _Chunk(folder, reader, meter)
-        left = [entry for entry in objects if entry.id not in known]
-        for scene, fitted in results.fitted(left, max(threads, 1)):
+        remaining = [entry for entry in objects if entry.id not in reused]
+        for scene, fitted in results.fitted(remaining, max(threads, 1)):
             results.add(scene, fitted)
-    for name, (splats, row) in known.items():
+    for name, (splats, row) in reused.items():
         results.take_over(name, splats, row)
     with atomic_file(chunk_file(folder.path, chunk, "png")) as temporary:
         save_png(results.sheet(), temporary)
@@ -54,7 +54,7 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
 
 
 class _Chunk:
-    """Results of a chunk as they come in."""
+    """Collects the results of a chunk."""
 
     def __init__(self, folder: StageFolder, reader: ShardReader, meter: Meter) -> None:
         self.config, self.reader, self.meter = folder.config, reader, meter
@@ -64,8 +64,8 @@ class _Chunk:
         self.images: list[NDArray[np.uint8]] = []
 
     def fitted(self, objects: Sequence[ObjectEntry], threads: int) -> Iterator[tuple[Scene, Fitted]]:
-        """Scenes with their splats; what cannot be used is rejected on the way."""
-        # The slice holds the data source only where it has splats of its own.
+        """Yield scenes with their splats. Unusable objects are quarantined."""
+        # The slice has the data source only if the source provides splats.
         source = getattr(self.config, "data", None)
         if not isinstance(source, Original):
             yield from FitQueue(self.fit).run(self._scenes(objects, threads))
@@ -80,7 +80,7 @@ class _Chunk:
             yield scene, self.fit.judge(scene, splats)
 
     def add(self, scene: Scene, fitted: Fitted) -> None:
-        """Keep a result."""
+        """Add a result."""
         row = self.rows[scene.id] = _row(scene, fitted, self.config.fit)
         self.meter.advance(psnr=fitted.psnr)
         if row["status"] == "ok":
@@ -88,13 +88,13 @@ class _Chunk:
             self._show(scene, fitted.splats)
 
     def take_over(self, name: str, splats: torch.Tensor, row: dict[str, Any]) -> None:
-        """Keep a result of another data set."""
+        """Add a result from another data set's fit."""
         self.splats[name], self.rows[name] = splats, row
         with contextlib.suppress(BrokenObject):
             self._show(as_scene(self.reader.read(name), self.config.camera.radius), splats)
 
     def sheet(self) -> NDArray[np.uint8]:
-        """The first objects' strips, one below the other."""
+        """The contact sheet: one row of images for each of the first objects."""
         return np.concatenate(self.images) if self.images else np.zeros((8, 8, 3), np.uint8)
 
     def _scenes(self, objects: Sequence[ObjectEntry], threads: int) -> Iterator[Scene]:
@@ -117,25 +117,25 @@ class _Chunk:
 def _fitted_before(
     folder: StageFolder, objects: Sequence[ObjectEntry]
 ) -> dict[str, tuple[torch.Tensor, dict[str, Any]]]:
-    """Splats and rows of objects that another data set's fit of the same recipe has."""
-    found: dict[str, tuple[torch.Tensor, dict[str, Any]]] = {}
+    """Splats and rows of objects that a fit of another data set with the same recipe contains."""
+    reused: dict[str, tuple[torch.Tensor, dict[str, Any]]] = {}
     for other, chunk, ids in chunks_made_before(folder.path, folder.recipe, objects):
         file = chunk_file(other, chunk, "safetensors")
-        if set(ids) <= found.keys() or not file.is_file():
+        if set(ids) <= reused.keys() or not file.is_file():
             continue
         rows = {row["id"]: row for row in read_jsonl(chunk_file(other, chunk, "jsonl"))}
-        with safe_open(file, framework="pt") as tensors:
-            whole = set(tensors.keys())
-            found.update((name, (tensors.get_tensor(name), rows[name])) for name in ids if name in whole)
-    if found:
-        log.info("%d of %d objects are taken over from earlier data sets", len(found), len(objects))
-    return found
+        with safe_open(file, framework="pt") as file_tensors:
+            complete = set(file_tensors.keys())
+            reused.update((name, (file_tensors.get_tensor(name), rows[name])) for name in ids if name in complete)
+    if reused:
+        log.info("reusing %d of %d objects from other data sets", len(reused), len(objects))
+    return reused
 
 
 def read_scenes(
     reader: ShardReader, names: Sequence[str], camera: CameraOptions, threads: int
 ) -> Iterator[tuple[str, Scene | str]]:
-    """Objects of a shard with their ids, read ahead by threads; a reason instead of what cannot be used."""
+    """Yield (id, scene) of a shard's objects, prefetched by threads, or (id, reason) for an unusable object."""
 
     def read(name: str) -> tuple[str, Scene | str]:
         try:
@@ -174,7 +174,7 @@ def _quarantined(name: str, reason: str) -> dict[str, Any]:
 
 @torch.no_grad()
 def _strip(fit: Fit, scene: Scene, splats: torch.Tensor) -> NDArray[np.uint8]:
-    """Two inputs and one test view, truth beside render: a row of the image sheet."""
+    """A row of the contact sheet: two inputs and one test view, ground truth first, then renders."""
     views = [INPUT_VIEWS[0], INPUT_VIEWS[3], fit.camera.test_ids[0]]
     output = fit.rasterizer.render(to_gaussians(splats[None]).to(fit.device), scene.cameras(views).to(fit.device))
     rgb, alpha = scene.images(views)

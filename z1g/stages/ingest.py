@@ -1,4 +1,4 @@
-"""Ingest: turn one chunk of the data source's objects into a shard of images and a table of what became of each."""
+"""Stage `ingest`: render a chunk of the data source's objects into a shard of images and a table of results."""
 
 import logging
 import tarfile
@@ -23,12 +23,13 @@ log = logging.getLogger("z1g")
 
 
 def run(folder: StageFolder, chunk: int, threads: int) -> None:
-    """Write `chunk-NNNNN.tar`, a contact sheet `.png` and last a table `.jsonl`.
+    """Write `chunk-NNNNN.tar`, a contact sheet `.png` and, last, a table `.jsonl`.
 
-    The table has a line for each object: {id, status, reason, n_views, span, seconds, seconds_of}. `span` is where in
-    the shard the object begins and ends. A rejected object is in the table (status "quarantined"), not in the shard.
-    `seconds` is wall-clock time since the object before, `seconds_of` what each part of the object took, others being
-    drawn beside it. Raises UserError where the chunk does not exist or the data source cannot work at all.
+    The table has a row for each object: {id, status, reason, n_views, span, seconds, seconds_of}. `span` has the byte
+    offsets of the object in the shard. Rejected objects are in the table (status "quarantined") but not in the shard.
+    `seconds` is the wall time since the previous object, `seconds_of` the time of each part of the object, measured
+    while other objects may be rendered in parallel. Raises UserError if the chunk does not exist or if the data source
+    cannot be used.
     """
     manifest = folder.manifest()
     if not 0 <= chunk < manifest.n_chunks:
@@ -54,7 +55,7 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
 
 
 def _stored(result: RenderedObject | Rejected, tar: tarfile.TarFile, sheet: ContactSheet) -> dict[str, Any]:
-    """Put an object into the shard and onto the sheet; return its row of the table."""
+    """Add an object to the shard and to the contact sheet, and return its row of the table."""
     if isinstance(result, Rejected):
         log.warning("%s quarantined: %s", result.id, result.reason)
         sheet.add(result.id, None, result.reason)
@@ -65,22 +66,22 @@ def _stored(result: RenderedObject | Rejected, tar: tarfile.TarFile, sheet: Cont
 
 
 def _results(folder: StageFolder, objects: Sequence[ObjectEntry], scratch: Path, threads: int) -> Iterator[Ingested]:
-    """Objects in order: those that an earlier data set has rendered the same way, the others from the data source."""
-    known = _rendered_before(folder, objects)
-    if known:
-        log.info("%d of %d objects are taken over from earlier data sets", len(known), len(objects))
-    missing = [entry for entry in objects if entry.id not in known]
-    fresh = folder.config.data.ingest(missing, folder.config.camera, scratch, threads)
+    """Yield objects in order: from other data sets with the same recipe if available, else from the data source."""
+    reused = _rendered_before(folder, objects)
+    if reused:
+        log.info("reusing %d of %d objects from other data sets", len(reused), len(objects))
+    missing = [entry for entry in objects if entry.id not in reused]
+    rendered = folder.config.data.ingest(missing, folder.config.camera, scratch, threads)
     for entry in objects:
-        yield Ingested(known[entry.id].read(entry.id)) if entry.id in known else next(fresh)
+        yield Ingested(reused[entry.id].read(entry.id)) if entry.id in reused else next(rendered)
 
 
 def _rendered_before(folder: StageFolder, objects: Sequence[ObjectEntry]) -> dict[str, ShardReader]:
-    found: dict[str, ShardReader] = {}
+    reused: dict[str, ShardReader] = {}
     for other, chunk, ids in chunks_made_before(folder.path, folder.recipe, objects):
-        if set(ids) <= found.keys() or not table_path(other, chunk).is_file():
+        if set(ids) <= reused.keys() or not table_path(other, chunk).is_file():
             continue
         reader = ShardReader(shard_path(other, chunk))
-        whole = set(reader.ids)
-        found.update((name, reader) for name in ids if name in whole)
-    return found
+        complete = set(reader.ids)
+        reused.update((name, reader) for name in ids if name in complete)
+    return reused

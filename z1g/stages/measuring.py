@@ -1,4 +1,4 @@
-"""What the metrics stage measures, and `verify` measures again: renders and shapes of every source of splats."""
+"""Computes metrics of renders and shapes for every source of splats; used by stage `metrics` and by `verify`."""
 
 import hashlib
 import logging
@@ -25,21 +25,20 @@ from z1g.meshes.surface import surface_points
 from z1g.metrics import DepthMaps, ImagePair, Metric, NotMeasurable, ObjectMetric, SetMetric, Shape, ViewMetric
 from z1g.plan.folder import StageFolder
 from z1g.render.images import on_white
-from z1g.representations.mosaic.stage1 import Stage1
 
 log = logging.getLogger("z1g")
 SOURCES = ("sampled", "autodecoder", "mean_code", "nearest", "fitted")
-"""The method; stage 1 on true codes (what stage 2 could reach); two baselines; the fitted truth (upper bound)."""
+"""The method, stage 1 on true codes (upper bound of stage 2), two baselines, and fitted splats (upper bound)."""
 TRUTH = "truth"
 RETRIEVAL_SIZE = 64
 
 
 class Sources:
-    """Splatter images [6,14,S,S] of an object, by where they come from."""
+    """Splatter images [6,14,S,S] of objects by source."""
 
     def __init__(self, folder: StageFolder, trained: StageFolder, scenes: SceneStore, train_ids: list[str]) -> None:
         self.scenes, self.train_ids = scenes, train_ids
-        self.decoder = Stage1.load(trained.path / "model", trained.config).to(default_device()).decoder
+        self.codec = trained.config.load_codec(trained.path / "model").for_inference(default_device())
         self.codes = load_file(folder.upstream_path("codes") / "codes.safetensors")
         self.mean = torch.stack([self.codes[name] for name in train_ids]).mean(dim=0)
         self.sampled: dict[str, Tensor] = {}
@@ -48,12 +47,12 @@ class Sources:
 
     @cached_property
     def conditions(self) -> dict[str, Tensor]:
-        """Condition images of the training objects, small."""
+        """Condition images of the training objects, of RETRIEVAL_SIZE pixels."""
         names = track(self.train_ids, "conditions of training objects", len(self.train_ids))
         return {name: self.scenes.seen(name, [CONDITION_VIEW]).condition(RETRIEVAL_SIZE) for name in names}
 
     def __call__(self, source: str, scene: Scene) -> Tensor:
-        """Splats of `scene` from one of SOURCES."""
+        """Return the splats of `scene` from one of SOURCES."""
         if source == "sampled":
             return self.sampled[f"{scene.id}/splats"]
         if source == "autodecoder":
@@ -64,8 +63,7 @@ class Sources:
 
     @torch.no_grad()
     def _decode(self, code: Tensor) -> Tensor:
-        splats: Tensor = self.decoder(code[None].to(default_device()))[0].cpu()
-        return splats
+        return self.codec.decode(code[None].to(default_device()))[0].cpu()
 
     def _fitted(self, name: str) -> Tensor:
         splats = self.scenes.splats(name)
@@ -74,14 +72,14 @@ class Sources:
         return splats
 
     def _nearest(self, scene: Scene) -> str:
-        """The other training object whose condition image differs least (mean squared error)."""
+        """The other training object with the most similar condition image (least mean squared error)."""
         image = scene.condition(RETRIEVAL_SIZE)
         others = [name for name in self.train_ids if name != scene.id] or self.train_ids
         return min(others, key=lambda name: float((self.conditions[name] - image).square().mean()))
 
 
 class Truth:
-    """What is known of one object besides its images: its surface, its depth, where its cameras stand."""
+    """Ground truth of one object: scene, surface points and camera azimuths."""
 
     def __init__(self, scenes: SceneStore, entry: ObjectEntry, limits: FileLimits | None) -> None:
         self.scene, self.item = scenes[entry.id], scenes.rendered(entry.id)
@@ -96,18 +94,18 @@ class Truth:
         return torch.from_numpy(points @ frame[:3, :3].T + frame[:3, 3])
 
     def azimuths_deg(self, views: list[int]) -> list[float]:
-        """How far each view is turned from the condition around the upright axis, 0 to 180 degrees."""
+        """Azimuth distance of each view from the condition view, 0 to 180 degrees."""
         return azimuth_distances(self.item, views)
 
     def digest(self, views: list[int]) -> str:
-        """Digest of the views' true pixels and poses: test sets are alike where these are."""
-        found = hashlib.sha256(np.ascontiguousarray(self.item.rgba[views]).tobytes())
-        found.update(np.ascontiguousarray(self.item.c2w[views].round(6) + 0.0).tobytes())
-        return found.hexdigest()[:16]
+        """Digest of the views' ground-truth pixels and poses. Equal digests mean equal test sets."""
+        digest = hashlib.sha256(np.ascontiguousarray(self.item.rgba[views]).tobytes())
+        digest.update(np.ascontiguousarray(self.item.c2w[views].round(6) + 0.0).tobytes())
+        return digest.hexdigest()[:16]
 
 
 def azimuth_distances(item: RenderedObject, views: list[int]) -> list[float]:
-    """Unsigned difference of azimuth from the condition view, degrees in 0..180, of cameras in the y-up world."""
+    """Absolute difference in azimuth from the condition view, 0..180 degrees. Cameras are in the y-up world frame."""
     positions = item.c2w[:, :3, 3]
     azimuths = np.degrees(np.arctan2(positions[:, 0], positions[:, 2]))
     turned = (azimuths[views] - azimuths[CONDITION_VIEW] + 180) % 360 - 180
@@ -116,7 +114,7 @@ def azimuth_distances(item: RenderedObject, views: list[int]) -> list[float]:
 
 @torch.no_grad()
 def render_pair(trained: StageFolder, scene: Scene, splats: Tensor, views: list[int]) -> ImagePair:
-    """Renders of splats from some views of a scene beside its images, on white."""
+    """Renders of splats [6,14,S,S] and ground-truth images of the given views of a scene, on white."""
     device = default_device()
     output = trained.config.render.render(to_gaussians(splats[None]).to(device), scene.cameras(views).to(device))
     rgb, alpha = (x.to(device) for x in scene.images(views))
@@ -124,7 +122,7 @@ def render_pair(trained: StageFolder, scene: Scene, splats: Tensor, views: list[
 
 
 def shape(trained: StageFolder, truth: Truth, splats: Tensor) -> Shape:
-    """The geometry of splats [6,14,S,S] beside what is known of the object's."""
+    """Geometry of splats [6,14,S,S] and ground truth for object metrics."""
     gaussians = to_gaussians(splats[None])
     points, opacity = gaussians[0, :, CHANNELS["position"]], gaussians[0, :, CHANNELS["opacity"]][:, 0]
     return Shape(points, opacity, truth.surface, partial(_depth_maps, trained, truth.scene, gaussians))
@@ -140,9 +138,10 @@ def _depth_maps(trained: StageFolder, scene: Scene, gaussians: Tensor) -> DepthM
 
 
 class Measure:
-    """The configured metrics; what cannot be computed is left empty with its reason.
+    """Computes the configured metrics. Values that cannot be computed are None, with a recorded reason.
 
-    `missing` are metrics that nothing has a value of, `gaps` objects without one: {metric: {object: reason}}.
+    `missing` has metrics without any value: {metric: reason}. `gaps` has objects without a value:
+    {metric: {object: reason}}.
     """
 
     def __init__(self, metrics: Mapping[str, Metric]) -> None:
@@ -152,7 +151,7 @@ class Measure:
         self._features: dict[str, dict[tuple[str, str], list[Tensor]]] = {}
 
     def views(self, pair: ImagePair) -> dict[str, list[float | None]]:
-        """Values of the view metrics, one a view; None where the metric is missing."""
+        """Values of the view metrics, one per view. Values of missing metrics are None."""
         values: dict[str, list[float | None]] = {}
         for name, metric in self._of(ViewMetric):
             values[name] = [None] * len(pair.rgb)
@@ -163,14 +162,14 @@ class Measure:
                 self._leave_out(name, error)
         return values
 
-    def object(self, name: str, found: Shape) -> dict[str, float | None]:
-        """Values of the object metrics; None where the object has none or the metric is missing."""
+    def object(self, name: str, geometry: Shape) -> dict[str, float | None]:
+        """Values of the object metrics, None if the object has no value or the metric is missing."""
         values: dict[str, float | None] = {}
         for key, metric in self._of(ObjectMetric):
             values[key] = None
             try:
                 if key not in self.missing and name not in self.gaps.get(key, {}):
-                    values[key] = _finite(metric.compute(found))
+                    values[key] = _finite(metric.compute(geometry))
             except NotMeasurable as error:
                 self.gaps.setdefault(key, {})[name] = str(error)
             except UserError as error:
@@ -178,7 +177,7 @@ class Measure:
         return values
 
     def collect(self, split: str, source: str, rgb: Tensor) -> None:
-        """Keep what the set metrics need of one object's images [V,3,H,W]; the source TRUTH is their measure."""
+        """Add features of one object's images [V,3,H,W] for the set metrics. The source TRUTH is the reference set."""
         for name, metric in self._of(SetMetric):
             try:
                 if name not in self.missing:
@@ -188,7 +187,7 @@ class Measure:
                 self._leave_out(name, error)
 
     def sets(self) -> list[dict[str, Any]]:
-        """Values of the set metrics: a row for each split and source, with the number of images."""
+        """Values of the set metrics: one row per split and source, with the number of images."""
         rows: dict[tuple[str, str], dict[str, Any]] = {}
         for name, metric in self._of(SetMetric):
             sets = {} if name in self.missing else self._features.get(name, {})
@@ -201,7 +200,7 @@ class Measure:
         return list(rows.values())
 
     def description(self) -> dict[str, Any]:
-        """What the table needs to know of each metric."""
+        """Description of each metric, and the reasons for missing values."""
         fields = ("label", "unit", "higher_is_better", "reference", "scope")
         described = {name: {f: getattr(metric, f) for f in fields} for name, metric in self.metrics.items()}
         return {"metrics": described, "missing": self.missing, "gaps": self.gaps}
@@ -211,7 +210,7 @@ class Measure:
 
     def _leave_out(self, name: str, error: UserError) -> None:
         self.missing[name] = str(error)
-        log.warning("metric %s is left empty: %s", name, error)
+        log.warning("metric %s cannot be computed: %s", name, error)
 
 
 def _finite(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""Stage `metrics`: the method beside its bounds and baselines, on views that no training saw."""
+"""Stage `metrics`: evaluate samples, upper bounds and baselines on test views."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from z1g.stages.measuring import SOURCES, TRUTH, Measure, Sources, Truth, render
 
 
 def run(folder: StageFolder, threads: int) -> None:
-    """Write what `Measured` collects: numbers of views, objects and sets, and `images/`."""
+    """Evaluate all objects; write metrics of views, objects and sets, and `images/`."""
     use_threads(threads)
     measured = Measured(folder)
     objects = [(name, split) for name, split in evaluated(folder) if name in measured.scenes.ids]
@@ -28,10 +28,10 @@ def run(folder: StageFolder, threads: int) -> None:
 
 
 class Measured:
-    """Numbers of a metrics stage.
+    """Collects the results of a metrics stage.
 
-    views: a row for each object, source and test view, with the view's azimuth distance from the condition.
-    objects: a row for each object and source. truth: a digest of each object's test images.
+    `views` has one row per object, source and test view, with the view's azimuth distance from the condition. `objects`
+    has one row per object and source. `truth` has a digest of each object's test images.
     """
 
     def __init__(self, folder: StageFolder) -> None:
@@ -47,7 +47,7 @@ class Measured:
         self.truth: dict[str, str] = {}
 
     def add(self, name: str, split: str, images: Path | None = None) -> None:
-        """Measure one object; where `images` is a folder, keep its first test view there."""
+        """Evaluate one object. If `images` is a folder, write images of the first test view to it."""
         truth = Truth(self.scenes, self.entries[name], self.limits)
         scene, azimuths = truth.scene, truth.azimuths_deg(self.test_views)
         self.truth[name] = truth.digest(self.test_views)
@@ -70,6 +70,6 @@ class Measured:
         self.measure.collect(split, TRUTH, pair.rgb_true)
 
     def about(self) -> dict[str, Any]:
-        """What the metrics are, what is missing, the sets' values, and where the numbers come from."""
+        """Descriptions of metrics, missing values, metrics of sets, digests of test images, and provenance."""
         sets = self.measure.sets()
         return {**self.measure.description(), "sets": sets, "truth": self.truth, **provenance()}

@@ -1,4 +1,4 @@
-"""The page that shows what the ablations brought."""
+"""Writes the report on a set of ablations."""
 
 from pathlib import Path
 

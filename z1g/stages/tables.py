@@ -1,4 +1,4 @@
-"""The tables that compare ablations."""
+"""Writes tables that compare ablations."""
 
 import logging
 from pathlib import Path

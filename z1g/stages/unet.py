@@ -11,31 +11,24 @@ from torch import Tensor
 from z1g.config.sections import Variants
 from z1g.core.device import default_device, use_threads
 from z1g.core.errors import UserError
-from z1g.core.files import atomic_folder, read_json
+from z1g.core.files import atomic_folder
 from z1g.data.scenes import SceneStore
 from z1g.data.tensor_shards import remembered, stamp
-from z1g.geometry.camera import CONDITION_VIEW
-from z1g.inference.pipeline import Zero1ToGPipeline
-from z1g.networks.autoencoder import ImageEncoder
+from z1g.geometry.camera import CONDITION_VIEW, FIXED_VIEWS
 from z1g.networks.denoiser import Denoiser
 from z1g.networks.reference_attention import require
-from z1g.objectives.diffusion import DiffusionData, DiffusionObjective, VariantData, normalization, zero_image
+from z1g.objectives.diffusion import DiffusionData, DiffusionObjective, VariantData, zero_image
 from z1g.objectives.rendered import RenderedTruth, Rendering
-from z1g.objectives.samples import FIXED_VIEWS
 from z1g.objectives.variants import VariantImages
 from z1g.plan.folder import StageFolder
-from z1g.plan.slices import cut
-from z1g.representations.mosaic.stage1 import Stage1, code_shape
+from z1g.representations.codec import Codec, Trained
 from z1g.stages.autodecoder import training_scenes
 from z1g.training.data import StepData
 from z1g.training.loop import Trainer
 
-STAGE1_READS = ("camera", "splat", "autodecoder")
-"""What `Stage1.load` reads of the configuration."""
-
 
 def run(folder: StageFolder, threads: int) -> None:
-    """Train to the step budget, then write `pipeline/` and `history.jsonl`."""
+    """Train for the configured number of steps, then write `pipeline/` and `history.jsonl`."""
     use_threads(threads)
     options = folder.config.unet
     require(options.attention)
@@ -43,20 +36,20 @@ def run(folder: StageFolder, threads: int) -> None:
     scenes, ids = training_scenes(trained)
     stored = load_file(folder.upstream_path("codes") / "codes.safetensors")
     codes = torch.stack([stored[name] for name in ids])
-    mean, deviation = normalization(codes) if options.normalize_codes else (torch.zeros(1), torch.ones(1))
-    stage1 = Stage1.load(trained.path / "model", trained.config).to(default_device())
-    denoiser = folder.config.model.denoiser()
+    codec = trained.config.load_codec(trained.path / "model").for_inference(default_device())
+    mean, deviation = codec.normalization(codes) if options.normalize_codes else (torch.zeros(1), torch.ones(1))
+    denoiser = trained.config.representation.new_denoiser(folder.config.model)
     options.finetune.prepare(denoiser)
-    data = gather(folder, stage1.encoder, denoiser, scenes, ids, (codes - mean) / deviation)
+    data = gather(folder, codec, denoiser, scenes, ids, (codes - mean) / deviation)
     if options.variants is not None:
-        found = gather_variants(folder, options.variants, stage1.encoder, denoiser, scenes, ids)
-        found["codes"] = (found["codes"] - mean) / deviation
-        data = replace(data, variants=VariantData(found, options.variants.share))
+        variants = gather_variants(folder, options.variants, codec, denoiser, scenes, ids)
+        variants["codes"] = (variants["codes"] - mean) / deviation
+        data = replace(data, variants=VariantData(variants, options.variants.share))
     rendering = None
     if options.rendered is not None:
         truth = RenderedTruth(trained.config, scenes, ids, options.rendered.views)
-        rendering = Rendering(options.rendered, trained.config, stage1.decoder, mean, deviation, truth)
-    del stage1
+        rendering = Rendering(options.rendered, trained.config, codec, mean, deviation, truth)
+    del codec
     objective = DiffusionObjective(options, denoiser, data, rendering)
     steps = StepData(objective.sample, len(ids), options.train.batch_size, options.train.seed)
     trainer = Trainer(objective, steps, options.train, folder.path)
@@ -65,53 +58,52 @@ def run(folder: StageFolder, threads: int) -> None:
         return
     with atomic_folder(folder.path / "pipeline") as temporary:
         options.finetune.finish(denoiser.cpu(), temporary)
-        stage1 = Stage1.load(trained.path / "model", trained.config)
-        record = cut(read_json(trained.path / "stage.json")["config"], STAGE1_READS)
+        codec = trained.config.load_codec(trained.path / "model")
         statistics = {"mean": mean, "deviation": deviation, "zero_latent": data.zero_latent}
-        shape = code_shape(trained.config, stage1.vae)
-        Zero1ToGPipeline.of(stage1, record, denoiser, statistics, shape).save_pretrained(temporary)
+        config = trained.config
+        config.representation.save(temporary, Trained(codec, denoiser, statistics), config.camera, config.splat)
 
 
 @torch.no_grad()
 def gather(
-    folder: StageFolder, encoder: ImageEncoder, denoiser: Denoiser, scenes: SceneStore, ids: list[str], codes: Tensor
+    folder: StageFolder, codec: Codec, denoiser: Denoiser, scenes: SceneStore, ids: list[str], codes: Tensor
 ) -> DiffusionData:
-    """Conditions beside the codes of the same objects, from the stage's `conditions/` where they were made before."""
+    """Return codes and conditions of the objects. Conditions are cached in the stage's folder `conditions/`."""
     size = folder.config.unet.condition_size
 
     def make(names: Sequence[str]) -> dict[str, Tensor]:
         return conditions(torch.stack([scenes.seen(name, [CONDITION_VIEW]).condition(size) for name in names]))
 
-    conditions = Conditions(encoder, denoiser)
-    made = remembered(folder.path / "conditions", _key(folder, conditions.frozen), ids, make)
-    zero = encoder.condition_latent(zero_image(size).to(default_device())).cpu()
-    return DiffusionData(codes, made["latents"], zero, made.get("embeddings"), made.get("images"))
+    conditions = Conditions(codec, denoiser)
+    stored = remembered(folder.path / "conditions", _key(folder, conditions.frozen), ids, make)
+    zero = codec.condition_latent(zero_image(size).to(default_device())).cpu()
+    return DiffusionData(codes, stored["latents"], zero, stored.get("embeddings"), stored.get("images"))
 
 
 @torch.no_grad()
 def gather_variants(
-    folder: StageFolder, options: Variants, encoder: ImageEncoder, denoiser: Denoiser, scenes: SceneStore,
+    folder: StageFolder, options: Variants, codec: Codec, denoiser: Denoiser, scenes: SceneStore,
     ids: list[str],
 ) -> dict[str, Tensor]:  # fmt: skip
-    """Codes and conditions [N,K,...] of all objects' variants, from the stage's `variants/` where they are there.
+    """Return codes and conditions [N,K,...] of all objects' variants, cached in the stage's folder `variants/`.
 
-    Raises UserError where objects have no fitted splats.
+    Raises UserError if an object has no fitted splats.
     """
     trained, device = folder.upstream_folder("autodecoder"), default_device()
-    one = scenes.rendered(ids[0])
-    poses, side = one.c2w[list(FIXED_VIEWS)], one.rgba.shape[1]
-    images = VariantImages(options, trained.config, poses, side, folder.config.unet.condition_size)
-    conditions = Conditions(encoder, denoiser)
+    example = scenes.rendered(ids[0])
+    poses, side = example.c2w[list(FIXED_VIEWS)], example.rgba.shape[1]
+    images = VariantImages(options, trained.config, poses, side, folder.config.unet.condition_size, codec.inputs)
+    conditions = Conditions(codec, denoiser)
 
     def make(names: Sequence[str]) -> dict[str, Tensor]:
-        found = []
+        variants = []
         for name in names:
             splats = scenes.splats(name)
             if splats is None:
-                raise UserError(f"{name} has no fitted splats, of which unet.variants are made; set it to null")
-            sheets, shown = images(name, splats.to(device))
-            found.append({"codes": encoder.sheet_code(sheets, None).cpu(), **conditions(shown)})
-        return {what: torch.stack([one[what] for one in found]) for what in found[0]}
+                raise UserError(f"{name} has no fitted splats, which unet.variants needs; set unet.variants to null")
+            inputs, condition_images = images(name, splats.to(device))
+            variants.append({"codes": codec.encode(inputs).cpu(), **conditions(condition_images)})
+        return {what: torch.stack([variant[what] for variant in variants]) for what in variants[0]}
 
     key = {
         **_key(folder, conditions.frozen),
@@ -122,26 +114,28 @@ def gather_variants(
 
 
 class Conditions:
-    """What the UNet is told of condition images: a frozen image encoder sees each once, a trained one needs them."""
+    """Computes conditions: latents, with embeddings if the image encoder is frozen, or with images if it is trained."""
 
-    def __init__(self, encoder: ImageEncoder, denoiser: Denoiser) -> None:
-        self.encoder, self.denoiser = encoder, denoiser.to(default_device())
+    def __init__(self, codec: Codec, denoiser: Denoiser) -> None:
+        self.codec, self.denoiser = codec, denoiser.to(default_device())
         self.frozen = not any(p.requires_grad for p in denoiser.vision.parameters())
 
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Of images [B,3,C,C] in 0..1: latents and embeddings, or the images themselves; on the host."""
-        there = images.to(default_device())
-        told = {"embeddings": self.denoiser.embed(there)} if self.frozen else {"images": there}
-        return {name: value.cpu() for name, value in {"latents": self.encoder.condition_latent(there), **told}.items()}
+        """Return latents and embeddings, or latents and images, of images [B,3,C,C] in 0..1, on the CPU."""
+        on_device = images.to(default_device())
+        encoded = {"embeddings": self.denoiser.embed(on_device)} if self.frozen else {"images": on_device}
+        return {
+            name: value.cpu() for name, value in {"latents": self.codec.condition_latent(on_device), **encoded}.items()
+        }
 
 
 def _key(folder: StageFolder, frozen: bool) -> dict[str, Any]:
-    """What conditions depend on."""
+    """Everything that conditions depend on."""
     trained = folder.upstream_path("autodecoder")
     return {
         "condition_size": folder.config.unet.condition_size,
         "frozen image encoder": frozen,
         "model": folder.config.model.model_dump(mode="json"),
-        "stage 1": {file.name: stamp(file) for file in sorted((trained / "model" / "vae").iterdir())},
+        "stage 1": {file.name: stamp(file) for file in sorted((trained / "model").rglob("*")) if file.is_file()},
         "images": folder.upstream["ingest"],
     }

@@ -1,4 +1,4 @@
-"""Whether an ablation's results are still what they were: identities, digests, tables, and a sample of the numbers."""
+"""Verifies an ablation's results: identities, digests, tables, and metrics of a sample of objects."""
 
 import json
 import math
@@ -28,12 +28,12 @@ from z1g.report.summary import summary_rows
 from z1g.report.tables import csv_text
 
 RELATIVE, ABSOLUTE = 5e-3, 1e-3
-"""How far a number may lie from the recorded one: another rasterizer or device rounds differently."""
+"""Tolerances for recomputed numbers, since other rasterizers and devices round differently."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: whether it holds, None where it could not be made, and what was found."""
+    """One check: its subject, whether it holds (None if it could not be made), and details."""
 
     what: str
     holds: bool | None
@@ -41,26 +41,30 @@ class Finding:
 
 
 def verify(folder: Path, sample: int, seed: int) -> Iterator[Finding]:
-    """Check `results/ablations/<name>`, cheapest checks first. Raises UserError where it is no ablation's folder."""
+    """Verify `results/ablations/<name>`, cheapest checks first.
+
+    Metrics of `sample` random objects, drawn with `seed`, are computed again. Raises UserError if `folder` is not an
+    ablation's folder.
+    """
     if folder.parent.name != "ablations" or not (folder / "plan.json").is_file():
-        raise UserError(f"{folder} is no ablation; give results/ablations/<name>")
+        raise UserError(f"{folder} is not an ablation's folder; give results/ablations/<name>")
     file = folder / reproduce.FILE
     try:
         facts = reproduce.read(folder)
-        stages = {stage: dict(found["files"]) for stage, found in facts["stages"].items()}
+        stages = {stage: dict(record["files"]) for stage, record in facts["stages"].items()}
     except FileNotFoundError as error:
-        raise UserError(f"{file} is not there; the rule `ablation` writes it once metrics are made") from error
+        raise UserError(f"{file} does not exist; the rule `ablation` writes it after stage `metrics`") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         yield Finding(reproduce.FILE, False, f"{file} cannot be read: {error}")
         return
-    results, whole = folder.parent.parent, True
+    results, intact = folder.parent.parent, True
     for finding in _on_disk(results, folder, facts, stages):
-        whole = whole and finding.holds is not False
+        intact = intact and finding.holds is not False
         yield finding
-    if sample and whole:
+    if sample and intact:
         yield from _numbers(results, facts, sample, seed)
     elif sample:
-        yield Finding("numbers", None, "not measured again, since what they are made from is not what it was")
+        yield Finding("numbers", None, "not computed again, since other checks failed")
 
 
 def _on_disk(
@@ -76,16 +80,18 @@ def _planned(folder: Path, facts: dict[str, Any]) -> Iterator[Finding]:
     for name in reproduce.PLANNED:
         recorded = facts.get("planned", {}).get(name)
         same = (folder / name).is_file() and sha256(folder / name) == recorded
-        yield Finding(name, same, "as recorded" if same else f"{folder / name} is not what reproduce.json recorded")
+        yield Finding(
+            name, same, "as recorded" if same else f"{folder / name} differs from the record in reproduce.json"
+        )
 
 
 def _identities(results: Path, folder: Path, facts: dict[str, Any]) -> Finding:
-    """Whether configuration and objects still give the stages' ids."""
+    """Check that configuration and objects still give the stages' ids."""
     what = "identities"
     try:
         ids = read_json(folder / "plan.json")["stages"]
         other = [
-            f"{name} is of version {facts['stages'][name]['version']}, this z1g has {spec.version}"
+            f"{name} has version {facts['stages'][name]['version']}, this z1g has {spec.version}"
             for name, spec in STAGES.items()
             if facts["stages"][name]["version"] != spec.version
         ]
@@ -93,35 +99,35 @@ def _identities(results: Path, folder: Path, facts: dict[str, Any]) -> Finding:
             return Finding(what, None, f"made by another version of z1g: {'; '.join(other)}")
         manifest_file = results / "ingest" / ids["ingest"] / "manifest.jsonl"
         if sha256(manifest_file) != facts["data"]["manifest"]:
-            return Finding(what, False, f"{manifest_file} is not what reproduce.json recorded")
+            return Finding(what, False, f"{manifest_file} differs from reproduce.json")
         experiment = Experiment.model_validate(neutral.recorded().completed(read_json(folder / "config.json")))
-        found = planned_stages(Resolved("", "", "", {}, experiment), Manifest.load(manifest_file))
+        derived = planned_stages(Resolved("", "", "", {}, experiment), Manifest.load(manifest_file))
     except (OSError, ValueError, ValidationError, KeyError, TypeError) as error:
-        return Finding(what, False, f"plan, configuration or list of objects cannot be read: {error}")
+        return Finding(what, False, f"plan, configuration or manifest cannot be read: {error}")
     wrong = [
-        f"{name} {ids.get(name)} should be {stage.id}" for name, stage in found.items() if ids.get(name) != stage.id
+        f"{name} {ids.get(name)} should be {stage.id}" for name, stage in derived.items() if ids.get(name) != stage.id
     ]
     wrong += [
         f"reproduce.json has {name} {facts['stages'][name]['id']}"
-        for name in found
+        for name in derived
         if facts["stages"][name]["id"] != ids[name]
     ]
     if wrong:
         return Finding(what, False, "configuration and objects do not give these ids: " + "; ".join(wrong))
-    return Finding(what, True, f"{len(found)} stage ids follow from the configuration and the objects")
+    return Finding(what, True, f"{len(derived)} stage ids follow from the configuration and the objects")
 
 
 def _files(results: Path, facts: dict[str, Any], stages: dict[str, dict[str, Any]]) -> Iterator[Finding]:
-    """Digests of all outputs, stage by stage."""
+    """Check digests of all outputs, stage by stage."""
     for stage, files in stages.items():
         if not files:
-            yield Finding(stage, None, "its jobs left no record, so there is nothing to check its files by")
+            yield Finding(stage, None, "there are no job records, so its files cannot be checked")
             continue
         bad = []
         for name, recorded in track(files.items(), f"verify {stage}", len(files)):
             path = Path(os.path.normpath(results / name))
             if not path.is_relative_to(os.path.normpath(results)) or not path.is_file():
-                bad.append(f"{path} is not there")
+                bad.append(f"{path} does not exist")
             elif path.stat().st_size != recorded["bytes"] or sha256(path) != recorded["sha256"]:
                 bad.append(f"{path} has changed")
         yield Finding(
@@ -130,20 +136,20 @@ def _files(results: Path, facts: dict[str, Any], stages: dict[str, dict[str, Any
 
 
 def _table(results: Path, folder: Path) -> Finding:
-    """Whether the ablation's table follows from the measured rows."""
+    """Check that the ablation's table follows from the measured rows."""
     tree = Results(results)
     try:
         (ablation,) = tree.ablations([folder.name])
         rows = summary_rows(folder.name, tree.measurements(ablation.stages["metrics"]))
         same = (folder / "metrics.csv").read_text(encoding="utf-8") == csv_text(rows)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return Finding("metrics.csv", False, f"cannot be made again: {error}")
+        return Finding("metrics.csv", False, f"cannot be computed: {error}")
     return Finding("metrics.csv", same, "follows from the rows" if same else f"{folder}/metrics.csv does not follow "
                    "from the measured rows")  # fmt: skip
 
 
 def _numbers(results: Path, facts: dict[str, Any], sample: int, seed: int) -> Iterator[Finding]:
-    """Measure some objects again from the samples on disk, and compare every number."""
+    """Compute the metrics of some objects again from the samples on disk, and compare all numbers."""
     from z1g.stages.metrics import Measured
 
     folder = StageFolder.open(results / "metrics" / facts["stages"]["metrics"]["id"])
@@ -151,16 +157,16 @@ def _numbers(results: Path, facts: dict[str, Any], sample: int, seed: int) -> It
     names = sorted({(key[0], key[1]) for key in recorded["metrics"]})
     chosen = random.Random(seed).sample(names, min(sample, len(names)))  # noqa: S311
     measured = Measured(folder)
-    for name, split in track(chosen, "measure again", len(chosen)):
+    for name, split in track(chosen, "recompute metrics", len(chosen)):
         start = len(measured.views), len(measured.objects)
         measured.add(name, split)
         bad = [
             text
             for kind, rows in (("metrics", measured.views[start[0] :]), ("objects", measured.objects[start[1] :]))
             for row in rows
-            for text in _unlike(row, recorded[kind].get(_key(row), {}))
+            for text in _differences(row, recorded[kind].get(_key(row), {}))
         ]
-        detail = f"{len(bad)} numbers differ, such as {bad[0]}" if bad else "every number comes out again"
+        detail = f"{len(bad)} numbers differ, e.g. {bad[0]}" if bad else "all numbers agree"
         yield Finding(f"numbers of {name}", not bad, detail)
 
 
@@ -173,12 +179,16 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row.get(name) for name in ("object", "split", "source", "view"))
 
 
-def _unlike(row: dict[str, Any], recorded: dict[str, Any]) -> Iterator[str]:
+def _differences(row: dict[str, Any], recorded: dict[str, Any]) -> Iterator[str]:
     for metric, value in row.items():
-        known = recorded.get(metric)
-        if metric in KEYS or (value is None and known is None):
+        recorded_value = recorded.get(metric)
+        if metric in KEYS or (value is None and recorded_value is None):
             continue
-        if value is None or known is None or not math.isclose(value, known, rel_tol=RELATIVE, abs_tol=ABSOLUTE):
+        if (
+            value is None
+            or recorded_value is None
+            or not math.isclose(value, recorded_value, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
+        ):
             view = f", view {row['view']}" if "view" in row else ""
             where = row["source"] + view
-            yield f"{metric} of {where}: {known} recorded, {value} now"
+            yield f"{metric} of {where}: {recorded_value} recorded, {value} now"

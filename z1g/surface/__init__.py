@@ -1,1 +1,1 @@
-"""Meshes from Gaussians: fused depth, cleaned, unwrapped and painted with what the Gaussians show."""
+"""Textured meshes from Gaussians: depth fusion, mesh cleaning, UV unwrapping and texture baking."""

@@ -1,4 +1,4 @@
-"""A textured mesh of Gaussians, as glTF."""
+"""Conversion of Gaussians to a textured mesh in glTF."""
 
 import importlib
 import importlib.util
@@ -26,10 +26,11 @@ PACKAGES = ("trimesh", "skimage", "scipy", "xatlas", "fast_simplification")
 
 @dataclass(frozen=True)
 class MeshOptions:
-    """How fine a mesh is.
+    """Options of mesh extraction.
 
-    views: images around the object, view_size pixels wide. resolution: voxels along the longest side. faces: most
-    triangles. texture: side in texels. refine: optimize points and texture against the Gaussians' renders (GPU only).
+    views: images around the object, view_size pixels wide. resolution: voxels along the longest side. faces: maximum
+    number of triangles. texture: width in texels. refine: optimize points and texture on renders of the Gaussians (GPU
+    only).
     """
 
     views: int = 40
@@ -51,7 +52,7 @@ class TexturedMesh:
     texture: NDArray[np.uint8]
 
     def save(self, path: Path) -> None:
-        """Write `.glb`: y up as z1g's world, so that points are as they are; a matt material."""
+        """Write a `.glb` file with a matte material. glTF is y-up like z1g's world, so points are unchanged."""
         import trimesh
         from PIL import Image
 
@@ -68,7 +69,7 @@ class TexturedMesh:
 
 
 def require_packages(refine: bool = False) -> None:
-    """Raise UserError where a package that meshing needs is not installed."""
+    """Raise UserError if a package required for meshes is not installed."""
     missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"meshes need {', '.join(missing)}: pip install 'z1g[mesh]'")
@@ -79,13 +80,13 @@ def require_packages(refine: bool = False) -> None:
 
 
 def build(gaussians: Tensor, rasterizer: Rasterizer, options: MeshOptions) -> TexturedMesh:
-    """The surface of activated Gaussians [N,14]. Raises UserError where they show none, or a package is missing."""
+    """Build a mesh of activated Gaussians [N,14]. Raises UserError if they have no surface or a package is missing."""
     require_packages(options.refine)
     from z1g.surface.texture import bake, unwrap
 
-    seen = visible(gaussians)
-    frame = Frame.around(seen)
-    inside = frame.enter(seen)
+    visible_gaussians = visible(gaussians)
+    frame = Frame.around(visible_gaussians)
+    inside = frame.enter(visible_gaussians)
     views = look(rasterizer, inside, options.views, options.view_size)
     solid = inside[inside[:, CHANNELS["opacity"].start] >= SOLID, CHANNELS["position"]]
     raw = fuse(views, solid.min(dim=0).values, solid.max(dim=0).values, options.resolution)

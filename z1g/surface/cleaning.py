@@ -1,4 +1,4 @@
-"""A raw surface made fit for use: without crumbs, smooth, with few triangles."""
+"""Cleaning of a raw surface: removal of small pieces, smoothing and simplification."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -6,19 +6,19 @@ from numpy.typing import NDArray
 from z1g.surface.fusion import Triangles
 
 KEPT_SHARE = 0.02
-"""Pieces of less than this share of the largest one's area are dropped as crumbs."""
+"""Pieces with less than this fraction of the largest piece's area are removed."""
 SMOOTHING = (0.5, -0.53, 8)
-"""Taubin's (1995) lambda, mu and rounds: removes the grid's steps, keeps the volume."""
+"""Lambda, mu and iterations of Taubin smoothing (1995), which removes the grid's steps and preserves the volume."""
 
 
-def clean(surface: Triangles, most_faces: int) -> Triangles:
-    """Largest pieces, smoothed, with at most `most_faces` triangles."""
+def clean(surface: Triangles, max_faces: int) -> Triangles:
+    """Keep the largest pieces, smooth them, and simplify to at most `max_faces` triangles."""
     smooth = smoothed(largest_pieces(surface))
-    return simplified(smooth, most_faces)
+    return simplified(smooth, max_faces)
 
 
 def largest_pieces(surface: Triangles) -> Triangles:
-    """Without connected pieces that are small beside the largest, and without cavities, which face inwards."""
+    """Remove connected pieces that are small relative to the largest one, and cavities, whose faces point inward."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
@@ -33,38 +33,38 @@ def largest_pieces(surface: Triangles) -> Triangles:
 
 
 def smoothed(surface: Triangles) -> Triangles:
-    """Points moved towards and away from the mean of their neighbors in turns."""
+    """Move points toward and away from the mean of their neighbors alternately (Taubin smoothing)."""
     from scipy.sparse import coo_matrix, diags
 
     n = len(surface.points)
     starts, ends = surface.faces.ravel(), np.roll(surface.faces, -1, axis=1).ravel()
     ones = np.ones(2 * len(starts))
     links = coo_matrix((ones, (np.concatenate([starts, ends]), np.concatenate([ends, starts]))), shape=(n, n)).tocsr()
-    links.data[:] = 1  # an edge between two faces is one neighbor, not two
+    links.data[:] = 1  # an edge shared by two faces is counted once
     mean = diags(1 / np.maximum(np.asarray(links.sum(axis=1))[:, 0], 1)) @ links
-    towards, away, rounds = SMOOTHING
+    toward, away, rounds = SMOOTHING
     points = surface.points
     for _ in range(rounds):
-        for step in (towards, away):
+        for step in (toward, away):
             points = points + step * (mean @ points - points)
     return Triangles(points, surface.faces)
 
 
-def simplified(surface: Triangles, most_faces: int) -> Triangles:
-    """At most `most_faces` triangles, by quadric edge collapse (Garland & Heckbert 1997)."""
+def simplified(surface: Triangles, max_faces: int) -> Triangles:
+    """Simplify to at most `max_faces` triangles by quadric edge collapse (Garland & Heckbert 1997)."""
     import fast_simplification
 
-    if len(surface.faces) <= most_faces:
+    if len(surface.faces) <= max_faces:
         return surface
     points, faces = fast_simplification.simplify(
-        surface.points.astype(np.float32), surface.faces.astype(np.int32), target_count=most_faces
+        surface.points.astype(np.float32), surface.faces.astype(np.int32), target_count=max_faces
     )
     faces = faces[(faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])]
     return used_points(points.astype(np.float64), faces.astype(np.int64))
 
 
 def used_points(points: NDArray[np.float64], faces: NDArray[np.int64]) -> Triangles:
-    """The surface without points that no face names."""
+    """Remove points that no face uses."""
     used, index = np.unique(faces, return_inverse=True)
     return Triangles(points[used], index.reshape(faces.shape).astype(np.int64))
 
@@ -77,7 +77,7 @@ def areas(surface: Triangles) -> NDArray[np.float64]:
 
 
 def volumes(surface: Triangles) -> NDArray[np.float64]:
-    """Signed volume [F] between every face and the origin; over a closed surface they add up to what it holds."""
+    """Signed volume [F] between each face and the origin; their sum over a closed surface is its volume."""
     a, b, c = (surface.points[surface.faces[:, i]] for i in range(3))
     volume: NDArray[np.float64] = (a * np.cross(b, c)).sum(axis=1) / 6
     return volume

@@ -1,4 +1,4 @@
-"""From depth images to a closed surface: a truncated signed distance on a grid (Curless & Levoy 1996), then
+"""Fusion of depth images into a closed surface: a truncated signed distance field on a grid (Curless & Levoy 1996) and
 marching cubes.
 """
 
@@ -14,15 +14,15 @@ from z1g.core.progress import track
 from z1g.surface.views import Views
 
 MARGIN = 4
-"""Empty voxels around the object, so that the surface closes."""
+"""Empty voxels around the object, so that the surface is closed."""
 TRUNCATION = 4.0
-"""Voxels of distance beyond which a measurement says nothing but `outside`."""
+"""Truncation of the signed distance, voxels."""
 COVERED = 0.5
-"""A pixel of less alpha shows background."""
+"""Pixels with less alpha are background."""
 HIDDEN = 0.3
-"""Weight of a view that does not see a voxel because something is before it: where a few pixels show the far side
-through a gap between Gaussians, the many that do not outvote them. It also moves the surface outwards by one to two
-voxels, which is about where that of fitted Gaussians lies: they are sunk below it."""
+"""Weight of a view in which a voxel is occluded. If a few views see the far side through a gap between Gaussians, the
+many others outvote them. This also moves the surface outward by one to two voxels, which approximately compensates that
+fitted Gaussians are sunk below the surface."""
 
 
 class Triangles(NamedTuple):
@@ -33,9 +33,9 @@ class Triangles(NamedTuple):
 
 
 def fuse(views: Views, low: Tensor, high: Tensor, resolution: int) -> Triangles:
-    """The surface inside the box [3] to [3]; `resolution` voxels lie along its longest side.
+    """Extract the surface in the box `low` [3] to `high` [3], with `resolution` voxels along its longest side.
 
-    Raises UserError where no surface is there.
+    Raises UserError if there is no surface.
     """
     from skimage.measure import marching_cubes
 
@@ -53,8 +53,8 @@ def fuse(views: Views, low: Tensor, high: Tensor, resolution: int) -> Triangles:
 def _distance(views: Views, axes: list[Tensor], truncation: float) -> Tensor:
     """Signed distance [X,Y,Z] in -1..1, in units of the truncation; positive outside.
 
-    Every view says `outside` of what lies before its depth or on its background, and with little weight `inside` of
-    what lies behind its surface.
+    For each view, voxels in front of its depth or on its background are outside, and voxels behind its surface are
+    inside with a low weight.
     """
     total = torch.zeros([len(axis) for axis in axes], device=axes[0].device)
     weight = torch.zeros_like(total)
@@ -63,19 +63,21 @@ def _distance(views: Views, axes: list[Tensor], truncation: float) -> Tensor:
     for view in track(range(len(w2c)), "fusing depth", len(w2c)):
         pixel, z = _project(w2c[view], views, axes)
         inside = pixel >= 0
-        at = pixel.clamp(min=0)
-        beside = from_object[view].flatten()[at]
-        gap = torch.where(beside > 0, beside * z / views.cameras.focal, views.depth[view, 0].flatten()[at] - z)
+        index = pixel.clamp(min=0)
+        pixels_outside = from_object[view].flatten()[index]
+        gap = torch.where(
+            pixels_outside > 0, pixels_outside * z / views.cameras.focal, views.depth[view, 0].flatten()[index] - z
+        )
         distance = (gap / truncation).clamp(-1.0, 1.0)
-        vote = torch.where(distance > -1, 1.0, HIDDEN) * inside
-        total += vote * distance
-        weight += vote
+        view_weight = torch.where(distance > -1, 1.0, HIDDEN) * inside
+        total += view_weight * distance
+        weight += view_weight
     return torch.where(weight > 0, total / weight, -1.0)
 
 
 def _pixels_to_object(views: Views) -> Tensor:
-    """How many pixels [V,H,W] each background pixel is from the object, 0 on it: beside an outline, the surface is
-    near, so that one view's frayed edge does not cut a thin part off.
+    """Distance [V,H,W] of each background pixel from the object in pixels, 0 on it. Next to a silhouette the surface is
+    near, so that the noisy edge of one view does not cut off thin parts.
     """
     from scipy.ndimage import distance_transform_edt
 
@@ -84,7 +86,7 @@ def _pixels_to_object(views: Views) -> Tensor:
 
 
 def _project(w2c: Tensor, views: Views, axes: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Index of the pixel that each point of the grid falls into, -1 outside the image, and its camera-space z."""
+    """Index of the pixel that each grid point projects to, -1 outside the image, and the point's camera-space z."""
     x, y, z = (
         w2c[row, 0] * axes[0][:, None, None]
         + (w2c[row, 1] * axes[1][:, None] + (w2c[row, 2] * axes[2] + w2c[row, 3]))[None]
@@ -93,5 +95,5 @@ def _project(w2c: Tensor, views: Views, axes: list[Tensor]) -> tuple[Tensor, Ten
     cameras = views.cameras
     column = (x / z * cameras.focal + cameras.width / 2).floor().long()
     line = (y / z * cameras.focal + cameras.height / 2).floor().long()
-    seen = (z > 0) & (column >= 0) & (column < cameras.width) & (line >= 0) & (line < cameras.height)
-    return torch.where(seen, line * cameras.width + column, -1), z
+    visible = (z > 0) & (column >= 0) & (column < cameras.width) & (line >= 0) & (line < cameras.height)
+    return torch.where(visible, line * cameras.width + column, -1), z

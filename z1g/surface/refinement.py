@@ -1,7 +1,7 @@
-"""Mesh and texture fitted to the Gaussians' own renders through nvdiffrast, as DreamGaussian's and LGM's converters do.
+"""Optimization of mesh and texture on renders of the Gaussians with nvdiffrast, as in DreamGaussian and LGM.
 
-Minimizes MSE of color and of alpha, plus weights times the squared offsets of points and 1 - cos of neighboring
-faces; then the texture alone.
+Minimizes the MSE of color and alpha plus weighted penalties of squared point offsets and of 1 - cos between neighboring
+faces, then optimizes the texture only.
 """
 
 import importlib
@@ -28,7 +28,7 @@ NEAR, FAR = 0.1, 10.0
 
 @dataclass(frozen=True)
 class Refinement:
-    """Budgets and rates of the original's conversion: rates in texel values and normalized units a step."""
+    """Budgets and learning rates of the original's conversion; rates in texel values and normalized units per step."""
 
     steps: int = 2048
     texture_steps: int = 512
@@ -42,11 +42,11 @@ class Refinement:
 
 
 def require_gpu() -> None:
-    """Raise UserError where nvdiffrast or a GPU is missing."""
+    """Raise UserError if nvdiffrast or a GPU is missing."""
     if importlib.util.find_spec("nvdiffrast") is None:
-        raise UserError("refining a mesh needs nvdiffrast, see docs/install.md; without --refine none is needed")
+        raise UserError("refining a mesh needs nvdiffrast, see docs/install.md; omit --refine to do without")
     if not torch.cuda.is_available():
-        raise UserError("refining a mesh needs a GPU with CUDA; without --refine none is needed")
+        raise UserError("refining a mesh needs a GPU with CUDA; omit --refine to do without")
 
 
 def refine(
@@ -56,7 +56,7 @@ def refine(
     gaussians: Tensor,
     options: Refinement = Refinement(),
 ) -> tuple[Unwrapped, NDArray[np.uint8]]:
-    """The mesh with moved points and its texture, closer to renders of Gaussians [N,14] in the sphere of radius 0.5."""
+    """Optimize points and texture to match renders of Gaussians [N,14] in the sphere of radius 0.5."""
     views = look(rasterizer, gaussians, options.views, options.view_size)
     fit = _Fit(mesh, texture, views, options)
     rates = [{"params": [fit.texture], "lr": options.texture_rate}, {"params": [fit.offsets], "lr": options.point_rate}]
@@ -72,7 +72,7 @@ def refine(
 
 
 class _Fit:
-    """Points before they were split at seams, their offsets, and the texture, on the renders' device."""
+    """Points (not split at seams), their offsets and the texture, on the renders' device."""
 
     def __init__(self, mesh: Unwrapped, texture: NDArray[np.uint8], views: Views, options: Refinement) -> None:
         self.mesh, self.views, self.options = mesh, views, options
@@ -88,7 +88,7 @@ class _Fit:
         self.texture = (torch.from_numpy(texture).float() / 255).to(device).requires_grad_()
 
     def loss(self, ids: list[int]) -> Tensor:
-        """What to minimize, over some views."""
+        """Loss over some views."""
         moved = self.points + self.offsets
         rgb, alpha = self.draw(moved[self.origin], self.texture, self.views.cameras.views(ids))
         true_alpha = self.views.alpha[ids]
@@ -108,7 +108,7 @@ class _Fit:
 
 
 class Painter:
-    """Draws a textured mesh: faces [F,3], uv [N,2] with v down."""
+    """Differentiable renderer of a textured mesh: faces [F,3], uv [N,2] with v down."""
 
     def __init__(self, faces: Tensor, uv: Tensor) -> None:
         self.dr: Any = importlib.import_module("nvdiffrast.torch")
@@ -116,14 +116,14 @@ class Painter:
         self.faces, self.uv = faces.int().contiguous(), uv.contiguous()
 
     def __call__(self, points: Tensor, texture: Tensor, cameras: Cameras) -> tuple[Tensor, Tensor]:
-        """Premultiplied color [V,3,H,W] and alpha [V,1,H,W] of points [N,3] and texture [S,S,3]; row 0 is the top."""
+        """Premultiplied color [V,3,H,W] and alpha [V,1,H,W] of points [N,3] with texture [S,S,3]; row 0 is the top."""
         clip = clip_positions(points, cameras).contiguous()
-        seen, _ = self.dr.rasterize(self.context, clip, self.faces, resolution=[cameras.height, cameras.width])
-        uv, _ = self.dr.interpolate(self.uv[None].expand(len(clip), -1, -1).contiguous(), seen, self.faces)
+        fragments, _ = self.dr.rasterize(self.context, clip, self.faces, resolution=[cameras.height, cameras.width])
+        uv, _ = self.dr.interpolate(self.uv[None].expand(len(clip), -1, -1).contiguous(), fragments, self.faces)
         color = self.dr.texture(texture[None].contiguous(), uv, filter_mode="linear", boundary_mode="clamp")
-        covered = (seen[..., 3:] > 0).to(color)
+        covered = (fragments[..., 3:] > 0).to(color)
         image = torch.cat([color * covered, covered], dim=-1)
-        image = self.dr.antialias(image.contiguous(), seen, clip, self.faces)
+        image = self.dr.antialias(image.contiguous(), fragments, clip, self.faces)
         rgb, alpha = image.movedim(-1, 1).split([3, 1], dim=1)
         return rgb, alpha
 

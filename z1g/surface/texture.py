@@ -1,4 +1,4 @@
-"""Painting a mesh: unwrapped by xatlas, each texel colored by the views that see it best."""
+"""Texturing of a mesh: UV unwrapping by xatlas and baking from the views that see each texel best."""
 
 from typing import NamedTuple
 
@@ -13,9 +13,9 @@ from z1g.surface.fusion import COVERED, Triangles
 from z1g.surface.views import Views
 
 SHARPNESS = 4
-"""A view counts by the cosine between its direction and the surface's normal to this power."""
+"""Exponent of a view's weight, the cosine between its direction and the surface normal."""
 DEPTH_SLACK = 0.03
-"""A point is seen where the image's depth is no nearer than this before it; the object's diameter is 1."""
+"""A point is occluded if the depth of the image is nearer by more than this; the object's diameter is 1."""
 GRAY = 0.5
 
 Floats = NDArray[np.float64]
@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 class Unwrapped(NamedTuple):
     """A mesh whose points are split at the seams of its texture.
 
-    points [N,3], normals [N,3], faces [F,3], uv [N,2] in 0..1 with v up; origin [N] is the point's index before.
+    points [N,3], normals [N,3], faces [F,3], uv [N,2] in 0..1 with v up; origin [N]: index of the original point.
     """
 
     points: Floats
@@ -35,7 +35,7 @@ class Unwrapped(NamedTuple):
 
 
 def unwrap(surface: Triangles, size: int) -> Unwrapped:
-    """Charts without overlap in the unit square, two texels apart in a texture of `size`."""
+    """Unwrap into non-overlapping charts in the unit square, two texels apart in a texture of width `size`."""
     import xatlas
 
     atlas, packing = xatlas.Atlas(), xatlas.PackOptions()
@@ -49,7 +49,7 @@ def unwrap(surface: Triangles, size: int) -> Unwrapped:
 
 
 def point_normals(surface: Triangles) -> Floats:
-    """Unit normals [N,3]: the mean of the faces around each point, by area."""
+    """Unit normals [N,3]: area-weighted means of the adjacent faces' normals."""
     a, b, c = (surface.points[surface.faces[:, i]] for i in range(3))
     face_normals = np.cross(b - a, c - a)
     total = np.zeros_like(surface.points)
@@ -61,19 +61,19 @@ def point_normals(surface: Triangles) -> Floats:
 
 
 def bake(mesh: Unwrapped, views: Views, size: int) -> NDArray[np.uint8]:
-    """Texture [size,size,3], first row at v = 1; texels beside the charts continue them."""
+    """Bake a texture [size,size,3], first row at v = 1; texels outside the charts have the nearest chart's colors."""
     covered, position, normal = texels(mesh, size)
-    there, facing = (torch.from_numpy(values[covered]).to(views.rgb) for values in (position, normal))
-    color, known = _seen(there, facing, views)
+    points, normals = (torch.from_numpy(values[covered]).to(views.rgb) for values in (position, normal))
+    color, valid = _view_colors(points, normals, views)
     image = np.full((size, size, 3), GRAY)
     image[covered] = color.cpu().numpy()
     filled = covered.copy()
-    filled[covered] = known.cpu().numpy()
+    filled[covered] = valid.cpu().numpy()
     return (_spread(image, filled) * 255).round().astype(np.uint8)
 
 
 def texels(mesh: Unwrapped, size: int) -> tuple[NDArray[np.bool_], Floats, Floats]:
-    """Which texels [S,S] a face covers, and the surface's position and normal [S,S,3] there; row 0 at v = 1."""
+    """Mask [S,S] of texels that a face covers, and their positions and normals [S,S,3]; row 0 at v = 1."""
     face, weights = _rasterized(mesh.uv * [1, -1] * size + [0, size], mesh.faces, size)
     covered = face >= 0
     corners = mesh.faces[face[covered]]
@@ -87,8 +87,8 @@ def texels(mesh: Unwrapped, size: int) -> tuple[NDArray[np.bool_], Floats, Float
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator,unused-ignore]
 def _rasterized(uv: Floats, faces: NDArray[np.int64], size: int) -> tuple[NDArray[np.int64], Floats]:
-    """Face [S,S] under each texel's center, -1 for none, and its barycentric weights [S,S,3]; uv in texels, y down."""
-    found = np.full((size, size), -1, np.int64)
+    """Face [S,S] at each texel's center, -1 for none, and its barycentric weights [S,S,3]; uv in texels, y down."""
+    face = np.full((size, size), -1, np.int64)
     weights = np.zeros((size, size, 3))
     for f in range(len(faces)):
         ax, ay = uv[faces[f, 0], 0], uv[faces[f, 0], 1]
@@ -103,47 +103,47 @@ def _rasterized(uv: Floats, faces: NDArray[np.int64], size: int) -> tuple[NDArra
                 wb = ((x - ax) * (cy - ay) - (y - ay) * (cx - ax)) / area
                 wc = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / area
                 if wb >= 0 and wc >= 0 and wb + wc <= 1:
-                    found[row, column] = f
+                    face[row, column] = f
                     weights[row, column, 0] = 1 - wb - wc
                     weights[row, column, 1] = wb
                     weights[row, column, 2] = wc
-    return found, weights
+    return face, weights
 
 
-def _seen(points: Tensor, normals: Tensor, views: Views) -> tuple[Tensor, Tensor]:
-    """Color [N,3] of surface points from the views that see them, and whether any does."""
+def _view_colors(points: Tensor, normals: Tensor, views: Views) -> tuple[Tensor, Tensor]:
+    """Colors [N,3] of surface points from the views that see them, and a mask [N] of points seen in any view."""
     total, weight = torch.zeros_like(points), torch.zeros_like(points[:, :1])
     cameras = views.cameras
     w2c = cameras.world_to_camera()[0]
-    for view in track(range(len(w2c)), "painting", len(w2c)):
+    for view in track(range(len(w2c)), "baking", len(w2c)):
         local = points @ w2c[view, :3, :3].T + w2c[view, :3, 3]
         z = local[:, 2].clamp(min=1e-6)
         column = local[:, 0] / z * cameras.focal + cameras.width / 2
         row = local[:, 1] / z * cameras.focal + cameras.height / 2
-        towards = torch.nn.functional.normalize(cameras.c2w[0, view, :3, 3] - points, dim=1)
-        facing = (towards * normals).sum(dim=1).clamp(min=0)
+        to_camera = torch.nn.functional.normalize(cameras.c2w[0, view, :3, 3] - points, dim=1)
+        facing = (to_camera * normals).sum(dim=1).clamp(min=0)
         grid = torch.stack([column / cameras.width, row / cameras.height], dim=1) * 2 - 1
         layers = torch.cat([views.rgb[view], views.alpha[view], views.depth[view]])
         rgb, alpha, depth = _sample(layers, grid).split([3, 1, 1], dim=1)
-        sees = (alpha[:, 0] > COVERED) & (depth[:, 0] > z - DEPTH_SLACK) & (grid.abs() < 1).all(dim=1)
-        share = (facing**SHARPNESS * sees)[:, None]
+        visible = (alpha[:, 0] > COVERED) & (depth[:, 0] > z - DEPTH_SLACK) & (grid.abs() < 1).all(dim=1)
+        share = (facing**SHARPNESS * visible)[:, None]
         total += share * rgb
         weight += share
     return total / weight.clamp(min=1e-12), weight[:, 0] > 1e-4
 
 
 def _sample(layers: Tensor, grid: Tensor) -> Tensor:
-    """Bilinear samples [N,C] of images [C,H,W] at `grid` [N,2] in -1..1, the image's edges."""
-    found = torch.nn.functional.grid_sample(layers[None], grid[None, None], align_corners=False)
-    return found[0, :, 0].T
+    """Bilinear samples [N,C] of images [C,H,W] at `grid` [N,2]; -1 and 1 are the image's edges."""
+    samples = torch.nn.functional.grid_sample(layers[None], grid[None, None], align_corners=False)
+    return samples[0, :, 0].T
 
 
-def _spread(image: Floats, known: NDArray[np.bool_]) -> Floats:
-    """The image with every unknown texel given its nearest known neighbor's color."""
+def _spread(image: Floats, valid: NDArray[np.bool_]) -> Floats:
+    """Fill invalid texels with the color of the nearest valid one."""
     from scipy.ndimage import distance_transform_edt
 
-    if not known.any():
+    if not valid.any():
         return image
-    rows, columns = distance_transform_edt(~known, return_distances=False, return_indices=True)
+    rows, columns = distance_transform_edt(~valid, return_distances=False, return_indices=True)
     spread: Floats = image[rows, columns]
     return spread

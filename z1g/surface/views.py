@@ -1,4 +1,4 @@
-"""What the Gaussians look like from all around, in a frame of known size."""
+"""Renders of the Gaussians from all directions, in a normalized frame."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ from z1g.geometry.camera import Cameras, orbit_c2w
 from z1g.render import Rasterizer
 
 SOLID = 0.1
-"""Opacity from which a Gaussian counts for the object's size."""
+"""Opacity from which a Gaussian counts toward the object's bounds."""
 RADIUS, FOV_Y_DEG = 1.5, 49.1
 """Cameras as in training: the sphere of radius 0.5 fills three quarters of the image."""
 BATCH = 8
 THICKER, DENSER = 2.0, 0.98
-"""For depth, Gaussians are this much larger and at least this opaque: fits leave gaps that show the far side."""
+"""Factor on scales and minimum opacity for depth: fits have gaps through which the far side is visible."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """Moves an object into the sphere of radius 0.5: p_frame = (p - center) · scale."""
+    """Normalization of an object into the sphere of radius 0.5: p_frame = (p - center) · scale."""
 
     center: Tensor
     scale: float
 
     @classmethod
     def around(cls, gaussians: Tensor) -> Frame:
-        """Of the solid Gaussians among [N,14]. Raises UserError where there are none, or all are in one place."""
+        """Frame of the solid ones of Gaussians [N,14]. Raises UserError if there are too few or all at one position."""
         positions = gaussians[gaussians[:, CHANNELS["opacity"].start] >= SOLID, CHANNELS["position"]]
         if len(positions) < 4:
-            raise UserError(f"only {len(positions)} Gaussians have an opacity above {SOLID}: that is no object")
+            raise UserError(f"only {len(positions)} Gaussians have an opacity above {SOLID}: that is not an object")
         low, high = positions.min(dim=0).values, positions.max(dim=0).values
         center = (low + high) / 2
         reach = float((positions - center).norm(dim=1).max())
         if reach <= 0:
-            raise UserError("all Gaussians are in one place: that is no object")
+            raise UserError("all Gaussians have the same position: that is not an object")
         return cls(center, 0.5 / reach)
 
     def enter(self, gaussians: Tensor) -> Tensor:
-        """Gaussians [N,14] in the frame."""
+        """Transform Gaussians [N,14] to the frame."""
         moved = gaussians.clone()
         moved[:, CHANNELS["position"]] = (gaussians[:, CHANNELS["position"]] - self.center) * self.scale
         moved[:, CHANNELS["scale"]] = gaussians[:, CHANNELS["scale"]] * self.scale
         return moved
 
     def leave(self, points: np.ndarray) -> np.ndarray:
-        """Points [N,3] back in the object's own coordinates."""
+        """Transform points [N,3] back to the object's coordinates."""
         moved: np.ndarray = points / self.scale + self.center.cpu().double().numpy()
         return moved
 
@@ -61,7 +61,7 @@ class Frame:
 class Views:
     """Renders from V cameras around an object.
 
-    rgb [V,3,H,W] in 0..1, not premultiplied; alpha [V,1,H,W]; depth [V,1,H,W], mean camera-space z of what is seen.
+    rgb [V,3,H,W] in 0..1, not premultiplied; alpha [V,1,H,W]; depth [V,1,H,W], mean camera-space z.
     """
 
     cameras: Cameras
@@ -71,7 +71,7 @@ class Views:
 
 
 def around(n: int, size: int) -> Cameras:
-    """Cameras [1,n] spread evenly over the sphere of directions (a Fibonacci lattice), looking at the origin."""
+    """Cameras [1,n] that look at the origin from directions on a Fibonacci lattice of the sphere."""
     golden = 180 * (3 - math.sqrt(5))
     heights = [1 - (2 * i + 1) / n for i in range(n)]
     poses = [orbit_c2w(math.degrees(math.asin(y)), golden * i, RADIUS) for i, y in enumerate(heights)]
@@ -83,17 +83,17 @@ def look(rasterizer: Rasterizer, gaussians: Tensor, n: int, size: int) -> Views:
     """Render Gaussians [N,14] that fill the sphere of radius 0.5 from `n` cameras."""
     cameras = around(n, size).to(gaussians.device)
     closed = _closed(gaussians)
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
-    with Meter("looking around", n, quiet_s=5) as meter:
+    batches: list[tuple[Tensor, Tensor, Tensor]] = []
+    with Meter("rendering views", n, quiet_s=5) as meter:
         for first in range(0, n, BATCH):
             ids = list(range(first, min(first + BATCH, n)))
-            seen = rasterizer.render(gaussians[None], cameras.views(ids))
+            output = rasterizer.render(gaussians[None], cameras.views(ids))
             solid = rasterizer.render(closed[None], cameras.views(ids))
-            rgb = seen.rgb / seen.alpha.clamp(min=1e-6)
+            rgb = output.rgb / output.alpha.clamp(min=1e-6)
             depth = solid.depth / solid.alpha.clamp(min=1e-6)
-            found.append((rgb[0].clamp(0, 1), seen.alpha[0], depth[0]))
+            batches.append((rgb[0].clamp(0, 1), output.alpha[0], depth[0]))
             meter.advance(len(ids))
-    rgb, alpha, depth = (torch.cat(parts) for parts in zip(*found, strict=True))
+    rgb, alpha, depth = (torch.cat(parts) for parts in zip(*batches, strict=True))
     return Views(cameras, rgb, alpha, depth)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 class Average:
-    """An average of weights beside the weights."""
+    """Exponential moving average of weights, stored next to the weights."""
 
     def __init__(self, parameters: list[nn.Parameter], decay: float) -> None:
         self.parameters, self.decay = parameters, decay
@@ -16,14 +16,14 @@ class Average:
 
     @torch.no_grad()
     def update(self, finite: Tensor) -> None:
-        """Move the average by one step, where the scalar `finite` is 1; 0 leaves it as it is."""
+        """Update the average if the scalar `finite` is 1; with 0 it is unchanged."""
         change = list(torch._foreach_sub([p.detach() for p in self.parameters], self.values))
         torch._foreach_mul_(change, (1 - self.decay) * finite)
         torch._foreach_add_(self.values, change)
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange weights and average."""
+        """Swap weights and average."""
         for parameter, value in zip(self.parameters, self.values, strict=True):
             kept = parameter.clone()
             parameter.copy_(value)
@@ -31,7 +31,7 @@ class Average:
 
     @contextmanager
     def applied(self) -> Iterator[None]:
-        """The average in the place of the weights while the block runs."""
+        """Replace the weights with the average while the block runs."""
         self.swap()
         try:
             yield

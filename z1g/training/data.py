@@ -1,4 +1,4 @@
-"""Which object each position of each step sees: a pure function of seed, step and position."""
+"""Sampling of training objects, a pure function of seed, step and position in the batch."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from z1g.core.seeding import keyed_normal, keyed_uniform, numpy_generator
 Sample = dict[str, Tensor]
 Batch = dict[str, Tensor]
 AHEAD = 2
-"""Batches made before they are needed."""
+"""Batches prefetched."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """One position of one step: which object, in which pass over the data, and the key of its random numbers."""
+    """One position of one step: object, pass over the data, and key of the random numbers."""
 
     object_index: int
     epoch: int
@@ -33,9 +33,9 @@ class Draw:
 
 
 def draw(seed: int, step: int, slot: int, batch_size: int, n_objects: int) -> Draw:
-    """Objects come in a new random order each epoch; epochs run on through batches."""
-    epoch, place = divmod(step * batch_size + slot, n_objects)
-    return Draw(int(_order(seed, epoch, n_objects)[place]), epoch, (seed, step, slot))
+    """The object at a position of a batch. Each epoch has a new random order; epochs may end within a batch."""
+    epoch, rank = divmod(step * batch_size + slot, n_objects)
+    return Draw(int(_order(seed, epoch, n_objects)[rank]), epoch, (seed, step, slot))
 
 
 @lru_cache(maxsize=4)
@@ -44,12 +44,12 @@ def _order(seed: int, epoch: int, n_objects: int) -> NDArray[np.int64]:
 
 
 def batch_noise(batch: Batch, shape: tuple[int, ...], purpose: int, device: torch.device) -> Tensor:
-    """Standard normal [B,*shape], each row from its sample's key and a number that tells uses apart."""
+    """Standard normal noise [B,*shape]. Each row depends on its sample's key and the number `purpose`."""
     return keyed_normal(_keys(batch, purpose, device), shape)
 
 
 def batch_uniform(batch: Batch, purpose: int, device: torch.device) -> Tensor:
-    """Uniform [B] in [0,1), keyed like `batch_noise`."""
+    """Uniform numbers [B] in [0,1), keyed like `batch_noise`."""
     return keyed_uniform(_keys(batch, purpose, device))
 
 
@@ -59,26 +59,26 @@ def _keys(batch: Batch, purpose: int, device: torch.device) -> Tensor:
 
 
 class StepData(Dataset[Sample]):
-    """Samples addressed by global position (step·batch + slot); `make` turns a draw into tensors."""
+    """Data set indexed by global position (step·batch + slot); `make` converts a draw to tensors."""
 
     def __init__(
         self, make: Callable[[Draw], Sample], n_objects: int, batch_size: int, seed: int, in_memory: bool = False
     ) -> None:  # fmt: skip
-        """in_memory: `make` only picks from what this process holds, which other processes would not make faster."""
+        """in_memory: `make` only indexes tensors in memory, so that worker processes are not used."""
         self.make, self.n_objects, self.batch_size, self.seed = make, n_objects, batch_size, seed
         self.in_memory = in_memory
 
     def __getitem__(self, position: int) -> Sample:
         step, slot = divmod(position, self.batch_size)
-        chosen = draw(self.seed, step, slot, self.batch_size, self.n_objects)
-        sample = self.make(chosen)
-        sample["key"] = torch.tensor(chosen.key)
-        sample["object_index"] = torch.tensor(chosen.object_index)
-        sample["epoch"] = torch.tensor(chosen.epoch)
+        drawn = draw(self.seed, step, slot, self.batch_size, self.n_objects)
+        sample = self.make(drawn)
+        sample["key"] = torch.tensor(drawn.key)
+        sample["object_index"] = torch.tensor(drawn.object_index)
+        sample["epoch"] = torch.tensor(drawn.epoch)
         return sample
 
     def batches(self, start: int, stop: int, rank: int, world: int, workers: int) -> DataLoader[Any]:
-        """Loader of this rank's share of the steps start..stop: a contiguous slice of every global batch."""
+        """Loader of this rank's part of the steps start..stop: a contiguous slice of every global batch."""
         share = self.batch_size // world
         positions = [
             list(range(step * self.batch_size + rank * share, step * self.batch_size + (rank + 1) * share))
@@ -90,7 +90,7 @@ class StepData(Dataset[Sample]):
 
 
 def ahead(batches: Iterator[Batch], pin: bool) -> Iterator[Batch]:
-    """The same batches, made by a thread while the ones before are worked on; pinned ones reach a GPU unwaited for."""
+    """The same batches, prefetched by a thread. With `pin` they are in pinned memory, for asynchronous copies."""
 
     def following() -> Batch | None:
         batch = next(batches, None)
@@ -106,7 +106,7 @@ def ahead(batches: Iterator[Batch], pin: bool) -> Iterator[Batch]:
 
 
 def micro_batches(batch: Batch, size: int | None) -> Iterator[tuple[Batch, float]]:
-    """A batch in pieces of at most `size` rows, each with its share of the whole."""
+    """Split a batch into pieces of at most `size` rows, each with its fraction of the batch."""
     total = len(batch["key"])
     step = size or total
     for first in range(0, total, step):

@@ -1,4 +1,4 @@
-"""What a training run leaves to look at: history rows and TensorBoard events."""
+"""Logs of a training run: history rows and TensorBoard events."""
 
 import time
 from pathlib import Path
@@ -11,7 +11,7 @@ from z1g.core.files import write_jsonl
 
 
 class TrainingLog:
-    """Collects figures by step. Its rows are part of the checkpoint, so a resumed run has one unbroken history."""
+    """Collects figures by step. Its rows are part of the checkpoint, so that a resumed run has a complete history."""
 
     def __init__(self, folder: Path, restored: dict[str, Any], start: int, active: bool) -> None:
         self.folder = folder
@@ -22,11 +22,11 @@ class TrainingLog:
         self._writer = SummaryWriter(str(folder / "tb"), purge_step=start) if active else None
 
     def add(self, losses: dict[str, float]) -> None:
-        """Note the losses of one step; none where it was skipped."""
+        """Record the losses of one step; empty if it was skipped."""
         self.open_interval.append(losses)
 
     def means(self) -> dict[str, float]:
-        """Means over the steps since the last interval ended, which begins a new one."""
+        """Means over the steps of the current interval. Starts a new interval."""
         names = {name for losses in self.open_interval for name in losses}
         means = {}
         for name in sorted(names):
@@ -36,7 +36,7 @@ class TrainingLog:
         return means
 
     def write(self, step: int, figures: dict[str, float]) -> None:
-        """One row of history and one TensorBoard point a figure."""
+        """Write one row of history and one TensorBoard point per figure."""
         now = time.monotonic()
         self._seconds += now - self._clock
         self._clock = now
@@ -48,7 +48,7 @@ class TrainingLog:
     def validation(
         self, step: int, figures: dict[str, float], images: dict[str, Tensor], histograms: dict[str, Tensor]
     ) -> None:  # fmt: skip
-        """Validation figures join the newest row; images and histograms go to TensorBoard."""
+        """Add validation figures to the newest row; write images and histograms to TensorBoard."""
         if self.rows and self.rows[-1]["step"] == step + 1:
             self.rows[-1].update(figures)
         elif figures:
@@ -62,7 +62,7 @@ class TrainingLog:
                 self._writer.add_histogram(name, values.float().cpu(), step + 1)
 
     def flush(self) -> None:
-        """Put all events so far on disk."""
+        """Write all events to disk."""
         if self._writer is not None:
             self._writer.flush()
 

@@ -1,4 +1,4 @@
-"""The training loop: accelerate, checkpoints, logs, and what happens when a loss is not a number."""
+"""The training loop: accelerate, checkpoints, logs, and handling of losses that are not finite."""
 
 import logging
 import math
@@ -28,21 +28,21 @@ from z1g.training.speed import tune
 
 log = logging.getLogger("z1g")
 MAX_SKIPPED = 10
-"""Steps in a row whose loss or gradient is not finite before training gives up."""
+"""Consecutive steps with a non-finite loss or gradient after which training fails."""
 SAVED = ("objective", "optimizer", "schedule", "average", "history", "interval", "skipped", "best")
-"""What a checkpoint holds."""
+"""Entries of a checkpoint."""
 BEST_BY = "validation_psnr"
-"""The figure of `Objective.validate` whose highest value `keep: best` goes by."""
+"""The figure of `Objective.validate` that `keep: best` maximizes."""
 
 
 class Objective(nn.Module):
-    """What is trained. `forward(batch)` returns `loss` and named terms, all scalars, so that DDP sees every step."""
+    """A trained module. `forward(batch)` returns `loss` and named terms, all scalars, so that DDP hooks every step."""
 
     replayable = False
-    """Whether its passes are the same operations for every batch, and never look at a value on the host."""
+    """Whether its passes run the same operations for every batch and never synchronize with the host."""
 
     def prepare(self, batch: Batch) -> Batch:
-        """What forward needs of samples that have reached the device; no gradient flows through it."""
+        """Prepare a batch on the device for `forward`, without gradients."""
         return batch
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
@@ -50,21 +50,21 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def after_backward(self, accelerator: Accelerator) -> None:
-        """Called once a step with gradients in place, for state that this module updates itself."""
+        """Called once per step after the backward pass, for state that this module updates itself."""
 
     def networks(self) -> list[nn.Module]:
-        """The parts that `train.speed` is for."""
+        """The networks that `train.speed` applies to."""
         return []
 
     def validate(self) -> dict[str, float]:
-        """Figures on held-out views; called on the main process only, with the averaged weights where there are any.
+        """Figures on held-out views; called on the main process only, with the averaged weights if there are any.
 
-        `keep: best` goes by the one called `validation_psnr`.
+        `keep: best` maximizes `validation_psnr`.
         """
         return {}
 
     def histograms(self) -> dict[str, Tensor]:
-        """Values whose distribution is logged at validations."""
+        """Values whose distribution is logged at each validation."""
         return {}
 
     def images(self) -> dict[str, Tensor]:
@@ -75,7 +75,7 @@ class Objective(nn.Module):
 class Trainer:
     """Trains an objective in place up to the step budget, resuming from the folder's newest checkpoint.
 
-    The host never waits for the step it has just started: what a step came to is read while the next one runs.
+    The host never waits for the step it has just started: losses of a step are read while the next step runs.
     """
 
     def __init__(self, objective: Objective, data: StepData, options: TrainOptions, folder: Path) -> None:
@@ -106,7 +106,7 @@ class Trainer:
         """Step and figure of the best validation so far; empty before the first."""
 
     def run(self) -> None:
-        """Train. Raises Preempted after a SIGTERM, UserError where the loss stays non-finite."""
+        """Train. Raises Preempted after a SIGTERM, UserError if the loss stays non-finite."""
         with exclusive(self.folder / ".lock") if self.accelerator.is_main_process else nullcontext():
             start, history = self._restore()
             self._train(start, TrainingLog(self.folder, history, start, self.accelerator.is_main_process))
@@ -126,7 +126,7 @@ class Trainer:
         with _sigterm_sets(self.stop), Meter(self.folder.parent.name, options.steps, start) as meter:
             for step, batch in enumerate(ahead(loader, accelerator.device.type == "cuda"), start):
                 outcome, done = self._fitting(step, batch), step + 1
-                # Ranks hear of a SIGTERM at different times, but must leave the loop together.
+                # Ranks receive a SIGTERM at different times, but must leave the loop together.
                 heard = self._note(late, journal, meter)
                 stopping = self.stop.is_set() if world == 1 else heard
                 late = outcome
@@ -145,9 +145,9 @@ class Trainer:
                 if saves or stopping:
                     self._save(done, journal)
                 if stopping:
-                    # Whoever started the ranks may end them all when the first leaves.
+                    # The launcher may terminate all ranks when the first one exits.
                     accelerator.wait_for_everyone()
-                    raise Preempted(f"stopped after step {done} on request; the same command goes on from there")
+                    raise Preempted(f"stopped after step {done} on request; run the same command again to resume")
         journal.close()
 
     def _fitting(self, step: int, batch: Batch) -> Outcome:
@@ -155,12 +155,12 @@ class Trainer:
             return self._step(step, batch)
         except torch.OutOfMemoryError as error:
             raise UserError(
-                f"the GPU's memory does not hold {self.options.micro_batch or len(batch['key'])} objects at once: "
-                "lower train.micro_batch, which changes no result, or set train.speed.recompute: true"
+                f"the GPU is out of memory with {self.options.micro_batch or len(batch['key'])} objects at once: "
+                "lower train.micro_batch, which does not change results, or set train.speed.recompute: true"
             ) from error
 
     def _step(self, step: int, batch: Batch) -> Outcome:
-        # Layers that draw on their own (dropout) must not depend on what ran before this step.
+        # Random layers (dropout) must not depend on what ran before this step.
         torch.manual_seed(self.options.seed * 1_000_003 + step)
         accelerator, device = self.accelerator, self.accelerator.device
         batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
@@ -175,8 +175,8 @@ class Trainer:
         return Outcome.sent(step, {**totals, FINITE: finite, STOP: stop})
 
     def _update(self, finite: Tensor) -> None:
-        """Step the optimizer where the scalar `finite` is 1; where it is 0 the weights stay as they are."""
-        # The fused kernels look at this flag on the device, as they do for a gradient scaler.
+        """Step the optimizer if the scalar `finite` is 1; with 0 the weights are unchanged."""
+        # The fused kernels read this flag on the device, as with a gradient scaler.
         self.optimizer.optimizer.found_inf = 1 - finite
         self.optimizer.step()
         if self.average is not None:
@@ -186,7 +186,7 @@ class Trainer:
             self.schedule.step()
 
     def _note(self, outcome: Outcome | None, journal: TrainingLog, meter: Meter) -> bool:
-        """Take in what a step came to: whether any rank was asked to stop. Raises UserError after many broken steps."""
+        """Log a step; returns whether any rank received a SIGTERM. Raises UserError after many non-finite steps."""
         if outcome is None:
             return False
         figures = outcome.read()
@@ -198,10 +198,10 @@ class Trainer:
             log.warning("step %d skipped: the loss or its gradient is not finite", outcome.step)
         if self.skipped >= MAX_SKIPPED:
             steps = self.checkpoints.steps()
-            kept = str(self.checkpoints.file(steps[-1])) if steps else "none was written yet"
+            checkpoint = str(self.checkpoints.file(steps[-1])) if steps else "none was written yet"
             raise UserError(
-                f"{MAX_SKIPPED} steps in a row up to step {outcome.step} had a loss or gradient that is not finite; "
-                f"last good checkpoint: {kept}; lower train.optimizer.lr or use train.precision: fp32"
+                f"{MAX_SKIPPED} consecutive steps up to step {outcome.step} had a loss or gradient that is not finite; "
+                f"last good checkpoint: {checkpoint}; lower train.optimizer.lr or use train.precision: fp32"
             )
         return stop
 
@@ -212,7 +212,7 @@ class Trainer:
         journal.write(step, {**means, "lr": self.optimizer.param_groups[0]["lr"]})
 
     def _over_ranks(self, means: dict[str, float]) -> dict[str, float]:
-        """Mean over ranks. All ranks have the same names, because they skip steps together."""
+        """Means over ranks. All ranks have the same names, because they skip the same steps."""
         if self.accelerator.num_processes == 1 or not means:
             return means
         values = torch.tensor(list(means.values()), device=self.accelerator.device)
@@ -277,7 +277,7 @@ def _precision(options: TrainOptions) -> str:
 
 @contextmanager
 def _sigterm_sets(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM sets the event while the block runs; outside the main thread nothing does."""
+    """Let SIGTERM set the event while the block runs; has no effect outside the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

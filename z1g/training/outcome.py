@@ -1,4 +1,4 @@
-"""What a step came to, read from the device one step later, so that the device never waits for the host."""
+"""Losses of a step, read from the device one step later, so that the device never waits for the host."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FINITE, STOP = "finite", "stop"
 
 @dataclass(frozen=True)
 class Outcome:
-    """Figures of one step on their way from the device."""
+    """Figures of one step during the copy from the device."""
 
     step: int
     names: tuple[str, ...]
@@ -34,14 +34,14 @@ class Outcome:
         return cls(step, tuple(figures), host, arrived)
 
     def read(self) -> dict[str, float]:
-        """The figures; waits until this step, and no later one, is done."""
+        """The figures. Waits until this step is done, but not for later steps."""
         if self.arrived is not None:
             self.arrived.synchronize()
         return dict(zip(self.names, self.values.tolist(), strict=True))
 
 
 def everywhere(accelerator: Accelerator, flag: Tensor, how: Literal["all", "any"]) -> Tensor:
-    """A flag, 0 or 1, over all ranks, without waiting for it."""
+    """All-reduce a flag, 0 or 1, over the ranks, without synchronizing with the host."""
     if accelerator.num_processes == 1:
         return flag
     total: Tensor = accelerator.reduce(flag, "sum")

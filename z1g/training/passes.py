@@ -1,4 +1,4 @@
-"""The forward and backward passes of a step: launched one kernel at a time, or recorded once and replayed."""
+"""The forward and backward passes of a step: run eagerly, or captured in a CUDA graph and replayed."""
 
 import gc
 import logging
@@ -14,20 +14,20 @@ from z1g.training.data import Batch, micro_batches
 
 log = logging.getLogger("z1g")
 WARM_UP = 3
-"""Steps before recording: libraries choose their kernels and workspaces in them."""
-TOGETHER = 2**25
-"""Values that ranks exchange at once."""
+"""Steps before the capture, in which libraries select kernels and allocate workspaces."""
+BUCKET_SIZE = 2**25
+"""Values per all-reduce."""
 
 
-class Launched:
-    """The passes of this rank's objects, a few at a time; DDP averages the gradients over the ranks."""
+class EagerPasses:
+    """Eager passes of this rank's micro-batches. DDP averages the gradients over the ranks."""
 
     def __init__(self, objective: nn.Module, accelerator: Accelerator, micro_batch: int | None) -> None:
         self.objective, self.accelerator, self.micro_batch = objective, accelerator, micro_batch
         self.model = accelerator.prepare(objective)
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses, with gradients left in place."""
+        """Run the passes and return the losses; gradients are in `grad` of the parameters."""
         accelerator = self.accelerator
         totals: dict[str, Tensor] = {}
         pieces = list(micro_batches(batch, self.micro_batch))
@@ -43,10 +43,10 @@ class Launched:
         return totals
 
 
-class Replayed:
-    """The passes of a whole batch as one CUDA graph, where launching their kernels takes longer than they.
+class ReplayedPasses:
+    """The passes of a whole batch as one CUDA graph, which removes the overhead of kernel launches.
 
-    Every batch must be of the same shapes, and the objective must not look at values on the host. Ranks average their
+    All batches must have the same shapes, and the objective must not synchronize with the host. Ranks average their
     gradients after the passes.
     """
 
@@ -63,9 +63,9 @@ class Replayed:
                 torch.distributed.broadcast(parameter.data, 0)
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses, with gradients left in place."""
+        """Run the passes and return the losses; gradients are in `grad` of the parameters."""
         if self.done == WARM_UP:
-            self._try_to_record(batch)
+            self._try_to_capture(batch)
         self.done += 1
         if self.replay is None:
             losses = {name: value.detach() for name, value in self._passes(batch).items()}
@@ -80,33 +80,33 @@ class Replayed:
         replay()
         for parameter, gradient in zip(self.trained, self.gradients, strict=True):
             parameter.grad = gradient
-        # The next replay writes over them while the host may still read.
+        # The next replay overwrites the losses while the host may still read them.
         return {name: value.clone() for name, value in self.losses.items()}
 
-    def _try_to_record(self, batch: Batch) -> None:
+    def _try_to_capture(self, batch: Batch) -> None:
         try:
-            self._record(batch)
+            self._capture(batch)
         except torch.OutOfMemoryError:
             raise
         except RuntimeError as error:
-            said = str(error).partition("\n")[0]
-            log.warning("training goes on at the speed of launches, as it cannot be recorded: %s", said)
+            reason = str(error).partition("\n")[0]
+            log.warning("training continues without a CUDA graph, because the capture failed: %s", reason)
 
-    def _record(self, batch: Batch) -> None:
+    def _capture(self, batch: Batch) -> None:
         self.inputs = {name: value.clone() for name, value in batch.items()}
         for parameter in self.trained:
             parameter.grad = None
-        # What the first steps took is not for the recording's own memory.
+        # The capture allocates its own memory pool; free that of the first steps.
         gc.collect()
         torch.cuda.empty_cache()
         graph = torch.cuda.CUDAGraph()
-        # Other threads pin memory meanwhile.
+        # Other threads pin memory during the capture.
         with torch.cuda.graph(graph, capture_error_mode="thread_local"):
             losses = self._passes(self.inputs)
         self.losses = {name: value.detach() for name, value in losses.items()}
         self.gradients = [parameter.grad for parameter in self.trained]
         self.replay = graph.replay
-        log.debug("recorded the passes of %d objects", len(batch["key"]))
+        log.debug("captured the passes of %d objects", len(batch["key"]))
 
     def _passes(self, batch: Batch) -> dict[str, Tensor]:
         with torch.no_grad():
@@ -117,32 +117,34 @@ class Replayed:
         return losses
 
     def _average(self) -> None:
-        """Mean gradients over the ranks, many tensors a message."""
+        """Average gradients over the ranks, in buckets of many tensors."""
         if self.accelerator.num_processes == 1:
             return
-        for some in _messages([p.grad for p in self.trained if p.grad is not None]):
-            flat = torch.cat([gradient.reshape(-1) for gradient in some])
+        for bucket in _buckets([p.grad for p in self.trained if p.grad is not None]):
+            flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
             torch.distributed.all_reduce(flat)
             flat /= self.accelerator.num_processes
-            parts = flat.split([gradient.numel() for gradient in some])
-            torch._foreach_copy_(some, [part.view(g.shape) for part, g in zip(parts, some, strict=True)])
+            parts = flat.split([gradient.numel() for gradient in bucket])
+            torch._foreach_copy_(bucket, [part.view(g.shape) for part, g in zip(parts, bucket, strict=True)])
 
 
-def _messages(gradients: list[Tensor]) -> list[list[Tensor]]:
-    """Tensors in groups of a bounded size, in order."""
-    groups: list[list[Tensor]] = []
-    room = 0
+def _buckets(gradients: list[Tensor]) -> list[list[Tensor]]:
+    """Tensors in groups of bounded size, in order."""
+    buckets: list[list[Tensor]] = []
+    free = 0
     for gradient in gradients:
-        if room < gradient.numel() or not groups:
-            groups.append([])
-            room = TOGETHER
-        groups[-1].append(gradient)
-        room -= gradient.numel()
-    return groups
+        if free < gradient.numel() or not buckets:
+            buckets.append([])
+            free = BUCKET_SIZE
+        buckets[-1].append(gradient)
+        free -= gradient.numel()
+    return buckets
 
 
-def passes(objective: Any, accelerator: Accelerator, micro_batch: int | None, *, replay: bool) -> Launched | Replayed:
-    """Replayed ones where that is asked for and can be: on a GPU, with the whole batch at once."""
+def passes(
+    objective: Any, accelerator: Accelerator, micro_batch: int | None, *, replay: bool
+) -> EagerPasses | ReplayedPasses:
+    """Replayed passes if requested and supported: on a GPU, with the whole batch at once. Otherwise eager passes."""
     if replay and accelerator.device.type == "cuda" and micro_batch is None and objective.replayable:
-        return Replayed(objective, accelerator)
-    return Launched(objective, accelerator, micro_batch)
+        return ReplayedPasses(objective, accelerator)
+    return EagerPasses(objective, accelerator, micro_batch)

@@ -1,4 +1,4 @@
-"""What the fit's optimizer moves where a Gaussian's position is concerned."""
+"""Parametrizations of Gaussian positions for the fit's optimizer."""
 
 from z1g.fitting.positions.base import Positions, Rays
 from z1g.fitting.positions.depth_offset import DepthOffset
@@ -8,6 +8,6 @@ KINDS: tuple[type[Positions], ...] = (
     DepthOffset,
     FreePositions,
 )
-"""What `kind:` of a Positions may name."""
+"""Values of `kind:` of a Positions."""
 
 __all__ = ["KINDS", "DepthOffset", "FreePositions", "Positions", "Rays"]

@@ -1,4 +1,4 @@
-"""What the fit's optimizer moves where a Gaussian's position is concerned."""
+"""Parametrizations of Gaussian positions for the fit's optimizer."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rays:
-    """The ray of each Gaussian's pixel, view-1 frame: origins and directions [B,M,3], the latter of camera-z length 1.
+    """Rays of the Gaussians' pixels in the view-1 frame.
 
-    axes: [B,M,3,3], columns x, y and z of the input's camera.
+    origins: [B,M,3]. directions: [B,M,3], with camera-space z of 1. axes: [B,M,3,3], columns x, y and z of the input
+    view's camera.
     """
 
     origins: torch.Tensor
@@ -29,8 +30,8 @@ class Positions(Slot):
 
     @abstractmethod
     def encode(self, position: torch.Tensor, rays: Rays) -> torch.Tensor:
-        """Raw parameters [B,M,K] of positions, clamped to what they can say."""
+        """Raw parameters [B,M,K] of positions, projected to the nearest ones that the parametrization can represent."""
 
     @abstractmethod
     def decode(self, raw: torch.Tensor, rays: Rays) -> torch.Tensor:
-        """Positions [B,M,3] within the unit cube."""
+        """Positions [B,M,3], clamped to -1..1."""

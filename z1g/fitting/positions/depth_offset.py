@@ -15,12 +15,12 @@ else:
 
 
 class DepthOffset(Positions):
-    """Planar depth and an offset along the camera's axes; the original's variant with 15 channels."""
+    """Planar depth along the pixel's ray and an offset along the camera's axes; the original's 15-channel variant."""
 
     kind: Literal["depth_offset"] = "depth_offset"
     lateral: bool = Field(
         True,
-        description="the offset may leave the pixel's ray; false holds every Gaussian on it (always_zero_xy_offset)",
+        description="allow offsets from the pixel's ray; false: Gaussians stay on their rays (always_zero_xy_offset)",
     )
 
     def encode(self, position: torch.Tensor, rays: Rays) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Positions as they are."""
+"""Unconstrained positions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class FreePositions(Positions):
-    """x, y and z move freely, as in LGM."""
+    """x, y and z are optimized directly, as in LGM."""
 
     kind: Literal["free"] = "free"
 

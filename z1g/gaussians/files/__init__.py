@@ -1,6 +1,6 @@
-"""Files of Gaussians that other tools read, by the ending of their name.
+"""File formats of Gaussians, by file extension.
 
-Whatever the file's own axes are, Gaussians come out of `read` and go into `write` in z1g's y-up world, activated.
+`read` returns and `write` takes activated Gaussians in z1g's y-up world, whatever axes the format uses.
 """
 
 from __future__ import annotations
@@ -16,16 +16,13 @@ from torch import Tensor
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_file
 from z1g.gaussians import ply
-from z1g.gaussians.channels import CHANNELS, N_CHANNELS
+from z1g.gaussians.channels import CHANNELS, MIN_ALPHA, N_CHANNELS
 from z1g.gaussians.files import splat, spz
-
-VISIBLE = 1 / 255
-"""No rasterizer draws a Gaussian of less opacity; more than half of a splatter image are such."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """How one kind of file is read and written, and whether it keeps each Gaussian where it was in the list."""
+    """Reader and writer of a format, and whether it keeps all Gaussians in their order."""
 
     read: Callable[[Path], Tensor]
     write: Callable[[Path, Tensor], None]
@@ -40,34 +37,34 @@ FORMATS: dict[str, Format] = {
 
 
 def read(path: Path) -> Tensor:
-    """Activated Gaussians [N,14], float32, y-up world, quaternions of length 1.
+    """Read activated Gaussians [N,14], float32, y-up world, with unit quaternions.
 
-    Raises UserError where the file is missing, of another kind, cut short, empty or holds numbers that cannot be drawn.
+    Raises UserError if the file is missing, of another format, truncated, empty or contains non-finite numbers.
     """
     form = format_of(path, FORMATS)
     try:
-        with np.errstate(over="ignore"):  # what overflows is said below
+        with np.errstate(over="ignore"):  # reported below as not finite
             gaussians = form.read(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     if not len(gaussians):
-        raise UserError(f"{path} holds no Gaussians")
+        raise UserError(f"{path} contains no Gaussians")
     bad = int((~torch.isfinite(gaussians).all(dim=1)).sum())
     if bad:
-        raise UserError(f"{path}: {bad} of {len(gaussians)} Gaussians hold numbers that are not finite")
-    # Other tools store quaternions of any length; what has none is taken as unrotated.
-    turn = gaussians[:, CHANNELS["rotation"]]
-    length = turn.norm(dim=1, keepdim=True)
-    upright = torch.tensor([1.0, 0, 0, 0]).expand_as(turn)
-    gaussians[:, CHANNELS["rotation"]] = torch.where(length > 0, turn / length, upright)
+        raise UserError(f"{path}: {bad} of {len(gaussians)} Gaussians contain numbers that are not finite")
+    # Other tools store quaternions of any length; a zero quaternion counts as the identity.
+    rotation = gaussians[:, CHANNELS["rotation"]]
+    length = rotation.norm(dim=1, keepdim=True)
+    identity = torch.tensor([1.0, 0, 0, 0]).expand_as(rotation)
+    gaussians[:, CHANNELS["rotation"]] = torch.where(length > 0, rotation / length, identity)
     return gaussians
 
 
 def write(path: Path, gaussians: Tensor) -> None:
-    """Write activated Gaussians [N,14] of the y-up world; the ending of `path` says how.
+    """Write activated Gaussians [N,14] of the y-up world; the extension of `path` selects the format.
 
-    `.ply` keeps all of them in their order, so that the source view of each is known; others only what can be seen.
-    Raises UserError for another ending, or where nothing can be seen.
+    `.ply` keeps all of them in their order, so that the source view of each is known; other formats keep only visible
+    ones. Raises UserError for an unknown extension, or if no Gaussian is visible.
     """
     form = format_of(path, FORMATS)
     gaussians = gaussians.detach().cpu()
@@ -80,17 +77,17 @@ def write(path: Path, gaussians: Tensor) -> None:
 
 
 def visible(gaussians: Tensor) -> Tensor:
-    """Those Gaussians [M,14] of [N,14] that a rasterizer draws."""
+    """The Gaussians [M,14] of [N,14] that a rasterizer draws, less than half of a splatter image."""
     if gaussians.shape[1] != N_CHANNELS:
         raise ValueError(f"Gaussians have {N_CHANNELS} channels, not {gaussians.shape[1]}")
-    return gaussians[gaussians[:, CHANNELS["opacity"].start] >= VISIBLE]
+    return gaussians[gaussians[:, CHANNELS["opacity"].start] >= MIN_ALPHA]
 
 
-def format_of(path: Path, known: dict[str, Format]) -> Format:
-    """The format that a file's name asks for. Raises UserError naming the ones there are."""
-    form = known.get(path.suffix.lower())
+def format_of(path: Path, formats: dict[str, Format]) -> Format:
+    """The format of a file by its extension. Raises UserError that lists the available formats."""
+    form = formats.get(path.suffix.lower())
     if form is None:
-        raise UserError(f'{path}: unknown ending "{path.suffix}"; splats are {listed(list(known))} files')
+        raise UserError(f'{path}: unknown extension "{path.suffix}"; splats are {listed(list(formats))} files')
     return form
 
 

@@ -1,11 +1,11 @@
-"""`.splat` files of antimatter15's web viewer: 32 bytes a Gaussian, no header.
+"""`.splat` files of antimatter15's web viewer: 32 bytes per Gaussian, no header.
 
     float32 x, y, z             position in the y-down world of `.ply` files
     float32 sx, sy, sz          standard deviations
     uint8   r, g, b, opacity    0..255 for 0..1
     uint8   w, x, y, z          quaternion, (q + 1)·128, so each component is exact to 1/256
 
-Viewers that show a file while it loads expect what matters most to come first: the largest opacity times volume.
+Viewers that show a file while it loads expect the most important Gaussians first: the largest opacity times volume.
 """
 
 from pathlib import Path
@@ -28,22 +28,22 @@ def write(path: Path, gaussians: Tensor) -> None:
     volume = moved[:, CHANNELS["scale"]].prod(dim=1)
     order = torch.argsort(volume * moved[:, CHANNELS["opacity"]][:, 0], descending=True, stable=True)
     parts = {name: part.numpy() for name, part in split(moved[order], dim=1).items()}
-    turn = parts["rotation"] / np.linalg.norm(parts["rotation"], axis=1, keepdims=True)
+    rotation = parts["rotation"] / np.linalg.norm(parts["rotation"], axis=1, keepdims=True)
     rows = np.empty(len(moved), RECORD)
     rows["position"], rows["scale"] = parts["position"], parts["scale"]
     color = np.concatenate([parts["rgb"], parts["opacity"]], axis=1)
     rows["rgba"] = np.clip(np.round(color * 255), 0, 255)
-    rows["rotation"] = np.clip(np.round(turn * 128 + 128), 0, 255)
+    rows["rotation"] = np.clip(np.round(rotation * 128 + 128), 0, 255)
     path.write_bytes(rows.tobytes())
 
 
 def read(path: Path) -> Tensor:
-    """Activated Gaussians [N,14], float32, y-up world. Raises UserError where the size does not fit."""
+    """Activated Gaussians [N,14], float32, y-up world. Raises UserError if the file size is not a multiple of 32."""
     content = path.read_bytes()
     if len(content) % RECORD.itemsize:
-        raise UserError(f"{path}: {len(content)} bytes are no whole number of Gaussians of {RECORD.itemsize} bytes")
+        raise UserError(f"{path}: {len(content)} bytes are not a whole number of Gaussians of {RECORD.itemsize} bytes")
     rows = np.frombuffer(content, RECORD)
-    with np.errstate(invalid="ignore"):  # not a number in, not a number out: the caller looks
+    with np.errstate(invalid="ignore"):  # NaNs are kept: the caller checks
         position, scale = (torch.from_numpy(rows[name].astype(np.float64)) for name in ("position", "scale"))
     color = torch.from_numpy(rows["rgba"] / 255.0)
     parts = {

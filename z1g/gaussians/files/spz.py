@@ -1,8 +1,8 @@
 """`.spz` files, Niantic's compressed splats: about a tenth of a `.ply`.
 
-A gzip stream of a 16-byte header and one block an attribute, all points after each other (github.com/nianticlabs/spz):
+A gzip stream of a 16-byte header and one block per attribute for all points (github.com/nianticlabs/spz):
 
-    uint32 "NGSP", uint32 version, uint32 points, uint8 harmonics' degree, uint8 fractional bits, uint8 flags, uint8 0
+    uint32 "NGSP", uint32 version, uint32 points, uint8 harmonics degree, uint8 fractional bits, uint8 flags, uint8 0
     positions   3 x int24    fixed point with `fractional bits` bits after the point
     opacities   uint8        0..255 for 0..1
     colors     3 x uint8    (f_dc·0.15 + 0.5)·255, where rgb = 0.5 + SH_C0·f_dc
@@ -12,7 +12,7 @@ A gzip stream of a 16-byte header and one block an attribute, all points after e
                 three in 10 bits each, sign and 9 bits of |q|·sqrt(2); the largest is positive
     harmonics   uint8, 3 for each coefficient above degree 0
 
-Axes are x right, y up, z back: z1g's y-up world. Written as version 3.
+Axes are x right, y up, z back: z1g's y-up world. `write` uses version 3.
 """
 
 import struct
@@ -34,8 +34,8 @@ VERSION = 3
 FRACTIONAL_BITS = 16
 """Positions are exact to 2**-17 and may be up to 128 units from the origin."""
 COLOR_SCALE = 0.15
-MOST_POINTS = 10_000_000
-"""As in Niantic's reader: what claims more is damaged."""
+MAX_POINTS = 10_000_000
+"""Limit of Niantic's reader; a larger number means that the file is damaged."""
 HARMONICS = {0: 0, 1: 3, 2: 8, 3: 15}
 """Coefficients above degree 0, by degree."""
 ROTATION_BYTES = {1: 3, 2: 3, 3: 4}
@@ -47,11 +47,11 @@ Floats = NDArray[np.float64]
 
 
 def write(path: Path, gaussians: Tensor) -> None:
-    """Write activated Gaussians [N,14] of the y-up world. Raises UserError where one is too far from the origin."""
+    """Write activated Gaussians [N,14] of the y-up world. Raises UserError if a position is out of range."""
     parts = {name: part.double().numpy() for name, part in split(gaussians, dim=1).items()}
     fixed = np.round(parts["position"] * 2**FRACTIONAL_BITS)
     if np.abs(fixed).max() >= 2**23:
-        raise UserError(f"{path} is not written: .spz holds positions up to {2 ** (23 - FRACTIONAL_BITS)} units")
+        raise UserError(f"{path} is not written: .spz stores positions up to {2 ** (23 - FRACTIONAL_BITS)} units")
     blocks = [
         HEADER.pack(MAGIC, VERSION, len(gaussians), 0, FRACTIONAL_BITS, 0, 0),
         fixed.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes(),
@@ -65,28 +65,28 @@ def write(path: Path, gaussians: Tensor) -> None:
 
 
 def read(path: Path) -> Tensor:
-    """Activated Gaussians [N,14], float32, y-up world, of versions 2 and 3. Harmonics above degree 0 are left out.
+    """Activated Gaussians [N,14], float32, y-up world, of versions 2 and 3. Harmonics above degree 0 are ignored.
 
-    Raises UserError where the file is no .spz, of another version, cut short, or claims more than can be.
+    Raises UserError if the file is not an .spz, of another version, truncated, or has an invalid header.
     """
     packed = path.read_bytes()
     unpack = zlib.decompressobj(GZIP)
     try:
         head = unpack.decompress(packed, HEADER.size)
         version, count, bits, size = _checked(path, head)
-        # No more than the header asks for is unpacked, whatever the stream may hold.
+        # Unpacks no more than the size that follows from the header, whatever the stream contains.
         body = unpack.decompress(unpack.unconsumed_tail, size + 1)
     except zlib.error as error:
-        raise UserError(f"{path} is no whole .spz: {error}") from error
+        raise UserError(f"{path} is not a valid .spz: {error}") from error
     if len(body) < size or (len(body) == size and not unpack.eof):
-        raise UserError(f"{path} is cut short: {len(body)} of {size} bytes for {count} Gaussians")
+        raise UserError(f"{path} is truncated: {len(body)} of {size} bytes for {count} Gaussians")
     blocks, start = [], 0
     for width in (9, 1, 3, 3, ROTATION_BYTES[version]):
         blocks.append(np.frombuffer(body, np.uint8, count * width, start).reshape(count, width))
         start += count * width
     position, opacity, color, scale, rotation = blocks
     wide = np.zeros((count, 3, 4), np.uint8)
-    wide[..., 1:] = position.reshape(count, 3, 3)  # shifted up by a byte, so that the sign is the integer's own
+    wide[..., 1:] = position.reshape(count, 3, 3)  # shifted up by a byte to extend the sign
     parts = {
         "position": (wide.view("<i4")[..., 0] >> 8) / 2.0**bits,
         "opacity": opacity / 255.0,
@@ -100,11 +100,11 @@ def read(path: Path) -> Tensor:
 def _checked(path: Path, head: bytes) -> tuple[int, int, int, int]:
     """Version, number of points, fractional bits and bytes after the header."""
     if len(head) < HEADER.size or head[:4] != MAGIC:
-        raise UserError(f"{path} is no .spz file: it does not begin with {MAGIC.decode()}")
+        raise UserError(f"{path} is not an .spz file: it does not begin with {MAGIC.decode()}")
     _, version, count, degree, bits, _, _ = HEADER.unpack(head)
     if version not in (2, 3):
-        raise UserError(f"{path} is .spz version {version}; versions 2 and 3 are read")
-    if count > MOST_POINTS or degree not in HARMONICS or bits > 23:
+        raise UserError(f"{path} is .spz version {version}; versions 2 and 3 are supported")
+    if count > MAX_POINTS or degree not in HARMONICS or bits > 23:
         raise UserError(f"{path} is damaged: {count} points of degree {degree} with {bits} fractional bits")
     return version, count, bits, count * (16 + ROTATION_BYTES[version] + 3 * HARMONICS[degree])
 
@@ -125,8 +125,8 @@ def _smallest_three(rotation: Floats) -> NDArray[np.uint32]:
         value = q[:, component]
         size = np.round(np.abs(value) * np.sqrt(2) * QUATERNION_BITS).astype(np.uint32)
         size = np.minimum(size, QUATERNION_BITS)
-        with_it = (packed << np.uint32(10)) | (np.uint32(512) * (value < 0)).astype(np.uint32) | size
-        packed = np.where(component == largest, packed, with_it).astype(np.uint32)
+        extended = (packed << np.uint32(10)) | (np.uint32(512) * (value < 0)).astype(np.uint32) | size
+        packed = np.where(component == largest, packed, extended).astype(np.uint32)
     little_endian: NDArray[np.uint32] = packed.astype("<u4")
     return little_endian
 
@@ -138,9 +138,9 @@ def _from_smallest_three(packed: Bytes) -> Floats:
     q = np.zeros((len(word), 4))
     for component in reversed(range(4)):
         value = (word & QUATERNION_BITS) / QUATERNION_BITS / np.sqrt(2) * np.where(word & 512, -1.0, 1.0)
-        there = component != largest
-        q[there, component] = value[there]
-        word = np.where(there, word >> 10, word)
+        stored = component != largest
+        q[stored, component] = value[stored]
+        word = np.where(stored, word >> 10, word)
     rows = np.arange(len(word))
     q[rows, largest] = np.sqrt(np.maximum(0, 1 - (q**2).sum(axis=1)))
     return np.roll(q, 1, axis=1)

@@ -1,4 +1,4 @@
-"""Where the free views stand, after the condition and the six inputs: one family of slots."""
+"""Slot family of the free views, which follow the condition and the six inputs."""
 
 from z1g.geometry.views.base import Angles, FreeViews, shuffled
 from z1g.geometry.views.g_objaverse import GObjaverseViews
@@ -10,6 +10,6 @@ KINDS: tuple[type[FreeViews], ...] = (
     OriginalViews,
     RandomSphere,
 )
-"""What `kind:` of a FreeViews may name."""
+"""All kinds of FreeViews."""
 
 __all__ = ["KINDS", "Angles", "FreeViews", "GObjaverseViews", "OriginalViews", "RandomSphere", "shuffled"]

@@ -1,4 +1,4 @@
-"""Where the free views stand, after the condition and the six inputs: one family of slots."""
+"""Slot family of the free views, which follow the condition and the six inputs."""
 
 from abc import abstractmethod
 
@@ -7,22 +7,22 @@ import numpy as np
 from z1g.core.slots import Slot
 
 Angles = list[tuple[float, float]]
-"""Elevation and azimuth in degrees, azimuth 0 being the condition's."""
+"""Elevation and azimuth in degrees; the condition's azimuth is 0."""
 
 
 class FreeViews(Slot):
-    """Where the free views stand. Training, validation and test views are taken in the order given."""
+    """Poses of the free views. Training, validation and test views are taken in this order."""
 
     @property
-    def most(self) -> int | None:
-        """How many views the protocol has; None where it has any number."""
+    def available(self) -> int | None:
+        """Number of views of the protocol; None if it is unlimited."""
         return None
 
     @abstractmethod
     def angles(self, n: int, draw: np.random.Generator) -> Angles:
-        """The first `n` views of one object, drawn from its own generator."""
+        """The first `n` views of one object, drawn from the object's generator."""
 
 
 def shuffled(angles: Angles, n: int, draw: np.random.Generator) -> Angles:
-    """`n` of the views in random order, so that test views are not one ring of them."""
+    """`n` of the views in random order, so that the test views cover all rings."""
     return [angles[i] for i in draw.permutation(len(angles))[:n]]

@@ -1,4 +1,4 @@
-"""Free views in the rings of G-buffer Objaverse."""
+"""Free views on the rings of G-buffer Objaverse."""
 
 from typing import Literal
 
@@ -12,13 +12,13 @@ UPPER, MIDDLE = (5.0, 30.0), (-5.0, 5.0)
 class GObjaverseViews(FreeViews):
     """38 views: a ring of 24 at 5 to 30 degrees elevation, a ring of 12 at -5 to 5, one from above, one from below.
 
-    The elevation of a ring is drawn for each object. Rings as in the data set of Qiu et al., "RichDreamer", CVPR 2024.
+    The elevation of a ring is drawn for each object. Source: the data set of Qiu et al., "RichDreamer", CVPR 2024.
     """
 
     kind: Literal["g_objaverse"] = "g_objaverse"
 
     @property
-    def most(self) -> int:
+    def available(self) -> int:
         return 38
 
     def angles(self, n: int, draw: np.random.Generator) -> Angles:

@@ -1,4 +1,4 @@
-"""As many free views as the original's renders have."""
+"""The free views of the original's renders."""
 
 from typing import Literal
 
@@ -8,15 +8,15 @@ from z1g.geometry.views.base import Angles, FreeViews
 
 
 class OriginalViews(FreeViews):
-    """The original's 56 views: after condition and inputs 49, uniform on the whole sphere.
+    """The original's 56 views: condition, inputs and 49 free views, uniform on the whole sphere.
 
-    Its renders name each view's angles but not how they were drawn; the distribution is this project's assumption.
+    Its renders record the angles of each view but not their distribution, which is this project's assumption.
     """
 
     kind: Literal["original"] = "original"
 
     @property
-    def most(self) -> int:
+    def available(self) -> int:
         return 49
 
     def angles(self, n: int, draw: np.random.Generator) -> Angles:

@@ -1,4 +1,4 @@
-"""Free views anywhere on a band of the sphere."""
+"""Free views drawn from a band of the sphere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from z1g.geometry.views.base import Angles, FreeViews
 
 
 class RandomSphere(FreeViews):
-    """Uniform on the sphere between two elevations, each object with its own draw."""
+    """Uniform on the sphere between two elevations, drawn for each object."""
 
     kind: Literal["random_sphere"] = "random_sphere"
     elevation_deg: tuple[float, float] = Field((-30.0, 60.0), description="lowest and highest elevation, degrees")

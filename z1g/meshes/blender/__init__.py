@@ -1,1 +1,1 @@
-"""Scripts that run inside Blender; they import nothing of z1g."""
+"""Scripts that run inside Blender; they do not import z1g."""

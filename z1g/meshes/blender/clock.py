@@ -1,4 +1,4 @@
-"""Where an object's time goes."""
+"""Timing of the parts of an object's rendering."""
 
 import time
 from collections.abc import Iterator
@@ -6,16 +6,16 @@ from contextlib import contextmanager
 
 
 class Clock:
-    """Seconds by part."""
+    """Accumulates seconds by part."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
-        """Count the block's time to `part`."""
-        began = time.perf_counter()
+        """Add the duration of the block to `part`."""
+        start = time.perf_counter()
         try:
             yield
         finally:
-            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - began
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Camera, light, renderer, and the images."""
+"""Setup of camera, lights and renderer, and rendering of the images."""
 
 import math
 from pathlib import Path
@@ -7,17 +7,17 @@ from typing import Any
 import bpy  # type: ignore[import-not-found,unused-ignore]
 import numpy as np
 from clock import Clock
-from faults import Unable
+from faults import SettingsError
 from framing import aim
 from numpy.typing import NDArray
 
 GPU_KINDS = ("OPTIX", "CUDA", "HIP", "METAL", "ONEAPI")
-"""In the order of preference."""
+"""In order of preference."""
 EEVEE = "BLENDER_EEVEE_NEXT" if (4, 2) <= bpy.app.version < (5, 0) else "BLENDER_EEVEE"
 
 
 def choose_gpu() -> None:
-    """Let Cycles draw on this machine's GPUs, never on the CPU beside them. Raises Unable where there is none."""
+    """Make Cycles render on this machine's GPUs only, without the CPU. Raises SettingsError if there is no GPU."""
     preferences = bpy.context.preferences.addons["cycles"].preferences
     for kind in GPU_KINDS:
         try:
@@ -29,11 +29,11 @@ def choose_gpu() -> None:
             device.use = device.type == kind
         if any(device.use for device in preferences.devices):
             return
-    raise Unable(f"Cycles finds no GPU here (looked for {', '.join(GPU_KINDS)})")
+    raise SettingsError(f"Cycles finds no GPU here (looked for {', '.join(GPU_KINDS)})")
 
 
 def try_eevee() -> None:
-    """Render next to nothing: without a graphics driver EEVEE ends Blender, better now than at every object."""
+    """Render a tiny image: without a graphics driver, EEVEE crashes Blender. This detects it before any object."""
     scene = bpy.context.scene
     scene.camera = bpy.data.objects.new("camera", bpy.data.cameras.new("camera"))
     scene.render.engine, scene.eevee.taa_render_samples = EEVEE, 1
@@ -42,7 +42,7 @@ def try_eevee() -> None:
 
 
 def set_up(settings: dict[str, Any]) -> None:
-    """Camera, light and renderer of the freshly imported scene."""
+    """Set up camera, lights and renderer of the imported scene."""
     scene, render, cycles = bpy.context.scene, bpy.context.scene.render, bpy.context.scene.cycles
     lens = bpy.data.cameras.new("camera")
     lens.sensor_fit = "VERTICAL"
@@ -54,7 +54,7 @@ def set_up(settings: dict[str, Any]) -> None:
     scene.eevee.taa_render_samples = settings["samples"]
     cycles.device = settings["device"].upper()
     cycles.samples = settings["samples"]
-    # Adaptive sampling and denoising hang on thresholds; dither adds noise to flat colors.
+    # Adaptive sampling and denoising depend on thresholds; dither adds noise to uniform colors.
     cycles.use_adaptive_sampling = cycles.use_denoising = False
     render.dither_intensity = 0
     render.use_persistent_data = True
@@ -68,7 +68,7 @@ def set_up(settings: dict[str, Any]) -> None:
 
 
 def light(strength: float, panorama: dict[str, Any] | None, suns: list[dict[str, float]]) -> None:
-    """A background of even white or a panorama, and suns; see `z1g.meshes.lighting.Light`. Raises Unable."""
+    """Set a uniform white background or a panorama, and suns; see `z1g.meshes.lighting.Light`. Raises SettingsError."""
     scene, world = bpy.context.scene, bpy.data.worlds.new("world")
     world.use_nodes = True
     background = world.node_tree.nodes["Background"]
@@ -80,7 +80,7 @@ def light(strength: float, panorama: dict[str, Any] | None, suns: list[dict[str,
     for sun in suns:
         lamp = bpy.data.objects.new("sun", bpy.data.lights.new("sun", "SUN"))
         lamp.data.energy = sun["strength"]
-        # A lamp shines along -z; turned by 90 - elevation about x it shines from the front (Blender's -y).
+        # A sun shines along -z; rotated by 90 - elevation about x, it shines from the front (Blender's -y).
         lamp.rotation_euler = (math.radians(90 - sun["elevation_deg"]), 0, math.radians(sun["azimuth_deg"]))
         scene.collection.objects.link(lamp)
 
@@ -89,12 +89,12 @@ def _hang_panorama(tree: Any, background: Any, file: str, rotation_deg: float) -
     try:
         image = bpy.data.images.load(file)
     except RuntimeError as error:
-        raise Unable(f"{file} cannot be read: {str(error).strip()}") from error
+        raise SettingsError(f"{file} cannot be read: {str(error).strip()}") from error
     if not image.size[0]:
-        raise Unable(f"{file} is no image that Blender can read")
+        raise SettingsError(f"{file} is not an image that Blender can read")
     texture, mapping = tree.nodes.new("ShaderNodeTexEnvironment"), tree.nodes.new("ShaderNodeMapping")
     texture.image = image
-    # Cycles sees a panorama's middle towards +x; the condition's camera stands towards -y.
+    # Cycles places the center of a panorama at +x; the condition view's camera is at -y.
     mapping.inputs["Rotation"].default_value = (0, 0, math.radians(90 - rotation_deg))
     tree.links.new(tree.nodes.new("ShaderNodeTexCoord").outputs["Generated"], mapping.inputs["Vector"])
     tree.links.new(mapping.outputs["Vector"], texture.inputs["Vector"])
@@ -102,9 +102,9 @@ def _hang_panorama(tree: Any, background: Any, file: str, rotation_deg: float) -
 
 
 def render_images(cameras: list[Any], points: NDArray[np.float64] | None, folder: Path, clock: Clock) -> None:
-    """Write one PNG a camera; `points` as `aim` takes them.
+    """Write one PNG per camera; `points`: see `aim`.
 
-    Each view has its own seed, so that noise does not stick to the screen.
+    Every view has its own seed, so that the noise pattern differs between views.
     """
     scene = bpy.context.scene
     image = scene.render.image_settings
@@ -112,7 +112,7 @@ def render_images(cameras: list[Any], points: NDArray[np.float64] | None, folder
     for view, matrix in enumerate(cameras):
         aim(matrix, points)
         scene.cycles.seed = view
-        # With persistent data a new seed alone goes unnoticed; other tags than this one build all geometry anew.
+        # With persistent data, Cycles ignores a new seed without a tag; tags other than TIME rebuild all geometry.
         scene.update_tag(refresh={"TIME"})
         with clock("render"):
             bpy.ops.render.render()

@@ -1,9 +1,9 @@
-"""What stops one object, and what stops all of them."""
+"""Errors of one object and of the settings."""
 
 
 class MeshError(Exception):
-    """The mesh cannot be used; the message is for people."""
+    """The mesh cannot be used; the message is shown to the user."""
 
 
-class Unable(Exception):
-    """These settings cannot be obeyed here at all; the message is for people."""
+class SettingsError(Exception):
+    """The settings are not supported on this machine; the message is shown to the user."""

@@ -1,4 +1,4 @@
-"""The camera, and the part of the image that has to be drawn."""
+"""Camera placement, and the part of the image to render."""
 
 from typing import Any
 
@@ -8,22 +8,22 @@ from mathutils import Matrix  # type: ignore[import-not-found,unused-ignore]
 from numpy.typing import NDArray
 
 MARGIN = 3
-"""Pixels around the object: the filter takes samples from within 0.75."""
+"""Pixels around the object; the pixel filter has a radius of 0.75 pixels."""
 WITHIN_VERTICES = {"MESH", "EMPTY", "ARMATURE", "LATTICE"}
-"""What the vertices of meshes bound, and what is not drawn at all. Curves, hair, points and volumes are not here."""
+"""Object types that are bounded by mesh vertices or not rendered at all: not curves, hair, points and volumes."""
 
 
 def vertices_bound_everything() -> bool:
-    """Whether all that is drawn lies in the convex hull of the vertices that faces use."""
+    """Whether everything that is rendered is inside the convex hull of the vertices that faces use."""
     displaced = any(material.displacement_method != "BUMP" for material in bpy.data.materials)
-    things = [instance.object for instance in bpy.context.evaluated_depsgraph_get().object_instances]
-    return not displaced and all(thing.type in WITHIN_VERTICES and not thing.particle_systems for thing in things)
+    objects = [instance.object for instance in bpy.context.evaluated_depsgraph_get().object_instances]
+    return not displaced and all(item.type in WITHIN_VERTICES and not item.particle_systems for item in objects)
 
 
 def aim(c2w: Any, points: NDArray[np.float64] | None) -> None:
-    """Put the camera at `c2w` and let only the rectangle be drawn that `points` [N,3] can touch; None: all of it.
+    """Place the camera at `c2w` and restrict rendering to the bounding rectangle of `points` [N,3]; None: no limit.
 
-    Beside the rectangle the image is transparent, as it would be anyway; within it not a bit is different.
+    Outside the rectangle the image is transparent with or without the limit; inside it the bits are the same.
     """
     scene = bpy.context.scene
     scene.camera.matrix_world = Matrix(c2w)
@@ -35,14 +35,14 @@ def aim(c2w: Any, points: NDArray[np.float64] | None) -> None:
 
 
 def _box(c2w: NDArray[np.float64], points: NDArray[np.float64]) -> list[float] | None:
-    """Left, bottom, right and top of the points as parts of the image; None where one lies behind the camera."""
+    """Left, bottom, right and top of the points as fractions of the image; None if a point is behind the camera."""
     render, lens = bpy.context.scene.render, bpy.context.scene.camera.data
     local = c2w[:3, :3].T @ (points.T - c2w[:3, 3:])
     depth = -local[2]
     if depth.min() < lens.clip_start:
         return None
     size = render.resolution_x
-    place = size * (0.5 + local[:2] / depth / (2 * np.tan(lens.angle / 2)))
-    low, high = np.floor(place.min(axis=1)) - MARGIN, np.ceil(place.max(axis=1)) + MARGIN
-    # Blender cuts the product with the side off to whole pixels; halves survive any rounding.
+    pixels = size * (0.5 + local[:2] / depth / (2 * np.tan(lens.angle / 2)))
+    low, high = np.floor(pixels.min(axis=1)) - MARGIN, np.ceil(pixels.max(axis=1)) + MARGIN
+    # Blender truncates border times resolution to whole pixels; half a pixel is safe from rounding errors.
     return ((np.concatenate([low, high]).clip(0, size) + 0.5) / size).clip(0, 1).tolist()

@@ -1,4 +1,4 @@
-"""Where the imported surface is, and moving it into the sphere of radius 0.5."""
+"""Bounds of the imported surface, and its normalization into the sphere of radius 0.5."""
 
 from dataclasses import dataclass
 
@@ -9,21 +9,21 @@ from mathutils import Matrix  # type: ignore[import-not-found,unused-ignore]
 from numpy.typing import NDArray
 
 FLAT = 1e-4
-"""A mesh is flat where its smallest extent is below this share of its largest."""
+"""A mesh counts as flat if its smallest extent is below this fraction of its largest."""
 SIZES = (1e-12, 1e12)
-"""Smaller and larger meshes come out blank: squares of their coordinates leave single precision's range."""
+"""Smallest and largest extent of a mesh; outside, squared coordinates leave the range of float32 and renders are blank.
+"""
 UP_AXIS = {".ply": "z", ".stl": "z", ".blend": "z"}
-"""Blender's own files are z-up, by custom also those of formats without a rule; others are y-up or say themselves."""
+"""Formats that are z-up, by definition (.blend) or convention; other formats are y-up or specify their axes."""
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """p_z1g = (p - center) * scale, where p is the file's point in a y-up world.
+    """p_z1g = (p - center) * scale, where p is a point of the file in a y-up world.
 
-    `center` is the middle of the bounding box of all vertices that a face uses; `scale` takes the farthest of them to
-    distance 0.5. `up_axis` is the file's: "y" means that p is the point as the file has it (.fbx and .usd, which choose
-    axes and unit themselves: as Blender converts it to y up and metres), "z" that the file's (x, y, z) is
-    p = (x, z, -y).
+    `center` is the center of the bounding box of all vertices that a face uses; `scale` moves the farthest of them to
+    distance 0.5. `up_axis` is the up axis of the file: "y": p has the file's coordinates (.fbx and .usd, which specify
+    their axes and units: after Blender's conversion to y-up and meters); "z": p = (x, z, -y) of the file's (x, y, z).
     """
 
     center: tuple[float, float, float]
@@ -47,31 +47,31 @@ def surface() -> tuple[NDArray[np.float64], int]:
         used = positions.reshape(-1, 3)[np.unique(corners)].astype(np.float64)
         points.append(used @ world[:3, :3].T + world[:3, 3])
     if not n_triangles:
-        raise MeshError("the mesh has no faces; the file is empty or cut off")
+        raise MeshError("the mesh has no faces; the file is empty or truncated")
     if not all(np.isfinite(part).all() for part in points):
         raise MeshError("the mesh has vertices that are not finite numbers (NaN or infinity)")
     return np.concatenate(points), n_triangles
 
 
 def normalize(points: NDArray[np.float64], up_axis: str) -> tuple[Normalization, NDArray[np.float64]]:
-    """Move and scale the scene so that the sphere around the bounding box's middle has radius 0.5 at the origin.
+    """Move and scale the scene into the sphere of radius 0.5 at the origin, centered on its bounding box.
 
-    Also returns the points where they are then. Raises MeshError for flat meshes.
+    Also returns the normalized points [N,3]. Raises MeshError for flat, tiny and huge meshes.
     """
     low, high = points.min(axis=0), points.max(axis=0)
     extent = high - low
     if extent.max() == 0:
         raise MeshError("the mesh is a single point: its bounding box has no size")
     if not SIZES[0] <= extent.max() <= SIZES[1]:
-        raise MeshError(f"the mesh is {extent.max():.3g} units large; {SIZES[0]:g} to {SIZES[1]:g} can be drawn")
+        raise MeshError(f"the mesh is {extent.max():.3g} units large; {SIZES[0]:g} to {SIZES[1]:g} can be rendered")
     if extent.min() < FLAT * extent.max():
         raise MeshError(f"the mesh is flat: its bounding box is {' x '.join(f'{side:.4g}' for side in extent)}")
     center = (low + high) / 2
     scale = 0.5 / float(np.linalg.norm(points - center, axis=1).max())
     pivot = bpy.data.objects.new("normalization", None)
-    for thing in bpy.context.scene.objects:
-        if thing.parent is None:
-            thing.parent = pivot
+    for item in bpy.context.scene.objects:
+        if item.parent is None:
+            item.parent = pivot
     bpy.context.scene.collection.objects.link(pivot)
     pivot.matrix_world = Matrix.Scale(scale, 4) @ Matrix.Translation(-center)
     x, y, z = center.tolist()

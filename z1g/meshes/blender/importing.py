@@ -1,7 +1,7 @@
-"""Mesh files into the empty scene, z up; every format ends with the same materials under the same light.
+"""Import of mesh files into the empty scene, z-up, with the same materials and lighting for every format.
 
-Files with an animation stand as in its first frame. A .glb or .gltf with several scenes gives its default scene (the
-first where none is named), a .blend its first scene by name.
+Animated files are imported at their first frame. Of a .glb or .gltf with several scenes the default scene is imported
+(the first if none is the default), of a .blend the first scene by name.
 """
 
 import json
@@ -23,9 +23,9 @@ GLB_MAGIC, GLB_HEADER_BYTES = b"glTF", 20
 
 
 def import_mesh(path: Path) -> None:
-    """Import a mesh file without its lights and cameras. Raises MeshError where nothing sensible would be seen."""
+    """Import a mesh file without its lights and cameras. Raises MeshError if it cannot be rendered correctly."""
     _run_importer(path)
-    bpy.data.batch_remove([thing for thing in bpy.data.objects if thing.type in NOT_THE_OBJECT])
+    bpy.data.batch_remove([item for item in bpy.data.objects if item.type in NOT_THE_OBJECT])
     if bpy.data.actions or path.suffix.lower() in USD:
         _go_to_first_frame()
     _check_images(path)
@@ -42,20 +42,20 @@ def _run_importer(path: Path) -> None:
         elif ending == ".ply":
             bpy.ops.wm.ply_import(filepath=name, forward_axis="Y", up_axis="Z")
         elif ending == ".stl":
-            # Validation would turn NaN into 0 before anyone sees it.
+            # Validation would replace NaN by 0 before it can be detected.
             bpy.ops.wm.stl_import(filepath=name, forward_axis="Y", up_axis="Z", use_mesh_validate=False)
         elif ending == ".fbx":
             bpy.ops.import_scene.fbx(filepath=name)
         elif ending in USD:
-            # Packed: any other mode writes the textures of a .usdz beside the file.
+            # Packed: all other modes write the textures of a .usdz next to the file.
             bpy.ops.wm.usd_import(filepath=name, import_textures_mode="IMPORT_PACK", create_world_material=False)
         elif ending == ".blend":
             append(name)
         else:
             raise MeshError(f"no importer for {ending} files")
     except (RuntimeError, OSError) as error:
-        # bpy.ops reports an importer's failure as RuntimeError; its last line is the message, the rest a traceback.
-        # Some add where in Blender's own files it happened.
+        # bpy.ops reports the failure of an importer as RuntimeError; the last line is the message, the rest a
+        # traceback. Some importers append a location in Blender's source.
         lines = [line for line in str(error).splitlines() if line and not line.startswith("Location: ")]
         if lines and lines[-1].startswith("MemoryError"):
             raise MemoryError from error
@@ -68,7 +68,7 @@ def _import_gltf(path: Path) -> None:
     bpy.ops.import_scene.gltf(filepath=str(path))
     options = bpy.ops.import_scene.gltf.get_rna_type().properties
     if "import_scene_as_collection" not in options and len(gltf_document(path).get("scenes", [])) > 1:
-        raise MeshError("the file has several scenes, which this Blender puts into one; 4.5 keeps them apart")
+        raise MeshError("the file has several scenes, which this Blender merges into one; Blender 4.5 keeps them apart")
 
 
 def _go_to_first_frame() -> None:
@@ -77,26 +77,26 @@ def _go_to_first_frame() -> None:
 
 
 def _check_images(path: Path) -> None:
-    """Raise MeshError where a texture is missing or unreadable: Blender would draw magenta."""
+    """Raise MeshError if a texture is missing or unreadable: Blender would render it in magenta."""
     bad = {bpy.path.abspath(image.filepath or image.name) for image in bpy.data.images if not image.size[0]}
     if path.suffix.lower() in GLTF:
-        # The glTF importer leaves a texture out that is not there.
+        # The glTF importer drops missing textures.
         bad.update(name for name in _gltf_images(path) if not Path(name).is_file())
     if bad:
         names = ", ".join(sorted(os.path.relpath(name, path.parent) for name in bad))
         raise MeshError(f"texture missing or unreadable: {names}")
     for material in bpy.data.materials:
-        # The USD importer keeps the node of a texture that is not there and forgets its name.
-        if material.node_tree and any(_shows_no_image(node) for node in material.node_tree.nodes):
+        # The USD importer keeps the node of a missing texture without its file name.
+        if material.node_tree and any(_lacks_image(node) for node in material.node_tree.nodes):
             raise MeshError(f"texture missing or unreadable: one of material {material.name}")
 
 
-def _shows_no_image(node: Any) -> bool:
+def _lacks_image(node: Any) -> bool:
     return node.type == "TEX_IMAGE" and node.image is None and any(output.is_linked for output in node.outputs)
 
 
 def _gltf_images(path: Path) -> Iterator[str]:
-    """Files that a glTF document names as its images."""
+    """Image files that a glTF document refers to."""
     for image in gltf_document(path).get("images", []):
         uri = image.get("uri", "data:")
         if not uri.startswith("data:"):
@@ -104,7 +104,7 @@ def _gltf_images(path: Path) -> Iterator[str]:
 
 
 def gltf_document(path: Path) -> dict[str, Any]:
-    """The JSON of a .gltf or .glb file that Blender could read."""
+    """JSON document of a .gltf or .glb file that Blender could read."""
     content = path.read_bytes()
     if content[:4] == GLB_MAGIC:
         size = struct.unpack_from("<I", content, 12)[0]
@@ -114,7 +114,7 @@ def gltf_document(path: Path) -> dict[str, Any]:
 
 
 def _show_vertex_colors() -> None:
-    """Give meshes that have vertex colors but no material one that shows them."""
+    """Add a material that shows the vertex colors to meshes with vertex colors and no material."""
     for mesh in bpy.data.meshes:
         if any(mesh.materials) or not mesh.color_attributes:
             continue

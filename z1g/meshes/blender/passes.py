@@ -9,14 +9,14 @@ from framing import aim
 from numpy.typing import NDArray
 
 NOTHING_Z = 1e6
-"""Cycles writes 1e10 into the depth pass where a ray meets nothing."""
+"""Cycles writes 1e10 to the depth pass where a ray hits nothing."""
 
 
 def prepare_passes() -> None:
-    """Make Cycles draw one sample through each pixel's center from now on.
+    """Make Cycles take one sample at each pixel's center from now on.
 
-    A pass holds the first sample of a pixel, and the images' filter scatters samples over the neighbors. So passes
-    are rendered by themselves: one sample, no light, a filter as narrow as a point.
+    A pass has the first sample of each pixel, and the images' pixel filter spreads samples over neighboring pixels.
+    Passes are therefore rendered separately: one sample, no light bounces, the narrowest filter.
     """
     scene, layer = bpy.context.scene, bpy.context.view_layer
     scene.render.engine = "CYCLES"
@@ -26,13 +26,13 @@ def prepare_passes() -> None:
 
 
 def render_depth(cameras: list[Any], points: NDArray[np.float64] | None, folder: Path) -> NDArray[np.float32]:
-    """Planar depth [D,H,W] (camera-space z) at pixel centers, 0 where nothing is."""
+    """Planar depth [D,H,W] (camera-space z) at pixel centers, 0 for background."""
     depth = _render_pass("Depth", cameras, points, folder)[..., 0]
     return np.where(depth < NOTHING_Z, depth, np.float32(0))
 
 
 def render_normals(cameras: list[Any], points: NDArray[np.float64] | None, folder: Path) -> NDArray[np.float16]:
-    """Shading normals [D,H,W,3] in the y-up world at pixel centers, of length 1, 0 where nothing is."""
+    """Unit shading normals [D,H,W,3] in the y-up world at pixel centers, 0 for background."""
     x, y, z = np.moveaxis(_render_pass("Normal", cameras, points, folder).astype(np.float64), -1, 0)
     normals = np.stack([x, z, -y], axis=-1)
     length = np.linalg.norm(normals, axis=-1, keepdims=True)
@@ -42,7 +42,7 @@ def render_normals(cameras: list[Any], points: NDArray[np.float64] | None, folde
 def _render_pass(
     name: str, cameras: list[Any], points: NDArray[np.float64] | None, folder: Path
 ) -> NDArray[np.float32]:
-    """A pass as linear color [D,H,W,3], top row first."""
+    """Render a pass as linear color [D,H,W,3], top row first."""
     scene = bpy.context.scene
     _compose(name)
     image, file = scene.render.image_settings, folder / "pass.exr"
@@ -50,7 +50,7 @@ def _render_pass(
     views = []
     for matrix in cameras:
         aim(matrix, points)
-        bpy.ops.render.render()  # `write_still` would build all geometry anew for every view
+        bpy.ops.render.render()  # `write_still` would rebuild all geometry for every view
         bpy.data.images["Render Result"].save_render(str(file))
         views.append(_read(file))
     file.unlink()
@@ -58,7 +58,7 @@ def _render_pass(
 
 
 def _compose(name: str) -> None:
-    """Let the compositor put a pass where the image would be."""
+    """Make the compositor output a pass instead of the image."""
     scene = bpy.context.scene
     if bpy.app.version < (5, 0):
         scene.use_nodes = True

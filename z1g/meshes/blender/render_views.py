@@ -1,31 +1,32 @@
-"""Renders meshes one after the other. Runs inside Blender (4.2-5.0), as a script or through the `bpy` module.
+"""Renders meshes one after another. Runs inside Blender (4.2-5.0), as a script or through the `bpy` module.
 
     python render_views.py
     blender -b --factory-startup --python render_views.py
 
-It imports nothing of z1g, because Blender brings its own Python. On stdin come JSON lines; the first holds settings:
+The script does not import z1g, because Blender has its own Python. It reads JSON lines from stdin. The first line has
+the settings:
 
     resolution (pixels, square), samples, engine ("cycles" | "eevee"), device ("cpu" | "gpu"), threads, fov_y_deg
-    lighting     what `z1g.meshes.lighting.Light` says
+    lighting     fields of `z1g.meshes.lighting.Light`
     depth_views  indices of the views that also get depth
-    normals      whether they also get normals
-    memory_mb    what this process may allocate, MiB
-    cores        numbers of the cores it may run on once it is up; empty: where it is
+    normals      whether these views also get normals
+    memory_mb    memory limit of this process, MiB
+    cores        CPU cores to run on after startup; empty: leave the affinity unchanged
 
-and each further line an object: {id, path, folder, cameras: [V][4][4] (matrix_world, z-up world, OpenGL camera axes)}.
-Its folder receives `000.png`, ... (RGBA, 8-bit, straight alpha, sRGB), `depth.npy` (float32 [D,H,W], planar depth at
-pixel centers, 0 where nothing is), `normals.npy` (float16 [D,H,W,3], y-up world) and last, so that its existence means
-finished, `result.json`:
+Each further line is an object: {id, path, folder, cameras: [V][4][4] (matrix_world, z-up world, OpenGL camera axes)}.
+The script writes to the object's folder `000.png`, ... (RGBA, 8-bit, straight alpha, sRGB), `depth.npy` (float32
+[D,H,W], planar depth at pixel centers, 0 for background), `normals.npy` (float16 [D,H,W,3], y-up world) and, last, so
+that its existence means that the object is finished, `result.json`:
 
-    reason         null, or why the object was rejected (then the folder holds nothing else of use)
-    n_triangles    triangles that were rendered
+    reason         null, or why the object was rejected (the other files are then incomplete)
+    n_triangles    number of triangles rendered
     normalization  {center [3], scale, up_axis}, see `geometry.Normalization`
     renderer       Blender's version
-    seconds        {import, render, write, depth}: checking and setting up belong to import, normals to depth
-    resident_mb    memory that this process holds afterwards
+    seconds        {import, render, write, depth}: import includes checks and scene setup, depth includes normals
+    resident_mb    memory that this process uses afterwards
 
-On stdout a line `z1g up` says that the settings can be obeyed, `z1g unable <why>` that they cannot (then Blender ends),
-`z1g done <id>` that an object is finished; all else is Blender's chatter. The end of stdin ends Blender.
+Lines on stdout: `z1g up`: the settings are supported; `z1g unable <why>`: they are not, and Blender exits;
+`z1g done <id>`: an object is finished. All other lines are Blender's own output. Blender exits at the end of stdin.
 """
 
 import json
@@ -40,11 +41,11 @@ from typing import Any
 import bpy  # type: ignore[import-not-found,unused-ignore]
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent))  # Blender's own executable does not look here
+sys.path.insert(0, str(Path(__file__).parent))  # Blender's executable does not search this folder
 
 from clock import Clock
 from drawing import choose_gpu, light, render_images, set_up, try_eevee
-from faults import MeshError, Unable
+from faults import MeshError, SettingsError
 from framing import vertices_bound_everything
 from geometry import UP_AXIS, normalize, surface
 from importing import import_mesh
@@ -54,12 +55,12 @@ MIB = 2**20
 
 
 def main() -> None:
-    """Obey stdin line by line."""
+    """Process stdin line by line."""
     with open(0, encoding="utf-8", closefd=False) as lines:
         settings = json.loads(next(lines))
         try:
             start(settings)
-        except Unable as error:
+        except SettingsError as error:
             announce(f"unable {error}")
             return
         announce("up")
@@ -70,10 +71,12 @@ def main() -> None:
 
 
 def start(settings: dict[str, Any]) -> None:
-    """Find out before the first object whether the settings can be obeyed. Raises Unable."""
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    wanted = settings["memory_mb"] * MIB
-    resource.setrlimit(resource.RLIMIT_DATA, (wanted if most == resource.RLIM_INFINITY else min(wanted, most), most))
+    """Check before the first object that the settings are supported here. Raises SettingsError."""
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = settings["memory_mb"] * MIB
+    resource.setrlimit(
+        resource.RLIMIT_DATA, (limit if hard_limit == resource.RLIM_INFINITY else min(limit, hard_limit), hard_limit)
+    )
     empty_scene()
     free_cores(settings["cores"])
     light(**settings["lighting"])
@@ -84,14 +87,14 @@ def start(settings: dict[str, Any]) -> None:
 
 
 def free_cores(cores: list[int]) -> None:
-    """Let all threads run on any of these cores; by the few that it started with Blender has made few threads."""
+    """Allow all threads to run on any of these cores. Blender sized its thread pools by the few cores at startup."""
     if cores:
         for thread in os.listdir("/proc/self/task"):
             os.sched_setaffinity(int(thread), cores)
 
 
 def finish(item: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Render one object into its folder, `result.json` last."""
+    """Render one object into its folder; `result.json` is written last."""
     folder, clock = Path(item["folder"]), Clock()
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -116,7 +119,7 @@ def render_object(item: dict[str, Any], settings: dict[str, Any], folder: Path, 
         normalization, points = normalize(points, UP_AXIS.get(path.suffix.lower(), "y"))
         bounds = points if vertices_bound_everything() else None
         set_up(settings)
-    # EEVEE looks at neighboring pixels.
+    # EEVEE's effects read neighboring pixels.
     render_images(item["cameras"], bounds if settings["engine"] == "cycles" else None, folder, clock)
     cameras = [item["cameras"][view] for view in settings["depth_views"]]
     with clock("depth"):
@@ -132,19 +135,19 @@ def render_object(item: dict[str, Any], settings: dict[str, Any], folder: Path, 
 
 
 def empty_scene() -> None:
-    """Forget everything that came before; no script in a file runs. Keeps the preferences, which hold the GPUs."""
+    """Reset the scene and disable scripts in files. Keeps the preferences, which have the selected GPUs."""
     bpy.ops.wm.read_homefile(use_empty=True, use_factory_startup=True)
     bpy.context.preferences.filepaths.use_scripts_auto_execute = False
 
 
 def announce(line: str) -> None:
-    """One line on stdout. The newline ahead ends whatever Blender left unfinished there."""
+    """Write one line to stdout. The leading newline ends an unfinished line of Blender's."""
     sys.stdout.write(f"\nz1g {' '.join(line.split())}\n")
     sys.stdout.flush()
 
 
 def resident_mb() -> float:
-    """Memory in RAM that this process holds, MiB; its peak where the system does not tell."""
+    """Resident memory of this process, MiB; the peak on systems without /proc."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / MIB
     except OSError:
@@ -160,4 +163,4 @@ if __name__ == "__main__":
         traceback.print_exc()
         status = 1
     sys.stdout.flush()
-    os._exit(status)  # Blender's own way out sometimes hangs
+    os._exit(status)  # Blender's regular exit sometimes hangs

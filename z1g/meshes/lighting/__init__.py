@@ -1,4 +1,4 @@
-"""What lights the objects: one family of slots; a new kind is one new file that says which of these lamps it hangs."""
+"""Lighting of the objects, a family of slots. A new kind is a new file that returns a `Light`."""
 
 from z1g.meshes.lighting.base import Light, Lighting, Panorama, Sun
 from z1g.meshes.lighting.hdri import Hdri
@@ -10,6 +10,6 @@ KINDS: tuple[type[Lighting], ...] = (
     ThreePoint,
     Uniform,
 )
-"""What `kind:` of a Lighting may name."""
+"""Values of `kind:` of a Lighting."""
 
 __all__ = ["KINDS", "Hdri", "Light", "Lighting", "Panorama", "Sun", "ThreePoint", "Uniform"]

@@ -1,4 +1,4 @@
-"""What lights the objects: one family of slots; a new kind is one new file that says which of these lamps it hangs."""
+"""Lighting of the objects, a family of slots. A new kind is a new file that returns a `Light`."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from z1g.core.slots import Slot
 
 @dataclass(frozen=True)
 class Sun:
-    """Parallel light: strength in W/m2, elevation and azimuth in degrees, azimuth 0 being the condition view's."""
+    """Parallel light: strength in W/m2, elevation and azimuth in degrees; azimuth 0 is the condition view's."""
 
     strength: float
     elevation_deg: float
@@ -17,7 +17,7 @@ class Sun:
 
 @dataclass(frozen=True)
 class Panorama:
-    """An equirectangular image all around; at rotation 0 its middle lies behind the condition's camera."""
+    """An equirectangular environment image; at rotation 0 its center is behind the condition view's camera."""
 
     file: str
     rotation_deg: float
@@ -25,7 +25,7 @@ class Panorama:
 
 @dataclass(frozen=True)
 class Light:
-    """All that lights an object: a background of even white or a panorama, times `strength`, and suns."""
+    """All light on an object: a uniform white background or a panorama, times `strength`, and suns."""
 
     strength: float
     panorama: Panorama | None = None
@@ -33,8 +33,8 @@ class Light:
 
 
 class Lighting(Slot):
-    """What lights the objects."""
+    """Lighting of the objects."""
 
     @abstractmethod
     def light(self) -> Light:
-        """The lamps. Raises UserError where a file that they need is missing."""
+        """Return the lights. Raises UserError if a file that they need is missing."""

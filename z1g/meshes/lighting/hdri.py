@@ -1,4 +1,4 @@
-"""Light from a photographed surrounding."""
+"""Lighting by an environment image."""
 
 from pathlib import Path
 from typing import Literal
@@ -13,16 +13,19 @@ FORMATS = (".hdr", ".exr")
 
 
 class Hdri(Lighting):
-    """A panorama lights the objects and is not seen itself."""
+    """A panorama lights the objects and is not visible itself."""
 
     kind: Literal["hdri"] = "hdri"
     file: str = Field(
         "environment.exr",
-        description="equirectangular .hdr or .exr, relative to the current folder; its path counts, not its content",
+        description="equirectangular .hdr or .exr file, relative to the current folder; identified by its path, not "
+        "its content",
     )
     strength: float = Field(1.0, gt=0, description="factor on the panorama's light")
     rotation_deg: float = Field(
-        0.0, description="turns the panorama about the vertical; at 0 its middle lies behind the condition's camera"
+        0.0,
+        description="rotation of the panorama about the vertical axis; at 0 its center is behind the condition view's "
+        "camera",
     )
 
     def check(self) -> None:

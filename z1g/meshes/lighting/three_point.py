@@ -1,4 +1,4 @@
-"""A photographer's three lamps."""
+"""Three-point lighting."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ KEY, FILL, RIM = Sun(3.0, 40.0, 35.0), Sun(1.2, 15.0, -50.0), Sun(2.0, 45.0, 170
 
 
 class ThreePoint(Lighting):
-    """Key, fill and rim suns over a faint white background; they stand still while the cameras move."""
+    """Key, fill and rim suns with a dim white background, fixed to the object."""
 
     kind: Literal["three_point"] = "three_point"
 

@@ -1,4 +1,4 @@
-"""The same light from everywhere."""
+"""Uniform lighting."""
 
 from typing import Literal
 
@@ -6,7 +6,7 @@ from z1g.meshes.lighting.base import Light, Lighting
 
 
 class Uniform(Lighting):
-    """White from everywhere: a surface shows its own color."""
+    """White light from all directions: surfaces show their base color."""
 
     kind: Literal["uniform"] = "uniform"
 

@@ -1,4 +1,4 @@
-"""Which weights stage 2 trains, as slots."""
+"""Slot family of the weights that stage 2 trains."""
 
 from z1g.networks.finetune.base import Finetune
 from z1g.networks.finetune.full import Full
@@ -8,6 +8,6 @@ KINDS: tuple[type[Finetune], ...] = (
     Full,
     Lora,
 )
-"""What `kind:` of a Finetune may name."""
+"""All kinds of Finetune."""
 
 __all__ = ["KINDS", "Finetune", "Full", "Lora"]

@@ -1,4 +1,4 @@
-"""Which weights stage 2 trains, as slots."""
+"""Slot family of the weights that stage 2 trains."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class Finetune(Slot):
-    """What of the denoiser learns."""
+    """Weights of the denoiser that are trained."""
 
     @abstractmethod
     def prepare(self, denoiser: Denoiser) -> None:
-        """Set which parameters learn, adding some where this way needs them; before there is an optimizer."""
+        """Set `requires_grad` of the parameters and add adapters if needed; called before the optimizer is created."""
 
     @abstractmethod
     def finish(self, denoiser: Denoiser, folder: Path) -> None:
-        """After training: leave plain networks, and write into the folder what this way has besides them."""
+        """Restore plain networks after training, and write additional files into the folder."""

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 class Full(Finetune):
-    """The whole UNet; with random networks, also what encodes the condition."""
+    """The whole UNet; for random networks also the prompt and the image encoder."""
 
     kind: Literal["full"] = "full"
 

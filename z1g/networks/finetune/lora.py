@@ -14,22 +14,24 @@ if TYPE_CHECKING:
 
 
 class Lora(Finetune):
-    """Low-rank adapters (Hu et al. 2021); everything else stays as it arrives."""
+    """Low-rank adapters (Hu et al. 2021); all other weights are frozen."""
 
     kind: Literal["lora"] = "lora"
     rank: int = Field(8, ge=1, description="rank of each adapter")
-    alpha: float | None = Field(None, gt=0, description="adapters are scaled by alpha/rank; null: the rank, so by 1")
+    alpha: float | None = Field(None, gt=0, description="adapters are scaled by alpha/rank; null: alpha is the rank")
     targets: tuple[str, ...] = Field(
-        ("to_q", "to_k", "to_v", "to_out.0"), min_length=1, description="ends of the names of layers that get one"
+        ("to_q", "to_k", "to_v", "to_out.0"),
+        min_length=1,
+        description="name suffixes of the layers with an adapter",
     )
 
     def prepare(self, denoiser: Denoiser) -> None:
-        from z1g.networks.finetune import adapters as lora
+        from z1g.networks.finetune import adapters
 
-        lora.add(denoiser, self)
+        adapters.add(denoiser, self.rank, self.alpha or self.rank, self.targets)
 
     def finish(self, denoiser: Denoiser, folder: Path) -> None:
-        from z1g.networks.finetune import adapters as lora
+        from z1g.networks.finetune import adapters
 
-        lora.save(denoiser, folder / "lora")
-        lora.merge(denoiser)
+        adapters.save(denoiser, folder / "lora")
+        adapters.merge(denoiser)

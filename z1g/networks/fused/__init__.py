@@ -1,15 +1,15 @@
-"""Networks on a GPU in fewer passes over its memory."""
+"""Fused GPU kernels of network layers, with fewer passes over memory."""
 
 import importlib.util
 
 import torch
 
-OLDEST = (8, 0)
-"""Compute capability: Ampere's GPUs are the first that calculate in bfloat16."""
+MIN_CAPABILITY = (8, 0)
+"""Least compute capability: Ampere is the first architecture with bfloat16 arithmetic."""
 
 
 def available(device: torch.device) -> bool:
-    """Whether the kernels run on this device."""
+    """Whether the kernels can run on this device."""
     if device.type != "cuda" or importlib.util.find_spec("triton") is None:
         return False
-    return torch.cuda.get_device_capability(device) >= OLDEST
+    return torch.cuda.get_device_capability(device) >= MIN_CAPABILITY

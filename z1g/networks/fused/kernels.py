@@ -1,4 +1,4 @@
-"""Triton kernels on images that lie in memory pixel by pixel: [objects, pixels, channels], sums in float32.
+"""Triton kernels on channels_last images, [objects, pixels, channels] in memory; sums are in float32.
 
 Group normalization (Wu & He 2018) of x + shift, with x̂ = (x + shift - mean) / deviation = rs·x + off per channel and
 y = silu(w·x̂ + b). Its gradient, with δ = dy·silu'(w·x̂ + b) and means over the N values of a group:
@@ -28,12 +28,12 @@ def channel_sums(
     SHIFTED: tl.constexpr, SQUARES: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """out[0,object,part,channel] = sum of x + shift over the part's pixels; out[1] = of its squares."""
-    part, parts, one, objects = tl.program_id(0), tl.num_programs(0), tl.program_id(2), tl.num_programs(2)
+    part, parts, item, objects = tl.program_id(0), tl.num_programs(0), tl.program_id(2), tl.num_programs(2)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    base = x + one.to(tl.int64) * pixels * channels
+    base = x + item.to(tl.int64) * pixels * channels
     moved = tl.zeros([COLUMNS], dtype=tl.float32)
     if SHIFTED:
-        moved += tl.load(shift + one * shift_stride + columns).to(tl.float32)
+        moved += tl.load(shift + item * shift_stride + columns).to(tl.float32)
     total = tl.zeros([ROWS, COLUMNS], dtype=tl.float32)
     squares = tl.zeros([ROWS, COLUMNS], dtype=tl.float32)
     for start in range(part * span, tl.minimum((part + 1) * span, pixels), ROWS):
@@ -44,9 +44,9 @@ def channel_sums(
         total += value
         if SQUARES:
             squares += value * value
-    tl.store(out + (one * parts + part) * channels + columns, tl.sum(total, axis=0))
+    tl.store(out + (item * parts + part) * channels + columns, tl.sum(total, axis=0))
     if SQUARES:
-        tl.store(out + ((objects + one) * parts + part) * channels + columns, tl.sum(squares, axis=0))
+        tl.store(out + ((objects + item) * parts + part) * channels + columns, tl.sum(squares, axis=0))
 
 
 @triton.jit
@@ -55,14 +55,14 @@ def moments(
     SHIFTED: tl.constexpr, GROUP: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """out[0..2,object,channel] = rs, off, and the sum of x̂ over pixels, from `channel_sums`."""
-    group, one, objects = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    group, item, objects = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     columns = group * GROUP + tl.arange(0, COLUMNS)
     inside = tl.arange(0, COLUMNS) < GROUP
     total = tl.zeros([ROWS, COLUMNS], dtype=tl.float32)
     squares = tl.zeros([ROWS, COLUMNS], dtype=tl.float32)
     for start in range(0, parts, ROWS):
         rows = start + tl.arange(0, ROWS)
-        where = (one * parts + rows)[:, None] * channels + columns[None, :]
+        where = (item * parts + rows)[:, None] * channels + columns[None, :]
         mask = (rows < parts)[:, None] & inside[None, :]
         total += tl.load(sums + where, mask=mask, other=0.0)
         squares += tl.load(sums + objects * parts * channels + where, mask=mask, other=0.0)
@@ -73,8 +73,8 @@ def moments(
     rs = 1 / tl.sqrt(variance + eps)
     moved = tl.zeros([COLUMNS], dtype=tl.float32)
     if SHIFTED:
-        moved += tl.load(shift + one * shift_stride + columns, mask=inside, other=0.0).to(tl.float32)
-    place = out + one * channels + columns
+        moved += tl.load(shift + item * shift_stride + columns, mask=inside, other=0.0).to(tl.float32)
+    place = out + item * channels + columns
     tl.store(place, tl.zeros([COLUMNS], dtype=tl.float32) + rs, mask=inside)
     tl.store(place + objects * channels, (moved - mean) * rs, mask=inside)
     tl.store(place + 2 * objects * channels, (per_channel - pixels * mean) * rs, mask=inside)
@@ -85,15 +85,15 @@ def normalize(
     x, stats, weight, bias, out, pixels, channels,
     SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """out = silu(w·x̂ + b), or without the activation."""
-    one, objects = tl.program_id(2), tl.num_programs(2)
+    """out = silu(w·x̂ + b), or w·x̂ + b without SILU."""
+    item, objects = tl.program_id(2), tl.num_programs(2)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    where = (one.to(tl.int64) * pixels + rows)[:, None] * channels + columns[None, :]
+    where = (item.to(tl.int64) * pixels + rows)[:, None] * channels + columns[None, :]
     inside = (rows < pixels)[:, None]
     w = tl.load(weight + columns).to(tl.float32)
-    factor = tl.load(stats + one * channels + columns) * w
-    offset = tl.load(stats + (objects + one) * channels + columns) * w + tl.load(bias + columns).to(tl.float32)
+    factor = tl.load(stats + item * channels + columns) * w
+    offset = tl.load(stats + (objects + item) * channels + columns) * w + tl.load(bias + columns).to(tl.float32)
     z = tl.load(x + where, mask=inside, other=0.0).to(tl.float32) * factor[None, :] + offset[None, :]
     if SILU:
         z = silu(z)
@@ -106,16 +106,16 @@ def slope_sums(
     SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """out[0,object,part,channel] = sum of δ over the part's pixels; out[1] = of δ·x̂."""
-    part, parts, one, objects = tl.program_id(0), tl.num_programs(0), tl.program_id(2), tl.num_programs(2)
+    part, parts, item, objects = tl.program_id(0), tl.num_programs(0), tl.program_id(2), tl.num_programs(2)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
-    rs = tl.load(stats + one * channels + columns)
-    off = tl.load(stats + (objects + one) * channels + columns)
+    rs = tl.load(stats + item * channels + columns)
+    off = tl.load(stats + (objects + item) * channels + columns)
     w, b = tl.load(weight + columns).to(tl.float32), tl.load(bias + columns).to(tl.float32)
     first = tl.zeros([ROWS, COLUMNS], dtype=tl.float32)
     second = tl.zeros([ROWS, COLUMNS], dtype=tl.float32)
     for start in range(part * span, tl.minimum((part + 1) * span, pixels), ROWS):
         rows = start + tl.arange(0, ROWS)
-        where = (one.to(tl.int64) * pixels + rows)[:, None] * channels + columns[None, :]
+        where = (item.to(tl.int64) * pixels + rows)[:, None] * channels + columns[None, :]
         inside = (rows < pixels)[:, None]
         x_hat = tl.load(x + where, mask=inside, other=0.0).to(tl.float32) * rs[None, :] + off[None, :]
         delta = tl.load(dy + where, mask=inside, other=0.0).to(tl.float32)
@@ -123,7 +123,7 @@ def slope_sums(
             delta = delta * silu_slope(x_hat * w[None, :] + b[None, :])
         first += delta
         second += delta * x_hat
-    place = out + (one * parts + part) * channels + columns
+    place = out + (item * parts + part) * channels + columns
     tl.store(place, tl.sum(first, axis=0))
     tl.store(place + objects * parts * channels, tl.sum(second, axis=0))
 
@@ -134,14 +134,14 @@ def slope_means(
     GROUP: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """out[0..4,object,channel]: gradients of b, of w and of the shift, mean(w·δ) and mean(w·δ·x̂) of the group."""
-    group, one, objects = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
+    group, item, objects = tl.program_id(0), tl.program_id(1), tl.num_programs(1)
     columns = group * GROUP + tl.arange(0, COLUMNS)
     inside = tl.arange(0, COLUMNS) < GROUP
     first = tl.zeros([ROWS, COLUMNS], dtype=tl.float32)
     second = tl.zeros([ROWS, COLUMNS], dtype=tl.float32)
     for start in range(0, parts, ROWS):
         rows = start + tl.arange(0, ROWS)
-        where = (one * parts + rows)[:, None] * channels + columns[None, :]
+        where = (item * parts + rows)[:, None] * channels + columns[None, :]
         mask = (rows < parts)[:, None] & inside[None, :]
         first += tl.load(sums + where, mask=mask, other=0.0)
         second += tl.load(sums + objects * parts * channels + where, mask=mask, other=0.0)
@@ -149,15 +149,15 @@ def slope_means(
     w = tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
     count = pixels * GROUP
     mean, slope = tl.sum(w * delta, axis=0) / count, tl.sum(w * scaled, axis=0) / count
-    place, plane = one * channels + columns, objects * channels
+    place, plane = item * channels + columns, objects * channels
     rs = tl.load(stats + place, mask=inside, other=0.0)
     x_hat = tl.load(stats + 2 * plane + place, mask=inside, other=0.0)
-    nothing = tl.zeros([COLUMNS], dtype=tl.float32)
+    zeros = tl.zeros([COLUMNS], dtype=tl.float32)
     tl.store(out + place, delta, mask=inside)
     tl.store(out + plane + place, scaled, mask=inside)
     tl.store(out + 2 * plane + place, rs * (w * delta - pixels * mean - slope * x_hat), mask=inside)
-    tl.store(out + 3 * plane + place, nothing + mean, mask=inside)
-    tl.store(out + 4 * plane + place, nothing + slope, mask=inside)
+    tl.store(out + 3 * plane + place, zeros + mean, mask=inside)
+    tl.store(out + 4 * plane + place, zeros + slope, mask=inside)
 
 
 @triton.jit
@@ -166,12 +166,12 @@ def normalize_slope(
     SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
     """out = dx."""
-    one, objects = tl.program_id(2), tl.num_programs(2)
+    item, objects = tl.program_id(2), tl.num_programs(2)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    where = (one.to(tl.int64) * pixels + rows)[:, None] * channels + columns[None, :]
+    where = (item.to(tl.int64) * pixels + rows)[:, None] * channels + columns[None, :]
     inside = (rows < pixels)[:, None]
-    place, plane = one * channels + columns, objects * channels
+    place, plane = item * channels + columns, objects * channels
     rs, off = tl.load(stats + place), tl.load(stats + plane + place)
     mean, slope = tl.load(means + 3 * plane + place), tl.load(means + 4 * plane + place)
     w, b = tl.load(weight + columns).to(tl.float32), tl.load(bias + columns).to(tl.float32)
@@ -188,7 +188,7 @@ def add_bias(
     x, bias, other, out, rows_in_all, channels,
     ADDED: tl.constexpr, RELU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """out = x + bias (+ other), negative values replaced by zero on request."""
+    """out = x + bias (+ other), followed by ReLU with RELU."""
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     where = rows[:, None] * channels + columns[None, :]
@@ -203,7 +203,7 @@ def add_bias(
 
 @triton.jit
 def gelu_and_slope(z):
-    """z·Φ(z) and its derivative, Φ of the normal distribution."""
+    """z·Φ(z) and its derivative, with Φ the normal distribution function."""
     phi = 0.5 * (1 + tl.erf(z * 0.7071067811865476))
     return z * phi, phi + z * 0.3989422804014327 * tl.exp(-0.5 * z * z)
 
@@ -221,7 +221,7 @@ def gated(x, out, count, width, BLOCK: tl.constexpr):
 
 @triton.jit
 def gated_slope(x, dy, out, count, width, BLOCK: tl.constexpr):
-    """Gradient of `gated` in x."""
+    """Gradient of `gated` with respect to x."""
     i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = i < count
     place = i + (i // width) * width
@@ -240,11 +240,11 @@ def unit_distance(a, b, weight, out, rows_in_all, channels, ROWS: tl.constexpr, 
     where = rows[:, None] * channels + columns[None, :]
     inside = (rows < rows_in_all)[:, None] & (columns < channels)[None, :]
     w = tl.load(weight + columns, mask=columns < channels, other=0.0).to(tl.float32)
-    one = tl.load(a + where, mask=inside, other=0.0).to(tl.float32)
+    first = tl.load(a + where, mask=inside, other=0.0).to(tl.float32)
     other = tl.load(b + where, mask=inside, other=0.0).to(tl.float32)
-    one = one / (tl.sqrt(tl.sum(one * one, axis=1)) + 1e-10)[:, None]
+    first = first / (tl.sqrt(tl.sum(first * first, axis=1)) + 1e-10)[:, None]
     other = other / (tl.sqrt(tl.sum(other * other, axis=1)) + 1e-10)[:, None]
-    apart = one - other
+    apart = first - other
     tl.store(out + rows, tl.sum(w[None, :] * apart * apart, axis=1), mask=rows < rows_in_all)
 
 
@@ -252,19 +252,19 @@ def unit_distance(a, b, weight, out, rows_in_all, channels, ROWS: tl.constexpr, 
 def unit_distance_slope(
     a, b, weight, upstream, out, rows_in_all, pixels, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
-    """Gradient in a of Σ upstream[object]·`unit_distance`; nothing where a is zero."""
+    """Gradient of Σ upstream[object]·`unit_distance` with respect to a; zero where a is zero."""
     columns = tl.arange(0, COLUMNS)
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     where = rows[:, None] * channels + columns[None, :]
     inside = (rows < rows_in_all)[:, None] & (columns < channels)[None, :]
     w = tl.load(weight + columns, mask=columns < channels, other=0.0).to(tl.float32)
-    given = tl.load(upstream + rows // pixels, mask=rows < rows_in_all, other=0.0).to(tl.float32)
-    one = tl.load(a + where, mask=inside, other=0.0).to(tl.float32)
+    gradient = tl.load(upstream + rows // pixels, mask=rows < rows_in_all, other=0.0).to(tl.float32)
+    first = tl.load(a + where, mask=inside, other=0.0).to(tl.float32)
     other = tl.load(b + where, mask=inside, other=0.0).to(tl.float32)
-    length = tl.sqrt(tl.sum(one * one, axis=1))
+    length = tl.sqrt(tl.sum(first * first, axis=1))
     shrink = tl.where(length > 0, 1 / (length + 1e-10), 0.0)
-    one = one * shrink[:, None]
+    first = first * shrink[:, None]
     other = other / (tl.sqrt(tl.sum(other * other, axis=1)) + 1e-10)[:, None]
-    along = 2 * given[:, None] * w[None, :] * (one - other)
-    across = along - one * tl.sum(one * along, axis=1)[:, None]
+    along = 2 * gradient[:, None] * w[None, :] * (first - other)
+    across = along - first * tl.sum(first * along, axis=1)[:, None]
     tl.store(out + where, (across * shrink[:, None]).to(out.dtype.element_ty), mask=inside)

@@ -1,4 +1,4 @@
-"""The distance of LPIPS and of ST-LPIPS by the fused operations, in bfloat16."""
+"""The distance of LPIPS and ST-LPIPS with fused operations, in bfloat16."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,21 +11,22 @@ from z1g.networks.fused.operations import bias_relu, unit_distance
 
 
 def distance(network: Any, prediction: Tensor, truth: Tensor) -> Tensor:
-    """[B] of images [B,3,H,W] in -1..1, as the package's network in evaluation; gradients reach the prediction.
+    """Distance [B] of images [B,3,H,W] in -1..1, as by the package's network in evaluation mode.
 
-    network: `lpips.LPIPS` or `stlpips_pytorch.LPIPS`, both with slices of a trunk and a linear layer for each.
+    Gradients reach the prediction only. network: `lpips.LPIPS` or `stlpips_pytorch.LPIPS`, which have slices of a trunk
+    and a linear layer for each slice.
     """
     heads = [getattr(network, f"lin{i}").model[-1].weight.flatten() for i in range(network.L)]
     with torch.autocast(prediction.device.type, torch.bfloat16):
         with torch.no_grad():
-            wanted = list(_features(network, truth))
-        found = _features(network, prediction)
-        parts = [unit_distance(a, b, head) for a, b, head in zip(found, wanted, heads, strict=True)]
+            expected = list(_features(network, truth))
+        predicted = _features(network, prediction)
+        parts = [unit_distance(a, b, head) for a, b, head in zip(predicted, expected, heads, strict=True)]
     return torch.stack(parts).sum(0)
 
 
 def _features(network: Any, images: Tensor) -> Iterator[Tensor]:
-    """What each slice of the trunk makes of images."""
+    """Features of images after each slice of the trunk."""
     x = network.scaling_layer(images).to(torch.bfloat16)
     for i in range(1, network.L + 1):
         layers = list(getattr(network.net, f"slice{i}"))

@@ -1,7 +1,7 @@
-"""Layers of diffusers, run by the fused operations. Names of weights stay as they are.
+"""Fused forward passes of diffusers layers. The names of weights do not change.
 
-Images then lie in memory pixel by pixel (channels last), as a GPU's convolutions want them: otherwise each of them
-is turned before and after.
+Images are in channels_last format, which a GPU's convolutions require: with another format they convert inputs and
+outputs.
 """
 
 from collections.abc import Callable
@@ -17,22 +17,22 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
 from z1g.networks.fused import available
-from z1g.networks.fused.operations import add_bias, geglu, group_norm, last
+from z1g.networks.fused.operations import add_bias, channels_last, geglu, group_norm
 
-INDEXED = 2**31
-"""Values of a image up to which torch enlarges it in place."""
+MAX_INDEXED = 2**31
+"""Number of values of an enlarged image from which the unfused `Upsample2D` is used."""
 
 
 def fuse_where_possible(network: nn.Module, device: torch.device) -> None:
-    """`fuse` it, where the kernels run on the device; elsewhere leave it as it is."""
+    """Apply `fuse` if the kernels can run on the device."""
     if available(device):
         fuse(network)
 
 
 def fuse(network: nn.Module) -> None:
-    """Let the network's layers run by fused operations, in place. Call once its layers are what they will be.
+    """Replace the forward passes of the network's layers by fused ones, in place. Call after the last change of layers.
 
-    Images that are not on a GPU go the old way.
+    Inputs that are not on a GPU use the original forward passes.
     """
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for part in network.modules():
@@ -43,23 +43,23 @@ def fuse(network: nn.Module) -> None:
             part._get_output_for_continuous_inputs = partial(_leave_tokens, part)  # type: ignore[method-assign]
 
 
-def as_files_want(network: nn.Module) -> None:
-    """Its weights in memory as safetensors takes them, in place."""
+def to_contiguous(network: nn.Module) -> None:
+    """Convert weights to contiguous format, which safetensors requires, in place."""
     network.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
 
 
-def on_kernels(x: Tensor) -> bool:
-    """Whether the kernels take it."""
+def runs_fused(x: Tensor) -> bool:
+    """Whether the kernels can process this tensor."""
     return x.is_cuda
 
 
 def _chosen(fused: Callable[..., Tensor], plain: Callable[..., Tensor], x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    return (fused if on_kernels(x) else plain)(x, *args, **kwargs)
+    return (fused if runs_fused(x) else plain)(x, *args, **kwargs)
 
 
 def _fused(part: nn.Module) -> Callable[..., Tensor] | None:
     if "forward" in vars(part):
-        # It runs in another way already: networks are moved, and methods built from them, more than once.
+        # Already replaced: networks are moved to a device and wrapped by methods more than once.
         return None
     if isinstance(part, ResnetBlock2D) and _usual(part):
         return partial(_residual, part)
@@ -73,23 +73,23 @@ def _fused(part: nn.Module) -> Callable[..., Tensor] | None:
 
 
 def _usual(block: ResnetBlock2D) -> bool:
-    """Whether it is a block without variations, with plain layers."""
+    """Whether the block has the standard structure and plain layers."""
     shortcut = block.conv_shortcut is None or _plain(block.conv_shortcut)
     plain = _plain(block.conv1) and _plain(block.conv2) and shortcut and isinstance(block.nonlinearity, nn.SiLU)
     varied = block.upsample is not None or block.downsample is not None or block.output_scale_factor != 1
-    # A VAE's decoder calls blocks without a time embedding "group".
+    # Blocks of a VAE's decoder have no time embedding, and "group" as its type.
     timed = block.time_embedding_norm == "default" or block.time_emb_proj is None
     return plain and timed and not varied
 
 
 def _plain(layer: object) -> bool:
-    """A convolution whose weights are all there is to it: adapters' layers are of other classes."""
+    """Whether the layer is a plain convolution with bias; layers with adapters are of other classes."""
     return type(layer) is nn.Conv2d and layer.bias is not None and layer.padding_mode == "zeros"
 
 
 def _residual(block: ResnetBlock2D, x: Tensor, temb: Tensor | None = None, *_: object, **__: object) -> Tensor:
     """See `ResnetBlock2D.forward`."""
-    x = last(x)
+    x = channels_last(x)
     hidden = _convolved(block.conv1, _normalized(block.norm1, x, silu=True))
     shift = block.conv1.bias[None]
     if block.time_emb_proj is not None and temb is not None:
@@ -105,9 +105,9 @@ def _enlarged(
     part: Upsample2D, forward: Callable[..., Tensor], x: Tensor, output_size: object = None, *_: object, **__: object
 ) -> Tensor:
     """See `Upsample2D.forward`."""
-    if output_size is not None or 4 * x.numel() >= INDEXED:
+    if output_size is not None or 4 * x.numel() >= MAX_INDEXED:
         return forward(x, output_size)
-    return add_bias(_convolved(part.conv, functional.interpolate(last(x), scale_factor=2.0)), part.conv.bias)
+    return add_bias(_convolved(part.conv, functional.interpolate(channels_last(x), scale_factor=2.0)), part.conv.bias)
 
 
 def _norm(part: nn.GroupNorm, x: Tensor) -> Tensor:
@@ -128,7 +128,7 @@ def _leave_tokens(
     part: Transformer2DModel, hidden_states: Tensor, residual: Tensor, batch_size: int, height: int, width: int,
     inner_dim: int,
 ) -> Tensor:  # fmt: skip
-    """See `Transformer2DModel`: tokens [B,N,C] back to a image, the input added."""
+    """See `Transformer2DModel`: tokens [B,N,C] to an image, plus the residual."""
     if part.use_linear_projection:
         hidden_states = part.proj_out(hidden_states)
     image = hidden_states.reshape(batch_size, height, width, inner_dim).permute(0, 3, 1, 2)

@@ -1,7 +1,7 @@
-"""Differentiable operations on images [B,C,H,W] in memory pixel by pixel (channels last), a kernel or three each.
+"""Differentiable operations on channels_last images [B,C,H,W] with one to three kernels each.
 
-Where torch takes a pass over memory for a bias, a normalization, an activation and an addition each, these take one.
-Sums are in float32; results and gradients have the type of what they belong to.
+Torch needs a pass over memory for each bias, normalization, activation and addition; these operations fuse them. Sums
+are in float32; results and gradients have the types of their inputs.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from torch.autograd.function import once_differentiable
 
 from z1g.core.lazy import LazyModule
 
-# Triton is there where torch was built for a GPU.
+# Triton is installed with GPU builds of torch.
 kernels: Any = LazyModule("z1g.networks.fused.kernels")
 
 TILE = 4096
-"""Values a program holds at once."""
+"""Number of values per tile of a program."""
 WARPS = 8
 PROGRAMS = 2048
-"""Programs that a sum is split over: a few for each multiprocessor of a large GPU."""
-WIDEST = 128
-"""Channels a program looks at: with bfloat16 two lines of a GPU's cache."""
+"""Number of programs that compute a sum: a few for each multiprocessor of a large GPU."""
+MAX_COLUMNS = 128
+"""Most channels per program: in bfloat16 two cache lines of a GPU."""
 
 
 @dataclass(frozen=True)
 class _Grid:
-    """How images [objects,channels,height,width] are cut into tiles of rows (pixels) × columns (channels).
+    """Tiling of images [objects,channels,height,width] into rows (pixels) × columns (channels).
 
-    span: pixels whose values one program sums up.
+    span: number of pixels that one program sums.
     """
 
     objects: int
@@ -46,54 +46,54 @@ class _Grid:
     def of(cls, x: Tensor) -> _Grid:
         objects, channels = x.shape[:2]
         pixels = x.shape[2] * x.shape[3]
-        columns = min(WIDEST, channels & -channels)
+        columns = min(MAX_COLUMNS, channels & -channels)
         rows = max(1, min(TILE // columns, 1 << (pixels - 1).bit_length()))
         parts = max(1, min(-(-pixels // (4 * rows)), PROGRAMS // (objects * (channels // columns))))
         return cls(objects, channels, pixels, columns, rows, -(-pixels // (parts * rows)) * rows)
 
     @property
     def parts(self) -> int:
-        """Sums of a channel that are added up afterwards."""
+        """Number of partial sums per channel."""
         return -(-self.pixels // self.span)
 
     @property
     def summing(self) -> tuple[int, int, int]:
-        """Programs that sum."""
+        """Grid of programs that compute partial sums."""
         return self.parts, self.channels // self.columns, self.objects
 
     @property
     def tiles(self) -> tuple[int, int, int]:
-        """Programs that work on a tile each."""
+        """Grid of programs with one tile each."""
         return -(-self.pixels // self.rows), self.channels // self.columns, self.objects
 
     @property
     def shape(self) -> dict[str, int]:
-        """What a kernel is compiled for."""
+        """Compile-time constants of a kernel."""
         return {"ROWS": self.rows, "COLUMNS": self.columns, "num_warps": WARPS}
 
 
-def last(x: Tensor) -> Tensor:
-    """The same in memory pixel by pixel."""
+def channels_last(x: Tensor) -> Tensor:
+    """Convert to channels_last."""
     return x.contiguous(memory_format=torch.channels_last)
 
 
 def group_norm(
     x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool, shift: Tensor | None = None
 ) -> Tensor:
-    """Group normalization of x + shift, then SiLU if asked for. shift: [B,C] or [1,C]; gradients reach all tensors."""
-    result: Tensor = _GroupNorm.apply(last(x), weight, bias, shift, groups, eps, silu)
+    """Group normalization of x + shift, then SiLU with `silu`. shift: [B,C] or [1,C]; gradients reach all tensors."""
+    result: Tensor = _GroupNorm.apply(channels_last(x), weight, bias, shift, groups, eps, silu)
     return result
 
 
 def add_bias(x: Tensor, bias: Tensor, other: Tensor | None = None) -> Tensor:
-    """x + bias [C], plus another image of the same shape."""
-    result: Tensor = _AddBias.apply(last(x), bias, None if other is None else last(other))
+    """x + bias [C] + `other`, an image of the same shape, if given."""
+    result: Tensor = _AddBias.apply(channels_last(x), bias, None if other is None else channels_last(other))
     return result
 
 
 def bias_relu(x: Tensor, bias: Tensor) -> Tensor:
     """max(x + bias, 0) with a frozen bias [C]."""
-    result: Tensor = _BiasRelu.apply(last(x), bias)
+    result: Tensor = _BiasRelu.apply(channels_last(x), bias)
     return result
 
 
@@ -104,11 +104,11 @@ def geglu(x: Tensor) -> Tensor:
 
 
 def unit_distance(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-    """LPIPS' comparison of features [B,C,H,W]: means [B] over pixels of Σ w·(a/|a| - b/|b|)².
+    """Distance of LPIPS between features [B,C,H,W]: means [B] over pixels of Σ w·(a/|a| - b/|b|)².
 
     Gradients reach `a` only. Source: Zhang et al. 2018, equation 1.
     """
-    result: Tensor = _UnitDistance.apply(last(a), last(b.detach()), weight.detach())
+    result: Tensor = _UnitDistance.apply(channels_last(a), channels_last(b.detach()), weight.detach())
     return result
 
 
@@ -118,14 +118,14 @@ class _GroupNorm(Function):
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, groups: int, eps: float, silu: bool
     ) -> Tensor:
         grid, wide = _Grid.of(x), shift is not None and shift.shape[0] > 1
-        given, stride = (x, 0) if shift is None else (shift.contiguous(), grid.channels if wide else 0)
+        shift_or_x, stride = (x, 0) if shift is None else (shift.contiguous(), grid.channels if wide else 0)
         sums = x.new_empty(2, grid.objects, grid.parts, grid.channels, dtype=torch.float32)
         kernels.channel_sums[grid.summing](
-            x, given, sums, grid.pixels, grid.channels, grid.span, stride, shift is not None, True, **grid.shape
+            x, shift_or_x, sums, grid.pixels, grid.channels, grid.span, stride, shift is not None, True, **grid.shape
         )
         stats = x.new_empty(3, grid.objects, grid.channels, dtype=torch.float32)
         kernels.moments[(groups, grid.objects)](
-            sums, given, stats, grid.pixels, grid.channels, grid.parts, eps, stride, shift is not None,
+            sums, shift_or_x, stats, grid.pixels, grid.channels, grid.parts, eps, stride, shift is not None,
             **_groupwise(grid, groups),
         )  # fmt: skip
         out = torch.empty_like(x)
@@ -139,7 +139,7 @@ class _GroupNorm(Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
         x, stats, weight, bias = ctx.saved_tensors
-        grid, dy = _Grid.of(x), last(dy)
+        grid, dy = _Grid.of(x), channels_last(dy)
         sums = x.new_empty(2, grid.objects, grid.parts, grid.channels, dtype=torch.float32)
         kernels.slope_sums[grid.summing](
             x, dy, stats, weight, bias, sums, grid.pixels, grid.channels, grid.span, ctx.silu, **grid.shape
@@ -159,21 +159,21 @@ class _GroupNorm(Function):
 class _AddBias(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, bias: Tensor, other: Tensor | None) -> Tensor:
-        ctx.bias_type, ctx.others_type = bias.dtype, None if other is None else other.dtype
+        ctx.bias_type, ctx.other_type = bias.dtype, None if other is None else other.dtype
         return _added(x, bias, other, relu=False)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        dy, given = last(dy), None
+        dy, bias_gradient = channels_last(dy), None
         if ctx.needs_input_grad[1]:
             grid = _Grid.of(dy)
             sums = dy.new_empty(1, grid.objects, grid.parts, grid.channels, dtype=torch.float32)
             kernels.channel_sums[grid.summing](
                 dy, dy, sums, grid.pixels, grid.channels, grid.span, 0, False, False, **grid.shape
             )
-            given = sums.sum((0, 1, 2)).to(ctx.bias_type)
-        return dy, given, None if ctx.others_type is None else dy.to(ctx.others_type)
+            bias_gradient = sums.sum((0, 1, 2)).to(ctx.bias_type)
+        return dy, bias_gradient, None if ctx.other_type is None else dy.to(ctx.other_type)
 
 
 class _BiasRelu(Function):
@@ -187,7 +187,7 @@ class _BiasRelu(Function):
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None]:
         (out,) = ctx.saved_tensors
-        slope: Tensor = torch.ops.aten.threshold_backward(last(dy), out, 0)
+        slope: Tensor = torch.ops.aten.threshold_backward(channels_last(dy), out, 0)
         return slope, None
 
 
@@ -245,7 +245,7 @@ def _added(x: Tensor, bias: Tensor, other: Tensor | None, *, relu: bool) -> Tens
 
 
 def _groupwise(grid: _Grid, groups: int) -> dict[str, int]:
-    """Tiles of a group's channels and of parts."""
+    """Tile constants for a group's channels and partial sums."""
     size = grid.channels // groups
     columns = _power_of_two(size)
     return {"GROUP": size, "ROWS": max(1, min(TILE // columns, _power_of_two(grid.parts))), "COLUMNS": columns}
@@ -257,5 +257,5 @@ def _whole_pixels(channels: int) -> dict[str, int]:
 
 
 def _power_of_two(n: int) -> int:
-    """The smallest that is no less."""
+    """The smallest power of two that is at least `n`."""
     return 1 << (n - 1).bit_length()

@@ -1,4 +1,4 @@
-"""How often training visits each timestep, as slots."""
+"""Slot family of the distributions of training timesteps."""
 
 from z1g.networks.timesteps.base import Timesteps
 from z1g.networks.timesteps.logit_normal import LogitNormal
@@ -8,6 +8,6 @@ KINDS: tuple[type[Timesteps], ...] = (
     LogitNormal,
     Uniform,
 )
-"""What `kind:` of a Timesteps may name."""
+"""All kinds of Timesteps."""
 
 __all__ = ["KINDS", "LogitNormal", "Timesteps", "Uniform"]

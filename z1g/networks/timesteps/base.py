@@ -1,4 +1,4 @@
-"""How often training visits each timestep, as slots."""
+"""Slot family of the distributions of training timesteps."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
 
 class Timesteps(Slot):
-    """A distribution over the timesteps of the diffusion process."""
+    """A distribution over the timesteps of the noise schedule."""
 
     @abstractmethod
     def share(self, uniform: torch.Tensor) -> torch.Tensor:
-        """Where in the process a sample is, 0 (clean) to 1 (noise), from a uniform number [B] in [0,1)."""
+        """Timesteps [B] from 0 (clean) to 1 (noise) of uniform numbers [B] in [0,1)."""
 
     def draw(self, uniform: torch.Tensor, count: int) -> torch.Tensor:
         """Integer timesteps [B] below `count`."""

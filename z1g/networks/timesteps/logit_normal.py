@@ -1,4 +1,4 @@
-"""Timesteps in the middle more often than at the ends (Esser et al. 2024, §3.1)."""
+"""Logit-normal timesteps (Esser et al. 2024, §3.1)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ else:
 
 
 class LogitNormal(Timesteps):
-    """The logistic of a normal number (Esser et al. 2024, §3.1): the middle of the process is visited most."""
+    """Logistic function of a normal variable (Esser et al. 2024, §3.1): middle timesteps are most frequent."""
 
     kind: Literal["logit_normal"] = "logit_normal"
-    mean: float = Field(0.0, description="of the normal number; above 0: more noise")
-    deviation: float = Field(1.0, gt=0, description="of the normal number")
+    mean: float = Field(0.0, description="mean of the normal variable; above 0: more noise")
+    deviation: float = Field(1.0, gt=0, description="standard deviation of the normal variable")
 
     def share(self, uniform: torch.Tensor) -> torch.Tensor:
-        # The inverse of the normal distribution has no value at 0.
+        # The quantile function of the normal distribution is infinite at 0.
         normal: torch.Tensor = torch.special.ndtri(uniform.clamp(min=1e-7))
         return (self.mean + self.deviation * normal).sigmoid()

@@ -1,4 +1,4 @@
-"""All timesteps alike."""
+"""Uniform timesteps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class Uniform(Timesteps):
-    """All timesteps alike, as the original draws them."""
+    """All timesteps with equal probability, as in the original."""
 
     kind: Literal["uniform"] = "uniform"
 

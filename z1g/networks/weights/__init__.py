@@ -1,4 +1,4 @@
-"""Networks: the autoencoder, the splatter decoder, and the conditioned diffusion UNet."""
+"""Slot family of the networks: VAE and conditioned diffusion UNet."""
 
 from z1g.networks.weights.base import Model
 from z1g.networks.weights.scratch import Scratch
@@ -8,6 +8,6 @@ KINDS: tuple[type[Model], ...] = (
     Scratch,
     Zero123Plus,
 )
-"""What `kind:` of a Model may name."""
+"""All kinds of Model."""
 
 __all__ = ["KINDS", "Model", "Scratch", "Zero123Plus"]

@@ -1,4 +1,4 @@
-"""Networks: the autoencoder, the splatter decoder, and the conditioned diffusion UNet."""
+"""Slot family of the networks: VAE and conditioned diffusion UNet."""
 
 from __future__ import annotations
 
@@ -10,28 +10,33 @@ from z1g.core.slots import Slot
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-    from z1g.networks.denoiser import Denoiser
+    from z1g.networks.reference_denoiser import ReferenceDenoiser
 
 
 class Model(Slot):
-    """Where the networks come from: published weights or random ones of any size."""
+    """Source of the networks: published weights, or random weights of any size."""
 
     kind: str
 
     @abstractmethod
     def autoencoder(self) -> AutoencoderKL:
-        """The VAE before stage 1. Raises UserError where weights are missing."""
+        """The VAE before stage 1. Raises UserError if weights are missing."""
 
     @abstractmethod
-    def denoiser(self) -> Denoiser:
-        """UNet, image encoder and prompt before stage 2. Raises UserError where weights are missing."""
+    def denoiser(self) -> ReferenceDenoiser:
+        """UNet, image encoder and prompt before stage 2. Raises UserError if weights are missing."""
 
     @property
     @abstractmethod
     def pretrained_encoder(self) -> bool:
-        """Whether the VAE encoder arrives trained, so that stage 1 may leave it frozen."""
+        """Whether the VAE encoder is pretrained, so that stage 1 can freeze it."""
+
+    @property
+    @abstractmethod
+    def latent_channels(self) -> int:
+        """Number of channels of a latent."""
 
     @property
     @abstractmethod
     def latent_factor(self) -> int:
-        """Pixels of the input a latent pixel covers, per side."""
+        """Downsampling factor from an image to its latent, per side."""

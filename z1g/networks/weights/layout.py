@@ -1,4 +1,4 @@
-"""What a folder in the layout of the published Zero123++ pipeline must hold; nothing is loaded here."""
+"""Required files of a folder in the layout of the published Zero123++ pipeline; nothing is loaded here."""
 
 import json
 import re
@@ -11,26 +11,26 @@ WEIGHTS = {
     "vision_encoder": "model",
     "text_encoder": "model",
 }
-"""Parts with weights, and the stem of their file. The scheduler and feature extractors are settings z1g has itself."""
+"""Parts with weights, and the stem of their file. z1g has its own scheduler and feature extractors."""
 FORMS: tuple[dict[str, Any], ...] = (
     {"use_safetensors": True},
     {"use_safetensors": True, "variant": "fp16"},
     {"use_safetensors": False},
     {"use_safetensors": False, "variant": "fp16"},
 )
-"""How weights may be stored, in the order of preference. Pickled ones are read as plain tensors, never executed."""
+"""Supported formats of weights in the order of preference. Pickles are read as plain tensors, never executed."""
 INDEX = "model_index.json"
 PATH = re.compile(r"^[/.~]|\\|/.*/")
-"""What is no hub name, which is `owner/name`."""
+"""Matches paths; hub names have the form `owner/name`."""
 
 
 def is_path(pretrained: str) -> bool:
-    """Whether this can only be a folder on this machine."""
+    """Whether the string is a path and not a hub name."""
     return bool(PATH.search(pretrained))
 
 
 def form_of(folder: Path, part: str) -> dict[str, Any] | None:
-    """How a part's weights are stored, None where there are none."""
+    """The format of a part's weights, or None if it has none."""
     return next((form for form in FORMS if _files(folder / part, WEIGHTS[part], form)), None)
 
 
@@ -44,39 +44,39 @@ def _files(folder: Path, stem: str, form: dict[str, Any]) -> list[Path]:
 
 
 def missing(folder: Path, parts: tuple[str, ...] = tuple(WEIGHTS)) -> list[str]:
-    """What the parts of a folder lack, by path below it."""
-    lacking = []
+    """Missing files of the given parts, relative to the folder."""
+    absent = []
     for part in parts:
         if not (folder / part).is_dir():
-            lacking.append(part)
+            absent.append(part)
             continue
         if not (folder / part / "config.json").is_file():
-            lacking.append(f"{part}/config.json")
+            absent.append(f"{part}/config.json")
         if form_of(folder, part) is None:
-            lacking.append(f"{part}/{WEIGHTS[part]}.safetensors")
-    return lacking
+            absent.append(f"{part}/{WEIGHTS[part]}.safetensors")
+    return absent
 
 
 def missing_in_pipeline(folder: Path) -> list[str]:
-    """What a whole pipeline lacks."""
-    lacking = [] if (folder / INDEX).is_file() else [INDEX]
-    lacking += missing(folder)
-    words = folder / "tokenizer"
-    if not words.is_dir():
-        lacking.append("tokenizer")
-    elif not (words / "tokenizer.json").is_file():
-        lacking += [f"tokenizer/{name}" for name in ("vocab.json", "merges.txt") if not (words / name).is_file()]
-    return lacking
+    """Missing files of the whole pipeline, relative to the folder."""
+    absent = [] if (folder / INDEX).is_file() else [INDEX]
+    absent += missing(folder)
+    tokenizer = folder / "tokenizer"
+    if not tokenizer.is_dir():
+        absent.append("tokenizer")
+    elif not (tokenizer / "tokenizer.json").is_file():
+        absent += [f"tokenizer/{name}" for name in ("vocab.json", "merges.txt") if not (tokenizer / name).is_file()]
+    return absent
 
 
 def other_process(folder: Path) -> str | None:
-    """What the pipeline's scheduler says otherwise than Zero123++'s: v is predicted, betas grow linearly."""
+    """Difference of the pipeline's scheduler from Zero123++'s v prediction and linear betas, or None."""
     try:
         settings = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
-        predicts = settings.get("prediction_type", "epsilon")
+        prediction = settings.get("prediction_type", "epsilon")
         betas = settings.get("beta_schedule", "linear")
     except (OSError, ValueError, AttributeError):
         return None
-    if predicts != "v_prediction":
-        return f"predicts {predicts}"
+    if prediction != "v_prediction":
+        return f"predicts {prediction}"
     return None if betas == "linear" else f"has {betas} betas"

@@ -1,4 +1,4 @@
-"""Loads the published Zero123++ pipeline: weights as plain tensors, no code from the hub is run."""
+"""Load the published Zero123++ pipeline as plain tensors; no code from the hub is executed."""
 
 import json
 from pathlib import Path
@@ -13,17 +13,17 @@ from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjec
 
 from z1g.core.errors import UserError
 from z1g.networks import stored
-from z1g.networks.denoiser import Denoiser
+from z1g.networks.reference_denoiser import ReferenceDenoiser
 from z1g.networks.weights import layout as layout
 
 
 def autoencoder(pretrained: str) -> AutoencoderKL:
-    """The VAE. Raises UserError where the folder or the hub does not have it."""
+    """The VAE. Raises UserError if the folder or the hub does not have it."""
     vae: AutoencoderKL = _part(AutoencoderKL, pretrained, "vae")
     return vae
 
 
-def denoiser(pretrained: str) -> Denoiser:
+def denoiser(pretrained: str) -> ReferenceDenoiser:
     """UNet, vision encoder and the text encoder's embedding of the empty prompt, [77,D]."""
     ramping = _ramping(pretrained)
     unet = _part(UNet2DConditionModel, pretrained, "unet")
@@ -31,9 +31,9 @@ def denoiser(pretrained: str) -> Denoiser:
     tokenizer = _tokenizer(pretrained)
     text = _part(CLIPTextModel, pretrained, "text_encoder")
     if len(tokenizer) < text.config.vocab_size:
-        # transformers makes an empty tokenizer where files are missing.
+        # If files are missing, transformers creates an empty tokenizer.
         raise UserError(
-            f"model.pretrained: {pretrained} has no usable 'tokenizer' (it knows {len(tokenizer)} words, "
+            f"model.pretrained: {pretrained} has no usable 'tokenizer' (it has {len(tokenizer)} tokens, "
             f"the text encoder {text.config.vocab_size})"
         )
     length = tokenizer.model_max_length
@@ -42,16 +42,16 @@ def denoiser(pretrained: str) -> Denoiser:
         prompt = text(tokens.input_ids)[0][0]
     if len(ramping) != len(prompt):
         raise UserError(f"{pretrained}: {len(ramping)} ramping_coefficients for a prompt of {len(prompt)} tokens")
-    return Denoiser(unet, vision, prompt, ramping, train_conditioning=False)
+    return ReferenceDenoiser(unet, vision, prompt, ramping, train_conditioning=False)
 
 
 def _part(cls: type[nn.Module], pretrained: str, subfolder: str) -> Any:
-    """A network with all of its weights, in float32 however they are stored."""
+    """A network with all of its weights, converted to float32."""
     folder = Path(pretrained).expanduser()
     if folder.is_dir():
-        lacking = layout.missing(folder, (subfolder,))
-        if lacking:
-            raise UserError(f"model.pretrained: {pretrained} lacks {', '.join(lacking)} of a Zero123++ pipeline")
+        absent = layout.missing(folder, (subfolder,))
+        if absent:
+            raise UserError(f"model.pretrained: {pretrained} lacks {', '.join(absent)} of a Zero123++ pipeline")
         forms: tuple[Any, ...] = (layout.form_of(folder, subfolder),)
     else:
         forms = layout.FORMS
@@ -72,7 +72,7 @@ def _part(cls: type[nn.Module], pretrained: str, subfolder: str) -> Any:
 
 
 def _load(cls: Any, pretrained: str, subfolder: str, form: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
-    # Where a checkpoint is in half precision, transformers would keep it so.
+    # By default transformers keeps the half precision of a checkpoint.
     dtype = {"dtype": torch.float32} if issubclass(cls, PreTrainedModel) else {"torch_dtype": torch.float32}
     return stored.load(cls, pretrained, {"subfolder": subfolder, **form, **dtype})
 
@@ -87,13 +87,13 @@ def _tokenizer(pretrained: str) -> CLIPTokenizer:
 
 
 def _ramping(pretrained: str) -> torch.Tensor:
-    """The share of the image embedding that each token gets, from the pipeline's index."""
+    """Weights of the image embedding in each token, from the pipeline's index."""
     folder, name = Path(pretrained).expanduser(), layout.INDEX
     try:
         file = folder / name if folder.is_dir() else Path(hf_hub_download(pretrained, name))
         text = file.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
-        unreachable = f"is no folder here and no hub name that can be reached ({stored.first_line(error)})"
+        unreachable = f"is neither a folder nor a hub name that can be reached ({stored.first_line(error)})"
         problem = f"has no readable {name}" if folder.is_dir() else unreachable
         raise UserError(f"model.pretrained: {pretrained} {problem}") from error
     try:

@@ -1,19 +1,12 @@
-"""Builds the random networks of `model: {kind: scratch}`."""
-
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
+"""Build the random networks of `model: {kind: scratch}`."""
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from z1g.core.seeding import seeded
-from z1g.networks.denoiser import Denoiser
-
-if TYPE_CHECKING:
-    from z1g.networks.weights.scratch import Scratch
-    from z1g.networks.weights.sizes import AutoencoderSize
+from z1g.networks.reference_denoiser import ReferenceDenoiser
+from z1g.networks.weights.sizes import AutoencoderSize, UNetSize, VisionSize
 
 
 def autoencoder(size: AutoencoderSize, seed: int) -> AutoencoderKL:
@@ -30,14 +23,15 @@ def autoencoder(size: AutoencoderSize, seed: int) -> AutoencoderKL:
         )
 
 
-def denoiser(options: Scratch) -> Denoiser:
-    """UNet, vision encoder and prompt with random weights, all of them trained."""
-    size, vision = options.unet_size, options.vision_size
+def denoiser(
+    size: UNetSize, vision: VisionSize, latent_channels: int, prompt_tokens: int, seed: int
+) -> ReferenceDenoiser:
+    """UNet, vision encoder and prompt with random weights, all of them trainable."""
     levels = len(size.channels)
-    with seeded(options.init_seed + 1):
+    with seeded(seed + 1):
         unet = UNet2DConditionModel(
-            in_channels=options.autoencoder_size.latent_channels,
-            out_channels=options.autoencoder_size.latent_channels,
+            in_channels=latent_channels,
+            out_channels=latent_channels,
             block_out_channels=size.channels,
             down_block_types=("CrossAttnDownBlock2D",) * (levels - 1) + ("DownBlock2D",),
             up_block_types=("UpBlock2D",) + ("CrossAttnUpBlock2D",) * (levels - 1),
@@ -47,7 +41,7 @@ def denoiser(options: Scratch) -> Denoiser:
             norm_num_groups=size.norm_groups,
             use_linear_projection=True,
         )
-        # An output of zero is the mean of v over the noise, a calmer start than a random field.
+        # The mean of v over the noise is zero, which is a better initial output than a random one.
         torch.nn.init.zeros_(unet.conv_out.weight)
         encoder = CLIPVisionModelWithProjection(
             CLIPVisionConfig(
@@ -60,6 +54,6 @@ def denoiser(options: Scratch) -> Denoiser:
                 patch_size=vision.patch_size,
             )
         )
-        prompt = 0.02 * torch.randn(options.prompt_tokens, size.cross_attention_dim)
-    ramping = torch.linspace(0, 1, options.prompt_tokens)
-    return Denoiser(unet, encoder, prompt, ramping, train_conditioning=True)
+        prompt = 0.02 * torch.randn(prompt_tokens, size.cross_attention_dim)
+    ramping = torch.linspace(0, 1, prompt_tokens)
+    return ReferenceDenoiser(unet, encoder, prompt, ramping, train_conditioning=True)

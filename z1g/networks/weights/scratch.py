@@ -1,4 +1,4 @@
-"""The same architecture from the same classes at any size, with random weights."""
+"""The published architecture at any size, with random weights."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from z1g.networks.weights.sizes import AutoencoderSize, UNetSize, VisionSize
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-    from z1g.networks.denoiser import Denoiser
+    from z1g.networks.reference_denoiser import ReferenceDenoiser
 
 
 class Scratch(Model):
-    """Random weights. What small experiments use, and a baseline without any pretraining."""
+    """Random weights, for small experiments and as a baseline without pretraining."""
 
     kind: Literal["scratch"] = "scratch"
     autoencoder_size: AutoencoderSize = AutoencoderSize()
@@ -30,15 +30,20 @@ class Scratch(Model):
         return False
 
     @property
+    def latent_channels(self) -> int:
+        return self.autoencoder_size.latent_channels
+
+    @property
     def latent_factor(self) -> int:
         return int(2 ** (len(self.autoencoder_size.channels) - 1))
 
     def autoencoder(self) -> AutoencoderKL:
-        from z1g.networks.weights import random_networks as scratch
+        from z1g.networks.weights import random_networks
 
-        return scratch.autoencoder(self.autoencoder_size, self.init_seed)
+        return random_networks.autoencoder(self.autoencoder_size, self.init_seed)
 
-    def denoiser(self) -> Denoiser:
-        from z1g.networks.weights import random_networks as scratch
+    def denoiser(self) -> ReferenceDenoiser:
+        from z1g.networks.weights import random_networks
 
-        return scratch.denoiser(self)
+        channels = self.autoencoder_size.latent_channels
+        return random_networks.denoiser(self.unet_size, self.vision_size, channels, self.prompt_tokens, self.init_seed)

@@ -18,7 +18,7 @@ def _check_groups(section: S, channels: tuple[int, ...], divisor: int) -> S:
 
 
 class AutoencoderSize(Section):
-    """AutoencoderKL: halves the image between levels."""
+    """AutoencoderKL: each level has half the resolution of the one before."""
 
     channels: tuple[int, ...] = Field((128, 256, 512, 512), min_length=2, description="channels of each level")
     layers_per_block: int = Field(2, ge=1, description="residual blocks of each level")
@@ -31,7 +31,7 @@ class AutoencoderSize(Section):
 
 
 class UNetSize(Section):
-    """UNet2DConditionModel: the first levels cross-attend, the last does not."""
+    """UNet2DConditionModel: all levels except the last have cross-attention."""
 
     channels: tuple[int, ...] = Field((320, 640, 1280, 1280), min_length=2, description="channels of each level")
     layers_per_block: int = Field(2, ge=1, description="residual blocks of each level")
@@ -46,10 +46,10 @@ class UNetSize(Section):
 
 
 class VisionSize(Section):
-    """CLIP-like vision encoder, trained along with the UNet when random."""
+    """CLIP vision encoder; with random weights it is trained with the UNet."""
 
-    image_size: int = Field(224, ge=16, description="side of the image it sees")
-    patch_size: int = Field(14, ge=2, description="side of a patch")
+    image_size: int = Field(224, ge=16, description="side of the input image in pixels")
+    patch_size: int = Field(14, ge=2, description="side of a patch in pixels")
     width: int = Field(1280, ge=8, description="width of a token")
     layers: int = Field(32, ge=1, description="transformer layers")
     heads: int = Field(16, ge=1, description="attention heads")

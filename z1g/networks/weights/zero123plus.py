@@ -13,7 +13,7 @@ from z1g.networks.weights.base import Model
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
-    from z1g.networks.denoiser import Denoiser
+    from z1g.networks.reference_denoiser import ReferenceDenoiser
 
 
 class Zero123Plus(Model):
@@ -34,20 +34,24 @@ class Zero123Plus(Model):
             if layout.is_path(self.pretrained):
                 require_folder("pretrained", str(folder), "give a folder with a Zero123++ pipeline, or its hub name")
             return
-        lacking = layout.missing_in_pipeline(folder)
-        if lacking:
-            raise Missing("pretrained", f"{self.pretrained} lacks {', '.join(lacking)} of a Zero123++ pipeline")
-        other = layout.other_process(folder)
-        if other:
+        absent = layout.missing_in_pipeline(folder)
+        if absent:
+            raise Missing("pretrained", f"{self.pretrained} lacks {', '.join(absent)} of a Zero123++ pipeline")
+        difference = layout.other_process(folder)
+        if difference:
             raise Missing(
                 "pretrained",
-                f"{self.pretrained} {other}, as scheduler/scheduler_config.json says; Zero123++ predicts v_prediction "
-                "and has linear betas",
+                f"{self.pretrained} {difference}, as scheduler/scheduler_config.json says; Zero123++ predicts "
+                "v_prediction and has linear betas",
             )
 
     @property
     def pretrained_encoder(self) -> bool:
         return True
+
+    @property
+    def latent_channels(self) -> int:
+        return 4
 
     @property
     def latent_factor(self) -> int:
@@ -58,7 +62,7 @@ class Zero123Plus(Model):
 
         return zero123plus.autoencoder(self.pretrained)
 
-    def denoiser(self) -> Denoiser:
+    def denoiser(self) -> ReferenceDenoiser:
         from z1g.networks.weights import published as zero123plus
 
         return zero123plus.denoiser(self.pretrained)

@@ -1,4 +1,4 @@
-"""What a run would cost: GPU and CPU hours, disk and files of each stage, computed from measured figures."""
+"""Estimated cost of a run: GPU and CPU hours, disk space and files of each stage, from measured figures."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 MEASURED = Path(__file__).parent / "measured.yaml"
 GB, HOUR_S, FLOAT_BYTES = 1e9, 3600, 4
-SPLAT_CHANNELS, LATENT_CHANNELS, LATENT_SHRINK = 14, 4, 8
+SPLAT_CHANNELS = 14
 REFERENCE_STEPS, REFERENCE_VIEWS, REFERENCE_SIZE, REFERENCE_SPLATS = 100, 8, 256, 128
-"""The fit whose rate was measured."""
+"""Settings of the fit whose speed was measured."""
 ADAM_COPIES, CHECKPOINTS = 3, 2
-"""Weights and two moments; how many checkpoints are kept."""
+"""Copies of the parameters in a checkpoint (weights and two moments), and number of checkpoints kept."""
 LOGS = 2
 """A job's log and benchmark."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """One stage: jobs, GPU and CPU hours (None where a figure is missing), bytes on disk, files."""
+    """Cost of a stage: jobs, GPU and CPU hours (None if a figure is missing), bytes on disk, number of files."""
 
     stage: str
     jobs: int
@@ -42,58 +42,58 @@ class Cost:
 
 
 def measured() -> dict[str, float]:
-    """The measured figures by name; those that are missing yet are NaN."""
+    """Measured figures by name; NaN if not measured yet."""
     entries = yaml.safe_load(MEASURED.read_text(encoding="utf-8"))
     return {name: math.nan if entry["value"] is None else float(entry["value"]) for name, entry in entries.items()}
 
 
 def costs(experiment: Experiment, n: int) -> Iterator[Cost]:
-    """Every stage of one ablation over `n` meshes, in the order of the chain.
+    """Cost of every stage of one ablation with `n` meshes, in the order of the chain.
 
-    Raises UserError where the data are no meshes, or the networks not those whose sizes are known.
+    Raises UserError if the data are not meshes or the sizes of the networks are unknown.
     """
-    data, known, pixels = experiment.data, measured(), 6 * experiment.splat.size**2
+    data, values, pixels = experiment.data, measured(), 6 * experiment.splat.size**2
     if not isinstance(data, Meshes) or not isinstance(experiment.model, Zero123Plus):
         raise UserError("a cost sheet is for meshes and model: {kind: zero123plus}, as in scale=full")
     chunks = -(-n // data.chunk_size_for(n))
     n_test = math.ceil(n * data.split.test_fraction)
     n_sampled = n_test + min(experiment.infer.train_objects, n - n_test)
 
-    yield Cost("ingest", chunks, 0.0, n * _ingest_s(experiment, known) / HOUR_S, n * _ingest_bytes(experiment, known),
+    yield Cost("ingest", chunks, 0.0, n * _ingest_s(experiment, values) / HOUR_S, n * _ingest_bytes(experiment, values),
                chunks * (3 + LOGS))  # fmt: skip
-    fit = n * _fit_s(experiment, known) / HOUR_S
+    fit = n * _fit_s(experiment, values) / HOUR_S
     splats = pixels * SPLAT_CHANNELS * FLOAT_BYTES
     yield Cost("fit", chunks, fit, fit * experiment.resources.fit.threads, n * splats, chunks * (3 + LOGS))
 
-    decoder = known["vae_decoder_parameters"] * ADAM_COPIES * CHECKPOINTS + known["vae_parameters"]
-    yield _job("autodecoder", _samples(experiment.autodecoder.train) / known["autodecoder_samples_a_gpu_s"],
+    decoder = values["vae_decoder_parameters"] * ADAM_COPIES * CHECKPOINTS + values["vae_parameters"]
+    yield _job("autodecoder", _samples(experiment.autodecoder.train) / values["autodecoder_samples_a_gpu_s"],
                decoder * FLOAT_BYTES, 4 + CHECKPOINTS + LOGS)  # fmt: skip
-    code = 6 * (experiment.autodecoder.input_size // LATENT_SHRINK) ** 2 * LATENT_CHANNELS * FLOAT_BYTES
-    yield _job("codes", n / known["codes_objects_a_gpu_s"], n * code, 1 + LOGS)
-    pipeline = sum(known[name] for name in ("vae_parameters", "unet_parameters", "other_parameters"))
-    unet = known["unet_parameters"] * ADAM_COPIES * CHECKPOINTS + pipeline
-    yield _job("unet", _samples(experiment.unet.train) / known["unet_samples_a_gpu_s"], unet * FLOAT_BYTES,
+    code = math.prod(experiment.representation.code_shape(experiment.model)) * FLOAT_BYTES
+    yield _job("codes", n / values["codes_objects_a_gpu_s"], n * code, 1 + LOGS)
+    pipeline = sum(values[name] for name in ("vae_parameters", "unet_parameters", "other_parameters"))
+    unet = values["unet_parameters"] * ADAM_COPIES * CHECKPOINTS + pipeline
+    yield _job("unet", _samples(experiment.unet.train) / values["unet_samples_a_gpu_s"], unet * FLOAT_BYTES,
                12 + CHECKPOINTS + LOGS)  # fmt: skip
 
     jobs = max(1, -(-n_sampled // experiment.infer.chunk_size))
-    steps = n_sampled * experiment.infer.steps / known["infer_object_steps_a_gpu_s"]
-    sampled = n_sampled * (splats + code + pixels * known["ply_bytes_a_splat"])
+    steps = n_sampled * experiment.infer.steps / values["infer_object_steps_a_gpu_s"]
+    sampled = n_sampled * (splats + code + pixels * values["ply_bytes_a_splat"])
     yield _job("infer", steps, sampled, 3 * n_sampled + jobs * (1 + LOGS), jobs)
-    yield _job("metrics", n_sampled * _metrics_s(experiment, known), 0.0, 7 * n_sampled + 2 + LOGS)
+    yield _job("metrics", n_sampled * _metrics_s(experiment, values), 0.0, 7 * n_sampled + 2 + LOGS)
 
 
-def _ingest_s(experiment: Experiment, known: Mapping[str, float]) -> float:
-    """Core-seconds an object: Cycles' samples, depth, and the rest."""
-    samples = experiment.data.blender.samples  # type: ignore[attr-defined]  # `costs` has seen that these are meshes
+def _ingest_s(experiment: Experiment, values: Mapping[str, float]) -> float:
+    """Core-seconds per object: Cycles' samples, depth, and the rest."""
+    samples = experiment.data.blender.samples  # type: ignore[attr-defined]  # `costs` has checked that these are meshes
     pixels = _side(experiment) ** 2
-    drawing = experiment.camera.n_views * pixels * samples * known["ingest_core_s_a_sample"]
-    depth = len(INPUT_VIEWS) * pixels * known["ingest_core_s_a_depth_pixel"]
-    return known["ingest_core_s_an_object"] + float(drawing) + depth
+    rendering = experiment.camera.n_views * pixels * samples * values["ingest_core_s_a_sample"]
+    depth = len(INPUT_VIEWS) * pixels * values["ingest_core_s_a_depth_pixel"]
+    return values["ingest_core_s_an_object"] + float(rendering) + depth
 
 
-def _ingest_bytes(experiment: Experiment, known: Mapping[str, float]) -> float:
-    """Images and depth of an object."""
-    images = experiment.camera.n_views * known["image_bytes_a_pixel"]
+def _ingest_bytes(experiment: Experiment, values: Mapping[str, float]) -> float:
+    """Bytes of an object's images and depth."""
+    images = experiment.camera.n_views * values["image_bytes_a_pixel"]
     return _side(experiment) ** 2 * (images + len(INPUT_VIEWS) * FLOAT_BYTES)
 
 
@@ -102,23 +102,23 @@ def _side(experiment: Experiment) -> int:
     return side
 
 
-def _metrics_s(experiment: Experiment, known: Mapping[str, float]) -> float:
-    """GPU seconds an object: its shapes, and its test views in proportion to their pixels."""
+def _metrics_s(experiment: Experiment, values: Mapping[str, float]) -> float:
+    """GPU seconds per object: its shapes, and its test views in proportion to their pixels."""
     pixels = experiment.camera.test_views * _side(experiment) ** 2
-    return known["metrics_s_an_object"] + float(pixels) * known["metrics_s_a_view_pixel"]
+    return values["metrics_s_an_object"] + float(pixels) * values["metrics_s_a_view_pixel"]
 
 
-def _fit_s(experiment: Experiment, known: Mapping[str, float]) -> float:
-    """GPU seconds an object, in proportion to steps, views and splats; pixels matter for the rasterizer only."""
+def _fit_s(experiment: Experiment, values: Mapping[str, float]) -> float:
+    """GPU seconds per object, in proportion to steps, views and splats; pixels affect only the rasterizer."""
     fit = experiment.fit
 
     def raster_ms(side: int) -> float:
-        return known["fit_raster_ms_fixed"] + known["fit_raster_ms_a_pixel"] * side**2
+        return values["fit_raster_ms_fixed"] + values["fit_raster_ms_a_pixel"] * side**2
 
-    share = known["fit_raster_share"]
+    share = values["fit_raster_share"]
     larger = share * raster_ms(_side(experiment)) / raster_ms(REFERENCE_SIZE) + 1 - share
     work = fit.steps / REFERENCE_STEPS * fit.views_per_step / REFERENCE_VIEWS
-    return work * (experiment.splat.size / REFERENCE_SPLATS) ** 2 * larger / known["fit_objects_a_gpu_s"]
+    return work * (experiment.splat.size / REFERENCE_SPLATS) ** 2 * larger / values["fit_objects_a_gpu_s"]
 
 
 def _samples(options: Any) -> float:
@@ -126,13 +126,13 @@ def _samples(options: Any) -> float:
 
 
 def _job(stage: str, gpu_s: float, disk: float, files: int, jobs: int = 1) -> Cost:
-    """A stage that keeps one core beside its GPU busy."""
+    """Cost of a stage that uses one CPU core besides its GPU."""
     hours = None if math.isnan(gpu_s) else gpu_s / HOUR_S
     return Cost(stage, jobs, hours, hours, disk, files)
 
 
 def sheet(experiment: Experiment, sizes: Sequence[int]) -> str:
-    """Markdown, a table for each number of objects."""
+    """A Markdown table for each number of objects."""
     head = "| stage | jobs | GPU hours | CPU core hours | disk, GB | files |\n|---|---|---|---|---|---|"
     parts = []
     for n in sizes:
@@ -154,7 +154,7 @@ def _line(name: str, rows: Sequence[Cost]) -> str:
 
 
 def _hours(values: Sequence[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
+    available = [value for value in values if value is not None]
+    if not available:
         return "not measured"
-    return f"{sum(known):,.1f}" + ("" if len(known) == len(values) else " and what is not measured")
+    return f"{sum(available):,.1f}" + ("" if len(available) == len(values) else " and what is not measured")

@@ -1,4 +1,4 @@
-"""Latent codes to splatter images: the VAE decoder with a head of 14 channels."""
+"""Decodes latent codes to splatter images: the VAE decoder with a head of 14 channels."""
 
 from dataclasses import dataclass
 
@@ -10,24 +10,24 @@ from torch import Tensor, nn
 from z1g.gaussians.channels import CHANNELS, N_GEOMETRY, activate_rgb, join, split
 from z1g.geometry.mosaic import untile
 from z1g.networks import wide_attention
-from z1g.networks.autoencoder import scale_image, unscale_image, unscale_latents
 from z1g.networks.half import bf16_weights, call_with
-from z1g.representations.mosaic.options import DecoderOptions
+from z1g.representations.mosaic.decoder_options import DecoderOptions
+from z1g.representations.mosaic.units import scale_image, unscale_image, unscale_latents
 from z1g.representations.scale import ScaleActivation
 
 IN_FLOAT32 = ("scale_bias", "geometry_out", "downsampler", "decoder.conv_out")
-"""Parameters that `whole_bf16` leaves alone: of what becomes splats directly."""
+"""Parameters that stay in float32 with `whole_bf16`: those of the layers that produce splats."""
 ALIGNED = 8
-"""Channels of the last layers together are made a multiple of this: others fall to a GPU's slowest kernels."""
+"""The output channels are padded to a multiple of this; other numbers use slow GPU kernels."""
 START_PIXELS = 0.5
-"""Standard deviation of a Gaussian at the start of training, in pixel widths at the camera distance."""
+"""Initial standard deviation of a Gaussian, in pixel widths at the camera distance."""
 START_OPACITY = -2.0
-"""Raw opacity at the start, times 1.6: 0.04. More is a haze that training has to clear first, see benchmarks."""
+"""Initial raw opacity before the factor 1.6, which gives 0.04. Higher values slow down training, see benchmarks."""
 
 
 @dataclass(frozen=True)
 class SplatRays:
-    """Where the splats' pixels look.
+    """Rays of the splats' pixels.
 
     anchor: [3,3S,2S], the point of each ray at the camera distance. pixel: width of a pixel there, normalized units.
     """
@@ -39,8 +39,8 @@ class SplatRays:
 class SplatterDecoder(nn.Module):
     """Code [B,C,h,w] -> activated splatter images [B,6,14,S,S] in the view-1 frame.
 
-    The VAE decoder's last features feed its own color layer and a new layer for the 11 geometry channels; all 14 are
-    multiplied by 1.6 (Zero123++'s image scale) before the activations. `requires_grad` says what the options train.
+    The VAE decoder's last features feed its color layer and a new layer for the 11 geometry channels; all 14 are
+    multiplied by 1.6 (Zero123++'s image scale) before the activations. `requires_grad` is set according to the options.
     """
 
     anchor: Tensor
@@ -66,18 +66,18 @@ class SplatterDecoder(nn.Module):
         self._freeze()
 
     def forward(self, code: Tensor) -> Tensor:
-        """Decode and activate. Raises ValueError where a code has another resolution than the path needs.
+        """Decode and activate. Raises ValueError if the resolution of the code does not fit the path.
 
-        With `whole_bf16`, autocast gives way to weights in bfloat16, see `Denoiser`; the last layers are in float32.
+        With `whole_bf16`, weights in bfloat16 replace autocast, see `Denoiser`; the last layers are in float32.
         """
         if self.whole_bf16 and torch.is_autocast_enabled(code.device.type):
             with torch.autocast(code.device.type, enabled=False):
                 splats: Tensor = call_with(self, bf16_weights(self, IN_FLOAT32), code)
             return splats
-        return untile(self.activate(self.sheet(code)))
+        return untile(self.activate(self.raw_mosaic(code)))
 
-    def sheet(self, code: Tensor) -> Tensor:
-        """Raw channels [B,14,3S,2S] of codes."""
+    def raw_mosaic(self, code: Tensor) -> Tensor:
+        """Mosaics of raw channels [B,14,3S,2S] from codes."""
         latent = unscale_latents(code) / self.scaling_factor
         x = self.decoder.conv_in(self.post_quant_conv(latent.to(self.post_quant_conv.weight.dtype)))
         x = self.decoder.mid_block(x)
@@ -97,17 +97,17 @@ class SplatterDecoder(nn.Module):
         return unscale_image(raw)
 
     def _heads(self, x: Tensor) -> Tensor:
-        """Both last layers' channels [B,14,H,W], by one convolution of as many channels as matrix units like."""
+        """Channels [B,14,H,W] of both output layers, by one convolution padded to a multiple of `ALIGNED` channels."""
         heads = (self.geometry_out, self.decoder.conv_out)
-        spare = -sum(head.out_channels for head in heads) % ALIGNED
-        weight = functional.pad(torch.cat([head.weight for head in heads]), (0, 0, 0, 0, 0, 0, 0, spare))
+        padding = -sum(head.out_channels for head in heads) % ALIGNED
+        weight = functional.pad(torch.cat([head.weight for head in heads]), (0, 0, 0, 0, 0, 0, 0, padding))
         biases = [head.bias for head in heads if head.bias is not None]
-        bias = functional.pad(torch.cat(biases), (0, spare))
-        return functional.conv2d(x, weight, bias, padding=1)[:, : len(bias) - spare]
+        bias = functional.pad(torch.cat(biases), (0, padding))
+        return functional.conv2d(x, weight, bias, padding=1)[:, : len(bias) - padding]
 
-    def activate(self, sheet: Tensor) -> Tensor:
-        """Activated channels [B,14,3S,2S] from raw ones, in float32."""
-        raw = split(sheet.float(), dim=1)
+    def activate(self, raw_mosaic: Tensor) -> Tensor:
+        """Activated channels [B,14,3S,2S] in float32 from raw channels."""
+        raw = split(raw_mosaic.float(), dim=1)
         rotation_dim = 1 if self.options.rotation_norm == "gaussian" else -2
         return join(
             {
@@ -121,7 +121,7 @@ class SplatterDecoder(nn.Module):
         )
 
     def _rgb(self, raw: Tensor) -> Tensor:
-        # Unchanged, the VAE's image is one in -1..1.
+        # The unmodified VAE decodes images in -1..1.
         return (0.5 * raw + 0.5).clamp(0, 1) if self.options.mode == "fixed_rgb" else activate_rgb(raw)
 
     def _start_from_geometry(self, pixel: float) -> None:
@@ -137,5 +137,5 @@ class SplatterDecoder(nn.Module):
             self.decoder.requires_grad_(False)
         for block in self.decoder.up_blocks[self.resized :]:
             if block.upsamplers is not None:
-                # Never run; DDP would wait for their gradients.
+                # These layers never run, and DDP would wait for their gradients.
                 block.upsamplers.requires_grad_(False)

@@ -1,30 +1,84 @@
-"""Options of the splatter decoder."""
+"""Options of the mosaic."""
 
-from typing import Annotated, Literal
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from z1g.core.slots import OneOf, Section
-from z1g.representations.mosaic.path import DecoderPath
-from z1g.representations.mosaic.path.resized import LastLayer
+from z1g.core.slots import OneOf
+from z1g.gaussians.channels import SplatOptions
+from z1g.geometry.camera import CameraOptions
+from z1g.geometry.mosaic import mosaic_shape
+from z1g.networks.weights import Model
+from z1g.representations.base import Representation
+from z1g.representations.mosaic.decoder_options import DecoderOptions
+from z1g.representations.scale import ScaleActivation
+from z1g.representations.scale.biased import BiasedSoftplus
+
+if TYPE_CHECKING:
+    import torch
+
+    from z1g.networks.denoiser import Denoiser
+    from z1g.representations.codec import Codec, Trained
 
 
-class DecoderOptions(Section):
-    """How the decoder gets from the latent grid to splatter images."""
+class Mosaic(Representation):
+    """Six input images tiled 3x2 into one image with one latent, decoded to 14 channels (as in the original)."""
 
-    path: Annotated[DecoderPath, OneOf()] = LastLayer()
-    mode: Literal["all", "fixed_rgb"] = Field(
-        "all",
-        description="what is trained. all: the whole VAE decoder; fixed_rgb: only the geometry head and the bias of "
-        "scales, while the decoder's own image, frozen, is the splats' color; needs published weights",
+    kind: Literal["mosaic"] = "mosaic"
+    input_size: int = Field(
+        320, ge=16, description="side of an input view, pixels; the encoder's input is a mosaic of six"
     )
-    head: Literal["geometry", "random"] = Field(
-        "geometry",
-        description="start of the geometry channels. geometry: positions are offsets from each pixel's ray at the "
-        "camera distance, scales start at half a pixel, quaternions at identity; random: as the layers initialize "
-        "(the original's)",
-    )
-    rotation_norm: Literal["gaussian", "rows"] = Field(
-        "gaussian",
-        description="what quaternions are divided by: their own norm, or (the bug of the original) that over all rows",
-    )
+    decoder: DecoderOptions = DecoderOptions()
+    scale: Annotated[ScaleActivation, OneOf()] = BiasedSoftplus()
+
+    def problem(self, model: Model, splat_size: int) -> str | None:
+        factor, path = model.latent_factor, self.decoder.path
+        if self.input_size % factor:
+            return f"input_size {self.input_size} must be a multiple of {factor}, the model's latent factor"
+        problem = path.problem(self.input_size, splat_size, factor.bit_length())
+        if problem:
+            return f"decoder.path '{path.kind}' {problem}; change the sizes or use path 'last_layer'"
+        if self.decoder.mode == "fixed_rgb":
+            if not model.pretrained_encoder:
+                return "decoder.mode 'fixed_rgb' needs a model with published weights"
+            if path.mixes_channels:
+                return (
+                    f"decoder.mode 'fixed_rgb' cannot be combined with path '{path.kind}', whose trained layers "
+                    "would change the colors"
+                )
+        return None
+
+    def code_shape(self, model: Model) -> tuple[int, ...]:
+        return mosaic_shape(model.latent_channels, self.input_size // model.latent_factor)
+
+    def new_codec(self, model: Model, camera: CameraOptions, splats: SplatOptions) -> Codec:
+        from z1g.representations.mosaic.codec import MosaicCodec
+
+        codec = MosaicCodec(model.autoencoder(), self.input_size, self.decoder, self.scale, camera, splats)
+        if model.pretrained_encoder:
+            codec.decoder.post_quant_conv.requires_grad_(False)
+        return codec
+
+    def load_codec(self, folder: Path, camera: CameraOptions, splats: SplatOptions) -> Codec:
+        from z1g.representations.mosaic.codec import MosaicCodec, load_vae
+
+        codec = MosaicCodec(load_vae(folder), self.input_size, self.decoder, self.scale, camera, splats)
+        codec.load_heads(folder)
+        codec.requires_grad_(False).eval()
+        return codec
+
+    def new_denoiser(self, model: Model) -> Denoiser:
+        return model.denoiser()
+
+    def save(self, folder: Path, trained: Trained, camera: CameraOptions, splats: SplatOptions) -> None:
+        from z1g.representations.mosaic.pipeline import Zero1ToGPipeline
+
+        Zero1ToGPipeline.of(trained, self, camera, splats).save_pretrained(folder)
+
+    def load(self, folder: Path, camera: CameraOptions, splats: SplatOptions, device: torch.device) -> Trained:
+        from z1g.representations.mosaic.pipeline import load
+
+        return load(folder, device)

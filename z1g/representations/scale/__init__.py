@@ -1,4 +1,4 @@
-"""Scale activations: from the decoder's raw channels to the standard deviations of a Gaussian."""
+"""Scale activations, from raw channels of the decoder to the standard deviations of a Gaussian."""
 
 from z1g.representations.scale.base import ScaleActivation
 from z1g.representations.scale.biased import BiasedExp, BiasedSoftplus
@@ -9,6 +9,6 @@ KINDS: tuple[type[ScaleActivation], ...] = (
     BiasedExp,
     Softplus,
 )
-"""What `kind:` of a ScaleActivation may name."""
+"""Kinds of `ScaleActivation`."""
 
 __all__ = ["KINDS", "BiasedExp", "BiasedSoftplus", "ScaleActivation", "Softplus"]

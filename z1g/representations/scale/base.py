@@ -1,4 +1,4 @@
-"""Scale activations: from the decoder's raw channels to the standard deviations of a Gaussian."""
+"""Scale activations, from raw channels of the decoder to the standard deviations of a Gaussian."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ class ScaleActivation(Slot):
     @model_validator(mode="after")
     def _ordered(self) -> ScaleActivation:
         if self.log_min >= self.log_max:
-            raise ValueError(f"log_min {self.log_min} must lie below log_max {self.log_max}")
+            raise ValueError(f"log_min {self.log_min} must be below log_max {self.log_max}")
         return self
 
     @property
     def initial_bias(self) -> float:
-        """Start value of the bias added to the raw value."""
+        """Initial value of the bias added to the raw value."""
         return 0.0
 
     @property
     def learnable(self) -> bool:
-        """Whether training moves the bias."""
+        """Whether the bias is trained."""
         return False
 
     @abstractmethod
@@ -42,7 +42,7 @@ class ScaleActivation(Slot):
 
     @abstractmethod
     def inverse(self, scale: float) -> float:
-        """The sum of raw value and bias that gives a scale, clamped into the range."""
+        """The sum of raw value and bias that gives a scale, after clamping it to the range."""
 
     def _clamped(self, scale: float) -> float:
         return min(max(scale, math.exp(self.log_min)), math.exp(self.log_max))

@@ -1,4 +1,4 @@
-"""Softplus without bias, as the fit of the ground truth uses it."""
+"""Softplus without bias, as in the fit of the ground truth."""
 
 from __future__ import annotations
 

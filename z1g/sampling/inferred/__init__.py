@@ -1,4 +1,4 @@
-"""Where the codes of inference come from, as slots: the method itself, and what tells its parts apart."""
+"""Sources of the codes at inference, as slots: the method itself, and sources that isolate its parts."""
 
 from z1g.sampling.inferred.base import InferredCodes, Objects
 from z1g.sampling.inferred.cache import TrueCodes
@@ -14,7 +14,7 @@ KINDS: tuple[type[InferredCodes], ...] = (
     OneStepCodes,
     NoisedCodes,
 )
-"""What `kind:` of a InferredCodes may name."""
+"""Kinds of `InferredCodes`."""
 
 __all__ = [
     "KINDS",

@@ -1,4 +1,4 @@
-"""Codes as stage `codes` has them."""
+"""Codes from stage `codes`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from z1g.sampling.inferred.base import InferredCodes, Objects
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from z1g.inference.method import ImageToSplats
+    from z1g.sampling.inferred.base import TrainedMethod
 
 
 class TrueCodes(InferredCodes):
-    """The object's true code, from stage `codes`: what a perfect stage 2 would sample."""
+    """The object's true code from stage `codes`, which a perfect stage 2 would sample."""
 
     kind: Literal["cache"] = "cache"
 
-    def codes(self, method: ImageToSplats, objects: Objects) -> Tensor:
+    def codes(self, method: TrainedMethod, objects: Objects) -> Tensor:
         return objects.true

@@ -1,4 +1,4 @@
-"""Codes sampled from the image: the method."""
+"""Codes sampled from the condition image: the method."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from z1g.sampling.inferred.base import InferredCodes, Objects
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from z1g.inference.method import ImageToSplats
+    from z1g.sampling.inferred.base import TrainedMethod
 
 
 class SampledCodes(InferredCodes):
-    """Sampled from the condition image, as `infer.sampler` says: the method."""
+    """Codes sampled from the condition image by `infer.sampler`: the method."""
 
     kind: Literal["diffusion"] = "diffusion"
 
-    def codes(self, method: ImageToSplats, objects: Objects) -> Tensor:
+    def codes(self, method: TrainedMethod, objects: Objects) -> Tensor:
         return method.codes(objects.images, objects.seeds)

@@ -1,4 +1,4 @@
-"""Codes from the six true inputs."""
+"""Codes from the six true input views."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from z1g.sampling.inferred.base import InferredCodes, Objects
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from z1g.inference.method import ImageToSplats
+    from z1g.sampling.inferred.base import TrainedMethod
 
 
 class EncodedInputs(InferredCodes):
-    """The encoder's posterior mean of the object's six true inputs."""
+    """The encoder's posterior mean of the object's six true input views."""
 
     kind: Literal["encoder"] = "encoder"
 
-    def codes(self, method: ImageToSplats, objects: Objects) -> Tensor:
-        return method.stage1.encoder.sheet_code(objects.sheets().to(objects.true.device), None)
+    def codes(self, method: TrainedMethod, objects: Objects) -> Tensor:
+        return method.encode(objects.inputs().to(objects.true.device))

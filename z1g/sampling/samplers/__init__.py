@@ -1,4 +1,4 @@
-"""Samplers as slots: each is one of diffusers' schedulers with the settings the method needs."""
+"""Samplers as slots: schedulers of diffusers with the settings of the method."""
 
 from z1g.sampling.samplers.base import Sampler
 from z1g.sampling.samplers.ddim import Ddim
@@ -14,6 +14,6 @@ KINDS: tuple[type[Sampler], ...] = (
     EulerAncestral,
     UniPc,
 )
-"""What `kind:` of a Sampler may name."""
+"""Kinds of `Sampler`."""
 
 __all__ = ["KINDS", "Ddim", "Ddpm", "DpmMultistep", "EulerAncestral", "Sampler", "UniPc"]

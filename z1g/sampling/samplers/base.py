@@ -1,4 +1,4 @@
-"""Samplers as slots: each is one of diffusers' schedulers with the settings the method needs."""
+"""Samplers as slots: schedulers of diffusers with the settings of the method."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 
 class Sampler(Slot):
-    """How codes are drawn from the trained UNet."""
+    """Samples codes from the trained UNet."""
 
     @abstractmethod
     def scheduler(self) -> SchedulerMixin:
-        """A fresh diffusers scheduler."""
+        """A new scheduler of diffusers."""

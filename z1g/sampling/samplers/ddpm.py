@@ -1,4 +1,4 @@
-"""Ancestral sampling of DDPM (Ho et al. 2020), what the original's inference ran."""
+"""Ancestral sampling of DDPM (Ho et al. 2020), as in the original."""
 
 from __future__ import annotations
 
@@ -14,12 +14,10 @@ if TYPE_CHECKING:
 
 
 class Ddpm(Sampler):
-    """Ancestral sampling of DDPM (Ho et al. 2020), what the original's inference ran."""
+    """Ancestral sampling of DDPM (Ho et al. 2020), as in the original."""
 
     kind: Literal["ddpm"] = "ddpm"
-    clip_sample: bool = Field(
-        False, description="clip predicted codes to ±1, which the original did without wanting to"
-    )
+    clip_sample: bool = Field(False, description="the original's bug: clip predicted codes to ±1")
 
     def scheduler(self) -> SchedulerMixin:
         from diffusers import DDPMScheduler

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class DpmMultistep(Sampler):
-    """DPM-Solver++ of second order (Lu et al. 2022): deterministic, good in 10 to 25 steps."""
+    """DPM-Solver++ of second order (Lu et al. 2022): deterministic, for 10 to 25 steps."""
 
     kind: Literal["dpm_multistep"] = "dpm_multistep"
-    order: int = Field(2, ge=1, le=3, description="predictions that a step combines")
+    order: int = Field(2, ge=1, le=3, description="order of the solver: predictions combined per step")
 
     def scheduler(self) -> SchedulerMixin:
         from diffusers import DPMSolverMultistepScheduler

@@ -1,4 +1,4 @@
-"""UniPC, a predictor with a corrector (Zhao et al. 2023)."""
+"""UniPC, a predictor-corrector solver (Zhao et al. 2023)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 class UniPc(Sampler):
-    """UniPC, a predictor with a corrector (Zhao et al. 2023): deterministic, good in 10 to 25 steps."""
+    """UniPC, a predictor-corrector solver (Zhao et al. 2023): deterministic, for 10 to 25 steps."""
 
     kind: Literal["unipc"] = "unipc"
-    order: int = Field(2, ge=1, le=3, description="predictions that a step combines")
+    order: int = Field(2, ge=1, le=3, description="order of the solver: predictions combined per step")
 
     def scheduler(self) -> SchedulerMixin:
         from diffusers import UniPCMultistepScheduler

@@ -13,6 +13,6 @@ KINDS: tuple[type[Schedule], ...] = (
     OneCycle,
     Plateau,
 )
-"""What `kind:` of a Schedule may name."""
+"""Kinds of `Schedule`."""
 
 __all__ = ["KINDS", "Constant", "Cosine", "CosineRestarts", "OneCycle", "Plateau", "Schedule"]

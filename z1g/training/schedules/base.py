@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class Schedule(Slot):
-    """How the learning rate changes over the steps."""
+    """Learning rate as a function of the step."""
 
     follows_loss: ClassVar[bool] = False
-    """Whether the schedule is stepped with the mean training loss of a logging interval instead of every step."""
+    """Whether the schedule is stepped with the mean training loss of each logging interval, not at every step."""
 
     @abstractmethod
     def build(self, optimizer: Optimizer, steps: int) -> LRScheduler:
-        """A torch scheduler for a run of `steps` steps."""
+        """A PyTorch scheduler for a run of `steps` steps."""

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Constant(Schedule):
-    """The learning rate itself, after a warm-up."""
+    """A constant learning rate after a warm-up."""
 
     kind: Literal["constant"] = "constant"
-    warmup_steps: int = Field(0, ge=0, description="steps of linear growth from 0")
+    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
 
     def build(self, optimizer: Optimizer, steps: int) -> LRScheduler:
         from torch.optim.lr_scheduler import LambdaLR
@@ -27,12 +27,12 @@ class Constant(Schedule):
 
 
 class Cosine(Schedule):
-    """Half a cosine down to a share of the learning rate, after a warm-up."""
+    """Cosine decay to a fraction of the learning rate, after a warm-up."""
 
     kind: Literal["cosine"] = "cosine"
-    warmup_steps: int = Field(0, ge=0, description="steps of linear growth from 0")
+    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
     final_share: float = Field(
-        0.05, ge=0, le=1, description="learning rate of the last step, as a share of the highest"
+        0.05, ge=0, le=1, description="learning rate of the last step, as a fraction of the maximum"
     )
 
     def build(self, optimizer: Optimizer, steps: int) -> LRScheduler:

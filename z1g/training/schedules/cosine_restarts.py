@@ -1,4 +1,4 @@
-"""Cosines that start again and again, one of the original's schedules."""
+"""Cosine decay with restarts, one of the original's schedules."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 class CosineRestarts(Schedule):
-    """CosineAnnealingWarmRestarts: half a cosine down to `min_lr`, then back to the learning rate at once."""
+    """CosineAnnealingWarmRestarts: repeated cosine decay from the learning rate to `min_lr`."""
 
     kind: Literal["cosine_restarts"] = "cosine_restarts"
-    period: int = Field(3000, ge=1, description="steps of the first cosine")
-    growth: int = Field(1, ge=1, description="each cosine lasts so many times as long as the one before")
-    min_lr: float = Field(1e-6, ge=0, description="learning rate at the end of a cosine")
+    period: int = Field(3000, ge=1, description="steps of the first period")
+    growth: int = Field(1, ge=1, description="factor between the lengths of consecutive periods")
+    min_lr: float = Field(1e-6, ge=0, description="learning rate at the end of a period")
 
     def build(self, optimizer: Optimizer, steps: int) -> LRScheduler:
         from torch.optim.lr_scheduler import CosineAnnealingWarmRestarts

@@ -1,4 +1,4 @@
-"""The original's schedule: lower the learning rate when the training loss stops falling."""
+"""The original's schedule: reduces the learning rate when the training loss stops improving."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class Plateau(Schedule):
-    """ReduceLROnPlateau on the mean loss of each logging interval; every rank steps it alike."""
+    """ReduceLROnPlateau on the mean loss of each logging interval, the same on every rank."""
 
     kind: Literal["plateau"] = "plateau"
     follows_loss: ClassVar[bool] = True
-    patience: int = Field(100, ge=1, description="intervals without progress before the rate falls")
-    factor: float = Field(0.7, gt=0, lt=1, description="factor of each fall")
-    min_lr: float = Field(1e-6, ge=0, description="lowest learning rate")
+    patience: int = Field(100, ge=1, description="intervals without improvement before the learning rate is reduced")
+    factor: float = Field(0.7, gt=0, lt=1, description="factor of each reduction")
+    min_lr: float = Field(1e-6, ge=0, description="minimum learning rate")
 
     def build(self, optimizer: Optimizer, steps: int) -> LRScheduler:
         from torch.optim.lr_scheduler import ReduceLROnPlateau

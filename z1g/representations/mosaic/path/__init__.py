@@ -1,4 +1,4 @@
-"""Decoder paths: how the decoder gets from the latent grid to the splats' resolution, as slots."""
+"""Decoder paths, from the latent grid to the splats' resolution, as slots."""
 
 from z1g.representations.mosaic.path.base import DecoderPath
 from z1g.representations.mosaic.path.downsampled import AveragePool, ConvAveragePool, DownsampleConv
@@ -14,7 +14,7 @@ KINDS: tuple[type[DecoderPath], ...] = (
     InterpolateDownsample,
     InterpolateUpsample,
 )
-"""What `kind:` of a DecoderPath may name."""
+"""Kinds of `DecoderPath`."""
 
 __all__ = [
     "KINDS",

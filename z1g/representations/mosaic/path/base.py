@@ -1,4 +1,4 @@
-"""Decoder paths: how the decoder gets from the latent grid to the splats' resolution, as slots."""
+"""Decoder paths, from the latent grid to the splats' resolution, as slots."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ if TYPE_CHECKING:
 class DecoderPath(Slot):
     """The VAE decoder doubles the resolution between its levels, up to that of the input views.
 
-    A path either lets the features meet the splats' resolution on the way (`resizes_after`, `resize`), or decodes at
-    full resolution and shrinks the 14 raw channels (`downsampler`), or neither.
+    A path either resizes features to the splats' resolution inside the decoder (`resizes_after`, `resize`), or decodes
+    at full resolution and downsamples the 14 raw channels (`downsampler`), or does neither.
     """
 
     kind: str
 
     def side(self, input_size: int, size: int) -> int:
-        """Side of the splatter images that come out, for views of `input_size` and splats fitted at `size`."""
+        """Side of the decoded splatter images, for views of `input_size` and splats fitted at `size`."""
         return size
 
     @abstractmethod
-    def misfit(self, input_size: int, size: int, levels: int) -> str | None:
-        """Why these sizes and a decoder of `levels` levels do not go with this path, or None where they do."""
+    def problem(self, input_size: int, size: int, levels: int) -> str | None:
+        """Why this path does not support these sizes and a decoder of `levels` levels; None if it does."""
 
     def resizes_after(self, levels: int) -> int | None:
-        """The up block after whose residual layers features are resized; it and later ones do not upsample then."""
+        """Index of the up block whose residual layers precede the resizing; it and later blocks do not upsample."""
         return None
 
     def resize(self, features: Tensor, size: tuple[int, int]) -> Tensor:
-        """Features [B,C,h,w] at `size`."""
+        """Features [B,C,h,w] resized to `size`."""
         return features
 
     def downsampler(self, size: tuple[int, int]) -> nn.Module | None:
-        """What brings raw channels [B,14,H,W] to `size`."""
+        """Module that downsamples raw channels [B,14,H,W] to `size`, if any."""
         return None
 
     @property
     def mixes_channels(self) -> bool:
-        """Whether trained layers stand between the raw channels and the splats."""
+        """Whether trained layers follow the raw channels."""
         return False

@@ -1,4 +1,4 @@
-"""Full resolution, then the 14 raw channels shrink. Worse than resized features, as the original's authors note."""
+"""Downsampling of the 14 raw channels. Worse than resized features, as the original's authors note."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 
 class _Downsampled(DecoderPath):
-    least: ClassVar[int] = 1
-    """How many times as large as the splats the decoder's output has to be."""
+    min_ratio: ClassVar[int] = 1
+    """Minimum size of the decoder's output, in multiples of the splats' size."""
 
-    def misfit(self, input_size: int, size: int, levels: int) -> str | None:
-        if input_size < self.least * size:
+    def problem(self, input_size: int, size: int, levels: int) -> str | None:
+        if input_size < self.min_ratio * size:
             return (
-                f"shrinks {input_size} pixels a view, autodecoder.input_size, which must be at least "
-                f"{self.least * size} for splat.size {size}"
+                f"reduces {input_size} pixels per view (representation.input_size), which must be at least "
+                f"{self.min_ratio * size} for splat.size {size}"
             )
         return None
 
 
 class AveragePool(_Downsampled):
-    """Mean over the area of each splat."""
+    """Average pooling over the area of each splat."""
 
     kind: Literal["average_pool"] = "average_pool"
 
@@ -37,10 +37,10 @@ class AveragePool(_Downsampled):
 
 
 class ConvAveragePool(_Downsampled):
-    """A convolution of stride 2, then the mean over the area of each splat."""
+    """A convolution of stride 2, then average pooling over the area of each splat."""
 
     kind: Literal["conv_average_pool"] = "conv_average_pool"
-    least: ClassVar[int] = 2
+    min_ratio: ClassVar[int] = 2
 
     def downsampler(self, size: tuple[int, int]) -> nn.Module:
         from z1g.representations.mosaic.downsample import strided
@@ -53,10 +53,10 @@ class ConvAveragePool(_Downsampled):
 
 
 class DownsampleConv(_Downsampled):
-    """The mean, and what two convolutions, the first of stride 2, add to it."""
+    """Average pooling plus a residual of two convolutions, the first of stride 2."""
 
     kind: Literal["downsample_conv"] = "downsample_conv"
-    least: ClassVar[int] = 2
+    min_ratio: ClassVar[int] = 2
     width: int = Field(56, ge=1, description="channels between the two convolutions")
     activation: bool = Field(True, description="SiLU between the two convolutions")
 

@@ -1,4 +1,4 @@
-"""The decoder as it is."""
+"""The decoder without resizing."""
 
 from typing import Literal
 
@@ -6,14 +6,14 @@ from z1g.representations.mosaic.path.base import DecoderPath
 
 
 class Plain(DecoderPath):
-    """Splatter images have the size of the input views; fitted ones of a smaller size are enlarged to compare."""
+    """Splatter images have the size of the input views; smaller fitted splats are enlarged for comparison."""
 
     kind: Literal["plain"] = "plain"
 
     def side(self, input_size: int, size: int) -> int:
         return input_size
 
-    def misfit(self, input_size: int, size: int, levels: int) -> str | None:
+    def problem(self, input_size: int, size: int, levels: int) -> str | None:
         if input_size < size:
-            return f"decodes to {input_size} pixels a view, autodecoder.input_size, below splat.size {size}"
+            return f"decodes to {input_size} pixels per view (representation.input_size), below splat.size {size}"
         return None

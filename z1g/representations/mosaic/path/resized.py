@@ -1,4 +1,4 @@
-"""Features are resized inside the decoder."""
+"""Resizing of features inside the decoder."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ else:
 
 class _Resized(DecoderPath):
     resampling: Literal["nearest", "average"] = Field(
-        "nearest", description="how features shrink: the nearest one, or the mean over the area (never enlarges)"
+        "nearest", description="resampling of features: nearest neighbor, or the mean over the area (never enlarges)"
     )
     from_the_end: ClassVar[int]
-    """1: after the last up block, 2: after the one before, ..."""
+    """Up block to resize after, counted from the last, which is 1."""
 
-    def misfit(self, input_size: int, size: int, levels: int) -> str | None:
+    def problem(self, input_size: int, size: int, levels: int) -> str | None:
         if levels < self.from_the_end:
             return f"needs a decoder of {self.from_the_end} levels at least, and the model's has {levels}"
         before = input_size >> (self.from_the_end - 1)
         if self.resampling == "average" and before < size:
             return (
-                f"cannot average {before} pixels a view (of autodecoder.input_size {input_size}) to splat.size {size}"
+                f"cannot average {before} pixels per view (representation.input_size {input_size}) to splat.size {size}"
             )
         return None
 
@@ -44,21 +44,21 @@ class _Resized(DecoderPath):
 
 
 class LastLayer(_Resized):
-    """After the last up block, before the last norm: the original's choice."""
+    """Resizes after the last up block, before the last norm, as in the original."""
 
     kind: Literal["last_layer"] = "last_layer"
     from_the_end: ClassVar[int] = 1
 
 
 class InterpolateDownsample(_Resized):
-    """In place of the last upsampling (up block 2 of Stable Diffusion's four): the last block sees the splats' size."""
+    """Resizes in place of the last upsampling (up block 2 of 4 in Stable Diffusion), before the last block."""
 
     kind: Literal["interpolate_downsample"] = "interpolate_downsample"
     from_the_end: ClassVar[int] = 2
 
 
 class InterpolateUpsample(_Resized):
-    """In place of the last two upsamplings (up block 1 of Stable Diffusion's four)."""
+    """Resizes in place of the last two upsamplings (up block 1 of 4 in Stable Diffusion)."""
 
     kind: Literal["interpolate_upsample"] = "interpolate_upsample"
     from_the_end: ClassVar[int] = 3

@@ -1,72 +1,24 @@
-"""Sheets of six views, and splats as 3DGS `.ply` files."""
+"""Splats as 3DGS `.ply` files."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from plyfile import PlyData
+from support.gaussians import covariance, gaussians, rotation_of
 
 from z1g.core.errors import UserError
 from z1g.gaussians import ply
-from z1g.geometry import camera, mosaic
+from z1g.geometry import camera
 
 SH_C0 = 0.28209479177387814
-
-
-def gaussians(n: int = 20, seed: int = 0) -> torch.Tensor:
-    x = torch.rand(n, 14, generator=torch.Generator().manual_seed(seed))
-    x[:, :3] -= 0.5
-    x[:, 3] = 0.02 + 0.96 * x[:, 3]
-    x[:, 4:7] = 0.001 + 0.1 * x[:, 4:7]
-    x[:, 7:11] = torch.nn.functional.normalize(x[:, 7:11] - 0.5, dim=1)
-    return x
-
-
-def rotation_of(quaternion: np.ndarray) -> np.ndarray:
-    """Rotation matrices [N,3,3] of quaternions [N,4], w first, from the product q·v·q*."""
-    w, x, y, z = (quaternion[:, i] for i in range(4))
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)],
-        [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)],
-        [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.stack([np.stack(row, axis=-1) for row in rows], axis=-2)
-
-
-def covariance(x: torch.Tensor) -> np.ndarray:
-    array = x.double().numpy()
-    turned = rotation_of(array[:, 7:11]) * array[:, None, 4:7]
-    return turned @ turned.transpose(0, 2, 1)
 
 
 def rigid(seed: int) -> np.ndarray:
     matrix = camera.view_frame(camera.CameraOptions().poses(seed), 1.5) @ camera.orbit_c2w(-40, 100 + seed, 0.7)
     assert np.linalg.det(matrix[:3, :3]) == pytest.approx(1)
     return matrix
-
-
-def test_views_stand_in_reading_order() -> None:
-    views = torch.arange(6.0)[None, :, None, None, None].expand(1, 6, 1, 2, 3)
-    sheet = mosaic.tile(views)
-    assert sheet.shape == (1, 1, 6, 6)
-    assert sheet[0, 0, ::2, ::3].tolist() == [[0, 1], [2, 3], [4, 5]]
-
-
-@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.integers(0, 99))
-def test_untile_inverts_tile(b: int, c: int, h: int, w: int, seed: int) -> None:
-    views = torch.randn(b, 6, c, h, w, generator=torch.Generator().manual_seed(seed))
-    sheet = mosaic.tile(views)
-    assert sheet.shape == (b, c, 3 * h, 2 * w)
-    torch.testing.assert_close(mosaic.untile(sheet), views)
-    torch.testing.assert_close(sheet[:, :, h : 2 * h, w:], views[:, 3])
-
-
-def test_a_sheet_holds_six() -> None:
-    with pytest.raises(ValueError, match="6 views, not 5"):
-        mosaic.tile(torch.zeros(1, 5, 3, 2, 2))
 
 
 def test_ply_values(tmp_path: Path) -> None:
@@ -81,7 +33,7 @@ def test_ply_values(tmp_path: Path) -> None:
     assert [p.name for p in vertex.properties] == names
     table = {name: np.asarray(vertex[name], dtype=np.float64) for name in names}
     array = x.double().numpy()
-    # The y-down world of COLMAP: half a turn about x.
+    # The y-down world of COLMAP: rotated by 180 degrees about x.
     for name, expected in {"x": array[:, 0], "y": -array[:, 1], "z": -array[:, 2], "nx": 0, "ny": 0, "nz": 0}.items():
         np.testing.assert_allclose(table[name], expected, atol=1e-6)
     for i in range(3):
@@ -113,7 +65,7 @@ def test_ply_round_trip(tmp_path: Path, seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2, 3])
-def test_rigid_transform_turns_the_covariance(seed: int) -> None:
+def test_rigid_transform_rotates_the_covariance(seed: int) -> None:
     x, matrix = gaussians(seed=seed).double(), rigid(seed)
     x[:, 7:11] = torch.nn.functional.normalize(x[:, 7:11], dim=1)
     moved = ply.transform(x, matrix)
@@ -123,13 +75,8 @@ def test_rigid_transform_turns_the_covariance(seed: int) -> None:
     torch.testing.assert_close(moved[:, [3, 4, 5, 6, 11, 12, 13]], x[:, [3, 4, 5, 6, 11, 12, 13]])
 
 
-@pytest.mark.parametrize("matrix", [np.eye(3), np.diag([1.0, -1, -1]), np.diag([-1.0, -1, 1]), np.diag([-1.0, 1, -1])])
-def test_quaternion_of_half_turns(matrix: np.ndarray) -> None:
-    np.testing.assert_allclose(rotation_of(ply.quaternion(matrix)[None])[0], matrix, atol=1e-12)
-
-
 def test_files_of_other_tools(tmp_path: Path) -> None:
-    """Higher harmonics, another order of properties and no normals are fine."""
+    """Higher harmonics, another order of properties and missing normals are supported."""
     x = gaussians()
     ply.write(tmp_path / "a.ply", x, np.eye(4))
     vertex = PlyData.read(tmp_path / "a.ply")["vertex"]
@@ -167,7 +114,7 @@ MESH = b"ply\nformat binary_little_endian 1.0\nelement vertex 1\nproperty float 
         MESH + b"element face 1\nproperty list uchar int vertex_indices\nend_header\n" + bytes(25),
     ],
 )
-def test_foreign_files_are_refused(tmp_path: Path, content: bytes) -> None:
+def test_files_of_other_formats_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.ply"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"a\.ply"):

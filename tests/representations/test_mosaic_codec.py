@@ -1,4 +1,4 @@
-"""Stage 1's networks: scales, encode path, anchors, decoder paths, saving, and what is trained."""
+"""Stage 1 of mosaics: the encoder, anchors, decoder paths, saving, and trained weights."""
 
 from pathlib import Path
 from typing import Any
@@ -8,89 +8,77 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from safetensors import safe_open
-from support.builders import SIZES, experiment
+from support.builders import experiment
 
 from z1g.config.tree import Experiment
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, view_frame
 from z1g.geometry.mosaic import untile
-from z1g.networks import autoencoder
 from z1g.networks.weights import Model
 from z1g.networks.weights import random_networks as scratch
 from z1g.networks.weights.zero123plus import Zero123Plus
-from z1g.representations.mosaic.stage1 import Stage1, code_shape, splat_rays
+from z1g.representations.mosaic.codec import splat_rays
 
 
 def config(**changes: Any) -> Experiment:
     return experiment(Path("unused"), **changes)
 
 
-def sheets(n: int = 2, size: int = 16) -> torch.Tensor:
+def mosaics(n: int = 2, size: int = 16) -> torch.Tensor:
     return torch.rand(n, 3, 3 * size, 2 * size, generator=torch.Generator().manual_seed(4))
 
 
-def test_latent_scale() -> None:
-    x = torch.tensor([-1.0, 0.22, 1.0], dtype=torch.float64)
-    torch.testing.assert_close(autoencoder.scale_latents(x), torch.tensor([-0.915, 0.0, 0.585], dtype=torch.float64))
-    torch.testing.assert_close(autoencoder.unscale_latents(autoencoder.scale_latents(x)), x)
-
-
-def test_image_scale() -> None:
-    x = torch.tensor([-1.0, 0.0, 0.4], dtype=torch.float64)
-    torch.testing.assert_close(autoencoder.scale_image(x), torch.tensor([-0.625, 0.0, 0.25], dtype=torch.float64))
-    torch.testing.assert_close(autoencoder.unscale_image(x), torch.tensor([-1.6, 0.0, 0.64], dtype=torch.float64))
-
-
-def test_sheet_code_is_the_published_path() -> None:
-    stage1 = Stage1.create(config())
-    sheet, noise = sheets(), torch.randn(2, 4, 24, 16, generator=torch.Generator().manual_seed(6))
+def test_codes_of_mosaics_follow_the_published_path() -> None:
+    codec = config().new_codec()
+    mosaic, noise = mosaics(), torch.randn(2, 4, 24, 16, generator=torch.Generator().manual_seed(6))
     with torch.no_grad():
-        distribution = stage1.vae.encode((2 * sheet - 1) * 0.5 / 0.8).latent_dist
+        distribution = codec.vae.encode((2 * mosaic - 1) * 0.5 / 0.8).latent_dist
         for given, latent in ((None, distribution.mean), (noise, distribution.mean + distribution.std * noise)):
             expected = (latent * 0.18215 - 0.22) * 0.75
-            torch.testing.assert_close(stage1.encoder.sheet_code(sheet, given), expected)
+            torch.testing.assert_close(codec.encode(mosaic, given), expected)
 
 
 def test_condition_latent_has_no_scaling_factor() -> None:
-    stage1 = Stage1.create(config())
-    image = sheets()[:, :, :16, :16]
+    codec = config().new_codec()
+    image = mosaics()[:, :, :16, :16]
     with torch.no_grad():
-        expected = stage1.vae.encode(2 * image - 1).latent_dist.mean
-        torch.testing.assert_close(stage1.encoder.condition_latent(image), expected)
+        expected = codec.vae.encode(2 * image - 1).latent_dist.mean
+        torch.testing.assert_close(codec.condition_latent(image), expected)
 
 
 def test_code_shapes_agree() -> None:
-    stage1, sheet = Stage1.create(config()), sheets()
+    codec, mosaic = config().new_codec(), mosaics()
     with torch.no_grad():
-        shape = tuple(stage1.encoder.sheet_code(sheet, None).shape[1:])
-    assert shape == stage1.encoder.code_shape(sheet) == code_shape(config(), stage1.vae) == (4, 24, 16)
+        shape = tuple(codec.encode(mosaic).shape[1:])
+    options = config()
+    assert shape == codec.code_shape == options.representation.code_shape(options.model) == (4, 24, 16)
 
 
 def test_decoder_without_resize_is_the_vaes() -> None:
     """The color channels before activation are the VAE decoder's image, times 1.6."""
-    stage1 = Stage1.create(config(splat={"size": 16}))
+    codec = config(splat={"size": 16}).new_codec()
     code = torch.randn(1, 4, 24, 16, generator=torch.Generator().manual_seed(6))
     with torch.no_grad():
-        expected = 1.6 * stage1.vae.decode((code / 0.75 + 0.22) / 0.18215).sample
-        torch.testing.assert_close(stage1.decoder.sheet(code)[:, 11:], expected, atol=1e-5, rtol=1e-5)
+        expected = 1.6 * codec.vae.decode((code / 0.75 + 0.22) / 0.18215).sample
+        torch.testing.assert_close(codec.decoder.raw_mosaic(code)[:, 11:], expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("size", [8, 12, 16, 20])
 def test_last_layer_resizes_before_the_last_norm(size: int) -> None:
-    stage1 = Stage1.create(config(splat={"size": size}))
+    codec = config(splat={"size": size}).new_codec()
     seen: list[torch.Size] = []
-    stage1.decoder.decoder.conv_norm_out.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-2:]))
-    splats = stage1.decoder(torch.randn(1, 4, 24, 16))
+    codec.decoder.decoder.conv_norm_out.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[-2:]))
+    splats = codec.decoder(torch.randn(1, 4, 24, 16))
     assert splats.shape == (1, 6, 14, size, size)
     assert seen == [(3 * size, 2 * size)]
 
 
 def test_resize_is_nearest() -> None:
-    stage1 = Stage1.create(config(splat={"size": 8}))
+    codec = config(splat={"size": 8}).new_codec()
     seen: dict[str, torch.Tensor] = {}
-    last = stage1.decoder.decoder
+    last = codec.decoder.decoder
     last.up_blocks[-1].register_forward_hook(lambda _, __, out: seen.update(full=out))
     last.conv_norm_out.register_forward_pre_hook(lambda _, inputs: seen.update(small=inputs[0]))
-    stage1.decoder(torch.randn(1, 4, 24, 16))
+    codec.decoder(torch.randn(1, 4, 24, 16))
     torch.testing.assert_close(seen["small"], seen["full"][:, :, ::2, ::2])
 
 
@@ -111,31 +99,29 @@ def test_anchors_lie_on_their_rays_at_the_camera_distance() -> None:
 
 
 def test_heads_are_seeded() -> None:
-    one, two = Stage1.create(config()), Stage1.create(config())
-    torch.testing.assert_close(one.decoder.geometry_out.weight, two.decoder.geometry_out.weight, atol=0, rtol=0)
+    first, second = config().new_codec(), config().new_codec()
+    torch.testing.assert_close(first.decoder.geometry_out.weight, second.decoder.geometry_out.weight, atol=0, rtol=0)
 
 
 @pytest.mark.parametrize("head", ["geometry", "random"])
 def test_save_and_load(tmp_path: Path, head: str) -> None:
-    options = config(autodecoder={"decoder": {"head": head}})
-    trained = Stage1.create(options)
+    options = config(representation={"decoder": {"head": head}})
+    trained = options.new_codec()
     with torch.no_grad():
         for parameter in (*trained.decoder.parameters(), *trained.encoder.parameters()):
             parameter.add_(0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(3)))
     trained.save(tmp_path)
-    loaded = Stage1.load(tmp_path, options)
+    loaded = options.load_codec(tmp_path)
     code = torch.randn(1, 4, 24, 16, generator=torch.Generator().manual_seed(6))
     with torch.no_grad():
         torch.testing.assert_close(loaded.decoder(code), trained.decoder(code), atol=0, rtol=0)
-        torch.testing.assert_close(
-            loaded.encoder.sheet_code(sheets(), None), trained.encoder.sheet_code(sheets(), None), atol=1e-6, rtol=0
-        )
+        torch.testing.assert_close(loaded.encode(mosaics()), trained.encode(mosaics()), atol=1e-6, rtol=0)
     assert loaded.decoder.scale_bias.item() != -3
     assert not any(p.requires_grad for p in (*loaded.decoder.parameters(), *loaded.encoder.parameters()))
 
 
 def test_saved_model_is_diffusers(tmp_path: Path) -> None:
-    trained = Stage1.create(config())
+    trained = config().new_codec()
     trained.save(tmp_path)
     vae = AutoencoderKL.from_pretrained(tmp_path / "vae", local_files_only=True)
     torch.testing.assert_close(vae.decoder.conv_out.weight, trained.decoder.decoder.conv_out.weight)
@@ -144,7 +130,7 @@ def test_saved_model_is_diffusers(tmp_path: Path) -> None:
 
 
 class Published(Zero123Plus):
-    """Pretrained as far as stage 1 can tell."""
+    """A model that stage 1 treats as pretrained."""
 
     def autoencoder(self) -> AutoencoderKL:
         return scratch.autoencoder(model().autoencoder_size, 0)
@@ -163,17 +149,17 @@ def trained_parts(codes: dict[str, Any], pretrained: bool) -> set[str]:
     if pretrained:
         published: Model = Published.model_construct(pretrained="published")
         options = options.model_copy(update={"model": published})
-    stage1 = Stage1.create(options)
+    codec = options.new_codec()
     parts = {
-        "encoder": stage1.encoder.encoder,
-        "quant_conv": stage1.encoder.quant_conv,
-        "post_quant_conv": stage1.decoder.post_quant_conv,
-        "decoder": stage1.decoder.decoder,
-        "geometry_out": stage1.decoder.geometry_out,
+        "encoder": codec.encoder.encoder,
+        "quant_conv": codec.encoder.quant_conv,
+        "post_quant_conv": codec.decoder.post_quant_conv,
+        "decoder": codec.decoder.decoder,
+        "geometry_out": codec.decoder.geometry_out,
     }
-    found = {name: {p.requires_grad for p in part.parameters()} for name, part in parts.items()}
-    assert all(len(flags) == 1 for flags in found.values())
-    return {name for name, flags in found.items() if flags == {True}}
+    actual = {name: {p.requires_grad for p in part.parameters()} for name, part in parts.items()}
+    assert all(len(flags) == 1 for flags in actual.values())
+    return {name for name, flags in actual.items() if flags == {True}}
 
 
 DECODER = {"decoder", "geometry_out"}
@@ -194,12 +180,3 @@ ENCODER = {"encoder", "quant_conv"}
 )
 def test_what_is_trained(codes: dict[str, Any], pretrained: bool, expected: set[str]) -> None:
     assert trained_parts(codes, pretrained) == expected
-
-
-def test_latent_factor_counts_the_halvings() -> None:
-    from z1g.networks.weights.scratch import Scratch
-
-    three = Scratch(**{**SIZES, "autoencoder_size": {"channels": [4, 4, 4], "norm_groups": 2, "layers_per_block": 1}})
-    assert three.latent_factor == 4
-    assert three.autoencoder().encode(torch.zeros(1, 3, 16, 16)).latent_dist.mean.shape[-1] == 4
-    assert Zero123Plus().latent_factor == 8

@@ -1,4 +1,4 @@
-"""The 14 channels: table, order, and activations against formulas worked out in numpy."""
+"""From the decoder's raw channels to Gaussians: activations against formulas in numpy."""
 
 import math
 
@@ -7,7 +7,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from z1g.gaussians import channels as splat
 from z1g.geometry.mosaic import untile
 from z1g.networks.weights import random_networks as scratch
 from z1g.networks.weights.sizes import AutoencoderSize
@@ -36,48 +35,14 @@ def decoder(scale: ScaleActivation | None = None, **options: str) -> SplatterDec
     return SplatterDecoder(vae, DecoderOptions(**options), scale or BiasedSoftplus(), SplatRays(anchor, PIXEL))
 
 
-def raw_sheet(spread: float = 2.0) -> torch.Tensor:
+def raw_mosaic(spread: float = 2.0) -> torch.Tensor:
     return spread * torch.randn(2, 14, 3 * SIZE, 2 * SIZE, generator=torch.Generator().manual_seed(1))
-
-
-def test_channel_table() -> None:
-    table = {name: (c.start, c.stop) for name, c in splat.CHANNELS.items()}
-    expected = {"position": (0, 3), "opacity": (3, 4), "scale": (4, 7), "rotation": (7, 11), "rgb": (11, 14)}
-    assert table == expected
-    assert list(table) == list(expected)
-    assert (splat.N_CHANNELS, splat.N_GEOMETRY) == (14, 11)
-
-
-@pytest.mark.parametrize("dim", [0, 1, -1])
-def test_split_and_join(dim: int) -> None:
-    x = torch.arange(14.0**3).reshape(14, 14, 14)
-    parts = splat.split(x, dim)
-    assert {name: part.shape[dim] for name, part in parts.items()} == {
-        "position": 3, "opacity": 1, "scale": 3, "rotation": 4, "rgb": 3,
-    }  # fmt: skip
-    torch.testing.assert_close(splat.join(parts, dim), x)
-    torch.testing.assert_close(splat.join(dict(reversed(parts.items())), dim), x)
-
-
-def test_gaussians_are_row_major_view_by_view() -> None:
-    images = torch.arange(6 * 14 * 9.0).reshape(1, 6, 14, 3, 3)
-    gaussians = splat.to_gaussians(images)
-    assert gaussians.shape == (1, 54, 14)
-    view, row, column = 4, 2, 1
-    torch.testing.assert_close(gaussians[0, view * 9 + row * 3 + column], images[0, view, :, row, column])
-    torch.testing.assert_close(splat.to_images(gaussians, 3), images)
-
-
-def test_rgb_activation() -> None:
-    x = np.linspace(-6, 6, 25)
-    expected = 0.5 * np.tanh(x) + 0.5
-    np.testing.assert_allclose(splat.activate_rgb(torch.from_numpy(x)).numpy(), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("head", ["geometry", "random"])
 def test_decoder_activations(head: str) -> None:
     net = decoder(head=head)
-    raw = raw_sheet()
+    raw = raw_mosaic()
     out = net.activate(raw).detach().numpy()
     x = raw.double().numpy()
     anchor = net.anchor.double().numpy() if head == "geometry" else 0.0
@@ -90,17 +55,17 @@ def test_decoder_activations(head: str) -> None:
     assert np.ptp(np.linalg.norm(out[:, 7:11], axis=1)) < 1e-5
 
 
-def test_rotation_over_rows_is_the_seeds() -> None:
-    raw = raw_sheet()
+def test_rotation_over_rows_is_the_original_s() -> None:
+    raw = raw_mosaic()
     out = decoder(rotation_norm="rows").activate(raw).detach().numpy()
     x = raw.double().numpy()[:, 7:11]
-    # F.normalize over the sheet's rows: each channel of each column has norm 1 down the sheet.
+    # F.normalize over the rows of the mosaic: each channel of each column has norm 1.
     np.testing.assert_allclose(out[:, 7:11], x / np.linalg.norm(x, axis=2, keepdims=True), atol=1e-6)
     assert np.linalg.norm(out[:, 7:11], axis=1).mean() < 0.8
 
 
 def test_activation_is_float32_whatever_comes_in() -> None:
-    assert decoder().activate(raw_sheet().bfloat16()).dtype == torch.float32
+    assert decoder().activate(raw_mosaic().bfloat16()).dtype == torch.float32
 
 
 def test_all_14_channels_are_multiplied() -> None:
@@ -108,16 +73,16 @@ def test_all_14_channels_are_multiplied() -> None:
     code = torch.randn(1, 4, 3 * SIZE, 2 * SIZE, generator=torch.Generator().manual_seed(2))
     seen: dict[str, torch.Tensor] = {}
     net.decoder.conv_act.register_forward_hook(lambda _, __, out: seen.update(features=out))
-    sheet = net.sheet(code)
+    mosaic = net.raw_mosaic(code)
     raw = [head(seen["features"]) for head in (net.geometry_out, net.decoder.conv_out)]
-    torch.testing.assert_close(sheet, 1.6 * torch.cat(raw, dim=1))
-    torch.testing.assert_close(net(code), untile(net.activate(sheet)))
+    torch.testing.assert_close(mosaic, 1.6 * torch.cat(raw, dim=1))
+    torch.testing.assert_close(net(code), untile(net.activate(mosaic)))
 
 
 def test_geometry_head_starts_on_its_rays() -> None:
     net = decoder()
     with torch.no_grad():
-        splats = net.activate(net.sheet(torch.randn(1, 4, 3 * SIZE, 2 * SIZE)))[0]
+        splats = net.activate(net.raw_mosaic(torch.randn(1, 4, 3 * SIZE, 2 * SIZE)))[0]
     torch.testing.assert_close(splats[0:3], net.anchor)
     torch.testing.assert_close(splats[7:11, 0, 0], torch.tensor([1.0, 0, 0, 0]))
     torch.testing.assert_close(splats[3], torch.full_like(splats[3], float(sigmoid(np.array(-3.2)))))
@@ -165,14 +130,5 @@ def test_scale_bias_learns_where_asked(scale: ScaleActivation, learnable: bool, 
     net = decoder(scale)
     assert net.scale_bias.item() == start
     assert net.scale_bias.requires_grad is learnable
-    net.activate(raw_sheet(0.5))[:, 4:7].sum().backward() if learnable else None
+    net.activate(raw_mosaic(0.5))[:, 4:7].sum().backward() if learnable else None
     assert (net.scale_bias.grad is not None and net.scale_bias.grad.abs().item() > 0) is learnable
-
-
-def activated(seed: int = 0) -> torch.Tensor:
-    x = torch.rand(6, 14, SIZE, SIZE, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    x[:, :3] = 1.8 * x[:, :3] - 0.9
-    x[:, 4:7] = 0.002 + 0.2 * x[:, 4:7]
-    x[:, 7:11] = torch.nn.functional.normalize(x[:, 7:11] - 0.5, dim=1)
-    x[:, 11:] = 0.02 + 0.9 * x[:, 11:]
-    return x

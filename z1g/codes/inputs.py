@@ -1,0 +1,23 @@
+"""Encoder inputs of objects on disk."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from z1g.data.scenes import SceneStore
+from z1g.geometry.camera import FIXED_VIEWS, INPUT_VIEWS
+from z1g.representations.codec import Codec
+
+
+def encoder_inputs(codec: Codec, scenes: SceneStore, names: Sequence[str]) -> Tensor:
+    """`Codec.inputs` of objects, on the CPU. Reads only the needed views, and splats only if the codec uses them."""
+    read = scenes.views if codec.uses_splats else scenes.seen
+    objects = [read(name, FIXED_VIEWS) for name in names]
+    images = [scene.images(list(INPUT_VIEWS)) for scene in objects]
+    splats = [scene.splats for scene in objects if scene.splats is not None]
+    return codec.inputs(
+        torch.stack([rgb for rgb, _ in images]),
+        torch.stack([alpha for _, alpha in images]),
+        torch.stack(splats) if len(splats) == len(objects) else None,
+    )

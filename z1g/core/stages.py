@@ -1,0 +1,45 @@
+"""The stages of the DAG in order, for the command line, the plan, the workflow and the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """Properties of a stage that are the same in every configuration."""
+
+    name: str
+    """Name of its verb, of its module in `z1g/stages/`, of its results folder and of its rule in `workflow/rules/`."""
+    help: str
+    upstream: tuple[str, ...] = ()
+    """All stages that it depends on, directly or indirectly, in order."""
+    chunked: Literal["objects", "evaluated"] | None = None
+    """Objects that are divided among its jobs: all, those that are sampled and measured, or None (a single job)."""
+    trains: bool = False
+    """Whether its job trains: in several processes, with checkpoints and a `history.jsonl`."""
+
+
+CHAIN = (
+    StageInfo("ingest", "render a chunk of objects", chunked="objects"),
+    StageInfo("fit", "fit splatter images to a chunk of objects", ("ingest",), chunked="objects"),
+    StageInfo("autodecoder", "stage 1: train the decoder", ("ingest", "fit"), trains=True),
+    StageInfo("codes", "write the code of every object", ("ingest", "fit", "autodecoder")),
+    StageInfo("unet", "stage 2: train the UNet", ("ingest", "fit", "autodecoder", "codes"), trains=True),
+    StageInfo(
+        "infer",
+        "sample a chunk of objects",
+        ("ingest", "fit", "autodecoder", "codes", "unet"),
+        chunked="evaluated",
+    ),
+    StageInfo(
+        "metrics",
+        "measure an ablation and its baselines",
+        ("ingest", "fit", "autodecoder", "codes", "unet", "infer"),
+    ),
+)
+STAGE_NAMES = tuple(stage.name for stage in CHAIN)
+CHUNKED = tuple(stage.name for stage in CHAIN if stage.chunked)
+CHUNKED_BY_OBJECTS = tuple(stage.name for stage in CHAIN if stage.chunked == "objects")
+TRAINED = tuple(stage.name for stage in CHAIN if stage.trains)

@@ -1,0 +1,63 @@
+"""Output files of one sample: splats, an image of six views, a turntable video."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from z1g.core.files import atomic_file
+from z1g.gaussians import files
+from z1g.gaussians.affine import transform
+from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, view_frame
+from z1g.render import Rasterizer
+from z1g.render.images import mosaic_image, save_png, to_bytes, turntable_cameras
+from z1g.render.video import save_video
+
+ELEVATION_DEG = 20.0
+CAMERAS_AT_ONCE = 8
+"""Frames rendered at once, which limits GPU memory."""
+
+
+class SampleWriter:
+    """Writes `name.ply`, `name.sheet.png` and `name.turntable.*` of objects.
+
+    size: side of the views in the sheet and of the turntable, pixels. ending: `.webp` or `.mp4`, of the turntable.
+    """
+
+    def __init__(
+        self, folder: Path, camera: CameraOptions, rasterizer: Rasterizer, size: int, frames: int, seconds: float,
+        ending: str,
+    ) -> None:  # fmt: skip
+        self.folder, self.rasterizer, self.ending, self.seconds = folder, rasterizer, ending, seconds
+        poses = camera.poses(0)
+        to_frame = view_frame(poses, camera.radius)
+        self.to_world = np.linalg.inv(to_frame).astype(np.float64)
+        inputs = torch.from_numpy((to_frame @ poses)[list(INPUT_VIEWS)]).float()[None]
+        self.inputs = Cameras(inputs, camera.fov_y_deg, size, size)
+        self.circle = turntable_cameras(to_frame, self.inputs, frames, ELEVATION_DEG)
+
+    def write(self, name: str, gaussians: Tensor) -> tuple[dict[str, str], Tensor]:
+        """Write files of an object [1,N,14] in the view-1 frame; returns names by kind, and Gaussians [N,14] y-up."""
+        world = transform(gaussians[0].double().cpu(), self.to_world).float()
+        names = {
+            "splats": f"{name}.ply",
+            "sheet": f"{name}.sheet.png",
+            "turntable": f"{name}.turntable{self.ending}",
+        }
+        files.write(self.folder / names["splats"], world)
+        device = gaussians.device
+        with atomic_file(self.folder / names["sheet"]) as temporary:
+            save_png(mosaic_image(self.rasterizer, gaussians, self.inputs.to(device)), temporary)
+        save_video(list(self._frames(gaussians)), self.folder / names["turntable"], self.seconds)
+        return names, world
+
+    @torch.no_grad()
+    def _frames(self, gaussians: Tensor) -> Iterator[NDArray[np.uint8]]:
+        """Frames [H,W,3] of the turntable on white."""
+        circle = self.circle.to(gaussians.device)
+        for ids in torch.arange(circle.c2w.shape[1]).split(CAMERAS_AT_ONCE):
+            images = self.rasterizer.render(gaussians, circle.views(ids)).over(1.0)[0]
+            yield from (to_bytes(image) for image in images)
