@@ -1,4 +1,4 @@
-"""Results of every stage do not change unless its version does; the figures are in `figures.json`."""
+"""The results of a stage do not change unless its version does; the figures are in `figures.json`."""
 
 import json
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from support.golden_runs import WORLDS, World, ingest_meshes, ingest_originals
 from z1g.plan.stages import STAGES
 
 BLENDER_TOLERANCE = 0.02
-"""Versions of Blender draw other samples of the same light."""
+"""Versions of Blender differ in their sampling noise."""
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, World]:
 
 
 @pytest.fixture(scope="module")
-def found(worlds: dict[str, World], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Figures]]:
+def results(worlds: dict[str, World], tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Figures]]:
     """Figures by stage and run."""
     figures = {"ingest": {"originals": ingest_originals(tmp_path_factory.mktemp("originals"))}}
     for stage in RUNS:
@@ -47,9 +47,9 @@ def judge(
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_results_do_not_change_without_a_raised_version(
-    request: pytest.FixtureRequest, found: dict[str, dict[str, Figures]], stage: str
+    request: pytest.FixtureRequest, results: dict[str, dict[str, Figures]], stage: str
 ) -> None:
-    judge(request, stage, stage, found[stage])
+    judge(request, stage, stage, results[stage])
 
 
 @pytest.mark.blender
@@ -59,35 +59,30 @@ def test_nor_do_renders_by_blender(request: pytest.FixtureRequest, blender: str,
 
 
 def test_a_run_on_its_own_gives_the_same_figures(
-    worlds: dict[str, World], found: dict[str, dict[str, Figures]], tmp_path: Path
+    worlds: dict[str, World], results: dict[str, dict[str, Figures]], tmp_path: Path
 ) -> None:
-    """Whatever ran before it in this process."""
+    """The figures do not depend on what ran before in the process."""
     torch.manual_seed(1)
     for stage in RUNS:
         assert (
             differences(
-                {"method": found[stage]["method"]}, {"method": worlds["method"].run_aside(stage, tmp_path / stage)}
+                {"method": results[stage]["method"]}, {"method": worlds["method"].run_aside(stage, tmp_path / stage)}
             )
             == []
         )
 
 
-# Each of these is a change of code that leaves shapes, files and every other test of form as they are.
+# Each of these changes of code affects results and leaves shapes and files as they are.
 
 
 def scaled(factor: float) -> Callable[[Any], Any]:
-    """A function whose result is multiplied."""
+    """A function with its result multiplied by a factor."""
     return lambda original: lambda *args, **kwargs: factor * original(*args, **kwargs)
 
 
 def number(value: float) -> Callable[[Any], Any]:
     """Another constant."""
     return lambda original: value
-
-
-def swapped(original: Any) -> Any:
-    """The first two arguments in each other's places."""
-    return lambda first, second, *rest: original(second, first, *rest)
 
 
 FAULTS: list[tuple[str, str, str, Callable[[Any], Any]]] = [
@@ -116,22 +111,22 @@ FAULTS: list[tuple[str, str, str, Callable[[Any], Any]]] = [
 
 @pytest.mark.parametrize(("stage", "world", "name", "change"), FAULTS, ids=[f"{s}-{w}-{n}" for s, w, n, _ in FAULTS])
 def test_a_fault_is_caught(
-    worlds: dict[str, World], found: dict[str, dict[str, Figures]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    worlds: dict[str, World], results: dict[str, dict[str, Figures]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     stage: str, world: str, name: str, change: Callable[[Any], Any],
 ) -> None:  # fmt: skip
-    assert found
+    assert results
     owner, attribute = resolved(name)
     monkeypatch.setattr(owner, attribute, change(getattr(owner, attribute)))
-    figures = {**found[stage], world: worlds[world].run_aside(stage, tmp_path / "results")}
-    complaint = verdict(stage, figures, entry_of(stage, found[stage]))
+    figures = {**results[stage], world: worlds[world].run_aside(stage, tmp_path / "results")}
+    complaint = verdict(stage, figures, entry_of(stage, results[stage]))
     assert complaint is not None
     assert f"its version is still {STAGES[stage].version}" in complaint
-    assert f"raise StageSpec.version of '{stage}' in z1g/plan/stages.py" in complaint
+    assert f"raise the version of '{stage}' in z1g/plan/stages.py" in complaint
     assert COMMAND in complaint
 
 
 def test_a_fault_of_ingest_is_caught(
-    found: dict[str, dict[str, Figures]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    results: dict[str, dict[str, Figures]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, change in {
         "z1g.sources.original.from_original_orbit": lambda f: lambda e, a, r, cam: f(-e, a, r, cam),
@@ -141,7 +136,7 @@ def test_a_fault_of_ingest_is_caught(
             owner, attribute = resolved(name)
             patch.setattr(owner, attribute, change(getattr(owner, attribute)))
             figures = {"originals": ingest_originals(tmp_path / attribute)}
-        assert verdict("ingest", figures, entry_of("ingest", found["ingest"])) is not None, name
+        assert verdict("ingest", figures, entry_of("ingest", results["ingest"])) is not None, name
 
 
 def resolved(name: str) -> tuple[Any, str]:
@@ -153,7 +148,7 @@ def resolved(name: str) -> tuple[Any, str]:
     return owner, attribute
 
 
-# What the comparison says
+# The comparison
 
 
 def entry(version: int, upstream: int = 1, **figures: Any) -> dict[str, Any]:
@@ -177,7 +172,7 @@ def test_the_verdict_says_what_to_do() -> None:
         said = verdict("fit", figures, other)
         assert said is not None
         assert "its version is still 3" in said
-        assert "raise StageSpec.version of 'fit'" in said
+        assert "raise the version of 'fit'" in said
         assert COMMAND in said
         assert not may_write("fit", other), "figures of a version are not rewritten"
     assert "psnr: 20.0, was 20.1" in str(verdict("fit", figures, entry(3, psnr=20.1, splats=[0.001, 0.5])))

@@ -1,7 +1,7 @@
-"""What golden figures are of: the results of each stage in numbers that hold on every machine.
+"""Figures that summarize the results of each stage, reproducible on every machine.
 
-Means and root mean squares of tensors, sums of losses, norms of gradients and of what training moved: no single value,
-which another order of additions changes.
+They are means and root mean squares of tensors, losses, gradient norms and the size of weight updates. Single values
+would depend on the order of additions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from z1g.gaussians import ply
 from z1g.gaussians.channels import CHANNELS
 
 Figures = dict[str, Any]
-"""Numbers by name; of a tensor its mean and root mean square."""
+"""Numbers by name; a tensor is summarized by its mean and root mean square."""
 Named = Iterator[tuple[str, Any]]
 
 
@@ -42,13 +42,13 @@ def attributes(splats: Tensor) -> Named:
 def of_history(folder: Path) -> Named:
     for row in read_jsonl(folder / "history.jsonl"):
         for name, value in row.items():
-            # Later gradients tell first of another order of additions.
+            # The norms of later gradients depend most on the order of additions.
             if name not in ("step", "seconds") and (name != "gradient_norm" or row["step"] <= 2):
                 yield f"step {row['step']} {name}", value
 
 
 def moved(folder: Path) -> Named:
-    """How far training moved the weights of a network from the made-up ones, by its first layers' names."""
+    """Changes of a network's weights in training, from their synthetic initialization, by top-level module."""
     weights = load_file(folder / "diffusion_pytorch_model.safetensors")
     for part in sorted({name.split(".")[0] for name in weights}):
         names = [name for name in sorted(weights) if name.split(".")[0] == part]

@@ -1,4 +1,4 @@
-"""Numbers in place of what stages upstream would have made: they depend on names and shapes alone."""
+"""Synthetic tensors in place of results of upstream stages: they depend on names and shapes only."""
 
 from __future__ import annotations
 
@@ -21,10 +21,9 @@ from z1g.networks.weights.scratch import Scratch
 
 
 def replace_numbers(file: Path) -> None:
-    """Give every tensor of a file numbers that depend on its name and shape alone, of the size that trained ones have.
+    """Replace the tensors of a file by values of realistic size that depend on their names and shapes only.
 
-    Of the legacy generator numpy promises that its streams never change. What is no network stays plausible: splats lie
-    on a ball; the few numbers that describe codes are not touched.
+    Splats are placed on a ball. Statistics of codes are kept. numpy guarantees the streams of its legacy generator.
     """
     with safe_open(file, framework="pt") as tensors:
         metadata = tensors.metadata()
@@ -38,8 +37,8 @@ def replace_numbers(file: Path) -> None:
 
 
 def numbers(name: str, like: Tensor) -> Tensor:
-    """Reproducible numbers for a tensor."""
-    # Versions of transformers differ in this part of names.
+    """Reproducible values of a tensor's shape."""
+    # Versions of transformers differ in these prefixes.
     name = name.removeprefix("text_model.").removeprefix("vision_model.")
     draw = np.random.RandomState(zlib.crc32(name.encode()))
     normal = torch.from_numpy(draw.standard_normal(tuple(like.shape) or (1,))).reshape(like.shape)
@@ -54,10 +53,10 @@ def numbers(name: str, like: Tensor) -> Tensor:
 
 
 @contextmanager
-def made_up_beginnings() -> Iterator[None]:
-    """Networks and adapters start from reproducible numbers: libraries draw theirs in ways that change with versions.
+def synthetic_initialization() -> Iterator[None]:
+    """Initialize networks and adapters reproducibly: the initialization of libraries changes between versions.
 
-    What starts at zero stays so.
+    Parameters that are initialized to zero stay zero.
     """
     autoencoder, denoiser, prepare = Scratch.autoencoder, Scratch.denoiser, Lora.prepare
 

@@ -1,8 +1,8 @@
-"""The recorded figures of `tests/golden/figures.json`, and what a comparison with them says.
+"""The recorded figures of `tests/golden/figures.json`, and the comparison with them.
 
-A stage's figures are kept with its version and those of the stages upstream: its id is a digest of these. So where one
-of them has been raised, other figures are other results under other ids; where none has, they would be other results
-under the old ids.
+The figures of a stage are recorded with its version and the versions of all stages upstream, which its id depends on.
+If one of these versions is higher than recorded, other figures are results with other ids. If none is, they would be
+other results with the same ids.
 """
 
 from __future__ import annotations
@@ -18,23 +18,25 @@ from z1g.plan.stages import STAGES
 FILE = TESTS / "golden" / "figures.json"
 COMMAND = "python -m pytest tests/golden --write-golden"
 TOLERANCE = 1e-3
-"""Relative to a number's own size, for a tensor's mean to its root mean square. Five times what the instruction set,
-the library of convolutions or another version of torch, transformers and diffusers were seen to change."""
+"""Relative to the figure; for the mean of a tensor, to its root mean square.
+
+Differences between instruction sets (AVX-512, AVX2, none), convolution libraries, and versions of torch, transformers,
+diffusers, peft and numpy were at most 1.5e-4."""
 DIGITS = 5
 SHOWN = 5
 Entry = dict[str, Any]
-"""What the file has of a stage: version, upstream (versions by stage) and figures (by run)."""
+"""The record of a stage: version, upstream (versions by stage) and figures (by run)."""
 
 
 def entry_of(stage: str, figures: dict[str, Figures]) -> Entry:
-    """What the file should have of a stage."""
+    """The record of a stage with its current versions."""
     spec = STAGES[stage]
     upstream = {name: STAGES[name].version for name in spec.upstream}
     return {"version": spec.version, "upstream": upstream, "figures": rounded(figures)}
 
 
 def rounded(value: Any) -> Any:
-    """Numbers to a few significant digits, in whatever holds them."""
+    """Round all numbers in nested values to a few significant digits."""
     if isinstance(value, dict):
         return {name: rounded(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -42,11 +44,11 @@ def rounded(value: Any) -> Any:
     return value if isinstance(value, int) else float(f"{value:.{DIGITS}g}")
 
 
-def differences(recorded: dict[str, Figures], found: dict[str, Figures], tolerance: float = TOLERANCE) -> list[str]:
-    """What differs, a line each."""
+def differences(recorded: dict[str, Figures], figures: dict[str, Figures], tolerance: float = TOLERANCE) -> list[str]:
+    """One line for each figure that differs."""
     lines = []
-    for run in sorted(recorded.keys() | found.keys()):
-        before, now = recorded.get(run, {}), found.get(run, {})
+    for run in sorted(recorded.keys() | figures.keys()):
+        before, now = recorded.get(run, {}), figures.get(run, {})
         for name in sorted(before.keys() | now.keys()):
             old, new = before.get(name), now.get(name)
             if not _close(old, new, tolerance):
@@ -54,30 +56,32 @@ def differences(recorded: dict[str, Figures], found: dict[str, Figures], toleran
     return lines
 
 
-def verdict(stage: str, found: dict[str, Figures], recorded: Entry | None, tolerance: float = TOLERANCE) -> str | None:
-    """Why the stage's golden test fails, and what to do; None where it holds."""
-    now = entry_of(stage, found)
+def verdict(
+    stage: str, figures: dict[str, Figures], recorded: Entry | None, tolerance: float = TOLERANCE
+) -> str | None:
+    """Message of the stage's golden test: what failed and what to do; None if the figures agree."""
+    now = entry_of(stage, figures)
     if recorded is None:
         return f"stage '{stage}' has no golden figures; write them: {COMMAND}"
     raised = [f"{name} {old} -> {new}" for name, old, new in _versions(recorded, now, stage) if old != new]
     if raised:
         versions = ", ".join(raised)
-        return f"golden figures of stage '{stage}' are those of other versions ({versions}); write new ones: {COMMAND}"
-    lines = differences(recorded["figures"], found, tolerance)
+        return f"the golden figures of stage '{stage}' are of other versions ({versions}); write new ones: {COMMAND}"
+    lines = differences(recorded["figures"], figures, tolerance)
     if not lines:
         return None
     more = f"\n  and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
     return (
-        f"stage '{stage}' gives other results than it did, and its version is still {now['version']}: its ids would "
-        f"stay, and results made before would pass for results of this code.\n  "
+        f"the results of stage '{stage}' have changed, but its version is still {now['version']}: its ids would stay "
+        f"the same, and earlier results would be mistaken for results of this code.\n  "
         + "\n  ".join(lines[:SHOWN])
-        + f"{more}\nIf the change is meant: raise StageSpec.version of '{stage}' in z1g/plan/stages.py, then write new "
-        f"figures: {COMMAND}\nIf it is not, it is a fault."
+        + f"{more}\nIf the change is intended, raise the version of '{stage}' in z1g/plan/stages.py, then write new "
+        f"figures: {COMMAND}\nIf it is not, it is a bug."
     )
 
 
 def may_write(stage: str, recorded: Entry | None) -> bool:
-    """Whether new figures of a stage would be figures of new ids."""
+    """Whether the ids of a stage have changed since its figures were recorded, so that new ones may be written."""
     return recorded is None or any(old != new for _, old, new in _versions(recorded, entry_of(stage, {}), stage))
 
 
@@ -88,7 +92,7 @@ def read(file: Path = FILE) -> dict[str, Entry]:
 
 
 def write(name: str, entry: Entry, file: Path = FILE) -> None:
-    """Put one entry into the file, whose other entries stay as they are."""
+    """Write one entry to the file and keep the others."""
     entries = {**read(file), name: entry}
     file.write_text(_text(dict(sorted(entries.items()))) + "\n", encoding="utf-8")
 

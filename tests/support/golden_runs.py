@@ -1,8 +1,8 @@
-"""Micro runs of every stage on made-up inputs, and the figures that tell of their results.
+"""Micro runs of every stage on synthetic inputs.
 
-Nothing that a stage reads comes from another stage's code: renders and fits are made up, and what trained networks,
-codes and samples there would be is replaced by numbers that depend on names and shapes alone. So a stage's figures
-change where its own results change, not where those upstream do.
+No input of a stage is computed by the code of another stage: renders and fits are synthetic, and the tensors of trained
+networks, codes and samples are replaced by values that depend on their names and shapes only. The figures of a stage
+therefore change only if its own code changes its results.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 
 from support.builders import SIZES, ball, ball_splats, plan, stage_path
 from support.golden_figures import SUMMARIES, Figures
-from support.golden_numbers import made_up_beginnings, replace_numbers
+from support.golden_numbers import replace_numbers, synthetic_initialization
 from support.paths import ROOT
 from support.published_weights import write_published
 from z1g.core.seeding import seeded
@@ -43,7 +43,7 @@ METHOD: dict[str, Any] = {
     "unet": {"condition_dropout": 0.25, "train": TRAIN},
     "metrics": {"metrics": {"st_lpips": {"kind": "st_lpips"}, "f_score": {"threshold": 0.1}}},
 }  # fmt: skip
-"""The method as it is, at micro size."""
+"""The default method at micro size."""
 CHOICES: dict[str, Any] = {
     "fit": {
         "start": {"kind": "visual_hull"}, "positions": {"kind": "depth_offset"}, "steps": 4, "views_per_step": 2,
@@ -65,7 +65,7 @@ CHOICES: dict[str, Any] = {
     "infer": {"sampler": {"kind": "dpm_multistep"}, "codes": {"kind": "one_step"}},
     "metrics": {"metrics": {"f_score": {"threshold": 0.1}}},
 }  # fmt: skip
-"""Other choices at every slot that is easily mistaken."""
+"""Other kinds of most slots."""
 SCRATCH: dict[str, Any] = {
     "model": {"kind": "scratch", **SIZES},
     "fit": {
@@ -84,12 +84,12 @@ SCRATCH: dict[str, Any] = {
     "infer": {"sampler": {"kind": "euler_ancestral"}, "codes": {"kind": "probe"}},
     "metrics": {"metrics": {"f_score": {"threshold": 0.1}}},
 }  # fmt: skip
-"""Networks that start from nothing, on data that are varied."""
+"""Networks with random weights, on augmented data."""
 WORLDS = {"method": METHOD, "choices": CHOICES, "scratch": SCRATCH}
 
 
 class World:
-    """A results folder in which every stage's outputs are made up, and micro runs of one stage each in copies of it."""
+    """A results folder with synthetic outputs of every stage, for micro runs of single stages."""
 
     def __init__(self, root: Path, changes: dict[str, Any]) -> None:
         weights = root / "weights"
@@ -102,14 +102,14 @@ class World:
         self._render()
 
     def run(self, stage: str) -> Figures:
-        """Run a stage and put made-up numbers into the files that it left; its figures."""
+        """Run a stage, replace the tensors in its files by synthetic ones, and return its figures."""
         figures = self._figures(stage, self.plan.results)
         for file in sorted(stage_path(self.plan, stage).rglob("*.safetensors")):
             replace_numbers(file)
         return figures
 
     def run_aside(self, stage: str, results: Path) -> Figures:
-        """Run a stage that has run before once more, in a copy; its figures."""
+        """Run a stage again in a copy of the results folder, and return its figures."""
         shutil.copytree(self.plan.results, results)
         folder = results / stage_path(self.plan, stage).relative_to(self.plan.results)
         for file in folder.iterdir():
@@ -121,14 +121,14 @@ class World:
         path = results / stage_path(self.plan, stage).relative_to(self.plan.results)
         folder, n_chunks = StageFolder.open(path), self.plan.ablations["micro"].stages[stage].n_chunks
         chunks = [{"chunk": chunk} for chunk in range(n_chunks)] if stage in ("fit", "infer") else [{}]
-        # As in a process of its own.
-        with made_up_beginnings(), seeded(0):
+        # As in its own process.
+        with synthetic_initialization(), seeded(0):
             for chunk in chunks:
                 STAGES[stage].run(folder, threads=1, **chunk)
         return dict(SUMMARIES[stage](path))
 
     def _render(self) -> None:
-        """What ingest and fit would have written."""
+        """Write synthetic results of ingest and fit."""
         ablation = self.plan.ablations["micro"]
         config, manifest = ablation.ablation.experiment, ablation.manifest
         for chunk in range(manifest.n_chunks):
@@ -143,7 +143,7 @@ class World:
 
 
 def placement(i: int) -> dict[str, Any]:
-    """How ingest places the triangle of the i-th made-up object, see `support.builders.plan`."""
+    """Normalization of the triangle of the i-th synthetic object, see `support.builders.plan`."""
     corners = np.array([[i, 0, 0], [0, 1, 0], [0, 0, 1]], float)
     center = (corners.min(axis=0) + corners.max(axis=0)) / 2
     scale = 0.5 / np.linalg.norm(corners - center, axis=1).max()
@@ -151,7 +151,7 @@ def placement(i: int) -> dict[str, Any]:
 
 
 def ingest_originals(root: Path) -> Figures:
-    """Ingest of two scenes as the original's files have them, one of which lacks a file."""
+    """Ingest two scenes in the original's layout, one of which is incomplete."""
     camera = {"train_views": 2, "validation_views": 1, "test_views": 1}
     for name in ("whole", "lacking"):
         (root / "renders" / name).mkdir(parents=True)
@@ -164,7 +164,7 @@ def ingest_originals(root: Path) -> Figures:
 
 
 def ingest_meshes(root: Path, blender: str) -> Figures:
-    """Ingest of a mesh with a texture, by Blender."""
+    """Ingest a textured mesh with Blender."""
     camera = {"train_views": 1, "validation_views": 1, "test_views": 1}
     options = {"resolution": 32, "samples": 8, "normals": True, "python": blender}
     return _ingested(
