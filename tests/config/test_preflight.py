@@ -44,21 +44,21 @@ from z1g.sources.original import Original
 
 NEEDY: dict[type[Section], list[tuple[dict[str, Any], str]]] = {
     CachedCodes: [({}, r"^path: no file is given"), ({"path": "gone.pt"}, r"^path: gone\.pt is not a file")],
-    Zero123Plus: [({"pretrained": "./gone"}, r"^pretrained: gone is no folder"),
+    Zero123Plus: [({"pretrained": "./gone"}, r"^pretrained: gone is not a folder"),
                   ({"pretrained": str(ROOT / "configs")}, r"^pretrained: .* lacks model_index\.json, vae, unet")],
     LgmStart: [({"weights": "gone.safetensors"}, r"^weights: gone\.safetensors is not a file .*download LGM's")],
     LpipsLoss: [({}, r"^trunk: no file is given; .*vgg16"), ({"trunk": "a.pth"}, r"^trunk: a\.pth is not a file")],
     Lpips: [({}, r"^trunk: no file is given; .*left empty"), ({"trunk": "a.pth"}, r"^trunk: a\.pth is not a file")],
-    ClipSimilarity: [({}, r"^weights: no folder is given; .*left empty"), ({"weights": "gone"}, r"gone is no folder")],
+    ClipSimilarity: [({}, r"^weights: no folder is given; .*left empty"), ({"weights": "gone"}, r"gone is not a folder")],
     Gsplat: [({}, r"^the package gsplat is not installed; pip install 'z1g\[gpu\]'$")],
     DiffGaussian: [({}, r"^the package diff_gaussian_rasterization is not installed; .*docs/install\.md")],
     Auto: [({}, r"^the package gsplat is not installed; jobs with a GPU need it")],
     Hdri: [({"file": "gone.exr"}, r"^file: gone\.exr is not a file"),
            ({"file": str(ROOT / "README.md")}, r"^file: .*README\.md is not one of \.hdr, \.exr")],
     Meshes: [({"paths": ("gone", "gone.zip!/a.obj")}, r"^paths: gone, gone\.zip!/a\.obj: no such file or folder")],
-    Original: [({"renders": "gone"}, r"^renders: gone is no folder"),
-               ({"renders": str(ROOT), "splats": "gone"}, r"^splats: gone is no folder")],
-    GObjaverse: [({"root": "gone"}, r"^root: gone is no folder"),
+    Original: [({"renders": "gone"}, r"^renders: gone is not a folder"),
+               ({"renders": str(ROOT), "splats": "gone"}, r"^splats: gone is not a folder")],
+    GObjaverse: [({"root": "gone"}, r"^root: gone is not a folder"),
                  ({"root": str(ROOT), "index": "gone.json"}, r"^index: gone\.json is not a file")],
     BlenderOptions: [({}, r"^python: no Blender found"), ({"python": "gone"}, r"^python: gone is not an executable")],
     UNetOptions: [({"attention": "xformers"}, r"^attention: the package xformers is not installed; .*or choose auto")],
@@ -346,7 +346,7 @@ def test_needs_are_told_without_importing_anything() -> None:
 def test_relative_paths_say_where_they_were_looked_for(tmp_path: Path) -> None:
     with pytest.raises(Missing, match=rf"^a: b\.txt is not a file \(looked from {re.escape(str(Path.cwd()))}\); c$"):
         needs.require_file("a", "b.txt", "c")
-    with pytest.raises(Missing, match=rf"^a: {re.escape(str(tmp_path))}/b is no folder; c$"):
+    with pytest.raises(Missing, match=rf"^a: {re.escape(str(tmp_path))}/b is not a folder; c$"):
         needs.require_folder("a", str(tmp_path / "b"), "c")
 
 

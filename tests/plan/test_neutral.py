@@ -86,7 +86,7 @@ def test_every_place_of_the_tree_is_reached() -> None:
     assert len(PLACES) > 150
     for path, (section, _) in PLACES.items():
         reached: list[type[Section]] = []
-        at(Experiment(), segments(path), lambda found, seen=reached: seen.append(type(found)) or found)
+        at(Experiment(), segments(path), lambda section_at, seen=reached: seen.append(type(section_at)) or section_at)
         assert reached == [section], path
 
 
@@ -109,10 +109,10 @@ def test_a_changed_default_counts(path: str) -> None:
         if not isinstance(section.model_fields[name].default, (Section, dict))
         and name not in OUTSIDE.get(path.split(":")[0], ())
     ]
-    before = ids(at(Experiment(), steps, lambda found: found))
+    before = ids(at(Experiment(), steps, lambda placed: placed))
     for name in names:
         default = another(section.model_fields[name].default)
-        changed = at(Experiment(), steps, lambda found, name=name, value=default: rebuilt(found, name, Any, value))
+        changed = at(Experiment(), steps, lambda placed, name=name, value=default: rebuilt(placed, name, Any, value))
         assert ids(changed) != before, name
         # Whoever had chosen the value before still has it.
         kept = at(Experiment(), steps, lambda f, n=name, v=default: rebuilt(f, n, Any, v, **{n: getattr(f, n)}))
@@ -155,12 +155,14 @@ class Fancy(Choice):
 def test_new_sections_slots_and_mappings_are_neutral(path: str, annotation: Any, default: Any, others: Any) -> None:
     steps = segments(path)
     before = ids(at(Experiment(), steps, lambda section: section))
-    assert ids(at(Experiment(), steps, lambda found: rebuilt(found, "new", annotation, default))) == before
+    assert ids(at(Experiment(), steps, lambda stage_ids: rebuilt(stage_ids, "new", annotation, default))) == before
     seen = [before]
     for other in others:
-        found = ids(at(Experiment(), steps, lambda f, other=other: rebuilt(f, "new", annotation, default, new=other)))
-        assert found not in seen
-        seen.append(found)
+        stage_ids = ids(
+            at(Experiment(), steps, lambda f, other=other: rebuilt(f, "new", annotation, default, new=other))
+        )
+        assert stage_ids not in seen
+        seen.append(stage_ids)
 
 
 def test_a_new_entry_of_a_mapping_is_a_changed_default() -> None:
@@ -235,59 +237,59 @@ def after(*releases: type[Section]) -> Defaults:
     return defaults
 
 
-def told(defaults: Defaults, section: Section, **removed: Any) -> dict[str, Any]:
+def identity_of(defaults: Defaults, section: Section, **removed: Any) -> dict[str, Any]:
     plain = {**section.model_dump(mode="json"), **defaults.gone(type(section), ""), **removed}
     return defaults.distinct(section, plain)
 
 
 def test_a_first_default_is_never_rewritten_and_no_field_is_taken_out() -> None:
-    one, two = first(steps=1000), first(steps=2000, views=4)
-    defaults = after(one, two)
+    old, newer = first(steps=1000), first(steps=2000, views=4)
+    defaults = after(old, newer)
     assert defaults.first["experiment"] == {"steps": 1000, "views": 4}
     assert defaults.latest == {"experiment": {"steps": 2000}}
-    assert told(defaults, one()) == {}
-    assert told(defaults, two()) == {"steps": 2000}
-    assert told(defaults, two(steps=1000)) == {}
-    assert after(one, two, one).latest == {}
-    assert after(one, two, two).text() == defaults.text()
-    assert after(one, two, first(views=4)).first == defaults.first
+    assert identity_of(defaults, old()) == {}
+    assert identity_of(defaults, newer()) == {"steps": 2000}
+    assert identity_of(defaults, newer(steps=1000)) == {}
+    assert after(old, newer, old).latest == {}
+    assert after(old, newer, newer).text() == defaults.text()
+    assert after(old, newer, first(views=4)).first == defaults.first
 
 
 def test_a_field_that_is_taken_out_still_tells_of_its_last_default() -> None:
     """Else results made before its default changed would pass for those made now."""
-    one, two, three = first(steps=1000), first(steps=2000), first()
-    defaults = after(one, two, three)
-    assert told(defaults, three()) == {"steps": 2000} == told(after(one, two), two())
-    assert told(after(one, three), three()) == {} == told(after(one), one())
+    old, newer, newest = first(steps=1000), first(steps=2000), first()
+    defaults = after(old, newer, newest)
+    assert identity_of(defaults, newest()) == {"steps": 2000} == identity_of(after(old, newer), newer())
+    assert identity_of(after(old, newest), newest()) == {} == identity_of(after(old), old())
 
 
 def test_a_renamed_field_keeps_the_ids_of_its_default() -> None:
-    one, two, renamed = first(steps=1000), first(steps=2000), first(n_steps=2000)
-    defaults = after(one, two, renamed)
-    assert told(defaults, renamed()) == told(after(one, two), two())
-    assert told(defaults, renamed(n_steps=1000)) not in ({}, told(defaults, renamed()))
+    old, newer, renamed = first(steps=1000), first(steps=2000), first(n_steps=2000)
+    defaults = after(old, newer, renamed)
+    assert identity_of(defaults, renamed()) == identity_of(after(old, newer), newer())
+    assert identity_of(defaults, renamed(n_steps=1000)) not in ({}, identity_of(defaults, renamed()))
 
 
 def test_a_field_that_comes_back_means_what_it_meant() -> None:
-    one, none, again = first(steps=1000), first(), first(steps=3000)
-    defaults = after(one, none, again)
-    assert told(defaults, again()) == {"steps": 3000}
-    assert told(defaults, again(steps=1000)) == {}
+    old, none, again = first(steps=1000), first(), first(steps=3000)
+    defaults = after(old, none, again)
+    assert identity_of(defaults, again()) == {"steps": 3000}
+    assert identity_of(defaults, again(steps=1000)) == {}
 
 
 def test_a_field_that_becomes_runtime_still_tells_of_its_last_default() -> None:
-    one, two = first(workers=1), first(workers=2)
+    old, newer = first(workers=1), first(workers=2)
     off = create_model("Root", __base__=Section, workers=(Annotated[int, Runtime()], Field(5)))
-    assert told(after(one, two, off), off()) == {"workers": 2}
-    assert told(after(one, off), off()) == {}
+    assert identity_of(after(old, newer, off), off()) == {"workers": 2}
+    assert identity_of(after(old, off), off()) == {}
 
 
 def test_a_section_that_is_taken_out_still_tells_of_its_changed_defaults() -> None:
     changed = create_model("Finer", __base__=Finer, depth=(int, 9))
-    one, two = (create_model("Root", __base__=Section, finer=(cls, cls())) for cls in (Finer, changed))
-    defaults = after(one, two, first())
+    old, newer = (create_model("Root", __base__=Section, finer=(cls, cls())) for cls in (Finer, changed))
+    defaults = after(old, newer, first())
     assert defaults.gone(first(), "") == {"finer": {"depth": 9}}
-    assert told(defaults, first()()) == told(after(one, two), two()) == {"finer": {"depth": 9}}
+    assert identity_of(defaults, first()()) == identity_of(after(old, newer), newer()) == {"finer": {"depth": 9}}
 
 
 def test_gone_fields_reach_ids(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -297,8 +299,8 @@ def test_gone_fields_reach_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     table["unet"]["removed"], table["experiment"]["removed"] = 1, 1
     for path, changed in (("unet", ["unet", "infer", "metrics"]), ("experiment", list(STAGES))):
         monkeypatch.setattr(neutral, "recorded", lambda path=path: Defaults(table, {path: {"removed": 2}}))
-        found = ids(Experiment())
-        assert [name for name in STAGES if found[name] != before[name]] == changed
+        stage_ids = ids(Experiment())
+        assert [name for name in STAGES if stage_ids[name] != before[name]] == changed
     monkeypatch.setattr(neutral, "recorded", lambda: Defaults(table, {}))
     assert ids(Experiment()) == before
 

@@ -22,11 +22,11 @@ def preflight(ablations: Iterable[Ablation], policy: Policy = "stop") -> None:
     What jobs can do without is logged as a warning; with the policy "warn", everything is. Raises UserError naming all
     the rest with file, line and key path.
     """
-    found = {line: fatal and policy == "stop" for ablation in ablations for line, fatal in findings(ablation)}
-    for line, stops in found.items():
+    stops_by_line = {line: fatal and policy == "stop" for ablation in ablations for line, fatal in findings(ablation)}
+    for line, stops in stops_by_line.items():
         if not stops:
             log.warning("%s", line)
-    if stopping := [line for line, stops in found.items() if stops]:
+    if stopping := [line for line, stops in stops_by_line.items() if stops]:
         raise UserError("\n".join([*stopping, ELSEWHERE]))
 
 

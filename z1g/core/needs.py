@@ -35,7 +35,7 @@ def require_folder(field: str, path: str | None, remedy: str, fatal: bool = True
     if not path:
         raise Missing(field, f"no folder is given; {remedy}", fatal)
     if not Path(path).is_dir():
-        raise Missing(field, f"{path} is no folder{looked_from(path)}; {remedy}", fatal)
+        raise Missing(field, f"{path} is not a folder{looked_from(path)}; {remedy}", fatal)
 
 
 def looked_from(path: str) -> str:

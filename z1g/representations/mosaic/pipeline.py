@@ -3,7 +3,7 @@
 `Zero1ToGPipeline.from_pretrained(folder)`, or `DiffusionPipeline.from_pretrained(folder, custom_pipeline=<this file>)`.
 """
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: diffusers reads the types of __init__'s arguments, not their names.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -70,7 +70,7 @@ class Zero1ToGPipeline(DiffusionPipeline):
     @classmethod
     def of(
         cls, trained: Trained, representation: Representation, camera: CameraOptions, splats: SplatOptions
-    ) -> Zero1ToGPipeline:
+    ) -> "Zero1ToGPipeline":
         """From trained networks and the options that the codec was built with."""
         codec, denoiser = trained.codec, trained.denoiser
         conditioning = Conditioning.of(denoiser.prompt, denoiser.ramping, trained.statistics, codec.code_shape)
@@ -79,7 +79,7 @@ class Zero1ToGPipeline(DiffusionPipeline):
         return pipeline
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Zero1ToGPipeline:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> "Zero1ToGPipeline":
         """See diffusers. Raises UserError if the weights in a folder do not match its networks exactly."""
         folder, names = Path(pretrained_model_name_or_path), NETWORKS.keys() - kwargs.keys()
         parts = {name: read_network(NETWORKS[name], folder / name) for name in names} if folder.is_dir() else {}
