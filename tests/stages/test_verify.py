@@ -113,6 +113,12 @@ def edited(pattern: str) -> Callable[[Path], Path]:
     return change
 
 
+def renamed_stage(results: Path) -> Path:
+    path = results / "ablations/micro/plan.json"
+    path.write_text(path.read_text().replace('"autodecoder"', '"autodecoded"'))
+    return path
+
+
 def removed(results: Path) -> Path:
     path = only(results, "infer/*/chunk-00000/*.ply")
     path.unlink()
@@ -133,9 +139,10 @@ def removed(results: Path) -> Path:
         edited("ablations/micro/plan.json"),
         edited_config,
         edited_csv,
+        renamed_stage,
         removed,
     ],
-    ids=["stage1", "unet", "codes", "fit", "data", "manifest", "image", "rows", "plan", "config", "table", "removed"],
+    ids="stage1 unet codes fit data manifest image rows plan config table stage removed".split(),
 )
 def test_a_tampered_file_is_named(
     results: Path, tamper: Callable[[Path], Path], capsys: pytest.CaptureFixture[str]
