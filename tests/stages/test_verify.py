@@ -142,7 +142,21 @@ def removed(results: Path) -> Path:
         renamed_stage,
         removed,
     ],
-    ids="stage1 unet codes fit data manifest image rows plan config table stage removed".split(),
+    ids=[
+        "stage1",
+        "unet",
+        "codes",
+        "fit",
+        "data",
+        "manifest",
+        "image",
+        "rows",
+        "plan",
+        "config",
+        "table",
+        "name",
+        "gone",
+    ],
 )
 def test_a_tampered_file_is_named(
     results: Path, tamper: Callable[[Path], Path], capsys: pytest.CaptureFixture[str]
