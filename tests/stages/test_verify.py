@@ -113,12 +113,6 @@ def edited(pattern: str) -> Callable[[Path], Path]:
     return change
 
 
-def renamed_stage(results: Path) -> Path:
-    path = results / "ablations/micro/plan.json"
-    path.write_text(path.read_text().replace('"autodecoder"', '"autodecoded"'))
-    return path
-
-
 def removed(results: Path) -> Path:
     path = only(results, "infer/*/chunk-00000/*.ply")
     path.unlink()
@@ -139,24 +133,9 @@ def removed(results: Path) -> Path:
         edited("ablations/micro/plan.json"),
         edited_config,
         edited_csv,
-        renamed_stage,
         removed,
     ],
-    ids=[
-        "stage1",
-        "unet",
-        "codes",
-        "fit",
-        "data",
-        "manifest",
-        "image",
-        "rows",
-        "plan",
-        "config",
-        "table",
-        "name",
-        "gone",
-    ],
+    ids=["stage1", "unet", "codes", "fit", "data", "manifest", "image", "rows", "plan", "config", "table", "removed"],
 )
 def test_a_tampered_file_is_named(
     results: Path, tamper: Callable[[Path], Path], capsys: pytest.CaptureFixture[str]
@@ -167,6 +146,14 @@ def test_a_tampered_file_is_named(
     assert "micro does not hold" in text
     assert str(path) in text
     assert "UNKNOWN  numbers: not computed again" in text
+
+
+def test_a_plan_that_lacks_a_stage_is_named(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = results / "ablations/micro/plan.json"
+    path.write_text(path.read_text().replace('"autodecoder"', '"autodecoded"'))
+    code, text = verify(results, capsys)
+    assert code == 1
+    assert "autodecoder None should be" in text
 
 
 def test_forged_numbers_with_forged_digests_are_noticed(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
