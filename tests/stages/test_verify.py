@@ -148,6 +148,14 @@ def test_a_tampered_file_is_named(
     assert "UNKNOWN  numbers: not computed again" in text
 
 
+def test_a_plan_that_lacks_a_stage_is_named(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = results / "ablations/micro/plan.json"
+    path.write_text(path.read_text().replace('"autodecoder"', '"autodecoded"'))
+    code, text = verify(results, capsys)
+    assert code == 1
+    assert "autodecoder None should be" in text
+
+
 def test_forged_numbers_with_forged_digests_are_noticed(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, record = only(results, "metrics/*/metrics.jsonl"), results / "ablations/micro/reproduce.json"
     rows = read_jsonl(file)
