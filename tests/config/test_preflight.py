@@ -49,7 +49,10 @@ NEEDY: dict[type[Section], list[tuple[dict[str, Any], str]]] = {
     LgmStart: [({"weights": "gone.safetensors"}, r"^weights: gone\.safetensors is not a file .*download LGM's")],
     LpipsLoss: [({}, r"^trunk: no file is given; .*vgg16"), ({"trunk": "a.pth"}, r"^trunk: a\.pth is not a file")],
     Lpips: [({}, r"^trunk: no file is given; .*left empty"), ({"trunk": "a.pth"}, r"^trunk: a\.pth is not a file")],
-    ClipSimilarity: [({}, r"^weights: no folder is given; .*left empty"), ({"weights": "gone"}, r"gone is not a folder")],
+    ClipSimilarity: [
+        ({}, r"^weights: no folder is given; .*left empty"),
+        ({"weights": "gone"}, r"gone is not a folder"),
+    ],
     Gsplat: [({}, r"^the package gsplat is not installed; pip install 'z1g\[gpu\]'$")],
     DiffGaussian: [({}, r"^the package diff_gaussian_rasterization is not installed; .*docs/install\.md")],
     Auto: [({}, r"^the package gsplat is not installed; jobs with a GPU need it")],
