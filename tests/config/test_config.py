@@ -239,7 +239,7 @@ def test_every_option_is_read_somewhere() -> None:
         for name in cls.model_fields
         if name not in read
         and f'"{name}"' not in rules
-        and f"asked.{name}" not in rules
+        and f"resources.{name}" not in rules
         and cls.__name__ not in by_name
     ]
     assert dead == []

@@ -1,8 +1,10 @@
 """Options of the stages that combine several parts."""
 
+import json
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from z1g.codes import CodeSource
 from z1g.codes.encoder import EncoderCodes
@@ -184,6 +186,16 @@ class MetricsOptions(Section):
     )
 
 
+def _slurm_name(name: str) -> str:
+    """A word, as it becomes part of a command. Raises ValueError."""
+    if not re.fullmatch(r"\w[\w.,:@+/-]*", name, re.ASCII):
+        raise ValueError(f"expected a name of letters, digits and _.,:@+/-, got {json.dumps(name)[:80]}")
+    return name
+
+
+SlurmName = Annotated[str, AfterValidator(_slurm_name)]
+
+
 class JobResources(Section):
     """Resources that one job requests."""
 
@@ -191,8 +203,8 @@ class JobResources(Section):
     gpus: int = Field(0, ge=0, le=1, description="GPUs; more chunks, not more GPUs, speed up this stage")
     memory_mb: int = Field(4000, ge=100, description="memory, MiB")
     minutes: int = Field(60, ge=1, description="time limit, minutes")
-    partition: str | None = Field(None, description="SLURM partition; null: that of the profile")
-    account: str | None = Field(None, description="SLURM account; null: that of the profile")
+    partition: SlurmName | None = Field(None, description="SLURM partition; null: that of the profile")
+    account: SlurmName | None = Field(None, description="SLURM account; null: that of the profile")
 
 
 class TrainingResources(JobResources):
