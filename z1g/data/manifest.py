@@ -13,7 +13,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from z1g.core.files import read_jsonl, write_jsonl
-from z1g.core.slots import Section
+from z1g.core.slots import MAX_SEED, Section
 
 Split = Literal["train", "test"]
 INSIDE = "!/"
@@ -25,7 +25,7 @@ class SplitOptions(Section):
     """Split into training and test objects."""
 
     test_fraction: float = Field(0.05, ge=0, lt=1, description="fraction of objects held out for testing")
-    seed: int = Field(0, ge=0, description="random seed of the split")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="random seed of the split")
     keep_together: Literal["mesh", "mesh_or_textures"] = Field(
         "mesh", description="objects with the same mesh, or with the same mesh or textures, are never separated"
     )
