@@ -9,13 +9,15 @@ import annotated_types
 import pytest
 import torch
 
-from z1g.config.resolve import resolve, unwrap
+from z1g.config.lookup import unwrap
+from z1g.config.resolve import resolve
 from z1g.config.tree import Experiment
 from z1g.config.walk import places
 from z1g.config.yaml_file import YamlFile, read_yaml
 from z1g.core.errors import UserError
 from z1g.core.seeding import seeded, torch_generator
 from z1g.core.slots import MAX_SEED, Section
+from z1g.geometry.views.random_sphere import RandomSphere
 from z1g.training.options import TrainOptions
 
 
@@ -52,7 +54,10 @@ def test_every_number_has_bounds() -> None:
         for name, kind, metadata in numbers(section):
             low, high = bounds(metadata)
             counted += 1
-            if low is None or high is None or (kind is int and high >= 2**40):
+            if (section, name) == (RandomSphere, "elevation_deg.entry"):
+                with pytest.raises(ValueError, match="stay within -90 and 90"):
+                    RandomSphere(elevation_deg=(0, 91))
+            elif low is None or high is None or (kind is int and high >= 2**40):
                 without.append(f"{section.__name__}.{name}")
     assert counted > 150
     assert sorted(set(without)) == []

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic.fields import FieldInfo
 
-from z1g.config.resolve import unwrap
+from z1g.config.lookup import unwrap
 from z1g.config.scalars import Dumper
 from z1g.config.tree import Experiment
 from z1g.config.walk import places

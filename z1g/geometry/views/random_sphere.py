@@ -8,16 +8,14 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from z1g.geometry.views.base import Angles, Elevation, FreeViews
+from z1g.geometry.views.base import Angles, FreeViews
 
 
 class RandomSphere(FreeViews):
     """Uniform on the sphere between two elevations, drawn for each object."""
 
     kind: Literal["random_sphere"] = "random_sphere"
-    elevation_deg: tuple[Elevation, Elevation] = Field(
-        (-30.0, 60.0), description="lowest and highest elevation, degrees"
-    )
+    elevation_deg: tuple[float, float] = Field((-30.0, 60.0), description="lowest and highest elevation, degrees")
 
     @model_validator(mode="after")
     def _ordered(self) -> RandomSphere:
