@@ -61,7 +61,7 @@ NEEDY: dict[type[Section], list[tuple[dict[str, Any], str]]] = {
                ({"renders": str(ROOT), "splats": "gone"}, r"^splats: gone is no folder")],
     GObjaverse: [({"root": "gone"}, r"^root: gone is no folder"),
                  ({"root": str(ROOT), "index": "gone.json"}, r"^index: gone\.json is not a file")],
-    BlenderOptions: [({}, r"^python: no Blender found"), ({"python": "gone"}, r"^python: gone is no executable")],
+    BlenderOptions: [({}, r"^python: no Blender found"), ({"python": "gone"}, r"^python: gone is not an executable")],
     UNetOptions: [({"attention": "xformers"}, r"^attention: the package xformers is not installed; .*or choose auto")],
     InferOptions: [({"attention": "xformers"}, r"^attention: the package xformers is not installed; .*or choose auto")],
 }  # fmt: skip

@@ -127,6 +127,8 @@ def _explain(problem: dict[str, Any], merged: Any, files: Sequence[YamlFile]) ->
         message = f"expected a mapping, got {_shown(given)}"
         if given is None and section_at(path[:-1], merged) is None:
             message += "; null removes an entry, but there is no entry of this name"
+    elif isinstance(given, bool) and kind.startswith(("less_than", "greater_than")):
+        message = "expected a number, got true or false"
     elif kind == "value_error":
         message = problem["msg"].removeprefix("Value error, ")
     else:
