@@ -50,7 +50,8 @@ def complaint(folder: Path, text: str, scale: str = "tiny") -> list[str]:
         ("camera: {condition_elevation_deg: [1, 2, 3]}\n",
          "1: camera.condition_elevation_deg: expected at most 2 entries, got [1, 2, 3]"),
         ("fit: {seed: 1.5}\n", "1: fit.seed: expected an integer, got 1.5"),
-        ("fit: {seed: yes}\n", "1: fit.seed: expected a number, got true or false"),
+        ("fit: {seed: true}\n", "1: fit.seed: expected a number, got true or false"),
+        ("fit: {seed: yes}\n", '1: fit.seed: expected an integer, got "yes"'),
         ("unet: {train: {optimizer: {betas: [0.9, true]}}}\n",
          "1: unet.train.optimizer.betas.1: expected a number, got true or false"),
         ("splat: {size: ''}\n", '1: splat.size: expected an integer, got ""'),
@@ -70,7 +71,7 @@ def complaint(folder: Path, text: str, scale: str = "tiny") -> list[str]:
          "1: autodecoder.losses.nope: expected a mapping, got null; "
          "null removes an entry, but there is no entry of this name"),
         ("resources:\n  unte: {gpus: 1}\n", '2: resources.unte: unknown key; did you mean "unet"?'),
-        ("description: 2020-01-01\n", "1: a date is not supported; put it in quotes to make it a string"),
+        ("description: !!timestamp 2020-01-01\n", "1: a date is not supported; put it in quotes to make it a string"),
         ("description: !!binary aGVsbG8=\n", "1: binary data is not supported; put it in quotes to make it a string"),
         ("<<: {unet: {}}\n", "1: merge keys (<<) are not supported; write the values out"),
         ("? [a]\n: 1\n", "1: keys must be words, got a mapping or list"),

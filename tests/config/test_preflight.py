@@ -16,8 +16,9 @@ from support.paths import CONFIGS, ROOT
 
 from z1g.cli.main import main
 from z1g.codes.cache import CachedCodes
+from z1g.config.lookup import unwrap
 from z1g.config.preflight import ELSEWHERE, findings, preflight
-from z1g.config.resolve import load_ablation, unwrap
+from z1g.config.resolve import load_ablation
 from z1g.config.sections import UNetOptions
 from z1g.config.tree import Experiment
 from z1g.config.walk import places

@@ -14,7 +14,8 @@ import pytest
 from pydantic import Field, create_model
 from support.paths import ROOT
 
-from z1g.config.resolve import Ablation, unwrap
+from z1g.config.lookup import unwrap
+from z1g.config.resolve import Ablation
 from z1g.config.tree import Experiment
 from z1g.config.walk import places, sections
 from z1g.core.files import read_json, write_json

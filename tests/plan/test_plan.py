@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.paths import ROOT
 
-from z1g.config.resolve import Ablation, merge, resolve, unwrap
+from z1g.config.lookup import unwrap
+from z1g.config.resolve import Ablation, merge, resolve
 from z1g.config.tree import Experiment
 from z1g.config.yaml_file import YamlFile
 from z1g.core.errors import UserError

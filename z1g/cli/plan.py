@@ -1,4 +1,4 @@
-"""`z1g plan`: show the stages to run, or estimate their cost."""
+"""`z1g plan`: show the stages to run, check what could stop them, or estimate their cost."""
 
 import argparse
 import sys
@@ -9,6 +9,7 @@ from z1g.config.preflight import Policy
 from z1g.config.resolve import resolve, scale_file
 from z1g.config.yaml_file import read_yaml
 from z1g.core.stages import STAGE_NAMES
+from z1g.plan.check import check
 from z1g.plan.cost import sheet
 from z1g.plan.plan import Plan
 
@@ -32,17 +33,35 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.add_argument(
         "--cost", type=int, nargs="*", metavar="N", help="estimate hours, disk and files per stage for N meshes"
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="list everything that would stop the run: mistakes in ablations, what is not on this machine, data sets "
+        "that cannot be listed or have no training object",
+    )
     parser.add_argument("--write", action="store_true", help="write the stage folders, as Snakemake does at its start")
 
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
-    """Print one line per ablation with its stage ids, or a cost sheet."""
+    """Print one line per ablation with its stage ids, a cost sheet, or that nothing is wrong."""
+    if arguments.check:
+        folders = Path("ablations"), Path("configs")
+        number = check(arguments.scale, arguments.ablations, *folders, arguments.objects, arguments.missing)
+        sys.stdout.write(f"nothing stops the {number} ablation{'s' * (number != 1)}\n")
+        return
     if arguments.cost is not None:
         experiment = resolve([read_yaml(scale_file(arguments.scale, Path("configs")))])
         sys.stdout.write(sheet(experiment, arguments.cost or COST_OF))
         return
-    folders = arguments.results, Path("ablations"), Path("configs")
-    plan = Plan.load(arguments.scale, arguments.ablations, *folders, arguments.objects, arguments.missing)
+    plan = Plan.load(
+        arguments.scale,
+        arguments.ablations,
+        arguments.results,
+        Path("ablations"),
+        Path("configs"),
+        arguments.objects,
+        arguments.missing,
+    )
     if arguments.write:
         plan.write()
     width = max(len(name) for name in plan.ablations)

@@ -23,7 +23,9 @@ class CachedCodes(CodeSource):
         "", description="the file, for example results/codes/<id>/codes.safetensors; identified by its content"
     )
 
-    lr: float = Field(1e-2, gt=0, description="learning rate that optimizes the codes of objects missing in the file")
+    lr: float = Field(
+        1e-2, gt=0, le=1000, description="learning rate that optimizes the codes of objects missing in the file"
+    )
 
     def check(self) -> None:
         remedy = "run the ablation that writes it first" if self.path else "codes of kind 'cache' need a path: "

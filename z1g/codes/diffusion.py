@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from z1g.codes.base import CodeSource
+from z1g.core.slots import MAX_SEED
 
 if TYPE_CHECKING:
     from z1g.codes.book import CodeBook
@@ -34,8 +35,10 @@ class DiffusionCodes(CodeSource):
         description="timestep of a one-step prediction from the encoder's noised code; null: a full sample",
     )
     steps: int = Field(75, ge=1, le=1000, description="DDPM steps of a full sample")
-    guidance: float = Field(4.0, ge=1, description="scale of classifier-free guidance of a full sample; 1 disables it")
-    seed: int = Field(0, ge=0, description="random seed of the noise, combined with the object's id")
+    guidance: float = Field(
+        4.0, ge=1, le=1000, description="scale of classifier-free guidance of a full sample; 1 disables it"
+    )
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="random seed of the noise, combined with the object's id")
 
     @property
     def needs_unet(self) -> bool:

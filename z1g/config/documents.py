@@ -9,7 +9,8 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic.fields import FieldInfo
 
-from z1g.config.resolve import unwrap
+from z1g.config.lookup import unwrap
+from z1g.config.scalars import Dumper
 from z1g.config.tree import Experiment
 from z1g.config.walk import places
 from z1g.core.slots import Runtime, Section
@@ -45,7 +46,7 @@ def _loosen(node: Any) -> None:
 
 def resolved(experiment: Experiment) -> str:
     """A whole experiment as YAML."""
-    text: str = yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False, width=110)
+    text: str = yaml.dump(experiment.model_dump(mode="json"), Dumper=Dumper, sort_keys=False, width=110)
     return text
 
 

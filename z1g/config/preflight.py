@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 from z1g.config.resolve import Ablation, locate
@@ -22,12 +22,22 @@ def preflight(ablations: Iterable[Ablation], policy: Policy = "stop") -> None:
     What jobs can do without is logged as a warning; with the policy "warn", everything is. Raises UserError naming all
     the rest with file, line and key path.
     """
-    stops_by_line = {line: fatal and policy == "stop" for ablation in ablations for line, fatal in findings(ablation)}
-    for line, stops in stops_by_line.items():
+    examined = examine(ablations, policy)
+    warn(examined)
+    if stopping := [line for line, stops in examined.items() if stops]:
+        raise UserError("\n".join([*stopping, ELSEWHERE]))
+
+
+def examine(ablations: Iterable[Ablation], policy: Policy) -> dict[str, bool]:
+    """The findings of all ablations, each once, and whether the policy lets it stop the plan."""
+    return {line: fatal and policy == "stop" for ablation in ablations for line, fatal in findings(ablation)}
+
+
+def warn(examined: Mapping[str, bool]) -> None:
+    """Log the findings that do not stop the plan."""
+    for line, stops in examined.items():
         if not stops:
             log.warning("%s", line)
-    if stopping := [line for line, stops in stops_by_line.items() if stops]:
-        raise UserError("\n".join([*stopping, ELSEWHERE]))
 
 
 def findings(ablation: Ablation) -> Iterator[tuple[str, bool]]:

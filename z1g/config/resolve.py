@@ -2,20 +2,18 @@
 
 import json
 import re
-import types
-import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
+from z1g.config.lookup import kinds_at, section_at, valid_names, value_at
 from z1g.config.tree import Experiment
 from z1g.config.yaml_file import KeyPath, YamlFile, read_yaml
 from z1g.core.errors import UserError
 from z1g.core.names import did_you_mean
-from z1g.core.slots import OneOf, Slot, kinds
 
 HEADER_KEYS = ("description", "base")
 
@@ -117,18 +115,20 @@ def _explain(problem: dict[str, Any], merged: Any, files: Sequence[YamlFile]) ->
         return f"{_locate(files, *_mentioned(message))}: {message}"
     if kind == "extra_forbidden":
         message = f"unknown key{did_you_mean(path[-1], valid_names(path[:-1], merged))}"
-    elif kind in ("union_tag_invalid", "literal_error") and isinstance(_get(merged, path), dict):
+    elif kind == "union_tag_invalid":
         path = (*path, "kind")
         tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
-        message = f"unknown kind {_shown(_get(merged, path))}{did_you_mean(str(context['tag']), tags)}"
+        message = f"unknown kind {_shown(value_at(merged, path))}{did_you_mean(str(context['tag']), tags)}"
     elif kind == "literal_error" and path[-1] == "kind":
-        message = f"unknown kind {_shown(given)}{did_you_mean(str(given), _kinds_at(path[:-1], merged))}"
+        message = f"unknown kind {_shown(given)}{did_you_mean(str(given), kinds_at(path[:-1], merged))}"
     elif kind == "union_tag_not_found":
-        message = "needs a `kind`; valid: " + ", ".join(_kinds_at(path, merged))
+        message = "needs a `kind`; valid: " + ", ".join(kinds_at(path, merged))
     elif kind in ("model_type", "model_attributes_type", "dict_type"):
         message = f"expected a mapping, got {_shown(given)}"
         if given is None and section_at(path[:-1], merged) is None:
             message += "; null removes an entry, but there is no entry of this name"
+    elif isinstance(given, bool) and kind.startswith(("less_than", "greater_than")):
+        message = "expected a number, got true or false"
     elif kind == "value_error":
         message = problem["msg"].removeprefix("Value error, ")
     else:
@@ -231,65 +231,3 @@ def _key_path(location: Sequence[int | str], merged: Any) -> KeyPath:
         else:
             current = None
     return tuple(path)
-
-
-def _get(values: Any, path: KeyPath) -> Any:
-    for part in path:
-        if isinstance(values, dict):
-            values = values.get(part)
-        elif isinstance(values, list):
-            values = values[int(part)]
-        else:
-            return None
-    return values
-
-
-def valid_names(path: KeyPath, merged: Any) -> list[str]:
-    """Field names that are valid inside the section at `path`."""
-    section = section_at(path, merged)
-    return [] if section is None else list(section.model_fields)
-
-
-def section_at(path: KeyPath, merged: Any) -> type[BaseModel] | None:
-    """The section class at a key path, with slots decided by the `kind` in `merged`."""
-    current: Any = Experiment
-    metadata: Sequence[Any] = ()
-    for n, part in enumerate(path):
-        if not (isinstance(current, type) and issubclass(current, BaseModel)) or part not in current.model_fields:
-            if get_origin(current) is dict:
-                current, metadata = unwrap(get_args(current)[1])
-            else:
-                return None
-        else:
-            field = current.model_fields[part]
-            current, extra = unwrap(field.annotation)
-            metadata = [*field.metadata, *extra]
-        current = _choose(current, metadata, _get(merged, path[: n + 1]))
-    return current if isinstance(current, type) and issubclass(current, BaseModel) else None
-
-
-def _kinds_at(path: KeyPath, merged: Any) -> list[str]:
-    parent = _get(merged, path)
-    stripped = {**parent, "kind": None} if isinstance(parent, dict) else parent
-    family = section_at(path, stripped)
-    return list(kinds(family)) if family is not None and issubclass(family, Slot) else []
-
-
-def _choose(annotation: Any, metadata: Sequence[Any], value: Any) -> Any:
-    if any(isinstance(item, OneOf) for item in metadata) and isinstance(value, dict):
-        return kinds(annotation).get(str(value.get("kind")), annotation)
-    return annotation
-
-
-def unwrap(annotation: Any) -> tuple[Any, list[Any]]:
-    """Strip Annotated and Optional; returns the bare type and the metadata."""
-    metadata: list[Any] = []
-    while True:
-        origin = get_origin(annotation)
-        if origin is typing.Annotated:
-            annotation, *extra = get_args(annotation)
-            metadata += extra
-        elif origin in (Union, types.UnionType):
-            annotation = next(a for a in get_args(annotation) if a is not type(None))
-        else:
-            return annotation, metadata

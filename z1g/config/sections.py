@@ -1,13 +1,15 @@
 """Options of the stages that combine several parts."""
 
+import json
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from z1g.codes import CodeSource
 from z1g.codes.encoder import EncoderCodes
 from z1g.core.needs import require_package
-from z1g.core.slots import OneOf, Runtime, Section
+from z1g.core.slots import MAX_COUNT, MAX_SEED, OneOf, Runtime, Section
 from z1g.losses import Loss
 from z1g.losses.latent import LatentLoss
 from z1g.losses.lpips import StLpipsLoss
@@ -36,7 +38,7 @@ class MixDiffusion(Section):
     which trains the decoder on noisy inputs.
     """
 
-    interval: int | None = Field(None, ge=1, description="one in n uses predictions; 1: all, null: none")
+    interval: int | None = Field(None, ge=1, le=MAX_COUNT, description="one in n uses predictions; 1: all, null: none")
     unit: Literal["samples", "passes"] = Field(
         "samples",
         description="unit of `interval`. samples: drawn at random; passes: passes over the data, starting with the "
@@ -69,12 +71,13 @@ class AutodecoderOptions(Section):
         "perceptual": StLpipsLoss(),
         "splat": SplatLoss(),
     }
-    views: int = Field(8, ge=1, description="free training views rendered per object and step")
+    views: int = Field(8, ge=1, le=10_000, description="free training views rendered per object and step")
     render_inputs: bool = Field(False, description="also render the six input views")
     augment: Augmentation = Augmentation()
     code_noise: float = Field(
         0.0,
         ge=0,
+        le=100,
         description="maximum noise added to codes in training, in standard deviations of each object's code; the level "
         "of each sample is uniform between 0 and this. Makes the decoder robust to errors of stage 2",
     )
@@ -99,11 +102,12 @@ class AutodecoderOptions(Section):
         "autocast: norms in fp32",
     )
     test_steps: int = Field(
-        200, ge=1, description="steps that optimize the code of a test object; the decoder is frozen"
+        200, ge=1, le=MAX_COUNT, description="steps that optimize the code of a test object; the decoder is frozen"
     )
     test_lr: float = Field(
         0.0,
         ge=0,
+        le=1000,
         description="learning rate that refines the encoder's codes of test objects on their training views, in "
         "standard deviations of the codes; 0: no refinement. Other kinds of codes have their own learning rate",
     )
@@ -114,7 +118,7 @@ class RenderedCodes(Section):
     """Stage 1's losses on renders of the predicted code, decoded by the frozen decoder."""
 
     losses: dict[str, Annotated[Loss, OneOf()]] = {"rgb": RgbLoss(), "alpha": AlphaLoss()}
-    views: int = Field(6, ge=1, description="free training views rendered per object and step")
+    views: int = Field(6, ge=1, le=10_000, description="free training views rendered per object and step")
     below: int = Field(
         1000, ge=1, le=1000, description="decode only samples at smaller timesteps; 1000: all, as in the original"
     )
@@ -126,7 +130,7 @@ class Variants(Section):
     Their input views and conditions are rendered once; their codes are those of the encoder.
     """
 
-    count: int = Field(8, ge=1, description="variants per training object")
+    count: int = Field(8, ge=1, le=10_000, description="variants per training object")
     share: float = Field(0.7, gt=0, le=1, description="fraction of samples that are variants")
     stretch: float = Field(
         0.25, ge=0, le=1, description="scale each axis by up to 1 + this or its inverse, then restore the object's size"
@@ -134,7 +138,7 @@ class Variants(Section):
     turn_deg: float = Field(10.0, ge=0, le=180, description="maximum rotation around the up axis, degrees")
     mirror: bool = Field(True, description="mirror every other variant left to right")
     recolored: float = Field(0.5, ge=0, le=1, description="fraction of variants with permuted color channels")
-    seed: int = Field(0, ge=0, description="random seed of the variants")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="random seed of the variants")
 
 
 class UNetOptions(Section):
@@ -145,7 +149,7 @@ class UNetOptions(Section):
     losses: dict[str, Annotated[Loss, OneOf()]] = {"latent": LatentLoss()}
     rendered: RenderedCodes | None = None
     variants: Variants | None = None
-    condition_size: int = Field(320, ge=16, description="side of the condition image, pixels")
+    condition_size: int = Field(320, ge=16, le=8192, description="side of the condition image, pixels")
     condition_dropout: float = Field(
         0.1, ge=0, lt=1, description="fraction of samples trained without condition, for classifier-free guidance"
     )
@@ -184,22 +188,32 @@ class MetricsOptions(Section):
     )
 
 
+def _slurm_name(name: str) -> str:
+    """A word, as it becomes part of a command. Raises ValueError."""
+    if not re.fullmatch(r"\w[\w.,:@+/-]*", name, re.ASCII):
+        raise ValueError(f"expected a name of letters, digits and _.,:@+/-, got {json.dumps(name)[:80]}")
+    return name
+
+
+SlurmName = Annotated[str, AfterValidator(_slurm_name)]
+
+
 class JobResources(Section):
     """Resources that one job requests."""
 
-    threads: int = Field(1, ge=1, description="CPU cores")
+    threads: int = Field(1, ge=1, le=4096, description="CPU cores")
     gpus: int = Field(0, ge=0, le=1, description="GPUs; more chunks, not more GPUs, speed up this stage")
-    memory_mb: int = Field(4000, ge=100, description="memory, MiB")
-    minutes: int = Field(60, ge=1, description="time limit, minutes")
-    partition: str | None = Field(None, description="SLURM partition; null: that of the profile")
-    account: str | None = Field(None, description="SLURM account; null: that of the profile")
+    memory_mb: int = Field(4000, ge=100, le=MAX_COUNT, description="memory, MiB")
+    minutes: int = Field(60, ge=1, le=1_000_000, description="time limit, minutes")
+    partition: SlurmName | None = Field(None, description="SLURM partition; null: that of the profile")
+    account: SlurmName | None = Field(None, description="SLURM account; null: that of the profile")
 
 
 class TrainingResources(JobResources):
     """Resources of a training job. The batch is divided over all processes; cores, GPUs and memory are per node."""
 
-    gpus: int = Field(0, ge=0, description="GPUs, one process each")
-    nodes: int = Field(1, ge=1, description="SLURM nodes")
+    gpus: int = Field(0, ge=0, le=1024, description="GPUs, one process each")
+    nodes: int = Field(1, ge=1, le=10_000, description="SLURM nodes")
 
 
 class Resources(Section):

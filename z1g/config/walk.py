@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
-from z1g.config.resolve import unwrap
+from z1g.config.lookup import unwrap
 from z1g.config.tree import Experiment
 from z1g.config.yaml_file import KeyPath
 from z1g.core.slots import OneOf, Runtime, Section, kinds

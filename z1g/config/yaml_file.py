@@ -8,12 +8,12 @@ from typing import Any
 
 import yaml
 
+from z1g.config.scalars import TAG, TAGS, Loader, ScalarError, scalar
 from z1g.core.errors import UserError
 
 KeyPath = tuple[str, ...]
 MAX_NODES = 100_000
-MAX_NUMBER = 2**63
-COLLECTION_TAGS = ("tag:yaml.org,2002:map", "tag:yaml.org,2002:seq")
+COLLECTION_TAGS = (f"{TAG}map", f"{TAG}seq")
 
 
 @dataclass
@@ -39,7 +39,7 @@ def read_yaml(path: Path) -> YamlFile:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as text ({error})") from error
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = yaml.compose(text, Loader=Loader)
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise UserError(f"{path}:{line}: not valid YAML: {error.problem or error.context}") from error
@@ -80,7 +80,7 @@ class _Reader:
     def mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
+            if key_node.tag == f"{TAG}merge":
                 raise self.error(key_node, "merge keys (<<) are not supported; write the values out")
             key = self.scalar(key_node) if isinstance(key_node, yaml.ScalarNode) else None
             if not isinstance(key, str) or not key or not key.isprintable():
@@ -94,18 +94,22 @@ class _Reader:
         return result
 
     def scalar(self, node: yaml.Node) -> Any:
-        if node.tag == "tag:yaml.org,2002:str":
+        tag = _short(node.tag)
+        if tag in ("str", "merge"):
             value = node.value
+        elif tag in TAGS:
+            try:
+                value = scalar(tag, node.value)
+            except ScalarError as error:
+                raise self.error(node, str(error)) from error
         else:
             try:
                 value = self.construct.construct_object(node, deep=True)
             except yaml.constructor.ConstructorError as error:
-                raise self.error(node, f"cannot be read: the tag {_short(node.tag)} is not supported") from error
+                raise self.error(node, f"cannot be read: the tag {tag} is not supported") from error
             except (ValueError, ArithmeticError, LookupError, AttributeError) as error:
                 # PyYAML's constructors fail in all these ways on a tag that does not fit its text.
-                raise self.error(node, f"cannot be read as {_short(node.tag)}: {node.value[:40]!r}") from error
-        if isinstance(value, int) and abs(value) >= MAX_NUMBER:
-            raise self.error(node, "the number is too large: whole numbers have at most 64 bits")
+                raise self.error(node, f"cannot be read as {tag}: {node.value[:40]!r}") from error
         if isinstance(value, str) and any(unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t" for c in value):
             raise self.error(node, f"the string {value[:40]!a} contains unprintable characters")
         if value is not None and not isinstance(value, (str, int, float, bool)):
@@ -117,7 +121,7 @@ class _Reader:
 
 
 def _short(tag: str) -> str:
-    return tag.removeprefix("tag:yaml.org,2002:")
+    return tag.removeprefix(TAG)
 
 
 def _kind(value: Any) -> str:

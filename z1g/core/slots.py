@@ -17,6 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
 from pydantic_core import CoreSchema
 
 S = TypeVar("S", bound="Slot")
+MAX_SEED = 2**32 - 1
+"""Largest random seed. Products with large primes and steps stay within 64 bits."""
+MAX_COUNT = 1_000_000_000
+"""Bound of numbers such as steps, which have no natural one."""
 
 
 class Section(BaseModel):

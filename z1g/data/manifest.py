@@ -13,19 +13,22 @@ from typing import Any, Literal
 from pydantic import Field
 
 from z1g.core.files import read_jsonl, write_jsonl
-from z1g.core.slots import Section
+from z1g.core.slots import MAX_SEED, Section
 
 Split = Literal["train", "test"]
 INSIDE = "!/"
 """Separates an archive and the path of a file in it, as in Java's jar URLs."""
 NO_WORD = re.compile(r"[^A-Za-z0-9_-]")
+NAME_LENGTH = 64
+"""Longest part of an id that is taken from a name. Ids become file names, which have at most 255 bytes."""
+HASH_LENGTH = 12
 
 
 class SplitOptions(Section):
     """Split into training and test objects."""
 
     test_fraction: float = Field(0.05, ge=0, lt=1, description="fraction of objects held out for testing")
-    seed: int = Field(0, ge=0, description="random seed of the split")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="random seed of the split")
     keep_together: Literal["mesh", "mesh_or_textures"] = Field(
         "mesh", description="objects with the same mesh, or with the same mesh or textures, are never separated"
     )
@@ -164,11 +167,19 @@ def int_hash(text: str) -> int:
 
 
 def unique_ids(names: Sequence[str]) -> list[str]:
-    """Word-like ids from names: letters, digits, '-' and '_' are kept; equal results get a short hash appended."""
+    """Word-like ids from names: letters, digits, '-' and '_' are kept; equal results get a short hash appended.
+
+    Ids are at most NAME_LENGTH and HASH_LENGTH characters and the character between them long; longer names are cut
+    and get a hash of the whole name.
+    """
     words = [NO_WORD.sub("_", name) for name in names]
     count = Counter(words)
     hashed = [
-        f"{word}_{hashlib.sha256(name.encode()).hexdigest()[:12]}" for word, name in zip(words, names, strict=True)
+        f"{word[:NAME_LENGTH]}_{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:HASH_LENGTH]}"
+        for word, name in zip(words, names, strict=True)
     ]
     taken = set(hashed)  # a name may equal the hashed word of another name
-    return [longer if count[word] > 1 or word in taken else word for word, longer in zip(words, hashed, strict=True)]
+    return [
+        longer if count[word] > 1 or word in taken or len(word) > NAME_LENGTH + 1 + HASH_LENGTH else word
+        for word, longer in zip(words, hashed, strict=True)
+    ]

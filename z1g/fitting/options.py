@@ -4,13 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from z1g.core.slots import OneOf, Runtime, Section
+from z1g.core.slots import MAX_COUNT, MAX_SEED, OneOf, Runtime, Section
 from z1g.fitting.base import FitStart
 from z1g.fitting.depth import DepthStart
 from z1g.fitting.positions import Positions
 from z1g.fitting.positions.free import FreePositions
 from z1g.losses import Loss
 from z1g.losses.rendering import AlphaLoss, RgbLoss
+from z1g.training.options import Decay
 from z1g.training.schedules import Schedule
 from z1g.training.schedules.cosine import Cosine
 
@@ -18,11 +19,13 @@ from z1g.training.schedules.cosine import Cosine
 class AttributeRates(Section):
     """Adam's learning rate of each attribute's raw parameter."""
 
-    position: float = Field(5e-4, ge=0, description="normalized units per step, initially")
-    opacity: float = Field(5e-2, ge=0, description="logits")
-    scale: float = Field(8e-2, ge=0, description="inverse softplus of scale / 0.1")
-    rotation: float = Field(1e-3, ge=0, description="quaternion components; low, because stage 1 has to predict them")
-    rgb: float = Field(2e-2, ge=0, description="inverse tanh")
+    position: float = Field(5e-4, ge=0, le=1000, description="normalized units per step, initially")
+    opacity: float = Field(5e-2, ge=0, le=1000, description="logits")
+    scale: float = Field(8e-2, ge=0, le=1000, description="inverse softplus of scale / 0.1")
+    rotation: float = Field(
+        1e-3, ge=0, le=1000, description="quaternion components; low, because stage 1 has to predict them"
+    )
+    rgb: float = Field(2e-2, ge=0, le=1000, description="inverse tanh")
 
 
 class FitOptions(Section):
@@ -35,27 +38,36 @@ class FitOptions(Section):
         description="quaternion: each is divided by its norm; splats: as in the original, each component is divided by "
         "its norm over all Gaussians",
     )
-    steps: int = Field(100, ge=0, description="maximum number of optimizer steps")
+    steps: int = Field(100, ge=0, le=MAX_COUNT, description="maximum number of optimizer steps")
     views_per_step: int = Field(
-        8, ge=1, description="random views of each step, from the input and the free training views"
+        8, ge=1, le=10_000, description="random views of each step, from the input and the free training views"
     )
     rates: AttributeRates = AttributeRates()
     schedule: Annotated[Schedule, OneOf()] = Cosine(final_share=0.2)
-    betas: tuple[float, float] = Field((0.8, 0.95), description="Adam's decay rates of the first and second moments")
-    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of the raw parameters (AdamW)")
-    clip_norm: float | None = Field(None, gt=0, description="maximum gradient norm of an object; null: no clipping")
+    betas: tuple[Decay, Decay] = Field((0.8, 0.95), description="Adam's decay rates of the first and second moments")
+    weight_decay: float = Field(0.0, ge=0, le=1000, description="decoupled weight decay of the raw parameters (AdamW)")
+    clip_norm: float | None = Field(
+        None, gt=0, le=1e9, description="maximum gradient norm of an object; null: no clipping"
+    )
     losses: dict[str, Annotated[Loss, OneOf()]] = {"rgb": RgbLoss(), "alpha": AlphaLoss(weight=0.1)}
-    evaluate_every: int = Field(25, ge=1, description="steps between evaluations on the validation views")
-    patience: int = Field(3, ge=1, description="evaluations without a better PSNR before the fit of an object stops")
+    evaluate_every: int = Field(25, ge=1, le=MAX_COUNT, description="steps between evaluations on the validation views")
+    patience: int = Field(
+        3, ge=1, le=MAX_COUNT, description="evaluations without a better PSNR before the fit of an object stops"
+    )
     stop_above: float | None = Field(
-        None, description="the fit of an object stops early only if its best PSNR is above this, dB; null: no condition"
+        None,
+        ge=-1000,
+        le=1000,
+        description="the fit of an object stops early only if its best PSNR is above this, dB; null: no condition",
     )
     keep: Literal["best", "last"] = Field("best", description="state to keep; last: as in the original")
-    min_psnr: float = Field(22.0, description="objects below this PSNR on the test views are badly fitted, dB")
+    min_psnr: float = Field(
+        22.0, ge=-1000, le=1000, description="objects below this PSNR on the test views are badly fitted, dB"
+    )
     below_minimum: Literal["mark", "drop"] = Field(
         "mark", description="mark: keep badly fitted objects; drop: quarantine them, as in the original"
     )
-    seed: int = Field(0, ge=0, description="random seed of views and backgrounds")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="random seed of views and backgrounds")
     batch_objects: Annotated[int, Runtime()] = Field(
-        32, ge=1, description="objects fitted at once on a GPU; halved if memory runs out"
+        32, ge=1, le=1_000_000, description="objects fitted at once on a GPU; halved if memory runs out"
     )

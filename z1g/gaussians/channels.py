@@ -37,7 +37,9 @@ Attribute = Literal["position", "opacity", "scale", "rotation", "rgb"]
 class SplatOptions(Section):
     """Shape and conventions of the splatter images."""
 
-    size: int = Field(128, ge=4, description="side of one splatter image in pixels; an object has 6·size² Gaussians")
+    size: int = Field(
+        128, ge=4, le=4096, description="side of one splatter image in pixels; an object has 6·size² Gaussians"
+    )
 
 
 def split(splats: torch.Tensor, dim: int) -> dict[str, torch.Tensor]:

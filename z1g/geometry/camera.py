@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from z1g.core.slots import OneOf, Section
+from z1g.core.slots import MAX_SEED, OneOf, Section
 from z1g.geometry.views import FreeViews
+from z1g.geometry.views.base import Elevation
 from z1g.geometry.views.random_sphere import RandomSphere
 
 if TYPE_CHECKING:
@@ -46,18 +47,27 @@ class CameraOptions(Section):
     """Camera poses. View 0 is the condition, 1-6 are the inputs, then training, validation and test views follow."""
 
     fov_y_deg: float = Field(49.1, gt=1, lt=170, description="vertical field of view, degrees")
-    radius: float = Field(1.5, gt=0.6, description="distance from the object's center, normalized units")
+    radius: float = Field(1.5, gt=0.6, le=100, description="distance from the object's center, normalized units")
     layout: Literal["v1.1", "v1.2"] = Field(
         "v1.1", description="elevations of the six inputs: Zero123++ v1.1 is 30/-20 degrees, v1.2 is 20/-10"
     )
-    condition_elevation_deg: tuple[float, float] = Field(
+    condition_elevation_deg: tuple[Elevation, Elevation] = Field(
         (0.0, 30.0), description="range of the condition's elevation, drawn for each object"
     )
     free: Annotated[FreeViews, OneOf()] = RandomSphere()
-    train_views: int = Field(35, ge=1, description="free views for fitting and training")
-    validation_views: int = Field(4, ge=1, description="free views for early stopping of the fit and its best state")
-    test_views: int = Field(10, ge=1, description="free views that only the metrics use")
-    seed: int = Field(0, ge=0, description="seed of the free and condition views")
+    train_views: int = Field(35, ge=1, le=10_000, description="free views for fitting and training")
+    validation_views: int = Field(
+        4, ge=1, le=10_000, description="free views for early stopping of the fit and its best state"
+    )
+    test_views: int = Field(10, ge=1, le=10_000, description="free views that only the metrics use")
+    seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of the free and condition views")
+
+    @model_validator(mode="after")
+    def _range_rises(self) -> CameraOptions:
+        low, high = self.condition_elevation_deg
+        if low > high:
+            raise ValueError(f"condition_elevation_deg {low:g} to {high:g} must rise")
+        return self
 
     @model_validator(mode="after")
     def _enough_views(self) -> CameraOptions:

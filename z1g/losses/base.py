@@ -76,7 +76,7 @@ class Comparison:
 class Loss(Slot):
     """A loss term: `weight` times `compute`, a scalar mean over the batch."""
 
-    weight: float = Field(1.0, ge=0, description="factor in the sum of all terms; 0 disables the term")
+    weight: float = Field(1.0, ge=0, le=1e6, description="factor in the sum of all terms; 0 disables the term")
 
     @abstractmethod
     def compute(self, pair: Comparison) -> torch.Tensor:

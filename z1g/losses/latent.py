@@ -24,7 +24,7 @@ class LatentLoss(Loss):
     weighting: Literal["x0", "v", "min_snr"] = Field(
         "x0", description="weight of a timestep; x0 is the original's unweighted error"
     )
-    gamma: float = Field(5.0, gt=0, description="cap of min_snr")
+    gamma: float = Field(5.0, gt=0, le=1e6, description="cap of min_snr")
 
     def compute(self, pair: Comparison) -> torch.Tensor:
         if pair.latents is None or pair.latents_true is None:

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
 
 
 class _Perceptual(Loss):
-    views: int | None = Field(None, ge=1, description="number of renders per object to compare; null: all")
-    resolution: int = Field(256, ge=64, description="side in pixels to which renders are resized for the network")
+    views: int | None = Field(None, ge=1, le=10_000, description="number of renders per object to compare; null: all")
+    resolution: int = Field(
+        256, ge=64, le=4096, description="side in pixels to which renders are resized for the network"
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="precision of the network's convolutions; auto: bf16 on a GPU, fp32 on a CPU"
     )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, field_validator
 
-from z1g.core.slots import Section
+from z1g.core.slots import MAX_COUNT, Section
 from z1g.gaussians.channels import Attribute, split
 from z1g.losses.base import Comparison, Loss
 
@@ -24,11 +24,11 @@ LOGARITHMIC = ("opacity", "scale")
 class AttributeWeights(Section):
     """Weight of each attribute's mean squared error."""
 
-    position: float = Field(1.0, ge=0, description="normalized units squared")
-    opacity: float = Field(1e-3, ge=0, description="values in 0..1")
-    scale: float = Field(1e-3, ge=0, description="normalized units squared, or log-scales")
-    rotation: float = Field(1.0, ge=0, description="quaternion components")
-    rgb: float = Field(1.0, ge=0, description="values in 0..1")
+    position: float = Field(1.0, ge=0, le=1e6, description="normalized units squared")
+    opacity: float = Field(1e-3, ge=0, le=1e6, description="values in 0..1")
+    scale: float = Field(1e-3, ge=0, le=1e6, description="normalized units squared, or log-scales")
+    rotation: float = Field(1.0, ge=0, le=1e6, description="quaternion components")
+    rgb: float = Field(1.0, ge=0, le=1e6, description="values in 0..1")
 
 
 class SplatLoss(Loss):
@@ -43,9 +43,12 @@ class SplatLoss(Loss):
     )
     sign_invariant_rotation: bool = Field(True, description="compare with q or -q, whichever is closer")
     every: int | None = Field(
-        1, ge=1, description="use the term in every n-th epoch only, beginning with the first; null: in none"
+        1,
+        ge=1,
+        le=MAX_COUNT,
+        description="use the term in every n-th epoch only, beginning with the first; null: in none",
     )
-    warmup_passes: int = Field(0, ge=0, description="also use the term in all of the first n epochs")
+    warmup_passes: int = Field(0, ge=0, le=MAX_COUNT, description="also use the term in all of the first n epochs")
 
     @field_validator("log")
     @classmethod

@@ -33,11 +33,11 @@ class SplatterLoss(Loss):
 class Roughness(Section):
     """Weights of the absolute differences of each attribute."""
 
-    position: float = Field(0.0, ge=0, description="distance along the pixel's ray, normalized units")
-    opacity: float = Field(1.0, ge=0, description="opacity")
-    scale: float = Field(1.0, ge=0, description="natural logarithm of scale")
-    rotation: float = Field(1.0, ge=0, description="quaternion components with aligned signs")
-    rgb: float = Field(0.0, ge=0, description="color")
+    position: float = Field(0.0, ge=0, le=1e6, description="distance along the pixel's ray, normalized units")
+    opacity: float = Field(1.0, ge=0, le=1e6, description="opacity")
+    scale: float = Field(1.0, ge=0, le=1e6, description="natural logarithm of scale")
+    rotation: float = Field(1.0, ge=0, le=1e6, description="quaternion components with aligned signs")
+    rgb: float = Field(0.0, ge=0, le=1e6, description="color")
 
 
 class SmoothLoss(SplatterLoss):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from z1g.core.slots import Section
+from z1g.core.slots import MAX_COUNT, Section
 from z1g.data.manifest import INSIDE, ObjectEntry
 from z1g.meshes.archives import TooLarge, unpack
 from z1g.meshes.content import content_of
@@ -21,8 +21,10 @@ _LICENSE = re.compile("licen[sc]e", re.IGNORECASE)
 class FileLimits(Section):
     """Size limits of one object; larger objects are quarantined instead of filling disk or memory."""
 
-    file_mb: int = Field(1024, ge=1, description="size limit of a mesh file, MiB")
-    unpacked_mb: int = Field(1024, ge=1, description="size limit of an unpacked object of an archive, MiB")
+    file_mb: int = Field(1024, ge=1, le=MAX_COUNT, description="size limit of a mesh file, MiB")
+    unpacked_mb: int = Field(
+        1024, ge=1, le=MAX_COUNT, description="size limit of an unpacked object of an archive, MiB"
+    )
 
 
 class Unusable(Exception):

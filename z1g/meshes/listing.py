@@ -11,7 +11,7 @@ from typing import Any
 
 from z1g.core.errors import UserError
 from z1g.core.progress import Meter
-from z1g.data.manifest import INSIDE, ObjectEntry, unique_ids
+from z1g.data.manifest import INSIDE, NAME_LENGTH, ObjectEntry, unique_ids
 from z1g.meshes.archives import Model, hidden, models
 from z1g.meshes.content import Content, content_of
 from z1g.meshes.formats import READABLE, is_archive, is_mesh
@@ -81,7 +81,10 @@ def _entry(name: str, item: MeshFile, copies: tuple[str, ...]) -> ObjectEntry:
 
 
 def _ids(files: Sequence[MeshFile]) -> list[str]:
-    """Ids made of the file's name and the first digits of its content hash: readable and independent of location."""
+    """Ids made of the file's name, cut where it is long, and the first digits of its content hash.
+
+    They are readable and do not depend on the location.
+    """
     words = []
     for item in files:
         folder, _, file = item.source.replace(INSIDE, "/").rpartition("/")
@@ -89,7 +92,7 @@ def _ids(files: Sequence[MeshFile]) -> list[str]:
         if word.lower() in GENERIC:
             word = Path(folder).name or word
         digest = item.content.content if item.content is not None else hashlib.sha256(item.source.encode()).hexdigest()
-        words.append(f"{word}-{digest[:HASH_IN_ID]}")
+        words.append(f"{word[:NAME_LENGTH]}-{digest[:HASH_IN_ID]}")
     return unique_ids(words)
 
 

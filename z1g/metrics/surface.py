@@ -20,7 +20,9 @@ FARTHEST = 1.0
 class _SurfaceMetric(ObjectMetric):
     """Base of the metrics of distances to the surface."""
 
-    points: int = Field(20000, ge=100, description="points sampled from the mesh; at most as many splats are used")
+    points: int = Field(
+        20000, ge=100, le=10_000_000, description="points sampled from the mesh; at most as many splats are used"
+    )
     min_opacity: float = Field(0.1, ge=0, lt=1, description="splats with a lower opacity are ignored")
 
     def nearest(self, shape: Shape) -> tuple[torch.Tensor, torch.Tensor] | None:

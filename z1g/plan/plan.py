@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from z1g.config.preflight import Policy, preflight
-from z1g.config.resolve import Ablation, load_ablation
+from z1g.config.resolve import Ablation, load_ablation, locate
 from z1g.core.errors import UserError
 from z1g.core.files import read_json, write_json
 from z1g.core.names import did_you_mean
@@ -43,13 +43,9 @@ class Plan:
         self.ablations: dict[str, PlannedAblation] = {}
         manifests: dict[str, Manifest] = {}
         for ablation in ablations:
-            data = ablation.experiment.data
-            key = json.dumps(data.model_dump(mode="json"), sort_keys=True)
+            key = data_key(ablation)
             if key not in manifests:
-                try:
-                    manifests[key] = data.manifest()
-                except (UserError, OSError) as error:
-                    raise UserError(f"ablation {ablation.name}: {error}") from error
+                manifests[key] = listed(ablation)
             self.ablations[ablation.name] = _planned(ablation, manifests[key])
 
     @classmethod
@@ -69,25 +65,9 @@ class Plan:
         `objects` are meshes that replace the base's data. `missing`: whether files, folders and packages that are not
         on this machine stop the plan or cause a warning, see `preflight`; None: no preflight.
         """
-        files, sets = ablation_files(ablations)
-        default_names = [name for name, file in files.items() if file.parent == ablations]
-        requested = default_names if names is None else list(names)
-        selected = [name for word in requested for name in ([word] if word in files else sets.get(word, [word]))]
-        loaded, problems = [], []
-        for name in dict.fromkeys(selected):
-            path = files.get(name, ablations / f"{name}.yaml")
-            try:
-                if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
-                    raise UserError(f'{path}: the name "{name}" must be a word of letters, digits, "_", "-" and "."')
-                if name not in files:
-                    raise UserError(f'ablation "{name}": there is no file {path}{did_you_mean(name, [*files, *sets])}')
-                loaded.append(load_ablation(path, scale, configs, objects))
-            except UserError as error:
-                problems.append(str(error))
+        loaded, problems = read_ablations(scale, names, ablations, configs, objects)
         if problems:
-            raise UserError("\n".join(dict.fromkeys("\n".join(problems).splitlines())))
-        if not loaded:
-            raise UserError(f"{ablations}: no ablation files (*.yaml) here" if not files else "no ablations are named")
+            raise UserError("\n".join(problems))
         if missing is not None:
             preflight(loaded, missing)
         return cls(loaded, results)
@@ -176,6 +156,53 @@ class Plan:
             folder = self.results / "ablations" / name
             write_json(folder / "plan.json", ablation_record(planned))
             write_json(folder / "config.json", planned.ablation.experiment.model_dump(mode="json"))
+
+
+def read_ablations(
+    scale: str, names: Iterable[str] | None, ablations: Path, configs: Path, objects: Sequence[str] = ()
+) -> tuple[list[Ablation], list[str]]:
+    """The ablations that can be read, and what is wrong with the others; arguments as in `Plan.load`.
+
+    Raises UserError if there are none.
+    """
+    files, sets = ablation_files(ablations)
+    default_names = [name for name, file in files.items() if file.parent == ablations]
+    requested = default_names if names is None else list(names)
+    selected = [name for word in requested for name in ([word] if word in files else sets.get(word, [word]))]
+    if not selected:
+        raise UserError(f"{ablations}: no ablation files (*.yaml) here" if not files else "no ablations are named")
+    loaded, problems = [], []
+    for name in dict.fromkeys(selected):
+        path = files.get(name, ablations / f"{name}.yaml")
+        try:
+            if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+                raise UserError(f'{path}: the name "{name}" must be a word of letters, digits, "_", "-" and "."')
+            if name not in files:
+                raise UserError(f'ablation "{name}": there is no file {path}{did_you_mean(name, [*files, *sets])}')
+            loaded.append(load_ablation(path, scale, configs, objects))
+        except UserError as error:
+            problems += str(error).splitlines()
+    return loaded, list(dict.fromkeys(problems))
+
+
+def data_key(ablation: Ablation) -> str:
+    """The same text for ablations of the same data."""
+    return json.dumps(ablation.experiment.data.model_dump(mode="json"), sort_keys=True)
+
+
+def listed(ablation: Ablation) -> Manifest:
+    """The objects of an ablation. Raises UserError if they cannot be listed, or if none is left for training."""
+    data = ablation.experiment.data
+    try:
+        manifest = data.manifest()
+    except (UserError, OSError) as error:
+        raise UserError(f"ablation {ablation.name}: {error}") from error
+    if not data.split.train_on_test and "train" not in manifest.splits(data.split).values():
+        raise UserError(
+            f"{locate(ablation.files, ('data', 'split', 'test_fraction'))}: data.split: no training object is left, as "
+            f"all {len(manifest.objects)} are held out together; lower data.split.test_fraction or add objects"
+        )
+    return manifest
 
 
 def ablation_files(folder: Path) -> tuple[dict[str, Path], dict[str, list[str]]]:

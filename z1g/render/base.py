@@ -40,7 +40,7 @@ class Conventions(Section):
     diff-gaussian-rasterization: near 0.2, alpha_cap 0.99, three_sigma, not normalized, pass.
     """
 
-    near: float = Field(0.01, gt=0, description="near plane: nearer Gaussians are not drawn, normalized units")
+    near: float = Field(0.01, gt=0, le=100, description="near plane: nearer Gaussians are not drawn, normalized units")
     alpha_cap: float = Field(0.999, gt=0, lt=1, description="largest alpha of one Gaussian in one pixel")
     footprint: Literal["exact", "three_sigma"] = Field(
         "exact",

@@ -25,7 +25,7 @@ class Gsplat(Rasterizer):
     """gsplat >= 1.5 on CUDA. Its kernels fix all `Conventions` except the near plane."""
 
     kind: Literal["gsplat"] = "gsplat"
-    near: float = Field(0.01, gt=0, description="near plane: nearer Gaussians are not drawn, normalized units")
+    near: float = Field(0.01, gt=0, le=100, description="near plane: nearer Gaussians are not drawn, normalized units")
 
     def check(self) -> None:
         require_package("", "gsplat", PACKAGE)

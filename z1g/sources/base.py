@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from z1g.core.slots import Runtime, Slot
+from z1g.core.slots import MAX_COUNT, Runtime, Slot
 from z1g.data.manifest import Manifest, ObjectEntry, SplitOptions
 from z1g.data.shards import Rejected, RenderedObject
 from z1g.geometry.camera import CameraOptions
@@ -31,6 +31,7 @@ class DataSource(Slot):
     chunk_size: int | None = Field(
         None,
         ge=1,
+        le=MAX_COUNT,
         description=f"objects per job and per shard; null: {CHUNK_SIZE}, more if the data set would have over "
         f"{MAX_CHUNKS} chunks",
     )

@@ -1,13 +1,17 @@
 """Slot family of the free views, which follow the condition and the six inputs."""
 
 from abc import abstractmethod
+from typing import Annotated
 
 import numpy as np
+from pydantic import Field
 
 from z1g.core.slots import Slot
 
 Angles = list[tuple[float, float]]
 """Elevation and azimuth in degrees; the condition's azimuth is 0."""
+Elevation = Annotated[float, Field(ge=-90, le=90)]
+"""Option: degrees above the horizon."""
 
 
 class FreeViews(Slot):

@@ -21,9 +21,11 @@ class Hdri(Lighting):
         description="equirectangular .hdr or .exr file, relative to the current folder; identified by its path, not "
         "its content",
     )
-    strength: float = Field(1.0, gt=0, description="factor on the panorama's light")
+    strength: float = Field(1.0, gt=0, le=1e6, description="factor on the panorama's light")
     rotation_deg: float = Field(
         0.0,
+        ge=-3600,
+        le=3600,
         description="rotation of the panorama about the vertical axis; at 0 its center is behind the condition view's "
         "camera",
     )

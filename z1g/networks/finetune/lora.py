@@ -17,8 +17,10 @@ class Lora(Finetune):
     """Low-rank adapters (Hu et al. 2021); all other weights are frozen."""
 
     kind: Literal["lora"] = "lora"
-    rank: int = Field(8, ge=1, description="rank of each adapter")
-    alpha: float | None = Field(None, gt=0, description="adapters are scaled by alpha/rank; null: alpha is the rank")
+    rank: int = Field(8, ge=1, le=4096, description="rank of each adapter")
+    alpha: float | None = Field(
+        None, gt=0, le=1e6, description="adapters are scaled by alpha/rank; null: alpha is the rank"
+    )
     targets: tuple[str, ...] = Field(
         ("to_q", "to_k", "to_v", "to_out.0"),
         min_length=1,

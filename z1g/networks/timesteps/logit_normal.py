@@ -18,8 +18,8 @@ class LogitNormal(Timesteps):
     """Logistic function of a normal variable (Esser et al. 2024, §3.1): middle timesteps are most frequent."""
 
     kind: Literal["logit_normal"] = "logit_normal"
-    mean: float = Field(0.0, description="mean of the normal variable; above 0: more noise")
-    deviation: float = Field(1.0, gt=0, description="standard deviation of the normal variable")
+    mean: float = Field(0.0, ge=-100, le=100, description="mean of the normal variable; above 0: more noise")
+    deviation: float = Field(1.0, gt=0, le=100, description="standard deviation of the normal variable")
 
     def share(self, uniform: torch.Tensor) -> torch.Tensor:
         # The quantile function of the normal distribution is infinite at 0.

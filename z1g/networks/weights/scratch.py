@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from z1g.core.slots import MAX_SEED
 from z1g.networks.weights.base import Model
 from z1g.networks.weights.sizes import AutoencoderSize, UNetSize, VisionSize
 
@@ -22,8 +23,8 @@ class Scratch(Model):
     autoencoder_size: AutoencoderSize = AutoencoderSize()
     unet_size: UNetSize = UNetSize()
     vision_size: VisionSize = VisionSize()
-    prompt_tokens: int = Field(77, ge=1, description="length of the learned prompt")
-    init_seed: int = Field(0, ge=0, description="seed of the random weights")
+    prompt_tokens: int = Field(77, ge=1, le=65_536, description="length of the learned prompt")
+    init_seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of the random weights")
 
     @property
     def pretrained_encoder(self) -> bool:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 from pydantic import Field, model_validator
 
 from z1g.core.slots import Section
 
 S = TypeVar("S", bound=Section)
+Channels = Annotated[int, Field(ge=1, le=16_384)]
 
 
 def _check_groups(section: S, channels: tuple[int, ...], divisor: int) -> S:
@@ -20,10 +21,12 @@ def _check_groups(section: S, channels: tuple[int, ...], divisor: int) -> S:
 class AutoencoderSize(Section):
     """AutoencoderKL: each level has half the resolution of the one before."""
 
-    channels: tuple[int, ...] = Field((128, 256, 512, 512), min_length=2, description="channels of each level")
-    layers_per_block: int = Field(2, ge=1, description="residual blocks of each level")
-    latent_channels: int = Field(4, ge=1, description="channels of the code")
-    norm_groups: int = Field(32, ge=1, description="groups of the group norms; divides every channel count")
+    channels: tuple[Channels, ...] = Field(
+        (128, 256, 512, 512), min_length=2, max_length=12, description="channels of each level"
+    )
+    layers_per_block: int = Field(2, ge=1, le=64, description="residual blocks of each level")
+    latent_channels: int = Field(4, ge=1, le=1024, description="channels of the code")
+    norm_groups: int = Field(32, ge=1, le=1024, description="groups of the group norms; divides every channel count")
 
     @model_validator(mode="after")
     def _divisible(self) -> AutoencoderSize:
@@ -33,11 +36,13 @@ class AutoencoderSize(Section):
 class UNetSize(Section):
     """UNet2DConditionModel: all levels except the last have cross-attention."""
 
-    channels: tuple[int, ...] = Field((320, 640, 1280, 1280), min_length=2, description="channels of each level")
-    layers_per_block: int = Field(2, ge=1, description="residual blocks of each level")
-    head_dim: int = Field(64, ge=4, description="channels of an attention head; divides every channel count")
-    cross_attention_dim: int = Field(1024, ge=8, description="width of a prompt token")
-    norm_groups: int = Field(32, ge=1, description="groups of the group norms")
+    channels: tuple[Channels, ...] = Field(
+        (320, 640, 1280, 1280), min_length=2, max_length=12, description="channels of each level"
+    )
+    layers_per_block: int = Field(2, ge=1, le=64, description="residual blocks of each level")
+    head_dim: int = Field(64, ge=4, le=1024, description="channels of an attention head; divides every channel count")
+    cross_attention_dim: int = Field(1024, ge=8, le=65_536, description="width of a prompt token")
+    norm_groups: int = Field(32, ge=1, le=1024, description="groups of the group norms")
 
     @model_validator(mode="after")
     def _divisible(self) -> UNetSize:
@@ -48,8 +53,8 @@ class UNetSize(Section):
 class VisionSize(Section):
     """CLIP vision encoder; with random weights it is trained with the UNet."""
 
-    image_size: int = Field(224, ge=16, description="side of the input image in pixels")
-    patch_size: int = Field(14, ge=2, description="side of a patch in pixels")
-    width: int = Field(1280, ge=8, description="width of a token")
-    layers: int = Field(32, ge=1, description="transformer layers")
-    heads: int = Field(16, ge=1, description="attention heads")
+    image_size: int = Field(224, ge=16, le=4096, description="side of the input image in pixels")
+    patch_size: int = Field(14, ge=2, le=1024, description="side of a patch in pixels")
+    width: int = Field(1280, ge=8, le=65_536, description="width of a token")
+    layers: int = Field(32, ge=1, le=1024, description="transformer layers")
+    heads: int = Field(16, ge=1, le=1024, description="attention heads")

@@ -29,7 +29,7 @@ class Mosaic(Representation):
 
     kind: Literal["mosaic"] = "mosaic"
     input_size: int = Field(
-        320, ge=16, description="side of an input view, pixels; the encoder's input is a mosaic of six"
+        320, ge=16, le=8192, description="side of an input view, pixels; the encoder's input is a mosaic of six"
     )
     decoder: DecoderOptions = DecoderOptions()
     scale: Annotated[ScaleActivation, OneOf()] = BiasedSoftplus()

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 class ScaleActivation(Slot):
     """Maps raw values to scales in normalized units, clamped to [e^log_min, e^log_max]."""
 
-    log_min: float = Field(-10.0, description="smallest log-scale")
-    log_max: float = Field(-2.0, description="largest log-scale")
+    log_min: float = Field(-10.0, ge=-50, le=50, description="smallest log-scale")
+    log_max: float = Field(-2.0, ge=-50, le=50, description="largest log-scale")
 
     @model_validator(mode="after")
     def _ordered(self) -> ScaleActivation:

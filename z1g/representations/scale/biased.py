@@ -17,7 +17,7 @@ else:
 
 
 class _Biased(ScaleActivation):
-    bias: float = Field(-3.0, description="initial value of the bias")
+    bias: float = Field(-3.0, ge=-100, le=100, description="initial value of the bias")
     learn_bias: bool = Field(True, description="train the bias along with the decoder")
 
     @property
@@ -45,7 +45,7 @@ class BiasedExp(_Biased):
     """clamp(exp(x + b)): equal steps of the raw value are equal factors of the scale."""
 
     kind: Literal["biased_exp"] = "biased_exp"
-    bias: float = Field(-5.0, description="initial value of the bias")
+    bias: float = Field(-5.0, ge=-100, le=100, description="initial value of the bias")
 
     def apply(self, raw: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
         # Clamping before exp keeps the gradient finite for large raw values.

@@ -18,7 +18,9 @@ class NoisedCodes(InferredCodes):
     """The true code plus noise, as in the original's probe of the decoder's Lipschitz constant."""
 
     kind: Literal["probe"] = "probe"
-    coefficient: float = Field(0.1, ge=0, description="standard deviation of the noise, in the decoder's units")
+    coefficient: float = Field(
+        0.1, ge=0, le=1000, description="standard deviation of the noise, in the decoder's units"
+    )
 
     def codes(self, method: TrainedMethod, objects: Objects) -> Tensor:
         from z1g.sampling.sample import object_noise

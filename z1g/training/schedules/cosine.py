@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from z1g.core.slots import MAX_COUNT
 from z1g.training.schedules.base import Schedule
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ class Constant(Schedule):
     """A constant learning rate after a warm-up."""
 
     kind: Literal["constant"] = "constant"
-    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
+    warmup_steps: int = Field(0, ge=0, le=MAX_COUNT, description="steps of linear warm-up")
 
     def build(self, optimizer: Optimizer, steps: int) -> LRScheduler:
         from torch.optim.lr_scheduler import LambdaLR
@@ -30,7 +31,7 @@ class Cosine(Schedule):
     """Cosine decay to a fraction of the learning rate, after a warm-up."""
 
     kind: Literal["cosine"] = "cosine"
-    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
+    warmup_steps: int = Field(0, ge=0, le=MAX_COUNT, description="steps of linear warm-up")
     final_share: float = Field(
         0.05, ge=0, le=1, description="learning rate of the last step, as a fraction of the maximum"
     )

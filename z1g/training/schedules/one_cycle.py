@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from z1g.core.slots import MAX_COUNT
 from z1g.training.schedules.base import Schedule
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ class OneCycle(Schedule):
     """
 
     kind: Literal["one_cycle"] = "one_cycle"
-    warmup_steps: int = Field(3000, ge=1, description="steps until the maximum learning rate")
+    warmup_steps: int = Field(3000, ge=1, le=MAX_COUNT, description="steps until the maximum learning rate")
     first_share: float = Field(0.04, gt=0, le=1, description="first learning rate, as a fraction of the maximum")
     final_share: float = Field(4e-6, gt=0, le=1, description="last learning rate, as a fraction of the maximum")
 

@@ -57,7 +57,7 @@ class DownsampleConv(_Downsampled):
 
     kind: Literal["downsample_conv"] = "downsample_conv"
     min_ratio: ClassVar[int] = 2
-    width: int = Field(56, ge=1, description="channels between the two convolutions")
+    width: int = Field(56, ge=1, le=65_536, description="channels between the two convolutions")
     activation: bool = Field(True, description="SiLU between the two convolutions")
 
     def downsampler(self, size: tuple[int, int]) -> nn.Module:
