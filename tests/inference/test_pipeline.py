@@ -24,6 +24,7 @@ from z1g.networks.finetune.lora import Lora
 from z1g.networks.weights.scratch import Scratch
 from z1g.representations import Mosaic
 from z1g.representations.codec import Trained
+from z1g.representations.folder import REMEDY
 from z1g.representations.mosaic import pipeline as pipeline_module
 from z1g.representations.mosaic.pipeline import Zero1ToGPipeline
 from z1g.sampling.options import InferOptions
@@ -146,7 +147,8 @@ def test_a_pipeline_whose_weights_do_not_fit_is_refused(saved: Path, tmp_path: P
     file, name = FILES[part]
     damage(folder / file, name, how)
     words = DAMAGES[how].format(name=re.escape(name))
-    with pytest.raises(UserError, match=rf"^{re.escape(str(folder / part))}: tensors do not fit the network: {words}$"):
+    whole = rf"^{re.escape(str(folder / part))}: tensors do not fit the network: {words}\. {re.escape(REMEDY)}$"
+    with pytest.raises(UserError, match=whole.replace(r"\{folder\}", re.escape(str(folder)))):
         Zero1ToGPipeline.from_pretrained(folder, local_files_only=True).trained()
 
 
@@ -162,7 +164,8 @@ def test_a_pipeline_that_diffusers_loaded_is_checked(saved: Path, tmp_path: Path
         folder, custom_pipeline=pipeline_module.__file__, local_files_only=True, trust_remote_code=True
     )
     words = DAMAGES[how].format(name=re.escape(name))
-    with pytest.raises(UserError, match=rf"^{re.escape(str(folder / part))}: tensors do not fit the network: {words}$"):
+    whole = rf"^{re.escape(str(folder / part))}: tensors do not fit the network: {words}\. {re.escape(REMEDY)}$"
+    with pytest.raises(UserError, match=whole.replace(r"\{folder\}", re.escape(str(folder)))):
         loaded.trained()
 
 

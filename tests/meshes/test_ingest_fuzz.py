@@ -15,8 +15,8 @@ from support.paths import ROOT
 from z1g.core.files import read_jsonl
 from z1g.data.shards import read_objects, shard_path, table_path
 from z1g.geometry.camera import CameraOptions
-from z1g.meshes.files import FileLimits
 from z1g.meshes.formats import FORMATS
+from z1g.meshes.limits import FileLimits
 from z1g.meshes.options import BlenderOptions
 from z1g.plan.folder import StageFolder
 from z1g.sources.meshes import Meshes

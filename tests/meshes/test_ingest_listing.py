@@ -14,11 +14,11 @@ from z1g.core.errors import UserError
 from z1g.data.manifest import ObjectEntry
 from z1g.geometry.camera import Y_UP_TO_Z_UP, from_blender, orbit_c2w, to_blender
 from z1g.meshes import executable as blender_process
-from z1g.meshes import files
+from z1g.meshes import files, limits
 from z1g.meshes.options import BlenderOptions
 from z1g.sources.meshes import Meshes
 
-LIMITS = files.FileLimits()
+LIMITS = limits.FileLimits()
 
 
 def put(folder: Path, *names: str) -> None:

@@ -20,7 +20,8 @@ from z1g.core.files import read_jsonl
 from z1g.data.manifest import Manifest, ObjectEntry, SplitOptions, tied
 from z1g.meshes import index as index_module
 from z1g.meshes.content import content_of
-from z1g.meshes.files import FileLimits, Unusable, prepare
+from z1g.meshes.files import Unusable, prepare
+from z1g.meshes.limits import FileLimits
 from z1g.meshes.listing import find_objects
 from z1g.meshes.references import references
 from z1g.meshes.store import Archive, Disk

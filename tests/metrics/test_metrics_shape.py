@@ -18,7 +18,7 @@ from z1g.data.scenes import as_scene
 from z1g.data.shards import RenderedObject
 from z1g.geometry.camera import CameraOptions, orbit_c2w
 from z1g.meshes.content import content_of
-from z1g.meshes.files import FileLimits
+from z1g.meshes.limits import FileLimits
 from z1g.meshes.store import Disk
 from z1g.meshes.surface import surface_points
 from z1g.metrics import DepthMaps, NotMeasurable, Shape

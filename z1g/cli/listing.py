@@ -3,12 +3,14 @@
 import argparse
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from z1g.core.errors import UserError
 from z1g.core.files import write_jsonl
 from z1g.data.manifest import INSIDE, ObjectEntry, as_row
 from z1g.meshes.colors import colored
+from z1g.meshes.files import readable
 from z1g.meshes.listing import find_objects
 from z1g.meshes.lists import COLUMNS
 from z1g.meshes.store import UNREADABLE, Archive, Disk
@@ -18,6 +20,9 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Add the arguments of `list`."""
     parser.add_argument("paths", nargs="+", help="folders, globs, mesh files, archives (.zip .sh3f) or lists")
     parser.add_argument("--out", type=Path, required=True, help="the list to write (.jsonl)")
+    parser.add_argument(
+        "--root", action="append", default=[], help="a further folder from which meshes may read, as in data.roots"
+    )
     parser.add_argument("--colored", action="store_true", help="leave out OBJ meshes of one plain color")
 
 
@@ -25,28 +30,33 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     """Write the list and print the numbers of objects and duplicates."""
     if arguments.out.suffix != ".jsonl":
         raise UserError(f"--out {arguments.out}: lists are JSON Lines; use a name that ends in .jsonl")
-    entries = find_objects(arguments.paths)
-    kept = [entry for entry in entries if not arguments.colored or _colored(entry)]
+    entries = find_objects(arguments.paths, roots=arguments.root)
+    kept = [entry for entry in entries if not arguments.colored or _colored(entry, arguments.root)]
     write_jsonl(arguments.out, [_row(entry, arguments.out.parent) for entry in kept])
     copies = sum(len(entry.copies) for entry in entries)
     sys.stdout.write(f"{arguments.out}: {len(kept)} objects")
     sys.stdout.write(f", {len(entries) - len(kept)} of one plain color left out" if arguments.colored else "")
-    sys.stdout.write(f", {copies} duplicates listed once\n" if copies else "\n")
+    sys.stdout.write(f", {copies} duplicates listed once" if copies else "")
+    unread = sum(not entry.content for entry in entries)
+    sys.stdout.write(f", {unread} not read (ingest sets them aside and says why)\n" if unread else "\n")
 
 
 def _row(entry: ObjectEntry, folder: Path) -> dict[str, str]:
     file, inside, member = entry.source.partition(INSIDE)
     path = os.path.relpath(file, folder) + inside + member
-    return {"path": path, **{name: value for name, value in as_row(entry).items() if name in COLUMNS}}
+    row = {"path": path, **{name: value for name, value in as_row(entry).items() if name in COLUMNS}}
+    return row | ({"root": os.path.relpath(entry.root, folder)} if entry.root else {})
 
 
-def _colored(entry: ObjectEntry) -> bool:
-    """Whether a mesh is colored; True for unreadable files, so that ingest reports the error."""
+def _colored(entry: ObjectEntry, roots: Sequence[str]) -> bool:
+    """Whether a mesh is colored; True for those that were not read, so that ingest reports the error."""
+    if not entry.content:
+        return True
     file, inside, member = entry.source.partition(INSIDE)
     path = Path(file)
     try:
         if not inside:
-            return colored(Disk(path.parent), path.name)
+            return colored(Disk(path.parent, readable(entry, path.parent, roots)), path.name)
         with Archive(path) as archive:
             return colored(archive, member)
     except UNREADABLE:

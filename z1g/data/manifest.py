@@ -41,7 +41,8 @@ class ObjectEntry:
 
     `id` is a file-name-safe word without dots. `source` is a path; `a.zip!/path/in/it` names a file in an archive.
     `content`, `mesh` and `textures` are SHA-256 digests of all its files, of its geometry and of the set of its
-    images, empty if the data source provides none. `copies` are further sources with the same content.
+    images, empty if the data source provides none. `copies` are further sources with the same content. `root` is the
+    folder in which all side files lie, empty if that is the folder of the mesh.
     """
 
     id: str
@@ -54,6 +55,7 @@ class ObjectEntry:
     creator: str = ""
     license: str = ""
     copies: tuple[str, ...] = ()
+    root: str = ""
 
     @property
     def seed(self) -> int:

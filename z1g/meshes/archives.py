@@ -9,12 +9,13 @@ from pathlib import Path
 
 from z1g.meshes.formats import ARCHIVES, FORMATS
 from z1g.meshes.references import references
-from z1g.meshes.store import Archive
+from z1g.meshes.store import Archive, NotChecked
 
 CATALOG = "PluginFurnitureCatalog.properties"
 _NUMBERED = re.compile(r"(\w+)#(\d+)")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _BLOCK = 2**20
+_LARGEST_CATALOG = 8 * 2**20
 _SELF_CONTAINED = (".obj", ".gltf", ".glb", ".ply", ".stl", ".usdz")
 """Formats whose side files are known, and formats without side files."""
 
@@ -37,6 +38,8 @@ class Model:
 def models(archive: Archive) -> list[Model]:
     """Models of the catalog if there is one, else all meshes. Nested archives are not opened."""
     if CATALOG in archive.members:
+        if archive.size(CATALOG) > _LARGEST_CATALOG:
+            raise NotChecked(f"{CATALOG} is larger than {_LARGEST_CATALOG // 2**20} MiB; unpack it and list the folder")
         with archive.open(CATALOG) as stream:
             return _catalog(stream.read().decode("latin-1"), archive)
     names = (name for name in archive.members if posixpath.splitext(name)[1].lower() in FORMATS)

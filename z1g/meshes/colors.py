@@ -1,10 +1,14 @@
 """Detecting meshes with a single plain color from their files."""
 
 import posixpath
+import re
 from collections.abc import Iterator
 
 from z1g.meshes.references import references
-from z1g.meshes.store import Store
+from z1g.meshes.store import NotChecked, Store, whole_lines
+
+_LINE = re.compile(rb"^[ \t]*(?:usemtl|newmtl|Kd)[ \t][^\n]*", re.MULTILINE)
+_MOST_MATERIALS = 10_000
 
 
 def colored(store: Store, mesh: str) -> bool:
@@ -14,14 +18,23 @@ def colored(store: Store, mesh: str) -> bool:
     """
     if posixpath.splitext(mesh)[1].lower() != ".obj":
         return True
-    used = {name for word, name in _lines(store, mesh) if word == "usemtl"}
-    colors = set()
+    used = set()
+    for word, name in _lines(store, mesh):
+        if word == "usemtl":
+            used.add(name)
+            if len(used) > _MOST_MATERIALS:
+                raise NotChecked(f"it uses more than {_MOST_MATERIALS} materials")
+    colors: set[str] = set()
     for side in references(store, mesh):
         if side.role == "image":
             return True
         if side.role == "material" and side.exists:
-            colors |= {color for material, color in _diffuse(store, side.name) if material in used}
-    return len(colors) > 1
+            for material, color in _diffuse(store, side.name):
+                if material in used:
+                    colors.add(color)
+                    if len(colors) > 1:
+                        return True
+    return False
 
 
 def _diffuse(store: Store, library: str) -> Iterator[tuple[str, str]]:
@@ -37,6 +50,7 @@ def _diffuse(store: Store, library: str) -> Iterator[tuple[str, str]]:
 def _lines(store: Store, name: str) -> Iterator[tuple[str, str]]:
     """First word and the rest of every line."""
     with store.open(name) as stream:
-        for line in stream:
-            word, _, rest = line.decode("utf-8", errors="replace").strip().partition(" ")
-            yield word, " ".join(rest.split())
+        for lines in whole_lines(stream):
+            for match in _LINE.finditer(lines):
+                word, _, rest = match[0].decode("utf-8", errors="replace").strip().partition(" ")
+                yield word, " ".join(rest.split())

@@ -9,7 +9,7 @@ from z1g.meshes.references import Reference, references
 from z1g.meshes.store import Store, whole_lines
 
 _GEOMETRY = re.compile(rb"^[ \t]*[vf][ \t][^\r\n]*", re.MULTILINE)
-_BLOCK = 16 * 2**20
+_BLOCK = 2**20
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Content:
 
 
 def content_of(store: Store, mesh: str) -> Content:
-    """Digests of a mesh and its side files. Raises any of UNREADABLE.
+    """Digests of a mesh and its side files. Raises any of UNREADABLE, among them NotChecked, see `references`.
 
     The geometry is the vertex and face lines of an OBJ, the buffers of a glTF, and the whole file in other formats.
     """

@@ -16,9 +16,10 @@ from z1g.meshes.archives import Model, hidden, models
 from z1g.meshes.content import Content, content_of
 from z1g.meshes.formats import READABLE, is_archive, is_mesh
 from z1g.meshes.index import Index
+from z1g.meshes.limits import MIB, FileLimits
 from z1g.meshes.lists import ENDINGS, read_list
 from z1g.meshes.references import references
-from z1g.meshes.store import UNREADABLE, Archive, Disk
+from z1g.meshes.store import UNREADABLE, Archive, Disk, NotChecked
 
 log = logging.getLogger("z1g")
 HASH_IN_ID = 10
@@ -34,23 +35,34 @@ ODD = re.compile(r"(^|/)\.?(/|$)")
 
 @dataclass(frozen=True)
 class MeshFile:
-    """A mesh file or a member of an archive, with its metadata; `content` is None until it is read."""
+    """A mesh file or a member of an archive, with its metadata.
+
+    `content` is None until it is read. `root`: the folder that the user named, in which its side files may lie.
+    """
 
     source: str
     about: tuple[tuple[str, str], ...] = ()
     content: Content | None = None
+    root: str = ""
 
 
-def find_objects(paths: Sequence[str]) -> list[ObjectEntry]:
-    """Objects at the paths, sorted by id, without duplicates. Raises UserError if a path has none."""
+def find_objects(
+    paths: Sequence[str], limits: FileLimits | None = None, roots: Sequence[str] = ()
+) -> list[ObjectEntry]:
+    """Objects at the paths, sorted by id, without duplicates. Raises UserError if a path has none.
+
+    An object above `limits`, by default those of the configuration, and one that refers to a file outside of its
+    folder, of `paths` and of `roots` is not read: it is listed without digests, and `prepare` reports the reason.
+    """
     sources: dict[str, MeshFile] = {}
+    limits = limits or FileLimits()
     for text in paths:
         index = Index(str(Path(text).absolute()))
-        files = {item.source: item for item in _files_at(text, index)}
+        files = {item.source: item for item in _files_at(text, index, limits)}
         with Meter(f"reading {text}", len(files), quiet_s=QUIET_S) as meter:
             for source, item in files.items():
                 if source not in sources:
-                    sources[source] = item if item.content is not None else _read(item, index)
+                    sources[source] = item if item.content is not None else _read(item, index, limits, roots)
                 meter.advance()
         index.save()
     return _entries(sources.values())
@@ -77,7 +89,9 @@ def _entries(files: Iterable[MeshFile]) -> list[ObjectEntry]:
 def _entry(name: str, item: MeshFile, copies: tuple[str, ...]) -> ObjectEntry:
     digests = item.content or NO_CONTENT
     about = dict(item.about)
-    return ObjectEntry(name, item.source, digests.content, digests.mesh, digests.textures, **about, copies=copies)
+    return ObjectEntry(
+        name, item.source, digests.content, digests.mesh, digests.textures, **about, copies=copies, root=item.root
+    )
 
 
 def _ids(files: Sequence[MeshFile]) -> list[str]:
@@ -102,36 +116,43 @@ def stem(file: str) -> str:
     return file[:dot] if 0 < dot < len(file) - 1 else file
 
 
-def _read(item: MeshFile, index: Index) -> MeshFile:
+def _read(item: MeshFile, index: Index, limits: FileLimits, roots: Sequence[str]) -> MeshFile:
     """The file with its digests, or without them if it cannot be read: rendering reports the reason."""
     path = Path(item.source)
 
-    def make() -> tuple[list[str], list[Path]]:
-        store = Disk(path.parent)
+    def make() -> tuple[tuple[list[str], bool], list[Path]]:
+        store = Disk(path.parent, [Path(root) for root in (item.root, *roots) if root])
         digests = content_of(store, path.name)
-        side = [path.parent / reference.name for reference in references(store, path.name)]
-        return [digests.content, digests.mesh, digests.textures], [path, *side]
+        names = [reference.name for reference in references(store, path.name)]
+        files = [path, *(path.parent / name for name in names)]
+        return ([digests.content, digests.mesh, digests.textures], store.beyond), files
 
     try:
-        return replace(item, content=Content(*index.value(str(path.absolute()), make)))
-    except OSError:
+        if path.stat().st_size > limits.file_mb * MIB:
+            return item
+        digests, beyond = index.value(f"{path.absolute()} in {item.root}", make)
+    except UNREADABLE:
         return item
+    return replace(item, content=Content(*digests), root=item.root if beyond else "")
 
 
-def _files_at(text: str, index: Index) -> Iterator[MeshFile]:
+def _files_at(text: str, index: Index, limits: FileLimits) -> Iterator[MeshFile]:
     path, beside = Path(text), {}
+    root = path
     if path.is_dir():
         contents = list(path.rglob("*"))
         files, beside = [file for file in contents if _is_candidate(file, path)], _licenses(contents)
         hint = f"the folder has no mesh; z1g reads {READABLE}"
     elif path.is_file() and path.suffix.lower() in ENDINGS:
-        yield from _listed(path, index)
+        yield from _listed(path, index, limits)
         return
     elif path.is_file():
+        root = path.parent
         files = [path] if is_mesh(path) or is_archive(path) else []
         beside = _licenses(path.parent.iterdir())
         hint = f"not a mesh file; z1g reads {READABLE}, and lists of them ({', '.join(ENDINGS)})"
     elif glob.has_magic(text):
+        root = _before_pattern(path)
         files = [Path(name) for name in glob.glob(text, recursive=True) if _is_candidate(Path(name), Path())]
         hint = f"the pattern matches no mesh in {Path.cwd()}; z1g reads {READABLE}"
     else:
@@ -140,10 +161,15 @@ def _files_at(text: str, index: Index) -> Iterator[MeshFile]:
         raise UserError(f"data.paths: {text}: {hint}")
     for file in files:
         yield from (
-            _archive_meshes(file, index)
+            _archive_meshes(file, index, limits)
             if is_archive(file)
-            else (MeshFile(file.as_posix(), _license(file, path, beside)),)
+            else (MeshFile(file.as_posix(), _license(file, path, beside), root=root.as_posix()),)
         )
+
+
+def _before_pattern(path: Path) -> Path:
+    """The folder of a glob before its first pattern."""
+    return next(folder for folder in path.parents if not glob.has_magic(str(folder)))
 
 
 def _licenses(files: Iterable[Path]) -> dict[Path, list[str]]:
@@ -170,7 +196,7 @@ def _is_candidate(file: Path, root: Path) -> bool:
     return (is_mesh(file) or is_archive(file)) and not hidden(below) and file.is_file()
 
 
-def _archive_meshes(path: Path, index: Index) -> Iterator[MeshFile]:
+def _archive_meshes(path: Path, index: Index, limits: FileLimits) -> Iterator[MeshFile]:
     """Meshes in an archive; the archive itself if it cannot be read, so that ingest quarantines it."""
 
     def make() -> tuple[list[Any], list[Path]]:
@@ -179,12 +205,12 @@ def _archive_meshes(path: Path, index: Index) -> Iterator[MeshFile]:
             meshes = models(archive)
             with Meter(f"reading {path.name}", len(meshes), quiet_s=QUIET_S) as meter:
                 for model in meshes:
-                    rows.append(_described(archive, model))
+                    rows.append(_described(archive, model, limits.unpacked_mb * MIB))
                     meter.advance()
         return rows, [path]
 
     try:
-        rows = index.value(str(path.absolute()), make)
+        rows = index.value(f"{path.absolute()} up to {limits.unpacked_mb} MiB", make)
     except UNREADABLE:
         yield MeshFile(path.as_posix())
         return
@@ -193,29 +219,41 @@ def _archive_meshes(path: Path, index: Index) -> Iterator[MeshFile]:
         yield MeshFile(f"{path.as_posix()}{INSIDE}{row['member']}", tuple(row["about"].items()), digests)
 
 
-def _described(archive: Archive, model: Model) -> dict[str, Any]:
+def _described(archive: Archive, model: Model, limit_bytes: int) -> dict[str, Any]:
     about = {key: getattr(model, key) for key in ABOUT if getattr(model, key)}
     try:
+        _require_small(archive, model.member, limit_bytes)
         digests = content_of(archive, model.member)
     except UNREADABLE:
         return {"member": model.member, "about": about, "digests": None}
     return {"member": model.member, "about": about, "digests": [digests.content, digests.mesh, digests.textures]}
 
 
-def _listed(path: Path, index: Index) -> Iterator[MeshFile]:
+def _require_small(archive: Archive, member: str, limit_bytes: int) -> None:
+    """Raise NotChecked if a mesh and its side files are larger than `limit_bytes` when unpacked."""
+    total = archive.size(member)
+    if total <= limit_bytes:
+        sides = {side.name for side in references(archive, member) if side.exists}
+        total += sum(map(archive.size, sides - {member}))
+    if total > limit_bytes:
+        raise NotChecked(f"{member} and its side files exceed the limit when unpacked")
+
+
+def _listed(path: Path, index: Index, limits: FileLimits) -> Iterator[MeshFile]:
     n, prefix = 0, "" if path.parent == Path() else f"{path.parent.as_posix().rstrip('/')}/"
     for row in read_list(path):
         n += 1
         about = {key: row[key] for key in ABOUT if key in row}
         file, inside, member = row["path"].partition(INSIDE)
+        root = (path.parent / row["root"]).as_posix() if "root" in row else ""
         source = (path.parent / file).as_posix() if ODD.search(file) else prefix + file
         if row.get("content"):
             digests = Content(row["content"], row.get("mesh", ""), row.get("textures", ""))
-            yield MeshFile(source + inside + member, tuple(about.items()), digests)
+            yield MeshFile(source + inside + member, tuple(about.items()), digests, root)
         elif is_archive(Path(file)):
-            yield from _select(_archive_meshes(Path(source), index), source + inside + member, about)
+            yield from _select(_archive_meshes(Path(source), index, limits), source + inside + member, about)
         else:
-            yield MeshFile(source, tuple(about.items()))
+            yield MeshFile(source, tuple(about.items()), root=root)
     if not n:
         raise UserError(f"data.paths: {path}: the list is empty")
 

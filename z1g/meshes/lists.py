@@ -9,7 +9,7 @@ from typing import Any
 from z1g.core.errors import UserError
 from z1g.core.names import did_you_mean
 
-COLUMNS = ("path", "name", "category", "creator", "license", "content", "mesh", "textures")
+COLUMNS = ("path", "name", "category", "creator", "license", "content", "mesh", "textures", "root")
 ENDINGS = (".csv", ".jsonl")
 
 

@@ -32,6 +32,8 @@ class Task:
     prepare: Callable[[Path], Path]
     cameras: list[Any]
     """Poses in the render script's format."""
+    readable: Callable[[Path], Sequence[Path]] = lambda folder: [folder]
+    """Folders besides the mesh's own from which it may read, by the folder of `prepare`."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class _Pool:
                 return path
             worker = self._idle.get()
             try:
-                return worker.draw(task, path.absolute())
+                return worker.draw(task, path.absolute(), task.readable(self._files(task)))
             finally:
                 self._idle.put(worker)
         finally:
@@ -133,9 +135,10 @@ class _Worker:
         self._process: Process | None = None
         self._drawn, self._closed, self._lock = 0, False, threading.Lock()
 
-    def draw(self, task: Task, path: Path) -> Drawn | Rejected:
+    def draw(self, task: Task, path: Path, readable: Sequence[Path]) -> Drawn | Rejected:
         folder, reason = self._scratch / "objects" / task.id, None
-        item = {"id": task.id, "path": str(path), "folder": str(folder), "cameras": task.cameras}
+        roots = [str(root.absolute()) for root in (path.parent, *readable)]
+        item = {"id": task.id, "path": str(path), "roots": roots, "folder": str(folder), "cameras": task.cameras}
         for _ in range(MAX_CRASHES):
             process = self._running()
             reason = process.draw(item, self._options.timeout_s)

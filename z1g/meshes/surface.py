@@ -1,6 +1,7 @@
 """Sampling points on a rendered object's source mesh, with the normalization of its renders."""
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ from numpy.typing import NDArray
 
 from z1g.data.manifest import ObjectEntry
 from z1g.data.shards import RenderedObject
-from z1g.meshes.files import FileLimits, Unusable, prepare
+from z1g.meshes.files import Unusable, prepare
+from z1g.meshes.limits import FileLimits
 from z1g.metrics import NotMeasurable
 
 READABLE = (".obj", ".glb", ".ply", ".stl")
@@ -18,11 +20,14 @@ TOLERANCE = 2e-3
 RADIUS = 0.5
 
 
-def surface_points(item: RenderedObject, entry: ObjectEntry, limits: FileLimits, n: int) -> NDArray[np.float64]:
+def surface_points(
+    item: RenderedObject, entry: ObjectEntry, limits: FileLimits, n: int, roots: Sequence[str] = ()
+) -> NDArray[np.float64]:
     """Sample `n` points [n,3] uniformly by area, seeded by the object, in the normalized y-up world of the renders.
 
     The file is read without Blender and checked against the bounds that Blender measured. Raises NotMeasurable if there
-    is no mesh, if it has changed, if only Blender reads its format, or if it is read differently here.
+    is no mesh, if it has changed, if only Blender reads its format, or if it is read differently here. roots: as of
+    `data.roots`.
     """
     normalization = item.info.get("normalization")
     if normalization is None:
@@ -32,7 +37,7 @@ def surface_points(item: RenderedObject, entry: ObjectEntry, limits: FileLimits,
         raise NotMeasurable(f"only Blender reads {ending} files; supported here: {' '.join(READABLE)}")
     with tempfile.TemporaryDirectory(prefix="z1g-surface-") as folder:
         try:
-            triangles = _triangles(prepare(entry, Path(folder), limits))
+            triangles = _triangles(prepare(entry, Path(folder), limits, roots))
         except Unusable as error:
             raise NotMeasurable(str(error)) from error
     placed = normalized(triangles, normalization)

@@ -26,17 +26,19 @@ DERIVED = "position_ids"
 def read_network(cls: Any, folder: Path, remedy: str = "") -> Any:
     """Load a network that `save_pretrained` wrote into a folder.
 
-    Raises UserError naming the tensors that are missing, extra or of another shape, or the reason for a failed read.
+    Raises UserError naming the tensors that are missing, extra or of another shape, or the reason for a failed read,
+    and `remedy`, what the user can do.
     """
     try:
-        network, info = load(cls, str(folder), {"local_files_only": True, "use_safetensors": True})
+        network, info = load(cls, str(folder), {"local_files_only": True, "use_safetensors": True}, remedy)
     except UNREADABLE as error:
-        raise UserError(f"{folder} cannot be read as {cls.__name__}: {first_line(error)}") from error
+        end = remedy and f". {remedy}"
+        raise UserError(f"{folder} cannot be read as {cls.__name__}: {first_line(error)}{end}") from error
     require_all(info, folder, remedy)
     return network
 
 
-def load(cls: Any, source: str, options: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
+def load(cls: Any, source: str, options: dict[str, Any], remedy: str = "") -> tuple[nn.Module, dict[str, Any]]:
     """Load a network from a folder or hub name; also returns the library's loading info, see `require_all`.
 
     Raises UserError if shapes differ, and the library's exceptions if the files cannot be read.
@@ -50,7 +52,7 @@ def load(cls: Any, source: str, options: dict[str, Any]) -> tuple[nn.Module, dic
         # diffusers stops at the first tensor of another shape.
         folder = Path(source, options.get("subfolder", ""))
         if options.get("use_safetensors") and (folder / "config.json").is_file():
-            require_files_fit(cls, folder)
+            require_files_fit(cls, folder, remedy)
         raise
     return loaded
 

@@ -15,6 +15,11 @@ from z1g.geometry.camera import CameraOptions
 from z1g.representations.base import Representation
 
 FILE = "stage1.json"
+REMEDY = (
+    "It is damaged or from another version of z1g: delete {folder} and create it again, in a run with "
+    "`snakemake --profile local ablation_all`"
+)
+"""End of messages about a folder whose networks cannot be used; it has the placeholder `folder`."""
 LEGACY_OPTIONS = ("input_size", "decoder", "scale")
 """Options of the mosaic that version 0.1 stored under `autodecoder`."""
 

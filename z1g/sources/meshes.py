@@ -9,18 +9,20 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image
 from pydantic import Field
 
 from z1g.core.needs import Missing
+from z1g.core.slots import Runtime
 from z1g.data.manifest import INSIDE, ObjectEntry, as_row
 from z1g.data.shards import Rejected, RenderedObject
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, to_blender
 from z1g.meshes.executable import find_blender
-from z1g.meshes.files import FileLimits, licenses, prepare
+from z1g.meshes.files import licenses, prepare, readable
+from z1g.meshes.limits import FileLimits
 from z1g.meshes.listing import find_objects
 from z1g.meshes.options import BlenderOptions
 from z1g.meshes.pool import Drawn, Task, draw
@@ -45,6 +47,11 @@ class Meshes(DataSource):
         description="folders (searched recursively), globs, mesh files, archives (.zip .sh3f, or one "
         "`file.zip!/member`) or lists of these (.csv .jsonl), relative to the current folder",
     )
+    roots: Annotated[tuple[str, ...], Runtime()] = Field(
+        (),
+        description="further folders from which meshes may read materials, buffers and images; without them, they read "
+        "only from their own folder, their archive and the folders in `paths`",
+    )
     limits: FileLimits = FileLimits()
     blender: BlenderOptions = BlenderOptions()
 
@@ -52,10 +59,12 @@ class Meshes(DataSource):
         absent = [text for text in self.paths if not glob.has_magic(text) and not Path(text.split(INSIDE)[0]).exists()]
         if absent:
             raise Missing("paths", f"{', '.join(absent)}: no such file or folder (looked from {Path.cwd()})")
+        if absent := [text for text in self.roots if not Path(text).is_dir()]:
+            raise Missing("roots", f"{', '.join(absent)}: no such folder (looked from {Path.cwd()})")
 
     def list_objects(self) -> list[ObjectEntry]:
         """All meshes at `paths`, sorted by id. Raises UserError if a path has none."""
-        return find_objects(self.paths)
+        return find_objects(self.paths, self.limits, self.roots)
 
     def ingest(
         self, objects: Sequence[ObjectEntry], camera: CameraOptions, scratch: Path, threads: int
@@ -63,7 +72,7 @@ class Meshes(DataSource):
         """Render the objects in a pool of Blender processes. Raises UserError if Blender rejects the options."""
         share = share_out(self.blender, threads, len(objects), camera.n_views)
         settings, command = self._settings(camera, share), find_blender(self.blender.python)
-        tasks = (_task(entry, camera, self.limits) for entry in objects)
+        tasks = (_task(entry, camera, self.limits, self.roots) for entry in objects)
         with contextlib.closing(draw(command, settings, tasks, scratch, self.blender, share.processes)) as outcomes:
             for entry, outcome in zip(objects, outcomes, strict=True):
                 if isinstance(outcome, Rejected):
@@ -85,8 +94,9 @@ class Meshes(DataSource):
         }
 
 
-def _task(entry: ObjectEntry, camera: CameraOptions, limits: FileLimits) -> Task:
-    return Task(entry.id, partial(prepare, entry, limits=limits), to_blender(camera.poses(entry.seed)).tolist())
+def _task(entry: ObjectEntry, camera: CameraOptions, limits: FileLimits, roots: Sequence[str]) -> Task:
+    prepared, poses = partial(prepare, entry, limits=limits, roots=roots), to_blender(camera.poses(entry.seed))
+    return Task(entry.id, prepared, poses.tolist(), partial(readable, entry, roots=roots))
 
 
 def _collect(entry: ObjectEntry, camera: CameraOptions, drawn: Drawn) -> RenderedObject | Rejected:

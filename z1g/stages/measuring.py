@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, cached_property, partial
 from typing import Any
 
@@ -20,7 +20,7 @@ from z1g.data.scenes import Scene, SceneStore
 from z1g.data.shards import RenderedObject
 from z1g.gaussians.channels import CHANNELS, to_gaussians
 from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS, view_frame
-from z1g.meshes.files import FileLimits
+from z1g.meshes.limits import FileLimits
 from z1g.meshes.surface import surface_points
 from z1g.metrics import DepthMaps, ImagePair, Metric, NotMeasurable, ObjectMetric, SetMetric, Shape, ViewMetric
 from z1g.plan.folder import StageFolder
@@ -81,16 +81,18 @@ class Sources:
 class Truth:
     """Ground truth of one object: scene, surface points and camera azimuths."""
 
-    def __init__(self, scenes: SceneStore, entry: ObjectEntry, limits: FileLimits | None) -> None:
+    def __init__(
+        self, scenes: SceneStore, entry: ObjectEntry, limits: FileLimits | None, roots: Sequence[str] = ()
+    ) -> None:
         self.scene, self.item = scenes[entry.id], scenes.rendered(entry.id)
-        self.entry, self.limits = entry, limits
+        self.entry, self.limits, self.roots = entry, limits, roots
         self.surface = cache(self._surface)
 
     def _surface(self, n: int) -> Tensor:
         if self.limits is None:
             raise NotMeasurable("its data source has renders only, no mesh")
         frame = view_frame(self.item.c2w, float(np.linalg.norm(self.scene.c2w[INPUT_VIEWS[0], :3, 3].numpy())))
-        points = surface_points(self.item, self.entry, self.limits, n)
+        points = surface_points(self.item, self.entry, self.limits, n, self.roots)
         return torch.from_numpy(points @ frame[:3, :3].T + frame[:3, 3])
 
     def azimuths_deg(self, views: list[int]) -> list[float]:

@@ -41,14 +41,15 @@ class Measured:
         self.test_views = list(self.trained.config.camera.test_ids)
         self.measure = Measure(folder.config.metrics.metrics)
         self.entries = {entry.id: entry for entry in folder.manifest().objects}
-        self.limits = getattr(folder.upstream_folder("ingest").config.data, "limits", None)
+        data = folder.upstream_folder("ingest").config.data
+        self.limits, self.roots = getattr(data, "limits", None), getattr(data, "roots", ())
         self.views: list[dict[str, Any]] = []
         self.objects: list[dict[str, Any]] = []
         self.truth: dict[str, str] = {}
 
     def add(self, name: str, split: str, images: Path | None = None) -> None:
         """Evaluate one object. If `images` is a folder, write images of the first test view to it."""
-        truth = Truth(self.scenes, self.entries[name], self.limits)
+        truth = Truth(self.scenes, self.entries[name], self.limits, self.roots)
         scene, azimuths = truth.scene, truth.azimuths_deg(self.test_views)
         self.truth[name] = truth.digest(self.test_views)
         if images:

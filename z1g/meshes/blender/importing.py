@@ -7,7 +7,7 @@ Animated files are imported at their first frame. Of a .glb or .gltf with severa
 import json
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -22,9 +22,13 @@ NOT_THE_OBJECT = {"LIGHT", "CAMERA", "LIGHT_PROBE", "SPEAKER"}
 GLB_MAGIC, GLB_HEADER_BYTES = b"glTF", 20
 
 
-def import_mesh(path: Path) -> None:
-    """Import a mesh file without its lights and cameras. Raises MeshError if it cannot be rendered correctly."""
+def import_mesh(path: Path, roots: Sequence[Path]) -> None:
+    """Import a mesh file without its lights and cameras.
+
+    Raises MeshError if it cannot be rendered correctly, or reads files outside of the roots.
+    """
     _run_importer(path)
+    _require_inside(path, roots)
     bpy.data.batch_remove([item for item in bpy.data.objects if item.type in NOT_THE_OBJECT])
     if bpy.data.actions or path.suffix.lower() in USD:
         _go_to_first_frame()
@@ -89,6 +93,26 @@ def _check_images(path: Path) -> None:
         # The USD importer keeps the node of a missing texture without its file name.
         if material.node_tree and any(_lacks_image(node) for node in material.node_tree.nodes):
             raise MeshError(f"texture missing or unreadable: one of material {material.name}")
+
+
+def _require_inside(path: Path, roots: Sequence[Path]) -> None:
+    """Raise MeshError if an image or another file that Blender has read is outside of the roots.
+
+    Of the side files of OBJ and glTF, the others are checked before Blender starts, in `z1g/meshes/references.py`.
+    """
+    resolved = [path.resolve(), *(root.resolve() for root in roots)]
+    data, packs = bpy.data, path.suffix.lower() in USD
+    for item in (*data.images, *data.libraries, *data.cache_files, *data.volumes, *data.fonts):
+        packed = getattr(item, "packed_file", None) is not None
+        if not item.filepath or item.filepath == "<builtin>" or (packed and not packs):
+            continue
+        file = Path(bpy.path.abspath(item.filepath, library=item.library))
+        target = file.resolve()
+        if target.is_file() and not any(target.is_relative_to(root) for root in resolved):
+            raise MeshError(
+                f"it reads {file}, outside of its folder and of data.paths; move the file there, or add its folder to "
+                "data.roots if the mesh may read it"
+            )
 
 
 def _lacks_image(node: Any) -> bool:

@@ -13,7 +13,8 @@ the settings:
     memory_mb    memory limit of this process, MiB
     cores        CPU cores to run on after startup; empty: leave the affinity unchanged
 
-Each further line is an object: {id, path, folder, cameras: [V][4][4] (matrix_world, z-up world, OpenGL camera axes)}.
+Each further line is an object: {id, path, roots, folder, cameras: [V][4][4] (matrix_world, z-up world, OpenGL camera
+axes)}; an object that reads files outside of the roots is rejected.
 The script writes to the object's folder `000.png`, ... (RGBA, 8-bit, straight alpha, sRGB), `depth.npy` (float32
 [D,H,W], planar depth at pixel centers, 0 for background), `normals.npy` (float16 [D,H,W,3], y-up world) and, last, so
 that its existence means that the object is finished, `result.json`:
@@ -114,7 +115,7 @@ def render_object(item: dict[str, Any], settings: dict[str, Any], folder: Path, 
     with clock("import"):
         empty_scene()
         path = Path(item["path"])
-        import_mesh(path)
+        import_mesh(path, [Path(root) for root in item["roots"]])
         points, n_triangles = surface()
         normalization, points = normalize(points, UP_AXIS.get(path.suffix.lower(), "y"))
         bounds = points if vertices_bound_everything() else None

@@ -21,6 +21,7 @@ from z1g.networks.autoencoder import ImageEncoder
 from z1g.networks.fused.modules import fuse_where_possible, to_contiguous
 from z1g.networks.stored import read_network
 from z1g.representations.codec import Codec
+from z1g.representations.folder import REMEDY
 from z1g.representations.mosaic.decoder import SplatRays, SplatterDecoder
 from z1g.representations.mosaic.decoder_options import DecoderOptions
 from z1g.representations.mosaic.units import scale_image, scale_latents
@@ -121,12 +122,14 @@ class MosaicCodec(Codec):
 
     def load_heads(self, folder: Path) -> None:
         """Inverse of `save_heads`. Raises UserError with the missing, extra and misshapen tensors."""
-        file = folder / HEADS_FILE
+        file, remedy = folder / HEADS_FILE, REMEDY.format(folder=folder)
         try:
             heads = load_file(file)
         except (OSError, SafetensorError) as error:
-            raise UserError(f"{file} cannot be read, so the splat heads would be untrained: {error}") from error
-        load_exactly(self.decoder, heads, file, only=list(self._heads()))
+            raise UserError(
+                f"{file} cannot be read, so the splat heads would be untrained: {error}. {remedy}"
+            ) from error
+        load_exactly(self.decoder, heads, file, only=list(self._heads()), remedy=remedy)
 
     def _heads(self) -> dict[str, Tensor]:
         return {name: value for name, value in self.decoder.state_dict().items() if name.startswith(HEADS)}
@@ -134,4 +137,4 @@ class MosaicCodec(Codec):
 
 def load_vae(folder: Path) -> AutoencoderKL:
     """The autoencoder that `MosaicCodec.save` wrote."""
-    return read_network(AutoencoderKL, folder / "vae")
+    return read_network(AutoencoderKL, folder / "vae", REMEDY.format(folder=folder))

@@ -82,7 +82,8 @@ class Zero1ToGPipeline(DiffusionPipeline):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> "Zero1ToGPipeline":
         """See diffusers. Raises UserError if the weights in a folder do not match its networks exactly."""
         folder, names = Path(pretrained_model_name_or_path), NETWORKS.keys() - kwargs.keys()
-        parts = {name: read_network(NETWORKS[name], folder / name) for name in names} if folder.is_dir() else {}
+        remedy = method_folder.REMEDY.format(folder=folder)
+        parts = {name: read_network(NETWORKS[name], folder / name, remedy) for name in names} if folder.is_dir() else {}
         pipeline: Zero1ToGPipeline = super().from_pretrained(pretrained_model_name_or_path, **parts, **kwargs)
         pipeline._exact = bool(parts)
         dtype = kwargs.get("torch_dtype")
@@ -140,7 +141,7 @@ class Zero1ToGPipeline(DiffusionPipeline):
             if not self._exact:
                 # diffusers loaded the weights by itself, which initializes missing tensors at random.
                 for name, kind in NETWORKS.items():
-                    require_files_fit(kind, folder / name)
+                    require_files_fit(kind, folder / name, method_folder.REMEDY.format(folder=folder))
             representation, camera, splats = method_folder.read(folder)
             codec = representation.load_codec(folder, camera, splats)
             self.register_modules(vae=codec.vae)
