@@ -98,7 +98,7 @@ class Manifest:
     def digest(self) -> str:
         """Hash of ids, contents (sources if unknown) and chunk size."""
         text = "\n".join(f"{entry.id}\t{entry.content or entry.source}" for entry in self.objects)
-        return hashlib.sha256(f"{self.chunk_size}\n{text}".encode()).hexdigest()
+        return _sha256(f"{self.chunk_size}\n{text}")
 
     def save(self, path: Path) -> None:
         """Write as JSON Lines; the first line holds the chunk size."""
@@ -167,8 +167,11 @@ def unique_ids(names: Sequence[str]) -> list[str]:
     """Word-like ids from names: letters, digits, '-' and '_' are kept; equal results get a short hash appended."""
     words = [NO_WORD.sub("_", name) for name in names]
     count = Counter(words)
-    hashed = [
-        f"{word}_{hashlib.sha256(name.encode()).hexdigest()[:12]}" for word, name in zip(words, names, strict=True)
-    ]
+    hashed = [f"{word}_{_sha256(name)[:12]}" for word, name in zip(words, names, strict=True)]
     taken = set(hashed)  # a name may equal the hashed word of another name
     return [longer if count[word] > 1 or word in taken else word for word, longer in zip(words, hashed, strict=True)]
+
+
+def _sha256(text: str) -> str:
+    """Digest of a text that may have file names, which need not be UTF-8."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()

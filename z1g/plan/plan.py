@@ -69,6 +69,9 @@ class Plan:
         `objects` are meshes that replace the base's data. `missing`: whether files, folders and packages that are not
         on this machine stop the plan or cause a warning, see `preflight`; None: no preflight.
         """
+        nearest = next(path for path in (results, *results.parents, Path("/")) if path.exists())
+        if not nearest.is_dir():
+            raise UserError(f"results folder {results}: {nearest} is a file; name another folder")
         files, sets = ablation_files(ablations)
         default_names = [name for name, file in files.items() if file.parent == ablations]
         requested = default_names if names is None else list(names)
@@ -103,6 +106,9 @@ class Plan:
         unknown = [key for key in options if key not in CONFIG_KEYS]
         if unknown:
             raise UserError(f"--config {unknown[0]}=: unknown key{did_you_mean(unknown[0], CONFIG_KEYS)}")
+        for key, value in options.items():
+            if value is None or not str(value).strip(",[] "):
+                raise UserError(f"--config {key}=: it is empty; give a value, or leave it out")
         if not re.fullmatch(r"[\w./+@,:=~-]+", str(results)):
             raise UserError(
                 f'--config results=: "{results}" is used in shell commands; use letters, digits and ./+@,:=~-_'
