@@ -252,6 +252,20 @@ def test_non_finite_numbers_are_refused(tmp_path: Path) -> None:
         splat_files.read(tmp_path / "a.ply")
 
 
+@pytest.mark.parametrize("ending", TOLERANCES)
+@pytest.mark.parametrize(("channel", "attribute"), [(1, "position"), (3, "opacity"), (5, "scale"), (13, "rgb")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_not_written(
+    tmp_path: Path, ending: str, channel: int, attribute: str, value: float
+) -> None:
+    x = gaussians(4)
+    x[2, channel] = value
+    message = rf"a\{ending} is not written: 1 of 4 Gaussians contain .* not finite \({attribute}\)"
+    with pytest.raises(UserError, match=message):
+        splat_files.write(tmp_path / f"a{ending}", x)
+    assert not any(tmp_path.iterdir())
+
+
 def test_too_far_for_spz(tmp_path: Path) -> None:
     x = gaussians(4)
     x[0, 0] = 200

@@ -107,7 +107,7 @@ class Plan:
         if unknown:
             raise UserError(f"--config {unknown[0]}=: unknown key{did_you_mean(unknown[0], CONFIG_KEYS)}")
         for key, value in options.items():
-            if value is None or not str(value).strip(",[] "):
+            if value is None or value == "":
                 raise UserError(f"--config {key}=: it is empty; give a value, or leave it out")
         if not re.fullmatch(r"[\w./+@,:=~-]+", str(results)):
             raise UserError(
@@ -115,6 +115,8 @@ class Plan:
             )
         names = _words(options["ablations"]) if options.get("ablations") is not None else None
         scale, objects = str(options.get("scale", DEFAULT_SCALE)), _words(options.get("objects", ""))
+        if "objects" in options and not objects:
+            raise UserError("--config objects=: no objects are named; leave it out to use those of the base")
         missing = options.get("missing", "stop")
         if missing not in get_args(Policy):
             raise UserError(f"--config missing=: {missing}{did_you_mean(str(missing), get_args(Policy))}")
