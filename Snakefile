@@ -25,7 +25,7 @@ try:
     if "gpus" in config and workflow.is_main_process:
         workflow.register_resource("gpu", gpus_at_once(config["gpus"]))
     plan = Plan.from_options(config, RESULTS, check=workflow.is_main_process)
-except UserError as error:
+except (UserError, OSError) as error:
     sys.stderr.write(f"z1g: error: {error}\n")
     sys.exit(2)
 

@@ -80,3 +80,14 @@ def test_mismatches_are_named_and_nothing_is_loaded(change: dict[str, object], m
         load_exactly(net, state, Path("folder/a.pt"), remedy="Ask.")
     torch.testing.assert_close({n: v for n, v in net.state_dict().items() if n in before}, before, atol=0, rtol=0)
     assert net.note == "fresh"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_values_that_are_not_finite_name_their_tensor(value: float) -> None:
+    net, state = Net(), other_state()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items() if isinstance(tensor, Tensor)}
+    state["second.weight"][1, 3] = value
+    with pytest.raises(UserError, match=r"a\.pt: 1 of 4 tensors have values that are not finite \(second\.weight\)"):
+        load_exactly(net, state, "a.pt")
+    for name, tensor in before.items():
+        torch.testing.assert_close(net.state_dict()[name], tensor, atol=0, rtol=0)

@@ -2,7 +2,10 @@
 
 import contextlib
 import gzip
+import os
+import signal
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -216,12 +219,51 @@ def test_a_decompression_bomb_is_not_unpacked(tmp_path: Path) -> None:
     assert len(splat_files.read(tmp_path / "a.spz")) == 1
 
 
+@pytest.fixture
+def deadline() -> Iterator[None]:
+    """Ends a test that hangs, by an exception after 20 seconds."""
+    previous = signal.signal(signal.SIGALRM, lambda *_: pytest.fail("it hangs"))
+    signal.alarm(20)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.mark.usefixtures("deadline")
+@pytest.mark.parametrize("ending", TOLERANCES)
+@pytest.mark.parametrize("verb", ["mesh", "export", "view"])
+def test_fifos_and_devices_are_not_read(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], ending: str, verb: str
+) -> None:
+    words = {"export": ["--out", str(tmp_path / "out.ply")], "view": ["--no-browser"]}.get(verb, [])
+    os.mkfifo(tmp_path / f"fifo{ending}")
+    # Not /dev/zero, which would fill the memory before the deadline.
+    (tmp_path / f"device{ending}").symlink_to("/dev/null")
+    for file in (tmp_path / f"fifo{ending}", tmp_path / f"device{ending}"):
+        assert main([verb, str(file), *words]) == 2
+        assert f"{file} cannot be read: not a regular file" in capsys.readouterr().err
+
+
 def test_non_finite_numbers_are_refused(tmp_path: Path) -> None:
     x = gaussians(4)
     x[2, 0] = float("nan")
     ply.write(tmp_path / "a.ply", x, np.eye(4))
     with pytest.raises(UserError, match="1 of 4 Gaussians contain numbers that are not finite"):
         splat_files.read(tmp_path / "a.ply")
+
+
+@pytest.mark.parametrize("ending", TOLERANCES)
+@pytest.mark.parametrize(("channel", "attribute"), [(1, "position"), (3, "opacity"), (5, "scale"), (13, "rgb")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_not_written(
+    tmp_path: Path, ending: str, channel: int, attribute: str, value: float
+) -> None:
+    x = gaussians(4)
+    x[2, channel] = value
+    message = rf"a\{ending} is not written: 1 of 4 Gaussians contain .* not finite \({attribute}\)"
+    with pytest.raises(UserError, match=message):
+        splat_files.write(tmp_path / f"a{ending}", x)
+    assert not any(tmp_path.iterdir())
 
 
 def test_too_far_for_spz(tmp_path: Path) -> None:

@@ -1,21 +1,29 @@
 """`z1g infer photo.png --run …` with a trained micro model and real files."""
 
+import hashlib
 import json
 import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import trimesh
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from support.builders import ball_splats, fill, plan, stage_path
 from support.photographs import disc, saved
 
 from z1g.cli.main import main
 from z1g.gaussians import files as splat_files
 from z1g.gaussians.channels import to_gaussians
-from z1g.inference.batch import infer_folder, names
+from z1g.inference.batch import infer_folder, names, publish
 from z1g.inference.method import ImageToSplats
 from z1g.inference.photographs import condition, read
 from z1g.plan.folder import StageFolder
@@ -167,6 +175,136 @@ def test_an_untrained_run_says_what_to_do(tmp_path: Path, capsys: pytest.Capture
     plan(tmp_path)
     assert infer(tmp_path / "results", tmp_path / "out", str(saved(tmp_path, disc()))) == 2
     assert "is not trained yet" in capsys.readouterr().err
+
+
+# Two runs, one folder
+
+
+class Killed(BaseException):
+    """Stands for a signal that ends the process; nothing but `finally` handles it."""
+
+
+def whole(out: Path, name: str) -> bool:
+    """Whether a record and the files that it lists agree."""
+    record = json.loads((out / f"{name}.json").read_text())
+    assert record["files"].keys() == set(record["outputs"].values())
+    return all(
+        (out / file).is_file() and hashlib.sha256((out / file).read_bytes()).hexdigest() == known["sha256"]
+        for file, known in record["files"].items()
+    )
+
+
+def test_the_record_has_digests_of_the_files(results: Path, tmp_path: Path) -> None:
+    assert infer(results, tmp_path / "out", str(saved(tmp_path, disc()))) == 0
+    assert whole(tmp_path / "out", "a")
+    (tmp_path / "out/a.ply").write_bytes(b"other")
+    assert not whole(tmp_path / "out", "a")
+
+
+@pytest.mark.parametrize("at", range(10))
+def test_a_killed_rerun_leaves_no_mixture(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Killed at each removal or move in turn: all files are of the first run, or all are of the second."""
+    photograph, out = str(saved(tmp_path, disc())), tmp_path / "out"
+    assert infer(results, out, photograph, "--seed", "1") == 0
+    (out / "a.glb").write_bytes(b"first")
+    record = json.loads((out / "a.json").read_text())
+    (out / "a.json").write_text(json.dumps({**record, "outputs": {**record["outputs"], "mesh": "a.glb"}}))
+    first = {file.name: file.read_bytes() for file in out.iterdir()}
+    assert infer(results, tmp_path / "second", photograph, "--seed", "2") == 0
+    second = {file.name: file.read_bytes() for file in (tmp_path / "second").iterdir()}
+    assert first["a.ply"] != second["a.ply"]
+    calls = 0
+
+    def counted(change: Callable[..., None]) -> Callable[..., None]:
+        def call(*arguments: Any, **options: Any) -> None:
+            nonlocal calls
+            calls += 1
+            if calls > at:
+                raise Killed
+            change(*arguments, **options)
+
+        return call
+
+    def killed(*arguments: Any) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", counted(Path.unlink))
+            patch.setattr("z1g.inference.batch.os.replace", counted(os.replace))
+            publish(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("z1g.inference.batch.publish", killed)
+        with pytest.raises(Killed):
+            infer(results, out, photograph, "--seed", "2")
+    left = {file.name: file.read_bytes() for file in out.iterdir()}
+    of_first = {name for name in left if left[name] == first.get(name) != second.get(name)}
+    of_second = {name for name in left if left[name] == second.get(name) != first.get(name)}
+    assert not of_first or not of_second, (of_first, of_second)
+    assert not of_second or "a.json" not in left
+    assert infer(results, out, photograph, "--seed", "2") == 0
+    assert whole(out, "a")
+    assert not (out / "a.glb").exists()
+
+
+def test_a_second_process_is_refused_and_what_a_killed_one_left_is_removed(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photograph, out = str(saved(tmp_path, disc())), tmp_path / "out"
+    code = (
+        "import sys, time; from pathlib import Path; from z1g.core.locks import exclusive_folder\n"
+        "with exclusive_folder(Path(sys.argv[1])) as work:\n"
+        "    (work / 'half').write_text('half')\n"
+        "    print('held', flush=True); time.sleep(600)\n"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(out)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    try:
+        assert infer(results, out, photograph) == 2
+        error = capsys.readouterr().err
+        assert f"{out} is being written by" in error
+        assert f"process {holder.pid}" in error
+        assert not list(out.glob("a.*"))
+    finally:
+        holder.kill()
+        holder.wait()
+    assert infer(results, out, photograph) == 0
+    assert whole(out, "a")
+    assert not list(out.glob(".*"))
+
+
+# Models that are broken
+
+
+def test_weights_that_are_not_finite_are_named(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(results, tmp_path / "results")
+    (file,) = (tmp_path / "results").glob("unet/*/pipeline/heads.safetensors")
+    heads = load_file(file)
+    heads["geometry_out.weight"].view(-1)[0] = float("nan")
+    save_file(heads, file)
+    assert infer(tmp_path / "results", tmp_path / "out", str(saved(tmp_path, disc()))) == 2
+    error = capsys.readouterr().err
+    assert f"{file}: 1 of" in error
+    assert "geometry_out.weight" in error
+    assert not list((tmp_path / "out").glob("a.*"))
+
+
+def test_splats_that_are_not_finite_are_refused(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By finite weights, as of a network that overflows: one photograph of two."""
+    broken = ball_splats("a", 8)
+    broken[0, 4, 0, 0] = float("inf")
+    outputs = torch.stack([broken, ball_splats("b", 8)])
+    monkeypatch.setattr(ImageToSplats, "__call__", lambda self, images, seeds: (None, outputs[: len(images)]))
+    names_in = [str(saved(tmp_path, disc(radius=10 + i), f"{name}.png")) for i, name in enumerate("ab")]
+    assert infer(results, tmp_path / "out", *names_in) == 2
+    error = capsys.readouterr().err
+    assert "splats of a: 1 of 384 Gaussians contain numbers that are not finite (scale)" in error
+    assert sorted(file.name.split(".")[0] for file in (tmp_path / "out").iterdir()) == ["b"] * 5
 
 
 def test_names_are_unique_words() -> None:

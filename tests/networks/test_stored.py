@@ -122,6 +122,27 @@ def test_published_weights_that_do_not_fit_are_refused(tmp_path: Path, part: str
         model.autoencoder() if part == "vae" else model.denoiser()
 
 
+@pytest.mark.parametrize("part", PARTS)
+def test_values_that_are_not_finite_name_their_tensor(folder: Path, tmp_path: Path, part: str) -> None:
+    cls, file, name = PARTS[part]
+
+    def spoil(state: State) -> None:
+        state[name].view(-1)[-1] = float("nan")
+
+    broken = damaged(folder / part, tmp_path / part, file, spoil)
+    message = rf"1 of \d+ tensors have values that are not finite \({re.escape(name)}\)"
+    with pytest.raises(UserError, match=f"^{re.escape(str(broken))}: {message}"):
+        read_network(cls, broken)
+    if part == "conditioning":
+        return
+    write_published(tmp_path / "published")
+    damaged(tmp_path / "published" / part, tmp_path / "spoiled", file, spoil)
+    shutil.copytree(tmp_path / "spoiled", tmp_path / "published" / part, dirs_exist_ok=True)
+    model = Zero123Plus(pretrained=str(tmp_path / "published"))
+    with pytest.raises(UserError, match=f"^model.pretrained: {tmp_path}/published, {part}: {message}"):
+        model.autoencoder() if part == "vae" else model.denoiser()
+
+
 def test_position_ids_of_old_clip_files_are_ignored(tmp_path: Path) -> None:
     write_published(tmp_path)
     file = tmp_path / "vision_encoder" / "model.safetensors"

@@ -5,6 +5,7 @@ import os
 import pickle
 import re
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,57 @@ def test_incomplete_scenes_are_rejected_with_the_reason(tmp_path: Path, damage: 
     result = only(Original(renders=str(tmp_path)))
     assert isinstance(result, Rejected)
     assert re.search(reason, result.reason), result.reason
+
+
+def png_of(width: int, height: int) -> bytes:
+    """A PNG that claims a size; its content is one row of zeros."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(bytes(1 + 4 * 64))), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+
+
+def text_bomb() -> bytes:
+    """A PNG with a compressed comment of 200 MB."""
+    comment = b"zTXt", b"Comment\0\0" + zlib.compress(bytes(200_000_000), 9)
+    chunk = struct.pack(">I", len(comment[1])) + b"".join(comment) + struct.pack(">I", zlib.crc32(b"".join(comment)))
+    plain = png_of(16, 16)
+    return plain[:33] + chunk + plain[33:]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (png_of(60_000, 60_000), "is too large"),
+        (png_of(12_000, 12_000), "12000x12000"),
+        (text_bomb(), "not a complete image"),
+    ],
+    ids=["size", "size below Pillow's limit", "comment"],
+)
+def test_a_decompression_bomb_does_not_take_other_scenes_along(tmp_path: Path, content: bytes, reason: str) -> None:
+    for name in ("bomb", "healthy"):
+        write_scene(tmp_path / name)
+    (tmp_path / "bomb/003.png").write_bytes(content)
+    source = Original(renders=str(tmp_path))
+    bomb, healthy = (ingested.outcome for ingested in source.ingest(source.list_objects(), CAMERA, Path(), 1))
+    assert isinstance(bomb, Rejected)
+    assert "003.png" in bomb.reason
+    assert reason in bomb.reason
+    assert isinstance(healthy, RenderedObject)
+
+
+@pytest.mark.parametrize("name", ["003.png", "003.npy"])
+def test_fifos_and_devices_are_not_read(tmp_path: Path, name: str) -> None:
+    for scene, place in (("fifo", os.mkfifo), ("zero", lambda path: path.symlink_to("/dev/zero"))):
+        write_scene(tmp_path / scene)
+        (tmp_path / scene / name).unlink()
+        place(tmp_path / scene / name)
+    source = Original(renders=str(tmp_path))
+    for ingested in source.ingest(source.list_objects(), CAMERA, Path(), 1):
+        assert isinstance(ingested.outcome, Rejected)
+        assert "not a regular file" in ingested.outcome.reason
+        assert name in ingested.outcome.reason
 
 
 def test_errors_of_folders_without_scenes(tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Scenes, the fit, and the chain of stages on synthetic data: outputs, and behavior with missing objects."""
 
 import math
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from support.builders import BALL_RADIUS, OBJECTS, SIZES, ball, fill, input_mosaic, plan, stage_path
 from torch import Tensor
 
@@ -287,3 +289,51 @@ def test_a_folder_of_another_version_is_explained(tmp_path: Path) -> None:
     file.write_text(file.read_text().replace('"views_per_step"', '"views_a_step"'))
     with pytest.raises(UserError, match="written by another version of z1g"):
         StageFolder.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("stage", "file", "key", "source"),
+    [
+        ("infer", "chunk-00000/splats.safetensors", "{}/splats", "sampled"),
+        ("codes", "codes.safetensors", "{}", "autodecoder"),
+        ("fit", "chunk-*.safetensors", "{}", "fitted"),
+    ],
+)
+def test_metrics_of_splats_that_are_not_finite_are_refused(
+    chain: Plan, tmp_path: Path, stage: str, file: str, key: str, source: str
+) -> None:
+    shutil.copytree(chain.results, tmp_path / "results")
+    copied = Plan([planned.ablation for planned in chain.ablations.values()], tmp_path / "results")
+    name = next(name for name, split in splits(chain).items() if split == "test" and name != OBJECTS[2])
+    shutil.rmtree(stage_path(copied, "metrics"))
+    copied.write()
+    for path in stage_path(copied, stage).glob(file):
+        tensors = load_file(path)
+        if key.format(name) in tensors:
+            tensors[key.format(name)].view(-1)[3] = float("nan")
+            save_file(tensors, path)
+    folder = re.escape(str(stage_path(copied, stage)))
+    with pytest.raises(
+        UserError, match=rf"{folder}: {source} splats of {name}: \d+ of 384 Gaussians contain .*not finite"
+    ):
+        run(copied, metrics)
+    assert not (stage_path(copied, "metrics") / "metrics.jsonl").exists()
+
+
+def test_samples_that_are_not_finite_are_refused(chain: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copytree(chain.results, tmp_path / "results")
+    copied = Plan([planned.ablation for planned in chain.ablations.values()], tmp_path / "results")
+    shutil.rmtree(stage_path(copied, "infer") / "chunk-00000")
+    decode = ImageToSplats.decode
+
+    def broken(self: ImageToSplats, written: torch.Tensor) -> torch.Tensor:
+        splats = decode(self, written)
+        splats[0, 2, 1, 3, 3] = float("nan")
+        return splats
+
+    monkeypatch.setattr(ImageToSplats, "decode", broken)
+    with pytest.raises(
+        UserError, match=r"splats of object\d-\w+: 1 of 384 Gaussians contain .*not finite \(position\)"
+    ):
+        run(copied, infer)
+    assert not list(stage_path(copied, "infer").glob("chunk-*"))

@@ -187,6 +187,13 @@ def test_mistakes_are_explained(
     assert message in capsys.readouterr().err
 
 
+def test_gaussians_that_are_not_finite_are_errors() -> None:
+    x = ball(100)
+    x[7, 3] = float("nan")
+    with pytest.raises(UserError, match=r"1 of \d+ Gaussians contain numbers that are not finite \(opacity\)"):
+        build(x, Cpu(), SMALL)
+
+
 # Refinement, with a replacement of nvdiffrast in plain torch
 
 

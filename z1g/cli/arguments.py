@@ -1,12 +1,42 @@
 """Argument types shared by several commands."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
+
+
+def some_path(text: str) -> Path:
+    """Argument type: a path. An empty argument, as of an unset shell variable, would be the current folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
 
 
 def existing_folder(text: str) -> Path:
     """Argument type: an existing folder."""
-    path = Path(text)
+    path = some_path(text)
     if not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} is not a folder")
     return path
+
+
+def between(low: int, high: int) -> Callable[[str], int]:
+    """Argument type: an integer from `low` to `high`."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text} is not a number from {low} to {high}")
+        return int(text)
+
+    return number
+
+
+def at_least(low: int) -> Callable[[str], int]:
+    """Argument type: an integer of at least `low`, which is not negative."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or len(text) > 9 or int(text) < low:
+            raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least {low}")
+        return int(text)
+
+    return number

@@ -4,6 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from z1g.cli.arguments import existing_folder
+
 FORMATS = ("rich", "md", "csv", "tex", "json")
 
 
@@ -12,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.add_argument(
         "targets", nargs="+", metavar="result", help="ablations, metrics ids, or paths to metrics.jsonl"
     )
-    parser.add_argument("--results", type=Path, default=Path("results"), help="results folder")
+    parser.add_argument("--results", type=existing_folder, default=Path("results"), help="results folder")
     parser.add_argument("--split", choices=("test", "train"), default="test", help="split of the objects to compare")
     parser.add_argument("--source", default="sampled", help="splats to compare: sampled, autodecoder, fitted, …")
     parser.add_argument("--format", choices=FORMATS, default="rich", help="output format")

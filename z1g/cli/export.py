@@ -2,14 +2,15 @@
 
 import argparse
 import sys
-from pathlib import Path
+
+from z1g.cli.arguments import some_path
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Add the arguments of `export`."""
-    parser.add_argument("splats", type=Path, help="a .ply, .splat or .spz file")
+    parser.add_argument("splats", type=some_path, help="a .ply, .splat or .spz file")
     parser.add_argument(
-        "--out", type=Path, required=True, help="the file to write: .ply, .splat, .spz, or .glb (a mesh)"
+        "--out", type=some_path, required=True, help="the file to write: .ply, .splat, .spz, or .glb (a mesh)"
     )
 
 

@@ -5,16 +5,18 @@ import sys
 from pathlib import Path
 
 from z1g.cli import stage
-from z1g.cli.arguments import existing_folder
+from z1g.cli.arguments import existing_folder, some_path
 from z1g.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Add the arguments: photographs and a run, or a stage folder and a chunk."""
-    parser.add_argument("paths", nargs="+", type=Path, help="photographs or folders of them; or results/infer/<id>")
+    parser.add_argument(
+        "paths", nargs="+", type=some_path, help="photographs or folders of them; or results/infer/<id>"
+    )
     photographs = parser.add_argument_group("photographs", "python -m z1g infer photo.png --run results/ablations/x")
     photographs.add_argument("--run", type=existing_folder, help="results/ablations/<name>: the trained model")
-    photographs.add_argument("--out", type=Path, default=Path("splats"), help="output folder")
+    photographs.add_argument("--out", type=some_path, default=Path("splats"), help="output folder")
     photographs.add_argument(
         "--background", choices=["remove", "keep"], default="remove", help="background of images without alpha channel"
     )

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from z1g.cli.arguments import some_path
 from z1g.core.errors import UserError
 from z1g.core.files import write_jsonl
 from z1g.data.manifest import INSIDE, ObjectEntry, as_row
@@ -19,7 +20,7 @@ from z1g.meshes.store import UNREADABLE, Archive, Disk
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Add the arguments of `list`."""
     parser.add_argument("paths", nargs="+", help="folders, globs, mesh files, archives (.zip .sh3f) or lists")
-    parser.add_argument("--out", type=Path, required=True, help="the list to write (.jsonl)")
+    parser.add_argument("--out", type=some_path, required=True, help="the list to write (.jsonl)")
     parser.add_argument(
         "--root", action="append", default=[], help="a further folder from which meshes may read, as in data.roots"
     )
@@ -32,6 +33,8 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         raise UserError(f"--out {arguments.out}: lists are JSON Lines; use a name that ends in .jsonl")
     entries = find_objects(arguments.paths, roots=arguments.root)
     kept = [entry for entry in entries if not arguments.colored or _colored(entry, arguments.root)]
+    if not kept:
+        raise UserError(f"{', '.join(arguments.paths)}: all {len(entries)} objects are of one plain color")
     write_jsonl(arguments.out, [_row(entry, arguments.out.parent) for entry in kept])
     copies = sum(len(entry.copies) for entry in entries)
     sys.stdout.write(f"{arguments.out}: {len(kept)} objects")

@@ -3,6 +3,7 @@
 import argparse
 import errno
 import importlib
+import io
 import logging
 import os
 import sys
@@ -12,11 +13,20 @@ from dataclasses import dataclass
 from z1g.core.errors import EXIT_PREEMPTED, EXIT_USER_ERROR, Preempted, UserError
 from z1g.core.stages import CHAIN
 
-DISK_ERRORS = {
-    errno.ENOSPC: "the disk is full; make room",
-    errno.EDQUOT: "the disk quota is used up; make room",
-    errno.EROFS: "the file system is read-only; make it writable",
+REMEDIES = {
+    errno.ENOSPC: "the disk is full; make room and run the same command again",
+    errno.EDQUOT: "the disk quota is used up; make room and run the same command again",
+    errno.EROFS: "the file system is read-only; make it writable and run the same command again",
+    errno.EACCES: "permission denied; give this user access, or name another place",
+    errno.EPERM: "operation not permitted; give this user access, or name another place",
+    errno.ENOENT: "no such file or folder, and it cannot be created here; correct the path",
+    errno.ENOTDIR: "a part of the path is a file, not a folder; correct the path",
+    errno.EEXIST: "it exists already and is not what is needed here; correct the path",
+    errno.EISDIR: "it is a folder, not a file; correct the path",
+    errno.ENAMETOOLONG: "the name is too long; use a shorter one",
+    errno.EMFILE: "too many open files; raise the limit (ulimit -n)",
 }
+"""What to do about errors of the operating system; others are shown in its own words."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,9 @@ def parser_for(verb: str) -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Exit codes: 0 success, 1 verify found a fault, 2 an error that the user can fix, 75 preempted."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # File names need not be UTF-8, nor the terminal.
+        sys.stdout.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
     overview = argparse.ArgumentParser(prog="z1g", formatter_class=argparse.RawDescriptionHelpFormatter)
     overview.epilog = "\n".join(f"  {name:<12} {verb.help}" for name, verb in VERBS.items())
@@ -74,11 +87,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        if error.errno not in DISK_ERRORS:
-            raise
-        where = f"{error.filename}: " if error.filename else ""
-        sys.stderr.write(f"z1g {verb}: error: {where}{DISK_ERRORS[error.errno]} and run the same command again\n")
+        sys.stderr.write(f"z1g {verb}: error: {_in_one_line(error)}\n")
         return EXIT_USER_ERROR
     else:
         return code or 0
     return 0
+
+
+def _in_one_line(error: OSError) -> str:
+    """Path, cause and remedy of an operating system's error; libraries raise some that have only a message."""
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes | os.PathLike) else ""
+    cause = str(error.strerror or error or type(error).__name__).strip()
+    return where + REMEDIES.get(error.errno or 0, " ".join(cause.splitlines()))

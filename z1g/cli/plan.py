@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import get_args
 
+from z1g.cli.arguments import at_least, some_path
 from z1g.config.preflight import Policy
 from z1g.config.resolve import resolve, scale_file
 from z1g.config.yaml_file import read_yaml
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.add_argument(
         "--objects", nargs="+", default=(), help="meshes that replace the base's: folders, archives, lists"
     )
-    parser.add_argument("--results", type=Path, default=Path("results"), help="results folder")
+    parser.add_argument("--results", type=some_path, default=Path("results"), help="results folder")
     parser.add_argument(
         "--missing",
         choices=get_args(Policy),
@@ -31,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         help="files, folders and packages that are not on this machine: stop, or warn, as where jobs run elsewhere",
     )
     parser.add_argument(
-        "--cost", type=int, nargs="*", metavar="N", help="estimate hours, disk and files per stage for N meshes"
+        "--cost", type=at_least(1), nargs="*", metavar="N", help="estimate hours, disk and files per stage for N meshes"
     )
     parser.add_argument(
         "--check",

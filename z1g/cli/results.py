@@ -1,9 +1,8 @@
 """Commands that collect results."""
 
 import argparse
-from pathlib import Path
 
-from z1g.cli.arguments import existing_folder
+from z1g.cli.arguments import existing_folder, some_path
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -13,7 +12,7 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         parser.add_argument("name", help="name of the ablation")
     else:
         parser.add_argument("--ablations", nargs="+", required=True, help="names, in the order of the table")
-        parser.add_argument("--out", type=Path, required=True, help="folder (tables) or file (report) to write")
+        parser.add_argument("--out", type=some_path, required=True, help="folder (tables) or file (report) to write")
 
 
 def main(verb: str, arguments: argparse.Namespace) -> None:

@@ -12,13 +12,13 @@ import sys
 import threading
 from pathlib import Path
 
-from z1g.cli.arguments import existing_folder
+from z1g.cli.arguments import at_least, existing_folder
 from z1g.core.errors import Preempted
 from z1g.core.locks import waiting
 from z1g.core.stages import CHUNKED, TRAINED
 from z1g.jobs.launch import ResourceRequest, devices, is_rank, requeue, train_together
 from z1g.jobs.records import job_name, recorded
-from z1g.plan.folder import StageFolder
+from z1g.plan.folder import StageFolder, require_job
 
 log = logging.getLogger("z1g")
 
@@ -33,9 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def add_job_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Arguments for a job's resources and outputs."""
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's default")
-    parser.add_argument("--gpus", type=int, help="GPUs of the job; default: all that are visible")
-    parser.add_argument("--nodes", type=int, default=1, help="SLURM nodes to train on")
+    parser.add_argument("--threads", type=at_least(0), default=0, help="CPU threads; 0: torch's default")
+    parser.add_argument("--gpus", type=at_least(0), help="GPUs of the job; default: all that are visible")
+    parser.add_argument("--nodes", type=at_least(1), default=1, help="SLURM nodes to train on")
     parser.add_argument(
         "--outputs", type=Path, nargs="*", default=(), help="skip the job if another job has written all of these"
     )
@@ -57,6 +57,8 @@ def limit_threads(threads: int) -> None:
 def main(verb: str, arguments: argparse.Namespace) -> None:
     """Run the stage with exclusive access to its output, on the requested GPUs, with one process per GPU."""
     chunk = {"chunk": arguments.chunk} if verb in CHUNKED else {}
+    # Before anything is written, since a mistyped folder must stay as it is.
+    require_job(arguments.folder, verb, chunk.get("chunk"))
     if verb in TRAINED and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop)
     if is_rank():

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from z1g.cli.arguments import existing_folder
+from z1g.cli.arguments import at_least, existing_folder
 
 EXIT_BROKEN = 1
 
@@ -13,10 +13,10 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Add the arguments of `verify`."""
     parser.add_argument("folder", type=existing_folder, help="results/ablations/<name>")
     parser.add_argument(
-        "--sample", type=int, default=2, help="number of objects to evaluate again; 0: check digests only"
+        "--sample", type=at_least(0), default=2, help="number of objects to evaluate again; 0: check digests only"
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed of the choice of objects")
-    parser.add_argument("--threads", type=int, default=0, help="CPU threads; 0: torch's default")
+    parser.add_argument("--threads", type=at_least(0), default=0, help="CPU threads; 0: torch's default")
 
 
 def main(verb: str, arguments: argparse.Namespace) -> int:

@@ -4,13 +4,14 @@ import argparse
 import contextlib
 import sys
 import webbrowser
-from pathlib import Path
+
+from z1g.cli.arguments import between, some_path
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Add the arguments of `view`."""
-    parser.add_argument("splats", nargs="+", type=Path, help="files to show side by side: .ply, .splat or .spz")
-    parser.add_argument("--port", type=int, default=8080, help="port of the web page")
+    parser.add_argument("splats", nargs="+", type=some_path, help="files to show side by side: .ply, .splat or .spz")
+    parser.add_argument("--port", type=between(1, 65_535), default=8080, help="port of the web page")
     parser.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: reachable from other machines"
     )

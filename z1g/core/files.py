@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import shutil
+import stat
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -58,6 +59,12 @@ def _disk_full_error(path: Path) -> Iterator[None]:
         if other_cause or shutil.disk_usage(path.parent).free >= FULL_DISK_BYTES:
             raise
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+
+
+def require_regular(path: Path) -> None:
+    """Raise OSError unless `path` is a regular file: reading a device, FIFO or socket may never end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -4,6 +4,7 @@ import errno
 import fcntl
 import logging
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -62,8 +63,8 @@ def waiting(path: Path) -> Iterator[tuple[bool, int]]:
 
 
 @contextmanager
-def exclusive(path: Path) -> Iterator[None]:
-    """Hold a lock file during the block.
+def exclusive(path: Path) -> Iterator[int]:
+    """Hold a lock file during the block; yields its descriptor.
 
     Raises UserError if another process holds it: two jobs must never write the same output.
     """
@@ -74,9 +75,40 @@ def exclusive(path: Path) -> Iterator[None]:
             holder = _holder(descriptor) or "another process"
             raise UserError(f"{path.parent} is being written by {holder}; wait for it or end it first")
         _sign(descriptor)
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def exclusive_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder inside `folder` for unfinished files while no other process may write to `folder`.
+
+    Nothing of the lock is left afterwards; what a killed process left is removed by the next one. Raises UserError if
+    another process writes to `folder`, and OSError if it cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file, work = folder / ".z1g.lock", folder / ".z1g.unfinished"
+    while True:
+        with exclusive(file) as descriptor:
+            if not _is_at(descriptor, file):
+                continue  # the process that held it has just removed it
+            shutil.rmtree(work, ignore_errors=True)
+            work.mkdir()
+            try:
+                yield work
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
+                file.unlink(missing_ok=True)
+            return
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is still the one at `path`."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _holder(descriptor: int) -> str:

@@ -1,4 +1,4 @@
-"""Strict loading of weights: no tensor may be missing, extra or of another shape."""
+"""Strict loading of weights: no tensor may be missing, extra, of another shape or not finite."""
 
 from __future__ import annotations
 
@@ -31,13 +31,25 @@ def load_exactly(
     state's tensors themselves instead of copying their values, which a module on `meta` needs. remedy: what the user
     can do, the end of the message.
 
-    Raises UserError naming the file and the tensors that are missing, extra or of another shape.
+    Raises UserError naming the file and the tensors that are missing, extra, of another shape or not finite.
     """
     expected = {name: shape_of(value) for name, value in module.state_dict().items() if only is None or name in only}
     if unknown := sorted(set(only or ()) - expected.keys()):
         raise ValueError(f"{type(module).__name__} has no {', '.join(unknown)}")
     require_fit(expected, {name: shape_of(value) for name, value in state.items()}, where, remedy)
+    require_finite(state, where)
     module.load_state_dict(state, strict=only is None, assign=assign)
+
+
+def require_finite(state: Mapping[str, Any], where: Path | str) -> None:
+    """Raise UserError naming the tensors of a state dict that have NaN or infinite values."""
+    tensors = {name: value for name, value in state.items() if shape_of(value) is not None and not value.is_meta}
+    names = sorted(name for name, value in tensors.items() if not value.isfinite().all())
+    if names:
+        raise UserError(
+            f"{where}: {len(names)} of {len(tensors)} tensors have values that are not finite ({_joined(names)}); "
+            "the file is damaged, or its training diverged"
+        )
 
 
 def require_fit(

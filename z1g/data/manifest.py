@@ -103,7 +103,7 @@ class Manifest:
     def digest(self) -> str:
         """Hash of ids, contents (sources if unknown) and chunk size."""
         text = "\n".join(f"{entry.id}\t{entry.content or entry.source}" for entry in self.objects)
-        return hashlib.sha256(f"{self.chunk_size}\n{text}".encode()).hexdigest()
+        return _sha256(f"{self.chunk_size}\n{text}")
 
     def save(self, path: Path) -> None:
         """Write as JSON Lines; the first line holds the chunk size."""
@@ -176,12 +176,14 @@ def unique_ids(names: Sequence[str]) -> list[str]:
     """
     words = [NO_WORD.sub("_", name) for name in names]
     count = Counter(words)
-    hashed = [
-        f"{word[:NAME_LENGTH]}_{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()[:HASH_LENGTH]}"
-        for word, name in zip(words, names, strict=True)
-    ]
+    hashed = [f"{word[:NAME_LENGTH]}_{_sha256(name)[:HASH_LENGTH]}" for word, name in zip(words, names, strict=True)]
     taken = set(hashed)  # a name may equal the hashed word of another name
     return [
         longer if count[word] > 1 or word in taken or len(word) > NAME_LENGTH + 1 + HASH_LENGTH else word
         for word, longer in zip(words, hashed, strict=True)
     ]
+
+
+def _sha256(text: str) -> str:
+    """Digest of a text that may have file names, which need not be UTF-8."""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()

@@ -202,7 +202,8 @@ def _decode_png(content: bytes, name: str, view: int, into: NDArray[np.uint8] | 
         return image
     try:
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGBA"))
-    except (OSError, SyntaxError) as error:  # PIL's own errors are OSErrors; a bad PNG chunk is a SyntaxError
+    # Pillow's own errors are OSErrors; a bad PNG chunk is a SyntaxError.
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise BrokenObject(f"view {view} of {name} is not a complete image: {error}") from error
 
 

@@ -1,8 +1,11 @@
 """Inference on photographs with a trained method, outside the DAG."""
 
+from __future__ import annotations
+
 import logging
+import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +16,15 @@ from torch import Tensor
 from z1g.core.device import default_device
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_file, read_json, write_json
+from z1g.core.locks import exclusive_folder
 from z1g.core.progress import Meter
 from z1g.data.manifest import NO_WORD
 from z1g.gaussians.channels import to_gaussians
+from z1g.gaussians.finite import require_finite
 from z1g.inference.method import ImageToSplats
 from z1g.inference.outputs import SampleWriter
 from z1g.inference.photographs import Background, Photograph, condition, find, read
-from z1g.jobs.records import provenance
+from z1g.jobs.records import digests, provenance
 from z1g.plan.folder import StageFolder
 from z1g.render.images import save_png, to_bytes
 from z1g.render.video import video_extension
@@ -74,21 +79,26 @@ def infer_folder(run: Path) -> StageFolder:
 def run(paths: Sequence[Path], run_path: Path, outputs: PhotographOptions, command: Sequence[str]) -> None:
     """Write `<name>.ply`, `.condition.png`, `.sheet.png`, `.turntable.*`, `.json`, optionally `.glb` per photograph.
 
-    The `.json` is written last and marks complete outputs. A photograph that cannot be used does not stop the others;
-    UserError lists these at the end.
+    The `.json` is written last, with digests of the outputs, and marks them as complete. An earlier result of the same
+    name is removed first, so that the files of two runs are never mixed. Raises UserError if another process writes to
+    the output folder. A photograph that cannot be used does not stop the others; UserError lists these at the end.
     """
     files = find(paths)
     folder = infer_folder(run_path)
     if outputs.mesh:
         require_packages()
-    failures = Failures()
-    options, batch = folder.config.infer, _Batch(folder, outputs, run_path, command)
+    with exclusive_folder(outputs.out) as unfinished:
+        _make_all(files, folder, _Batch(folder, outputs, run_path, command, unfinished))
+
+
+def _make_all(files: Sequence[Path], folder: StageFolder, batch: _Batch) -> None:
+    failures, options = batch.failures, folder.config.infer
     with Meter("photographs", len(files)) as meter:
         for group in _groups(zip(files, names(files), strict=True), options.batch_size):
             photographs = []
             for file, name in group:
                 try:
-                    photographs.append((file, name, read(file, outputs.background)))
+                    photographs.append((file, name, read(file, batch.outputs.background)))
                 except UserError as error:
                     failures.reasons[str(file)] = str(error)
                     log.warning("%s", error)
@@ -113,12 +123,15 @@ def names(files: Sequence[Path]) -> list[str]:
 class _Batch:
     """Samples photographs in batches and writes the requested outputs."""
 
-    def __init__(self, folder: StageFolder, outputs: PhotographOptions, run_path: Path, command: Sequence[str]) -> None:
+    def __init__(
+        self, folder: StageFolder, outputs: PhotographOptions, run_path: Path, command: Sequence[str], unfinished: Path
+    ) -> None:
+        self.unfinished, self.failures = unfinished, Failures()
         self.outputs, self.run_path, self.command = outputs, run_path, list(command)
         self.method = ImageToSplats.from_stage(folder)
         self.config = folder.upstream_folder("autodecoder").config
         self.writer = SampleWriter(
-            outputs.out, self.config.camera, self.config.render, outputs.size, FRAMES, FILM_SECONDS, video_extension()
+            unfinished, self.config.camera, self.config.render, outputs.size, FRAMES, FILM_SECONDS, video_extension()
         )
         self.condition_size = folder.upstream_folder("unet").config.unet.condition_size
         self.stages = {**folder.upstream, "infer": folder.id}
@@ -133,7 +146,13 @@ class _Batch:
         _, splats = self.method(images, seeds)
         seconds = (time.monotonic() - started) / len(photographs)
         for (file, name, photograph), image, seed, splat in zip(photographs, images, seeds, splats, strict=True):
-            files = self._write(name, image, to_gaussians(splat[None]))
+            meter.advance()
+            try:
+                files = self._write(name, image, to_gaussians(splat[None]))
+            except UserError as error:
+                self.failures.reasons[str(file)] = f"{file}: {error}"
+                log.warning("%s: %s", file, error)
+                continue
             record = {
                 "photograph": str(file),
                 "sha256": photograph.digest,
@@ -144,27 +163,55 @@ class _Batch:
                 "background": options.background,
                 "seconds": round(seconds, 3),
                 "outputs": files,
+                "files": digests([self.unfinished / output for output in files.values()], self.unfinished),
                 "command": self.command,
                 **self.provenance,
             }
+            publish(self.unfinished, options.out, name, files.values())
             write_json(options.out / f"{name}.json", record)
-            meter.advance()
 
     def _write(self, name: str, image: Tensor, gaussians: Tensor) -> dict[str, str]:
         """Write the files of one object [1,N,14] in the view-1 frame; returns their names by kind."""
+        require_finite(gaussians[0], f"the model {self.run_path} is not usable: splats of {name}", "train it again")
         files, world = self.writer.write(name, gaussians)
         files["condition"] = f"{name}.condition.png"
-        with atomic_file(self.outputs.out / files["condition"]) as temporary:
+        with atomic_file(self.unfinished / files["condition"]) as temporary:
             save_png(to_bytes(image), temporary)
         if self.outputs.mesh:
             files["mesh"] = f"{name}.glb"
             try:
                 mesh = build(world.to(default_device()), self.config.render, MeshOptions())
-                mesh.save(self.outputs.out / files["mesh"])
+                mesh.save(self.unfinished / files["mesh"])
             except UserError as error:
                 log.warning("%s: no mesh: %s", name, error)
                 del files["mesh"]
         return files
+
+
+def publish(unfinished: Path, out: Path, name: str, files: Iterable[str]) -> None:
+    """Move the files of a result from one folder to another, after removing an earlier result of the same name.
+
+    A process that is killed in between leaves files of one run only: first go earlier files that are not made again,
+    then the earlier record, then the others. Without a record, a result is not complete.
+    """
+    record, files = out / f"{name}.json", list(files)
+    for file in _recorded(record, name):
+        if file not in files:
+            (out / file).unlink(missing_ok=True)
+    record.unlink(missing_ok=True)
+    for file in files:
+        (out / file).unlink(missing_ok=True)
+    for file in files:
+        os.replace(unfinished / file, out / file)
+
+
+def _recorded(record: Path, name: str) -> list[str]:
+    """Output files of an earlier result; other names in a record are ignored, since it may come from anywhere."""
+    try:
+        files = [str(file) for file in read_json(record)["outputs"].values()]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+    return [file for file in files if file.startswith(f"{name}.") and "/" not in file]
 
 
 def _groups(items: Any, size: int) -> Iterator[list[tuple[Path, str]]]:

@@ -18,7 +18,7 @@ class Index:
 
     def __init__(self, subject: str) -> None:
         root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        name = hashlib.sha256(subject.encode()).hexdigest()[:16]
+        name = hashlib.sha256(subject.encode(errors="surrogatepass")).hexdigest()[:16]
         self.path = root / "z1g" / "contents" / f"{name}.json"
         self._old = _load(self.path)
         self._new: dict[str, Any] = {}

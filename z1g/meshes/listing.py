@@ -59,6 +59,8 @@ def find_objects(
     for text in paths:
         index = Index(str(Path(text).absolute()))
         files = {item.source: item for item in _files_at(text, index, limits)}
+        if not files:
+            raise UserError(f"data.paths: {text}: there is no mesh in it; z1g reads {READABLE}")
         with Meter(f"reading {text}", len(files), quiet_s=QUIET_S) as meter:
             for source, item in files.items():
                 if source not in sources:
@@ -105,7 +107,11 @@ def _ids(files: Sequence[MeshFile]) -> list[str]:
         word = stem(file)
         if word.lower() in GENERIC:
             word = Path(folder).name or word
-        digest = item.content.content if item.content is not None else hashlib.sha256(item.source.encode()).hexdigest()
+        digest = (
+            item.content.content
+            if item.content is not None
+            else hashlib.sha256(item.source.encode(errors="surrogatepass")).hexdigest()
+        )
         words.append(f"{word[:NAME_LENGTH]}-{digest[:HASH_IN_ID]}")
     return unique_ids(words)
 
@@ -137,6 +143,8 @@ def _read(item: MeshFile, index: Index, limits: FileLimits, roots: Sequence[str]
 
 
 def _files_at(text: str, index: Index, limits: FileLimits) -> Iterator[MeshFile]:
+    if not text.strip():
+        raise UserError("data.paths: a path is empty; name a folder, an archive or a list, or leave it out")
     path, beside = Path(text), {}
     root = path
     if path.is_dir():

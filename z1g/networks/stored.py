@@ -15,7 +15,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from z1g.core.errors import UserError
-from z1g.core.weights import refuse_misfit, require_fit
+from z1g.core.weights import refuse_misfit, require_finite, require_fit
 
 UNREADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
 """Exceptions of the libraries for missing, truncated or unsupported files."""
@@ -26,8 +26,8 @@ DERIVED = "position_ids"
 def read_network(cls: Any, folder: Path, remedy: str = "") -> Any:
     """Load a network that `save_pretrained` wrote into a folder.
 
-    Raises UserError naming the tensors that are missing, extra or of another shape, or the reason for a failed read,
-    and `remedy`, what the user can do.
+    Raises UserError naming the tensors that are missing, extra, of another shape or not finite, or the reason for a
+    failed read, and `remedy`, what the user can do.
     """
     try:
         network, info = load(cls, str(folder), {"local_files_only": True, "use_safetensors": True}, remedy)
@@ -35,6 +35,7 @@ def read_network(cls: Any, folder: Path, remedy: str = "") -> Any:
         end = remedy and f". {remedy}"
         raise UserError(f"{folder} cannot be read as {cls.__name__}: {first_line(error)}{end}") from error
     require_all(info, folder, remedy)
+    require_finite(network.state_dict(), folder)
     return network
 
 

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from z1g.config.tree import Experiment
 
 
+FILE = "stage.json"
+KEYS = ("stage", "id", "recipe", "upstream", "config", "n_chunks")
+
+
 @dataclass(frozen=True)
 class StageFolder:
     """The folder `results/<stage>/<id>/` and its `stage.json` written by the plan, the only input of a stage command.
@@ -33,13 +37,10 @@ class StageFolder:
 
     @classmethod
     def open(cls, path: Path) -> StageFolder:
-        """Read `stage.json`. Raises UserError if it is missing, or if another version with other options wrote it."""
+        """Read `stage.json`. Raises UserError if it is missing, damaged, or of a version with other options."""
         from z1g.plan.slices import restored, slice_config
 
-        file = path / "stage.json"
-        if not file.is_file():
-            raise UserError(f"{path}: no stage.json here; stage folders are made by `snakemake` or `z1g plan --write`")
-        record: dict[str, Any] = read_json(file)
+        file, record = path / FILE, _record(path)
         try:
             config = slice_config(restored(record["config"], record.get("reads")))
         except ValidationError as error:
@@ -60,3 +61,30 @@ class StageFolder:
         """The list of objects of this run."""
         ingest = self.path if self.stage == "ingest" else self.upstream_path("ingest")
         return Manifest.load(ingest / "manifest.jsonl")
+
+
+def require_job(path: Path, stage: str, chunk: int | None) -> None:
+    """Raise UserError unless `path` is the folder of a stage and has this chunk (None: a stage without chunks).
+
+    Only `stage.json` is read, and nothing is written.
+    """
+    record = _record(path)
+    if record["stage"] != stage:
+        raise UserError(f"{path} is a folder of stage {record['stage']}, not of {stage}; give results/{stage}/<id>")
+    if chunk is not None and not 0 <= chunk < record["n_chunks"]:
+        raise UserError(f"--chunk {chunk}: {path} has {record['n_chunks']} chunks, counted from 0")
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """Content of a folder's `stage.json`. Raises UserError if it is missing or damaged."""
+    file = path / FILE
+    if not file.is_file():
+        raise UserError(f"{path}: no {FILE} here; stage folders are made by `snakemake` or `z1g plan --write`")
+    try:
+        record: dict[str, Any] = read_json(file)
+        missing = [key for key in KEYS if key not in record]
+        if missing or not isinstance(record["n_chunks"], int):
+            raise ValueError(f"it lacks {', '.join(missing) or 'n_chunks'}")
+    except (OSError, ValueError, TypeError) as error:
+        raise UserError(f"{file} cannot be read: {error}; start `snakemake` again to write it again") from error
+    return record

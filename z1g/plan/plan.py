@@ -65,6 +65,9 @@ class Plan:
         `objects` are meshes that replace the base's data. `missing`: whether files, folders and packages that are not
         on this machine stop the plan or cause a warning, see `preflight`; None: no preflight.
         """
+        nearest = next(path for path in (results, *results.parents, Path("/")) if path.exists())
+        if not nearest.is_dir():
+            raise UserError(f"results folder {results}: {nearest} is a file; name another folder")
         loaded, problems = read_ablations(scale, names, ablations, configs, objects)
         if problems:
             raise UserError("\n".join(problems))
@@ -83,12 +86,17 @@ class Plan:
         unknown = [key for key in options if key not in CONFIG_KEYS]
         if unknown:
             raise UserError(f"--config {unknown[0]}=: unknown key{did_you_mean(unknown[0], CONFIG_KEYS)}")
+        for key, value in options.items():
+            if value is None or value == "":
+                raise UserError(f"--config {key}=: it is empty; give a value, or leave it out")
         if not re.fullmatch(r"[\w./+@,:=~-]+", str(results)):
             raise UserError(
                 f'--config results=: "{results}" is used in shell commands; use letters, digits and ./+@,:=~-_'
             )
         names = _words(options["ablations"]) if options.get("ablations") is not None else None
         scale, objects = str(options.get("scale", DEFAULT_SCALE)), _words(options.get("objects", ""))
+        if "objects" in options and not objects:
+            raise UserError("--config objects=: no objects are named; leave it out to use those of the base")
         missing = options.get("missing", "stop")
         if missing not in get_args(Policy):
             raise UserError(f"--config missing=: {missing}{did_you_mean(str(missing), get_args(Policy))}")

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from z1g.core.files import require_regular
 from z1g.data.shards import BrokenObject
 from z1g.geometry.camera import Y_UP_TO_Z_UP
 
@@ -46,6 +47,7 @@ def read_view(folder: Path) -> View:
     """Read the camera of a view's folder. Raises BrokenObject if its file is missing or invalid."""
     path = folder / f"{folder.name}.json"
     try:
+        require_regular(path)
         content = json.loads(path.read_text(encoding="utf-8"))
         columns = [np.array(content[key], np.float64).reshape(3) for key in ("x", "y", "z", "origin")]
         fov = float(content.get("y_fov", content.get("x_fov", FOV_RAD)))

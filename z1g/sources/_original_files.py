@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from z1g.core.files import require_regular
 from z1g.data.shards import BrokenObject
 
 LARGEST_BYTES = 65_536
 """Size limit of a camera file, which has three numbers."""
+LARGEST_SIDE = 8192
+"""Maximum side of an image, pixels; larger ones are decompression bombs or mistakes."""
 ANGLES = ("elevation", "azimuth", "radius")
 
 
@@ -26,6 +30,7 @@ def read_angles(path: Path) -> dict[str, float]:
     Raises BrokenObject if the file is missing, has other content, or its pickle refers to other callables.
     """
     try:
+        require_regular(path)
         if path.stat().st_size > LARGEST_BYTES:
             raise BrokenObject(f"{path} is larger than a camera file can be")
         value = _unpickle(path.read_bytes())
@@ -47,13 +52,21 @@ def read_angles(path: Path) -> dict[str, float]:
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """An image [H,W,4] with straight alpha. Raises BrokenObject if it cannot be decoded or has no alpha channel."""
+    """An image [H,W,4] with straight alpha.
+
+    Raises BrokenObject if it is too large, cannot be decoded or has no alpha channel.
+    """
     try:
-        with Image.open(path) as image:
+        require_regular(path)
+        with warnings.catch_warnings(action="ignore"), Image.open(path) as image:
+            if max(image.size) > LARGEST_SIDE:
+                raise BrokenObject(f"{path} is {image.width}x{image.height} pixels, above the limit of {LARGEST_SIDE}")
             if image.mode != "RGBA":
                 raise BrokenObject(f"{path} has mode {image.mode}, not RGBA")
             return np.asarray(image)
-    except (OSError, SyntaxError) as error:
+    except Image.DecompressionBombError as error:
+        raise BrokenObject(f"{path} is too large: {error}") from error
+    except (OSError, SyntaxError, ValueError, MemoryError) as error:  # a comment that is a bomb is a ValueError
         raise BrokenObject(f"{path} is not a complete image: {error}") from error
 
 

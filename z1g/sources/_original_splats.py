@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from z1g.core.errors import UserError
+from z1g.core.files import require_regular
 from z1g.data.shards import BrokenObject
 from z1g.gaussians.channels import CHANNELS, to_images
 from z1g.gaussians.ply import Y_UP_TO_Y_DOWN, read
@@ -67,6 +68,7 @@ def _steps(path: Path) -> tuple[int, str]:
 
 def _read_image(path: Path, size: int) -> Tensor:
     # The original's files are in its own y-up frame; passing the same flip as z1g's writer leaves the values unchanged.
+    require_regular(path)
     gaussians = read(path, Y_UP_TO_Y_DOWN)
     if len(gaussians) != size**2:
         side = len(gaussians) ** 0.5

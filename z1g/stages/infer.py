@@ -13,6 +13,7 @@ from z1g.core.files import atomic_folder, write_jsonl
 from z1g.core.progress import Meter
 from z1g.data.manifest import Split, evaluation_objects, int_hash
 from z1g.gaussians.channels import to_gaussians
+from z1g.gaussians.finite import require_finite
 from z1g.inference.method import ImageToSplats
 from z1g.inference.outputs import SampleWriter
 from z1g.plan.folder import StageFolder
@@ -59,7 +60,9 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
             ]
             for name, code, splat in zip(batch, codes.cpu(), splats.cpu(), strict=True):
                 out[f"{name}/code"], out[f"{name}/splats"] = code.contiguous(), splat.contiguous()
-                writer.write(name, to_gaussians(splat[None]).to(default_device()))
+                gaussians = to_gaussians(splat[None])
+                require_finite(gaussians[0], f"{folder.path}: splats of {name}", "train the model of this stage again")
+                writer.write(name, gaussians.to(default_device()))
                 meter.advance()
         save_file(out, tmp / "splats.safetensors")
         write_jsonl(tmp / "objects.jsonl", rows)

@@ -19,6 +19,7 @@ from z1g.data.manifest import ObjectEntry
 from z1g.data.scenes import Scene, SceneStore
 from z1g.data.shards import RenderedObject
 from z1g.gaussians.channels import CHANNELS, to_gaussians
+from z1g.gaussians.finite import require_finite
 from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS, view_frame
 from z1g.meshes.limits import FileLimits
 from z1g.meshes.surface import surface_points
@@ -29,6 +30,8 @@ from z1g.render.images import on_white
 log = logging.getLogger("z1g")
 SOURCES = ("sampled", "autodecoder", "mean_code", "nearest", "fitted")
 """The method, stage 1 on true codes (upper bound of stage 2), two baselines, and fitted splats (upper bound)."""
+MADE_BY = {"sampled": "infer", "autodecoder": "codes", "mean_code": "codes", "nearest": "fit", "fitted": "fit"}
+"""The stage that each source comes from."""
 TRUTH = "truth"
 RETRIEVAL_SIZE = 64
 
@@ -38,6 +41,7 @@ class Sources:
 
     def __init__(self, folder: StageFolder, trained: StageFolder, scenes: SceneStore, train_ids: list[str]) -> None:
         self.scenes, self.train_ids = scenes, train_ids
+        self.folders = {source: folder.upstream_path(stage) for source, stage in MADE_BY.items()}
         self.codec = trained.config.load_codec(trained.path / "model").for_inference(default_device())
         self.codes = load_file(folder.upstream_path("codes") / "codes.safetensors")
         self.mean = torch.stack([self.codes[name] for name in train_ids]).mean(dim=0)
@@ -52,7 +56,13 @@ class Sources:
         return {name: self.scenes.seen(name, [CONDITION_VIEW]).condition(RETRIEVAL_SIZE) for name in names}
 
     def __call__(self, source: str, scene: Scene) -> Tensor:
-        """Return the splats of `scene` from one of SOURCES."""
+        """Return the splats of `scene` from one of SOURCES. Raises UserError if they are not finite."""
+        splats = self._of(source, scene)
+        where = f"{self.folders[source]}: {source} splats of {scene.id}"
+        require_finite(to_gaussians(splats[None])[0], where, "make this stage's results again")
+        return splats
+
+    def _of(self, source: str, scene: Scene) -> Tensor:
         if source == "sampled":
             return self.sampled[f"{scene.id}/splats"]
         if source == "autodecoder":

@@ -79,10 +79,13 @@ def _on_disk(
 def _planned(folder: Path, facts: dict[str, Any]) -> Iterator[Finding]:
     for name in reproduce.PLANNED:
         recorded = facts.get("planned", {}).get(name)
-        same = (folder / name).is_file() and sha256(folder / name) == recorded
-        yield Finding(
-            name, same, "as recorded" if same else f"{folder / name} differs from the record in reproduce.json"
-        )
+        file, detail = folder / name, "as recorded"
+        try:
+            if not file.is_file() or sha256(file) != recorded:
+                detail = f"{file} differs from the record in reproduce.json"
+        except OSError as error:
+            detail = f"{file} cannot be read: {error.strerror}"
+        yield Finding(name, detail == "as recorded", detail)
 
 
 def _identities(results: Path, folder: Path, facts: dict[str, Any]) -> Finding:
@@ -126,10 +129,13 @@ def _files(results: Path, facts: dict[str, Any], stages: dict[str, dict[str, Any
         bad = []
         for name, recorded in track(files.items(), f"verify {stage}", len(files)):
             path = Path(os.path.normpath(results / name))
-            if not path.is_relative_to(os.path.normpath(results)) or not path.is_file():
-                bad.append(f"{path} does not exist")
-            elif path.stat().st_size != recorded["bytes"] or sha256(path) != recorded["sha256"]:
-                bad.append(f"{path} has changed")
+            try:
+                if not path.is_relative_to(os.path.normpath(results)) or not path.is_file():
+                    bad.append(f"{path} does not exist")
+                elif path.stat().st_size != recorded["bytes"] or sha256(path) != recorded["sha256"]:
+                    bad.append(f"{path} has changed")
+            except OSError as error:
+                bad.append(f"{path} cannot be read: {error.strerror}")
         yield Finding(
             stage, not bad, "; ".join(bad) or f"{len(files)} file{'' if len(files) == 1 else 's'} as recorded"
         )

@@ -15,6 +15,7 @@ from z1g.core.errors import UserError
 from z1g.core.files import atomic_file
 from z1g.gaussians.channels import CHANNELS
 from z1g.gaussians.files import visible
+from z1g.gaussians.finite import require_finite
 from z1g.render import Rasterizer
 from z1g.surface.cleaning import clean
 from z1g.surface.fusion import fuse
@@ -80,8 +81,12 @@ def require_packages(refine: bool = False) -> None:
 
 
 def build(gaussians: Tensor, rasterizer: Rasterizer, options: MeshOptions) -> TexturedMesh:
-    """Build a mesh of activated Gaussians [N,14]. Raises UserError if they have no surface or a package is missing."""
+    """Build a mesh of activated Gaussians [N,14]. Raises UserError.
+
+    They must be finite and have a surface, and the packages must be installed.
+    """
     require_packages(options.refine)
+    require_finite(gaussians, "no mesh is made")
     from z1g.surface.texture import bake, unwrap
 
     visible_gaussians = visible(gaussians)

@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from z1g.core.errors import UserError
-from z1g.core.files import atomic_file
+from z1g.core.files import atomic_file, require_regular
 from z1g.gaussians import ply
 from z1g.gaussians.channels import CHANNELS, MIN_ALPHA, N_CHANNELS
 from z1g.gaussians.files import splat, spz
+from z1g.gaussians.finite import require_finite
 
 
 @dataclass(frozen=True)
@@ -39,19 +40,19 @@ FORMATS: dict[str, Format] = {
 def read(path: Path) -> Tensor:
     """Read activated Gaussians [N,14], float32, y-up world, with unit quaternions.
 
-    Raises UserError if the file is missing, of another format, truncated, empty or contains non-finite numbers.
+    Raises UserError if the file is missing, not a regular file, of another format, truncated, empty or contains
+    non-finite numbers.
     """
     form = format_of(path, FORMATS)
     try:
         with np.errstate(over="ignore"):  # reported below as not finite
+            require_regular(path)
             gaussians = form.read(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     if not len(gaussians):
         raise UserError(f"{path} contains no Gaussians")
-    bad = int((~torch.isfinite(gaussians).all(dim=1)).sum())
-    if bad:
-        raise UserError(f"{path}: {bad} of {len(gaussians)} Gaussians contain numbers that are not finite")
+    require_finite(gaussians, str(path))
     # Other tools store quaternions of any length; a zero quaternion counts as the identity.
     rotation = gaussians[:, CHANNELS["rotation"]]
     length = rotation.norm(dim=1, keepdim=True)
@@ -64,10 +65,11 @@ def write(path: Path, gaussians: Tensor) -> None:
     """Write activated Gaussians [N,14] of the y-up world; the extension of `path` selects the format.
 
     `.ply` keeps all of them in their order, so that the source view of each is known; other formats keep only visible
-    ones. Raises UserError for an unknown extension, or if no Gaussian is visible.
+    ones. Raises UserError for an unknown extension, if numbers are not finite, or if no Gaussian is visible.
     """
     form = format_of(path, FORMATS)
     gaussians = gaussians.detach().cpu()
+    require_finite(gaussians, f"{path} is not written")
     if not form.keeps_all:
         gaussians = visible(gaussians)
         if not len(gaussians):

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection, PreTrainedModel
 
 from z1g.core.errors import UserError
+from z1g.core.weights import require_finite
 from z1g.networks import stored
 from z1g.networks.reference_denoiser import ReferenceDenoiser
 from z1g.networks.weights import layout as layout
@@ -63,6 +64,7 @@ def _part(cls: type[nn.Module], pretrained: str, subfolder: str) -> Any:
             problem = problem or stored.first_line(error)
             continue
         stored.require_all(info, f"model.pretrained: {pretrained} has no usable '{subfolder}'")
+        require_finite(part.state_dict(), f"model.pretrained: {pretrained}, {subfolder}")
         return part
     raise UserError(
         f"model.pretrained: {pretrained} has no usable '{subfolder}' ({problem}); "

@@ -17,6 +17,7 @@ from diffusers.utils import BaseOutput
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
+from z1g.core.weights import require_finite
 from z1g.gaussians.channels import SplatOptions
 from z1g.geometry.camera import CameraOptions
 from z1g.networks.conditioning import Conditioning
@@ -142,6 +143,7 @@ class Zero1ToGPipeline(DiffusionPipeline):
                 # diffusers loaded the weights by itself, which initializes missing tensors at random.
                 for name, kind in NETWORKS.items():
                     require_files_fit(kind, folder / name, method_folder.REMEDY.format(folder=folder))
+                    require_finite(getattr(self, name).state_dict(), folder / name)
             representation, camera, splats = method_folder.read(folder)
             codec = representation.load_codec(folder, camera, splats)
             self.register_modules(vae=codec.vae)

@@ -1,0 +1,296 @@
+"""Mistakes on the command line: one clear line, exit code 2, no traceback, and nothing written."""
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from support.builders import fill, plan, stage_path
+from support.gaussians import gaussians
+from support.paths import ROOT
+
+from z1g.cli.main import main
+from z1g.gaussians import files as splat_files
+from z1g.plan.plan import Plan
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Refused:
+    """Runs a command that must end with exit code 2 and one line on stderr after argparse's usage; returns the line."""
+
+    def run(*words: str | Path) -> str:
+        capsys.readouterr()
+        try:
+            code = main([str(word) for word in words])
+        except SystemExit as end:  # of argparse
+            code = int(end.code or 0)
+        error = capsys.readouterr().err
+        assert code == 2, error
+        assert "Traceback" not in error
+        return error.splitlines()[-1]
+
+    return run
+
+
+@pytest.fixture
+def ply(tmp_path: Path) -> Path:
+    splat_files.write(tmp_path / "a.ply", gaussians(20))
+    return tmp_path / "a.ply"
+
+
+@pytest.fixture
+def micro(tmp_path: Path) -> Plan:
+    return plan(tmp_path)
+
+
+def content(folder: Path) -> dict[str, bytes | None]:
+    """All files and folders below a folder."""
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+
+
+# Paths
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["mesh", ""],
+        ["export", "", "--out", "b.ply"],
+        ["export", "a.ply", "--out", ""],
+        ["view", ""],
+        ["list", "meshes", "--out", ""],
+        ["infer", "", "--run", "."],
+        ["infer", "a.png", "--run", ""],
+        ["infer", "a.png", "--run", ".", "--out", ""],
+        ["plan", "--results", ""],
+        ["verify", ""],
+        ["fit", "", "--chunk", "0"],
+        ["report", ".", "--ablations", "a", "--out", ""],
+    ],
+)
+def test_an_empty_path_is_not_the_current_folder(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "the path is empty" in refused(*words)
+    assert not any(tmp_path.iterdir())
+
+
+def test_paths_without_a_file_name(refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for path in (".", "/", ".."):
+        assert "unknown extension" in refused("mesh", path)
+
+
+@pytest.mark.parametrize("place", ["/proc/x/b.ply", "/dev/null/b.ply", "file/b.ply", f"{'n' * 300}.ply", "folder.ply"])
+def test_export_to_impossible_places(refused: Refused, ply: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
+    monkeypatch.chdir(ply.parent)
+    Path("file").write_text("")
+    Path("folder.ply/inside").mkdir(parents=True)
+    before = content(ply.parent)
+    message = refused("export", ply, "--out", place)
+    assert message.startswith("z1g export: error: ")
+    assert any(part in message for part in (place.split("/")[-1], place.rsplit("/", 1)[0])), message
+    assert content(ply.parent) == before
+
+
+@pytest.mark.parametrize("place", ["/proc/x/b.jsonl", "file/b.jsonl", f"{'n' * 300}.jsonl"])
+def test_list_to_impossible_places(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, micro: Plan, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    assert refused("list", "meshes", "--out", place).startswith("z1g list: error: ")
+
+
+@pytest.mark.parametrize("place", ["/proc/x", "file", "file/out", "n" * 300])
+def test_plan_into_impossible_results(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
+) -> None:
+    monkeypatch.chdir(_workspace(tmp_path))
+    Path("file").write_text("")
+    message = refused(
+        "plan", "--scale", "tiny", "--objects", "meshes", "--results", place, "--missing", "warn", "--write"
+    )
+    assert place[:200] in message
+
+
+# Verbs of stages
+
+
+def test_a_folder_without_stage_json_stays_as_it_is(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for verb in ("ingest", "fit", "infer"):
+        assert "no stage.json here" in refused(verb, tmp_path / "photos", "--chunk", "0")
+    for verb in ("autodecoder", "codes", "unet", "metrics"):
+        assert "no stage.json here" in refused(verb, tmp_path / "photos")
+    assert not any((tmp_path / "photos").iterdir())
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"stage": "fit"}', '{"stage": "fit", "n_chunks": "2"}', "\xff"])
+def test_a_damaged_stage_json(refused: Refused, micro: Plan, text: str) -> None:
+    folder = stage_path(micro, "fit")
+    (folder / "stage.json").write_text(text, encoding="latin1")
+    before = content(folder)
+    assert f"{folder}/stage.json cannot be read" in refused("fit", folder, "--chunk", "0")
+    assert content(folder) == before
+
+
+@pytest.mark.parametrize("verb", ["ingest", "fit", "infer"])
+@pytest.mark.parametrize("chunk", ["99", "-1", "2"])
+def test_chunks_that_do_not_exist(refused: Refused, micro: Plan, verb: str, chunk: str) -> None:
+    folder = stage_path(micro, verb)
+    before = content(folder)
+    n = 1 if verb == "infer" else 2
+    assert f"--chunk {chunk}: {folder} has {n} chunks" in refused(verb, folder, "--chunk", chunk)
+    assert content(folder) == before
+
+
+def test_a_verb_on_the_folder_of_another_stage(refused: Refused, micro: Plan) -> None:
+    folder = stage_path(micro, "fit")
+    before = content(folder)
+    message = refused("ingest", folder, "--chunk", "0")
+    assert message.endswith(f"{folder} is a folder of stage fit, not of ingest; give results/ingest/<id>")
+    assert "is a folder of stage fit, not of unet" in refused("unet", folder)
+    assert content(folder) == before
+
+
+@pytest.mark.parametrize("option", [["--threads", "-1"], ["--gpus", "-1"], ["--nodes", "0"], ["--nodes", "x"]])
+def test_impossible_resources(refused: Refused, micro: Plan, option: list[str]) -> None:
+    assert "is not a whole number of at least" in refused("fit", stage_path(micro, "fit"), "--chunk", "0", *option)
+
+
+def test_a_read_only_stage_folder_and_unreadable_files(micro: Plan, tmp_path: Path) -> None:
+    """In a process without root's right to ignore permissions."""
+    without = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    if without and shutil.which("setpriv") is None:
+        pytest.skip("setpriv is not installed")
+    fill(micro)
+    fit, file = stage_path(micro, "fit"), tmp_path / "a.ply"
+    splat_files.write(file, gaussians(20))
+    file.chmod(0)
+    fit.chmod(0o555)
+
+    def run(*words: str | Path) -> str:
+        command = [*without, sys.executable, "-m", "z1g", *map(str, words)]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        return str(done.stderr.splitlines()[-1])
+
+    assert f"{fit}/.turns: permission denied" in run("fit", fit, "--chunk", "0")
+    assert f"{file} cannot be read: Permission denied" in run("export", file, "--out", tmp_path / "b.ply")
+    fit.chmod(0o755)
+    (fit / "stage.json").chmod(0)
+    assert f"{fit}/stage.json cannot be read" in run("fit", fit, "--chunk", "0")
+
+
+# Numbers and lists
+
+
+def test_numbers_out_of_range(refused: Refused, tmp_path: Path, ply: Path) -> None:
+    assert "-1 is not a whole number of at least 0" in refused("verify", tmp_path, "--sample", "-1")
+    assert "0 is not a whole number of at least 1" in refused("plan", "--cost", "0")
+    assert "is not a number from 1 to 65535" in refused("view", ply, "--port", "70000")
+
+
+def test_lists_of_nothing(refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(_workspace(tmp_path))
+    with zipfile.ZipFile("empty.zip", "w") as archive:
+        archive.writestr("readme.txt", "nothing")
+    assert "empty.zip: there is no mesh in it" in refused("list", "empty.zip", "--out", "a.jsonl")
+    assert "a path is empty" in refused("list", "", "--out", "a.jsonl")
+    assert "a path is empty" in refused("list", "meshes", "", "--out", "a.jsonl")
+    plain = "o a\nv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"
+    Path("gray").mkdir()
+    Path("gray/a.obj").write_text(plain)
+    assert "all 1 objects are of one plain color" in refused("list", "gray", "--colored", "--out", "a.jsonl")
+    assert not Path("a.jsonl").exists()
+    assert "a path is empty" in refused("plan", "--scale", "tiny", "--objects", "", "--missing", "warn")
+    assert "no ablations are named" in refused("plan", "--scale", "tiny", "--ablations")
+
+
+def _workspace(folder: Path) -> Path:
+    """A folder with configurations, an ablation and meshes."""
+    shutil.copytree(ROOT / "configs", folder / "configs")
+    (folder / "ablations").mkdir()
+    (folder / "ablations/one.yaml").write_text("description: made up\n")
+    (folder / "meshes").mkdir(exist_ok=True)
+    for i in range(4):
+        (folder / "meshes" / f"{i}.obj").write_text(f"v {i} 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\n")
+    return folder
+
+
+# Names
+
+
+def test_file_names_that_are_not_utf_8(tmp_path: Path) -> None:
+    """In processes, whose output streams are strict about encodings."""
+    odd = os.fsencode(tmp_path) + b"/caf\xe9"
+    os.mkdir(odd)
+    splat_files.write(Path(os.fsdecode(odd + b"/a\xff.ply")), gaussians(20))
+    with open(odd + b"/m\xff.obj", "w") as file:
+        file.write("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+
+    def run(*words: bytes, code: int) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable.encode(), b"-m", b"z1g", *words]
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8:strict"}
+        done = subprocess.run(command, capture_output=True, env=environment, cwd=tmp_path)
+        assert b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")
+        assert done.returncode == code, done.stderr.decode(errors="replace")
+        return done
+
+    done = run(b"export", odd + b"/a\xff.ply", b"--out", odd + b"/b\xff.spz", code=0)
+    assert b"b\\udcff.spz" in done.stdout
+    assert os.path.getsize(odd + b"/b\xff.spz") > 0
+    run(b"list", odd, b"--out", odd + b"/l\xff.jsonl", code=0)
+    run(b"mesh", odd + b"/none\xff.ply", code=2)
+    run(b"fit", odd, b"--chunk", b"0", code=2)
+    run(b"verify", odd, code=2)
+
+
+def test_an_error_of_the_system_without_a_path(refused: Refused, ply: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> torch.Tensor:
+        raise OSError("a library's own\nmessage")
+
+    monkeypatch.setattr("z1g.gaussians.files.write", fail)
+    message = refused("export", ply, "--out", ply.with_name("b.ply"))
+    assert message == "z1g export: error: a library's own message"
+
+
+@pytest.mark.slow
+def test_results_that_are_empty_or_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--config results=` reads as None, which is no folder's name."""
+    workspace = _workspace(tmp_path)
+    shutil.copy(ROOT / "Snakefile", workspace)
+    shutil.copytree(ROOT / "workflow", workspace / "workflow", ignore=shutil.ignore_patterns("objects"))
+    (workspace / "FILE").write_text("")
+    before = sorted(workspace.iterdir())
+    # `python -m` would put the folder of the tests before this checkout.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for option, message in {
+        "results=": "--config results=: it is empty",
+        "objects=": "--config objects=: it is empty",
+        "results=FILE": "results folder FILE: FILE is a file",
+        "results=FILE/x": "results folder FILE/x: FILE is a file",
+        "results=/proc/x": "/proc/x cannot be written",
+    }.items():
+        command = [sys.executable, "-m", "snakemake", "--profile", "workflow/profiles/local", "--config", "scale=tiny"]
+        done = subprocess.run(
+            [*command, "missing=warn", "objects=meshes", option],
+            cwd=workspace,
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode != 0
+        assert message in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr, done.stderr
+        assert [path for path in sorted(workspace.iterdir()) if path.name != ".snakemake"] == before
