@@ -271,6 +271,7 @@ def test_reading_a_configuration_needs_nothing_of_the_machine(bare: Path) -> Non
 def test_the_plan_looks_only_where_it_is_asked_to(bare: Path) -> None:
     (bare / "objects").mkdir()
     (bare / "objects/a.obj").write_text("v 0 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\n")
+    (bare / "objects/b.obj").write_text("v 0 0 0\nv 0 2 0\nv 0 0 2\nf 1 2 3\n")
     (bare / "ablations").mkdir()
     idea(bare / "ablations", "data: {paths: [objects]}\nfit: {start: {kind: lgm}}\n")
     where = Path("results"), Path("ablations"), CONFIGS

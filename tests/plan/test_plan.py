@@ -90,8 +90,9 @@ def other_value(annotation: Any, value: Any) -> Any:
 def scenes_of_the_original() -> str:
     """A folder that its data source would list."""
     folder = Path(tempfile.mkdtemp())
-    (folder / "scene").mkdir()
-    (folder / "scene" / "000.png").touch()
+    for name in ("scene", "another"):  # of one alone, the split may leave nothing for training
+        (folder / name).mkdir()
+        (folder / name / "000.png").touch()
     return str(folder)
 
 
