@@ -20,7 +20,10 @@ settings.load_profile("z1g")
 if not torch.cuda.is_available():
     # Triton looks at this when it is imported first, and much of torch imports it.
     os.environ["TRITON_INTERPRET"] = "1"
-# Tests keep what they learn about mesh files to themselves.
+# Tests keep what they learn about mesh files to themselves, but not extensions that take minutes to compile and that
+# two processes of one test must not compile at once.
+caches = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(caches / "torch_extensions"))
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="z1g-tests-")
 
 
