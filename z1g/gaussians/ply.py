@@ -37,7 +37,7 @@ def write(path: Path, gaussians: Tensor, to_world: NDArray[np.float64]) -> None:
         np.zeros_like(rgb),
         rgb,
         np.log(opacity / (1 - opacity)),
-        np.log(moved[:, CHANNELS["scale"]] + EPSILON),
+        np.log(np.maximum(moved[:, CHANNELS["scale"]], 0) + EPSILON),
         moved[:, CHANNELS["rotation"]],
     ]
     header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(moved)}"]
