@@ -357,6 +357,6 @@ def test_relative_paths_say_where_they_were_looked_for(tmp_path: Path) -> None:
 
 def test_free_texts_are_found() -> None:
     assert free_texts(CachedCodes) == {"path"}
-    assert free_texts(Meshes) == {"paths"}
+    assert free_texts(Meshes) == {"paths", "roots"}
     assert free_texts(Lpips) == {"trunk"}
     assert optional_imports(Gsplat) == {"gsplat"}

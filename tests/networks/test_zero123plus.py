@@ -187,8 +187,8 @@ def test_all_missing_files_are_named_before_the_run(copied: Path, tmp_path: Path
 
 
 def test_a_missing_folder_is_an_error_before_the_run(tmp_path: Path) -> None:
-    assert "is no folder" in error_of(tmp_path / "nowhere", tmp_path)
-    assert "is no folder" in error_of("./weights", tmp_path)
+    assert "is not a folder" in error_of(tmp_path / "nowhere", tmp_path)
+    assert "is not a folder" in error_of("./weights", tmp_path)
 
 
 def test_a_pipeline_of_another_kind_is_refused(copied: Path, tmp_path: Path) -> None:

@@ -83,6 +83,7 @@ def main() -> None:
             drawing.aim = passes.aim = aim
             folder = Path(out, "scratch")
             item = {"id": "x", "path": mesh, "folder": str(folder), "cameras": CAMERAS}
+            item["roots"] = [str(Path(mesh).parent)]
             render_views.finish(item, SETTINGS)
             assert json.loads((folder / "result.json").read_text())["reason"] is None
             rgba = np.stack([pixels(folder / f"{view:03d}.png") for view in range(len(CAMERAS))])
