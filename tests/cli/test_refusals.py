@@ -167,6 +167,7 @@ def test_impossible_resources(refused: Refused, micro: Plan, option: list[str]) 
     assert "is not a whole number of at least" in refused("fit", stage_path(micro, "fit"), "--chunk", "0", *option)
 
 
+@pytest.mark.slow
 def test_a_read_only_stage_folder_and_unreadable_files(micro: Plan, tmp_path: Path) -> None:
     """In a process without root's right to ignore permissions."""
     without = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
@@ -231,6 +232,7 @@ def _workspace(folder: Path) -> Path:
 # Names
 
 
+@pytest.mark.slow
 def test_file_names_that_are_not_utf_8(tmp_path: Path) -> None:
     """In processes, whose output streams are strict about encodings."""
     odd = os.fsencode(tmp_path) + b"/caf\xe9"

@@ -175,6 +175,7 @@ def slot_values(draw: st.DrawFn, family: type[Slot], depth: int) -> Any:
     return values if draw(st.integers(0, 3)) == 0 else {"kind": kind, **values}
 
 
+@pytest.mark.slow
 @seed(17)
 @settings(
     max_examples=N_OVERLAYS,

@@ -45,6 +45,7 @@ def judge(
         pytest.fail(complaint, pytrace=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
 def test_results_do_not_change_without_a_raised_version(
     request: pytest.FixtureRequest, results: dict[str, dict[str, Figures]], stage: str
@@ -58,6 +59,7 @@ def test_nor_do_renders_by_blender(request: pytest.FixtureRequest, blender: str,
     judge(request, "ingest with Blender", "ingest", figures, tolerance=BLENDER_TOLERANCE)
 
 
+@pytest.mark.slow
 def test_a_run_on_its_own_gives_the_same_figures(
     worlds: dict[str, World], results: dict[str, dict[str, Figures]], tmp_path: Path
 ) -> None:
@@ -109,6 +111,7 @@ FAULTS: list[tuple[str, str, str, Callable[[Any], Any]]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("stage", "world", "name", "change"), FAULTS, ids=[f"{s}-{w}-{n}" for s, w, n, _ in FAULTS])
 def test_a_fault_is_caught(
     worlds: dict[str, World], results: dict[str, dict[str, Figures]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,

@@ -44,6 +44,7 @@ def test_sacct_if_the_database_answers(commands: Path) -> None:
     assert executor.is_query_tool_available("sacct")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scontrol", "sacct"),
     [

@@ -102,6 +102,7 @@ def alive(pid: int) -> bool:
     return True
 
 
+@pytest.mark.slow
 def test_a_hanging_object_is_rejected_and_the_others_continue(fake):
     start = time.monotonic()
     outcomes = fake.outcomes("a", "hang", "b", timeout_s=1.0)

@@ -101,6 +101,7 @@ def test_a_new_field_counts_only_where_it_is_not_at_its_default(path: str) -> No
     assert (used == before) == (runtime or path == "")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", sorted(path for path, (section, off) in PLACES.items() if not off and path))
 def test_a_changed_default_counts(path: str) -> None:
     steps, section = segments(path), PLACES[path][0]

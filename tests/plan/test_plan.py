@@ -221,6 +221,7 @@ def test_every_kind_is_usable_somewhere() -> None:
     assert {option for _, _, option in KINDS.values()} == {o for family in families for o in kinds(family).values()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(KINDS))
 def test_the_options_of_every_kind_count(name: str) -> None:
     path, with_kind, _ = KINDS[name]

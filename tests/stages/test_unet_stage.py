@@ -174,6 +174,7 @@ def test_attention_by_xformers(xformers: Xformers, recompute: bool) -> None:
     assert xformers.calls == before, "chosen for one forward pass only"
 
 
+@pytest.mark.slow
 def test_xformers_where_it_cannot_work(chain: Plan, xformers: Xformers, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = StageFolder.open(stage_path(chain, "unet"))
     options = folder.config.unet.model_copy(update={"attention": "xformers"})
