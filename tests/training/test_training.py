@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -184,20 +185,27 @@ def test_done_is_done(tmp_path: Path, straight: tuple[Path, Toy], monkeypatch: p
     assert (tmp_path / "history.jsonl").read_bytes() == before
 
 
-def test_codes_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = train(tmp_path / "whole", CodedToy(), ema=None)
+@contextmanager
+def interrupted_after(last: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Training in the block must end with KeyboardInterrupt after a step."""
     real = Trainer._step
 
     def step(self: Trainer, at: int, batch: Any) -> dict[str, float]:
         losses = real(self, at, batch)
-        if at == 4:
+        if at == last:
             raise KeyboardInterrupt
         return losses
 
     monkeypatch.setattr(Trainer, "_step", step)
     with pytest.raises(KeyboardInterrupt):
-        train(tmp_path / "part", CodedToy(), ema=None)
+        yield
     monkeypatch.setattr(Trainer, "_step", real)
+
+
+def test_codes_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = train(tmp_path / "whole", CodedToy(), ema=None)
+    with interrupted_after(4, monkeypatch):
+        train(tmp_path / "part", CodedToy(), ema=None)
     resumed = train(tmp_path / "part", CodedToy(), ema=None)
     assert_same(resumed, whole)
     assert isinstance(resumed, CodedToy)
@@ -292,18 +300,8 @@ def test_unet_killed(tmp_path: Path) -> None:
 def test_autodecoder_resumes(tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     whole, part = (stage_path(micro(tmp_path / n, autodecoder=changes), "autodecoder") for n in ("whole", "part"))
     autodecoder.run(StageFolder.open(whole), threads=1)
-    real = Trainer._step
-
-    def step(self: Trainer, at: int, batch: Any) -> dict[str, float]:
-        losses = real(self, at, batch)
-        if at == 4:
-            raise KeyboardInterrupt
-        return losses
-
-    monkeypatch.setattr(Trainer, "_step", step)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted_after(4, monkeypatch):
         autodecoder.run(StageFolder.open(part), threads=1)
-    monkeypatch.setattr(Trainer, "_step", real)
     autodecoder.run(StageFolder.open(part), threads=1)
     assert_same_stage(whole, part, "model")
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
     from z1g.plan.folder import StageFolder
 
-DECODED_AT_ONCE = 4
-
 
 class ImageToSplats:
     """The trained networks of both stages, for sampling."""
@@ -73,7 +71,7 @@ class ImageToSplats:
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """Splatter images [B,6,14,S,S] from codes in the decoder's units, in small batches to limit memory."""
-        return torch.cat([self.codec.decode(part) for part in codes.split(DECODED_AT_ONCE)])
+        return self.codec.decode_all(codes)
 
     @torch.no_grad()
     def encode(self, inputs: Tensor) -> Tensor:

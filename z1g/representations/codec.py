@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
     from z1g.networks.denoiser import Denoiser
 
+DECODED_AT_ONCE = 4
+"""Codes that `decode_all` decodes together."""
 CHANNEL_AXIS = -3
 """Axis of a code whose entries are normalized separately."""
 
@@ -51,6 +53,10 @@ class Codec(nn.Module):
     @abstractmethod
     def decode(self, code: Tensor) -> Tensor:
         """Activated splatter images [B,6,14,S,S] in the view-1 frame from codes [B,*code_shape]."""
+
+    def decode_all(self, codes: Tensor) -> Tensor:
+        """`decode` in small batches, to limit memory."""
+        return torch.cat([self.decode(part) for part in codes.split(DECODED_AT_ONCE)])
 
     @abstractmethod
     def condition_latent(self, images: Tensor) -> Tensor:

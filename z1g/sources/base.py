@@ -1,7 +1,7 @@
 """Interface of data sources: list the objects, then convert a chunk of them to rendered objects."""
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,7 @@ from pydantic import Field
 
 from z1g.core.slots import MAX_COUNT, Runtime, Slot
 from z1g.data.manifest import Manifest, ObjectEntry, SplitOptions
-from z1g.data.shards import Rejected, RenderedObject
+from z1g.data.shards import BrokenObject, Rejected, RenderedObject
 from z1g.geometry.camera import CameraOptions
 
 CHUNK_SIZE, MAX_CHUNKS = 64, 300
@@ -23,6 +23,15 @@ class Ingested:
 
     outcome: RenderedObject | Rejected
     seconds: Mapping[str, float] = field(default_factory=dict)
+
+
+def read_each(objects: Sequence[ObjectEntry], read: Callable[[ObjectEntry], RenderedObject]) -> Iterator[Ingested]:
+    """Outcomes of objects whose renders exist; one that `read` finds broken does not stop the others."""
+    for entry in objects:
+        try:
+            yield Ingested(read(entry))
+        except BrokenObject as error:
+            yield Ingested(Rejected(entry.id, str(error)))
 
 
 class DataSource(Slot):

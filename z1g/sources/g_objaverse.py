@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -11,11 +12,11 @@ from pydantic import Field
 from z1g.core.errors import UserError
 from z1g.core.needs import require_file, require_folder
 from z1g.data.manifest import ObjectEntry, unique_ids
-from z1g.data.shards import BrokenObject, Rejected, RenderedObject
+from z1g.data.shards import BrokenObject, RenderedObject
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, orbit_c2w
 from z1g.sources._g_objaverse_files import View, read_depth, read_view
 from z1g.sources._original_files import read_image
-from z1g.sources.base import DataSource, Ingested
+from z1g.sources.base import DataSource, Ingested, read_each
 
 RENDERS = "campos_512_v4"
 
@@ -63,11 +64,7 @@ class GObjaverse(DataSource):
     def ingest(
         self, objects: Sequence[ObjectEntry], camera: CameraOptions, scratch: Path, threads: int
     ) -> Iterator[Ingested]:
-        for entry in objects:
-            try:
-                yield Ingested(_read(entry, camera))
-            except BrokenObject as error:
-                yield Ingested(Rejected(entry.id, str(error)))
+        return read_each(objects, partial(_read, camera=camera))
 
 
 def _read(entry: ObjectEntry, camera: CameraOptions) -> RenderedObject:

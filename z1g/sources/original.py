@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -12,10 +13,10 @@ from pydantic import Field
 from z1g.core.errors import UserError
 from z1g.core.needs import require_folder
 from z1g.data.manifest import ObjectEntry, unique_ids
-from z1g.data.shards import BrokenObject, Rejected, RenderedObject
+from z1g.data.shards import BrokenObject, RenderedObject
 from z1g.geometry.camera import CameraOptions, from_original_orbit
 from z1g.sources import _original_files as _original_files
-from z1g.sources.base import DataSource, Ingested
+from z1g.sources.base import DataSource, Ingested, read_each
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -69,11 +70,7 @@ class Original(DataSource):
     def ingest(
         self, objects: Sequence[ObjectEntry], camera: CameraOptions, scratch: Path, threads: int
     ) -> Iterator[Ingested]:
-        for entry in objects:
-            try:
-                yield Ingested(_read(entry, camera))
-            except BrokenObject as error:
-                yield Ingested(Rejected(entry.id, str(error)))
+        return read_each(objects, partial(_read, camera=camera))
 
 
 def _read(entry: ObjectEntry, camera: CameraOptions) -> RenderedObject:

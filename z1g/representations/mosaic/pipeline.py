@@ -31,7 +31,6 @@ from z1g.sampling.options import InferOptions
 from z1g.sampling.sample import sample_codes
 from z1g.sampling.samplers.ddpm import Ddpm
 
-DECODED_AT_ONCE = 4
 NETWORKS = {
     "vae": AutoencoderKL,
     "unet": UNet2DConditionModel,
@@ -133,8 +132,7 @@ class Zero1ToGPipeline(DiffusionPipeline):
             seeds or range(len(images)), scheduler,
         )  # fmt: skip
         codes = codes * statistics["deviation"] + statistics["mean"]
-        splats = torch.cat([codec.decode(part) for part in codes.split(DECODED_AT_ONCE)])
-        return Splats(codes=codes, splats=splats)
+        return Splats(codes=codes, splats=codec.decode_all(codes))
 
     def _first_stage(self) -> tuple[Codec, Setup]:
         if self._stage1 is None:
