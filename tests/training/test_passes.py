@@ -19,7 +19,7 @@ from z1g.objectives.diffusion import DiffusionObjective
 from z1g.training import passes
 from z1g.training.data import StepData
 from z1g.training.loop import Trainer
-from z1g.training.passes import EagerPasses, ReplayedPasses, _buckets
+from z1g.training.passes import EagerPasses, ReplayedPasses
 
 STEPS = 8
 
@@ -95,32 +95,6 @@ def test_conditions_of_replay(
     assert actual == expected
 
 
-def test_ranks_average_their_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two ranks with gradients g and 3g get 2g, for any memory format."""
-    toy = torch.nn.Sequential(torch.nn.Conv2d(2, 3, 3), torch.nn.Linear(4, 5))
-    sent: list[Tensor] = []
-
-    def all_reduce(flat: Tensor) -> None:
-        sent.append(flat.clone())
-        flat *= 4
-
-    monkeypatch.setattr(passes.torch.distributed, "broadcast", lambda tensor, source: None)
-    monkeypatch.setattr(passes.torch.distributed, "all_reduce", all_reduce)
-    monkeypatch.setattr(passes, "BUCKET_SIZE", 60)
-    accelerator: Any = SimpleNamespace(num_processes=2, device=torch.device("cpu"))
-    replayed = ReplayedPasses(toy, accelerator)
-    expected = []
-    for i, parameter in enumerate(toy.parameters()):
-        parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(i))
-        if parameter.ndim == 4:
-            parameter.grad = parameter.grad.contiguous(memory_format=torch.channels_last)
-        expected.append(2 * parameter.grad)
-    replayed._average()
-    for parameter, value in zip(toy.parameters(), expected, strict=True):
-        torch.testing.assert_close(parameter.grad, value)
-    assert [len(flat) for flat in sent] == [57, 25]
-
-
 def test_passes_are_eager_after_a_failed_capture(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -138,11 +112,6 @@ def test_passes_are_eager_after_a_failed_capture(
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in toy.parameters())
     assert caplog.text.count("operation not permitted") == 1
     assert "when stream" not in caplog.text
-
-
-def test_buckets_keep_order_and_bounds() -> None:
-    tensors = [torch.zeros(n) for n in (5, 2**25, 3, 2)]
-    assert [[len(t) for t in group] for group in _buckets(tensors)] == [[5], [2**25], [3, 2]]
 
 
 def test_micro_batches_are_summed(tmp_path: Path) -> None:

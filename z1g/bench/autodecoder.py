@@ -94,7 +94,7 @@ class _Bench:
         self.sizes, self.device, self.steps = sizes, device, steps
         self.own_losses = base is not None
         self.config = experiment(sizes) if base is None else resolve([read_yaml(base)])
-        self.image = sizes.image if base is None else _resolution(self.config)
+        self.image = sizes.image if base is None else resolution(self.config)
         self.scenes = MadeUpScenes(self.config, self.image)
 
     def about(self) -> dict[str, Any]:
@@ -278,7 +278,8 @@ class _Bench:
         }
 
 
-def _resolution(config: Experiment) -> int:
+def resolution(config: Experiment) -> int:
+    """Width of a configuration's images in pixels. Raises UserError if its data source does not say."""
     if not isinstance(config.data, Meshes):
         raise UserError("--base needs data of kind 'meshes', which has the image size")
     return config.data.blender.resolution

@@ -60,21 +60,22 @@ def _ours(size: Size, variant: Variant, steps: int, repeats: int, device: torch.
         attention=variant.attention,
         cuda_graphs="graphs" in variant.on,
     )
-    method = _networks(size, options, device)
+    method = networks(size, options, device)
     return _time(lambda images: method(images, list(range(variant.batch))), size, variant.batch, repeats, device)
 
 
 def _original_way(size: Size, device: torch.device, *, steps: int) -> dict[str, Any]:
     """One object at a time in fp32, without CUDA graphs."""
     options = InferOptions(steps=steps, guidance=ORIGINAL_GUIDANCE, precision="fp32", cuda_graphs=False)
-    method = _networks(size, options, device)
+    method = networks(size, options, device)
     method.options = options.model_copy(update={"steps": 2})
-    method(_images(size, 1, device), [0])
+    method(random_images(size, 1, device), [0])
     method.options = options
     return _time(lambda images: method(images, [0]), size, 1, 0, device)
 
 
-def _networks(size: Size, options: InferOptions, device: torch.device) -> ImageToSplats:
+def networks(size: Size, options: InferOptions, device: torch.device) -> ImageToSplats:
+    """The trained method with networks of a size and random weights."""
     config = Experiment(model=size.model, representation=size.representation, splat=SplatOptions(size=_splats(size)))
     codec = config.new_codec().requires_grad_(False).eval().for_inference(device)
     statistics = {
@@ -90,7 +91,8 @@ def _splats(size: Size) -> int:
     return min(128, size.condition)
 
 
-def _images(size: Size, batch: int, device: torch.device) -> Tensor:
+def random_images(size: Size, batch: int, device: torch.device) -> Tensor:
+    """Random condition images [batch,3,side,side]."""
     return torch.rand(batch, 3, size.condition, size.condition, device=device)
 
 
@@ -98,7 +100,7 @@ def _time(
     run: Callable[[Tensor], object], size: Size, batch: int, repeats: int, device: torch.device
 ) -> dict[str, Any]:  # fmt: skip
     """Seconds of the first call, and mean seconds and objects/s of later calls (of the first without `repeats`)."""
-    images, seconds = _images(size, batch, device), []
+    images, seconds = random_images(size, batch, device), []
     for _ in range(1 + repeats):
         synchronize(device)
         began = time.perf_counter()

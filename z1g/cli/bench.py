@@ -3,10 +3,11 @@
 import argparse
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from z1g.cli.arguments import existing_folder
+from z1g.cli.arguments import at_least, existing_folder
 
 AUTODECODER_VARIANTS = ["b4", "b8", "b4+unfused", "b4+autocast"]
 
@@ -24,7 +25,9 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     """Run a benchmark and print its figures."""
     _, _, run = PARTS[arguments.what]
     figures = run(arguments)
-    if arguments.json:
+    if isinstance(figures, str):
+        sys.stdout.write(figures)
+    elif arguments.json:
         sys.stdout.write(json.dumps(figures) + "\n")
     else:
         sys.stdout.write("\n".join(f"{name:<22}{value}" for name, value in figures.items()) + "\n")
@@ -205,7 +208,39 @@ def _run_guidance(arguments: argparse.Namespace) -> dict[str, Any]:
     return measure(options.run, options.steps, options.guidance, sampler, options.objects, options.batch)
 
 
-PARTS = {
+def _scaling(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--gpus", type=at_least(1), nargs="+", default=[1, 2, 4],
+        help="GPUs of this machine, rows each; without GPUs: processes on the CPU",
+    )  # fmt: skip
+    parser.add_argument("--stages", nargs="+", default=["autodecoder", "unet"], help="autodecoder, unet, fit, infer")
+    parser.add_argument("--size", default="full", choices=("full", "tiny"), help="full: as published; tiny: for a CPU")
+    parser.add_argument("--base", type=Path, help="a scale's YAML file with sizes and options, instead of --size")
+    parser.add_argument("--batch", type=at_least(1), help="objects of a GPU; default: depends on stage and size")
+    parser.add_argument(
+        "--modes", nargs="+", default=["weak", "strong"], choices=("weak", "strong"),
+        help="training. weak: the same batch on each GPU; strong: the batch of one GPU divided among all",
+    )  # fmt: skip
+    parser.add_argument("--steps", type=at_least(1), default=6, help="steps of a timed window of training")
+    parser.add_argument("--sampling-steps", type=at_least(1), default=16, help="sampling steps of infer")
+    parser.add_argument("--repeats", type=at_least(1), default=3, help="timed windows of a row, or chunks")
+    parser.add_argument("--seconds", type=float, default=540, help="time limit; what does not fit is left out")
+    parser.add_argument("--out", type=Path, help="JSON file that has the figures so far after every row")
+    parser.add_argument("--table", type=Path, metavar="FILE", help="only print what --out wrote, as a Markdown table")
+
+
+def _run_scaling(arguments: argparse.Namespace) -> dict[str, Any] | str:
+    from z1g.bench.scaling.rows import Request, measure
+    from z1g.bench.scaling.table import markdown
+    from z1g.core.files import read_json
+
+    if arguments.table is not None:
+        return markdown(read_json(arguments.table))
+    options = vars(arguments)
+    return measure(Request(**{name: options[name] for name in Request.__dataclass_fields__}))
+
+
+PARTS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Any]]] = {
     "autodecoder": ("stage 1 training: the original's implementation against ours", _autodecoder, _run_autodecoder),
     "dag": ("planning: seconds, memory and jobs of a dry run over synthetic lists of objects", _dag, _run_dag),
     "ingest": ("rendering meshes: one Blender process per object against the pool", _ingest, _run_ingest),
@@ -213,6 +248,11 @@ PARTS = {
         "reading training samples: samples/s with cold and warm cache; memory over time",
         _loader,
         _run_loader,
+    ),
+    "scaling": (
+        "several GPUs: training together, and chunks of objects side by side; efficiency against one GPU",
+        _scaling,
+        _run_scaling,
     ),
     "render": ("the splat rasterizers", _render, _run_render),
     "unet": ("stage 2 training at full size: the original's implementation against ours", _unet, _run_unet),

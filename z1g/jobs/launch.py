@@ -91,26 +91,39 @@ def train_together(request: ResourceRequest, inherited: Sequence[int]) -> None:
     SIGTERM is passed on to every rank, and all ranks checkpoint and exit together. `inherited` are descriptors of locks
     that must be held as long as any rank runs.
     """
-    per_node = request.ranks_per_node
-    world = per_node * request.nodes
-    shared = {
-        **os.environ,
-        "WORLD_SIZE": str(world),
-        "LOCAL_WORLD_SIZE": str(per_node),
-        "MASTER_ADDR": "127.0.0.1" if request.nodes == 1 else socket.gethostname(),
-        "MASTER_PORT": str(_free_port()),
-    }
-    if request.nodes > 1:
-        commands = [(_srun(request), {**shared, BY_SRUN: "1"})]
-    else:
-        ranks = ({"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world))
-        commands = [(list(sys.orig_argv), {**shared, **rank}) for rank in ranks]
+    world = request.ranks_per_node * request.nodes
     log.info("%d processes on %d nodes", world, request.nodes)
-    exit_code = _run(commands, inherited)
+    if request.nodes > 1:
+        meeting = _meeting(world, request.ranks_per_node, socket.gethostname())
+        exit_code = _run([(_srun(request), {**os.environ, **meeting, BY_SRUN: "1"})], inherited)
+    else:
+        exit_code = run_ranks(sys.orig_argv, world, os.environ, inherited)
     if exit_code == EXIT_PREEMPTED:
         raise Preempted("all ranks stopped on request; the same command continues from their checkpoint")
     if exit_code:
         raise UserError(f"one of {world} processes ended with exit code {exit_code}; see its message above")
+
+
+def run_ranks(
+    command: Sequence[str], world: int, environment: Mapping[str, str], inherited: Sequence[int]
+) -> int:  # fmt: skip
+    """Run a command once per rank on this machine and wait; returns the exit code of the first failure, else 0.
+
+    A failure ends the other ranks. `environment` gets the variables of torchrun.
+    """
+    shared = {**environment, **_meeting(world, world, "127.0.0.1")}
+    ranks = ({"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world))
+    return _run([(list(command), {**shared, **rank}) for rank in ranks], inherited)
+
+
+def _meeting(world: int, per_node: int, address: str) -> dict[str, str]:
+    """Variables that ranks find each other with."""
+    return {
+        "WORLD_SIZE": str(world),
+        "LOCAL_WORLD_SIZE": str(per_node),
+        "MASTER_ADDR": address,
+        "MASTER_PORT": str(_free_port()),
+    }
 
 
 def _srun(request: ResourceRequest) -> list[str]:

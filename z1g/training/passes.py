@@ -2,8 +2,8 @@
 
 import gc
 import logging
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -11,12 +11,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from z1g.training.data import Batch, micro_batches
+from z1g.training.gradients import average
 
 log = logging.getLogger("z1g")
 WARM_UP = 3
 """Steps before the capture, in which libraries select kernels and allocate workspaces."""
-BUCKET_SIZE = 2**25
-"""Values per all-reduce."""
 
 
 class EagerPasses:
@@ -42,6 +41,12 @@ class EagerPasses:
                 totals[name] = totals.get(name, 0.0) + share * value.detach()
         return totals
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let ranks keep their own gradients while the block runs; benchmarks time steps with and without averages."""
+        with self.accelerator.no_sync(self.model):
+            yield
+
 
 class ReplayedPasses:
     """The passes of a whole batch as one CUDA graph, which removes the overhead of kernel launches.
@@ -58,7 +63,8 @@ class ReplayedPasses:
         self.losses: dict[str, Tensor] = {}
         self.gradients: list[Tensor | None] = []
         self.replay: Callable[[], None] | None = None
-        if accelerator.num_processes > 1:
+        self.averages = accelerator.num_processes > 1
+        if self.averages:
             for parameter in self.trained:
                 torch.distributed.broadcast(parameter.data, 0)
 
@@ -71,8 +77,18 @@ class ReplayedPasses:
             losses = {name: value.detach() for name, value in self._passes(batch).items()}
         else:
             losses = self._replayed(batch, self.replay)
-        self._average()
+        if self.averages:
+            average([p.grad for p in self.trained if p.grad is not None], self.accelerator.num_processes)
         return losses
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Let ranks keep their own gradients while the block runs; benchmarks time steps with and without averages."""
+        averages, self.averages = self.averages, False
+        try:
+            yield
+        finally:
+            self.averages = averages
 
     def _replayed(self, batch: Batch, replay: Callable[[], None]) -> dict[str, Tensor]:
         for name, value in batch.items():
@@ -115,30 +131,6 @@ class ReplayedPasses:
             losses: dict[str, Tensor] = self.objective(prepared)
         losses["loss"].backward()
         return losses
-
-    def _average(self) -> None:
-        """Average gradients over the ranks, in buckets of many tensors."""
-        if self.accelerator.num_processes == 1:
-            return
-        for bucket in _buckets([p.grad for p in self.trained if p.grad is not None]):
-            flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
-            torch.distributed.all_reduce(flat)
-            flat /= self.accelerator.num_processes
-            parts = flat.split([gradient.numel() for gradient in bucket])
-            torch._foreach_copy_(bucket, [part.view(g.shape) for part, g in zip(parts, bucket, strict=True)])
-
-
-def _buckets(gradients: list[Tensor]) -> list[list[Tensor]]:
-    """Tensors in groups of bounded size, in order."""
-    buckets: list[list[Tensor]] = []
-    free = 0
-    for gradient in gradients:
-        if free < gradient.numel() or not buckets:
-            buckets.append([])
-            free = BUCKET_SIZE
-        buckets[-1].append(gradient)
-        free -= gradient.numel()
-    return buckets
 
 
 def passes(
