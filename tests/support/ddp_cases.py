@@ -1,4 +1,4 @@
-"""Runs in each process of `test_ddp.py`: `ddp_cases.py FOLDER STAGE_FOLDER...`.
+"""Runs in each process of `test_ddp.py`: `ddp_cases.py FOLDER STAGE_FOLDER...`, by one, two or four.
 
 Trains toys in FOLDER and stage 1 in the other folders, and writes the final state of each rank.
 """
@@ -17,8 +17,17 @@ from z1g.cli import main as cli
 from z1g.core.errors import Preempted
 from z1g.training.loop import Trainer
 from z1g.training.options import TrainOptions
+from z1g.training.passes import ReplayedPasses
 
 PLAIN: dict[str, Any] = {"batch_size": 4, "steps": 10, "ema": None}
+
+
+class ReplayedToy(Toy):
+    """A toy whose passes are captured in a CUDA graph on a GPU; on a CPU they are eager."""
+
+    replayable = True
+
+
 CASES: dict[str, tuple[Callable[[], Toy | CodedToy], TrainOptions]] = {
     "toy": (lambda: Toy(dropout=0), toy_options(**{**PLAIN, "ema": 0.8})),
     "micro_batch": (lambda: Toy(dropout=0), toy_options(**PLAIN, micro_batch=1)),
@@ -30,6 +39,8 @@ CASES: dict[str, tuple[Callable[[], Toy | CodedToy], TrainOptions]] = {
     "restarts": (lambda: Toy(dropout=0), toy_options(**PLAIN, schedule={"kind": "cosine_restarts", "period": 3})),
     "one_cycle": (lambda: Toy(dropout=0), toy_options(**PLAIN, schedule={"kind": "one_cycle", "warmup_steps": 4})),
     "codes": (CodedToy, toy_options(**PLAIN)),
+    "replayed": (lambda: ReplayedToy(dropout=0), toy_options(**PLAIN)),
+    "bf16": (lambda: Toy(dropout=0), toy_options(**{**PLAIN, "precision": "bf16"})),
 }
 
 
@@ -37,7 +48,11 @@ def train(case: str, folder: Path) -> dict[str, torch.Tensor]:
     """Train in `folder` and return the final weights (and codes)."""
     make, options = CASES[case]
     toy = make()
-    Trainer(toy, toy.data(options), options, folder).run()
+    trainer = Trainer(toy, toy.data(options), options, folder)
+    trainer.run()
+    if toy.replayable and torch.cuda.is_available():
+        assert isinstance(trainer.passes, ReplayedPasses)
+        assert trainer.passes.replay is not None
     ended = {name: parameter.detach().cpu().clone() for name, parameter in toy.named_parameters()}
     if isinstance(toy, CodedToy):
         ended |= {"codes": toy.book.codes, "moments": toy.book.moments, "visits": toy.book.visits}

@@ -47,13 +47,15 @@ def measure(job: Job, rank: int, world: int) -> dict[str, Any]:
         synchronize(device)
         figures: dict[str, Any] = {"warm_up_s": round(time.perf_counter() - began, 1)}
         seconds: dict[str, list[float]] = {"step": []}
+        alone: dict[str, Callable[[], None]] = {}
         for _ in range(job.repeats):
             seconds["step"].append(_window(trainer, lambda: next(steps), job.steps))
             figures |= {"memory_mib": memory_mib(device)} if len(seconds["step"]) == 1 else {}
             if world > 1:
                 with trainer.passes.alone():
                     own = _window(trainer, lambda: next(steps), job.steps)
-                alone = _averages(trainer, world, DDP_BUCKET if replayed is None else BUCKET_SIZE)
+                # Only now, so that the gradients of this do not count as memory of training.
+                alone = alone or _averages(trainer, world, DDP_BUCKET if replayed is None else BUCKET_SIZE)
                 for name, work in alone.items():
                     seconds.setdefault(name, []).append(_window(trainer, work, job.steps))
                 seconds.setdefault("own", []).append(own)
