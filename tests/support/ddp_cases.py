@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.state import AcceleratorState
 
 from support.builders import CodedToy, Toy, toy_options
 from z1g.cli import main as cli
@@ -48,8 +49,11 @@ def train(case: str, folder: Path) -> dict[str, torch.Tensor]:
     """Train in `folder` and return the final weights (and codes)."""
     make, options = CASES[case]
     toy = make()
+    # A process has one precision otherwise.
+    AcceleratorState._reset_state()
     trainer = Trainer(toy, toy.data(options), options, folder)
     trainer.run()
+    AcceleratorState._reset_state()
     if toy.replayable and torch.cuda.is_available():
         assert isinstance(trainer.passes, ReplayedPasses)
         assert trainer.passes.replay is not None

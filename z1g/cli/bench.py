@@ -237,7 +237,8 @@ def _run_scaling(arguments: argparse.Namespace) -> dict[str, Any] | str:
     if arguments.table is not None:
         return markdown(read_json(arguments.table))
     options = vars(arguments)
-    return measure(Request(**{name: options[name] for name in Request.__dataclass_fields__}))
+    figures = measure(Request(**{name: options[name] for name in Request.__dataclass_fields__}))
+    return figures if arguments.json else markdown(figures)
 
 
 PARTS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Any]]] = {
