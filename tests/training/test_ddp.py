@@ -25,8 +25,8 @@ STAGES: dict[str, dict[str, Any]] = {
     "encoder": {"codes": {"kind": "encoder"}},
 }
 """Real stages 1, by the source of their codes; the encoder of the micro model is trained."""
-BF16 = 2e-2
-"""Bound of differences of weights trained in bfloat16, by ten steps with a learning rate of 0.02: one step of Adam."""
+BF16 = 5e-3
+"""Bound of differences of weights trained in bfloat16, a quarter of a step of Adam; ten steps move weights by 0.11."""
 Ranks = tuple[Path, list[dict[str, Any]]]
 
 
@@ -74,7 +74,7 @@ def test_two_processes_equal_one(case: str, ranks: Ranks, tmp_path: Path) -> Non
     # The mean of roots is not the root of a mean, so only means of means are compared.
     for name in ("loss", "gradient_norm", "lr"):
         assert [row.get(name) for row in theirs] == pytest.approx(
-            [row.get(name) for row in ours], rel=5e-2 if case == "bf16" else 1e-4
+            [row.get(name) for row in ours], rel=1e-2 if case == "bf16" else 1e-4
         ), name
 
 
