@@ -136,6 +136,12 @@ def test_balls_have_exact_depth(tmp_path: Path) -> None:
     assert (other.rgba[1] != scene.rgba[1]).any()
 
 
+def test_a_process_leases_its_gpu_before_anything_looks_for_one() -> None:
+    """Importing diffusers does, and the visible GPUs are fixed from then on: all processes would share the first."""
+    code = "import sys, z1g.bench.scaling.rank; sys.exit(bool({'torch', 'diffusers'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["fit", "infer"])
 def test_chunks_are_measured(stage: str) -> None:

@@ -8,7 +8,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from z1g.bench.scaling.job import TRAINED, Job
 from z1g.core.files import write_json
 from z1g.jobs.launch import ResourceRequest, devices
 
@@ -19,7 +18,7 @@ LEASES = "Z1G_BENCH_LEASES"
 def main() -> None:
     """Measure. An error is written too, for the parent to name, and ends this process and with it the others."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
-    job, folder = Job(**json.loads(sys.argv[1])), Path(sys.argv[2])
+    job, folder = json.loads(sys.argv[1]), Path(sys.argv[2])
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     try:
         figures = _measured(job, rank, world)
@@ -31,19 +30,21 @@ def main() -> None:
     write_json(folder / f"rank{rank}.json", figures)
 
 
-def _measured(job: Job, rank: int, world: int) -> dict[str, Any]:
+def _measured(request: dict[str, Any], rank: int, world: int) -> dict[str, Any]:
     if world == 1:
         # Like a job with one GPU, which is not distributed.
         for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
             del os.environ[name]
-    # Before anything looks for a GPU.
+    # Before anything looks for a GPU; importing diffusers does. From then on the visible GPUs are fixed.
     with devices(ResourceRequest(1, 1, 1)) if LEASES in os.environ else nullcontext():
         import torch
 
         from z1g.bench.machine import device_name, versions
         from z1g.bench.scaling import chunks, training
+        from z1g.bench.scaling.job import TRAINED, Job
         from z1g.core.device import default_device
 
+        job = Job(**request)
         if job.stage in TRAINED:
             figures = training.measure(job, rank, world)
         elif world == 1:
