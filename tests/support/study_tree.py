@@ -1,17 +1,16 @@
 """Made-up results of studies: plans of runs with points and replicates, and metrics that follow a known function."""
 
+import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from z1g.core.files import write_json, write_jsonl
-
 METRICS = {
     "psnr": {"label": "PSNR", "unit": "dB", "higher_is_better": True, "reference": "10·log10(1/MSE)"},
-    "chamfer": {"label": "Chamfer", "unit": "size", "higher_is_better": False, "reference": "Fan et al.", "scope": "object"},
-}  # fmt: skip
+    "chamfer": {"label": "Chamfer", "unit": "size", "higher_is_better": False, "scope": "object"},
+}
 OBJECTS = ("chair", "horse")
 
 Point = dict[str, Any]
@@ -25,13 +24,15 @@ def grid(**values: Iterable[Any]) -> list[Point]:
     return points
 
 
-def write_run(root: Path, name: str, psnr: float | None, plan: dict[str, Any], config: dict[str, Any] | None = None) -> None:
+def write_run(
+    root: Path, name: str, psnr: float | None, plan: dict[str, Any], config: dict[str, Any] | None = None
+) -> None:
     """One planned run, and its measurement unless `psnr` is None: every object deviates from it by a fixed amount."""
     identity = f"me-{name}"
     folder = root / "ablations" / name
     about = {"name": name, "description": "", "base": "tiny", "stages": {"metrics": identity}, **plan}
-    write_json(folder / "plan.json", about)
-    write_json(folder / "config.json", config or {})
+    _write(folder / "plan.json", [about])
+    _write(folder / "config.json", [config or {}])
     if psnr is None:
         return
     rows, objects = [], []
@@ -40,9 +41,9 @@ def write_run(root: Path, name: str, psnr: float | None, plan: dict[str, Any], c
         value = psnr + (1.0 if number else -1.0)
         rows += [{**head, "view": view, "azimuth_deg": 90.0 * view, "psnr": value} for view in range(2)]
         objects.append({**head, "chamfer": 0.2 - value / 500})
-    write_jsonl(root / "metrics" / identity / "metrics.jsonl", rows)
-    write_jsonl(root / "metrics" / identity / "objects.jsonl", objects)
-    write_json(root / "metrics" / identity / "metrics.json", {"metrics": METRICS, "versions": {}, "commit": "abc1234def"})
+    _write(root / "metrics" / identity / "metrics.jsonl", rows)
+    _write(root / "metrics" / identity / "objects.jsonl", objects)
+    _write(root / "metrics" / identity / "metrics.json", [{"metrics": METRICS, "versions": {}, "commit": "abc1234def"}])
 
 
 def write_study(
@@ -74,3 +75,9 @@ def write_study(
             write_run(root, name, value, plan)
             names.append(name)
     return names
+
+
+def _write(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write without waiting for the disk: studies have hundreds of files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")

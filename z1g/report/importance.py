@@ -17,7 +17,8 @@ GRID = (
     "analysis of variance of a full grid; replicates tell the noise, and interactions of three and more options are "
     "one term"
 )
-POLYNOMIAL = "analysis of variance of a polynomial ({columns} coefficients) fitted to the means of {arms} arms"
+POLYNOMIAL = "analysis of variance of a polynomial with {columns} coefficients, fitted to the means of {points} points"
+SINGLE = "; there are too few points to estimate pairs of options"
 
 Kind = Literal["option", "pair", "higher", "replicates", "unexplained"]
 
@@ -80,7 +81,8 @@ def importance(study: Study, metric: str) -> Importance:
     found = shares(model, observed, replicated)
     if found is None:
         return Importance(metric, [], "", len(runs), n_arms, "all measured runs have the same value")
-    method = GRID if model.saturated else POLYNOMIAL.format(columns=model.columns.shape[1] - 1, arms=len(levels))
+    method = GRID if model.saturated else POLYNOMIAL.format(columns=model.columns.shape[1], points=len(levels))
+    method += SINGLE if len(factors) > 1 and len(model.terms) == len(factors) else ""
     effects = _effects(model, [factor.key for factor in factors], found.terms)
     if found.replicates:
         effects.append(_effect("replicates", "noise (replicates)", found.replicates))

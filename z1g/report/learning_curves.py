@@ -48,7 +48,7 @@ def read_curves(tree: Results, ablations: Sequence[Ablation]) -> list[Study]:
 
 
 def curve(runs: Sequence[Run], metric: str) -> list[CurvePoint]:
-    """Points of all curves of a metric, in order of group and x. Runs that were pruned or have no value are left out."""
+    """Points of all curves of a metric by group and x. Runs that were pruned or have no value are left out."""
     values: dict[tuple[str, float], list[float]] = {}
     for run in runs:
         if run.x is not None and run.pruned is None and metric in run.values:

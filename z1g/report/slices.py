@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from scipy import stats
 
@@ -40,19 +41,18 @@ def marginals(factor: Factor, runs: Sequence[Run], metric: str) -> list[Marginal
     usable = [run for run in runs if run.pruned is None and metric in run.values]
     if factor.numbers is not None and len(factor.levels) > MAX_LEVELS:
         return _binned(factor, usable, metric)
-    numbers = factor.numbers or factor.levels
-    groups: list[tuple[float | str, str, list[float]]] = []
-    for at, text in zip(numbers, factor.levels, strict=True):
-        values = [run.values[metric] for run in usable if label(run.point.get(factor.key, ...)) == text]
-        groups.append((at, text, values))
-    return [_marginal(at, text, values) for at, text, values in groups if values]
+    groups: dict[str, list[float]] = {text: [] for text in factor.levels}
+    for run in usable:
+        groups[label(run.point.get(factor.key, ...))].append(run.values[metric])
+    places: Sequence[float | str] = factor.numbers or factor.levels
+    return [_marginal(at, text, values) for at, (text, values) in zip(places, groups.items(), strict=True) if values]
 
 
 def _binned(factor: Factor, runs: Sequence[Run], metric: str) -> list[Marginal]:
     ordered = sorted(runs, key=lambda run: float(run.point[factor.key]))
     edges = [round(i * len(ordered) / BINS) for i in range(BINS + 1)]
     found = []
-    for start, stop in zip(edges, edges[1:], strict=False):
+    for start, stop in pairwise(edges):
         part = ordered[start:stop]
         if part:
             at = [float(run.point[factor.key]) for run in part]

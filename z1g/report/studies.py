@@ -43,7 +43,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Factor:
-    """An option that the study varies, with its values as labels, in order. `numbers` is None unless all are numbers."""
+    """An option that the study varies, with its values in order as labels, and as numbers if all of them are."""
 
     key: str
     levels: tuple[str, ...]

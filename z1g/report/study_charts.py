@@ -4,14 +4,18 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from z1g.report.collect import MetricInfo
 from z1g.report.importance import Importance, short_names
 from z1g.report.learning_curves import CurvePoint
 from z1g.report.slices import Marginal
-from z1g.report.studies import Factor, Run, Study, label
+from z1g.report.studies import Factor, Study
+from z1g.report.study_tables import factor_field, mean_of, metric_field
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 MAX_TICKS = 8
 """Most values of an option that all get a tick."""
+WIDE = 8
+"""Ratio of the last to the first x from which learning curves have a logarithmic axis."""
 MAX_NAMED = 12
 """Most categories of an axis of parallel coordinates whose names are written."""
 
@@ -52,14 +56,18 @@ def importance_chart(found: Importance) -> Spec:
 def slice_chart(study: Study, factor: Factor, marginals: Sequence[Marginal], metric: str) -> Spec:
     """All runs as dots and marginal means as a line, against one option."""
     title = study.metrics[metric].heading
-    values, at = _metric_field(study, metric), _factor_field(study, factor)
+    values, at = metric_field(study, metric), factor_field(study, factor)
     means = [{at: m.at, "mean": m.mean, "low": m.low, "high": m.high, "n": m.n, "range": m.label} for m in marginals]
     if factor.numbers is None:
         kind: Spec = {"type": "nominal", "sort": list(factor.levels), "axis": {"labelAngle": -30, "labelLimit": 120}}
     else:
         kind = {"type": "quantitative", **_numeric_axis(factor.numbers, factor.logarithmic)}
     x = {"field": at, "title": factor.key, **kind}
-    tips = [{"field": "range", "title": factor.key}, {"field": "mean", "format": ".5~g"}, {"field": "n", "title": "runs"}]
+    tips = [
+        {"field": "range", "title": factor.key},
+        {"field": "mean", "format": ".5~g"},
+        {"field": "n", "title": "runs"},
+    ]
     dots = {
         "data": {"name": "runs"},
         "transform": [{"filter": f"isValid(datum.{values}) && !datum.pruned"}],
@@ -80,39 +88,54 @@ def curve_chart(points: Sequence[CurvePoint], study: Study, title: str) -> Spec:
         {"at": p.x, "mean": p.mean, "low": p.low, "high": p.high, "n": p.n, "group": p.group or "all"} for p in points
     ]
     xs = sorted({p.x for p in points})
-    logarithmic = Factor("", tuple(map(str, xs)), tuple(xs)).logarithmic or (xs[0] > 0 and xs[-1] >= 8 * xs[0])
+    logarithmic = xs[0] > 0 and xs[-1] >= WIDE * xs[0]
     x = {"field": "at", "type": "quantitative", "title": study.x_label, **_numeric_axis(xs, logarithmic)}
     legend = {"orient": "bottom", "columns": 2, "labelLimit": 320} if len({p.group for p in points}) > 1 else None
     color = {"field": "group", "type": "nominal", "title": None, "legend": legend}
-    tips = [{"field": "group"}, {"field": "at", "title": study.x_label}, {"field": "mean", "format": ".5~g"}, {"field": "n"}]
+    tips = [
+        {"field": "group"},
+        {"field": "at", "title": study.x_label},
+        {"field": "mean", "format": ".5~g"},
+        {"field": "n"},
+    ]
     layers = _means_layers(rows, x, title, {}, tips, lines=True)
     return {"$schema": SCHEMA, "width": "container", "height": 260, "encoding": {"color": color}, "layer": layers}
 
 
 def parallel_chart(study: Study, metric: str) -> Spec:
     """A line per arm over the study's options and the mean metric, colored by it. Pruned arms are gray."""
-    info, values = study.metrics[metric], _metric_field(study, metric)
-    known = [value for runs in study.arms.values() if (value := _mean(runs, metric)) is not None]
-    low, high = min(known), max(known)
+    info = study.metrics[metric]
+    known = [value for runs in study.arms.values() if (value := mean_of(runs, metric)) is not None]
+    ends = (min(known), max(known))
     names = short_names([factor.key for factor in study.factors])
     axes = [names[factor.key] for factor in study.factors] + [info.label]
-    x = {
-        "field": "axis",
-        "type": "nominal",
-        "sort": axes,
-        "title": None,
-        "scale": {"type": "point", "padding": 0.35},
-        "axis": {"orient": "top", "domain": False, "ticks": False, "labelAngle": 0, "grid": False, "labelFontSize": 12},
-    }
+    axis = {"orient": "top", "domain": False, "ticks": False, "labelAngle": 0, "grid": False, "labelFontSize": 12}
+    scale = {"type": "point", "padding": 0.35}
+    x = {"field": "axis", "type": "nominal", "sort": axes, "title": None, "scale": scale, "axis": axis}
     y = {"field": "at", "type": "quantitative", "axis": None, "scale": {"domain": [-0.05, 1.05], "nice": False}}
+    ticks = [
+        {"axis": names[factor.key], "at": at, "text": text} for factor in study.factors for at, text in _ticks(factor)
+    ]
+    heights = (0, 1) if ends[1] > ends[0] else (0.5,)
+    ticks += [{"axis": info.label, "at": at, "text": f"{end:.4g}"} for at, end in zip(heights, ends, strict=False)]
+    lines = _arm_lines(info, metric_field(study, metric), axes, ends)
+    lines["encoding"] |= {"x": x, "y": y}
+    layers = [_axis_rules(axes, x, y), lines, *_axis_texts(ticks, x, y)]
+    return {"$schema": SCHEMA, "width": "container", "height": 300, "layer": layers}
+
+
+def _arm_lines(info: MetricInfo, values: str, axes: Sequence[str], ends: tuple[float, float]) -> Spec:
+    """Lines of parallel coordinates: a row of `arms` becomes a row per axis; the line under the pointer stands out."""
+    low, high = ends
     last = f"(datum.{values} - {low!r}) / {high - low!r}" if high > low else "0.5"
     columns = [f"a{i}" for i in range(len(axes))]
-    fold: list[Spec] = [
+    names = json.dumps(dict(zip(columns, axes, strict=True)))
+    fold = [
         {"filter": f"isValid(datum.{values}) || datum.state == 'pruned'"},
         {"calculate": f"isValid(datum.{values}) ? {last} : null", "as": columns[-1]},
         {"fold": columns, "as": ["column", "at"]},
         {"filter": "isValid(datum.at)"},
-        {"calculate": f"{json.dumps(dict(zip(columns, axes, strict=True)))}[datum.column]", "as": "axis"},
+        {"calculate": f"{names}[datum.column]", "as": "axis"},
     ]
     shades = {
         "test": f"isValid(datum.{values})",
@@ -120,70 +143,19 @@ def parallel_chart(study: Study, metric: str) -> Spec:
         "scale": {"scheme": {"name": "viridis", "extent": [0.15, 1]}, "reverse": info.higher_is_better is False},
         "legend": {"orient": "right", "gradientLength": 200},
     }
-    lines = {
+    tips = [{"field": "arm"}, {"field": values, "title": info.label, "format": ".5~g"}, {"field": "state"}]
+    return {
         "data": {"name": "arms"},
         "params": [{"name": "picked", "select": {"type": "point", "fields": ["arm"], "on": "pointerover"}}],
         "transform": fold,
         "mark": {"type": "line", "strokeWidth": 1.3},
         "encoding": {
-            "x": x,
-            "y": y,
             "detail": {"field": "arm"},
             "color": {"condition": shades, "value": "@faint"},
             "opacity": {"condition": {"param": "picked", "value": 0.85}, "value": 0.1},
-            "tooltip": [
-                {"field": "arm"},
-                {"field": values, "title": info.label, "format": ".5~g"},
-                {"field": "state"},
-            ],
+            "tooltip": tips,
         },
     }
-    ticks = [
-        {"axis": names[factor.key], "at": at, "text": text} for factor in study.factors for at, text in _ticks(factor)
-    ]
-    ends = ((0, low), (1, high)) if high > low else ((0.5, low),)
-    ticks += [{"axis": info.label, "at": at, "text": f"{value:.4g}"} for at, value in ends]
-    layers = [_axis_rules(axes, x, y), lines, *_axis_texts(ticks, x, y)]
-    return {"$schema": SCHEMA, "width": "container", "height": 300, "layer": layers}
-
-
-def tables(study: Study) -> dict[str, dict[str, list]]:
-    """Data that the charts of a study share: `runs` and `arms`, each with `columns` and `rows`."""
-    factor_fields = [_factor_field(study, factor) for factor in study.factors]
-    metric_fields = [_metric_field(study, metric) for metric in study.metrics]
-    runs = [
-        [run.name, run.pruned is not None, *(_value(factor, run) for factor in study.factors)]
-        + [_rounded(run.values.get(metric)) for metric in study.metrics]
-        for run in study.runs
-    ]
-    arms = []
-    for arm, members in study.arms.items():
-        state = "pruned" if all(run.pruned is not None for run in members) else "complete"
-        heights = [_rounded(_height(factor, members[0])) for factor in study.factors]
-        arms.append([arm, state, *heights, *(_rounded(_mean(members, metric)) for metric in study.metrics)])
-    heights_fields = [f"a{i}" for i in range(len(study.factors))]
-    return {
-        "runs": {"columns": ["run", "pruned", *factor_fields, *metric_fields], "rows": runs},
-        "arms": {"columns": ["arm", "state", *heights_fields, *metric_fields], "rows": arms},
-    }
-
-
-def _factor_field(study: Study, factor: Factor) -> str:
-    return f"f{study.factors.index(factor)}"
-
-
-def _metric_field(study: Study, metric: str) -> str:
-    return f"m{list(study.metrics).index(metric)}"
-
-
-def _value(factor: Factor, run: Run) -> float | str:
-    text = label(run.point.get(factor.key, ...))
-    return text if factor.numbers is None else factor.numbers[factor.levels.index(text)]
-
-
-def _rounded(value: float | None) -> float | None:
-    """Six significant digits, which a chart cannot show."""
-    return None if value is None else float(f"{value:.6g}")
 
 
 _KIND = {
@@ -208,7 +180,9 @@ def _axis_texts(ticks: list[Spec], x: Spec, y: Spec) -> list[Spec]:
     mark = {"type": "text", "align": "right", "dx": -6, "fontSize": 11}
     halo = {**mark, "color": "@page", "stroke": "@page", "strokeWidth": 4, "strokeJoin": "round"}
     encoding = {"x": x, "y": y, "text": {"field": "text"}}
-    return [{"data": {"values": ticks}, "mark": look, "encoding": encoding} for look in (halo, {**mark, "color": "@ink"})]
+    return [
+        {"data": {"values": ticks}, "mark": look, "encoding": encoding} for look in (halo, {**mark, "color": "@ink"})
+    ]
 
 
 def _spec(rows: list[Spec], rest: Spec) -> Spec:
@@ -233,29 +207,17 @@ def _numeric_axis(values: Sequence[float], logarithmic: bool) -> Spec:
 def _means_layers(rows: list[Spec], x: Spec, title: str, look: Spec, tips: list[Spec], lines: bool) -> list[Spec]:
     """Means as points, joined by lines if asked, with whiskers where there is an interval."""
     y = _number("mean", title, scale={"zero": False})
-    own = {"data": {"values": rows}}
+    own: Spec = {"data": {"values": rows}}
     ends = {"y": _number("low", title, scale={"zero": False}), "y2": {"field": "high"}}
-    whiskers = {
+    whiskers: Spec = {
         **own,
         "transform": [{"filter": "isValid(datum.low)"}],
         "mark": {"type": "rule", "strokeWidth": 1.6, **look},
         "encoding": {"x": x, **ends},
     }
-    dots = {"filled": True, "size": 50, **look}
-    mark = {"type": "line", "point": dots, **look} if lines else {"type": "point", **dots}
+    dots: Spec = {"filled": True, "size": 50, **look}
+    mark: Spec = {"type": "line", "point": dots, **look} if lines else {"type": "point", **dots}
     return [whiskers, {**own, "mark": mark, "encoding": {"x": x, "y": y, "tooltip": tips}}]
-
-
-def _mean(runs: Sequence[Run], metric: str) -> float | None:
-    values = [run.values[metric] for run in runs if run.pruned is None and metric in run.values]
-    return sum(values) / len(values) if values else None
-
-
-def _height(factor: Factor, run: Run) -> float:
-    """Where a run is on an axis of parallel coordinates, from 0 to 1."""
-    if factor.numbers is None:
-        return factor.levels.index(label(run.point.get(factor.key, ...))) / (len(factor.levels) - 1)
-    return factor.position(float(run.point[factor.key]))
 
 
 def _ticks(factor: Factor) -> list[tuple[float, str]]:

@@ -12,7 +12,8 @@ from z1g.report.importance import Effect, Importance, effects_csv, importance
 from z1g.report.learning_curves import curve, read_curves
 from z1g.report.slices import interval_of_mean, marginals
 from z1g.report.studies import Study, read_studies, runs_csv
-from z1g.report.study_charts import curve_chart, importance_chart, parallel_chart, slice_chart, tables
+from z1g.report.study_charts import curve_chart, importance_chart, parallel_chart, slice_chart
+from z1g.report.study_tables import tables
 
 MAX_ARMS = 8
 """Arms of a study that have rows and images in the report's other sections: the best ones."""

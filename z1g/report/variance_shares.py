@@ -33,17 +33,17 @@ class Model:
     @property
     def saturated(self) -> bool:
         """Whether the model leaves no residual."""
-        return self.columns.shape[0] == self.columns.shape[1]
+        return self.spare == 0
 
     @property
     def spare(self) -> int:
         """Degrees of freedom of the residual."""
-        return self.columns.shape[0] - self.columns.shape[1]
+        return len(self.columns) - len(self.columns.T)
 
     @cached_property
     def inverse(self) -> Array:
         """Pseudo-inverse [p, A] of the columns."""
-        return np.linalg.pinv(self.columns)
+        return np.asarray(np.linalg.pinv(self.columns), dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,9 @@ class Shares:
 
 
 def shares(model: Model, observed: Observed, replicated: bool, seed: int = 0) -> Shares | None:
-    """Shares of variance, with intervals from resampled residuals; None if all values are equal.
+    """Shares of variance, with intervals from resampled residuals (random seed `seed`); None if all values are equal.
 
-    Args:
-        replicated: Whether the deviations from the arms' means are enough to estimate the variance of replicates.
-            A saturated model requires it.
-        seed: Random seed of the resampling.
+    `replicated` says whether there are enough replicates to estimate their variance; a saturated model requires it.
     """
     spare = max(observed.spare, 1)
     noise = np.array([np.square(observed.deviations).sum() / spare]) if replicated else None
@@ -124,7 +121,8 @@ def _parts(model: Model, observed: Observed, means: Array, noise: Array | None) 
     squares = np.square(coefficients) - surplus
     terms = [squares[:, columns].sum(axis=1) for columns in model.terms.values()]
     last = np.zeros(len(means)) if noise is None else noise
-    return np.maximum(np.stack([*terms, rest, last], axis=1), 0.0)
+    parts: Array = np.maximum(np.stack([*terms, rest, last], axis=1), 0.0)
+    return parts
 
 
 def _error(model: Model, observed: Observed, means: Array, noise: Array | None) -> tuple[Array, Array]:
@@ -159,7 +157,7 @@ def _chances(model: Model, observed: Observed, noise: Array | None) -> list[floa
 def _resampled(
     model: Model, observed: Observed, parts: Array, replicated: bool, generator: np.random.Generator
 ) -> Array:
-    """Parts [B, terms + 2] of resampled data: estimated effects, shrunk to their unbiased size, plus drawn residuals."""
+    """Parts [B, terms + 2] of resampled data: effects, shrunk to their unbiased size, plus drawn residuals."""
     coefficients = model.inverse @ observed.means
     for columns, part in zip(model.terms.values(), parts, strict=False):
         size = float(np.square(coefficients[columns]).sum())

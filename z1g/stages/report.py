@@ -9,7 +9,7 @@ from z1g.report.study_page import studies_of
 
 
 def run(results: Path, names: list[str], out: Path) -> None:
-    """Write one self-contained HTML page to the file `out`, and tables of its studies to the folder `studies` beside it."""
+    """Write one self-contained HTML page to the file `out`, and tables of studies to the folder `studies` beside it."""
     tree = Results(results)
     studies = studies_of(tree, tree.ablations(names))
     studies.write(out.parent / "studies")
