@@ -139,7 +139,9 @@ def study_of(tree: Results, name: str, ablations: Sequence[Ablation]) -> Study:
 
 
 def label(value: Any) -> str:
-    """A value of an option as text; `–` for a missing one."""
+    """A value of an option as text; `–` for a missing one. 2 and 2.0 are the same value."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        return str(int(value))
     return "–" if value is ... else value if isinstance(value, str) else json.dumps(value)
 
 

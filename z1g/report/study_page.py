@@ -70,8 +70,9 @@ class Studies:
         left_out: set[str] = set()
         for study in (*self.studies, *self.curves):
             if len(study.runs) > MAX_ARMS:
-                best = study.ranked_arms()[:MAX_ARMS]
-                left_out |= {run.name for run in study.runs} - {study.arms[arm][0].name for arm in best}
+                best = [study.arms[arm] for arm in study.ranked_arms()[:MAX_ARMS]]
+                kept = {next((run for run in runs if run.values), runs[0]).name for runs in best}
+                left_out |= {run.name for run in study.runs} - kept
         return [ablation for ablation in ablations if ablation.name not in left_out]
 
     def sections(self) -> list[StudySection]:
