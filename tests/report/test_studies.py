@@ -3,14 +3,17 @@
 import csv
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from support.study_tree import grid, write_run, write_study
 
-from z1g.report.collect import Results
+from z1g.report.collect import MetricInfo, Results
+from z1g.report.learning_curves import curve
 from z1g.report.slices import Marginal, interval_of_mean, marginals
-from z1g.report.studies import Factor, Run, Study, read_studies, runs_csv
+from z1g.report.studies import Factor, Run, Study, label, read_studies, runs_csv
+from z1g.report.study_tables import tables
 
 POINTS = grid(unet__lr=[1e-5, 1e-4, 1e-3], infer__guidance=[1, 2])
 
@@ -114,3 +117,24 @@ def test_many_values_are_grouped() -> None:
     assert [m.n for m in found] == [10] * 6
     assert [m.mean for m in found] == [4.5, 14.5, 24.5, 34.5, 44.5, 54.5]
     assert found[0].at == pytest.approx(10 ** (4.5 / 30)), "the center of a group on a logarithmic axis"
+
+
+def test_the_last_metric_of_a_pruned_run_counts_nowhere() -> None:
+    """What was measured before a run was pruned is not comparable with complete runs."""
+    runs = [Run(f"r{i}", f"r{i}", {"x": i % 2}, {"psnr": 20.0 + i}) for i in range(4)]
+    runs.append(Run("late", "late", {"x": 1}, {"psnr": 40.0}, pruned={"rung": 0.1}))
+    study = Study("s", runs, {"psnr": MetricInfo("PSNR", higher_is_better=True)})
+    assert [run.name for run in study.complete("psnr")] == ["r0", "r1", "r2", "r3"]
+    assert study.ranked_arms() == ["r3", "r2", "r1", "r0", "late"]
+    assert [m.mean for m in marginals(study.factors[0], study.runs, "psnr")] == [21, 22]
+    placed = [replace(run, x=1.0) for run in runs]
+    assert [(point.mean, point.n) for point in curve(placed, "psnr")] == [(21.5, 4)]
+    table = tables(study)["arms"]
+    assert table["columns"] == ["arm", "state", "a0", "m0"]
+    assert table["rows"][0] == ["late", "pruned", 1, None], "pruned arms are drawn below the others"
+
+
+def test_equal_numbers_are_one_value() -> None:
+    assert [label(value) for value in (2, 2.0, 2.5, True, None, "2", ..., [1, 2.0])] == [
+        "2", "2", "2.5", "true", "null", "2", "–", "[1, 2.0]",
+    ]  # fmt: skip

@@ -101,18 +101,22 @@ def test_two_factors_have_the_classical_sums_of_squares() -> None:
 
 
 def random_points(
-    n: int, n_factors: int, seed: int, replicates: int = 1
+    n: int, n_factors: int, seed: int, decimals: int = 4
 ) -> tuple[list[Factor], npt.NDArray[np.intp], Array]:
-    """Factors, level numbers [n, F] and values [n, F] of points in the unit cube."""
-    points = np.random.default_rng(seed).random((n, n_factors)).round(4)
+    """Factors, level numbers [n, F] and values [n, F] of points in the unit cube, rounded."""
+    points = np.random.default_rng(seed).random((n, n_factors)).round(decimals)
     unique = [np.unique(points[:, i], return_inverse=True) for i in range(n_factors)]
     levels = np.stack([inverse for _, inverse in unique], axis=1)
     return factors_of([list(values) for values, _ in unique]), levels, points
 
 
-def test_a_polynomial_of_random_points_is_decomposed_exactly() -> None:
-    """The reference evaluates the function at all combinations of the factors' values."""
-    factors, levels, points = random_points(24, 3, seed=1)
+@pytest.mark.parametrize("decimals", [1, 4])
+def test_a_polynomial_of_random_points_is_decomposed_exactly(decimals: int) -> None:
+    """The reference evaluates the function at all combinations of the factors' values.
+
+    With one decimal, values are unequally frequent.
+    """
+    factors, levels, points = random_points(24, 3, seed=1, decimals=decimals)
 
     def function(x: Array) -> Array:
         return 2 * x[..., 0] - x[..., 1] + 3 * (x[..., 0] - 0.4) * (x[..., 2] - 0.6)
