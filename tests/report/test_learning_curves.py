@@ -60,7 +60,8 @@ def test_lists_and_numbers_place_runs(tmp_path: Path) -> None:
     assert [(p.group, p.x) for p in curve(study.runs, "psnr")] == [("", 20), ("", 50)]
 
 
-def test_training_objects_are_counted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("x", ["objects", "number of objects"])
+def test_training_objects_are_counted(tmp_path: Path, x: str) -> None:
     """Objects that are held out or quarantined do not count."""
     for n in (4, 9):
         name = f"n{n}"
@@ -69,7 +70,7 @@ def test_training_objects_are_counted(tmp_path: Path) -> None:
             tmp_path,
             name,
             20.0,
-            {"set": "count", "x": "objects", "stages": stages},
+            {"set": "count", "x": x, "stages": stages},
             {"data": {"split": {"test_fraction": 0.0}}},
         )
         ids = [f"object{i}" for i in range(n)]
@@ -88,8 +89,26 @@ def test_sets_without_two_places_have_no_curve(tmp_path: Path) -> None:
     names = write_set(tmp_path, "unet.train.step")
     tree, curves = read(tmp_path, names)
     assert curves == []
-    assert (
-        f"ablation {names[0]} has no number at unet.train.step, the x of its set; learning curves leave it out"
-        in tree.notes
-    )
+    assert f"ablation {names[0]} has no number at unet.train.step, its x; learning curves leave it out" in tree.notes
     assert read(tmp_path, write_set(tmp_path, None))[1] == []
+
+
+def test_files_of_one_set_have_their_own_axes(tmp_path: Path) -> None:
+    """Folds are replicates; a curve with one place, and what another file varies, is left out."""
+    names = []
+    for steps in (10, 20):
+        for fold in (0, 1):
+            names.append(f"budget@steps={steps}@fold={fold}")
+            own = {"unet": {"train": {"steps": steps}}, "data": {"split": {"folds": 2, "fold": fold}}}
+            plan = {"set": "both", "study": "budget", "x": "unet.train.steps", "fold": fold, "differences": own}
+            write_run(tmp_path, names[-1], 20.0 + steps + fold, {**plan, "point": {"unet.train.steps": steps}}, own)
+    own = {"unet": {"train": {"steps": 10}, "lr": 1.0}}
+    write_run(tmp_path, "alone", 20.0, {"set": "both", "x": "unet.train.steps", "differences": own}, own)
+    for guidance in (1.0, 4.0):
+        names.append(f"guided@guidance={guidance:g}")
+        plan = {"set": "both", "study": "guided", "x": "infer.guidance", "point": {"infer.guidance": guidance}}
+        write_run(tmp_path, names[-1], 20.0 + guidance, plan, {"infer": {"guidance": guidance}})
+    _, (budget, guided) = read(tmp_path, [*names, "alone"])
+    assert [(p.x, p.mean, p.n) for p in curve(budget.runs, "psnr")] == [(10, 30.5, 2), (20, 40.5, 2)]
+    assert [(p.group, p.x, p.mean) for p in curve(guided.runs, "psnr")] == [("", 1, 21), ("", 4, 24)]
+    assert (budget.x_label, guided.x_label) == ("unet.train.steps", "infer.guidance")

@@ -55,7 +55,7 @@ def test_page_says_what_matters(tree: Path) -> None:
     assert "lr × guidance <small>not told from noise</small>" in text
     assert "20 arms in 20 runs" in text
     assert "4 pruned, which no figure of a metric includes; 4 not measured" in text
-    assert "few_objects: learning curves" in text
+    assert "few_objects: learning curves by training objects" in text
     assert "1 curve of 4 runs against training objects." in text
     assert "60 runs were planned." in text
     assert text.count("<dt>guided@") == 8, "other sections show a run of each of the best arms"

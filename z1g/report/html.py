@@ -46,8 +46,8 @@ def page(tree: Results, names: list[str], studies: Studies | None = None) -> str
     """
     planned = tree.ablations(names)
     studies = studies_of(tree, planned) if studies is None else studies
-    ablations = studies.shown(planned)
-    summary = summarize(tree, ablations)
+    ablations = studies.representatives(planned)
+    summary = summarize(tree, studies.of_best_arms(planned))
     gallery = Gallery(tree, ablations, summary)
     splats, compared = Splats(tree, ablations), gallery.compared()
     objects = {item.name: item.split for item in compared}

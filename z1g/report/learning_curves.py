@@ -11,7 +11,9 @@ from z1g.report.slices import interval_of_mean
 from z1g.report.studies import Run, Study, label, study_of
 
 OBJECTS = "objects"
-"""The `x` that counts the objects that a run was trained on."""
+"""The `x` that counts the objects that a run was trained on, alone or at the end of a label: `training objects`."""
+REPLICATED = ("seed", "fold", "folds")
+"""Options in which replicates of one arm differ."""
 
 
 @dataclass(frozen=True)
@@ -27,23 +29,30 @@ class CurvePoint:
 
 
 def read_curves(tree: Results, ablations: Sequence[Ablation]) -> list[Study]:
-    """Sets of ablations with an `x` of at least two values, as one study each, with `x` and `group` of every run."""
+    """Sets, or files with an `x` of their own, as one study each, with `x` and `group` of every run.
+
+    Curves with a single place on the axis are left out.
+    """
     plans = {ablation.name: tree.plan(ablation.name) for ablation in ablations}
-    groups: dict[str, list[Ablation]] = {}
+    members: dict[tuple[str, str], list[Ablation]] = {}
     for ablation in ablations:
         plan = plans[ablation.name]
         if plan.get("x") is not None:
-            groups.setdefault(str(plan.get("set") or plan.get("study") or ablation.name), []).append(ablation)
+            name = str(plan.get("set") or plan.get("study") or ablation.name)
+            members.setdefault((name, _axis(plan["x"])), []).append(ablation)
     curves = []
-    for name, members in groups.items():
-        places = {member.name: _place(tree, member, plans[member.name]["x"]) for member in members}
-        placed = [member for member in members if places[member.name] is not None]
-        if len({places[member.name] for member in placed}) > 1:
-            named = [x for member in placed if isinstance(x := plans[member.name]["x"], str)]
-            labels = _labels({member.name: _own(member, plans[member.name]) for member in placed})
-            study = study_of(tree, name, placed)
-            runs = [replace(run, x=places[run.name], group=labels[run.name]) for run in study.runs]
-            curves.append(replace(study, runs=runs, x_label=_axis(named)))
+    for (name, axis), runs in members.items():
+        places = {run.name: place for run in runs if (place := _place(tree, run, plans[run.name]["x"])) is not None}
+        placed = [run for run in runs if run.name in places]
+        labels = _labels({run.name: _own(run, plans[run.name]) for run in placed})
+        places_of: dict[str, set[float]] = {}
+        for run in placed:
+            places_of.setdefault(labels[run.name], set()).add(places[run.name])
+        shown = [run for run in placed if len(places_of[labels[run.name]]) > 1]
+        if shown:
+            study = study_of(tree, name, shown)
+            with_places = [replace(run, x=places[run.name], group=labels[run.name]) for run in study.runs]
+            curves.append(replace(study, runs=with_places, x_label=axis))
     return curves
 
 
@@ -60,25 +69,33 @@ def curve(runs: Sequence[Run], metric: str) -> list[CurvePoint]:
     return points
 
 
-def _axis(named: Sequence[str]) -> str:
-    return "training objects" if not named or named[0] == OBJECTS else named[0]
+def _axis(x: Any) -> str:
+    """Label of the axis."""
+    return x if isinstance(x, str) and x != OBJECTS else "training objects"
 
 
 def _place(tree: Results, ablation: Ablation, x: Any) -> float | None:
     """Where a run is on the axis: the number itself, the value or length of an option, or the number of objects."""
-    if isinstance(x, int | float) and not isinstance(x, bool):
-        return float(x)
-    if x == OBJECTS:
-        return _training_objects(tree, ablation)
+    if not isinstance(x, str):
+        return _number(x)
     value: Any = ablation.config
-    for part in str(x).split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    if isinstance(value, list):
-        return float(len(value))
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    tree.note(f"ablation {ablation.name} has no number at {x}, the x of its set; learning curves leave it out")
-    return None
+    for part in x.split("."):
+        value = value.get(part, ...) if isinstance(value, dict) else ...
+    if value is ... and _counts_objects(x):
+        return _training_objects(tree, ablation)
+    place = float(len(value)) if isinstance(value, list) else _number(value)
+    if place is None:
+        tree.note(f"ablation {ablation.name} has no number at {x}, its x; learning curves leave it out")
+    return place
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _counts_objects(x: Any) -> bool:
+    """Whether x is a number of objects, or a label that says so, and no key path."""
+    return not isinstance(x, str) or x == OBJECTS or x.endswith(f" {OBJECTS}")
 
 
 def _training_objects(tree: Results, ablation: Ablation) -> float | None:
@@ -99,15 +116,13 @@ def _training_objects(tree: Results, ablation: Ablation) -> float | None:
 
 
 def _own(ablation: Ablation, plan: dict[str, Any]) -> dict[str, Any]:
-    """What a run sets besides x and random seeds. If x counts objects, the data section belongs to x."""
-    point = plan.get("point") or {}
-    options = {**flatten(ablation.differences), **point}
+    """What a run sets besides x and what replicates differ in. If x counts objects, the data section belongs to x."""
+    options = {**flatten(ablation.differences), **(plan.get("point") or {})}
     x = plan["x"]
-    by_objects = x == OBJECTS or not isinstance(x, str)
     return {
         key: value
         for key, value in options.items()
-        if key != x and key.split(".")[-1] != "seed" and not (by_objects and key.startswith("data."))
+        if key != x and key.split(".")[-1] not in REPLICATED and not (_counts_objects(x) and key.startswith("data."))
     }
 
 

@@ -16,7 +16,7 @@ from z1g.report.study_charts import curve_chart, importance_chart, parallel_char
 from z1g.report.study_tables import tables
 
 MAX_ARMS = 8
-"""Arms of a study that have rows and images in the report's other sections: the best ones."""
+"""Arms of a study that have rows and images in the report's other sections, and are listed: the best ones."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +65,22 @@ class Studies:
         """Whether there is nothing to show."""
         return not self.studies and not self.curves
 
-    def shown(self, ablations: Sequence[Ablation]) -> list[Ablation]:
-        """Ablations for the report's other sections: of a study of many arms, one run of each of the best ones."""
+    def of_best_arms(self, ablations: Sequence[Ablation]) -> list[Ablation]:
+        """Ablations without the runs of all but the MAX_ARMS best arms of every study."""
         left_out: set[str] = set()
         for study in (*self.studies, *self.curves):
-            if len(study.runs) > MAX_ARMS:
-                best = [study.arms[arm] for arm in study.ranked_arms()[:MAX_ARMS]]
-                kept = {next((run for run in runs if run.values), runs[0]).name for runs in best}
-                left_out |= {run.name for run in study.runs} - kept
+            for arm in study.ranked_arms()[MAX_ARMS:]:
+                left_out |= {run.name for run in study.arms[arm]}
         return [ablation for ablation in ablations if ablation.name not in left_out]
+
+    def representatives(self, ablations: Sequence[Ablation]) -> list[Ablation]:
+        """As `of_best_arms`, with one run of each arm of a study: the first that was measured."""
+        left_out: set[str] = set()
+        for study in (*self.studies, *self.curves):
+            for runs in study.arms.values():
+                kept = next((run for run in runs if run.values), runs[0])
+                left_out |= {run.name for run in runs if run is not kept}
+        return [ablation for ablation in self.of_best_arms(ablations) if ablation.name not in left_out]
 
     def sections(self) -> list[StudySection]:
         """Contents of the page."""
@@ -129,7 +136,7 @@ def _curve_section(study: Study) -> StudySection:
             metrics.append(MetricSection(info, "", [], "", [chart], [], []))
     groups = len({run.group for run in study.runs})
     facts = f"{groups} curve{'' if groups == 1 else 's'} of {len(study.runs)} runs against {study.x_label}."
-    return StudySection(f"{study.name}: learning curves", facts, metrics, _json(data, {}))
+    return StudySection(f"{study.name}: learning curves by {study.x_label}", facts, metrics, _json(data, {}))
 
 
 def _facts(study: Study) -> str:
