@@ -135,6 +135,7 @@ def test_the_last_metric_of_a_pruned_run_counts_nowhere() -> None:
 
 
 def test_equal_numbers_are_one_value() -> None:
-    assert [label(value) for value in (2, 2.0, 2.5, True, None, "2", ..., [1, 2.0])] == [
-        "2", "2", "2.5", "true", "null", "2", "–", "[1, 2.0]",
+    slot = {"kind": "x", "a": 1}
+    assert [label(value) for value in (2, 2.0, 2.5, True, None, "2", ..., [1, 2.0], {"kind": "x"}, slot)] == [
+        "2", "2", "2.5", "true", "null", "2", "–", "[1, 2.0]", "x", '{"kind": "x", "a": 1}',
     ]  # fmt: skip

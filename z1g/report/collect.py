@@ -104,11 +104,6 @@ class Results:
         """Names of all planned ablations."""
         return sorted(path.parent.name for path in self.root.glob("ablations/*/plan.json"))
 
-    def plan(self, name: str) -> dict[str, Any]:
-        """The `plan.json` of an ablation, empty if there is none."""
-        plan = self._json(self.root / "ablations" / name / "plan.json")
-        return plan if isinstance(plan, dict) else {}
-
     def _ablation(self, name: str) -> Ablation:
         folder = self.root / "ablations" / name
         if not (folder / "plan.json").is_file():
@@ -162,6 +157,11 @@ class Results:
             if isinstance(record, dict) and isinstance(record.get("attempts"), list):
                 records.append(record)
         return records
+
+    def plan(self, name: str) -> dict[str, Any]:
+        """The `plan.json` of an ablation, empty if there is none."""
+        plan = self._json(self.root / "ablations" / name / "plan.json")
+        return plan if isinstance(plan, dict) else {}
 
     def note(self, text: str) -> None:
         """Add a note unless it exists."""

@@ -139,9 +139,11 @@ def study_of(tree: Results, name: str, ablations: Sequence[Ablation]) -> Study:
 
 
 def label(value: Any) -> str:
-    """A value of an option as text; `–` for a missing one. 2 and 2.0 are the same value."""
+    """A value of an option as text: `–` if it is missing, one text for 2 and 2.0, the kind of a slot without options."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
+    if isinstance(value, dict) and list(value) == ["kind"]:
+        return str(value["kind"])
     return "–" if value is ... else value if isinstance(value, str) else json.dumps(value)
 
 
