@@ -139,7 +139,7 @@ def study_of(tree: Results, name: str, ablations: Sequence[Ablation]) -> Study:
 
 
 def label(value: Any) -> str:
-    """A value of an option as text: `–` if it is missing, one text for 2 and 2.0, the kind of a slot without options."""
+    """A value of an option as text: `–` if missing, one text for 2 and 2.0, a slot without options as its kind."""
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         return str(int(value))
     if isinstance(value, dict) and list(value) == ["kind"]:
