@@ -137,3 +137,12 @@ def test_short_names_are_unique() -> None:
     assert list(short_names(keys).values()) == [
         "unet.train.lr", "autodecoder.train.lr", "guidance", "scale.kind", "kind", "lr",
     ]  # fmt: skip
+
+
+def test_three_options_together_are_one_effect() -> None:
+    """The sign of a·b·c belongs to no option and to no pair."""
+    study = study_of(grid(a=[-1, 1], b=[-1, 1], c=[-1, 1]), lambda p: 20 + p["a"] * p["b"] * p["c"], seeds=3, noise=0.1)
+    found = importance(study, "psnr")
+    assert (found.effects[0].kind, found.effects[0].label) == ("higher", "three and more options together")
+    assert found.effects[0].share > 0.95
+    assert "three and more" in found.method

@@ -13,10 +13,8 @@ from z1g.report.studies import Factor, Run, Study, label
 from z1g.report.variance_shares import Model, Observed, Share, shares
 
 ALPHA = 0.05
-GRID = (
-    "analysis of variance of a full grid; replicates tell the noise, and interactions of three and more options are "
-    "one term"
-)
+GRID = "analysis of variance of a full grid; replicates tell the noise"
+HIGHER = "; interactions of three and more options are one effect"
 POLYNOMIAL = "analysis of variance of a polynomial with {columns} coefficients, fitted to the means of {points} points"
 SINGLE = "; there are too few points to estimate pairs of options"
 
@@ -82,6 +80,7 @@ def importance(study: Study, metric: str) -> Importance:
     if found is None:
         return Importance(metric, [], "", len(runs), n_arms, "all measured runs have the same value")
     method = GRID if model.saturated else POLYNOMIAL.format(columns=model.columns.shape[1], points=len(levels))
+    method += HIGHER if () in model.terms else ""
     method += SINGLE if len(factors) > 1 and len(model.terms) == len(factors) else ""
     effects = _effects(model, [factor.key for factor in factors], found.terms)
     if found.replicates:
