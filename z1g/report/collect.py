@@ -158,6 +158,11 @@ class Results:
                 records.append(record)
         return records
 
+    def plan(self, name: str) -> dict[str, Any]:
+        """The `plan.json` of an ablation, empty if there is none."""
+        plan = self._json(self.root / "ablations" / name / "plan.json")
+        return plan if isinstance(plan, dict) else {}
+
     def note(self, text: str) -> None:
         """Add a note unless it exists."""
         if text not in self.notes:

@@ -12,8 +12,10 @@ from z1g.report import breakdown, data, sections
 from z1g.report.collect import Ablation, Results, shared_ids
 from z1g.report.images import Gallery
 from z1g.report.splats import LOG_MIN, LOG_SPAN, SPAN, Splats
+from z1g.report.study_page import Studies, studies_of
 from z1g.report.summary import SPLITS, Summary, best, decimals, in_words, summarize
 from z1g.report.tables import number, source_label
+from z1g.report.vega import library
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,15 @@ class Line:
     cells: list[Cell]
 
 
-def page(tree: Results, names: list[str]) -> str:
-    """Return the report on some ablations of a results folder as HTML. Raises UserError for an unknown name."""
-    ablations = tree.ablations(names)
-    summary = summarize(tree, ablations)
+def page(tree: Results, names: list[str], studies: Studies | None = None) -> str:
+    """Return the report on some ablations of a results folder as HTML. Raises UserError for an unknown name.
+
+    `studies` are those of the ablations; they are read if they are not given.
+    """
+    planned = tree.ablations(names)
+    studies = studies_of(tree, planned) if studies is None else studies
+    ablations = studies.representatives(planned)
+    summary = summarize(tree, studies.of_best_arms(planned))
     gallery = Gallery(tree, ablations, summary)
     splats, compared = Splats(tree, ablations), gallery.compared()
     objects = {item.name: item.split for item in compared}
@@ -51,6 +58,9 @@ def page(tree: Results, names: list[str]) -> str:
         "summary": summary,
         "facts": _facts(ablations, gallery, commits),
         "headline": sections.headline(summary),
+        "n_planned": len(planned),
+        "studies": studies.sections(),
+        "chart_library": "" if studies.empty else library(),
         "splits": SPLITS,
         "interval_charts": sections.interval_charts(summary),
         "tables": _tables(summary),
