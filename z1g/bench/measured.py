@@ -1,0 +1,132 @@
+"""Measured values of objects and seeds, and made-up populations with the same variance components."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from z1g.core.files import read_json
+from z1g.report.statistics import Array, estimate
+
+METHODS = 5
+"""Methods of a simulated table: four differences to the first one."""
+SMOOTHING = 0.3
+"""Standard deviation of the normal noise on resampled objects, in their own standard deviations."""
+Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
+
+
+@dataclass(frozen=True)
+class Components:
+    """Standard deviations, in units of the objects' difference between two methods: of seeds, and of the rest."""
+
+    seed: float
+    rest: float
+
+
+@dataclass(frozen=True)
+class Population:
+    """Draws values [R, K, S, N] of K methods without any difference; `seed_effects` [R, K, S, 1] are part of them."""
+
+    name: str
+    draw: Callable[[np.random.Generator, int, int, int], tuple[Array, Array]]
+
+
+def measured() -> dict[str, Any]:
+    """The content of `measured.json`: values by metric, method, seed and object."""
+    with resources.as_file(resources.files("z1g.bench") / "measured.json") as path:
+        content: dict[str, Any] = read_json(path)
+    return content
+
+
+def components(metric: dict[str, list[list[float]]]) -> Components:
+    """Variance components of a metric: means over all pairs of methods that were trained more than once."""
+    often = [np.array(values) for values in metric.values() if len(values) > 1]
+    found = [estimate(a, b) for a, b in itertools.combinations(often, 2)]
+    objects = np.mean([float(one.object_variance) for one in found])
+    seeds = np.mean([float(v) for one in found for v in one.seed_variances])
+    rest = np.mean([float(v) for one in found for v in one.rest_variances])
+    return Components(float(np.sqrt(seeds / objects)), float(np.sqrt(rest / objects)))
+
+
+def resampled(name: str, metric: dict[str, list[list[float]]], scales: Components) -> Population:
+    """Measured objects, drawn with replacement and smoothed; measured residuals; normal seeds of the measured variance.
+
+    A method's values of an object stay together, so methods are as correlated as they were measured to be.
+    """
+    levels = np.array([np.mean(values, axis=0) for values in metric.values()])
+    levels -= levels.mean(1, keepdims=True)
+    unit = float(np.median([(a - b).std(ddof=1) for a, b in itertools.combinations(levels, 2)]))
+    residuals = np.concatenate([_residuals(np.array(v)) for v in metric.values() if len(v) > 1]) / unit
+    smooth = SMOOTHING * levels.std(1, ddof=1)[:, None] / unit
+
+    def draw(random: np.random.Generator, runs: int, seeds: int, objects: int) -> tuple[Array, Array]:
+        picked = random.integers(0, levels.shape[1], (runs, objects))
+        own = levels[:, picked].transpose(1, 0, 2) / unit  # [R, K, N]
+        # The noise is shared: an object that is harder than its twin is so for every method.
+        own = (own + random.normal(size=(runs, 1, objects)) * smooth) / np.sqrt(1 + SMOOTHING**2)
+        rest = random.choice(residuals, (runs, len(levels), seeds, objects))
+        return _joined(random, own, rest, scales.seed, normal)
+
+    return Population(name, draw)
+
+
+def assumed(name: str, shape: Draw, seed_shape: Draw, scales: Components) -> Population:
+    """Made-up objects: the first method's have the shape, the others' are mostly normal, so all differences are skewed.
+
+    Object effects that all methods share are three times as large. Seeds have the measured variance, or a quarter of
+    it in every second method.
+    """
+
+    def draw(random: np.random.Generator, runs: int, seeds: int, objects: int) -> tuple[Array, Array]:
+        shared = 3 * normal(random, (runs, 1, objects))
+        own = 0.45 * normal(random, (runs, METHODS, objects))
+        own[:, 0] = 0.9 * shape(random, (runs, objects))
+        rest = scales.rest * normal(random, (runs, METHODS, seeds, objects))
+        return _joined(random, shared + own, rest, scales.seed, seed_shape)
+
+    return Population(name, draw)
+
+
+def normal(random: np.random.Generator, size: tuple[int, ...]) -> Array:
+    """Normal values."""
+    return random.normal(size=size)
+
+
+def lognormal(random: np.random.Generator, size: tuple[int, ...]) -> Array:
+    """Lognormal values of skewness 1.75 with mean 0 and variance 1."""
+    values = random.lognormal(0, 0.5, size)
+    return (values - np.exp(0.125)) / np.sqrt((np.exp(0.25) - 1) * np.exp(0.25))
+
+
+def exponential(random: np.random.Generator, size: tuple[int, ...]) -> Array:
+    """Exponential values of skewness −2 with mean 0 and variance 1."""
+    return 1 - random.exponential(size=size)
+
+
+def student(random: np.random.Generator, size: tuple[int, ...]) -> Array:
+    """Values of Student's t with three degrees of freedom, variance 1: outliers on both sides."""
+    return random.standard_t(3, size) / np.sqrt(3)
+
+
+def failures(random: np.random.Generator, size: tuple[int, ...]) -> Array:
+    """Normal values of which one in ten is four standard deviations lower; mean 0, variance 1."""
+    values = random.normal(size=size) - 4 * (random.random(size) < 0.1) + 0.4
+    return values / np.sqrt(1 + 16 * 0.09)
+
+
+def _residuals(values: Array) -> Array:
+    """What object and seed do not explain [S·N], scaled up for the degrees of freedom that they took."""
+    s, n = values.shape
+    left = values - values.mean(1, keepdims=True) - values.mean(0, keepdims=True) + values.mean()
+    return (left * np.sqrt(s * n / ((s - 1) * (n - 1)))).ravel()
+
+
+def _joined(random: np.random.Generator, own: Array, rest: Array, seed: float, seed_shape: Draw) -> tuple[Array, Array]:
+    effects = seed * seed_shape(random, (*rest.shape[:3], 1))
+    effects[:, 1::2] /= 2
+    return own[:, :, None, :] + effects + rest, effects
