@@ -76,7 +76,7 @@ def resampled(name: str, metric: dict[str, list[list[float]]], scales: Component
 
 
 def assumed(name: str, shape: Draw, seed_shape: Draw, scales: Components) -> Population:
-    """Made-up objects: the first method's have the shape, the others' are mostly normal, so all differences are skewed.
+    """Made-up objects: the first method's have the shape, the others' spread little, so all differences have the shape.
 
     Object effects that all methods share are three times as large. Seeds have the measured variance, or a quarter of
     it in every second method.
@@ -84,8 +84,8 @@ def assumed(name: str, shape: Draw, seed_shape: Draw, scales: Components) -> Pop
 
     def draw(random: np.random.Generator, runs: int, seeds: int, objects: int) -> tuple[Array, Array]:
         shared = 3 * normal(random, (runs, 1, objects))
-        own = 0.45 * normal(random, (runs, METHODS, objects))
-        own[:, 0] = 0.9 * shape(random, (runs, objects))
+        own = 0.2 * normal(random, (runs, METHODS, objects))
+        own[:, 0] = shape(random, (runs, objects))
         rest = scales.rest * normal(random, (runs, METHODS, seeds, objects))
         return _joined(random, shared + own, rest, scales.seed, seed_shape)
 
@@ -100,30 +100,35 @@ def normal(random: np.random.Generator, size: tuple[int, ...]) -> Array:
 def lognormal(random: np.random.Generator, size: tuple[int, ...]) -> Array:
     """Lognormal values of skewness 1.75 with mean 0 and variance 1."""
     values = random.lognormal(0, 0.5, size)
-    return (values - np.exp(0.125)) / np.sqrt((np.exp(0.25) - 1) * np.exp(0.25))
+    scaled: Array = (values - np.exp(0.125)) / np.sqrt((np.exp(0.25) - 1) * np.exp(0.25))
+    return scaled
 
 
 def exponential(random: np.random.Generator, size: tuple[int, ...]) -> Array:
     """Exponential values of skewness −2 with mean 0 and variance 1."""
-    return 1 - random.exponential(size=size)
+    values: Array = 1 - random.exponential(size=size)
+    return values
 
 
 def student(random: np.random.Generator, size: tuple[int, ...]) -> Array:
     """Values of Student's t with three degrees of freedom, variance 1: outliers on both sides."""
-    return random.standard_t(3, size) / np.sqrt(3)
+    values: Array = random.standard_t(3, size) / np.sqrt(3)
+    return values
 
 
 def failures(random: np.random.Generator, size: tuple[int, ...]) -> Array:
     """Normal values of which one in ten is four standard deviations lower; mean 0, variance 1."""
-    values = random.normal(size=size) - 4 * (random.random(size) < 0.1) + 0.4
-    return values / np.sqrt(1 + 16 * 0.09)
+    failed = random.random(size) < 0.1
+    values: Array = (random.normal(size=size) - 4 * failed + 0.4) / np.sqrt(1 + 16 * 0.09)
+    return values
 
 
 def _residuals(values: Array) -> Array:
     """What object and seed do not explain [S·N], scaled up for the degrees of freedom that they took."""
     s, n = values.shape
     left = values - values.mean(1, keepdims=True) - values.mean(0, keepdims=True) + values.mean()
-    return (left * np.sqrt(s * n / ((s - 1) * (n - 1)))).ravel()
+    scaled: Array = (left * np.sqrt(s * n / ((s - 1) * (n - 1)))).ravel()
+    return scaled
 
 
 def _joined(random: np.random.Generator, own: Array, rest: Array, seed: float, seed_shape: Draw) -> tuple[Array, Array]:

@@ -168,8 +168,7 @@ def _set_entry(first: Contender, contender: Contender, metric: str, split: str, 
     n = len(_views(contender, split, source))
     means, seeds = [], []
     for one in (contender, first):
-        values = [member.set_value(metric, split, source) for member in one.replicates.members]
-        known = [value for value in values if value is not None]
+        known = one.replicates.set_values(metric, split, source)
         means.append(sum(known) / len(known) if known else None)
         seeds.append(len(known))
     mean, base = means

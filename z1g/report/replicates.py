@@ -38,7 +38,7 @@ class Replicate:
 
 @dataclass(frozen=True)
 class Replicates:
-    """Replicates of one method; `replicated` are the stages that the seed changes, `pruned` the runs left out, and why."""
+    """Replicates of one method. The seed changes the stages `replicated`; `pruned` has the runs left out, and why."""
 
     members: tuple[Replicate, ...]
     replicated: tuple[str, ...] = ()
@@ -46,15 +46,23 @@ class Replicates:
 
     def table(self, metric: str, split: str, source: str) -> Table:
         """Values of the metric by seed and object, for the objects that every replicate has."""
-        # A source without training has the same values whatever the seed: one replicate is all there is to know.
-        members = self.members[:1] if source in TRAINING_FREE else self.members
+        members = self._trained(source)
         by_seed = [values for member in members if (values := member.object_values(metric, split, source))]
         return Table.of(by_seed, trained=source not in TRAINING_FREE)
+
+    def set_values(self, metric: str, split: str, source: str) -> list[float]:
+        """Values of a metric of sets by seed."""
+        values = [member.set_value(metric, split, source) for member in self._trained(source)]
+        return [value for value in values if value is not None]
+
+    def _trained(self, source: str) -> tuple[Replicate, ...]:
+        """Replicates that can differ: a source without training has the same values whatever the seed."""
+        return self.members[:1] if source in TRAINING_FREE else self.members
 
 
 @dataclass(frozen=True)
 class Table:
-    """`values` [S, N] by seed and object, `left_out` objects that a replicate lacks, and whether a network was trained."""
+    """`values` [S, N] by seed and object, number of objects `left_out`, and whether a network was trained."""
 
     values: Array
     objects: tuple[str, ...]

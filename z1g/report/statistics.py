@@ -144,13 +144,14 @@ def holm(p: Array) -> Array:
 def behind_the_best(means: Array, p: Array, alpha: float = ALPHA) -> npt.NDArray[np.bool_]:
     """Which of K methods [..., K] are worse than the best one. Higher means are better.
 
-    `p` [..., K, K] has the p-values of all pairs. A method is behind if a one-sided test against any other rejects at
-    alpha / (K − 1): the truly best one is then among the others with probability 1 − alpha (subset selection; Gupta,
-    Technometrics 7:225, 1965, with Bonferroni's bound instead of equal variances). Pairs with p NaN say nothing.
+    `p` [..., K, K] has the p-values of all pairs. A method is behind if its mean is lower than another one's with p of
+    at most alpha / (K − 1). The truly best method is then among the rest with a probability of at least 1 − alpha: it
+    is one member of K − 1 pairs. This is subset selection (Gupta, Technometrics 7:225, 1965) with Bonferroni's bound.
+    Pairs with p NaN say nothing.
     """
     k = means.shape[-1]
     lower = means[..., :, None] < means[..., None, :]
-    behind: npt.NDArray[np.bool_] = (lower & (p / 2 * max(k - 1, 1) <= alpha)).any(-1)
+    behind: npt.NDArray[np.bool_] = (lower & (p * max(k - 1, 1) <= alpha)).any(-1)
     return behind
 
 

@@ -119,8 +119,7 @@ def arm_rows(name: str, replicates: Replicates) -> list[Row]:
 
 def _set_figure(replicates: Replicates, metric: str, split: str, source: str, n: int) -> dict[str, Figure]:
     """Mean over seeds of a metric of sets, without an interval; empty without a value."""
-    values = [member.set_value(metric, split, source) for member in replicates.members]
-    known = [value for value in values if value is not None]
+    known = replicates.set_values(metric, split, source)
     return {metric: Figure(math.fsum(known) / len(known), None, None, n, len(known))} if known else {}
 
 

@@ -82,9 +82,9 @@ def spoken(verdict: str, subject: str) -> str:
 def one_seed(names: Sequence[str]) -> str:
     """What cannot be said about methods that were trained once."""
     return (
-        f"{', '.join(names)}: trained with one seed, so it is unknown how much results change from one training to the "
-        "next (training noise). Verdicts are about these trained models, not about methods. To judge methods, train each "
-        f"with at least {MIN_SEEDS} seeds; three or more say much more."
+        f"{', '.join(names)}: trained with one seed, so how much results change from one training to the next "
+        "(training noise) is unknown. Verdicts are about these trained models, not about methods. To judge methods, "
+        f"train each with at least {MIN_SEEDS} seeds; three or more say much more."
     )
 
 
