@@ -125,7 +125,7 @@ def test_pruned_runs_are_named_and_never_averaged(tree: Path, capsys: pytest.Cap
     difference = comparison.entries["psnr"][1].difference
     assert difference is not None
     assert difference.value == pytest.approx(4.0)
-    why = "stopped after 10% of its training at validation_psnr 21.3; its values are in no mean"
+    why = "stopped after 10 % of its training at validation_psnr 21.3; its values are in no mean"
     assert f"fast@seed=3 is left out: {why}" in comparison.notes
     summary = summarize(results := Results(tree), results.ablations([*runs(), "fast@seed=3"]))
     assert summary.pruned == {"fast@seed=3": why}

@@ -80,7 +80,7 @@ def test_page_fetches_nothing_and_is_well_formed(tree: Path) -> None:
 def test_page_contents(tree: Path) -> None:
     text = html.unescape((tree / "report.html").read_text())
     assert "On 2 held-out test objects, the samples of fast have the highest mean: PSNR 20.75 dB." in text
-    assert "PSNR: too few to say who is best (2 objects, at least 5 are needed)." in text
+    assert "That is too few to say who is best: it takes at least 5 objects." in text
     assert '+1.00<span class="sub">too few to say</span>' in text
     assert "base, fast, own: trained with one seed, so how much results change" in text
     assert "As &lt;published&gt;." in (tree / "report.html").read_text()

@@ -22,8 +22,9 @@ Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
 
 @dataclass(frozen=True)
 class Components:
-    """Standard deviations, in units of the objects' difference between two methods: of seeds, and of the rest."""
+    """Standard deviation of the objects' difference between two methods, and those of seeds and rest in units of it."""
 
+    unit: float
     seed: float
     rest: float
 
@@ -50,23 +51,23 @@ def components(metric: dict[str, list[list[float]]]) -> Components:
     objects = np.mean([float(one.object_variance) for one in found])
     seeds = np.mean([float(v) for one in found for v in one.seed_variances])
     rest = np.mean([float(v) for one in found for v in one.rest_variances])
-    return Components(float(np.sqrt(seeds / objects)), float(np.sqrt(rest / objects)))
+    return Components(float(np.sqrt(objects)), float(np.sqrt(seeds / objects)), float(np.sqrt(rest / objects)))
 
 
 def resampled(name: str, metric: dict[str, list[list[float]]], scales: Components) -> Population:
-    """Measured objects, drawn with replacement and smoothed; measured residuals; normal seeds of the measured variance.
+    """Measured objects and residuals, drawn with replacement; normal seeds of the measured variance.
 
-    A method's values of an object stay together, so methods are as correlated as they were measured to be.
+    All methods' values of an object stay together, so methods are as correlated as they were measured to be. Objects are
+    smoothed by a little normal noise. Seeds have a quarter of the variance in every second method.
     """
     levels = np.array([np.mean(values, axis=0) for values in metric.values()])
     levels -= levels.mean(1, keepdims=True)
-    unit = float(np.median([(a - b).std(ddof=1) for a, b in itertools.combinations(levels, 2)]))
-    residuals = np.concatenate([_residuals(np.array(v)) for v in metric.values() if len(v) > 1]) / unit
-    smooth = SMOOTHING * levels.std(1, ddof=1)[:, None] / unit
+    residuals = np.concatenate([_residuals(np.array(v)) for v in metric.values() if len(v) > 1]) / scales.unit
+    smooth = SMOOTHING * levels.std(1, ddof=1)[:, None] / scales.unit
 
     def draw(random: np.random.Generator, runs: int, seeds: int, objects: int) -> tuple[Array, Array]:
         picked = random.integers(0, levels.shape[1], (runs, objects))
-        own = levels[:, picked].transpose(1, 0, 2) / unit  # [R, K, N]
+        own = levels[:, picked].transpose(1, 0, 2) / scales.unit  # [R, K, N]
         # The noise is shared: an object that is harder than its twin is so for every method.
         own = (own + random.normal(size=(runs, 1, objects)) * smooth) / np.sqrt(1 + SMOOTHING**2)
         rest = random.choice(residuals, (runs, len(levels), seeds, objects))

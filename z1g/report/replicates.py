@@ -124,7 +124,7 @@ def pruned_text(run: Ablation) -> str:
     """Why a run was pruned, in words."""
     about = run.pruned or {}
     share = about.get("rung")
-    when = f"after {share:.0%} of its training" if isinstance(share, int | float) else "early"
+    when = f"after {share * 100:.3g} % of its training" if isinstance(share, int | float) else "early"
     value, by = about.get("value"), about.get("by")
     reason = f" at {by} {value:.4g}" if isinstance(value, int | float) and by else ""
     return f"stopped {when}{reason}; its values are in no mean"

@@ -8,6 +8,7 @@ from typing import Any
 from z1g.core.stages import CHUNKED_BY_OBJECTS, STAGE_NAMES, TRAINED
 from z1g.report.collect import Ablation, JsonRow, Results, differences, flatten, shared_ids
 from z1g.report.curves import COLORS, Bar, Series, chart, intervals
+from z1g.report.statistics import MIN_OBJECTS
 from z1g.report.summary import Row, Summary, decimals, rankings
 from z1g.report.tables import number
 from z1g.report.verdicts import MODELS, count, ranking_text
@@ -89,9 +90,11 @@ def _may_be_best(summary: Summary, split: str, metric: str) -> list[str]:
     ranked, ranking = rankings(summary.merged, summary.metrics).get((split, metric), ([], None))
     if ranking is None:
         return []
+    if ranking.why:
+        return [f"That is too few to say who is best: it takes at least {MIN_OBJECTS} objects."]
     names = [summary.served(summary.merged[i]) for i in ranked]
     sentences = [ranking_text(ranking, names, summary.metrics[metric].label)]
-    if ranking.subject == MODELS and not ranking.why:
+    if ranking.subject == MODELS:
         sentences.append(
             "Some were trained once, so training noise is unknown: this is about models, not about methods."
         )

@@ -153,7 +153,8 @@ def number(value: float, digits: int) -> str:
 
 def signed(figure: Figure, digits: int) -> str:
     """A difference with its sign and, if known, its interval."""
-    ends = [f"{x:+.{digits}f}" for x in (figure.value, figure.low, figure.high) if x is not None]
+    known = [x for x in (figure.value, figure.low, figure.high) if x is not None]
+    ends = [f"{round(x, digits) + 0.0:+.{digits}f}" for x in known]  # + 0.0: no negative zero
     return ends[0] if len(ends) == 1 else f"{ends[0]} [{ends[1]}, {ends[2]}]"
 
 
