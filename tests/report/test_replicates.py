@@ -65,7 +65,7 @@ def test_an_arm_is_compared_over_its_seeds(tree: Path) -> None:
     text = "\n".join(explained(comparison))
     assert "Means over 6 objects, each over its views. base, fast: 3 seeds (repeated: autodecoder, unet)." in text
     assert "trained with one seed" not in text
-    assert "with these 3 seeds no number of objects would do" in text
+    assert "with these 3 seeds no number of objects would do, and with these 6 objects it takes about" in text
 
 
 def test_one_run_of_an_arm_is_about_a_model(tree: Path) -> None:

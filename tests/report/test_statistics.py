@@ -24,6 +24,7 @@ from z1g.report.statistics import (
     needed,
     p_value,
 )
+from z1g.report.verdicts import p_of_pairs
 
 TABLES = st.tuples(st.integers(1, 4), st.integers(1, 4), st.integers(5, 9)).flatmap(
     lambda shape: st.tuples(
@@ -86,6 +87,15 @@ def test_seeds_have_their_own_quantile_of_student() -> None:
     pair = estimate(values, np.array([[2.0], [3.0], [4.0]]) + np.zeros((3, 6)))
     reach = math.sqrt(12.7062**2 * 0.25 + 4.30265**2 / 3)
     assert [float(end) for end in interval(pair)] == pytest.approx([-2.5 - reach, -2.5 + reach], rel=1e-4)
+
+
+def test_against_a_method_of_one_seed_only_objects_count() -> None:
+    random = np.random.default_rng(0)
+    often, once = random.normal(size=(3, 7)), random.normal(size=(1, 7))
+    of, models = estimate(often, once), estimate(often.mean(0, keepdims=True), once)
+    assert not of.about_methods
+    assert [float(end) for end in interval(of)] == pytest.approx([float(end) for end in interval(models)])
+    assert needed(of, 0.2).seeds is None
 
 
 def test_halls_transformation_widens_towards_the_long_tail() -> None:
@@ -161,6 +171,18 @@ def test_who_is_behind_the_best() -> None:
     p[0, 2] = p[2, 0] = 0.03
     assert not behind_the_best(means, p).any()
     assert not behind_the_best(means, np.full((3, 3), math.nan)).any()
+
+
+@pytest.mark.parametrize("at_once", [1, 10_000])
+def test_pairs_are_tested_one_by_one_or_together(monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
+    monkeypatch.setattr("z1g.report.verdicts.PAIRED_VALUES", at_once)
+    random = np.random.default_rng(0)
+    values = [random.normal(size=(seeds, 6)) + seeds for seeds in (1, 3, 2, 1)]
+    p = p_of_pairs(values)
+    for i, a in enumerate(values):
+        assert np.isnan(p[i, i])
+        for j, b in enumerate(values[:i]):
+            assert p[i, j] == p[j, i] == pytest.approx(float(p_value(estimate(a, b))))
 
 
 def table(objects: int, seeds: int, spread: float, noise: float) -> np.ndarray:

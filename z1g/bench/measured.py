@@ -57,8 +57,8 @@ def components(metric: dict[str, list[list[float]]]) -> Components:
 def resampled(name: str, metric: dict[str, list[list[float]]], scales: Components) -> Population:
     """Measured objects and residuals, drawn with replacement; normal seeds of the measured variance.
 
-    All methods' values of an object stay together, so methods are as correlated as they were measured to be. Objects are
-    smoothed by a little normal noise. Seeds have a quarter of the variance in every second method.
+    All methods' values of an object stay together, so methods are as correlated as they were measured to be. Objects
+    are smoothed by a little normal noise. Seeds have a quarter of the variance in every second method.
     """
     levels = np.array([np.mean(values, axis=0) for values in metric.values()])
     levels -= levels.mean(1, keepdims=True)

@@ -33,9 +33,9 @@ class Estimate:
     """A mean [...] with the parts of its variance.
 
     `objects` [...] is the squared standard error from objects, `skewness` [...] that of the objects' values, `seeds`
-    the squared standard errors [...] from the seeds of each method with at least two of them. `object_variance`,
-    `seed_variances` and `rest_variances` are the variance components: of objects, and of each method's seeds and
-    rest.
+    the squared standard errors [...] from each method's seeds. `object_variance`, `seed_variances` and
+    `rest_variances` are the variance components: of objects, and of each method's seeds and rest. What belongs to
+    seeds is empty if a method was trained once.
     """
 
     mean: Array
@@ -58,23 +58,28 @@ class Estimate:
         """Whether training noise was measured, so that a verdict is about methods and not only about trained models."""
         return all(n >= MIN_SEEDS for n in self.n_seeds)
 
+    @property
+    def repeats(self) -> tuple[int, ...]:
+        """Numbers of seeds that the estimate generalizes from: none if a method was trained once."""
+        return self.n_seeds if self.about_methods else ()
+
 
 def estimate(first: Array, second: Array | None = None) -> Estimate:
     """Estimate the mean of `first` [..., S, N], or its mean difference to `second` [..., S', N] over the same objects.
 
     S and S' are numbers of seeds, N is the number of objects. Mean squares are those of the two-way layout without
-    replication (Searle, Casella & McCulloch, Variance Components, 1992, chapter 4). With one seed, seeds add nothing:
-    the estimate is then about the trained model, not about its method.
+    replication (Searle, Casella & McCulloch, Variance Components, 1992, chapter 4). If a method has one seed, seeds add
+    nothing: the estimate is then about the trained models, not about methods.
     """
     methods = [first] if second is None else [first, second]
     by_object = first.mean(-2) if second is None else first.mean(-2) - second.mean(-2)
     n = by_object.shape[-1]
     spread = by_object.var(-1, ddof=1) if n > 1 else np.full(by_object.shape[:-1], np.nan)
     seeds, seed_variances, rest_variances = [], [], []
-    for values in methods:
-        s = values.shape[-2]
-        if s < MIN_SEEDS:
-            continue
+    n_seeds = tuple(values.shape[-2] for values in methods)
+    for values, s in zip(methods, n_seeds, strict=True):
+        if min(n_seeds) < MIN_SEEDS:
+            break
         of_seeds = values.mean(-1).var(-1, ddof=1)
         rest = np.zeros_like(of_seeds)
         if n > 1:
@@ -85,15 +90,14 @@ def estimate(first: Array, second: Array | None = None) -> Estimate:
         seeds.append(of_seeds / s)
         seed_variances.append(np.maximum(of_seeds - rest / n, 0))
         rest_variances.append(rest)
-    trained_often = [values.shape[-2] for values in methods if values.shape[-2] >= MIN_SEEDS]
-    explained = sum((rest / s for rest, s in zip(rest_variances, trained_often, strict=True)), np.zeros_like(spread))
+    explained = sum((rest / s for rest, s in zip(rest_variances, n_seeds, strict=False)), np.zeros_like(spread))
     return Estimate(
         mean=by_object.mean(-1),
         objects=spread / n,
         skewness=_skewness(by_object),
         seeds=tuple(seeds),
         n_objects=n,
-        n_seeds=tuple(values.shape[-2] for values in methods),
+        n_seeds=n_seeds,
         object_variance=np.maximum(spread - explained, 0),
         seed_variances=tuple(seed_variances),
         rest_variances=tuple(rest_variances),
@@ -172,11 +176,11 @@ def needed(of: Estimate, effect: float) -> Needed:
     a single estimate of at least two objects, without leading dimensions. Seeds are None for methods of one seed,
     whose training noise is unknown.
     """
-    seeds = [s for s in of.n_seeds if s >= MIN_SEEDS]
-    objects = _least(lambda n: _seen(of, effect, n, seeds), MIN_OBJECTS, MOST)
+    objects = _least(lambda n: _seen(of, effect, n, of.repeats), MIN_OBJECTS, MOST)
     if not of.about_methods:
         return Needed(objects, None)
-    return Needed(objects, _least(lambda s: _seen(of, effect, of.n_objects, [s] * len(seeds)), MIN_SEEDS, MOST))
+    methods = len(of.repeats)
+    return Needed(objects, _least(lambda s: _seen(of, effect, of.n_objects, (s,) * methods), MIN_SEEDS, MOST))
 
 
 def _skewness(values: Array) -> Array:
@@ -205,15 +209,14 @@ def _reach(of: Estimate, alpha: float | Array) -> tuple[Array, Array]:
     t = stdtrit(of.n_objects - 1, tail)
     down = np.maximum(t, _hall(t, of.skewness, of.n_objects)) ** 2 * of.objects
     up = np.maximum(t, -_hall(-t, of.skewness, of.n_objects)) ** 2 * of.objects
-    often = [n for n in of.n_seeds if n >= MIN_SEEDS]
-    others = sum((stdtrit(n - 1, tail) ** 2 * seeds for n, seeds in zip(often, of.seeds, strict=True)), np.zeros(()))
+    repeated = zip(of.repeats, of.seeds, strict=True)
+    others = sum((stdtrit(n - 1, tail) ** 2 * seeds for n, seeds in repeated), np.zeros(()))
     return np.sqrt(down + others), np.sqrt(up + others)
 
 
-def _seen(of: Estimate, effect: float, n: int, seeds: list[int]) -> bool:
+def _seen(of: Estimate, effect: float, n: int, seeds: tuple[int, ...]) -> bool:
     """Whether n objects and these numbers of seeds would show the effect."""
     tail = 1 - ALPHA / 2
-    often = [s for s in of.n_seeds if s >= MIN_SEEDS]
     rests = [float(rest) for rest in of.rest_variances]
     variances = [
         _cautious(of.n_objects)
@@ -221,7 +224,8 @@ def _seen(of: Estimate, effect: float, n: int, seeds: list[int]) -> bool:
         / n
     ]
     variances += [
-        _cautious(m) * (float(v) + r / n) / s for v, r, s, m in zip(of.seed_variances, rests, seeds, often, strict=True)
+        _cautious(m) * (float(v) + r / n) / s
+        for v, r, s, m in zip(of.seed_variances, rests, seeds, of.repeats, strict=True)
     ]
     quantiles = [float(stdtrit(m - 1, tail)) for m in (n, *seeds)]
     reach = math.sqrt(math.fsum(q**2 * v for q, v in zip(quantiles, variances, strict=True)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ TOO_FEW = "too few to say"
 UNCLEAR = "unclear"
 EFFECT_DB = 0.2
 """The difference, in dB, for which the numbers of objects and seeds are said."""
+PAIRED_VALUES = 2_000_000
+"""Values of pairs that are tested at once."""
 METHODS, MODELS, SPLATS = "methods", "models", "splats"
 """What a verdict is about: methods (seeds were repeated), the trained models at hand, or splats without training."""
 
@@ -139,9 +142,16 @@ def p_of_pairs(values: Sequence[Array]) -> Array:
     """P-values [..., K, K] of the differences of all pairs of K methods, each [..., S, N] over the same objects."""
     k = len(values)
     p = np.full((*values[0].shape[:-2], k, k), np.nan)
-    for i in range(k):
-        for j in range(i):
-            p[..., i, j] = p[..., j, i] = p_value(estimate(values[i], values[j]))
+    alike: dict[tuple[int, int], list[tuple[int, int]]] = {}
+    for i, j in itertools.combinations(range(k), 2):
+        alike.setdefault((values[i].shape[-2], values[j].shape[-2]), []).append((i, j))
+    block = max(1, PAIRED_VALUES // max(one.size for one in values))  # bounds memory
+    for pairs in alike.values():
+        for start in range(0, len(pairs), block):
+            part = pairs[start : start + block]
+            first, second = (np.stack([values[pair[side]] for pair in part]) for side in (0, 1))
+            for (i, j), found in zip(part, p_value(estimate(first, second)), strict=True):
+                p[..., i, j] = p[..., j, i] = found
     return p
 
 
@@ -172,6 +182,8 @@ def power_text(of: Estimate, label: str, subject: str, effect: float = EFFECT_DB
             f"it takes {_number(need.objects, 'object')} for these trained models; for the methods it is unknown, "
             "since training noise is."
         )
+    if need.objects is None and need.seeds is None:
+        return start + "it takes more objects and more seeds: more of one alone would not do."
     seeds = f"{min(of.n_seeds)} seeds" if len(set(of.n_seeds)) == 1 else f"{' and '.join(map(str, of.n_seeds))} seeds"
     objects = (
         f"with these {seeds} no number of objects would do"
