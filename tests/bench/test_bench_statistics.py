@@ -76,7 +76,7 @@ def test_coverage_and_false_verdicts_of_small_tables() -> None:
         assert row["coverage"] >= 0.93 - slack, row
         assert row["mean_coverage"] >= 0.93 - slack, row
         assert max(row["false"], row["family"], row["best_lost"]) <= 0.055 + slack, row
-        assert row["false"] == pytest.approx(row["false_better"] + row["false_worse"])
+        assert row["false_better"] + row["false_worse"] >= row["false"] - 1e-9
         # What is covered and what is called different are two sides of the same interval.
         assert row["coverage"] == pytest.approx(1 - row["false"], abs=1e-9)
     withheld = [row["withheld"] for row in rows if row["objects"] == 10 and row["seeds"] == 1]

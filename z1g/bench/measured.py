@@ -15,8 +15,6 @@ from z1g.report.statistics import Array, estimate
 
 METHODS = 5
 """Methods of a simulated table: four differences to the first one."""
-SMOOTHING = 0.3
-"""Standard deviation of the normal noise on resampled objects, in their own standard deviations."""
 Draw = Callable[[np.random.Generator, tuple[int, ...]], Array]
 
 
@@ -58,18 +56,20 @@ def resampled(name: str, metric: dict[str, list[list[float]]], scales: Component
     """Measured objects and residuals, drawn with replacement; normal seeds of the measured variance.
 
     All methods' values of an object stay together, so methods are as correlated as they were measured to be. Objects
-    are smoothed by a little normal noise. Seeds have a quarter of the variance in every second method.
+    are smoothed by normal noise of their own covariance, with Silverman's bandwidth (Biometrika 74:469, 1987), because
+    a few values drawn again and again would be a population of ties. Seeds have a quarter of the variance in every
+    second method.
     """
     levels = np.array([np.mean(values, axis=0) for values in metric.values()])
     levels -= levels.mean(1, keepdims=True)
     residuals = np.concatenate([_residuals(np.array(v)) for v in metric.values() if len(v) > 1]) / scales.unit
-    smooth = SMOOTHING * levels.std(1, ddof=1)[:, None] / scales.unit
+    n = levels.shape[1]
+    width = (4 / (3 * n)) ** 0.2
 
     def draw(random: np.random.Generator, runs: int, seeds: int, objects: int) -> tuple[Array, Array]:
-        picked = random.integers(0, levels.shape[1], (runs, objects))
-        own = levels[:, picked].transpose(1, 0, 2) / scales.unit  # [R, K, N]
-        # The noise is shared: an object that is harder than its twin is so for every method.
-        own = (own + random.normal(size=(runs, 1, objects)) * smooth) / np.sqrt(1 + SMOOTHING**2)
+        picked = random.integers(0, n, (runs, objects))
+        noise = levels @ random.normal(size=(runs, n, objects)) / np.sqrt(n)
+        own = (levels[:, picked].transpose(1, 0, 2) + width * noise) / np.sqrt(1 + width**2) / scales.unit  # [R, K, N]
         rest = random.choice(residuals, (runs, len(levels), seeds, objects))
         return _joined(random, own, rest, scales.seed, normal)
 
