@@ -11,6 +11,7 @@ from z1g.bench.measured import (
     exponential,
     failures,
     lognormal,
+    long_tailed,
     measured,
     normal,
     resampled,
@@ -20,11 +21,11 @@ from z1g.bench.statistics import measure
 from z1g.cli.main import main
 
 
-@pytest.mark.parametrize("shape", [normal, lognormal, exponential, student, failures])
+@pytest.mark.parametrize("shape", [normal, lognormal, exponential, student, failures, long_tailed])
 def test_shapes_have_mean_zero_and_variance_one(shape) -> None:
     values = shape(np.random.default_rng(0), (400_000,))
     assert values.mean() == pytest.approx(0, abs=0.01)
-    assert values.var() == pytest.approx(1, abs=0.15 if shape is student else 0.02)
+    assert values.var() == pytest.approx(1, abs=0.15 if shape in (student, long_tailed) else 0.02)
     skewness = {lognormal: 1.75, exponential: -2.0, normal: 0.0, failures: -1.21}
     if shape in skewness:
         assert ((values / values.std()) ** 3).mean() == pytest.approx(skewness[shape], abs=0.1)
@@ -79,6 +80,9 @@ def test_coverage_and_false_verdicts_of_small_tables() -> None:
         assert row["false_better"] + row["false_worse"] >= row["false"] - 1e-9
         # What is covered and what is called different are two sides of the same interval.
         assert row["coverage"] == pytest.approx(1 - row["false"], abs=1e-9)
+    alone = {(row["shape"], row["objects"]): row["coverage"] for row in document["one_source"]}
+    assert alone["long tail", 5] < 0.93 < alone["normal", 5]
+    assert len(alone) == 6 * 3
     withheld = [row["withheld"] for row in rows if row["objects"] == 10 and row["seeds"] == 1]
     assert min(withheld) < 0.85, "one seed says little about methods"
 

@@ -105,6 +105,13 @@ def lognormal(random: np.random.Generator, size: tuple[int, ...]) -> Array:
     return scaled
 
 
+def long_tailed(random: np.random.Generator, size: tuple[int, ...]) -> Array:
+    """Lognormal values of skewness 6.2 with mean 0 and variance 1."""
+    e = np.e
+    scaled: Array = (random.lognormal(0, 1, size) - np.sqrt(e)) / np.sqrt((e - 1) * e)
+    return scaled
+
+
 def exponential(random: np.random.Generator, size: tuple[int, ...]) -> Array:
     """Exponential values of skewness −2 with mean 0 and variance 1."""
     values: Array = 1 - random.exponential(size=size)

@@ -16,6 +16,7 @@ from z1g.bench.measured import (
     exponential,
     failures,
     lognormal,
+    long_tailed,
     measured,
     normal,
     resampled,
@@ -52,7 +53,7 @@ def measure(objects: Sequence[int], seeds: Sequence[int], runs: int, seed: int) 
     Where no interval is given, it is None. `withheld` is what an interval over objects would cover of the methods'
     difference, if it were given nevertheless. `false` is the rate of false verdicts on one difference, the highest of
     the four, `family` that of any false verdict among them after Holm's correction, `best_lost` how often the truly
-    best method is said to be worse than another.
+    best method is said to be worse than another. `one_source` has the coverage of means of objects without other noise.
     """
     populations = _populations()
     cells = list(itertools.product(populations, objects, seeds))
@@ -60,7 +61,18 @@ def measure(objects: Sequence[int], seeds: Sequence[int], runs: int, seed: int) 
     for index, (population, n, s) in enumerate(track(cells, "statistics", len(cells))):
         random = np.random.default_rng([seed, index])
         rows.append({"population": population.name, "objects": n, "seeds": s, **_cell(population, random, runs, s, n)})
-    return {"runs": runs, "seed": seed, "methods": METHODS, "measured": measured()["about"], "rows": rows}
+    about = {"runs": runs, "seed": seed, "methods": METHODS, "measured": measured()["about"]}
+    return {**about, "rows": rows, "one_source": _one_source(objects, runs, seed)}
+
+
+def _one_source(objects: Sequence[int], runs: int, seed: int) -> list[dict[str, Any]]:
+    """Coverage of the interval of a mean of objects without any other noise, given also where it is withheld."""
+    shapes = {**{name: shape for name, (shape, _) in ASSUMED.items()}, "long tail": long_tailed}
+    rows = []
+    for index, (name, n) in enumerate(itertools.product(shapes, objects)):
+        values = shapes[name](np.random.default_rng([seed, index, 1]), (runs, 1, n))
+        rows.append({"shape": name, "objects": n, "coverage": _covered(estimate(values), np.zeros(runs))})
+    return rows
 
 
 def _populations() -> list[Population]:

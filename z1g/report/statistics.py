@@ -21,7 +21,7 @@ Array = npt.NDArray[np.float64]
 ALPHA = 0.05
 POWER = 0.8
 MIN_OBJECTS = 5
-"""Below this, no interval keeps its promise on skewed values: 92 % at 3 objects (docs/statistics.md)."""
+"""Below this, intervals of skewed values cover less than 93 % (docs/statistics.md)."""
 MIN_SEEDS = 2
 MOST = 1_000_000
 """Numbers of objects or seeds above this count as out of reach."""
