@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ class Figure:
 def figure(of: Estimate) -> Figure:
     """The mean and interval of an estimate without leading dimensions."""
     low, high = (float(end) for end in interval(of))
-    known = of.testable
+    known = math.isfinite(low) and math.isfinite(high)
     return Figure(float(of.mean), low if known else None, high if known else None, of.n_objects, min(of.n_seeds))
 
 
