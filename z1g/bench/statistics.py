@@ -50,10 +50,10 @@ def measure(objects: Sequence[int], seeds: Sequence[int], runs: int, seed: int) 
 
     Returns one row per population, number of objects and number of seeds. `coverage` is that of the 95 % interval of a
     difference to the first method, the lowest of the four, for the methods or, with one seed, for the trained models.
-    Where no interval is given, it is None. `withheld` is what the interval would cover of the methods' difference, if it
-    were given nevertheless. `false` is the rate of false verdicts on one difference, the highest of
-    the four, `family` that of any false verdict among them after Holm's correction, `best_lost` how often the truly
-    best method is said to be worse than another. `one_source` has the coverage of means of objects without other noise.
+    Where no interval is given, it is None. `withheld` is what the interval would cover of the methods' difference, if
+    it were given nevertheless. `false` is the rate of false verdicts on one difference, the highest of the four,
+    `family` that of any false verdict among them after Holm's correction, `best_lost` how often the truly best method
+    is said to be worse than another. `one_source` has the coverage of means of objects without other noise.
     """
     populations = _populations()
     cells = list(itertools.product(populations, objects, seeds))
