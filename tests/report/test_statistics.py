@@ -4,15 +4,12 @@ import math
 import warnings
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.stats
-import statsmodels.formula.api as smf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import ttest_rel
-from statsmodels.stats.multitest import multipletests
 
 from z1g.report.statistics import (
     MIN_OBJECTS,
@@ -42,6 +39,9 @@ def crossed(random: np.random.Generator, seeds: int, objects: int) -> np.ndarray
 @pytest.mark.slow
 def test_components_are_those_of_a_mixed_model() -> None:
     """On balanced data, REML estimates are the ANOVA estimates where none is negative."""
+    import pandas as pd  # here, because these imports take seconds
+    import statsmodels.formula.api as smf
+
     values = crossed(np.random.default_rng(0), 6, 12)
     rows = [(v, s, o, 0) for s, row in enumerate(values) for o, v in enumerate(row)]
     frame = pd.DataFrame(rows, columns=["value", "seed", "object", "all"])
@@ -158,6 +158,8 @@ def test_too_few_objects_have_no_interval(objects: int) -> None:
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=9), st.integers(0, 3))
 @settings(max_examples=15, deadline=None)
 def test_holm_is_that_of_statsmodels(p: list[float], unknown: int) -> None:
+    from statsmodels.stats.multitest import multipletests
+
     adjusted = holm(np.array([*p, *[math.nan] * unknown]))
     assert adjusted[: len(p)] == pytest.approx(multipletests(p, method="holm")[1])
     assert np.isnan(adjusted[len(p) :]).all()
