@@ -206,6 +206,9 @@ def test_objects_cannot_make_up_for_seeds_nor_seeds_for_objects() -> None:
     noisy = estimate(table(100, 2, 0.1, 0.5), table(100, 2, 0.0, 0.5))
     assert needed(noisy, 0.2).objects is None
     assert needed(noisy, 0.2).seeds is not None
+    few = estimate(table(MIN_OBJECTS - 1, 3, 0.1, 0.005), table(MIN_OBJECTS - 1, 3, 0.0, 0.005))
+    assert needed(few, 0.2).seeds is None, "no number of seeds replaces objects"
+    assert needed(few, 0.2).objects is not None
     spread = estimate(table(6, 4, 2.0, 0.01), table(6, 4, 0.0, 0.01))
     assert needed(spread, 0.2).seeds is None
     assert needed(spread, 0.2).objects is not None

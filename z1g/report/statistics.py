@@ -173,11 +173,11 @@ def needed(of: Estimate, effect: float) -> Needed:
     The effect is seen if the interval excludes zero: the expected half-width plus the quantile of POWER times the
     standard error is then at most the effect. Variances are taken at their upper 80 % confidence limits, because
     estimates from few objects or seeds are often much too small (Browne, Statistics in Medicine 14:1933, 1995). Takes
-    a single estimate of at least two objects, without leading dimensions. Seeds are None for methods of one seed,
-    whose training noise is unknown.
+    a single estimate of at least two objects, without leading dimensions. Seeds are None below MIN_OBJECTS objects, and
+    for methods of one seed, whose training noise is unknown.
     """
     objects = _least(lambda n: _seen(of, effect, n, of.repeats), MIN_OBJECTS, MOST)
-    if not of.about_methods:
+    if not of.about_methods or not of.testable:
         return Needed(objects, None)
     methods = len(of.repeats)
     return Needed(objects, _least(lambda s: _seen(of, effect, of.n_objects, (s,) * methods), MIN_SEEDS, MOST))
