@@ -206,6 +206,16 @@ def test_objects_cannot_make_up_for_seeds_nor_seeds_for_objects() -> None:
     noisy = estimate(table(100, 2, 0.1, 0.5), table(100, 2, 0.0, 0.5))
     assert needed(noisy, 0.2).objects is None
     assert needed(noisy, 0.2).seeds is not None
+    both = estimate(table(6, 2, 2.0, 0.5), table(6, 2, 0.0, 0.5))
+    need = needed(both, 0.5)
+    assert (need.objects, need.seeds) == (None, None)
+    assert need.both is not None
+    n, s = need.both
+    # The planned table shows the effect: its own numbers of objects, at its seeds, are not larger.
+    planned = estimate(table(n, s, 2.0, 0.5), table(n, s, 0.0, 0.5))
+    found = needed(planned, 0.5).objects
+    assert found is not None
+    assert found <= n
     few = estimate(table(MIN_OBJECTS - 1, 3, 0.1, 0.005), table(MIN_OBJECTS - 1, 3, 0.0, 0.005))
     assert needed(few, 0.2).seeds is None, "no number of seeds replaces objects"
     assert needed(few, 0.2).objects is not None

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,7 @@ MIN_SEEDS = 2
 MOST = 1_000_000
 """Numbers of objects or seeds above this count as out of reach."""
 _TINY = 1e-12
+_MORE_SEEDS, _MANY_OBJECTS = (3, 5, 10, 20, 50, 100, 200, 500, 1000), 10_000
 
 
 @dataclass(frozen=True)
@@ -161,10 +163,14 @@ def behind_the_best(means: Array, p: Array, alpha: float = ALPHA) -> npt.NDArray
 
 @dataclass(frozen=True)
 class Needed:
-    """How many objects (at these seeds) or seeds (at these objects) an effect needs; None if no number would do."""
+    """How many objects (at these seeds) or seeds (at these objects) an effect needs; None if no number would do.
+
+    `both` has numbers of objects and seeds together, if neither alone would do.
+    """
 
     objects: int | None
     seeds: int | None
+    both: tuple[int, int] | None = None
 
 
 def needed(of: Estimate, effect: float) -> Needed:
@@ -177,10 +183,17 @@ def needed(of: Estimate, effect: float) -> Needed:
     for methods of one seed, whose training noise is unknown.
     """
     objects = _least(lambda n: _seen(of, effect, n, of.repeats), MIN_OBJECTS, MOST)
-    if not of.about_methods or not of.testable:
-        return Needed(objects, None)
     methods = len(of.repeats)
-    return Needed(objects, _least(lambda s: _seen(of, effect, of.n_objects, (s,) * methods), MIN_SEEDS, MOST))
+    seeds = None
+    if of.about_methods and of.testable:
+        seeds = _least(lambda s: _seen(of, effect, of.n_objects, (s,) * methods), MIN_SEEDS, MOST)
+    if objects is not None or seeds is not None or not of.about_methods:
+        return Needed(objects, seeds)
+    for s in _MORE_SEEDS:
+        n = _least(partial(_seen, of, effect, seeds=(s,) * methods), MIN_OBJECTS, _MANY_OBJECTS)
+        if n is not None:
+            return Needed(None, None, (n, s))
+    return Needed(None, None)
 
 
 def _skewness(values: Array) -> Array:

@@ -172,7 +172,9 @@ def ranking_text(ranking: Ranking, names: Sequence[str], label: str) -> str:
 
 def power_text(of: Estimate, label: str, subject: str, effect: float = EFFECT_DB) -> str:
     """How many objects or seeds would show a true difference of `effect` dB, in words."""
-    start = f"{label}: to see a difference of {effect:g} dB with {POWER * 100:.0f} % probability, "
+    start = (
+        f"{label}: to see a difference of {effect:g} dB with {POWER * 100:.0f} % probability (a cautious estimate), "
+    )
     if of.n_objects < 2:
         return start + "it takes an unknown number of objects: their spread needs at least two."
     need = needed(of, effect)
@@ -184,7 +186,10 @@ def power_text(of: Estimate, label: str, subject: str, effect: float = EFFECT_DB
             "since training noise is."
         )
     if need.objects is None and need.seeds is None:
-        return start + "it takes more objects and more seeds: more of one alone would not do."
+        if need.both is None:
+            return start + "it takes more than ten thousand objects or a thousand seeds of each method."
+        n, s = need.both
+        return start + f"it takes {_number(n, 'object')} and {s} seeds of each method; more of one alone would not do."
     seeds = f"{min(of.n_seeds)} seeds" if len(set(of.n_seeds)) == 1 else f"{' and '.join(map(str, of.n_seeds))} seeds"
     objects = (
         f"with these {seeds} no number of objects would do"
