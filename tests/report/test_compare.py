@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import bootstrap
 from support.report_tree import build
 
 from z1g.cli import compare as verb
@@ -19,9 +18,11 @@ from z1g.cli.main import main
 from z1g.core.errors import UserError
 from z1g.core.files import read_json, read_jsonl, write_json, write_jsonl
 from z1g.report.collect import MetricInfo
-from z1g.report.compare import better, clear, compare, paired
+from z1g.report.compare import compare
 from z1g.report.compare_text import FORMATS
-from z1g.report.summary import Figure, bootstrap_interval
+from z1g.report.judge import judge
+from z1g.report.replicates import Table
+from z1g.report.verdicts import Figure
 
 SPECS: dict[str, dict[str, Any]] = {
     "base": {"seed": 1, "stage1": "s1", "gain": 0, "config": {"unet": {"lr": 1e-5}}},
@@ -43,7 +44,10 @@ def test_means_and_paired_differences_of_synthetic_numbers(tree: Path) -> None:
     assert fast.difference is not None
     assert base.value.value == pytest.approx(19.75)
     assert base.difference is None
-    assert (fast.difference.value, fast.difference.low, fast.difference.high) == pytest.approx((1.5, 1.5, 1.5))
+    assert fast.difference == Figure(pytest.approx(1.5), None, None, 2)
+    assert fast.judged is not None
+    assert (fast.judged.verdict, fast.judged.about, fast.judged.p) == ("too few to say", "models", None)
+    assert comparison.family == 0
     assert comparison.entries["chamfer"][1].difference.value == pytest.approx(-1.5 / 200)  # type: ignore[union-attr]
     fd = comparison.entries["fd"][1]
     assert fd.value == Figure(200.0, None, None, 2)
@@ -56,18 +60,6 @@ def test_means_and_paired_differences_of_synthetic_numbers(tree: Path) -> None:
     assert train.difference.n == 3  # the crate has no mesh
 
 
-@given(values=st.lists(st.floats(-50, 50), min_size=5, max_size=40), seed=st.integers(0, 5))
-@settings(max_examples=15, deadline=None)
-def test_intervals_agree_with_scipys_bootstrap(values: list[float], seed: int) -> None:
-    low, high = bootstrap_interval(values, seed=seed) or (0, 0)
-    random = np.random.default_rng(99)
-    other = bootstrap((values,), np.mean, method="percentile", n_resamples=4000, rng=random).confidence_interval
-    # Ends of two bootstraps of 4000 draws differ by a few percent of the standard error.
-    slack = 0.25 * float(np.std(values)) / len(values) ** 0.5 + 1e-9
-    assert low == pytest.approx(other.low, abs=slack)
-    assert high == pytest.approx(other.high, abs=slack)
-
-
 @given(
     pairs=st.lists(st.tuples(st.floats(-9, 9), st.floats(-9, 9)), min_size=1, max_size=12),
     shift=st.floats(-5, 5),
@@ -75,26 +67,62 @@ def test_intervals_agree_with_scipys_bootstrap(values: list[float], seed: int) -
 )
 @settings(max_examples=30, deadline=None)
 def test_paired_differences_use_common_objects_only(pairs: list[tuple[float, float]], shift: float, extra: int) -> None:
+    info = {"m": MetricInfo("M", higher_is_better=True)}
     base = {f"o{i}": a for i, (a, _) in enumerate(pairs)}
     values = {f"o{i}": b for i, (_, b) in enumerate(pairs)}
-    difference = paired(base | {f"x{i}": 1e6 for i in range(extra)}, values | {"y": -1e6})
-    assert difference is not None
+    rows = [base | {f"x{i}": 1e6 for i in range(extra)}, values | {"y": -1e6}, {n: v + shift for n, v in base.items()}]
+    judged, family = judge({"m": [Table.of([row]) for row in [*rows, {"z": 1.0}]]}, info)
+    first, other, constant, apart = judged["m"]
+    assert first is None
+    assert apart is None
+    assert other is not None
     gaps = [b - a for a, b in pairs]
-    assert difference.n == len(pairs)
-    assert difference.value == pytest.approx(np.mean(gaps), abs=1e-9)
-    if difference.low is not None and difference.high is not None:
-        assert min(gaps) - 1e-9 <= difference.low <= difference.high <= max(gaps) + 1e-9
-    constant = paired(base, {name: value + shift for name, value in base.items()})
+    assert other.figure.n == len(pairs)
+    assert other.figure.value == pytest.approx(np.mean(gaps), abs=1e-9)
+    assert family == (2 if len(pairs) >= 5 else 0)
     assert constant is not None
-    assert constant.value == pytest.approx(shift, abs=1e-9)
-    assert paired({"a": 1.0}, {"b": 1.0}) is None
+    assert constant.figure.value == pytest.approx(shift, abs=1e-9)
 
 
-def test_a_verdict_needs_an_interval_without_zero_and_a_direction() -> None:
-    up, down, free = (MetricInfo("M", higher_is_better=x) for x in (True, False, None))
-    gain = Figure(1.0, 0.5, 1.5, 9)
-    assert [clear(x) for x in (gain, Figure(1.0, -0.1, 2.0, 9), Figure(1.0, None, None, 1), None)] == [1, 0, 0, 0]
-    assert [better(gain, info) for info in (up, down, free)] == [True, False, None]
+def test_verdicts_have_directions_and_say_what_they_are_about() -> None:
+    objects = np.arange(8.0)
+    noise = np.array([[0.0], [0.01], [-0.01]])
+    names = tuple(f"o{i}" for i in range(8))
+
+    def table(values: np.ndarray, trained: bool = True) -> Table:
+        return Table(values, names, 0, trained)
+
+    def verdicts(base: Table, other: Table) -> list[tuple[str, str]]:
+        metrics = {str(up): MetricInfo("M", higher_is_better=up) for up in (True, False, None)}
+        judged, _ = judge({name: [base, other] for name in metrics}, metrics)
+        return [(one.verdict, one.about) for row in judged.values() for one in row if one]
+
+    seeds = table(objects + noise)
+    more = table(objects + 1 + noise + 0.05 * np.resize([1, -1], 8))
+    assert verdicts(seeds, more) == [("better", "methods"), ("worse", "methods"), ("higher", "methods")]
+    assert verdicts(more, seeds) == [("worse", "methods"), ("better", "methods"), ("lower", "methods")]
+    assert verdicts(seeds, table(objects[None] + 1)) == [(word, "models") for word in ("better", "worse", "higher")]
+    splats = table(objects[None], False), table(objects[None] + 1, False)
+    assert verdicts(*splats) == [(word, "splats") for word in ("better", "worse", "higher")]
+    loud = table(objects + 40 * noise), table(objects + 1 + 40 * noise)
+    assert verdicts(*loud) == [("unclear", "methods")] * 3, "a training differs from the next by as much"
+    assert verdicts(seeds, seeds)[0] == ("equal", "methods")
+    assert verdicts(splats[0], splats[0])[0] == ("equal", "splats")
+
+
+def test_one_large_family_needs_more_than_one_comparison() -> None:
+    base, gaps = np.arange(12.0), 0.784 + np.resize([1, -1], 12)  # t = 2.6
+    tables = [Table(values[None], tuple(f"o{i}" for i in range(12)), 0, True) for values in (base, base + gaps)]
+    info = MetricInfo("M", higher_is_better=True)
+    alone, n = judge({"m": tables}, {"m": info})
+    many, m = judge({f"m{i}": tables for i in range(9)}, {f"m{i}": info for i in range(9)})
+    one, among = alone["m"][1], many["m0"][1]
+    assert one is not None
+    assert among is not None
+    assert (n, m) == (1, 9)
+    assert one.p == one.p_family == among.p
+    assert among.p_family == pytest.approx(9 * among.p)
+    assert (one.verdict, among.verdict) == ("better", "unclear")
 
 
 def test_results_are_found_by_name_id_and_file(tree: Path) -> None:
@@ -171,16 +199,18 @@ def test_all_formats_have_the_same_numbers(tree: Path, capsys: pytest.CaptureFix
         texts[name] = capsys.readouterr().out
     rows = list(csv.DictReader(io.StringIO(texts["csv"])))
     psnr = next(row for row in rows if (row["result"], row["metric"]) == ("fast_1%", "psnr"))
-    assert [float(psnr[key]) for key in ("value", "difference", "difference_low")] == pytest.approx([21.25, 1.5, 1.5])
+    assert [float(psnr[key]) for key in ("mean", "difference")] == pytest.approx([21.25, 1.5])
+    assert [psnr[key] for key in ("low", "difference_low", "p", "n_objects", "n_seeds")] == ["", "", "", "2", "1"]
+    assert (psnr["verdict"], psnr["about"]) == ("too few to say", "models")
     assert psnr["commit"] == "abc1234def"
     document = json.loads(texts["json"])
     assert document["results"][1]["metrics"]["psnr"]["difference"]["value"] == pytest.approx(1.5)
     assert document["options"] == {"unet.lr": [1e-5, 1e-4]}
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in texts["md"].splitlines()]
-    expected = ["PSNR (dB) ↑", "19.75 [19.40, 20.10]", "21.25 [20.90, 21.60]", "+1.50 [+1.50, +1.50] better"]
+    expected = ["PSNR (dB) ↑", "19.75", "21.25", "+1.50 too few to say"]
     assert expected in lines
     assert r"fast\_1\%" in texts["tex"]
-    assert r"+1.50 [+1.50, +1.50] better \\" in texts["tex"]
+    assert r"+1.50 too few to say \\" in texts["tex"]
     assert texts["tex"].count(r"\begin{tabular}") == texts["tex"].count(r"\end{tabular}") == 3
     flat = " ".join(texts["rich"].split())
     assert all(cell in flat for cell in expected)

@@ -69,7 +69,7 @@ def test_mean_metrics_of_one_ablation(tree: Path) -> None:
     with (tree / "ablations/a/metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["ablation"] for row in rows} == {"a"}
-    assert next(r["value"] for r in rows if (r["source"], r["split"]) == ("fitted", "test"))[:5] == "33.75"
+    assert next(r["mean"] for r in rows if (r["source"], r["split"]) == ("fitted", "test"))[:5] == "33.75"
 
 
 def test_ablation_without_measurements_still_gets_its_links(tree: Path) -> None:

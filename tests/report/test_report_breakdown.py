@@ -97,7 +97,7 @@ def test_page_has_configurations_azimuth_charts_and_gaps(tree: Path) -> None:
     assert '<summary>fast</summary><pre class="mono scroll">unet.lr: 0.0001\nunet.ema: null</pre>' in text
     azimuth = text[text.index('id="azimuth"') : text.index('id="splats"')]
     assert azimuth.count("<polyline") == 4  # two view metrics, two ablations
-    assert "Chamfer</b>: 1 object without a value, e.g. crate: no mesh" in text
+    assert "Chamfer: 1 object without a value, e.g. crate: no mesh" in text
     extremes = text[text.index('id="extremes"') : text.index('id="azimuth"')]
     assert extremes.count("<img") == 2 * 3 * 6  # ablations × metrics with objects × three at either end
     assert "<summary>FD</summary>" not in extremes

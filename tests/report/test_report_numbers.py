@@ -2,7 +2,6 @@
 
 import csv
 import io
-import math
 import re
 import subprocess
 import sys
@@ -10,14 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from scipy.stats import ttest_1samp
 from support.report_tree import METRICS, build
 
 from z1g.core.errors import UserError
 from z1g.core.files import read_json, write_json, write_jsonl
 from z1g.report.collect import MetricInfo, Results, differences
-from z1g.report.summary import Figure, Row, Summary, best, bootstrap_interval, figure, object_means, summarize
+from z1g.report.replicates import Table
+from z1g.report.statistics import estimate
+from z1g.report.summary import Row, Summary, best, object_means, summarize, verdict_words
 from z1g.report.tables import latex, markdown, number
+from z1g.report.verdicts import Figure, figure
 from z1g.stages import tables
 
 TWO = {
@@ -32,38 +36,11 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_bootstrap_of_two_values_spans_them() -> None:
-    assert bootstrap_interval([0.0, 1.0]) == (0.0, 1.0)
-
-
-def test_bootstrap_of_many_normal_values_is_the_textbook_interval() -> None:
-    values = np.random.default_rng(3).normal(5, 2, size=2000)
-    low, high = bootstrap_interval(list(values)) or (math.nan, math.nan)
-    error = 1.96 * values.std() / math.sqrt(2000)
-    assert low == pytest.approx(values.mean() - error, abs=0.01)
-    assert high == pytest.approx(values.mean() + error, abs=0.01)
-
-
-def test_bootstrap_coverage() -> None:
-    generator = np.random.default_rng(0)
-    hits = 0
-    for trial in range(200):
-        low, high = bootstrap_interval(list(generator.normal(size=40)), seed=trial, samples=500) or (1.0, -1.0)
-        hits += low <= 0 <= high
-    assert 0.89 <= hits / 200 <= 0.99
-
-
-def test_bootstrap_is_deterministic_and_needs_two_values() -> None:
-    assert bootstrap_interval([1.0, 2.0, 4.0]) == bootstrap_interval([1.0, 2.0, 4.0])
-    assert bootstrap_interval([1.0]) is None
-    assert figure([3.0]) == Figure(3.0, None, None, 1)
-
-
 def test_objects_have_equal_weight_regardless_of_views() -> None:
     rows: list[dict[str, Any]] = [{"object": "a", "psnr": x} for x in (10.0, 20.0, 30.0, None)]
     rows.append({"object": "b", "psnr": 40.0})
     assert object_means(rows, "psnr") == {"a": 20.0, "b": 40.0}
-    assert figure(list(object_means(rows, "psnr").values())).value == 30.0
+    assert figure(estimate(np.array([list(object_means(rows, "psnr").values())]))) == Figure(30.0, None, None, 2, 1)
 
 
 def test_csv_matches_the_measured_rows(tree: Path) -> None:
@@ -72,25 +49,24 @@ def test_csv_matches_the_measured_rows(tree: Path) -> None:
     sampled = [x for x in lines if (x["ablation"], x["source"], x["split"]) == ("base", "sampled", "test")]
     psnr = next(x for x in sampled if x["metric"] == "psnr")
     # chair: 20 + 0 and horse: 20 − 0.7, each plus 0.1 on average over its views 0, 1, 2
-    assert float(psnr["value"]) == pytest.approx(19.75)
-    assert (float(psnr["low"]), float(psnr["high"])) == pytest.approx((19.4, 20.1))
-    assert psnr["n"] == "2"
+    assert float(psnr["mean"]) == pytest.approx(19.75)
+    assert (psnr["low"], psnr["high"], psnr["n_objects"], psnr["n_seeds"]) == ("", "", "2", "1")
+    assert (psnr["verdict"], psnr["about"]) == ("too few to say", "models")
     assert {x["metric"] for x in lines} == {"psnr", "ssim", "chamfer", "fd"}  # ST-LPIPS has no value anywhere
     assert len(lines) == 2 * 5 * 2 * 4  # ablations × sources × splits × metrics
-    # A metric of objects has an interval over objects with a value (the crate has no mesh), a metric of sets has none.
+    # A metric of objects counts the objects with a value: the crate has no mesh.
     chamfer = next(x for x in lines if (x["source"], x["split"], x["metric"]) == ("fitted", "train", "chamfer"))
-    assert float(chamfer["value"]) == pytest.approx(0.2 - 34 / 200 + 0.003)
-    assert chamfer["n"] == "3"
-    assert chamfer["low"]
+    assert float(chamfer["mean"]) == pytest.approx(0.2 - 34 / 200 + 0.003)
+    assert (chamfer["n_objects"], chamfer["verdict"]) == ("3", "")
     fd = next(x for x in sampled if x["metric"] == "fd")
-    assert (fd["value"], fd["low"], fd["high"], fd["n"]) == ("200.0", "", "", "2")
+    assert (fd["mean"], fd["low"], fd["high"], fd["n_objects"], fd["verdict"]) == ("200.0", "", "", "2", "")
 
 
 def test_markdown_reads_back_and_marks_the_best_sample(tree: Path) -> None:
     tables.run(tree, list(TWO), tree / "tables")
     lines = (tree / "tables/ablations.md").read_text().splitlines()
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("|")]
-    assert rows[0] == ["Split", "Source", "Ablation", "n", "PSNR (dB) ↑", "SSIM ↑", "Chamfer (size) ↓", "FD ↓"]
+    assert rows[0] == ["Split", "Source", "Ablation", "n", "Seeds", "PSNR (dB) ↑", "SSIM ↑", "Chamfer (size) ↓", "FD ↓"]
     assert [row[1].split()[0] for row in rows[2:8]] == [
         "fitted",
         "autodecoder",
@@ -100,8 +76,9 @@ def test_markdown_reads_back_and_marks_the_best_sample(tree: Path) -> None:
         "mean",
     ]
     assert rows[2][2] == "all 2"
-    assert rows[4][2:5] == ["base", "2", "19.75 [19.40, 20.10]"]
-    assert rows[5][2:5] == ["more_100%", "2", "**20.75** [20.40, 21.10]"]
+    assert rows[4][2:6] == ["base", "2", "1", "19.75"]
+    assert rows[5][2:6] == ["more_100%", "2", "1", "20.75"]
+    assert "- Test objects: all metrics: too few to say who is best (2 objects, at least 5 are needed)." in lines
     assert any("ST-LPIPS is missing: no weights" in line for line in lines)
     assert "- Chamfer: 1 object without a value, e.g. crate: no mesh" in lines
 
@@ -113,9 +90,9 @@ def test_latex_is_balanced_escaped_and_even(tree: Path) -> None:
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
     assert [line for line in body if re.search(r"(?<!\\)[%_#]", line)] == []
     rows = [line for line in body if line.endswith(r"\\") and "multicolumn" not in line]
-    assert {len(re.split(r"(?<!\\)&", line)) for line in rows} == {7}
+    assert {len(re.split(r"(?<!\\)&", line)) for line in rows} == {8}
     assert r"more\_100\%" in text
-    assert r"\textbf{20.75} {\scriptsize[20.40, 21.10]}" in text
+    assert r"base & 2 & 1 & 19.75 &" in text
     assert r"PSNR (dB) $\uparrow$" in text
 
 
@@ -134,16 +111,38 @@ def test_shared_rows_merge_only_where_they_agree(tree: Path) -> None:
     assert [r.ablations for r in merged if r.source == "autodecoder"] == [("base",), ("more_100%",)] * 2
 
 
-def test_best_follows_the_direction_and_needs_two_values() -> None:
+def sampled(name: str, values: npt.NDArray[np.float64], metrics: str = "eq") -> Row:
+    """A row of samples on six or more test objects."""
+    objects = tuple(f"o{i}" for i in range(values.shape[1]))
+    tables_by_metric = dict.fromkeys(metrics, Table(values, objects, 0, True))
+    figures = {metric: figure(estimate(values)) for metric in metrics}
+    return Row((name,), "sampled", "test", len(objects), figures, tables_by_metric)
+
+
+def test_best_are_those_that_cannot_be_told_from_the_best() -> None:
     info = {"e": MetricInfo("E", higher_is_better=False), "q": MetricInfo("Q")}
-    low, high = Figure(1.0, None, None, 1), Figure(2.0, None, None, 1)
-    rows = [
-        Row(("a",), "sampled", "test", 1, {"e": high, "q": high}),
-        Row(("b",), "sampled", "test", 1, {"e": low, "q": low}),
-        Row(("a",), "fitted", "test", 1, {"e": Figure(0.0, None, None, 1)}),
-        Row(("a",), "sampled", "train", 1, {"e": low}),
-    ]
-    assert best(rows, info) == {(1, "e")}
+    objects = np.arange(8.0)
+    close = objects + np.resize([0.2, -0.2], 8)
+    rows = [sampled(name, values[None]) for name, values in (("a", objects), ("b", close), ("c", objects + 3))]
+    assert best(rows, info) == {(0, "e"), (1, "e")}, "lower is better, and q has no direction"
+    words = verdict_words(rows, info)
+    assert [words[i, "e"] for i in range(3)] == [
+        ("may be the best", "models"), ("may be the best", "models"), ("worse than the best", "models"),
+    ]  # fmt: skip
+    assert verdict_words(rows[1:], info)[0, "e"] == ("best", "models")
+    assert best(rows[:2], info) == set(), "nothing is marked where all may be the best"
+    few = [sampled(name, values[None, :4]) for name, values in (("a", objects), ("c", objects + 3))]
+    assert best(few, info) == set()
+    assert verdict_words(few, info)[0, "e"][0] == "too few to say"
+
+
+def test_latex_marks_the_best_and_has_intervals() -> None:
+    objects = np.arange(8.0)
+    rows = [sampled(name, values[None], "e") for name, values in (("a", objects), ("c", objects + 3))]
+    text = latex(Summary({"e": MetricInfo("E", higher_is_better=True)}, rows, rows, names=("a", "c")))
+    low, high = ttest_1samp(objects + 3, 0).confidence_interval()
+    assert rf"c & 8 & 1 & \textbf{{6.500}} {{\scriptsize[{low:.3f}, {high:.3f}]}} \\" in text
+    assert "% Test objects, E: c is the best model." in text.splitlines()
 
 
 def test_special_characters_are_escaped() -> None:
@@ -151,7 +150,7 @@ def test_special_characters_are_escaped() -> None:
     row = Row((name,), "sampled", "test", 1, {"m": Figure(0.5, None, None, 1)})
     summary = Summary({"m": MetricInfo("M")}, [row], [row], names=(name,))
     line = markdown(summary).splitlines()[2]
-    assert len(re.split(r"(?<!\\)\|", line)) == 7
+    assert len(re.split(r"(?<!\\)\|", line)) == 8
     assert r"a|b\textbackslash{}c\{d\}\$\&*\textless{}x\textgreater{}" in latex(summary)
 
 

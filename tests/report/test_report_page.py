@@ -79,9 +79,12 @@ def test_page_fetches_nothing_and_is_well_formed(tree: Path) -> None:
 
 def test_page_contents(tree: Path) -> None:
     text = html.unescape((tree / "report.html").read_text())
-    assert "On 2 held-out test objects, fast samples best: PSNR 20.75 dB (95 % interval 20.40 to 21.10)." in text
+    assert "On 2 held-out test objects, the samples of fast have the highest mean: PSNR 20.75 dB." in text
+    assert "That is too few to say who is best: it takes at least 5 objects." in text
+    assert '+1.00<span class="sub">too few to say</span>' in text
+    assert "base, fast, own: trained with one seed, so how much results change" in text
     assert "As &lt;published&gt;." in (tree / "report.html").read_text()
-    assert "ST-LPIPS</b> could not be computed: no weights in the cache" in text
+    assert "ST-LPIPS is missing: no weights in the cache" in text
     assert "unreadable mesh (1)" in text
     assert "1 fit is below the configured minimum" in text
     assert "CC0 1.0: 2 objects" in text
@@ -141,7 +144,7 @@ def test_page_of_one_ablation(tree: Path, tmp_path: Path) -> None:
     report.run(tree, ["own"], tmp_path / "one.html")
     text = (tmp_path / "one.html").read_text()
     assert "There is only one ablation." in text
-    assert "own samples at: PSNR 18.75 dB" in text
+    assert "the samples of own reach: PSNR 18.75 dB" in text
     assert 'class="best"' not in text
 
 

@@ -243,7 +243,8 @@ def test_model_card_with_and_without_records(finished: Path, tmp_path: Path) -> 
     text = (finished / "ablations/micro/MODEL_CARD.md").read_text()
     facts = read_json(finished / "ablations/micro/reproduce.json")
     assert "| Test objects | sampled (the method) | 1 |" in text
-    assert "Measured on 1 test object: too few" in text
+    assert "Measured on 1 test object: too few to say anything about other objects (at least 5)." in text
+    assert "Trained with one seed: how much results change from one training to the next" in text
     assert facts["command"] in text
     assert f"{facts['costs']['parameters_stage1']:,.0f} parameters" in text
     copy = tmp_path / "results"

@@ -28,12 +28,16 @@ LEVEL = {"fitted": 34.0, "autodecoder": 27.0, "sampled": 20.0, "nearest": 16.5, 
 
 
 def build(root: Path, ablations: dict[str, dict[str, Any]], images: int = 0) -> None:
-    """Write a results tree. Each ablation: {"seed": number, "stage1": id, "gain": dB, "config": {...}, ...}."""
+    """Write a results tree. Each ablation: {"seed": number, "stage1": id, "gain": dB, "config": {...}, ...}.
+
+    `"plan"` has further keys of plan.json.
+    """
     for name, spec in ablations.items():
         ids = {"ingest": "in00", "fit": "fi00", "autodecoder": spec["stage1"], "codes": f"co-{spec['stage1']}"}
         ids |= {stage: f"{stage[:2]}-{name}" for stage in ("unet", "infer", "metrics")}
         folder = root / "ablations" / name
         about = {"name": name, "description": spec.get("description", ""), "base": "tiny", "stages": ids}
+        about |= spec.get("plan", {})
         write_json(folder / "plan.json", about)
         write_json(folder / "config.json", spec.get("config", {}))
         _data(root, ids)

@@ -241,6 +241,24 @@ def _run_scaling(arguments: argparse.Namespace) -> dict[str, Any] | str:
     return figures if arguments.json else markdown(figures)
 
 
+def _statistics(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--objects", type=int, nargs="+", default=[2, 3, 5, 10, 30, 100], help="numbers of objects")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 5], help="numbers of training seeds")
+    parser.add_argument("--runs", type=int, default=2000, help="simulated tables per number of objects and seeds")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the simulation")
+
+
+def _run_statistics(arguments: argparse.Namespace) -> dict[str, Any]:
+    from z1g.bench.statistics import measure
+    from z1g.core.errors import UserError
+
+    for name, least in (("objects", 2), ("seeds", 1), ("runs", 1), ("seed", 0)):
+        given = getattr(arguments, name)
+        if min(given if isinstance(given, list) else [given]) < least:
+            raise UserError(f"--{name}: numbers start at {least}")
+    return measure(arguments.objects, arguments.seeds, arguments.runs, arguments.seed)
+
+
 PARTS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Any]]] = {
     "autodecoder": ("stage 1 training: the original's implementation against ours", _autodecoder, _run_autodecoder),
     "dag": ("planning: seconds, memory and jobs of a dry run over synthetic lists of objects", _dag, _run_dag),
@@ -259,5 +277,6 @@ PARTS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[
     "unet": ("stage 2 training at full size: the original's implementation against ours", _unet, _run_unet),
     "guidance": ("quality of samples by number of steps and guidance scale", _guidance, _run_guidance),
     "infer": ("sampling at full size: the original's implementation against ours", _infer, _run_infer),
+    "statistics": ("coverage of intervals and rates of false verdicts, by simulation", _statistics, _run_statistics),
     "fit": ("fitting splatter images: objects/s, quality by number of steps, memory", _fit, _run_fit),
 }

@@ -12,7 +12,10 @@ FORMATS = ("rich", "md", "csv", "tex", "json")
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Add the arguments of `compare`."""
     parser.add_argument(
-        "targets", nargs="+", metavar="result", help="ablations, metrics ids, or paths to metrics.jsonl"
+        "targets",
+        nargs="+",
+        metavar="result",
+        help="ablations (by name, with all their seeds), metrics ids, or paths to metrics.jsonl",
     )
     parser.add_argument("--results", type=existing_folder, default=Path("results"), help="results folder")
     parser.add_argument("--split", choices=("test", "train"), default="test", help="split of the objects to compare")

@@ -4,8 +4,10 @@ from typing import Any
 
 from z1g.report.collect import Ablation, Measurements
 from z1g.report.cost import COSTS, cost_text
+from z1g.report.statistics import MIN_OBJECTS
 from z1g.report.summary import SPLITS, Row, decimals
 from z1g.report.tables import markdown_row, markdown_text, number, source_label
+from z1g.report.verdicts import count
 
 
 def model_card(ablation: Ablation, facts: dict[str, Any], measured: Measurements | None, rows: list[Row]) -> str:
@@ -46,6 +48,7 @@ def model_card(ablation: Ablation, facts: dict[str, Any], measured: Measurements
         "- Trained and evaluated on renders of single objects without background, at a fixed camera distance.",
         "- Unseen parts of an object are sampled: they are plausible at best, not reconstructed.",
         f"- {_sample_size(rows)}",
+        f"- {_training_noise(ablation)}",
         "",
         "## Cost",
         "",
@@ -86,21 +89,55 @@ def _results(measured: Measurements | None, rows: list[Row]) -> list[str]:
     head = ["Objects", "Source", "n", *(markdown_text(info.heading) for info in metrics.values())]
     lines = [markdown_row(head), markdown_row(["---"] * 2 + ["---:"] * (len(head) - 2))]
     for row in rows:
-        cells = [
-            number(row.figures[name].value, decimals(rows, name)) if name in row.figures else "–" for name in metrics
-        ]
+        cells = [_cell(rows, row, name) for name in metrics]
         lines.append(markdown_row([SPLITS.get(row.split, row.split), source_label(row), str(row.n), *cells]))
     missing = [
         f"- {measured.metrics[name].label} is missing: {markdown_text(why)}" for name, why in measured.missing.items()
     ]
-    return [*lines, "", "Means over objects; intervals in `metrics.csv`.", *missing]
+    return [*lines, "", f"Means over objects. {_reading(rows)}", *missing]
+
+
+def _cell(rows: list[Row], row: Row, name: str) -> str:
+    figure, digits = row.figures.get(name), decimals(rows, name)
+    if figure is None:
+        return "–"
+    if figure.low is None or figure.high is None:
+        return number(figure.value, digits)
+    return f"{number(figure.value, digits)} [{number(figure.low, digits)}, {number(figure.high, digits)}]"
+
+
+def _reading(rows: list[Row]) -> str:
+    """How to read the intervals, if there are any."""
+    if any(figure.low is not None for row in rows for figure in row.figures.values()):
+        return (
+            f"[low, high] is the 95 % interval over objects, given from {MIN_OBJECTS} objects: with other objects of "
+            "the same kind, about 95 of 100 such intervals would contain this model's true mean."
+        )
+    return f"There are too few objects for intervals, which take at least {MIN_OBJECTS}."
 
 
 def _sample_size(rows: list[Row]) -> str:
     n = max((row.n for row in rows if row.split == "test"), default=0)
     if n == 0:
         return "No test object was measured."
-    return f"Measured on {n} test object{'' if n == 1 else 's'}" + (": too few for conclusions." if n < 30 else ".")
+    text = f"Measured on {count(n, 'test object')}"
+    return text + (
+        f": too few to say anything about other objects (at least {MIN_OBJECTS})." if n < MIN_OBJECTS else "."
+    )
+
+
+def _training_noise(ablation: Ablation) -> str:
+    """What one training says about the method."""
+    if ablation.seed is None:
+        return (
+            "Trained with one seed: how much results change from one training to the next (training noise) is unknown. "
+            "The numbers above are about this model, not about its method."
+        )
+    repeated = f" of {', '.join(ablation.replicated)}" if ablation.replicated else ""
+    return (
+        f"This is seed {ablation.seed}{repeated} of `{ablation.arm}`: the numbers above are about this model. "
+        f"`z1g compare {ablation.arm}` has means and intervals over all seeds."
+    )
 
 
 def _machine(machine: dict[str, Any] | None) -> str:

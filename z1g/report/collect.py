@@ -23,7 +23,8 @@ class Ablation:
     """A planned ablation.
 
     `stages` maps each stage to its id, `config` is the resolved configuration, `differences` has the options that the
-    ablation's file sets.
+    ablation's file sets. Runs with the same `arm` are replicates: they differ in `seed` (or `fold`) only. `replicated`
+    has the stages that the seed changes, `pruned` says why a run was stopped early.
     """
 
     name: str
@@ -32,6 +33,11 @@ class Ablation:
     stages: dict[str, str]
     config: dict[str, Any]
     differences: dict[str, Any]
+    arm: str = ""
+    seed: int | None = None
+    fold: int | None = None
+    replicated: tuple[str, ...] = ()
+    pruned: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +110,15 @@ class Results:
         """Names of all planned ablations."""
         return sorted(path.parent.name for path in self.root.glob("ablations/*/plan.json"))
 
+    def arms(self) -> dict[str, list[str]]:
+        """Names of the planned ablations by arm. Plans that cannot be read are arms of their own."""
+        members: dict[str, list[str]] = {}
+        for name in self.planned():
+            plan = self._json(self.root / "ablations" / name / "plan.json")
+            arm = plan.get("arm") if isinstance(plan, dict) else None
+            members.setdefault(arm or name, []).append(name)
+        return members
+
     def _ablation(self, name: str) -> Ablation:
         folder = self.root / "ablations" / name
         if not (folder / "plan.json").is_file():
@@ -112,7 +127,11 @@ class Results:
         config = self._json(folder / "config.json") or {}
         about = {key: plan.get(key) or "" for key in ("description", "base")}
         own = plan.get("differences") or {}
-        return Ablation(name=name, **about, stages=plan["stages"], config=config, differences=own)
+        return Ablation(
+            name=name, **about, stages=plan["stages"], config=config, differences=own, arm=plan.get("arm") or name,
+            seed=plan.get("seed"), fold=plan.get("fold"), replicated=tuple(plan.get("replicated") or ()),
+            pruned=plan.get("pruned"),
+        )  # fmt: skip
 
     def folder(self, stage: str, identity: str) -> Path:
         """The folder of a stage's results."""

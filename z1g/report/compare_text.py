@@ -10,16 +10,13 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from z1g.report.compare import DIGESTED, Comparison, Contender, Entry, better, clear
+from z1g.report.compare import Comparison, Entry
+from z1g.report.contenders import DIGESTED, Contender
 from z1g.report.cost import COSTS, cost_text
-from z1g.report.summary import Figure, Row, decimals
-from z1g.report.tables import markdown_row, markdown_text, number, tex_row, tex_text
-
-NOTE = (
-    "Mean over objects with its 95 % bootstrap interval. Δ is the mean paired difference to the first result with its "
-    "interval, labeled better or worse if the interval excludes zero; with few objects this is weak evidence. "
-    "Metrics of whole sets have no interval."
-)
+from z1g.report.explain import explained
+from z1g.report.summary import Row, decimals
+from z1g.report.tables import markdown_row, markdown_text, number, signed, tex_row, tex_text
+from z1g.report.verdicts import Figure, count, spoken
 
 
 @dataclass(frozen=True)
@@ -34,8 +31,7 @@ class TextTable:
 def text_tables(comparison: Comparison) -> list[TextTable]:
     """The tables of a comparison: metrics, compared results, and options that differ."""
     names = [contender.name for contender in comparison.contenders]
-    n = comparison.n_objects
-    title = f"{comparison.source}, {comparison.split} set, {n} object{'' if n == 1 else 's'}"
+    title = f"{comparison.source}, {comparison.split} set, {count(comparison.n_objects, 'object')}"
     head = ["Metric", names[0], *(text for name in names[1:] for text in (name, f"Δ {name}"))]
     rows = [[comparison.metrics[metric].heading, *_cells(comparison, metric)] for metric in comparison.entries]
     about = [
@@ -50,7 +46,7 @@ def text_tables(comparison: Comparison) -> list[TextTable]:
 
 
 def _cells(comparison: Comparison, metric: str) -> list[str]:
-    entries, info = comparison.entries[metric], comparison.metrics[metric]
+    entries = comparison.entries[metric]
     # All values of a metric have the same number of digits, as in the other tables.
     rows = [Row((), "", "", 0, {metric: entry.value}) for entry in entries if entry.value]
     digits = decimals(rows, metric)
@@ -58,23 +54,18 @@ def _cells(comparison: Comparison, metric: str) -> list[str]:
     for i, entry in enumerate(entries):
         cells.append(_figure(entry.value, digits))
         if i:
-            gap = entry.difference
-            verdict = "" if gap is None or not clear(gap) else {True: " better", False: " worse", None: ""}[
-                better(gap, info)
-            ]  # fmt: skip
-            cells.append(_figure(gap, digits, sign="+") + verdict)
+            verdict = spoken(entry.judged.verdict, entry.judged.about) if entry.judged else ""
+            gap = "–" if entry.difference is None else signed(entry.difference, digits)
+            cells.append(f"{gap} {verdict}".rstrip())
     return cells
 
 
-def _figure(figure: Figure | None, digits: int, sign: str = "") -> str:
+def _figure(figure: Figure | None, digits: int) -> str:
     if figure is None:
         return "–"
-    text = [f"{value:{sign}.{digits}f}" if sign else number(value, digits) for value in _ends(figure)]
-    return text[0] if len(text) == 1 else f"{text[0]} [{text[1]}, {text[2]}]"
-
-
-def _ends(figure: Figure) -> list[float]:
-    return [x for x in (figure.value, figure.low, figure.high) if x is not None]
+    if figure.low is None or figure.high is None:
+        return number(figure.value, digits)
+    return f"{number(figure.value, digits)} [{number(figure.low, digits)}, {number(figure.high, digits)}]"
 
 
 def _facts(contenders: Sequence[Contender]) -> list[tuple[str, Callable[[Contender], str]]]:
@@ -87,11 +78,17 @@ def _facts(contenders: Sequence[Contender]) -> list[tuple[str, Callable[[Contend
     def price(name: str) -> Callable[[Contender], str]:
         return lambda contender: cost_text(contender.costs.get(name))
 
-    facts: list[tuple[str, Callable[[Contender], str]]] = [("metrics id", lambda contender: contender.folder.name)]
+    facts: list[tuple[str, Callable[[Contender], str]]] = [("metrics id", lambda contender: contender.metrics_ids)]
+    facts += [("seeds", lambda contender: _seeds(contender))]
     facts += [(f"{name} id", stage(name)) for name in ("ingest", "fit", "autodecoder", "unet", "infer")]
     facts += [(f"{name} files", digest(name)) for name in DIGESTED]
     facts += [("commit", lambda contender: (contender.measured.commit or "unknown")[:10])]
     return facts + [(f"{info.label} ({info.unit})", price(name)) for name, info in COSTS.items()]
+
+
+def _seeds(contender: Contender) -> str:
+    known = [str(member.seed) for member in contender.replicates.members if member.seed is not None]
+    return ", ".join(known) or "one training"
 
 
 def _value(value: Any) -> str:
@@ -113,7 +110,7 @@ def rich_text(comparison: Comparison) -> str:
         for row in text_table.rows:
             table.add_row(*(cell.replace("[", r"\[") for cell in row))
         console.print(table)
-    for note in (NOTE, *comparison.notes):
+    for note in (*explained(comparison), *comparison.notes):
         console.print(note, markup=False, highlight=False)
     return stream.getvalue()
 
@@ -134,7 +131,10 @@ def markdown(comparison: Comparison) -> str:
         ]
         lines.append(markdown_row(["---", *["---:"] * (len(text_table.head) - 1)]))
         lines += [*(markdown_row([markdown_text(cell) for cell in row]) for row in text_table.rows), ""]
-    return "\n".join([*lines, *(f"- {markdown_text(note)}" for note in (NOTE, *comparison.notes))]) + "\n"
+    return (
+        "\n".join([*lines, *(f"- {markdown_text(note)}" for note in (*explained(comparison), *comparison.notes))])
+        + "\n"
+    )
 
 
 def latex(comparison: Comparison) -> str:
@@ -149,23 +149,25 @@ def latex(comparison: Comparison) -> str:
         lines += [tex_row([tex_text(cell) for cell in text_table.head]), r"\midrule"]
         lines += [tex_row([tex_text(cell) for cell in row]) for row in text_table.rows]
         lines += [r"\bottomrule", r"\end{tabular}"]
-    return "\n".join([*lines, *(f"% {' '.join(note.split())}" for note in (NOTE, *comparison.notes))]) + "\n"
+    return (
+        "\n".join([*lines, *(f"% {' '.join(note.split())}" for note in (*explained(comparison), *comparison.notes))])
+        + "\n"
+    )
 
 
 def csv_text(comparison: Comparison) -> str:
     """One line per metric and result, with full precision."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    columns = ("value", "low", "high", "n", "difference", "difference_low", "difference_high", "difference_n")
     writer.writerow(
-        ("result", "metrics_id", "commit", "split", "source", "metric", "unit", "higher_is_better", *columns)
+        ("result", "metrics_id", "commit", "split", "source", "metric", "unit", "higher_is_better", *_COLUMNS)
     )
     for metric, entries in comparison.entries.items():
         info = comparison.metrics[metric]
         for contender, entry in zip(comparison.contenders, entries, strict=True):
             head = (
                 contender.name,
-                contender.folder.name,
+                contender.metrics_ids,
                 contender.measured.commit or "",
                 comparison.split,
                 comparison.source,
@@ -176,11 +178,26 @@ def csv_text(comparison: Comparison) -> str:
     return stream.getvalue()
 
 
+_FIGURE = ("mean", "low", "high", "n_objects", "n_seeds")
+_COLUMNS = (
+    *_FIGURE,
+    "difference",
+    *(f"difference_{name}" for name in _FIGURE[1:]),
+    "p",
+    "p_family",
+    "verdict",
+    "about",
+)
+
+
 def _numbers(entry: Entry) -> list[str]:
     values: list[float | None] = []
     for figure in (entry.value, entry.difference):
-        values += [None] * 4 if figure is None else [figure.value, figure.low, figure.high, figure.n]
-    return ["" if value is None else repr(value) for value in values]
+        values += [None] * 5 if figure is None else [figure.value, figure.low, figure.high, figure.n, figure.seeds]
+    one = entry.judged
+    values += [one.p, one.p_family] if one else [None, None]
+    words = [one.verdict, one.about] if one else ["", ""]
+    return [*("" if value is None else repr(value) for value in values), *words]
 
 
 def json_text(comparison: Comparison) -> str:
@@ -188,20 +205,46 @@ def json_text(comparison: Comparison) -> str:
     results = [
         {
             "name": contender.name,
-            "metrics_id": contender.folder.name,
+            "metrics_id": contender.metrics_ids,
+            "seeds": [member.seed for member in contender.replicates.members],
+            "replicated": list(contender.replicates.replicated),
             "stages": contender.stages,
             "commit": contender.measured.commit,
             "costs": contender.costs,
             "digests": contender.digests,
-            "metrics": {name: asdict(entries[i]) for name, entries in comparison.entries.items()},
+            "metrics": {name: _entry(entries[i]) for name, entries in comparison.entries.items()},
         }
         for i, contender in enumerate(comparison.contenders)
     ]
     options = {key: [None if v is ... else v for v in values] for key, values in comparison.config.items()}
     about = {"split": comparison.split, "source": comparison.source, "objects": comparison.n_objects}
+    about |= {"differences_tested": comparison.family, "correction": "Holm"}
     metrics = {name: asdict(info) for name, info in comparison.metrics.items()}
-    document = {**about, "metrics": metrics, "results": results, "options": options, "notes": comparison.notes}
+    rankings = {
+        name: {
+            "verdicts": ranking.verdicts(),
+            "may_be_best": [comparison.contenders[i].name for i in ranking.tied],
+            "about": ranking.subject,
+        }
+        for name, ranking in comparison.rankings.items()
+    }
+    document = {
+        **about, "metrics": metrics, "results": results, "rankings": rankings, "options": options,
+        "explained": explained(comparison), "notes": comparison.notes,
+    }  # fmt: skip
     return json.dumps(document, indent=2, allow_nan=False) + "\n"
+
+
+def _entry(entry: Entry) -> dict[str, Any]:
+    """An entry as a flat document, with its variance components left out."""
+    one = entry.judged
+    judged = {name: getattr(one, name) if one else None for name in ("p", "p_family", "verdict", "about")}
+    figures = {"value": entry.value, "difference": entry.difference}
+    return {
+        **{name: None if item is None else asdict(item) for name, item in figures.items()},
+        **judged,
+        "left_out": entry.left_out,
+    }
 
 
 FORMATS: dict[str, Callable[[Comparison], str]] = {

@@ -14,8 +14,9 @@ from z1g.report.images import Gallery
 from z1g.report.splats import LOG_MIN, LOG_SPAN, SPAN, Splats
 from z1g.report.study_page import Studies, studies_of
 from z1g.report.summary import SPLITS, Summary, best, decimals, in_words, summarize
-from z1g.report.tables import number, source_label
+from z1g.report.tables import notes, number, source_label
 from z1g.report.vega import library
+from z1g.report.verdict_tables import verdict_tables
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class Line:
     label: str
     ablations: str
     n: int
+    seeds: int
     cells: list[Cell]
 
 
@@ -64,6 +66,8 @@ def page(tree: Results, names: list[str], studies: Studies | None = None) -> str
         "splits": SPLITS,
         "interval_charts": sections.interval_charts(summary),
         "tables": _tables(summary),
+        "table_notes": notes(summary),
+        "verdicts": verdict_tables(summary),
         "compared": compared,
         "attributes": splats.attributes(objects),
         "models": splats.models(objects),
@@ -133,7 +137,7 @@ def _tables(summary: Summary) -> dict[str, list[Line]]:
             ends = [number(end, places) for end in (figure.low, figure.high) if end is not None]
             value = number(figure.value, places)
             cells.append(Cell(value, " – ".join(ends), figure.value, (index, metric) in marked))
-        line = Line(row.source, source_label(row), summary.served(row), row.n, cells)
+        line = Line(row.source, source_label(row), summary.served(row), row.n, row.seeds, cells)
         tables.setdefault(row.split, []).append(line)
     return tables
 

@@ -8,8 +8,10 @@ from typing import Any
 from z1g.core.stages import CHUNKED_BY_OBJECTS, STAGE_NAMES, TRAINED
 from z1g.report.collect import Ablation, JsonRow, Results, differences, flatten, shared_ids
 from z1g.report.curves import COLORS, Bar, Series, chart, intervals
-from z1g.report.summary import Row, Summary, decimals
+from z1g.report.statistics import MIN_OBJECTS
+from z1g.report.summary import Row, Summary, decimals, rankings
 from z1g.report.tables import number
+from z1g.report.verdicts import MODELS, count, ranking_text
 
 EXTREMES = 3
 
@@ -67,10 +69,10 @@ def headline(summary: Summary) -> list[str]:
     sign = -1 if info.higher_is_better is False else 1
     winner = max(candidates, key=lambda row: sign * row.figures[metric].value)
     kind = "held-out test" if split == "test" else "training"
-    verb = "samples best" if len(candidates) > 1 else "samples at"
-    plural = "" if winner.n == 1 else "s"
-    n_text = f"On {winner.n} {kind} object{plural}"
-    sentences = [f"{n_text}, {' and '.join(winner.ablations)} {verb}: {_with_interval(winner, summary, metric)}."]
+    verb = "have the highest mean" if sign > 0 else "have the lowest mean"
+    verb = f"the samples of {' and '.join(winner.ablations)} {verb if len(candidates) > 1 else 'reach'}"
+    sentences = [f"On {count(winner.n, f'{kind} object')}, {verb}: {_with_interval(winner, summary, metric)}."]
+    sentences += _may_be_best(summary, split, metric)
     for source, phrase in (("fitted", "Fitted splats, the upper bound, reach"), ("nearest", "Copying the nearest "
                            "training object gives")):  # fmt: skip
         other = next(
@@ -80,6 +82,22 @@ def headline(summary: Summary) -> list[str]:
             sentences.append(f"{phrase} {_with_unit(other.figures[metric].value, summary, metric)}.")
             if source == "nearest" and sign * (winner.figures[metric].value - other.figures[metric].value) <= 0:
                 sentences.append("No ablation is better than that yet.")
+    return sentences
+
+
+def _may_be_best(summary: Summary, split: str, metric: str) -> list[str]:
+    """A sentence on whether the highest mean is also the best method, and one on training noise if that is unknown."""
+    ranked, ranking = rankings(summary.merged, summary.metrics).get((split, metric), ([], None))
+    if ranking is None:
+        return []
+    if ranking.why:
+        return [f"That is too few to say who is best: it takes at least {MIN_OBJECTS} objects."]
+    names = [summary.served(summary.merged[i]) for i in ranked]
+    sentences = [ranking_text(ranking, names, summary.metrics[metric].label)]
+    if ranking.subject == MODELS:
+        sentences.append(
+            "Some were trained once, so training noise is unknown: this is about models, not about methods."
+        )
     return sentences
 
 
@@ -104,7 +122,9 @@ def interval_charts(summary: Summary) -> list[tuple[str, str]]:
             reach = decoded[row.ablations[0]].figures.get(metric) if strong and row.ablations[0] in decoded else None
             bars.append(Bar(label, figure.value, figure.low, figure.high, strong, reach.value if reach else None))
         if bars:
-            charts.append((info.heading, intervals(bars, f"{info.label} with 95 % intervals")))
+            charts.append(
+                (info.heading, intervals(bars, f"{info.label} with 95 % intervals where there are enough objects"))
+            )
     return charts
 
 

@@ -1,13 +1,13 @@
-"""Rows of the result tables: means over objects with bootstrap intervals."""
+"""Rows of the result tables: means over objects and seeds, with intervals and with who may be the best."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-import numpy.typing as npt
-
 from z1g.report.collect import Ablation, JsonRow, Measurements, MetricInfo, Results
+from z1g.report.replicates import Replicate, Replicates, Table, arms
+from z1g.report.statistics import estimate
+from z1g.report.verdicts import Figure, Ranking, figure, rank
 
 SOURCES = {
     "fitted": "fitted splats (upper bound)",
@@ -32,24 +32,20 @@ Identity = tuple[tuple[str | None, ...], frozenset[tuple[str, int]]]
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A mean over `n` objects with its 95 % interval, which is None for a single object or for a metric of sets."""
-
-    value: float
-    low: float | None
-    high: float | None
-    n: int
-
-
-@dataclass(frozen=True)
 class Row:
-    """One table row: a source on a split, for the ablations that share it."""
+    """One table row: a source on a split, for the ablations that share it. `tables` has the values of its figures."""
 
     ablations: tuple[str, ...]
     source: str
     split: str
     n: int
     figures: dict[str, Figure]
+    tables: dict[str, Table] = field(default_factory=dict, compare=False)
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds of its figures."""
+        return max((figure.seeds for figure in self.figures.values()), default=1)
 
 
 @dataclass(frozen=True)
@@ -57,7 +53,8 @@ class Summary:
     """`single` has one row per ablation, source and split; `merged` has shared rows once.
 
     `metrics` has the metrics with values, `missing` the reason for each metric without one, `gaps` the reason for each
-    metric that some objects lack. Keys of `missing` and `gaps` are labels.
+    metric that some objects lack. Keys of `missing` and `gaps` are labels. Replicates of an arm are one row, under the
+    arm's name; `pruned` has the runs that no row contains, with reasons.
     """
 
     metrics: dict[str, MetricInfo]
@@ -66,6 +63,7 @@ class Summary:
     missing: dict[str, str] = field(default_factory=dict)
     names: tuple[str, ...] = ()
     gaps: dict[str, str] = field(default_factory=dict)
+    pruned: dict[str, str] = field(default_factory=dict)
 
     def served(self, row: Row) -> str:
         """The ablations of a row as text, in the order of the set."""
@@ -75,27 +73,6 @@ class Summary:
 def in_words(names: Sequence[str], n_all: int) -> str:
     """Names separated by commas, or `all 5` for the whole set."""
     return f"all {n_all}" if len(names) == n_all > 1 else ", ".join(names)
-
-
-def bootstrap_interval(values: Sequence[float], seed: int = 0, samples: int = 4000) -> tuple[float, float] | None:
-    """95 % percentile bootstrap interval of the mean; None for fewer than two values."""
-    data = np.asarray(values, dtype=np.float64)
-    if data.size < 2:
-        return None
-    generator = np.random.default_rng(seed)
-    block = max(1, 2_000_000 // data.size)  # bounds memory with many objects
-    means: list[npt.NDArray[np.float64]] = []
-    for start in range(0, samples, block):
-        picks = generator.integers(0, data.size, size=(min(block, samples - start), data.size))
-        means.append(data[picks].mean(axis=1))
-    low, high = np.quantile(np.concatenate(means), (0.025, 0.975))
-    return float(low), float(high)
-
-
-def figure(values: Sequence[float]) -> Figure:
-    """Mean and interval over objects."""
-    low, high = bootstrap_interval(values) or (None, None)
-    return Figure(math.fsum(values) / len(values), low, high, len(values))
 
 
 def object_means(rows: list[JsonRow], metric: str) -> dict[str, float]:
@@ -116,19 +93,34 @@ def grouped(rows: list[JsonRow]) -> dict[tuple[str, str], list[JsonRow]]:
 
 
 def summary_rows(name: str, measured: Measurements) -> list[Row]:
-    """Summary rows of one ablation."""
+    """Summary rows of one run."""
+    return arm_rows(name, Replicates((Replicate(None, (measured,)),)))
+
+
+def arm_rows(name: str, replicates: Replicates) -> list[Row]:
+    """Summary rows of an arm: means over the objects that all its replicates have."""
+    runs = [measured for member in replicates.members for measured in member.measured]
+    metrics = {metric: info for measured in runs for metric, info in measured.metrics.items()}
     summary = []
-    for (split, source), rows in grouped(measured.rows).items():
+    for (split, source), rows in grouped([row for measured in runs for row in measured.rows]).items():
         n = len({row["object"] for row in rows})
         figures: dict[str, Figure] = {}
-        for metric, info in measured.metrics.items():
+        tables: dict[str, Table] = {}
+        for metric, info in metrics.items():
             if info.scope == "set":
-                value = measured.set_value(metric, split, source)
-                figures |= {} if value is None else {metric: Figure(value, None, None, n)}
-            elif values := measured.object_values(metric, split, source):
-                figures[metric] = figure(list(values.values()))
-        summary.append(Row((name,), source, split, n, figures))
+                figures |= _set_figure(replicates, metric, split, source, n)
+                continue
+            table = replicates.table(metric, split, source)
+            if table.objects:
+                tables[metric], figures[metric] = table, figure(estimate(table.values))
+        summary.append(Row((name,), source, split, n, figures, tables))
     return summary
+
+
+def _set_figure(replicates: Replicates, metric: str, split: str, source: str, n: int) -> dict[str, Figure]:
+    """Mean over seeds of a metric of sets, without an interval; empty without a value."""
+    known = replicates.set_values(metric, split, source)
+    return {metric: Figure(math.fsum(known) / len(known), None, None, n, len(known))} if known else {}
 
 
 def summarize(results: Results, ablations: Sequence[Ablation]) -> Summary:
@@ -138,18 +130,24 @@ def summarize(results: Results, ablations: Sequence[Ablation]) -> Summary:
     gaps: dict[str, dict[str, str]] = {}
     single: list[Row] = []
     merged: list[tuple[Row, Identity]] = []
-    for ablation in ablations:
-        if "metrics" not in ablation.stages:
-            results.note(f"ablation {ablation.name} has no metrics stage")
-            continue
-        measured = results.measurements(ablation.stages["metrics"])
-        metrics |= {name: info for name, info in measured.metrics.items() if name not in metrics}
-        missing |= measured.missing
-        gaps |= {name: reasons_by_object for name, reasons_by_object in measured.gaps.items() if reasons_by_object}
-        groups = grouped(measured.rows)
-        for row in summary_rows(ablation.name, measured):
+    pruned: dict[str, str] = {}
+    for arm in (grouped_arms := arms(ablations)):
+        measured: dict[str, Measurements] = {}
+        for run in arm.runs:
+            if "metrics" not in run.stages:
+                results.note(f"ablation {run.name} has no metrics stage")
+                continue
+            measured[run.name] = results.measurements(run.stages["metrics"])
+        for one in measured.values():
+            metrics |= {name: info for name, info in one.metrics.items() if name not in metrics}
+            missing |= one.missing
+            gaps |= {name: reasons_by_object for name, reasons_by_object in one.gaps.items() if reasons_by_object}
+        replicates = arm.replicates({name: one for name, one in measured.items() if one.rows})
+        pruned |= replicates.pruned
+        groups = grouped([row for one in measured.values() for row in one.rows])
+        for row in arm_rows(arm.name, replicates):
             single.append(row)
-            _merge(merged, row, _identity(row, ablation, groups[row.split, row.source]))
+            _merge(merged, row, _identity(row, arm.runs, groups[row.split, row.source]))
     ordered = sorted((row for row, _ in merged), key=lambda row: _rank(row.split, row.source))
     measured_metrics = {metric for row in single for metric in row.figures}
     reasons = {
@@ -163,21 +161,43 @@ def summarize(results: Results, ablations: Sequence[Ablation]) -> Summary:
         for name, reasons_by_object in gaps.items()
         if name in shown_metrics
     }
-    return Summary(shown_metrics, single, ordered, reasons, tuple(a.name for a in ablations), gap_texts)
+    names = tuple(arm.name for arm in grouped_arms if arm.runs)
+    return Summary(shown_metrics, single, ordered, reasons, names, gap_texts, pruned)
+
+
+def rankings(rows: list[Row], metrics: dict[str, MetricInfo]) -> dict[tuple[str, str], tuple[list[int], Ranking]]:
+    """Who may be the best among the samples, by (split, metric): indices of rows and their ranking.
+
+    Metrics of sets, metrics without a direction and single rows are not ranked.
+    """
+    found = {}
+    for split in dict.fromkeys(row.split for row in rows):
+        for metric, info in metrics.items():
+            sampled = [i for i, row in enumerate(rows) if (row.split, row.source) == (split, "sampled")]
+            ranked = [i for i in sampled if metric in rows[i].tables]
+            ranking = rank([rows[i].tables[metric] for i in ranked], info)
+            if ranking is not None:
+                found[split, metric] = (ranked, ranking)
+    return found
 
 
 def best(rows: list[Row], metrics: dict[str, MetricInfo]) -> set[tuple[int, str]]:
-    """(row index, metric) of the best sampled value of each metric on each split."""
-    marked = set()
-    for split in {row.split for row in rows}:
-        sampled_rows = [(i, row) for i, row in enumerate(rows) if row.split == split and row.source == "sampled"]
-        for metric, info in metrics.items():
-            values = {i: row.figures[metric].value for i, row in sampled_rows if metric in row.figures}
-            if len(set(values.values())) < 2 or info.higher_is_better is None:
-                continue  # a single value, or equal values, are not marked
-            top = max(values.values()) if info.higher_is_better else min(values.values())
-            marked |= {(i, metric) for i, value in values.items() if value == top}
-    return marked
+    """(row index, metric) of the samples that may be the best, where a ranking leaves some behind."""
+    return {
+        (ranked[i], metric)
+        for (_, metric), (ranked, ranking) in rankings(rows, metrics).items()
+        if not ranking.why and len(ranking.tied) < len(ranked)
+        for i in ranking.tied
+    }
+
+
+def verdict_words(rows: list[Row], metrics: dict[str, MetricInfo]) -> dict[tuple[int, str], tuple[str, str]]:
+    """(row index, metric): the word of the ranking, and whether it is about methods or about trained models."""
+    return {
+        (index, metric): (verdict, ranking.subject)
+        for (_, metric), (ranked, ranking) in rankings(rows, metrics).items()
+        for index, verdict in zip(ranked, ranking.verdicts(), strict=True)
+    }
 
 
 def decimals(rows: list[Row], metric: str) -> int:
@@ -205,10 +225,10 @@ def _rank(split: str, source: str) -> tuple[int, str, int, str]:
     )
 
 
-def _identity(row: Row, ablation: Ablation, measured: list[JsonRow]) -> Identity:
+def _identity(row: Row, runs: Sequence[Ablation], measured: list[JsonRow]) -> Identity:
     """Equal for rows with the same splats and views."""
     stages = DECIDED_BY.get(row.source)
-    ids = tuple(ablation.stages.get(stage) for stage in stages) if stages else (ablation.name,)
+    ids = tuple(run.stages.get(stage) for run in runs for stage in stages) if stages else row.ablations
     return ids, frozenset((entry["object"], entry["view"]) for entry in measured)
 
 
@@ -227,7 +247,7 @@ def _merge(merged: list[tuple[Row, Identity]], row: Row, identity: Identity) -> 
             for metric, figure in row.figures.items()
         ):
             merged[i] = (
-                Row(other.ablations + row.ablations, row.source, row.split, row.n, other.figures),
+                Row(other.ablations + row.ablations, row.source, row.split, row.n, other.figures, other.tables),
                 other_identity,
             )
             return

@@ -4,11 +4,15 @@ import csv
 import io
 from collections.abc import Iterator
 
-from z1g.report.summary import SOURCES, SPLITS, Figure, Row, Summary, best, decimals
+from z1g.report.collect import MetricInfo
+from z1g.report.statistics import MIN_SEEDS
+from z1g.report.summary import SOURCES, SPLITS, Row, Summary, best, decimals, rankings, verdict_words
+from z1g.report.verdicts import HOW_TO_READ, Figure, Ranking, one_seed, ranking_text
 
-INTERVAL_NOTE = (
-    "Mean over objects of each object's mean over views; in brackets the 95 % bootstrap interval over objects. "
-    "Bold: best sampled value of the split. n: objects."
+MEANS = "Mean over objects (n) and training seeds of each object's mean over views."
+BOLD = (
+    "Bold: the samples among which the best one is, with 95 % confidence for each metric and split. Nothing is bold "
+    "where none can be told from the best."
 )
 _LATEX = {
     "\\": r"\textbackslash{}",
@@ -31,44 +35,95 @@ _LATEX = {
 }
 
 
-def csv_text(rows: list[Row]) -> str:
-    """One line per ablation, source, split and metric, with full precision."""
+def csv_text(rows: list[Row], metrics: dict[str, MetricInfo] | None = None) -> str:
+    """One line per ablation, source, split and metric, with full precision.
+
+    With `metrics`, the samples are ranked: `verdict` is best, may be the best, worse than the best, or too few to say,
+    and `about` says whether it is about methods or about trained models.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(("ablation", "source", "split", "metric", "value", "low", "high", "n"))
-    for row in rows:
+    columns = ("mean", "low", "high", "n_objects", "n_seeds", "verdict", "about")
+    writer.writerow(("ablation", "source", "split", "metric", *columns))
+    verdicts = verdict_words(rows, metrics or {})
+    for index, row in enumerate(rows):
         for metric, figure in row.figures.items():
             values = (figure.value, figure.low, figure.high)
             numbers = ["" if value is None else repr(value) for value in values]
-            writer.writerows((name, row.source, row.split, metric, *numbers, figure.n) for name in row.ablations)
+            words = verdicts.get((index, metric), ("", ""))
+            head = (row.source, row.split, metric)
+            writer.writerows((name, *head, *numbers, figure.n, figure.seeds, *words) for name in row.ablations)
     return stream.getvalue()
+
+
+def notes(summary: Summary) -> list[str]:
+    """Sentences below the table: how to read it, who may be the best, and what is missing."""
+    ranked = rankings(summary.merged, summary.metrics)
+    sentences = [MEANS]
+    if any(figure.low is not None for row in summary.merged for figure in row.figures.values()):
+        sentences.append(HOW_TO_READ)
+    sentences += [BOLD] if ranked else []
+    once = trained_once(summary)
+    sentences += [one_seed(once)] if once and ranked else []
+    sentences += best_texts(summary)
+    sentences += [f"{name} is left out: {why}." for name, why in summary.pruned.items()]
+    sentences += [f"{name} is missing: {why}" for name, why in summary.missing.items()]
+    return sentences + [f"{name}: {why}" for name, why in summary.gaps.items()]
+
+
+def trained_once(summary: Summary) -> list[str]:
+    """Names of the ablations whose samples come from one training."""
+    rows = [row for row in summary.merged if row.source == "sampled" and row.tables]
+    once = {name for row in rows for name in row.ablations if row.seeds < MIN_SEEDS}
+    return [name for name in summary.names if name in once]
+
+
+def best_texts(summary: Summary) -> list[str]:
+    """A sentence a split and metric on who may be the best; one a split where nothing can be said of any metric."""
+    rows, texts = summary.merged, []
+    by_split: dict[str, list[tuple[str, list[str], Ranking]]] = {}
+    for (split, metric), (ranked, ranking) in rankings(rows, summary.metrics).items():
+        names = [summary.served(rows[i]) for i in ranked]
+        by_split.setdefault(split, []).append((summary.metrics[metric].label, names, ranking))
+    for split, found in by_split.items():
+        where = SPLITS.get(split, split)
+        if all(ranking.why for _, _, ranking in found):
+            texts.append(f"{where}: {ranking_text(found[0][2], found[0][1], 'all metrics')}")
+        else:
+            texts += [f"{where}, {ranking_text(ranking, names, label)}" for label, names, ranking in found]
+    return texts
 
 
 def markdown(summary: Summary) -> str:
     """A Markdown table followed by notes."""
-    head = ["Split", "Source", "Ablation", "n", *(markdown_text(info.heading) for info in summary.metrics.values())]
+    head = [
+        "Split",
+        "Source",
+        "Ablation",
+        "n",
+        "Seeds",
+        *(markdown_text(info.heading) for info in summary.metrics.values()),
+    ]
     lines = [markdown_row(head), markdown_row(["---"] * 3 + ["---:"] * (len(head) - 3))]
     for row, cells in _cells(summary, "**{}**", "{} [{}, {}]"):
         lines.append(
             markdown_row(
-                [row.split, markdown_text(source_label(row)), markdown_text(summary.served(row)), str(row.n), *cells]
+                [
+                    row.split, markdown_text(source_label(row)), markdown_text(summary.served(row)), str(row.n),
+                    str(row.seeds), *cells,
+                ]
             )
-        )
-    notes = [
-        INTERVAL_NOTE,
-        *(f"{markdown_text(name)} is missing: {markdown_text(why)}" for name, why in summary.missing.items()),
-    ]
-    notes += [f"{markdown_text(name)}: {markdown_text(why)}" for name, why in summary.gaps.items()]
-    return "\n".join([*lines, "", *(f"- {note}" for note in notes)]) + "\n"
+        )  # fmt: skip
+    return "\n".join([*lines, "", *(f"- {markdown_text(note)}" for note in notes(summary))]) + "\n"
 
 
 def latex(summary: Summary) -> str:
     """A LaTeX booktabs table with one group of rows per split."""
     metrics = summary.metrics
-    head = ["Source", "Ablation", "$n$", *(tex_text(info.heading) for info in metrics.values())]
+    head = ["Source", "Ablation", "$n$", "Seeds", *(tex_text(info.heading) for info in metrics.values())]
     lines = [
         r"% needs \usepackage{booktabs}",
-        rf"\begin{{tabular}}{{@{{}}llr{'r' * len(metrics)}@{{}}}}",
+        rf"\begin{{tabular}}{{@{{}}llrr{'r' * len(metrics)}@{{}}}}",
         r"\toprule",
         tex_row(head),
     ]
@@ -80,10 +135,8 @@ def latex(summary: Summary) -> str:
             split, source = row.split, None
         label = "" if row.source == source else tex_text(source_label(row))
         source = row.source
-        lines.append(tex_row([label, tex_text(summary.served(row)), str(row.n), *cells]))
-    notes = [INTERVAL_NOTE, *(f"{name} is missing: {why}" for name, why in summary.missing.items())]
-    notes += [f"{name}: {why}" for name, why in summary.gaps.items()]
-    comments = [f"% {' '.join(note.split())}" for note in notes]
+        lines.append(tex_row([label, tex_text(summary.served(row)), str(row.n), str(row.seeds), *cells]))
+    comments = [f"% {' '.join(note.split())}" for note in notes(summary)]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *comments]) + "\n"
 
 
@@ -96,6 +149,13 @@ def number(value: float, digits: int) -> str:
     """Format with a fixed number of decimals; never returns a negative zero."""
     text = f"{value:.{digits}f}"
     return text.removeprefix("-") if float(text) == 0 else text
+
+
+def signed(figure: Figure, digits: int) -> str:
+    """A difference with its sign and, if known, its interval."""
+    known = [x for x in (figure.value, figure.low, figure.high) if x is not None]
+    ends = [f"{round(x, digits) + 0.0:+.{digits}f}" for x in known]  # + 0.0: no negative zero
+    return ends[0] if len(ends) == 1 else f"{ends[0]} [{ends[1]}, {ends[2]}]"
 
 
 def _cells(summary: Summary, bold: str, interval: str) -> Iterator[tuple[Row, list[str]]]:

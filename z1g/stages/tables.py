@@ -15,7 +15,7 @@ def run(results: Path, names: list[str], out: Path) -> None:
     """Write `ablations.csv`, `ablations.md` and `ablations.tex` into the folder `out`."""
     tree = Results(results)
     summary = summarize(tree, tree.ablations(names))
-    write_text(out / "ablations.csv", csv_text(summary.single))
+    write_text(out / "ablations.csv", csv_text(summary.single, summary.metrics))
     write_text(out / "ablations.md", markdown(summary))
     write_text(out / "ablations.tex", latex(summary))
     for note in tree.notes:
