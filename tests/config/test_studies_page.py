@@ -1,5 +1,6 @@
 """The examples of docs/studies.md are what the page says."""
 
+import itertools
 import re
 import shutil
 from pathlib import Path
@@ -31,7 +32,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
 def examples() -> list[tuple[str, list[str]]]:
     """Names of the files and the lines of the list below each."""
     blocks = BLOCK.findall(PAGE)
-    pairs = [(a, b) for a, b in zip(blocks, blocks[1:], strict=False) if (a[0], b[0]) == ("yaml", "text")]
+    pairs = [(a, b) for a, b in itertools.pairwise(blocks) if (a[0], b[0]) == ("yaml", "text")]
     return [(Path(FILE.match(a[1])[1]).stem, b[1].splitlines()) for a, b in pairs]  # type: ignore[index]
 
 
