@@ -166,6 +166,7 @@ STUDY = """
 base: encoder
 seeds: {unet: 3}
 priority: 5
+resources: {unet: {qos: urgent}}
 sweep:
   grid:
     unet.train.optimizer.lr: [1.0e-3, 3.0e-4]
@@ -186,6 +187,7 @@ def test_points_and_replicates_share_what_does_not_depend_on_them(workspace: Pat
 
     said = snakemake(workspace, *LOCAL, f"ablations={run}")
     assert "priority: 5" in said
+    assert said.count("qos=urgent") == 1
     assert (workspace / "results/ablations/names.txt").read_text() == f"{run}\n"
     assert (workspace / f"results/ablations/{run}/MODEL_CARD.md").read_text() == "ablation"
     assert "Nothing to be done" in snakemake(workspace, "-n", *LOCAL, f"ablations={run}")
