@@ -188,7 +188,7 @@ def test_points_and_replicates_share_what_does_not_depend_on_them(workspace: Pat
     said = snakemake(workspace, *LOCAL, f"ablations={run}")
     assert "priority: 5" in said
     assert said.count("qos=urgent") == 1
-    assert (workspace / "results/ablations/names.txt").read_text() == f"{run}\n"
+    assert (workspace / "results/runs.txt").read_text() == f"{run}\n"
     assert (workspace / f"results/ablations/{run}/MODEL_CARD.md").read_text() == "ablation"
     assert "Nothing to be done" in snakemake(workspace, "-n", *LOCAL, f"ablations={run}")
 
