@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from support.paths import ROOT
 
 from z1g import render
+from z1g.config.catalog import load_ablation
 from z1g.config.preflight import findings
-from z1g.config.resolve import load_ablation, scale_file
+from z1g.config.resolve import scale_file
 from z1g.config.tree import Experiment
 from z1g.core.errors import UserError
 from z1g.plan.plan import Plan
@@ -93,6 +94,9 @@ def complaint(folder: Path, text: str, scale: str = "tiny") -> list[str]:
          "1: unet.condition_size 63 must be a multiple of 4, the model's latent factor"),
         ("representation:\n  input_size: 32\n  decoder: {path: {kind: plain}}\n",
          "3: representation.decoder.path 'plain' decodes to 32 pixels per view"),
+        ("model: {kind: zero123plus}\nunet:\n  init_seed: 1\n",
+         "3: unet.init_seed has no effect on model 'zero123plus', whose weights are not random"),
+        ("data:\n  split: {fold: 2, folds: 2}\n", "2: data.split: fold 2 needs folds of at least 3, got 2"),
         ("fit:\n  losses:\n    rgb: null\n    alpha: {weight: 0}\n",
          "2: fit.losses needs at least one loss with a weight above 0"),
         ("unet: {losses: {image: {kind: rgb}}}\n",

@@ -53,7 +53,7 @@ def measured(*more):
 
 def planned_ablations(wildcards):
     """Parameter that Snakemake tracks: the content of `plan.json` and `config.json` of all ablations."""
-    return " ".join(plan.ablation_identity(name) for name in plan.ablations)
+    return plan.identity
 
 
 def identity(stage):
@@ -61,6 +61,11 @@ def identity(stage):
     return (
         lambda wildcards: f"{wildcards.id} v{plan.stage(stage, wildcards.id).version}"
     )
+
+
+def priority(stage):
+    """Priority of a stage's jobs: that of the most urgent run that needs them."""
+    return lambda wildcards: plan.priority(stage, wildcards.id)
 
 
 def stage_resources(stage):
@@ -81,6 +86,10 @@ def stage_resources(stage):
         runtime=option(lambda requested: requested.minutes),
         slurm_partition=site("partition"),
         slurm_account=site("account"),
+        # An empty one would be passed on to sbatch.
+        qos=option(
+            lambda requested: requested.qos or os.environ.get("Z1G_SLURM_QOS") or None
+        ),
     )
     if stage not in TRAINED:
         return dict(everywhere, nodes=1)

@@ -12,6 +12,7 @@ rule autodecoder:
         out("autodecoder", "logs/autodecoder.log"),
     benchmark:
         out("autodecoder", "benchmark/autodecoder.tsv")
+    priority: priority("autodecoder")
     threads: threads("autodecoder")
     resources:
         **stage_resources("autodecoder"),
@@ -30,6 +31,7 @@ rule codes:
         out("codes", "logs/codes.log"),
     benchmark:
         out("codes", "benchmark/codes.tsv")
+    priority: priority("codes")
     threads: threads("codes")
     resources:
         **stage_resources("codes"),
@@ -50,6 +52,7 @@ rule unet:
         out("unet", "logs/unet.log"),
     benchmark:
         out("unet", "benchmark/unet.tsv")
+    priority: priority("unet")
     threads: threads("unet")
     resources:
         **stage_resources("unet"),

@@ -11,7 +11,10 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     if verb == "ablation":
         parser.add_argument("name", help="name of the ablation")
     else:
-        parser.add_argument("--ablations", nargs="+", required=True, help="names, in the order of the table")
+        parser.fromfile_prefix_chars = "@"
+        parser.add_argument(
+            "--ablations", nargs="+", required=True, help="names, in the order of the table; @FILE: one a line"
+        )
         parser.add_argument("--out", type=some_path, required=True, help="folder (tables) or file (report) to write")
 
 
