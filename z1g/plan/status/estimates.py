@@ -1,0 +1,93 @@
+"""How much is left to do: hours of the jobs that have not ended, from what the others took or from measured figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+
+from z1g.core.errors import UserError
+from z1g.plan.cost import HOUR_S, Cost, costs
+from z1g.plan.status.jobs import JobStatus
+from z1g.plan.status.nodes import Key, StageNode
+
+ENDED = ("done", "pruned")
+
+
+def gpu_hours_by_figures(node: StageNode) -> float | None:
+    """GPU hours of a whole stage by the cost sheet; None if it has no figure. A stage that asks for no GPU has none."""
+    if not node.gpus:
+        return 0.0
+    row = _sheet(node)
+    return None if row is None else row.gpu_hours
+
+
+def _sheet(node: StageNode) -> Cost | None:
+    source = node.experiment()
+    if source is None:
+        return None
+    try:
+        return next(row for row in costs(*source) if row.stage == node.stage)
+    except (UserError, StopIteration):
+        return None
+
+
+class Durations:
+    """Seconds of the jobs of a set that have not ended.
+
+    A job's seconds are the mean of its stage's finished jobs, else those of the cost sheet (one H100), else the mean of
+    finished jobs of stages of the same name. None is known of a stage that nothing says anything about.
+    """
+
+    def __init__(self, stages: Mapping[Key, tuple[StageNode, Sequence[JobStatus]]]) -> None:
+        self._stages = stages
+        self._by_name: dict[str, list[float]] = {}
+        for node, jobs in stages.values():
+            self._by_name.setdefault(node.stage, []).extend(_seconds(jobs))
+
+    def of_a_job(self, key: Key) -> float | None:
+        """Seconds of a whole job of a stage."""
+        node, jobs = self._stages[key]
+        if own := _seconds(jobs):
+            return fmean(own)
+        row = _sheet(node)
+        if row is not None and row.jobs:
+            if node.gpus and row.gpu_hours is not None:
+                return row.gpu_hours * HOUR_S / row.jobs / node.gpus
+            if not row.gpu_hours and row.cpu_hours is not None:
+                return row.cpu_hours * HOUR_S / row.jobs / node.threads
+        others = self._by_name[node.stage]
+        return fmean(others) if others else None
+
+    def left(self, key: Key) -> list[float | None]:
+        """Seconds left of each job of a stage that has not ended; running jobs by their own rate."""
+        _, jobs = self._stages[key]
+        whole = self.of_a_job(key) if any(job.state not in ENDED for job in jobs) else None
+        return [_left(job, whole) for job in jobs if job.state not in ENDED]
+
+
+def _left(job: JobStatus, whole: float | None) -> float | None:
+    if job.left_s is not None:
+        return job.left_s
+    if job.state == "running" and job.beat is not None and whole is not None:
+        return max(whole - job.beat.seconds, 0.0)
+    return whole
+
+
+def _seconds(jobs: Iterable[JobStatus]) -> list[float]:
+    return [job.seconds for job in jobs if job.state == "done" and job.seconds is not None]
+
+
+def seconds_to_the_end(
+    left: Mapping[Key, Sequence[float]], upstream: Mapping[Key, Iterable[Key]], at_once: int
+) -> float:
+    """Seconds until the last job ends, with `at_once` jobs side by side.
+
+    The larger of two lower bounds: all work divided by the number of places, and the longest chain of stages, each as
+    long as its longest job. `left` has the seconds of the jobs that have not ended; `upstream` is in order.
+    """
+    chain: dict[Key, float] = {}
+    for key, jobs in left.items():
+        before = max((chain.get(other, 0.0) for other in upstream[key]), default=0.0)
+        chain[key] = before + max(jobs, default=0.0)
+    work = sum(sum(jobs) for jobs in left.values())
+    return max(work / max(at_once, 1), max(chain.values(), default=0.0))
