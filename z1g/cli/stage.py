@@ -18,6 +18,7 @@ from z1g.core import heartbeat
 from z1g.core.errors import Preempted
 from z1g.core.locks import waiting
 from z1g.core.stages import CHUNKED, TRAINED
+from z1g.jobs.budget import require_budget
 from z1g.jobs.launch import ResourceRequest, devices, is_rank, requeue, train_together
 from z1g.jobs.records import beat_file, job_name, lock_file, recorded, visible_gpus
 from z1g.plan.folder import StageFolder, require_job
@@ -79,6 +80,7 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         if waited and arguments.outputs and all(output.exists() for output in arguments.outputs):
             log.info("another job has written %s", ", ".join(map(str, arguments.outputs)))
             return
+        require_budget(arguments.folder, request.gpus)
         with devices(request) as leases:
             together = request.nodes * request.ranks_per_node > 1
             devices_in_all = len(visible_gpus(0)) * request.nodes

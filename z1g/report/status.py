@@ -15,6 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from z1g.jobs.budget import Budget
 from z1g.plan.status import STATES, JobStatus, StageStatus, State, Status
 
 COLORS = {
@@ -103,11 +104,18 @@ def sentences(status: Status) -> list[str]:
     if status.unknown:
         hours += f", and those of {len(status.unknown)} stages of which nothing is known"
     lines = [f"{len(status.stages)} stages: {counts}.", f"{hours}."]
+    if status.budget is not None:
+        lines.append(f"Budget: {status.budget.gpu_hours:.4g} GPU hours{_left_out(status.budget)}.")
     if status.end is not None:
         end = datetime.fromtimestamp(status.end).astimezone()
         left = duration(status.end - status.now)
         lines.append(f"Estimated end: {end:%Y-%m-%d %H:%M}, in {left}, if as many jobs as now run side by side.")
     return [*lines, status.snakemake]
+
+
+def _left_out(budget: Budget) -> str:
+    runs = [f"{run} (+{hours:.4g})" for run, hours in budget.left_out.items()]
+    return f"; left out: {', '.join(runs)}" if runs else ""
 
 
 def failures(status: Status) -> list[str]:
@@ -146,6 +154,7 @@ def as_json(status: Status) -> dict[str, Any]:
         "gpu_hours": status.gpu_hours,
         "gpu_hours_left": status.gpu_hours_left,
         "unknown": status.unknown,
+        "budget": None if status.budget is None else asdict(status.budget),
         "end": status.end,
         "finished": status.finished,
         "stages": [_stage_json(stage) for stage in status.stages],

@@ -11,6 +11,7 @@ from typing import Any, Literal, get_args
 from z1g.core.heartbeat import Heartbeat, alive, read
 from z1g.core.locks import holder_of
 from z1g.core.stages import CHAIN, CHUNKED, TRAINED
+from z1g.jobs.budget import SPENT
 from z1g.jobs.records import attempts, beat_file, gpu_seconds, job_name, lock_file
 from z1g.plan.status.evidence import Evidence
 from z1g.plan.status.nodes import StageNode
@@ -110,7 +111,7 @@ def _ended(
     if history and not history[-1].get("finished"):
         return ("stopped" if history[-1].get("stopped") else "failed"), line
     if not history and line:
-        return "failed", line
+        return ("stopped" if SPENT in line else "failed"), line
     return "waiting", node.note
 
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from z1g.core.errors import UserError
+from z1g.jobs.budget import Budget, read_budget, stage_folders
 from z1g.plan.status.estimates import Durations, seconds_to_the_end
 from z1g.plan.status.evidence import Evidence
 from z1g.plan.status.jobs import JobStatus, State, job_status
@@ -58,12 +60,14 @@ class Status:
     """All stages of a set at the time `now`, s since 1970.
 
     `end` is when the last job would end if as many jobs as now went on side by side, None if that cannot be said.
+    `budget` is that of the set, None if it has none.
     """
 
     now: float
     stages: tuple[StageStatus, ...]
     snakemake: str
     end: float | None
+    budget: Budget | None = None
 
     @property
     def counts(self) -> Counter[str]:
@@ -106,7 +110,17 @@ def status(results: Path, nodes: Sequence[StageNode], seen: Evidence) -> Status:
         stage = StageStatus(node, own, _hours(node, left[key]), max(ends, default=None), _blocked(node, found))
         found[key] = stage.state
         stages.append(stage)
-    return Status(seen.now, tuple(stages), seen.about_snakemake(), _end(stages, left, seen))
+    return Status(seen.now, tuple(stages), seen.about_snakemake(), _end(stages, left, seen), _budget(results, nodes))
+
+
+def _budget(results: Path, nodes: Sequence[StageNode]) -> Budget | None:
+    """The budget that these stages share, if they are of the set that was started last."""
+    try:
+        budget = read_budget(results)
+    except UserError:
+        return None
+    own = set(stage_folders(node.key for node in nodes))
+    return budget if budget is not None and own & set(budget.stages) else None
 
 
 def _hours(node: StageNode, left: Sequence[float | None]) -> float | None:
