@@ -24,7 +24,7 @@ def tell(command: Any, event: str, results: Path, runs: Iterable[str]) -> None:
         text = f"{event}: {results}\n\n{_summary(results, runs)}"
         done = subprocess.run(["sh", "-c", str(command)], input=text, text=True, check=False, timeout=LIMIT_S)
         problem = f"exit code {done.returncode}" if done.returncode else ""
-    except (OSError, subprocess.SubprocessError, UnicodeError) as error:
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
         problem = str(error)
     if problem:
         sys.stderr.write(f"z1g: the command of on{event}= failed: {command}: {problem}\n")

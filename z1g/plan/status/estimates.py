@@ -13,14 +13,6 @@ from z1g.plan.status.nodes import Key, StageNode
 ENDED = ("done", "pruned")
 
 
-def gpu_hours_by_figures(node: StageNode) -> float | None:
-    """GPU hours of a whole stage by the cost sheet; None if it has no figure. A stage that asks for no GPU has none."""
-    if not node.gpus:
-        return 0.0
-    row = _sheet(node)
-    return None if row is None else row.gpu_hours
-
-
 def _sheet(node: StageNode) -> Cost | None:
     source = node.experiment()
     if source is None:
@@ -50,11 +42,11 @@ class Durations:
         if own := _seconds(jobs):
             return fmean(own)
         row = _sheet(node)
-        if row is not None and row.jobs:
+        if row is not None:
             if node.gpus and row.gpu_hours is not None:
-                return row.gpu_hours * HOUR_S / row.jobs / node.gpus
+                return row.gpu_hours * HOUR_S / node.n_chunks / node.gpus
             if not row.gpu_hours and row.cpu_hours is not None:
-                return row.cpu_hours * HOUR_S / row.jobs / node.threads
+                return row.cpu_hours * HOUR_S / node.n_chunks / node.threads
         others = self._by_name[node.stage]
         return fmean(others) if others else None
 
