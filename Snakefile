@@ -56,12 +56,17 @@ onstart:
         sys.exit(f"z1g: error: {RESULTS} cannot be written: {error}")
 
 
+def told(event):
+    """The user's command for the end of a run."""
+    return config.get(event, os.environ.get(f"Z1G_{event.upper()}"))
+
+
 onsuccess:
-    tell(config.get("onsuccess"), "success", RESULTS, plan.ablations)
+    tell(told("onsuccess"), "success", RESULTS, plan.ablations)
 
 
 onerror:
-    tell(config.get("onerror"), "error", RESULTS, plan.ablations)
+    tell(told("onerror"), "error", RESULTS, plan.ablations)
 
 
 # The first rule is the default target.

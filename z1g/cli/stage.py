@@ -80,8 +80,8 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         if waited and arguments.outputs and all(output.exists() for output in arguments.outputs):
             log.info("another job has written %s", ", ".join(map(str, arguments.outputs)))
             return
-        require_budget(arguments.folder, request.gpus)
         with devices(request) as leases:
+            require_budget(arguments.folder, request.gpus)
             together = request.nodes * request.ranks_per_node > 1
             devices_in_all = len(visible_gpus(0)) * request.nodes
             try:
