@@ -2,6 +2,8 @@
 
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -9,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.builders import plan, stage_path
-from support.paths import ROOT
+from support.builders import fill, plan, stage_path
+from support.paths import ROOT, TESTS
 from support.status_tree import write_beat, write_output, write_record
 
 from z1g.cli.main import main
@@ -86,6 +88,22 @@ def wait(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+@pytest.mark.slow
+def test_a_killed_training(micro: Plan, capsys: pytest.CaptureFixture[str]) -> None:
+    """A real one, which SIGKILL ends during step 5, after the checkpoint of step 4."""
+    fill(micro)
+    folder = stage_path(micro, "autodecoder")
+    command = [sys.executable, "-m", "support.die", "SIGKILL", "step-5", "autodecoder", str(folder)]
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{TESTS}", "ACCELERATE_USE_CPU": "true"}
+    assert subprocess.run(command, env=environment, capture_output=True).returncode == -signal.SIGKILL
+    assert main(["status", "--json"]) == 0
+    stages = {stage["stage"]: stage for stage in json.loads(capsys.readouterr().out)["stages"]}
+    (job,) = stages["autodecoder"]["jobs"]
+    assert job["state"] == "failed"
+    assert job["detail"].startswith(f"killed on {socket.gethostname()} after ")
+    assert "it continues from step 4" in job["detail"]
 
 
 def test_what_was_never_started(

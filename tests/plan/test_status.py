@@ -142,6 +142,13 @@ def test_slurm_knows_better_than_the_age_of_a_file(queued: bool, micro: Plan) ->
     assert found.jobs[0].slurm == "77"
 
 
+def test_the_queue_has_only_jobs_of_this_user(micro: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody else's job is not in it, and is known by the age of its sign of life."""
+    write_beat(stage_path(micro, "unet"), "unet", host="node7", pid=GONE, slurm="77")
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    assert stage(micro, "unet", replace(QUIET, queue={})).state == "running"
+
+
 def test_a_silent_process_on_this_host_still_runs(micro: Plan) -> None:
     write_beat(stage_path(micro, "unet"), "unet", time=time.time() - 300)
     found = stage(micro, "unet")

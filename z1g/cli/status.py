@@ -53,12 +53,12 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
             while not _show(looked(), arguments).finished:
                 time.sleep(arguments.watch)
             return
-        # The table may be longer than the screen; its end has the summary.
-        with Live(console=Console(), auto_refresh=False, vertical_overflow="visible") as live:
+        # The table may be longer than the screen, which cuts it.
+        with Live(auto_refresh=False, vertical_overflow="ellipsis") as live:
             while not (found := looked()).finished:
-                live.update(renderable(found), refresh=True)
+                live.update(renderable(found, summary_first=True), refresh=True)
                 time.sleep(arguments.watch)
-            live.update(renderable(found), refresh=True)
+            live.update(renderable(found, summary_first=True), refresh=True)
 
 
 class _Look:

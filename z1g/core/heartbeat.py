@@ -66,7 +66,7 @@ class _Reported:
 
 
 def report(task: str, step: int, of: int, rate: float, figures: Mapping[str, float]) -> None:
-    """Say how far this process is. Costs a microsecond, and nothing outside of `beating`."""
+    """Say how far this process is. Costs a few microseconds inside of `beating`, else none."""
     if _Reported.wanted:
         _Reported.progress = Progress(task, step, of, rate, figures)
 

@@ -124,7 +124,7 @@ def failures(status: Status) -> list[str]:
     return [f"{job.stage}/{job.id}/logs/{job.job}.log: {job.detail or 'it says nothing'}" for job in failed]
 
 
-def renderable(status: Status) -> RenderableType:
+def renderable(status: Status, summary_first: bool = False) -> RenderableType:
     """The table and the summary for a terminal."""
     table = Table(box=None, pad_edge=False, header_style="bold", expand=False)
     for heading in HEADINGS:
@@ -135,7 +135,8 @@ def renderable(status: Status) -> RenderableType:
         cells[2].stylize(COLORS[row.state])
         table.add_row(*cells)
     failed = [Text(line, style="red") for line in failures(status)]
-    return Group(table, "", *(Text(line) for line in sentences(status)), *failed)
+    summary = [*(Text(line) for line in sentences(status)), *failed]
+    return Group(*summary, "", table) if summary_first else Group(table, "", *summary)
 
 
 def text(status: Status) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -78,7 +79,7 @@ def _state(
 ) -> tuple[State, str]:
     """State and detail, from the strongest evidence to the weakest."""
     queued = (seen.queue or {}).get((node.stage, node.id, chunk))
-    if beat is not None and _lives(beat, seen):
+    if beat is not None and _lives(beat, beat_file(folder, job), seen):
         silent = seen.now - beat.time
         return "running", f"no sign of life for {silent:.0f} s" if silent > 60 else ""
     last = folder / LAST[node.stage].replace("{chunk}", f"{chunk or 0:05d}")
@@ -115,11 +116,21 @@ def _ended(
     return "waiting", node.note
 
 
-def _lives(beat: Heartbeat, seen: Evidence) -> bool:
-    """Whether a job's process is there. SLURM knows its jobs better than the age of a file on a shared disk does."""
-    if beat.slurm is not None and seen.queue is not None and beat.host != socket.gethostname():
+def _lives(beat: Heartbeat, file: Path, seen: Evidence) -> bool:
+    """Whether a job's process is there.
+
+    Of this user's jobs, SLURM knows more than the age of a file on a shared disk tells.
+    """
+    if beat.slurm is not None and seen.queue is not None and beat.host != socket.gethostname() and _own(file):
         return any(job.id == beat.slurm and job.started for job in seen.queue.values())
     return alive(beat, seen.now)
+
+
+def _own(file: Path) -> bool:
+    try:
+        return file.stat().st_uid == os.getuid()
+    except OSError:
+        return False
 
 
 def _killed(folder: Path, node: StageNode, beat: Heartbeat) -> str:
@@ -128,10 +139,12 @@ def _killed(folder: Path, node: StageNode, beat: Heartbeat) -> str:
     progress = beat.progress
     if progress.of:
         where += f", at {progress.step} of {progress.of} ({progress.task})"
-    if node.stage not in TRAINED or progress.task != node.stage:
-        return f"{where}; it starts again"
     kept = max((_step(file) for file in (folder / "checkpoints").glob("step-*.pt")), default=0)
-    return f"{where}; it continues from step {kept}, {max(progress.step - kept, 0)} steps are lost"
+    if node.stage not in TRAINED or not kept:
+        return f"{where}; it starts again"
+    # The sign of life may be older than the checkpoint, or from before the training.
+    lost = progress.step - kept if progress.task == node.stage else 0
+    return f"{where}; it continues from step {kept}" + (f", {lost} steps are lost" if lost > 0 else "")
 
 
 def _step(file: Path) -> int:
