@@ -9,7 +9,7 @@ from snakemake.utils import min_version
 
 from z1g.core.errors import UserError
 from z1g.core.stages import TRAINED
-from z1g.jobs.budget import forget_budget, stop_when_spent
+from z1g.jobs.budget import forget_budget
 from z1g.jobs.hooks import tell
 from z1g.jobs.leases import gpus_at_once
 from z1g.plan.budget import gpu_hours_of, within_budget
@@ -51,22 +51,16 @@ onstart:
             forget_budget(RESULTS)
         else:
             budget.write(RESULTS)
-            stop_when_spent(RESULTS, budget)
     except OSError as error:
         sys.exit(f"z1g: error: {RESULTS} cannot be written: {error}")
 
 
-def told(event):
-    """The user's command for the end of a run."""
-    return config.get(event, os.environ.get(f"Z1G_{event.upper()}"))
-
-
 onsuccess:
-    tell(told("onsuccess"), "success", RESULTS, plan.ablations)
+    tell(config, "success", RESULTS, plan.ablations)
 
 
 onerror:
-    tell(told("onerror"), "error", RESULTS, plan.ablations)
+    tell(config, "error", RESULTS, plan.ablations)
 
 
 # The first rule is the default target.

@@ -1,29 +1,12 @@
 """The budget as jobs see it: hours by hand, and who may start."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from support.paths import ROOT
 from support.status_tree import write_record
 
 from z1g.core.errors import UserError
 from z1g.jobs.budget import SPENT, Budget, forget_budget, read_budget, require_budget
-
-WATCH = """
-import logging, signal, sys
-from pathlib import Path
-from z1g.jobs.budget import read_budget, stop_when_spent
-
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
-logging.basicConfig()
-results = Path(sys.argv[1])
-print("watches", flush=True)
-stop_when_spent(results, read_budget(results), every_s=0.05).join()
-signal.pause()
-"""
 
 
 @pytest.fixture
@@ -77,21 +60,3 @@ def test_a_damaged_budget_is_an_error(text: str, used: Path) -> None:
     (used / "budget.json").write_text(text)
     with pytest.raises(UserError, match=r"budget\.json cannot be read"):
         require_budget(used / "infer/dd", 1)
-
-
-def test_snakemake_is_asked_to_stop_when_the_budget_is_used(used: Path) -> None:
-    """A stand-in for Snakemake's process, which SIGTERM asks to start nothing more."""
-    Budget(3.5, STAGES).write(used)
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", WATCH, str(used)]
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
-        try:
-            assert child.stdout is not None
-            assert child.stdout.readline() == "watches\n"
-            assert child.poll() is None
-            write_record(used / "infer/dd", "chunk-00000", {"gpus": ["GPU"], "seconds": 1800.0})
-            error = child.communicate(timeout=60)[1]
-        finally:
-            child.kill()
-    assert child.returncode == 7
-    assert "3.5 of 3.5 GPU hours are used; no further jobs are started" in error

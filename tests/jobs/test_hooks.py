@@ -12,7 +12,7 @@ from z1g.jobs.hooks import tell
 @pytest.mark.slow
 def test_the_command_gets_the_summary(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     planned = plan(tmp_path)
-    tell(f"cat > '{tmp_path}/heard'", "success", planned.results, planned.ablations)
+    tell({"onsuccess": f"cat > '{tmp_path}/heard'", "onerror": "exit 1"}, "success", planned.results, planned.ablations)
     first, _, *rest = (tmp_path / "heard").read_text().splitlines()
     assert first == f"success: {planned.results}"
     assert rest[0].split()[:3] == ["stage", "id", "state"]
@@ -35,7 +35,7 @@ def test_a_failing_command_is_said(
 ) -> None:
     monkeypatch.setattr(hooks, "_summary", lambda results, runs: "all is well\n" * 100_000)
     monkeypatch.setattr(hooks, "LIMIT_S", 0.5)
-    tell(command, "error", tmp_path, ["a"])
+    tell({"onerror": command}, "error", tmp_path, ["a"])
     said = capfd.readouterr().err
     assert f"z1g: the command of onerror= failed: {command}" in said
     assert problem in said
@@ -43,7 +43,17 @@ def test_a_failing_command_is_said(
 
 def test_off_by_default(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hooks.subprocess, "run", None)
-    tell(None, "success", tmp_path, ["a"])
+    monkeypatch.delenv("Z1G_ONSUCCESS", raising=False)
+    tell({"onerror": "exit 1"}, "success", tmp_path, ["a"])
+
+
+def test_a_command_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hooks, "_summary", lambda results, runs: "all is well\n")
+    monkeypatch.setenv("Z1G_ONERROR", f"cat > '{tmp_path}/heard'")
+    tell({}, "error", Path("results"), ["a"])
+    assert (tmp_path / "heard").read_text() == "error: results\n\nall is well\n"
+    tell({"onerror": f"cat > '{tmp_path}/other'"}, "error", Path("elsewhere"), ["a"])
+    assert (tmp_path / "heard").read_text().startswith("error: results"), "the option comes first"
 
 
 def test_a_summary_that_fails_is_not_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

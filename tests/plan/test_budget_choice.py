@@ -124,6 +124,17 @@ def test_what_is_done_counts_as_it_was(two: Plan) -> None:
     assert within_budget(two, 40.0).planned == pytest.approx(1 + 4 + 2 * 11)
 
 
+def test_a_finished_run_is_kept_however_much_it_took(two: Plan) -> None:
+    for name, stage in two.ablations["first"].stages.items():
+        folder = two.folder(*stage.key)
+        for chunk in range(stage.n_chunks):
+            write_output(folder, chunk)
+        write_record(folder, name, {"seconds": 360_000.0, "gpus": ["GPU"] * stage.resources.gpus})
+    kept = within_budget(two, 20.0)
+    assert list(kept.plan.ablations) == ["first"]
+    assert kept.budget.left_out == {"second": pytest.approx(11.0)}
+
+
 def test_higher_priority_comes_first(two: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     record = choice.ablation_record
     monkeypatch.setattr(

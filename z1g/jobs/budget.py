@@ -6,11 +6,7 @@ file and not an argument, because Snakemake would repeat all jobs whose command 
 
 from __future__ import annotations
 
-import logging
 import math
-import os
-import signal
-import threading
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +16,8 @@ from z1g.core.errors import UserError
 from z1g.core.files import read_json, write_json
 from z1g.jobs.records import recorded_gpu_hours
 
-log = logging.getLogger("z1g")
 FILE = "budget.json"
 SPENT = "the budget is spent"
-LOOK_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -74,30 +68,10 @@ def require_budget(folder: Path, gpus: int | None) -> None:
         return
     used = budget.used(folder.parent.parent)
     if used >= budget.gpu_hours:
-        raise UserError(f"{SPENT}: {_used(used, budget)}; nothing was started; raise budget= and run the same again")
-
-
-def _used(used: float, budget: Budget) -> str:
-    return f"{used:.4g} of {budget.gpu_hours:.4g} GPU hours are used"
-
-
-def stop_when_spent(results: Path, budget: Budget, every_s: float = LOOK_EVERY_S) -> threading.Thread:
-    """Ask this Snakemake to start no further job once the budget is used; returns the thread that watches.
-
-    On SIGTERM Snakemake waits for the jobs that run and then ends. Jobs that already wait in a cluster's queue refuse
-    to start, see `require_budget`.
-    """
-
-    def watch() -> None:
-        ended = threading.Event()
-        while (used := budget.used(results)) < budget.gpu_hours:
-            ended.wait(every_s)
-        log.warning("%s: %s; no further jobs are started", SPENT, _used(used, budget))
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    thread = threading.Thread(target=watch, name="budget", daemon=True)
-    thread.start()
-    return thread
+        raise UserError(
+            f"{SPENT}: {used:.4g} of {budget.gpu_hours:.4g} GPU hours are used; this job was not started; "
+            "run the same command with a larger budget= to continue"
+        )
 
 
 def stage_folders(keys: Iterable[tuple[str, str]]) -> list[str]:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 LIMIT_S = 120.0
 """Time limit of the summary and of the command, so that neither holds up the end of a run."""
 
 
-def tell(command: Any, event: str, results: Path, runs: Iterable[str]) -> None:
+def tell(options: Mapping[str, Any], event: Literal["success", "error"], results: Path, runs: Iterable[str]) -> None:
     """Give the summary of a set, as `z1g status` prints it, to a shell command's standard input.
 
-    event: "success" or "error", the first word of the text. Nothing that goes wrong here changes the outcome of the
-    run: it is said on standard error.
+    The command is `onsuccess` or `onerror` of the options of Snakemake's `--config`, else $Z1G_ONSUCCESS or
+    $Z1G_ONERROR; without one, nothing happens. The event is the first word of the text. Nothing that goes wrong here
+    changes the outcome of the run: it is said on standard error.
     """
+    command = options.get(f"on{event}", os.environ.get(f"Z1G_ON{event.upper()}"))
     if not command:
         return
     try:

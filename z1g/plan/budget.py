@@ -55,13 +55,15 @@ def within_budget(plan: Plan, gpu_hours: float) -> Budgeted:
 
     A stage costs the GPU hours that its jobs have used and those that they still need: a stage that several runs share
     counts once, and what is done counts as it was. A run that does not fit does not keep a cheaper one from being
-    chosen. Stages about which nothing is known count what they have used. Raises UserError if no run fits.
+    chosen. Stages about which nothing is known count what they have used. Runs that need no further GPU hours are
+    always kept. Raises UserError if no run fits.
     """
     found = status(plan.results, nodes_of_plan(plan), Evidence.gather(Path.cwd(), ask=False))
     hours = {stage.node.key: stage.gpu_hours + (stage.gpu_hours_left or 0.0) for stage in found.stages}
     runs = {name: [stage.key for stage in planned.stages.values()] for name, planned in plan.ablations.items()}
     priority = {name: int(ablation_record(planned).get("priority") or 0) for name, planned in plan.ablations.items()}
-    kept, left_out = chosen(runs, hours, priority, gpu_hours)
+    free = {stage.node.key for stage in found.stages if stage.gpu_hours_left == 0}
+    kept, left_out = chosen(runs, hours, priority, gpu_hours, free)
     if not kept:
         least = min(left_out, key=lambda name: left_out[name])
         raise UserError(
@@ -76,14 +78,21 @@ def within_budget(plan: Plan, gpu_hours: float) -> Budgeted:
 
 
 def chosen(
-    runs: Mapping[str, Collection[Key]], hours: Mapping[Key, float], priority: Mapping[str, int], limit: float
+    runs: Mapping[str, Collection[Key]],
+    hours: Mapping[Key, float],
+    priority: Mapping[str, int],
+    limit: float,
+    free: Collection[Key] = (),
 ) -> tuple[list[str], dict[str, float]]:
-    """Names of the runs that fit, in the order of `runs`, and of the others with the hours that each would add."""
+    """Names of the runs that fit, in the order of `runs`, and of the others with the hours that each would add.
+
+    A run that adds only `free` stages fits in any case: what these took cannot be saved any more.
+    """
     taken: set[Key] = set()
     kept, left_out = set[str](), dict[str, float]()
     for name in sorted(runs, key=lambda name: -priority[name]):
         together = taken | set(runs[name])
-        if math.fsum(hours[key] for key in together) <= limit:
+        if together - taken <= set(free) or math.fsum(hours[key] for key in together) <= limit:
             taken = together
             kept.add(name)
         else:
