@@ -56,5 +56,6 @@ def test_a_command_for_all_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     assert (tmp_path / "heard").read_text().startswith("error: results"), "the option comes first"
 
 
+@pytest.mark.slow
 def test_a_summary_that_fails_is_not_silent(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert "no ablation was planned here" in hooks._summary(tmp_path, ["a"])

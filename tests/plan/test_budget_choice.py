@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.builders import SIZES, experiment, plan, stage_path
 from support.status_tree import write_output, write_record
@@ -42,6 +42,7 @@ def test_runs_that_fit(limit: float, priority: dict[str, int], kept: list[str], 
     assert chosen(RUNS, HOURS, priority, limit) == (kept, left_out)
 
 
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.sets(st.integers(0, 5), min_size=1), st.integers(-2, 2)), min_size=1, max_size=6),
     st.lists(st.integers(0, 9), min_size=6, max_size=6),

