@@ -57,7 +57,7 @@ def _row(stage: StageStatus, several: bool) -> StatusRow:
 
 def _what(stage: StageStatus) -> str:
     """What a stage is doing, or why it does not."""
-    if stage.blocked:
+    if stage.blocked and stage.state == "waiting":
         return f"waits for {', '.join(stage.blocked)}, which did not end well"
     same = [job for job in stage.jobs if job.state == stage.state]
     if stage.state == "running":

@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from statistics import fmean
 
 from z1g.core.errors import UserError
 from z1g.plan.cost import HOUR_S, Cost, costs
 from z1g.plan.status.jobs import JobStatus
-from z1g.plan.status.nodes import Key, StageNode
+from z1g.plan.status.nodes import Key, Source, StageNode
 
 ENDED = ("done", "pruned")
 
 
-def _sheet(node: StageNode) -> Cost | None:
-    source = node.experiment()
-    if source is None:
-        return None
+def _sheet(source: Source) -> dict[str, Cost]:
+    """The cost sheet of a run by stage; empty if there are no figures for its configuration."""
+    given = source()
     try:
-        return next(row for row in costs(*source) if row.stage == node.stage)
-    except (UserError, StopIteration):
-        return None
+        return {} if given is None else {row.stage: row for row in costs(*given)}
+    except UserError:
+        return {}
 
 
 class Durations:
@@ -32,6 +32,7 @@ class Durations:
 
     def __init__(self, stages: Mapping[Key, tuple[StageNode, Sequence[JobStatus]]]) -> None:
         self._stages = stages
+        self._sheet = cache(_sheet)
         self._by_name: dict[str, list[float]] = {}
         for node, jobs in stages.values():
             self._by_name.setdefault(node.stage, []).extend(_seconds(jobs))
@@ -41,7 +42,7 @@ class Durations:
         node, jobs = self._stages[key]
         if own := _seconds(jobs):
             return fmean(own)
-        row = _sheet(node)
+        row = self._sheet(node.experiment).get(node.stage)
         if row is not None:
             if node.gpus and row.gpu_hours is not None:
                 return row.gpu_hours * HOUR_S / node.n_chunks / node.gpus

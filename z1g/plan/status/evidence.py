@@ -85,17 +85,13 @@ def _marks(folder: Path, incomplete: Path) -> Iterator[tuple[str, Mark]]:
 
 
 def _snakemakes(folder: Path) -> Iterator[tuple[int, float]]:
-    """Snakemake's processes that run in a folder, except for the jobs that they started."""
+    """Snakemake's processes that run in a folder, without those that it starts itself for single jobs (`--mode`)."""
     import psutil
 
     for process in psutil.process_iter(["pid", "cmdline", "cwd", "create_time"]):
-        about = process.info
-        words = [Path(word).name for word in (about["cmdline"] or [])[:4]]
-        called = "snakemake" in words or any(word.endswith("snakemake.py") for word in words)
-        if (
-            called
-            and about["cwd"]
-            and "subprocess" not in (about["cmdline"] or [])
-            and os.path.samefile(about["cwd"], folder)
-        ):
-            yield about["pid"], about["create_time"]
+        words, cwd = process.info["cmdline"] or [], process.info["cwd"]
+        names = [Path(word).name for word in words[:4]]
+        called = "snakemake" in names or any(name.endswith("snakemake.py") for name in names)
+        with contextlib.suppress(OSError):  # its folder may have been deleted
+            if called and cwd and "--mode" not in words and os.path.samefile(cwd, folder):
+                yield process.info["pid"], process.info["create_time"]

@@ -52,7 +52,7 @@ def nodes_of_plan(plan: Plan) -> list[StageNode]:
     nodes: dict[Key, StageNode] = {}
     for name, planned in plan.ablations.items():
         pruned = _pruned(plan.results / "ablations" / name)
-        source = (planned.ablation.experiment, len(planned.manifest.objects))
+        source = partial(_both, planned.ablation.experiment, len(planned.manifest.objects))
         for stage in planned.stages.values():
             asked = stage.resources
             nodes[stage.key] = _with_run(
@@ -65,10 +65,14 @@ def nodes_of_plan(plan: Plan) -> list[StageNode]:
                     asked.threads,
                     (name,),
                     pruned,
-                    experiment=lambda source=source: source,  # type: ignore[misc]  # binds this loop's value
+                    experiment=source,
                 ),
             )
     return _in_order(nodes.values())
+
+
+def _both(experiment: Experiment, objects: int) -> tuple[Experiment, int]:
+    return experiment, objects
 
 
 def nodes_on_disk(results: Path, names: Iterable[str] | None = None) -> list[StageNode]:
