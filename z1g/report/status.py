@@ -25,6 +25,7 @@ COLORS = {
 WIDTH = 100
 MOST_FIGURES = 4
 """Figures (losses) of a running job that the table shows; JSON has all."""
+FAILURE_CHARACTERS = 90
 HEADINGS = ("stage", "id", "state", "jobs", "what", "left", "GPU h")
 
 
@@ -65,7 +66,10 @@ def _what(stage: StageStatus) -> str:
         return _running(same) + also
     details = [job.detail for job in same if job.detail]
     more = f" (and {len(same) - 1} more)" if len(same) > 1 and details and stage.state != "done" else ""
-    return (details[0] if details else "") + more
+    first = details[0] if details else ""
+    # The whole line is below the table.
+    short = f"{first[:FAILURE_CHARACTERS]}…" if stage.state == "failed" and len(first) > FAILURE_CHARACTERS else first
+    return short + more
 
 
 def _running(jobs: Sequence[JobStatus]) -> str:
