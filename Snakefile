@@ -9,7 +9,10 @@ from snakemake.utils import min_version
 
 from z1g.core.errors import UserError
 from z1g.core.stages import TRAINED
+from z1g.jobs.budget import forget_budget
+from z1g.jobs.hooks import tell
 from z1g.jobs.leases import gpus_at_once
+from z1g.plan.budget import gpu_hours_of, within_budget
 from z1g.plan.plan import NAMES_FILE, Plan
 
 min_version("9.20")  # priorities that are functions
@@ -26,6 +29,11 @@ try:
     if "gpus" in config and workflow.is_main_process:
         workflow.register_resource("gpu", gpus_at_once(config["gpus"]))
     plan = Plan.from_options(config, RESULTS, check=workflow.is_main_process)
+    budget = None
+    if "budget" in config and workflow.is_main_process:
+        budgeted = within_budget(plan, gpu_hours_of(config["budget"]))
+        plan, budget = budgeted.plan, budgeted.budget
+        sys.stderr.writelines(f"z1g: {line}\n" for line in budgeted.sentences())
 except (UserError, OSError) as error:
     sys.stderr.write(f"z1g: error: {error}\n")
     sys.exit(2)
@@ -40,8 +48,20 @@ wildcard_constraints:
 onstart:
     try:
         plan.write()
+        if budget is None:
+            forget_budget(RESULTS)
+        else:
+            budget.write(RESULTS)
     except OSError as error:
         sys.exit(f"z1g: error: {RESULTS} cannot be written: {error}")
+
+
+onsuccess:
+    tell(config, "success", RESULTS, plan.ablations)
+
+
+onerror:
+    tell(config, "error", RESULTS, plan.ablations)
 
 
 # The first rule is the default target.

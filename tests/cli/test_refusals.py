@@ -70,6 +70,8 @@ def content(folder: Path) -> dict[str, bytes | None]:
         ["infer", "a.png", "--run", ""],
         ["infer", "a.png", "--run", ".", "--out", ""],
         ["plan", "--results", ""],
+        ["status", "--results", ""],
+        ["status", "--html", ""],
         ["verify", ""],
         ["fit", "", "--chunk", "0"],
         ["report", ".", "--ablations", "a", "--out", ""],

@@ -44,4 +44,5 @@ def test_rules_match_the_list() -> None:
     assert {name for name in ORDER if "history.jsonl" in rules[name]} == set(TRAINED)
     assert {name for name in ORDER if "nodes" in type(getattr(Resources(), name)).model_fields} == set(TRAINED)
     for stage in CHAIN:
+        assert stage.last in re.findall(rf'out\("{stage.name}", "([^"]+)"\)', rules[stage.name].split("    log:")[0])
         assert set(re.findall(r'(?:needs|same_chunk)\("\w+", "(\w+)"', rules[stage.name])) <= set(stage.upstream)

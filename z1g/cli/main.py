@@ -50,6 +50,7 @@ VERBS = {
     "export": Verb("z1g.cli.export", "convert splats to the file formats of other tools"),
     "list": Verb("z1g.cli.listing", "write a list of the objects in folders and archives"),
     "plan": Verb("z1g.cli.plan", "show the stages to run, with their identities"),
+    "status": Verb("z1g.cli.status", "show what every stage of a set is doing"),
     "bench": Verb("z1g.cli.bench", "measure speed and memory"),
     "config": Verb("z1g.cli.config", "print the schema, the reference page or a resolved configuration"),
 }

@@ -10,6 +10,7 @@ from z1g.config.preflight import Policy
 from z1g.config.resolve import resolve, scale_file
 from z1g.config.yaml_file import read_yaml
 from z1g.core.stages import STAGE_NAMES
+from z1g.plan.budget import gpu_hours_of, within_budget
 from z1g.plan.check import check
 from z1g.plan.cost import sheet
 from z1g.plan.plan import Plan
@@ -44,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         help="list everything that would stop the run: mistakes in ablations, what is not on this machine, data sets "
         "that cannot be listed or have no training object",
     )
+    parser.add_argument("--budget", metavar="HOURS", help="plan only the runs that so many GPU hours suffice for")
     parser.add_argument("--write", action="store_true", help="write the stage folders, as Snakemake does at its start")
 
 
@@ -67,6 +69,10 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         arguments.objects,
         arguments.missing,
     )
+    notes = []
+    if arguments.budget is not None:
+        budgeted = within_budget(plan, gpu_hours_of(arguments.budget))
+        plan, notes = budgeted.plan, budgeted.sentences()
     if arguments.write:
         plan.write()
     width = max(len(name) for name in plan.ablations)
@@ -77,4 +83,4 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     jobs = sum(stage.n_chunks for stage in plan.stages.values())
     objects = {planned.stages["ingest"].id: len(planned.manifest.objects) for planned in plan.ablations.values()}
     lines.append(f"{sum(objects.values())} objects, {len(plan.stages)} distinct stages, {jobs} jobs")
-    sys.stdout.write("\n".join(lines) + "\n")
+    sys.stdout.write("\n".join([*lines, *notes]) + "\n")

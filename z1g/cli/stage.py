@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import logging
 import os
@@ -13,11 +14,13 @@ import threading
 from pathlib import Path
 
 from z1g.cli.arguments import at_least, existing_folder
+from z1g.core import heartbeat
 from z1g.core.errors import Preempted
 from z1g.core.locks import waiting
 from z1g.core.stages import CHUNKED, TRAINED
+from z1g.jobs.budget import require_budget
 from z1g.jobs.launch import ResourceRequest, devices, is_rank, requeue, train_together
-from z1g.jobs.records import job_name, recorded
+from z1g.jobs.records import beat_file, job_name, lock_file, recorded, visible_gpus
 from z1g.plan.folder import StageFolder, require_job
 
 log = logging.getLogger("z1g")
@@ -61,30 +64,41 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     require_job(arguments.folder, verb, chunk.get("chunk"))
     if verb in TRAINED and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop)
+    job = job_name(verb, chunk.get("chunk"))
+    beat = beat_file(arguments.folder, job)
     if is_rank():
         node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         log.info("rank %s of %s on node %s", os.environ["RANK"], os.environ.get("WORLD_SIZE"), node)
         threads = max(arguments.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), min(arguments.threads, 1))
-        _run(verb, arguments.folder, threads, chunk)
+        first = os.environ["RANK"] == "0"
+        with heartbeat.beating(beat, arguments.gpus or 0) if first else contextlib.nullcontext():
+            _run(verb, arguments.folder, threads, chunk)
         return
     gpus = None if arguments.gpus is None else arguments.gpus // arguments.nodes
     request = ResourceRequest(gpus, arguments.nodes, arguments.threads)
-    lock = arguments.folder / ".turns" / "-".join([verb, *(f"{number:05d}" for number in chunk.values())])
-    with waiting(lock) as (waited, held):
+    with waiting(lock_file(arguments.folder, verb, chunk.get("chunk"))) as (waited, held):
         if waited and arguments.outputs and all(output.exists() for output in arguments.outputs):
             log.info("another job has written %s", ", ".join(map(str, arguments.outputs)))
             return
-        job = job_name(verb, chunk.get("chunk"))
         with devices(request) as leases:
+            require_budget(arguments.folder, request.gpus)
+            together = request.nodes * request.ranks_per_node > 1
+            devices_in_all = len(visible_gpus(0)) * request.nodes
             try:
-                with recorded(arguments.folder, job, arguments.outputs, request.nodes):
-                    if request.nodes * request.ranks_per_node > 1:
+                # Of several processes, the first rank gives the sign of life.
+                with (
+                    contextlib.nullcontext() if together else heartbeat.beating(beat, devices_in_all),
+                    recorded(arguments.folder, job, arguments.outputs, request.nodes),
+                ):
+                    if together:
                         train_together(request, [held, *leases])
                     else:
                         _run(verb, arguments.folder, arguments.threads, chunk)
             except Preempted:
                 requeue()
                 raise
+            finally:
+                heartbeat.remove(beat)  # that of a killed rank
 
 
 def _stop(*_: object) -> None:

@@ -40,6 +40,26 @@ def wait_for_lock(descriptor: int) -> None:
             raise
 
 
+def holder_of(path: Path) -> str | None:
+    """Who holds a lock file: its signature, as in "node7 process 4711 job -"; None if it is free or there is none.
+
+    Asks for a shared lock, which it gives back at once: a job that asks at this very moment tries again.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _holder(descriptor) or "another process"
+    except OSError:
+        pass
+    finally:
+        os.close(descriptor)
+    return None
+
+
 @contextmanager
 def waiting(path: Path) -> Iterator[tuple[bool, int]]:
     """Hold a lock file during the block, after waiting for any other process that holds it.

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from z1g.core import heartbeat
 
 T = TypeVar("T")
 log = logging.getLogger("z1g")
@@ -30,6 +32,7 @@ class Meter:
         self._bar: Progress | None = None
 
     def __enter__(self) -> Meter:
+        heartbeat.report(self.label, self.done, self.total, 0.0, {})
         if not self.quiet_s:
             self._show()
         return self
@@ -43,9 +46,10 @@ class Meter:
             self._bar.start()
             self._task = self._bar.add_task(self.label, total=self.total, completed=self.done, note="")
 
-    def advance(self, n: int = 1, **figures: float) -> None:
-        """Report `n` more completed units."""
+    def advance(self, n: int = 1, further: Mapping[str, float] | None = None, **figures: float) -> None:
+        """Report `n` more completed units. `further` figures are for the job's sign of life only, see `heartbeat`."""
         self.done += n
+        heartbeat.report(self.label, self.done, self.total, self._rate(), figures if further is None else further)
         note = "  ".join(f"{name} {value:.4g}" for name, value in figures.items())
         if self._bar is None and self.quiet_s and self.clock() - self._start >= self.quiet_s:
             self._show()

@@ -1,1 +1,1 @@
-"""Launching of ranks, leasing of GPUs, SLURM, and records of jobs."""
+"""Launching of ranks, leasing of GPUs, SLURM, records of jobs, budgets, and commands at the end of a run."""

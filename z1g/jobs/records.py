@@ -1,24 +1,27 @@
 """Records of the DAG's jobs: machine, time, package versions, energy, and digests of the outputs.
 
 A job writes `jobs/<job>.json` in its stage folder: {"job", "attempts": [...], "outputs": {file: {"sha256", "bytes"}}}.
-The list keeps attempts that were preempted or failed; an attempt that was killed by SIGKILL is not recorded.
+The list keeps attempts that were preempted or failed; an attempt that was killed by SIGKILL is not recorded, but leaves
+its last sign of life in `progress/<job>.json` (`z1g.core.heartbeat`).
 """
 
 import contextlib
 import hashlib
 import logging
+import math
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
+from z1g.core.errors import Preempted
 from z1g.core.files import read_json, write_json
 
 log = logging.getLogger("z1g")
@@ -35,21 +38,37 @@ def job_name(verb: str, chunk: int | None) -> str:
     return verb if chunk is None else f"chunk-{chunk:05d}"
 
 
+def beat_file(folder: Path, job: str) -> Path:
+    """The file with the sign of life of a job."""
+    return folder / "progress" / f"{job}.json"
+
+
+def lock_file(folder: Path, verb: str, chunk: int | None) -> Path:
+    """The lock that a job holds until its last process ends."""
+    return folder / ".turns" / (verb if chunk is None else f"{verb}-{chunk:05d}")
+
+
 @contextlib.contextmanager
 def recorded(folder: Path, job: str, outputs: Sequence[Path], nodes: int = 1) -> Iterator[None]:
     """Record the block as an attempt at a job, with digests of the outputs if it succeeds."""
     file = folder / "jobs" / f"{job}.json"
-    earlier = _unfinished(file)
+    earlier = attempts(file)
+    if any(attempt.get("finished") for attempt in earlier):
+        earlier = []
     started, clock, energy = datetime.now(UTC), time.monotonic(), Energy()
-    finished = False
+    finished = stopped = False
     try:
         yield
         finished = True
+    except Preempted:
+        stopped = True
+        raise
     finally:
         attempt = {
             "started": started.isoformat(timespec="seconds"),
             "seconds": round(time.monotonic() - clock, 3),
             "finished": finished,
+            "stopped": stopped,
             "command": ["z1g", *sys.argv[1:]],
             "nodes": nodes,
             "gpus": energy.names,
@@ -62,13 +81,24 @@ def recorded(folder: Path, job: str, outputs: Sequence[Path], nodes: int = 1) ->
         write_json(file, {"job": job, "attempts": [*earlier, attempt], "outputs": output_digests})
 
 
-def _unfinished(file: Path) -> list[dict[str, Any]]:
-    """Earlier attempts at a job that has not succeeded yet."""
+def attempts(file: Path) -> list[dict[str, Any]]:
+    """All attempts in a job's record; none if there is no record or it cannot be read."""
     try:
-        attempts: list[dict[str, Any]] = read_json(file)["attempts"]
+        found = read_json(file)["attempts"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
-    return [] if any(attempt.get("finished") for attempt in attempts) else attempts
+    return found if isinstance(found, list) and all(isinstance(attempt, dict) for attempt in found) else []
+
+
+def gpu_seconds(attempt: Mapping[str, Any]) -> float:
+    """Wall time of an attempt times its GPUs on all nodes, seconds."""
+    return float(attempt["seconds"] * len(attempt["gpus"]) * attempt["nodes"])
+
+
+def recorded_gpu_hours(folder: Path) -> float:
+    """GPU hours of all recorded attempts at the jobs of a stage folder."""
+    records = sorted((folder / "jobs").glob("*.json"))
+    return math.fsum(gpu_seconds(attempt) for file in records for attempt in attempts(file)) / 3600
 
 
 class Energy:
@@ -79,12 +109,12 @@ class Energy:
 
     def __init__(self) -> None:
         self._handles: list[Any] = []
-        self.names = ["GPU" for _ in _visible(0)]
+        self.names = ["GPU" for _ in visible_gpus(0)]
         try:
             import pynvml
 
             pynvml.nvmlInit()
-            self._handles = [_handle(pynvml, name) for name in _visible(pynvml.nvmlDeviceGetCount())]
+            self._handles = [_handle(pynvml, name) for name in visible_gpus(pynvml.nvmlDeviceGetCount())]
             self.names = [_text(pynvml.nvmlDeviceGetName(handle)) for handle in self._handles]
         except Exception as error:  # missing, old or failing drivers must not stop a job
             log.debug("no GPU meters: %s", error)
@@ -107,7 +137,8 @@ class Energy:
             return None
 
 
-def _visible(count: int) -> list[str]:
+def visible_gpus(count: int) -> list[str]:
+    """Names of the GPUs in CUDA_VISIBLE_DEVICES; without that variable, of all `count` GPUs of the machine."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     return [str(i) for i in range(count)] if visible is None else visible.replace(",", " ").split()
 

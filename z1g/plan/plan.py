@@ -31,7 +31,7 @@ QUIET_S = 5.0
 """Seconds after which progress is shown."""
 NAMES_FILE = "runs.txt"
 """In the results folder: the planned ablations, one a line, since a command line cannot hold thousands of names."""
-CONFIG_KEYS = ("scale", "ablations", "results", "objects", "gpus", "missing")
+CONFIG_KEYS = ("scale", "ablations", "results", "objects", "gpus", "missing", "budget", "onsuccess", "onerror")
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,9 @@ class Plan:
         """Return the plan for the options of Snakemake's `--config`. Raises UserError.
 
         `scale=` base configuration, `ablations=a,b` names, `results=` folder, `objects=a,b` meshes that replace the
-        base's, `gpus=` number of this machine's GPUs for all jobs (used by the Snakefile), `missing=` stop or warn, see
-        `load`. check: whether to run the preflight; a job does not need what other jobs need.
+        base's, `missing=` stop or warn, see `load`. The Snakefile uses `gpus=` number of this machine's GPUs for all
+        jobs, `budget=` GPU hours, and `onsuccess=` and `onerror=` commands that get a summary. check: whether to run
+        the preflight; a job does not need what other jobs need.
         """
         unknown = [key for key in options if key not in CONFIG_KEYS]
         if unknown:
@@ -111,6 +112,12 @@ class Plan:
             raise UserError(f"--config missing=: {missing}{did_you_mean(str(missing), get_args(Policy))}")
         folders = results, Path("ablations"), Path("configs")
         return cls.load(scale, names, *folders, objects, missing if check else None)
+
+    def of(self, names: Iterable[str]) -> Plan:
+        """The part of this plan with some of its ablations."""
+        part = Plan([], self.results)
+        part.ablations = {name: self.ablations[name] for name in names}
+        return part
 
     @cached_property
     def stages(self) -> dict[tuple[str, str], Stage]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from z1g.core.stages import STAGE_NAMES
+from z1g.jobs.records import gpu_seconds
 from z1g.report.collect import MetricInfo, Results
 
 COSTS = {
@@ -47,7 +48,7 @@ def stage_cost(records: list[dict[str, Any]]) -> StageCost | None:
     attempts = [attempt for record in records for attempt in record["attempts"]]
     if not attempts:
         return None
-    gpus = [attempt["seconds"] * len(attempt["gpus"]) * attempt["nodes"] for attempt in attempts]
+    gpus = [gpu_seconds(attempt) for attempt in attempts]
     wall = math.fsum(attempt["seconds"] for attempt in attempts)
     joules = _sum([attempt.get("gpu_joules") for attempt in attempts])
     return StageCost(len(records), wall, math.fsum(gpus), joules)

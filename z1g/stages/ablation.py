@@ -7,7 +7,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from z1g.core.files import atomic_folder, write_json, write_text
+from z1g.core.files import atomic_folder, read_json, write_json, write_text
 from z1g.report.card import model_card
 from z1g.report.collect import Ablation, Results, differences, flatten
 from z1g.report.reproduce import FILE, reproduce
@@ -20,6 +20,7 @@ def run(results: Path, name: str) -> None:
 
     `tensorboard --logdir results/ablations` follows the links, so it lists `<name>/stages/<stage>/tb` for both trained
     stages and `<name>/tb` with the ablation's options and metrics of samples. Further links would list runs twice.
+    Replicates are one line of HParams, with the means of their metrics.
     """
     tree = Results(results)
     (ablation,) = tree.ablations([name])
@@ -34,7 +35,7 @@ def run(results: Path, name: str) -> None:
     write_text(folder / "MODEL_CARD.md", model_card(ablation, facts, measured, rows))
     write_text(folder / "metrics.csv", csv_text(rows))
     with atomic_folder(folder / "tb") as temporary:
-        _write_events(temporary, name, _options(tree, ablation), rows)
+        _write_events(temporary, _identity(tree, name)[0], _options(tree, ablation), rows)
 
 
 def _link(link: Path, target: Path) -> None:
@@ -44,12 +45,25 @@ def _link(link: Path, target: Path) -> None:
     os.replace(temporary, link)
 
 
+def _identity(tree: Results, name: str) -> tuple[str, dict[str, Any]]:
+    """The arm that a run belongs to, which is the run itself unless it is a replicate, and its point of a sweep."""
+    plan = read_json(tree.root / "ablations" / name / "plan.json")
+    return plan.get("arm") or name, plan.get("point") or {}
+
+
 def _options(tree: Results, ablation: Ablation) -> dict[str, Any]:
-    """Values for the HParams dashboard: options that the ablation sets, or that differ between planned ablations."""
+    """Values for the HParams dashboard: the run's point of a sweep, options that the ablation sets, and those that
+    differ between planned ablations.
+
+    TensorBoard shows the options of one replicate for all of them, so those in which they differ are left out.
+    """
     planned = tree.ablations(tree.planned())
+    arm, point = _identity(tree, ablation.name)
+    replicates = [other.config for other in planned if _identity(tree, other.name)[0] == arm]
     keys = flatten(ablation.differences) | differences([other.config for other in planned])
-    values = flatten(ablation.config)
-    return {"base": ablation.base, **{key: _plain(values[key]) for key in sorted(keys) if key in values}}
+    values = {**flatten(ablation.config), **point}
+    own = sorted({*keys, *point} - differences(replicates).keys())
+    return {"base": ablation.base, **{key: _plain(values[key]) for key in own if key in values}}
 
 
 def _plain(value: Any) -> bool | float | str:
@@ -57,7 +71,8 @@ def _plain(value: Any) -> bool | float | str:
     return value if isinstance(value, bool | int | float | str) else json.dumps(value)
 
 
-def _write_events(folder: Path, name: str, options: dict[str, Any], rows: list[Row]) -> None:
+def _write_events(folder: Path, group: str, options: dict[str, Any], rows: list[Row]) -> None:
+    """Write options and metrics. Runs of the same group are one line, so their options must be the same."""
     from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
     from tensorboard.compat.proto.summary_pb2 import Summary  # type: ignore[import-untyped]
     from tensorboard.plugins.hparams.summary_v2 import hparams_pb  # type: ignore[import-untyped]
@@ -72,7 +87,7 @@ def _write_events(folder: Path, name: str, options: dict[str, Any], rows: list[R
     }
     events = [
         Event(wall_time=now, file_version="brain.Event:2"),
-        Event(wall_time=now, summary=hparams_pb(options, trial_id=name, start_time_secs=now)),
+        Event(wall_time=now, summary=hparams_pb(options, trial_id=group, start_time_secs=now)),
         *(
             Event(wall_time=now, summary=Summary(value=[Summary.Value(tag=tag, simple_value=value)]))
             for tag, value in figures.items()

@@ -192,7 +192,7 @@ class Trainer:
         figures = outcome.read()
         finite, stop = figures.pop(FINITE) > 0, figures.pop(STOP) > 0
         journal.add(figures if finite else {})
-        meter.advance(loss=figures["loss"])
+        meter.advance(further=figures, loss=figures["loss"])
         self.skipped = 0 if finite else self.skipped + 1
         if not finite:
             log.warning("step %d skipped: the loss or its gradient is not finite", outcome.step)

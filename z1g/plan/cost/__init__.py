@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,8 @@ class Cost:
     files: int
 
 
-def measured() -> dict[str, float]:
+@cache
+def measured() -> Mapping[str, float]:
     """Measured figures by name; NaN if not measured yet."""
     entries = yaml.safe_load(MEASURED.read_text(encoding="utf-8"))
     return {name: math.nan if entry["value"] is None else float(entry["value"]) for name, entry in entries.items()}
