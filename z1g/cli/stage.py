@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import logging
 import os
-import signal
 import socket
 import sys
-import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 from z1g.cli.arguments import at_least, existing_folder
-from z1g.core.errors import Preempted
+from z1g.core.errors import Preempted, Terminated
 from z1g.core.locks import waiting
 from z1g.core.stages import CHUNKED, TRAINED
 from z1g.jobs.launch import ResourceRequest, devices, is_rank, requeue, train_together
@@ -59,8 +59,11 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     chunk = {"chunk": arguments.chunk} if verb in CHUNKED else {}
     # Before anything is written, since a mistyped folder must stay as it is.
     require_job(arguments.folder, verb, chunk.get("chunk"))
-    if verb in TRAINED and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)
+    with _preemptible(verb):
+        _job(verb, arguments, chunk)
+
+
+def _job(verb: str, arguments: argparse.Namespace, chunk: dict[str, int]) -> None:
     if is_rank():
         node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         log.info("rank %s of %s on node %s", os.environ["RANK"], os.environ.get("WORLD_SIZE"), node)
@@ -77,7 +80,7 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         job = job_name(verb, chunk.get("chunk"))
         with devices(request) as leases:
             try:
-                with recorded(arguments.folder, job, arguments.outputs, request.nodes):
+                with _preemptible(verb), recorded(arguments.folder, job, arguments.outputs, request.nodes):
                     if request.nodes * request.ranks_per_node > 1:
                         train_together(request, [held, *leases])
                     else:
@@ -87,9 +90,17 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
                 raise
 
 
-def _stop(*_: object) -> None:
-    """Handle SIGTERM outside of the training loop, which writes a checkpoint first."""
-    raise Preempted("stopped on request outside of training; the same command continues from the latest checkpoint")
+@contextlib.contextmanager
+def _preemptible(verb: str) -> Iterator[None]:
+    """Let SIGTERM outside of the training loop, which writes a checkpoint first, preempt a job that trains."""
+    try:
+        yield
+    except Terminated as error:
+        if verb not in TRAINED:
+            raise
+        raise Preempted(
+            "stopped on request outside of training; the same command continues from the latest checkpoint"
+        ) from error
 
 
 def _run(verb: str, folder: Path, threads: int, chunk: dict[str, int]) -> None:

@@ -9,8 +9,12 @@ import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, AnyStr
 
+LARGEST_DOCUMENT = 64 * 2**20
+"""Size limit of a JSON document, bytes, far above those that z1g writes: what is larger is another file or damaged."""
+LONGEST_LINE = 16 * 2**20
+"""Length limit of a line of a table. The number of lines is not limited."""
 FULL_DISK_BYTES = 65_536
 """A disk with fewer free bytes counts as full, because a failed write may have been partly written."""
 
@@ -61,10 +65,30 @@ def _disk_full_error(path: Path) -> Iterator[None]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
-def require_regular(path: Path) -> None:
-    """Raise OSError unless `path` is a regular file: reading a device, FIFO or socket may never end."""
-    if not stat.S_ISREG(path.stat().st_mode):
+def require_regular(path: Path, largest: int | None = None) -> None:
+    """Raise OSError unless `path` is a regular file of up to `largest` bytes.
+
+    Reading a device, FIFO or socket may never end, and a sparse file of terabytes takes no disk.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
+    if largest is not None and status.st_size > largest:
+        raise OSError(errno.EFBIG, f"its {status.st_size} bytes are above the limit of {largest}", str(path))
+
+
+def read_bytes(path: Path, largest: int = LARGEST_DOCUMENT) -> bytes:
+    """Content of a regular file. Raises OSError if it is another kind of file or has more than `largest` bytes."""
+    require_regular(path, largest)
+    return path.read_bytes()
+
+
+def lines_of(stream: IO[AnyStr], path: Path) -> Iterator[AnyStr]:
+    """Lines of an open file. Raises OSError for one of more than LONGEST_LINE bytes or characters."""
+    while line := stream.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise OSError(errno.EFBIG, f"a line is longer than {LONGEST_LINE}: it is not a table", str(path))
+        yield line
 
 
 def write_text(path: Path, text: str) -> None:
@@ -79,8 +103,11 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read one JSON document."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read one JSON document. Raises OSError, also if it is not a regular file or too large, or ValueError."""
+    try:
+        return json.loads(read_bytes(path).decode())
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply") from error
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -89,8 +116,10 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read JSON Lines."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    """Read JSON Lines. Raises OSError, also if it is no regular file or a line is too long, or ValueError."""
+    require_regular(path)
+    with path.open("rb") as stream:
+        return [json.loads(line) for line in lines_of(stream, path) if line.strip()]
 
 
 def _sync(path: Path) -> None:
