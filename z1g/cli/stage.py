@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from z1g.cli.arguments import at_least, existing_folder
-from z1g.core.errors import Preempted, Terminated
+from z1g.core.errors import Preempted, Terminated, UserError
 from z1g.core.locks import waiting
 from z1g.core.stages import CHUNKED, TRAINED
 from z1g.jobs.launch import ResourceRequest, devices, is_rank, requeue, train_together
@@ -59,6 +59,9 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     chunk = {"chunk": arguments.chunk} if verb in CHUNKED else {}
     # Before anything is written, since a mistyped folder must stay as it is.
     require_job(arguments.folder, verb, chunk.get("chunk"))
+    for output in arguments.outputs:
+        if not Path(os.path.abspath(output)).is_relative_to(os.path.abspath(arguments.folder)):
+            raise UserError(f"--outputs {output}: it is not in {arguments.folder}")
     with _preemptible(verb):
         _job(verb, arguments, chunk)
 

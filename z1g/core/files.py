@@ -21,7 +21,12 @@ FULL_DISK_BYTES = 65_536
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is fsynced and renamed to `path`, on error removed."""
+    """Yield a temporary path beside `path`; on success it is fsynced and renamed to `path`, on error removed.
+
+    Raises OSError if `path` is a device, FIFO or socket, which the new file would replace for everyone.
+    """
+    if path.exists() and not path.is_dir():
+        require_regular(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
