@@ -162,9 +162,15 @@ def test_a_verb_on_the_folder_of_another_stage(refused: Refused, micro: Plan) ->
     assert content(folder) == before
 
 
-@pytest.mark.parametrize("option", [["--threads", "-1"], ["--gpus", "-1"], ["--nodes", "0"], ["--nodes", "x"]])
-def test_impossible_resources(refused: Refused, micro: Plan, option: list[str]) -> None:
-    assert "is not a whole number of at least" in refused("fit", stage_path(micro, "fit"), "--chunk", "0", *option)
+@pytest.mark.parametrize("option", ["--threads -1", "--threads 999999999", "--gpus -1", "--nodes 0", "--nodes x"])
+def test_impossible_resources(refused: Refused, micro: Plan, option: str) -> None:
+    assert "is not a number from" in refused("fit", stage_path(micro, "fit"), "--chunk", "0", *option.split())
+
+
+def test_outputs_of_another_folder(refused: Refused, micro: Plan, tmp_path: Path) -> None:
+    """They would be read in full for their digests."""
+    message = refused("fit", stage_path(micro, "fit"), "--chunk", "0", "--outputs", tmp_path / "x")
+    assert message.endswith(f"--outputs {tmp_path}/x: it is not in {stage_path(micro, 'fit')}")
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Files, folders and words that no command can use, or that it must survive."""
 
+import itertools
 import os
 import stat
 from pathlib import Path
@@ -44,9 +45,8 @@ def places(folder: Path) -> list[str]:
     (folder / "deep.json").write_text("[" * 100_000)
     (folder / "deep.yaml").write_text("[" * 100_000)
     (folder / "deep.jsonl").write_text("[" * 100_000 + "\n")
-    (folder / "bomb.yaml").write_text(
-        "a: &a [1]\n" + "".join(f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}]\n" for a, b in zip("abcdefghij", "bcdefghijk", strict=True))
-    )
+    doubled = "".join(f"{b}: &{b} [*{a}, *{a}, *{a}, *{a}]\n" for a, b in itertools.pairwise("abcdefghijk"))
+    (folder / "bomb.yaml").write_text(f"a: &a [1]\n{doubled}")
     Path(os.fsdecode(bytes(folder) + b"/n\xff.ply")).write_bytes(b"ply\n")
     if os.geteuid() == 0:
         os.mknod(folder / "device", stat.S_IFCHR | 0o666, os.makedev(1, 7))  # /dev/full

@@ -149,15 +149,7 @@ def _serve(pipe: Connection, folder: Path, output: Path, before: Callable[[], No
     from z1g.cli.main import main
 
     os.chdir(folder)
-    descriptor = os.open(output, os.O_RDWR)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    for stream, number in (("stdout", 1), ("stderr", 2)):
-        # Python's own stderr replaces what it cannot encode; its stdout does not.
-        errors = {"errors": "backslashreplace"} if number == 2 else {}
-        setattr(sys, stream, os.fdopen(number, "w", buffering=1, closefd=False, encoding="utf-8", **errors))
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    descriptor = served(output)
     without_override()
     before()
     with contextlib.suppress(EOFError):
@@ -177,6 +169,20 @@ def _serve(pipe: Connection, folder: Path, output: Path, before: Callable[[], No
             os.chdir(folder)
             pipe.send((code, _peak() - resident))
     os._exit(0)
+
+
+def served(output: Path) -> int:
+    """Let this process write to a file, read nothing and handle Ctrl-C; returns the file's descriptor."""
+    descriptor = os.open(output, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    for stream, number in (("stdout", 1), ("stderr", 2)):
+        # Python's own stderr replaces what it cannot encode; its stdout does not.
+        errors = {"errors": "backslashreplace"} if number == 2 else {}
+        setattr(sys, stream, os.fdopen(number, "w", buffering=1, closefd=False, encoding="utf-8", **errors))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    return descriptor
 
 
 def _peak(reset: bool = False) -> float:

@@ -12,8 +12,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from z1g.cli.arguments import at_least, existing_folder
+from z1g.cli.arguments import between, existing_folder
 from z1g.core.errors import Preempted, Terminated, UserError
+from z1g.core.files import remove_unfinished
 from z1g.core.locks import waiting
 from z1g.core.stages import CHUNKED, TRAINED
 from z1g.jobs.launch import ResourceRequest, devices, is_rank, requeue, train_together
@@ -21,6 +22,8 @@ from z1g.jobs.records import job_name, recorded
 from z1g.plan.folder import StageFolder, require_job
 
 log = logging.getLogger("z1g")
+MOST = 4096
+"""Limit of threads, GPUs and nodes: OpenMP and torch crash on larger numbers of threads."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -33,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def add_job_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Arguments for a job's resources and outputs."""
-    parser.add_argument("--threads", type=at_least(0), default=0, help="CPU threads; 0: torch's default")
-    parser.add_argument("--gpus", type=at_least(0), help="GPUs of the job; default: all that are visible")
-    parser.add_argument("--nodes", type=at_least(1), default=1, help="SLURM nodes to train on")
+    parser.add_argument("--threads", type=between(0, MOST), default=0, help="CPU threads; 0: torch's default")
+    parser.add_argument("--gpus", type=between(0, MOST), help="GPUs of the job; default: all that are visible")
+    parser.add_argument("--nodes", type=between(1, MOST), default=1, help="SLURM nodes to train on")
     parser.add_argument(
         "--outputs", type=Path, nargs="*", default=(), help="skip the job if another job has written all of these"
     )
@@ -81,6 +84,8 @@ def _job(verb: str, arguments: argparse.Namespace, chunk: dict[str, int]) -> Non
             log.info("another job has written %s", ", ".join(map(str, arguments.outputs)))
             return
         job = job_name(verb, chunk.get("chunk"))
+        # Of killed attempts at this job; the plan and jobs of other chunks may be writing theirs.
+        remove_unfinished(arguments.folder, f"{job}." if chunk else "", but=("stage.json", "manifest.jsonl"))
         with devices(request) as leases:
             try:
                 with _preemptible(verb), recorded(arguments.folder, job, arguments.outputs, request.nodes):

@@ -1,12 +1,14 @@
 """Atomic writing: a path holds either the old file or the complete new one."""
 
+import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, AnyStr
@@ -15,6 +17,7 @@ LARGEST_DOCUMENT = 64 * 2**20
 """Size limit of a JSON document, bytes, far above those that z1g writes: what is larger is another file or damaged."""
 LONGEST_LINE = 16 * 2**20
 """Length limit of a line of a table. The number of lines is not limited."""
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
 FULL_DISK_BYTES = 65_536
 """A disk with fewer free bytes counts as full, because a failed write may have been partly written."""
 
@@ -43,7 +46,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Like `atomic_file` for a folder; an older folder at `path` is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary, older = (path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp") for _ in range(2))
     temporary.mkdir()
     try:
         with _disk_full_error(path):
@@ -51,11 +54,26 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             for file in temporary.rglob("*"):
                 if file.is_file():
                     _sync(file)
-            shutil.rmtree(path, ignore_errors=True)
+            # Killed while it is removed, an older folder must not look complete.
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(path, older)
             os.replace(temporary, path)
             _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(older, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path, prefix: str = "", but: Sequence[str] = ()) -> None:
+    """Remove what killed processes were writing to paths in `folder`, at any depth.
+
+    Only to those whose name begins with `prefix`, and not to those named in `but`. The caller holds a lock with which
+    no other process writes to them.
+    """
+    for path in list(folder.rglob("*.tmp")):
+        name = _TEMPORARY.fullmatch(path.name)
+        if name and name[1].startswith(prefix) and name[1] not in but:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 @contextmanager
