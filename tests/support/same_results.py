@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-TIMES = {"seconds", "seconds_of", "commit", "changed"}
+OWN = {"seconds", "seconds_of", "commit", "changed", "_name_or_path"}
+"""Keys of JSON whose values are of one run and place."""
 OTHERS = ("jobs/", "tb/", "checkpoints/", ".turns/", "logs/", "benchmark/", ".lock", ".conditions.lock")
 """Records of attempts, curves and checkpoints with times, and locks with the names of their holders."""
 
@@ -32,5 +33,5 @@ def _read(file: Path) -> Any:
 
 def _timeless(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _timeless(inner) for key, inner in value.items() if key not in TIMES}
+        return {key: _timeless(inner) for key, inner in value.items() if key not in OWN}
     return [_timeless(inner) for inner in value] if isinstance(value, list) else value
