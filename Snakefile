@@ -40,7 +40,8 @@ onstart:
     try:
         plan.write()
     except OSError as error:
-        sys.exit(f"z1g: error: {RESULTS} cannot be written: {error}")
+        sys.stderr.write(f"z1g: error: {RESULTS} cannot be written: {error}\n")
+        sys.exit(2)
 
 
 # The first rule is the default target.

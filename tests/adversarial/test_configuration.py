@@ -20,6 +20,7 @@ from z1g.config.tree import Experiment
 from z1g.core.stages import STAGE_NAMES
 from z1g.data.manifest import Manifest, ObjectEntry
 from z1g.gaussians.channels import SplatOptions
+from z1g.networks.weights.scratch import Scratch
 from z1g.plan.identity import planned_stages
 from z1g.representations import Mosaic
 from z1g.representations.mosaic.decoder_options import DecoderOptions

@@ -15,7 +15,8 @@ from z1g.core.stages import STAGE_NAMES
 from z1g.geometry.camera import CameraOptions
 from z1g.plan.plan import Plan
 
-N_SCENES = 3
+SCENES = ("scene0", "scene1", "s" * 236)
+"""Names of the scenes; the longest that leave room for the endings of files."""
 DATA = {"kind": "original", "chunk_size": 2, "split": {"test_fraction": 0.34, "seed": 1}}
 
 
@@ -24,8 +25,8 @@ def planned(root: Path) -> Plan:
     # Renders of the original have no depth from which fits could start.
     values = experiment(root, fit={"start": {"kind": "visual_hull"}}).model_dump(mode="json")
     config = Experiment.model_validate({**values, "data": {**DATA, "renders": str(root / "renders")}})
-    for i in range(N_SCENES):
-        _scene(root / "renders" / f"scene{i}", config.camera)
+    for name in SCENES:
+        _scene(root / "renders" / name, config.camera)
     plan = Plan([Ablation("micro", "made up", "micro", {}, config)], root / "results")
     plan.write()
     return plan
