@@ -4,6 +4,8 @@ The gate kills each stage once or twice, in moments chosen here. With Z1G_ADVERS
 signal in four random moments.
 """
 
+import hashlib
+import json
 import os
 import random
 import shutil
@@ -18,6 +20,7 @@ import yaml
 from support.finished_tree import finished
 from support.killed import Ended, Moment, run
 from support.paths import ROOT
+from support.photographs import disc, saved
 from support.same_results import differences
 
 from z1g.core.stages import STAGE_NAMES, TRAINED
@@ -138,6 +141,50 @@ def test_a_signal_while_modules_are_imported(tree: Path, tmp_path: Path, sent: s
 def _restored() -> None:
     """A shell that starts the tests in the background makes them ignore Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+# Photographs
+
+
+def test_a_kill_of_infer_leaves_files_of_one_run(tree: Path, tmp_path: Path) -> None:
+    """SIGKILL in each moment in which a second run publishes its files in place of those of the first."""
+    photograph, out = saved(tmp_path, disc()), tmp_path / "out"
+    words = [
+        "infer",
+        str(photograph),
+        "--run",
+        str(tree / "results/ablations/micro"),
+        "--out",
+        str(out),
+        "--size",
+        "16",
+    ]
+    assert run([*words, "--seed", "1"], tmp_path).code == 0
+    first = contents(out)
+    shutil.copytree(out, tmp_path / "first")
+    counted = run([*words, "--seed", "2"], tmp_path)
+    second = contents(out)
+    assert first["a.ply"] != second["a.ply"]
+    # The last changes: four files and the record are removed, four are moved, the record is made, and the lock goes.
+    moments = range(counted.events["change"] - 12, counted.events["change"] + 1)
+    for number in moments if LONG else list(moments)[::3]:
+        shutil.rmtree(out)
+        shutil.copytree(tmp_path / "first", out)
+        assert run([*words, "--seed", "2"], tmp_path, signal.SIGKILL, Moment("change", number)).code == -9
+        left = contents(out)
+        of_first = {name for name in left if left[name] == first.get(name) != second.get(name)}
+        of_second = {name for name in left if left[name] == second.get(name) != first.get(name)}
+        assert not (of_first and of_second), (number, of_first, of_second)
+        if "a.json" in left:
+            record = json.loads(left["a.json"])
+            digests = {name: hashlib.sha256(left[name]).hexdigest() for name in record["files"]}
+            assert digests == {name: known["sha256"] for name, known in record["files"].items()}, number
+        assert run([*words, "--seed", "2"], tmp_path).code == 0
+        assert sorted(path.name for path in out.iterdir()) == sorted(second), number
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name[0] != "."}
 
 
 # Snakemake itself

@@ -72,7 +72,7 @@ def remove_unfinished(folder: Path, prefix: str = "", but: Sequence[str] = ()) -
     """
     for path in list(folder.rglob("*.tmp")):
         name = _TEMPORARY.fullmatch(path.name)
-        if name and name[1].startswith(prefix) and name[1] not in but:
+        if name and f"{name[1]}.".startswith(prefix) and name[1] not in but:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
