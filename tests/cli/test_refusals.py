@@ -264,6 +264,11 @@ def test_file_names_that_are_not_utf_8(tmp_path: Path) -> None:
     run(b"verify", odd, code=2)
 
 
+def test_an_argument_with_a_line_feed_is_one_line(refused: Refused, micro: Plan) -> None:
+    message = refused("compare", "a\nb\x1b[31m", "--results", micro.results)
+    assert message.startswith("z1g compare: error: a\\nb\\x1b[31m: no ablation")
+
+
 def test_an_error_of_the_system_without_a_path(refused: Refused, ply: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> torch.Tensor:
         raise OSError("a library's own\nmessage")

@@ -92,7 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             return _run(words)
         except UserError as error:
-            _say(verb, f"error: {error}")
+            _say(verb, f"error: {_escaped(str(error), words)}")
             return EXIT_USER_ERROR
         except Preempted as error:
             _say(verb, str(error))
@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
         except OSError as error:
-            _say(verb, f"error: {_in_one_line(error)}")
+            _say(verb, f"error: {_escaped(_in_one_line(error), words)}")
             return EXIT_USER_ERROR
 
 
@@ -158,6 +158,14 @@ def _say(verb: str | None, text: str) -> None:
     """Write the last line; whoever reads stderr may have ended first, as after Ctrl-C in a pipeline."""
     with contextlib.suppress(OSError):
         sys.stderr.write(f"z1g{' ' if verb else ''}{verb or ''}: {text}\n")
+
+
+def _escaped(text: str, words: Sequence[str]) -> str:
+    """A message in which arguments with line feeds or other control characters are shown with escapes."""
+    for word in words:
+        if not word.isprintable():
+            text = text.replace(word, word.encode("unicode_escape").decode())
+    return text
 
 
 def _in_one_line(error: OSError) -> str:
