@@ -168,8 +168,9 @@ class _Batch:
                 "command": self.command,
                 **self.provenance,
             }
+            write_json(self.unfinished / f"{name}.json", record)
             publish(self.unfinished, options.out, name, files.values())
-            write_json(options.out / f"{name}.json", record)
+            os.replace(self.unfinished / f"{name}.json", options.out / f"{name}.json")
 
     def _write(self, name: str, image: Tensor, gaussians: Tensor) -> dict[str, str]:
         """Write the files of one object [1,N,14] in the view-1 frame; returns their names by kind."""
