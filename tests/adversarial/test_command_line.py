@@ -29,8 +29,6 @@ from z1g.cli.main import VERBS
 from z1g.core.stages import STAGE_NAMES
 from z1g.gaussians import files as splat_files
 
-pytestmark = pytest.mark.slow
-
 LONG = os.environ.get("Z1G_ADVERSARIAL") == "long"
 N_CALLS, SEED = (4000, 2) if LONG else (400, 1)
 N_WORKERS = 2
@@ -206,6 +204,7 @@ def test_every_command_is_called() -> None:
     assert set(STAGE_NAMES) <= GOOD.keys()
 
 
+@pytest.mark.slow
 def test_hostile_calls_in_workers(made: tuple[list[Path], list[list[str]]]) -> None:
     folders, words = made
     ends = list(run_all(words, folders, _without_network_and_browser))
@@ -219,6 +218,7 @@ def test_hostile_calls_in_workers(made: tuple[list[Path], list[list[str]]]) -> N
     assert 0.5 < refused / len(ends) < 0.99, "some calls work all the same"
 
 
+@pytest.mark.slow
 def test_hostile_calls_in_processes(made: tuple[list[Path], list[list[str]]]) -> None:
     """The first calls once more, as a user makes them."""
     folders, words = made
@@ -240,6 +240,7 @@ def _sleeps() -> None:
     main.parser_for = lambda verb: signal.pause()  # type: ignore[assignment,return-value]
 
 
+@pytest.mark.slow
 def test_a_hang_a_traceback_and_a_dead_process_are_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The watch itself."""
     monkeypatch.setattr("support.watched.HANG_S", 0.5)
