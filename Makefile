@@ -24,7 +24,7 @@ test-fast: env
 
 # Starts a temporary SLURM cluster on this machine. Needs root and Debian's packages slurm-wlm and munge, else skips.
 test-slurm: env
-	$(BIN)/python -m pytest -m slurm tests/slurm $(AGAIN)
+	$(BIN)/python -m pytest -m slurm tests/slurm
 
 lint: env
 	$(BIN)/ruff check .

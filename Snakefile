@@ -53,7 +53,8 @@ onstart:
         else:
             budget.write(RESULTS)
     except OSError as error:
-        sys.exit(f"z1g: error: {RESULTS} cannot be written: {error}")
+        sys.stderr.write(f"z1g: error: {RESULTS} cannot be written: {error}\n")
+        sys.exit(2)
 
 
 onsuccess:

@@ -164,9 +164,15 @@ def test_a_verb_on_the_folder_of_another_stage(refused: Refused, micro: Plan) ->
     assert content(folder) == before
 
 
-@pytest.mark.parametrize("option", [["--threads", "-1"], ["--gpus", "-1"], ["--nodes", "0"], ["--nodes", "x"]])
-def test_impossible_resources(refused: Refused, micro: Plan, option: list[str]) -> None:
-    assert "is not a whole number of at least" in refused("fit", stage_path(micro, "fit"), "--chunk", "0", *option)
+@pytest.mark.parametrize("option", ["--threads -1", "--threads 999999999", "--gpus -1", "--nodes 0", "--nodes x"])
+def test_impossible_resources(refused: Refused, micro: Plan, option: str) -> None:
+    assert "is not a number from" in refused("fit", stage_path(micro, "fit"), "--chunk", "0", *option.split())
+
+
+def test_outputs_of_another_folder(refused: Refused, micro: Plan, tmp_path: Path) -> None:
+    """They would be read in full for their digests."""
+    message = refused("fit", stage_path(micro, "fit"), "--chunk", "0", "--outputs", tmp_path / "x")
+    assert message.endswith(f"--outputs {tmp_path}/x: it is not in {stage_path(micro, 'fit')}")
 
 
 @pytest.mark.slow
@@ -260,6 +266,11 @@ def test_file_names_that_are_not_utf_8(tmp_path: Path) -> None:
     run(b"verify", odd, code=2)
 
 
+def test_an_argument_with_a_line_feed_is_one_line(refused: Refused, micro: Plan) -> None:
+    message = refused("compare", "a\nb\x1b[31m", "--results", micro.results)
+    assert message.startswith("z1g compare: error: a\\nb\\x1b[31m: no ablation")
+
+
 def test_an_error_of_the_system_without_a_path(refused: Refused, ply: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> torch.Tensor:
         raise OSError("a library's own\nmessage")
@@ -294,7 +305,8 @@ def test_results_that_are_empty_or_a_file(tmp_path: Path, monkeypatch: pytest.Mo
             capture_output=True,
             text=True,
         )
-        assert done.returncode != 0
-        assert message in done.stderr, done.stderr
+        assert done.returncode == 2, done.stderr
+        (line,) = [line for line in done.stderr.splitlines() if line.startswith("z1g: error: ")]
+        assert message in line
         assert "Traceback" not in done.stderr, done.stderr
         assert [path for path in sorted(workspace.iterdir()) if path.name != ".snakemake"] == before

@@ -1,6 +1,8 @@
 """Atomic writing, locks that name their holder, and progress in logs."""
 
 import logging
+import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -8,9 +10,18 @@ from pathlib import Path
 import pytest
 from support.paths import ROOT
 
-from z1g.core import progress
+from z1g.core import files, progress
 from z1g.core.errors import UserError
-from z1g.core.files import atomic_file, atomic_folder, read_json, read_jsonl, write_json, write_jsonl, write_text
+from z1g.core.files import (
+    atomic_file,
+    atomic_folder,
+    read_json,
+    read_jsonl,
+    remove_unfinished,
+    write_json,
+    write_jsonl,
+    write_text,
+)
 from z1g.core.locks import exclusive
 from z1g.core.progress import Meter, track
 
@@ -103,6 +114,53 @@ def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:
         fail_halfway()
     assert names(path) == ["a"]
     assert names(tmp_path) == ["model"]
+
+
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    """Nor is a device: /dev/null would become a file, for all processes."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        write_text(tmp_path / "pipe", "text")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert names(tmp_path) == ["pipe"]
+
+
+def test_an_older_folder_is_away_before_it_is_taken_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that is killed while it removes the older folder must not leave half of it."""
+    with atomic_folder(tmp_path / "model") as temporary:
+        (temporary / "old").touch()
+    removed: list[str] = []
+    monkeypatch.setattr(files.shutil, "rmtree", lambda path, **_: removed.append(Path(path).name))
+    with atomic_folder(tmp_path / "model") as temporary:
+        (temporary / "new").touch()
+    assert names(tmp_path / "model") == ["new"]
+    assert "model" not in removed
+
+
+def test_what_killed_processes_were_writing_is_removed(tmp_path: Path) -> None:
+    ours = [".chunk-00000.tar.0123abcd.tmp", "jobs/.chunk-00000.json.89abcdef.tmp", ".chunk-00000.ffffffff.tmp/a"]
+    others = [".chunk-00001.tar.0123abcd.tmp", ".chunk-000000.tar.0123abcd.tmp", "chunk-00000.tmp", ".x.tmp", "a.tar"]
+    for name in [*ours, *others, ".stage.json.0123abcd.tmp"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    remove_unfinished(tmp_path, "chunk-00000.")
+    assert names(tmp_path) == sorted([*others, ".stage.json.0123abcd.tmp", "jobs"])
+    assert names(tmp_path / "jobs") == []
+    remove_unfinished(tmp_path, but=("stage.json",))
+    assert names(tmp_path) == sorted([".stage.json.0123abcd.tmp", ".x.tmp", "a.tar", "chunk-00000.tmp", "jobs"])
+
+
+def test_documents_and_lines_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sparse files of a terabyte are in tests/adversarial."""
+    write_jsonl(tmp_path / "a.jsonl", [{"a": 1}, {"a": 2}])
+    monkeypatch.setattr(files, "LONGEST_LINE", 9)
+    assert read_jsonl(tmp_path / "a.jsonl") == [{"a": 1}, {"a": 2}]
+    monkeypatch.setattr(files, "LONGEST_LINE", 8)
+    with pytest.raises(OSError, match="a line is longer than 8"):
+        read_jsonl(tmp_path / "a.jsonl")
+    (tmp_path / "deep.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="nested too deeply"):
+        read_json(tmp_path / "deep.json")
 
 
 def test_a_lock_refuses_a_second_process_and_names_the_first(tmp_path: Path, monkeypatch) -> None:

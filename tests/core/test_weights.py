@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from z1g.core.errors import UserError
-from z1g.core.weights import load_exactly
+from z1g.core.weights import load_exactly, require_finite
 
 
 class Net(nn.Module):
@@ -91,3 +91,20 @@ def test_values_that_are_not_finite_name_their_tensor(value: float) -> None:
         load_exactly(net, state, "a.pt")
     for name, tensor in before.items():
         torch.testing.assert_close(net.state_dict()[name], tensor, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex64])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_value_that_is_not_finite_is_found_anywhere(dtype: torch.dtype, value: float) -> None:
+    for at in (0, 5, 10):
+        tensor = torch.linspace(-3, 3, 11).to(dtype)
+        require_finite({"a": tensor, "none": tensor[:0], "whole": torch.arange(3), "truth": torch.ones(2) > 0}, "file")
+        tensor[at] = value
+        with pytest.raises(UserError, match="1 of 1 tensors have values that are not finite"):
+            require_finite({"a": tensor}, "file")
+
+
+def test_small_floats_are_finite() -> None:
+    require_finite({"a": torch.ones(3).to(torch.float8_e4m3fn)}, "file")
+    with pytest.raises(UserError, match="not finite"):
+        require_finite({"a": torch.tensor([float("nan")]).to(torch.float8_e4m3fn)}, "file")

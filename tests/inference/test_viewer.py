@@ -86,6 +86,16 @@ def test_mistakes_are_explained(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert message in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("host", ["1.2.3.4.5", "nowhere.invalid", "x.ply", "é" * 70])
+def test_a_host_that_is_not_this_machine_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], host: str
+) -> None:
+    """Viser would wait for its server forever."""
+    splat_files.write(tmp_path / "a.ply", gaussians(20))
+    assert main(["view", str(tmp_path / "a.ply"), "--host", host, "--no-browser"]) == 2
+    assert f"--host {host}: no address of this machine" in capsys.readouterr().err
+
+
 def test_without_viser_the_extra_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -211,6 +211,19 @@ def test_side_files_of_an_archive_may_lie_in_another_folder_of_it(tmp_path: Path
     assert (tmp_path / "out/data/x.bin").read_bytes() == TRIANGLE
 
 
+@pytest.mark.parametrize("case", ["buffer", "buffer_of_a_glb", "image", "library", "map", "link"])
+@pytest.mark.parametrize("name", ["pipe.bin", "/dev/zero"])
+def test_a_device_or_pipe_is_not_read(tmp_path: Path, case: str, name: str) -> None:
+    """Blender would read it until its time or memory is used up."""
+    folder = tmp_path / "set"
+    folder.mkdir()
+    os.mkfifo(folder / "pipe.bin")
+    if case == "link" and name != "pipe.bin":
+        pytest.skip("the case names files in the folder")
+    entry = ObjectEntry("x", str(CASES[case](folder, name)))
+    assert "a device or pipe" in refused(entry, tmp_path / "prepared")
+
+
 def test_roots_are_checked_before_the_run(tmp_path: Path) -> None:
     from z1g.core.needs import Missing
 
@@ -236,6 +249,19 @@ def test_blender_reads_nothing_from_outside(blender: str, tmp_path: Path) -> Non
     # Blender tries underscores of a name as spaces, and reads a line of options that z1g does not know.
     put(inputs / "x.mtl", f"newmtl a\nmap_Kd -imfchan r {outside}/wood.png\n")
     put(inputs / "obj.obj", "mtllib x.mtl\nusemtl a\n" + cuboid((0, 0, 0), (1, 1, 1)))
+    layer = USD.replace("POINTS", points).replace("IMAGE", "beside.png")
+    for name, arc in {
+        "layered": "#usda 1.0\n(subLayers = [@{}/layer.usda@])\n",
+        "referring": '#usda 1.0\ndef Xform "other" (references = @{}/layer.usda@</root>) {{}}\n',
+        "payload": '#usda 1.0\ndef Xform "other" (payload = @{}/layer.usda@</root>) {{}}\n',
+    }.items():
+        put(inputs / f"{name}.usda", arc.format("../outside"))
+        put(inputs / f"{name}-inside.usda", arc.format("layers"))
+    # Folders of layers are listed too; this one is a mesh of its own.
+    for folder in (inputs / "layers", outside):
+        put(folder / "layer.usda", layer)
+    shutil.copy(outside / "wood.png", inputs / "layers/beside.png")
+    shutil.copy(outside / "wood.png", outside / "beside.png")
     source = Meshes(paths=(str(inputs),), blender=options(blender))
     listed = source.list_objects()
     reasons = {
@@ -245,6 +271,9 @@ def test_blender_reads_nothing_from_outside(blender: str, tmp_path: Path) -> Non
     assert reasons["good.usda"] is None
     assert "outside of its folder and of data.paths" in str(reasons["bad.usda"])
     assert "outside of its folder and of data.paths" in str(reasons["obj.obj"])
+    for name in ("layered", "referring", "payload"):
+        assert f"the layer {outside}/layer.usda, outside of its folder" in str(reasons[f"{name}.usda"])
+        assert reasons[f"{name}-inside.usda"] is None
 
 
 USD = """#usda 1.0

@@ -26,7 +26,7 @@ SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={port}
 AuthType=auth/munge
 CredType=cred/munge
-AuthInfo=socket={root}/munge/socket,cred_expire=5
+AuthInfo=socket={root}/munge/socket,cred_expire=30
 SlurmUser=root
 SlurmdUser=root
 StateSaveLocation={root}/state
@@ -45,17 +45,26 @@ SlurmdParameters=config_overrides
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 ReturnToService=1
-SlurmdTimeout=20
-SlurmctldTimeout=20
-KillWait=10
-MinJobAge=300
+SlurmdTimeout=600
+SlurmctldTimeout=600
+MessageTimeout=30
+TCPTimeout=30
+BatchStartTimeout=600
+UnkillableStepTimeout=600
+KillWait=120
+MinJobAge=86400
 MpiDefault=none
 GresTypes=gpu
 SchedulerParameters=sched_interval=2,batch_sched_delay=0,sched_min_interval=0,bf_interval=5
 """
+"""Time limits are far above what two busy cores need: with SLURM's defaults, a daemon that waits for a core for some
+seconds is taken for a dead node, a credential expires before its job has started, a job is killed while it writes its
+checkpoint, and the record of a finished job is gone before a test looks at it. No test waits for such a limit, except
+for requeued jobs, which start again after `cred_expire`.
+"""
 PARTITIONS = """
-PartitionName=day Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
-PartitionName=gpu Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=20
+PartitionName=day Nodes=ALL Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=120
+PartitionName=gpu Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=120
 PartitionName=urgent Nodes=ALL MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
 
@@ -185,7 +194,7 @@ class Cluster:
         """Run `scontrol` with these arguments."""
         self._run("scontrol", *words)
 
-    def wait(self, condition: Callable[[], bool], complaint: str, seconds: float = 600.0) -> None:
+    def wait(self, condition: Callable[[], bool], complaint: str, seconds: float = 1800.0) -> None:
         """Poll until the condition is true. Raises TimeoutError."""
         end = time.monotonic() + seconds
         while not condition():
@@ -194,7 +203,7 @@ class Cluster:
             time.sleep(0.2)
 
     def _run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(command, capture_output=True, text=True, check=check, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, check=check, timeout=600)
 
 
 def _end(process: int) -> None:

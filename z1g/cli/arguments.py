@@ -1,6 +1,7 @@
 """Argument types shared by several commands."""
 
 import argparse
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,10 +25,21 @@ def between(low: int, high: int) -> Callable[[str], int]:
     """Argument type: an integer from `low` to `high`."""
 
     def number(text: str) -> int:
-        if not text.isdecimal() or not low <= int(text) <= high:
-            raise argparse.ArgumentTypeError(f"{text} is not a number from {low} to {high}")
+        if not text.isdecimal() or len(text) > 9 or not low <= int(text) <= high:
+            raise argparse.ArgumentTypeError(f"{text[:40]} is not a number from {low} to {high}")
         return int(text)
 
+    return number
+
+
+def amount(text: str) -> float:
+    """Argument type: a number from 0 to a million."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 <= number <= 1e6:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is not a number from 0 to a million")
     return number
 
 
@@ -36,7 +48,7 @@ def at_least(low: int) -> Callable[[str], int]:
 
     def number(text: str) -> int:
         if not text.isdecimal() or len(text) > 9 or int(text) < low:
-            raise argparse.ArgumentTypeError(f"{text} is not a whole number of at least {low}")
+            raise argparse.ArgumentTypeError(f"{text[:40]} is not a whole number of at least {low}")
         return int(text)
 
     return number

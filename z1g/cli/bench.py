@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from z1g.cli.arguments import at_least, existing_folder
+from z1g.cli.arguments import amount, at_least, between, existing_folder, some_path
 
+FEW, WIDE, MANY = 1_000, 8_192, 10_000_000
+"""Limits of counts, of sizes in pixels and of objects: larger numbers are mistakes."""
 AUTODECODER_VARIANTS = ["b4", "b8", "b4+unfused", "b4+autocast"]
 
 
@@ -36,11 +38,11 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
 def _render(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="cpu", help="a rasterizer's kind, torch (plain torch) or bare_gsplat")
     parser.add_argument("--against", help="a second backend, measured alternately; prints the ratio of times")
-    parser.add_argument("--splats", type=int, default=24576, help="Gaussians of the object")
-    parser.add_argument("--ply", type=Path, help="Gaussians from a file instead of a synthetic object")
-    parser.add_argument("--size", type=int, default=128, help="width of an image, pixels")
-    parser.add_argument("--views", type=int, default=4, help="images per call")
-    parser.add_argument("--repeats", type=int, default=5, help="number of calls; medians are reported")
+    parser.add_argument("--splats", type=between(1, MANY), default=24576, help="Gaussians of the object")
+    parser.add_argument("--ply", type=some_path, help="Gaussians from a file instead of a synthetic object")
+    parser.add_argument("--size", type=between(1, WIDE), default=128, help="width of an image, pixels")
+    parser.add_argument("--views", type=between(1, FEW), default=4, help="images per call")
+    parser.add_argument("--repeats", type=between(1, FEW), default=5, help="number of calls; medians are reported")
     parser.add_argument("--device", help="cpu or cuda; default: cuda if available and supported by the backend")
 
 
@@ -53,8 +55,10 @@ def _run_render(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _fit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", type=existing_folder, help="results/fit/<id>: its configuration and renders are used")
-    parser.add_argument("--objects", type=int, default=8, help="number of objects; 0: all")
-    parser.add_argument("--steps", type=int, nargs="+", default=[50, 100, 200], help="numbers of steps, one run each")
+    parser.add_argument("--objects", type=between(0, MANY), default=8, help="number of objects; 0: all")
+    parser.add_argument(
+        "--steps", type=between(1, MANY), nargs="+", default=[50, 100, 200], help="numbers of steps, one run each"
+    )
     parser.add_argument("--original-way", action="store_true", help="also time the original's fit of one object (GPU)")
 
 
@@ -66,11 +70,15 @@ def _run_fit(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _ingest(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", nargs="+", default=["workflow/objects"], help="meshes, as in data.paths")
-    parser.add_argument("--objects", type=int, default=32, help="maximum number of objects")
-    parser.add_argument("--size", type=int, default=128, help="width of an image, pixels")
-    parser.add_argument("--samples", type=int, default=8, help="samples per pixel")
-    parser.add_argument("--views", type=int, default=10, help="images per object; the six input views also get depth")
-    parser.add_argument("--repeats", type=int, default=2, help="alternating runs of each method; the best is reported")
+    parser.add_argument("--objects", type=between(1, MANY), default=32, help="maximum number of objects")
+    parser.add_argument("--size", type=between(1, WIDE), default=128, help="width of an image, pixels")
+    parser.add_argument("--samples", type=between(1, WIDE), default=8, help="samples per pixel")
+    parser.add_argument(
+        "--views", type=between(1, FEW), default=10, help="images per object; the six input views also get depth"
+    )
+    parser.add_argument(
+        "--repeats", type=between(1, FEW), default=2, help="alternating runs of each method; the best is reported"
+    )
 
 
 def _run_ingest(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -81,9 +89,11 @@ def _run_ingest(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _dag(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--objects", type=int, nargs="+", default=[1000, 10_000, 100_000], help="sizes of the lists")
-    parser.add_argument("--ablations", type=int, default=1, help="synthetic ablations per list")
-    parser.add_argument("--repeats", type=int, default=1, help="runs of each; the fastest is reported")
+    parser.add_argument(
+        "--objects", type=between(1, MANY), nargs="+", default=[1000, 10_000, 100_000], help="sizes of the lists"
+    )
+    parser.add_argument("--ablations", type=between(1, FEW), default=1, help="synthetic ablations per list")
+    parser.add_argument("--repeats", type=between(1, FEW), default=1, help="runs of each; the fastest is reported")
 
 
 def _run_dag(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -96,16 +106,20 @@ def _autodecoder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--variants", nargs="+", default=AUTODECODER_VARIANTS, help="b8+recompute: batch size and enabled options"
     )
-    parser.add_argument("--views", type=int, default=20, help="images rendered per object")
-    parser.add_argument("--size", type=int, default=512, help="width of an image, pixels")
-    parser.add_argument("--splats", type=int, default=128, help="width of a splatter image")
-    parser.add_argument("--inputs", type=int, default=320, help="width of an input view")
-    parser.add_argument("--channels", type=int, nargs="+", default=[128, 256, 512, 512], help="of the autoencoder")
-    parser.add_argument("--layers", type=int, default=2, help="residual blocks per level")
-    parser.add_argument("--perceptual", type=int, default=256, help="width of the renders for LPIPS")
-    parser.add_argument("--steps", type=int, default=8, help="timed steps, after two warm-up steps")
-    parser.add_argument("--seconds", type=float, default=360, help="time after which no further variant is started")
-    parser.add_argument("--base", type=Path, help="a scale's YAML file with sizes and losses; skips the original's way")
+    parser.add_argument("--views", type=between(1, FEW), default=20, help="images rendered per object")
+    parser.add_argument("--size", type=between(1, WIDE), default=512, help="width of an image, pixels")
+    parser.add_argument("--splats", type=between(1, WIDE), default=128, help="width of a splatter image")
+    parser.add_argument("--inputs", type=between(1, WIDE), default=320, help="width of an input view")
+    parser.add_argument(
+        "--channels", type=between(1, WIDE), nargs="+", default=[128, 256, 512, 512], help="of the autoencoder"
+    )
+    parser.add_argument("--layers", type=between(1, FEW), default=2, help="residual blocks per level")
+    parser.add_argument("--perceptual", type=between(1, WIDE), default=256, help="width of the renders for LPIPS")
+    parser.add_argument("--steps", type=between(1, FEW), default=8, help="timed steps, after two warm-up steps")
+    parser.add_argument("--seconds", type=amount, default=360, help="time after which no further variant is started")
+    parser.add_argument(
+        "--base", type=some_path, help="a scale's YAML file with sizes and losses; skips the original's way"
+    )
 
 
 def _run_autodecoder(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -136,12 +150,12 @@ def _sized(parser: argparse.ArgumentParser, variants: list[str], seconds: float)
     parser.add_argument(
         "--variants", nargs="+", default=variants, help="b16+cudnn+micro8: batch size and enabled options"
     )
-    parser.add_argument("--seconds", type=float, default=seconds, help="time limit")
+    parser.add_argument("--seconds", type=amount, default=seconds, help="time limit")
 
 
 def _unet(parser: argparse.ArgumentParser) -> None:
     _sized(parser, UNET_VARIANTS, 150)
-    parser.add_argument("--steps", type=int, default=6, help="timed steps, after two warm-up steps")
+    parser.add_argument("--steps", type=between(1, FEW), default=6, help="timed steps, after two warm-up steps")
 
 
 def _run_unet(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -152,8 +166,8 @@ def _run_unet(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _infer(parser: argparse.ArgumentParser) -> None:
     _sized(parser, INFER_VARIANTS, 110)
-    parser.add_argument("--steps", type=int, default=25, help="sampling steps")
-    parser.add_argument("--repeats", type=int, default=2, help="timed calls, after a warm-up call")
+    parser.add_argument("--steps", type=between(1, FEW), default=25, help="sampling steps")
+    parser.add_argument("--repeats", type=between(1, FEW), default=2, help="timed calls, after a warm-up call")
 
 
 def _run_infer(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -163,14 +177,20 @@ def _run_infer(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def _loader(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--objects", type=int, default=128, help="synthetic objects; 18 MB each by default")
-    parser.add_argument("--views", type=int, default=33, help="views per object: condition, inputs and free views")
-    parser.add_argument("--size", type=int, default=512, help="width of an image, pixels")
-    parser.add_argument("--splat-size", type=int, default=128, help="width of a splatter image")
-    parser.add_argument("--rendered", type=int, default=8, help="free views of a sample, besides condition and inputs")
-    parser.add_argument("--batch", type=int, default=8, help="samples per batch")
-    parser.add_argument("--workers", type=int, default=2, help="data loading processes")
-    parser.add_argument("--soak", type=float, default=0.0, metavar="MINUTES", help="keep reading and monitor memory")
+    parser.add_argument(
+        "--objects", type=between(1, MANY), default=128, help="synthetic objects; 18 MB each by default"
+    )
+    parser.add_argument(
+        "--views", type=between(1, FEW), default=33, help="views per object: condition, inputs and free views"
+    )
+    parser.add_argument("--size", type=between(1, WIDE), default=512, help="width of an image, pixels")
+    parser.add_argument("--splat-size", type=between(1, WIDE), default=128, help="width of a splatter image")
+    parser.add_argument(
+        "--rendered", type=between(1, FEW), default=8, help="free views of a sample, besides condition and inputs"
+    )
+    parser.add_argument("--batch", type=between(1, WIDE), default=8, help="samples per batch")
+    parser.add_argument("--workers", type=between(0, FEW), default=2, help="data loading processes")
+    parser.add_argument("--soak", type=amount, default=0.0, metavar="MINUTES", help="keep reading and monitor memory")
     parser.add_argument("--folder", type=existing_folder, help="output folder; default: the system's temporary folder")
 
 
@@ -184,13 +204,15 @@ def _run_loader(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _guidance(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", type=existing_folder, help="results/ablations/<name>, trained")
-    parser.add_argument("--steps", type=int, nargs="+", default=[10, 25, 75], help="sampling steps, one row each")
     parser.add_argument(
-        "--guidance", type=float, nargs="+", default=[1.0, 2.0, 4.0], help="guidance scales, a row each"
+        "--steps", type=between(1, FEW), nargs="+", default=[10, 25, 75], help="sampling steps, one row each"
+    )
+    parser.add_argument(
+        "--guidance", type=amount, nargs="+", default=[1.0, 2.0, 4.0], help="guidance scales, a row each"
     )
     parser.add_argument("--sampler", help="kind of a sampler instead of the ablation's, for example dpm_multistep")
-    parser.add_argument("--objects", type=int, default=0, help="number of test objects; 0: all")
-    parser.add_argument("--batch", type=int, default=16, help="objects sampled at once")
+    parser.add_argument("--objects", type=between(0, MANY), default=0, help="number of test objects; 0: all")
+    parser.add_argument("--batch", type=between(1, WIDE), default=16, help="objects sampled at once")
 
 
 def _run_guidance(arguments: argparse.Namespace) -> dict[str, Any]:

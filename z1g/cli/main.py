@@ -1,16 +1,28 @@
 """The command line: `z1g <verb>`. Each command imports only the modules it needs."""
 
 import argparse
+import contextlib
 import errno
 import importlib
 import io
 import logging
 import os
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from types import FrameType
 
-from z1g.core.errors import EXIT_PREEMPTED, EXIT_USER_ERROR, Preempted, UserError
+from z1g.core.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_PREEMPTED,
+    EXIT_TERMINATED,
+    EXIT_USER_ERROR,
+    Preempted,
+    Terminated,
+    UserError,
+)
 from z1g.core.stages import CHAIN
 
 REMEDIES = {
@@ -24,9 +36,12 @@ REMEDIES = {
     errno.EEXIST: "it exists already and is not what is needed here; correct the path",
     errno.EISDIR: "it is a folder, not a file; correct the path",
     errno.ENAMETOOLONG: "the name is too long; use a shorter one",
+    errno.EFBIG: "it is too large to be what is needed here; correct the path",
     errno.EMFILE: "too many open files; raise the limit (ulimit -n)",
 }
 """What to do about errors of the operating system; others are shown in its own words."""
+AGAIN = "the same command starts it again"
+"""What to do after a signal: outputs are complete or absent, and training has its checkpoints."""
 
 
 @dataclass(frozen=True)
@@ -64,11 +79,40 @@ def parser_for(verb: str) -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command. Exit codes: 0 success, 1 verify found a fault, 2 an error that the user can fix, 75 preempted."""
+    """Run a command.
+
+    Exit codes: 0 success, 1 verify found a fault, 2 an error that the user can fix, 75 preempted, 130 Ctrl-C,
+    143 SIGTERM. After all but 0 and 1, the last line on stderr says why.
+    """
     if isinstance(sys.stdout, io.TextIOWrapper):
         # File names need not be UTF-8, nor the terminal.
         sys.stdout.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
+    verb = words[0] if words and words[0] in VERBS else None
+    with _signals():
+        try:
+            return _run(words)
+        except UserError as error:
+            _say(verb, f"error: {_escaped(str(error), words)}")
+            return EXIT_USER_ERROR
+        except Preempted as error:
+            _say(verb, str(error))
+            return EXIT_PREEMPTED
+        except KeyboardInterrupt:
+            _say(verb, f"interrupted; {AGAIN}")
+            return EXIT_INTERRUPTED
+        except Terminated:
+            _say(verb, f"ended by SIGTERM; {AGAIN}")
+            return EXIT_TERMINATED
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except OSError as error:
+            _say(verb, f"error: {_escaped(_in_one_line(error), words)}")
+            return EXIT_USER_ERROR
+
+
+def _run(words: list[str]) -> int:
     overview = argparse.ArgumentParser(prog="z1g", formatter_class=argparse.RawDescriptionHelpFormatter)
     overview.epilog = "\n".join(f"  {name:<12} {verb.help}" for name, verb in VERBS.items())
     overview.add_argument("verb", choices=VERBS, metavar="verb")
@@ -77,22 +121,52 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=f"z1g {verb}: %(message)s")
     for library in ("httpx", "numba", "PIL", "accelerate", "diffusers", "transformers", "trimesh"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    code: int | None = importlib.import_module(VERBS[verb].module).main(verb, parsed)
+    return code or 0
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    """Let SIGINT raise KeyboardInterrupt and SIGTERM raise Terminated once, so that temporary files are removed.
+
+    A second Ctrl-C ends the process at once. Has no effect outside the main thread.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {signal.SIGTERM: signal.signal(signal.SIGTERM, _terminate)}
+    # A shell that starts commands in the background makes them ignore Ctrl-C.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        previous[signal.SIGINT] = signal.signal(signal.SIGINT, _interrupt)
     try:
-        code: int | None = importlib.import_module(VERBS[verb].module).main(verb, parsed)
-    except UserError as error:
-        sys.stderr.write(f"z1g {verb}: error: {error}\n")
-        return EXIT_USER_ERROR
-    except Preempted as error:
-        sys.stderr.write(f"z1g {verb}: {error}\n")
-        return EXIT_PREEMPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError as error:
-        sys.stderr.write(f"z1g {verb}: error: {_in_one_line(error)}\n")
-        return EXIT_USER_ERROR
-    else:
-        return code or 0
-    return 0
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)
+    raise Terminated
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    raise KeyboardInterrupt
+
+
+def _say(verb: str | None, text: str) -> None:
+    """Write the last line; whoever reads stderr may have ended first, as after Ctrl-C in a pipeline."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"z1g{' ' if verb else ''}{verb or ''}: {text}\n")
+
+
+def _escaped(text: str, words: Sequence[str]) -> str:
+    """A message in which arguments with line feeds or other control characters are shown with escapes."""
+    for word in words:
+        if not word.isprintable():
+            text = text.replace(word, word.encode("unicode_escape").decode())
+    return text
 
 
 def _in_one_line(error: OSError) -> str:

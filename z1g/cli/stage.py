@@ -7,15 +7,15 @@ import contextlib
 import importlib
 import logging
 import os
-import signal
 import socket
 import sys
-import threading
+from collections.abc import Iterator
 from pathlib import Path
 
-from z1g.cli.arguments import at_least, existing_folder
+from z1g.cli.arguments import between, existing_folder
 from z1g.core import heartbeat
-from z1g.core.errors import Preempted
+from z1g.core.errors import Preempted, Terminated, UserError
+from z1g.core.files import remove_unfinished
 from z1g.core.locks import waiting
 from z1g.core.stages import CHUNKED, TRAINED
 from z1g.jobs.budget import require_budget
@@ -24,6 +24,8 @@ from z1g.jobs.records import beat_file, job_name, lock_file, recorded, visible_g
 from z1g.plan.folder import StageFolder, require_job
 
 log = logging.getLogger("z1g")
+MOST = 4096
+"""Limit of threads, GPUs and nodes: OpenMP and torch crash on larger numbers of threads."""
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -36,9 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def add_job_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
     """Arguments for a job's resources and outputs."""
-    parser.add_argument("--threads", type=at_least(0), default=0, help="CPU threads; 0: torch's default")
-    parser.add_argument("--gpus", type=at_least(0), help="GPUs of the job; default: all that are visible")
-    parser.add_argument("--nodes", type=at_least(1), default=1, help="SLURM nodes to train on")
+    parser.add_argument("--threads", type=between(0, MOST), default=0, help="CPU threads; 0: torch's default")
+    parser.add_argument("--gpus", type=between(0, MOST), help="GPUs of the job; default: all that are visible")
+    parser.add_argument("--nodes", type=between(1, MOST), default=1, help="SLURM nodes to train on")
     parser.add_argument(
         "--outputs", type=Path, nargs="*", default=(), help="skip the job if another job has written all of these"
     )
@@ -62,8 +64,14 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     chunk = {"chunk": arguments.chunk} if verb in CHUNKED else {}
     # Before anything is written, since a mistyped folder must stay as it is.
     require_job(arguments.folder, verb, chunk.get("chunk"))
-    if verb in TRAINED and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, _stop)
+    for output in arguments.outputs:
+        if not Path(os.path.abspath(output)).is_relative_to(os.path.abspath(arguments.folder)):
+            raise UserError(f"--outputs {output}: it is not in {arguments.folder}")
+    with _preemptible(verb):
+        _job(verb, arguments, chunk)
+
+
+def _job(verb: str, arguments: argparse.Namespace, chunk: dict[str, int]) -> None:
     job = job_name(verb, chunk.get("chunk"))
     beat = beat_file(arguments.folder, job)
     if is_rank():
@@ -80,6 +88,8 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         if waited and arguments.outputs and all(output.exists() for output in arguments.outputs):
             log.info("another job has written %s", ", ".join(map(str, arguments.outputs)))
             return
+        # Of killed attempts at this job; the plan and jobs of other chunks may be writing theirs.
+        remove_unfinished(arguments.folder, f"{job}." if chunk else "", but=("stage.json", "manifest.jsonl"))
         with devices(request) as leases:
             require_budget(arguments.folder, request.gpus)
             together = request.nodes * request.ranks_per_node > 1
@@ -87,6 +97,7 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
             try:
                 # Of several processes, the first rank gives the sign of life.
                 with (
+                    _preemptible(verb),
                     contextlib.nullcontext() if together else heartbeat.beating(beat, devices_in_all),
                     recorded(arguments.folder, job, arguments.outputs, request.nodes),
                 ):
@@ -101,9 +112,17 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
                 heartbeat.remove(beat)  # that of a killed rank
 
 
-def _stop(*_: object) -> None:
-    """Handle SIGTERM outside of the training loop, which writes a checkpoint first."""
-    raise Preempted("stopped on request outside of training; the same command continues from the latest checkpoint")
+@contextlib.contextmanager
+def _preemptible(verb: str) -> Iterator[None]:
+    """Let SIGTERM outside of the training loop, which writes a checkpoint first, preempt a job that trains."""
+    try:
+        yield
+    except Terminated as error:
+        if verb not in TRAINED:
+            raise
+        raise Preempted(
+            "stopped on request outside of training; the same command continues from the latest checkpoint"
+        ) from error
 
 
 def _run(verb: str, folder: Path, threads: int, chunk: dict[str, int]) -> None:

@@ -4,7 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from z1g.cli.arguments import at_least, some_path
+from z1g.cli.arguments import at_least, between, some_path
+from z1g.cli.stage import MOST
 from z1g.plan.runs import run_folder
 
 EXIT_BROKEN = 1
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         "--sample", type=at_least(0), default=2, help="number of objects to evaluate again; 0: check digests only"
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed of the choice of objects")
-    parser.add_argument("--threads", type=at_least(0), default=0, help="CPU threads; 0: torch's default")
+    parser.add_argument("--threads", type=between(0, MOST), default=0, help="CPU threads; 0: torch's default")
 
 
 def main(verb: str, arguments: argparse.Namespace) -> int:

@@ -10,9 +10,12 @@ import yaml
 
 from z1g.config.scalars import TAG, TAGS, Loader, ScalarError, scalar
 from z1g.core.errors import UserError
+from z1g.core.files import read_bytes
 
 KeyPath = tuple[str, ...]
 MAX_NODES = 100_000
+LARGEST_BYTES = 2**20
+"""Size limit of a file; PyYAML takes a second for it."""
 COLLECTION_TAGS = (f"{TAG}map", f"{TAG}seq")
 
 
@@ -35,7 +38,7 @@ class YamlFile:
 def read_yaml(path: Path) -> YamlFile:
     """Read one mapping. Raises UserError with file and line if the file is missing or not a plain YAML mapping."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, LARGEST_BYTES).decode()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot be read as text ({error})") from error
     try:

@@ -2,6 +2,10 @@
 
 EXIT_USER_ERROR = 2
 EXIT_PREEMPTED = 75
+EXIT_INTERRUPTED = 130
+"""After Ctrl-C (SIGINT), as shells count: 128 and the signal's number."""
+EXIT_TERMINATED = 143
+"""After SIGTERM."""
 
 
 class UserError(Exception):
@@ -10,3 +14,7 @@ class UserError(Exception):
 
 class Preempted(Exception):
     """Training stopped on SIGTERM after writing a checkpoint. Exit code 75, which the profiles retry."""
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived. Like KeyboardInterrupt it is no Exception, so that nothing takes it for a fault of its own."""

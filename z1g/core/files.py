@@ -1,16 +1,23 @@
 """Atomic writing: a path holds either the old file or the complete new one."""
 
+import contextlib
 import errno
 import json
 import os
+import re
 import shutil
 import stat
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, AnyStr
 
+LARGEST_DOCUMENT = 64 * 2**20
+"""Size limit of a JSON document, bytes, far above those that z1g writes: what is larger is another file or damaged."""
+LONGEST_LINE = 16 * 2**20
+"""Length limit of a line of a table. The number of lines is not limited."""
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
 FULL_DISK_BYTES = 65_536
 """A disk with fewer free bytes counts as full, because a failed write may have been partly written."""
 
@@ -20,7 +27,10 @@ def atomic_file(path: Path, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is fsynced and renamed to `path`, on error removed.
 
     durable: whether to wait until the disk has the file; not needed for what can be made again after a power failure.
+    Raises OSError if `path` is a device, FIFO or socket, which the new file would replace for everyone.
     """
+    if path.exists() and not path.is_dir():
+        require_regular(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -39,7 +49,7 @@ def atomic_file(path: Path, durable: bool = True) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Like `atomic_file` for a folder; an older folder at `path` is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary, older = (path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp") for _ in range(2))
     temporary.mkdir()
     try:
         with _disk_full_error(path):
@@ -47,11 +57,26 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             for file in temporary.rglob("*"):
                 if file.is_file():
                     _sync(file)
-            shutil.rmtree(path, ignore_errors=True)
+            # Killed while it is removed, an older folder must not look complete.
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(path, older)
             os.replace(temporary, path)
             _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(older, ignore_errors=True)
+
+
+def remove_unfinished(folder: Path, prefix: str = "", but: Sequence[str] = ()) -> None:
+    """Remove what killed processes were writing to paths in `folder`, at any depth.
+
+    Only to those whose name begins with `prefix`, and not to those named in `but`. The caller holds a lock with which
+    no other process writes to them.
+    """
+    for path in list(folder.rglob("*.tmp")):
+        name = _TEMPORARY.fullmatch(path.name)
+        if name and f"{name[1]}.".startswith(prefix) and name[1] not in but:
+            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -66,10 +91,30 @@ def _disk_full_error(path: Path) -> Iterator[None]:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
-def require_regular(path: Path) -> None:
-    """Raise OSError unless `path` is a regular file: reading a device, FIFO or socket may never end."""
-    if not stat.S_ISREG(path.stat().st_mode):
+def require_regular(path: Path, largest: int | None = None) -> None:
+    """Raise OSError unless `path` is a regular file of up to `largest` bytes.
+
+    Reading a device, FIFO or socket may never end, and a sparse file of terabytes takes no disk.
+    """
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "not a regular file", str(path))
+    if largest is not None and status.st_size > largest:
+        raise OSError(errno.EFBIG, f"its {status.st_size} bytes are above the limit of {largest}", str(path))
+
+
+def read_bytes(path: Path, largest: int = LARGEST_DOCUMENT) -> bytes:
+    """Content of a regular file. Raises OSError if it is another kind of file or has more than `largest` bytes."""
+    require_regular(path, largest)
+    return path.read_bytes()
+
+
+def lines_of(stream: IO[AnyStr], path: Path) -> Iterator[AnyStr]:
+    """Lines of an open file. Raises OSError for one of more than LONGEST_LINE bytes or characters."""
+    while line := stream.readline(LONGEST_LINE + 1):
+        if len(line) > LONGEST_LINE:
+            raise OSError(errno.EFBIG, f"a line is longer than {LONGEST_LINE}: it is not a table", str(path))
+        yield line
 
 
 def write_text(path: Path, text: str, durable: bool = True) -> None:
@@ -98,8 +143,11 @@ def update_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read one JSON document."""
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Read one JSON document. Raises OSError, also if it is not a regular file or too large, or ValueError."""
+    try:
+        return json.loads(read_bytes(path).decode())
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply") from error
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -108,8 +156,10 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read JSON Lines."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line]
+    """Read JSON Lines. Raises OSError, also if it is no regular file or a line is too long, or ValueError."""
+    require_regular(path)
+    with path.open("rb") as stream:
+        return [json.loads(line) for line in lines_of(stream, path) if line.strip()]
 
 
 def _sync(path: Path) -> None:

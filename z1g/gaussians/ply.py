@@ -25,6 +25,11 @@ PROPERTIES = (
     + [f"rot_{i}" for i in range(4)]
 )  # fmt: skip
 EPSILON = 1e-8
+MAX_POINTS = 10_000_000
+"""Limit of Gaussians in a file of any format, that of Niantic's reader; a larger number means that it is damaged."""
+MAX_PROPERTIES = 256
+LARGEST_HEADER = 65_536
+"""Size limit of a header, bytes."""
 
 
 def write(path: Path, gaussians: Tensor, to_world: NDArray[np.float64]) -> None:
@@ -50,8 +55,8 @@ def read(path: Path, to_world: NDArray[np.float64]) -> Tensor:
 
     Raises UserError if the file is not a 3DGS `.ply` in binary little-endian floats, or is truncated.
     """
-    content = path.read_bytes()
-    head, separator, body = content.partition(b"end_header\n")
+    with path.open("rb") as stream:
+        head, separator, _ = stream.read(LARGEST_HEADER).partition(b"end_header\n")
     lines = [line.split() for line in head.decode("ascii", "replace").splitlines()]
     names = [words[2] for words in lines if words[:2] == ["property", "float"] and len(words) == 3]
     elements = [words[1:] for words in lines if words[:1] == ["element"]]
@@ -59,12 +64,17 @@ def read(path: Path, to_world: NDArray[np.float64]) -> Tensor:
     vertices = len(elements) == 1 and len(elements[0]) == 2 and elements[0][0] == "vertex" and elements[0][1].isdigit()
     if not separator or ["format", "binary_little_endian", "1.0"] not in lines or not (vertices and only_floats):
         raise UserError(f"{path}: not a binary little-endian .ply of Gaussians with float properties only")
-    count = int(elements[0][1])
+    count = int(elements[0][1][:12])
     missing = [name for name in PROPERTIES if name not in names and not name.startswith("n")]
+    if count > MAX_POINTS or len(names) > MAX_PROPERTIES:
+        raise UserError(f"{path} is damaged: {elements[0][1]} Gaussians with {len(names)} properties")
+    with path.open("rb") as stream:
+        stream.seek(len(head) + len(separator))
+        body = stream.read(min(4 * count * len(names), path.stat().st_size))
     if missing or len(body) < 4 * count * len(names):
         raise UserError(f"{path}: {'lacks ' + ', '.join(missing) if missing else 'is truncated'}")
-    table = np.frombuffer(body, "<f4", count * len(names)).reshape(count, len(names)).astype(np.float64)
-    column = {name: table[:, i] for i, name in enumerate(names)}
+    table = np.frombuffer(body, "<f4").reshape(count, len(names))
+    column = {name: table[:, i].astype(np.float64) for i, name in enumerate(names)}
 
     def pick(*columns: str) -> NDArray[np.float64]:
         return np.stack([column[name] for name in columns], axis=1)

@@ -18,7 +18,7 @@ from z1g.core.errors import UserError
 from z1g.core.files import atomic_file, read_json, write_json
 from z1g.core.locks import exclusive_folder
 from z1g.core.progress import Meter
-from z1g.data.manifest import NO_WORD
+from z1g.data.manifest import NAME_LENGTH, NO_WORD
 from z1g.gaussians.channels import to_gaussians
 from z1g.gaussians.finite import require_finite
 from z1g.inference.method import ImageToSplats
@@ -112,7 +112,8 @@ def names(files: Sequence[Path]) -> list[str]:
     """Names of the results, from the file names; equal names are numbered."""
     unique: list[str] = []
     for file in files:
-        stem = NO_WORD.sub("_", file.stem) or "photograph"
+        # Endings are added to names, whose limit is 255 bytes nearly everywhere.
+        stem = NO_WORD.sub("_", file.stem)[:NAME_LENGTH] or "photograph"
         name, count = stem, 2
         while name in unique:
             name, count = f"{stem}-{count}", count + 1
@@ -167,8 +168,9 @@ class _Batch:
                 "command": self.command,
                 **self.provenance,
             }
+            write_json(self.unfinished / f"{name}.json", record)
             publish(self.unfinished, options.out, name, files.values())
-            write_json(options.out / f"{name}.json", record)
+            os.replace(self.unfinished / f"{name}.json", options.out / f"{name}.json")
 
     def _write(self, name: str, image: Tensor, gaussians: Tensor) -> dict[str, str]:
         """Write the files of one object [1,N,14] in the view-1 frame; returns their names by kind."""

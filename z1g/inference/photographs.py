@@ -24,6 +24,7 @@ from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from z1g.core.errors import UserError
+from z1g.core.files import read_bytes
 from z1g.data.scenes import condition_image
 from z1g.geometry.camera import CameraOptions
 
@@ -36,6 +37,8 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".
 """Endings of photographs in a folder; files given by path may have any ending."""
 MAX_PIXELS = 178_956_970
 """Twice Pillow's limit, at which Pillow raises an error: larger images are decompression bombs or mistakes."""
+LARGEST_BYTES = 256 * 2**20
+"""Size limit of a file."""
 SEEN = 16
 """Minimum alpha, of 255, of pixels of the object; lower values are the fringe of a matte."""
 SMALLEST = 8
@@ -80,7 +83,7 @@ def read(path: Path, background: Background = "remove") -> Photograph:
     UserError if the file is not an image, damaged or too large, if nothing is visible, or if rembg is missing.
     """
     try:
-        content = path.read_bytes()
+        content = read_bytes(path, LARGEST_BYTES)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     with _as_user_error(path), Image.open(BytesIO(content)) as image:

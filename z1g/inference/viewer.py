@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +150,12 @@ def _server(host: str, port: int) -> viser.ViserServer:
         import viser
     except ImportError as error:
         raise UserError("the viewer needs the package viser: pip install 'z1g[view]'") from error
+    # Viser starts its server in a thread and would wait for it forever.
+    try:
+        with socket.create_server((host, 0), family=socket.getaddrinfo(host, port)[0][0]):
+            pass
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"--host {host}: no address of this machine that can be listened on ({error})") from error
     return viser.ViserServer(host=host, port=port, verbose=False)
 
 

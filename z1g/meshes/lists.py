@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from z1g.core.errors import UserError
+from z1g.core.files import lines_of
 from z1g.core.names import did_you_mean
 
 COLUMNS = ("path", "name", "category", "creator", "license", "content", "mesh", "textures", "root")
@@ -28,18 +29,18 @@ def read_list(path: Path) -> Iterator[dict[str, str]]:
 
 def _csv(path: Path) -> Iterator[tuple[int, Any]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
+        reader = csv.DictReader(lines_of(file, path))
         for row in reader:
             yield reader.line_num, {key: value for key, value in row.items() if value != ""}
 
 
 def _jsonl(path: Path) -> Iterator[tuple[int, Any]]:
     with path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
+        for number, line in enumerate(lines_of(file, path), 1):
             if line.strip():
                 try:
                     yield number, json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise UserError(f"{path}, line {number}: not JSON: {error}") from error
 
 

@@ -100,6 +100,8 @@ class Disk:
     def _require_inside(self, name: str, path: Path) -> None:
         """Raise NotChecked if a path leads to a file outside of the roots; a file that does not exist is harmless."""
         target = path.resolve()
+        if target.exists() and not (target.is_file() or target.is_dir()):
+            raise NotChecked(f"it refers to {name}, a device or pipe, which would be read without end")
         if target.is_relative_to(self._own) or not target.is_file():
             return
         if any(target.is_relative_to(root) for root in self._roots):

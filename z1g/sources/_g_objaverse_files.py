@@ -5,7 +5,6 @@ camera file are the camera's right, down and forward axes in a z-up world, the f
 depth, and depth in front of the unit cube around the object is not a surface.
 """
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from z1g.core.files import require_regular
+from z1g.core.files import read_json
 from z1g.data.shards import BrokenObject
 from z1g.geometry.camera import Y_UP_TO_Z_UP
 
@@ -47,8 +46,7 @@ def read_view(folder: Path) -> View:
     """Read the camera of a view's folder. Raises BrokenObject if its file is missing or invalid."""
     path = folder / f"{folder.name}.json"
     try:
-        require_regular(path)
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         columns = [np.array(content[key], np.float64).reshape(3) for key in ("x", "y", "z", "origin")]
         fov = float(content.get("y_fov", content.get("x_fov", FOV_RAD)))
     except OSError as error:

@@ -1,6 +1,5 @@
 """G-buffer Objaverse, a data set of 280,000 objects with 40 views each, in its own layout on disk."""
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -10,6 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from z1g.core.errors import UserError
+from z1g.core.files import read_json
 from z1g.core.needs import require_file, require_folder
 from z1g.data.manifest import ObjectEntry, unique_ids
 from z1g.data.shards import BrokenObject, RenderedObject
@@ -54,7 +54,7 @@ class GObjaverse(DataSource):
 
     def _indexed(self, path: Path) -> list[str]:
         try:
-            names = json.loads(path.read_text(encoding="utf-8"))
+            names = read_json(path)
         except (OSError, ValueError) as error:
             raise UserError(f"data.index: {path} cannot be read as JSON: {error}") from error
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from z1g.core.errors import UserError
+from z1g.core.files import read_bytes
 from z1g.gaussians.affine import transform
 from z1g.gaussians.channels import CHANNELS, join, split
-from z1g.gaussians.ply import Y_UP_TO_Y_DOWN
+from z1g.gaussians.ply import MAX_POINTS, Y_UP_TO_Y_DOWN
 
 RECORD = np.dtype([("position", "<f4", 3), ("scale", "<f4", 3), ("rgba", "u1", 4), ("rotation", "u1", 4)])
 
@@ -39,7 +40,7 @@ def write(path: Path, gaussians: Tensor) -> None:
 
 def read(path: Path) -> Tensor:
     """Activated Gaussians [N,14], float32, y-up world. Raises UserError if the file size is not a multiple of 32."""
-    content = path.read_bytes()
+    content = read_bytes(path, MAX_POINTS * RECORD.itemsize)
     if len(content) % RECORD.itemsize:
         raise UserError(f"{path}: {len(content)} bytes are not a whole number of Gaussians of {RECORD.itemsize} bytes")
     rows = np.frombuffer(content, RECORD)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from z1g.core.errors import UserError
 from z1g.gaussians.channels import join, split
-from z1g.gaussians.ply import SH_C0
+from z1g.gaussians.ply import MAX_POINTS, SH_C0
 
 HEADER = struct.Struct("<4sIIBBBB")
 MAGIC = b"NGSP"
@@ -34,8 +34,8 @@ VERSION = 3
 FRACTIONAL_BITS = 16
 """Positions are exact to 2**-17 and may be up to 128 units from the origin."""
 COLOR_SCALE = 0.15
-MAX_POINTS = 10_000_000
-"""Limit of Niantic's reader; a larger number means that the file is damaged."""
+FIRST_BYTES = 2**16
+"""Packed bytes that surely contain the header."""
 HARMONICS = {0: 0, 1: 3, 2: 8, 3: 15}
 """Coefficients above degree 0, by degree."""
 ROTATION_BYTES = {1: 3, 2: 3, 3: 4}
@@ -69,11 +69,16 @@ def read(path: Path) -> Tensor:
 
     Raises UserError if the file is not an .spz, of another version, truncated, or has an invalid header.
     """
-    packed = path.read_bytes()
     unpack = zlib.decompressobj(GZIP)
     try:
-        head = unpack.decompress(packed, HEADER.size)
+        with path.open("rb") as stream:
+            head = unpack.decompress(stream.read(FIRST_BYTES), HEADER.size)
         version, count, bits, size = _checked(path, head)
+        with path.open("rb") as stream:
+            # Deflate adds less than a thousandth to what it cannot pack.
+            packed = stream.read(FIRST_BYTES + size + size // 1000)
+        unpack = zlib.decompressobj(GZIP)
+        unpack.decompress(packed, HEADER.size)
         # Unpacks no more than the size that follows from the header, whatever the stream contains.
         body = unpack.decompress(unpack.unconsumed_tail, size + 1)
     except zlib.error as error:

@@ -27,6 +27,8 @@ def import_mesh(path: Path, roots: Sequence[Path]) -> None:
 
     Raises MeshError if it cannot be rendered correctly, or reads files outside of the roots.
     """
+    if path.suffix.lower() in USD:
+        _require_layers_inside(path, roots)
     _run_importer(path)
     _require_inside(path, roots)
     bpy.data.batch_remove([item for item in bpy.data.objects if item.type in NOT_THE_OBJECT])
@@ -93,6 +95,29 @@ def _check_images(path: Path) -> None:
         # The USD importer keeps the node of a missing texture without its file name.
         if material.node_tree and any(_lacks_image(node) for node in material.node_tree.nodes):
             raise MeshError(f"texture missing or unreadable: one of material {material.name}")
+
+
+def _require_layers_inside(path: Path, roots: Sequence[Path]) -> None:
+    """Raise MeshError if a USD file is composed of layers outside of the roots, which leave no trace in Blender."""
+    if hasattr(bpy.utils, "expose_bundled_modules"):
+        bpy.utils.expose_bundled_modules()
+    try:
+        from pxr import Tf, UsdUtils  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        raise MeshError("this Blender cannot tell which layers a USD file reads; Blender 4.4 can") from error
+    try:
+        layers, _, _ = UsdUtils.ComputeAllDependencies(str(path))
+    except Tf.ErrorException:
+        return  # the importer reports the error of a damaged file
+    resolved = [path.resolve(), *(root.resolve() for root in roots)]
+    for layer in layers:
+        # A layer in a package is named package.usdz[layer].
+        target = Path(layer.realPath.partition("[")[0]).resolve()
+        if layer.realPath and not any(target.is_relative_to(root) for root in resolved):
+            raise MeshError(
+                f"it refers to the layer {target}, outside of its folder and of data.paths; move the file there, or "
+                "add its folder to data.roots if the mesh may read it"
+            )
 
 
 def _require_inside(path: Path, roots: Sequence[Path]) -> None:

@@ -1,0 +1,78 @@
+"""Commands in processes of their own that a signal hits in the moment before a chosen event.
+
+Events are what a command does to files below a folder: `open` for writing, and `change`: a folder is made, a path is
+renamed or removed. A fork of a server that has imported everything takes a second, `python -m z1g` many.
+"""
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from support.watched import PRELOADED, served
+
+CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Before the `number`-th event of a kind, counted from 1."""
+
+    kind: str
+    number: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Exit code, negative for a signal that ended the process, output, and the number of events by kind."""
+
+    code: int | None
+    output: str
+    events: dict[str, int]
+
+
+def run(words: Sequence[str], watched: Path, sent: signal.Signals | None = None, at: Moment | None = None) -> Ended:
+    """Run `z1g words...` and send the signal `sent` to it in the moment `at`."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    output, events = watched / "output.txt", watched / "events.json"
+    process = context.Process(target=_main, args=(list(words), watched, sent, at, output, events))
+    process.start()
+    process.join()
+    counted = json.loads(events.read_text()) if events.exists() else {}
+    events.unlink(missing_ok=True)
+    return Ended(process.exitcode, output.read_text(), counted)
+
+
+def _main(
+    words: list[str], folder: Path, sent: signal.Signals | None, at: Moment | None, output: Path, events: Path
+) -> None:
+    from z1g.cli.main import main
+
+    below, seen = os.path.realpath(folder) + "/", Counter[str]()
+
+    def watch(event: str, values: tuple[Any, ...]) -> None:
+        if event == "open":
+            kind = "open" if isinstance(values[2], int) and values[2] & (os.O_WRONLY | os.O_RDWR) else ""
+        else:
+            kind = "change" if event in CHANGES else ""
+        if not kind or not isinstance(values[0], str | bytes | os.PathLike):
+            return
+        if os.path.realpath(os.fsdecode(values[0])).startswith(below):
+            seen[kind] += 1
+            if at is not None and sent is not None and (kind, seen[kind]) == (at.kind, at.number):
+                os.kill(os.getpid(), sent)
+
+    served(output)
+    sys.addaudithook(watch)
+    code = main(words)
+    counted = json.dumps(seen)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    events.write_text(counted)
+    sys.exit(code)
