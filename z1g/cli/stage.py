@@ -11,14 +11,16 @@ import socket
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
-from z1g.cli.arguments import at_least, existing_folder
+from z1g.cli.arguments import at_least, existing_folder, fraction
 from z1g.core.errors import Preempted
 from z1g.core.locks import waiting
 from z1g.core.stages import CHUNKED, TRAINED
 from z1g.jobs.launch import ResourceRequest, devices, is_rank, requeue, train_together
 from z1g.jobs.records import job_name, recorded
 from z1g.plan.folder import StageFolder, require_job
+from z1g.training.rungs import rung_name
 
 log = logging.getLogger("z1g")
 
@@ -29,6 +31,14 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     add_job_arguments(parser)
     if verb in CHUNKED:
         parser.add_argument("--chunk", type=int, required=True, help="index of the chunk of objects")
+    if verb in TRAINED:
+        parser.add_argument(
+            "--until",
+            type=fraction,
+            metavar="FRACTION",
+            help="stop at this fraction of the steps, with a checkpoint, and write what is measured there to "
+            "rungs/FRACTION.json; without it, training continues from there",
+        )
 
 
 def add_job_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -56,32 +66,37 @@ def limit_threads(threads: int) -> None:
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
     """Run the stage with exclusive access to its output, on the requested GPUs, with one process per GPU."""
-    chunk = {"chunk": arguments.chunk} if verb in CHUNKED else {}
+    chunk = arguments.chunk if verb in CHUNKED else None
+    until = arguments.until if verb in TRAINED else None
+    part: dict[str, Any] = {
+        **({} if chunk is None else {"chunk": chunk}),
+        **({} if until is None else {"until": until}),
+    }
     # Before anything is written, since a mistyped folder must stay as it is.
-    require_job(arguments.folder, verb, chunk.get("chunk"))
+    require_job(arguments.folder, verb, chunk)
     if verb in TRAINED and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, _stop)
     if is_rank():
         node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         log.info("rank %s of %s on node %s", os.environ["RANK"], os.environ.get("WORLD_SIZE"), node)
         threads = max(arguments.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), min(arguments.threads, 1))
-        _run(verb, arguments.folder, threads, chunk)
+        _run(verb, arguments.folder, threads, part)
         return
     gpus = None if arguments.gpus is None else arguments.gpus // arguments.nodes
     request = ResourceRequest(gpus, arguments.nodes, arguments.threads)
-    lock = arguments.folder / ".turns" / "-".join([verb, *(f"{number:05d}" for number in chunk.values())])
+    lock = arguments.folder / ".turns" / (verb if chunk is None else f"{verb}-{chunk:05d}")
     with waiting(lock) as (waited, held):
         if waited and arguments.outputs and all(output.exists() for output in arguments.outputs):
             log.info("another job has written %s", ", ".join(map(str, arguments.outputs)))
             return
-        job = job_name(verb, chunk.get("chunk"))
+        job = job_name(verb, chunk) if until is None else f"rung-{rung_name(until)}"
         with devices(request) as leases:
             try:
                 with recorded(arguments.folder, job, arguments.outputs, request.nodes):
                     if request.nodes * request.ranks_per_node > 1:
                         train_together(request, [held, *leases])
                     else:
-                        _run(verb, arguments.folder, arguments.threads, chunk)
+                        _run(verb, arguments.folder, arguments.threads, part)
             except Preempted:
                 requeue()
                 raise
@@ -92,6 +107,6 @@ def _stop(*_: object) -> None:
     raise Preempted("stopped on request outside of training; the same command continues from the latest checkpoint")
 
 
-def _run(verb: str, folder: Path, threads: int, chunk: dict[str, int]) -> None:
+def _run(verb: str, folder: Path, threads: int, part: dict[str, Any]) -> None:
     limit_threads(threads)
-    importlib.import_module(f"z1g.stages.{verb}").run(StageFolder.open(folder), threads=threads, **chunk)
+    importlib.import_module(f"z1g.stages.{verb}").run(StageFolder.open(folder), threads=threads, **part)
