@@ -68,7 +68,8 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     """Run the stage with exclusive access to its output, on the requested GPUs, with one process per GPU."""
     chunk = arguments.chunk if verb in CHUNKED else None
     until = arguments.until if verb in TRAINED else None
-    part: dict[str, Any] = {
+    part: dict[str, Any] = {} if chunk is None else {"chunk": chunk}
+    part |= {} if until is None else {"until": until}
         **({} if chunk is None else {"chunk": chunk}),
         **({} if until is None else {"until": until}),
     }
