@@ -34,6 +34,8 @@ wildcard_constraints:
     id="[0-9a-f]+",
     chunk=r"\d+",
     name=r"[^/]+",
+    study=r"[^/]+",
+    rung=r"[\d.]+",
 
 
 onstart:
@@ -43,17 +45,23 @@ onstart:
         sys.exit(f"z1g: error: {RESULTS} cannot be written: {error}")
 
 
+include: "workflow/rules/common.smk"
+
+
 # The first rule is the default target.
 rule ablation_all:
     input:
         f"{RESULTS}/report.html",
         multiext(f"{RESULTS}/tables/ablations", ".csv", ".md", ".tex"),
-        expand(f"{RESULTS}/ablations/{{name}}/MODEL_CARD.md", name=plan.ablations),
-        expand(f"{RESULTS}/ablations/{{name}}/reproduce.json", name=plan.ablations),
+        *trained(
+            lambda name: [
+                f"{RESULTS}/ablations/{name}/MODEL_CARD.md",
+                f"{RESULTS}/ablations/{name}/reproduce.json",
+            ]
+        ),
     localrule: True
 
 
-include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/results.smk"

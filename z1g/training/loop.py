@@ -24,7 +24,7 @@ from z1g.training.log import TrainingLog
 from z1g.training.options import TrainOptions
 from z1g.training.outcome import FINITE, STOP, Outcome, everywhere
 from z1g.training.passes import passes
-from z1g.training.rungs import Pause
+from z1g.training.rungs import DIVERGED, Pause, noted
 from z1g.training.speed import tune
 
 log = logging.getLogger("z1g")
@@ -115,7 +115,8 @@ class Trainer:
         with exclusive(self.folder / ".lock") if self.accelerator.is_main_process else nullcontext():
             start, history = self._restore()
             journal = TrainingLog(self.folder, history, start, self.accelerator.is_main_process)
-            self._train(start, self.options.steps, journal)
+            with noted(self.folder / DIVERGED, Diverged, self.accelerator.is_main_process):
+                self._train(start, self.options.steps, journal)
             journal.publish()
             if self.average is not None:
                 self.average.swap()

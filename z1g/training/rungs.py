@@ -7,13 +7,16 @@ the results of a run that never stopped.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 from z1g.core.files import write_json
 
+DIVERGED = "diverged.json"
+"""File in the folder of training that diverged, {"reason"}; a search then goes on without its point."""
 FOLDER = "rungs"
 """Folder of the measured rungs in a stage's folder."""
 
@@ -65,3 +68,16 @@ def write_rung(folder: Path, fraction: float, steps: int, figures: Mapping[str, 
     finite = {name: value if math.isfinite(value) else None for name, value in (figures or {}).items()}
     record = {"rung": fraction, "step": rung_step(fraction, steps), "steps": steps}
     write_json(rung_file(folder, fraction), {**record, "figures": None if figures is None else finite})
+
+
+@contextmanager
+def noted(file: Path, error: type[Exception], active: bool) -> Iterator[None]:
+    """Write the message of an error of the block to a file, which otherwise does not exist afterwards."""
+    if active:
+        file.unlink(missing_ok=True)
+    try:
+        yield
+    except error as raised:
+        if active:
+            write_json(file, {"reason": str(raised)})
+        raise
