@@ -35,7 +35,7 @@ def options(**sampler: Any) -> Search:
 def quality(parameters: Mapping[str, Any]) -> float | None:
     """None, as of a training that diverged, at high learning rates."""
     rate = parameters[LR]
-    return None if rate > 5e-3 else -((math.log10(rate) + 3.5) ** 2) - (parameters["infer.guidance"] - 2) ** 2
+    return None if rate > 1e-3 else -((math.log10(rate) + 3.5) ** 2) - (parameters["infer.guidance"] - 2) ** 2
 
 
 def search(file: Path, which: Search) -> list[tuple[dict[str, Any], float | None, str]]:

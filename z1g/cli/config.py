@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from z1g.config import documents
-from z1g.config.resolve import load_ablation
+from z1g.config.catalog import load_ablation
 from z1g.plan import neutral
 
 

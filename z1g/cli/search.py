@@ -7,6 +7,9 @@ from typing import get_args
 
 from z1g.cli.arguments import at_least, some_path
 from z1g.config.preflight import Policy
+from z1g.core.needs import require_package
+
+INSTALL = "pip install 'z1g[search]'"
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -22,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
     """Search, and print the table of the trials."""
+    require_package("", "optuna", INSTALL)
     from z1g.config.search import read_search
     from z1g.search.dag import Where
     from z1g.search.files import markdown_table

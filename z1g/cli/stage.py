@@ -70,9 +70,6 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     until = arguments.until if verb in TRAINED else None
     part: dict[str, Any] = {} if chunk is None else {"chunk": chunk}
     part |= {} if until is None else {"until": until}
-        **({} if chunk is None else {"chunk": chunk}),
-        **({} if until is None else {"until": until}),
-    }
     # Before anything is written, since a mistyped folder must stay as it is.
     require_job(arguments.folder, verb, chunk)
     if verb in TRAINED and threading.current_thread() is threading.main_thread():

@@ -11,7 +11,6 @@ from typing import Any
 
 import yaml
 
-from z1g.config.overlays import nested
 from z1g.config.resolve import merge
 from z1g.config.search import Goal, SearchFile
 from z1g.report.tables import markdown_row, markdown_text
@@ -41,7 +40,9 @@ def best_text(spec: SearchFile, trial: Trial, n_trials: int) -> str:
     values = dict(spec.values)
     description = f"Best of {n_trials} trials of {spec.name}: {goal.metric} {trial.value:.4g} ({goal.source}, {goal.split})"
     for path, value in trial.point.items():
-        values = merge(values, nested(tuple(path.split(".")), value))
+        for part in reversed(path.split(".")):
+            value = {part: value}
+        values = merge(values, value)
     return _yaml({**values, "description": description})
 
 

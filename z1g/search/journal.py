@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 from z1g.config.search import Proposals, Search
 from z1g.core.errors import UserError
-from z1g.core.needs import require_package
 from z1g.search.space import distributions, rounded
 
 if TYPE_CHECKING:
@@ -32,8 +31,7 @@ class Journal:
     """The trials of one search. No other process may use the file at the same time."""
 
     def __init__(self, file: Path, name: str, search: Search) -> None:
-        """Open or create the journal. Raises UserError if it is of another search, or if Optuna is not installed."""
-        require_package("search", "optuna", "pip install 'z1g[search]'")
+        """Open or create the journal. Raises UserError if it is of another search."""
         import optuna
         from optuna.storages import JournalStorage
         from optuna.storages.journal import JournalFileBackend
@@ -59,7 +57,8 @@ class Journal:
 
     def trials(self) -> list[FrozenTrial]:
         """All trials in the order of their numbers."""
-        return self._study.get_trials(deepcopy=True)
+        trials: list[FrozenTrial] = self._study.get_trials(deepcopy=True)
+        return trials
 
     def waiting(self) -> list[FrozenTrial]:
         """Trials without a value, which have been proposed before."""
