@@ -50,16 +50,16 @@ def trained(files):
 
     def study_files(study):
         def decided(wildcards):
-            rung = plan.last_rung(study)
+            rung = plan.pruning.last_rung(study)
             decision = checkpoints.prune.get(study=study, rung=rung).output[0]
-            names = plan.survivors(study)
+            names = plan.pruning.survivors(study)
             return [decision, *distinct(files, names)]
 
         return decided
 
     return [
-        lambda wildcards: distinct(files, plan.unpruned),
-        *(study_files(study) for study in plan.cohorts),
+        lambda wildcards: distinct(files, plan.pruning.unpruned),
+        *(study_files(study) for study in plan.pruning.cohorts),
     ]
 
 
@@ -75,10 +75,10 @@ def measured(*more):
 
 def rung_values(wildcards):
     """Input function: what is measured at a rung of a study, of all arms that the rung before has kept."""
-    before = plan.rung_before(wildcards.study, wildcards.rung)
+    before = plan.pruning.rung_before(wildcards.study, wildcards.rung)
     if before is not None:
         checkpoints.prune.get(study=wildcards.study, rung=before)
-    return plan.rung_files(wildcards.study, wildcards.rung)
+    return plan.pruning.rung_files(wildcards.study, wildcards.rung)
 
 
 def planned_ablations(wildcards):

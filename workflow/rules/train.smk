@@ -106,6 +106,6 @@ checkpoint prune:
         f"{RESULTS}/studies/{{study}}/rung-{{rung}}.log",
     localrule: True
     params:
-        identity=lambda wildcards: plan.cohort_identity(wildcards.study),
+        identity=lambda wildcards: plan.pruning.identity(wildcards.study),
     shell:
         Z1G + f" prune {RESULTS} {{wildcards.study}} {{wildcards.rung}} > {{log}} 2>&1"

@@ -9,14 +9,16 @@ A cohort are the arms that compete: those of one ablation file, or those of one 
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from z1g.config.prune import Prune
-from z1g.core.files import read_json
+from z1g.core.errors import UserError
+from z1g.core.files import read_json, write_json
 from z1g.training.rungs import FIGURES, rung_file, rung_name
 
 FOLDER = "studies"
@@ -93,6 +95,71 @@ class Cohort:
     def _value(self, file: Path) -> float | None:
         figures = read_json(file)["figures"]
         return None if figures is None else figures.get(self.prune.by)
+
+
+@dataclass(frozen=True)
+class Competitor:
+    """A run of a plan: its name, arm and cohort, how it is pruned (None: not at all), and its stage ids."""
+
+    name: str
+    arm: str
+    cohort: str
+    prune: Prune | None
+    stages: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Pruning:
+    """All cohorts of a plan by name. `unpruned` are the runs that are trained to their end in any case."""
+
+    results: Path
+    cohorts: dict[str, Cohort]
+    unpruned: list[str]
+
+    @classmethod
+    def of(cls, competitors: Sequence[Competitor], results: Path) -> Pruning:
+        """Group the runs of a plan. Raises UserError if a set and a file of its name are both pruned."""
+        cohorts: dict[str, Cohort] = {}
+        for run in competitors:
+            if run.prune is None:
+                continue
+            cohort = cohorts.setdefault(run.cohort, Cohort(run.cohort, run.prune, {}))
+            if cohort.prune != run.prune:
+                raise UserError(f"prune: the set {run.cohort} and an ablation of its name are both pruned; rename one")
+            cohort.arms.setdefault(run.arm, {})[run.name] = run.stages[run.prune.stage]
+        return cls(results, cohorts, [run.name for run in competitors if run.prune is None])
+
+    def last_rung(self, study: str) -> str:
+        """Name of the rung at which the last decision is made."""
+        return rung_name(self.cohorts[study].prune.decisions[-1])
+
+    def rung_before(self, study: str, rung: str) -> str | None:
+        """Name of the rung before another one; None before the first."""
+        before = [other for other in self.cohorts[study].prune.decisions if other < float(rung)]
+        return rung_name(before[-1]) if before else None
+
+    def rung_files(self, study: str, rung: str) -> list[str]:
+        """Files from which the decision at a rung is made. The one before must have been made."""
+        files = self.cohorts[study].rung_files(self.results, float(rung))
+        return list(dict.fromkeys(str(file) for arm in files.values() for file in arm))
+
+    def survivors(self, study: str) -> list[str]:
+        """Runs that no rung has pruned. The last decision must have been made."""
+        cohort = self.cohorts[study]
+        kept = set(read_json(decision_file(self.results, study, cohort.prune.decisions[-1]))["kept"])
+        return [run for arm, runs in cohort.arms.items() if arm in kept for run in runs]
+
+    def identity(self, study: str) -> str:
+        """Text that changes with the cohort."""
+        return json.dumps(self.cohorts[study].record(), sort_keys=True)
+
+    def write(self) -> dict[str, dict[str, Any]]:
+        """Write the records of all cohorts; returns why runs were pruned, as far as has been decided."""
+        for study, cohort in self.cohorts.items():
+            write_json(cohort_file(self.results, study), cohort.record())
+        return {
+            name: reason for cohort in self.cohorts.values() for name, reason in cohort.pruned(self.results).items()
+        }
 
 
 def cohort_file(results: Path, study: str) -> Path:
