@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from support.paths import ROOT
 
 from z1g.cli.config import GENERATED
+from z1g.config.catalog import load_ablation
 from z1g.config.preflight import findings
-from z1g.config.resolve import load_ablation, merge, resolve
+from z1g.config.resolve import merge, resolve
 from z1g.config.tree import Experiment
 from z1g.config.yaml_file import read_yaml
 from z1g.core.errors import UserError

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from support.paths import ROOT
 
 from z1g import render
+from z1g.config.catalog import load_ablation
 from z1g.config.preflight import findings
-from z1g.config.resolve import load_ablation, scale_file
+from z1g.config.resolve import scale_file
 from z1g.config.tree import Experiment
 from z1g.core.errors import UserError
 from z1g.plan.plan import Plan

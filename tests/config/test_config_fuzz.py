@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from support.paths import CONFIGS, ROOT
 
+from z1g.config.catalog import load_ablation
 from z1g.config.lookup import unwrap
 from z1g.config.preflight import findings
-from z1g.config.resolve import load_ablation
 from z1g.config.tree import Experiment
 from z1g.config.walk import places
 from z1g.core.errors import UserError

@@ -16,9 +16,9 @@ from support.paths import CONFIGS, ROOT
 
 from z1g.cli.main import main
 from z1g.codes.cache import CachedCodes
+from z1g.config.catalog import load_ablation
 from z1g.config.lookup import unwrap
 from z1g.config.preflight import ELSEWHERE, findings, preflight
-from z1g.config.resolve import load_ablation
 from z1g.config.sections import UNetOptions
 from z1g.config.tree import Experiment
 from z1g.config.walk import places
@@ -69,7 +69,7 @@ NEEDY: dict[type[Section], list[tuple[dict[str, Any], str]]] = {
     InferOptions: [({"attention": "xformers"}, r"^attention: the package xformers is not installed; .*or choose auto")],
 }  # fmt: skip
 """Options that are not met on a machine without anything, and what is said of them."""
-WORDS = {"targets", "partition", "account"}
+WORDS = {"targets", "partition", "account", "qos"}
 """Free texts that name neither file nor folder."""
 OPTIONAL = {"gsplat", "diff_gaussian_rasterization", "xformers", "nvdiffrast", "bpy", "skimage", "xatlas", "rembg"}
 CLASSES = {section for _, section, _ in places()}

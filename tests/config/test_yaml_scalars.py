@@ -79,7 +79,7 @@ def test_what_is_printed_reads_as_the_same(tmp_path: Path, name: str) -> None:
     assert yaml.safe_load(resolved(experiment))["resources"]["unet"]["partition"] == name
 
 
-@pytest.mark.parametrize("key", ["partition", "account"])
+@pytest.mark.parametrize("key", ["partition", "account", "qos"])
 @pytest.mark.parametrize("name", ['"gpu\\n"', '"gpu\\n#SBATCH --wrap=ls"', '"a b"', "a;b", '"-x"', '""', "'$(ls)'"])
 def test_names_for_slurm_are_words(tmp_path: Path, key: str, name: str) -> None:
     (tmp_path / "idea.yaml").write_text(f"resources:\n  fit: {{{key}: {name}}}\n")

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from z1g.bench.fit import original_options
 from z1g.cli.main import main
-from z1g.config.resolve import load_ablation
+from z1g.config.catalog import load_ablation
 from z1g.core.errors import UserError
 from z1g.core.files import read_jsonl
 from z1g.data.scenes import Scene, as_scene, chunk_file

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from support.paths import ROOT
 
 from z1g.cli.main import main
-from z1g.config.resolve import load_ablation
+from z1g.config.catalog import load_ablation
 from z1g.core.errors import UserError
 from z1g.core.files import read_jsonl
 from z1g.data.manifest import Manifest, ObjectEntry, SplitOptions, tied

@@ -14,8 +14,8 @@ from support.paths import CONFIGS
 from support.published_weights import RAMP, TOKENS, text_encoder, write_published
 from transformers import CLIPTokenizer
 
+from z1g.config.catalog import load_ablation
 from z1g.config.preflight import preflight
-from z1g.config.resolve import load_ablation
 from z1g.core.errors import UserError
 from z1g.networks.weights.zero123plus import Zero123Plus
 

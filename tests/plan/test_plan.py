@@ -89,7 +89,7 @@ def other_value(annotation: Any, value: Any) -> Any:
         return [("scale",)]
     if value is None and annotation is str:
         return ["x"]
-    return [1, 0.5, 512] if value is None else []
+    return [1, 0.5, 512, 2] if value is None else []
 
 
 def scenes_of_the_original() -> str:
@@ -120,6 +120,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "representation": PUBLISHED,
     "representation.decoder.mode": PUBLISHED,
     "unet.finetune": PUBLISHED,
+    "data.split.fold": {"data": {"split": {"folds": 2}}},
 }
 """What else must be chosen for every value of an option to make sense."""
 

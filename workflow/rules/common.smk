@@ -111,6 +111,10 @@ def stage_resources(stage):
         runtime=option(lambda requested: requested.minutes),
         slurm_partition=site("partition"),
         slurm_account=site("account"),
+        # An empty one would be passed on to sbatch.
+        qos=option(
+            lambda requested: requested.qos or os.environ.get("Z1G_SLURM_QOS") or None
+        ),
     )
     if stage not in TRAINED:
         return dict(everywhere, nodes=1)

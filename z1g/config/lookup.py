@@ -7,6 +7,7 @@ from typing import Any, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from z1g.config.header import HEADER_KEYS
 from z1g.config.tree import Experiment
 from z1g.config.yaml_file import KeyPath
 from z1g.core.slots import OneOf, Slot, kinds
@@ -24,21 +25,22 @@ def value_at(values: Any, path: KeyPath) -> Any:
     return values
 
 
-def valid_names(path: KeyPath, merged: Any) -> list[str]:
-    """Field names that are valid inside the section at `path`."""
-    section = section_at(path, merged)
-    return [] if section is None else list(section.model_fields)
+def valid_names(path: KeyPath, merged: Any, root: type[BaseModel] = Experiment) -> list[str]:
+    """Field names that are valid inside the section at `path`; at the top of an ablation also those of its header."""
+    section = section_at(path, merged, root)
+    names = [] if section is None else list(section.model_fields)
+    return [*names, *HEADER_KEYS] if section is Experiment else names
 
 
-def section_at(path: KeyPath, merged: Any) -> type[BaseModel] | None:
-    """The section class at a key path, with slots decided by the `kind` in `merged`."""
-    current = _type_at(path, merged)
+def section_at(path: KeyPath, merged: Any, root: type[BaseModel] = Experiment) -> type[BaseModel] | None:
+    """The section class at a key path below `root`, with slots decided by the `kind` in `merged`."""
+    current = _type_at(path, merged, root)
     return current if _is_section(current) else None
 
 
-def _type_at(path: KeyPath, merged: Any) -> Any:
+def _type_at(path: KeyPath, merged: Any, root: type[BaseModel]) -> Any:
     """The type at a key path, with slots decided by the `kind` in `merged`; None if the tree has no such path."""
-    current: Any = Experiment
+    current: Any = root
     for n, part in enumerate(path):
         current = _choose(*_declared(current, part), value_at(merged, path[: n + 1]))
     return current
@@ -57,9 +59,9 @@ def _is_section(annotation: Any) -> bool:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
-def kinds_at(path: KeyPath, merged: Any) -> list[str]:
+def kinds_at(path: KeyPath, merged: Any, root: type[BaseModel] = Experiment) -> list[str]:
     """The kinds of the slot at a key path."""
-    family: Any = _declared(_type_at(path[:-1], merged), path[-1])[0] if path else None
+    family: Any = _declared(_type_at(path[:-1], merged, root), path[-1])[0] if path else None
     return list(kinds(family)) if _is_section(family) and issubclass(family, Slot) else []
 
 

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
-from z1g.config.resolve import Ablation, locate
+from z1g.config.explain import locate
+from z1g.config.resolve import Ablation
 from z1g.config.walk import sections
 from z1g.core.errors import UserError
 from z1g.core.needs import Missing

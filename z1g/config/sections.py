@@ -153,6 +153,12 @@ class UNetOptions(Section):
     condition_dropout: float = Field(
         0.1, ge=0, lt=1, description="fraction of samples trained without condition, for classifier-free guidance"
     )
+    init_seed: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_SEED,
+        description="random seed of the initial weights; null: that of the model. Needs a model with random weights",
+    )
     normalize_codes: bool = Field(
         False, description="normalize codes to zero mean and unit variance; needed with random encoders"
     )
@@ -207,6 +213,7 @@ class JobResources(Section):
     minutes: int = Field(60, ge=1, le=1_000_000, description="time limit, minutes")
     partition: SlurmName | None = Field(None, description="SLURM partition; null: that of the profile")
     account: SlurmName | None = Field(None, description="SLURM account; null: that of the profile")
+    qos: SlurmName | None = Field(None, description="SLURM quality of service; null: that of the profile")
 
 
 class TrainingResources(JobResources):

@@ -74,6 +74,20 @@ class Experiment(Section):
             raise ValueError(f"representation.{problem}")
         return self
 
+    @property
+    def initial_model(self) -> Model:
+        """The model with the weights from which stage 2 starts."""
+        seed = self.unet.init_seed
+        return self.model if seed is None else self.model.model_copy(update={"init_seed": seed})
+
+    @model_validator(mode="after")
+    def _initial_weights_are_random(self) -> Experiment:
+        if self.unet.init_seed is not None and "init_seed" not in type(self.model).model_fields:
+            raise ValueError(
+                f"unet.init_seed has no effect on model '{self.model.kind}', whose weights are not random; leave it out"
+            )
+        return self
+
     @model_validator(mode="after")
     def _adapters_have_a_base(self) -> Experiment:
         if isinstance(self.unet.finetune, Lora) and not self.model.pretrained_encoder:

@@ -18,7 +18,7 @@ COLLECTION_TAGS = (f"{TAG}map", f"{TAG}seq")
 
 @dataclass
 class YamlFile:
-    """A parsed file: `values` and the 1-based line of every key path."""
+    """A parsed file: `values` and the 1-based line of every key path; entries of lists count as keys `0`, `1`, …"""
 
     path: Path
     values: dict[str, Any]
@@ -72,10 +72,17 @@ class _Reader:
             if isinstance(node, yaml.MappingNode):
                 return self.mapping(node, path)
             if isinstance(node, yaml.SequenceNode):
-                return [self.value(child, (*path, str(i))) for i, child in enumerate(node.value)]
+                return self.sequence(node, path)
             return self.scalar(node)
         finally:
             self.open.discard(id(node))
+
+    def sequence(self, node: yaml.SequenceNode, path: KeyPath) -> list[Any]:
+        result = []
+        for i, child in enumerate(node.value):
+            self.file.lines[(*path, str(i))] = child.start_mark.line + 1
+            result.append(self.value(child, (*path, str(i))))
+        return result
 
     def mapping(self, node: yaml.MappingNode, path: KeyPath) -> dict[str, Any]:
         result: dict[str, Any] = {}

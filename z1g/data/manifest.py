@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from z1g.core.files import read_jsonl, write_jsonl
 from z1g.core.slots import MAX_SEED, Section
@@ -33,6 +33,19 @@ class SplitOptions(Section):
         "mesh", description="objects with the same mesh, or with the same mesh or textures, are never separated"
     )
     train_on_test: bool = Field(False, description="the original's bug: also train on test objects")
+    folds: int | None = Field(
+        None,
+        ge=2,
+        le=1000,
+        description="number of parts of equal size, one of which is held out instead of test_fraction; null: no parts",
+    )
+    fold: int = Field(0, ge=0, lt=1000, description="index of the part that is held out, from 0")
+
+    @model_validator(mode="after")
+    def _fold_exists(self) -> Self:
+        if self.fold and self.fold >= (self.folds or 0):
+            raise ValueError(f"fold {self.fold} needs folds of at least {self.fold + 1}, got {self.folds}")
+        return self
 
 
 @dataclass(frozen=True)
@@ -89,10 +102,14 @@ class Manifest:
 
         Objects grouped by `keep_together` share one hash: the smallest of their common digests. If a positive test
         fraction holds out no object, the objects with the smallest hash are held out; if it holds out all, those with
-        the largest hash are not.
+        the largest hash are not. With `folds`, the objects in order of their hash are dealt to the folds in turn, so
+        that every object is held out in exactly one of them; added objects change the folds.
         """
         keys = tied(self.objects, options.keep_together)
         rank = {key: unit_hash(f"{options.seed}/{key}") for key in keys.values()}
+        if options.folds is not None:
+            dealt = set(sorted(rank, key=rank.__getitem__)[options.fold :: options.folds])
+            return {name: "test" if key in dealt else "train" for name, key in keys.items()}
         held_out = {key for key, value in rank.items() if value < options.test_fraction}
         if not held_out and options.test_fraction > 0 and len(rank) > 1:
             held_out = {min(rank, key=rank.__getitem__)}

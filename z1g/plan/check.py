@@ -8,7 +8,8 @@ from pathlib import Path
 from z1g.config.preflight import ELSEWHERE, Policy, examine, warn
 from z1g.config.resolve import Ablation
 from z1g.core.errors import UserError
-from z1g.plan.plan import data_key, listed, read_ablations
+from z1g.plan.lists import Lists
+from z1g.plan.plan import read_ablations
 
 
 def check(
@@ -36,14 +37,15 @@ def check(
 def _data_problems(ablations: Iterable[Ablation], missing: Policy) -> list[str]:
     """What is wrong with the objects of each data set that is on this machine."""
     problems = []
-    for ablation in {data_key(ablation): ablation for ablation in ablations}.values():
+    lists = Lists()
+    for ablation in {id(ablation.experiment.data): ablation for ablation in ablations}.values():
         try:
             if missing == "stop":
                 ablation.experiment.data.check()
         except (UserError, OSError):
             continue  # The preflight names it.
         try:
-            listed(ablation)
+            lists.of(ablation)
         except UserError as error:
             problems += str(error).splitlines()
     return problems

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from z1g.config.resolve import Ablation
 from z1g.config.sections import JobResources, Resources
+from z1g.config.tree import Experiment
 from z1g.config.walk import place
 from z1g.core.slots import FileContent, Runtime, Section
 from z1g.core.stages import CHUNKED, CHUNKED_BY_OBJECTS
@@ -21,7 +24,7 @@ from z1g.data.manifest import Manifest, evaluation_objects
 from z1g.meshes.file_digest import file_digest
 from z1g.plan import neutral
 from z1g.plan.slices import cut
-from z1g.plan.stages import STAGES
+from z1g.plan.stages import STAGES, StageSpec
 
 ID_LENGTH = 10
 
@@ -72,32 +75,124 @@ class Stage:
         return cls(name=record["stage"], reads=reads, resources=kind(**record["resources"]), **values)
 
 
-def planned_stages(ablation: Ablation, manifest: Manifest) -> dict[str, Stage]:
-    """Stages of an ablation for a list of objects, with their identities."""
-    experiment = ablation.experiment
-    full = experiment.model_dump(mode="json")
-    timeless, defaults = without_runtime(experiment), neutral.recorded()
-    removed = tuple(defaults.gone(type(experiment), ""))
-    evaluated = evaluation_objects(manifest, experiment.data.split, experiment.infer.train_objects)
+class Shared:
+    """What the stages of many ablations have in common, computed once.
+
+    Ablations share sections, which are the same objects in all of them (`z1g.config.resolve.Resolver`); what depends on
+    certain sections only is kept by these. The files that configurations name are read once.
+    """
+
+    def __init__(self) -> None:
+        self._plain: dict[int, tuple[dict[str, Any], Any]] = {}
+        self._slices: dict[tuple[Any, ...], tuple[dict[str, Any], dict[str, Any]]] = {}
+        self._distinct: dict[tuple[str, int], dict[str, Any]] = {}
+        self._stages: dict[tuple[Any, ...], Stage] = {}
+        self._evaluated: dict[tuple[int, int, int], int] = {}
+        self._digests: dict[int, str] = {}
+        self._kept: dict[int, Any] = {}
+
+    def slices(self, experiment: Experiment, reads: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The slice at key paths: what of it identifies, and all of it."""
+        defaults = neutral.recorded()
+        removed = tuple(defaults.gone(Experiment, ""))
+        names = dict.fromkeys(path.removeprefix("!").partition(".")[0] for path in reads)
+        key = (reads, *(self._id(getattr(experiment, name)) for name in names))
+        if key not in self._slices:
+            both = {name: self._both(experiment, name) for name in names}
+            timeless = {name: kept for name, (kept, _) in both.items()} | defaults.gone(Experiment, "")
+            distinct = defaults.distinct(experiment, cut(timeless, (*reads, *removed)))
+            self._slices[key] = distinct, cut({name: full for name, (_, full) in both.items()}, reads)
+        return self._slices[key]
+
+    def identifying_values(self, experiment: Experiment) -> dict[str, Any]:
+        """Values of a complete configuration that are part of identities."""
+        defaults = neutral.recorded()
+        values = defaults.distinct(experiment, defaults.gone(Experiment, ""))
+        for name in neutral.identifying(Experiment):
+            key = name, self._id(getattr(experiment, name))
+            if key not in self._distinct:
+                self._distinct[key] = defaults.distinct(experiment, {name: self._both(experiment, name)[0]})
+            values |= self._distinct[key]
+        return values
+
+    def n_evaluated(self, experiment: Experiment, manifest: Manifest) -> int:
+        """Number of objects that are sampled and measured."""
+        data, number = experiment.data, experiment.infer.train_objects
+        key = self._id(manifest), self._id(data), number
+        if key not in self._evaluated:
+            self._evaluated[key] = len(evaluation_objects(manifest, data.split, number))
+        return self._evaluated[key]
+
+    def digest(self, manifest: Manifest) -> str:
+        """Digest of a list of objects."""
+        key = self._id(manifest)
+        if key not in self._digests:
+            self._digests[key] = manifest.digest()
+        return self._digests[key]
+
+    def stage(self, make: Callable[[], Stage], *parts: Any) -> Stage:
+        """The stage that depends on `parts`: hashable values, or objects that ablations share."""
+        key = tuple(part if isinstance(part, str | int | tuple) else self._id(part) for part in parts)
+        if key not in self._stages:
+            self._stages[key] = make()
+        return self._stages[key]
+
+    def _both(self, experiment: Experiment, name: str) -> tuple[Any, Any]:
+        """Plain values of a section, without runtime options and with all options."""
+        section = getattr(experiment, name)
+        key = self._id(section)
+        if key not in self._plain:
+            full = section.model_dump(mode="json")
+            self._plain[key] = _dump(section, full, "", name), full
+        return self._plain[key]
+
+    def _id(self, shared: Any) -> int:
+        """A key for an object, which is kept, as an id may be used again when its object is gone."""
+        self._kept[id(shared)] = shared
+        return id(shared)
+
+
+def planned_stages(ablation: Ablation, manifest: Manifest, shared: Shared | None = None) -> dict[str, Stage]:
+    """Stages of an ablation for a list of objects, with their identities.
+
+    shared: what was computed for other ablations; results are the same with and without.
+    """
+    experiment, shared = ablation.experiment, shared or Shared()
+    n_evaluated = shared.n_evaluated(experiment, manifest)
     stages: dict[str, Stage] = {}
     for name, spec in STAGES.items():
         reads = spec.reads(experiment)
-        upstream = {other: stages[other].id for other in spec.upstream}
-        config = defaults.distinct(experiment, cut(timeless, (*reads, *removed)))
-        identity = {"stage": name, "version": spec.version, "upstream": upstream, "config": config}
-        recipe = digest({**identity, "upstream": {other: stages[other].recipe for other in spec.upstream}})
-        if name == "ingest":
-            identity["objects"] = manifest.digest()
+        distinct, config = shared.slices(experiment, reads)
+        upstream = {other: stages[other] for other in spec.upstream}
         n_chunks = 1
         if name in CHUNKED_BY_OBJECTS:
             n_chunks = manifest.n_chunks
         elif name in CHUNKED:
-            n_chunks = max(1, -(-len(evaluated) // experiment.infer.chunk_size))
+            n_chunks = max(1, -(-n_evaluated // experiment.infer.chunk_size))
         resources: JobResources = getattr(experiment.resources, name)
-        stages[name] = Stage(
-            name, digest(identity), recipe, spec.version, cut(full, reads), reads, upstream, n_chunks, resources
-        )
+        objects = shared.digest(manifest) if name == "ingest" else None
+        make = partial(_stage, spec, distinct, config, reads, upstream, objects, n_chunks, resources)
+        above = tuple((stage.id, stage.recipe) for stage in upstream.values())
+        stages[name] = shared.stage(make, name, above, distinct, config, objects or "", n_chunks, resources)
     return stages
+
+
+def _stage(
+    spec: StageSpec,
+    distinct: dict[str, Any],
+    config: dict[str, Any],
+    reads: tuple[str, ...],
+    upstream: dict[str, Stage],
+    objects: str | None,
+    n_chunks: int,
+    resources: JobResources,
+) -> Stage:
+    ids = {name: stage.id for name, stage in upstream.items()}
+    identity = {"stage": spec.name, "version": spec.version, "upstream": ids, "config": distinct}
+    recipe = digest({**identity, "upstream": {name: stage.recipe for name, stage in upstream.items()}})
+    if objects is not None:
+        identity["objects"] = objects
+    return Stage(spec.name, digest(identity), recipe, spec.version, config, reads, ids, n_chunks, resources)
 
 
 def digest(value: Any) -> str:

@@ -6,7 +6,6 @@ Ablations that agree on all of these share the result.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,13 +13,17 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
 
+from z1g.config.catalog import Catalog
+from z1g.config.entries import Entries
 from z1g.config.preflight import Policy, preflight
-from z1g.config.resolve import Ablation, load_ablation, locate
+from z1g.config.resolve import Ablation
+from z1g.config.run_names import PART
 from z1g.core.errors import UserError
 from z1g.core.files import read_json, write_json
 from z1g.core.names import did_you_mean
 from z1g.data.manifest import Manifest
-from z1g.plan.identity import Stage, digest, identifying_values, planned_stages
+from z1g.plan.identity import Shared, Stage, digest, planned_stages
+from z1g.plan.lists import Lists
 
 DEFAULT_SCALE = "full"
 CONFIG_KEYS = ("scale", "ablations", "results", "objects", "gpus", "missing")
@@ -41,12 +44,13 @@ class Plan:
     def __init__(self, ablations: Sequence[Ablation], results: Path) -> None:
         self.results = results
         self.ablations: dict[str, PlannedAblation] = {}
-        manifests: dict[str, Manifest] = {}
+        self._shared = Shared()
+        self._identities: dict[str, str] = {}
+        lists = Lists()
         for ablation in ablations:
-            key = data_key(ablation)
-            if key not in manifests:
-                manifests[key] = listed(ablation)
-            self.ablations[ablation.name] = _planned(ablation, manifests[key])
+            manifest = lists.of(ablation)
+            stages = planned_stages(ablation, manifest, self._shared)
+            self.ablations[ablation.name] = PlannedAblation(ablation, manifest, stages)
 
     @classmethod
     def load(
@@ -93,7 +97,7 @@ class Plan:
             raise UserError(
                 f'--config results=: "{results}" is used in shell commands; use letters, digits and ./+@,:=~-_'
             )
-        names = _words(options["ablations"]) if options.get("ablations") is not None else None
+        names = _run_names(options["ablations"]) if options.get("ablations") is not None else None
         scale, objects = str(options.get("scale", DEFAULT_SCALE)), _words(options.get("objects", ""))
         if "objects" in options and not objects:
             raise UserError("--config objects=: no objects are named; leave it out to use those of the base")
@@ -149,8 +153,16 @@ class Plan:
 
     def ablation_identity(self, name: str) -> str:
         """Digest of the identity-relevant content of an ablation's `plan.json` and `config.json`."""
-        planned = self.ablations[name]
-        return digest([ablation_record(planned), identifying_values(planned.ablation.experiment)])
+        if name not in self._identities:
+            planned = self.ablations[name]
+            values = self._shared.identifying_values(planned.ablation.experiment)
+            self._identities[name] = digest([ablation_record(planned), values])
+        return self._identities[name]
+
+    @cached_property
+    def identity(self) -> str:
+        """Digest of the identities of all ablations, in order."""
+        return digest([self.ablation_identity(name) for name in self.ablations])
 
     def write(self) -> None:
         """Write the records of all stages and ablations, which commands and the report read."""
@@ -169,71 +181,27 @@ class Plan:
 def read_ablations(
     scale: str, names: Iterable[str] | None, ablations: Path, configs: Path, objects: Sequence[str] = ()
 ) -> tuple[list[Ablation], list[str]]:
-    """The ablations that can be read, and what is wrong with the others; arguments as in `Plan.load`.
+    """The runs that can be read, and what is wrong with the others; arguments as in `Plan.load`.
 
     Raises UserError if there are none.
     """
-    files, sets = ablation_files(ablations)
-    default_names = [name for name, file in files.items() if file.parent == ablations]
-    requested = default_names if names is None else list(names)
-    selected = [name for word in requested for name in ([word] if word in files else sets.get(word, [word]))]
-    if not selected:
-        raise UserError(f"{ablations}: no ablation files (*.yaml) here" if not files else "no ablations are named")
-    loaded, problems = [], []
-    for name in dict.fromkeys(selected):
-        path = files.get(name, ablations / f"{name}.yaml")
-        try:
-            if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
-                raise UserError(f'{path}: the name "{name}" must be a word of letters, digits, "_", "-" and "."')
-            if name not in files:
-                raise UserError(f'ablation "{name}": there is no file {path}{did_you_mean(name, [*files, *sets])}')
-            loaded.append(load_ablation(path, scale, configs, objects))
-        except UserError as error:
-            problems += str(error).splitlines()
-    return loaded, list(dict.fromkeys(problems))
-
-
-def data_key(ablation: Ablation) -> str:
-    """The same text for ablations of the same data."""
-    return json.dumps(ablation.experiment.data.model_dump(mode="json"), sort_keys=True)
-
-
-def listed(ablation: Ablation) -> Manifest:
-    """The objects of an ablation. Raises UserError if they cannot be listed, or if none is left for training."""
-    data = ablation.experiment.data
-    try:
-        manifest = data.manifest()
-    except (UserError, OSError) as error:
-        raise UserError(f"ablation {ablation.name}: {error}") from error
-    if not data.split.train_on_test and "train" not in manifest.splits(data.split).values():
-        raise UserError(
-            f"{locate(ablation.files, ('data', 'split', 'test_fraction'))}: data.split: no training object is left, as "
-            f"all {len(manifest.objects)} are held out together; lower data.split.test_fraction or add objects"
-        )
-    return manifest
-
-
-def ablation_files(folder: Path) -> tuple[dict[str, Path], dict[str, list[str]]]:
-    """Ablation files by name, and the names in each set: `a.yaml`, and `set/b.yaml`, which is ablation b of `set`.
-
-    Raises UserError if two files have the same name.
-    """
-    files: dict[str, Path] = {}
-    sets: dict[str, list[str]] = {}
-    for file in [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*/*.yaml"))]:
-        if file.stem in files:
-            raise UserError(
-                f"{files[file.stem]} and {file} have the same name; results are kept by name, so rename one"
-            )
-        files[file.stem] = file
-        if file.parent != folder:
-            sets.setdefault(file.parent.name, []).append(file.stem)
-    return files, sets
+    return Catalog(Entries.of_folder(ablations), scale, configs, objects).select(names)
 
 
 def _words(option: Any) -> list[str]:
     """A list option of Snakemake: a list, or a comma-separated string."""
     return [str(word) for word in (option if isinstance(option, list) else str(option).split(",")) if word]
+
+
+def _run_names(option: Any) -> list[str]:
+    """Names of runs. Those of points have commas, too: a part such as `guidance=2` belongs to the name before it."""
+    names: list[str] = []
+    for word in _words(option):
+        if names and "=" in word.partition(PART)[0]:
+            names[-1] += f",{word}"
+        else:
+            names.append(word)
+    return names
 
 
 def ablation_record(planned: PlannedAblation) -> dict[str, Any]:
@@ -245,8 +213,5 @@ def ablation_record(planned: PlannedAblation) -> dict[str, Any]:
         "base": ablation.base,
         "differences": ablation.differences,
         "stages": {name: stage.id for name, stage in planned.stages.items()},
+        **ablation.about.record(),
     }
-
-
-def _planned(ablation: Ablation, manifest: Manifest) -> PlannedAblation:
-    return PlannedAblation(ablation, manifest, planned_stages(ablation, manifest))

@@ -43,7 +43,7 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
     codes = torch.stack([stored[name] for name in ids])
     codec = trained.config.load_codec(trained.path / "model").for_inference(default_device())
     mean, deviation = codec.normalization(codes) if options.normalize_codes else (torch.zeros(1), torch.ones(1))
-    denoiser = trained.config.representation.new_denoiser(folder.config.model)
+    denoiser = trained.config.representation.new_denoiser(folder.config.initial_model)
     options.finetune.prepare(denoiser)
     data = gather(folder, codec, denoiser, scenes, ids, (codes - mean) / deviation)
     if options.variants is not None:
