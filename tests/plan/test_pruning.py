@@ -44,7 +44,9 @@ def test_the_order_of_jobs_does_not_matter(table: dict[str, float | None], shuff
     assert select(dict(items), 0.34) == select(table, 0.34)
 
 
-@pytest.mark.parametrize(("n", "keep", "kept"), [(9, 0.34, 3), (3, 0.34, 1), (3, 0.33, 1), (100, 0.29, 29), (1, 0.1, 1)])
+@pytest.mark.parametrize(
+    ("n", "keep", "kept"), [(9, 0.34, 3), (3, 0.34, 1), (3, 0.33, 1), (100, 0.29, 29), (1, 0.1, 1)]
+)
 def test_shares_are_rounded_down(n: int, keep: float, kept: int) -> None:
     """0.29 · 100 is 28.999999999999996 in floating point."""
     assert len(select({f"a{i:03}": float(i) for i in range(n)}, keep)[0]) == kept
@@ -71,7 +73,9 @@ def pruned(results: Path, run: str) -> dict | None:
 def test_two_rungs(tmp_path: Path) -> None:
     arms = {name: {name: f"id-{name}"} for name in "abcdef"}
     cohort = study(tmp_path, arms, rungs=[0.1, 0.3, 1], keep=0.5)
-    reached(tmp_path, 0.1, {f"id-{name}": value for name, value in zip("abcdef", (20, 25, 22, None, 24, 21), strict=True)})
+    reached(
+        tmp_path, 0.1, {f"id-{name}": value for name, value in zip("abcdef", (20, 25, 22, None, 24, 21), strict=True)}
+    )
     prune.run(tmp_path, "lr", 0.1)
     first = read_json(decision_file(tmp_path, "lr", 0.1))
     assert first["kept"] == ["b", "e", "c"]

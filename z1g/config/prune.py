@@ -38,7 +38,9 @@ class Prune(Section):
         if coarse := [rung for rung in self.rungs if float(rung_name(rung)) != rung]:
             raise ValueError(f"rungs have at most six digits, got {coarse[0]}")
         if self.by not in FIGURES_OF[self.stage]:
-            raise ValueError(f"{self.by} is not measured in stage {self.stage}; it has {', '.join(FIGURES_OF[self.stage])}")
+            raise ValueError(
+                f"{self.by} is not measured in stage {self.stage}; it has {', '.join(FIGURES_OF[self.stage])}"
+            )
         return self
 
     @property

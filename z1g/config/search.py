@@ -55,7 +55,7 @@ class Search(Section):
 
 @dataclass(frozen=True)
 class SearchFile:
-    """A file of `z1g search`: an ablation file with `search` in place of `sweep`. `values` are those of the ablation."""
+    """A file of `z1g search`: an ablation file with `search` in place of `sweep`. `values` has all but `search`."""
 
     name: str
     search: Search

@@ -3,7 +3,6 @@
 import difflib
 from collections.abc import Iterable
 
-
 MOST_LISTED = 80
 """Names that are listed at most, since studies have thousands of runs."""
 

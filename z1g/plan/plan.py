@@ -24,6 +24,7 @@ from z1g.core.names import did_you_mean
 from z1g.data.manifest import Manifest
 from z1g.plan.identity import Shared, Stage, digest, planned_stages
 from z1g.plan.lists import Lists
+from z1g.plan.pruning import FOLDER, Competitor, Pruning
 
 DEFAULT_SCALE = "full"
 CONFIG_KEYS = ("scale", "ablations", "results", "objects", "gpus", "missing")
@@ -72,7 +73,7 @@ class Plan:
         nearest = next(path for path in (results, *results.parents, Path("/")) if path.exists())
         if not nearest.is_dir():
             raise UserError(f"results folder {results}: {nearest} is a file; name another folder")
-        loaded, problems = read_ablations(scale, names, ablations, configs, objects)
+        loaded, problems = read_ablations(scale, names, ablations, configs, objects, results / FOLDER)
         if problems:
             raise UserError("\n".join(problems))
         if missing is not None:
@@ -111,6 +112,15 @@ class Plan:
     def stages(self) -> dict[tuple[str, str], Stage]:
         """Every distinct stage by (name, id)."""
         return {stage.key: stage for planned in self.ablations.values() for stage in planned.stages.values()}
+
+    @cached_property
+    def pruning(self) -> Pruning:
+        """Which arms of studies reach which rung."""
+        competitors = []
+        for name, planned in self.ablations.items():
+            about, ids = planned.ablation.about, {stage: item.id for stage, item in planned.stages.items()}
+            competitors.append(Competitor(name, about.arm, about.cohort, about.prune, ids))
+        return Pruning.of(competitors, self.results)
 
     def folder(self, stage: str, stage_id: str) -> Path:
         """Folder of a stage's results."""
@@ -166,6 +176,7 @@ class Plan:
 
     def write(self) -> None:
         """Write the records of all stages and ablations, which commands and the report read."""
+        pruned = self.pruning.write()
         for stage in self.stages.values():
             write_json(self.folder(*stage.key) / "stage.json", stage.record())
         for name, planned in self.ablations.items():
@@ -174,18 +185,24 @@ class Plan:
             if not manifest.is_file() or Manifest.load(manifest) != planned.manifest:
                 planned.manifest.save(manifest)
             folder = self.results / "ablations" / name
-            write_json(folder / "plan.json", ablation_record(planned))
+            reason = {"pruned": pruned[name]} if name in pruned else {}
+            write_json(folder / "plan.json", {**ablation_record(planned), **reason})
             write_json(folder / "config.json", planned.ablation.experiment.model_dump(mode="json"))
 
 
 def read_ablations(
-    scale: str, names: Iterable[str] | None, ablations: Path, configs: Path, objects: Sequence[str] = ()
+    scale: str,
+    names: Iterable[str] | None,
+    ablations: Path,
+    configs: Path,
+    objects: Sequence[str] = (),
+    studies: Path | None = None,
 ) -> tuple[list[Ablation], list[str]]:
     """The runs that can be read, and what is wrong with the others; arguments as in `Plan.load`.
 
-    Raises UserError if there are none.
+    studies: folder with the files of `z1g search`. Raises UserError if there are none.
     """
-    return Catalog(Entries.of_folder(ablations), scale, configs, objects).select(names)
+    return Catalog(Entries.of_folder(ablations, studies), scale, configs, objects).select(names)
 
 
 def _words(option: Any) -> list[str]:

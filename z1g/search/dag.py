@@ -31,7 +31,7 @@ def train(where: Where, study: str, runs: Sequence[str]) -> int:
     """Train and measure runs of a study's ablation file. Returns Snakemake's exit code.
 
     Each run's folder is asked for, not tables and report, which are those of the user's own ablations. Without
-    Snakemake's lock on the folder, which a killed one leaves behind: jobs that a killed one left running hold their own.
+    Snakemake's lock on the folder, which a killed one leaves behind; jobs that are left running hold their own locks.
     """
     config = {**where.options, "scale": where.scale, "ablations": study, "results": str(where.results)}
     words = ["--config", *(f"{key}={value}" for key, value in config.items())]

@@ -16,7 +16,6 @@ from z1g.config.search import Goal, SearchFile
 from z1g.report.tables import markdown_row, markdown_text
 
 
-
 @dataclass(frozen=True)
 class Trial:
     """One row of the table. `state` is waiting, measured or diverged; `runs` are the runs of the point."""
@@ -38,7 +37,9 @@ def best_text(spec: SearchFile, trial: Trial, n_trials: int) -> str:
     """An ablation file with the values of a trial, from which others can inherit."""
     goal = spec.search.objective
     values = dict(spec.values)
-    description = f"Best of {n_trials} trials of {spec.name}: {goal.metric} {trial.value:.4g} ({goal.source}, {goal.split})"
+    description = (
+        f"Best of {n_trials} trials of {spec.name}: {goal.metric} {trial.value:.4g} ({goal.source}, {goal.split})"
+    )
     for path, value in trial.point.items():
         for part in reversed(path.split(".")):
             value = {part: value}

@@ -93,8 +93,8 @@ class Searcher:
                 log.info("trial %d: %s", trial.number, "diverged" if measured is None else f"{measured:.4g}")
         if missing:
             raise UserError(
-                f"{self.spec.name}: trials {', '.join(missing)} have no value (exit code {exit_code} of Snakemake, see its "
-                "messages above); the same command tries them again"
+                f"{self.spec.name}: trials {', '.join(missing)} have no value (exit code {exit_code} of Snakemake, see "
+                "its messages above); the same command tries them again"
             )
 
     def _plan(self, points: Sequence[dict[str, object]]) -> Plan:
