@@ -16,7 +16,7 @@ from z1g.core.files import read_json, read_jsonl
 
 pytestmark = pytest.mark.slow
 LR = "unet.train.optimizer.lr"
-RATES = [1e-3, 0.3, 10.0]
+RATES = [1e-3, 0.1, 0.3]
 """The first learns a little in six steps; the others destroy the network."""
 STUDY: dict[str, Any] = {"sweep": {"grid": {LR: RATES}}, "prune": {"rungs": [0.5, 1], "keep": 0.34}}
 FULL = {"sweep": STUDY["sweep"]}
@@ -66,7 +66,7 @@ def full(verbs: str, finished: Workspace, tmp_path_factory: pytest.TempPathFacto
 def test_only_the_survivor_is_trained_to_its_end(finished: Workspace) -> None:
     decision = read_json(finished.results / "studies/lr/rung-0.5.json")
     assert decision["kept"] == ["lr@lr=1e-3"]
-    for rate in ("1e-3", "0.3", "10"):
+    for rate in ("1e-3", "0.1", "0.3"):
         folder = unet_of(finished, f"lr@lr={rate}")
         assert read_json(folder / "rungs/0.5.json")["step"] == 3
         assert (folder / "pipeline").is_dir() == (rate == "1e-3")
