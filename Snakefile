@@ -10,7 +10,7 @@ from snakemake.utils import min_version
 from z1g.core.errors import UserError
 from z1g.core.stages import TRAINED
 from z1g.jobs.leases import gpus_at_once
-from z1g.plan.plan import Plan
+from z1g.plan.plan import NAMES_FILE, Plan
 
 min_version("9.0")
 
@@ -19,6 +19,7 @@ report: "workflow/report/workflow.rst"
 
 
 RESULTS = Path(str(config.get("results", "results")))
+NAMES = RESULTS / NAMES_FILE
 Z1G = f"{shlex.quote(sys.executable)} -m z1g"
 
 try:

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from support.paths import ROOT
 
 from z1g.cli.config import GENERATED
-from z1g.config.catalog import load_ablation
+from z1g.config.catalog import Catalog, load_ablation
+from z1g.config.entries import Entries
 from z1g.config.preflight import findings
 from z1g.config.resolve import merge, resolve
 from z1g.config.tree import Experiment
@@ -182,7 +183,9 @@ def test_shipped_files_match_the_schema(path: Path, schema: jsonschema.Validator
 @pytest.mark.parametrize(
     "text",
     ["unett: {}", "unet: {condition_dropuot: 0.1}", "splat: {size: -4}", "render: {kind: cupy}", "unet: null",
-     "autodecoder: {losses: {splat: {wieght: 1}}}", "description: [1]", "render: {kind: auto, resolution: 7}"],
+     "autodecoder: {losses: {splat: {wieght: 1}}}", "description: [1]", "render: {kind: auto, resolution: 7}",
+     "seeds: many", "seeds: {stage2: 3}", "folds: 1", "priority: high", "tags: word", "sweep: {gird: {}}",
+     "sweep: {grid: {unet.train.steps: 3}}", "sweep: {random: {n: 3}}"],
 )  # fmt: skip
 def test_the_schema_refuses_what_the_tree_refuses(tmp_path: Path, text: str, schema: jsonschema.Validator) -> None:
     with pytest.raises(jsonschema.ValidationError):
@@ -193,11 +196,13 @@ def test_the_schema_refuses_what_the_tree_refuses(tmp_path: Path, text: str, sch
 @pytest.mark.slow
 @pytest.mark.parametrize("scale", SCALES)
 def test_every_ablation_resolves_at_every_scale_and_says_why(scale: str) -> None:
-    files = sorted((ROOT / "ablations").rglob("*.yaml"))
+    catalog = Catalog(Entries.of_folder(ROOT / "ablations"), scale, CONFIGS)
+    files = catalog.entries.files
     assert len(files) >= 30
-    for file in files:
-        ablation = load_ablation(file, scale, CONFIGS)
-        assert len(ablation.description) > 20
+    for name, file in files.items():
+        runs = catalog.runs(name)
+        assert len(runs) >= 1
+        assert all(len(run.description) > 20 for run in runs)
         assert len(file.read_text().splitlines()) <= 10
 
 

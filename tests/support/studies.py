@@ -18,6 +18,7 @@ from support.builders import experiment, fill
 from support.paths import ROOT
 from z1g.config.resolve import Ablation, merge
 from z1g.core.files import write_jsonl
+from z1g.core.stages import STAGE_NAMES
 from z1g.plan.plan import Plan
 
 LIMIT_S = 600.0
@@ -31,7 +32,7 @@ class Workspace:
     """A folder with Snakefile, rules, a scale `micro.yaml`, ablation files, and finished `ingest` and `fit`."""
 
     def __init__(self, folder: Path, ablations: dict[str, Any], **changes: Any) -> None:
-        """ablations: content of the files below `ablations/` by path. changes: options that replace those of the scale."""
+        """ablations: content of the files below `ablations/` by path. changes: options of the scale."""
         self.folder, self.results = folder, folder / "results"
         folder.mkdir(parents=True)
         for name in ("workflow", "configs"):
@@ -46,10 +47,9 @@ class Workspace:
         meshes.mkdir()
         for i in range(4):
             (meshes / f"object{i}.obj").write_text(f"v {i} 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\n", encoding="utf-8")
-        resources = {stage: {"gpus": 0, "threads": 1, "memory_mb": 500} for stage in ("fit", "codes", "infer", "metrics")}
-        resources |= {stage: {"gpus": 0, "threads": 1, "memory_mb": 500} for stage in ("autodecoder", "unet")}
-        resources["ingest"] = {"threads": 1, "memory_mb": 500}
-        self.options = experiment(Path("meshes"), **merge(merge(OPTIONS, {"resources": resources}), changes)).model_dump(mode="json")
+        resources = {stage: {"gpus": 0, "threads": 1, "memory_mb": 500} for stage in STAGE_NAMES}
+        options = merge(merge(OPTIONS, {"resources": resources}), changes)
+        self.options = experiment(Path("meshes"), **options).model_dump(mode="json")
         (folder / "micro.yaml").write_text(json.dumps(self.options))
         self._fill()
 
@@ -58,7 +58,8 @@ class Workspace:
         here = Path.cwd()
         os.chdir(self.folder)
         try:
-            planned = Plan([Ablation("micro", "", "micro", {}, experiment(Path("meshes"), **self.options))], self.results)
+            ablation = Ablation("micro", "", "micro", {}, experiment(Path("meshes"), **self.options))
+            planned = Plan([ablation], self.results)
             planned.write()
             fill(planned)
             stages = planned.ablations["micro"].stages

@@ -83,7 +83,7 @@ def rung_values(wildcards):
 
 def planned_ablations(wildcards):
     """Parameter that Snakemake tracks: the content of `plan.json` and `config.json` of all ablations."""
-    return " ".join(plan.ablation_identity(name) for name in plan.ablations)
+    return plan.identity
 
 
 def identity(stage):
@@ -91,6 +91,11 @@ def identity(stage):
     return (
         lambda wildcards: f"{wildcards.id} v{plan.stage(stage, wildcards.id).version}"
     )
+
+
+def priority(stage, more=0):
+    """Priority of a stage's jobs: that of the most urgent run that needs them, and `more`."""
+    return lambda wildcards: plan.priority(stage, wildcards.id) + more
 
 
 def stage_resources(stage):

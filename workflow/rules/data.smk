@@ -16,6 +16,7 @@ rule ingest:
         out("ingest", "logs/chunk-{chunk}.log"),
     benchmark:
         out("ingest", "benchmark/chunk-{chunk}.tsv")
+    priority: priority("ingest")
     threads: threads("ingest")
     resources:
         **stage_resources("ingest"),
@@ -40,6 +41,7 @@ rule fit:
         out("fit", "logs/chunk-{chunk}.log"),
     benchmark:
         out("fit", "benchmark/chunk-{chunk}.tsv")
+    priority: priority("fit")
     threads: threads("fit")
     resources:
         **stage_resources("fit"),

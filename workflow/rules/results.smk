@@ -11,6 +11,7 @@ rule infer:
         out("infer", "logs/chunk-{chunk}.log"),
     benchmark:
         out("infer", "benchmark/chunk-{chunk}.tsv")
+    priority: priority("infer")
     threads: threads("infer")
     resources:
         **stage_resources("infer"),
@@ -33,6 +34,7 @@ rule metrics:
         out("metrics", "logs/metrics.log"),
     benchmark:
         out("metrics", "benchmark/metrics.tsv")
+    priority: priority("metrics")
     threads: threads("metrics")
     resources:
         **stage_resources("metrics"),
@@ -55,11 +57,12 @@ rule ablation:
         reproduce=f"{RESULTS}/ablations/{{name}}/reproduce.json",
     log:
         f"{RESULTS}/ablations/{{name}}/ablation.log",
+    priority: lambda wildcards: plan.ablations[wildcards.name].ablation.about.priority
     localrule: True
     params:
         identity=lambda wildcards: plan.ablation_identity(wildcards.name),
     shell:
-        Z1G + f" ablation {RESULTS} {{wildcards.name}} > {{log}} 2>&1"
+        Z1G + f" ablation {RESULTS} {{wildcards.name:q}} > {{log:q}} 2>&1"
 
 
 rule tables:
@@ -76,10 +79,9 @@ rule tables:
     localrule: True
     params:
         identity=planned_ablations,
-        names=" ".join(plan.ablations),
     shell:
         Z1G
-        + f" tables {RESULTS} --ablations {{params.names}} --out {RESULTS}/tables > {{log}} 2>&1"
+        + f" tables {RESULTS} --ablations @{NAMES} --out {RESULTS}/tables > {{log}} 2>&1"
 
 
 rule report:
@@ -94,7 +96,5 @@ rule report:
     localrule: True
     params:
         identity=planned_ablations,
-        names=" ".join(plan.ablations),
     shell:
-        Z1G
-        + f" report {RESULTS} --ablations {{params.names}} --out {{output}} > {{log}} 2>&1"
+        Z1G + f" report {RESULTS} --ablations @{NAMES} --out {{output}} > {{log}} 2>&1"

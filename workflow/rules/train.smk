@@ -12,6 +12,7 @@ rule autodecoder:
         out("autodecoder", "logs/autodecoder.log"),
     benchmark:
         out("autodecoder", "benchmark/autodecoder.tsv")
+    priority: priority("autodecoder")
     threads: threads("autodecoder")
     resources:
         **stage_resources("autodecoder"),
@@ -30,6 +31,7 @@ rule codes:
         out("codes", "logs/codes.log"),
     benchmark:
         out("codes", "benchmark/codes.tsv")
+    priority: priority("codes")
     threads: threads("codes")
     resources:
         **stage_resources("codes"),
@@ -50,6 +52,7 @@ rule unet:
         out("unet", "logs/unet.log"),
     benchmark:
         out("unet", "benchmark/unet.tsv")
+    priority: priority("unet")
     threads: threads("unet")
     resources:
         **stage_resources("unet"),
@@ -69,6 +72,8 @@ rule autodecoder_rung:
         out("autodecoder", "logs/rung-{rung}.log"),
     benchmark:
         out("autodecoder", "benchmark/rung-{rung}.tsv")
+    # Before training to the end, where an ablation outside of the study shares it.
+    priority: priority("autodecoder", 1)
     threads: threads("autodecoder")
     resources:
         **stage_resources("autodecoder"),
@@ -88,6 +93,8 @@ rule unet_rung:
         out("unet", "logs/rung-{rung}.log"),
     benchmark:
         out("unet", "benchmark/rung-{rung}.tsv")
+    # Before training to the end, where an ablation outside of the study shares it.
+    priority: priority("unet", 1)
     threads: threads("unet")
     resources:
         **stage_resources("unet"),
@@ -108,4 +115,5 @@ checkpoint prune:
     params:
         identity=lambda wildcards: plan.pruning.identity(wildcards.study),
     shell:
-        Z1G + f" prune {RESULTS} {{wildcards.study}} {{wildcards.rung}} > {{log}} 2>&1"
+        Z1G
+        + f" prune {RESULTS} {{wildcards.study:q}} {{wildcards.rung}} > {{log:q}} 2>&1"

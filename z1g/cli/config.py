@@ -1,21 +1,16 @@
-"""`z1g config`: documents generated from the configuration classes."""
+"""`z1g config`: documents generated from the configuration classes, and what an ablation or a run resolves to."""
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from z1g.config import documents
-from z1g.config.catalog import load_ablation
+from z1g.config.catalog import Catalog, load_ablation
+from z1g.config.entries import Entries
+from z1g.config.resolve import Ablation
+from z1g.core.errors import UserError
 from z1g.plan import neutral
-
-
-def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
-    """Add the arguments of `config`."""
-    parser.add_argument("what", choices=[*GENERATED, "show", "write"], help="write: update all generated files")
-    parser.add_argument("--ablation", type=Path, help="show: the ablation file")
-    parser.add_argument("--scale", default="full", help="show: its base configuration")
-
 
 GENERATED: dict[str, tuple[Path, Callable[[], str]]] = {
     "schema": (Path("configs/schema.json"), documents.schema),
@@ -24,19 +19,72 @@ GENERATED: dict[str, tuple[Path, Callable[[], str]]] = {
     "identity": (Path("z1g/plan/defaults.json"), neutral.document),
 }
 """Paths of the generated files and the functions that generate them."""
+MOST_RUNS = 20
+"""Runs of a file that are listed."""
+
+
+def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
+    """Add the arguments of `config`."""
+    parser.add_argument(
+        "what",
+        metavar="document or name",
+        help=f"{', '.join(GENERATED)}: print a generated document; write: update all of them; show: a configuration; "
+        "or the name of an ablation or of a run: what it builds on, its runs, and its configuration",
+    )
+    parser.add_argument("--ablation", type=Path, help="show: the ablation file")
+    parser.add_argument("--scale", default="full", help="show, or a name: the base configuration")
 
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
-    """Print a document, or write all of them to their files."""
+    """Print a document or a configuration, or write all documents to their files."""
     if arguments.what == "write":
         for path, make in GENERATED.values():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(make(), encoding="utf-8")
+    elif arguments.what == "show" and arguments.ablation is None:
+        sys.stdout.write(documents.defaults())
     elif arguments.what == "show":
-        if arguments.ablation is None:
-            sys.stdout.write(documents.defaults())
-        else:
-            ablation = load_ablation(arguments.ablation, arguments.scale, Path("configs"))
-            sys.stdout.write(documents.resolved(ablation.experiment))
-    else:
+        ablation = load_ablation(arguments.ablation, arguments.scale, Path("configs"))
+        sys.stdout.write(documents.resolved(ablation.experiment))
+    elif arguments.what in GENERATED:
         sys.stdout.write(GENERATED[arguments.what][1]())
+    else:
+        sys.stdout.write(named(arguments.what, arguments.scale, Path("ablations"), Path("configs")))
+
+
+def named(name: str, scale: str, ablations: Path, configs: Path) -> str:
+    """What an ablation or a run builds on, as comments, and its configuration as YAML.
+
+    A file with several runs is shown without its sweep, folds and replicates, and with a list of them. Raises
+    UserError.
+    """
+    catalog = Catalog(Entries.of_folder(ablations), scale, configs)
+    runs, problems = catalog.select([name])
+    if problems:
+        raise UserError("\n".join(problems))
+    lines = [f"{word}: {file}" for word, file in catalog.chain(runs[0].about.study)]
+    lines = [lines[0], *(f"builds on {line}" for line in lines[1:])]
+    if len(runs) == 1:
+        shown = runs[0]
+    elif name in catalog.entries.files:
+        shown = catalog.ablation(name)
+    else:
+        raise UserError(f"{name} means {len(runs)} runs; name one of them: {_listed(runs)}")
+    if len(runs) > 1 or shown.name != shown.about.study:
+        lines += _about(shown) if len(runs) == 1 else [f"{len(runs)} runs: {_listed(runs)}"]
+    return "".join(f"# {line}\n" for line in lines) + documents.resolved(shown.experiment)
+
+
+def _about(run: Ablation) -> list[str]:
+    about = run.about
+    lines = [f"run {run.name}"] + [f"point: {path} = {value}" for path, value in about.point.items()]
+    if about.fold is not None:
+        lines.append(f"fold {about.fold}")
+    if about.seed is not None:
+        lines.append(f"replicate {about.seed} of {', '.join(about.replicated) or 'sampling'}")
+    return lines
+
+
+def _listed(runs: Sequence[Ablation]) -> str:
+    more = len(runs) - MOST_RUNS
+    return ", ".join(run.name for run in runs[:MOST_RUNS]) + (f" and {more} more" if more > 0 else "")

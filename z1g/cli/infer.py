@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 from z1g.cli import stage
-from z1g.cli.arguments import existing_folder, some_path
+from z1g.cli.arguments import some_path
 from z1g.core.errors import UserError
+from z1g.plan.runs import run_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -15,7 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         "paths", nargs="+", type=some_path, help="photographs or folders of them; or results/infer/<id>"
     )
     photographs = parser.add_argument_group("photographs", "python -m z1g infer photo.png --run results/ablations/x")
-    photographs.add_argument("--run", type=existing_folder, help="results/ablations/<name>: the trained model")
+    photographs.add_argument("--run", help="the trained model: name of a run, or its folder results/ablations/<name>")
+    photographs.add_argument("--results", type=some_path, default=Path("results"), help="results folder of named runs")
     photographs.add_argument("--out", type=some_path, default=Path("splats"), help="output folder")
     photographs.add_argument(
         "--background", choices=["remove", "keep"], default="remove", help="background of images without alpha channel"
@@ -42,11 +44,12 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         return
     if (arguments.seed is not None and arguments.seed < 0) or not 16 <= arguments.size <= 4096:
         raise UserError("--seed must not be negative, and --size must be from 16 to 4096")
+    run_path = run_folder(arguments.run, arguments.results)
     stage.limit_threads(arguments.threads)
     from z1g.inference.batch import PhotographOptions, run
 
     outputs = PhotographOptions(arguments.out, arguments.background, arguments.seed, arguments.size, arguments.mesh)
-    run(arguments.paths, arguments.run, outputs, ["z1g", *sys.argv[1:]])
+    run(arguments.paths, run_path, outputs, ["z1g", *sys.argv[1:]])
 
 
 def existing_stage(path: Path) -> Path:

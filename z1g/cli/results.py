@@ -14,7 +14,10 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         parser.add_argument("study", help="name of the ablation file or of the set")
         parser.add_argument("rung", type=fraction, help="a rung of the study, as a fraction of the training steps")
     else:
-        parser.add_argument("--ablations", nargs="+", required=True, help="names, in the order of the table")
+        parser.fromfile_prefix_chars = "@"
+        parser.add_argument(
+            "--ablations", nargs="+", required=True, help="names, in the order of the table; @FILE: one a line"
+        )
         parser.add_argument("--out", type=some_path, required=True, help="folder (tables) or file (report) to write")
 
 

@@ -4,14 +4,16 @@ import argparse
 import sys
 from pathlib import Path
 
-from z1g.cli.arguments import at_least, existing_folder
+from z1g.cli.arguments import at_least, some_path
+from z1g.plan.runs import run_folder
 
 EXIT_BROKEN = 1
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Add the arguments of `verify`."""
-    parser.add_argument("folder", type=existing_folder, help="results/ablations/<name>")
+    parser.add_argument("run", help="name of a run, or its folder results/ablations/<name>")
+    parser.add_argument("--results", type=some_path, default=Path("results"), help="results folder of named runs")
     parser.add_argument(
         "--sample", type=at_least(0), default=2, help="number of objects to evaluate again; 0: check digests only"
     )
@@ -25,7 +27,7 @@ def main(verb: str, arguments: argparse.Namespace) -> int:
     from z1g.stages.verify import verify
 
     limit_threads(arguments.threads)
-    folder = Path(arguments.folder).absolute()
+    folder = run_folder(arguments.run, arguments.results).absolute()
     held = []
     for finding in verify(folder, arguments.sample, arguments.seed):
         held.append(finding.holds)

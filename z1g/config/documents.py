@@ -9,6 +9,7 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic.fields import FieldInfo
 
+from z1g.config.header import Header
 from z1g.config.lookup import unwrap
 from z1g.config.scalars import Dumper
 from z1g.config.tree import Experiment
@@ -17,15 +18,12 @@ from z1g.core.slots import Runtime, Section
 
 
 def schema() -> str:
-    """JSON schema of an ablation file: every key optional, null for a named entry, plus `description` and `base`."""
-    document = Experiment.model_json_schema()
+    """JSON schema of an ablation file: every key optional, null for a named entry, plus the keys of the header."""
+    document, header = Experiment.model_json_schema(), Header.model_json_schema()
+    document["properties"] |= header["properties"]
+    document["$defs"] |= header["$defs"]
     _loosen(document)
     document["title"] = "z1g ablation"
-    for key, text in (
-        ("description", "what differs from the base, and why"),
-        ("base", "scale that replaces the scale of the run"),
-    ):
-        document["properties"][key] = {"type": "string", "description": text}
     return json.dumps(document, indent=1) + "\n"
 
 
@@ -59,14 +57,21 @@ def defaults() -> str:
 def reference() -> str:
     """docs/configuration.md: a table for each section and each kind of a slot."""
     lines = ["# Configuration", "", "Generated from the configuration tree by `z1g config write`.", ""]
+    lines += ["## The header of ablation files", "", "What is said about runs; see [ablations](ablations.md).", ""]
+    lines += _table(Header)
     for title, cls in _sections():
         lines += [f"## {title}", "", inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " "), ""]
-        lines += ["| key | default | meaning |", "|---|---|---|"]
-        for name, field in cls.model_fields.items():
-            if name != "kind":
-                lines.append(f"| `{name}` | {_default(field)} | {_meaning(field)} |")
-        lines.append("")
+        lines += _table(cls)
     return "\n".join(lines)
+
+
+def _table(cls: type[Section]) -> list[str]:
+    rows = [
+        f"| `{name}` | {_default(field)} | {_meaning(field)} |"
+        for name, field in cls.model_fields.items()
+        if name != "kind"
+    ]
+    return ["| key | default | meaning |", "|---|---|---|", *rows, ""]
 
 
 def _yaml(section: Section, depth: int) -> Iterator[str]:

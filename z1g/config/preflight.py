@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 from z1g.config.explain import locate
 from z1g.config.resolve import Ablation
 from z1g.config.walk import sections
+from z1g.config.yaml_file import KeyPath
 from z1g.core.errors import UserError
 from z1g.core.needs import Missing
+from z1g.core.slots import Section
 
 log = logging.getLogger("z1g")
 Policy = Literal["stop", "warn"]
@@ -30,8 +33,20 @@ def preflight(ablations: Iterable[Ablation], policy: Policy = "stop") -> None:
 
 
 def examine(ablations: Iterable[Ablation], policy: Policy) -> dict[str, bool]:
-    """The findings of all ablations, each once, and whether the policy lets it stop the plan."""
-    return {line: fatal and policy == "stop" for ablation in ablations for line, fatal in findings(ablation)}
+    """The findings of all ablations, each once, and whether the policy lets it stop the plan.
+
+    A part of the configuration that several ablations share is asked once.
+    """
+    asked: dict[int, tuple[Section, list[_Lack]]] = {}
+    examined: dict[str, bool] = {}
+    for ablation in ablations:
+        for name in type(ablation.experiment).model_fields:
+            part = getattr(ablation.experiment, name)
+            if id(part) not in asked:
+                asked[id(part)] = part, list(_lacks(part, (name,)))
+            for lack in asked[id(part)][1]:
+                examined[lack.line(ablation)] = lack.fatal and policy == "stop"
+    return examined
 
 
 def warn(examined: Mapping[str, bool]) -> None:
@@ -43,11 +58,27 @@ def warn(examined: Mapping[str, bool]) -> None:
 
 def findings(ablation: Ablation) -> Iterator[tuple[str, bool]]:
     """What is missing, `file:line: key path: words`, and whether jobs cannot do without it."""
-    for path, section in sections(ablation.experiment):
+    for lack in _lacks(ablation.experiment, ()):
+        yield lack.line(ablation), lack.fatal
+
+
+@dataclass(frozen=True)
+class _Lack:
+    """What an option at a key path misses."""
+
+    path: KeyPath
+    words: str
+    fatal: bool
+
+    def line(self, ablation: Ablation) -> str:
+        return f"{locate(ablation.files, self.path)}: {'.'.join(self.path)}: {self.words}"
+
+
+def _lacks(section: Section, root: KeyPath) -> Iterator[_Lack]:
+    for path, part in sections(section, root):
         try:
-            section.check()
+            part.check()
         except Missing as error:
-            path = (*path, error.field) if error.field else path
-            yield f"{locate(ablation.files, path)}: {'.'.join(path)}: {error.message}", error.fatal
+            yield _Lack((*path, error.field) if error.field else path, error.message, error.fatal)
         except (UserError, OSError) as error:
-            yield f"{locate(ablation.files, path)}: {'.'.join(path)}: {error}", True
+            yield _Lack(path, str(error), True)

@@ -123,10 +123,11 @@ def points(sweep: Sweep, file: YamlFile) -> list[Point]:
 
     Raises UserError if a value or a point appears twice, if a random sweep has too few points, or for too many points.
     """
-    ways = [way for way in (_grid(sweep, file), _zip(sweep), _listed(sweep), _random(sweep, file)) if way]
-    number = math.prod(len(way) for way in ways)
+    number = math.prod(len(values) for values in sweep.grid.values()) * _n_zipped(sweep) * max(1, len(sweep.list))
+    number *= sweep.random.n if sweep.random else 1
     if number > MAX_POINTS:
         raise UserError(f"{file.where(('sweep',))}: sweep: {number} points; at most {MAX_POINTS} are supported")
+    ways = [way for way in (_grid(sweep, file), _zip(sweep), _listed(sweep), _random(sweep, file)) if way]
     found: dict[str, Point] = {}
     for combination in itertools.product(*ways):
         point = Point({})
@@ -167,7 +168,7 @@ def _grid(sweep: Sweep, file: YamlFile) -> Sequence[Point]:
 
 def _products(axes: Sequence[Sequence[Point]]) -> list[Point]:
     combined = []
-    for combination in itertools.islice(itertools.product(*axes), MAX_POINTS + 1):
+    for combination in itertools.product(*axes):
         point = Point({})
         for part in combination:
             point |= part
@@ -176,14 +177,17 @@ def _products(axes: Sequence[Sequence[Point]]) -> list[Point]:
 
 
 def _zip(sweep: Sweep) -> Sequence[Point]:
-    number = min((len(values) for values in sweep.zip.values()), default=0)
     return [
         Point(
             {path: values[i] for path, values in sweep.zip.items()},
             {path: ("sweep", "zip", path, str(i)) for path in sweep.zip},
         )
-        for i in range(number)
+        for i in range(_n_zipped(sweep) if sweep.zip else 0)
     ]
+
+
+def _n_zipped(sweep: Sweep) -> int:
+    return min((len(values) for values in sweep.zip.values()), default=1)
 
 
 def _listed(sweep: Sweep) -> Sequence[Point]:

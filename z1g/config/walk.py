@@ -42,7 +42,7 @@ def places(
 def place(parent: str, name: str, value: Any = None, entry: bool = False) -> str:
     """The place of a field, or of the section that is its value; with `entry`, of an entry of its mapping."""
     here = f"{parent}.{name}".lstrip(".") + (".<name>" if entry else "")
-    kind = getattr(value, "kind", None) if isinstance(value, Section) else None
+    kind = value.__dict__.get("kind") if isinstance(value, Section) else None
     return here if kind is None else f"{here}: {{kind: {kind}}}"
 
 

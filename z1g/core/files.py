@@ -16,16 +16,21 @@ FULL_DISK_BYTES = 65_536
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it is fsynced and renamed to `path`, on error removed."""
+def atomic_file(path: Path, durable: bool = True) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it is fsynced and renamed to `path`, on error removed.
+
+    durable: whether to wait until the disk has the file; not needed for what can be made again after a power failure.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
         with _disk_full_error(path):
             yield temporary
-            _sync(temporary)
+            if durable:
+                _sync(temporary)
             os.replace(temporary, path)
-            _sync(path.parent)
+            if durable:
+                _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -67,15 +72,29 @@ def require_regular(path: Path) -> None:
         raise OSError(errno.EINVAL, "not a regular file", str(path))
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write text atomically."""
-    with atomic_file(path) as temporary:
+def write_text(path: Path, text: str, durable: bool = True) -> None:
+    """Write text atomically; `durable` as in `atomic_file`."""
+    with atomic_file(path, durable) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write one JSON document atomically, keys in the given order."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
+
+
+def update_json(path: Path, value: Any) -> None:
+    """Write one JSON document atomically, unless the file has exactly this content.
+
+    For thousands of files that can be made again: does not wait for the disk.
+    """
+    text = json.dumps(value, indent=2, allow_nan=False) + "\n"
+    try:
+        known = path.read_text(encoding="utf-8") == text
+    except (OSError, UnicodeDecodeError):
+        known = False
+    if not known:
+        write_text(path, text, durable=False)
 
 
 def read_json(path: Path) -> Any:

@@ -3,15 +3,21 @@
 import difflib
 from collections.abc import Iterable
 
-MOST_LISTED = 80
-"""Names that are listed at most, since studies have thousands of runs."""
+MOST_CHARACTERS = 1500
+"""Length of a list of names, since studies have thousands of runs."""
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """`'; did you mean "size"?'` or, if no name is similar, `'; valid: a, b'`."""
     names = sorted(valid)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    if near:
-        return f'; did you mean "{near[0]}"?'
-    more = len(names) - MOST_LISTED
-    return f"; valid: {', '.join(names[:MOST_LISTED])}{f' and {more} more' if more > 0 else ''}"
+    return f'; did you mean "{near[0]}"?' if near else f"; valid: {_listed(names)}"
+
+
+def _listed(names: list[str]) -> str:
+    """The names that fit, and the number of the others."""
+    shown = len(names)
+    while shown > 1 and sum(len(name) + 2 for name in names[:shown]) > MOST_CHARACTERS:
+        shown = shown // 2
+    more = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {more} more" if more else "")

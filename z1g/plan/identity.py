@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 from z1g.config.resolve import Ablation
@@ -201,19 +201,26 @@ def digest(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:ID_LENGTH]
 
 
-def without_runtime(section: Section, path: str = "") -> dict[str, Any]:
+def without_runtime(section: Section, path: str = "", dumped: dict[str, Any] | None = None) -> dict[str, Any]:
     """Values of the section at a path, without runtime options, and with digests of files instead of their paths.
 
-    Includes removed options that are still part of identities.
+    Includes removed options that are still part of identities. dumped: plain values of the section, if they are known.
     """
     kept: dict[str, Any] = {}
-    dumped = section.model_dump(mode="json")
-    for name, field in type(section).model_fields.items():
-        if any(isinstance(item, FileContent) for item in field.metadata):
+    dumped = section.model_dump(mode="json") if dumped is None else dumped
+    for name, is_file in _timeless_fields(type(section)):
+        if is_file:
             kept[name] = dumped[name] and (file_digest(dumped[name]) or dumped[name])
-        elif not any(isinstance(item, Runtime) for item in field.metadata):
+        else:
             kept[name] = _dump(getattr(section, name), dumped[name], path, name)
     return {**kept, **neutral.recorded().gone(type(section), path)}
+
+
+@cache
+def _timeless_fields(section: type[Section]) -> tuple[tuple[str, bool], ...]:
+    """Names of the fields that are not runtime options, and whether each is a file that counts by its content."""
+    marks = {name: {type(item) for item in field.metadata} for name, field in section.model_fields.items()}
+    return tuple((name, FileContent in types) for name, types in marks.items() if not types & {Runtime})
 
 
 def identifying_values(section: Section) -> dict[str, Any]:
@@ -223,11 +230,11 @@ def identifying_values(section: Section) -> dict[str, Any]:
 
 def _dump(value: Any, dumped: Any, path: str, name: str) -> Any:
     if isinstance(value, Section):
-        return without_runtime(value, place(path, name, value))
+        return without_runtime(value, place(path, name, value), dumped)
     if isinstance(value, dict):
         return {key: _entry(item, dumped[key], place(path, name, item, entry=True)) for key, item in value.items()}
     return dumped
 
 
 def _entry(item: Any, dumped: Any, path: str) -> Any:
-    return without_runtime(item, path) if isinstance(item, Section) else dumped
+    return without_runtime(item, path, dumped) if isinstance(item, Section) else dumped

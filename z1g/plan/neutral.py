@@ -61,7 +61,9 @@ class Defaults:
 
     def gone(self, section: type[Section], path: str) -> dict[str, Any]:
         """Removed fields that are still part of identities, with their latest defaults."""
-        latest = self.latest.get(path or ROOT_PLACE, {})
+        latest = self.latest.get(path or ROOT_PLACE)
+        if not latest:
+            return {}
         return {name: value for name, value in latest.items() if name not in identifying(section)}
 
     def completed(self, values: dict[str, Any], path: str = "") -> dict[str, Any]:
@@ -131,13 +133,14 @@ class Defaults:
         return "{\n" + ",\n".join(f" {json.dumps(key)}: {_lines(table)}" for key, table in tables.items()) + "\n}\n"
 
 
-def identifying(section: type[Section]) -> list[str]:
+@cache
+def identifying(section: type[Section]) -> tuple[str, ...]:
     """Names of the fields that identities may leave out: all except `kind` and runtime fields."""
-    return [
+    return tuple(
         name
         for name, field in section.model_fields.items()
         if name != "kind" and not any(isinstance(item, Runtime) for item in field.metadata)
-    ]
+    )
 
 
 @cache

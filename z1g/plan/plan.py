@@ -19,14 +19,19 @@ from z1g.config.preflight import Policy, preflight
 from z1g.config.resolve import Ablation
 from z1g.config.run_names import PART
 from z1g.core.errors import UserError
-from z1g.core.files import read_json, write_json
+from z1g.core.files import read_json, update_json, write_text
 from z1g.core.names import did_you_mean
+from z1g.core.progress import Meter
 from z1g.data.manifest import Manifest
 from z1g.plan.identity import Shared, Stage, digest, planned_stages
 from z1g.plan.lists import Lists
 from z1g.plan.pruning import FOLDER, Competitor, Pruning
 
 DEFAULT_SCALE = "full"
+QUIET_S = 5.0
+"""Seconds after which progress is shown."""
+NAMES_FILE = Path("ablations") / "names.txt"
+"""In the results folder: the planned ablations, one a line, since a command line cannot hold thousands of names."""
 CONFIG_KEYS = ("scale", "ablations", "results", "objects", "gpus", "missing")
 
 
@@ -122,6 +127,19 @@ class Plan:
             competitors.append(Competitor(name, about.arm, about.cohort, about.prune, ids))
         return Pruning.of(competitors, self.results)
 
+    @cached_property
+    def _priorities(self) -> dict[tuple[str, str], int]:
+        priorities: dict[tuple[str, str], int] = {}
+        for planned in self.ablations.values():
+            own = planned.ablation.about.priority
+            for stage in planned.stages.values():
+                priorities[stage.key] = max(own, priorities.get(stage.key, own))
+        return priorities
+
+    def priority(self, stage: str, stage_id: str) -> int:
+        """Priority of a stage: the highest of the ablations that need it; 0 for stages of earlier plans."""
+        return self._priorities.get((stage, stage_id), 0)
+
     def folder(self, stage: str, stage_id: str) -> Path:
         """Folder of a stage's results."""
         return self.results / stage / stage_id
@@ -175,19 +193,25 @@ class Plan:
         return digest([self.ablation_identity(name) for name in self.ablations])
 
     def write(self) -> None:
-        """Write the records of all stages and ablations, which commands and the report read."""
+        """Write the records of all stages and ablations, which commands and the report read, where they changed."""
         pruned = self.pruning.write()
-        for stage in self.stages.values():
-            write_json(self.folder(*stage.key) / "stage.json", stage.record())
-        for name, planned in self.ablations.items():
-            manifest = self.folder("ingest", planned.stages["ingest"].id) / "manifest.jsonl"
+        manifests = {planned.stages["ingest"].id: planned.manifest for planned in self.ablations.values()}
+        for ingest, manifest in manifests.items():
+            file = self.folder("ingest", ingest) / "manifest.jsonl"
             # Files of equal content may have moved, so the manifest's sources are updated.
-            if not manifest.is_file() or Manifest.load(manifest) != planned.manifest:
-                planned.manifest.save(manifest)
-            folder = self.results / "ablations" / name
-            reason = {"pruned": pruned[name]} if name in pruned else {}
-            write_json(folder / "plan.json", {**ablation_record(planned), **reason})
-            write_json(folder / "config.json", planned.ablation.experiment.model_dump(mode="json"))
+            if not file.is_file() or Manifest.load(file) != manifest:
+                manifest.save(file)
+        with Meter("records of the plan", len(self.stages) + len(self.ablations), quiet_s=QUIET_S) as meter:
+            for stage in self.stages.values():
+                update_json(self.folder(*stage.key) / "stage.json", stage.record())
+                meter.advance()
+            for name, planned in self.ablations.items():
+                folder = self.results / "ablations" / name
+                reason = {"pruned": pruned[name]} if name in pruned else {}
+                update_json(folder / "plan.json", {**ablation_record(planned), **reason})
+                update_json(folder / "config.json", planned.ablation.experiment.model_dump(mode="json"))
+                meter.advance()
+        write_text(self.results / NAMES_FILE, "".join(f"{name}\n" for name in self.ablations))
 
 
 def read_ablations(
