@@ -16,8 +16,13 @@ from z1g.core.files import read_json, read_jsonl
 
 pytestmark = pytest.mark.slow
 LR = "unet.train.optimizer.lr"
-RATES = [1e-3, 0.1, 0.3]
-"""The first learns a little in six steps; the others destroy the network."""
+RATES = [1e-6, 1e-3, 1e-5]
+"""Only the second learns something: its samples are 3 dB better than those of the first."""
+FAST: dict[str, Any] = {"checkpoint_every": 20, "log_every": 20, "validate_every": 1000}
+LEARNING: dict[str, Any] = {
+    "autodecoder": {"train": {**FAST, "steps": 150, "optimizer": {"lr": 3e-3}}},
+    "unet": {"train": {**FAST, "steps": 160}},
+}
 STUDY: dict[str, Any] = {"sweep": {"grid": {LR: RATES}}, "prune": {"rungs": [0.5, 1], "keep": 0.34}}
 FULL = {"sweep": STUDY["sweep"]}
 
@@ -47,7 +52,7 @@ def lines(workspace: Workspace) -> list[str]:
 
 @pytest.fixture(scope="module")
 def finished(verbs: str, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    workspace = Workspace(tmp_path_factory.mktemp("finished") / "work", {"lr.yaml": STUDY})
+    workspace = Workspace(tmp_path_factory.mktemp("finished") / "work", {"lr.yaml": STUDY}, **LEARNING)
     workspace.use(verbs)
     workspace.run()
     return workspace
@@ -56,7 +61,7 @@ def finished(verbs: str, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
 @pytest.fixture(scope="module")
 def full(verbs: str, finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The same runs without pruning, from the same stage 1."""
-    workspace = Workspace(tmp_path_factory.mktemp("full") / "work", {"lr.yaml": FULL})
+    workspace = Workspace(tmp_path_factory.mktemp("full") / "work", {"lr.yaml": FULL}, **LEARNING)
     workspace.use(verbs)
     workspace.take(finished, "autodecoder", "codes")
     workspace.run()
@@ -66,9 +71,9 @@ def full(verbs: str, finished: Workspace, tmp_path_factory: pytest.TempPathFacto
 def test_only_the_survivor_is_trained_to_its_end(finished: Workspace) -> None:
     decision = read_json(finished.results / "studies/lr/rung-0.5.json")
     assert decision["kept"] == ["lr@lr=1e-3"]
-    for rate in ("1e-3", "0.1", "0.3"):
+    for rate in ("1e-3", "1e-5", "1e-6"):
         folder = unet_of(finished, f"lr@lr={rate}")
-        assert read_json(folder / "rungs/0.5.json")["step"] == 3
+        assert read_json(folder / "rungs/0.5.json")["step"] == 80
         assert (folder / "pipeline").is_dir() == (rate == "1e-3")
         pruned = read_json(finished.results / f"ablations/lr@lr={rate}/plan.json").get("pruned")
         value = decision["values"][f"lr@lr={rate}"]
@@ -101,10 +106,10 @@ def test_killed_twice_the_same_command_gives_the_same_tables(
     verbs: str, finished: Workspace, tmp_path: Path
 ) -> None:
     """SIGKILL to Snakemake and all jobs: while rungs are trained, then while the survivor is trained to its end."""
-    workspace = Workspace(tmp_path / "work", {"lr.yaml": STUDY})
+    workspace = Workspace(tmp_path / "work", {"lr.yaml": STUDY}, **LEARNING)
     workspace.use(verbs)
     workspace.take(finished, "autodecoder", "codes")
-    for kill in ("unet:1", "unet:4"):
+    for kill in ("unet:30", "unet:90"):
         assert workspace.start(workspace.command(), Z1G_TEST_KILL=kill).returncode == -9
         assert not (workspace.results / "tables").exists()
         workspace.run("--unlock")
