@@ -41,9 +41,13 @@ class Journal:
         _drop_unfinished_line(file)
         with _quiet():
             storage = JournalStorage(JournalFileBackend(str(file), lock_obj=_NoLock()))
-            self._study: Study = optuna.create_study(
-                storage=storage, study_name=name, direction=search.objective.direction, load_if_exists=True
-            )
+            self._study: Study
+            if any(study.study_name == name for study in storage.get_all_studies()):
+                self._study = optuna.load_study(study_name=name, storage=storage)
+            else:
+                self._study = optuna.create_study(
+                    study_name=name, storage=storage, direction=search.objective.direction
+                )
         meaning = search.model_dump(mode="json", include={"space", "objective", "sampler"})
         earlier = self._study.user_attrs.get(SPACE)
         if earlier is None and not self.trials():
