@@ -16,14 +16,12 @@ from z1g.core.files import read_json, read_jsonl
 
 pytestmark = pytest.mark.slow
 LR = "unet.train.optimizer.lr"
-RATES = [1e-6, 1e-3, 1e-5]
-"""Only the second learns something: its samples are 3 dB better than those of the first."""
-FAST: dict[str, Any] = {"checkpoint_every": 20, "log_every": 20, "validate_every": 1000}
-LEARNING: dict[str, Any] = {
-    "autodecoder": {"train": {**FAST, "steps": 150, "optimizer": {"lr": 3e-3}}},
-    "unet": {"train": {**FAST, "steps": 160}},
+RATES = [0.1, 1e-3, 0.03]
+"""Of stage 1, in six steps: the first destroys the network, the second is 0.2 dB better than the third."""
+STUDY: dict[str, Any] = {
+    "sweep": {"grid": {"autodecoder.train.optimizer.lr": RATES}},
+    "prune": {"rungs": [0.5, 1], "keep": 0.34, "stage": "autodecoder"},
 }
-STUDY: dict[str, Any] = {"sweep": {"grid": {LR: RATES}}, "prune": {"rungs": [0.5, 1], "keep": 0.34}}
 FULL = {"sweep": STUDY["sweep"]}
 
 
@@ -39,8 +37,8 @@ def jobs(output: str) -> dict[str, int]:
     return {name: int(count) for name, count in re.findall(r"^(\w+) +(\d+)$", table, flags=re.MULTILINE)}
 
 
-def unet_of(workspace: Workspace, run: str) -> Path:
-    return workspace.results / "unet" / read_json(workspace.results / "ablations" / run / "plan.json")["stages"]["unet"]
+def stage_of(workspace: Workspace, run: str, stage: str) -> Path:
+    return workspace.results / stage / read_json(workspace.results / f"ablations/{run}/plan.json")["stages"][stage]
 
 
 def lines(workspace: Workspace) -> list[str]:
@@ -52,18 +50,17 @@ def lines(workspace: Workspace) -> list[str]:
 
 @pytest.fixture(scope="module")
 def finished(verbs: str, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    workspace = Workspace(tmp_path_factory.mktemp("finished") / "work", {"lr.yaml": STUDY}, **LEARNING)
+    workspace = Workspace(tmp_path_factory.mktemp("finished") / "work", {"lr.yaml": STUDY})
     workspace.use(verbs)
     workspace.run()
     return workspace
 
 
 @pytest.fixture(scope="module")
-def full(verbs: str, finished: Workspace, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
-    """The same runs without pruning, from the same stage 1."""
-    workspace = Workspace(tmp_path_factory.mktemp("full") / "work", {"lr.yaml": FULL}, **LEARNING)
+def full(verbs: str, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """The same runs without pruning."""
+    workspace = Workspace(tmp_path_factory.mktemp("full") / "work", {"lr.yaml": FULL})
     workspace.use(verbs)
-    workspace.take(finished, "autodecoder", "codes")
     workspace.run()
     return workspace
 
@@ -71,10 +68,10 @@ def full(verbs: str, finished: Workspace, tmp_path_factory: pytest.TempPathFacto
 def test_only_the_survivor_is_trained_to_its_end(finished: Workspace) -> None:
     decision = read_json(finished.results / "studies/lr/rung-0.5.json")
     assert decision["kept"] == ["lr@lr=1e-3"]
-    for rate in ("1e-3", "1e-5", "1e-6"):
-        folder = unet_of(finished, f"lr@lr={rate}")
-        assert read_json(folder / "rungs/0.5.json")["step"] == 80
-        assert (folder / "pipeline").is_dir() == (rate == "1e-3")
+    for rate in ("1e-3", "0.1", "0.03"):
+        folder = stage_of(finished, f"lr@lr={rate}", "autodecoder")
+        assert read_json(folder / "rungs/0.5.json")["step"] == 3
+        assert (folder / "model").is_dir() == (rate == "1e-3")
         pruned = read_json(finished.results / f"ablations/lr@lr={rate}/plan.json").get("pruned")
         value = decision["values"][f"lr@lr={rate}"]
         assert pruned == (None if rate == "1e-3" else {"rung": 0.5, "value": value, "by": "validation_psnr"})
@@ -91,25 +88,24 @@ def test_the_winner_is_that_of_the_full_study(finished: Workspace, full: Workspa
 
 
 def test_the_survivor_is_trained_as_if_it_had_never_been_asked(finished: Workspace, full: Workspace) -> None:
-    weights, histories = [], []
-    for workspace in (finished, full):
-        folder = unet_of(workspace, "lr@lr=1e-3")
-        files = sorted((folder / "pipeline").rglob("*.safetensors"))
-        weights.append({str(file.relative_to(folder)): load_file(file) for file in files})
-        histories.append(without_seconds(read_jsonl(folder / "history.jsonl")))
-    assert weights[0]
-    assert histories[0] == histories[1]
-    torch.testing.assert_close(weights[0], weights[1], atol=0, rtol=0)
+    for stage, output in (("autodecoder", "model"), ("unet", "pipeline"), ("infer", "chunk-00000")):
+        folders = [stage_of(workspace, "lr@lr=1e-3", stage) for workspace in (finished, full)]
+        tensors = []
+        for folder in folders:
+            files = sorted((folder / output).rglob("*.safetensors"))
+            tensors.append({str(file.relative_to(folder)): load_file(file) for file in files})
+        assert tensors[0]
+        torch.testing.assert_close(tensors[0], tensors[1], atol=0, rtol=0)
+        if stage != "infer":
+            histories = [without_seconds(read_jsonl(folder / "history.jsonl")) for folder in folders]
+            assert histories[0] == histories[1]
 
 
-def test_killed_twice_the_same_command_gives_the_same_tables(
-    verbs: str, finished: Workspace, tmp_path: Path
-) -> None:
+def test_killed_twice_the_same_command_gives_the_same_tables(verbs: str, finished: Workspace, tmp_path: Path) -> None:
     """SIGKILL to Snakemake and all jobs: while rungs are trained, then while the survivor is trained to its end."""
-    workspace = Workspace(tmp_path / "work", {"lr.yaml": STUDY}, **LEARNING)
+    workspace = Workspace(tmp_path / "work", {"lr.yaml": STUDY})
     workspace.use(verbs)
-    workspace.take(finished, "autodecoder", "codes")
-    for kill in ("unet:30", "unet:90"):
+    for kill in ("autodecoder:1", "autodecoder:4"):
         assert workspace.start(workspace.command(), Z1G_TEST_KILL=kill).returncode == -9
         assert not (workspace.results / "tables").exists()
         workspace.run("--unlock")
@@ -162,11 +158,12 @@ def test_a_set_is_pruned_at_two_rungs_by_the_mean_over_seeds(verbs: str, tmp_pat
 
 def test_studies_share_what_they_have_in_common(verbs: str, tmp_path: Path) -> None:
     """Two studies and an ablation that is not pruned, with one training in common."""
+    prune = {"rungs": [0.5, 1], "keep": 0.34}
     workspace = Workspace(
         tmp_path / "work",
         {
-            "one.yaml": {**STUDY, "sweep": {"grid": {LR: [1e-3, 1e-4]}}},
-            "two.yaml": {**STUDY, "sweep": {"grid": {LR: [1e-3, 1e-5]}}},
+            "one.yaml": {"prune": prune, "sweep": {"grid": {LR: [1e-3, 1e-4]}}},
+            "two.yaml": {"prune": prune, "sweep": {"grid": {LR: [1e-3, 1e-5]}}},
             "plain.yaml": {"unet": {"train": {"optimizer": {"lr": 1e-3}}}},
         },
     )
