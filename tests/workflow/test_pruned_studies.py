@@ -172,7 +172,7 @@ def test_studies_share_what_they_have_in_common(verbs: str, tmp_path: Path) -> N
     assert planned["unet_rung"] == 3, "of four points"
     assert planned["autodecoder"] == planned["unet"] == 1
     made_up(workspace)
-    trained = [file for file in workspace.results.glob("unet/*/pipeline")]
+    trained = list(workspace.results.glob("unet/*/pipeline"))
     assert len(trained) == 1, "both studies keep the training that they share"
     kept = [read_json(workspace.results / f"studies/{name}/rung-0.5.json")["kept"] for name in ("one", "two")]
     assert kept == [["one@lr=1e-3"], ["two@lr=1e-3"]]
