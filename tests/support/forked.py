@@ -28,19 +28,24 @@ MADE = {
 
 def serve(path: str) -> None:
     """Fork for each connection, until killed."""
+    import accelerate
+    import diffusers
     import torch
+    import transformers
 
     from z1g.cli import main as cli
     from z1g.search import study
     from z1g.stages import ablation, autodecoder, codes, infer, metrics, prune, report, tables, unet
 
     torch.set_num_threads(1)
-    modules = ablation, autodecoder, codes, infer, metrics, prune, report, tables, unet, study
+    modules = ablation, autodecoder, codes, infer, metrics, prune, report, tables, unet, study, accelerate
+    # Their submodules are imported on first use.
+    lazy = diffusers.AutoencoderKL, diffusers.UNet2DConditionModel, transformers.CLIPVisionModelWithProjection
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen(16)
-        sys.stdout.write(f"ready with {len(modules)} modules\n")
+        sys.stdout.write(f"ready with {len(modules)} modules and {len(lazy)} classes\n")
         sys.stdout.flush()
         while True:
             connection, _ = server.accept()
