@@ -22,10 +22,12 @@ from z1g.core.stages import STAGE_NAMES
 from z1g.plan.plan import Plan
 
 LIMIT_S = 600.0
-OPTIONS: dict[str, Any] = {
-    "metrics": {"metrics": dict.fromkeys(("fd_efflite0", "chamfer", "f_score", "depth_error", "ssim"))},
+METRICS = {"metrics": dict.fromkeys(("fd_efflite0", "chamfer", "f_score", "depth_error", "ssim"))}
+WITHOUT: dict[str, Any] = {
+    "metrics": {"metrics": {**METRICS["metrics"], "st_lpips": None}},
+    "autodecoder": {"losses": {"perceptual": None}},
 }
-"""Metrics that take no time."""
+"""What takes most of the time; a scale's file has to say so, since its values are merged over the defaults."""
 
 
 class Workspace:
@@ -48,9 +50,9 @@ class Workspace:
         for i in range(4):
             (meshes / f"object{i}.obj").write_text(f"v {i} 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\n", encoding="utf-8")
         resources = {stage: {"gpus": 0, "threads": 1, "memory_mb": 500} for stage in STAGE_NAMES}
-        options = merge(merge(OPTIONS, {"resources": resources}), changes)
+        options = merge({"metrics": METRICS, "resources": resources}, changes)
         self.options = experiment(Path("meshes"), **options).model_dump(mode="json")
-        (folder / "micro.yaml").write_text(json.dumps(self.options))
+        (folder / "micro.yaml").write_text(json.dumps(_with_nulls(self.options, WITHOUT)))
         self._fill()
 
     def _fill(self) -> None:
@@ -111,6 +113,12 @@ class Workspace:
         return subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
         )
+
+
+def _with_nulls(values: dict[str, Any], nulls: dict[str, Any]) -> dict[str, Any]:
+    """The values, and the nulls of a tree of nulls."""
+    inner = {name: None if below is None else _with_nulls(values[name], below) for name, below in nulls.items()}
+    return {**values, **inner}
 
 
 @contextlib.contextmanager
