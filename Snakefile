@@ -12,7 +12,7 @@ from z1g.core.stages import TRAINED
 from z1g.jobs.leases import gpus_at_once
 from z1g.plan.plan import NAMES_FILE, Plan
 
-min_version("9.0")
+min_version("9.20")  # priorities that are functions
 
 
 report: "workflow/report/workflow.rst"

@@ -57,7 +57,8 @@ VALUES = st.recursive(
 KEYS = st.sampled_from(["unet.train.optimizer.lr", "infer.guidance", "autodecoder.losses.a b;c.weight", "x.lr", "é.lr"])
 
 
-@settings(max_examples=200, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=100, deadline=None)
 @given(st.lists(st.dictionaries(KEYS, VALUES, min_size=1, max_size=5), min_size=1, max_size=8, unique_by=plain))
 def test_names_are_safe_and_differ_where_points_do(points: list[dict[str, Any]]) -> None:
     names = point_names(points)

@@ -104,8 +104,9 @@ def scenes_of_the_original() -> str:
 def instances_of_g_objaverse() -> str:
     """Another folder of that kind."""
     folder = Path(tempfile.mkdtemp())
-    (folder / "0" / "10010" / "campos_512_v4").mkdir(parents=True)
-    (folder / "index.json").write_text('["0/10010"]')
+    for instance in ("10010", "10011"):
+        (folder / "0" / instance / "campos_512_v4").mkdir(parents=True)
+    (folder / "index.json").write_text('["0/10010", "0/10011"]')
     return str(folder)
 
 
@@ -226,18 +227,19 @@ def test_every_kind_is_usable_somewhere() -> None:
 @pytest.mark.parametrize("name", sorted(KINDS))
 def test_the_options_of_every_kind_count(name: str) -> None:
     path, with_kind, _ = KINDS[name]
-    before = stage_ids(with_kind)
     section: Any = experiment(with_kind)
     for part in path:
         section = section[part] if isinstance(section, dict) else getattr(section, part)
     for leaf, candidates, runtime in leaves(section, path, False):
+        needed = merge(with_kind, NEEDS.get(".".join(leaf), {}))
+        before = stage_ids(needed)
         candidates = ["pyproject.toml"] if leaf[-2:] == ("codes", "path") or leaf[-1] == "trunk" else candidates
         candidates = [scenes_of_the_original()] if leaf[-1] == "renders" else candidates
         candidates = [instances_of_g_objaverse()] if leaf[-1] == "root" else candidates
         candidates = [instances_of_g_objaverse() + "/index.json"] if leaf[-1] == "index" else candidates
         for value in candidates:
             try:
-                after = stage_ids(merge(with_kind, nested(leaf, value)))
+                after = stage_ids(merge(needed, nested(leaf, value)))
             except UserError:
                 continue
             changed = [stage for stage in ORDER if before[stage] != after[stage]]

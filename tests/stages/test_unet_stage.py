@@ -69,6 +69,24 @@ def test_adapters_need_weights_to_adapt(tmp_path: Path) -> None:
         plan(tmp_path, unet={"finetune": {"kind": "lora"}})
 
 
+@pytest.mark.slow
+def test_initial_weights_have_a_seed_of_their_own(tmp_path: Path) -> None:
+    """A training that hardly moves ends where it began. Stage 1 is the same for both seeds."""
+    still = {"steps": 1, "optimizer": {"lr": 1e-12, "weight_decay": 0.0}, "schedule": {"warmup_steps": 0}}
+    planned = plan(tmp_path, model={"init_seed": 3}, unet={"init_seed": 5, "train": still})
+    other = plan(tmp_path, model={"init_seed": 3}, unet={"init_seed": 6, "train": still})
+    assert stage_path(planned, "codes") == stage_path(other, "codes")
+    assert stage_path(planned, "unet") != stage_path(other, "unet")
+    fill(planned)
+    for stage in (autodecoder, codes, unet):
+        stage.run(StageFolder.open(stage_path(planned, stage.__name__.split(".")[-1])), threads=1)
+    weights = load_file(stage_path(planned, "unet") / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors")
+    drawn = Scratch(**SIZES, init_seed=5).denoiser().unet.state_dict()
+    assert weights.keys() == drawn.keys()
+    for name, value in weights.items():
+        torch.testing.assert_close(value, drawn[name], atol=1e-9, rtol=0)
+
+
 def test_timesteps_stay_in_range() -> None:
     drawn = LogitNormal(deviation=50.0).draw(torch.tensor([0.0, 1e-9, 0.5, 1 - 2**-24]), 1000)
     assert drawn.tolist() == [0, 0, 500, 999]

@@ -162,6 +162,43 @@ def test_an_edited_mesh_is_rendered_again(workspace: Path) -> None:
     assert planned["autodecoder"] == 1
 
 
+STUDY = """
+base: encoder
+seeds: {unet: 3}
+priority: 5
+resources: {unet: {qos: urgent}}
+sweep:
+  grid:
+    unet.train.optimizer.lr: [1.0e-3, 3.0e-4]
+    infer.guidance: [1, 2]
+"""
+
+
+@pytest.mark.slow
+def test_points_and_replicates_share_what_does_not_depend_on_them(workspace: Path) -> None:
+    (workspace / "ablations/rates").mkdir()
+    (workspace / "ablations/rates/rate.yaml").write_text(STUDY)
+    run = "rate@lr=1e-3,guidance=2@seed=1"
+    expected = {
+        "ingest": 2, "fit": 2, "autodecoder": 1, "codes": 1, "unet": 2 * 3, "infer": 12, "metrics": 12,
+        "ablation": 12, "tables": 1, "report": 1, "ablation_all": 1,
+    }  # fmt: skip
+    assert jobs(snakemake(workspace, "-n", *LOCAL, "ablations=rates")) == expected
+
+    said = snakemake(workspace, *LOCAL, f"ablations={run}")
+    assert "priority: 5" in said
+    assert said.count("qos=urgent") == 1
+    assert (workspace / "results/runs.txt").read_text() == f"{run}\n"
+    assert (workspace / f"results/ablations/{run}/MODEL_CARD.md").read_text() == "ablation"
+    assert "Nothing to be done" in snakemake(workspace, "-n", *LOCAL, f"ablations={run}")
+
+    names = f"ablations=rate@lr=1e-3,guidance=1@seed=1,{run},encoder"
+    assert jobs(snakemake(workspace, "-n", *LOCAL, names)) == {
+        # Both points have the UNet of replicate 1; `encoder` is replicate 0 at guidance 2.
+        "unet": 1, "infer": 2, "metrics": 2, "ablation": 2, "tables": 1, "report": 1, "ablation_all": 1,
+    }  # fmt: skip
+
+
 @pytest.mark.slow
 def test_rules_are_formatted_and_linted() -> None:
     done = subprocess.run(

@@ -16,7 +16,9 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         "paths", nargs="+", type=some_path, help="photographs or folders of them; or results/infer/<id>"
     )
     photographs = parser.add_argument_group("photographs", "python -m z1g infer photo.png --run results/ablations/x")
-    photographs.add_argument("--run", help="the trained model: name of a run, or its folder results/ablations/<name>")
+    photographs.add_argument(
+        "--run", type=some_path, help="the trained model: name of a run, or its folder results/ablations/<name>"
+    )
     photographs.add_argument("--results", type=some_path, default=Path("results"), help="results folder of named runs")
     photographs.add_argument("--out", type=some_path, default=Path("splats"), help="output folder")
     photographs.add_argument(
@@ -44,7 +46,7 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         return
     if (arguments.seed is not None and arguments.seed < 0) or not 16 <= arguments.size <= 4096:
         raise UserError("--seed must not be negative, and --size must be from 16 to 4096")
-    run_path = run_folder(arguments.run, arguments.results)
+    run_path = run_folder(str(arguments.run), arguments.results)
     stage.limit_threads(arguments.threads)
     from z1g.inference.batch import PhotographOptions, run
 

@@ -20,7 +20,11 @@ COST_OF = (1_000, 10_000, 80_000)
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Add the arguments of `plan`."""
     parser.add_argument("--scale", default="full", help="base configuration: a name in configs/ or a path")
-    parser.add_argument("--ablations", nargs="*", help="names; default: all in ablations/")
+    parser.add_argument(
+        "--ablations",
+        nargs="*",
+        help="names of files, sets and runs, or parts of runs' names; default: all files in ablations/",
+    )
     parser.add_argument(
         "--objects", nargs="+", default=(), help="meshes that replace the base's: folders, archives, lists"
     )

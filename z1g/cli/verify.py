@@ -12,7 +12,7 @@ EXIT_BROKEN = 1
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Add the arguments of `verify`."""
-    parser.add_argument("run", help="name of a run, or its folder results/ablations/<name>")
+    parser.add_argument("run", type=some_path, help="name of a run, or its folder results/ablations/<name>")
     parser.add_argument("--results", type=some_path, default=Path("results"), help="results folder of named runs")
     parser.add_argument(
         "--sample", type=at_least(0), default=2, help="number of objects to evaluate again; 0: check digests only"
@@ -27,7 +27,7 @@ def main(verb: str, arguments: argparse.Namespace) -> int:
     from z1g.stages.verify import verify
 
     limit_threads(arguments.threads)
-    folder = run_folder(arguments.run, arguments.results).absolute()
+    folder = run_folder(str(arguments.run), arguments.results).absolute()
     held = []
     for finding in verify(folder, arguments.sample, arguments.seed):
         held.append(finding.holds)

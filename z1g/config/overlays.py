@@ -8,21 +8,28 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from z1g.config.header import HEADER_KEYS
 from z1g.config.replicates import Replicates, seed_paths
 from z1g.config.resolve import merge
 from z1g.config.sweep import Point
 from z1g.config.tree import Experiment
 from z1g.config.yaml_file import KeyPath, YamlFile
+from z1g.core.errors import UserError
 
 
 def point_overlay(point: Point, file: YamlFile) -> YamlFile:
-    """The values of a point. A key path inside of another one is merged into the other's value."""
+    """The values of a point. A key path inside of another one is merged into the other's value.
+
+    Raises UserError for keys of the header, which are no options.
+    """
     values: dict[str, Any] = {}
     lines: dict[KeyPath, int] = {}
     for dotted in sorted(point.values, key=lambda path: path.count(".")):
         path, place = tuple(dotted.split(".")), point.places[dotted]
         values = merge(values, _nested(path, point.values[dotted]))
         line = _line(file, place)
+        if path[0] in HEADER_KEYS:
+            raise UserError(f"{file.path}:{line}: {dotted}: is no option of the experiment, which a sweep varies")
         lines |= {path[:n]: line for n in range(1, len(path) + 1)}
         inside = {key[len(place) :]: number for key, number in file.lines.items() if key[: len(place)] == place}
         lines |= {(*path, *key): number for key, number in inside.items() if key}

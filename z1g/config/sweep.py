@@ -129,10 +129,7 @@ def points(sweep: Sweep, file: YamlFile) -> list[Point]:
         raise UserError(f"{file.where(('sweep',))}: sweep: {number} points; at most {MAX_POINTS} are supported")
     ways = [way for way in (_grid(sweep, file), _zip(sweep), _listed(sweep), _random(sweep, file)) if way]
     found: dict[str, Point] = {}
-    for combination in itertools.product(*ways):
-        point = Point({})
-        for part in combination:
-            point |= part
+    for point in _products(ways):
         place = next(iter(point.places.values()))
         if found.setdefault(plain(point.values), point) is not point:
             raise UserError(f"{file.where(place)}: {place[1]}: a point appears twice: {plain(point.values)}")

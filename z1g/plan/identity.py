@@ -143,7 +143,7 @@ class Shared:
         key = self._id(section)
         if key not in self._plain:
             full = section.model_dump(mode="json")
-            self._plain[key] = _dump(section, full, "", name), full
+            self._plain[key] = without_runtime(section, place("", name, section)), full
         return self._plain[key]
 
     def _id(self, shared: Any) -> int:
@@ -207,7 +207,8 @@ def without_runtime(section: Section, path: str = "", dumped: dict[str, Any] | N
     Includes removed options that are still part of identities. dumped: plain values of the section, if they are known.
     """
     kept: dict[str, Any] = {}
-    dumped = section.model_dump(mode="json") if dumped is None else dumped
+    if dumped is None:
+        dumped = section.model_dump(mode="json", serialize_as_any=True)
     for name, is_file in _timeless_fields(type(section)):
         if is_file:
             kept[name] = dumped[name] and (file_digest(dumped[name]) or dumped[name])

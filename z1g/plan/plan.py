@@ -30,7 +30,7 @@ from z1g.plan.pruning import FOLDER, Competitor, Pruning
 DEFAULT_SCALE = "full"
 QUIET_S = 5.0
 """Seconds after which progress is shown."""
-NAMES_FILE = Path("ablations") / "names.txt"
+NAMES_FILE = "runs.txt"
 """In the results folder: the planned ablations, one a line, since a command line cannot hold thousands of names."""
 CONFIG_KEYS = ("scale", "ablations", "results", "objects", "gpus", "missing")
 

@@ -1,0 +1,65 @@
+"""Names of runs on the command line."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from support.paths import CONFIGS
+
+from z1g.cli.config import named
+from z1g.cli.main import parser_for
+from z1g.config.catalog import Catalog
+from z1g.config.entries import Entries
+from z1g.core.errors import UserError
+
+
+@pytest.fixture
+def ablations(tmp_path: Path) -> Path:
+    """A study that builds on another ablation."""
+    (tmp_path / "first.yaml").write_text("splat: {size: 32}\n")
+    (tmp_path / "study.yaml").write_text("base: first\nsweep: {grid: {infer.guidance: [1, 2.5]}}\nseeds: {unet: 2}\n")
+    return tmp_path
+
+
+def comments(text: str) -> list[str]:
+    return [line.removeprefix("# ") for line in text.splitlines() if line.startswith("#")]
+
+
+def test_config_shows_what_a_run_builds_on_and_its_options(ablations: Path) -> None:
+    text = named("study@guidance=2.5@seed=1", "tiny", ablations, CONFIGS)
+    assert comments(text) == [
+        f"study: {ablations}/study.yaml",
+        f"builds on first: {ablations}/first.yaml",
+        f"builds on tiny: {CONFIGS}/tiny.yaml",
+        "run study@guidance=2.5@seed=1",
+        "point: infer.guidance = 2.5",
+        "replicate 1 of unet",
+    ]
+    (run,) = Catalog(Entries.of_folder(ablations), "tiny", CONFIGS).select(["study@guidance=2.5@seed=1"])[0]
+    assert yaml.safe_load(text) == run.experiment.model_dump(mode="json")
+
+
+def test_config_lists_the_runs_of_a_file_and_shows_what_they_have_in_common(ablations: Path) -> None:
+    text = named("study", "tiny", ablations, CONFIGS)
+    names = [f"study@guidance={g}@seed={s}" for g in ("1", "2.5") for s in (0, 1)]
+    assert comments(text)[-1] == f"4 runs: {', '.join(names)}"
+    assert yaml.safe_load(text)["splat"]["size"] == 32
+    assert comments(named("first", "tiny", ablations, CONFIGS))[-1].startswith("builds on tiny")
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("studi", 'did you mean "study"?'), ("study@seed=0", "means 2 runs; name one of them: study@guidance=1@seed=0")],
+)
+def test_config_refuses_what_is_no_run(ablations: Path, name: str, words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        named(name, "tiny", ablations, CONFIGS)
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("verb", ["tables", "report"])
+def test_names_are_read_from_a_file(tmp_path: Path, verb: str) -> None:
+    names = [f"study@lr={i}e-4,guidance=2@seed=1" for i in range(5000)]
+    (tmp_path / "runs.txt").write_text("".join(f"{name}\n" for name in names))
+    words = [str(tmp_path), "--ablations", f"@{tmp_path}/runs.txt", "--out", str(tmp_path / "out")]
+    assert parser_for(verb).parse_args(words).ablations == names
