@@ -43,6 +43,8 @@ wildcard_constraints:
     id="[0-9a-f]+",
     chunk=r"\d+",
     name=r"[^/]+",
+    study=r"[^/]+",
+    rung=r"[\d.]+",
 
 
 onstart:
@@ -65,17 +67,23 @@ onerror:
     tell(config, "error", RESULTS, plan.ablations)
 
 
+include: "workflow/rules/common.smk"
+
+
 # The first rule is the default target.
 rule ablation_all:
     input:
         f"{RESULTS}/report.html",
         multiext(f"{RESULTS}/tables/ablations", ".csv", ".md", ".tex"),
-        expand(f"{RESULTS}/ablations/{{name}}/MODEL_CARD.md", name=plan.ablations),
-        expand(f"{RESULTS}/ablations/{{name}}/reproduce.json", name=plan.ablations),
+        *trained(
+            lambda name: [
+                f"{RESULTS}/ablations/{name}/MODEL_CARD.md",
+                f"{RESULTS}/ablations/{name}/reproduce.json",
+            ]
+        ),
     localrule: True
 
 
-include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/train.smk"
 include: "workflow/rules/results.smk"

@@ -215,7 +215,7 @@ def test_the_ablation_that_a_set_builds_on_may_be_one_of_it(folder: Path) -> Non
     ("text", "expected"),
     [
         ("seedz: 3\n", 's/_set.yaml:1: seedz: unknown key; did you mean "seeds"?'),
-        ("unet: {}\n", "s/_set.yaml:1: unet: unknown key; valid: base, "),
+        ("infer: {}\n", "s/_set.yaml:1: infer: unknown key; valid: base, "),
         ("tags: [ok, not ok]\n",
          "s/_set.yaml:1: tags.1: expected a word of letters, digits and _.:/+-, got \"not ok\""),
         ("priority: true\n", "s/_set.yaml:1: priority: expected a number, got true or false"),

@@ -42,13 +42,43 @@ def same_chunk(rule_stage, stage, name):
     return file
 
 
+def trained(files):
+    """Input functions: `files` of every ablation that is trained to its end.
+
+    Those of a pruned study follow its last decision. A function for each study lets all of them run at once.
+    """
+
+    def study_files(study):
+        def decided(wildcards):
+            rung = plan.pruning.last_rung(study)
+            decision = checkpoints.prune.get(study=study, rung=rung).output[0]
+            names = plan.pruning.survivors(study)
+            return [decision, *distinct(files, names)]
+
+        return decided
+
+    return [
+        lambda wildcards: distinct(files, plan.pruning.unpruned),
+        *(study_files(study) for study in plan.pruning.cohorts),
+    ]
+
+
+def distinct(files, names):
+    """Files of ablations, which may share some of them."""
+    return list(dict.fromkeys(file for name in names for file in files(name)))
+
+
 def measured(*more):
-    """Input function: metrics of all ablations, and further outputs `more` of their metrics stages."""
-    return lambda wildcards: list(
-        dict.fromkeys(
-            file for name in plan.ablations for file in plan.metrics_files(name, *more)
-        )
-    )
+    """Input functions: metrics of trained ablations, and further outputs `more` of their metrics stages."""
+    return trained(lambda name: plan.metrics_files(name, *more))
+
+
+def rung_values(wildcards):
+    """Input function: what is measured at a rung of a study, of all arms that the rung before has kept."""
+    before = plan.pruning.rung_before(wildcards.study, wildcards.rung)
+    if before is not None:
+        checkpoints.prune.get(study=wildcards.study, rung=before)
+    return plan.pruning.rung_files(wildcards.study, wildcards.rung)
 
 
 def planned_ablations(wildcards):
@@ -63,9 +93,9 @@ def identity(stage):
     )
 
 
-def priority(stage):
-    """Priority of a stage's jobs: that of the most urgent run that needs them."""
-    return lambda wildcards: plan.priority(stage, wildcards.id)
+def priority(stage, more=0):
+    """Priority of a stage's jobs: that of the most urgent run that needs them, and `more`."""
+    return lambda wildcards: plan.priority(stage, wildcards.id) + more
 
 
 def stage_resources(stage):

@@ -67,7 +67,7 @@ rule ablation:
 
 rule tables:
     input:
-        measured(),
+        *measured(),
     output:
         report(
             multiext(f"{RESULTS}/tables/ablations", ".csv", ".md", ".tex"),
@@ -86,7 +86,7 @@ rule tables:
 
 rule report:
     input:
-        measured("images"),
+        *measured("images"),
     output:
         report(
             f"{RESULTS}/report.html", caption="../report/report.rst", category="Report"

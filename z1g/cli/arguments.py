@@ -52,3 +52,14 @@ def at_least(low: int) -> Callable[[str], int]:
         return int(text)
 
     return number
+
+
+def fraction(text: str) -> float:
+    """Argument type: a fraction above 0, up to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a fraction above 0, up to 1")
+    return value

@@ -55,11 +55,13 @@ class Verb:
 VERBS = {
     **{stage.name: Verb("z1g.cli.stage", stage.help) for stage in CHAIN},
     "infer": Verb("z1g.cli.infer", "photographs to splats; as a stage: sample a chunk of objects"),
+    "search": Verb("z1g.cli.search", "search options of an ablation with Optuna"),
     "ablation": Verb("z1g.cli.results", "collect one ablation's results under its name"),
     "compare": Verb("z1g.cli.compare", "compare results, with confidence intervals of paired differences"),
     "verify": Verb("z1g.cli.verify", "check an ablation's files, identities and a sample of its metrics"),
     "tables": Verb("z1g.cli.results", "write the tables that compare ablations"),
     "report": Verb("z1g.cli.results", "write the HTML report"),
+    "prune": Verb("z1g.cli.results", "decide which arms of a study are trained beyond a rung"),
     "view": Verb("z1g.cli.view", "show splats in the browser"),
     "mesh": Verb("z1g.cli.mesh", "convert splats to a textured mesh"),
     "export": Verb("z1g.cli.export", "convert splats to the file formats of other tools"),

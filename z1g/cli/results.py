@@ -2,14 +2,17 @@
 
 import argparse
 
-from z1g.cli.arguments import existing_folder, some_path
+from z1g.cli.arguments import existing_folder, fraction, some_path
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
-    """Arguments of `ablation`, `tables` and `report`."""
+    """Arguments of `ablation`, `prune`, `tables` and `report`."""
     parser.add_argument("results", type=existing_folder, help="the results folder")
     if verb == "ablation":
         parser.add_argument("name", help="name of the ablation")
+    elif verb == "prune":
+        parser.add_argument("study", help="name of the ablation file or of the set")
+        parser.add_argument("rung", type=fraction, help="a rung of the study, as a fraction of the training steps")
     else:
         parser.fromfile_prefix_chars = "@"
         parser.add_argument(
@@ -24,6 +27,10 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         from z1g.stages import ablation
 
         ablation.run(arguments.results, arguments.name)
+    elif verb == "prune":
+        from z1g.stages import prune
+
+        prune.run(arguments.results, arguments.study, arguments.rung)
     elif verb == "tables":
         from z1g.stages import tables
 

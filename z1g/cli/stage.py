@@ -11,8 +11,9 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from z1g.cli.arguments import between, existing_folder
+from z1g.cli.arguments import between, existing_folder, fraction
 from z1g.core import heartbeat
 from z1g.core.errors import Preempted, Terminated, UserError
 from z1g.core.files import remove_unfinished
@@ -22,6 +23,7 @@ from z1g.jobs.budget import require_budget
 from z1g.jobs.launch import ResourceRequest, devices, is_rank, requeue, train_together
 from z1g.jobs.records import beat_file, job_name, lock_file, recorded, visible_gpus
 from z1g.plan.folder import StageFolder, require_job
+from z1g.training.rungs import rung_name
 
 log = logging.getLogger("z1g")
 MOST = 4096
@@ -34,6 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     add_job_arguments(parser)
     if verb in CHUNKED:
         parser.add_argument("--chunk", type=int, required=True, help="index of the chunk of objects")
+    if verb in TRAINED:
+        parser.add_argument(
+            "--until",
+            type=fraction,
+            metavar="FRACTION",
+            help="stop at this fraction of the steps, with a checkpoint, and write what is measured there to "
+            "rungs/FRACTION.json; without it, training continues from there",
+        )
 
 
 def add_job_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -61,55 +71,71 @@ def limit_threads(threads: int) -> None:
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
     """Run the stage with exclusive access to its output, on the requested GPUs, with one process per GPU."""
-    chunk = {"chunk": arguments.chunk} if verb in CHUNKED else {}
+    chunk = arguments.chunk if verb in CHUNKED else None
+    until = arguments.until if verb in TRAINED else None
+    part: dict[str, Any] = {} if chunk is None else {"chunk": chunk}
+    part |= {} if until is None else {"until": until}
     # Before anything is written, since a mistyped folder must stay as it is.
-    require_job(arguments.folder, verb, chunk.get("chunk"))
+    require_job(arguments.folder, verb, chunk)
     for output in arguments.outputs:
         if not Path(os.path.abspath(output)).is_relative_to(os.path.abspath(arguments.folder)):
             raise UserError(f"--outputs {output}: it is not in {arguments.folder}")
     with _preemptible(verb):
-        _job(verb, arguments, chunk)
+        _job(verb, arguments, part)
 
 
-def _job(verb: str, arguments: argparse.Namespace, chunk: dict[str, int]) -> None:
-    job = job_name(verb, chunk.get("chunk"))
-    beat = beat_file(arguments.folder, job)
+def _job(verb: str, arguments: argparse.Namespace, part: dict[str, Any]) -> None:
+    """Run the whole stage, or `part` of it: a chunk, or the training until a rung."""
+    chunk, until = part.get("chunk"), part.get("until")
+    job = job_name(verb, chunk) if until is None else f"rung-{rung_name(until)}"
+    # A training until a rung is a part of its stage's job to those who watch.
+    beat = beat_file(arguments.folder, job_name(verb, chunk))
     if is_rank():
         node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
         log.info("rank %s of %s on node %s", os.environ["RANK"], os.environ.get("WORLD_SIZE"), node)
         threads = max(arguments.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), min(arguments.threads, 1))
         first = os.environ["RANK"] == "0"
         with heartbeat.beating(beat, arguments.gpus or 0) if first else contextlib.nullcontext():
-            _run(verb, arguments.folder, threads, chunk)
+            _run(verb, arguments.folder, threads, part)
         return
     gpus = None if arguments.gpus is None else arguments.gpus // arguments.nodes
     request = ResourceRequest(gpus, arguments.nodes, arguments.threads)
-    with waiting(lock_file(arguments.folder, verb, chunk.get("chunk"))) as (waited, held):
+    with waiting(lock_file(arguments.folder, verb, chunk)) as (waited, held):
         if waited and arguments.outputs and all(output.exists() for output in arguments.outputs):
             log.info("another job has written %s", ", ".join(map(str, arguments.outputs)))
             return
         # Of killed attempts at this job; the plan and jobs of other chunks may be writing theirs.
-        remove_unfinished(arguments.folder, f"{job}." if chunk else "", but=("stage.json", "manifest.jsonl"))
-        with devices(request) as leases:
-            require_budget(arguments.folder, request.gpus)
-            together = request.nodes * request.ranks_per_node > 1
-            devices_in_all = len(visible_gpus(0)) * request.nodes
-            try:
-                # Of several processes, the first rank gives the sign of life.
-                with (
-                    _preemptible(verb),
-                    contextlib.nullcontext() if together else heartbeat.beating(beat, devices_in_all),
-                    recorded(arguments.folder, job, arguments.outputs, request.nodes),
-                ):
-                    if together:
-                        train_together(request, [held, *leases])
-                    else:
-                        _run(verb, arguments.folder, arguments.threads, chunk)
-            except Preempted:
-                requeue()
-                raise
-            finally:
-                heartbeat.remove(beat)  # that of a killed rank
+        remove_unfinished(
+            arguments.folder, f"{job}." if chunk is not None else "", but=("stage.json", "manifest.jsonl")
+        )
+        _attempt(job, verb, arguments, part, request, held, beat)
+
+
+def _attempt(
+    job: str, verb: str, arguments: argparse.Namespace, part: dict[str, Any], request: ResourceRequest, held: int,
+    beat: Path,
+) -> None:  # fmt: skip
+    """Run the job on its devices, in one process or several, and record it. `held`: its lock, which they inherit."""
+    with devices(request) as leases:
+        require_budget(arguments.folder, request.gpus)
+        together = request.nodes * request.ranks_per_node > 1
+        devices_in_all = len(visible_gpus(0)) * request.nodes
+        try:
+            # Of several processes, the first rank gives the sign of life.
+            with (
+                _preemptible(verb),
+                contextlib.nullcontext() if together else heartbeat.beating(beat, devices_in_all),
+                recorded(arguments.folder, job, arguments.outputs, request.nodes),
+            ):
+                if together:
+                    train_together(request, [held, *leases])
+                else:
+                    _run(verb, arguments.folder, arguments.threads, part)
+        except Preempted:
+            requeue()
+            raise
+        finally:
+            heartbeat.remove(beat)  # that of a killed rank
 
 
 @contextlib.contextmanager
@@ -125,6 +151,6 @@ def _preemptible(verb: str) -> Iterator[None]:
         ) from error
 
 
-def _run(verb: str, folder: Path, threads: int, chunk: dict[str, int]) -> None:
+def _run(verb: str, folder: Path, threads: int, part: dict[str, Any]) -> None:
     limit_threads(threads)
-    importlib.import_module(f"z1g.stages.{verb}").run(StageFolder.open(folder), threads=threads, **chunk)
+    importlib.import_module(f"z1g.stages.{verb}").run(StageFolder.open(folder), threads=threads, **part)

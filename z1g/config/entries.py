@@ -14,11 +14,12 @@ from z1g.config.run_names import FILE_NAME
 from z1g.config.yaml_file import YamlFile, read_yaml
 from z1g.core.errors import UserError
 from z1g.core.names import did_you_mean
+from z1g.core.slots import Section
 
 SET_FILE = "_set.yaml"
 OWN_KEYS = ("description", "tags")
 """Keys that an ablation does not take from its set as they are."""
-H = TypeVar("H", bound=SetHeader)
+H = TypeVar("H", bound=Section)
 
 
 @dataclass(frozen=True)
@@ -43,8 +44,9 @@ class Entry:
     @property
     def remarks(self) -> dict[str, Any]:
         """What is said about all runs alike."""
-        shown = {name: getattr(self.header, name) for name in ("priority", "tags", "notes", "x")}
-        return {"set": self.set, **shown}
+        shown = {name: getattr(self.header, name) for name in ("prune", "priority", "tags", "notes", "x")}
+        of_set = "prune" in self.said_in and self.said_in["prune"] is not self.file
+        return {"set": self.set, "cohort": self.set if of_set and self.set else self.name, **shown}
 
 
 class Entries:
@@ -56,9 +58,14 @@ class Entries:
         self._entries: dict[str, Entry] = {}
 
     @classmethod
-    def of_folder(cls, folder: Path) -> Entries:
-        """All files of a folder and of its sets. Raises UserError if two files have the same name."""
-        return cls(folder, *ablation_files(folder))
+    def of_folder(cls, folder: Path, studies: Path | None = None) -> Entries:
+        """All files of a folder and of its sets. Raises UserError if two files have the same name.
+
+        studies: folder of `z1g search`, whose files `<study>/<name>.yaml` are found by name where no other has it.
+        """
+        files, sets = ablation_files(folder)
+        written = {} if studies is None else {file.stem: file for file in sorted(studies.glob("*/*.yaml"))}
+        return cls(folder, {**written, **files}, sets)
 
     @classmethod
     def around(cls, path: Path) -> Entries:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from z1g.config.prune import Prune
 from z1g.config.replicates import Replicates
 from z1g.config.sweep import Sweep
 from z1g.core.slots import Section
@@ -42,6 +43,11 @@ class SetHeader(Section):
     )
     folds: int | None = Field(
         None, ge=2, le=1000, description="cross-validation: one run per fold, each with other test objects"
+    )
+    prune: Prune | None = Field(
+        None,
+        description="successive halving: only the best runs are trained to their end. Of a file, the points of its "
+        "sweep compete; of a set, all its ablations",
     )
     priority: int = Field(0, ge=-1_000_000, le=1_000_000, description="jobs of a higher priority are started first")
     tags: tuple[Tag, ...] = Field((), description="words by which runs are found; those of the set are added")

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from z1g.config.explain import explain, mistaken_truths, where_is
 from z1g.config.header import option_values
+from z1g.config.prune import Prune
 from z1g.config.tree import Experiment
 from z1g.config.yaml_file import YamlFile
 from z1g.core.errors import UserError
@@ -27,7 +28,7 @@ class Run:
     study: name of the file. arm: name of the run without fold and replicate; runs of one arm are replicates. point:
     values of the sweep's point by key path. seed: number of the replicate; `replicated` are the stages that it changes
     before sampling. x: horizontal axis of learning curves. chain: names of the ablations that the file builds on, the
-    nearest first.
+    nearest first. prune: whether only the best arms of the `cohort`, a file or a set, are trained to their end.
     """
 
     study: str
@@ -42,6 +43,8 @@ class Run:
     notes: str = ""
     x: str | None = None
     chain: tuple[str, ...] = ()
+    prune: Prune | None = None
+    cohort: str = ""
 
     def record(self) -> dict[str, Any]:
         """The run as JSON, for `plan.json`."""

@@ -25,6 +25,7 @@ from z1g.core.progress import Meter
 from z1g.data.manifest import Manifest
 from z1g.plan.identity import Shared, Stage, digest, planned_stages
 from z1g.plan.lists import Lists
+from z1g.plan.pruning import FOLDER, Competitor, Pruning
 
 DEFAULT_SCALE = "full"
 QUIET_S = 5.0
@@ -77,7 +78,7 @@ class Plan:
         nearest = next(path for path in (results, *results.parents, Path("/")) if path.exists())
         if not nearest.is_dir():
             raise UserError(f"results folder {results}: {nearest} is a file; name another folder")
-        loaded, problems = read_ablations(scale, names, ablations, configs, objects)
+        loaded, problems = read_ablations(scale, names, ablations, configs, objects, results / FOLDER)
         if problems:
             raise UserError("\n".join(problems))
         if missing is not None:
@@ -123,6 +124,15 @@ class Plan:
     def stages(self) -> dict[tuple[str, str], Stage]:
         """Every distinct stage by (name, id)."""
         return {stage.key: stage for planned in self.ablations.values() for stage in planned.stages.values()}
+
+    @cached_property
+    def pruning(self) -> Pruning:
+        """Which arms of studies reach which rung."""
+        competitors = []
+        for name, planned in self.ablations.items():
+            about, ids = planned.ablation.about, {stage: item.id for stage, item in planned.stages.items()}
+            competitors.append(Competitor(name, about.arm, about.cohort, about.prune, ids))
+        return Pruning.of(competitors, self.results)
 
     @cached_property
     def _priorities(self) -> dict[tuple[str, str], int]:
@@ -191,6 +201,7 @@ class Plan:
 
     def write(self) -> None:
         """Write the records of all stages and ablations, which commands and the report read, where they changed."""
+        pruned = self.pruning.write()
         manifests = {planned.stages["ingest"].id: planned.manifest for planned in self.ablations.values()}
         for ingest, manifest in manifests.items():
             file = self.folder("ingest", ingest) / "manifest.jsonl"
@@ -203,20 +214,26 @@ class Plan:
                 meter.advance()
             for name, planned in self.ablations.items():
                 folder = self.results / "ablations" / name
-                update_json(folder / "plan.json", ablation_record(planned))
+                reason = {"pruned": pruned[name]} if name in pruned else {}
+                update_json(folder / "plan.json", {**ablation_record(planned), **reason})
                 update_json(folder / "config.json", planned.ablation.experiment.model_dump(mode="json"))
                 meter.advance()
         write_text(self.results / NAMES_FILE, "".join(f"{name}\n" for name in self.ablations))
 
 
 def read_ablations(
-    scale: str, names: Iterable[str] | None, ablations: Path, configs: Path, objects: Sequence[str] = ()
+    scale: str,
+    names: Iterable[str] | None,
+    ablations: Path,
+    configs: Path,
+    objects: Sequence[str] = (),
+    studies: Path | None = None,
 ) -> tuple[list[Ablation], list[str]]:
     """The runs that can be read, and what is wrong with the others; arguments as in `Plan.load`.
 
-    Raises UserError if there are none.
+    studies: folder with the files of `z1g search`. Raises UserError if there are none.
     """
-    return Catalog(Entries.of_folder(ablations), scale, configs, objects).select(names)
+    return Catalog(Entries.of_folder(ablations, studies), scale, configs, objects).select(names)
 
 
 def _words(option: Any) -> list[str]:

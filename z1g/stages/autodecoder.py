@@ -10,12 +10,16 @@ from z1g.data.bank import StoredViews
 from z1g.data.scenes import SceneStore
 from z1g.objectives.autodecoder import AutodecoderObjective
 from z1g.plan.folder import StageFolder
+from z1g.stages.rungs import reach
 from z1g.training.data import StepData
 from z1g.training.loop import Trainer
 
 
-def run(folder: StageFolder, threads: int) -> None:
-    """Train for the configured number of steps, then write `model/` and `history.jsonl`."""
+def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
+    """Train for the configured number of steps, then write `model/` and `history.jsonl`.
+
+    until: stop at this fraction of the steps and write `rungs/<until>.json`, see `z1g.stages.rungs.reach`.
+    """
     use_threads(threads)
     config = folder.config
     scenes, ids = training_scenes(folder)
@@ -28,6 +32,9 @@ def run(folder: StageFolder, threads: int) -> None:
     objective = AutodecoderObjective(config, codec, book, scenes, ids, denoiser, held_out(scenes, ids), train.cache)
     in_memory = not isinstance(objective.sample.views, StoredViews)
     data = StepData(objective.sample, len(ids), train.batch_size, train.seed, in_memory)
+    if until is not None:
+        reach(until, folder.path, objective, data, train, objective.validate)
+        return
     trainer = Trainer(objective, data, train, folder.path)
     trainer.run()
     if not trainer.accelerator.is_main_process:

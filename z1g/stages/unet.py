@@ -1,6 +1,6 @@
 """Stage `unet`: train the UNet on codes and condition images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,16 +19,21 @@ from z1g.networks.denoiser import Denoiser
 from z1g.networks.reference_attention import require
 from z1g.objectives.diffusion import DiffusionData, DiffusionObjective, VariantData, zero_image
 from z1g.objectives.rendered import RenderedTruth, Rendering
+from z1g.objectives.sampled import SampledValidation
 from z1g.objectives.variants import VariantImages
 from z1g.plan.folder import StageFolder
 from z1g.representations.codec import Codec, Trained
 from z1g.stages.autodecoder import training_scenes
+from z1g.stages.rungs import reach
 from z1g.training.data import StepData
 from z1g.training.loop import Trainer
 
 
-def run(folder: StageFolder, threads: int) -> None:
-    """Train for the configured number of steps, then write `pipeline/` and `history.jsonl`."""
+def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
+    """Train for the configured number of steps, then write `pipeline/` and `history.jsonl`.
+
+    until: stop at this fraction of the steps and write `rungs/<until>.json`, see `z1g.stages.rungs.reach`.
+    """
     use_threads(threads)
     options = folder.config.unet
     require(options.attention)
@@ -49,9 +54,15 @@ def run(folder: StageFolder, threads: int) -> None:
     if options.rendered is not None:
         truth = RenderedTruth(trained.config, scenes, ids, options.rendered.views)
         rendering = Rendering(options.rendered, trained.config, codec, mean, deviation, truth)
+    validation: Callable[[], dict[str, float]] | None = None
+    if until is not None:
+        validation = SampledValidation(trained.config, codec, denoiser, data, scenes, ids, (mean, deviation))
     del codec
     objective = DiffusionObjective(options, denoiser, data, rendering)
     steps = StepData(objective.sample, len(ids), options.train.batch_size, options.train.seed)
+    if until is not None and validation is not None:
+        reach(until, folder.path, objective, steps, options.train, validation)
+        return
     trainer = Trainer(objective, steps, options.train, folder.path)
     trainer.run()
     if not trainer.accelerator.is_main_process:

@@ -67,7 +67,12 @@ class TrainingLog:
             self._writer.flush()
 
     def close(self) -> None:
-        """Flush the events and publish `history.jsonl`."""
+        """Write all events to disk, and write no more."""
         if self._writer is not None:
             self._writer.close()
+
+    def publish(self) -> None:
+        """Close the log of a finished run, and write `history.jsonl`."""
+        self.close()
+        if self._writer is not None:
             write_jsonl(self.folder / "history.jsonl", self.rows)

@@ -24,6 +24,7 @@ from z1g.training.log import TrainingLog
 from z1g.training.options import TrainOptions
 from z1g.training.outcome import FINITE, STOP, Outcome, everywhere
 from z1g.training.passes import passes
+from z1g.training.rungs import DIVERGED, Pause, noted
 from z1g.training.speed import tune
 
 log = logging.getLogger("z1g")
@@ -33,6 +34,10 @@ SAVED = ("objective", "optimizer", "schedule", "average", "history", "interval",
 """Entries of a checkpoint."""
 BEST_BY = "validation_psnr"
 """The figure of `Objective.validate` that `keep: best` maximizes."""
+
+
+class Diverged(UserError):
+    """The loss or its gradient was not finite in `MAX_SKIPPED` consecutive steps."""
 
 
 class Objective(nn.Module):
@@ -106,10 +111,13 @@ class Trainer:
         """Step and figure of the best validation so far; empty before the first."""
 
     def run(self) -> None:
-        """Train. Raises Preempted after a SIGTERM, UserError if the loss stays non-finite."""
+        """Train. Raises Preempted after a SIGTERM, Diverged if the loss stays non-finite."""
         with exclusive(self.folder / ".lock") if self.accelerator.is_main_process else nullcontext():
             start, history = self._restore()
-            self._train(start, TrainingLog(self.folder, history, start, self.accelerator.is_main_process))
+            journal = TrainingLog(self.folder, history, start, self.accelerator.is_main_process)
+            with noted(self.folder / DIVERGED, Diverged, self.accelerator.is_main_process):
+                self._train(start, self.options.steps, journal)
+            journal.publish()
             if self.average is not None:
                 self.average.swap()
             (best,) = broadcast_object_list([self.best])
@@ -117,10 +125,31 @@ class Trainer:
                 self.checkpoints.load_best_into(self.objective, best["step"], list(self._own_state()))
                 log.info("kept the weights of step %d, %.2f dB", best["step"], best["value"])
 
-    def _train(self, start: int, journal: TrainingLog) -> None:
+    def run_to(self, pause: Pause) -> dict[str, float]:
+        """Train up to a step, write its checkpoint and return what is measured there; other ranks return {}.
+
+        `run` then continues as if training had not stopped. Raises Preempted and Diverged like `run`, and ValueError if
+        the newest checkpoint is beyond the step.
+        """
+        with exclusive(self.folder / ".lock") if self.accelerator.is_main_process else nullcontext():
+            start, history = self._restore()
+            if start > pause.step:
+                raise ValueError(f"{self.folder}: the checkpoint of step {start} is beyond step {pause.step}")
+            journal = TrainingLog(self.folder, history, start, self.accelerator.is_main_process)
+            self._train(start, pause.step, journal)
+            journal.close()
+            figures: dict[str, float] = {}
+            if self.accelerator.is_main_process:
+                with self._evaluating():
+                    figures = dict(pause.measure())
+            self.accelerator.wait_for_everyone()
+        return figures
+
+    def _train(self, start: int, stop: int, journal: TrainingLog) -> None:
+        """Run the steps from `start` to `stop`, and save the checkpoint of the last one."""
         options, accelerator = self.options, self.accelerator
         rank, world = accelerator.process_index, accelerator.num_processes
-        loader = iter(self.data.batches(start, options.steps, rank, world, options.workers))
+        loader = iter(self.data.batches(start, stop, rank, world, options.workers))
         late: Outcome | None = None
         self.objective.train()
         with _sigterm_sets(self.stop), Meter(self.folder.parent.name, options.steps, start) as meter:
@@ -135,20 +164,19 @@ class Trainer:
                     last or done % every == 0
                     for every in (options.log_every, options.validate_every, options.checkpoint_every)
                 )
-                if logs or validates or saves or stopping:
+                if logs or validates or saves or stopping or done == stop:
                     self._note(late, journal, meter)
                     late = None
                 if logs:
                     self._end_interval(step, journal)
                 if validates:
                     self._validate(step, journal)
-                if saves or stopping:
+                if saves or stopping or done == stop:
                     self._save(done, journal)
                 if stopping:
                     # The launcher may terminate all ranks when the first one exits.
                     accelerator.wait_for_everyone()
                     raise Preempted(f"stopped after step {done} on request; run the same command again to resume")
-        journal.close()
 
     def _fitting(self, step: int, batch: Batch) -> Outcome:
         try:
@@ -186,7 +214,7 @@ class Trainer:
             self.schedule.step()
 
     def _note(self, outcome: Outcome | None, journal: TrainingLog, meter: Meter) -> bool:
-        """Log a step; returns whether any rank received a SIGTERM. Raises UserError after many non-finite steps."""
+        """Log a step; returns whether any rank received a SIGTERM. Raises Diverged after many non-finite steps."""
         if outcome is None:
             return False
         figures = outcome.read()
@@ -199,7 +227,7 @@ class Trainer:
         if self.skipped >= MAX_SKIPPED:
             steps = self.checkpoints.steps()
             checkpoint = str(self.checkpoints.file(steps[-1])) if steps else "none was written yet"
-            raise UserError(
+            raise Diverged(
                 f"{MAX_SKIPPED} consecutive steps up to step {outcome.step} had a loss or gradient that is not finite; "
                 f"last good checkpoint: {checkpoint}; lower train.optimizer.lr or use train.precision: fp32"
             )
@@ -220,16 +248,22 @@ class Trainer:
 
     def _validate(self, step: int, journal: TrainingLog) -> None:
         if self.accelerator.is_main_process:
-            self.objective.eval()
-            with self.average.applied() if self.average is not None else nullcontext(), torch.no_grad():
+            with self._evaluating():
                 figures = self.objective.validate()
                 journal.validation(step, figures, self.objective.images(), self.objective.histograms())
                 if figures.get(BEST_BY, -math.inf) > self.best.get("value", -math.inf):
                     self.best = {"step": step + 1, "value": figures[BEST_BY]}
                     if self.options.keep == "best":
                         self.checkpoints.save_best(step + 1, self._own_state())
-            self.objective.train()
         self.accelerator.wait_for_everyone()
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """The averaged weights if there are any, in evaluation mode and without gradients."""
+        self.objective.eval()
+        with self.average.applied() if self.average is not None else nullcontext(), torch.no_grad():
+            yield
+        self.objective.train()
 
     def _save(self, done: int, journal: TrainingLog) -> None:
         if not self.accelerator.is_main_process:

@@ -1,0 +1,153 @@
+"""`python -m z1g` without its start: a server that has imported torch forks a process for each command.
+
+The server is `python -m support.forked SOCKET`; a command is `python forked.py SOCKET <verb> ...`, which imports almost
+nothing. Commands have the caller's folder, environment and output, and end with the same exit code.
+
+`Z1G_TEST_KILL=VERB:STEP` kills all processes in the folder, this one last, when the training of a verb begins a
+step (counted from 0). With `Z1G_TEST_MADE_UP=1`, stages after `fit` only create their outputs; the figure at a rung is
+that of `made_up_figure`.
+"""
+
+import json
+import math
+import os
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+
+MADE = {
+    "autodecoder": ["model/", "history.jsonl"],
+    "codes": ["codes.safetensors"],
+    "unet": ["pipeline/", "history.jsonl"],
+    "infer": ["chunk-{chunk}/"],
+    "metrics": ["metrics.jsonl", "objects.jsonl", "metrics.json", "images/"],
+}
+
+
+def serve(path: str) -> None:
+    """Fork for each connection, until killed."""
+    import accelerate
+    import diffusers
+    import torch
+    import transformers
+
+    from z1g.cli import main as cli
+    from z1g.search import study
+    from z1g.stages import ablation, autodecoder, codes, infer, metrics, prune, report, tables, unet
+
+    torch.set_num_threads(1)
+    modules = ablation, autodecoder, codes, infer, metrics, prune, report, tables, unet, study, accelerate
+    # Their submodules are imported on first use.
+    lazy = diffusers.AutoencoderKL, diffusers.UNet2DConditionModel, transformers.CLIPVisionModelWithProjection
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        server.listen(16)
+        sys.stdout.write(f"ready with {len(modules)} modules and {len(lazy)} classes\n")
+        sys.stdout.flush()
+        while True:
+            connection, _ = server.accept()
+            if os.fork() == 0:
+                signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+                os._exit(_run(connection, cli.main))
+            connection.close()
+
+
+def _run(connection: socket.socket, main: "object") -> int:
+    """Run one command in this process and send its exit code."""
+    message, descriptors, _, _ = socket.recv_fds(connection, 1_000_000, 2)
+    request = json.loads(message)
+    for number, descriptor in zip((1, 2), descriptors, strict=True):
+        os.dup2(descriptor, number)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.argv = ["z1g", *request["words"]]
+    code = 1
+    try:
+        if killed := os.environ.get("Z1G_TEST_KILL"):
+            verb, step = killed.split(":")
+            if request["words"][0] == verb:
+                _kill_at(int(step))
+        made_up = os.environ.get("Z1G_TEST_MADE_UP") and request["words"][0] not in ("prune",)
+        code = (_make_up if made_up else main)(request["words"])  # type: ignore[operator]
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
+    except BaseException:
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    connection.sendall(bytes([code]))
+    return code
+
+
+def _kill_at(step: int) -> None:
+    from z1g.training import loop
+
+    real = loop.Trainer._step
+
+    def step_or_die(self: loop.Trainer, at: int, batch: object) -> object:
+        if at == step:
+            kill_all(os.getcwd())
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(self, at, batch)  # type: ignore[arg-type]
+
+    loop.Trainer._step = step_or_die  # type: ignore[method-assign, assignment]
+
+
+def kill_all(folder: str) -> None:
+    """SIGKILL to all other processes in a folder."""
+    import psutil
+
+    for process in psutil.process_iter(["cwd"]):
+        if process.info["cwd"] == folder and process.pid != os.getpid():
+            process.kill()
+
+
+def made_up_figure(lr: float, seed: int, step: int) -> float:
+    """A validation PSNR that is highest at a learning rate of 1e-3. Seed 1 is 9 dB worse."""
+    return 20 - abs(math.log10(lr) + 3) - 9 * (seed % 2) + 0.01 * step
+
+
+def _make_up(words: list[str]) -> int:
+    verb, first, *rest = words
+    if verb == "ablation":
+        made = [f"{first}/ablations/{rest[0]}/{name}" for name in ("metrics.csv", "MODEL_CARD.md", "reproduce.json")]
+    elif verb == "tables":
+        made = [f"{first}/tables/ablations.{ending}" for ending in ("csv", "md", "tex")]
+    elif verb == "report":
+        made = [rest[-1]]
+    elif "--until" in rest:
+        options = json.loads(Path(first, "stage.json").read_text())["config"]["unet"]["train"]
+        rung = rest[rest.index("--until") + 1]
+        step = math.ceil(float(rung) * options["steps"])
+        value = made_up_figure(options["optimizer"]["lr"], options["seed"], step)
+        file = Path(first, "rungs", f"{rung}.json")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps({"rung": float(rung), "step": step, "figures": {"validation_psnr": value}}))
+        return 0
+    else:
+        chunk = rest[rest.index("--chunk") + 1] if "--chunk" in rest else ""
+        made = [f"{first}/{name.format(chunk=chunk)}" for name in MADE[verb]]
+    for name in made:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).mkdir(exist_ok=True) if name.endswith("/") else Path(name).write_text("")
+    return 0
+
+
+def call(path: str, words: list[str]) -> int:
+    """Send a command to the server, and wait for its exit code."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(path)
+        request = {"cwd": os.getcwd(), "environment": dict(os.environ), "words": words}
+        socket.send_fds(connection, [json.dumps(request).encode()], [1, 2])
+        answer = connection.recv(1)
+    return answer[0] if answer else 1
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2:
+        serve(sys.argv[1])
+    sys.exit(call(sys.argv[1], sys.argv[2:]))

@@ -1,0 +1,1 @@
+"""Searches over options: points from Optuna, trained and measured by the DAG."""
