@@ -5,7 +5,6 @@ The list keeps attempts that were preempted or failed; an attempt that was kille
 """
 
 import contextlib
-import hashlib
 import logging
 import os
 import platform
@@ -19,7 +18,8 @@ from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any
 
-from z1g.core.files import read_json, write_json
+from z1g.core.recorded import record_file, record_owner, sha256
+from z1g.core.sealed import read_sealed, write_sealed
 
 log = logging.getLogger("z1g")
 PACKAGES = (
@@ -27,7 +27,6 @@ PACKAGES = (
     "stlpips-pytorch", "efficientnet-lite-pytorch", "snakemake",
 )  # fmt: skip
 ROOT = Path(__file__).parents[2]
-_BLOCK = 2**20
 
 
 def job_name(verb: str, chunk: int | None) -> str:
@@ -38,8 +37,8 @@ def job_name(verb: str, chunk: int | None) -> str:
 @contextlib.contextmanager
 def recorded(folder: Path, job: str, outputs: Sequence[Path], nodes: int = 1) -> Iterator[None]:
     """Record the block as an attempt at a job, with digests of the outputs if it succeeds."""
-    file = folder / "jobs" / f"{job}.json"
-    earlier = _unfinished(file)
+    file, owner = record_file(folder, job), record_owner(folder, job)
+    earlier = _unfinished(file, owner)
     started, clock, energy = datetime.now(UTC), time.monotonic(), Energy()
     finished = False
     try:
@@ -59,13 +58,13 @@ def recorded(folder: Path, job: str, outputs: Sequence[Path], nodes: int = 1) ->
             **provenance(),
         }
         output_digests = digests(outputs, folder) if finished else {}
-        write_json(file, {"job": job, "attempts": [*earlier, attempt], "outputs": output_digests})
+        write_sealed(file, {"job": job, "attempts": [*earlier, attempt], "outputs": output_digests}, owner)
 
 
-def _unfinished(file: Path) -> list[dict[str, Any]]:
+def _unfinished(file: Path, owner: str) -> list[dict[str, Any]]:
     """Earlier attempts at a job that has not succeeded yet."""
     try:
-        attempts: list[dict[str, Any]] = read_json(file)["attempts"]
+        attempts: list[dict[str, Any]] = read_sealed(file, owner)["attempts"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return [] if any(attempt.get("finished") for attempt in attempts) else attempts
@@ -130,15 +129,6 @@ def digests(paths: Iterable[Path], folder: Path) -> dict[str, dict[str, Any]]:
         for file in files
         if file.is_file()
     }
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @cache

@@ -43,6 +43,8 @@ class Stage:
     upstream: dict[str, str]
     n_chunks: int
     resources: JobResources
+    objects: str | None = None
+    """Digest of the list of objects, of stage `ingest` only."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -61,6 +63,7 @@ class Stage:
             "upstream": self.upstream,
             "n_chunks": self.n_chunks,
             "resources": self.resources.model_dump(mode="json"),
+            **({"objects": self.objects} if self.objects else {}),
         }
 
     @classmethod
@@ -69,7 +72,8 @@ class Stage:
         values = {name: record[name] for name in ("id", "recipe", "version", "config", "upstream", "n_chunks")}
         kind = type(getattr(Resources(), record["stage"]))
         reads = tuple(record.get("reads", ()))
-        return cls(name=record["stage"], reads=reads, resources=kind(**record["resources"]), **values)
+        resources, objects = kind(**record["resources"]), record.get("objects")
+        return cls(name=record["stage"], reads=reads, resources=resources, objects=objects, **values)
 
 
 def planned_stages(ablation: Ablation, manifest: Manifest) -> dict[str, Stage]:
@@ -95,8 +99,9 @@ def planned_stages(ablation: Ablation, manifest: Manifest) -> dict[str, Stage]:
             n_chunks = max(1, -(-len(evaluated) // experiment.infer.chunk_size))
         resources: JobResources = getattr(experiment.resources, name)
         stages[name] = Stage(
-            name, digest(identity), recipe, spec.version, cut(full, reads), reads, upstream, n_chunks, resources
-        )
+            name, digest(identity), recipe, spec.version, cut(full, reads), reads, upstream, n_chunks, resources,
+            manifest.digest() if name == "ingest" else None,
+        )  # fmt: skip
     return stages
 
 

@@ -17,10 +17,13 @@ from typing import Any, get_args
 from z1g.config.preflight import Policy, preflight
 from z1g.config.resolve import Ablation, load_ablation, locate
 from z1g.core.errors import UserError
-from z1g.core.files import read_json, write_json
+from z1g.core.files import write_json
 from z1g.core.names import did_you_mean
+from z1g.core.sealed import checksum, write_sealed
 from z1g.data.manifest import Manifest
+from z1g.plan.folder import read_record, stage_owner
 from z1g.plan.identity import Stage, digest, identifying_values, planned_stages
+from z1g.plan.records import CONFIG, ablation_owner
 
 DEFAULT_SCALE = "full"
 CONFIG_KEYS = ("scale", "ablations", "results", "objects", "gpus", "missing")
@@ -124,7 +127,7 @@ class Plan:
         record = self.folder(name, stage_id) / "stage.json"
         if not record.is_file():
             raise UserError(f"no ablation plans {name} {stage_id}, and {record} does not exist")
-        return Stage.from_record(read_json(record))
+        return Stage.from_record(read_record(record.parent))
 
     def chunks(self, name: str, stage_id: str) -> list[str]:
         """Chunk numbers in the format of file names."""
@@ -155,15 +158,17 @@ class Plan:
     def write(self) -> None:
         """Write the records of all stages and ablations, which commands and the report read."""
         for stage in self.stages.values():
-            write_json(self.folder(*stage.key) / "stage.json", stage.record())
+            write_sealed(self.folder(*stage.key) / "stage.json", stage.record(), stage_owner(*stage.key))
         for name, planned in self.ablations.items():
             manifest = self.folder("ingest", planned.stages["ingest"].id) / "manifest.jsonl"
             # Files of equal content may have moved, so the manifest's sources are updated.
-            if not manifest.is_file() or Manifest.load(manifest) != planned.manifest:
+            if _stored(manifest) != planned.manifest:
                 planned.manifest.save(manifest)
             folder = self.results / "ablations" / name
-            write_json(folder / "plan.json", ablation_record(planned))
-            write_json(folder / "config.json", planned.ablation.experiment.model_dump(mode="json"))
+            config = planned.ablation.experiment.model_dump(mode="json")
+            write_json(folder / "config.json", config)
+            record = {**ablation_record(planned), CONFIG: checksum(config)}
+            write_sealed(folder / "plan.json", record, ablation_owner(name))
 
 
 def read_ablations(
@@ -246,6 +251,14 @@ def ablation_record(planned: PlannedAblation) -> dict[str, Any]:
         "differences": ablation.differences,
         "stages": {name: stage.id for name, stage in planned.stages.items()},
     }
+
+
+def _stored(manifest: Path) -> Manifest | None:
+    """A manifest on disk, None if it is missing or damaged."""
+    try:
+        return Manifest.load(manifest)
+    except (OSError, ValueError, KeyError, TypeError, UserError):
+        return None
 
 
 def _planned(ablation: Ablation, manifest: Manifest) -> PlannedAblation:

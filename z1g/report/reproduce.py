@@ -6,7 +6,7 @@ from typing import Any
 
 from z1g.core.files import read_json
 from z1g.data.manifest import Manifest
-from z1g.jobs.records import sha256
+from z1g.core.recorded import sha256
 from z1g.report.collect import Ablation, Results, flatten
 from z1g.report.cost import cost, stage_cost
 

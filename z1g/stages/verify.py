@@ -17,7 +17,7 @@ from z1g.core.errors import UserError
 from z1g.core.files import read_json
 from z1g.core.progress import track
 from z1g.data.manifest import Manifest
-from z1g.jobs.records import sha256
+from z1g.core.recorded import sha256
 from z1g.plan import neutral
 from z1g.plan.folder import StageFolder
 from z1g.plan.identity import planned_stages
