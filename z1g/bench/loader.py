@@ -90,9 +90,9 @@ def measure(sizes: Sizes, soak_minutes: float, parent: Path | None) -> dict[str,
     """Write synthetic data and read each object once: with a cold page cache, a warm one, and warm with whole scenes.
 
     Rates are samples per second over an epoch, without the first batch of each process. `samples_s_a_core` uses the CPU
-    time of this process, so it is valid on a busy machine too. `checksums_percent` is what checksums add to this time, from
-    reads with and without them in turn. soak_*: unique set size (USS) of all reading processes
-    in MiB, after the first epoch and after `soak_minutes`. The data is written to a temporary folder in `parent`.
+    time of this process, so it is valid on a busy machine too. `checksums_percent` is what checksums add to this time,
+    from reads with and without them in turn. soak_*: unique set size (USS) of all reading processes in MiB, after the
+    first epoch and after `soak_minutes`. The data is written to a temporary folder in `parent`.
     Raises UserError if there are too few objects.
     """
     minimum = sizes.batch * (max(sizes.workers, 1) + 1)
@@ -213,7 +213,9 @@ def _rates_of_a_core(makes: Sequence[FewViews]) -> list[float]:
     for i in range(n):
         for j, make in enumerate(makes):
             began = time.process_time()
-            make(Draw(i, 0, (0, 0, i)))
+            # Tensors of safetensors are read when they are used first: by the copy into the batch, or by a checksum.
+            for tensor in make(Draw(i, 0, (0, 0, i))).values():
+                tensor.clone()
             seconds[j] += time.process_time() - began
     return [round(n / total, 2) for total in seconds]
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from z1g.core.errors import UserError
+from z1g.core.files import read_json
 from z1g.core.sealed import read_sealed
 
 log = logging.getLogger("z1g")
@@ -95,6 +96,25 @@ def checked_folder(folder: Path) -> Path:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda name: checked(within / name), sorted(present | recorded)))
     return folder
+
+
+def has_record(folder: Path) -> bool:
+    """Whether the job that writes a folder or file of a results tree recorded its outputs."""
+    within = stage_folder(folder)
+    return within is not None and bool(outputs(within, job_of(within, folder.resolve().relative_to(within).as_posix())))
+
+
+def checked_output(path: Path) -> Path:
+    """`checked`, also for the results of `z1g infer photo.png`, whose record `<name>.json` is next to them."""
+    record = path.with_name(f"{path.name.partition('.')[0]}.json")
+    if stage_folder(path) is None and record.is_file():
+        try:
+            recorded = read_json(record)["files"][path.name]["sha256"]
+        except (OSError, ValueError, KeyError, TypeError):
+            return path  # the record of something else
+        if file_digest(path) != recorded:
+            raise UserError(f"{path} is not as `z1g infer` wrote it ({record}): its content has changed. Make it again")
+    return checked(path)
 
 
 def is_recorded(path: Path) -> bool:

@@ -27,7 +27,7 @@ def checksum_of_tensor(tensor: Tensor) -> str:
     import torch
 
     digest = xxhash.xxh3_64(f"{tensor.dtype} {list(tensor.shape)}".encode())
-    digest.update(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+    digest.update(memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()))
     return digest.hexdigest()
 
 

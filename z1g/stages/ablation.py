@@ -7,7 +7,9 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from z1g.core.files import atomic_folder, write_json, write_text
+from z1g.core.files import atomic_folder, write_text
+from z1g.core.sealed import write_sealed
+from z1g.plan.records import ablation_owner
 from z1g.report.card import model_card
 from z1g.report.collect import Ablation, Results, differences, flatten
 from z1g.report.reproduce import FILE, reproduce
@@ -30,7 +32,7 @@ def run(results: Path, name: str) -> None:
     rows = summary_rows(name, measured) if measured else []
     sampled = {row["object"] for row in measured.rows if row["source"] == "sampled"} if measured else set()
     facts = reproduce(tree, ablation, len(sampled))
-    write_json(folder / FILE, facts)
+    write_sealed(folder / FILE, facts, ablation_owner(name))
     write_text(folder / "MODEL_CARD.md", model_card(ablation, facts, measured, rows))
     write_text(folder / "metrics.csv", csv_text(rows))
     with atomic_folder(folder / "tb") as temporary:
