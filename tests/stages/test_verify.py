@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.builders import fill, plan, stage_path
+from support.finished import OUTPUTS, finish
 from support.paths import ROOT
 
 from z1g.cli.main import main
@@ -18,45 +18,16 @@ from z1g.core.files import read_json, read_jsonl, write_json, write_jsonl, write
 from z1g.core.recorded import sha256
 from z1g.jobs import records
 from z1g.jobs.records import digests, recorded
-from z1g.plan.plan import Plan
 from z1g.report.collect import Results
 from z1g.report.summary import summary_rows
 from z1g.report.tables import csv_text
 from z1g.stages import ablation
 
-OUTPUTS = {
-    "fit": ("chunk-{}.safetensors", "chunk-{}.jsonl", "chunk-{}.png"),
-    "autodecoder": ("model", "history.jsonl"),
-    "codes": ("codes.safetensors",),
-    "unet": ("pipeline", "history.jsonl"),
-    "infer": ("chunk-{}",),
-    "metrics": ("metrics.jsonl", "objects.jsonl", "metrics.json", "images"),
-}
-
-
-def run_verbs(planned: Plan) -> None:
-    """Run the chain as the rules do, with synthetic results of ingest."""
-    stages = planned.ablations["micro"].stages
-    for name, patterns in OUTPUTS.items():
-        folder = stage_path(planned, name)
-        for chunk in range(stages[name].n_chunks):
-            outputs = [str(folder / pattern.format(f"{chunk:05d}")) for pattern in patterns]
-            numbered = ["--chunk", str(chunk)] if name in ("fit", "infer") else []
-            assert main([name, str(folder), *numbered, "--threads", "1", "--outputs", *outputs]) == 0
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("verify")
-    planned = plan(root, n_objects=3, metrics={"metrics": {"fd_efflite0": None, "chamfer": None}})
-    fill(planned)
-    ingest = stage_path(planned, "ingest")
-    planned.ablations["micro"].manifest.save(ingest / "manifest.jsonl")
-    for chunk in range(planned.ablations["micro"].stages["ingest"].n_chunks):
-        with recorded(ingest, f"chunk-{chunk:05d}", [ingest / f"chunk-{chunk:05d}.tar"]):
-            pass
-    run_verbs(planned)
-    ablation.run(root / "results", "micro")
+    finish(root, metrics={"metrics": {"fd_efflite0": None, "chamfer": None}})
     return root / "results"
 
 

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from z1g.codes.book import OptimizedBook
 from z1g.config.resolve import Ablation, merge
 from z1g.config.tree import Experiment
+from z1g.core.files import write_jsonl
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import Scene
-from z1g.data.shards import RenderedObject, shard_path, write_object
+from z1g.data.shards import RenderedObject, shard_path, table_path, write_object
+from z1g.data.splat_files import with_checksums
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions
 from z1g.plan.plan import Plan
 from z1g.training.data import Batch, Draw, Sample, StepData
@@ -100,10 +102,13 @@ def fill(planned: Plan, resolution: int = 16, name: str = "micro", skip: tuple[s
         names = [entry.id for entry in manifest.chunk(chunk) if entry.id not in skip]
         ingest.mkdir(parents=True, exist_ok=True)
         with tarfile.open(shard_path(ingest, chunk), "w") as tar:
-            for object_id in names:
-                write_object(tar, ball(object_id, config.camera, resolution))
+            stored = {object_id: write_object(tar, ball(object_id, config.camera, resolution)) for object_id in names}
+        write_jsonl(table_path(ingest, chunk), [{"id": n, "status": "ok", **s.row()} for n, s in stored.items()])
         splats = {object_id: ball_splats(object_id, config.splat.size) for object_id in names}
         save_file(splats, fit / f"chunk-{chunk:05d}.safetensors")
+        write_jsonl(
+            fit / f"chunk-{chunk:05d}.jsonl", with_checksums([{"id": n, "status": "ok"} for n in names], splats)
+        )
 
 
 def ball(object_id: str, camera: CameraOptions, resolution: int) -> RenderedObject:

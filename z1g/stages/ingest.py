@@ -28,9 +28,9 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
 
     The table has a row for each object: {id, status, reason, n_views, span, checksums, seconds, seconds_of}. `span` has
     the byte offsets of the object in the shard, `checksums` what its files have to be when they are read. Rejected
-    objects are in the table (status "quarantined") but not in the shard. `seconds` is the wall time since the previous object, `seconds_of` the time of each part of the object, measured
-    while other objects may be rendered in parallel. Raises UserError if the chunk does not exist or if the data source
-    cannot be used.
+    objects are in the table (status "quarantined") but not in the shard. `seconds` is the wall time since the previous
+    object, `seconds_of` the time of each part of the object, measured while other objects may be rendered in parallel.
+    Raises UserError if the chunk does not exist or if the data source cannot be used.
     """
     manifest = folder.manifest()
     if not 0 <= chunk < manifest.n_chunks:

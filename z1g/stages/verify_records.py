@@ -22,6 +22,7 @@ from z1g.plan import folder as planned_folder
 from z1g.plan import neutral
 from z1g.plan.identity import Stage, planned_stages
 from z1g.plan.records import CONFIG, CONFIGURATION, PLAN, read_config, read_plan
+from z1g.plan.slices import restored
 from z1g.plan.stages import STAGES
 from z1g.report.collect import flatten
 from z1g.training.checkpoint import CheckpointFolder
@@ -134,8 +135,7 @@ def _stage_file(results: Path, stage: Stage, config: dict[str, Any], manifest: M
     folder = results / stage.name / stage.id
     try:
         record = planned_folder.read_record(folder)
-        sliced = record["config"] if record.get("reads") is None else neutral.recorded().completed(record["config"])
-        own = _derived(_overlaid(config, sliced), manifest)[stage.name]
+        own = _derived(_overlaid(config, restored(record["config"], record.get("reads"))), manifest)[stage.name]
     except (UserError, ValueError, ValidationError, KeyError, TypeError) as error:
         yield f"{folder / planned_folder.FILE}: {error}"
         return
