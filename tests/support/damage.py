@@ -169,26 +169,27 @@ class Judge:
         self.planned, self.folder = planned, folder
         self.photograph = saved(folder, disc(), "photo.png")
         self._copies = 0
-        self._expected: dict[str, Any] = {}
+        self._expected: dict[tuple[str, bool], Any] = {}
 
     def verdict(self, kind: Kind, damage: Callable[[Path], None], reader: str) -> tuple[str, str]:
         """Whether a reader notices damage, and what it says about it. An exception is neither."""
-        if reader not in self._expected:
-            code, output, said = self._read(self._copy(), reader, False)
+        resume = "checkpoints" in kind.pattern or "conditions" in kind.pattern
+        if (reader, resume) not in self._expected:
+            code, output, said = self._read(self._copy(), reader, resume)
             assert code == 0, f"{reader}: {said}"
-            self._expected[reader] = output
+            self._expected[reader, resume] = output
         copy = self._copy()
         file = sorted(copy.glob(kind.pattern))[0]
         before = file.read_bytes()
         damage(file)
         same = _same_meaning(before, file.read_bytes(), file)
-        code, output, said = self._read(copy, reader, "checkpoints" in kind.pattern or "conditions" in kind.pattern)
+        code, output, said = self._read(copy, reader, resume)
         shutil.rmtree(copy)
         if code:
             return NOTICED, said
         if reader == "verify":
             return (HARMLESS if same or not kind.read else SILENT), said
-        return (HARMLESS if output == self._expected[reader] else SILENT), said
+        return (HARMLESS if output == self._expected[reader, resume] else SILENT), said
 
     def _copy(self) -> Path:
         self._copies += 1
@@ -197,7 +198,7 @@ class Judge:
         return results
 
     def _read(self, results: Path, reader: str, resume: bool) -> tuple[int, Any, str]:
-        """Exit code, output and messages of a reader."""
+        """Exit code, output and messages of a reader. resume: whether training goes on from its checkpoint."""
         errors, printed = io.StringIO(), io.StringIO()
         with contextlib.redirect_stderr(errors), contextlib.redirect_stdout(printed), seeded(0):
             code, output = self._run(results, reader, resume)
