@@ -26,11 +26,8 @@ def stage(tmp_path: Path) -> Path:
         (folder / name).write_text(text)
         old = time.time() - 3600
         os.utime(folder / name, (old, old))
-    for job, outputs in {
-        "chunk-00000": ["chunk-00000.jsonl"],
-        "chunk-00001": ["chunk-00001"],
-        "fit": ["model"],
-    }.items():
+    written = {"chunk-00000": "chunk-00000.jsonl", "chunk-00001": "chunk-00001", "fit": "model"}
+    for job, name in written.items():
         with recording(folder, job, [folder / name]):
             pass
     return folder

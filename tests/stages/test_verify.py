@@ -433,7 +433,7 @@ def test_costs_sum_attempts_and_are_unknown_without_all_records(tmp_path: Path) 
     assert (total.jobs, total.seconds, total.gpu_seconds, total.gpu_joules) == (2, 350, 500, 15e3)
     assert stage_cost([{"attempts": [record(10, ["x"], None, nodes=4)]}]).gpu_joules is None  # type: ignore[union-attr]
     assert stage_cost([]) is None
-    write_json(tmp_path / "infer/i/jobs/chunk-00000.json", {**two[0], "job": "x", "outputs": {}})
+    write_json(tmp_path / "infer/i/jobs/chunk-00000.json", {**two[0], "job": "chunk-00000", "outputs": {}})
     complete = cost(Results(tmp_path), {"infer": "i"}, 3)
     assert complete.values["seconds_per_object"] == 100
     assert complete.values["gpu_hours"] == pytest.approx(500 / 3600)

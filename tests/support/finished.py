@@ -37,7 +37,7 @@ def run_stage(results: Path, planned: Plan, name: str) -> int:
 def finish(root: Path, **changes: Any) -> Plan:
     """Plan three synthetic objects in `root` and run the chain on them, with synthetic results of ingest."""
     planned = plan(root, n_objects=3, **changes)
-    fill(planned)
+    fill(planned, placed=True)
     ingest = stage_path(planned, "ingest")
     for chunk in range(planned.ablations["micro"].stages["ingest"].n_chunks):
         with recorded(ingest, f"chunk-{chunk:05d}", [place(ingest, chunk) for place in (shard_path, table_path)]):

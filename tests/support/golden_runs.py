@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from safetensors.torch import save_file
 
-from support.builders import SIZES, ball, ball_splats, plan, stage_path
+from support.builders import SIZES, ball, ball_splats, placement, plan, stage_path
 from support.golden_figures import SUMMARIES, Figures
 from support.golden_numbers import replace_numbers, synthetic_initialization
 from support.paths import ROOT
@@ -152,14 +152,6 @@ def _forget_checksums(folder: Path) -> None:
     for file in folder.rglob("stage1.json"):
         record = read_json(file)
         write_json(file, {key: value for key, value in record.items() if key not in ("files", "checksum")})
-
-
-def placement(i: int) -> dict[str, Any]:
-    """Normalization of the triangle of the i-th synthetic object, see `support.builders.plan`."""
-    corners = np.array([[i, 0, 0], [0, 1, 0], [0, 0, 1]], float)
-    center = (corners.min(axis=0) + corners.max(axis=0)) / 2
-    scale = 0.5 / np.linalg.norm(corners - center, axis=1).max()
-    return {"center": center.tolist(), "scale": float(scale), "up_axis": "y"}
 
 
 def ingest_originals(root: Path) -> Figures:

@@ -3,7 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from z1g.core.recorded import checked
+from z1g.core.errors import UserError
+from z1g.core.recorded import checked, stage_folder
 from z1g.core.stages import CHUNKED_BY_OBJECTS
 from z1g.data.manifest import Manifest, ObjectEntry
 from z1g.report.collect import Ablation, Results, shared_ids
@@ -109,7 +110,9 @@ def _manifest(tree: Results, identity: str) -> tuple[ObjectEntry, ...]:
     path = tree.folder("ingest", identity) / "manifest.jsonl"
     try:
         return Manifest.load(path).objects
-    except OSError as error:
+    except (OSError, UserError) as error:
+        if isinstance(error, UserError) and stage_folder(path) is not None:
+            raise
         tree.note(f"{path.relative_to(tree.root)} cannot be read ({error})")
         return ()
 

@@ -14,7 +14,6 @@ from safetensors import SafetensorError, safe_open
 
 from z1g.core.errors import UserError
 from z1g.core.recorded import checked, stage_folder
-from z1g.data.splat_files import SplatFile
 from z1g.gaussians.channels import CHANNELS, MIN_ALPHA
 from z1g.geometry.camera import CameraOptions, view_frame
 from z1g.report.collect import Ablation, Results, shared_ids
@@ -80,6 +79,8 @@ class Splats:
 
     def _fitted(self, folder: Path, name: str) -> NDArray[np.float32] | None:
         """Splats of a fit, which are verified without reading those of other objects."""
+        from z1g.data.splat_files import SplatFile  # imports torch
+
         for file in sorted(folder.glob("chunk-*.safetensors")):
             try:
                 chunk = SplatFile(file)
