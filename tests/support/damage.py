@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from safetensors.torch import load_file, save_file
@@ -217,7 +218,8 @@ class Judge:
             return main(["compare", "micro", "--results", str(results), "--format", "csv"]), None
         if reader == "photograph":
             words = [str(self.photograph), "--run", str(ablation), "--out", str(out), "--size", "32"]
-            return main(["infer", *words]), _outputs(out, ("*.ply", "*.sheet.png"))
+            with mock.patch("z1g.inference.batch.FRAMES", 2):  # of the film, which nobody compares
+                return main(["infer", *words]), _outputs(out, ("*.ply", "*.sheet.png"))
         if reader == "ablation":
             return main(["ablation", str(results), "micro"]), _outputs(ablation, ("metrics.csv", "MODEL_CARD.md"))
         if reader == "export":
@@ -244,10 +246,11 @@ def _timeless(file: Path) -> bytes:
 
 
 def _same_meaning(before: bytes, after: bytes, file: Path) -> bool:
-    """Whether a change of a file changes nothing that it says."""
+    """Whether a change of a file changes nothing that it says, but for the name of its own checksum."""
     if before == after:
         return True
     try:
-        return file.suffix == ".json" and json.loads(before) == json.loads(after)
-    except ValueError:
+        first, second = json.loads(before), json.loads(after)
+        return file.suffix == ".json" and all(second.get(key) == first[key] for key in first if key != "checksum")
+    except (ValueError, AttributeError):
         return False

@@ -123,6 +123,8 @@ class Manifest:
         try:
             first, _, rows = path.read_text(encoding="utf-8").partition("\n")
             head = json.loads(first)
+            if head.keys() - {"chunk_size", CHECKSUM}:
+                raise Damaged("its first line has unknown keys")
             if head.get(CHECKSUM) not in (None, _sha256(f"{head['chunk_size']}\n{rows}")):
                 raise Damaged("its rows do not have its checksum")
             return cls(tuple(from_row(json.loads(row)) for row in rows.splitlines() if row), head["chunk_size"])
