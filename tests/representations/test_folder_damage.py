@@ -49,11 +49,11 @@ def test_one_flipped_bit_is_noticed(name: str, travelled: Path) -> None:
 def test_missing_and_added_networks_are_noticed(travelled: Path) -> None:
     extra = travelled / "unet/diffusion_pytorch_model.fp16.safetensors"
     extra.write_bytes(b"x")
-    with pytest.raises(UserError, match="fp16.safetensors does not belong here"):
+    with pytest.raises(UserError, match=r"fp16\.safetensors does not belong here"):
         method_folder.read(travelled)
     extra.unlink()
     (travelled / "heads.safetensors").unlink()
-    with pytest.raises(UserError, match="heads.safetensors does not exist"):
+    with pytest.raises(UserError, match=r"heads\.safetensors does not exist"):
         method_folder.read(travelled)
 
 

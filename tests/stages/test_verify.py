@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -441,3 +442,47 @@ def test_costs_sum_attempts_and_are_unknown_without_all_records(tmp_path: Path) 
     incomplete = cost(Results(tmp_path), {"infer": "i", "unet": "u"}, 3)
     assert incomplete.values["gpu_hours"] is None
     assert incomplete.unrecorded == ["unet"]
+
+
+# Readers of results
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compare", "micro", "--results", "{}"],
+        ["compare", "{}/metrics/ID/metrics.jsonl"],
+        ["tables", "{}", "--ablations", "micro", "--out", "{}/t"],
+        ["report", "{}", "--ablations", "micro", "--out", "{}/r.html"],
+        ["ablation", "{}", "micro"],
+    ],
+    ids=["compare", "compare a file", "tables", "report", "ablation"],
+)
+def test_a_changed_digit_of_the_metrics_is_printed_by_nobody(
+    words: list[str], results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = only(results, "metrics/*/metrics.jsonl")
+    rows = file.read_text()
+    (digits,) = {match.group(1) for match in [re.search(r'"psnr": (\d+)\.', rows)] if match}
+    file.write_text(rows.replace(f'"psnr": {digits}.', f'"psnr": 5{digits[1:]}.', 1))
+    assert file.read_text() != rows
+    code = main([word.format(results).replace("ID", file.parent.name) for word in words])
+    said = capsys.readouterr()
+    assert code == 2
+    assert said.out == ""
+    assert f"{file} is not as job metrics wrote it" in said.err
+    assert f"Delete {file} and make it again" in said.err
+
+
+def test_splats_of_a_tree_are_not_exported_damaged(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = only(results, "infer/*/chunk-00000/*.ply")
+    assert main(["export", str(file), "--out", str(tmp_path / "a.splat")]) == 0
+    content = bytearray(file.read_bytes())
+    content[-2] ^= 1
+    file.write_bytes(content)
+    for words in (["export", str(file), "--out", str(tmp_path / "b.splat")], ["mesh", str(file)]):
+        assert main(words) == 2
+        assert f"Delete {file.parent} and make it again" in capsys.readouterr().err
+    assert not (tmp_path / "b.splat").exists()
