@@ -97,6 +97,8 @@ KINDS = (
     Kind("codes/*/.turns/codes", "codes", read=False),
 )
 """All kinds of files in a results tree but logs and Snakemake's benchmark tables, which are texts for people."""
+PLACES = ("_name_or_path", "files", "checksum")
+"""Keys of JSON files with paths of this copy of the tree, and with digests of files that have such keys."""
 READ_BY_INFER = ("unet/", "infer/*/stage", "autodecoder/*/model", "autodecoder/*/stage", "ablations/micro/plan")
 
 
@@ -238,7 +240,10 @@ def _outputs(folder: Path, patterns: tuple[str, ...] = ("**/*",)) -> dict[str, b
 
 
 def _timeless(file: Path) -> bytes:
-    """Content of a file without measured times."""
+    """Content of a file without measured times and without the place of the tree."""
+    if file.suffix == ".json":
+        value = json.loads(file.read_text(encoding="utf-8"))
+        return json.dumps({key: value[key] for key in value if key not in PLACES}).encode()
     if file.suffix != ".jsonl":
         return file.read_bytes()
     rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]

@@ -5,6 +5,7 @@ from typing import Any
 
 from support.builders import fill, plan, stage_path
 from z1g.cli.main import main
+from z1g.core.seeding import seeded
 from z1g.data.shards import shard_path, table_path
 from z1g.jobs.records import recorded
 from z1g.plan.plan import Plan
@@ -28,7 +29,8 @@ def run_stage(results: Path, planned: Plan, name: str) -> int:
     for chunk in range(stage.n_chunks):
         outputs = [str(folder / pattern.format(f"{chunk:05d}")) for pattern in OUTPUTS[name]]
         numbered = ["--chunk", str(chunk)] if name in ("fit", "infer") else []
-        code = main([name, str(folder), *numbered, "--threads", "1", "--outputs", *outputs])
+        with seeded(0):  # networks that are not trained are random, and the same in each process
+            code = main([name, str(folder), *numbered, "--threads", "1", "--outputs", *outputs])
         if code:
             return code
     return 0
