@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from z1g.codes.book import OptimizedBook
 from z1g.config.resolve import Ablation, merge
 from z1g.config.tree import Experiment
-from z1g.core.files import write_jsonl
+from z1g.core.files import read_json, read_jsonl, write_json, write_jsonl
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import Scene
 from z1g.data.shards import RenderedObject, shard_path, table_path, write_object
@@ -119,6 +119,16 @@ def fill(
         write_jsonl(
             fit / f"chunk-{chunk:05d}.jsonl", with_checksums([{"id": n, "status": "ok"} for n in names], splats)
         )
+
+
+def forget_checksums(folder: Path) -> None:
+    """Remove the checksums of numbers that were replaced, as in files of earlier versions."""
+    for table in folder.glob("chunk-*.jsonl"):
+        rows = read_jsonl(table)
+        write_jsonl(table, [{key: value for key, value in row.items() if key != "checksum"} for row in rows])
+    for file in folder.rglob("stage1.json"):
+        record = read_json(file)
+        write_json(file, {key: value for key, value in record.items() if key not in ("files", "checksum")})
 
 
 def placement(i: int) -> dict[str, Any]:

@@ -16,12 +16,11 @@ import numpy as np
 from PIL import Image
 from safetensors.torch import save_file
 
-from support.builders import SIZES, ball, ball_splats, placement, plan, stage_path
+from support.builders import SIZES, ball, ball_splats, forget_checksums, placement, plan, stage_path
 from support.golden_figures import SUMMARIES, Figures
 from support.golden_numbers import replace_numbers, synthetic_initialization
 from support.paths import ROOT
 from support.published_weights import write_published
-from z1g.core.files import read_json, read_jsonl, write_json, write_jsonl
 from z1g.core.seeding import seeded
 from z1g.data.shards import RenderedObject, shard_path, write_object
 from z1g.geometry.camera import CameraOptions
@@ -107,7 +106,7 @@ class World:
         figures = self._figures(stage, self.plan.results)
         for file in sorted(stage_path(self.plan, stage).rglob("*.safetensors")):
             replace_numbers(file)
-        _forget_checksums(stage_path(self.plan, stage))
+        forget_checksums(stage_path(self.plan, stage))
         return figures
 
     def run_aside(self, stage: str, results: Path) -> Figures:
@@ -142,16 +141,6 @@ class World:
                     write_object(tar, RenderedObject(name, item.c2w, item.fov_y_deg, item.rgba, item.depth, info))
             splats = {name: ball_splats(name, config.splat.size) for name in ids}
             save_file(splats, stage_path(self.plan, "fit") / f"chunk-{chunk:05d}.safetensors")
-
-
-def _forget_checksums(folder: Path) -> None:
-    """Remove the checksums of numbers that were replaced, as in files of earlier versions."""
-    for table in folder.glob("chunk-*.jsonl"):
-        rows = read_jsonl(table)
-        write_jsonl(table, [{key: value for key, value in row.items() if key != "checksum"} for row in rows])
-    for file in folder.rglob("stage1.json"):
-        record = read_json(file)
-        write_json(file, {key: value for key, value in record.items() if key not in ("files", "checksum")})
 
 
 def ingest_originals(root: Path) -> Figures:

@@ -27,7 +27,8 @@ def checksum_of_tensor(tensor: Tensor) -> str:
     import torch
 
     digest = xxhash.xxh3_64(f"{tensor.dtype} {list(tensor.shape)}".encode())
-    digest.update(memoryview(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy()))
+    flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+    digest.update(flat.numpy().data)
     return digest.hexdigest()
 
 

@@ -14,7 +14,7 @@ from z1g.codes.predictions import predicted
 from z1g.config.resolve import Ablation as Resolved
 from z1g.config.tree import Experiment
 from z1g.core.errors import UserError
-from z1g.core.recorded import JOBS, read_record, sha256
+from z1g.core.recorded import JOBS, STAGE_FILE, read_record, sha256
 from z1g.core.stages import TRAINED
 from z1g.data.manifest import Manifest
 from z1g.data.tensor_shards import damaged_shards
@@ -137,13 +137,13 @@ def _stage_file(results: Path, stage: Stage, config: dict[str, Any], manifest: M
         record = planned_folder.read_record(folder)
         own = _derived(_overlaid(config, restored(record["config"], record.get("reads"))), manifest)[stage.name]
     except (UserError, ValueError, ValidationError, KeyError, TypeError) as error:
-        yield f"{folder / planned_folder.FILE}: {error}"
+        yield f"{folder / STAGE_FILE}: {error}"
         return
     if own.id != stage.id:
-        yield f"{folder / planned_folder.FILE}: its options give {own.id}"
+        yield f"{folder / STAGE_FILE}: its options give {own.id}"
     for key, value in (("upstream", stage.upstream), ("version", stage.version), ("recipe", stage.recipe)):
         if record.get(key) != value:
-            yield f"{folder / planned_folder.FILE}: {key} {record.get(key)} should be {value}"
+            yield f"{folder / STAGE_FILE}: {key} {record.get(key)} should be {value}"
 
 
 def _overlaid(values: Any, sliced: Any) -> Any:
