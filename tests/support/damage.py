@@ -235,7 +235,7 @@ def _outputs(folder: Path, patterns: tuple[str, ...] = ("**/*",)) -> dict[str, b
     """Files of a folder that a later run has to repeat to the bit."""
     files = {file for pattern in patterns for file in folder.glob(pattern) if file.is_file()}
     names = {file.relative_to(folder).as_posix(): file for file in files}
-    skipped = ("jobs/", "tb/", "checkpoints/", "conditions/", ".")
+    skipped = ("jobs/", "tb/", "checkpoints/", "conditions/", "stage.json", ".")
     return {name: _timeless(file) for name, file in sorted(names.items()) if not name.startswith(skipped)}
 
 
