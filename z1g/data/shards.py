@@ -138,7 +138,7 @@ class ShardReader:
             elif path.stat().st_size < max((stored.end for stored in self._stored.values()), default=0):
                 raise tarfile.ReadError("unexpected end of data")
         except tarfile.ReadError as error:
-            raise UserError(f"{path} is not a complete tar ({error}); {remedy(path)}") from error
+            raise UserError(f"{path} is not a complete tar ({error}). {remedy(path)}") from error
         if self.ids and not (self._stored and all(stored.checksums for stored in self._stored.values())):
             warn_unchecked(path, "their table has no checksums; `z1g verify` checks whole files")
 
