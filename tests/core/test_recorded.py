@@ -42,7 +42,9 @@ def age(file: Path) -> None:
 def test_what_is_as_recorded_passes(stage: Path, tmp_path: Path) -> None:
     for name in ("chunk-00000.jsonl", "chunk-00001/a.ply", "model/deep/b.bin"):
         assert checked(stage / name) == stage / name
-    assert checked_folder(stage / "model") == stage / "model"
+    (stage / "model/.snakemake_timestamp").touch()
+    age(stage / "model/.snakemake_timestamp")
+    assert checked_folder(stage / "model") == stage / "model", "Snakemake marks folders"
     (tmp_path / "link").symlink_to(stage)
     assert checked(tmp_path / "link/chunk-00000.jsonl").read_text() == "11\n"
     assert checked(tmp_path / "nowhere") == tmp_path / "nowhere"

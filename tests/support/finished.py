@@ -33,6 +33,9 @@ def run_stage(results: Path, planned: Plan, name: str) -> int:
             code = main([name, str(folder), *numbered, "--threads", "1", "--outputs", *outputs])
         if code:
             return code
+        for output in map(Path, outputs):
+            if output.is_dir():
+                (output / ".snakemake_timestamp").touch()  # as Snakemake does
     return 0
 
 

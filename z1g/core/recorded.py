@@ -91,7 +91,9 @@ def checked_folder(folder: Path) -> Path:
     if within is None or not folder.is_dir():
         return folder
     prefix = folder.resolve().relative_to(within).as_posix() + "/"
-    present = {file.relative_to(within).as_posix() for file in folder.resolve().rglob("*") if file.is_file()}
+    # Snakemake leaves hidden files in folders that are outputs.
+    files = (file for file in folder.resolve().rglob("*") if file.is_file() and not file.name.startswith("."))
+    present = {file.relative_to(within).as_posix() for file in files}
     recorded = {name for name in outputs(within, job_of(within, prefix)) or {} if name.startswith(prefix)}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda name: checked(within / name), sorted(present | recorded)))

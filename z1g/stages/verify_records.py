@@ -176,7 +176,7 @@ def unrecorded(results: Path, stage: str, facts: dict[str, Any]) -> Iterator[str
     parts = {folder / file.relative_to(folder).parts[0] for file in outputs if file.is_relative_to(folder)}
     for part in sorted(parts):
         if part.is_dir():
-            present = (file for file in sorted(part.rglob("*")) if file.is_file())
+            present = (file for file in sorted(part.rglob("*")) if file.is_file() and not file.name.startswith("."))
             yield from (f"{file} is not recorded" for file in present if file not in outputs)
     if stage in TRAINED:
         if (folder / "checkpoints").is_dir():
