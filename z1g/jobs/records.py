@@ -123,11 +123,8 @@ def digests(paths: Iterable[Path], folder: Path) -> dict[str, dict[str, Any]]:
     """SHA-256 and size in bytes of all files at the paths, by name relative to `folder`; no hidden ones in folders."""
     files: list[Path] = []
     for path in paths:
-        files += (
-            sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith("."))
-            if path.is_dir()
-            else [path]
-        )
+        inside = (file for file in sorted(path.rglob("*")) if not file.name.startswith("."))
+        files += inside if path.is_dir() else [path]
     return {
         os.path.relpath(file, folder): {"sha256": sha256(file), "bytes": file.stat().st_size}
         for file in files
