@@ -1,6 +1,8 @@
 """Job records, the model card and `z1g verify`, on results of the real commands that are then modified."""
 
+import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,52 +12,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.builders import fill, plan, stage_path
+from support.builders import plan, stage_path
+from support.finished import OUTPUTS, finish
 from support.paths import ROOT
 
 from z1g.cli.main import main
 from z1g.core.files import read_json, read_jsonl, write_json, write_jsonl, write_text
+from z1g.core.recorded import sha256
+from z1g.core.sealed import checksum, write_sealed
 from z1g.jobs import records
-from z1g.jobs.records import digests, recorded, sha256
-from z1g.plan.plan import Plan
+from z1g.jobs.records import digests, recorded
+from z1g.report.card import model_card
 from z1g.report.collect import Results
 from z1g.report.summary import summary_rows
 from z1g.report.tables import csv_text
 from z1g.stages import ablation
 
-OUTPUTS = {
-    "fit": ("chunk-{}.safetensors", "chunk-{}.jsonl", "chunk-{}.png"),
-    "autodecoder": ("model", "history.jsonl"),
-    "codes": ("codes.safetensors",),
-    "unet": ("pipeline", "history.jsonl"),
-    "infer": ("chunk-{}",),
-    "metrics": ("metrics.jsonl", "objects.jsonl", "metrics.json", "images"),
-}
-
-
-def run_verbs(planned: Plan) -> None:
-    """Run the chain as the rules do, with synthetic results of ingest."""
-    stages = planned.ablations["micro"].stages
-    for name, patterns in OUTPUTS.items():
-        folder = stage_path(planned, name)
-        for chunk in range(stages[name].n_chunks):
-            outputs = [str(folder / pattern.format(f"{chunk:05d}")) for pattern in patterns]
-            numbered = ["--chunk", str(chunk)] if name in ("fit", "infer") else []
-            assert main([name, str(folder), *numbered, "--threads", "1", "--outputs", *outputs]) == 0
-
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("verify")
-    planned = plan(root, n_objects=3, metrics={"metrics": {"fd_efflite0": None, "chamfer": None}})
-    fill(planned)
-    ingest = stage_path(planned, "ingest")
-    planned.ablations["micro"].manifest.save(ingest / "manifest.jsonl")
-    for chunk in range(planned.ablations["micro"].stages["ingest"].n_chunks):
-        with recorded(ingest, f"chunk-{chunk:05d}", [ingest / f"chunk-{chunk:05d}.tar"]):
-            pass
-    run_verbs(planned)
-    ablation.run(root / "results", "micro")
+    finish(root, metrics={"metrics": {"fd_efflite0": None, "chamfer": None}})
     return root / "results"
 
 
@@ -150,22 +127,36 @@ def test_a_tampered_file_is_named(
 
 def test_a_plan_that_lacks_a_stage_is_named(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = results / "ablations/micro/plan.json"
-    path.write_text(path.read_text().replace('"autodecoder"', '"autodecoded"'))
+    content = read_json(path)
+    content["stages"]["autodecoded"] = content["stages"].pop("autodecoder")
+    forge(path, "ablations/micro", content)
     code, text = verify(results, capsys)
     assert code == 1
     assert "autodecoder None should be" in text
 
 
+def forge(file: Path, owner: str, content: dict[str, Any]) -> None:
+    """Write a record with a valid checksum."""
+    write_sealed(file, {key: value for key, value in content.items() if key != "checksum"}, owner)
+
+
 def test_forged_numbers_with_forged_digests_are_noticed(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file, record = only(results, "metrics/*/metrics.jsonl"), results / "ablations/micro/reproduce.json"
-    rows = read_jsonl(file)
-    write_jsonl(file, [{**row, "psnr": row["psnr"] + 1} if row["source"] == "sampled" else row for row in rows])
+    measured_rows = read_jsonl(file)
+    changed = [{**row, "psnr": row["psnr"] + 1} if row["source"] == "sampled" else row for row in measured_rows]
+    write_jsonl(file, changed)
     facts = read_json(record)
     digest = digests([file], file.parent)["metrics.jsonl"]
     facts["stages"]["metrics"]["files"][f"metrics/{file.parent.name}/metrics.jsonl"] = digest
-    write_json(record, facts)
-    measured = Results(results).measurements(file.parent.name)
-    write_text(results / "ablations/micro/metrics.csv", csv_text(summary_rows("micro", measured)))
+    job = file.parent / "jobs/metrics.json"
+    outputs = {**read_json(job)["outputs"], "metrics.jsonl": digest}
+    forge(job, f"{file.parent.name}/metrics", {**read_json(job), "outputs": outputs})
+    forge(record, "ablations/micro", facts)
+    tree = Results(results)
+    (about,), measured = tree.ablations(["micro"]), tree.measurements(file.parent.name)
+    rows = summary_rows("micro", measured)
+    write_text(results / "ablations/micro/metrics.csv", csv_text(rows))
+    write_text(results / "ablations/micro/MODEL_CARD.md", model_card(about, facts, measured, rows))
     assert verify(results, capsys)[0] == 0  # digests alone do not reveal it
     code, text = verify(results, capsys, sample=1)
     assert code == 1
@@ -175,11 +166,9 @@ def test_forged_numbers_with_forged_digests_are_noticed(results: Path, capsys: p
 def test_ids_that_do_not_follow_from_the_configuration_are_reported(
     results: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Both the configuration and its digest are forged."""
-    record, path = results / "ablations/micro/reproduce.json", edited_config(results)
-    facts = read_json(record)
-    facts["planned"]["config.json"] = sha256(path)
-    write_json(record, facts)
+    """Both the configuration and its checksum are forged."""
+    planned, path = results / "ablations/micro/plan.json", edited_config(results)
+    forge(planned, "ablations/micro", {**read_json(planned), "config_checksum": checksum(read_json(path))})
     code, text = verify(results, capsys)
     assert code == 1
     assert "configuration and objects do not give these ids: unet" in text
@@ -191,12 +180,85 @@ def test_checks_that_cannot_be_made_are_not_a_success(results: Path, capsys: pyt
     ablation.run(results, "micro")
     facts = read_json(results / "ablations/micro/reproduce.json")
     facts["stages"]["fit"]["version"] = 999
-    write_json(results / "ablations/micro/reproduce.json", facts)
+    forge(results / "ablations/micro/reproduce.json", "ablations/micro", facts)
     code, text = verify(results, capsys)
     assert code == 1
     assert "UNKNOWN  codes: there are no job records" in text
     assert "UNKNOWN  identities: made by another version of z1g: fit has version 999" in text
     assert "cannot be checked in full" in text
+
+
+def test_a_good_result_holds_from_every_folder_and_where_it_has_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Meshes are named relative to the folder of the run, and a metric reads them again."""
+    project, elsewhere, moved = tmp_path / "project", tmp_path / "elsewhere", tmp_path / "moved"
+    project.mkdir()
+    elsewhere.mkdir()
+    with contextlib.chdir(project):
+        planned = finish(Path(), metrics={"metrics": {"fd_efflite0": None, "chamfer": {"kind": "chamfer"}}})
+        rows = read_jsonl(stage_path(planned, "metrics") / "objects.jsonl")
+        relative = planned.ablations["micro"].manifest.objects[0].source
+    assert relative == "meshes/object0.obj"
+    assert any(row["chamfer"] is not None for row in rows), "the test needs numbers that depend on meshes"
+    for folder in (project, elsewhere):
+        monkeypatch.chdir(folder)
+        code, text = verify(project / "results", capsys, sample=1)
+        assert code == 0, text
+    project.rename(moved)
+    code, text = verify(moved / "results", capsys, sample=2)
+    assert code == 0, text
+    assert Path.cwd() == elsewhere
+    # Without the meshes, their metrics are unknown, which is not the same as wrong.
+    shutil.rmtree(moved / "meshes")
+    code, text = verify(moved / "results", capsys, sample=2)
+    assert code == 1
+    assert "UNKNOWN  numbers of object" in text
+    assert "chamfer cannot be computed here" in text
+    assert "BROKEN" not in text
+
+
+def test_a_later_plan_with_other_runtime_options_breaks_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes: dict[str, Any] = {"metrics": {"metrics": {"fd_efflite0": None, "chamfer": None}}}
+    planned = finish(tmp_path, **changes)
+    before = (stage_path(planned, "fit") / "stage.json").read_bytes()
+    again = plan(tmp_path, n_objects=3, **changes, resources={"fit": {"memory_mb": 4321}})
+    assert stage_path(again, "fit") == stage_path(planned, "fit")
+    assert (stage_path(planned, "fit") / "stage.json").read_bytes() != before
+    code, text = verify(tmp_path / "results", capsys)
+    assert code == 0, text
+
+
+@pytest.mark.parametrize("name", ["autodecoder/*/stage.json", "fit/*/jobs/chunk-00001.json"])
+def test_records_are_checked_too(name: str, results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Damaged, and consistently forged."""
+    file = only(results, name)
+    intact = file.read_bytes()
+    flip(file)
+    code, text = verify(results, capsys)
+    assert code == 1
+    assert str(file) in text
+    file.write_bytes(intact)
+    record, folder = read_json(file), file.parent if file.name == "stage.json" else file.parents[1]
+    if file.name == "stage.json":
+        record["config"]["autodecoder"]["train"]["optimizer"]["lr"] *= 2
+        forge(file, f"autodecoder/{folder.name}", record)
+    else:
+        record["outputs"].pop("chunk-00001.png")
+        forge(file, f"{folder.name}/chunk-00001", record)
+    code, text = verify(results, capsys)
+    assert code == 1
+    assert "its options give" in text or "disagree about" in text
+
+
+def test_a_file_that_nobody_recorded_is_named(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    extra = only(results, "unet/*/pipeline/unet") / "diffusion_pytorch_model.fp16.safetensors"
+    extra.write_bytes(b"from somewhere")
+    code, text = verify(results, capsys)
+    assert code == 1
+    assert f"{extra} is not recorded" in text
 
 
 def test_paths_outside_of_the_results_are_not_followed(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -205,7 +267,7 @@ def test_paths_outside_of_the_results_are_not_followed(results: Path, capsys: py
     record = results / "ablations/micro/reproduce.json"
     facts = read_json(record)
     facts["stages"]["codes"]["files"] = {"../outside": {"sha256": sha256(outside), "bytes": 1}}
-    write_json(record, facts)
+    forge(record, "ablations/micro", facts)
     code, text = verify(results, capsys)
     assert code == 1
     assert f"{outside} does not exist" in text
@@ -373,7 +435,7 @@ def test_costs_sum_attempts_and_are_unknown_without_all_records(tmp_path: Path) 
     assert (total.jobs, total.seconds, total.gpu_seconds, total.gpu_joules) == (2, 350, 500, 15e3)
     assert stage_cost([{"attempts": [record(10, ["x"], None, nodes=4)]}]).gpu_joules is None  # type: ignore[union-attr]
     assert stage_cost([]) is None
-    write_json(tmp_path / "infer/i/jobs/chunk-00000.json", {**two[0], "job": "x", "outputs": {}})
+    write_json(tmp_path / "infer/i/jobs/chunk-00000.json", {**two[0], "job": "chunk-00000", "outputs": {}})
     complete = cost(Results(tmp_path), {"infer": "i"}, 3)
     assert complete.values["seconds_per_object"] == 100
     assert complete.values["gpu_hours"] == pytest.approx(500 / 3600)
@@ -381,3 +443,47 @@ def test_costs_sum_attempts_and_are_unknown_without_all_records(tmp_path: Path) 
     incomplete = cost(Results(tmp_path), {"infer": "i", "unet": "u"}, 3)
     assert incomplete.values["gpu_hours"] is None
     assert incomplete.unrecorded == ["unet"]
+
+
+# Readers of results
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["compare", "micro", "--results", "{}"],
+        ["compare", "{}/metrics/ID/metrics.jsonl"],
+        ["tables", "{}", "--ablations", "micro", "--out", "{}/t"],
+        ["report", "{}", "--ablations", "micro", "--out", "{}/r.html"],
+        ["ablation", "{}", "micro"],
+    ],
+    ids=["compare", "compare a file", "tables", "report", "ablation"],
+)
+def test_a_changed_digit_of_the_metrics_is_printed_by_nobody(
+    words: list[str], results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = only(results, "metrics/*/metrics.jsonl")
+    rows = file.read_text()
+    (digits,) = {match.group(1) for match in [re.search(r'"psnr": (\d+)\.', rows)] if match}
+    file.write_text(rows.replace(f'"psnr": {digits}.', f'"psnr": 5{digits[1:]}.', 1))
+    assert file.read_text() != rows
+    code = main([word.format(results).replace("ID", file.parent.name) for word in words])
+    said = capsys.readouterr()
+    assert code == 2
+    assert said.out == ""
+    assert f"{file} is not as job metrics wrote it" in said.err
+    assert f"Delete {file} and make it again" in said.err
+
+
+def test_splats_of_a_tree_are_not_exported_damaged(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = only(results, "infer/*/chunk-00000/*.ply")
+    assert main(["export", str(file), "--out", str(tmp_path / "a.splat")]) == 0
+    content = bytearray(file.read_bytes())
+    content[-2] ^= 1
+    file.write_bytes(content)
+    for words in (["export", str(file), "--out", str(tmp_path / "b.splat")], ["mesh", str(file)]):
+        assert main(words) == 2
+        assert f"Delete {file.parent} and make it again" in capsys.readouterr().err
+    assert not (tmp_path / "b.splat").exists()

@@ -1,6 +1,7 @@
 """Shared builders: a micro experiment, its synthetic data, and toy objectives."""
 
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,11 @@ from torch import Tensor, nn
 from z1g.codes.book import OptimizedBook
 from z1g.config.resolve import Ablation, merge
 from z1g.config.tree import Experiment
+from z1g.core.files import read_json, read_jsonl, write_json, write_jsonl
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import Scene
-from z1g.data.shards import RenderedObject, shard_path, write_object
+from z1g.data.shards import RenderedObject, shard_path, table_path, write_object
+from z1g.data.splat_files import with_checksums
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions
 from z1g.plan.plan import Plan
 from z1g.training.data import Batch, Draw, Sample, StepData
@@ -91,8 +94,13 @@ def stage_path(planned: Plan, stage: str, name: str = "micro") -> Path:
     return planned.folder(*planned.ablations[name].stages[stage].key)
 
 
-def fill(planned: Plan, resolution: int = 16, name: str = "micro", skip: tuple[str, ...] = ()) -> None:
-    """Write results of ingest and fit: images of colored balls, and splats on their surfaces."""
+def fill(
+    planned: Plan, resolution: int = 16, name: str = "micro", skip: tuple[str, ...] = (), placed: bool = False
+) -> None:
+    """Write results of ingest and fit: images of colored balls, and splats on their surfaces.
+
+    placed: record where the object's mesh is in its renders, so that metrics read the mesh.
+    """
     ablation = planned.ablations[name]
     config, manifest = ablation.ablation.experiment, ablation.manifest
     ingest, fit = stage_path(planned, "ingest", name), stage_path(planned, "fit", name)
@@ -100,10 +108,35 @@ def fill(planned: Plan, resolution: int = 16, name: str = "micro", skip: tuple[s
         names = [entry.id for entry in manifest.chunk(chunk) if entry.id not in skip]
         ingest.mkdir(parents=True, exist_ok=True)
         with tarfile.open(shard_path(ingest, chunk), "w") as tar:
+            stored = {}
             for object_id in names:
-                write_object(tar, ball(object_id, config.camera, resolution))
+                item = ball(object_id, config.camera, resolution)
+                info = {"normalization": placement(int(object_id[len("object")]))} if placed else {}
+                stored[object_id] = write_object(tar, replace(item, info={**item.info, **info}))
+        write_jsonl(table_path(ingest, chunk), [{"id": n, "status": "ok", **s.row()} for n, s in stored.items()])
         splats = {object_id: ball_splats(object_id, config.splat.size) for object_id in names}
         save_file(splats, fit / f"chunk-{chunk:05d}.safetensors")
+        write_jsonl(
+            fit / f"chunk-{chunk:05d}.jsonl", with_checksums([{"id": n, "status": "ok"} for n in names], splats)
+        )
+
+
+def forget_checksums(folder: Path) -> None:
+    """Remove the checksums of numbers that were replaced, as in files of earlier versions."""
+    for table in folder.glob("chunk-*.jsonl"):
+        rows = read_jsonl(table)
+        write_jsonl(table, [{key: value for key, value in row.items() if key != "checksum"} for row in rows])
+    for file in folder.rglob("stage1.json"):
+        record = read_json(file)
+        write_json(file, {key: value for key, value in record.items() if key not in ("files", "checksum")})
+
+
+def placement(i: int) -> dict[str, Any]:
+    """Normalization of the triangle of the i-th synthetic object, see `plan`."""
+    corners = np.array([[i, 0, 0], [0, 1, 0], [0, 0, 1]], float)
+    center = (corners.min(axis=0) + corners.max(axis=0)) / 2
+    scale = 0.5 / np.linalg.norm(corners - center, axis=1).max()
+    return {"center": center.tolist(), "scale": float(scale), "up_axis": "y"}
 
 
 def ball(object_id: str, camera: CameraOptions, resolution: int) -> RenderedObject:

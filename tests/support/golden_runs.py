@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from safetensors.torch import save_file
 
-from support.builders import SIZES, ball, ball_splats, plan, stage_path
+from support.builders import SIZES, ball, ball_splats, forget_checksums, placement, plan, stage_path
 from support.golden_figures import SUMMARIES, Figures
 from support.golden_numbers import replace_numbers, synthetic_initialization
 from support.paths import ROOT
@@ -106,6 +106,7 @@ class World:
         figures = self._figures(stage, self.plan.results)
         for file in sorted(stage_path(self.plan, stage).rglob("*.safetensors")):
             replace_numbers(file)
+        forget_checksums(stage_path(self.plan, stage))
         return figures
 
     def run_aside(self, stage: str, results: Path) -> Figures:
@@ -140,14 +141,6 @@ class World:
                     write_object(tar, RenderedObject(name, item.c2w, item.fov_y_deg, item.rgba, item.depth, info))
             splats = {name: ball_splats(name, config.splat.size) for name in ids}
             save_file(splats, stage_path(self.plan, "fit") / f"chunk-{chunk:05d}.safetensors")
-
-
-def placement(i: int) -> dict[str, Any]:
-    """Normalization of the triangle of the i-th synthetic object, see `support.builders.plan`."""
-    corners = np.array([[i, 0, 0], [0, 1, 0], [0, 0, 1]], float)
-    center = (corners.min(axis=0) + corners.max(axis=0)) / 2
-    scale = 0.5 / np.linalg.norm(corners - center, axis=1).max()
-    return {"center": center.tolist(), "scale": float(scale), "up_axis": "y"}
 
 
 def ingest_originals(root: Path) -> Figures:

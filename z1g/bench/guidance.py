@@ -13,12 +13,12 @@ from torch import Tensor
 from z1g.bench.machine import device_name, guarded, synchronize, versions
 from z1g.core.device import default_device
 from z1g.core.errors import UserError
-from z1g.core.files import read_json
 from z1g.core.progress import Meter
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import SceneStore
 from z1g.inference.method import ImageToSplats
 from z1g.plan.folder import StageFolder
+from z1g.plan.records import read_plan
 from z1g.sampling.options import InferOptions
 from z1g.sampling.samplers import Sampler
 from z1g.stages.autodecoder import held_out, training_scenes
@@ -104,7 +104,7 @@ def _table(run: Path, objects: int, batch: int) -> Table:
     plan = run / "plan.json"
     if not plan.is_file():
         raise UserError(f"{run}: no plan.json; give results/ablations/<name>")
-    stages = read_json(plan)["stages"]
+    stages = read_plan(run)["stages"]
     infer, metrics = (StageFolder.open(run.parent.parent / name / stages[name]) for name in ("infer", "metrics"))
     if not (infer.upstream_path("unet") / "pipeline").is_dir():
         raise UserError(f"{run} is not trained yet: {infer.upstream_path('unet')}/pipeline does not exist")

@@ -6,7 +6,7 @@ import os
 import tarfile
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,16 +18,21 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 
 from z1g.core.errors import UserError
-from z1g.core.files import write_jsonl
+from z1g.core.files import read_jsonl, write_jsonl
 from z1g.core.progress import Meter
 from z1g.core.seeding import numpy_generator
 from z1g.data.manifest import Manifest, ObjectEntry
 from z1g.data.scenes import SceneStore, chunk_file
-from z1g.data.shards import RenderedObject, add_member, shard_path, table_path, write_object
+from z1g.data.shards import RenderedObject, shard_path, table_path, write_members, write_object
+from z1g.data.splat_files import with_checksums
 from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS, CameraOptions
 from z1g.training.data import Draw, Sample, StepData
 
 CHUNK = 16
+FITS, UNVERIFIED = "fit", "unverified"
+"""Folders of the splats, and of links to the same data with tables without checksums."""
+ROUNDS = 15
+"""Repetitions of the comparison with and without checksums."""
 FIXED_VIEWS = (CONDITION_VIEW, *INPUT_VIEWS)
 MB = 2**20
 
@@ -85,8 +90,9 @@ def measure(sizes: Sizes, soak_minutes: float, parent: Path | None) -> dict[str,
     """Write synthetic data and read each object once: with a cold page cache, a warm one, and warm with whole scenes.
 
     Rates are samples per second over an epoch, without the first batch of each process. `samples_s_a_core` uses the CPU
-    time of this process, so it is valid on a busy machine too. soak_*: unique set size (USS) of all reading processes
-    in MiB, after the first epoch and after `soak_minutes`. The data is written to a temporary folder in `parent`.
+    time of this process, so it is valid on a busy machine too. `checksums_percent` is what checksums add to this time,
+    from reads with and without them in turn. soak_*: unique set size (USS) of all reading processes in MiB, after the
+    first epoch and after `soak_minutes`. The data is written to a temporary folder in `parent`.
     Raises UserError if there are too few objects.
     """
     minimum = sizes.batch * (max(sizes.workers, 1) + 1)
@@ -96,10 +102,12 @@ def measure(sizes: Sizes, soak_minutes: float, parent: Path | None) -> dict[str,
     with tempfile.TemporaryDirectory(prefix="z1g-bench-", dir=parent) as name:
         root = Path(name)
         manifest = write(root, sizes)
-        files = sorted(file for file in root.iterdir() if file.is_file())
+        files = sorted(file for file in root.rglob("*") if file.is_file())
         began = time.perf_counter()
-        scenes = SceneStore(manifest, CameraOptions().radius, root, root)
+        scenes = SceneStore(manifest, CameraOptions().radius, root, root / FITS)
         opened = time.perf_counter() - began
+        _without_checksums(root)
+        unverified = SceneStore(manifest, CameraOptions().radius, root / UNVERIFIED, root / UNVERIFIED / FITS)
         needed, complete = FewViews(scenes, scenes.ids, sizes), AllViews(scenes, scenes.ids, sizes)
         _drop_from_cache(files)
         figures: dict[str, Any] = {
@@ -108,8 +116,9 @@ def measure(sizes: Sizes, soak_minutes: float, parent: Path | None) -> dict[str,
             "cold_samples_s": _rate(needed, epoch=0),
             "warm_samples_s": _rate(needed, epoch=1),
             "whole_scene_samples_s": _rate(complete, epoch=1),
-            "samples_s_a_core": _rate_of_a_core(needed),
-            "whole_scene_samples_s_a_core": _rate_of_a_core(complete),
+            "samples_s_a_core": _rates_of_a_core([needed])[0],
+            "whole_scene_samples_s_a_core": _rates_of_a_core([complete])[0],
+            **_cost_of_checksums(needed, FewViews(unverified, unverified.ids, sizes)),
             "workers": sizes.workers,
         }
         if soak_minutes:
@@ -129,13 +138,15 @@ def write(root: Path, sizes: Sizes) -> Manifest:
         ids = [entry.id for entry in manifest.chunk(chunk)]
         with tarfile.open(shard_path(root, chunk), "w") as tar:
             for name in ids:
-                begin = tar.offset
-                add_member(tar, f"{name}.json", json.dumps({**header, "id": name}).encode())
-                for ending, content in members.items():
-                    add_member(tar, f"{name}.{ending}", content)
-                rows.append({"id": name, "status": "ok", "span": [begin, tar.offset]})
+                files = {"json": json.dumps({**header, "id": name}).encode(), **members}
+                stored = write_members(tar, name, files.items())
+                rows.append({"id": name, "status": "ok", **stored.row()})
         write_jsonl(table_path(root, chunk), rows)
-        save_file({name: splats.clone() for name in ids}, chunk_file(root, chunk, "safetensors"))
+        chunk_splats = {name: splats.clone() for name in ids}
+        fits = chunk_file(root / FITS, chunk, "safetensors")
+        fits.parent.mkdir(exist_ok=True)
+        write_jsonl(fits.with_suffix(".jsonl"), with_checksums([{"id": name} for name in ids], chunk_splats))
+        save_file(chunk_splats, fits)
     return manifest
 
 
@@ -194,13 +205,42 @@ def _rate(make: FewViews, epoch: int) -> float:
     return round(n / (ended - began), 1)
 
 
-def _rate_of_a_core(make: FewViews) -> float:
-    n = min(make.sizes.objects, 16)
-    make(Draw(0, 0, (0, 0, 0)))  # may compile the decoder
-    began = time.process_time()
+def _rates_of_a_core(makes: Sequence[FewViews]) -> list[float]:
+    """Samples per second of CPU time of each, which take turns with every sample."""
+    n, seconds = min(makes[0].sizes.objects, 16), [0.0] * len(makes)
+    for make in makes:
+        make(Draw(0, 0, (0, 0, 0)))  # may compile the decoder
     for i in range(n):
-        make(Draw(i, 0, (0, 0, i)))
-    return round(n / (time.process_time() - began), 1)
+        for j, make in enumerate(makes):
+            began = time.process_time()
+            # Tensors of safetensors are read when they are used first: by the copy into the batch, or by a checksum.
+            for tensor in make(Draw(i, 0, (0, 0, i))).values():
+                tensor.clone()
+            seconds[j] += time.process_time() - began
+    return [round(n / total, 2) for total in seconds]
+
+
+def _cost_of_checksums(verified: FewViews, unverified: FewViews) -> dict[str, float]:
+    """Median over rounds of the share of CPU time that checksums add, in percent, and its quartiles."""
+    rounds = [_rates_of_a_core([verified, unverified]) for _ in range(ROUNDS)]
+    low, median, high = np.percentile([100 * (plain / checked - 1) for checked, plain in rounds], [25, 50, 75])
+    return {
+        "checksums_percent": round(float(median), 2),
+        "checksums_percent_low": round(float(low), 2),
+        "checksums_percent_high": round(float(high), 2),
+    }
+
+
+def _without_checksums(root: Path) -> None:
+    """Link the same shards to tables of an earlier version, without checksums, in the folder `UNVERIFIED`."""
+    for file in sorted(root.rglob("chunk-*")):
+        copy = root / UNVERIFIED / file.relative_to(root)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if file.suffix == ".jsonl":
+            rows = [{k: v for k, v in row.items() if not k.startswith("checksum")} for row in read_jsonl(file)]
+            write_jsonl(copy, rows)
+        else:
+            os.link(file, copy)
 
 
 def _soak(make: FewViews, seconds: float, rate: float) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from z1g.core.errors import UserError
+from z1g.core.recorded import checked
 
 Posterior = Literal["mean", "sample", "object"]
 """Codes from the encoder's posterior: its mean, a new sample, or a fixed sample per object."""
@@ -41,9 +42,9 @@ class EncodedBook(CodeBook):
 
 
 def read_codes(path: Path) -> dict[str, Tensor]:
-    """Codes by object id. Raises UserError if the file cannot be read."""
+    """Codes by object id. Raises UserError if the file cannot be read, or is not as its job wrote it."""
     try:
-        return load_file(path)
+        return load_file(checked(path))
     except (OSError, SafetensorError) as error:
         raise UserError(f"{path} cannot be read as safetensors: {error}") from error
 

@@ -1,27 +1,32 @@
 """Codes that the denoiser predicts from condition images."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
 from torch import Tensor
 
 from z1g.codes.inputs import encoder_inputs
 from z1g.core.device import default_device
 from z1g.core.files import atomic_file
 from z1g.core.progress import track
+from z1g.core.recorded import damaged
+from z1g.core.sealed import Damaged
 from z1g.core.seeding import keyed_normal
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import SceneStore, chunk_file
+from z1g.data.sealed_tensors import load_sealed, save_sealed
 from z1g.networks.denoiser import Condition, Denoiser
 from z1g.representations.codec import Codec
 from z1g.sampling.options import InferOptions
 from z1g.sampling.sample import sample_codes
 from z1g.sampling.samplers.ddpm import Ddpm
 
+log = logging.getLogger("z1g")
 BATCH = 8
 """Objects per batch and per file."""
 CODE_NOISE, CONDITION_NOISE = 0, 1
@@ -50,14 +55,14 @@ def one_step(
 def predict_all(
     how: Prediction, codec: Codec, denoiser: Callable[[], Denoiser], scenes: SceneStore, folder: Path
 ) -> None:
-    """Write the codes of all objects, `BATCH` objects per file; existing files are kept.
+    """Write the codes of all objects, `BATCH` objects per file; existing files are kept unless they are damaged.
 
     The files are divided among the ranks, which synchronize at the end.
     """
     state = PartialState()
     batches = [scenes.ids[first : first + BATCH] for first in range(0, len(scenes.ids), BATCH)]
     mine = range(state.process_index, len(batches), state.num_processes)
-    missing = [i for i in mine if not chunk_file(folder, i, "safetensors").is_file()]
+    missing = [i for i in mine if not _is_whole(chunk_file(folder, i, "safetensors"))]
     if missing:
         codec.for_inference(default_device())
         predictor = Predictor(how, codec, denoiser().to(default_device()).eval())
@@ -65,13 +70,37 @@ def predict_all(
         for i in track(missing, "codes from diffusion", len(missing)):
             codes = predictor(scenes, batches[i]).cpu()
             with atomic_file(chunk_file(folder, i, "safetensors")) as temporary:
-                save_file({name: code.contiguous() for name, code in zip(batches[i], codes, strict=True)}, temporary)
+                named = {name: code.contiguous() for name, code in zip(batches[i], codes, strict=True)}
+                save_sealed(named, temporary, _owner(chunk_file(folder, i, "safetensors")))
     state.wait_for_everyone()
 
 
 def predicted(folder: Path) -> dict[str, Tensor]:
-    """Codes that `predict_all` wrote, by object id."""
-    return {name: code for file in sorted(folder.glob("chunk-*.safetensors")) for name, code in load_file(file).items()}
+    """Codes that `predict_all` wrote, by object id. Raises UserError if a file is damaged."""
+    codes: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("chunk-*.safetensors")):
+        try:
+            codes |= load_sealed(file, _owner(file))
+        except (OSError, SafetensorError, Damaged) as error:
+            raise damaged(file, str(error)) from error
+    return codes
+
+
+def _owner(file: Path) -> str:
+    """What the checksum of a file covers besides its codes: the stage folder and the file."""
+    return "/".join(file.resolve().parts[-3:])
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a file exists and is as it was written."""
+    if not file.is_file():
+        return False
+    try:
+        load_sealed(file, _owner(file))
+    except (OSError, SafetensorError, Damaged) as error:
+        log.warning("%s cannot be read (%s) and is computed again", file, error)
+        return False
+    return True
 
 
 class Predictor:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from z1g.codes.encoder import EncoderCodes
 from z1g.config.sections import AutodecoderOptions, MetricsOptions, Resources, UNetOptions
+from z1g.core.recorded import checked_folder
 from z1g.core.slots import OneOf, Runtime, Section
 from z1g.fitting.options import FitOptions
 from z1g.gaussians.channels import SplatOptions
@@ -57,8 +58,8 @@ class Experiment(Section):
         return codec
 
     def load_codec(self, folder: Path) -> Codec:
-        """Stage 1's trained networks from the folder that stage 1 wrote, frozen."""
-        return self.representation.load_codec(folder, self.camera, self.splat)
+        """Stage 1's trained networks from the folder that stage 1 wrote, frozen. Raises UserError if it is damaged."""
+        return self.representation.load_codec(checked_folder(folder), self.camera, self.splat)
 
     def new_denoiser(self) -> Denoiser:
         """Stage 2's networks before training."""

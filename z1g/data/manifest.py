@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,9 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
-from z1g.core.files import read_jsonl, write_jsonl
+from z1g.core.errors import UserError
+from z1g.core.files import write_text
+from z1g.core.sealed import CHECKSUM, Damaged
 from z1g.core.slots import MAX_SEED, Section
 
 Split = Literal["train", "test"]
@@ -123,15 +126,27 @@ class Manifest:
         return _sha256(f"{self.chunk_size}\n{text}")
 
     def save(self, path: Path) -> None:
-        """Write as JSON Lines; the first line holds the chunk size."""
-        rows: list[dict[str, Any]] = [{"chunk_size": self.chunk_size}]
-        write_jsonl(path, rows + [as_row(entry) for entry in self.objects])
+        """Write as JSON Lines; the first line holds the chunk size, and a checksum of it and of all other lines."""
+        rows = "".join(json.dumps(as_row(entry)) + "\n" for entry in self.objects)
+        head = {"chunk_size": self.chunk_size, CHECKSUM: _sha256(f"{self.chunk_size}\n{rows}")}
+        write_text(path, json.dumps(head) + "\n" + rows)
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
-        """Read what `save` wrote."""
-        head, *rows = read_jsonl(path)
-        return cls(tuple(from_row(row) for row in rows), head["chunk_size"])
+        """Read what `save` wrote. Raises OSError, and UserError if the file is damaged.
+
+        Files of earlier versions have no checksum.
+        """
+        try:
+            first, _, rows = path.read_text(encoding="utf-8").partition("\n")
+            head = json.loads(first)
+            if head.keys() - {"chunk_size", CHECKSUM}:
+                raise Damaged("its first line has unknown keys")
+            if head.get(CHECKSUM) not in (None, _sha256(f"{head['chunk_size']}\n{rows}")):
+                raise Damaged("its rows do not have its checksum")
+            return cls(tuple(from_row(json.loads(row)) for row in rows.splitlines() if row), head["chunk_size"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is damaged: {error}; start `snakemake` again to write it again") from error
 
 
 def as_row(entry: ObjectEntry) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from z1g.core.files import read_json
+from z1g.core.errors import UserError
+from z1g.core.sealed import read_sealed
 from z1g.data.manifest import Manifest, ObjectEntry
 
 
@@ -18,7 +19,7 @@ def chunks_made_before(
     """
     contents = {entry.id: entry.content for entry in objects if entry.content}
     for other in sorted(folder.parent.glob("*/stage.json")):
-        record = read_json(other)
+        record = _record(other)
         if not contents or other.parent == folder or record.get("recipe") != recipe:
             continue
         chunks: dict[int, list[str]] = {}
@@ -32,9 +33,17 @@ def chunks_made_before(
             yield other.parent, chunk, ids
 
 
+def _record(file: Path) -> dict[str, Any]:
+    """Content of another folder's `stage.json`, {} if it cannot be used."""
+    try:
+        return read_sealed(file, f"{file.parents[1].name}/{file.parent.name}")
+    except (OSError, ValueError):
+        return {}
+
+
 def _manifest(folder: Path, record: dict[str, Any]) -> Manifest | None:
     ingest = folder.parent.parent / "ingest" / record["upstream"].get("ingest", folder.name)
     try:
         return Manifest.load(ingest / "manifest.jsonl")
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, UserError):
         return None  # an incomplete folder has nothing to reuse

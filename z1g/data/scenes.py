@@ -13,11 +13,11 @@ import numpy as np
 import torch
 import torch.nn.functional as functional
 from numpy.typing import NDArray
-from safetensors import safe_open
 from torch import Tensor
 
 from z1g.data.manifest import Manifest
 from z1g.data.shards import RenderedObject, ShardReader
+from z1g.data.splat_files import SplatFile
 from z1g.geometry.camera import CONDITION_VIEW, Cameras, view_frame
 
 CONDITION_BACKGROUND = 127 / 255
@@ -95,11 +95,10 @@ class SceneStore:
         self.radius, self.fit = radius, fit
         self._readers = [ShardReader(chunk_file(ingest, chunk, "tar")) for chunk in range(manifest.n_chunks)]
         chunk_of = {name: chunk for chunk, reader in enumerate(self._readers) for name in reader.ids}
+        self._splats: list[SplatFile] = []
         if fit is not None:
-            fitted: set[str] = set()
-            for chunk in range(manifest.n_chunks):
-                with safe_open(chunk_file(fit, chunk, "safetensors"), framework="pt") as file:
-                    fitted.update(file.keys())
+            self._splats = [SplatFile(chunk_file(fit, chunk, "safetensors")) for chunk in range(manifest.n_chunks)]
+            fitted = {name for file in self._splats for name in file.ids}
             chunk_of = {name: chunk for name, chunk in chunk_of.items() if name in fitted}
         self._chunk_of = {entry.id: chunk_of[entry.id] for entry in manifest.objects if entry.id in chunk_of}
         self.n_missing = len(manifest.objects) - len(self._chunk_of)
@@ -145,9 +144,7 @@ class SceneStore:
         """The activated splatter images [6,14,S,S] of an object, or None if nothing was fitted."""
         if self.fit is None:
             return None
-        with safe_open(chunk_file(self.fit, self._chunk_of[name], "safetensors"), framework="pt") as file:
-            splats: Tensor = file.get_tensor(name).float()
-        return splats
+        return self._splats[self._chunk_of[name]].read(name).float()
 
 
 class _SceneCache:

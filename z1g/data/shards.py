@@ -8,13 +8,14 @@ A sample of object `ID` has the members
     ID.normal.npy  float16 [6,H,W,3], unit normals of the input views in the y-up world, 0 in empty pixels; optional
 
 The table next to a tar stores the byte range of each object, so that opening a thousand shards reads a thousand small
-files instead of millions of headers. A shard without a valid table is scanned once.
+files instead of millions of headers, and a checksum of each of its members, which is verified when the member is read.
+A shard without a valid table is scanned once.
 """
 
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,29 @@ from PIL import Image
 
 from z1g.core.errors import UserError
 from z1g.core.files import read_jsonl
+from z1g.core.recorded import checked, damaged, remedy, warn_unchecked
+from z1g.data.checksums import checksum_of_bytes, split
 from z1g.geometry.camera import INPUT_VIEWS
 
-Span = tuple[int, int]
-"""First byte of an object's members in a tar, and the byte after the last."""
-Members = dict[str, tuple[int, int]]
-"""First byte and length of an object's files, by the part of their names after the id."""
+Members = dict[str, tuple[int, int, str]]
+"""First byte, length and checksum of an object's files, by the part of their names after the id."""
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where an object is in a tar, and what its files are.
+
+    begin, end: first byte of its members, and the byte after the last. checksums: those of its members in their order,
+    joined; empty if the table has none.
+    """
+
+    begin: int
+    end: int
+    checksums: str = ""
+
+    def row(self) -> dict[str, Any]:
+        """Columns of the table."""
+        return {"span": [self.begin, self.end], "checksums": self.checksums}
 
 
 @dataclass(frozen=True)
@@ -74,18 +92,29 @@ def sheet_path(folder: Path, chunk: int) -> Path:
     return folder / f"chunk-{chunk:05d}.png"
 
 
-def write_object(tar: tarfile.TarFile, item: RenderedObject) -> Span:
+def write_object(tar: tarfile.TarFile, item: RenderedObject) -> Stored:
     """Append one object to an open tar. Times and owners are fixed, so equal content gives equal bytes."""
-    begin = tar.offset
+    return write_members(tar, item.id, _files(item))
+
+
+def write_members(tar: tarfile.TarFile, name: str, files: Iterable[tuple[str, bytes]]) -> Stored:
+    """Append the files of one object to an open tar. files: the part of their names after the id, and content."""
+    begin, checksums = tar.offset, []
+    for ending, content in files:
+        add_member(tar, f"{name}.{ending}", content)
+        checksums.append(checksum_of_bytes(content))
+    return Stored(begin, tar.offset, "".join(checksums))
+
+
+def _files(item: RenderedObject) -> Iterator[tuple[str, bytes]]:
     header = {"id": item.id, "fov_y_deg": item.fov_y_deg, "c2w": item.c2w.tolist(), "info": item.info}
-    add_member(tar, f"{item.id}.json", json.dumps(header).encode())
+    yield "json", json.dumps(header).encode()
     for view, image in enumerate(item.rgba):
-        add_member(tar, f"{item.id}.{view:03d}.png", encode_png(image))
+        yield f"{view:03d}.png", encode_png(image)
     if item.depth is not None:
-        _add_array(tar, f"{item.id}.depth.npy", item.depth.astype(np.float32))
+        yield "depth.npy", _encode_array(item.depth.astype(np.float32))
     if item.normals is not None:
-        _add_array(tar, f"{item.id}.normal.npy", item.normals.astype(np.float16))
-    return begin, tar.offset
+        yield "normal.npy", _encode_array(item.normals.astype(np.float16))
 
 
 class BrokenObject(Exception):
@@ -93,24 +122,30 @@ class BrokenObject(Exception):
 
 
 class ShardReader:
-    """Random access to the objects of one shard. Raises UserError if the file is not a complete tar."""
+    """Random access to the objects of one shard.
+
+    Raises UserError if the file is not a complete tar, or if its table is not as its job wrote it. With the checksums
+    of the table, everything that is read is verified, and reading raises UserError if it is not as it was written.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._members: dict[str, Members] = {}
-        self._spans = _spans_of_table(path)
+        self._stored = _stored_in_table(path)
         try:
-            if self._spans is None:
+            if self._stored is None:
                 self._members = _members_of_tar(path)
-            elif path.stat().st_size < max((end for _, end in self._spans.values()), default=0):
+            elif path.stat().st_size < max((stored.end for stored in self._stored.values()), default=0):
                 raise tarfile.ReadError("unexpected end of data")
         except tarfile.ReadError as error:
-            raise UserError(f"{path} is not a complete tar ({error}); delete it and run again") from error
+            raise UserError(f"{path} is not a complete tar ({error}). {remedy(path)}") from error
+        if self.ids and not (self._stored and all(stored.checksums for stored in self._stored.values())):
+            warn_unchecked(path, "their table has no checksums; `z1g verify` checks whole files")
 
     @property
     def ids(self) -> list[str]:
         """Ids of the objects, in the order written."""
-        return list(self._members if self._spans is None else self._spans)
+        return list(self._members if self._stored is None else self._stored)
 
     def read(self, name: str) -> RenderedObject:
         """One object. Raises KeyError if the shard does not contain it, BrokenObject if it is damaged."""
@@ -132,9 +167,12 @@ class ShardReader:
             def content(ending: str) -> bytes:
                 if ending not in members:
                     raise BrokenObject(f"{name}.{ending} is missing in {self.path}")
-                offset, size = members[ending]
+                offset, size, checksum = members[ending]
                 stream.seek(offset)
-                return stream.read(size)
+                read = stream.read(size)
+                if checksum and checksum_of_bytes(read) != checksum:
+                    raise damaged(self.path, f"{name}.{ending} does not have the checksum in its table")
+                return read
 
             try:
                 header = json.loads(content("json"))
@@ -150,12 +188,19 @@ class ShardReader:
                 raise BrokenObject(f"{name} in {self.path} cannot be read: {error}") from error
 
     def _members_of(self, name: str) -> Members:
-        if self._spans is not None and name not in self._members:
-            begin, end = self._spans[name]
+        if self._stored is not None and name not in self._members:
+            stored, lost = self._stored[name], f"{name} is not at its recorded position"
             try:
-                self._members[name] = _members_of_tar(self.path, begin, end)[name]
+                members = _members_of_tar(self.path, stored.begin, stored.end)[name]
             except (tarfile.ReadError, KeyError) as error:
-                raise BrokenObject(f"{name} is not at its recorded position in {self.path}") from error
+                if stored.checksums:
+                    raise damaged(self.path, lost) from error
+                raise BrokenObject(f"{lost} in {self.path}") from error
+            checksums = split(stored.checksums) or [""] * len(members)
+            if len(checksums) != len(members):
+                raise damaged(self.path, f"{name} has {len(members)} files instead of {len(checksums)}")
+            pairs = zip(members.items(), checksums, strict=True)
+            self._members[name] = {ending: (offset, size, text) for (ending, (offset, size, _)), text in pairs}
         return self._members[name]
 
 
@@ -167,16 +212,16 @@ def _members_of_tar(path: Path, begin: int = 0, end: int | None = None) -> dict[
         with tarfile.open(fileobj=stream, mode="r:") as tar:
             while (end is None or tar.offset < end) and (member := tar.next()) is not None:
                 key, _, ending = member.name.partition(".")
-                objects.setdefault(key, {})[ending] = (member.offset_data, member.size)
+                objects.setdefault(key, {})[ending] = (member.offset_data, member.size, "")
     return objects
 
 
-def _spans_of_table(path: Path) -> dict[str, Span] | None:
-    """Byte ranges of a shard's objects, or None if there is no valid table."""
-    table = path.with_suffix(".jsonl")
+def _stored_in_table(path: Path) -> dict[str, Stored] | None:
+    """Places of a shard's objects, or None if there is no valid table."""
+    table = checked(path.with_suffix(".jsonl"))
     try:
         rows = [row for row in read_jsonl(table) if row["status"] == "ok"]
-        return {row["id"]: (row["span"][0], row["span"][1]) for row in rows}
+        return {row["id"]: Stored(row["span"][0], row["span"][1], row.get("checksums", "")) for row in rows}
     except (OSError, ValueError, KeyError, TypeError, IndexError):
         return None
 
@@ -243,10 +288,10 @@ def _check(item: RenderedObject) -> None:
             raise BrokenObject(f"{item.id}: {what} has values that are not finite")
 
 
-def _add_array(tar: tarfile.TarFile, name: str, array: NDArray[Any]) -> None:
+def _encode_array(array: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, array, allow_pickle=False)
-    add_member(tar, name, buffer.getvalue())
+    return buffer.getvalue()
 
 
 def add_member(tar: tarfile.TarFile, name: str, content: bytes) -> None:

@@ -26,6 +26,7 @@ from z1g.inference.outputs import SampleWriter
 from z1g.inference.photographs import Background, Photograph, condition, find, read
 from z1g.jobs.records import digests, provenance
 from z1g.plan.folder import StageFolder
+from z1g.plan.records import read_plan
 from z1g.render.images import save_png, to_bytes
 from z1g.render.video import video_extension
 from z1g.surface.build import MeshOptions, build, require_packages
@@ -66,7 +67,7 @@ def infer_folder(run: Path) -> StageFolder:
         if folder is None or folder.stage != "infer":
             raise UserError(f"--run {run}: neither results/ablations/<name> nor results/infer/<id>")
     else:
-        folder = StageFolder.open(run.parent.parent / "infer" / read_json(plan)["stages"]["infer"])
+        folder = StageFolder.open(run.parent.parent / "infer" / read_plan(run)["stages"]["infer"])
     for stage, part in (("autodecoder", "model"), ("unet", "pipeline")):
         if not (folder.upstream_path(stage) / part).is_dir():
             raise UserError(

@@ -6,7 +6,6 @@ its last sign of life in `progress/<job>.json` (`z1g.core.heartbeat`).
 """
 
 import contextlib
-import hashlib
 import logging
 import math
 import os
@@ -22,7 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from z1g.core.errors import Preempted
-from z1g.core.files import read_json, write_json
+from z1g.core.recorded import record_file, record_owner, sha256
+from z1g.core.sealed import read_sealed, write_sealed
 
 log = logging.getLogger("z1g")
 PACKAGES = (
@@ -30,7 +30,6 @@ PACKAGES = (
     "stlpips-pytorch", "efficientnet-lite-pytorch", "snakemake",
 )  # fmt: skip
 ROOT = Path(__file__).parents[2]
-_BLOCK = 2**20
 
 
 def job_name(verb: str, chunk: int | None) -> str:
@@ -51,8 +50,8 @@ def lock_file(folder: Path, verb: str, chunk: int | None) -> Path:
 @contextlib.contextmanager
 def recorded(folder: Path, job: str, outputs: Sequence[Path], nodes: int = 1) -> Iterator[None]:
     """Record the block as an attempt at a job, with digests of the outputs if it succeeds."""
-    file = folder / "jobs" / f"{job}.json"
-    earlier = attempts(file)
+    file, owner = record_file(folder, job), record_owner(folder, job)
+    earlier = attempts(folder, job)
     if any(attempt.get("finished") for attempt in earlier):
         earlier = []
     started, clock, energy = datetime.now(UTC), time.monotonic(), Energy()
@@ -78,13 +77,13 @@ def recorded(folder: Path, job: str, outputs: Sequence[Path], nodes: int = 1) ->
             **provenance(),
         }
         output_digests = digests(outputs, folder) if finished else {}
-        write_json(file, {"job": job, "attempts": [*earlier, attempt], "outputs": output_digests})
+        write_sealed(file, {"job": job, "attempts": [*earlier, attempt], "outputs": output_digests}, owner)
 
 
-def attempts(file: Path) -> list[dict[str, Any]]:
-    """All attempts in a job's record; none if there is no record or it cannot be read."""
+def attempts(folder: Path, job: str) -> list[dict[str, Any]]:
+    """All attempts in the record of a stage folder's job; none if there is no record or it cannot be read."""
     try:
-        found = read_json(file)["attempts"]
+        found = read_sealed(record_file(folder, job), record_owner(folder, job))["attempts"]
     except (OSError, ValueError, KeyError, TypeError):
         return []
     return found if isinstance(found, list) and all(isinstance(attempt, dict) for attempt in found) else []
@@ -98,7 +97,7 @@ def gpu_seconds(attempt: Mapping[str, Any]) -> float:
 def recorded_gpu_hours(folder: Path) -> float:
     """GPU hours of all recorded attempts at the jobs of a stage folder."""
     records = sorted((folder / "jobs").glob("*.json"))
-    return math.fsum(gpu_seconds(attempt) for file in records for attempt in attempts(file)) / 3600
+    return math.fsum(gpu_seconds(attempt) for file in records for attempt in attempts(folder, file.stem)) / 3600
 
 
 class Energy:
@@ -152,24 +151,16 @@ def _text(value: str | bytes) -> str:
 
 
 def digests(paths: Iterable[Path], folder: Path) -> dict[str, dict[str, Any]]:
-    """SHA-256 and size in bytes of all files at the paths, searched recursively, by name relative to `folder`."""
+    """SHA-256 and size in bytes of all files at the paths, by name relative to `folder`; no hidden ones in folders."""
     files: list[Path] = []
     for path in paths:
-        files += sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+        inside = (file for file in sorted(path.rglob("*")) if not file.name.startswith("."))
+        files += inside if path.is_dir() else [path]
     return {
         os.path.relpath(file, folder): {"sha256": sha256(file), "bytes": file.stat().st_size}
         for file in files
         if file.is_file()
     }
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 @cache

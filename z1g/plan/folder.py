@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from z1g.core.errors import UserError
-from z1g.core.files import read_json
+from z1g.core.recorded import STAGE_FILE as FILE
+from z1g.core.sealed import Damaged, read_sealed
 from z1g.data.manifest import Manifest
 
 if TYPE_CHECKING:
     from z1g.config.tree import Experiment
 
 
-FILE = "stage.json"
 KEYS = ("stage", "id", "recipe", "upstream", "config", "n_chunks")
 
 
@@ -40,7 +40,7 @@ class StageFolder:
         """Read `stage.json`. Raises UserError if it is missing, damaged, or of a version with other options."""
         from z1g.plan.slices import restored, slice_config
 
-        file, record = path / FILE, _record(path)
+        file, record = path / FILE, read_record(path)
         try:
             config = slice_config(restored(record["config"], record.get("reads")))
         except ValidationError as error:
@@ -60,7 +60,11 @@ class StageFolder:
     def manifest(self) -> Manifest:
         """The list of objects of this run."""
         ingest = self.path if self.stage == "ingest" else self.upstream_path("ingest")
-        return Manifest.load(ingest / "manifest.jsonl")
+        file = ingest / "manifest.jsonl"
+        manifest = Manifest.load(file)
+        if read_record(ingest).get("objects") not in (None, manifest.digest()):
+            raise UserError(f"{file} does not list the objects of {ingest}; start `snakemake` again to write it again")
+        return manifest
 
 
 def require_job(path: Path, stage: str, chunk: int | None) -> None:
@@ -68,23 +72,29 @@ def require_job(path: Path, stage: str, chunk: int | None) -> None:
 
     Only `stage.json` is read, and nothing is written.
     """
-    record = _record(path)
+    record = read_record(path)
     if record["stage"] != stage:
         raise UserError(f"{path} is a folder of stage {record['stage']}, not of {stage}; give results/{stage}/<id>")
     if chunk is not None and not 0 <= chunk < record["n_chunks"]:
         raise UserError(f"--chunk {chunk}: {path} has {record['n_chunks']} chunks, counted from 0")
 
 
-def _record(path: Path) -> dict[str, Any]:
+def stage_owner(stage: str, identity: str) -> str:
+    """What the checksum of `stage.json` covers besides its content."""
+    return f"{stage}/{identity}"
+
+
+def read_record(path: Path) -> dict[str, Any]:
     """Content of a folder's `stage.json`. Raises UserError if it is missing or damaged."""
     file = path / FILE
     if not file.is_file():
         raise UserError(f"{path}: no {FILE} here; stage folders are made by `snakemake` or `z1g plan --write`")
     try:
-        record: dict[str, Any] = read_json(file)
+        real = path.resolve()
+        record = read_sealed(file, stage_owner(real.parent.name, real.name))
         missing = [key for key in KEYS if key not in record]
         if missing or not isinstance(record["n_chunks"], int):
-            raise ValueError(f"it lacks {', '.join(missing) or 'n_chunks'}")
+            raise Damaged(f"it lacks {', '.join(missing) or 'n_chunks'}")
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{file} cannot be read: {error}; start `snakemake` again to write it again") from error
     return record

@@ -46,6 +46,8 @@ class Stage:
     upstream: dict[str, str]
     n_chunks: int
     resources: JobResources
+    objects: str | None = None
+    """Digest of the list of objects, of stage `ingest` only."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -64,6 +66,7 @@ class Stage:
             "upstream": self.upstream,
             "n_chunks": self.n_chunks,
             "resources": self.resources.model_dump(mode="json"),
+            **({"objects": self.objects} if self.objects else {}),
         }
 
     @classmethod
@@ -72,7 +75,8 @@ class Stage:
         values = {name: record[name] for name in ("id", "recipe", "version", "config", "upstream", "n_chunks")}
         kind = type(getattr(Resources(), record["stage"]))
         reads = tuple(record.get("reads", ()))
-        return cls(name=record["stage"], reads=reads, resources=kind(**record["resources"]), **values)
+        resources, objects = kind(**record["resources"]), record.get("objects")
+        return cls(name=record["stage"], reads=reads, resources=resources, objects=objects, **values)
 
 
 class Shared:
@@ -192,7 +196,7 @@ def _stage(
     recipe = digest({**identity, "upstream": {name: stage.recipe for name, stage in upstream.items()}})
     if objects is not None:
         identity["objects"] = objects
-    return Stage(spec.name, digest(identity), recipe, spec.version, config, reads, ids, n_chunks, resources)
+    return Stage(spec.name, digest(identity), recipe, spec.version, config, reads, ids, n_chunks, resources, objects)
 
 
 def digest(value: Any) -> str:

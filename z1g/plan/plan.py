@@ -19,13 +19,16 @@ from z1g.config.preflight import Policy, preflight
 from z1g.config.resolve import Ablation
 from z1g.config.run_names import PART
 from z1g.core.errors import UserError
-from z1g.core.files import read_json, update_json, write_text
+from z1g.core.files import update_json, write_text
 from z1g.core.names import did_you_mean
 from z1g.core.progress import Meter
+from z1g.core.sealed import checksum, update_sealed
 from z1g.data.manifest import Manifest
+from z1g.plan.folder import read_record, stage_owner
 from z1g.plan.identity import Shared, Stage, digest, planned_stages
 from z1g.plan.lists import Lists
 from z1g.plan.pruning import FOLDER, Competitor, Pruning
+from z1g.plan.records import CONFIG, ablation_owner
 
 DEFAULT_SCALE = "full"
 QUIET_S = 5.0
@@ -163,7 +166,7 @@ class Plan:
         record = self.folder(name, stage_id) / "stage.json"
         if not record.is_file():
             raise UserError(f"no ablation plans {name} {stage_id}, and {record} does not exist")
-        return Stage.from_record(read_json(record))
+        return Stage.from_record(read_record(record.parent))
 
     def chunks(self, name: str, stage_id: str) -> list[str]:
         """Chunk numbers in the format of file names."""
@@ -206,17 +209,19 @@ class Plan:
         for ingest, manifest in manifests.items():
             file = self.folder("ingest", ingest) / "manifest.jsonl"
             # Files of equal content may have moved, so the manifest's sources are updated.
-            if not file.is_file() or Manifest.load(file) != manifest:
+            if _stored(file) != manifest:
                 manifest.save(file)
         with Meter("records of the plan", len(self.stages) + len(self.ablations), quiet_s=QUIET_S) as meter:
             for stage in self.stages.values():
-                update_json(self.folder(*stage.key) / "stage.json", stage.record())
+                update_sealed(self.folder(*stage.key) / "stage.json", stage.record(), stage_owner(*stage.key))
                 meter.advance()
             for name, planned in self.ablations.items():
                 folder = self.results / "ablations" / name
+                config = planned.ablation.experiment.model_dump(mode="json")
                 reason = {"pruned": pruned[name]} if name in pruned else {}
-                update_json(folder / "plan.json", {**ablation_record(planned), **reason})
-                update_json(folder / "config.json", planned.ablation.experiment.model_dump(mode="json"))
+                update_json(folder / "config.json", config)
+                record = {**ablation_record(planned), **reason, CONFIG: checksum(config)}
+                update_sealed(folder / "plan.json", record, ablation_owner(name))
                 meter.advance()
         write_text(self.results / NAMES_FILE, "".join(f"{name}\n" for name in self.ablations))
 
@@ -263,3 +268,11 @@ def ablation_record(planned: PlannedAblation) -> dict[str, Any]:
         "stages": {name: stage.id for name, stage in planned.stages.items()},
         **ablation.about.record(),
     }
+
+
+def _stored(manifest: Path) -> Manifest | None:
+    """A manifest on disk, None if it is missing or damaged."""
+    try:
+        return Manifest.load(manifest)
+    except (OSError, ValueError, KeyError, TypeError, UserError):
+        return None

@@ -18,7 +18,9 @@ from typing import Any
 
 from z1g.config.prune import Prune
 from z1g.core.errors import UserError
-from z1g.core.files import read_json, write_json
+from z1g.core.files import read_json
+from z1g.core.recorded import checked
+from z1g.core.sealed import read_sealed, update_sealed
 from z1g.training.rungs import FIGURES, rung_file, rung_name
 
 FOLDER = "studies"
@@ -35,7 +37,7 @@ class Cohort:
     @classmethod
     def load(cls, results: Path, study: str) -> Cohort:
         """Read `prune.json` of a study."""
-        record = read_json(cohort_file(results, study))
+        record = _read(cohort_file(results, study), study)
         return cls(record["study"], Prune.model_validate(record["prune"]), record["arms"])
 
     def record(self) -> dict[str, Any]:
@@ -81,7 +83,7 @@ class Cohort:
     def _decided(self, results: Path, rung: float) -> dict[str, Any] | None:
         """The decision at a rung, or None if there is none, or one about another cohort."""
         file = decision_file(results, self.study, rung)
-        decision: dict[str, Any] | None = read_json(file) if file.is_file() else None
+        decision = _read(file, self.study) if file.is_file() else None
         return decision if decision and decision["of"] == self.record() else None
 
     def _left(self, results: Path, rung: float) -> list[str]:
@@ -89,11 +91,11 @@ class Cohort:
         before = [other for other in self.prune.decisions if other < rung]
         if not before:
             return sorted(self.arms)
-        kept: list[str] = read_json(decision_file(results, self.study, before[-1]))["kept"]
+        kept: list[str] = _read(decision_file(results, self.study, before[-1]), self.study)["kept"]
         return sorted(kept)
 
     def _value(self, file: Path) -> float | None:
-        figures = read_json(file)["figures"]
+        figures = read_json(checked(file))["figures"]
         return None if figures is None else figures.get(self.prune.by)
 
 
@@ -146,7 +148,7 @@ class Pruning:
     def survivors(self, study: str) -> list[str]:
         """Runs that no rung has pruned. The last decision must have been made."""
         cohort = self.cohorts[study]
-        kept = set(read_json(decision_file(self.results, study, cohort.prune.decisions[-1]))["kept"])
+        kept = set(_read(decision_file(self.results, study, cohort.prune.decisions[-1]), study)["kept"])
         return [run for arm, runs in cohort.arms.items() if arm in kept for run in runs]
 
     def identity(self, study: str) -> str:
@@ -156,10 +158,22 @@ class Pruning:
     def write(self) -> dict[str, dict[str, Any]]:
         """Write the records of all cohorts; returns why runs were pruned, as far as has been decided."""
         for study, cohort in self.cohorts.items():
-            write_json(cohort_file(self.results, study), cohort.record())
+            update_sealed(cohort_file(self.results, study), cohort.record(), study_owner(study))
         return {
             name: reason for cohort in self.cohorts.values() for name, reason in cohort.pruned(self.results).items()
         }
+
+
+def study_owner(study: str) -> str:
+    """What the checksums of a study's files cover besides their content."""
+    return f"{FOLDER}/{study}"
+
+
+def _read(file: Path, study: str) -> dict[str, Any]:
+    try:
+        return read_sealed(file, study_owner(study))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {error}; delete it and start `snakemake` again") from error
 
 
 def cohort_file(results: Path, study: str) -> Path:

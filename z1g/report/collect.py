@@ -1,4 +1,7 @@
-"""Reads a results folder. Missing or unreadable files are noted for the reader and do not raise."""
+"""Reads a results folder. Missing files, and unreadable ones that no job recorded, are noted and do not raise.
+
+A file that is not as its job recorded it raises UserError.
+"""
 
 import csv
 import math
@@ -11,6 +14,8 @@ from typing import Any
 from z1g.core.errors import UserError
 from z1g.core.files import read_json, read_jsonl
 from z1g.core.names import did_you_mean
+from z1g.core.recorded import checked, read_record
+from z1g.plan.records import read_config, read_plan
 
 KEYS = ("object", "split", "source", "view", "azimuth_deg")
 """Columns of `metrics.jsonl` and `objects.jsonl` that identify a row; all others are metrics."""
@@ -123,8 +128,8 @@ class Results:
         folder = self.root / "ablations" / name
         if not (folder / "plan.json").is_file():
             raise UserError(f"{self.root}: no ablation {name!r} was planned here{did_you_mean(name, self.planned())}")
-        plan = read_json(folder / "plan.json")
-        config = self._json(folder / "config.json") or {}
+        plan = read_plan(folder)
+        config = read_config(folder, plan)
         about = {key: plan.get(key) or "" for key in ("description", "base")}
         own = plan.get("differences") or {}
         return Ablation(
@@ -172,8 +177,8 @@ class Results:
         """Records of the stage's jobs (`z1g.jobs.records`), possibly none."""
         records = []
         for file in sorted(self.folder(stage, identity).glob("jobs/*.json")):
-            record = self._json(file)
-            if isinstance(record, dict) and isinstance(record.get("attempts"), list):
+            record = read_record(file.parents[1].resolve(), file.stem)
+            if record is not None:
                 records.append(record)
         return records
 
@@ -189,14 +194,14 @@ class Results:
 
     def _json(self, path: Path) -> Any:
         try:
-            return read_json(path)
+            return read_json(checked(path))
         except (OSError, ValueError) as error:
             self._note_unreadable(path, error)
             return None
 
     def _jsonl(self, path: Path) -> list[JsonRow]:
         try:
-            return read_jsonl(path)
+            return read_jsonl(checked(path))
         except (OSError, ValueError) as error:
             self._note_unreadable(path, error)
             return []

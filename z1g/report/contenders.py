@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from z1g.core.errors import UserError
-from z1g.core.files import read_json
 from z1g.core.names import did_you_mean
+from z1g.core.sealed import Damaged, read_sealed
 from z1g.report.collect import KEYS, Ablation, Measurements, Results
 from z1g.report.cost import cost
 from z1g.report.replicates import Arm, Replicate, Replicates, arms
@@ -142,8 +142,10 @@ def _root(folder: Path, tree: Results) -> Path:
 
 def _stages(folder: Path) -> dict[str, str]:
     try:
-        record = read_json(folder / "stage.json")
+        record = read_sealed(folder / "stage.json", f"metrics/{folder.resolve().name}")
         return {**record["upstream"], record["stage"]: record["id"]}
+    except Damaged as error:
+        raise UserError(f"{folder}/stage.json cannot be used: {error}; start `snakemake` again") from error
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -153,7 +155,10 @@ def _config(tree: Results, stages: dict[str, str]) -> dict[str, Any]:
     merged: dict[str, Any] = {}
     for stage, identity in stages.items():
         try:
-            _join(merged, read_json(tree.folder(stage, identity) / "stage.json")["config"])
+            folder = tree.folder(stage, identity)
+            _join(merged, read_sealed(folder / "stage.json", f"{stage}/{identity}")["config"])
+        except Damaged as error:
+            raise UserError(f"{folder}/stage.json cannot be used: {error}; start `snakemake` again") from error
         except (OSError, ValueError, KeyError, TypeError):
             return {}
     return merged

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from z1g.core.recorded import checked, damaged
 from z1g.core.stages import STAGE_NAMES
 from z1g.jobs.records import gpu_seconds
 from z1g.report.collect import MetricInfo, Results
@@ -23,6 +24,8 @@ COSTS = {
 }
 """Unit, direction and definition of each cost. None in a `Cost` means unknown."""
 JOULES_PER_KWH = 3.6e6
+WIDTHS = {"F64": 8, "I64": 8, "F32": 4, "I32": 4, "F16": 2, "BF16": 2, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+"""Bytes of an element, by the types of safetensors that weights have."""
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,21 @@ def parameters(folder: Path) -> dict[str, int]:
 
 
 def _numbers(file: Path) -> int:
-    """Number of elements in a safetensors file, 0 if the file is invalid."""
+    """Number of elements in a safetensors file, 0 if the file is invalid.
+
+    Only the header is read: it is consistent if each tensor fills its bytes and all of them fill the file. Raises
+    UserError if the size of the file is not the recorded one.
+    """
     try:
-        with file.open("rb") as stream:
+        with checked(file, content=False).open("rb") as stream:
             (length,) = struct.unpack("<Q", stream.read(8))
             header = json.loads(stream.read(min(length, file.stat().st_size)))
-        return sum(math.prod(tensor["shape"]) for name, tensor in header.items() if name != "__metadata__")
+        tensors = [tensor for name, tensor in header.items() if name != "__metadata__"]
+        fitting = all(
+            math.prod(t["shape"]) * WIDTHS[t["dtype"]] == t["data_offsets"][1] - t["data_offsets"][0] for t in tensors
+        )
+        if not fitting or 8 + length + max(t["data_offsets"][1] for t in tensors) != file.stat().st_size:
+            raise damaged(file, "its header does not describe its tensors")
+        return sum(math.prod(tensor["shape"]) for tensor in tensors)
     except (OSError, ValueError, KeyError, TypeError, struct.error):
         return 0

@@ -3,6 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass
 
+from z1g.core.errors import UserError
+from z1g.core.recorded import checked, stage_folder
 from z1g.core.stages import CHUNKED_BY_OBJECTS
 from z1g.data.manifest import Manifest, ObjectEntry
 from z1g.report.collect import Ablation, Results, shared_ids
@@ -96,7 +98,7 @@ def contact_sheets(tree: Results, ablations: list[Ablation]) -> list[ContactShee
         uris = []
         for file in files[:MAX_SHEETS]:
             try:
-                uris.append(image_uri(file, SHEET_SIDE))
+                uris.append(image_uri(checked(file), SHEET_SIDE))
             except OSError as error:
                 tree.note(f"{file.relative_to(tree.root)} cannot be read ({error})")
         if uris:
@@ -108,7 +110,9 @@ def _manifest(tree: Results, identity: str) -> tuple[ObjectEntry, ...]:
     path = tree.folder("ingest", identity) / "manifest.jsonl"
     try:
         return Manifest.load(path).objects
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, UserError) as error:
+        if isinstance(error, UserError) and stage_folder(path) is not None:
+            raise
         tree.note(f"{path.relative_to(tree.root)} cannot be read ({error})")
         return ()
 

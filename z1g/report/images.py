@@ -8,6 +8,7 @@ from pathlib import Path
 
 from PIL import Image, ImageSequence
 
+from z1g.core.recorded import checked
 from z1g.report.collect import Ablation, MetricInfo, Results, shared_ids
 from z1g.report.summary import Summary, decimals, object_means
 from z1g.report.tables import number
@@ -77,7 +78,7 @@ class Gallery:
         """A thumbnail of an object's sample, or None if the image is missing."""
         file = self.tree.folder("metrics", metrics_id) / "images" / f"{name}.sampled.png"
         try:
-            return image_uri(file, THUMBNAIL_SIDE, quality=60)
+            return image_uri(checked(file), THUMBNAIL_SIDE, quality=60)
         except OSError:
             return None  # the comparison notes missing images
 
@@ -132,6 +133,7 @@ class Gallery:
 
     def _embed(self, file: Path, side: int) -> str | None:
         try:
+            checked(file)
             return animation_uri(file) if file.suffix == ".webp" else image_uri(file, side)
         except FileNotFoundError:
             self.tree.note(f"{file.relative_to(self.tree.root).parent}: some comparison images are missing")

@@ -1,12 +1,16 @@
 """Records what is needed to reproduce an ablation and to verify its files."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from z1g.core.files import read_json
+from z1g.core.errors import UserError
+from z1g.core.recorded import sha256
+from z1g.core.sealed import read_sealed
 from z1g.data.manifest import Manifest
-from z1g.jobs.records import sha256
+from z1g.plan.folder import read_record
+from z1g.plan.records import ablation_owner
 from z1g.report.collect import Ablation, Results, flatten
 from z1g.report.cost import cost, stage_cost
 
@@ -18,7 +22,8 @@ MACHINE = ("system", "cpu", "cores", "gpus", "nodes")
 def reproduce(tree: Results, ablation: Ablation, objects: int) -> dict[str, Any]:
     """Return the content of `reproduce.json`. Values that no job recorded are None.
 
-    `objects` is the number of sampled objects.
+    `objects` is the number of sampled objects. `working_folder` is the current one, relative to the results: relative
+    paths of the configuration and of meshes start there.
     """
     records = {stage: tree.jobs(stage, identity) for stage, identity in ablation.stages.items()}
     attempts = [
@@ -42,6 +47,7 @@ def reproduce(tree: Results, ablation: Ablation, objects: int) -> dict[str, Any]
         "versions": _distinct(attempt["versions"] for attempt in attempts),
         "hardware": _distinct({key: attempt[key] for key in MACHINE} for attempt in attempts),
         "data": _data(tree, ablation),
+        "working_folder": os.path.relpath(Path.cwd(), tree.root),
         "costs": cost(tree, ablation.stages, objects).values,
         "planned": {name: sha256(folder / name) for name in PLANNED if (folder / name).is_file()},
         "stages": {
@@ -54,8 +60,8 @@ def reproduce(tree: Results, ablation: Ablation, objects: int) -> dict[str, Any]
 def _stage(tree: Results, stage: str, identity: str, records: list[dict[str, Any]]) -> dict[str, Any]:
     total = stage_cost(records)
     try:
-        version = read_json(tree.folder(stage, identity) / "stage.json")["version"]
-    except (OSError, ValueError, KeyError, TypeError):
+        version = read_record(tree.folder(stage, identity))["version"]
+    except (UserError, KeyError):
         version = None
     files = {f"{stage}/{identity}/{name}": output for record in records for name, output in record["outputs"].items()}
     return {
@@ -73,7 +79,7 @@ def _data(tree: Results, ablation: Ablation) -> dict[str, Any]:
     path = tree.folder("ingest", ablation.stages.get("ingest", "")) / "manifest.jsonl"
     try:
         objects = Manifest.load(path).objects
-    except (OSError, ValueError, TypeError, KeyError):
+    except OSError:
         return {"manifest": None}
     licenses: dict[str, int] = {}
     for entry in objects:
@@ -90,6 +96,5 @@ def _distinct(values: Iterable[Any]) -> list[Any]:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """Read `reproduce.json` from an ablation's folder. Raises OSError or ValueError if it cannot be read."""
-    content: dict[str, Any] = read_json(folder / FILE)
-    return content
+    """Read `reproduce.json` from an ablation's folder. Raises OSError, or ValueError if it is damaged."""
+    return read_sealed(folder / FILE, ablation_owner(folder.resolve().name))

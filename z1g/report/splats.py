@@ -12,6 +12,8 @@ from PIL import Image
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 
+from z1g.core.errors import UserError
+from z1g.core.recorded import checked, stage_folder
 from z1g.gaussians.channels import CHANNELS, MIN_ALPHA
 from z1g.geometry.camera import CameraOptions, view_frame
 from z1g.report.collect import Ablation, Results, shared_ids
@@ -65,23 +67,37 @@ class Splats:
         """Labels and splatter images: the object's fitted splats and each ablation's sample, if available."""
         for identity, users in shared_ids(self.ablations, "fit").items():
             label = "fitted" if len(users) == len(self.ablations) else f"fitted, {', '.join(users)}"
-            splats = self._read(self.tree.folder("fit", identity), "chunk-*.safetensors", name)
+            splats = self._fitted(self.tree.folder("fit", identity), name)
             if splats is not None:
                 yield label, splats
         for ablation in self.ablations:
             if "infer" in ablation.stages:
                 folder = self.tree.folder("infer", ablation.stages["infer"])
-                splats = self._read(folder, "chunk-*/splats.safetensors", f"{name}/splats")
+                splats = self._sampled(folder, f"{name}/splats")
                 if splats is not None:
                     yield ablation.name, splats
 
-    def _read(self, folder: Path, pattern: str, key: str) -> NDArray[np.float32] | None:
-        for file in sorted(folder.glob(pattern)):
+    def _fitted(self, folder: Path, name: str) -> NDArray[np.float32] | None:
+        """Splats of a fit, which are verified without reading those of other objects."""
+        from z1g.data.splat_files import SplatFile  # imports torch
+
+        for file in sorted(folder.glob("chunk-*.safetensors")):
             try:
-                with safe_open(file, framework="numpy") as content:
+                chunk = SplatFile(file)
+                if name in chunk.ids:
+                    return _splats(chunk.read(name).float().numpy())
+            except UserError as error:
+                if stage_folder(file) is not None:
+                    raise
+                self.tree.note(f"{file.relative_to(self.tree.root)} cannot be read ({error})")
+        return None
+
+    def _sampled(self, folder: Path, key: str) -> NDArray[np.float32] | None:
+        for file in sorted(folder.glob("chunk-*/splats.safetensors")):
+            try:
+                with safe_open(checked(file), framework="numpy") as content:
                     if key in content.keys():  # noqa: SIM118
-                        splats = np.asarray(content.get_tensor(key), np.float32)
-                        return splats if splats.ndim == 4 and splats.shape[:2] == (6, 14) else None
+                        return _splats(content.get_tensor(key))
             except (OSError, SafetensorError, TypeError, ValueError) as error:
                 self.tree.note(f"{file.relative_to(self.tree.root)} cannot be read ({error})")
         return None
@@ -121,6 +137,12 @@ class Splats:
         camera = self.camera()
         rotation = view_frame(camera.poses(0), camera.radius)[:3, :3]
         return [round(float(x), 6) + 0.0 for x in rotation.flatten()]
+
+
+def _splats(tensor: Any) -> NDArray[np.float32] | None:
+    """Splatter images [6,14,S,S]; None for tensors of another shape."""
+    splats = np.asarray(tensor, np.float32)
+    return splats if splats.ndim == 4 and splats.shape[:2] == (6, 14) else None
 
 
 def _visible(splats: NDArray[np.float32]) -> Array:

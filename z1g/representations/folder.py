@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter, ValidationError
 
 from z1g.core.errors import UserError
-from z1g.core.files import read_json, write_json
+from z1g.core.recorded import checked_folder, file_digest, has_record, sha256, warn_unchecked
+from z1g.core.sealed import read_sealed, write_sealed
 from z1g.core.slots import OneOf
 from z1g.gaussians.channels import SplatOptions
 from z1g.geometry.camera import CameraOptions
@@ -20,21 +21,31 @@ REMEDY = (
     "`snakemake --profile local ablation_all`"
 )
 """End of messages about a folder whose networks cannot be used; it has the placeholder `folder`."""
+ENDINGS = (".json", ".safetensors", ".bin")
+"""Of files from which networks are read."""
 LEGACY_OPTIONS = ("input_size", "decoder", "scale")
 """Options of the mosaic that version 0.1 stored under `autodecoder`."""
 
 
 def write(folder: Path, representation: Representation, camera: CameraOptions, splats: SplatOptions) -> None:
-    """Write `stage1.json`."""
+    """Write `stage1.json`, with the digests of all other files of the folder, which must be there before."""
     sections = {"representation": representation, "camera": camera, "splat": splats}
-    write_json(folder / FILE, {name: section.model_dump(mode="json") for name, section in sections.items()})
+    values: dict[str, Any] = {name: section.model_dump(mode="json") for name, section in sections.items()}
+    files = {name: sha256(folder / name) for name in _files(folder) if name != FILE}
+    write_sealed(folder / FILE, {**values, "files": files}, FILE)
 
 
 def read(folder: Path) -> tuple[Representation, CameraOptions, SplatOptions]:
-    """Inverse of `write`. Raises UserError if the file is missing, damaged or from another version."""
+    """Inverse of `write`, after a check of all files of the folder.
+
+    In a results tree, they are compared with the record of the job, elsewhere with the digests in `stage1.json`.
+    Raises UserError if a file is missing, damaged or not of this folder, or if `stage1.json` is of another version.
+    """
     file = folder / FILE
+    checked_folder(folder)
     try:
-        values: dict[str, Any] = read_json(file)
+        values: dict[str, Any] = read_sealed(file, FILE)
+        _require_files(folder, values.get("files"))
         if "representation" not in values:
             options = values["autodecoder"]
             values["representation"] = {"kind": "mosaic", **{key: options[key] for key in LEGACY_OPTIONS}}
@@ -50,3 +61,28 @@ def read(folder: Path) -> tuple[Representation, CameraOptions, SplatOptions]:
         raise UserError(
             f"{file} cannot be used: {str(error).splitlines()[0]}; was the folder written by z1g?"
         ) from error
+
+
+def _require_files(folder: Path, files: dict[str, str] | None) -> None:
+    """Raise UserError unless the files of a folder outside of a results tree are as they were written.
+
+    files: their digests by name; None, of an earlier version, checks nothing. Other files that are no network's, such
+    as a description, may be added.
+    """
+    if has_record(folder):
+        return
+    if files is None:
+        warn_unchecked(folder, "stage1.json of an earlier version has no digests")
+        return
+    added = [name for name in _files(folder) if name not in files and name != FILE and name.endswith(ENDINGS)]
+    lost = [name for name in files if not (folder / name).is_file()]
+    changed = [name for name in sorted(files.keys() - set(lost)) if file_digest(folder / name) != files[name]]
+    for names, what in ((lost, "does not exist"), (changed, "is damaged"), (added, "does not belong here")):
+        if names:
+            raise UserError(f"{folder / names[0]} {what}, according to {FILE}. {REMEDY.format(folder=folder)}")
+
+
+def _files(folder: Path) -> list[str]:
+    """Files of a folder and its subfolders, without hidden ones."""
+    names = (file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file())
+    return [name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)]

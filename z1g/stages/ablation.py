@@ -7,7 +7,9 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from z1g.core.files import atomic_folder, read_json, write_json, write_text
+from z1g.core.files import atomic_folder, write_text
+from z1g.core.sealed import write_sealed
+from z1g.plan.records import ablation_owner, read_plan
 from z1g.report.card import model_card
 from z1g.report.collect import Ablation, Results, differences, flatten
 from z1g.report.reproduce import FILE, reproduce
@@ -31,7 +33,7 @@ def run(results: Path, name: str) -> None:
     rows = summary_rows(name, measured) if measured else []
     sampled = {row["object"] for row in measured.rows if row["source"] == "sampled"} if measured else set()
     facts = reproduce(tree, ablation, len(sampled))
-    write_json(folder / FILE, facts)
+    write_sealed(folder / FILE, facts, ablation_owner(name))
     write_text(folder / "MODEL_CARD.md", model_card(ablation, facts, measured, rows))
     write_text(folder / "metrics.csv", csv_text(rows))
     with atomic_folder(folder / "tb") as temporary:
@@ -47,7 +49,7 @@ def _link(link: Path, target: Path) -> None:
 
 def _identity(tree: Results, name: str) -> tuple[str, dict[str, Any]]:
     """The arm that a run belongs to, which is the run itself unless it is a replicate, and its point of a sweep."""
-    plan = read_json(tree.root / "ablations" / name / "plan.json")
+    plan = read_plan(tree.root / "ablations" / name)
     return plan.get("arm") or name, plan.get("point") or {}
 
 

@@ -1,10 +1,12 @@
 """Stage `codes`: compute the code of every object for the trained decoder."""
 
+from pathlib import Path
+
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from z1g.codes.book import CodeBook
+from z1g.codes.book import CodeBook, read_codes
 from z1g.codes.cache import CachedCodes
 from z1g.codes.diffusion import FOLDER, DiffusionCodes
 from z1g.codes.inputs import encoder_inputs
@@ -38,7 +40,7 @@ def run(folder: StageFolder, threads: int) -> None:
     if isinstance(source, DiffusionCodes):
         codes = predicted(trained.path / FOLDER)
     elif isinstance(source, CachedCodes | OptimizedCodes):
-        codes = load_file(source.path if isinstance(source, CachedCodes) else trained.path / "model" / FILE)
+        codes = read_codes(Path(source.path) if isinstance(source, CachedCodes) else trained.path / "model" / FILE)
         mean = torch.stack([codes[name] for name in ids]).mean(dim=0)
         starts, lr = {name: mean for name in scenes.ids if name not in codes}, source.lr
     else:

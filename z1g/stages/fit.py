@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import safe_open
 from safetensors.torch import save_file
 
 from z1g.core.device import use_threads
-from z1g.core.files import atomic_file, read_jsonl, write_jsonl
+from z1g.core.files import atomic_file, write_jsonl
 from z1g.core.progress import Meter
+from z1g.core.recorded import is_recorded
 from z1g.data.manifest import ObjectEntry
 from z1g.data.reuse import chunks_made_before
 from z1g.data.scenes import Scene, as_scene, chunk_file
 from z1g.data.shards import BrokenObject, ShardReader
+from z1g.data.splat_files import SplatFile, with_checksums
 from z1g.fitting.optimize import Fit, Fitted
 from z1g.fitting.options import FitOptions
 from z1g.fitting.queue import FitQueue, prefetched
@@ -48,7 +49,8 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
         results.take_over(name, splats, row)
     with atomic_file(chunk_file(folder.path, chunk, "png")) as temporary:
         save_png(results.sheet(), temporary)
-    write_jsonl(chunk_file(folder.path, chunk, "jsonl"), [results.rows[name] for name in reader.ids])
+    rows = with_checksums([results.rows[name] for name in reader.ids], results.splats)
+    write_jsonl(chunk_file(folder.path, chunk, "jsonl"), rows)
     with atomic_file(chunk_file(folder.path, chunk, "safetensors")) as temporary:
         save_file(results.splats, temporary)
 
@@ -121,12 +123,11 @@ def _fitted_before(
     reused: dict[str, tuple[torch.Tensor, dict[str, Any]]] = {}
     for other, chunk, ids in chunks_made_before(folder.path, folder.recipe, objects):
         file = chunk_file(other, chunk, "safetensors")
-        if set(ids) <= reused.keys() or not file.is_file():
+        if set(ids) <= reused.keys() or not file.is_file() or not is_recorded(file.with_suffix(".jsonl")):
             continue
-        rows = {row["id"]: row for row in read_jsonl(chunk_file(other, chunk, "jsonl"))}
-        with safe_open(file, framework="pt") as file_tensors:
-            complete = set(file_tensors.keys())
-            reused.update((name, (file_tensors.get_tensor(name), rows[name])) for name in ids if name in complete)
+        splats = SplatFile(file)
+        rows, complete = splats.rows(), set(splats.ids)
+        reused.update((name, (splats.read(name), rows[name])) for name in ids if name in complete)
     if reused:
         log.info("reusing %d of %d objects from other data sets", len(reused), len(objects))
     return reused

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from z1g.codes.inputs import encoder_inputs
@@ -12,6 +12,7 @@ from z1g.core.device import default_device, use_threads
 from z1g.core.files import atomic_folder, write_jsonl
 from z1g.core.progress import Meter
 from z1g.data.manifest import Split, evaluation_objects, int_hash
+from z1g.data.sealed_tensors import read_output
 from z1g.gaussians.channels import to_gaussians
 from z1g.gaussians.finite import require_finite
 from z1g.inference.method import ImageToSplats
@@ -35,7 +36,7 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
     names = [name for name, _ in evaluated(folder)[chunk * options.chunk_size : (chunk + 1) * options.chunk_size]]
     present = [name for name in names if name in scenes.ids]
     size = folder.upstream_folder("unet").config.unet.condition_size
-    true = load_file(folder.upstream_path("codes") / "codes.safetensors")
+    true = read_output(folder.upstream_path("codes") / "codes.safetensors")
     rows: list[dict[str, Any]] = []
     out: dict[str, Tensor] = {}
     config, side = trained.config, scenes[present[0]].rgba.shape[1] if present else 1

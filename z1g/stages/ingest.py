@@ -11,6 +11,7 @@ from typing import Any
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_file, write_jsonl
 from z1g.core.progress import Meter
+from z1g.core.recorded import is_recorded
 from z1g.data.contact_sheet import ContactSheet
 from z1g.data.manifest import ObjectEntry
 from z1g.data.reuse import chunks_made_before
@@ -25,11 +26,11 @@ log = logging.getLogger("z1g")
 def run(folder: StageFolder, chunk: int, threads: int) -> None:
     """Write `chunk-NNNNN.tar`, a contact sheet `.png` and, last, a table `.jsonl`.
 
-    The table has a row for each object: {id, status, reason, n_views, span, seconds, seconds_of}. `span` has the byte
-    offsets of the object in the shard. Rejected objects are in the table (status "quarantined") but not in the shard.
-    `seconds` is the wall time since the previous object, `seconds_of` the time of each part of the object, measured
-    while other objects may be rendered in parallel. Raises UserError if the chunk does not exist or if the data source
-    cannot be used.
+    The table has a row for each object: {id, status, reason, n_views, span, checksums, seconds, seconds_of}. `span` has
+    the byte offsets of the object in the shard, `checksums` what its files have to be when they are read. Rejected
+    objects are in the table (status "quarantined") but not in the shard. `seconds` is the wall time since the previous
+    object, `seconds_of` the time of each part of the object, measured while other objects may be rendered in parallel.
+    Raises UserError if the chunk does not exist or if the data source cannot be used.
     """
     manifest = folder.manifest()
     if not 0 <= chunk < manifest.n_chunks:
@@ -60,9 +61,9 @@ def _stored(result: RenderedObject | Rejected, tar: tarfile.TarFile, sheet: Cont
         log.warning("%s quarantined: %s", result.id, result.reason)
         sheet.add(result.id, None, result.reason)
         return {"id": result.id, "status": "quarantined", "reason": result.reason, "n_views": 0}
-    span = write_object(tar, result)
+    stored = write_object(tar, result)
     sheet.add(result.id, result.rgba[CONDITION_VIEW])
-    return {"id": result.id, "status": "ok", "reason": None, "n_views": len(result.rgba), "span": list(span)}
+    return {"id": result.id, "status": "ok", "reason": None, "n_views": len(result.rgba), **stored.row()}
 
 
 def _results(folder: StageFolder, objects: Sequence[ObjectEntry], scratch: Path, threads: int) -> Iterator[Ingested]:
@@ -79,7 +80,8 @@ def _results(folder: StageFolder, objects: Sequence[ObjectEntry], scratch: Path,
 def _rendered_before(folder: StageFolder, objects: Sequence[ObjectEntry]) -> dict[str, ShardReader]:
     reused: dict[str, ShardReader] = {}
     for other, chunk, ids in chunks_made_before(folder.path, folder.recipe, objects):
-        if set(ids) <= reused.keys() or not table_path(other, chunk).is_file():
+        table = table_path(other, chunk)
+        if set(ids) <= reused.keys() or not table.is_file() or not is_recorded(table):
             continue
         reader = ShardReader(shard_path(other, chunk))
         complete = set(reader.ids)

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from z1g.core.device import default_device
@@ -17,6 +16,7 @@ from z1g.core.errors import UserError
 from z1g.core.progress import track
 from z1g.data.manifest import ObjectEntry
 from z1g.data.scenes import Scene, SceneStore
+from z1g.data.sealed_tensors import read_output
 from z1g.data.shards import RenderedObject
 from z1g.gaussians.channels import CHANNELS, to_gaussians
 from z1g.gaussians.finite import require_finite
@@ -43,11 +43,11 @@ class Sources:
         self.scenes, self.train_ids = scenes, train_ids
         self.folders = {source: folder.upstream_path(stage) for source, stage in MADE_BY.items()}
         self.codec = trained.config.load_codec(trained.path / "model").for_inference(default_device())
-        self.codes = load_file(folder.upstream_path("codes") / "codes.safetensors")
+        self.codes = read_output(folder.upstream_path("codes") / "codes.safetensors")
         self.mean = torch.stack([self.codes[name] for name in train_ids]).mean(dim=0)
         self.sampled: dict[str, Tensor] = {}
         for chunk in sorted(folder.upstream_path("infer").glob("chunk-*/splats.safetensors")):
-            self.sampled.update(load_file(chunk))
+            self.sampled.update(read_output(chunk))
 
     @cached_property
     def conditions(self) -> dict[str, Tensor]:

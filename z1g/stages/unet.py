@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from z1g.config.sections import Variants
@@ -13,6 +12,7 @@ from z1g.core.device import default_device, use_threads
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_folder
 from z1g.data.scenes import SceneStore
+from z1g.data.sealed_tensors import read_output
 from z1g.data.tensor_shards import remembered, stamp
 from z1g.geometry.camera import CONDITION_VIEW, FIXED_VIEWS
 from z1g.networks.denoiser import Denoiser
@@ -39,7 +39,7 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
     require(options.attention)
     trained = folder.upstream_folder("autodecoder")
     scenes, ids = training_scenes(trained)
-    stored = load_file(folder.upstream_path("codes") / "codes.safetensors")
+    stored = read_output(folder.upstream_path("codes") / "codes.safetensors")
     codes = torch.stack([stored[name] for name in ids])
     codec = trained.config.load_codec(trained.path / "model").for_inference(default_device())
     mean, deviation = codec.normalization(codes) if options.normalize_codes else (torch.zeros(1), torch.ones(1))

@@ -1,43 +1,35 @@
 """Verifies an ablation's results: identities, digests, tables, and metrics of a sample of objects."""
 
+from __future__ import annotations
+
+import contextlib
 import json
 import math
 import os
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
-
-from z1g.config.resolve import Ablation as Resolved
-from z1g.config.tree import Experiment
 from z1g.core.errors import UserError
-from z1g.core.files import read_json
 from z1g.core.progress import track
+from z1g.core.recorded import sha256
 from z1g.data.manifest import Manifest
-from z1g.jobs.records import sha256
-from z1g.plan import neutral
 from z1g.plan.folder import StageFolder
-from z1g.plan.identity import planned_stages
-from z1g.plan.stages import STAGES
 from z1g.report import reproduce
+from z1g.report.card import model_card
 from z1g.report.collect import KEYS, Results
 from z1g.report.summary import summary_rows
 from z1g.report.tables import csv_text
+from z1g.stages import verify_records
+from z1g.stages.verify_records import Finding
 
+if TYPE_CHECKING:
+    from z1g.stages.measuring import Measure
+
+NOT_NOW = ", None now"
 RELATIVE, ABSOLUTE = 5e-3, 1e-3
 """Tolerances for recomputed numbers, since other rasterizers and devices round differently."""
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One check: its subject, whether it holds (None if it could not be made), and details."""
-
-    what: str
-    holds: bool | None
-    detail: str
 
 
 def verify(folder: Path, sample: int, seed: int) -> Iterator[Finding]:
@@ -58,66 +50,40 @@ def verify(folder: Path, sample: int, seed: int) -> Iterator[Finding]:
         yield Finding(reproduce.FILE, False, f"{file} cannot be read: {error}")
         return
     results, intact = folder.parent.parent, True
-    for finding in _on_disk(results, folder, facts, stages):
-        intact = intact and finding.holds is not False
-        yield finding
-    if sample and intact:
-        yield from _numbers(results, facts, sample, seed)
-    elif sample:
-        yield Finding("numbers", None, "not computed again, since other checks failed")
+    with contextlib.chdir(working_folder(results, facts)):
+        for finding in _on_disk(results, folder, facts, stages):
+            intact = intact and finding.holds is not False
+            yield finding
+        if sample and intact:
+            yield from _numbers(results, facts, sample, seed)
+        elif sample:
+            yield Finding("numbers", None, "not computed again, since other checks failed")
+
+
+def working_folder(results: Path, facts: dict[str, Any]) -> Path:
+    """The folder at which relative paths of meshes and of the configuration start.
+
+    It is the one that the ablation was made in, relative to the results, which may have moved together; otherwise the
+    current folder, or the one above the results, whichever has the first mesh.
+    """
+    recorded = Path(os.path.normpath(results / facts.get("working_folder", "..")))
+    candidates = [folder for folder in (recorded, Path.cwd(), *results.parents) if folder.is_dir()]
+    try:
+        manifest = Manifest.load(results / "ingest" / facts["stages"]["ingest"]["id"] / "manifest.jsonl")
+        source = next(entry.file for entry in manifest.objects if not Path(entry.file).is_absolute())
+    except (OSError, UserError, KeyError, StopIteration):
+        return candidates[0]
+    return next((folder for folder in candidates if (folder / source).exists()), candidates[0])
 
 
 def _on_disk(
     results: Path, folder: Path, facts: dict[str, Any], stages: dict[str, dict[str, Any]]
 ) -> Iterator[Finding]:
-    yield from _planned(folder, facts)
-    yield _identities(results, folder, facts)
+    yield from verify_records.planned(folder, facts)
+    yield verify_records.objects(results, facts)
+    yield from verify_records.identities(results, folder, facts)
     yield from _files(results, facts, stages)
-    yield _table(results, folder)
-
-
-def _planned(folder: Path, facts: dict[str, Any]) -> Iterator[Finding]:
-    for name in reproduce.PLANNED:
-        recorded = facts.get("planned", {}).get(name)
-        file, detail = folder / name, "as recorded"
-        try:
-            if not file.is_file() or sha256(file) != recorded:
-                detail = f"{file} differs from the record in reproduce.json"
-        except OSError as error:
-            detail = f"{file} cannot be read: {error.strerror}"
-        yield Finding(name, detail == "as recorded", detail)
-
-
-def _identities(results: Path, folder: Path, facts: dict[str, Any]) -> Finding:
-    """Check that configuration and objects still give the stages' ids."""
-    what = "identities"
-    try:
-        ids = read_json(folder / "plan.json")["stages"]
-        other = [
-            f"{name} has version {facts['stages'][name]['version']}, this z1g has {spec.version}"
-            for name, spec in STAGES.items()
-            if facts["stages"][name]["version"] != spec.version
-        ]
-        if other:
-            return Finding(what, None, f"made by another version of z1g: {'; '.join(other)}")
-        manifest_file = results / "ingest" / ids["ingest"] / "manifest.jsonl"
-        if sha256(manifest_file) != facts["data"]["manifest"]:
-            return Finding(what, False, f"{manifest_file} differs from reproduce.json")
-        experiment = Experiment.model_validate(neutral.recorded().completed(read_json(folder / "config.json")))
-        derived = planned_stages(Resolved("", "", "", {}, experiment), Manifest.load(manifest_file))
-    except (OSError, ValueError, ValidationError, KeyError, TypeError) as error:
-        return Finding(what, False, f"plan, configuration or manifest cannot be read: {error}")
-    wrong = [
-        f"{name} {ids.get(name)} should be {stage.id}" for name, stage in derived.items() if ids.get(name) != stage.id
-    ]
-    wrong += [
-        f"reproduce.json has {name} {facts['stages'][name]['id']}"
-        for name in derived
-        if facts["stages"][name]["id"] != ids.get(name)
-    ]
-    if wrong:
-        return Finding(what, False, "configuration and objects do not give these ids: " + "; ".join(wrong))
-    return Finding(what, True, f"{len(derived)} stage ids follow from the configuration and the objects")
+    yield from _derived(results, folder, facts)
 
 
 def _files(results: Path, facts: dict[str, Any], stages: dict[str, dict[str, Any]]) -> Iterator[Finding]:
@@ -136,22 +102,31 @@ def _files(results: Path, facts: dict[str, Any], stages: dict[str, dict[str, Any
                     bad.append(f"{path} has changed")
             except OSError as error:
                 bad.append(f"{path} cannot be read: {error.strerror}")
+        bad += verify_records.job_records(results, stage, facts["stages"][stage])
+        bad += verify_records.unrecorded(results, stage, facts["stages"][stage])
         yield Finding(
             stage, not bad, "; ".join(bad) or f"{len(files)} file{'' if len(files) == 1 else 's'} as recorded"
         )
 
 
-def _table(results: Path, folder: Path) -> Finding:
-    """Check that the ablation's table follows from the measured rows."""
+def _derived(results: Path, folder: Path, facts: dict[str, Any]) -> Iterator[Finding]:
+    """Check that the ablation's table and model card follow from the measured rows and from `reproduce.json`."""
     tree = Results(results)
     try:
         (ablation,) = tree.ablations([folder.name])
-        rows = summary_rows(folder.name, tree.measurements(ablation.stages["metrics"]))
-        same = (folder / "metrics.csv").read_text(encoding="utf-8") == csv_text(rows)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return Finding("metrics.csv", False, f"cannot be computed: {error}")
-    return Finding("metrics.csv", same, "follows from the rows" if same else f"{folder}/metrics.csv does not follow "
-                   "from the measured rows")  # fmt: skip
+        measured = tree.measurements(ablation.stages["metrics"])
+        rows = summary_rows(folder.name, measured)
+        made = {"metrics.csv": csv_text(rows), "MODEL_CARD.md": model_card(ablation, facts, measured, rows)}
+    except (OSError, UserError, ValueError, KeyError, TypeError) as error:
+        yield Finding("metrics.csv", False, f"cannot be computed: {error}")
+        return
+    for name, text in made.items():
+        try:
+            same = (folder / name).read_text(encoding="utf-8") == text
+        except (OSError, ValueError):
+            same = False
+        what = "follows from the rows" if same else f"{folder / name} does not follow from the measured rows"
+        yield Finding(name, same, what)
 
 
 def _numbers(results: Path, facts: dict[str, Any], sample: int, seed: int) -> Iterator[Finding]:
@@ -166,14 +141,24 @@ def _numbers(results: Path, facts: dict[str, Any], sample: int, seed: int) -> It
     for name, split in track(chosen, "recompute metrics", len(chosen)):
         start = len(measured.views), len(measured.objects)
         measured.add(name, split)
-        bad = [
-            text
+        differences = [
+            (metric, text)
             for kind, rows in (("metrics", measured.views[start[0] :]), ("objects", measured.objects[start[1] :]))
             for row in rows
-            for text in _differences(row, recorded[kind].get(_key(row), {}))
+            for metric, text in _differences(row, recorded[kind].get(_key(row), {}))
         ]
-        detail = f"{len(bad)} numbers differ, e.g. {bad[0]}" if bad else "all numbers agree"
-        yield Finding(f"numbers of {name}", not bad, detail)
+        yield _finding(name, differences, measured.measure)
+
+
+def _finding(name: str, differences: list[tuple[str, str]], measure: Measure) -> Finding:
+    """Differences of numbers, or that some could not be computed here, such as those that need a mesh."""
+    reasons = {**measure.missing, **{metric: gaps[name] for metric, gaps in measure.gaps.items() if name in gaps}}
+    bad = [text for metric, text in differences if not (metric in reasons and text.endswith(NOT_NOW))]
+    unknown = sorted({metric for metric, _ in differences}) if differences and not bad else []
+    detail = f"{len(bad)} numbers differ, e.g. {bad[0]}" if bad else "all numbers agree"
+    if unknown:
+        detail = f"{unknown[0]} cannot be computed here: {reasons[unknown[0]]}"
+    return Finding(f"numbers of {name}", False if bad else None if unknown else True, detail)
 
 
 def _by_key(file: Path) -> dict[tuple[Any, ...], dict[str, Any]]:
@@ -185,7 +170,8 @@ def _key(row: dict[str, Any]) -> tuple[Any, ...]:
     return tuple(row.get(name) for name in ("object", "split", "source", "view"))
 
 
-def _differences(row: dict[str, Any], recorded: dict[str, Any]) -> Iterator[str]:
+def _differences(row: dict[str, Any], recorded: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Metrics whose values differ, with the differences in words."""
     for metric, value in row.items():
         recorded_value = recorded.get(metric)
         if metric in KEYS or (value is None and recorded_value is None):
@@ -197,4 +183,4 @@ def _differences(row: dict[str, Any], recorded: dict[str, Any]) -> Iterator[str]
         ):
             view = f", view {row['view']}" if "view" in row else ""
             where = row["source"] + view
-            yield f"{metric} of {where}: {recorded_value} recorded, {value} now"
+            yield metric, f"{metric} of {where}: {recorded_value} recorded, {value} now"

@@ -11,7 +11,9 @@ from torch import nn
 
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_file
+from z1g.core.recorded import stage_folder
 from z1g.core.weights import load_exactly
+from z1g.training.zip_seal import require_sealed, seal
 
 log = logging.getLogger("z1g")
 KEEP = 2
@@ -37,10 +39,19 @@ class CheckpointFolder:
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write the state of a step (tensors, numbers, strings, lists and dicts only), then remove old checkpoints."""
-        with atomic_file(self.file(step)) as temporary:
-            torch.save(state, temporary)
+        self._write(self.file(step), state)
         for old in self.steps()[:-KEEP]:
             self.file(old).unlink(missing_ok=True)
+
+    def damaged(self) -> list[str]:
+        """Checkpoints and best weights that are not as they were written, with reasons."""
+        problems = []
+        for file in sorted(self.path.glob("*.pt")):
+            try:
+                require_sealed(file, self._owner(file))
+            except (OSError, ValueError) as error:
+                problems.append(f"{file} is damaged: {error}")
+        return problems
 
     def best(self, step: int) -> Path:
         """Path of the weights of a step with the best validation so far."""
@@ -48,8 +59,22 @@ class CheckpointFolder:
 
     def save_best(self, step: int, state: dict[str, Any]) -> None:
         """Write the weights of a step. `drop_best_but` removes older ones after the next checkpoint."""
-        with atomic_file(self.best(step)) as temporary:
+        self._write(self.best(step), state)
+
+    def _write(self, file: Path, state: dict[str, Any]) -> None:
+        with atomic_file(file) as temporary:
             torch.save(state, temporary)
+            seal(temporary, self._owner(file))
+
+    def _read(self, file: Path, map_location: str | torch.device = "cpu") -> dict[str, Any]:
+        require_sealed(file, self._owner(file))
+        state: dict[str, Any] = torch.load(file, map_location=map_location, weights_only=True)
+        return state
+
+    def _owner(self, file: Path) -> str:
+        """What the checksum of a file covers besides its content: its name and, in a results tree, its stage."""
+        folder = stage_folder(file)
+        return file.name if folder is None else f"{folder.name}/{file.name}"
 
     def drop_best_but(self, step: int) -> None:
         """Remove all best weights except those of one step."""
@@ -61,7 +86,7 @@ class CheckpointFolder:
         """The best weights, of a step. Raises UserError if they cannot be read."""
         file = self.best(int(step))
         try:
-            state: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True)
+            state = self._read(file)
         except UNREADABLE as error:
             raise UserError(f"{file} cannot be read ({error}); delete {self.path} to train from scratch") from error
         return state
@@ -95,12 +120,13 @@ class CheckpointFolder:
     def load(self, map_location: str | torch.device = "cpu") -> tuple[int, dict[str, Any]] | None:
         """Step and state of the newest readable checkpoint, or None if there are no checkpoints.
 
-        No code in the file is executed (`weights_only`). Raises UserError if none of the files can be read.
+        A file that does not have its checksum counts as unreadable. No code in it is executed (`weights_only`). Raises
+        UserError if none of the files can be read.
         """
         steps = self.steps()
         for step in reversed(steps):
             try:
-                state: dict[str, Any] = torch.load(self.file(step), map_location=map_location, weights_only=True)
+                state = self._read(self.file(step), map_location)
             except UNREADABLE as error:
                 log.warning("%s cannot be read, trying the one before: %s", self.file(step), str(error).split("\n")[0])
             else:

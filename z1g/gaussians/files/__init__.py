@@ -15,6 +15,7 @@ from torch import Tensor
 
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_file, require_regular
+from z1g.core.recorded import checked_output
 from z1g.gaussians import ply
 from z1g.gaussians.channels import CHANNELS, MIN_ALPHA, N_CHANNELS
 from z1g.gaussians.files import splat, spz
@@ -41,13 +42,13 @@ def read(path: Path) -> Tensor:
     """Read activated Gaussians [N,14], float32, y-up world, with unit quaternions.
 
     Raises UserError if the file is missing, not a regular file, of another format, truncated, empty or contains
-    non-finite numbers.
+    non-finite numbers, or if it differs from the record of the job or command that made it.
     """
     form = format_of(path, FORMATS)
     try:
         with np.errstate(over="ignore"):  # reported below as not finite
             require_regular(path)
-            gaussians = form.read(path)
+            gaussians = form.read(checked_output(path))
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     if not len(gaussians):

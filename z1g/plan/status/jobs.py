@@ -54,7 +54,7 @@ def job_status(results: Path, node: StageNode, chunk: int, seen: Evidence) -> Jo
     """The state of a job. `chunk` is 0 for a stage without chunks."""
     number = chunk if node.stage in CHUNKED else None
     folder, job = results / node.stage / node.id, job_name(node.stage, number)
-    history, beat = attempts(folder / "jobs" / f"{job}.json"), read(beat_file(folder, job))
+    history, beat = attempts(folder, job), read(beat_file(folder, job))
     queued = (seen.queue or {}).get((node.stage, node.id, number))
     state, detail = _state(folder, node, number, job, history, beat, seen)
     hours = math.fsum(_gpu_seconds(attempt) for attempt in history)

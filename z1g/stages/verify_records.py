@@ -1,0 +1,189 @@
+"""Checks of `z1g verify` that concern files by which other files are found and checked: plans, lists, job records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from z1g.codes.diffusion import FOLDER as PREDICTED
+from z1g.codes.predictions import predicted
+from z1g.config.resolve import Ablation as Resolved
+from z1g.config.tree import Experiment
+from z1g.core.errors import UserError
+from z1g.core.recorded import JOBS, STAGE_FILE, read_record, sha256
+from z1g.core.stages import TRAINED
+from z1g.data.manifest import Manifest
+from z1g.data.tensor_shards import damaged_shards
+from z1g.plan import folder as planned_folder
+from z1g.plan import neutral
+from z1g.plan.identity import Stage, planned_stages
+from z1g.plan.records import CONFIG, CONFIGURATION, PLAN, read_config, read_plan
+from z1g.plan.slices import restored
+from z1g.plan.stages import STAGES
+from z1g.report.collect import flatten
+from z1g.training.checkpoint import CheckpointFolder
+
+REMEMBERED = ("conditions", "variants")
+"""Folders of a training stage with tensors that are computed once."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: its subject, whether it holds (None if it could not be made), and details."""
+
+    what: str
+    holds: bool | None
+    detail: str
+
+
+def planned(folder: Path, facts: dict[str, Any]) -> Iterator[Finding]:
+    """Check that `plan.json` and `config.json` are whole, and that the plan is the recorded one.
+
+    A later plan with other runtime options, which change no result, writes both again.
+    """
+    try:
+        plan = read_plan(folder)
+    except UserError as error:
+        yield Finding(PLAN, False, str(error))
+        return
+    about = {key: plan.get(key) or "" for key in ("description", "base")}
+    same = _same_file(folder, PLAN, facts) or (
+        CONFIG in plan
+        and about == {key: facts.get(key) for key in about}
+        and plan["stages"] == {stage: record["id"] for stage, record in facts["stages"].items()}
+        and flatten(plan.get("differences") or {}) == facts.get("differences")
+    )
+    detail = "as recorded" if same else f"{folder / PLAN} differs from the record in reproduce.json"
+    yield Finding(PLAN, same, detail)
+    try:
+        read_config(folder, plan)
+    except UserError as error:
+        yield Finding(CONFIGURATION, False, str(error))
+        return
+    whole = _same_file(folder, CONFIGURATION, facts) or (CONFIG in plan and (folder / CONFIGURATION).is_file())
+    detail = "as planned" if whole else f"{folder / CONFIGURATION} differs from the record in reproduce.json"
+    yield Finding(CONFIGURATION, whole, detail)
+
+
+def _same_file(folder: Path, name: str, facts: dict[str, Any]) -> bool:
+    file = folder / name
+    return file.is_file() and sha256(file) == facts.get("planned", {}).get(name)
+
+
+def objects(results: Path, facts: dict[str, Any]) -> Finding:
+    """Check the list of objects. Another place of the same meshes, which a later plan wrote, changes no result."""
+    file, recorded = results / "ingest" / facts["stages"]["ingest"]["id"] / "manifest.jsonl", facts["data"]
+    try:
+        listed = Manifest.load(file)
+        if sha256(file) == recorded["manifest"]:
+            return Finding("manifest", True, "as recorded")
+        objects = planned_folder.read_record(file.parent).get("objects")
+    except (OSError, UserError) as error:
+        return Finding("manifest", False, str(error))
+    same = objects == listed.digest() and len(listed.objects) == recorded["objects"]
+    detail = "the recorded objects, listed again" if same else f"{file} differs from reproduce.json"
+    return Finding("manifest", same, detail)
+
+
+def identities(results: Path, folder: Path, facts: dict[str, Any]) -> Iterator[Finding]:
+    """Check that configuration and objects still give the stages' ids, and that every `stage.json` agrees."""
+    what = "identities"
+    try:
+        ids = read_plan(folder)["stages"]
+        other = [
+            f"{name} has version {facts['stages'][name]['version']}, this z1g has {spec.version}"
+            for name, spec in STAGES.items()
+            if facts["stages"][name]["version"] != spec.version
+        ]
+        if other:
+            yield Finding(what, None, f"made by another version of z1g: {'; '.join(other)}")
+            return
+        manifest = Manifest.load(results / "ingest" / ids["ingest"] / "manifest.jsonl")
+        config = neutral.recorded().completed(read_config(folder, read_plan(folder)))
+        derived = _derived(config, manifest)
+    except (OSError, UserError, ValueError, ValidationError, KeyError, TypeError) as error:
+        yield Finding(what, False, f"plan, configuration or manifest cannot be read: {error}")
+        return
+    wrong = [
+        f"{name} {ids.get(name)} should be {stage.id}" for name, stage in derived.items() if ids.get(name) != stage.id
+    ]
+    wrong += [
+        f"reproduce.json has {name} {facts['stages'][name]['id']}"
+        for name in derived
+        if facts["stages"][name]["id"] != ids.get(name)
+    ]
+    if wrong:
+        yield Finding(what, False, "configuration and objects do not give these ids: " + "; ".join(wrong))
+        return
+    yield Finding(what, True, f"{len(derived)} stage ids follow from the configuration and the objects")
+    problems = [text for stage in derived.values() for text in _stage_file(results, stage, config, manifest)]
+    yield Finding(
+        "stage.json", not problems, "; ".join(problems) or f"{len(derived)} files give the ids of their folders"
+    )
+
+
+def _derived(config: dict[str, Any], manifest: Manifest) -> dict[str, Stage]:
+    return planned_stages(Resolved("", "", "", {}, Experiment.model_validate(config)), manifest)
+
+
+def _stage_file(results: Path, stage: Stage, config: dict[str, Any], manifest: Manifest) -> Iterator[str]:
+    """What is wrong with the `stage.json` of a stage: its slice in place of that of `config` must give the same id."""
+    folder = results / stage.name / stage.id
+    try:
+        record = planned_folder.read_record(folder)
+        own = _derived(_overlaid(config, restored(record["config"], record.get("reads"))), manifest)[stage.name]
+    except (UserError, ValueError, ValidationError, KeyError, TypeError) as error:
+        yield f"{folder / STAGE_FILE}: {error}"
+        return
+    if own.id != stage.id:
+        yield f"{folder / STAGE_FILE}: its options give {own.id}"
+    for key, value in (("upstream", stage.upstream), ("version", stage.version), ("recipe", stage.recipe)):
+        if record.get(key) != value:
+            yield f"{folder / STAGE_FILE}: {key} {record.get(key)} should be {value}"
+
+
+def _overlaid(values: Any, sliced: Any) -> Any:
+    if not isinstance(values, dict) or not isinstance(sliced, dict) or values.get("kind") != sliced.get("kind"):
+        return sliced
+    return {**values, **{key: _overlaid(values.get(key), value) for key, value in sliced.items()}}
+
+
+def job_records(results: Path, stage: str, facts: dict[str, Any]) -> Iterator[str]:
+    """What is wrong with a stage's `jobs/*.json`: they must list the files of `reproduce.json`, with their digests."""
+    folder = results / stage / facts["id"]
+    files: dict[str, Any] = {}
+    for file in sorted(folder.glob(f"{JOBS}/*.json")):
+        try:
+            record = read_record(folder.resolve(), file.stem) or {"outputs": {}}
+        except UserError as error:
+            yield str(error)
+            continue
+        files |= {f"{stage}/{facts['id']}/{name}": output for name, output in record["outputs"].items()}
+    for name in sorted(files.keys() | facts["files"].keys()):
+        if files.get(name) != facts["files"].get(name):
+            yield f"{folder / JOBS} and reproduce.json disagree about {results / name}"
+            return
+
+
+def unrecorded(results: Path, stage: str, facts: dict[str, Any]) -> Iterator[str]:
+    """Files of a stage that a job may read, although no job recorded them, and damage in those with own checksums."""
+    folder = results / stage / facts["id"]
+    outputs = {results / name for name in facts["files"]}
+    parts = {folder / file.relative_to(folder).parts[0] for file in outputs if file.is_relative_to(folder)}
+    for part in sorted(parts):
+        if part.is_dir():
+            present = (file for file in sorted(part.rglob("*")) if file.is_file() and not file.name.startswith("."))
+            yield from (f"{file} is not recorded" for file in present if file not in outputs)
+    if stage in TRAINED:
+        if (folder / "checkpoints").is_dir():
+            yield from CheckpointFolder(folder / "checkpoints").damaged()
+        for name in REMEMBERED:
+            yield from damaged_shards(folder / name)
+        try:
+            predicted(folder / PREDICTED)
+        except UserError as error:
+            yield str(error)
