@@ -44,6 +44,13 @@ GOOD = {
         "photos a.png --run {run} --out splats",
     ],
     "ablation": ["{results} micro"],
+    "prune": ["{results} micro 0.5"],
+    "search": ["ablations/one.yaml --scale tiny --objects meshes --results planned --missing warn --gpus 0"],
+    "status": [
+        "--results {results} --ablations micro --json",
+        "--results {results} --html status.html",
+        "--results planned --scale tiny --objects meshes --ablations one",
+    ],
     "tables": ["{results} --ablations micro --out tables"],
     "report": ["{results} --ablations micro --out report.html"],
     "compare": [

@@ -11,6 +11,7 @@ from z1g.cli.main import parser_for
 from z1g.config.catalog import Catalog
 from z1g.config.entries import Entries
 from z1g.core.errors import UserError
+from z1g.plan import runs
 
 
 @pytest.fixture
@@ -62,4 +63,15 @@ def test_names_are_read_from_a_file(tmp_path: Path, verb: str) -> None:
     names = [f"study@lr={i}e-4,guidance=2@seed=1" for i in range(5000)]
     (tmp_path / "runs.txt").write_text("".join(f"{name}\n" for name in names))
     words = [str(tmp_path), "--ablations", f"@{tmp_path}/runs.txt", "--out", str(tmp_path / "out")]
-    assert parser_for(verb).parse_args(words).ablations == names
+    assert runs.named(parser_for(verb).parse_args(words).ablations) == names
+
+
+def test_a_damaged_file_of_names_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "runs.txt"
+    runs.write_names(file, ["a", "b@seed=1"])
+    assert runs.named(["x", f"@{file}"]) == ["x", "a", "b@seed=1"]
+    lines = file.read_text().splitlines(keepends=True)
+    for damaged in ("".join(lines[1:]), "".join(lines).replace("seed=1", "seed=0"), "", "\n"):
+        file.write_text(damaged)
+        with pytest.raises(UserError, match="checksum|names no run"):
+            runs.named([f"@{file}"])

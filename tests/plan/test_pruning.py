@@ -57,7 +57,7 @@ def study(results: Path, arms: dict[str, dict[str, str]], **options: object) -> 
     write_json(cohort_file(results, "lr"), cohort.record())
     for runs in arms.values():
         for run in runs:
-            write_json(results / "ablations" / run / "plan.json", {"name": run})
+            write_json(results / "ablations" / run / "plan.json", {"name": run, "stages": {}})
     return cohort
 
 

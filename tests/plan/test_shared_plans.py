@@ -18,6 +18,7 @@ from z1g.core.errors import UserError
 from z1g.core.files import read_json
 from z1g.plan.identity import planned_stages
 from z1g.plan.plan import NAMES_FILE, Plan
+from z1g.plan.runs import named
 
 BASE: dict[str, Any] = {"description": "made up", "data": {"paths": [str(ROOT / "workflow" / "objects")]}}
 AXES: dict[str, list[Any]] = {
@@ -163,7 +164,7 @@ def test_records_of_runs_are_written_and_kept_where_nothing_changed(tmp_path: Pa
     plan = planned(ablations, results=tmp_path / "results")
     plan.write()
     names = [f"study@guidance={g}@seed={s}" for g in (1, 2) for s in (0, 1)]
-    assert (tmp_path / "results" / NAMES_FILE).read_text().splitlines() == names
+    assert named([f"@{tmp_path / 'results' / NAMES_FILE}"]) == names
     record = read_json(tmp_path / "results/ablations/study@guidance=2@seed=1/plan.json")
     expected = {
         "study": "study", "arm": "study@guidance=2", "point": {"infer.guidance": 2}, "seed": 1, "fold": None,

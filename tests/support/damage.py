@@ -38,6 +38,7 @@ class Kind:
 
 
 KINDS = (
+    Kind("runs.txt", "report"),
     Kind("ingest/*/manifest.jsonl", "fit"),
     Kind("ingest/*/chunk-00000.tar", "fit"),
     Kind("ingest/*/chunk-00000.jsonl", "fit"),

@@ -6,7 +6,7 @@ from typing import Any
 
 OWN = {"seconds", "seconds_of", "commit", "changed", "_name_or_path"}
 """Keys of JSON whose values are of one run and place."""
-OTHERS = ("jobs/", "tb/", "checkpoints/", ".turns/", "logs/", "benchmark/", ".lock", ".conditions.lock")
+OTHERS = ("jobs/", "tb/", "checkpoints/", ".turns/", "progress/", "logs/", "benchmark/", ".lock", ".conditions.lock")
 """Records of attempts, curves and checkpoints with times, and locks with the names of their holders."""
 
 

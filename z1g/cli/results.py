@@ -14,7 +14,6 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         parser.add_argument("study", help="name of the ablation file or of the set")
         parser.add_argument("rung", type=fraction, help="a rung of the study, as a fraction of the training steps")
     else:
-        parser.fromfile_prefix_chars = "@"
         parser.add_argument(
             "--ablations", nargs="+", required=True, help="names, in the order of the table; @FILE: one a line"
         )
@@ -23,6 +22,8 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
     """Run the command."""
+    from z1g.plan.runs import named
+
     if verb == "ablation":
         from z1g.stages import ablation
 
@@ -34,8 +35,8 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     elif verb == "tables":
         from z1g.stages import tables
 
-        tables.run(arguments.results, arguments.ablations, arguments.out)
+        tables.run(arguments.results, named(arguments.ablations), arguments.out)
     else:
         from z1g.stages import report
 
-        report.run(arguments.results, arguments.ablations, arguments.out)
+        report.run(arguments.results, named(arguments.ablations), arguments.out)

@@ -24,7 +24,7 @@ from z1g.core.sealed import read_sealed
 log = logging.getLogger("z1g")
 STAGE_FILE = "stage.json"
 JOBS = "jobs"
-CHUNK = re.compile(r"chunk-\d{5,}")
+CHUNK, RUNG = re.compile(r"chunk-\d{5,}"), re.compile(r"rungs/(.+)\.json")
 SETTLE_S, POLL_S = 30.0, 0.5
 """Age of a file up to which its record is waited for: network file systems may show the record later than the file."""
 RACY_S = 2.0
@@ -40,9 +40,9 @@ def stage_folder(path: Path) -> Path | None:
 
 
 def job_of(folder: Path, name: str) -> str:
-    """The job that writes a file of a stage folder: of its chunk, or the stage's only one."""
-    chunk = CHUNK.match(name)
-    return chunk.group() if chunk else folder.parent.name
+    """The job that writes a file of a stage folder: of its chunk or rung, or the one of the whole stage."""
+    chunk, rung = CHUNK.match(name), RUNG.fullmatch(name)
+    return chunk.group() if chunk else f"rung-{rung[1]}" if rung else folder.parent.name
 
 
 def record_file(folder: Path, job: str) -> Path:
@@ -204,7 +204,8 @@ def _entry(path: Path, folder: Path, name: str) -> dict[str, Any] | None:
             return entry
         if not (folder / name).is_file():
             return None
-        if record is None and not any(folder.glob(f"{JOBS}/*.json")):
+        # A training that was pruned has records of its rungs only.
+        if record is None and all(file.name.startswith("rung-") for file in folder.glob(f"{JOBS}/*.json")):
             warn_unchecked(path, f"no job recorded what it wrote in {folder}")
             return None
         if record is not None and not record["outputs"] and any(a.get("finished") for a in record["attempts"]):

@@ -19,7 +19,7 @@ from z1g.config.preflight import Policy, preflight
 from z1g.config.resolve import Ablation
 from z1g.config.run_names import PART
 from z1g.core.errors import UserError
-from z1g.core.files import update_json, write_text
+from z1g.core.files import update_json
 from z1g.core.names import did_you_mean
 from z1g.core.progress import Meter
 from z1g.core.sealed import checksum, update_sealed
@@ -29,6 +29,7 @@ from z1g.plan.identity import Shared, Stage, digest, planned_stages
 from z1g.plan.lists import Lists
 from z1g.plan.pruning import FOLDER, Competitor, Pruning
 from z1g.plan.records import CONFIG, ablation_owner
+from z1g.plan.runs import write_names
 
 DEFAULT_SCALE = "full"
 QUIET_S = 5.0
@@ -223,7 +224,7 @@ class Plan:
                 record = {**ablation_record(planned), **reason, CONFIG: checksum(config)}
                 update_sealed(folder / "plan.json", record, ablation_owner(name))
                 meter.advance()
-        write_text(self.results / NAMES_FILE, "".join(f"{name}\n" for name in self.ablations))
+        write_names(self.results / NAMES_FILE, list(self.ablations))
 
 
 def read_ablations(

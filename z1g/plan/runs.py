@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from z1g.config.run_names import PART
 from z1g.core.errors import UserError
+from z1g.core.files import read_bytes, write_text
 from z1g.core.names import did_you_mean
+from z1g.core.sealed import checksum
 
 FOLDER = "ablations"
+CHECKSUM = "# checksum "
+"""Start of the last line of a file of names."""
 
 
 def planned_runs(results: Path) -> list[str]:
@@ -35,3 +40,30 @@ def _nearest(text: str, names: list[str]) -> str:
         return ", which has no runs yet"
     near = did_you_mean(text, names)
     return near if "did you mean" in near else did_you_mean(text, {name.partition(PART)[0] for name in names})
+
+
+def write_names(file: Path, names: Sequence[str]) -> None:
+    """Write names of runs, one a line, and their checksum."""
+    write_text(file, "".join(f"{name}\n" for name in names) + f"{CHECKSUM}{checksum(list(names))}\n")
+
+
+def named(words: Sequence[str]) -> list[str]:
+    """Names of runs, where `@FILE` stands for those in a file, one a line: a command line cannot hold thousands.
+
+    Raises UserError if a file cannot be read, names nothing, or does not have its checksum, which may be left out.
+    """
+    return [name for word in words for name in (_read_names(Path(word[1:])) if word.startswith("@") else [word])]
+
+
+def _read_names(file: Path) -> list[str]:
+    try:
+        lines = [line.strip() for line in read_bytes(file).decode().splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {error}") from error
+    names = [line for line in lines if not line.startswith(CHECKSUM)]
+    sums = [line.removeprefix(CHECKSUM) for line in lines if line.startswith(CHECKSUM)]
+    if not names:
+        raise UserError(f"{file} names no run")
+    if sums and sums != [checksum(names)]:
+        raise UserError(f"{file} does not have its checksum: it is damaged; start `snakemake` again to write it again")
+    return names
