@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from z1g.data._png import decode_rgba
+from z1g.data.png import decode_rgba
 
 
 def noise(height: int, width: int, seed: int, values: int) -> np.ndarray:

@@ -236,7 +236,7 @@ def test_blender_reads_nothing_from_outside(blender: str, tmp_path: Path) -> Non
     # Blender tries underscores of a name as spaces, and reads a line of options that z1g does not know.
     put(inputs / "x.mtl", f"newmtl a\nmap_Kd -imfchan r {outside}/wood.png\n")
     put(inputs / "obj.obj", "mtllib x.mtl\nusemtl a\n" + cuboid((0, 0, 0), (1, 1, 1)))
-    source = Meshes(paths=(str(inputs),), blender=options(blender))
+    source = Meshes(paths=(str(inputs),), renderer=options(blender))
     listed = source.list_objects()
     reasons = {
         Path(entry.source).name: item.outcome.reason if isinstance(item.outcome, Rejected) else None

@@ -153,7 +153,7 @@ class Fancy(Choice):
         (tuple[int, ...], (1, 2), [(1,), (2, 1)]),
     ],
 )
-@pytest.mark.parametrize("path", ["fit", "data: {kind: meshes}.blender", "autodecoder.losses.<name>: {kind: rgb}"])
+@pytest.mark.parametrize("path", ["fit", "data: {kind: meshes}.renderer: {kind: blender}", "autodecoder.losses.<name>: {kind: rgb}"])
 def test_new_sections_slots_and_mappings_are_neutral(path: str, annotation: Any, default: Any, others: Any) -> None:
     steps = segments(path)
     before = ids(at(Experiment(), steps, lambda section: section))
@@ -374,5 +374,5 @@ def test_a_slice_without_its_key_paths_is_what_it_is() -> None:
 def test_the_walk_over_instances_meets_entries_of_mappings() -> None:
     met = {".".join(path): type(section) for path, section in sections(Experiment())}
     assert met["metrics.metrics.psnr"].__name__ == "Psnr"
-    assert met["data.blender.lighting"].__name__ == "Uniform"
+    assert met["data.renderer.lighting"].__name__ == "Uniform"
     assert "unet.rendered" not in met

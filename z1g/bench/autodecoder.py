@@ -281,7 +281,7 @@ class _Bench:
 def _resolution(config: Experiment) -> int:
     if not isinstance(config.data, Meshes):
         raise UserError("--base needs data of kind 'meshes', which has the image size")
-    return config.data.blender.resolution
+    return config.data.renderer.resolution
 
 
 def _speed(variant: Variant) -> SpeedOptions:

@@ -59,6 +59,24 @@ class RenderedObject:
     """[6,H,W,3] unit normals of the inputs in the y-up world, 0 in empty pixels; None if the source has none."""
 
 
+@dataclass(frozen=True)
+class EncodedObject:
+    """An object whose images are PNG files already. Otherwise like `RenderedObject`."""
+
+    id: str
+    c2w: NDArray[np.float64]
+    fov_y_deg: float
+    images: tuple[bytes, ...]
+    """PNG files of the views, RGBA, 8 bit, straight alpha."""
+    depth: NDArray[np.float32] | None
+    info: dict[str, Any]
+    normals: NDArray[np.float16] | None = None
+
+    def view(self, index: int) -> NDArray[np.uint8]:
+        """The image [H,W,4] of one view."""
+        return _decode_png(self.images[index], self.id, index)
+
+
 def shard_path(folder: Path, chunk: int) -> Path:
     """Path of the tar with the images of one chunk."""
     return folder / f"chunk-{chunk:05d}.tar"
@@ -74,13 +92,14 @@ def sheet_path(folder: Path, chunk: int) -> Path:
     return folder / f"chunk-{chunk:05d}.png"
 
 
-def write_object(tar: tarfile.TarFile, item: RenderedObject) -> Span:
+def write_object(tar: tarfile.TarFile, item: RenderedObject | EncodedObject) -> Span:
     """Append one object to an open tar. Times and owners are fixed, so equal content gives equal bytes."""
     begin = tar.offset
     header = {"id": item.id, "fov_y_deg": item.fov_y_deg, "c2w": item.c2w.tolist(), "info": item.info}
     add_member(tar, f"{item.id}.json", json.dumps(header).encode())
-    for view, image in enumerate(item.rgba):
-        add_member(tar, f"{item.id}.{view:03d}.png", encode_png(image))
+    files = item.images if isinstance(item, EncodedObject) else map(encode_png, item.rgba)
+    for view, content in enumerate(files):
+        add_member(tar, f"{item.id}.{view:03d}.png", content)
     if item.depth is not None:
         _add_array(tar, f"{item.id}.depth.npy", item.depth.astype(np.float32))
     if item.normals is not None:
@@ -195,7 +214,7 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
 
 
 def _decode_png(content: bytes, name: str, view: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    from z1g.data._png import decode_rgba
+    from z1g.data.png import decode_rgba
 
     image = decode_rgba(content, into)
     if image is not None:

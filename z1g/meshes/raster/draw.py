@@ -306,4 +306,7 @@ def _context() -> Any:
         return moderngl.create_context(standalone=True, backend="egl", require=330)
     # glcontext and drivers raise plain Exceptions.
     except Exception as error:
-        raise NoOpenGL(f"OpenGL without a screen (EGL) is not available here: {error}") from error
+        raise NoOpenGL(
+            f"OpenGL without a screen (EGL) is not available here ({error}); install a GPU's driver or Mesa (Debian: "
+            "libegl1 libegl-mesa0), or set data.renderer: {kind: blender}"
+        ) from error
