@@ -9,6 +9,7 @@ from typing import Any
 from z1g.cli.arguments import existing_folder
 
 AUTODECODER_VARIANTS = ["b4", "b8", "b4+unfused", "b4+autocast"]
+RENDERERS = ("raster", "blender")
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -68,13 +69,18 @@ def _ingest(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--samples", type=int, default=8, help="samples per pixel")
     parser.add_argument("--views", type=int, default=10, help="images per object; the six input views also get depth")
     parser.add_argument("--repeats", type=int, default=2, help="alternating runs of each method; the best is reported")
+    parser.add_argument("--renderer", choices=RENDERERS, help="renderer to measure, into shards")
+    parser.add_argument("--against", choices=RENDERERS, help="renderer to compare it with in the same run")
 
 
 def _run_ingest(arguments: argparse.Namespace) -> dict[str, Any]:
-    from z1g.bench.ingest import measure
+    from z1g.bench.ingest import compare, measure
 
     sizes = arguments.objects, arguments.size, arguments.samples, arguments.views, arguments.repeats
-    return measure(arguments.source, *sizes)
+    if arguments.renderer is None:
+        return measure(arguments.source, *sizes)
+    names = [name for name in (arguments.renderer, arguments.against) if name is not None]
+    return compare(arguments.source, *sizes, names)
 
 
 def _dag(parser: argparse.ArgumentParser) -> None:
