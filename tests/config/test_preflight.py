@@ -215,7 +215,10 @@ EXPECTED = [
     "idea.yaml:20: unet.attention: the package xformers is not installed",
     "idea.yaml:19: unet.rendered.losses.mine.trunk: vgg.pth is not a file",
 ]
-WARNED = ["idea.yaml:3: data.renderer.python: no Blender found", "idea.yaml:23: metrics.metrics.mine.weights: no folder"]
+WARNED = [
+    "idea.yaml:3: data.renderer.python: no Blender found",
+    "idea.yaml:23: metrics.metrics.mine.weights: no folder",
+]
 
 
 def idea(folder: Path, text: str, scale: str = "tiny") -> Path:

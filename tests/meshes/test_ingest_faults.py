@@ -13,8 +13,8 @@ from z1g.data.shards import Rejected
 from z1g.meshes import process as blender_process
 from z1g.meshes.executable import find_blender
 from z1g.meshes.files import Unusable
-from z1g.meshes.renderers import Blender
 from z1g.meshes.pool import DRAWN_AHEAD, PREPARED_AHEAD, Task, draw
+from z1g.meshes.renderers import Blender
 
 FAKE = """#!{python}
 import json, os, pathlib, signal, sys, time

@@ -154,9 +154,7 @@ def test_only_values_that_change_images_are_in_the_identity():
     from z1g.core.slots import Runtime
 
     runtime = {
-        name
-        for name, field in Blender.model_fields.items()
-        if any(isinstance(m, Runtime) for m in field.metadata)
+        name for name, field in Blender.model_fields.items() if any(isinstance(m, Runtime) for m in field.metadata)
     }
     elsewhere = {"device", "processes", "restart_after", "restart_above_mb", "memory_mb"}
     assert runtime == {"timeout_s", "python", *elsewhere}

@@ -153,7 +153,9 @@ class Fancy(Choice):
         (tuple[int, ...], (1, 2), [(1,), (2, 1)]),
     ],
 )
-@pytest.mark.parametrize("path", ["fit", "data: {kind: meshes}.renderer: {kind: blender}", "autodecoder.losses.<name>: {kind: rgb}"])
+@pytest.mark.parametrize(
+    "path", ["fit", "data: {kind: meshes}.renderer: {kind: blender}", "autodecoder.losses.<name>: {kind: rgb}"]
+)
 def test_new_sections_slots_and_mappings_are_neutral(path: str, annotation: Any, default: Any, others: Any) -> None:
     steps = segments(path)
     before = ids(at(Experiment(), steps, lambda section: section))
@@ -193,7 +195,7 @@ def test_in_the_source_a_new_option_is_neutral_and_a_changed_default_is_not(tmp_
     shutil.copytree(ROOT / "z1g", tmp_path / "z1g", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("ablations", "configs", "workflow"):
         (tmp_path / name).symlink_to(ROOT / name)
-    file = tmp_path / "z1g/meshes/options.py"
+    file = tmp_path / "z1g/meshes/renderers/blender.py"
     source, before = file.read_text(), planned(tmp_path)
     line = next(line for line in source.splitlines() if line.strip().startswith("samples: int = Field(32"))
     file.write_text(source.replace(line, f"{line}\n    denoiser: Literal['none', 'oidn'] = 'none'"))

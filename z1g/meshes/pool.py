@@ -13,8 +13,8 @@ from typing import Any
 
 from z1g.data.shards import Rejected
 from z1g.meshes.files import Unusable
-from z1g.meshes.renderers.base import Renderer
 from z1g.meshes.process import Process
+from z1g.meshes.renderers.base import Renderer
 
 MAX_CRASHES = 2
 """Number of crashes after which an object is quarantined; a single crash may have another cause than the object."""

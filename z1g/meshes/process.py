@@ -1,6 +1,7 @@
 """One process of a renderer: started, given objects line by line, monitored, ended.
 
-It communicates with its program (`z1g/meshes/blender/render_views.py` documents the protocol) only by lines on stdin and stdout and by result folders.
+It communicates with its program (`z1g/meshes/blender/render_views.py` documents the protocol) only by lines on stdin
+and stdout and by result folders.
 """
 
 import contextlib

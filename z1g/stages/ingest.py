@@ -14,7 +14,16 @@ from z1g.core.progress import Meter
 from z1g.data.contact_sheet import ContactSheet
 from z1g.data.manifest import ObjectEntry
 from z1g.data.reuse import chunks_made_before
-from z1g.data.shards import EncodedObject, Rejected, RenderedObject, ShardReader, shard_path, sheet_path, table_path, write_object
+from z1g.data.shards import (
+    EncodedObject,
+    Rejected,
+    RenderedObject,
+    ShardReader,
+    shard_path,
+    sheet_path,
+    table_path,
+    write_object,
+)
 from z1g.geometry.camera import CONDITION_VIEW
 from z1g.plan.folder import StageFolder
 from z1g.sources import Ingested
@@ -54,15 +63,17 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
     write_jsonl(table_path(folder.path, chunk), rows)
 
 
-def _stored(result: RenderedObject | EncodedObject | Rejected, tar: tarfile.TarFile, sheet: ContactSheet) -> dict[str, Any]:
+def _stored(
+    result: RenderedObject | EncodedObject | Rejected, tar: tarfile.TarFile, sheet: ContactSheet
+) -> dict[str, Any]:
     """Add an object to the shard and to the contact sheet, and return its row of the table."""
     if isinstance(result, Rejected):
         log.warning("%s quarantined: %s", result.id, result.reason)
         sheet.add(result.id, None, result.reason)
         return {"id": result.id, "status": "quarantined", "reason": result.reason, "n_views": 0}
     span = write_object(tar, result)
-    encoded = isinstance(result, EncodedObject)
-    sheet.add(result.id, result.view(CONDITION_VIEW) if encoded else result.rgba[CONDITION_VIEW])
+    shown = result.view(CONDITION_VIEW) if isinstance(result, EncodedObject) else result.rgba[CONDITION_VIEW]
+    sheet.add(result.id, shown)
     return {"id": result.id, "status": "ok", "reason": None, "n_views": len(result.c2w), "span": list(span)}
 
 

@@ -57,8 +57,8 @@ class _Surface:
 class Rasterizer:
     """An OpenGL context without a screen, for square images of `resolution` pixels.
 
-    samples: per pixel along each axis. ambient: radiance from everywhere; with 1 and no suns, the color of a pixel is the
-    surface's own. Raises NoOpenGL.
+    samples: per pixel along each axis. ambient: radiance from everywhere; with 1 and no suns, the color of a pixel is
+    the surface's own. Raises NoOpenGL.
     """
 
     def __init__(self, resolution: int, samples: int = 3, ambient: float = 1.0, suns: Sequence[Sun] = ()) -> None:
@@ -303,7 +303,7 @@ def _context() -> Any:
     try:
         import moderngl
 
-        return moderngl.create_context(standalone=True, backend="egl", require=330)
+        return moderngl.create_context(standalone=True, require=330, backend="egl")  # type: ignore[arg-type]  # its stub is wrong
     # glcontext and drivers raise plain Exceptions.
     except Exception as error:
         raise NoOpenGL(

@@ -59,7 +59,8 @@ def _open(path: Path) -> tuple[dict[str, Any], bytes | None]:
     content = path.read_bytes()
     if content[:4] != MAGIC:
         return json.loads(content), None
-    chunks, offset = {}, 12
+    chunks: dict[int, bytes] = {}
+    offset = 12
     while offset + 8 <= len(content):
         size, kind = struct.unpack_from("<II", content, offset)
         if offset + 8 + size > len(content):
@@ -138,7 +139,11 @@ class _Reader:
     def _accessor(self, index: int) -> Array:
         """Values [N,K] of an accessor, normalized integers as floats (section 3.6.2)."""
         accessor = self._document["accessors"][index]
-        kind, width, count = np.dtype(COMPONENTS[accessor["componentType"]]), WIDTHS[accessor["type"]], accessor["count"]
+        kind, width, count = (
+            np.dtype(COMPONENTS[accessor["componentType"]]),
+            WIDTHS[accessor["type"]],
+            accessor["count"],
+        )
         if "bufferView" in accessor:
             values = self._strided(accessor["bufferView"], accessor.get("byteOffset", 0), kind, count, width)
         else:
@@ -244,7 +249,11 @@ def _base_color(material: dict[str, Any]) -> tuple[tuple[float, float, float, fl
 
 def _uv_transform(transform: dict[str, Any]) -> Array:
     """T · R · S of KHR_texture_transform, [3,3]."""
-    (x, y), angle, (u, v) = transform.get("offset", (0, 0)), transform.get("rotation", 0.0), transform.get("scale", (1, 1))
+    (x, y), angle, (u, v) = (
+        transform.get("offset", (0, 0)),
+        transform.get("rotation", 0.0),
+        transform.get("scale", (1, 1)),
+    )
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c * u, s * v, x], [-s * u, c * v, y], [0, 0, 1.0]])
 
@@ -289,5 +298,3 @@ def _triangles(indices: Array, mode: int) -> Array:
     strip = np.stack([indices[:-2], indices[1:-1], indices[2:]], axis=1)
     strip[1::2] = strip[1::2, [1, 0, 2]]
     return strip
-
-

@@ -19,17 +19,19 @@ LARGEST_USED = 4096
 def load_image(source: Path | bytes, name: str) -> NDArray[np.uint8]:
     """The image [H,W,4], straight alpha, top row first. Raises MeshError if it is missing, too large or damaged."""
     try:
-        with warnings.catch_warnings(action="ignore"):
-            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-                if max(image.size) > LARGEST_SIDE:
-                    raise MeshError(
-                        f"texture {name} has {image.width}x{image.height} pixels, above the limit of {LARGEST_SIDE}"
-                    )
-                return _rgba(_reduced(image))
-    except FileNotFoundError as error:
+        content = io.BytesIO(source) if isinstance(source, bytes) else source
+        with warnings.catch_warnings(action="ignore"), Image.open(content) as image:
+            if max(image.size) > LARGEST_SIDE:
+                raise MeshError(
+                    f"texture {name} has {image.width}x{image.height} pixels, above the limit of {LARGEST_SIDE}"
+                )
+            return _rgba(_reduced(image))
+    except MeshError:
+        raise
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise MeshError(f"texture missing or unreadable: {name}") from error
-    # Pillow's own errors are OSErrors, a damaged PNG chunk is a SyntaxError, and damaged headers raise many others.
-    except (OSError, SyntaxError, ValueError, TypeError, MemoryError, Image.DecompressionBombError) as error:
+    # Decoders raise nearly any exception on damaged files.
+    except Exception as error:
         raise MeshError(f"texture missing or unreadable: {name} ({error})") from error
 
 

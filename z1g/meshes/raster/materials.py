@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -38,19 +37,24 @@ def read_materials(path: Path) -> dict[str, Surface]:
             current = blocks.setdefault(rest.strip(), {})
         elif rest:
             current[word.lower()] = rest.strip()
-    images = cache(_image_of(path.parent))
+    images = _Images(path.parent)
     return {name: _surface(values, images) for name, values in blocks.items()}
 
 
-def _image_of(folder: Path):  # type: ignore[no-untyped-def]
-    def load(name: str) -> NDArray[np.uint8]:
-        file = folder / name
-        return load_image(file if file.is_file() else folder / name.replace("\\", "/"), name)
+class _Images(dict[str, NDArray[np.uint8]]):
+    """Images by name, relative to a folder, loaded when they are first asked for. Raises MeshError."""
 
-    return load
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def __missing__(self, name: str) -> NDArray[np.uint8]:
+        file = self._folder / name
+        # Windows' separators.
+        self[name] = load_image(file if file.is_file() else self._folder / name.replace("\\", "/"), name)
+        return self[name]
 
 
-def _surface(values: dict[str, str], images) -> Surface:  # type: ignore[no-untyped-def]
+def _surface(values: dict[str, str], images: _Images) -> Surface:
     color = _numbers(values.get("kd", ""), 3) or GRAY.factor[:3]
     opacity = (_numbers(values.get("d", "").removeprefix("-halo"), 1) or (1.0,))[0]
     if "tr" in values and "d" not in values:
@@ -61,15 +65,15 @@ def _surface(values: dict[str, str], images) -> Surface:  # type: ignore[no-unty
     mask, _ = _map(values.get("map_d", ""))
     if name is None and mask is None:
         return Surface(material)
-    image = np.full((1, 1, 4), 255, np.uint8) if name is None else images(name).copy()
+    image = np.full((1, 1, 4), 255, np.uint8) if name is None else images[name].copy()
     # Without map_d, an image's alpha does not count. An image replaces Kd.
     image[..., 3] = 255
     if mask is not None:
-        image = _masked(image, images(mask), same=mask == name)
+        image = _masked(image, images[mask], same=mask == name)
     wrap: Wrap = "clamp" if options.get("clamp", ["off"])[0] == "on" else "repeat"
-    factor = (*((1.0, 1.0, 1.0) if name is not None else color), opacity)
+    red, green, blue = color if name is None else (1.0, 1.0, 1.0)
     translucent = opacity < FULL or bool((image[..., 3] < 255).any())
-    material = replace(material, factor=factor, texture=Texture(image, (wrap, wrap)),
+    material = replace(material, factor=(red, green, blue, opacity), texture=Texture(image, (wrap, wrap)),
                        alpha_mode="blend" if translucent else "opaque")  # fmt: skip
     return Surface(material, _pair(options.get("s", []), 1.0), _pair(options.get("o", []), 0.0))
 

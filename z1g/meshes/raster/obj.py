@@ -101,7 +101,7 @@ def _corners(lines: _Lines, available: tuple[int, int, int]) -> tuple[Array, Arr
     """
     words = [face.split() for face in lines.faces]
     sizes = np.array([len(face) for face in words], np.int64)
-    fields = [(corner.split(b"/") + [b"", b""])[:3] for face in words for corner in face]
+    fields = [[*corner.split(b"/"), b"", b""][:3] for face in words for corner in face]
     corners = np.array([[int(index) if index else 0 for index in corner] for corner in fields], np.int64).reshape(-1, 3)
     before = np.repeat(np.array(lines.before, np.int64).reshape(-1, 3), sizes, axis=0)
     absolute = np.where(corners > 0, corners - 1, np.where(corners < 0, before + corners, ABSENT))
@@ -121,9 +121,7 @@ def _surfaces(path: Path, lines: _Lines) -> dict[int, Surface]:
     return {index: library.get(name, Surface(GRAY)) for name, index in lines.names.items()}
 
 
-def _part(
-    vertices: Array, colors: Array | None, uv: Array, normals: Array, corners: Array, surface: Surface
-) -> Part:
+def _part(vertices: Array, colors: Array | None, uv: Array, normals: Array, corners: Array, surface: Surface) -> Part:
     """A part of the triangles with corners [T,3,3]. Equal corners become one vertex."""
     unique, inverse = np.unique(corners.reshape(-1, 3), axis=0, return_inverse=True)
     triangles = inverse.reshape(-1, 3)

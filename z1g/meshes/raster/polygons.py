@@ -42,7 +42,8 @@ def _convex(points: Array) -> Array:
     turns = np.cross(np.roll(sides, 1, axis=1), sides)
     normal = _newell(points)
     signed = (turns * normal[:, None]).sum(axis=-1)
-    return (signed >= -1e-9 * np.abs(signed).max(axis=1, keepdims=True, initial=0)).all(axis=1)
+    convex: Array = (signed >= -1e-9 * np.abs(signed).max(axis=1, keepdims=True, initial=0)).all(axis=1)
+    return convex
 
 
 def _newell(points: Array) -> Array:

@@ -109,7 +109,8 @@ def face_normals(positions: NDArray[np.float64], triangles: NDArray[np.int64]) -
     a, b, c = (positions[triangles[:, i]] for i in range(3))
     normals = np.cross(b - a, c - a)
     length = np.linalg.norm(normals, axis=1, keepdims=True)
-    return np.divide(normals, length, out=np.zeros_like(normals), where=length > 0)
+    unit: NDArray[np.float64] = np.divide(normals, length, out=np.zeros_like(normals), where=length > 0)
+    return unit
 
 
 def flat_shaded(part: Part) -> Part:

@@ -108,7 +108,6 @@ void main() { color = texelFetch(layer, ivec2(gl_FragCoord.xy), 0); }
 """
 
 
-
 def filter_rows(weights: Sequence[float], factor: int) -> str:
     """Fragment program that filters the samples of each row into pixels.
 

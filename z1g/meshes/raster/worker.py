@@ -2,7 +2,8 @@
 
 It has the same protocol as Blender's script, `z1g/meshes/blender/render_views.py`: a line with the settings, a line
 for each object, and a folder of results for each. The settings are resolution, samples, lighting (ambient, suns: each
-[direction [3], strength]), fov_y_deg, depth_views, normals, memory_mb. Cameras are c2w [V][4][4], y-up world, OpenCV axes.
+[direction [3], strength]), fov_y_deg, depth_views, normals, memory_mb. Cameras are c2w [V][4][4], y-up world, OpenCV
+axes.
 """
 
 import contextlib
@@ -63,7 +64,9 @@ def finish(item: dict[str, Any], settings: dict[str, Any], rasterizer: Rasterize
     except MemoryError:
         result = {"reason": f"out of memory on this object; the limit is {settings['memory_mb']} MiB"}
     rounded = {part: round(value, 4) for part, value in seconds.items()}
-    (folder / "result.tmp").write_text(json.dumps(result | {"seconds": rounded, "resident_mb": _resident_mb()}), "utf-8")
+    (folder / "result.tmp").write_text(
+        json.dumps(result | {"seconds": rounded, "resident_mb": _resident_mb()}), "utf-8"
+    )
     os.replace(folder / "result.tmp", folder / "result.json")
 
 

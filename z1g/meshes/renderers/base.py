@@ -26,7 +26,10 @@ class Renderer(Slot):
     lighting: Annotated[Lighting, OneOf()] = Uniform()
     normals: bool = Field(False, description="also render surface normals of the six input views")
     processes: Annotated[int | None, Runtime()] = Field(
-        None, ge=1, le=4096, description="processes per job; null: about one per core, fewer for large images or on a GPU"
+        None,
+        ge=1,
+        le=4096,
+        description="processes per job; null: about one per core, fewer for large images or on a GPU",
     )
     restart_after: Annotated[int, Runtime()] = Field(
         500, ge=1, le=MAX_COUNT, description="number of objects after which a process is replaced by a new one"
