@@ -51,6 +51,7 @@ COLOR_FRAGMENT = (
     _BASE
     + """
 const int MOST_SUNS = 4;
+const float ROUNDING = 2e-7;
 uniform float ambient;
 uniform int suns;
 uniform vec3 sun_direction[MOST_SUNS];   // towards the sun
@@ -64,7 +65,8 @@ void main() {
     if (peeling) {
         ivec2 pixel = ivec2(gl_FragCoord.xy);
         float z = gl_FragCoord.z;
-        if (z <= texelFetch(nearer, pixel, 0).r || z >= texelFetch(solid, pixel, 0).r) discard;
+        // A stored depth is rounded to 24 bits: without a tolerance, the layer before would be drawn again.
+        if (z <= texelFetch(nearer, pixel, 0).r + ROUNDING || z >= texelFetch(solid, pixel, 0).r) discard;
     }
     vec4 base = base_color();
     float light = ambient;
