@@ -152,7 +152,7 @@ class Rasterizer:
         magnified = self.context.NEAREST if texture.nearest else self.context.LINEAR
         uploaded.filter = (self.context.LINEAR_MIPMAP_LINEAR, magnified)
         uploaded.anisotropy = self._anisotropy
-        uploaded.repeat_x, uploaded.repeat_y = (wrap != "clamp" for wrap in texture.wrap)
+        uploaded.repeat_x, uploaded.repeat_y = (wrap == "repeat" for wrap in texture.wrap)  # mirrors: in the program
         return uploaded
 
 
@@ -270,6 +270,8 @@ def _use(program: Any, part: _Surface) -> None:
     material = part.material
     program["factor"] = material.factor
     program["opaque"] = material.alpha_mode == "opaque"
+    wraps = ("repeat", "repeat") if material.texture is None else material.texture.wrap
+    program["mirrored"] = tuple(float(wrap == "mirror") for wrap in wraps)
     program["cutoff"] = material.cutoff if material.alpha_mode == "mask" else -1.0
     part.texture.use(0)
 

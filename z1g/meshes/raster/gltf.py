@@ -34,7 +34,9 @@ UNDERSTOOD = {
     "KHR_lights_punctual", "KHR_materials_variants", "KHR_materials_iridescence", "KHR_materials_anisotropy",
 }  # fmt: skip
 """Extensions that may be required by a file: applied here, or without influence on the base color."""
-LARGEST_DEPTH = 1000
+MOST = 1 << 30
+"""Largest count or size in bytes that is read."""
+LARGEST_DEPTH = 500
 
 Array = NDArray[Any]
 
@@ -48,10 +50,10 @@ def read_gltf(path: Path) -> list[Part]:
     try:
         document, binary = _open(path)
         return list(_Reader(path, document, binary).parts())
-    except MeshError:
+    except (MeshError, MemoryError):
         raise
-    # Nothing in a damaged file has the type that it should have.
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, struct.error, RecursionError) as error:
+    # Nothing in a damaged file has the type that it should have: errors of any kind follow.
+    except Exception as error:
         raise MeshError(f"the file is damaged: {type(error).__name__}: {error}") from error
 
 
@@ -78,6 +80,7 @@ class _Reader:
             raise Unsupported(f"it needs {', '.join(sorted(unknown))}")
         if document.get("animations") or document.get("skins"):
             raise Unsupported("it has animations or bones")
+        self._walked: set[int] = set()
         self._buffer = cache(self._read_buffer)
         self._material = cache(self._read_material)
         self._image = cache(self._read_image)
@@ -93,8 +96,9 @@ class _Reader:
             yield from self._walk(root, np.eye(4), 0)
 
     def _walk(self, index: int, above: Array, depth: int) -> Iterator[Part]:
-        if depth > LARGEST_DEPTH:
-            raise MeshError("its nodes contain each other")
+        if depth > LARGEST_DEPTH or index in self._walked:
+            raise MeshError(f"node {index} has several parents, or nodes are nested deeper than {LARGEST_DEPTH}")
+        self._walked.add(index)
         node = self._document["nodes"][index]
         world = above @ _local(node)
         if "mesh" in node:
@@ -124,6 +128,7 @@ class _Reader:
             # Without coordinates every vertex is at (0, 0), as in Blender.
             uv = np.tile(transform[:2, 2], (len(positions), 1))
         color = self._optional(attributes, "COLOR_0", len(positions))
+        color = None if color is None else np.nan_to_num(color, posinf=0.0, neginf=0.0)
         if color is not None and color.shape[1] == 3:
             color = np.column_stack([color, np.ones(len(color))])
         return Part(positions, triangles, self._optional(attributes, "NORMAL", len(positions)), uv, color, material)
@@ -134,7 +139,7 @@ class _Reader:
         values = self._accessor(attributes[name])
         if len(values) != n:
             raise MeshError(f"{name} has {len(values)} entries for {n} vertices")
-        return np.nan_to_num(values.astype(np.float64), posinf=0.0, neginf=0.0)
+        return values.astype(np.float64)
 
     def _accessor(self, index: int) -> Array:
         """Values [N,K] of an accessor, normalized integers as floats (section 3.6.2)."""
@@ -230,8 +235,8 @@ class _Reader:
 
 
 def _count(value: Any) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(f"{value} is not a count")
+    if not isinstance(value, int) or not 0 <= value <= MOST:
+        raise ValueError(f"{value} is not a count up to {MOST}")
     return value
 
 

@@ -26,7 +26,7 @@ def load_image(source: Path | bytes, name: str) -> NDArray[np.uint8]:
                     f"texture {name} has {image.width}x{image.height} pixels, above the limit of {LARGEST_SIDE}"
                 )
             return _rgba(_reduced(image))
-    except MeshError:
+    except (MeshError, MemoryError):
         raise
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
         raise MeshError(f"texture missing or unreadable: {name}") from error

@@ -92,7 +92,7 @@ def _vertices(lines: Sequence[bytes]) -> tuple[Array, Array | None]:
 
 def _table(lines: Sequence[bytes], width: int) -> Array:
     rows = [(line.split() + [b"0"] * width)[:width] for line in lines]
-    return np.nan_to_num(np.array(rows, np.float64).reshape(-1, width), posinf=0.0, neginf=0.0)
+    return np.array(rows, np.float64).reshape(-1, width)
 
 
 def _corners(lines: _Lines, available: tuple[int, int, int]) -> tuple[Array, Array]:

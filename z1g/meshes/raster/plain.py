@@ -19,6 +19,8 @@ def read_plain(path: Path) -> list[Part]:
             scene = trimesh.load_scene(stream, file_type=path.suffix[1:].lower(), process=False)
         meshes = [mesh for mesh in scene.dump() if isinstance(mesh, trimesh.Trimesh)]
         return [_part(mesh) for mesh in meshes if len(mesh.faces)]
+    except MemoryError:
+        raise
     # Parsers raise nearly any exception on damaged files.
     except Exception as error:
         raise MeshError(f"the file cannot be read: {type(error).__name__}: {error}") from error

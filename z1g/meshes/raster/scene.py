@@ -74,7 +74,8 @@ class Normalization:
 def normalized(parts: list[Part], up_axis: Literal["y", "z"]) -> tuple[list[Part], Normalization]:
     """The parts, y-up, centered on their bounding box and scaled into the sphere of radius 0.5.
 
-    Raises MeshError for meshes that are empty, not finite, flat, tiny or huge.
+    Raises MeshError for meshes that are empty, not finite, flat, tiny or huge, and for texture coordinates that are not
+    finite.
     """
     upright = [part if up_axis == "y" else _raised(part) for part in parts if len(part.triangles)]
     if not upright:
@@ -90,11 +91,33 @@ def normalized(parts: list[Part], up_axis: Literal["y", "z"]) -> tuple[list[Part
         raise MeshError(f"the mesh is {extent.max():.3g} units large; {SIZES[0]:g} to {SIZES[1]:g} can be rendered")
     if extent.min() < FLAT * extent.max():
         raise MeshError(f"the mesh is flat: its bounding box is {' x '.join(f'{side:.4g}' for side in extent)}")
+    upright = [_drawable(part) for part in upright]
     center = (low + high) / 2
     scale = RADIUS / float(np.linalg.norm(used - center, axis=1).max())
     placed = [replace(part, positions=(part.positions - center) * scale) for part in upright]
     x, y, z = center.tolist()
     return placed, Normalization((x, y, z), scale, up_axis)
+
+
+def _drawable(part: Part) -> Part:
+    """The part with unit normals, and with texture coordinates only where there is a texture."""
+    uv = part.uv if part.material.texture is not None else None
+    if uv is not None and not np.isfinite(uv[np.unique(part.triangles)].astype(np.float32)).all():
+        raise MeshError("the mesh has texture coordinates that are not finite numbers (NaN or infinity)")
+    return replace(part, uv=uv, normals=None if part.normals is None else _unit_normals(part, part.normals))
+
+
+def _unit_normals(part: Part, normals: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Normals of unit length; those without a direction become the mean of their faces' normals."""
+    length = np.linalg.norm(normals, axis=1)
+    absent = ~((length > 0) & np.isfinite(length))
+    if absent.any():
+        mean = np.zeros_like(normals)
+        np.add.at(mean, part.triangles, face_normals(part.positions, part.triangles)[:, None])
+        normals = np.where(absent[:, None], mean, normals)
+        length = np.linalg.norm(normals, axis=1)
+    unit: NDArray[np.float64] = normals / np.where(length > 0, length, 1.0)[:, None]
+    return unit
 
 
 def _raised(part: Part) -> Part:

@@ -27,6 +27,7 @@ void main() {
 _BASE = """
 #version 330
 uniform sampler2D image;
+uniform vec2 mirrored;    // 1 along axes on which every second repetition is a mirror image
 uniform vec4 factor;
 uniform float cutoff;     // below 0: alpha is not cut
 uniform bool opaque;
@@ -35,9 +36,12 @@ in vec2 at;
 in vec4 tint;
 in float depth;
 
+// Opposite normals may cancel.
+vec3 unit(vec3 v) { return v / max(length(v), 1e-20); }
+
 vec4 base_color() {
     // A texture in sRGB arrives as linear values.
-    vec4 base = texture(image, at) * factor * tint;
+    vec4 base = texture(image, mix(at, 1.0 - abs(mod(at, 2.0) - 1.0), mirrored)) * factor * tint;
     if (opaque) base.a = 1.0;
     if (cutoff >= 0.0) {
         if (base.a < cutoff) discard;
@@ -71,7 +75,7 @@ void main() {
     vec4 base = base_color();
     float light = ambient;
     if (suns > 0) {
-        vec3 n = normalize(surface_normal);
+        vec3 n = unit(surface_normal);
         if (!gl_FrontFacing) n = -n;
         for (int i = 0; i < suns; ++i) light += sun_strength[i] * max(0.0, dot(n, sun_direction[i]));
     }
@@ -88,7 +92,7 @@ out vec4 geometry;                       // normal in the world, planar depth
 void main() {
     // As Cycles does, surfaces that are mostly transparent do not count.
     if (base_color().a < 0.5) discard;
-    vec3 n = normalize(surface_normal);
+    vec3 n = unit(surface_normal);
     geometry = vec4(gl_FrontFacing ? n : -n, depth);
 }
 """
