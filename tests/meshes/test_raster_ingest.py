@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from support.meshes import CAMERA, axes, cuboid
 from support.raster import UV, card, png, rasterizer
@@ -102,21 +103,35 @@ def test_objects_that_cannot_be_rendered_have_a_reason(ingested: Path) -> None:
 
 
 @pytest.mark.slow
-def test_depth_normals_and_colors_agree_with_the_mesh(ingested: Path) -> None:
-    item = objects(ingested)["axes"]
+def test_depth_and_normals_are_those_of_a_box(ingested: Path) -> None:
+    item = objects(ingested)["box"]
     assert item.info["renderer"].startswith("raster, ")
-    assert item.info["n_triangles"] == 36
-    cameras = Cameras.from_array(item.c2w[None], item.fov_y_deg, SIZE, SIZE) if hasattr(Cameras, "from_array") else None
-    assert cameras is None or pixel_rays(cameras) is not None
-    for k, view in enumerate(INPUT_VIEWS):
-        covered = item.rgba[view, ..., 3] > 250
-        assert covered.any()
-        assert (item.depth[k][covered] > 0).all()
-        colors = item.rgba[view][covered][:, :3].astype(int)
-        # Red along x, green along y, blue along z; no light changes them.
-        pure = colors.max(axis=1) >= 253
-        assert pure.mean() > 0.8
-    np.testing.assert_allclose(np.linalg.norm(item.normals[item.depth > 0].astype(float), axis=-1), 1, atol=2e-3)
+    assert item.info["n_triangles"] == 12
+    cameras = Cameras(torch.from_numpy(item.c2w[None, list(INPUT_VIEWS)]), item.fov_y_deg, SIZE, SIZE)
+    origin, direction = (x[0].permute(0, 2, 3, 1).numpy() for x in pixel_rays(cameras))
+    half = 0.5 / np.sqrt(3)
+    near, far = (-half - origin) / direction, (half - origin) / direction
+    entries = np.minimum(near, far)
+    enter, leave = entries.max(-1), np.maximum(near, far).min(-1)
+    truth = np.where(enter < leave, enter, 0)
+    np.testing.assert_array_equal(item.depth > 0, truth > 0)
+    # OpenGL rounds corners to 1/256 of a pixel: at an edge the other side may win.
+    assert np.quantile(np.abs(item.depth - truth), 0.999) < 1e-5
+    np.testing.assert_allclose(item.depth, truth, atol=5e-4)
+    # The side that is entered last is the one that is seen.
+    side = np.eye(3)[entries.argmax(-1)] * -np.sign(direction)
+    seen = truth > 0
+    np.testing.assert_allclose(item.normals[seen].astype(float), side[seen], atol=1e-3)
+
+
+@pytest.mark.slow
+def test_colors_are_the_surfaces_own(ingested: Path) -> None:
+    item = objects(ingested)["axes"]
+    solid = item.rgba[item.rgba[..., 3] == 255][:, :3].astype(int)
+    # Red, green and blue; mixed only where two boxes meet in a pixel.
+    pure = (np.sort(solid, axis=1) == [0, 0, 255]).all(axis=1)
+    assert pure.mean() > 0.85
+    assert set(solid[pure].argmax(axis=1)) == {0, 1, 2}
 
 
 @pytest.mark.slow
@@ -132,10 +147,10 @@ def test_a_crash_and_a_hang_cost_one_object_each(tmp_path: Path, monkeypatch: py
     for i, name in enumerate(("a", "die", "hang", "z")):
         (meshes / f"{name}.obj").write_text(cuboid((0, 0, 0), (1, 1, 1 + i)))
     monkeypatch.setattr(Raster, "command", lambda self: [sys.executable, "-c", FAULTY])
-    actual = reasons(ingest(meshes, tmp_path / "out", Raster(resolution=16, timeout_s=5.0)))
+    actual = reasons(ingest(meshes, tmp_path / "out", Raster(resolution=16, timeout_s=2.0)))
     assert actual["a"] is actual["z"] is None
     assert "The rasterizer crashed on this object (killed by SIGSEGV)" in str(actual["die"])
-    assert "longer than 5 s (data.renderer.timeout_s)" in str(actual["hang"])
+    assert "longer than 2 s (data.renderer.timeout_s)" in str(actual["hang"])
 
 
 @pytest.mark.slow
@@ -162,4 +177,4 @@ def test_no_opengl_is_an_error_that_says_what_to_do(tmp_path: Path, monkeypatch:
 
 def test_panoramas_need_blender() -> None:
     with pytest.raises(ValueError, match=r"kind hdri needs data\.renderer: \{kind: blender\}"):
-        Raster(lighting=Hdri(path="x.hdr"))
+        Raster(lighting=Hdri())

@@ -16,6 +16,8 @@ from z1g.core.errors import UserError
 from z1g.core.names import did_you_mean
 
 HEADER_KEYS = ("description", "base")
+RENAMED = {("data", "blender"): "its options below `data.renderer: {kind: blender}`"}
+"""What to write instead of keys of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,9 @@ def _explain(problem: dict[str, Any], merged: Any, files: Sequence[YamlFile]) ->
         message = problem["msg"].removeprefix("Value error, ")
         return f"{_locate(files, *_mentioned(message))}: {message}"
     if kind == "extra_forbidden":
-        message = f"unknown key{did_you_mean(path[-1], valid_names(path[:-1], merged))}"
+        renamed = RENAMED.get(path)
+        near = did_you_mean(path[-1], valid_names(path[:-1], merged)) if renamed is None else f"; write {renamed}"
+        message = f"unknown key{near}"
     elif kind == "union_tag_invalid":
         path = (*path, "kind")
         tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
