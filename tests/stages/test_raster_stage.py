@@ -31,7 +31,7 @@ def test_rendered_objects_are_fitted(tmp_path: Path) -> None:
         for item in read_objects(shard_path(rendered, chunk)):
             assert item.rgba.shape[1:] == (24, 24, 4)
             # Triangles without a material are Blender's gray of 0.8.
-            np.testing.assert_allclose(item.rgba[item.rgba[..., 3] == 255], [231, 231, 231, 255], atol=1)
+            assert np.abs(item.rgba[item.rgba[..., 3] == 255].astype(int) - [231, 231, 231, 255]).max() <= 1
         table = {row["id"]: row for row in read_jsonl(table_path(fitted, chunk))}
         assert {name for name, row in rows.items() if row["reason"] is None and name in table} == set(table)
-        assert all(row["psnr"] > 10 for row in table.values())
+        assert all(row["psnr"] > 20 for row in table.values())
