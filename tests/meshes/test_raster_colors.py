@@ -133,14 +133,18 @@ def test_edges_are_antialiased_without_dark_seams(gl: Rasterizer) -> None:
     assert image[..., 3].sum() / 255 == pytest.approx(side**2, abs=side / 3)
 
 
-def test_two_rasterizers_draw_the_same(gl: Rasterizer) -> None:
+def test_rasterizers_side_by_side_draw_the_same(gl: Rasterizer) -> None:
     generator = np.random.default_rng(3)
     parts = [
         Part(generator.uniform(-0.3, 0.3, (30, 3)), np.arange(30).reshape(-1, 3), material=Material(
             tuple(generator.uniform(0.2, 1, 4)), alpha_mode=mode))
         for mode in ("blend", "opaque", "blend")
     ]  # fmt: skip
-    other = rasterizer(N)
+    before = drawn(gl, parts)
+    other, smaller = rasterizer(N), rasterizer(N // 2)
+    assert drawn(smaller, parts).shape == (N // 2, N // 2, 4)
+    assert before.any()
+    np.testing.assert_array_equal(drawn(gl, parts), before)
     for azimuth in (0, 70):
         np.testing.assert_array_equal(drawn(gl, parts, azimuth), drawn(other, parts, azimuth))
     with gl.load(parts) as drawing:

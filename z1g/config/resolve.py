@@ -16,7 +16,7 @@ from z1g.core.errors import UserError
 from z1g.core.names import did_you_mean
 
 HEADER_KEYS = ("description", "base")
-RENAMED = {("data", "blender"): "its options below `data.renderer: {kind: blender}`"}
+RENAMED: dict[tuple[str, ...], str] = {("data", "blender"): "its options below `data.renderer: {kind: blender}`"}
 """What to write instead of keys of earlier versions."""
 
 

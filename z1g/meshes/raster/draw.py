@@ -111,21 +111,28 @@ class Rasterizer:
     def load(self, parts: Sequence[Part]) -> Iterator["Drawing"]:
         """Upload the normalized parts of a mesh; they are released after the block."""
         held: list[Any] = []
+        # Another rasterizer of this process may have been the last one.
+        with self.context:
+            try:
+                surfaces = self._surfaces(parts, held)
+                used = np.concatenate([part.positions for part in parts])
+                yield Drawing(self, surfaces, (used.min(axis=0), used.max(axis=0)))
+            finally:
+                for item in held:
+                    item.release()
+
+    def _surfaces(self, parts: Sequence[Part], held: list[Any]) -> list[_Surface]:
+        """Upload parts and their textures, each texture once, and note in `held` what must be released."""
         textures: dict[int, Any] = {}
-        try:
-            surfaces = []
-            for part in parts:
-                texture = part.material.texture
-                if texture is not None and id(texture) not in textures:
-                    textures[id(texture)] = self._upload(texture)
-                    held.append(textures[id(texture)])
-                uploaded = self._white if texture is None else textures[id(texture)]
-                surfaces.append(self._surface(flat_shaded(part), uploaded, held))
-            used = np.concatenate([part.positions for part in parts])
-            yield Drawing(self, surfaces, (used.min(axis=0), used.max(axis=0)))
-        finally:
-            for item in held:
-                item.release()
+        surfaces = []
+        for part in parts:
+            texture = part.material.texture
+            if texture is not None and id(texture) not in textures:
+                textures[id(texture)] = self._upload(texture)
+                held.append(textures[id(texture)])
+            uploaded = self._white if texture is None else textures[id(texture)]
+            surfaces.append(self._surface(flat_shaded(part), uploaded, held))
+        return surfaces
 
     def _surface(self, part: Part, texture: Any, held: list[Any]) -> _Surface:
         vertices = np.zeros(len(part.positions), VERTEX)
