@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from z1g.meshes.raster.draw import NoOpenGL, Rasterizer
+from z1g.meshes.raster.context import NoOpenGL
+from z1g.meshes.raster.draw import Rasterizer
 from z1g.meshes.raster.scene import Material, Part
 
 FOV_DEG = 49.1

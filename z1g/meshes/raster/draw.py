@@ -14,26 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from z1g.meshes.raster import shaders
-from z1g.meshes.raster.scene import RADIUS, Material, Part, Texture, flat_shaded
+from z1g.meshes.raster.context import open_context
+from z1g.meshes.raster.scene import Material, Part, Texture, flat_shaded
+from z1g.meshes.raster.views import Box, aim, covered
 
 MOST_SUNS = 4
 MOST_LAYERS = 16
 """Layers of transparent surfaces behind each other that are drawn; deeper ones are left out."""
 SRGB8_ALPHA8 = 0x8C43
 ANISOTROPY = 16.0
-FILTER_WIDTH = 3.0
-"""Width of the pixel filter, pixels: twice Cycles' `filter_width`, which counts it like that."""
-MARGIN = 2
-"""Pixels around the mesh that the filter may reach."""
 VERTEX = np.dtype([("position", "f4", 3), ("normal", "f4", 3), ("uv", "f4", 2), ("color", "f4", 4)])
 FIELDS = ("position", "normal", "uv", "color")
-
-Box = tuple[int, int, int, int]
-"""Left, bottom, width and height, pixels; rows count from the bottom, as in OpenGL."""
-
-
-class NoOpenGL(Exception):
-    """OpenGL without a screen is not available here; the message is shown to the user."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +53,7 @@ class Rasterizer:
     """
 
     def __init__(self, resolution: int, samples: int = 3, ambient: float = 1.0, suns: Sequence[Sun] = ()) -> None:
-        self.context = _context()
+        self.context = open_context()
         self.renderer = str(self.context.info["GL_RENDERER"])
         self.resolution, self.samples = resolution, samples
         # Software runs 16 times as long for 16 samples along a texture, which the samples of a pixel replace.
@@ -73,7 +64,7 @@ class Rasterizer:
         self._white = self._upload(Texture(np.full((1, 1, 4), 255, np.uint8)))
 
     def _programs(self, ambient: float, suns: Sequence[Sun]) -> None:
-        context, weights = self.context, _filter(self.samples)
+        context, weights = self.context, shaders.pixel_filter(self.samples)
         self.color = context.program(shaders.SURFACE_VERTEX, shaders.COLOR_FRAGMENT)
         self.geometry = context.program(shaders.SURFACE_VERTEX, shaders.GEOMETRY_FRAGMENT)
         fragments = (
@@ -87,6 +78,7 @@ class Rasterizer:
         self.color["sun_direction"] = [sun.direction for sun in padded]
         self.color["sun_strength"] = [sun.strength / math.pi for sun in padded]
         self.color["nearer"], self.color["solid"] = 1, 2
+        self.drawn_any = context.query(samples=True)
 
     def _targets(self) -> None:
         context, n, k = self.context, self.resolution, self.samples
@@ -175,10 +167,10 @@ class Drawing:
         """The image [H,W,4] of one camera: 8-bit sRGB, straight alpha."""
         gl, n, k = self._gl, self._gl.resolution, self._gl.samples
         image = np.zeros((n, n, 4), np.uint8)
-        box = self._box(c2w, fov_y_deg)
+        box = covered(self._bounds, c2w, fov_y_deg, n)
         if box is None:
             return image
-        _aim(gl.color, c2w, fov_y_deg)
+        aim(gl.color, c2w, fov_y_deg)
         gl.color["peeling"] = False
         left, bottom, width, height = box
         samples = (k * left, k * bottom, k * (width + 2), k * (height + 2))
@@ -193,7 +185,7 @@ class Drawing:
     def geometry(self, c2w: NDArray[np.float64], fov_y_deg: float) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
         """Planar depth [H,W] and unit normals [H,W,3] (y-up world) at pixel centers, 0 where there is no surface."""
         gl = self._gl
-        _aim(gl.geometry, c2w, fov_y_deg)
+        aim(gl.geometry, c2w, fov_y_deg)
         self._clear(gl.surface, (0, 0, gl.resolution, gl.resolution), depth=1.0)
         for part in self._surfaces:
             _use(gl.geometry, part)
@@ -201,22 +193,6 @@ class Drawing:
         values = np.frombuffer(gl.surface.read(components=4, dtype="f4"), np.float32)
         upright = values.reshape(gl.resolution, gl.resolution, 4)[::-1]
         return np.ascontiguousarray(upright[..., 3]), upright[..., :3].astype(np.float16)
-
-    def _box(self, c2w: NDArray[np.float64], fov_y_deg: float) -> Box | None:
-        """The rectangle of the mesh with a margin; the whole image if a part of it is behind the camera, None if it is
-        outside.
-        """
-        n = self._gl.resolution
-        low, high = self._bounds
-        corners = np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
-        local = (corners - c2w[:3, 3]) @ c2w[:3, :3]
-        if local[:, 2].min() <= 0:
-            return 0, 0, n, n
-        at = n / 2 + local[:, :2] / local[:, 2:] * n / (2 * math.tan(math.radians(fov_y_deg) / 2))
-        (x0, y0), (x1, y1) = np.floor(at.min(axis=0)) - MARGIN, np.ceil(at.max(axis=0)) + MARGIN
-        left, right = int(max(x0, 0)), int(min(x1, n))
-        top, bottom = int(max(y0, 0)), int(min(y1, n))
-        return (left, n - bottom, right - left, bottom - top) if right > left and bottom > top else None
 
     def _clear(self, target: Any, box: Box, depth: float) -> None:
         target.use()
@@ -233,7 +209,7 @@ class Drawing:
 
         Depth peeling (Everitt, 2001): each pass draws the nearest surface behind the layer before.
         """
-        gl, query = self._gl, self._gl.context.query(samples=True)
+        gl, query = self._gl, self._gl.drawn_any
         self._clear(gl.sum, box, 1.0)
         self._clear(gl.layers[1], box, 0.0)
         gl.color["peeling"] = True
@@ -281,41 +257,3 @@ def _use(program: Any, part: _Surface) -> None:
     program["mirrored"] = tuple(float(wrap == "mirror") for wrap in wraps)
     program["cutoff"] = material.cutoff if material.alpha_mode == "mask" else -1.0
     part.texture.use(0)
-
-
-def _aim(program: Any, c2w: NDArray[np.float64], fov_y_deg: float) -> None:
-    """Set the camera: OpenGL looks along -z with y up, and its matrices are stored by columns."""
-    w2c = np.linalg.inv(c2w @ np.diag([1.0, -1.0, -1.0, 1.0]))
-    distance = float(np.linalg.norm(c2w[:3, 3]))
-    near, far = max(distance - 1.1 * RADIUS, 0.01), distance + 1.1 * RADIUS
-    f = 1 / math.tan(math.radians(fov_y_deg) / 2)
-    projection = np.zeros((4, 4))
-    projection[0, 0] = projection[1, 1] = f
-    projection[2, 2:] = (near + far) / (near - far), 2 * near * far / (near - far)
-    projection[3, 2] = -1.0
-    program["world_to_camera"] = tuple(w2c.T.reshape(-1))
-    program["projection"] = tuple(projection.T.reshape(-1))
-
-
-def _filter(samples: int) -> list[float]:
-    """Weights along an axis of the samples of a pixel and of its two neighbors, in order: a Blackman-Harris window
-    (Harris, 1978), the pixel filter of Cycles.
-    """
-    offsets = (np.arange(3 * samples) + 0.5) / samples - 1.5
-    phases = 2 * np.pi * np.arange(4) * offsets[:, None] / FILTER_WIDTH
-    weights = np.cos(phases) @ np.array([0.35875, 0.48829, 0.14128, 0.01168])
-    normalized: list[float] = (weights / weights.sum()).tolist()
-    return normalized
-
-
-def _context() -> Any:
-    try:
-        import moderngl
-
-        return moderngl.create_context(standalone=True, require=330, backend="egl")  # type: ignore[arg-type]  # its stub is wrong
-    # glcontext and drivers raise plain Exceptions.
-    except Exception as error:
-        raise NoOpenGL(
-            f"OpenGL without a screen (EGL) is not available here ({error}); install a GPU's driver or Mesa (Debian: "
-            "libegl1 libegl-mesa0), or set data.renderer: {kind: blender}"
-        ) from error

@@ -2,6 +2,11 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+
+FILTER_WIDTH = 3.0
+"""Width of the pixel filter, pixels: twice Cycles' `filter_width`, which counts it like that."""
+
 SURFACE_VERTEX = """
 #version 330
 uniform mat4 world_to_camera;
@@ -112,6 +117,17 @@ uniform sampler2D layer;
 out vec4 color;
 void main() { color = texelFetch(layer, ivec2(gl_FragCoord.xy), 0); }
 """
+
+
+def pixel_filter(samples: int) -> list[float]:
+    """Weights along an axis of the samples of a pixel and of its two neighbors, in order: a Blackman-Harris window
+    (Harris, 1978), the pixel filter of Cycles.
+    """
+    offsets = (np.arange(3 * samples) + 0.5) / samples - 1.5
+    phases = 2 * np.pi * np.arange(4) * offsets[:, None] / FILTER_WIDTH
+    weights = np.cos(phases) @ np.array([0.35875, 0.48829, 0.14128, 0.01168])
+    normalized: list[float] = (weights / weights.sum()).tolist()
+    return normalized
 
 
 def filter_rows(weights: Sequence[float], factor: int) -> str:

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from z1g.data.png import encode_rgba
-from z1g.meshes.raster.draw import Drawing, NoOpenGL, Rasterizer, Sun
+from z1g.meshes.raster.context import NoOpenGL
+from z1g.meshes.raster.draw import Drawing, Rasterizer, Sun
 from z1g.meshes.raster.reading import read_mesh
 from z1g.meshes.raster.scene import MeshError, normalized
 
