@@ -202,6 +202,8 @@ def test_in_the_source_a_new_option_is_neutral_and_a_changed_default_is_not(tmp_
     assert planned(tmp_path) == before
     file.write_text(source.replace(line, line.replace("32", "48")))
     assert planned(tmp_path) == before, "scale tiny says how many samples it wants"
+    file = tmp_path / "z1g/meshes/renderers/base.py"
+    source = file.read_text()
     line = next(line for line in source.splitlines() if line.strip().startswith("normals: bool = Field(False"))
     file.write_text(source.replace(line, line.replace("False", "True")))
     changed = planned(tmp_path)
