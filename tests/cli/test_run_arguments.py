@@ -73,5 +73,5 @@ def test_a_damaged_file_of_names_is_refused(tmp_path: Path) -> None:
     lines = file.read_text().splitlines(keepends=True)
     for damaged in ("".join(lines[1:]), "".join(lines).replace("seed=1", "seed=0"), "", "\n"):
         file.write_text(damaged)
-        with pytest.raises(UserError, match="checksum|names no run"):
+        with pytest.raises(UserError, match=r"checksum|names no run"):
             runs.named([f"@{file}"])

@@ -79,8 +79,8 @@ def test_every_number_has_bounds() -> None:
         ("representation: {scale: {log_max: 1000}}",
          "representation.scale.log_max: expected a number less than or equal to 50, got 1000"),
         ("camera: {condition_elevation_deg: [30, 0]}", "camera: condition_elevation_deg 30 to 0 must rise"),
-        ("data: {blender: {timeout_s: 1e300}}",
-         "data.blender.timeout_s: expected a number less than or equal to 10000000, got 1e+300"),
+        ("data: {renderer: {timeout_s: 1e300}}",
+         "data.renderer.timeout_s: expected a number less than or equal to 10000000, got 1e+300"),
     ],
 )  # fmt: skip
 def test_a_number_out_of_bounds_is_named(tmp_path: Path, text: str, words: str) -> None:

@@ -47,8 +47,8 @@ def kinds_of(path: str) -> dict[int, str]:
 @pytest.mark.parametrize(
     "text",
     [
-        "data: {blender: {device: {kind: x}}}",
-        "data: {blender: {device: {}}}",
+        "data: {renderer: {device: {kind: x}}}",
+        "data: {renderer: {device: {}}}",
         "data: {split: {keep_together: {kind: mesh}}}",
         "unet: {attention: {a: 1}}",
         "representation: {decoder: {mode: {kind: all}}}",

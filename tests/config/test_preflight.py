@@ -30,7 +30,7 @@ from z1g.fitting.lgm import LgmStart
 from z1g.losses.lpips import LpipsLoss
 from z1g.meshes import executable
 from z1g.meshes.lighting.hdri import Hdri
-from z1g.meshes.options import BlenderOptions
+from z1g.meshes.renderers import Blender
 from z1g.metrics.clip import ClipSimilarity
 from z1g.metrics.lpips import Lpips
 from z1g.networks.weights.zero123plus import Zero123Plus
@@ -64,7 +64,7 @@ NEEDY: dict[type[Section], list[tuple[dict[str, Any], str]]] = {
                ({"renders": str(ROOT), "splats": "gone"}, r"^splats: gone is not a folder")],
     GObjaverse: [({"root": "gone"}, r"^root: gone is not a folder"),
                  ({"root": str(ROOT), "index": "gone.json"}, r"^index: gone\.json is not a file")],
-    BlenderOptions: [({}, r"^python: no Blender found"), ({"python": "gone"}, r"^python: gone is not an executable")],
+    Blender: [({}, r"^python: no Blender found"), ({"python": "gone"}, r"^python: gone is not an executable")],
     UNetOptions: [({"attention": "xformers"}, r"^attention: the package xformers is not installed; .*or choose auto")],
     InferOptions: [({"attention": "xformers"}, r"^attention: the package xformers is not installed; .*or choose auto")],
 }  # fmt: skip
@@ -145,7 +145,7 @@ def test_what_is_there_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
         CachedCodes(path="a.safetensors"), LgmStart(weights="a.safetensors"), LpipsLoss(trunk="vgg.pth"),
         LpipsLoss(weight=0), Lpips(trunk="vgg.pth"), ClipSimilarity(weights="."), Hdri(file="sky.HDR"),
         Meshes(paths=(".", "*.obj", "a.safetensors", "vgg.pth!/a.obj")), Original(renders=".", splats="."),
-        GObjaverse(root=".", index="index.json"), Gsplat(), DiffGaussian(), Auto(), BlenderOptions(),
+        GObjaverse(root=".", index="index.json"), Gsplat(), DiffGaussian(), Auto(), Blender(),
         UNetOptions(attention="xformers"), InferOptions(attention="xformers"),
     ):  # fmt: skip
         section.check()
@@ -169,7 +169,7 @@ def test_metrics_without_weights_are_left_empty_and_do_not_stop(bare: Path) -> N
 def test_a_blender_that_is_named_must_be_there_and_another_may_come(
     bare: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for options, fatal in ((BlenderOptions(), False), (BlenderOptions(python="gone"), True)):
+    for options, fatal in ((Blender(), False), (Blender(python="gone"), True)):
         with pytest.raises(Missing) as caught:
             options.check()
         assert caught.value.fatal == fatal
@@ -182,7 +182,7 @@ def test_a_blender_that_is_named_must_be_there_and_another_may_come(
 MANY = """\
 data:
   paths: [nowhere]
-  blender:
+  renderer:
     lighting: {kind: hdri, file: sky.exr}
 fit:
   start:
@@ -207,7 +207,7 @@ render: {kind: diff_gaussian}
 """
 EXPECTED = [
     "idea.yaml:2: data.paths: nowhere: no such file or folder",
-    "idea.yaml:4: data.blender.lighting.file: sky.exr is not a file",
+    "idea.yaml:4: data.renderer.lighting.file: sky.exr is not a file",
     "idea.yaml:24: render: the package diff_gaussian_rasterization is not installed",
     "idea.yaml:8: fit.start.weights: lgm.safetensors is not a file",
     "idea.yaml:10: autodecoder.codes.path: no file is given",
@@ -215,7 +215,10 @@ EXPECTED = [
     "idea.yaml:20: unet.attention: the package xformers is not installed",
     "idea.yaml:19: unet.rendered.losses.mine.trunk: vgg.pth is not a file",
 ]
-WARNED = ["idea.yaml:3: data.blender.python: no Blender found", "idea.yaml:23: metrics.metrics.mine.weights: no folder"]
+WARNED = [
+    "idea.yaml:3: data.renderer.python: no Blender found",
+    "idea.yaml:23: metrics.metrics.mine.weights: no folder",
+]
 
 
 def idea(folder: Path, text: str, scale: str = "tiny") -> Path:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from z1g.data._png import decode_rgba
+from z1g.data.png import decode_rgba, encode_rgba
 
 
 def noise(height: int, width: int, seed: int, values: int) -> np.ndarray:
@@ -100,3 +100,20 @@ def test_a_bomb_is_not_inflated_beyond_its_header() -> None:
     bomb = chunk(b"IDAT", zlib.compress(bytes(2**24)))
     content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + bomb + chunk(b"IEND", b"")
     assert decode_rgba(content) is None
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 9), st.sampled_from([2, 9, 256]))
+def test_files_that_are_encoded_here_are_read_by_pillow_and_here(h: int, w: int, seed: int, values: int) -> None:
+    image = noise(h, w, seed, values)
+    content = encode_rgba(image)
+    with Image.open(io.BytesIO(content)) as opened:
+        opened.verify()
+    with Image.open(io.BytesIO(content)) as opened:
+        assert opened.mode == "RGBA"
+        np.testing.assert_array_equal(np.asarray(opened), image)
+    np.testing.assert_array_equal(decode_rgba(content), image)
+
+
+def test_views_of_other_arrays_are_encoded_alike() -> None:
+    image = noise(12, 20, 0, 256)
+    assert encode_rgba(image[::-1, 3:9]) == encode_rgba(image[::-1, 3:9].copy())

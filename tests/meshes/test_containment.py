@@ -262,7 +262,7 @@ def test_blender_reads_nothing_from_outside(blender: str, tmp_path: Path) -> Non
         put(folder / "layer.usda", layer)
     shutil.copy(outside / "wood.png", inputs / "layers/beside.png")
     shutil.copy(outside / "wood.png", outside / "beside.png")
-    source = Meshes(paths=(str(inputs),), blender=options(blender))
+    source = Meshes(paths=(str(inputs),), renderer=options(blender))
     listed = source.list_objects()
     reasons = {
         Path(entry.source).name: item.outcome.reason if isinstance(item.outcome, Rejected) else None

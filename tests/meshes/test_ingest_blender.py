@@ -39,7 +39,7 @@ def ingested(blender, tmp_path_factory):
 
     def ingest(name: str, threads: int, **values) -> Path:
         folder = tmp_path_factory.mktemp(name)
-        data = Meshes(paths=(str(meshes),), blender=options(blender, normals=True, **values))
+        data = Meshes(paths=(str(meshes),), renderer=options(blender, normals=True, **values))
         data.manifest().save(folder / "manifest.jsonl")
         config = SimpleNamespace(data=data, camera=CAMERA)
         run(StageFolder(folder, "ingest", "0", {}, config), 0, threads)
@@ -182,7 +182,7 @@ def test_bad_meshes_are_quarantined_with_a_reason(blender, tmp_path, monkeypatch
     (meshes / "z_good.obj").write_text(cuboid((0, 0, 0), (1, 2, 3)))
     monkeypatch.setattr(tempfile, "tempdir", str(scratch))
     folder = tmp_path / "out"
-    data = Meshes(paths=(str(meshes),), blender=options(blender, lighting=ThreePoint()))
+    data = Meshes(paths=(str(meshes),), renderer=options(blender, lighting=ThreePoint()))
     folder.mkdir()
     data.manifest().save(folder / "manifest.jsonl")
     stage = StageFolder(folder, "ingest", "0", {}, SimpleNamespace(data=data, camera=CAMERA))
@@ -203,7 +203,7 @@ def test_bad_meshes_are_quarantined_with_a_reason(blender, tmp_path, monkeypatch
 
 def test_a_time_limit_too_short_for_blender_rejects(blender, tmp_path):
     (tmp_path / "box.obj").write_text(cuboid((0, 0, 0), (1, 1, 1)))
-    data = Meshes(paths=(str(tmp_path),), blender=options(blender, timeout_s=0.001))
+    data = Meshes(paths=(str(tmp_path),), renderer=options(blender, timeout_s=0.001))
     (ingested,) = data.ingest(data.list_objects(), CAMERA, tmp_path, 1)
     assert isinstance(ingested.outcome, Rejected)
     assert json.dumps(ingested.outcome.reason)
@@ -214,10 +214,10 @@ def test_a_mesh_larger_than_the_memory_limit_ends_blender_and_not_the_machine(bl
     faces = "".join(f"f {i} {i + 1} {i + 2}\n" for i in range(1, 499_000))
     (tmp_path / "monster.obj").write_text(vertices + faces)
     (tmp_path / "small.obj").write_text(cuboid((0, 0, 0), (1, 1, 1)))
-    data = Meshes(paths=(str(tmp_path),), blender=options(blender, memory_mb=LITTLE_MB, processes=1))
+    data = Meshes(paths=(str(tmp_path),), renderer=options(blender, memory_mb=LITTLE_MB, processes=1))
     monster, small = (ingested.outcome for ingested in data.ingest(data.list_objects(), CAMERA, tmp_path, 1))
     assert "memory" in monster.reason
-    assert f"{LITTLE_MB} MiB (data.blender.memory_mb)" in monster.reason
+    assert f"{LITTLE_MB} MiB (data.renderer.memory_mb)" in monster.reason
     assert not isinstance(small, Rejected)
 
 
@@ -225,6 +225,6 @@ def test_a_gpu_that_is_not_there_is_an_error_and_no_cpu_takes_its_place(blender,
     if list(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/dri").exists():
         pytest.skip("this machine may have a GPU that Cycles can use")
     (tmp_path / "box.obj").write_text(cuboid((0, 0, 0), (1, 1, 1)))
-    data = Meshes(paths=(str(tmp_path),), blender=options(blender, device="gpu"))
+    data = Meshes(paths=(str(tmp_path),), renderer=options(blender, device="gpu"))
     with pytest.raises(UserError, match="finds no GPU here"):
         list(data.ingest(data.list_objects(), CAMERA, tmp_path, 1))

@@ -13,8 +13,8 @@ from z1g.data.shards import Rejected
 from z1g.meshes import process as blender_process
 from z1g.meshes.executable import find_blender
 from z1g.meshes.files import Unusable
-from z1g.meshes.options import BlenderOptions
 from z1g.meshes.pool import DRAWN_AHEAD, PREPARED_AHEAD, Task, draw
+from z1g.meshes.renderers import Blender
 
 FAKE = """#!{python}
 import json, os, pathlib, signal, sys, time
@@ -74,7 +74,7 @@ class Fake:
 
     def draw(self, tasks, processes: int = 1, settings=None, **options):
         given = {"pids": str(self.pids), "memory_mb": 1000, "threads": 1, **(settings or {})}
-        return draw(self.command, given, tasks, self.scratch, BlenderOptions(**options), processes)
+        return draw(self.command, given, tasks, self.scratch, Blender(**options), processes)
 
     def outcomes(self, *ids: str, **kwargs) -> list[tuple[str, str]]:
         """Every id with 'ok' or the reason of its rejection."""
@@ -109,7 +109,7 @@ def test_a_hanging_object_is_rejected_and_the_others_continue(fake):
     assert time.monotonic() - start < 20
     assert [(name, reason == "ok") for name, reason in outcomes] == [("a", True), ("hang", False), ("b", True)]
     assert "longer than 1 s" in outcomes[1][1]
-    assert "data.blender.timeout_s" in outcomes[1][1]
+    assert "data.renderer.timeout_s" in outcomes[1][1]
     assert len(fake.started()) == 2
 
 
@@ -127,7 +127,7 @@ def test_a_crash_costs_one_object_after_a_second_try(fake, processes):
     assert "exit code 1" in reasons["quit"]
     assert "no more paper" in reasons["quit"]
     assert "out of memory" in reasons["monster"]
-    assert "1000 MiB (data.blender.memory_mb)" in reasons["monster"]
+    assert "1000 MiB (data.renderer.memory_mb)" in reasons["monster"]
     if processes == 1:
         assert len(fake.started()) == 10  # two each for die, quit, monster and killed, one for once, and the last one
 
@@ -188,7 +188,7 @@ def test_unsupported_settings_are_an_error_and_not_a_quarantine(fake):
 def start(executable: Path) -> None:
     settings = {"memory_mb": 1000, "threads": 1}
     tasks = [Task("a", partial(prepare, "a"), [])]
-    next(draw(find_blender(str(executable)), settings, tasks, executable.parent, BlenderOptions(), 1))
+    next(draw(find_blender(str(executable)), settings, tasks, executable.parent, Blender(), 1))
 
 
 def test_a_blender_that_does_not_start_is_an_error_and_not_a_quarantine(tmp_path):

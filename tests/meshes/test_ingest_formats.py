@@ -11,7 +11,7 @@ from z1g.data.manifest import ObjectEntry
 from z1g.data.shards import RenderedObject
 from z1g.geometry.camera import CONDITION_VIEW, CameraOptions
 from z1g.meshes import executable as blender_process
-from z1g.meshes.options import BlenderOptions
+from z1g.meshes.renderers import Blender
 from z1g.sources.meshes import Meshes
 
 pytestmark = pytest.mark.blender
@@ -37,7 +37,7 @@ def ingested(written) -> dict[str, object]:
     folder, command = written
     files = sorted(file for file in folder.rglob("box*") if file.suffix not in SIDE_ENDINGS)
     entries = [ObjectEntry(f"object{i}", str(file)) for i, file in enumerate(files)]
-    data = Meshes(paths=(str(folder),), blender=BlenderOptions(resolution=32, samples=8, python=command[0]))
+    data = Meshes(paths=(str(folder),), renderer=Blender(resolution=32, samples=8, python=command[0]))
     scratch = folder / "scratch"
     scratch.mkdir()
     before = sorted(folder.rglob("*"))

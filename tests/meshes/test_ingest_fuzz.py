@@ -17,7 +17,7 @@ from z1g.data.shards import read_objects, shard_path, table_path
 from z1g.geometry.camera import CameraOptions
 from z1g.meshes.formats import FORMATS
 from z1g.meshes.limits import FileLimits
-from z1g.meshes.options import BlenderOptions
+from z1g.meshes.renderers import Blender
 from z1g.plan.folder import StageFolder
 from z1g.sources.meshes import Meshes
 from z1g.stages.ingest import run
@@ -125,7 +125,7 @@ def test_hostile_inputs_are_rejected(blender: str, tmp_path: Path, monkeypatch: 
     data = Meshes(
         paths=(str(inputs),),
         limits=FileLimits(unpacked_mb=8),
-        blender=BlenderOptions(resolution=16, samples=1, python=blender, timeout_s=60),
+        renderer=Blender(resolution=16, samples=1, python=blender, timeout_s=60),
     )
     manifest = data.manifest()
     manifest.save(out / "manifest.jsonl")

@@ -39,7 +39,7 @@ def sphere(rings: int = 24) -> str:
 
 
 def render(blender: str, folder: Path, name: str, **values) -> RenderedObject:
-    data = Meshes(paths=(str(folder / name),), blender=options(blender, **values))
+    data = Meshes(paths=(str(folder / name),), renderer=options(blender, **values))
     scratch = folder / "scratch"
     scratch.mkdir(exist_ok=True)
     (ingested,) = data.ingest(data.list_objects(), CAMERA, scratch, 2)

@@ -15,7 +15,7 @@ from z1g.data.manifest import ObjectEntry
 from z1g.geometry.camera import Y_UP_TO_Z_UP, from_blender, orbit_c2w, to_blender
 from z1g.meshes import executable as blender_process
 from z1g.meshes import files, limits
-from z1g.meshes.options import BlenderOptions
+from z1g.meshes.renderers import Blender
 from z1g.sources.meshes import Meshes
 
 LIMITS = limits.FileLimits()
@@ -140,7 +140,7 @@ def test_blender_is_searched_in_order(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no Blender found") as error:
         blender_process.find_blender(None)
     assert "Z1G_BLENDER" in str(error.value)
-    with pytest.raises(UserError, match=r"data\.blender\.python: nothing/here"):
+    with pytest.raises(UserError, match=r"data\.renderer\.python: nothing/here"):
         blender_process.find_blender("nothing/here")
 
 
@@ -154,9 +154,7 @@ def test_only_values_that_change_images_are_in_the_identity():
     from z1g.core.slots import Runtime
 
     runtime = {
-        name
-        for name, field in BlenderOptions.model_fields.items()
-        if any(isinstance(m, Runtime) for m in field.metadata)
+        name for name, field in Blender.model_fields.items() if any(isinstance(m, Runtime) for m in field.metadata)
     }
     elsewhere = {"device", "processes", "restart_after", "restart_above_mb", "memory_mb"}
     assert runtime == {"timeout_s", "python", *elsewhere}

@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from z1g.meshes import share
-from z1g.meshes.options import BlenderOptions
+from z1g.meshes.renderers import Blender
 from z1g.meshes.share import job_memory_mb, share_out
 
-SMALL = BlenderOptions(resolution=128, samples=8)
+SMALL = Blender(resolution=128, samples=8)
 
 
 @pytest.fixture
@@ -21,10 +21,10 @@ def plenty(monkeypatch):
 @pytest.mark.usefixtures("plenty")
 def test_small_images_get_a_process_a_core_and_large_ones_more_threads():
     assert (share_out(SMALL, 8, 64, 25).processes, share_out(SMALL, 8, 64, 25).threads) == (8, 1)
-    large = share_out(BlenderOptions(resolution=512, samples=32), 8, 64, 56)
+    large = share_out(Blender(resolution=512, samples=32), 8, 64, 56)
     assert 1 < large.processes < 8
     assert large.processes * large.threads <= 8
-    huge = share_out(BlenderOptions(resolution=4096, samples=512), 8, 64, 56)
+    huge = share_out(Blender(resolution=4096, samples=512), 8, 64, 56)
     assert (huge.processes, huge.threads) == (1, 8)
 
 
@@ -44,7 +44,7 @@ def test_too_little_memory_means_fewer_processes(monkeypatch):
 @given(threads=st.integers(1, 256), objects=st.integers(0, 1000), views=st.integers(10, 200),
        resolution=st.integers(16, 4096), samples=st.integers(1, 4096))  # fmt: skip
 def test_never_more_than_the_job_has(threads, objects, views, resolution, samples):
-    options = BlenderOptions(resolution=resolution, samples=samples)
+    options = Blender(resolution=resolution, samples=samples)
     part = share_out(options, threads, objects, views)
     assert 1 <= part.processes <= max(1, objects)
     assert part.threads >= 1

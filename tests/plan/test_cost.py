@@ -16,6 +16,7 @@ from z1g.plan import cost
 
 KNOWN = {
     "ingest_core_s_an_object": 1.0, "ingest_core_s_a_sample": 1e-6, "ingest_core_s_a_depth_pixel": 1e-5,
+    "ingest_core_s_a_raster_pixel": 1e-7,
     "image_bytes_a_pixel": 0.5, "fit_objects_a_gpu_s": 10.0, "fit_raster_share": 0.5, "fit_raster_ms_fixed": 1.0,
     "fit_raster_ms_a_pixel": 0.0, "autodecoder_samples_a_gpu_s": 40.0, "codes_objects_a_gpu_s": math.nan,
     "unet_samples_a_gpu_s": 20.0, "infer_object_steps_a_gpu_s": 30.0,
@@ -50,6 +51,13 @@ def test_hours_and_bytes_match_sums_by_hand(rows: dict[str, cost.Cost]) -> None:
     assert [rows[stage].jobs for stage in ("ingest", "fit", "infer")] == [16, 16, 4]
 
 
+def test_the_rasterizer_costs_as_its_pixels_of_images_and_depth(rows: dict[str, cost.Cost]) -> None:
+    row = next(iter(cost.costs(experiment(data={"renderer": {"kind": "raster", "resolution": 256}}), 1000)))
+    # 56 views and the depth of six: 62 times 256² pixels at 1e-7, plus 1 s.
+    assert row.cpu_hours == pytest.approx(1000 * (0.4063232 + 1) / 3600)
+    assert row.disk == rows["ingest"].disk / 4
+
+
 def test_halving_the_work_halves_the_hours(rows: dict[str, cost.Cost]) -> None:
     half = {
         row.stage: row for row in cost.costs(experiment(fit={"steps": 50}, unet={"train": {"steps": 50_000}}), 1000)
@@ -72,7 +80,8 @@ def test_every_figure_has_a_reference_and_is_used(monkeypatch: pytest.MonkeyPatc
             return super().__getitem__(name)
 
     monkeypatch.setattr(cost, "measured", lambda: Watched(KNOWN))
-    list(cost.costs(experiment(), 10))
+    for kind in ("blender", "raster"):
+        list(cost.costs(experiment(data={"renderer": {"kind": kind}}), 10))
     assert read == set(KNOWN)
 
 

@@ -153,7 +153,9 @@ class Fancy(Choice):
         (tuple[int, ...], (1, 2), [(1,), (2, 1)]),
     ],
 )
-@pytest.mark.parametrize("path", ["fit", "data: {kind: meshes}.blender", "autodecoder.losses.<name>: {kind: rgb}"])
+@pytest.mark.parametrize(
+    "path", ["fit", "data: {kind: meshes}.renderer: {kind: blender}", "autodecoder.losses.<name>: {kind: rgb}"]
+)
 def test_new_sections_slots_and_mappings_are_neutral(path: str, annotation: Any, default: Any, others: Any) -> None:
     steps = segments(path)
     before = ids(at(Experiment(), steps, lambda section: section))
@@ -193,13 +195,15 @@ def test_in_the_source_a_new_option_is_neutral_and_a_changed_default_is_not(tmp_
     shutil.copytree(ROOT / "z1g", tmp_path / "z1g", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("ablations", "configs", "workflow"):
         (tmp_path / name).symlink_to(ROOT / name)
-    file = tmp_path / "z1g/meshes/options.py"
+    file = tmp_path / "z1g/meshes/renderers/blender.py"
     source, before = file.read_text(), planned(tmp_path)
     line = next(line for line in source.splitlines() if line.strip().startswith("samples: int = Field(32"))
     file.write_text(source.replace(line, f"{line}\n    denoiser: Literal['none', 'oidn'] = 'none'"))
     assert planned(tmp_path) == before
     file.write_text(source.replace(line, line.replace("32", "48")))
     assert planned(tmp_path) == before, "scale tiny says how many samples it wants"
+    file = tmp_path / "z1g/meshes/renderers/base.py"
+    source = file.read_text()
     line = next(line for line in source.splitlines() if line.strip().startswith("normals: bool = Field(False"))
     file.write_text(source.replace(line, line.replace("False", "True")))
     changed = planned(tmp_path)
@@ -374,5 +378,5 @@ def test_a_slice_without_its_key_paths_is_what_it_is() -> None:
 def test_the_walk_over_instances_meets_entries_of_mappings() -> None:
     met = {".".join(path): type(section) for path, section in sections(Experiment())}
     assert met["metrics.metrics.psnr"].__name__ == "Psnr"
-    assert met["data.blender.lighting"].__name__ == "Uniform"
+    assert met["data.renderer.lighting"].__name__ == "Uniform"
     assert "unet.rendered" not in met

@@ -280,7 +280,7 @@ def test_a_stage_sees_only_its_slice(tmp_path: Path) -> None:
                 with pytest.raises(AttributeError):
                     getattr(config, section)
     ingest = StageFolder.open(plan.folder(*plan.ablations["a"].stages["ingest"].key)).config
-    assert ingest.data.blender.resolution == 512
+    assert ingest.data.renderer.resolution == 512
     with pytest.raises(AttributeError):
         _ = ingest.data.split
 

@@ -161,7 +161,7 @@ def ingest_meshes(root: Path, blender: str) -> Figures:
     camera = {"train_views": 1, "validation_views": 1, "test_views": 1}
     options = {"resolution": 32, "samples": 8, "normals": True, "python": blender}
     return _ingested(
-        plan(root, 0, camera=camera, data={"paths": [str(ROOT / "workflow/objects/crate")], "blender": options})
+        plan(root, 0, camera=camera, data={"paths": [str(ROOT / "workflow/objects/crate")], "renderer": options})
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from z1g.geometry.camera import CameraOptions
-from z1g.meshes.options import BlenderOptions
+from z1g.meshes.renderers import Blender
 
 CAMERA = CameraOptions(train_views=1, validation_views=1, test_views=1)
 SIZE = 32
@@ -35,6 +35,6 @@ def axes(folder: Path) -> Path:
     return folder / "axes.obj"
 
 
-def options(blender: str, **values: Any) -> BlenderOptions:
+def options(blender: str, **values: Any) -> Blender:
     """Options for small, noisy images; `values` are further options."""
-    return BlenderOptions(resolution=SIZE, samples=2, python=blender, **values)
+    return Blender(resolution=SIZE, samples=2, python=blender, **values)

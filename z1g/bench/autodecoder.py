@@ -282,7 +282,7 @@ def resolution(config: Experiment) -> int:
     """Width of a configuration's images in pixels. Raises UserError if its data source does not say."""
     if not isinstance(config.data, Meshes):
         raise UserError("--base needs data of kind 'meshes', which has the image size")
-    return config.data.blender.resolution
+    return config.data.renderer.resolution
 
 
 def _speed(variant: Variant) -> SpeedOptions:

@@ -12,6 +12,7 @@ from z1g.cli.arguments import amount, at_least, between, existing_folder, some_p
 FEW, WIDE, MANY = 1_000, 8_192, 10_000_000
 """Limits of counts, of sizes in pixels and of objects: larger numbers are mistakes."""
 AUTODECODER_VARIANTS = ["b4", "b8", "b4+unfused", "b4+autocast"]
+RENDERERS = ("raster", "blender")
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -79,13 +80,18 @@ def _ingest(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--repeats", type=between(1, FEW), default=2, help="alternating runs of each method; the best is reported"
     )
+    parser.add_argument("--renderer", choices=RENDERERS, help="renderer to measure, into shards")
+    parser.add_argument("--against", choices=RENDERERS, help="renderer to compare it with in the same run")
 
 
 def _run_ingest(arguments: argparse.Namespace) -> dict[str, Any]:
-    from z1g.bench.ingest import measure
+    from z1g.bench.ingest import compare, measure
 
     sizes = arguments.objects, arguments.size, arguments.samples, arguments.views, arguments.repeats
-    return measure(arguments.source, *sizes)
+    if arguments.renderer is None:
+        return measure(arguments.source, *sizes)
+    names = [name for name in (arguments.renderer, arguments.against) if name is not None]
+    return compare(arguments.source, *sizes, names)
 
 
 def _dag(parser: argparse.ArgumentParser) -> None:

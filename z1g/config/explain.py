@@ -12,6 +12,9 @@ from z1g.config.tree import Experiment
 from z1g.config.yaml_file import KeyPath, YamlFile
 from z1g.core.names import did_you_mean
 
+RENAMED: dict[KeyPath, str] = {("data", "blender"): "its options below `data.renderer: {kind: blender}`"}
+"""What to write instead of keys of earlier versions."""
+
 
 def explain(
     error: ValidationError, merged: Any, files: Sequence[YamlFile], root: type[BaseModel] = Experiment
@@ -41,7 +44,9 @@ def _explain(problem: dict[str, Any], merged: Any, files: Sequence[YamlFile], ro
         message = problem["msg"].removeprefix("Value error, ")
         return f"{where_is(files, *_mentioned(message))}: {message}"
     if kind == "extra_forbidden":
-        message = f"unknown key{did_you_mean(path[-1], valid_names(path[:-1], merged, root))}"
+        renamed = RENAMED.get(path)
+        near = did_you_mean(path[-1], valid_names(path[:-1], merged, root)) if renamed is None else f"; write {renamed}"
+        message = f"unknown key{near}"
     elif kind == "union_tag_invalid":
         path = (*path, "kind")
         tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]

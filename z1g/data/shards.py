@@ -77,6 +77,24 @@ class RenderedObject:
     """[6,H,W,3] unit normals of the inputs in the y-up world, 0 in empty pixels; None if the source has none."""
 
 
+@dataclass(frozen=True)
+class EncodedObject:
+    """An object whose images are PNG files already. Otherwise like `RenderedObject`."""
+
+    id: str
+    c2w: NDArray[np.float64]
+    fov_y_deg: float
+    images: tuple[bytes, ...]
+    """PNG files of the views, RGBA, 8 bit, straight alpha."""
+    depth: NDArray[np.float32] | None
+    info: dict[str, Any]
+    normals: NDArray[np.float16] | None = None
+
+    def view(self, index: int) -> NDArray[np.uint8]:
+        """The image [H,W,4] of one view."""
+        return _decode_png(self.images[index], self.id, index)
+
+
 def shard_path(folder: Path, chunk: int) -> Path:
     """Path of the tar with the images of one chunk."""
     return folder / f"chunk-{chunk:05d}.tar"
@@ -92,7 +110,7 @@ def sheet_path(folder: Path, chunk: int) -> Path:
     return folder / f"chunk-{chunk:05d}.png"
 
 
-def write_object(tar: tarfile.TarFile, item: RenderedObject) -> Stored:
+def write_object(tar: tarfile.TarFile, item: RenderedObject | EncodedObject) -> Stored:
     """Append one object to an open tar. Times and owners are fixed, so equal content gives equal bytes."""
     return write_members(tar, item.id, _files(item))
 
@@ -106,11 +124,12 @@ def write_members(tar: tarfile.TarFile, name: str, files: Iterable[tuple[str, by
     return Stored(begin, tar.offset, "".join(checksums))
 
 
-def _files(item: RenderedObject) -> Iterator[tuple[str, bytes]]:
+def _files(item: RenderedObject | EncodedObject) -> Iterator[tuple[str, bytes]]:
     header = {"id": item.id, "fov_y_deg": item.fov_y_deg, "c2w": item.c2w.tolist(), "info": item.info}
     yield "json", json.dumps(header).encode()
-    for view, image in enumerate(item.rgba):
-        yield f"{view:03d}.png", encode_png(image)
+    images = item.images if isinstance(item, EncodedObject) else map(encode_png, item.rgba)
+    for view, content in enumerate(images):
+        yield f"{view:03d}.png", content
     if item.depth is not None:
         yield "depth.npy", _encode_array(item.depth.astype(np.float32))
     if item.normals is not None:
@@ -240,7 +259,7 @@ def encode_png(image: NDArray[np.uint8]) -> bytes:
 
 
 def _decode_png(content: bytes, name: str, view: int, into: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
-    from z1g.data._png import decode_rgba
+    from z1g.data.png import decode_rgba
 
     image = decode_rgba(content, into)
     if image is not None:

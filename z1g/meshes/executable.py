@@ -9,7 +9,7 @@ from pathlib import Path
 from z1g.core.errors import UserError
 
 SCRIPT = Path(__file__).parent / "blender" / "render_views.py"
-CONFIG_KEY = "data.blender.python"
+CONFIG_KEY = "data.renderer.python"
 ENVIRONMENT_VARIABLE = "Z1G_BLENDER"
 SUITABLE = "a Python that can import bpy, or Blender's own executable"
 VENV_PYTHON = Path(".venv-blender", "bin", "python")

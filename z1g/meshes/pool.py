@@ -1,4 +1,4 @@
-"""A pool of Blender processes that renders a queue of objects and survives crashes, hangs and memory growth."""
+"""A pool of processes that renders a queue of objects and survives crashes, hangs and memory growth."""
 
 import json
 import queue
@@ -13,8 +13,8 @@ from typing import Any
 
 from z1g.data.shards import Rejected
 from z1g.meshes.files import Unusable
-from z1g.meshes.options import BlenderOptions
 from z1g.meshes.process import Process
+from z1g.meshes.renderers.base import Renderer
 
 MAX_CRASHES = 2
 """Number of crashes after which an object is quarantined; a single crash may have another cause than the object."""
@@ -46,12 +46,12 @@ class Drawn:
 
 def draw(
     command: Sequence[str], settings: Mapping[str, Any], tasks: Iterable[Task], scratch: Path,
-    options: BlenderOptions, processes: int,
+    options: Renderer, processes: int,
 ) -> Generator[Drawn | Rejected, None, None]:  # fmt: skip
     """Yield the rendered object of each task, in order, or the reason why it was rejected.
 
     `settings` are those of the render script. An object is rejected if it takes longer than `options.timeout_s` or
-    crashes Blender MAX_CRASHES times; the others continue in a new process. Raises UserError if Blender does not
+    crashes the renderer MAX_CRASHES times; the others continue in a new process. Raises UserError if it does not
     start. Closing the generator ends all processes.
     """
     pool = _Pool(command, settings, scratch, options, processes)
@@ -67,7 +67,7 @@ class _Pool:
         command: Sequence[str],
         settings: Mapping[str, Any],
         scratch: Path,
-        options: BlenderOptions,
+        options: Renderer,
         processes: int,
     ) -> None:
         self._scratch, self._most = scratch, PREPARED_AHEAD + DRAWN_AHEAD * processes
@@ -124,10 +124,10 @@ class _Pool:
 
 
 class _Worker:
-    """Runs one Blender process at a time and replaces it when necessary."""
+    """Runs one process at a time and replaces it when necessary."""
 
     def __init__(
-        self, command: Sequence[str], settings: Mapping[str, Any], scratch: Path, options: BlenderOptions, index: int
+        self, command: Sequence[str], settings: Mapping[str, Any], scratch: Path, options: Renderer, index: int
     ) -> None:
         self._first_core = index * settings["threads"]
         self._command, self._settings, self._scratch, self._options = command, settings, scratch, options
@@ -156,7 +156,7 @@ class _Worker:
         return Rejected(task.id, str(reason))
 
     def close(self) -> None:
-        """End Blender, from another thread than the rendering one, and start no new process."""
+        """End the process, from another thread than the rendering one, and start no new process."""
         with self._lock:
             self._closed = True
             if self._process is not None:
@@ -168,7 +168,7 @@ class _Worker:
                 raise RuntimeError("the pool is closed")
             if self._process is not None:
                 return self._process
-            process = Process(self._command, self._settings, self._scratch, self._first_core)
+            process = Process(self._command, self._settings, self._scratch, self._first_core, self._options)
             self._process, self._drawn = process, 0
         self._process.await_start()
         return self._process

@@ -1,6 +1,7 @@
-"""One Blender process: started, given objects line by line, monitored, ended.
+"""One process of a renderer: started, given objects line by line, monitored, ended.
 
-It communicates with `z1g/meshes/blender/render_views.py` only by lines on stdin and stdout and by result folders.
+It communicates with its program (`z1g/meshes/blender/render_views.py` documents the protocol) only by lines on stdin
+and stdout and by result folders.
 """
 
 import contextlib
@@ -19,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 from z1g.core.errors import UserError
-from z1g.meshes.executable import CONFIG_KEY, ENVIRONMENT_VARIABLE, SUITABLE
+from z1g.meshes.renderers.base import KEY, Renderer
 
 STARTUP_S = 300.0
-"""Time limit for Blender's start, separate from the objects' limit: a cold network file system takes minutes."""
+"""Time limit for a renderer's start, separate from the objects' limit: a cold network file system takes minutes."""
 TAIL_LINES = 4
 OUT_OF_MEMORY = re.compile(
     r"MemoryError|bad_alloc|[MC]alloc(_array)? returns null|out of memory|Cannot allocate"
@@ -50,13 +51,15 @@ def _few_cores(first: int, count: int) -> Iterator[None]:
 
 
 class Process:
-    """Blender as a child process. A thread reads its output, so that a full pipe never blocks it."""
+    """A renderer as a child process. A thread reads its output, so that a full pipe never blocks it."""
 
-    def __init__(self, command: Sequence[str], settings: Mapping[str, Any], scratch: Path, first_core: int) -> None:
-        """Start Blender, with log and temporary files in `scratch`. Raises UserError if it cannot be run."""
+    def __init__(
+        self, command: Sequence[str], settings: Mapping[str, Any], scratch: Path, first_core: int, options: Renderer
+    ) -> None:
+        """Start it, with log and temporary files in `scratch`. Raises UserError if it cannot be run."""
         self.timed_out = False
-        self._command, self._settings = command, settings
-        self._folder = Path(tempfile.mkdtemp(prefix="blender-", dir=scratch))
+        self._command, self._settings, self._options = command, settings, options
+        self._folder = Path(tempfile.mkdtemp(prefix="renderer-", dir=scratch))
         self._log = self._folder / "log"
         self._lines: queue.Queue[str | None] = queue.Queue()
         try:
@@ -76,12 +79,12 @@ class Process:
         self._send(self._settings)
         word, _, text = (self._await(("up", "unable"), STARTUP_S) or "").partition(" ")
         if word == "unable":
-            raise UserError(f"data.blender: {text}")
+            raise UserError(f"{KEY}: {text}")
         if not word:
             how = f"did not start within {STARTUP_S:.0f} s" if self.timed_out else f"ended at once ({self._ending()})"
             raise UserError(
-                f"Blender {how}. Command: {' '.join(self._command)}. Last output: {self._tail()}. "
-                f"Set {CONFIG_KEY} or {ENVIRONMENT_VARIABLE} to {SUITABLE}"
+                f"{self._name} {how}. Command: {' '.join(self._command)}. Last output: {self._tail()}. "
+                f"{self._options.advice}"
             )
 
     def draw(self, item: Mapping[str, Any], timeout_s: float) -> str | None:
@@ -90,12 +93,12 @@ class Process:
         if self._await((f"done {item['id']}",), timeout_s):
             return None
         if self.timed_out:
-            return f"rendering took longer than {timeout_s:g} s (data.blender.timeout_s)"
+            return f"rendering took longer than {timeout_s:g} s ({KEY}.timeout_s)"
         how, output = self._ending(), self._tail()
         if OUT_OF_MEMORY.search(output):
-            limit = f"its limit is {self._settings['memory_mb']} MiB (data.blender.memory_mb)"
-            return f"Blender ran out of memory on this object; {limit}; last output: {output}"
-        return f"Blender crashed on this object ({how}); last output: {output}"
+            limit = f"its limit is {self._settings['memory_mb']} MiB ({KEY}.memory_mb)"
+            return f"{self._name} ran out of memory on this object; {limit}; last output: {output}"
+        return f"{self._name} crashed on this object ({how}); last output: {output}"
 
     def end(self) -> None:
         """Kill the process; its results are on disk, and its temporary files are deleted with the scratch folder."""
@@ -105,6 +108,11 @@ class Process:
         self._reader.join()
         with contextlib.suppress(BrokenPipeError):
             self._child.stdin.close()  # type: ignore[union-attr]
+
+    @property
+    def _name(self) -> str:
+        program = self._options.program
+        return program[:1].upper() + program[1:]
 
     def _send(self, line: Mapping[str, Any]) -> None:
         stdin = self._child.stdin

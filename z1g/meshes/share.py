@@ -1,19 +1,14 @@
-"""Distribution of a job's cores and memory among Blender processes."""
+"""Distribution of a job's cores and memory among processes of a renderer."""
 
-import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from z1g.meshes.options import BlenderOptions
+from z1g.meshes.renderers.base import Renderer
 
-SAMPLES_PER_S = 3e6
-"""Approximate rendering speed of one core; only the distribution depends on it."""
-OBJECT_S = 60.0
-"""Target time of one object. One thread per process has the highest throughput, but objects have a time limit."""
 LEAST_MB = 1024
 """Blender with a typical object uses about a third of this."""
-BLENDERS_PART = 0.9
+RENDERERS_PART = 0.9
 CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 MIB = 2**20
 
@@ -27,19 +22,18 @@ class Share:
     memory_mb: int
 
 
-def share_out(options: BlenderOptions, threads: int, objects: int, views: int) -> Share:
+def share_out(options: Renderer, threads: int, objects: int, views: int) -> Share:
     """Distribute a job's `threads` cores for rendering `objects` objects with `views` images each."""
-    memory_mb = BLENDERS_PART * job_memory_mb(threads)
+    memory_mb = RENDERERS_PART * job_memory_mb(threads)
     processes = options.processes or _processes(options, threads, views, memory_mb)
     processes = max(1, min(processes, objects))
     return Share(processes, max(1, threads // processes), options.memory_mb or int(memory_mb / processes))
 
 
-def _processes(options: BlenderOptions, threads: int, views: int, memory_mb: float) -> int:
-    if options.device == "gpu" or options.engine == "eevee":
+def _processes(options: Renderer, threads: int, views: int, memory_mb: float) -> int:
+    threads_each = options.threads_each(views)
+    if threads_each is None:
         return 1
-    seconds = options.resolution**2 * options.samples * views / SAMPLES_PER_S
-    threads_each = math.ceil(seconds / OBJECT_S)
     return min(threads // threads_each, int(memory_mb / (options.memory_mb or LEAST_MB)))
 
 

@@ -28,7 +28,9 @@ class Ssim(ViewMetric):
 
     def compute(self, images: ImagePair) -> torch.Tensor:
         if min(images.rgb.shape[-2:]) < WINDOW:
-            raise UserError(f"SSIM needs images of at least {WINDOW} pixels per side; increase data.blender.resolution")
+            raise UserError(
+                f"SSIM needs images of at least {WINDOW} pixels per side; increase data.renderer.resolution"
+            )
         x, y = images.rgb.double(), images.rgb_true.double()
         mean_x, mean_y = _blur(x), _blur(y)
         var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2

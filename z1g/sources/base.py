@@ -10,7 +10,7 @@ from pydantic import Field
 
 from z1g.core.slots import MAX_COUNT, Runtime, Slot
 from z1g.data.manifest import Manifest, ObjectEntry, SplitOptions
-from z1g.data.shards import BrokenObject, Rejected, RenderedObject
+from z1g.data.shards import BrokenObject, EncodedObject, Rejected, RenderedObject
 from z1g.geometry.camera import CameraOptions
 
 CHUNK_SIZE, MAX_CHUNKS = 64, 300
@@ -21,7 +21,7 @@ CHUNK_SIZE, MAX_CHUNKS = 64, 300
 class Ingested:
     """The outcome of an object, and seconds by part (if the source measures them)."""
 
-    outcome: RenderedObject | Rejected
+    outcome: RenderedObject | EncodedObject | Rejected
     seconds: Mapping[str, float] = field(default_factory=dict)
 
 

@@ -1,4 +1,4 @@
-"""Meshes from folders, archives and lists, rendered by Blender."""
+"""Meshes from folders, archives and lists, rendered here."""
 
 import contextlib
 import glob
@@ -6,26 +6,25 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
 from z1g.core.needs import Missing
-from z1g.core.slots import Runtime
+from z1g.core.slots import OneOf, Runtime
 from z1g.data.manifest import INSIDE, ObjectEntry, as_row
-from z1g.data.shards import Rejected, RenderedObject
-from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, to_blender
-from z1g.meshes.executable import find_blender
+from z1g.data.shards import EncodedObject, Rejected, RenderedObject
+from z1g.geometry.camera import INPUT_VIEWS, CameraOptions
 from z1g.meshes.files import licenses, prepare, readable
 from z1g.meshes.limits import FileLimits
 from z1g.meshes.listing import find_objects
-from z1g.meshes.options import BlenderOptions
 from z1g.meshes.pool import Drawn, Task, draw
+from z1g.meshes.renderers import Blender, Raster, Renderer
 from z1g.meshes.share import Share, share_out
 from z1g.sources.base import DataSource, Ingested
 
@@ -53,7 +52,7 @@ class Meshes(DataSource):
         "only from their own folder, their archive and the folders in `paths`",
     )
     limits: FileLimits = FileLimits()
-    blender: BlenderOptions = BlenderOptions()
+    renderer: Annotated[Renderer, OneOf()] = Blender()
 
     def check(self) -> None:
         absent = [text for text in self.paths if not glob.has_magic(text) and not Path(text.split(INSIDE)[0]).exists()]
@@ -69,23 +68,25 @@ class Meshes(DataSource):
     def ingest(
         self, objects: Sequence[ObjectEntry], camera: CameraOptions, scratch: Path, threads: int
     ) -> Iterator[Ingested]:
-        """Render the objects in a pool of Blender processes. Raises UserError if Blender rejects the options."""
-        share = share_out(self.blender, threads, len(objects), camera.n_views)
-        settings, command = self._settings(camera, share), find_blender(self.blender.python)
-        tasks = (_task(entry, camera, self.limits, self.roots) for entry in objects)
-        with contextlib.closing(draw(command, settings, tasks, scratch, self.blender, share.processes)) as outcomes:
+        """Render the objects in a pool of processes. Raises UserError if the renderer rejects the options."""
+        renderer = self.renderer
+        share = share_out(renderer, threads, len(objects), camera.n_views)
+        settings, command = self._settings(camera, share), renderer.command()
+        tasks = (self._task(entry, camera) for entry in objects)
+        with contextlib.closing(draw(command, settings, tasks, scratch, renderer, share.processes)) as outcomes:
             for entry, outcome in zip(objects, outcomes, strict=True):
                 if isinstance(outcome, Rejected):
                     yield Ingested(outcome)
                     continue
-                yield Ingested(_collect(entry, camera, outcome), outcome.result["seconds"])
+                collect = _collect_files if isinstance(renderer, Raster) else _collect
+                yield Ingested(collect(entry, camera, outcome), outcome.result["seconds"])
                 shutil.rmtree(outcome.folder)
 
     def _settings(self, camera: CameraOptions, share: Share) -> dict[str, Any]:
-        copied = ("resolution", "samples", "engine", "device", "normals")
         return {
-            **{name: getattr(self.blender, name) for name in copied},
-            "lighting": asdict(self.blender.lighting.light()),
+            **self.renderer.settings(),
+            "resolution": self.renderer.resolution,
+            "normals": self.renderer.normals,
             "threads": share.threads,
             "memory_mb": share.memory_mb,
             "cores": sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else [],
@@ -93,10 +94,10 @@ class Meshes(DataSource):
             "depth_views": list(INPUT_VIEWS),
         }
 
-
-def _task(entry: ObjectEntry, camera: CameraOptions, limits: FileLimits, roots: Sequence[str]) -> Task:
-    prepared, poses = partial(prepare, entry, limits=limits, roots=roots), to_blender(camera.poses(entry.seed))
-    return Task(entry.id, prepared, poses.tolist(), partial(readable, entry, roots=roots))
+    def _task(self, entry: ObjectEntry, camera: CameraOptions) -> Task:
+        prepared = partial(prepare, entry, limits=self.limits, roots=self.roots)
+        poses = self.renderer.cameras(camera.poses(entry.seed))
+        return Task(entry.id, prepared, poses, partial(readable, entry, roots=self.roots))
 
 
 def _collect(entry: ObjectEntry, camera: CameraOptions, drawn: Drawn) -> RenderedObject | Rejected:
@@ -107,6 +108,22 @@ def _collect(entry: ObjectEntry, camera: CameraOptions, drawn: Drawn) -> Rendere
     rgba = np.stack([np.asarray(Image.open(drawn.folder / f"{view:03d}.png")) for view in range(len(c2w))])
     if not rgba[..., 3].any():
         return Rejected(entry.id, "blank: every view is empty; the materials are transparent or no face has an area")
+    return RenderedObject(entry.id, c2w, camera.fov_y_deg, rgba, *_surface(entry, drawn))
+
+
+def _collect_files(entry: ObjectEntry, camera: CameraOptions, drawn: Drawn) -> EncodedObject | Rejected:
+    """Load the results of the rasterizer, whose images are in their final form, from an object's folder."""
+    if drawn.result["reason"] is not None:
+        return Rejected(entry.id, drawn.result["reason"])
+    c2w = camera.poses(entry.seed)
+    images = tuple((drawn.folder / f"{view:03d}.png").read_bytes() for view in range(len(c2w)))
+    return EncodedObject(entry.id, c2w, camera.fov_y_deg, images, *_surface(entry, drawn))
+
+
+def _surface(
+    entry: ObjectEntry, drawn: Drawn
+) -> tuple[NDArray[np.float32], dict[str, Any], NDArray[np.float16] | None]:
+    """Depth, metadata and normals of a rendered object."""
     entry_info = {name: value for name, value in as_row(entry).items() if name in INFO}
     info = {
         **entry_info,
@@ -115,5 +132,4 @@ def _collect(entry: ObjectEntry, camera: CameraOptions, drawn: Drawn) -> Rendere
     }
     depth = np.load(drawn.folder / "depth.npy", allow_pickle=False)
     file = drawn.folder / "normals.npy"
-    normals = np.load(file, allow_pickle=False) if file.is_file() else None
-    return RenderedObject(entry.id, c2w, camera.fov_y_deg, rgba, depth, info, normals)
+    return depth, info, np.load(file, allow_pickle=False) if file.is_file() else None

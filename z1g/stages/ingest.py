@@ -15,7 +15,16 @@ from z1g.core.recorded import is_recorded
 from z1g.data.contact_sheet import ContactSheet
 from z1g.data.manifest import ObjectEntry
 from z1g.data.reuse import chunks_made_before
-from z1g.data.shards import Rejected, RenderedObject, ShardReader, shard_path, sheet_path, table_path, write_object
+from z1g.data.shards import (
+    EncodedObject,
+    Rejected,
+    RenderedObject,
+    ShardReader,
+    shard_path,
+    sheet_path,
+    table_path,
+    write_object,
+)
 from z1g.geometry.camera import CONDITION_VIEW
 from z1g.plan.folder import StageFolder
 from z1g.sources import Ingested
@@ -55,15 +64,18 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
     write_jsonl(table_path(folder.path, chunk), rows)
 
 
-def _stored(result: RenderedObject | Rejected, tar: tarfile.TarFile, sheet: ContactSheet) -> dict[str, Any]:
+def _stored(
+    result: RenderedObject | EncodedObject | Rejected, tar: tarfile.TarFile, sheet: ContactSheet
+) -> dict[str, Any]:
     """Add an object to the shard and to the contact sheet, and return its row of the table."""
     if isinstance(result, Rejected):
         log.warning("%s quarantined: %s", result.id, result.reason)
         sheet.add(result.id, None, result.reason)
         return {"id": result.id, "status": "quarantined", "reason": result.reason, "n_views": 0}
     stored = write_object(tar, result)
-    sheet.add(result.id, result.rgba[CONDITION_VIEW])
-    return {"id": result.id, "status": "ok", "reason": None, "n_views": len(result.rgba), **stored.row()}
+    shown = result.view(CONDITION_VIEW) if isinstance(result, EncodedObject) else result.rgba[CONDITION_VIEW]
+    sheet.add(result.id, shown)
+    return {"id": result.id, "status": "ok", "reason": None, "n_views": len(result.c2w), **stored.row()}
 
 
 def _results(folder: StageFolder, objects: Sequence[ObjectEntry], scratch: Path, threads: int) -> Iterator[Ingested]:

@@ -39,5 +39,5 @@ class Hdri(Lighting):
         try:
             self.check()
         except Missing as error:
-            raise UserError(f"data.blender.lighting.{error}") from error
+            raise UserError(f"data.renderer.lighting.{error}") from error
         return Light(self.strength, Panorama(str(Path(self.file).absolute()), self.rotation_deg))

@@ -13,6 +13,7 @@ import yaml
 
 from z1g.core.errors import UserError
 from z1g.geometry.camera import INPUT_VIEWS
+from z1g.meshes.renderers import Raster, Renderer
 from z1g.networks.weights.zero123plus import Zero123Plus
 from z1g.sources.meshes import Meshes
 
@@ -85,9 +86,13 @@ def costs(experiment: Experiment, n: int) -> Iterator[Cost]:
 
 
 def _ingest_s(experiment: Experiment, values: Mapping[str, float]) -> float:
-    """Core-seconds per object: Cycles' samples, depth, and the rest."""
-    samples = experiment.data.blender.samples  # type: ignore[attr-defined]  # `costs` has checked that these are meshes
+    """Core-seconds per object: Cycles' samples or the rasterizer's pixels, depth, and the rest."""
+    renderer: Renderer = experiment.data.renderer  # type: ignore[attr-defined]  # `costs` has checked that these are meshes
     pixels = _side(experiment) ** 2
+    if isinstance(renderer, Raster):
+        views = experiment.camera.n_views + len(INPUT_VIEWS)
+        return values["ingest_core_s_an_object"] + float(views * pixels * values["ingest_core_s_a_raster_pixel"])
+    samples = renderer.samples  # type: ignore[attr-defined]
     rendering = experiment.camera.n_views * pixels * samples * values["ingest_core_s_a_sample"]
     depth = len(INPUT_VIEWS) * pixels * values["ingest_core_s_a_depth_pixel"]
     return values["ingest_core_s_an_object"] + float(rendering) + depth
@@ -100,7 +105,7 @@ def _ingest_bytes(experiment: Experiment, values: Mapping[str, float]) -> float:
 
 
 def _side(experiment: Experiment) -> int:
-    side: int = experiment.data.blender.resolution  # type: ignore[attr-defined]
+    side: int = experiment.data.renderer.resolution  # type: ignore[attr-defined]
     return side
 
 

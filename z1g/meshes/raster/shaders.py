@@ -1,0 +1,168 @@
+"""Programs of the rasterizer, OpenGL 3.3."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+FILTER_WIDTH = 3.0
+"""Width of the pixel filter, pixels: twice Cycles' `filter_width`, which counts it like that."""
+
+SURFACE_VERTEX = """
+#version 330
+uniform mat4 world_to_camera;
+uniform mat4 projection;
+in vec3 position;
+in vec3 normal;
+in vec2 uv;
+in vec4 color;
+out vec3 surface_normal;
+out vec2 at;
+out vec4 tint;
+out float depth;
+void main() {
+    vec4 local = world_to_camera * vec4(position, 1.0);
+    gl_Position = projection * local;
+    depth = -local.z;
+    surface_normal = normal;
+    at = uv;
+    tint = color;
+}
+"""
+
+_BASE = """
+#version 330
+uniform sampler2D image;
+uniform vec2 mirrored;    // 1 along axes on which every second repetition is a mirror image
+uniform vec4 factor;
+uniform float cutoff;     // below 0: alpha is not cut
+uniform bool opaque;
+in vec3 surface_normal;
+in vec2 at;
+in vec4 tint;
+in float depth;
+
+// Opposite normals may cancel.
+vec3 unit(vec3 v) { return v / max(length(v), 1e-20); }
+
+vec4 base_color() {
+    // A texture in sRGB arrives as linear values.
+    vec4 base = texture(image, mix(at, 1.0 - abs(mod(at, 2.0) - 1.0), mirrored)) * factor * tint;
+    if (opaque) base.a = 1.0;
+    if (cutoff >= 0.0) {
+        if (base.a < cutoff) discard;
+        base.a = 1.0;
+    }
+    return clamp(base, 0.0, 1.0);
+}
+"""
+
+COLOR_FRAGMENT = (
+    _BASE
+    + """
+const int MOST_SUNS = 4;
+const float ROUNDING = 2e-7;
+uniform float ambient;
+uniform int suns;
+uniform vec3 sun_direction[MOST_SUNS];   // towards the sun
+uniform float sun_strength[MOST_SUNS];   // irradiance / pi
+uniform bool peeling;
+uniform sampler2D nearer;                // depth of the layer before
+uniform sampler2D solid;                 // depth of what is opaque
+out vec4 color;                          // linear, premultiplied
+
+void main() {
+    if (peeling) {
+        ivec2 pixel = ivec2(gl_FragCoord.xy);
+        float z = gl_FragCoord.z;
+        // A stored depth is rounded to 24 bits: without a tolerance, the layer before would be drawn again.
+        if (z <= texelFetch(nearer, pixel, 0).r + ROUNDING || z >= texelFetch(solid, pixel, 0).r) discard;
+    }
+    vec4 base = base_color();
+    float light = ambient;
+    if (suns > 0) {
+        vec3 n = unit(surface_normal);
+        if (!gl_FrontFacing) n = -n;
+        for (int i = 0; i < suns; ++i) light += sun_strength[i] * max(0.0, dot(n, sun_direction[i]));
+    }
+    color = vec4(base.rgb * light, 1.0) * base.a;
+}
+"""
+)
+
+GEOMETRY_FRAGMENT = (
+    _BASE
+    + """
+out vec4 geometry;                       // normal in the world, planar depth
+
+void main() {
+    // As Cycles does, surfaces that are mostly transparent do not count.
+    if (base_color().a < 0.5) discard;
+    vec3 n = unit(surface_normal);
+    geometry = vec4(gl_FrontFacing ? n : -n, depth);
+}
+"""
+)
+
+SCREEN_VERTEX = """
+#version 330
+void main() {
+    // One triangle that covers the screen.
+    gl_Position = vec4(gl_VertexID == 1 ? 3.0 : -1.0, gl_VertexID == 2 ? 3.0 : -1.0, 0.0, 1.0);
+}
+"""
+
+COPY_FRAGMENT = """
+#version 330
+uniform sampler2D layer;
+out vec4 color;
+void main() { color = texelFetch(layer, ivec2(gl_FragCoord.xy), 0); }
+"""
+
+
+def pixel_filter(samples: int) -> list[float]:
+    """Weights along an axis of the samples of a pixel and of its two neighbors, in order: a Blackman-Harris window
+    (Harris, 1978), the pixel filter of Cycles.
+    """
+    offsets = (np.arange(3 * samples) + 0.5) / samples - 1.5
+    phases = 2 * np.pi * np.arange(4) * offsets[:, None] / FILTER_WIDTH
+    weights = np.cos(phases) @ np.array([0.35875, 0.48829, 0.14128, 0.01168])
+    normalized: list[float] = (weights / weights.sum()).tolist()
+    return normalized
+
+
+def filter_rows(weights: Sequence[float], factor: int) -> str:
+    """Fragment program that filters the samples of each row into pixels.
+
+    weights: of the samples of a pixel and its two neighbors. They are written out, as software rasterizers run the
+    program four times as fast as one with a loop.
+    """
+    return f"""
+#version 330
+uniform sampler2D samples;               // linear, premultiplied
+out vec4 color;
+void main() {{
+    int first = {factor} * int(gl_FragCoord.x), row = int(gl_FragCoord.y);
+    color = {_weighted(weights, "ivec2(first + {}, row)")};
+}}
+"""
+
+
+def resolve(weights: Sequence[float], factor: int) -> str:
+    """Fragment program that filters the columns of `filter_rows`, and converts to sRGB with straight alpha."""
+    return f"""
+#version 330
+uniform sampler2D samples;
+out vec4 color;
+void main() {{
+    int column = int(gl_FragCoord.x), first = {factor} * int(gl_FragCoord.y);
+    vec4 sum = {_weighted(weights, "ivec2(column, first + {})")};
+    vec3 straight = clamp(sum.rgb / max(sum.a, 1e-6), 0.0, 1.0);
+    vec3 steep = 1.055 * pow(straight, vec3(1.0 / 2.4)) - 0.055;
+    color = vec4(mix(12.92 * straight, steep, greaterThan(straight, vec3(0.0031308))), sum.a);
+}}
+"""
+
+
+def _weighted(weights: Sequence[float], place: str) -> str:
+    terms = [f"{weight:.9f} * texelFetch(samples, {place.format(i)}, 0)" for i, weight in enumerate(weights)]
+    return " + ".join(terms)
