@@ -13,7 +13,8 @@ from z1g.jobs.budget import forget_budget
 from z1g.jobs.hooks import tell
 from z1g.jobs.leases import gpus_at_once
 from z1g.plan.budget import gpu_hours_of, within_budget
-from z1g.plan.plan import NAMES_FILE, Plan
+from z1g.plan.plan import Plan
+from z1g.plan.runs import NAMES_FILE
 
 min_version("9.20")  # priorities that are functions
 

@@ -5,12 +5,11 @@ import shutil
 import struct
 import tempfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from support.meshes import CAMERA, SIZE, axes, cuboid, options
+from support.meshes import CAMERA, SIZE, axes, cuboid, ingest_folder, options
 from support.paths import ROOT
 
 from z1g.core.errors import UserError
@@ -19,7 +18,6 @@ from z1g.data.manifest import int_hash
 from z1g.data.shards import Rejected, read_objects, shard_path, table_path
 from z1g.geometry.camera import INPUT_VIEWS, Cameras, pixel_rays
 from z1g.meshes.lighting.three_point import ThreePoint
-from z1g.plan.folder import StageFolder
 from z1g.sources.meshes import Meshes
 from z1g.stages.ingest import run
 
@@ -40,9 +38,7 @@ def ingested(blender, tmp_path_factory):
     def ingest(name: str, threads: int, **values) -> Path:
         folder = tmp_path_factory.mktemp(name)
         data = Meshes(paths=(str(meshes),), renderer=options(blender, normals=True, **values))
-        data.manifest().save(folder / "manifest.jsonl")
-        config = SimpleNamespace(data=data, camera=CAMERA)
-        run(StageFolder(folder, "ingest", "0", {}, config), 0, threads)
+        run(ingest_folder(folder, data), 0, threads)
         return folder
 
     meshes = tmp_path_factory.mktemp("meshes")
@@ -54,7 +50,7 @@ def ingested(blender, tmp_path_factory):
 def test_shard_and_table(ingested):
     folder, _ = ingested
     chunk = [f"chunk-00000.{ending}" for ending in ("jsonl", "png", "tar")]
-    assert sorted(file.name for file in folder.iterdir()) == [*chunk, "manifest.jsonl"]
+    assert sorted(file.name for file in folder.iterdir()) == [*chunk, "manifest.jsonl", "stage.json"]
     objects = {word(item.id): item for item in read_objects(shard_path(folder, 0))}
     assert list(objects) == ["axes", "box"]
     rows = read_jsonl(table_path(folder, 0))
@@ -184,8 +180,7 @@ def test_bad_meshes_are_quarantined_with_a_reason(blender, tmp_path, monkeypatch
     folder = tmp_path / "out"
     data = Meshes(paths=(str(meshes),), renderer=options(blender, lighting=ThreePoint()))
     folder.mkdir()
-    data.manifest().save(folder / "manifest.jsonl")
-    stage = StageFolder(folder, "ingest", "0", {}, SimpleNamespace(data=data, camera=CAMERA))
+    stage = ingest_folder(folder, data)
     run(stage, 0, 1)
     rows = {word(row["id"]): row for row in read_jsonl(table_path(folder, 0))}
     assert list(rows) == [*expected, "z_good"]

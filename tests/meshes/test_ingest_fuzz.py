@@ -6,10 +6,10 @@ import struct
 import tempfile
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from support.meshes import ingest_folder
 from support.paths import ROOT
 
 from z1g.core.files import read_jsonl
@@ -18,7 +18,6 @@ from z1g.geometry.camera import CameraOptions
 from z1g.meshes.formats import FORMATS
 from z1g.meshes.limits import FileLimits
 from z1g.meshes.renderers import Blender
-from z1g.plan.folder import StageFolder
 from z1g.sources.meshes import Meshes
 from z1g.stages.ingest import run
 
@@ -80,7 +79,7 @@ def write_hostile(folder: Path) -> dict[str, str | None]:
     loop = '{"asset":{"version":"2.0"},"scene":0,"scenes":[{"nodes":[0]}],"nodes":[{"children":[0]}]}'
     put("loop.gltf", loop, "recursion")
     put("recursion.gltf", "[" * 100_000, "recursion")
-    put("device.obj", obj(head="mtllib device.mtl\nusemtl a\n"), "texture missing")
+    put("device.obj", obj(head="mtllib device.mtl\nusemtl a\n"), "a device or pipe")
     (folder / "device.mtl").write_text("newmtl a\nmap_Kd /dev/zero\n")
     put("endless_mtl.obj", obj(head="mtllib /dev/zero\n"), "material file missing")
     put("not_a_image.obj", obj(head="mtllib not.mtl\nusemtl a\n"), "texture missing")
@@ -128,12 +127,12 @@ def test_hostile_inputs_are_rejected(blender: str, tmp_path: Path, monkeypatch: 
         renderer=Blender(resolution=16, samples=1, python=blender, timeout_s=60),
     )
     manifest = data.manifest()
-    manifest.save(out / "manifest.jsonl")
+    stage = ingest_folder(out, data, CAMERA)
     listed = {Path(entry.source).relative_to(inputs).as_posix(): entry for entry in manifest.objects}
     copies = {Path(copy).relative_to(inputs).as_posix() for entry in manifest.objects for copy in entry.copies}
     assert listed.keys() | copies == expected.keys()
     before = tree(tmp_path / "deep")
-    run(StageFolder(out, "ingest", "0", {}, SimpleNamespace(data=data, camera=CAMERA)), 0, 2)
+    run(stage, 0, 2)
     assert tree(tmp_path / "deep") == before
     assert not list(scratch.iterdir())
     assert not list(tmp_path.rglob("*escaped*"))

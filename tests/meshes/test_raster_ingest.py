@@ -4,13 +4,12 @@ import io
 import json
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.meshes import CAMERA, axes, cuboid
+from support.meshes import axes, cuboid, ingest_folder
 from support.raster import UV, card, png, rasterizer
 
 from z1g.core.errors import UserError
@@ -19,7 +18,6 @@ from z1g.data.shards import RenderedObject, read_objects, shard_path, table_path
 from z1g.geometry.camera import INPUT_VIEWS, Cameras, pixel_rays
 from z1g.meshes.lighting import Hdri
 from z1g.meshes.renderers import Blender, Raster
-from z1g.plan.folder import StageFolder
 from z1g.sources.meshes import Meshes
 from z1g.stages.ingest import run
 
@@ -48,8 +46,7 @@ def _opengl() -> None:
 def ingest(meshes: Path, folder: Path, renderer: Raster | Blender, threads: int = 1) -> Path:
     folder.mkdir(exist_ok=True)
     data = Meshes(paths=(str(meshes),), renderer=renderer)
-    data.manifest().save(folder / "manifest.jsonl")
-    run(StageFolder(folder, "ingest", "0", {}, SimpleNamespace(data=data, camera=CAMERA)), 0, threads)
+    run(ingest_folder(folder, data), 0, threads)
     return folder
 
 

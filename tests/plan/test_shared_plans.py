@@ -17,8 +17,8 @@ from z1g.config.walk import places
 from z1g.core.errors import UserError
 from z1g.core.files import read_json
 from z1g.plan.identity import planned_stages
-from z1g.plan.plan import NAMES_FILE, Plan
-from z1g.plan.runs import named
+from z1g.plan.plan import Plan
+from z1g.plan.runs import NAMES_FILE, named
 
 BASE: dict[str, Any] = {"description": "made up", "data": {"paths": [str(ROOT / "workflow" / "objects")]}}
 AXES: dict[str, list[Any]] = {

@@ -1,12 +1,16 @@
 """Small meshes, and cameras and options to render them with Blender."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 
+from z1g.core.files import write_json
 from z1g.geometry.camera import CameraOptions
 from z1g.meshes.renderers import Blender
+from z1g.plan.folder import StageFolder
+from z1g.sources.meshes import Meshes
 
 CAMERA = CameraOptions(train_views=1, validation_views=1, test_views=1)
 SIZE = 32
@@ -33,6 +37,14 @@ def axes(folder: Path) -> Path:
     (folder / "axes.mtl").write_text("".join(materials))
     (folder / "Licence.txt").write_text("CC0")
     return folder / "axes.obj"
+
+
+def ingest_folder(folder: Path, data: Meshes, camera: CameraOptions = CAMERA) -> StageFolder:
+    """The folder of a stage that renders meshes, as the plan writes it."""
+    data.manifest().save(folder / "manifest.jsonl")
+    record = {"stage": "ingest", "id": "0", "recipe": "", "upstream": {}, "config": {}, "n_chunks": 1}
+    write_json(folder / "stage.json", record)
+    return StageFolder(folder, "ingest", "0", {}, SimpleNamespace(data=data, camera=camera))  # type: ignore[arg-type]
 
 
 def options(blender: str, **values: Any) -> Blender:

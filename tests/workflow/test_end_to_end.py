@@ -91,7 +91,7 @@ def test_an_ablation_can_be_verified_and_compared(finished: Path, name: str) -> 
     results = finished / "results"
     done = z1g("verify", str(results / "ablations" / name), "--sample", "1")
     assert done.returncode == 0, done.stdout + done.stderr
-    assert f"{name} holds: 15 of 15 checks are good" in done.stdout
+    assert f"{name} holds: 16 of 16 checks are good" in done.stdout
     compared = z1g("compare", "encoder_mix", name, "--results", str(results), "--format", "md")
     assert compared.returncode == 0, compared.stderr
     assert "| PSNR (dB) ↑ |" in compared.stdout

@@ -84,7 +84,9 @@ def test_the_winner_is_that_of_the_full_study(finished: Workspace, full: Workspa
     psnr = {row[0]: float(row[4]) for row in rows if row[1:4] == ["sampled", "test", "psnr"]}
     assert len(psnr) == 3
     assert max(psnr, key=lambda name: psnr[name]) == "lr@lr=1e-3"
-    assert lines(finished)[1:] == [line for line in lines(full) if line.startswith("lr@lr=1e-3,")]
+    # Verdicts depend on what a result is compared with.
+    figures = [line.split(",")[:8] for line in lines(full) if line.startswith("lr@lr=1e-3,")]
+    assert [line.split(",")[:8] for line in lines(finished)[1:]] == figures
 
 
 def test_the_survivor_is_trained_as_if_it_had_never_been_asked(finished: Workspace, full: Workspace) -> None:

@@ -5,6 +5,7 @@ Both libraries initialize missing tensors and ignore unexpected ones, at most wi
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from z1g.core.errors import UserError
+from z1g.core.files import read_json, write_text
 from z1g.core.weights import refuse_misfit, require_finite, require_fit
 
 UNREADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
@@ -37,6 +39,15 @@ def read_network(cls: Any, folder: Path, remedy: str = "") -> Any:
     require_all(info, folder, remedy)
     require_finite(network.state_dict(), folder)
     return network
+
+
+def forget_origin(folder: Path) -> None:
+    """Remove from the configuration of a saved network where it was loaded from: equal networks have equal files."""
+    file = folder / "config.json"
+    config = read_json(file)
+    if config.pop("_name_or_path", None) is not None:
+        # The libraries sort keys, too.
+        write_text(file, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def load(cls: Any, source: str, options: dict[str, Any], remedy: str = "") -> tuple[nn.Module, dict[str, Any]]:

@@ -29,13 +29,11 @@ from z1g.plan.identity import Shared, Stage, digest, planned_stages
 from z1g.plan.lists import Lists
 from z1g.plan.pruning import FOLDER, Competitor, Pruning
 from z1g.plan.records import CONFIG, ablation_owner
-from z1g.plan.runs import write_names
+from z1g.plan.runs import NAMES_FILE, write_names
 
 DEFAULT_SCALE = "full"
 QUIET_S = 5.0
 """Seconds after which progress is shown."""
-NAMES_FILE = "runs.txt"
-"""In the results folder: the planned ablations, one a line, since a command line cannot hold thousands of names."""
 CONFIG_KEYS = ("scale", "ablations", "results", "objects", "gpus", "missing", "budget", "onsuccess", "onerror")
 
 

@@ -12,6 +12,8 @@ from z1g.core.names import did_you_mean
 from z1g.core.sealed import checksum
 
 FOLDER = "ablations"
+NAMES_FILE = "runs.txt"
+"""In the results folder: the planned ablations, one a line, since a command line cannot hold thousands of names."""
 CHECKSUM = "# checksum "
 """Start of the last line of a file of names."""
 

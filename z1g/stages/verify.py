@@ -16,6 +16,7 @@ from z1g.core.progress import track
 from z1g.core.recorded import sha256
 from z1g.data.manifest import Manifest
 from z1g.plan.folder import StageFolder
+from z1g.plan.runs import NAMES_FILE, named
 from z1g.report import reproduce
 from z1g.report.card import model_card
 from z1g.report.collect import KEYS, Results
@@ -83,6 +84,7 @@ def _on_disk(
     yield verify_records.objects(results, facts)
     yield from verify_records.identities(results, folder, facts)
     yield from _files(results, facts, stages)
+    yield from _names(results)
     yield from _derived(results, folder, facts)
 
 
@@ -107,6 +109,19 @@ def _files(results: Path, facts: dict[str, Any], stages: dict[str, dict[str, Any
         yield Finding(
             stage, not bad, "; ".join(bad) or f"{len(files)} file{'' if len(files) == 1 else 's'} as recorded"
         )
+
+
+def _names(results: Path) -> Iterator[Finding]:
+    """Check the list of runs from which tables and the report are made; earlier versions have none."""
+    file = results / NAMES_FILE
+    if not file.exists():
+        return
+    try:
+        names = named([f"@{file}"])
+    except UserError as error:
+        yield Finding(NAMES_FILE, False, str(error))
+        return
+    yield Finding(NAMES_FILE, True, f"names {len(names)} run{'' if len(names) == 1 else 's'}")
 
 
 def _derived(results: Path, folder: Path, facts: dict[str, Any]) -> Iterator[Finding]:

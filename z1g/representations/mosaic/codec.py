@@ -19,7 +19,7 @@ from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, pixel_rays,
 from z1g.geometry.mosaic import mosaic_shape, tile
 from z1g.networks.autoencoder import ImageEncoder
 from z1g.networks.fused.modules import fuse_where_possible, to_contiguous
-from z1g.networks.stored import read_network
+from z1g.networks.stored import forget_origin, read_network
 from z1g.representations.codec import Codec
 from z1g.representations.folder import REMEDY
 from z1g.representations.mosaic.decoder import SplatRays, SplatterDecoder
@@ -113,6 +113,7 @@ class MosaicCodec(Codec):
         """Write the VAE in diffusers' layout and the splat heads."""
         to_contiguous(self.vae)
         self.vae.save_pretrained(folder / "vae")
+        forget_origin(folder / "vae")
         self.save_heads(folder)
 
     def save_heads(self, folder: Path) -> None:

@@ -23,7 +23,7 @@ from z1g.geometry.camera import CameraOptions
 from z1g.networks.conditioning import Conditioning
 from z1g.networks.fused.modules import to_contiguous
 from z1g.networks.reference_denoiser import ReferenceDenoiser
-from z1g.networks.stored import read_network, require_files_fit
+from z1g.networks.stored import forget_origin, read_network, require_files_fit
 from z1g.representations import folder as method_folder
 from z1g.representations.base import Representation
 from z1g.representations.codec import Codec, Trained
@@ -96,6 +96,8 @@ class Zero1ToGPipeline(DiffusionPipeline):
         for network in (self.unet, self.vae):
             to_contiguous(network)
         super().save_pretrained(folder, **kwargs)
+        for name in NETWORKS:
+            forget_origin(folder / name)
         codec.save(folder)
         method_folder.write(folder, *setup)
 
