@@ -81,7 +81,7 @@ def write_hostile(folder: Path) -> dict[str, str | None]:
     put("recursion.gltf", "[" * 100_000, "recursion")
     put("device.obj", obj(head="mtllib device.mtl\nusemtl a\n"), "a device or pipe")
     (folder / "device.mtl").write_text("newmtl a\nmap_Kd /dev/zero\n")
-    put("endless_mtl.obj", obj(head="mtllib /dev/zero\n"), "material file missing")
+    put("endless_mtl.obj", obj(head="mtllib /dev/zero\n"), "a device or pipe")
     put("not_a_image.obj", obj(head="mtllib not.mtl\nusemtl a\n"), "texture missing")
     (folder / "not.mtl").write_text("newmtl a\nmap_Kd not.png\n")
     (folder / "not.png").write_bytes(
