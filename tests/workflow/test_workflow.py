@@ -1,6 +1,8 @@
 """The DAG in Snakemake: planned jobs, and jobs that run again after an edit or with `-R`."""
 
 from support.paths import ROOT
+
+from z1g.plan.runs import named
 import re
 import shutil
 import subprocess
@@ -188,7 +190,7 @@ def test_points_and_replicates_share_what_does_not_depend_on_them(workspace: Pat
     said = snakemake(workspace, *LOCAL, f"ablations={run}")
     assert "priority: 5" in said
     assert said.count("qos=urgent") == 1
-    assert (workspace / "results/runs.txt").read_text() == f"{run}\n"
+    assert named([f"@{workspace / 'results/runs.txt'}"]) == [run]
     assert (workspace / f"results/ablations/{run}/MODEL_CARD.md").read_text() == "ablation"
     assert "Nothing to be done" in snakemake(workspace, "-n", *LOCAL, f"ablations={run}")
 
