@@ -244,7 +244,7 @@ def test_records_are_checked_too(name: str, results: Path, capsys: pytest.Captur
     record, folder = read_json(file), file.parent if file.name == "stage.json" else file.parents[1]
     if file.name == "stage.json":
         record["config"]["autodecoder"]["train"]["optimizer"]["lr"] *= 2
-        forge(file, f"autodecoder/{folder.name}", record)
+        forge(file, stage_owner(folder.name), record)
     else:
         record["outputs"].pop("chunk-00001.png")
         forge(file, f"{folder.name}/chunk-00001", record)

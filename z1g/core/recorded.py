@@ -24,6 +24,7 @@ from z1g.core.sealed import read_sealed
 log = logging.getLogger("z1g")
 STAGE_FILE = "stage.json"
 JOBS = "jobs"
+ID = re.compile(r"[0-9a-f]{10}")
 CHUNK, RUNG = re.compile(r"chunk-\d{5,}"), re.compile(r"rungs/(.+)\.json")
 SETTLE_S, POLL_S = 30.0, 0.5
 """Age of a file up to which its record is waited for: network file systems may show the record later than the file."""
@@ -42,7 +43,7 @@ def stage_folder(path: Path) -> Path | None:
 def job_of(folder: Path, name: str) -> str:
     """The job that writes a file of a stage folder: of its chunk or rung, or the one of the whole stage."""
     chunk, rung = CHUNK.match(name), RUNG.fullmatch(name)
-    return chunk.group() if chunk else f"rung-{rung[1]}" if rung else folder.parent.name
+    return chunk.group() if chunk else f"rung-{rung[1]}" if rung else _planned_as(folder)[0]
 
 
 def record_file(folder: Path, job: str) -> Path:
@@ -50,9 +51,29 @@ def record_file(folder: Path, job: str) -> Path:
     return folder / JOBS / f"{job}.json"
 
 
+def identity_of(folder: Path) -> str:
+    """The id of a stage folder: its name, or that in `stage.json` where links give it another name."""
+    return folder.name if ID.fullmatch(folder.name) else _planned_as(folder)[1]
+
+
+def _planned_as(folder: Path) -> tuple[str, str]:
+    """Stage and id of a stage folder by its `stage.json`: folders may be links to another disk."""
+    file = folder.resolve() / STAGE_FILE
+    try:
+        return _planned(str(file), file.stat().st_mtime_ns)
+    except (OSError, ValueError, KeyError, TypeError):
+        return file.parents[1].name, file.parent.name
+
+
+@lru_cache(maxsize=4096)
+def _planned(name: str, mtime_ns: int) -> tuple[str, str]:
+    record = read_json(Path(name))
+    return str(record["stage"]), str(record["id"])
+
+
 def record_owner(folder: Path, job: str) -> str:
     """What the checksum of a record covers besides its content."""
-    return f"{folder.resolve().name}/{job}"
+    return f"{identity_of(folder)}/{job}"
 
 
 def checked(path: Path, content: bool = True) -> Path:

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from z1g.core.errors import UserError
 from z1g.core.recorded import STAGE_FILE as FILE
+from z1g.core.recorded import identity_of
 from z1g.core.sealed import Damaged, read_sealed
 from z1g.data.manifest import Manifest
 
@@ -79,9 +80,9 @@ def require_job(path: Path, stage: str, chunk: int | None) -> None:
         raise UserError(f"--chunk {chunk}: {path} has {record['n_chunks']} chunks, counted from 0")
 
 
-def stage_owner(stage: str, identity: str) -> str:
-    """What the checksum of `stage.json` covers besides its content."""
-    return f"{stage}/{identity}"
+def stage_owner(identity: str) -> str:
+    """What the checksum of `stage.json` covers besides its content: the id, which depends on the stage, too."""
+    return f"stage {identity}"
 
 
 def read_record(path: Path) -> dict[str, Any]:
@@ -90,8 +91,7 @@ def read_record(path: Path) -> dict[str, Any]:
     if not file.is_file():
         raise UserError(f"{path}: no {FILE} here; stage folders are made by `snakemake` or `z1g plan --write`")
     try:
-        real = path.resolve()
-        record = read_sealed(file, stage_owner(real.parent.name, real.name))
+        record = read_sealed(file, stage_owner(identity_of(path)))
         missing = [key for key in KEYS if key not in record]
         if missing or not isinstance(record["n_chunks"], int):
             raise Damaged(f"it lacks {', '.join(missing) or 'n_chunks'}")

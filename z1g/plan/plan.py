@@ -212,7 +212,7 @@ class Plan:
                 manifest.save(file)
         with Meter("records of the plan", len(self.stages) + len(self.ablations), quiet_s=QUIET_S) as meter:
             for stage in self.stages.values():
-                update_sealed(self.folder(*stage.key) / "stage.json", stage.record(), stage_owner(*stage.key))
+                update_sealed(self.folder(*stage.key) / "stage.json", stage.record(), stage_owner(stage.id))
                 meter.advance()
             for name, planned in self.ablations.items():
                 folder = self.results / "ablations" / name

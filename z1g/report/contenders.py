@@ -9,7 +9,9 @@ from typing import Any
 
 from z1g.core.errors import UserError
 from z1g.core.names import did_you_mean
+from z1g.core.recorded import identity_of
 from z1g.core.sealed import Damaged, read_sealed
+from z1g.plan.folder import stage_owner
 from z1g.report.collect import KEYS, Ablation, Measurements, Results
 from z1g.report.cost import cost
 from z1g.report.replicates import Arm, Replicate, Replicates, arms
@@ -142,7 +144,7 @@ def _root(folder: Path, tree: Results) -> Path:
 
 def _stages(folder: Path) -> dict[str, str]:
     try:
-        record = read_sealed(folder / "stage.json", f"metrics/{folder.resolve().name}")
+        record = read_sealed(folder / "stage.json", stage_owner(identity_of(folder)))
         return {**record["upstream"], record["stage"]: record["id"]}
     except Damaged as error:
         raise UserError(f"{folder}/stage.json cannot be used: {error}; start `snakemake` again") from error
@@ -156,7 +158,7 @@ def _config(tree: Results, stages: dict[str, str]) -> dict[str, Any]:
     for stage, identity in stages.items():
         try:
             folder = tree.folder(stage, identity)
-            _join(merged, read_sealed(folder / "stage.json", f"{stage}/{identity}")["config"])
+            _join(merged, read_sealed(folder / "stage.json", stage_owner(identity))["config"])
         except Damaged as error:
             raise UserError(f"{folder}/stage.json cannot be used: {error}; start `snakemake` again") from error
         except (OSError, ValueError, KeyError, TypeError):
