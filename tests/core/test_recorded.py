@@ -145,3 +145,19 @@ def test_splats_of_photographs_are_compared_with_the_record_beside_them(tmp_path
         checked_output(file)
     write_json(tmp_path / "chair.json", {"files": 3})
     assert checked_output(file) == file, "the record of something else"
+
+
+def test_stage_folders_may_be_links_to_another_disk(stage: Path, tmp_path: Path) -> None:
+    """A folder of a stage or of all of its ids, which has another name there."""
+    write_json(stage / "stage.json", {"stage": "fit", "id": stage.name})
+    for number, folder in enumerate((stage, stage.parent)):
+        elsewhere = tmp_path / f"disk{number}/other"
+        elsewhere.parent.mkdir()
+        folder.rename(elsewhere)
+        folder.symlink_to(elsewhere)
+        for name in ("model/a.json", "chunk-00000.jsonl"):
+            assert checked(stage / name) == stage / name
+    (stage / "model/a.json").write_text("{2}")
+    age(stage / "model/a.json")
+    with pytest.raises(UserError, match="not as job fit wrote it"):
+        checked(stage / "model/a.json")

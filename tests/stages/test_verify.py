@@ -22,6 +22,7 @@ from z1g.core.recorded import sha256
 from z1g.core.sealed import checksum, write_sealed
 from z1g.jobs import records
 from z1g.jobs.records import digests, recorded
+from z1g.plan.folder import stage_owner
 from z1g.report.card import model_card
 from z1g.report.collect import Results
 from z1g.report.summary import summary_rows
