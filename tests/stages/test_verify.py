@@ -18,11 +18,10 @@ from support.paths import ROOT
 
 from z1g.cli.main import main
 from z1g.core.files import read_json, read_jsonl, write_json, write_jsonl, write_text
-from z1g.core.recorded import sha256
+from z1g.core.recorded import sha256, stage_owner
 from z1g.core.sealed import checksum, write_sealed
 from z1g.jobs import records
 from z1g.jobs.records import digests, recorded
-from z1g.plan.folder import stage_owner
 from z1g.report.card import model_card
 from z1g.report.collect import Results
 from z1g.report.summary import summary_rows

@@ -71,6 +71,11 @@ def _planned(name: str, mtime_ns: int) -> tuple[str, str]:
     return str(record["stage"]), str(record["id"])
 
 
+def stage_owner(identity: str) -> str:
+    """What the checksum of `stage.json` covers besides its content: the id, which depends on the stage, too."""
+    return f"stage {identity}"
+
+
 def record_owner(folder: Path, job: str) -> str:
     """What the checksum of a record covers besides its content."""
     return f"{identity_of(folder)}/{job}"

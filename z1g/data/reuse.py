@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from z1g.core.errors import UserError
+from z1g.core.recorded import identity_of, stage_owner
 from z1g.core.sealed import read_sealed
 from z1g.data.manifest import Manifest, ObjectEntry
 
@@ -36,7 +37,7 @@ def chunks_made_before(
 def _record(file: Path) -> dict[str, Any]:
     """Content of another folder's `stage.json`, {} if it cannot be used."""
     try:
-        return read_sealed(file, f"{file.parents[1].name}/{file.parent.name}")
+        return read_sealed(file, stage_owner(identity_of(file.parent)))
     except (OSError, ValueError):
         return {}
 

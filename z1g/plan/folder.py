@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from z1g.core.errors import UserError
 from z1g.core.recorded import STAGE_FILE as FILE
-from z1g.core.recorded import identity_of
+from z1g.core.recorded import identity_of, stage_owner
 from z1g.core.sealed import Damaged, read_sealed
 from z1g.data.manifest import Manifest
 
@@ -78,11 +78,6 @@ def require_job(path: Path, stage: str, chunk: int | None) -> None:
         raise UserError(f"{path} is a folder of stage {record['stage']}, not of {stage}; give results/{stage}/<id>")
     if chunk is not None and not 0 <= chunk < record["n_chunks"]:
         raise UserError(f"--chunk {chunk}: {path} has {record['n_chunks']} chunks, counted from 0")
-
-
-def stage_owner(identity: str) -> str:
-    """What the checksum of `stage.json` covers besides its content: the id, which depends on the stage, too."""
-    return f"stage {identity}"
 
 
 def read_record(path: Path) -> dict[str, Any]:

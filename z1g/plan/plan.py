@@ -22,9 +22,10 @@ from z1g.core.errors import UserError
 from z1g.core.files import update_json
 from z1g.core.names import did_you_mean
 from z1g.core.progress import Meter
+from z1g.core.recorded import stage_owner
 from z1g.core.sealed import checksum, update_sealed
 from z1g.data.manifest import Manifest
-from z1g.plan.folder import read_record, stage_owner
+from z1g.plan.folder import read_record
 from z1g.plan.identity import Shared, Stage, digest, planned_stages
 from z1g.plan.lists import Lists
 from z1g.plan.pruning import FOLDER, Competitor, Pruning

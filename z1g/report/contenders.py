@@ -9,9 +9,8 @@ from typing import Any
 
 from z1g.core.errors import UserError
 from z1g.core.names import did_you_mean
-from z1g.core.recorded import identity_of
+from z1g.core.recorded import identity_of, stage_owner
 from z1g.core.sealed import Damaged, read_sealed
-from z1g.plan.folder import stage_owner
 from z1g.report.collect import KEYS, Ablation, Measurements, Results
 from z1g.report.cost import cost
 from z1g.report.replicates import Arm, Replicate, Replicates, arms
