@@ -6,7 +6,7 @@ more places, and lets every command read it; `Z1G_DAMAGE_TABLE=file.md` writes t
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -28,10 +28,21 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Judge:
     return Judge(planned, tmp_path_factory.mktemp("copies"))
 
 
+Table = dict[tuple[str, str], dict[str, Counter[str]]]
+"""Counts of verdicts by kind and damage, and by reader."""
+
+
 @pytest.fixture(scope="module")
-def table() -> dict[tuple[str, str], dict[str, Counter[str]]]:
-    """Counts of verdicts by kind and damage, and by reader."""
-    return {}
+def table() -> Iterator[Table]:
+    """What the tests of this module fill; written at their end if `Z1G_DAMAGE_TABLE` names a file."""
+    filled: Table = {}
+    yield filled
+    if TABLE is not None:
+        lines = [f"| file | damage | {' | '.join(READERS)} |", f"|{'---|' * (2 + len(READERS))}"]
+        for (pattern, damage), cells in filled.items():
+            words = [", ".join(f"{n}× {verdict}" for verdict, n in sorted(cells.get(c, {}).items())) for c in READERS]
+            lines.append(f"| `{pattern}` | {damage} | {' | '.join(words)} |")
+        Path(TABLE).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def damages() -> list[tuple[str, Callable[[Path], None]]]:
@@ -51,9 +62,7 @@ def readers(kind: Kind, first: bool) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=[kind.pattern.replace("/", "-") for kind in KINDS])
-def test_damage_is_noticed_or_harmless(
-    kind: Kind, judge: Judge, table: dict[tuple[str, str], dict[str, Counter[str]]]
-) -> None:
+def test_damage_is_noticed_or_harmless(kind: Kind, judge: Judge, table: Table) -> None:
     bad = []
     for name, damage in damages():
         for column, reader in readers(kind, first=not isinstance(damage, partial)):
@@ -79,13 +88,3 @@ def test_every_file_is_of_a_listed_kind(judge: Judge) -> None:
     files = [file for file in judge.planned.results.rglob("*") if file.is_file() and not file.is_symlink()]
     names = [file.relative_to(judge.planned.results).as_posix() for file in files]
     assert [name for name in names if not any(fnmatch(name, pattern) for pattern in patterns)] == []
-
-
-@pytest.mark.skipif(not TABLE, reason="Z1G_DAMAGE_TABLE names no file")
-def test_the_table_is_written(table: dict[tuple[str, str], dict[str, Counter[str]]]) -> None:
-    lines = [f"| file | damage | {' | '.join(READERS)} |", f"|{'---|' * (2 + len(READERS))}"]
-    for (pattern, damage), cells in table.items():
-        words = [", ".join(f"{n}× {verdict}" for verdict, n in sorted(cells.get(c, {}).items())) for c in READERS]
-        lines.append(f"| `{pattern}` | {damage} | {' | '.join(words)} |")
-    assert TABLE is not None
-    Path(TABLE).write_text("\n".join(lines) + "\n", encoding="utf-8")
