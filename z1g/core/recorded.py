@@ -30,7 +30,6 @@ SETTLE_S, POLL_S = 30.0, 0.5
 """Age of a file up to which its record is waited for: network file systems may show the record later than the file."""
 RACY_S = 2.0
 """Younger files may change without a change of their time, so that results about them are not kept."""
-_BLOCK = 2**20
 _warned: set[str] = set()
 
 
@@ -206,11 +205,8 @@ def _digest(name: str, size: int, mtime_ns: int) -> str:
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file."""
-    digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(_BLOCK):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def warn_unchecked(path: Path, why: str) -> None:

@@ -41,7 +41,7 @@ class StageFolder:
         """Read `stage.json`. Raises UserError if it is missing, damaged, or of a version with other options."""
         from z1g.plan.slices import restored, slice_config
 
-        file, record = path / FILE, read_record(path)
+        file, record = path / FILE, read_stage_record(path)
         try:
             config = slice_config(restored(record["config"], record.get("reads")))
         except ValidationError as error:
@@ -63,7 +63,7 @@ class StageFolder:
         ingest = self.path if self.stage == "ingest" else self.upstream_path("ingest")
         file = ingest / "manifest.jsonl"
         manifest = Manifest.load(file)
-        if read_record(ingest).get("objects") not in (None, manifest.digest()):
+        if read_stage_record(ingest).get("objects") not in (None, manifest.digest()):
             raise UserError(f"{file} does not list the objects of {ingest}; start `snakemake` again to write it again")
         return manifest
 
@@ -73,14 +73,14 @@ def require_job(path: Path, stage: str, chunk: int | None) -> None:
 
     Only `stage.json` is read, and nothing is written.
     """
-    record = read_record(path)
+    record = read_stage_record(path)
     if record["stage"] != stage:
         raise UserError(f"{path} is a folder of stage {record['stage']}, not of {stage}; give results/{stage}/<id>")
     if chunk is not None and not 0 <= chunk < record["n_chunks"]:
         raise UserError(f"--chunk {chunk}: {path} has {record['n_chunks']} chunks, counted from 0")
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_stage_record(path: Path) -> dict[str, Any]:
     """Content of a folder's `stage.json`. Raises UserError if it is missing or damaged."""
     file = path / FILE
     if not file.is_file():

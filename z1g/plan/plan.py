@@ -25,7 +25,7 @@ from z1g.core.progress import Meter
 from z1g.core.recorded import stage_owner
 from z1g.core.sealed import checksum, update_sealed
 from z1g.data.manifest import Manifest
-from z1g.plan.folder import read_record
+from z1g.plan.folder import read_stage_record
 from z1g.plan.identity import Shared, Stage, digest, planned_stages
 from z1g.plan.lists import Lists
 from z1g.plan.pruning import FOLDER, Competitor, Pruning
@@ -166,7 +166,7 @@ class Plan:
         record = self.folder(name, stage_id) / "stage.json"
         if not record.is_file():
             raise UserError(f"no ablation plans {name} {stage_id}, and {record} does not exist")
-        return Stage.from_record(read_record(record.parent))
+        return Stage.from_record(read_stage_record(record.parent))
 
     def chunks(self, name: str, stage_id: str) -> list[str]:
         """Chunk numbers in the format of file names."""

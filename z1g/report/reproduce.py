@@ -9,7 +9,7 @@ from z1g.core.errors import UserError
 from z1g.core.recorded import sha256
 from z1g.core.sealed import read_sealed
 from z1g.data.manifest import Manifest
-from z1g.plan.folder import read_record
+from z1g.plan.folder import read_stage_record
 from z1g.plan.records import ablation_owner
 from z1g.report.collect import Ablation, Results, flatten
 from z1g.report.cost import cost, stage_cost
@@ -60,7 +60,7 @@ def reproduce(tree: Results, ablation: Ablation, objects: int) -> dict[str, Any]
 def _stage(tree: Results, stage: str, identity: str, records: list[dict[str, Any]]) -> dict[str, Any]:
     total = stage_cost(records)
     try:
-        version = read_record(tree.folder(stage, identity))["version"]
+        version = read_stage_record(tree.folder(stage, identity))["version"]
     except (UserError, KeyError):
         version = None
     files = {f"{stage}/{identity}/{name}": output for record in records for name, output in record["outputs"].items()}

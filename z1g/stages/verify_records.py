@@ -18,8 +18,8 @@ from z1g.core.recorded import JOBS, STAGE_FILE, read_record, sha256
 from z1g.core.stages import TRAINED
 from z1g.data.manifest import Manifest
 from z1g.data.tensor_shards import damaged_shards
-from z1g.plan import folder as planned_folder
 from z1g.plan import neutral
+from z1g.plan.folder import read_stage_record
 from z1g.plan.identity import Stage, planned_stages
 from z1g.plan.records import CONFIG, CONFIGURATION, PLAN, read_config, read_plan
 from z1g.plan.slices import restored
@@ -81,7 +81,7 @@ def objects(results: Path, facts: dict[str, Any]) -> Finding:
         listed = Manifest.load(file)
         if sha256(file) == recorded["manifest"]:
             return Finding("manifest", True, "as recorded")
-        objects = planned_folder.read_record(file.parent).get("objects")
+        objects = read_stage_record(file.parent).get("objects")
     except (OSError, UserError) as error:
         return Finding("manifest", False, str(error))
     same = objects == listed.digest() and len(listed.objects) == recorded["objects"]
@@ -134,7 +134,7 @@ def _stage_file(results: Path, stage: Stage, config: dict[str, Any], manifest: M
     """What is wrong with the `stage.json` of a stage: its slice in place of that of `config` must give the same id."""
     folder = results / stage.name / stage.id
     try:
-        record = planned_folder.read_record(folder)
+        record = read_stage_record(folder)
         own = _derived(_overlaid(config, restored(record["config"], record.get("reads"))), manifest)[stage.name]
     except (UserError, ValueError, ValidationError, KeyError, TypeError) as error:
         yield f"{folder / STAGE_FILE}: {error}"
