@@ -1,4 +1,5 @@
 # `make demo` runs the whole chain on eight objects, `make test` runs the tests. Both create the environment first.
+# `make blender` creates another one for what only Blender does.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 RESULTS ?= results
@@ -8,12 +9,13 @@ FURNITURE ?= .furniture
 FURNITURE_PACKAGE := sweethome3d-furniture
 FURNITURE_SHA256 := 3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668
 
-.PHONY: demo test test-fast test-slurm lint check env clean furniture
+.PHONY: demo test test-fast test-slurm lint check env blender clean furniture
 
 demo: env
 	$(BIN)/snakemake --profile local ablation_all --config scale=tiny results=$(RESULTS)
 	@echo "Open $(RESULTS)/report.html; curves: $(BIN)/tensorboard --logdir $(RESULTS)/ablations"
 
+# Tests with Blender are skipped where there is none: `make blender`.
 test: env
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
@@ -38,7 +40,9 @@ lint: env
 		$(BIN)/snakemake -n -q all --profile local --config scale=$$scale results=.dry-run missing=warn -- ablation_all || exit 1; \
 	done
 
-env: .venv/.installed .venv-blender/.installed
+env: .venv/.installed
+
+blender: .venv-blender/.installed
 
 .venv/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -46,16 +50,12 @@ env: .venv/.installed .venv-blender/.installed
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-# Blender's Python module needs Python 3.11 and an old numpy, so it has its own environment. Without Python 3.11, put
-# `blender` on PATH.
+# Blender's Python module needs Python 3.11 and an old numpy, so it has its own environment.
 .venv-blender/.installed: requirements-blender.lock
-	@mkdir -p .venv-blender
-	@if $(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))'; then \
-		$(PYTHON) -m venv .venv-blender && \
-		.venv-blender/bin/python -m pip install --quiet --requirement requirements-blender.lock; \
-	else \
-		echo "Python 3.11 not found: ingest will use 'blender' from PATH"; \
-	fi
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+		{ echo "Blender's Python module needs Python 3.11: set PYTHON to one, or put Blender's \`blender\` on PATH"; exit 1; }
+	$(PYTHON) -m venv .venv-blender
+	.venv-blender/bin/python -m pip install --quiet --requirement requirements-blender.lock
 	touch $@
 
 # 642 pieces of furniture, CC0 and CC-BY 3.0, from a Debian package: a training set for scale=small.

@@ -47,8 +47,8 @@ def kinds_of(path: str) -> dict[int, str]:
 @pytest.mark.parametrize(
     "text",
     [
-        "data: {renderer: {device: {kind: x}}}",
-        "data: {renderer: {device: {}}}",
+        "data: {renderer: {kind: blender, device: {kind: x}}}",
+        "data: {renderer: {kind: blender, device: {}}}",
         "data: {split: {keep_together: {kind: mesh}}}",
         "unet: {attention: {a: 1}}",
         "representation: {decoder: {mode: {kind: all}}}",

@@ -183,6 +183,7 @@ MANY = """\
 data:
   paths: [nowhere]
   renderer:
+    kind: blender
     lighting: {kind: hdri, file: sky.exr}
 fit:
   start:
@@ -207,17 +208,17 @@ render: {kind: diff_gaussian}
 """
 EXPECTED = [
     "idea.yaml:2: data.paths: nowhere: no such file or folder",
-    "idea.yaml:4: data.renderer.lighting.file: sky.exr is not a file",
-    "idea.yaml:24: render: the package diff_gaussian_rasterization is not installed",
-    "idea.yaml:8: fit.start.weights: lgm.safetensors is not a file",
-    "idea.yaml:10: autodecoder.codes.path: no file is given",
-    "idea.yaml:12: autodecoder.losses.perceptual.trunk: no file is given",
-    "idea.yaml:20: unet.attention: the package xformers is not installed",
-    "idea.yaml:19: unet.rendered.losses.mine.trunk: vgg.pth is not a file",
+    "idea.yaml:5: data.renderer.lighting.file: sky.exr is not a file",
+    "idea.yaml:25: render: the package diff_gaussian_rasterization is not installed",
+    "idea.yaml:9: fit.start.weights: lgm.safetensors is not a file",
+    "idea.yaml:11: autodecoder.codes.path: no file is given",
+    "idea.yaml:13: autodecoder.losses.perceptual.trunk: no file is given",
+    "idea.yaml:21: unet.attention: the package xformers is not installed",
+    "idea.yaml:20: unet.rendered.losses.mine.trunk: vgg.pth is not a file",
 ]
 WARNED = [
     "idea.yaml:3: data.renderer.python: no Blender found",
-    "idea.yaml:23: metrics.metrics.mine.weights: no folder",
+    "idea.yaml:24: metrics.metrics.mine.weights: no folder",
 ]
 
 

@@ -12,11 +12,14 @@ from support.golden_figures import Figures
 from support.golden_record import COMMAND, differences, entry_of, may_write, read, rounded, verdict, write
 from support.golden_runs import STAGES as RUNS
 from support.golden_runs import WORLDS, World, ingest_meshes, ingest_originals
+from support.raster import rasterizer
 
 from z1g.plan.stages import STAGES
 
 BLENDER_TOLERANCE = 0.02
 """Versions of Blender differ in their sampling noise."""
+OPENGL_TOLERANCE = 0.005
+"""Drivers differ in how they filter textures and round corners."""
 
 
 @pytest.fixture(scope="module")
@@ -55,8 +58,15 @@ def test_results_do_not_change_without_a_raised_version(
 
 @pytest.mark.blender
 def test_nor_do_renders_by_blender(request: pytest.FixtureRequest, blender: str, tmp_path: Path) -> None:
-    figures = {"meshes": ingest_meshes(tmp_path, blender)}
+    figures = {"meshes": ingest_meshes(tmp_path, kind="blender", samples=8, python=blender)}
     judge(request, "ingest with Blender", "ingest", figures, tolerance=BLENDER_TOLERANCE)
+
+
+@pytest.mark.slow
+def test_nor_do_renders_by_the_rasterizer(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    rasterizer(16)
+    figures = {"meshes": ingest_meshes(tmp_path, kind="raster")}
+    judge(request, "ingest with the rasterizer", "ingest", figures, tolerance=OPENGL_TOLERANCE)
 
 
 @pytest.mark.slow
@@ -209,5 +219,5 @@ def test_figures_are_written_one_entry_at_a_time(tmp_path: Path) -> None:
 
 
 def test_every_stage_has_figures() -> None:
-    assert set(read()) == {*STAGES, "ingest with Blender"}
+    assert set(read()) == {*STAGES, "ingest with Blender", "ingest with the rasterizer"}
     assert read(Path("nowhere.json")) == {}

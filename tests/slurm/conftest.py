@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, unavailable
-from workspace import ONE_PROCESS, REQUESTED, ROOT, Workspace
+from workspace import ONE_PROCESS, REQUESTED, Workspace
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -30,8 +30,6 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 @pytest.fixture(scope="session")
 def finished(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     """The whole chain, reference."""
-    if not (ROOT / ".venv-blender/bin/python").exists():
-        pytest.skip("Blender's environment is missing (make env)")
     workspace = Workspace(tmp_path_factory.mktemp("chain") / "work", REQUESTED)
     (workspace.folder / "snakemake.out").write_text(workspace.run())
     return workspace

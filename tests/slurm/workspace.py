@@ -82,7 +82,6 @@ class Workspace:
         ours = {
             "Z1G_SLURM_PARTITION": "day",
             "Z1G_SLURM_STATUS_SECONDS": "1",
-            "Z1G_BLENDER": str(ROOT / ".venv-blender/bin/python"),
             "Z1G_TEST_HOLD": " ".join(map(str, hold)),
             "PYTHONPATH": str(ROOT),
             "ACCELERATE_USE_CPU": "true",

@@ -156,10 +156,10 @@ def ingest_originals(root: Path) -> Figures:
     return _ingested(plan(root, 0, camera=camera, data={"kind": "original", "renders": str(root / "renders")}))
 
 
-def ingest_meshes(root: Path, blender: str) -> Figures:
-    """Ingest a textured mesh with Blender."""
+def ingest_meshes(root: Path, **renderer: Any) -> Figures:
+    """Ingest a textured mesh with a renderer."""
     camera = {"train_views": 1, "validation_views": 1, "test_views": 1}
-    options = {"resolution": 32, "samples": 8, "normals": True, "python": blender}
+    options = {"resolution": 32, "normals": True, **renderer}
     return _ingested(
         plan(root, 0, camera=camera, data={"paths": [str(ROOT / "workflow/objects/crate")], "renderer": options})
     )

@@ -1,8 +1,7 @@
-"""The whole chain with Blender at a micro scale, run through Snakemake."""
+"""The whole chain at a micro scale, run through Snakemake."""
 
 from support.paths import ROOT
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -11,14 +10,13 @@ from pathlib import Path
 import pytest
 from plyfile import PlyData
 
-pytestmark = [pytest.mark.blender, pytest.mark.slow]
+pytestmark = pytest.mark.slow
 
 
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snakemake", "--profile", "local", *arguments]
     command += ["--config", "scale=micro.yaml", "ablations=encoder_mix,optimized_splat"]
-    environment = {**os.environ, "Z1G_BLENDER": str(ROOT / ".venv-blender/bin/python")}
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=540)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=540)
 
 
 def z1g(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -66,7 +64,7 @@ def test_every_source_has_rows_in_the_table(finished: Path) -> None:
         assert all(row[name] is not None for row in table for name in ("psnr", "ssim", "st_lpips", "alpha_iou"))
         objects = rows(file.parent / "objects.jsonl")
         assert all(row[name] is not None for row in objects for name in ("chamfer", "f_score"))
-        # Blender's depth and trimesh's surface agree to within one of 16 pixels.
+        # The rasterizer's depth and trimesh's surface agree to within one of 16 pixels.
         fitted = [row for row in objects if row["source"] == "fitted"]
         assert all(row["chamfer"] < 0.06 and row["depth_error"] < 0.08 for row in fitted), fitted
 

@@ -35,9 +35,8 @@ def find_blender(configured: str | None) -> list[str]:
     if on_path is not None:
         return _command(on_path)
     raise UserError(
-        f"no Blender found to render the meshes. Searched: {CONFIG_KEY}, the environment variable "
-        f"{ENVIRONMENT_VARIABLE}, bpy in {sys.executable}, {VENV_PYTHON} in {Path.cwd()} and `blender` on PATH. "
-        "Run `make` to install one into .venv-blender, or set one of these"
+        f"no Blender found: run `make blender`, or put `blender` on PATH. Searched: {CONFIG_KEY}, the environment "
+        f"variable {ENVIRONMENT_VARIABLE}, bpy in {sys.executable}, {VENV_PYTHON} in {Path.cwd()} and PATH"
     )
 
 

@@ -24,7 +24,7 @@ from z1g.meshes.files import licenses, prepare, readable
 from z1g.meshes.limits import FileLimits
 from z1g.meshes.listing import find_objects
 from z1g.meshes.pool import Drawn, Task, draw
-from z1g.meshes.renderers import Blender, Raster, Renderer
+from z1g.meshes.renderers import Raster, Renderer
 from z1g.meshes.share import Share, share_out
 from z1g.sources.base import DataSource, Ingested
 
@@ -52,7 +52,7 @@ class Meshes(DataSource):
         "only from their own folder, their archive and the folders in `paths`",
     )
     limits: FileLimits = FileLimits()
-    renderer: Annotated[Renderer, OneOf()] = Blender()
+    renderer: Annotated[Renderer, OneOf()] = Raster()
 
     def check(self) -> None:
         absent = [text for text in self.paths if not glob.has_magic(text) and not Path(text.split(INSIDE)[0]).exists()]
