@@ -73,6 +73,8 @@ def complaint(folder: Path, text: str, scale: str = "tiny") -> list[str]:
          "null removes an entry, but there is no entry of this name"),
         ("data:\n  blender: {samples: 8}\n",
          "2: data.blender: unknown key; write its options below `data.renderer: {kind: blender}`"),
+        ("data:\n  renderer:\n    engine: eevee\n",
+         "3: data.renderer.engine: unknown key of kind raster; kind blender has it"),
         ("resources:\n  unte: {gpus: 1}\n", '2: resources.unte: unknown key; did you mean "unet"?'),
         ("description: !!timestamp 2020-01-01\n", "1: a date is not supported; put it in quotes to make it a string"),
         ("description: !!binary aGVsbG8=\n", "1: binary data is not supported; put it in quotes to make it a string"),

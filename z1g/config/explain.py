@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from z1g.config.lookup import kinds_at, section_at, valid_names, value_at
+from z1g.config.lookup import kinds_at, kinds_with, section_at, valid_names, value_at
 from z1g.config.tree import Experiment
 from z1g.config.yaml_file import KeyPath, YamlFile
 from z1g.core.names import did_you_mean
@@ -44,9 +44,7 @@ def _explain(problem: dict[str, Any], merged: Any, files: Sequence[YamlFile], ro
         message = problem["msg"].removeprefix("Value error, ")
         return f"{where_is(files, *_mentioned(message))}: {message}"
     if kind == "extra_forbidden":
-        renamed = RENAMED.get(path)
-        near = did_you_mean(path[-1], valid_names(path[:-1], merged, root)) if renamed is None else f"; write {renamed}"
-        message = f"unknown key{near}"
+        message = f"unknown key{_instead(path, merged, root)}"
     elif kind == "union_tag_invalid":
         path = (*path, "kind")
         tags = [tag.strip(" '") for tag in context["expected_tags"].split(",")]
@@ -69,6 +67,15 @@ def _explain(problem: dict[str, Any], merged: Any, files: Sequence[YamlFile], ro
             near = did_you_mean(given, re.findall("'([^']*)'", context["expected"]))
             message += near if "did you mean" in near else ""
     return f"{where_is(files, path)}: {'.'.join(path)}: {message}"
+
+
+def _instead(path: KeyPath, merged: Any, root: type[BaseModel]) -> str:
+    """What to write instead of an unknown key."""
+    if path in RENAMED:
+        return f"; write {RENAMED[path]}"
+    if having := kinds_with(path[-1], path[:-1], merged, root):
+        return f" of kind {value_at(merged, (*path[:-1], 'kind'))}; kind {' or '.join(having)} has it"
+    return did_you_mean(path[-1], valid_names(path[:-1], merged, root))
 
 
 def _expected(kind: str, context: Mapping[str, Any], otherwise: str) -> str:

@@ -65,6 +65,14 @@ def kinds_at(path: KeyPath, merged: Any, root: type[BaseModel] = Experiment) -> 
     return list(kinds(family)) if _is_section(family) and issubclass(family, Slot) else []
 
 
+def kinds_with(name: str, path: KeyPath, merged: Any, root: type[BaseModel] = Experiment) -> list[str]:
+    """The kinds of the slot at a key path that have an option of this name."""
+    family: Any = _declared(_type_at(path[:-1], merged, root), path[-1])[0] if path else None
+    if not (_is_section(family) and issubclass(family, Slot)):
+        return []
+    return [kind for kind, section in kinds(family).items() if name in section.model_fields]
+
+
 def _choose(annotation: Any, metadata: Sequence[Any], value: Any) -> Any:
     if any(isinstance(item, OneOf) for item in metadata) and isinstance(value, dict):
         return kinds(annotation).get(str(value.get("kind")), annotation)

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-FORMATS = (".obj", ".glb", ".gltf", ".ply", ".stl", ".fbx", ".usd", ".usda", ".usdc", ".usdz", ".blend")
+CONVERTED = (".fbx", ".usd", ".usda", ".usdc", ".usdz", ".blend", ".dae")
+"""Formats that only Blender reads."""
+FORMATS = (".obj", ".glb", ".gltf", ".ply", ".stl", *CONVERTED)
 ARCHIVES = (".zip", ".sh3f")
 READABLE = f"{', '.join(FORMATS)} and these in {' or '.join(ARCHIVES)}"
 

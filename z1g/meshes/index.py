@@ -10,6 +10,11 @@ from typing import Any
 from z1g.core.files import write_json
 
 
+def cache_folder() -> Path:
+    """The user's cache folder of z1g."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "z1g"
+
+
 class Index:
     """Values by key, valid while the files they depend on keep their sizes and modification times.
 
@@ -17,9 +22,8 @@ class Index:
     """
 
     def __init__(self, subject: str) -> None:
-        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         name = hashlib.sha256(subject.encode(errors="surrogatepass")).hexdigest()[:16]
-        self.path = root / "z1g" / "contents" / f"{name}.json"
+        self.path = cache_folder() / "contents" / f"{name}.json"
         self._old = _load(self.path)
         self._new: dict[str, Any] = {}
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,7 +21,8 @@ from z1g.core.slots import OneOf, Runtime
 from z1g.data.manifest import INSIDE, ObjectEntry, as_row
 from z1g.data.shards import EncodedObject, Rejected, RenderedObject
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions
-from z1g.meshes.files import licenses, prepare, readable
+from z1g.meshes.conversion import Converted, converted, needs_conversion, placed_as_listed
+from z1g.meshes.files import Unusable, licenses, prepare, readable
 from z1g.meshes.limits import FileLimits
 from z1g.meshes.listing import find_objects
 from z1g.meshes.pool import Drawn, Task, draw
@@ -72,12 +74,16 @@ class Meshes(DataSource):
         renderer = self.renderer
         share = share_out(renderer, threads, len(objects), camera.n_views)
         settings, command = self._settings(camera, share), renderer.command()
-        tasks = (self._task(entry, camera) for entry in objects)
+        glbs = self._converted(objects, scratch, threads)
+        tasks = (self._task(entry, camera, glbs.get(entry.id)) for entry in objects)
         with contextlib.closing(draw(command, settings, tasks, scratch, renderer, share.processes)) as outcomes:
             for entry, outcome in zip(objects, outcomes, strict=True):
                 if isinstance(outcome, Rejected):
                     yield Ingested(outcome)
                     continue
+                made = glbs.get(entry.id)
+                if isinstance(made, Converted) and outcome.result["reason"] is None:
+                    outcome = replace(outcome, result=placed_as_listed(entry, outcome.result, made))
                 collect = _collect_files if isinstance(renderer, Raster) else _collect
                 yield Ingested(collect(entry, camera, outcome), outcome.result["seconds"])
                 shutil.rmtree(outcome.folder)
@@ -94,10 +100,28 @@ class Meshes(DataSource):
             "depth_views": list(INPUT_VIEWS),
         }
 
-    def _task(self, entry: ObjectEntry, camera: CameraOptions) -> Task:
-        prepared = partial(prepare, entry, limits=self.limits, roots=self.roots)
+    def _converted(
+        self, objects: Sequence[ObjectEntry], scratch: Path, threads: int
+    ) -> dict[str, Converted | Rejected]:
+        """The meshes that the renderer does not read itself, by id."""
+        if not isinstance(self.renderer, Raster):
+            return {}
+        entries = [entry for entry in objects if needs_conversion(entry)]
+        return converted(entries, self.renderer.by_blender(), self.limits, self.roots, scratch, threads)
+
+    def _task(self, entry: ObjectEntry, camera: CameraOptions, made: Converted | Rejected | None) -> Task:
         poses = self.renderer.cameras(camera.poses(entry.seed))
+        if made is not None:
+            return Task(entry.id, partial(_made, made), poses)
+        prepared = partial(prepare, entry, limits=self.limits, roots=self.roots)
         return Task(entry.id, prepared, poses, partial(readable, entry, roots=self.roots))
+
+
+def _made(made: Converted | Rejected, folder: Path) -> Path:
+    """A converted mesh. Raises Unusable if there is none."""
+    if isinstance(made, Rejected):
+        raise Unusable(made.reason)
+    return made.checked()
 
 
 def _collect(entry: ObjectEntry, camera: CameraOptions, drawn: Drawn) -> RenderedObject | Rejected:

@@ -57,6 +57,8 @@ def _run_importer(path: Path) -> None:
             bpy.ops.wm.usd_import(filepath=name, import_textures_mode="IMPORT_PACK", create_world_material=False)
         elif ending == ".blend":
             append(name)
+        elif ending == ".dae":
+            _import_collada(name)
         else:
             raise MeshError(f"no importer for {ending} files")
     except (RuntimeError, OSError) as error:
@@ -68,6 +70,12 @@ def _run_importer(path: Path) -> None:
         raise MeshError(
             f"Blender cannot read the file: {lines[-1].removeprefix('Error: ') if lines else 'unknown error'}"
         ) from error
+
+
+def _import_collada(name: str) -> None:
+    if not getattr(bpy.app.build_options, "collada", False):
+        raise MeshError("this Blender has no importer for .dae files; Blender 4.5 has one")
+    bpy.ops.wm.collada_import(filepath=name, import_units=True)
 
 
 def _import_gltf(path: Path) -> None:
@@ -99,6 +107,17 @@ def _check_images(path: Path) -> None:
 
 def _require_layers_inside(path: Path, roots: Sequence[Path]) -> None:
     """Raise MeshError if a USD file is composed of layers outside of the roots, which leave no trace in Blender."""
+    resolved = [path.resolve(), *(root.resolve() for root in roots)]
+    for target in usd_layers(path):
+        if not any(target.is_relative_to(root) for root in resolved):
+            raise MeshError(
+                f"it refers to the layer {target}, outside of its folder and of data.paths; move the file there, or "
+                "add its folder to data.roots if the mesh may read it"
+            )
+
+
+def usd_layers(path: Path) -> list[Path]:
+    """Files of the layers that a USD file is composed of; none of a damaged file, as the importer reports its error."""
     if hasattr(bpy.utils, "expose_bundled_modules"):
         bpy.utils.expose_bundled_modules()
     try:
@@ -108,16 +127,18 @@ def _require_layers_inside(path: Path, roots: Sequence[Path]) -> None:
     try:
         layers, _, _ = UsdUtils.ComputeAllDependencies(str(path))
     except Tf.ErrorException:
-        return  # the importer reports the error of a damaged file
-    resolved = [path.resolve(), *(root.resolve() for root in roots)]
-    for layer in layers:
-        # A layer in a package is named package.usdz[layer].
-        target = Path(layer.realPath.partition("[")[0]).resolve()
-        if layer.realPath and not any(target.is_relative_to(root) for root in resolved):
-            raise MeshError(
-                f"it refers to the layer {target}, outside of its folder and of data.paths; move the file there, or "
-                "add its folder to data.roots if the mesh may read it"
-            )
+        return []
+    # A layer in a package is named package.usdz[layer].
+    return [Path(layer.realPath.partition("[")[0]).resolve() for layer in layers if layer.realPath]
+
+
+def files_read(path: Path) -> list[Path]:
+    """Files besides the mesh that Blender has read."""
+    files = set(usd_layers(path)) if path.suffix.lower() in USD else set()
+    for item in (*bpy.data.images, *bpy.data.libraries, *bpy.data.cache_files, *bpy.data.volumes):
+        if item.filepath:
+            files.add(Path(bpy.path.abspath(item.filepath, library=item.library)).resolve())
+    return sorted(file for file in files if file.is_file() and file != path.resolve())
 
 
 def _require_inside(path: Path, roots: Sequence[Path]) -> None:

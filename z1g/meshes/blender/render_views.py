@@ -35,6 +35,7 @@ import os
 import resource
 import sys
 import traceback
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -53,9 +54,11 @@ from importing import import_mesh
 from passes import prepare_passes, render_depth, render_normals
 
 MIB = 2**20
+Work = Callable[[dict[str, Any], dict[str, Any], Path, Clock], dict[str, Any]]
+"""Item, settings, folder and clock to the values of `result.json`."""
 
 
-def main() -> None:
+def serve(start: Callable[[dict[str, Any]], None], work: Work) -> None:
     """Process stdin line by line."""
     with open(0, encoding="utf-8", closefd=False) as lines:
         settings = json.loads(next(lines))
@@ -67,12 +70,22 @@ def main() -> None:
         announce("up")
         for line in lines:
             item = json.loads(line)
-            finish(item, settings)
+            finish(item, settings, work)
             announce(f"done {item['id']}")
 
 
 def start(settings: dict[str, Any]) -> None:
     """Check before the first object that the settings are supported here. Raises SettingsError."""
+    take_place(settings)
+    light(**settings["lighting"])
+    if settings["device"] == "gpu":
+        choose_gpu()
+    if settings["engine"] == "eevee":
+        try_eevee()
+
+
+def take_place(settings: dict[str, Any]) -> None:
+    """Set the memory limit and the cores of this process, and reset the scene."""
     _, hard_limit = resource.getrlimit(resource.RLIMIT_DATA)
     limit = settings["memory_mb"] * MIB
     resource.setrlimit(
@@ -80,11 +93,6 @@ def start(settings: dict[str, Any]) -> None:
     )
     empty_scene()
     free_cores(settings["cores"])
-    light(**settings["lighting"])
-    if settings["device"] == "gpu":
-        choose_gpu()
-    if settings["engine"] == "eevee":
-        try_eevee()
 
 
 def free_cores(cores: list[int]) -> None:
@@ -94,12 +102,12 @@ def free_cores(cores: list[int]) -> None:
             os.sched_setaffinity(int(thread), cores)
 
 
-def finish(item: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Render one object into its folder; `result.json` is written last."""
+def finish(item: dict[str, Any], settings: dict[str, Any], work: Work) -> None:
+    """Process one object into its folder; `result.json` is written last."""
     folder, clock = Path(item["folder"]), Clock()
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        result = {"reason": None, **render_object(item, settings, folder, clock)}
+        result = {"reason": None, **work(item, settings, folder, clock)}
     except MeshError as rejected:
         result = {"reason": str(rejected)}
     result |= {
@@ -156,12 +164,17 @@ def resident_mb() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / MIB
 
 
-if __name__ == "__main__":
+def run(start: Callable[[dict[str, Any]], None], work: Work) -> None:
+    """Serve, and end this process."""
     status = 0
     try:
-        main()
+        serve(start, work)
     except Exception:
         traceback.print_exc()
         status = 1
     sys.stdout.flush()
     os._exit(status)  # Blender's regular exit sometimes hangs
+
+
+if __name__ == "__main__":
+    run(start, render_object)

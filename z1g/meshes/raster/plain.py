@@ -1,4 +1,4 @@
-"""Reader of PLY, STL and COLLADA files, by trimesh: triangles with vertex colors or materials."""
+"""Reader of PLY and STL files, by trimesh: triangles with vertex colors."""
 
 from pathlib import Path
 from typing import Any

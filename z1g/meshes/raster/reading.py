@@ -15,7 +15,6 @@ READERS: dict[str, Callable[[Path], list[Part]]] = {
     ".gltf": read_gltf,
     ".ply": read_plain,
     ".stl": read_plain,
-    ".dae": read_plain,
 }
 UP_AXIS: dict[str, Literal["y", "z"]] = {".ply": "z", ".stl": "z"}
 """Formats that are z-up by convention; others are y-up or specify their axes."""

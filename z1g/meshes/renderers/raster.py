@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from z1g.core.needs import Missing
 from z1g.meshes.lighting import Hdri, Sun
 from z1g.meshes.renderers.base import KEY, Renderer
+from z1g.meshes.renderers.blender import Blender
 
 MODULE = "z1g.meshes.raster.worker"
 
@@ -19,7 +20,7 @@ class Raster(Renderer):
     """Renders with OpenGL, on a GPU or on Mesa's software rasterizer, without a screen.
 
     Under uniform light a pixel has the surface's own color; suns shade it without shadows. Reads .obj .glb .gltf .ply
-    .stl and .dae.
+    .stl; Blender converts other formats once.
     """
 
     program: ClassVar[str] = "the rasterizer"
@@ -37,6 +38,10 @@ class Raster(Renderer):
     def check(self) -> None:
         if importlib.util.find_spec("moderngl") is None:
             raise Missing("kind", "kind raster needs the package moderngl; install it, or use kind blender")
+
+    def by_blender(self) -> Blender:
+        """Blender with the options that all renderers have."""
+        return Blender(**{name: getattr(self, name) for name in Renderer.model_fields})
 
     def command(self) -> list[str]:
         return [sys.executable, "-m", MODULE]
