@@ -25,6 +25,7 @@ from z1g.core.progress import Meter
 from z1g.core.recorded import stage_owner
 from z1g.core.sealed import checksum, update_sealed
 from z1g.data.manifest import Manifest
+from z1g.plan import fallback
 from z1g.plan.folder import read_stage_record
 from z1g.plan.identity import Shared, Stage, digest, planned_stages
 from z1g.plan.lists import Lists
@@ -53,6 +54,8 @@ class Plan:
     def __init__(self, ablations: Sequence[Ablation], results: Path) -> None:
         self.results = results
         self.ablations: dict[str, PlannedAblation] = {}
+        self.instead: dict[str, str] = {}
+        """Why other stages are planned instead of some, by their `ingest` ids, see `z1g.plan.fallback`."""
         self._shared = Shared()
         self._identities: dict[str, str] = {}
         lists = Lists()
@@ -76,7 +79,8 @@ class Plan:
         named as a whole or by its files. Raises UserError with all mistakes in all files.
 
         `objects` are meshes that replace the base's data. `missing`: whether files, folders and packages that are not
-        on this machine stop the plan or cause a warning, see `preflight`; None: no preflight.
+        on this machine stop the plan or cause a warning, see `preflight`; None: no preflight. Where OpenGL does not
+        work, Blender renders instead of the rasterizer, see `z1g.plan.fallback`.
         """
         nearest = next(path for path in (results, *results.parents, Path("/")) if path.exists())
         if not nearest.is_dir():
@@ -86,7 +90,13 @@ class Plan:
             raise UserError("\n".join(problems))
         if missing is not None:
             preflight(loaded, missing)
-        return cls(loaded, results)
+        plan = cls(loaded, results)
+        rendered = ((planned.ablation, planned.stages["ingest"]) for planned in plan.ablations.values())
+        chosen, instead = fallback.available(rendered, results, missing)
+        if instead:
+            plan = cls(chosen, results)
+            plan.instead = instead
+        return plan
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any], results: Path, check: bool = True) -> Plan:
@@ -120,6 +130,7 @@ class Plan:
     def of(self, names: Iterable[str]) -> Plan:
         """The part of this plan with some of its ablations."""
         part = Plan([], self.results)
+        part.instead = self.instead
         part.ablations = {name: self.ablations[name] for name in names}
         return part
 
@@ -211,6 +222,8 @@ class Plan:
             # Files of equal content may have moved, so the manifest's sources are updated.
             if _stored(file) != manifest:
                 manifest.save(file)
+        for ingest, reason in [*((ingest, None) for ingest in manifests), *self.instead.items()]:
+            fallback.note(self.results, ingest, reason)
         with Meter("records of the plan", len(self.stages) + len(self.ablations), quiet_s=QUIET_S) as meter:
             for stage in self.stages.values():
                 update_sealed(self.folder(*stage.key) / "stage.json", stage.record(), stage_owner(stage.id))

@@ -1,5 +1,7 @@
-"""OpenGL without a screen."""
+"""OpenGL without a screen. `python -m z1g.meshes.raster.context` tries it: exit code 1 and the reason if it fails."""
 
+import os
+import sys
 from typing import Any
 
 
@@ -19,3 +21,14 @@ def open_context() -> Any:
             f"OpenGL without a screen (EGL) is not available here ({error}); install a GPU's driver or Mesa (Debian: "
             "libegl1 libegl-mesa0), or set data.renderer: {kind: blender}"
         ) from error
+
+
+if __name__ == "__main__":
+    code = 0
+    try:
+        open_context()
+    except NoOpenGL as error:
+        sys.stdout.write(f"{error}\n")
+        code = 1
+    sys.stdout.flush()
+    os._exit(code)  # drivers' exit handlers sometimes hang

@@ -1,19 +1,40 @@
 """Rendering with OpenGL: the surface's own color, in milliseconds."""
 
-import importlib.util
+import subprocess
 import sys
+from functools import cache
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from z1g.core.errors import UserError
 from z1g.core.needs import Missing
+from z1g.meshes.executable import find_blender
 from z1g.meshes.lighting import Hdri, Sun
 from z1g.meshes.renderers.base import KEY, Renderer
 from z1g.meshes.renderers.blender import Blender
 
-MODULE = "z1g.meshes.raster.worker"
+MODULE, CONTEXT = "z1g.meshes.raster.worker", "z1g.meshes.raster.context"
+PROBE_S = 60.0
+"""Time limit for trying OpenGL."""
+
+
+@cache
+def opengl_problem() -> str | None:
+    """Why OpenGL without a screen does not work here, None if it does.
+
+    It is tried in a process of its own, which a driver may crash.
+    """
+    try:
+        tried = subprocess.run([sys.executable, "-m", CONTEXT], capture_output=True, text=True, timeout=PROBE_S)
+    except subprocess.TimeoutExpired:
+        return f"OpenGL without a screen (EGL) did not start within {PROBE_S:.0f} s"
+    if tried.returncode == 0:
+        return None
+    said = tried.stdout.strip() if tried.returncode == 1 else ""
+    return said or f"OpenGL without a screen (EGL) crashes here (exit code {tried.returncode})"
 
 
 class Raster(Renderer):
@@ -36,8 +57,14 @@ class Raster(Renderer):
         return self
 
     def check(self) -> None:
-        if importlib.util.find_spec("moderngl") is None:
-            raise Missing("kind", "kind raster needs the package moderngl; install it, or use kind blender")
+        problem = opengl_problem()
+        if problem is None:
+            return
+        try:
+            find_blender(None)
+        except UserError as error:
+            raise Missing("kind", f"{problem}. Nor is there Blender, which would render instead: `make blender`") from error
+        raise Missing("kind", f"{problem}. What is not rendered yet, Blender renders, with ids of its own", fatal=False)
 
     def by_blender(self) -> Blender:
         """Blender with the options that all renderers have."""
