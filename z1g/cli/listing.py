@@ -47,7 +47,8 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
 def _row(entry: ObjectEntry, folder: Path) -> dict[str, str]:
     file, inside, member = entry.source.partition(INSIDE)
     path = os.path.relpath(file, folder) + inside + member
-    row = {"path": path, **{name: value for name, value in as_row(entry).items() if name in COLUMNS}}
+    values = {**as_row(entry), "path": path, "source": entry.origin}
+    row = {name: values[name] for name in COLUMNS if values.get(name)}
     return row | ({"root": os.path.relpath(entry.root, folder)} if entry.root else {})
 
 
