@@ -110,7 +110,7 @@ def _table(run: Path, objects: int, batch: int) -> Table:
         raise UserError(f"{run} is not trained yet: {infer.upstream_path('unet')}/pipeline does not exist")
     method, trained = ImageToSplats.from_stage(infer), infer.upstream_folder("autodecoder")
     scenes, train_ids = training_scenes(trained)
-    names = held_out(scenes, train_ids)
+    names = held_out(trained, scenes)
     if not names:
         raise UserError(f"{run}: no test object; raise data.split.test_fraction")
     sources = Sources(metrics, trained, scenes, train_ids)

@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         help="ablations (by name, with all their seeds), metrics ids, or paths to metrics.jsonl",
     )
     parser.add_argument("--results", type=existing_folder, default=Path("results"), help="results folder")
-    parser.add_argument("--split", choices=("test", "train"), default="test", help="split of the objects to compare")
+    parser.add_argument("--split", choices=("test", "test_unseen", "train"), default="test",
+                        help="split of the objects to compare; test_unseen: objects of unseen categories")  # fmt: skip
     parser.add_argument("--source", default="sampled", help="splats to compare: sampled, autodecoder, fitted, …")
     parser.add_argument("--format", choices=FORMATS, default="rich", help="output format")
 

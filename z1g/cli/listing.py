@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from z1g.cli.arguments import some_path
+from z1g.cli.near_duplicates import Compared, compare
 from z1g.core.errors import UserError
 from z1g.core.files import write_jsonl
 from z1g.data.manifest import INSIDE, ObjectEntry, as_row
@@ -25,6 +26,16 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         "--root", action="append", default=[], help="a further folder from which meshes may read, as in data.roots"
     )
     parser.add_argument("--colored", action="store_true", help="leave out OBJ meshes of one plain color")
+    parser.add_argument(
+        "--near-duplicates",
+        action="store_true",
+        help="find objects of one shape with other textures, parts or poses; they share a `group` and so a side of the "
+        "split. Pairs and reasons are written beside the list, to NAME.near.jsonl",
+    )
+    parser.add_argument(
+        "--against", action="append", default=[], metavar="PATH",
+        help="leave out near duplicates of the objects at this path, for example of the objects of a test",
+    )  # fmt: skip
 
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
@@ -35,9 +46,14 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     kept = [entry for entry in entries if not arguments.colored or _colored(entry, arguments.root)]
     if not kept:
         raise UserError(f"{', '.join(arguments.paths)}: all {len(entries)} objects are of one plain color")
-    write_jsonl(arguments.out, [_row(entry, arguments.out.parent) for entry in kept])
+    compared = Compared(kept, [], [], {})
+    if arguments.near_duplicates or arguments.against:
+        compared = compare(kept, arguments)
+        write_jsonl(arguments.out.with_suffix(".near.jsonl"), compared.rows())
+    write_jsonl(arguments.out, [_row(entry, arguments.out.parent) for entry in compared.kept])
     copies = sum(len(entry.copies) for entry in entries)
-    sys.stdout.write(f"{arguments.out}: {len(kept)} objects")
+    sys.stdout.write(f"{arguments.out}: {len(compared.kept)} objects")
+    sys.stdout.write(compared.text())
     sys.stdout.write(f", {len(entries) - len(kept)} of one plain color left out" if arguments.colored else "")
     sys.stdout.write(f", {copies} duplicates listed once" if copies else "")
     unread = sum(not entry.content for entry in entries)
@@ -47,7 +63,8 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
 def _row(entry: ObjectEntry, folder: Path) -> dict[str, str]:
     file, inside, member = entry.source.partition(INSIDE)
     path = os.path.relpath(file, folder) + inside + member
-    row = {"path": path, **{name: value for name, value in as_row(entry).items() if name in COLUMNS}}
+    values = {**as_row(entry), "path": path, "source": entry.origin}
+    row = {name: values[name] for name in COLUMNS if values.get(name)}
     return row | ({"root": os.path.relpath(entry.root, folder)} if entry.root else {})
 
 

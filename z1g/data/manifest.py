@@ -18,13 +18,18 @@ from z1g.core.files import write_text
 from z1g.core.sealed import CHECKSUM, Damaged
 from z1g.core.slots import MAX_SEED, Section
 
-Split = Literal["train", "test"]
+Split = Literal["train", "test", "test_unseen"]
+"""`test_unseen` has the objects whose list holds them out: of categories that training never sees."""
+HELD_OUT = ("unseen",)
+"""What a list may say in its column `held_out`."""
 INSIDE = "!/"
 """Separates an archive and the path of a file in it, as in Java's jar URLs."""
 NO_WORD = re.compile(r"[^A-Za-z0-9_-]")
 NAME_LENGTH = 64
 """Longest part of an id that is taken from a name. Ids become file names, which have at most 255 bytes."""
 HASH_LENGTH = 12
+GROUP = "!group/"
+"""Begins the key of a group that a list names. It sorts before digests and ids, so that the group's name is the key."""
 
 
 class SplitOptions(Section):
@@ -33,7 +38,9 @@ class SplitOptions(Section):
     test_fraction: float = Field(0.05, ge=0, lt=1, description="fraction of objects held out for testing")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="random seed of the split")
     keep_together: Literal["mesh", "mesh_or_textures"] = Field(
-        "mesh", description="objects with the same mesh, or with the same mesh or textures, are never separated"
+        "mesh",
+        description="objects with the same mesh, or with the same mesh or textures, are never separated; nor are those "
+        "of one `group` of a list",
     )
     train_on_test: bool = Field(False, description="the original's bug: also train on test objects")
     folds: int | None = Field(
@@ -58,7 +65,9 @@ class ObjectEntry:
     `id` is a file-name-safe word without dots. `source` is a path; `a.zip!/path/in/it` names a file in an archive.
     `content`, `mesh` and `textures` are SHA-256 digests of all its files, of its geometry and of the set of its
     images, empty if the data source provides none. `copies` are further sources with the same content. `root` is the
-    folder in which all side files lie, empty if that is the folder of the mesh.
+    folder in which all side files lie, empty if that is the folder of the mesh. `origin` names the collection that the
+    object is from, `group` the objects that must be on one side of the split, and `held_out` is one of HELD_OUT for
+    objects that are never trained on.
     """
 
     id: str
@@ -72,6 +81,9 @@ class ObjectEntry:
     license: str = ""
     copies: tuple[str, ...] = ()
     root: str = ""
+    origin: str = ""
+    group: str = ""
+    held_out: str = ""
 
     @property
     def seed(self) -> int:
@@ -103,26 +115,38 @@ class Manifest:
     def splits(self, options: SplitOptions) -> dict[str, Split]:
         """Split of every object by a hash of its content, so that adding objects changes no other split.
 
-        Objects grouped by `keep_together` share one hash: the smallest of their common digests. If a positive test
-        fraction holds out no object, the objects with the smallest hash are held out; if it holds out all, those with
-        the largest hash are not. With `folds`, the objects in order of their hash are dealt to the folds in turn, so
-        that every object is held out in exactly one of them; added objects change the folds.
+        Objects that are kept together share one hash: of their group, else of the smallest of their common digests. If
+        a positive test fraction holds out no object, the objects with the smallest hash are held out; if it holds out
+        all, those with the largest hash are not. With `folds`, the objects in order of their hash are dealt to the
+        folds in turn, so that every object is held out in exactly one of them; added objects change the folds.
+        Objects that their list holds out, and those that are kept together with one of them, are `test_unseen` whatever
+        the options.
         """
+        keys, unseen = self._keys(options)
+        chosen = _chosen({key for key in keys.values() if key not in unseen}, options)
+        return {
+            name: "test_unseen" if key in unseen else "test" if key in chosen else "train" for name, key in keys.items()
+        }
+
+    def n_apart(self, options: SplitOptions) -> int:
+        """Number of objects, or of groups of them that are kept together, that are train or test."""
+        keys, unseen = self._keys(options)
+        return len(set(keys.values()) - unseen)
+
+    def _keys(self, options: SplitOptions) -> tuple[dict[str, str], set[str]]:
+        """Keys of the objects, see `tied`, and those keys with an object that its list holds out."""
         keys = tied(self.objects, options.keep_together)
-        rank = {key: unit_hash(f"{options.seed}/{key}") for key in keys.values()}
-        if options.folds is not None:
-            dealt = set(sorted(rank, key=rank.__getitem__)[options.fold :: options.folds])
-            return {name: "test" if key in dealt else "train" for name, key in keys.items()}
-        held_out = {key for key, value in rank.items() if value < options.test_fraction}
-        if not held_out and options.test_fraction > 0 and len(rank) > 1:
-            held_out = {min(rank, key=rank.__getitem__)}
-        if len(held_out) == len(rank) > 1:
-            held_out.remove(max(rank, key=rank.__getitem__))
-        return {name: "test" if key in held_out else "train" for name, key in keys.items()}
+        return keys, {keys[entry.id] for entry in self.objects if entry.held_out}
+
+    def categories(self) -> str:
+        """Hash of ids and categories."""
+        return _sha256("\n".join(f"{entry.id}\t{entry.category}" for entry in self.objects))
 
     def digest(self) -> str:
-        """Hash of ids, contents (sources if unknown) and chunk size."""
-        text = "\n".join(f"{entry.id}\t{entry.content or entry.source}" for entry in self.objects)
+        """Hash of chunk size, ids, contents (sources if unknown) and, of objects that have one, of what the list says
+        about their split.
+        """
+        text = "\n".join(f"{entry.id}\t{entry.content or entry.source}{_about_split(entry)}" for entry in self.objects)
         return _sha256(f"{self.chunk_size}\n{text}")
 
     def save(self, path: Path) -> None:
@@ -160,9 +184,10 @@ def from_row(row: dict[str, Any]) -> ObjectEntry:
 
 
 def tied(objects: Sequence[ObjectEntry], keep_together: str) -> dict[str, str]:
-    """Key of the group of every object id. Objects of one group must be on one side of the split.
+    """Key of every object id. Objects of one key must be on one side of the split.
 
-    An object without digests is its own group, with its id as key.
+    These are objects with a common mesh, a common `group` or, if asked for, common textures. An object without digests
+    and group has its id as key.
     """
     parent: dict[str, str] = {}
 
@@ -172,22 +197,25 @@ def tied(objects: Sequence[ObjectEntry], keep_together: str) -> dict[str, str]:
         return key
 
     keys = {entry.id: entry.mesh or entry.content or entry.id for entry in objects}
-    if keep_together == "mesh_or_textures":
-        for entry in objects:
-            if entry.textures:
-                first, second = root(keys[entry.id]), root(entry.textures)
+    for entry in objects:
+        textures = entry.textures if keep_together == "mesh_or_textures" else ""
+        for other in (textures, entry.group and GROUP + entry.group):
+            if other:
+                first, second = root(keys[entry.id]), root(other)
                 parent[max(first, second)] = min(first, second)
     return {name: root(key) for name, key in keys.items()}
 
 
 def evaluation_objects(manifest: Manifest, options: SplitOptions, n_train: int) -> list[tuple[str, Split]]:
-    """Objects that are sampled and measured: all test objects, then up to `n_train` training objects by hash."""
+    """Objects that are sampled and measured: all test objects, all of unseen categories, then up to `n_train` training
+    objects by hash.
+    """
     splits = manifest.splits(options)
-    test = [name for name, split in splits.items() if split == "test"]
-    train = [name for name, split in splits.items() if split == "train"]
-    train.sort(key=lambda name: unit_hash(f"evaluate/{name}"))
-    chosen: list[tuple[str, Split]] = [(name, "test") for name in test]
-    return chosen + [(name, "train") for name in train[:n_train]]
+    named: dict[Split, list[str]] = {"test": [], "test_unseen": [], "train": []}
+    for name, split in splits.items():
+        named[split].append(name)
+    named["train"] = sorted(named["train"], key=lambda name: unit_hash(f"evaluate/{name}"))[:n_train]
+    return [(name, split) for split, names in named.items() for name in names]
 
 
 def unit_hash(text: str) -> float:
@@ -214,6 +242,24 @@ def unique_ids(names: Sequence[str]) -> list[str]:
         longer if count[word] > 1 or word in taken or len(word) > NAME_LENGTH + 1 + HASH_LENGTH else word
         for word, longer in zip(words, hashed, strict=True)
     ]
+
+
+def _chosen(keys: set[str], options: SplitOptions) -> set[str]:
+    """The keys of the test objects."""
+    rank = {key: unit_hash(f"{options.seed}/{key}") for key in keys}
+    if options.folds is not None:
+        return set(sorted(rank, key=rank.__getitem__)[options.fold :: options.folds])
+    held_out = {key for key, value in rank.items() if value < options.test_fraction}
+    if not held_out and options.test_fraction > 0 and len(rank) > 1:
+        held_out = {min(rank, key=rank.__getitem__)}
+    if len(held_out) == len(rank) > 1:
+        held_out.remove(max(rank, key=rank.__getitem__))
+    return held_out
+
+
+def _about_split(entry: ObjectEntry) -> str:
+    """What a list says about the split of an object; empty if it says nothing, as in lists of earlier versions."""
+    return f"\t{entry.group}\t{entry.held_out}" if entry.group or entry.held_out else ""
 
 
 def _sha256(text: str) -> str:

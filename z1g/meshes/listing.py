@@ -28,6 +28,8 @@ GENERIC = ("model", "mesh", "object", "scene", "untitled", "textured", "asset", 
 """File names that do not describe the object; the name of its folder is used instead."""
 LICENSE = re.compile("licen[sc]e", re.IGNORECASE)
 ABOUT = ("name", "category", "creator", "license")
+SAID = {**{name: name for name in (*ABOUT, "group", "held_out")}, "source": "origin"}
+"""Fields of an entry by the columns of a list that set them."""
 NO_CONTENT = Content("", "", "")
 ODD = re.compile(r"(^|/)\.?(/|$)")
 """Matches absolute paths, and paths with empty or single-dot parts; to all others, the folder is simply prepended."""
@@ -63,7 +65,9 @@ def find_objects(
             raise UserError(f"data.paths: {text}: there is no mesh in it; z1g reads {READABLE}")
         with Meter(f"reading {text}", len(files), quiet_s=QUIET_S) as meter:
             for source, item in files.items():
-                if source not in sources:
+                if source in sources:
+                    sources[source] = _also_said(sources[source], item)
+                else:
                     sources[source] = item if item.content is not None else _read(item, index, limits, roots)
                 meter.advance()
         index.save()
@@ -77,6 +81,7 @@ def _entries(files: Iterable[MeshFile]) -> list[ObjectEntry]:
         key = item.source if item.content is None else item.content.content
         if key in first:
             copies.setdefault(key, []).append(item.source)
+            first[key] = _also_said(first[key], item)
         else:
             first[key] = item
     if copies:
@@ -86,6 +91,13 @@ def _entries(files: Iterable[MeshFile]) -> list[ObjectEntry]:
         _entry(name, item, tuple(copies.get(key, ()))) for name, (key, item) in zip(ids, first.items(), strict=True)
     ]
     return sorted(entries, key=lambda entry: entry.id)
+
+
+def _also_said(item: MeshFile, other: MeshFile) -> MeshFile:
+    """An object with the group and the exclusion of its copy, if it has none: a copy must not undo them."""
+    about, others = dict(item.about), dict(other.about)
+    said = {name: others[name] for name in ("group", "held_out") if others.get(name) and not about.get(name)}
+    return replace(item, about=tuple({**about, **said}.items())) if said else item
 
 
 def _entry(name: str, item: MeshFile, copies: tuple[str, ...]) -> ObjectEntry:
@@ -251,7 +263,7 @@ def _listed(path: Path, index: Index, limits: FileLimits) -> Iterator[MeshFile]:
     n, prefix = 0, "" if path.parent == Path() else f"{path.parent.as_posix().rstrip('/')}/"
     for row in read_list(path):
         n += 1
-        about = {key: row[key] for key in ABOUT if key in row}
+        about = {name: row[key] for key, name in SAID.items() if key in row}
         file, inside, member = row["path"].partition(INSIDE)
         root = (path.parent / row["root"]).as_posix() if "root" in row else ""
         source = (path.parent / file).as_posix() if ODD.search(file) else prefix + file

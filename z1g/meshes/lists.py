@@ -9,8 +9,12 @@ from typing import Any
 from z1g.core.errors import UserError
 from z1g.core.files import lines_of
 from z1g.core.names import did_you_mean
+from z1g.data.manifest import HELD_OUT
 
-COLUMNS = ("path", "name", "category", "creator", "license", "content", "mesh", "textures", "root")
+COLUMNS = (
+    "path", "name", "category", "creator", "license", "source", "group", "held_out",
+    "content", "mesh", "textures", "root",
+)  # fmt: skip
 ENDINGS = (".csv", ".jsonl")
 
 
@@ -52,4 +56,6 @@ def _checked(row: Any, where: str) -> dict[str, str]:
             raise UserError(f"{where}: unknown column {key}{did_you_mean(str(key), COLUMNS)}")
         if not isinstance(value, str):
             raise UserError(f"{where}: {key} is {value!r}, which is not a string")
+    if row.get("held_out") and row["held_out"] not in HELD_OUT:
+        raise UserError(f"{where}: held_out is {row['held_out']!r}; use {' or '.join(HELD_OUT)}, or leave it out")
     return row

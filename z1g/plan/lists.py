@@ -7,7 +7,7 @@ import json
 from z1g.config.explain import locate
 from z1g.config.resolve import Ablation
 from z1g.core.errors import UserError
-from z1g.data.manifest import Manifest, tied
+from z1g.data.manifest import Manifest
 
 
 class Lists:
@@ -50,7 +50,7 @@ def _check_split(ablation: Ablation, manifest: Manifest) -> None:
     """Raise UserError if training or testing has no object."""
     split = ablation.experiment.data.split
     if split.folds is not None:
-        number = len(set(tied(manifest.objects, split.keep_together).values()))
+        number = manifest.n_apart(split)
         if number < split.folds:
             raise UserError(
                 f"{locate(ablation.files, ('data', 'split', 'folds'))}: data.split.folds: {split.folds} folds of "

@@ -1,11 +1,12 @@
 """Metrics by azimuth from the condition view and by object, and costs by stage."""
 
 from dataclasses import dataclass
+from itertools import product
 
 from z1g.report.collect import Ablation, Measurements, Results, shared_ids
 from z1g.report.cost import COSTS, JOULES_PER_KWH, cost, cost_text, stage_cost
 from z1g.report.curves import Series, chart
-from z1g.report.summary import Summary, decimals
+from z1g.report.summary import SPLITS, Summary, decimals, heading, shown
 from z1g.report.tables import number
 
 BIN_DEG = 30
@@ -38,10 +39,10 @@ def azimuth_means(measured: Measurements, metric: str, split: str, source: str) 
 def azimuth_charts(tree: Results, ablations: list[Ablation], summary: Summary) -> list[tuple[str, str]]:
     """Charts (heading, SVG) of each per-view metric against azimuth distance, with one line per ablation."""
     measured = [(a, tree.measurements(a.stages["metrics"])) for a in ablations if "metrics" in a.stages]
-    splits = {row["split"] for _, measurements in measured for row in measurements.rows}
-    split = "test" if "test" in splits else "train"
+    splits = shown(row["split"] for _, measurements in measured for row in measurements.rows)
     charts = []
-    for metric, info in summary.metrics.items():
+    for metric, split in product(summary.metrics, splits):
+        info = summary.metrics[metric]
         if info.scope != "view":
             continue
         series = [
@@ -49,7 +50,7 @@ def azimuth_charts(tree: Results, ablations: list[Ablation], summary: Summary) -
             for index, (ablation, measurements) in enumerate(measured)
         ]
         svg = chart(series, "azimuth from the condition, degrees", info.label)
-        charts += [(info.heading, svg)] if svg else []
+        charts += [(heading(info, split, splits), svg)] if svg else []
     return charts
 
 
@@ -65,7 +66,7 @@ def by_object(tree: Results, ablations: list[Ablation], summary: Summary) -> dic
         values = [
             {
                 name: value
-                for split in ("test", "train")
+                for split in SPLITS
                 for name, value in measurements.object_values(metric, split, "sampled").items()
             }
             if metric in measurements.metrics

@@ -13,7 +13,7 @@ from z1g.report.collect import Ablation, Results, shared_ids
 from z1g.report.images import Gallery
 from z1g.report.splats import LOG_MIN, LOG_SPAN, SPAN, Splats
 from z1g.report.study_page import Studies, studies_of
-from z1g.report.summary import SPLITS, Summary, best, decimals, in_words, summarize
+from z1g.report.summary import SPLIT_NAMES, SPLITS, Summary, best, decimals, in_words, summarize
 from z1g.report.tables import notes, number, source_label
 from z1g.report.vega import library
 from z1g.report.verdict_tables import verdict_tables
@@ -64,6 +64,7 @@ def page(tree: Results, names: list[str], studies: Studies | None = None) -> str
         "studies": studies.sections(),
         "chart_library": "" if studies.empty else library(),
         "splits": SPLITS,
+        "split_names": SPLIT_NAMES,
         "interval_charts": sections.interval_charts(summary),
         "tables": _tables(summary),
         "table_notes": notes(summary),
@@ -113,11 +114,16 @@ def _environment() -> Environment:
 
 def _facts(ablations: list[Ablation], gallery: Gallery, commits: list[str]) -> list[tuple[str, str]]:
     splits = list(gallery.splits.values())
+    counts = [
+        f"{splits.count(split)} {SPLIT_NAMES.get(split, split)}"
+        for split in SPLITS
+        if splits and (split in splits or split != "test_unseen")
+    ]
     bases = list(dict.fromkeys(ablation.base for ablation in ablations if ablation.base))
     return [
         ("ablations", str(len(ablations))),
         ("scale", ", ".join(bases) or "–"),
-        ("objects measured", f"{splits.count('test')} test, {splits.count('train')} train" if splits else "none"),
+        ("objects measured", ", ".join(counts) or "none"),
         ("commit", ", ".join(commit[:8] for commit in commits) or "not recorded"),
         ("made", datetime.now(UTC).strftime("%-d %B %Y")),
     ]

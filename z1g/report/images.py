@@ -66,7 +66,9 @@ class Gallery:
     def objects(self) -> list[str]:
         """Ids of the compared objects, test objects first. Of many, objects evenly spaced from worst to best."""
         chosen: list[str] = []
-        for split, limit in (("test", MAX_OBJECTS * 3 // 4), ("train", MAX_OBJECTS)):
+        unseen = MAX_OBJECTS // 4 if "test_unseen" in self.splits.values() else 0
+        test = MAX_OBJECTS * 3 // 4 - unseen
+        for split, limit in (("test", test), ("test_unseen", unseen), ("train", MAX_OBJECTS)):
             names = sorted(name for name, object_split in self.splits.items() if object_split == split)
             n_free = min(limit, MAX_OBJECTS - len(chosen))
             if len(names) > n_free:

@@ -9,11 +9,13 @@ from z1g.core.stages import CHUNKED_BY_OBJECTS, STAGE_NAMES, TRAINED
 from z1g.report.collect import Ablation, JsonRow, Results, differences, flatten, shared_ids
 from z1g.report.curves import COLORS, Bar, Series, chart, intervals
 from z1g.report.statistics import MIN_OBJECTS
-from z1g.report.summary import Row, Summary, decimals, rankings
+from z1g.report.summary import Row, Summary, decimals, heading, rankings, shown
 from z1g.report.tables import number
 from z1g.report.verdicts import MODELS, count, ranking_text
 
 EXTREMES = 3
+KINDS = {"test": "held-out test", "test_unseen": "unseen-category", "train": "training"}
+"""Adjectives for the objects of a split."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ class Extreme:
 
 def headline(summary: Summary) -> list[str]:
     """Sentences about the first metric on test objects, or on training objects if there are no test objects."""
-    split = next((s for s in ("test", "train") if _sampled(summary, s)), None)
+    splits = shown(row.split for row in summary.merged if row.source == "sampled")
+    split = splits[0] if splits else None
     if split is None or not summary.metrics:
         return ["No sampled result has been measured yet."]
     metric, info = next(iter(summary.metrics.items()))
@@ -68,7 +71,7 @@ def headline(summary: Summary) -> list[str]:
         return [f"{info.label} of the samples has not been measured."]
     sign = -1 if info.higher_is_better is False else 1
     winner = max(candidates, key=lambda row: sign * row.figures[metric].value)
-    kind = "held-out test" if split == "test" else "training"
+    kind = KINDS[split]
     verb = "have the highest mean" if sign > 0 else "have the lowest mean"
     verb = f"the samples of {' and '.join(winner.ablations)} {verb if len(candidates) > 1 else 'reach'}"
     sentences = [f"On {count(winner.n, f'{kind} object')}, {verb}: {_with_interval(winner, summary, metric)}."]
@@ -82,7 +85,16 @@ def headline(summary: Summary) -> list[str]:
             sentences.append(f"{phrase} {_with_unit(other.figures[metric].value, summary, metric)}.")
             if source == "nearest" and sign * (winner.figures[metric].value - other.figures[metric].value) <= 0:
                 sentences.append("No ablation is better than that yet.")
-    return sentences
+    return sentences + [_in_unseen_categories(winner, summary, metric)] * ("test_unseen" in splits[1:])
+
+
+def _in_unseen_categories(winner: Row, summary: Summary, metric: str) -> str:
+    """What the winner reaches on objects of categories that training never sees."""
+    rows = [row for row in _sampled(summary, "test_unseen") if set(row.ablations) & set(winner.ablations)]
+    row = next((row for row in rows if metric in row.figures), None)
+    if row is None:
+        return "It was not measured on unseen categories."
+    return f"On {count(row.n, KINDS['test_unseen'] + ' object')}, that is {_with_interval(row, summary, metric)}."
 
 
 def _may_be_best(summary: Summary, split: str, metric: str) -> list[str]:
@@ -102,12 +114,16 @@ def _may_be_best(summary: Summary, split: str, metric: str) -> list[str]:
 
 
 def interval_charts(summary: Summary) -> list[tuple[str, str]]:
-    """Charts (heading, SVG) of each metric on the test split, or on the training split if there is no test split.
+    """Charts (heading, SVG) of each metric on the splits of held-out objects, or on the training split without them.
 
     They show the samples of each ablation, with the value of its autodecoder as a hollow marker, and the results that
     all ablations share.
     """
-    split = next((s for s in ("test", "train") if _sampled(summary, s)), None)
+    splits = shown(row.split for row in summary.merged if row.source == "sampled")
+    return [chart for split in splits for chart in _interval_charts(summary, split, splits)]
+
+
+def _interval_charts(summary: Summary, split: str, splits: list[str]) -> list[tuple[str, str]]:
     rows = [row for row in summary.merged if row.split == split]
     shared = {row.source for row in rows if set(row.ablations) == set(summary.names)} - {"sampled", "autodecoder"}
     decoded = {name: row for row in rows if row.source == "autodecoder" for name in row.ablations}
@@ -123,7 +139,10 @@ def interval_charts(summary: Summary) -> list[tuple[str, str]]:
             bars.append(Bar(label, figure.value, figure.low, figure.high, strong, reach.value if reach else None))
         if bars:
             charts.append(
-                (info.heading, intervals(bars, f"{info.label} with 95 % intervals where there are enough objects"))
+                (
+                    heading(info, split, splits),
+                    intervals(bars, f"{info.label} with 95 % intervals where there are enough objects"),
+                )
             )
     return charts
 

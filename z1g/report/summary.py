@@ -1,7 +1,7 @@
 """Rows of the result tables: means over objects and seeds, with intervals and with who may be the best."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from z1g.report.collect import Ablation, JsonRow, Measurements, MetricInfo, Results
@@ -16,7 +16,9 @@ SOURCES = {
     "nearest": "nearest training object",
     "mean_code": "mean code",
 }
-SPLITS = {"test": "Test objects", "train": "Training objects"}
+SPLITS = {"test": "Test objects", "test_unseen": "Unseen categories", "train": "Training objects"}
+SPLIT_NAMES = {"test_unseen": "unseen categories"}
+"""Names of splits in the middle of a text, where they differ from the split's own."""
 DECIDED_BY = {
     "fitted": ("ingest", "fit"),
     "autodecoder": ("autodecoder", "codes"),
@@ -68,6 +70,17 @@ class Summary:
     def served(self, row: Row) -> str:
         """The ablations of a row as text, in the order of the set."""
         return in_words([name for name in self.names if name in row.ablations], len(self.names))
+
+
+def shown(splits: Iterable[str]) -> list[str]:
+    """The splits of results that charts show: those of held-out objects, or the training split if there are none."""
+    found = set(splits)
+    return [split for split in SPLITS if split in found and split != "train"] or ["train"] * ("train" in found)
+
+
+def heading(info: MetricInfo, split: str, splits: Sequence[str]) -> str:
+    """Heading of a chart of a metric: with the split, where other charts show the metric on other splits."""
+    return f"{info.heading}, {SPLIT_NAMES.get(split, split)}" if split != splits[0] else info.heading
 
 
 def in_words(names: Sequence[str], n_all: int) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from z1g.report.collect import MetricInfo
 from z1g.report.statistics import MIN_SEEDS
-from z1g.report.summary import SOURCES, SPLITS, Row, Summary, best, decimals, rankings, verdict_words
+from z1g.report.summary import SOURCES, SPLIT_NAMES, SPLITS, Row, Summary, best, decimals, rankings, verdict_words
 from z1g.report.verdicts import HOW_TO_READ, Figure, Ranking, one_seed, ranking_text
 
 MEANS = "Mean over objects (n) and training seeds of each object's mean over views."
@@ -109,8 +109,8 @@ def markdown(summary: Summary) -> str:
         lines.append(
             markdown_row(
                 [
-                    row.split, markdown_text(source_label(row)), markdown_text(summary.served(row)), str(row.n),
-                    str(row.seeds), *cells,
+                    SPLIT_NAMES.get(row.split, row.split), markdown_text(source_label(row)),
+                    markdown_text(summary.served(row)), str(row.n), str(row.seeds), *cells,
                 ]
             )
         )  # fmt: skip

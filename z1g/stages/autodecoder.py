@@ -29,7 +29,7 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
     book = options.codes.book(ids, codec.code_shape, folder.path)
     denoiser = config.new_denoiser() if options.mix_diffusion.interval is not None else None
     train = options.train
-    objective = AutodecoderObjective(config, codec, book, scenes, ids, denoiser, held_out(scenes, ids), train.cache)
+    objective = AutodecoderObjective(config, codec, book, scenes, ids, denoiser, held_out(folder, scenes), train.cache)
     in_memory = not isinstance(objective.sample.views, StoredViews)
     data = StepData(objective.sample, len(ids), train.batch_size, train.seed, in_memory)
     if until is not None:
@@ -61,13 +61,15 @@ def training_scenes(folder: StageFolder) -> tuple[SceneStore, list[str]]:
             f"{folder.upstream_path('ingest')}/chunk-*.jsonl and {fit}/chunk-*.jsonl"
         )
     splits = manifest.splits(config.data.split)
-    ids = [name for name in scenes.ids if splits[name] == "train" or config.data.split.train_on_test]
+    trained = ("train", "test") if config.data.split.train_on_test else ("train",)
+    ids = [name for name in scenes.ids if splits[name] in trained]
     if not ids:
         raise UserError("no training object is left; lower data.split.test_fraction or add objects")
     return scenes, ids
 
 
-def held_out(scenes: SceneStore, ids: list[str]) -> list[str]:
-    """Ids of the objects that are not in `ids`, in the order of `scenes`."""
-    trained = set(ids)
-    return [name for name in scenes.ids if name not in trained]
+def held_out(folder: StageFolder, scenes: SceneStore) -> list[str]:
+    """Ids of the test objects that are not trained on, in the order of `scenes`. None is of an unseen category."""
+    options = folder.config.data.split
+    splits = folder.manifest().splits(options)
+    return [] if options.train_on_test else [name for name in scenes.ids if splits[name] == "test"]

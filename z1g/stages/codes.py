@@ -21,7 +21,7 @@ from z1g.losses import weighted_sum
 from z1g.objectives.autodecoder import AutodecoderObjective
 from z1g.plan.folder import StageFolder
 from z1g.representations.codec import Codec
-from z1g.stages.autodecoder import held_out, training_scenes
+from z1g.stages.autodecoder import training_scenes
 from z1g.training.data import Batch, Draw
 
 FILE = "codes.safetensors"
@@ -46,7 +46,8 @@ def run(folder: StageFolder, threads: int) -> None:
     else:
         codes = encoded(codec, scenes)
         if options.test_lr:
-            starts = {name: codes[name] for name in held_out(scenes, ids)}
+            trained_on = set(ids)
+            starts = {name: codes[name] for name in scenes.ids if name not in trained_on}
             lr = options.test_lr * float(torch.stack([codes[name] for name in ids]).std())
     if starts:
         codes |= CodeSearch(trained, codec, scenes, lr, options.test_steps)(starts)
