@@ -143,7 +143,9 @@ def test_records_that_were_damaged(micro: Plan, capsys: pytest.CaptureFixture[st
     (stage_path(micro, "codes") / "jobs/codes.json").write_text('{"attempts": [3]}')
     (micro.results / "budget.json").write_text("{")
     (micro.results / "ablations/micro/config.json").write_text("{")
-    (micro.results / "ablations/other").mkdir()
-    (micro.results / "ablations/other/plan.json").write_text("[]")
     assert main(["status"]) == 0
     assert "7 stages: 7 waiting." in capsys.readouterr().out
+    (micro.results / "ablations/other").mkdir()
+    (micro.results / "ablations/other/plan.json").write_text("[]")
+    assert main(["status"]) == 2
+    assert "other/plan.json cannot be read" in capsys.readouterr().err
