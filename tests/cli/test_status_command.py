@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from support.builders import fill, plan, stage_path
-from support.paths import ROOT, TESTS
+from support.die import run_and_die
+from support.paths import ROOT
 from support.status_tree import write_beat, write_output, write_record
 
 from z1g.cli.main import main
@@ -95,9 +96,7 @@ def test_a_killed_training(micro: Plan, capsys: pytest.CaptureFixture[str]) -> N
     """A real one, which SIGKILL ends during step 5, after the checkpoint of step 4."""
     fill(micro)
     folder = stage_path(micro, "autodecoder")
-    command = [sys.executable, "-m", "support.die", "SIGKILL", "step-5", "autodecoder", str(folder)]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{TESTS}", "ACCELERATE_USE_CPU": "true"}
-    assert subprocess.run(command, env=environment, capture_output=True).returncode == -signal.SIGKILL
+    assert run_and_die("SIGKILL", "step-5", "autodecoder", folder).code == -signal.SIGKILL
     assert main(["status", "--json"]) == 0
     stages = {stage["stage"]: stage for stage in json.loads(capsys.readouterr().out)["stages"]}
     (job,) = stages["autodecoder"]["jobs"]
