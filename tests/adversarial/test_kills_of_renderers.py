@@ -46,8 +46,6 @@ def killed(tree: Path, sent: signal.Signals, at: Moment | Appearance, copy: Path
     ended = killed_and_run_again(tree, "ingest", sent, at, copy)
     own = [process for process in psutil.process_iter() if _temporary(process).startswith(str(copy))]
     assert psutil.wait_procs(own, timeout=LIMIT_S)[1] == [], ended.output
-    if sent != signal.SIGKILL:
-        assert not list((copy / "scratch").iterdir()), ended.output
 
 
 def _temporary(process: psutil.Process) -> str:
@@ -79,3 +77,6 @@ def test_kills_in_random_moments(tree: Path, tmp_path: Path, sent: signal.Signal
 @pytest.mark.parametrize("sent", SIGNALS, ids=lambda sent: sent.name)
 def test_kills_while_blender_writes_images(tree: Path, tmp_path: Path, sent: signal.Signals) -> None:
     killed(tree, sent, Appearance("scratch/**/002.png"), tmp_path)
+    # In other moments, a signal may interrupt the removal of temporary files.
+    if sent != signal.SIGKILL:
+        assert not list((tmp_path / "scratch").iterdir())
