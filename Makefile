@@ -16,8 +16,11 @@ demo: env
 	@echo "Open $(RESULTS)/report.html; curves: $(BIN)/tensorboard --logdir $(RESULTS)/ablations"
 
 # Tests with Blender are skipped where there is none: `make blender`.
+# Files are given to processes in the order of tests/conftest.py, the longest first, so that both end at the same time. Many
+# tests start Python, which is faster with compiled modules: environments of containers often forbid to keep these.
+test test-fast test-slurm: export PYTHONDONTWRITEBYTECODE =
 test: env
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Some tests of every room, in under a minute on two cores. The markers are explained in pyproject.toml.
 test-fast: env

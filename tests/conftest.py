@@ -27,6 +27,29 @@ os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(caches / "torch_extensions"))
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="z1g-tests-")
 
 
+LONGEST = (
+    "workflow/test_end_to_end.py",
+    "adversarial/test_kills.py",
+    "search/test_searches.py",
+    "workflow/test_pruned_studies.py",
+    "meshes/test_ingest_light.py",
+    "adversarial/test_configuration.py",
+    "adversarial/test_command_line.py",
+    "workflow/test_workflow.py",
+    "training/test_ddp.py",
+    "training/test_training.py",
+    "bench/test_bench_scaling.py",
+    "render/test_render_robust.py",
+)
+"""Files whose tests take longest, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first: a long one that is begun last keeps one core busy while the other is idle."""
+    order = {Path(__file__).parent / name: i for i, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
 @pytest.fixture(scope="session")
 def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file like torchvision's VGG16, with random weights."""

@@ -18,18 +18,17 @@ from pathlib import Path
 import pytest
 import yaml
 from support.finished_tree import finished
-from support.killed import Ended, Moment, run
+from support.killed import Moment, run
+from support.killed_stages import CODES, LONG, SIGNALS, command, killed_and_run_again, undone
 from support.paths import ROOT
 from support.photographs import disc, saved
 from support.same_results import differences
 
-from z1g.core.stages import STAGE_NAMES, TRAINED
+from z1g.core.stages import STAGE_NAMES
 
 pytestmark = pytest.mark.slow
 
-LONG = os.environ.get("Z1G_ADVERSARIAL") == "long"
 MOMENTS, SEED = 4, 3
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 SHORT = [
     ("ingest", signal.SIGKILL, Moment("open", 3)),
     ("ingest", signal.SIGTERM, Moment("change", 4)),
@@ -43,56 +42,11 @@ SHORT = [
     ("metrics", signal.SIGINT, Moment("open", 10)),
 ]
 """Stage, signal and moment of the gate."""
-CODES = {signal.SIGKILL: {-9}, signal.SIGTERM: {143}, signal.SIGINT: {130}}
-"""Exit codes after a signal."""
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return finished(tmp_path_factory.getbasetemp())
-
-
-def command(tree: Path, stage: str) -> list[str]:
-    (folder,) = (tree / "results" / stage).iterdir()
-    words = [stage, str(folder), "--threads", "1", "--gpus", "0"]
-    return [*words, "--chunk", "0"] if stage in ("ingest", "fit", "infer") else words
-
-
-def undone(tree: Path, stage: str, copy: Path) -> Path:
-    """A copy of a finished tree without what the first chunk of a stage has made; returns the stage's folder."""
-    shutil.copytree(tree / "results", copy / "results")
-    (folder,) = (copy / "results" / stage).iterdir()
-    kept = ("stage.json", "manifest.jsonl") + (("chunk-00001",) if stage in ("ingest", "fit") else ())
-    for path in folder.iterdir():
-        if not path.name.startswith(kept):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    return folder
-
-
-def killed_and_run_again(tree: Path, stage: str, sent: signal.Signals, at: Moment, copy: Path) -> Ended:
-    """Everything that holds after a kill and after the same command again; returns how the killed one ended."""
-    folder, (original,) = undone(tree, stage, copy), (tree / "results" / stage).iterdir()
-    words = command(copy, stage)
-    first = run(words, copy, sent, at)
-    said = f"{stage} {sent.name} {at}:\n{first.output}"
-    # Training that has done its last step is completed all the same.
-    late = sent == signal.SIGTERM and stage in TRAINED
-    assert first.code in ({75, 0} if late else CODES[sent]), f"exit code {first.code}: {said}"
-    assert "Traceback" not in first.output, said
-    if first.code == 0:
-        assert differences(folder, original) == [], said
-    elif sent != signal.SIGKILL:
-        assert first.output.splitlines()[-1].startswith(f"z1g {stage}: "), said
-        assert not list(folder.rglob("*.tmp")), said
-    left = [name for name in differences(folder, original) if not name.endswith(" is missing") and ".tmp" not in name]
-    # A history grows while it is trained.
-    assert [name for name in left if name != "history.jsonl differs"] == [], said
-    second = run(words, copy)
-    assert second.code == 0, second.output
-    assert "Traceback" not in second.output, second.output
-    assert differences(folder, original) == [], said
-    assert not [*copy.rglob("*.tmp"), *folder.glob("progress/*")], said
-    return first
 
 
 @pytest.mark.parametrize(("stage", "sent", "at"), SHORT, ids=[f"{stage}-{sent.name}" for stage, sent, _ in SHORT])
@@ -212,23 +166,31 @@ def snakemake(folder: Path, stage: Path, *options: str) -> list[str]:
     return [sys.executable, *words, "--config", "scale=scale.yaml", "--", *goals]
 
 
+MOMENTS_OF_SNAKEMAKE = {
+    "its first job has begun": "results/fit/*/.turns/*",
+    "it has its lock": ".snakemake/locks/*",
+    "its first job has written": "results/fit/*/chunk-*.safetensors",
+}
+"""Moments and the files by which they are known; the gate has the first."""
+
+
 @pytest.fixture
-def started(workspace: Path, tree: Path) -> Iterator["subprocess.Popen[str]"]:
-    """Snakemake, whose first fit has begun."""
+def started(request: pytest.FixtureRequest, workspace: Path, tree: Path) -> Iterator["subprocess.Popen[str]"]:
+    """Snakemake in one of its moments."""
     (stage,) = (tree / "results/fit").iterdir()
     with (workspace / "out.txt").open("w") as out:
         process = subprocess.Popen(
             snakemake(workspace, stage), cwd=workspace, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=out,
             stderr=out, text=True, start_new_session=True, preexec_fn=_restored,
         )  # fmt: skip
-    turns = workspace / "results/fit" / stage.name / ".turns"
-    while process.poll() is None and not list(turns.glob("*")):
+    while process.poll() is None and not list(workspace.glob(MOMENTS_OF_SNAKEMAKE[request.param])):
         os.sched_yield()
     yield process
     process.kill()
     process.wait()
 
 
+@pytest.mark.parametrize("started", list(MOMENTS_OF_SNAKEMAKE)[: None if LONG else 1], indirect=True)
 @pytest.mark.parametrize("sent", SIGNALS if LONG else SIGNALS[2:], ids=lambda sent: sent.name)
 def test_snakemake_is_killed(
     workspace: Path, tree: Path, started: "subprocess.Popen[str]", sent: signal.Signals

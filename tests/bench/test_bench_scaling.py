@@ -2,8 +2,11 @@
 
 import json
 import math
+import multiprocessing
+import os
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +14,18 @@ import numpy as np
 import pytest
 import torch
 from support.builders import experiment
+from support.watched import PRELOADED
 
 from z1g.bench.balls import RADIUS, ball
 from z1g.bench.scaling import chunks, rows
+from z1g.bench.scaling import rank as one_rank
 from z1g.bench.scaling.job import Job
 from z1g.bench.scaling.rows import Request, Row, measure, summary
 from z1g.bench.scaling.table import markdown
 from z1g.cli.main import main
 from z1g.core.errors import UserError
 from z1g.core.files import read_json, write_json
+from z1g.jobs import launch
 from z1g.jobs.leases import POOL
 
 JOB = Job("unet", "tiny", None, 4, 1, 2)
@@ -154,8 +160,35 @@ def test_chunks_are_measured(stage: str) -> None:
     assert min(figures["seconds"]["step"]) > 0
 
 
+def forked_ranks(command: Sequence[str], world: int, environment: Mapping[str, str], inherited: Sequence[int]) -> int:
+    """`run_ranks` with forks of a server that has imported everything in place of processes."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    shared = {**environment, **launch._meeting(world, world, "127.0.0.1")}
+    variables = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
+    ranks = [context.Process(target=as_rank, args=(list(command[3:]), own)) for own in variables]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+    return max(process.exitcode or 0 for process in ranks)
+
+
+def as_rank(words: list[str], environment: dict[str, str]) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.argv = ["rank", *words]
+    torch.set_num_threads(1)
+    one_rank.main()
+
+
 @pytest.mark.slow
-def test_two_processes_are_measured(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_two_processes_are_measured(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that is the reference is a process as users start it, the two are forked."""
+    real = rows.run_ranks
+    monkeypatch.setattr(rows, "run_ranks", lambda command, n, *how: (real, forked_ranks)[n > 1](command, n, *how))
     out = tmp_path / "scaling.json"
     options = ["--size", "tiny", "--gpus", "2", "--stages", "unet", "--modes", "weak", "--steps", "1", "--repeats", "2"]
     assert main(["bench", "scaling", *options, "--out", str(out), "--json"]) == 0

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 from support.builders import fill, plan, stage_path
-from support.paths import ROOT, TESTS
+from support.die import run_and_die
+from support.paths import ROOT
 from support.status_tree import write_beat, write_output, write_record
 
 from z1g.cli.main import main
@@ -95,9 +96,7 @@ def test_a_killed_training(micro: Plan, capsys: pytest.CaptureFixture[str]) -> N
     """A real one, which SIGKILL ends during step 5, after the checkpoint of step 4."""
     fill(micro)
     folder = stage_path(micro, "autodecoder")
-    command = [sys.executable, "-m", "support.die", "SIGKILL", "step-5", "autodecoder", str(folder)]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{TESTS}", "ACCELERATE_USE_CPU": "true"}
-    assert subprocess.run(command, env=environment, capture_output=True).returncode == -signal.SIGKILL
+    assert run_and_die("SIGKILL", "step-5", "autodecoder", folder).code == -signal.SIGKILL
     assert main(["status", "--json"]) == 0
     stages = {stage["stage"]: stage for stage in json.loads(capsys.readouterr().out)["stages"]}
     (job,) = stages["autodecoder"]["jobs"]
@@ -143,7 +142,9 @@ def test_records_that_were_damaged(micro: Plan, capsys: pytest.CaptureFixture[st
     (stage_path(micro, "codes") / "jobs/codes.json").write_text('{"attempts": [3]}')
     (micro.results / "budget.json").write_text("{")
     (micro.results / "ablations/micro/config.json").write_text("{")
-    (micro.results / "ablations/other").mkdir()
-    (micro.results / "ablations/other/plan.json").write_text("[]")
     assert main(["status"]) == 0
     assert "7 stages: 7 waiting." in capsys.readouterr().out
+    (micro.results / "ablations/other").mkdir()
+    (micro.results / "ablations/other/plan.json").write_text("[]")
+    assert main(["status"]) == 2
+    assert "other/plan.json cannot be read" in capsys.readouterr().err

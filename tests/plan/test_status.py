@@ -18,6 +18,7 @@ from support.status_tree import mark, write_beat, write_log, write_output, write
 
 from z1g.core.errors import UserError
 from z1g.core.files import read_json, write_json
+from z1g.core.sealed import write_sealed
 from z1g.core.stages import STAGE_NAMES
 from z1g.jobs.squeue import SlurmJob
 from z1g.plan.plan import Plan
@@ -62,6 +63,11 @@ def finish(planned: Plan, *names: str, seconds: float = 60.0, **attempt: Any) ->
         for chunk in range(planned.ablations["micro"].stages[name].n_chunks):
             write_output(folder, chunk)
             write_record(folder, f"chunk-{chunk:05d}" if chunked else name, {"seconds": seconds, **attempt})
+
+
+def sealed(file: Path, content: dict[str, Any]) -> None:
+    """A `plan.json` with its checksum."""
+    write_sealed(file, {k: v for k, v in content.items() if k != "checksum"}, f"ablations/{file.parent.name}")
 
 
 # States
@@ -195,7 +201,7 @@ def test_stopped_on_request(micro: Plan) -> None:
 def test_pruned(micro: Plan) -> None:
     finish(micro, "ingest", "fit", "autodecoder", "codes")
     file = micro.results / "ablations/micro/plan.json"
-    write_json(file, read_json(file) | {"pruned": {"rung": 0.1, "value": 21.3, "by": "validation_psnr"}})
+    sealed(file, read_json(file) | {"pruned": {"rung": 0.1, "value": 21.3, "by": "validation_psnr"}})
     write_record(stage_path(micro, "unet"), "unet", {"seconds": 5.0, "finished": False})
     found = look(micro)
     assert [stage.state for stage in found.stages] == ["done"] * 4 + ["pruned"] * 3
@@ -212,7 +218,7 @@ def test_a_stage_that_another_run_needs_is_not_pruned(micro: Plan) -> None:
         "stages": {**record["stages"], "metrics": "0123456789"},
         "pruned": {"rung": 0.1},
     }
-    write_json(folder / "other/plan.json", other)
+    sealed(folder / "other/plan.json", other)
     found = {stage.node.key: stage for stage in look(micro).stages}
     assert found["metrics", "0123456789"].state == "pruned"
     assert found["unet", record["stages"]["unet"]].state == "waiting"
@@ -227,7 +233,7 @@ def test_a_study_names_its_runs(micro: Plan) -> None:
     record = read_json(micro.results / "ablations/micro/plan.json")
     for seed in (0, 1):
         about = record | {"name": f"a@seed={seed}", "study": "a", "arm": "a", "set": "decoder"}
-        write_json(micro.results / f"ablations/a@seed={seed}/plan.json", about)
+        sealed(micro.results / f"ablations/a@seed={seed}/plan.json", about)
     for label in ("a", "decoder"):
         assert {run for node in nodes_on_disk(micro.results, [label]) for run in node.runs} == {
             "a@seed=0",
@@ -322,8 +328,31 @@ def test_the_state_of_a_stage_is_that_of_its_most_telling_job(micro: Plan) -> No
 def test_a_damaged_stage_record_is_noted(text: str, micro: Plan) -> None:
     (stage_path(micro, "fit") / "stage.json").write_text(text)
     (stage_path(micro, "unet") / "stage.json").unlink()
-    assert "is missing or unreadable" in stage(micro, "fit").jobs[0].detail
-    assert "is missing or unreadable" in stage(micro, "unet").jobs[0].detail
+    assert "is missing, unreadable or damaged" in stage(micro, "fit").jobs[0].detail
+    assert "is missing, unreadable or damaged" in stage(micro, "unet").jobs[0].detail
+
+
+def test_a_digit_that_changed_in_a_stage_record_is_noted(micro: Plan) -> None:
+    file = stage_path(micro, "fit") / "stage.json"
+    write_json(file, read_json(file) | {"n_chunks": 1})
+    assert "is missing, unreadable or damaged" in stage(micro, "fit").jobs[0].detail
+
+
+@pytest.mark.parametrize("change", ["", "[]", "a character", "of another run"])
+def test_a_damaged_plan_is_named(change: str, micro: Plan) -> None:
+    file = micro.results / "ablations/micro/plan.json"
+    if change == "a character":
+        file.write_text(file.read_text().replace('"unet": "', '"unet": "0', 1))
+    elif change == "of another run":
+        file = micro.results / "ablations/other/plan.json"
+        shutil.copytree(micro.results / "ablations/micro", file.parent)
+    else:
+        file.write_text(change)
+    with pytest.raises(UserError, match=r"plan\.json cannot be read.*snakemake") as caught:
+        nodes_on_disk(micro.results)
+    assert str(file) in str(caught.value)
+    # What is about to be planned again needs no record.
+    assert {node.pruned for node in nodes_of_plan(micro)} == {False}
 
 
 def test_a_folder_without_plans(tmp_path: Path) -> None:

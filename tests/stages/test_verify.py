@@ -26,7 +26,7 @@ from z1g.report.card import model_card
 from z1g.report.collect import Results
 from z1g.report.summary import summary_rows
 from z1g.report.tables import csv_text
-from z1g.stages import ablation
+from z1g.stages import ablation, verify_records
 
 
 @pytest.fixture(scope="module")
@@ -173,6 +173,53 @@ def test_ids_that_do_not_follow_from_the_configuration_are_reported(
     assert code == 1
     assert "configuration and objects do not give these ids: unet" in text
     assert "autodecoder" not in text.split("do not give these ids:")[1].splitlines()[0]
+
+
+def test_a_file_of_an_option_that_is_gone_is_no_damage(tmp_path: Path) -> None:
+    """Stage 1 and what follows were identified by the content of a file, without which their ids cannot be computed."""
+    trunk = tmp_path / "vgg.pth"
+    trunk.write_bytes(b"weights")
+    loss = {"kind": "lpips", "trunk": str(trunk), "resolution": 64, "weight": 0.1}
+    changes = {"metrics": {"metrics": {"fd_efflite0": None, "chamfer": None}}}
+    planned = plan(tmp_path / "with", n_objects=3, autodecoder={"losses": {"perceptual": loss}}, **changes)
+    stages = planned.ablations["micro"].stages
+    facts = {"stages": {name: {"id": stage.id, "version": stage.version} for name, stage in stages.items()}}
+
+    def checked() -> dict[str, verify_records.Finding]:
+        folder = planned.results / "ablations/micro"
+        return {found.what: found for found in verify_records.identities(planned.results, folder, facts)}
+
+    assert {found.holds for found in checked().values()} == {True}
+    trunk.unlink()
+    found = checked()
+    assert found["identities"].holds is None
+    assert found["identities"].detail == (
+        "cannot be computed for autodecoder, codes, unet, infer, metrics: "
+        f"autodecoder.losses.perceptual.trunk names {trunk}, which cannot be read"
+    )
+    assert found["stage.json"].holds is None
+    assert found["stage.json"].detail == "2 of 7 files give the ids of their folders"
+
+    # Damage of what does not depend on the file, and of what can be read all the same, is found as before.
+    fit = stage_path(planned, "fit") / "stage.json"
+    record = read_json(fit)
+    forge(fit, stage_owner(record["id"]), {**record, "config": {**record["config"], "fit": {"steps": 9}}})
+    assert "its options give" in checked()["stage.json"].detail
+    assert checked()["stage.json"].holds is False
+    forge(fit, stage_owner(record["id"]), record)
+    unet = stage_path(planned, "unet") / "stage.json"
+    record = read_json(unet)
+    forge(unet, stage_owner(record["id"]), {**record, "upstream": {**record["upstream"], "codes": "0123456789"}})
+    assert "upstream" in checked()["stage.json"].detail
+    facts["stages"]["fit"]["id"] = "0123456789"
+    assert checked()["identities"].holds is False
+
+    # A file of other content is no missing one.
+    trunk.write_bytes(b"other")
+    facts["stages"]["fit"]["id"] = stages["fit"].id
+    found = checked()
+    assert found["identities"].holds is False
+    assert "autodecoder" in found["identities"].detail
 
 
 def test_checks_that_cannot_be_made_are_not_a_success(results: Path, capsys: pytest.CaptureFixture[str]) -> None:

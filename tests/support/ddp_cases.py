@@ -6,7 +6,7 @@ Trains toys in FOLDER and stage 1 in the other folders, and writes the final sta
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,16 +82,22 @@ def preempt_one_rank(folder: Path, rank: int) -> str:
     return "went on"
 
 
-def main() -> None:
-    folder, rank = Path(sys.argv[1]), int(os.environ["RANK"])
+def run_on_cpu(folder: str) -> None:
+    """The cases as one rank on a CPU."""
+    os.environ |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+    run(Path(folder), [])
+
+
+def run(folder: Path, stages: Sequence[str]) -> None:
+    rank = int(os.environ["RANK"])
     torch.set_num_threads(1)
     ended: dict[str, Any] = {case: train(case, folder / case) for case in CASES}
     ended["preempted"] = preempt_one_rank(folder / "preempted", rank)
     ended["resumed"] = train("toy", folder / "preempted")
-    ended["stages"] = [cli.main(["autodecoder", stage, "--threads", "1"]) for stage in sys.argv[2:]]
+    ended["stages"] = [cli.main(["autodecoder", stage, "--threads", "1"]) for stage in stages]
     ended["backend"] = torch.distributed.get_backend()
     torch.save(ended, folder / f"rank{rank}.pt")
 
 
 if __name__ == "__main__":
-    main()
+    run(Path(sys.argv[1]), sys.argv[2:])

@@ -1,10 +1,11 @@
-"""Runs training and sends a signal to its own process: `die.py SIGNAL WHEN toy|COMMAND FOLDER`.
+"""Training in a process of its own, which sends a signal to itself.
 
 WHEN is `step-N` (during step N, counted from 0) or `write-N` (after the checkpoint of step N was written to its
 temporary file, before it is renamed).
 """
 
 import logging
+import multiprocessing
 import os
 import signal
 import sys
@@ -13,6 +14,8 @@ from typing import Any
 
 import torch
 
+from support.killed import Ended
+from support.watched import PRELOADED, served
 from z1g.cli import main as cli
 from z1g.core import files
 from z1g.training import loop
@@ -20,8 +23,19 @@ from z1g.training import loop
 real_step, real_replace = loop.Trainer._step, os.replace
 
 
-def main() -> int:
-    name, when, what, folder = sys.argv[1:]
+def run_and_die(name: str, when: str, what: str, folder: Path) -> Ended:
+    """Train `what`, which is `toy` or a stage, in a fork of a server that has imported everything."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    output = folder.parent / f"{folder.name}.output"
+    process = context.Process(target=_main, args=(name, when, what, str(folder), output))
+    process.start()
+    process.join()
+    return Ended(process.exitcode, output.read_text(), {})
+
+
+def _main(name: str, when: str, what: str, folder: str, output: Path) -> None:
+    served(output)
     torch.set_num_threads(1)
     number = signal.Signals[name]
     kind, _, step = when.partition("-")
@@ -42,14 +56,9 @@ def main() -> int:
     else:
         files.os.replace = die_before_replace  # type: ignore[attr-defined]
     if what != "toy":
-        return cli.main([what, folder, "--threads", "1"])
+        sys.exit(cli.main([what, folder, "--threads", "1"]))
     from support.builders import Toy, toy_options
 
     logging.basicConfig()
     toy, options = Toy(), toy_options()
     loop.Trainer(toy, toy.data(options), options, Path(folder)).run()
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

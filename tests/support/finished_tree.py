@@ -1,6 +1,7 @@
 """A results folder in which all stages of a micro ablation have run, on renders that need no Blender."""
 
 import fcntl
+import os
 import shutil
 from pathlib import Path
 
@@ -61,7 +62,9 @@ def jobs(plan: Plan, stage: str) -> list[list[str]]:
 
 
 def finished(root: Path) -> Path:
-    """A folder inside `root` with a finished results folder, built on the first call of any process."""
+    """A folder with a finished results folder, built on the first call of any process. root: pytest's folder."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent  # of all processes
     folder = root / "finished"
     with (root / "finished.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,13 @@ class Moment:
 
 
 @dataclass(frozen=True)
+class Appearance:
+    """When a path below the folder matches a pattern, as of a file that a child of the command has written."""
+
+    pattern: str
+
+
+@dataclass(frozen=True)
 class Ended:
     """Exit code, negative for a signal that ended the process, output, and the number of events by kind."""
 
@@ -37,13 +45,21 @@ class Ended:
     events: dict[str, int]
 
 
-def run(words: Sequence[str], watched: Path, sent: signal.Signals | None = None, at: Moment | None = None) -> Ended:
-    """Run `z1g words...` and send the signal `sent` to it in the moment `at`."""
+def run(
+    words: Sequence[str], watched: Path, sent: signal.Signals | None = None, at: Moment | Appearance | None = None
+) -> Ended:
+    """Run `z1g words...`, with temporary files in `watched/scratch`, and send the signal `sent` in the moment `at`."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(list(PRELOADED))
     output, events = watched / "output.txt", watched / "events.json"
-    process = context.Process(target=_main, args=(list(words), watched, sent, at, output, events))
+    (watched / "scratch").mkdir(exist_ok=True)
+    own = at if isinstance(at, Moment) else None
+    process = context.Process(target=_main, args=(list(words), watched, sent, own, output, events))
     process.start()
+    if isinstance(at, Appearance) and sent is not None:
+        while process.is_alive() and not list(watched.glob(at.pattern)):
+            os.sched_yield()
+        os.kill(process.pid or 0, sent)
     process.join()
     counted = json.loads(events.read_text()) if events.exists() else {}
     events.unlink(missing_ok=True)
@@ -70,6 +86,7 @@ def _main(
                 os.kill(os.getpid(), sent)
 
     served(output)
+    tempfile.tempdir = str(folder / "scratch")
     sys.addaudithook(watch)
     code = main(words)
     counted = json.dumps(seen)

@@ -1,5 +1,9 @@
-"""Overlays of any shape, and what z1g makes of them."""
+"""Overlays of any shape, and what z1g makes of them.
 
+Strategies are made once: Hypothesis validates each, which takes longer than to draw from it and to read the overlay.
+"""
+
+from functools import cache
 from pathlib import Path
 from typing import Any, get_args, get_origin
 
@@ -38,6 +42,7 @@ def resolved(folder: Path, text: str) -> Experiment | str:
     return ablation.experiment
 
 
+@cache
 def leaf() -> st.SearchStrategy[Any]:
     words = ["", "x", "auto", "rgb", "all", "1:30", "010", "null", "a\nb", "é", "../x", "9" * 40, "meshes", "mosaic"]
     numbers = st.sampled_from([0, 1, -1, 2, 7, 64, 10**6, 2**31, 2**32, 2**62, -(2**62), 4600000000000000000])
@@ -45,12 +50,14 @@ def leaf() -> st.SearchStrategy[Any]:
     return st.none() | st.booleans() | numbers | floats | st.sampled_from(words) | st.floats(-10, 10, width=32)
 
 
-def odd(names: list[str]) -> st.SearchStrategy[Any]:
+@cache
+def odd(names: tuple[str, ...]) -> st.SearchStrategy[Any]:
     """Values that have nothing to do with their place."""
     keys = st.sampled_from(["kind", "x", *names])
     return st.recursive(leaf(), lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3))
 
 
+@cache
 @st.composite
 def section_values(draw: st.DrawFn, section: type[Section], depth: int = 0) -> dict[str, Any]:
     """Some options of a section, most with a value of the right shape."""
@@ -58,15 +65,16 @@ def section_values(draw: st.DrawFn, section: type[Section], depth: int = 0) -> d
     names = draw(st.lists(st.sampled_from(sorted(fields)), max_size=3, unique=True)) if fields else []
     values = {name: draw(field_values(section, name, depth)) for name in names}
     if draw(st.integers(0, 29)) == 0:
-        values[draw(st.sampled_from(["kind", "x", "description", "base"]))] = draw(odd(list(fields)))
+        values[draw(st.sampled_from(["kind", "x", "description", "base"]))] = draw(odd(tuple(fields)))
     return values
 
 
+@cache
 def field_values(section: type[Section], name: str, depth: int) -> st.SearchStrategy[Any]:
     field = section.model_fields[name]
     annotation, extra = unwrap(field.annotation)
     metadata = [*field.metadata, *extra]
-    strange = odd(sorted(section.model_fields))
+    strange = odd(tuple(sorted(section.model_fields)))
     if get_origin(annotation) is dict:
         annotation, metadata = unwrap(get_args(annotation)[1])
         entry = slot_values(annotation, depth) | st.none()
@@ -82,6 +90,7 @@ def field_values(section: type[Section], name: str, depth: int) -> st.SearchStra
     return leaf() | strange
 
 
+@cache
 @st.composite
 def slot_values(draw: st.DrawFn, family: type[Slot], depth: int) -> Any:
     kind, cls = draw(st.sampled_from(sorted(kinds(family).items())))

@@ -15,6 +15,7 @@ import yaml
 from PIL import Image
 
 from support.builders import experiment, fill
+from support.forked_snakemake import snakemake
 from support.paths import ROOT
 from z1g.config.resolve import Ablation, merge
 from z1g.core.files import write_jsonl
@@ -110,6 +111,8 @@ class Workspace:
     def start(self, command: list[str], **variables: str) -> subprocess.CompletedProcess[str]:
         """Run a command in the folder, with further environment variables."""
         environment = {**self.environment, **variables}
+        if command[:3] == [sys.executable, "-m", "snakemake"]:
+            return snakemake(command[3:], self.folder, environment)
         return subprocess.run(
             command, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=LIMIT_S, check=False
         )

@@ -5,8 +5,6 @@ import math
 import os
 import pickle
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +16,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.builders import OBJECTS, CodedToy, Toy, fill, plan, stage_path, toy_options, without_seconds
-from support.paths import TESTS
+from support.die import run_and_die
 from torch import Tensor, nn
 
 from z1g.core.errors import Preempted, UserError
@@ -55,13 +53,6 @@ def assert_same(first: nn.Module, second: nn.Module) -> None:
 
 def history(folder: Path) -> list[dict[str, Any]]:
     return without_seconds(read_jsonl(folder / "history.jsonl"))
-
-
-def run_and_die(signal_name: str, when: str, what: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    paths = [str(TESTS), str(Path(loop.__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    command = [sys.executable, str(TESTS / "support" / "die.py"), signal_name, when, what, str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -165,11 +156,11 @@ def test_resumed_in_process(tmp_path: Path, straight: tuple[Path, Toy], monkeypa
 def test_killed_twice(tmp_path: Path, straight: tuple[Path, Toy]) -> None:
     """SIGKILL between checkpoints, then while a checkpoint is written."""
     first = run_and_die("SIGKILL", "step-5", "toy", tmp_path)
-    assert first.returncode == -signal.SIGKILL, first.stderr
+    assert first.code == -signal.SIGKILL, first.output
     assert CheckpointFolder(tmp_path / "checkpoints").steps() == [2, 4]
     second = run_and_die("SIGKILL", "write-8", "toy", tmp_path)
-    assert second.returncode == -signal.SIGKILL, second.stderr
-    assert "from step 4" in second.stderr or CheckpointFolder(tmp_path / "checkpoints").steps() == [4, 6]
+    assert second.code == -signal.SIGKILL, second.output
+    assert "from step 4" in second.output or CheckpointFolder(tmp_path / "checkpoints").steps() == [4, 6]
     leftovers = list((tmp_path / "checkpoints").glob(".step-00000008.pt.*.tmp"))
     assert len(leftovers) == 1
     assert_same(train(tmp_path), straight[1])
@@ -261,9 +252,9 @@ def test_autodecoder_stopped_by_sigterm(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"autodecoder": {"codes": {"kind": "optimized"}, "train": {"checkpoint_every": 100}}}
     whole, part = (stage_path(micro(tmp_path / name, **changes), "autodecoder") for name in ("whole", "part"))
     stopped = run_and_die("SIGTERM", "step-2", "autodecoder", part)
-    assert stopped.returncode == 75, stopped.stderr
-    assert "stopped after step 3" in stopped.stderr
-    assert "Traceback" not in stopped.stderr
+    assert stopped.code == 75, stopped.output
+    assert "stopped after step 3" in stopped.output
+    assert "Traceback" not in stopped.output
     assert CheckpointFolder(part / "checkpoints").steps() == [3]
     assert not (part / "model").exists()
     for folder in (whole, part):
@@ -281,7 +272,7 @@ def test_unet_killed(tmp_path: Path) -> None:
             stage.run(StageFolder.open(stage_path(planned, stage.__name__.split(".")[-1])), threads=1)
         folders[name] = stage_path(planned, "unet")
     killed = run_and_die("SIGKILL", "step-3", "unet", folders["part"])
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert killed.code == -signal.SIGKILL, killed.output
     assert not (folders["part"] / "pipeline").exists()
     for folder in folders.values():
         unet.run(StageFolder.open(folder), threads=1)

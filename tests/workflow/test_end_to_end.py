@@ -1,14 +1,23 @@
-"""The whole chain at a micro scale, run through Snakemake."""
+"""The whole chain at a micro scale, run through Snakemake.
 
-from support.paths import ROOT
+The first command of each verb is a process as users start it; the second ablation's are forked.
+"""
+
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from plyfile import PlyData
+from support.paths import ROOT
+from support.studies import forked_verbs
+
+from z1g.core.stages import STAGE_NAMES
 
 pytestmark = pytest.mark.slow
 
@@ -16,27 +25,41 @@ pytestmark = pytest.mark.slow
 def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snakemake", "--profile", "local", *arguments]
     command += ["--config", "scale=micro.yaml", "ablations=encoder_mix,optimized_splat"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=540)
-
-
-def z1g(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "z1g", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "Z1G_TEST_STARTED": str(folder / "started")}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=540)
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def verbs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with forked_verbs(tmp_path_factory.mktemp("verbs")) as command:
+        yield command
+
+
+def z1g(verbs: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*verbs.split(), *arguments], capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, verbs: str) -> Path:
     folder = tmp_path_factory.mktemp("workspace")
     for name in ("workflow", "ablations", "configs"):
         shutil.copytree(ROOT / name, folder / name)
-    shutil.copy(ROOT / "Snakefile", folder)
+    text, n = re.subn(r"(?m)^Z1G = .*$", f"Z1G = {verbs!r}", (ROOT / "Snakefile").read_text())
+    assert n == 1
+    (folder / "Snakefile").write_text(text)
     shutil.copy(ROOT / "tests/support/micro.yaml", folder)
+    (folder / "started").mkdir()
     (folder / "local").symlink_to("workflow/profiles/local")
     (folder / "broken").mkdir()
     (folder / "broken/cut.obj").write_text("v 0 0 0\nv 1 0")
     done = snakemake(folder)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder
+
+
+def test_every_verb_was_a_process_of_its_own(finished: Path) -> None:
+    others = {"ablation", "tables", "report"}
+    assert {path.name for path in (finished / "started").iterdir()} == {*STAGE_NAMES, *others}
 
 
 def rows(path: Path) -> list[dict]:
@@ -85,12 +108,12 @@ def test_stage_one_and_data_are_shared_where_they_agree(finished: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["encoder_mix", "optimized_splat"])
-def test_an_ablation_can_be_verified_and_compared(finished: Path, name: str) -> None:
+def test_an_ablation_can_be_verified_and_compared(finished: Path, verbs: str, name: str) -> None:
     results = finished / "results"
-    done = z1g("verify", str(results / "ablations" / name), "--sample", "1")
+    done = z1g(verbs, "verify", str(results / "ablations" / name), "--sample", "1")
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{name} holds: 16 of 16 checks are good" in done.stdout
-    compared = z1g("compare", "encoder_mix", name, "--results", str(results), "--format", "md")
+    compared = z1g(verbs, "compare", "encoder_mix", name, "--results", str(results), "--format", "md")
     assert compared.returncode == 0, compared.stderr
     assert "| PSNR (dB) ↑ |" in compared.stdout
 

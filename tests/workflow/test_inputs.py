@@ -7,7 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import pytest
 import safetensors
 from support.builders import experiment, fill, plan
+from support.forked_snakemake import snakemake
 from support.paths import ROOT
 
 from z1g.plan.folder import StageFolder
@@ -72,18 +72,7 @@ class Job:
 
 def jobs(workspace: Path) -> list[Job]:
     """All jobs of the DAG, from a dry run with `--forceall`."""
-    command = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "--profile",
-        "local",
-        "-n",
-        "--forceall",
-        "--config",
-        "scale=micro.yaml",
-    ]
-    done = subprocess.run(command, cwd=workspace, capture_output=True, text=True)
+    done = snakemake(["--profile", "local", "-n", "--forceall", "--config", "scale=micro.yaml"], workspace)
     assert done.returncode == 0, done.stdout + done.stderr
     dag_jobs = []
     for rule, text in re.findall(r"^(?:local)?rule (\w+):\n((?: {4}.*\n)+)", done.stdout + done.stderr, re.MULTILINE):

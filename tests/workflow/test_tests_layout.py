@@ -1,11 +1,12 @@
 """Tests mirror the package: folders have the names of its rooms, and shared helpers are in support modules."""
 
 import ast
+import contextlib
+import multiprocessing
 import re
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from support.paths import ROOT, TESTS
@@ -78,13 +79,22 @@ def test_test_modules_are_in_folders_and_have_unique_names() -> None:
     assert [name for name, n in Counter(file.name for file in files).items() if n > 1] == []
 
 
+def listed(markers: str, out: Path) -> None:
+    """Write what pytest collects for an expression of markers to a file."""
+    with out.open("w") as stream, contextlib.redirect_stdout(stream), contextlib.chdir(ROOT):
+        raise SystemExit(pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", "-m", markers]))
+
+
 @pytest.mark.slow
-def test_the_fast_tests_cover_every_folder() -> None:
+def test_the_fast_tests_cover_every_folder(tmp_path: Path) -> None:
     """With the markers of `make test-fast`; the cluster's tests alone have a target of their own."""
     chosen = re.search(r"(?s)\ntest-fast:.*?-m '([^']+)'", (ROOT / "Makefile").read_text())
     assert chosen is not None
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "-m", chosen[1]]
-    listing = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert listing.returncode == 0, listing.stdout[-2000:] + listing.stderr[-2000:]
-    covered = set(re.findall(r"(?m)^tests/(\w+)/test_\w+\.py::", listing.stdout))
+    # A fork of this process, which has imported all tests if it runs all.
+    child = multiprocessing.get_context("fork").Process(target=listed, args=(chosen[1], tmp_path / "listing"))
+    child.start()
+    child.join()
+    listing = (tmp_path / "listing").read_text()
+    assert child.exitcode == 0, listing[-2000:]
+    covered = set(re.findall(r"(?m)^tests/(\w+)/test_\w+\.py::", listing))
     assert covered == {file.parent.name for file in MODULES if file.name.startswith("test_")} - {"slurm"}

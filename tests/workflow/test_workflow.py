@@ -1,8 +1,5 @@
 """The DAG in Snakemake: planned jobs, and jobs that run again after an edit or with `-R`."""
 
-from support.paths import ROOT
-
-from z1g.plan.runs import named
 import re
 import shutil
 import subprocess
@@ -10,6 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from support import forked_snakemake
+from support.paths import ROOT
+
+from z1g.plan.runs import named
 
 STAGE_RULES = ("ingest", "fit", "autodecoder", "codes", "unet", "infer", "metrics")
 FAKE = """
@@ -45,8 +46,7 @@ for path, folder in made:
 
 
 def snakemake(folder: Path, *arguments: str) -> str:
-    command = [sys.executable, "-m", "snakemake", *arguments]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    done = forked_snakemake.snakemake(arguments, folder)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     return done.stdout + done.stderr
 

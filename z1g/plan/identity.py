@@ -17,7 +17,8 @@ from typing import Any
 from z1g.config.resolve import Ablation
 from z1g.config.sections import JobResources, Resources
 from z1g.config.tree import Experiment
-from z1g.config.walk import place
+from z1g.config.walk import place, sections
+from z1g.config.yaml_file import KeyPath
 from z1g.core.slots import FileContent, Runtime, Section
 from z1g.core.stages import CHUNKED, CHUNKED_BY_OBJECTS
 from z1g.data.manifest import Manifest, evaluation_objects
@@ -219,6 +220,16 @@ def without_runtime(section: Section, path: str = "", dumped: dict[str, Any] | N
         else:
             kept[name] = _dump(getattr(section, name), dumped[name], path, name)
     return {**kept, **neutral.recorded().gone(type(section), path)}
+
+
+def missing_files(section: Section) -> list[tuple[KeyPath, str]]:
+    """Key paths and values of the options below a section whose file counts by its content and cannot be read."""
+    return [
+        ((*path, name), getattr(below, name))
+        for path, below in sections(section)
+        for name, is_file in _timeless_fields(type(below))
+        if is_file and getattr(below, name) and file_digest(getattr(below, name)) is None
+    ]
 
 
 @cache

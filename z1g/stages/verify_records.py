@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from z1g.codes.diffusion import FOLDER as PREDICTED
 from z1g.codes.predictions import predicted
 from z1g.config.resolve import Ablation as Resolved
+from z1g.config.resolve import merge
 from z1g.config.tree import Experiment
 from z1g.core.errors import UserError
 from z1g.core.recorded import JOBS, STAGE_FILE, read_record, sha256
@@ -20,7 +21,7 @@ from z1g.data.manifest import Manifest
 from z1g.data.tensor_shards import damaged_shards
 from z1g.plan import neutral
 from z1g.plan.folder import read_stage_record
-from z1g.plan.identity import Stage, planned_stages
+from z1g.plan.identity import Stage, missing_files, planned_stages
 from z1g.plan.records import CONFIG, CONFIGURATION, PLAN, read_config, read_plan
 from z1g.plan.slices import restored
 from z1g.plan.stages import STAGES
@@ -105,11 +106,15 @@ def identities(results: Path, folder: Path, facts: dict[str, Any]) -> Iterator[F
         manifest = Manifest.load(results / "ingest" / ids["ingest"] / "manifest.jsonl")
         config = neutral.recorded().completed(read_config(folder, read_plan(folder)))
         derived = _derived(config, manifest)
+        gone = missing_files(Experiment.model_validate(config))
+        unknown = _depending(config, manifest)
     except (OSError, UserError, ValueError, ValidationError, KeyError, TypeError) as error:
         yield Finding(what, False, f"plan, configuration or manifest cannot be read: {error}")
         return
     wrong = [
-        f"{name} {ids.get(name)} should be {stage.id}" for name, stage in derived.items() if ids.get(name) != stage.id
+        f"{name} {ids.get(name)} should be {stage.id}"
+        for name, stage in derived.items()
+        if ids.get(name) != stage.id and not (name in unknown and ids.get(name))
     ]
     wrong += [
         f"reproduce.json has {name} {facts['stages'][name]['id']}"
@@ -119,30 +124,63 @@ def identities(results: Path, folder: Path, facts: dict[str, Any]) -> Iterator[F
     if wrong:
         yield Finding(what, False, "configuration and objects do not give these ids: " + "; ".join(wrong))
         return
-    yield Finding(what, True, f"{len(derived)} stage ids follow from the configuration and the objects")
-    problems = [text for stage in derived.values() for text in _stage_file(results, stage, config, manifest)]
-    yield Finding(
-        "stage.json", not problems, "; ".join(problems) or f"{len(derived)} files give the ids of their folders"
-    )
+    if unknown:
+        files = "; ".join(f"{'.'.join(path)} names {file}" for path, file in gone)
+        yield Finding(what, None, f"cannot be computed for {', '.join(unknown)}: {files}, which cannot be read")
+        derived = {name: replace(stage, id=ids[name], upstream=_known(stage, ids)) for name, stage in derived.items()}
+    else:
+        yield Finding(what, True, f"{len(derived)} stage ids follow from the configuration and the objects")
+    problems = [
+        text
+        for name, stage in derived.items()
+        for text in _stage_file(results, stage, config, manifest, name in unknown)
+    ]
+    good = f"{len(derived) - len(unknown)} of {len(derived)} files give the ids of their folders"
+    yield Finding("stage.json", False if problems else None if unknown else True, "; ".join(problems) or good)
+
+
+def _known(stage: Stage, ids: dict[str, str]) -> dict[str, str]:
+    return {name: ids[name] for name in stage.upstream}
+
+
+def _depending(config: dict[str, Any], manifest: Manifest) -> tuple[str, ...]:
+    """Stages whose ids depend on the content of files that cannot be read: other names of these change the ids."""
+    other = config
+    for path, file in missing_files(Experiment.model_validate(config)):
+        changed: Any = f"{file} of another name"
+        for key in reversed(path):
+            changed = {key: changed}
+        other = merge(other, changed)
+    if other is config:
+        return ()
+    now, then = _derived(config, manifest), _derived(other, manifest)
+    return tuple(name for name in now if now[name].id != then[name].id)
 
 
 def _derived(config: dict[str, Any], manifest: Manifest) -> dict[str, Stage]:
     return planned_stages(Resolved("", "", "", {}, Experiment.model_validate(config)), manifest)
 
 
-def _stage_file(results: Path, stage: Stage, config: dict[str, Any], manifest: Manifest) -> Iterator[str]:
-    """What is wrong with the `stage.json` of a stage: its slice in place of that of `config` must give the same id."""
+def _stage_file(
+    results: Path, stage: Stage, config: dict[str, Any], manifest: Manifest, unknown: bool
+) -> Iterator[str]:
+    """What is wrong with the `stage.json` of a stage: its slice in place of that of `config` must give the same id.
+
+    unknown: the id depends on files that cannot be read.
+    """
     folder = results / stage.name / stage.id
     try:
         record = read_stage_record(folder)
-        own = _derived(_overlaid(config, restored(record["config"], record.get("reads"))), manifest)[stage.name]
+        overlaid = _overlaid(config, restored(record["config"], record.get("reads")))
+        own = _derived(overlaid, manifest)[stage.name]
+        unknown = unknown or stage.name in _depending(overlaid, manifest)
     except (UserError, ValueError, ValidationError, KeyError, TypeError) as error:
         yield f"{folder / STAGE_FILE}: {error}"
         return
-    if own.id != stage.id:
+    if own.id != stage.id and not unknown:
         yield f"{folder / STAGE_FILE}: its options give {own.id}"
     for key, value in (("upstream", stage.upstream), ("version", stage.version), ("recipe", stage.recipe)):
-        if record.get(key) != value:
+        if record.get(key) != value and not (unknown and key == "recipe"):
             yield f"{folder / STAGE_FILE}: {key} {record.get(key)} should be {value}"
 
 

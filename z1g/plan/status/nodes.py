@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -11,7 +12,11 @@ from typing import TYPE_CHECKING, Any
 from z1g.core.errors import UserError
 from z1g.core.files import read_json
 from z1g.core.names import did_you_mean
+from z1g.core.recorded import STAGE_FILE
 from z1g.core.stages import STAGE_NAMES
+from z1g.plan.folder import read_stage_record
+from z1g.plan.records import read_plan
+from z1g.plan.runs import FOLDER, planned_runs
 
 if TYPE_CHECKING:
     from z1g.config.tree import Experiment
@@ -78,13 +83,9 @@ def _both(experiment: Experiment, objects: int) -> tuple[Experiment, int]:
 def nodes_on_disk(results: Path, names: Iterable[str] | None = None) -> list[StageNode]:
     """All stages that the runs in a results folder name in their `plan.json`, or those of some runs, studies or sets.
 
-    Raises UserError if nothing was planned there, or for an unknown name.
+    Raises UserError if nothing was planned there, for an unknown name, or if a `plan.json` is damaged.
     """
-    runs: dict[str, dict[str, Any]] = {}
-    for file in sorted(results.glob("ablations/*/plan.json")):
-        record = _json(file)
-        if isinstance(record, dict) and isinstance(record.get("stages"), dict):
-            runs[file.parent.name] = record
+    runs = {name: read_plan(results / FOLDER / name) for name in planned_runs(results)}
     if not runs:
         raise UserError(f"{results}: no ablation was planned here; name another folder with --results, or a --scale")
     if names is not None:
@@ -110,9 +111,9 @@ def _chosen(runs: dict[str, dict[str, Any]], names: list[str]) -> dict[str, dict
 
 
 def _node(results: Path, stage: str, identity: str, run: str, pruned: bool, experiment: Source) -> StageNode:
-    file = results / stage / identity / "stage.json"
-    record = _json(file)
+    folder = results / stage / identity
     try:
+        record = read_stage_record(folder)
         asked = record["resources"]
         return StageNode(
             stage,
@@ -125,8 +126,9 @@ def _node(results: Path, stage: str, identity: str, run: str, pruned: bool, expe
             pruned,
             experiment=experiment,
         )
-    except (TypeError, KeyError, ValueError, AttributeError):
-        return StageNode(stage, identity, {}, 1, runs=(run,), pruned=pruned, note=f"{file} is missing or unreadable")
+    except (UserError, TypeError, KeyError, ValueError, AttributeError):
+        note = f"{folder / STAGE_FILE} is missing, unreadable or damaged"
+        return StageNode(stage, identity, {}, 1, runs=(run,), pruned=pruned, note=note)
 
 
 def _experiment(results: Path, run: str, ingest: str) -> tuple[Experiment, int] | None:
@@ -152,12 +154,7 @@ def _in_order(nodes: Iterable[StageNode]) -> list[StageNode]:
 
 
 def _pruned(folder: Path) -> bool:
-    record = _json(folder / "plan.json")
-    return isinstance(record, dict) and bool(record.get("pruned"))
-
-
-def _json(file: Path) -> Any:
-    try:
-        return read_json(file)
-    except (OSError, ValueError):
-        return None
+    """Whether the record of a run says so; one that is missing or damaged is written again by the plan."""
+    with contextlib.suppress(UserError):
+        return bool(read_plan(folder).get("pruned"))
+    return False
