@@ -82,8 +82,15 @@ def rung_values(wildcards):
 
 
 def planned_ablations(wildcards):
-    """Parameter that Snakemake tracks: the content of `plan.json` and `config.json` of all ablations."""
-    return plan.identity
+    """Parameter that Snakemake tracks: the content of `plan.json` and `config.json` of all ablations.
+
+    And which runs the budget left out, which tables and report say.
+    """
+    if budget is None or not budget.left_out:
+        return plan.identity
+    return (
+        f"{plan.identity}, {budget.gpu_hours:g} h without {' '.join(budget.left_out)}"
+    )
 
 
 def identity(stage):

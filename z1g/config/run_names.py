@@ -57,6 +57,13 @@ def run_name(study: str, point: str | None = None, fold: int | None = None, seed
     return PART.join(part for part in parts if part is not None)
 
 
+def means(word: str, name: str) -> bool:
+    """Whether a word such as `study@seed=1` means the run `name`: the same file, and no part that the run lacks."""
+    stem, *parts = word.split(PART)
+    own, *has = name.split(PART)
+    return stem == own and set(parts) <= set(has)
+
+
 def value_word(value: Any) -> str:
     """A short word for a value: `1e-4`, `true`, the kind of a slot, `32+64` for a list."""
     if value is None or isinstance(value, bool):

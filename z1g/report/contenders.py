@@ -13,6 +13,7 @@ from z1g.core.recorded import identity_of, stage_owner
 from z1g.core.sealed import Damaged, read_sealed
 from z1g.report.collect import KEYS, Ablation, Measurements, Results
 from z1g.report.cost import cost
+from z1g.report.left_out import left_out_of, left_out_text
 from z1g.report.replicates import Arm, Replicate, Replicates, arms
 
 DIGESTED = ("ingest", "autodecoder", "unet", "infer")
@@ -55,6 +56,8 @@ def find_contender(tree: Results, target: str) -> Contender:
         if (folder / "metrics.jsonl").is_file():
             return _joined(target, [_run(Results(_root(folder, tree)), target, folder, None)], None, ())
     ids = [file.parent.name for file in tree.root.glob("metrics/*/metrics.jsonl")]
+    if budget := left_out_of(tree, target):
+        raise UserError(f"{target} has no results. {left_out_text(budget)} A larger budget= trains more of them")
     hint = did_you_mean(target, [*tree.arms(), *tree.planned(), *ids])
     raise UserError(f"{target}: no ablation or metrics id in {tree.root}, and no file metrics.jsonl{hint}")
 
@@ -85,10 +88,17 @@ def _of_arm(tree: Results, target: str, arm: Arm) -> Contender:
             unmeasured.append(ablation.name)
         else:
             runs[ablation.name] = _run(tree, ablation.name, folder, ablation)
+    budget = left_out_of(tree, target)
     if not runs:
-        raise UserError(f"{target} has not been measured yet: none of its {len(arm.runs)} runs has a metrics.jsonl")
+        why = f" {left_out_text(budget)}" if budget else ""
+        raise UserError(
+            f"{target} has not been measured yet: none of its {len(arm.runs)} runs has a metrics.jsonl.{why}"
+        )
     replicates = arm.replicates({name: run.measured for name, run in runs.items()})
-    notes = [f"{name} is left out: not measured yet" for name in unmeasured]
+    notes = [
+        f"{name} is left out: not measured yet" for name in unmeasured if not budget or name not in budget.left_out
+    ]
+    notes += [left_out_text(budget)] if budget else []
     notes += [f"{name} is left out: {why}" for name, why in replicates.pruned.items()]
     return _joined(target, list(runs.values()), replicates, notes)
 

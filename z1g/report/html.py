@@ -58,7 +58,7 @@ def page(tree: Results, names: list[str], studies: Studies | None = None) -> str
     context: dict[str, Any] = {
         "ablations": ablations,
         "summary": summary,
-        "facts": _facts(ablations, gallery, commits),
+        "facts": _facts(ablations, gallery, commits, summary),
         "headline": sections.headline(summary),
         "n_planned": len(planned),
         "studies": studies.sections(),
@@ -112,7 +112,7 @@ def _environment() -> Environment:
     return environment
 
 
-def _facts(ablations: list[Ablation], gallery: Gallery, commits: list[str]) -> list[tuple[str, str]]:
+def _facts(ablations: list[Ablation], gallery: Gallery, commits: list[str], summary: Summary) -> list[tuple[str, str]]:
     splits = list(gallery.splits.values())
     counts = [
         f"{splits.count(split)} {SPLIT_NAMES.get(split, split)}"
@@ -120,8 +120,9 @@ def _facts(ablations: list[Ablation], gallery: Gallery, commits: list[str]) -> l
         if splits and (split in splits or split != "test_unseen")
     ]
     bases = list(dict.fromkeys(ablation.base for ablation in ablations if ablation.base))
+    left_out = f", {len(summary.budget.left_out)} runs left out by the budget" if summary.budget else ""
     return [
-        ("ablations", str(len(ablations))),
+        ("ablations", f"{len(ablations)}{left_out}"),
         ("scale", ", ".join(bases) or "–"),
         ("objects measured", ", ".join(counts) or "none"),
         ("commit", ", ".join(commit[:8] for commit in commits) or "not recorded"),

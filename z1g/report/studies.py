@@ -16,6 +16,7 @@ from typing import Any
 
 from z1g.core.progress import track
 from z1g.report.collect import Ablation, Measurements, MetricInfo, Results
+from z1g.report.left_out import left_out_hours
 
 LOG_RATIO = 20
 """Smallest ratio of the largest to the smallest of a factor's values on a logarithmic axis."""
@@ -77,6 +78,8 @@ class Study:
     metrics: dict[str, MetricInfo] = field(default_factory=dict)
     split: str = "test"
     x_label: str = ""
+    left_out: dict[str, float] = field(default_factory=dict)
+    """Runs that the budget left out, with the GPU hours that each would have added."""
 
     @cached_property
     def arms(self) -> dict[str, list[Run]]:
@@ -135,7 +138,7 @@ def study_of(tree: Results, name: str, ablations: Sequence[Ablation]) -> Study:
     infos = {metric: info for means in measured.values() for metric, info in means.metrics.items()}
     runs = [_run(tree.plan(ablation.name), ablation.name, measured.get(ablation.name), split) for ablation in ablations]
     shown = {metric: info for metric, info in infos.items() if any(metric in run.values for run in runs)}
-    return Study(name, runs, shown, split)
+    return Study(name, runs, shown, split, left_out=left_out_hours(tree, ablations, name))
 
 
 def label(value: Any) -> str:

@@ -1,6 +1,7 @@
 """The report's sections on studies and learning curves: sentences, small tables, and data of the charts."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from z1g.report.slices import interval_of_mean, marginals
 from z1g.report.studies import Study, read_studies, runs_csv
 from z1g.report.study_charts import curve_chart, importance_chart, parallel_chart, slice_chart
 from z1g.report.study_tables import tables
+from z1g.report.verdicts import count
 
 MAX_ARMS = 8
 """Arms of a study that have rows and images in the report's other sections, and are listed: the best ones."""
@@ -145,6 +147,12 @@ def _facts(study: Study) -> str:
     options = ", ".join(f"{factor.key} ({len(factor.levels)} values)" for factor in study.factors) or "no option"
     parts = [f"{len(study.arms)} arms in {len(study.runs)} runs", f"varied: {options}"]
     parts += [f"{pruned} pruned, which no figure of a metric includes"] if pruned else []
+    hours = math.fsum(study.left_out.values())
+    parts += (
+        [f"{count(len(study.left_out), 'run')} left out by the budget (+{hours:.4g} GPU hours)"]
+        if study.left_out
+        else []
+    )
     parts += [f"{len(study.runs) - measured} not measured"] if measured < len(study.runs) else []
     return f"{'; '.join(parts)}. Metrics are means over the {'test' if study.split == 'test' else 'training'} objects."
 

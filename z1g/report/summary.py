@@ -4,7 +4,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from z1g.jobs.budget import Budget
 from z1g.report.collect import Ablation, JsonRow, Measurements, MetricInfo, Results
+from z1g.report.left_out import budget_of
 from z1g.report.replicates import Replicate, Replicates, Table, arms
 from z1g.report.statistics import estimate
 from z1g.report.verdicts import Figure, Ranking, figure, rank
@@ -56,7 +58,7 @@ class Summary:
 
     `metrics` has the metrics with values, `missing` the reason for each metric without one, `gaps` the reason for each
     metric that some objects lack. Keys of `missing` and `gaps` are labels. Replicates of an arm are one row, under the
-    arm's name; `pruned` has the runs that no row contains, with reasons.
+    arm's name; `pruned` has the runs that no row contains, with reasons. `budget` is the set's if it left out runs.
     """
 
     metrics: dict[str, MetricInfo]
@@ -66,6 +68,7 @@ class Summary:
     names: tuple[str, ...] = ()
     gaps: dict[str, str] = field(default_factory=dict)
     pruned: dict[str, str] = field(default_factory=dict)
+    budget: Budget | None = None
 
     def served(self, row: Row) -> str:
         """The ablations of a row as text, in the order of the set."""
@@ -175,7 +178,8 @@ def summarize(results: Results, ablations: Sequence[Ablation]) -> Summary:
         if name in shown_metrics
     }
     names = tuple(arm.name for arm in grouped_arms if arm.runs)
-    return Summary(shown_metrics, single, ordered, reasons, names, gap_texts, pruned)
+    budget = budget_of(results, ablations)
+    return Summary(shown_metrics, single, ordered, reasons, names, gap_texts, pruned, budget)
 
 
 def rankings(rows: list[Row], metrics: dict[str, MetricInfo]) -> dict[tuple[str, str], tuple[list[int], Ranking]]:

@@ -5,6 +5,7 @@ import io
 from collections.abc import Iterator
 
 from z1g.report.collect import MetricInfo
+from z1g.report.left_out import left_out_text
 from z1g.report.statistics import MIN_SEEDS
 from z1g.report.summary import SOURCES, SPLIT_NAMES, SPLITS, Row, Summary, best, decimals, rankings, verdict_words
 from z1g.report.verdicts import HOW_TO_READ, Figure, Ranking, one_seed, ranking_text
@@ -67,6 +68,7 @@ def notes(summary: Summary) -> list[str]:
     sentences += [one_seed(once)] if once and ranked else []
     sentences += best_texts(summary)
     sentences += [f"{name} is left out: {why}." for name, why in summary.pruned.items()]
+    sentences += [left_out_text(summary.budget)] if summary.budget else []
     sentences += [f"{name} is missing: {why}" for name, why in summary.missing.items()]
     return sentences + [f"{name}: {why}" for name, why in summary.gaps.items()]
 
