@@ -23,8 +23,9 @@ from support.photographs import disc, saved
 from z1g.cli.main import main
 from z1g.gaussians import files as splat_files
 from z1g.gaussians.channels import to_gaussians
-from z1g.inference.batch import infer_folder, names, publish
+from z1g.inference.batch import names, publish
 from z1g.inference.method import ImageToSplats
+from z1g.inference.models import infer_folder
 from z1g.inference.photographs import condition, read
 from z1g.plan.folder import StageFolder
 from z1g.stages import autodecoder, codes, unet

@@ -15,10 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.add_argument(
         "paths", nargs="+", type=some_path, help="photographs or folders of them; or results/infer/<id>"
     )
-    photographs = parser.add_argument_group("photographs", "python -m z1g infer photo.png --run results/ablations/x")
-    photographs.add_argument(
-        "--run", type=some_path, help="the trained model: name of a run, or its folder results/ablations/<name>"
-    )
+    photographs = parser.add_argument_group("photographs", "python -m z1g infer photo.png")
+    model = photographs.add_mutually_exclusive_group()
+    model.add_argument("--model", help="a model's folder, or the name of one of the package; default: base")
+    model.add_argument("--run", type=some_path, help="a trained run: its name, or its folder results/ablations/<name>")
     photographs.add_argument("--results", type=some_path, default=Path("results"), help="results folder of named runs")
     photographs.add_argument("--out", type=some_path, default=Path("splats"), help="output folder")
     photographs.add_argument(
@@ -36,9 +36,9 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
     """Sample photographs, or run the stage."""
-    if (arguments.run is None) == (arguments.chunk is None):
-        raise UserError("give photographs and --run results/ablations/<name>, or a stage folder and --chunk N")
     if arguments.chunk is not None:
+        if arguments.run is not None or arguments.model is not None:
+            raise UserError("give photographs and --model or --run, or a stage folder and --chunk N")
         if len(arguments.paths) != 1:
             raise UserError("--chunk needs exactly one stage folder")
         arguments.folder = existing_stage(arguments.paths[0])
@@ -46,12 +46,14 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         return
     if (arguments.seed is not None and arguments.seed < 0) or not 16 <= arguments.size <= 4096:
         raise UserError("--seed must not be negative, and --size must be from 16 to 4096")
-    run_path = run_folder(str(arguments.run), arguments.results)
+    run_path = None if arguments.run is None else run_folder(str(arguments.run), arguments.results)
     stage.limit_threads(arguments.threads)
     from z1g.inference.batch import PhotographOptions, run
+    from z1g.inference.models import DEFAULT, of_run, open_model
 
     outputs = PhotographOptions(arguments.out, arguments.background, arguments.seed, arguments.size, arguments.mesh)
-    run(arguments.paths, run_path, outputs, ["z1g", *sys.argv[1:]])
+    model = open_model(arguments.model or DEFAULT) if run_path is None else of_run(run_path)
+    run(arguments.paths, model, outputs, ["z1g", *sys.argv[1:]])
 
 
 def existing_stage(path: Path) -> Path:

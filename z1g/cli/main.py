@@ -62,6 +62,7 @@ VERBS = {
     "tables": Verb("z1g.cli.results", "write the tables that compare ablations"),
     "report": Verb("z1g.cli.results", "write the HTML report"),
     "prune": Verb("z1g.cli.results", "decide which arms of a study are trained beyond a rung"),
+    "pack": Verb("z1g.cli.pack", "write a trained run as a folder that needs no results tree"),
     "view": Verb("z1g.cli.view", "show splats in the browser"),
     "mesh": Verb("z1g.cli.mesh", "convert splats to a textured mesh"),
     "export": Verb("z1g.cli.export", "convert splats to the file formats of other tools"),

@@ -22,11 +22,10 @@ from z1g.data.manifest import NAME_LENGTH, NO_WORD
 from z1g.gaussians.channels import to_gaussians
 from z1g.gaussians.finite import require_finite
 from z1g.inference.method import ImageToSplats
+from z1g.inference.models import TrainedModel
 from z1g.inference.outputs import SampleWriter
 from z1g.inference.photographs import Background, Photograph, condition, find, read
 from z1g.jobs.records import digests, provenance
-from z1g.plan.folder import StageFolder
-from z1g.plan.records import read_plan
 from z1g.render.images import save_png, to_bytes
 from z1g.render.video import video_extension
 from z1g.surface.build import MeshOptions, build, require_packages
@@ -59,25 +58,7 @@ class Failures:
             raise UserError(f"{len(self.reasons)} of {total} photographs could not be used:\n{lines}")
 
 
-def infer_folder(run: Path) -> StageFolder:
-    """The trained `infer` stage of the plan in `results/ablations/<name>`, or `run` itself. Raises UserError."""
-    plan = run / "plan.json"
-    if not plan.is_file():
-        folder = StageFolder.open(run) if (run / "stage.json").is_file() else None
-        if folder is None or folder.stage != "infer":
-            raise UserError(f"--run {run}: neither results/ablations/<name> nor results/infer/<id>")
-    else:
-        folder = StageFolder.open(run.parent.parent / "infer" / read_plan(run)["stages"]["infer"])
-    for stage, part in (("autodecoder", "model"), ("unet", "pipeline")):
-        if not (folder.upstream_path(stage) / part).is_dir():
-            raise UserError(
-                f"--run {run} is not trained yet: {folder.upstream_path(stage) / part} is missing; "
-                f"create it with `snakemake --profile local ablation_all`"
-            )
-    return folder
-
-
-def run(paths: Sequence[Path], run_path: Path, outputs: PhotographOptions, command: Sequence[str]) -> None:
+def run(paths: Sequence[Path], model: TrainedModel, outputs: PhotographOptions, command: Sequence[str]) -> None:
     """Write `<name>.ply`, `.condition.png`, `.sheet.png`, `.turntable.*`, `.json`, optionally `.glb` per photograph.
 
     The `.json` is written last, with digests of the outputs, and marks them as complete. An earlier result of the same
@@ -85,15 +66,14 @@ def run(paths: Sequence[Path], run_path: Path, outputs: PhotographOptions, comma
     the output folder. A photograph that cannot be used does not stop the others; UserError lists these at the end.
     """
     files = find(paths)
-    folder = infer_folder(run_path)
     if outputs.mesh:
         require_packages()
     with exclusive_folder(outputs.out) as unfinished:
-        _make_all(files, folder, _Batch(folder, outputs, run_path, command, unfinished))
+        _make_all(files, _Batch(model, outputs, command, unfinished))
 
 
-def _make_all(files: Sequence[Path], folder: StageFolder, batch: _Batch) -> None:
-    failures, options = batch.failures, folder.config.infer
+def _make_all(files: Sequence[Path], batch: _Batch) -> None:
+    failures, options = batch.failures, batch.model.infer
     with Meter("photographs", len(files)) as meter:
         for group in _groups(zip(files, names(files), strict=True), options.batch_size):
             photographs = []
@@ -126,24 +106,21 @@ class _Batch:
     """Samples photographs in batches and writes the requested outputs."""
 
     def __init__(
-        self, folder: StageFolder, outputs: PhotographOptions, run_path: Path, command: Sequence[str], unfinished: Path
+        self, model: TrainedModel, outputs: PhotographOptions, command: Sequence[str], unfinished: Path
     ) -> None:
         self.unfinished, self.failures = unfinished, Failures()
-        self.outputs, self.run_path, self.command = outputs, run_path, list(command)
-        self.method = ImageToSplats.from_stage(folder)
-        self.config = folder.upstream_folder("autodecoder").config
+        self.outputs, self.model, self.command = outputs, model, list(command)
+        self.method = ImageToSplats.of(model)
         self.writer = SampleWriter(
-            unfinished, self.config.camera, self.config.render, outputs.size, FRAMES, FILM_SECONDS, video_extension()
+            unfinished, model.camera, model.render, outputs.size, FRAMES, FILM_SECONDS, video_extension()
         )
-        self.condition_size = folder.upstream_folder("unet").config.unet.condition_size
-        self.stages = {**folder.upstream, "infer": folder.id}
         self.provenance = provenance()
 
     def make(self, photographs: Sequence[tuple[Path, str, Photograph]], meter: Meter) -> None:
         """Sample and write a batch."""
-        options, camera = self.outputs, self.config.camera
+        options, camera, size = self.outputs, self.model.camera, self.model.condition_size
         started = time.monotonic()
-        images = torch.stack([condition(p, camera, self.condition_size, options.background) for _, _, p in photographs])
+        images = torch.stack([condition(p, camera, size, options.background) for _, _, p in photographs])
         seeds = [options.seed if options.seed is not None else photograph.seed for _, _, photograph in photographs]
         _, splats = self.method(images, seeds)
         seconds = (time.monotonic() - started) / len(photographs)
@@ -160,8 +137,8 @@ class _Batch:
                 "sha256": photograph.digest,
                 "seed": seed,
                 "sampler_seed": self.method.options.seed,
-                "run": str(self.run_path),
-                "stages": self.stages,
+                "model": self.model.name,
+                "stages": self.model.stages,
                 "background": options.background,
                 "seconds": round(seconds, 3),
                 "outputs": files,
@@ -175,7 +152,7 @@ class _Batch:
 
     def _write(self, name: str, image: Tensor, gaussians: Tensor) -> dict[str, str]:
         """Write the files of one object [1,N,14] in the view-1 frame; returns their names by kind."""
-        require_finite(gaussians[0], f"the model {self.run_path} is not usable: splats of {name}", "train it again")
+        require_finite(gaussians[0], f"the model {self.model.name} is not usable: splats of {name}", "train it again")
         files, world = self.writer.write(name, gaussians)
         files["condition"] = f"{name}.condition.png"
         with atomic_file(self.unfinished / files["condition"]) as temporary:
@@ -183,7 +160,7 @@ class _Batch:
         if self.outputs.mesh:
             files["mesh"] = f"{name}.glb"
             try:
-                mesh = build(world.to(default_device()), self.config.render, MeshOptions())
+                mesh = build(world.to(default_device()), self.model.render, MeshOptions())
                 mesh.save(self.unfinished / files["mesh"])
             except UserError as error:
                 log.warning("%s: no mesh: %s", name, error)

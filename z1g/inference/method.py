@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from z1g.core.device import default_device
+from z1g.inference.models import Networks, TrainedModel, open_model
 from z1g.networks.denoiser import Condition
 from z1g.networks.fused.modules import fuse_where_possible
 from z1g.networks.graphs import Replayed
@@ -44,6 +45,17 @@ class ImageToSplats:
         """Read a trained method from disk. Raises UserError if files are missing or do not fit."""
         representation, camera, splats = method_folder.read(folder)
         return cls(representation.load(folder, camera, splats, default_device()), options)
+
+    @classmethod
+    def of(cls, model: TrainedModel) -> ImageToSplats:
+        """Read a model's networks. Raises UserError if files are missing or do not fit."""
+        with Networks(model.pipeline) as folder:
+            return cls.from_folder(folder, model.infer)
+
+    @classmethod
+    def from_pretrained(cls, name: str) -> ImageToSplats:
+        """Read the model of a folder, or one that comes with the package (`"base"`). Raises UserError."""
+        return cls.of(open_model(name))
 
     @classmethod
     def from_stage(cls, infer: StageFolder) -> ImageToSplats:

@@ -1,0 +1,98 @@
+"""Models as folders that need no results tree."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from support.finished import finish
+from support.photographs import disc, saved
+
+from z1g.cli.main import main
+from z1g.core.errors import UserError
+from z1g.gaussians import files as splat_files
+from z1g.inference import models
+from z1g.inference.method import ImageToSplats
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("trained")
+    finish(root)
+    return root / "results/ablations/micro"
+
+
+@pytest.fixture(scope="module")
+def folders(run: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same model with weights of both kinds, and nothing else of the results tree."""
+    root = tmp_path_factory.mktemp("models")
+    (root / "card.md").write_text("A micro model.")
+    written = {}
+    for weights in ("int8", "float32"):
+        words = ["--weights", weights, "--card", str(root / "card.md"), "--out", str(root / weights)]
+        assert main(["pack", str(run), *words]) == 0
+        written[weights] = root / weights
+    return written
+
+
+def infer(out: Path, *words: str) -> int:
+    return main(["infer", *words, "--out", str(out), "--size", "32"])
+
+
+def test_float32_gives_the_run_s_splats_bit_for_bit(run: Path, folders: dict[str, Path], tmp_path: Path) -> None:
+    photograph = str(saved(tmp_path, disc(), "a.png"))
+    assert infer(tmp_path / "run", photograph, "--run", str(run)) == 0
+    assert infer(tmp_path / "model", photograph, "--model", str(folders["float32"])) == 0
+    assert (tmp_path / "run/a.ply").read_bytes() == (tmp_path / "model/a.ply").read_bytes()
+    records = [json.loads((tmp_path / name / "a.json").read_text()) for name in ("run", "model")]
+    assert records[0]["stages"] == records[1]["stages"]
+    assert records[1]["model"] == str(folders["float32"])
+
+
+def test_int8_is_smaller_and_gives_nearly_the_same_splats(folders: dict[str, Path], tmp_path: Path) -> None:
+    photograph = str(saved(tmp_path, disc(), "a.png"))
+    for name, folder in folders.items():
+        assert infer(tmp_path / name, photograph, "--model", str(folder)) == 0
+    exact, rounded = (splat_files.read(tmp_path / name / "a.ply") for name in ("float32", "int8"))
+    assert not torch.equal(exact, rounded)
+    assert (exact - rounded).norm() < 0.05 * exact.norm()
+    sizes = {
+        name: sum(file.stat().st_size for file in folder.rglob("*.safetensors")) for name, folder in folders.items()
+    }
+    assert sizes["int8"] < 0.75 * sizes["float32"]  # most tensors of a micro model are too small
+    assert (folders["int8"] / "README.md").read_text() == "A micro model."
+
+
+def test_a_model_of_the_package_is_found_by_its_name(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folders["int8"], tmp_path / "shipped/base")
+    monkeypatch.setattr(models, "MODELS", tmp_path / "shipped")
+    assert models.shipped() == ["base"]
+    ImageToSplats.from_pretrained("base")
+    photograph = str(saved(tmp_path, disc(), "a.png"))
+    assert infer(tmp_path / "out", photograph) == 0
+    assert json.loads((tmp_path / "out/a.json").read_text())["model"] == "base"
+    assert infer(tmp_path / "out", photograph, "--model", "bsae") == 2
+    assert "bsae is neither a folder with model.json nor a model of the package (base)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["model.json", "pipeline/stage1.json", "pipeline/heads.safetensors"])
+def test_damage_is_noticed(folders: dict[str, Path], tmp_path: Path, name: str) -> None:
+    shutil.copytree(folders["int8"], tmp_path / "model")
+    content = (tmp_path / "model" / name).read_bytes()
+    position = len(content) // 2
+    (tmp_path / "model" / name).write_bytes(
+        content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :]
+    )
+    with pytest.raises(UserError, match=name.rpartition("/")[2]):
+        ImageToSplats.from_pretrained(str(tmp_path / "model"))
+
+
+def test_a_folder_that_exists_is_not_written_over(run: Path, folders: dict[str, Path]) -> None:
+    model = models.of_run(run)
+    with pytest.raises(UserError, match="exists already"):
+        models.write_model(model, folders["int8"], int8=True, about={}, card="")

@@ -1,0 +1,153 @@
+"""Trained models as folders that need no results tree: where to find one, how to read it and how to write it.
+
+Such a folder has the networks (`pipeline/`, with weights in float32 or int8), `model.json` with all else that sampling
+needs, and for people a model card, `README.md`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from z1g.core.errors import UserError
+from z1g.core.files import atomic_folder
+from z1g.core.sealed import read_sealed, write_sealed
+from z1g.core.slots import OneOf
+from z1g.geometry.camera import CameraOptions
+from z1g.plan.folder import StageFolder
+from z1g.plan.records import read_plan
+from z1g.render import Rasterizer
+from z1g.representations import folder as method_folder
+from z1g.representations import packed
+from z1g.sampling.options import InferOptions
+
+DEFAULT = "base"
+FILE, NETWORKS, CARD = "model.json", "pipeline", "README.md"
+MODELS = Path(__file__).parent / "models_of_the_package"
+"""Folder of the models that come with the package."""
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained method on disk and how to sample from it.
+
+    name: for messages and records. pipeline: folder of the networks. condition_size: side of the condition image,
+    pixels. stages: ids of the stages that made it, by name.
+    """
+
+    name: str
+    pipeline: Path
+    infer: InferOptions
+    camera: CameraOptions
+    render: Rasterizer
+    condition_size: int
+    stages: dict[str, str]
+
+
+def open_model(text: str) -> TrainedModel:
+    """The model of a folder, or of a name among those that come with the package.
+
+    Raises UserError if there is none, or if its `model.json` is damaged; its networks are checked when they are read.
+    """
+    folder = Path(text)
+    if not folder.is_dir() and (MODELS / text / FILE).is_file() and "/" not in text:
+        folder = MODELS / text
+    if not (folder / FILE).is_file():
+        names = ", ".join(shipped()) or "none"
+        raise UserError(f"{text} is neither a folder with {FILE} nor a model of the package ({names})")
+    try:
+        values = read_sealed(folder / FILE, FILE)
+        _, camera, _ = method_folder.read(folder / NETWORKS)
+        rasterizer: TypeAdapter[Rasterizer] = TypeAdapter(Annotated[Rasterizer, OneOf()])
+        return TrainedModel(
+            text,
+            folder / NETWORKS,
+            InferOptions.model_validate(values["infer"]),
+            camera,
+            rasterizer.validate_python(values["render"]),
+            int(values["condition_size"]),
+            {str(stage): str(identity) for stage, identity in values["stages"].items()},
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{folder / FILE} cannot be used: {reason}; write the model again") from error
+
+
+def shipped() -> list[str]:
+    """Names of the models that come with the package."""
+    return sorted(path.parent.name for path in MODELS.glob(f"*/{FILE}"))
+
+
+def of_run(run: Path) -> TrainedModel:
+    """The model of a run `results/ablations/<name>` or of a stage folder `results/infer/<id>`. Raises UserError."""
+    folder = infer_folder(run)
+    trained, unet = folder.upstream_folder("autodecoder").config, folder.upstream_folder("unet")
+    return TrainedModel(
+        str(run),
+        unet.path / NETWORKS,
+        folder.config.infer,
+        trained.camera,
+        trained.render,
+        unet.config.unet.condition_size,
+        {**folder.upstream, "infer": folder.id},
+    )
+
+
+def infer_folder(run: Path) -> StageFolder:
+    """The trained `infer` stage of the plan in `results/ablations/<name>`, or `run` itself. Raises UserError."""
+    plan = run / "plan.json"
+    if not plan.is_file():
+        folder = StageFolder.open(run) if (run / "stage.json").is_file() else None
+        if folder is None or folder.stage != "infer":
+            raise UserError(f"--run {run}: neither results/ablations/<name> nor results/infer/<id>")
+    else:
+        folder = StageFolder.open(run.parent.parent / "infer" / read_plan(run)["stages"]["infer"])
+    for stage, part in (("autodecoder", "model"), ("unet", NETWORKS)):
+        if not (folder.upstream_path(stage) / part).is_dir():
+            raise UserError(
+                f"--run {run} is not trained yet: {folder.upstream_path(stage) / part} is missing; "
+                f"create it with `snakemake --profile local ablation_all`"
+            )
+    return folder
+
+
+def write_model(model: TrainedModel, out: Path, *, int8: bool, about: dict[str, Any], card: str) -> None:
+    """Write a model's folder, complete or not at all. about: more entries of `model.json`. card: its README.
+
+    Raises UserError if `out` exists, or if a file of the networks is damaged.
+    """
+    if out.exists():
+        raise UserError(f"{out} exists already; delete it, or give another --out")
+    with atomic_folder(out) as temporary:
+        (packed.pack if int8 else packed.copy)(model.pipeline, temporary / NETWORKS)
+        (temporary / CARD).write_text(card, encoding="utf-8")
+        values = {
+            "infer": model.infer.model_dump(mode="json"),
+            "render": model.render.model_dump(mode="json"),
+            "condition_size": model.condition_size,
+            "stages": model.stages,
+            **about,
+        }
+        write_sealed(temporary / FILE, values, FILE)
+
+
+class Networks:
+    """Context manager: the folder of a model's networks in float32, unpacked to a temporary folder if needed."""
+
+    def __init__(self, pipeline: Path) -> None:
+        self.pipeline, self._stack = pipeline, ExitStack()
+
+    def __enter__(self) -> Path:
+        if not packed.is_packed(self.pipeline):
+            return self.pipeline
+        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="z1g-model-"))) / NETWORKS
+        packed.unpack(self.pipeline, folder)
+        return folder
+
+    def __exit__(self, *exception: object) -> None:
+        self._stack.close()
