@@ -164,6 +164,30 @@ def test_a_texture_that_does_not_fit_into_memory_costs_one_object(tmp_path: Path
     assert "400 MiB" in str(actual["b"])
 
 
+@pytest.mark.slow
+def test_too_many_triangles_are_a_reason_before_they_are_read(tmp_path: Path) -> None:
+    meshes = tmp_path / "meshes"
+    meshes.mkdir()
+    # A small file of 20 million triangles: an accessor without a buffer is zeros.
+    large = card()
+    document = large.document
+    document["accessors"].append({"componentType": 5125, "type": "SCALAR", "count": 60_000_000})
+    document["meshes"][0]["primitives"][0]["indices"] = len(document["accessors"]) - 1
+    large.save(meshes / "large.glb")
+    parts = card()
+    parts.document["nodes"] = [{"mesh": 0}] * 4
+    parts.document["scenes"] = [{"nodes": [0, 1, 2, 3]}]
+    parts.save(meshes / "parts.glb")
+    (meshes / "box.obj").write_text(cuboid((0, 0, 0), (1, 1, 2)))
+    actual = reasons(ingest(meshes, tmp_path / "out", Raster(resolution=16)))
+    assert actual["large"] == "the mesh has 20,000,000 triangles, more than data.renderer.triangles 10,000,000"
+    assert actual["parts"] is actual["box"] is None
+    fewer = reasons(ingest(meshes, tmp_path / "few", Raster(resolution=16, triangles=12)))
+    assert fewer["box"] is None, "it has 12"
+    assert "20,000,000 triangles" in str(fewer["large"])
+    assert str(fewer["parts"]).startswith("the mesh has 16 triangles"), "of four nodes"
+
+
 def test_no_opengl_is_an_error_that_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.obj").write_text(cuboid((0, 0, 0), (1, 1, 2)))
     broken = "import sys; sys.modules['moderngl'] = None; from z1g.meshes.raster import worker; worker.main()"

@@ -33,7 +33,7 @@ def experiment(**values: object) -> Experiment:
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> dict[str, cost.Cost]:
     monkeypatch.setattr(cost, "measured", lambda: KNOWN)
-    return {row.stage: row for row in cost.costs(experiment(), 1000)}
+    return {row.stage: row for row in cost.costs(experiment(data={"renderer": {"kind": "blender"}}), 1000)}
 
 
 def test_hours_and_bytes_match_sums_by_hand(rows: dict[str, cost.Cost]) -> None:

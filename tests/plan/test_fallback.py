@@ -100,7 +100,7 @@ def test_blender_renders_with_ids_of_its_own(
     assert ingest_of(by_blender, "two") == (kind, stage_id)
     first, second = (by_blender.ablations[name].ablation.experiment.data for name in ("one", "two"))
     assert first is second
-    assert not {key for key in by_raster.stages} & by_blender.stages.keys()
+    assert not set(by_raster.stages) & by_blender.stages.keys()
     # The same ids as of a configuration that names Blender.
     text = (workspace / "ablations/one.yaml").read_text()
     (workspace / "ablations/one.yaml").write_text(text.replace("{resolution: 16}", "{kind: blender, resolution: 16}"))

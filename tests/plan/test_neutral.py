@@ -15,7 +15,7 @@ from pydantic import Field, create_model
 from support.paths import ROOT
 
 from z1g.config.lookup import unwrap
-from z1g.config.resolve import Ablation
+from z1g.config.resolve import Ablation, merge
 from z1g.config.tree import Experiment
 from z1g.config.walk import places, sections
 from z1g.core.files import read_json, write_json
@@ -195,15 +195,13 @@ def test_in_the_source_a_new_option_is_neutral_and_a_changed_default_is_not(tmp_
     shutil.copytree(ROOT / "z1g", tmp_path / "z1g", ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("ablations", "configs", "workflow"):
         (tmp_path / name).symlink_to(ROOT / name)
-    file = tmp_path / "z1g/meshes/renderers/blender.py"
-    source, before = file.read_text(), planned(tmp_path)
-    line = next(line for line in source.splitlines() if line.strip().startswith("samples: int = Field(32"))
-    file.write_text(source.replace(line, f"{line}\n    denoiser: Literal['none', 'oidn'] = 'none'"))
-    assert planned(tmp_path) == before
-    file.write_text(source.replace(line, line.replace("32", "48")))
-    assert planned(tmp_path) == before, "scale tiny says how many samples it wants"
     file = tmp_path / "z1g/meshes/renderers/base.py"
-    source = file.read_text()
+    source, before = file.read_text(), planned(tmp_path)
+    line = next(line for line in source.splitlines() if line.strip().startswith("resolution: int = Field(512"))
+    file.write_text(source.replace(line, f"{line}\n    backdrop: bool = False"))
+    assert planned(tmp_path) == before
+    file.write_text(source.replace(line, line.replace("512", "256")))
+    assert planned(tmp_path) == before, "scale tiny says how many pixels it wants"
     line = next(line for line in source.splitlines() if line.strip().startswith("normals: bool = Field(False"))
     file.write_text(source.replace(line, line.replace("False", "True")))
     changed = planned(tmp_path)
@@ -312,7 +310,10 @@ def test_gone_fields_reach_ids(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ids_do_not_depend_on_other_ways_to_write_the_same() -> None:
-    assert identity.identifying_values(Experiment()) == {}
+    # The only default that is not the first one.
+    first, later = ({"data": {"kind": "meshes", "renderer": {"kind": kind}}} for kind in ("blender", "raster"))
+    assert identity.identifying_values(Experiment()) == later
+    assert identity.identifying_values(Experiment.model_validate(first)) == {}
     spelled = Experiment.model_validate(json.loads(Experiment().model_dump_json()))
     assert ids(spelled) == ids(Experiment())
 
@@ -364,8 +365,8 @@ def test_a_completed_configuration_is_whole() -> None:
     whole = Experiment().model_dump(mode="json")
     identifying = {path: section for path, section, off in places() if not off}
     assert identifying
-    completed = Experiment.model_validate(recorded().completed({}))
-    assert completed == Experiment.model_validate(whole)
+    first = {"data": {"kind": "meshes", "renderer": {"kind": "blender"}}}
+    assert Experiment.model_validate(recorded().completed({})) == Experiment.model_validate(merge(whole, first))
     assert recorded().completed(whole) == whole
 
 

@@ -122,6 +122,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "representation.decoder.mode": PUBLISHED,
     "unet.finetune": PUBLISHED,
     "data.split.fold": {"data": {"split": {"folds": 2}}},
+    "data.renderer.lighting": {"data": {"renderer": {"kind": "blender"}}},
 }
 """What else must be chosen for every value of an option to make sense."""
 

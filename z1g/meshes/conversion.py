@@ -33,7 +33,7 @@ from z1g.meshes.share import share_out
 log = logging.getLogger("z1g")
 VERSION = 1
 """Increase whenever conversions of the same mesh change."""
-NO_BLENDER = "{} files are converted by Blender, which is not on this machine: run `make blender`, or put `blender` on PATH"
+NO_BLENDER = "{} files are converted by Blender, which is not here: run `make blender`, or put `blender` on PATH"
 
 
 @dataclass(frozen=True)

@@ -231,9 +231,9 @@ class Plan:
             for name, planned in self.ablations.items():
                 folder = self.results / "ablations" / name
                 config = planned.ablation.experiment.model_dump(mode="json")
-                reason = {"pruned": pruned[name]} if name in pruned else {}
+                cut = {"pruned": pruned[name]} if name in pruned else {}
                 update_json(folder / "config.json", config)
-                record = {**ablation_record(planned), **reason, CONFIG: checksum(config)}
+                record = {**ablation_record(planned), **cut, CONFIG: checksum(config)}
                 update_sealed(folder / "plan.json", record, ablation_owner(name))
                 meter.advance()
         write_names(self.results / NAMES_FILE, list(self.ablations))

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from z1g.meshes.raster.images import load_image
-from z1g.meshes.raster.scene import AlphaMode, Material, MeshError, Part, Texture, Wrap
+from z1g.meshes.raster.pose import Pose
+from z1g.meshes.raster.scene import AlphaMode, Material, MeshError, Part, Texture, Wrap, require_few
 
 MAGIC, JSON_CHUNK, BINARY_CHUNK = b"glTF", 0x4E4F534A, 0x004E4942
 COMPONENTS = {5120: "i1", 5121: "u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
@@ -45,11 +46,15 @@ class Unsupported(MeshError):
     """The file is valid but needs a feature that this reader does not have; Blender may read it."""
 
 
-def read_gltf(path: Path) -> list[Part]:
-    """All triangles of the default scene. Raises MeshError for damaged files, Unsupported for features not read."""
+def read_gltf(path: Path, limit: int = MOST) -> list[Part]:
+    """All triangles of the default scene, at the first frame of its first animation.
+
+    limit: number of triangles above which the file is refused before they are read. Raises MeshError for damaged files,
+    Unsupported for features not read.
+    """
     try:
         document, binary = _open(path)
-        return list(_Reader(path, document, binary).parts())
+        return list(_Reader(path, document, binary, limit).parts())
     except (MeshError, MemoryError):
         raise
     # Nothing in a damaged file has the type that it should have: errors of any kind follow.
@@ -73,14 +78,14 @@ def _open(path: Path) -> tuple[dict[str, Any], bytes | None]:
 
 
 class _Reader:
-    def __init__(self, path: Path, document: dict[str, Any], binary: bytes | None) -> None:
+    def __init__(self, path: Path, document: dict[str, Any], binary: bytes | None, limit: int) -> None:
         self._path, self._document, self._binary = path, document, binary
         unknown = set(document.get("extensionsRequired", [])) - UNDERSTOOD
         if unknown:
             raise Unsupported(f"it needs {', '.join(sorted(unknown))}")
-        if document.get("animations") or document.get("skins"):
-            raise Unsupported("it has animations or bones")
+        self._limit, self._count = limit, 0
         self._walked: set[int] = set()
+        self._pose = Pose(document, self._accessor)
         self._buffer = cache(self._read_buffer)
         self._material = cache(self._read_material)
         self._image = cache(self._read_image)
@@ -93,29 +98,29 @@ class _Reader:
             children = {child for node in nodes for child in node.get("children", [])}
             roots = [i for i in range(len(nodes)) if i not in children]
         for root in roots:
-            yield from self._walk(root, np.eye(4), 0)
+            yield from self._walk(root, 0)
 
-    def _walk(self, index: int, above: Array, depth: int) -> Iterator[Part]:
+    def _walk(self, index: int, depth: int) -> Iterator[Part]:
         if depth > LARGEST_DEPTH or index in self._walked:
             raise MeshError(f"node {index} has several parents, or nodes are nested deeper than {LARGEST_DEPTH}")
         self._walked.add(index)
         node = self._document["nodes"][index]
-        world = above @ _local(node)
         if "mesh" in node:
             for primitive in self._document["meshes"][node["mesh"]]["primitives"]:
-                part = self._primitive(primitive)
+                part = self._primitive(primitive, index)
                 if part is not None:
-                    yield _moved(part, world)
+                    yield self._pose.placed(part, primitive["attributes"], index)
         for child in node.get("children", []):
-            yield from self._walk(child, world, depth + 1)
+            yield from self._walk(child, depth + 1)
 
-    def _primitive(self, primitive: dict[str, Any]) -> Part | None:
+    def _primitive(self, primitive: dict[str, Any], node: int) -> Part | None:
         mode, attributes = primitive.get("mode", TRIANGLES), primitive["attributes"]
         if mode not in (TRIANGLES, STRIP, FAN) or "POSITION" not in attributes:
             return None
-        if "targets" in primitive:
-            raise Unsupported("it has morph targets")
-        positions = self._accessor(attributes["POSITION"]).astype(np.float64)
+        stored = self._accessor(attributes["POSITION"])
+        counted = primitive.get("indices", attributes["POSITION"])
+        self._require_few(_count(self._document["accessors"][counted]["count"]), mode)
+        positions = stored.astype(np.float64)
         indices = self._accessor(primitive["indices"])[:, 0] if "indices" in primitive else np.arange(len(positions))
         triangles = _triangles(indices.astype(np.int64), mode)
         if len(triangles) and triangles.max() >= len(positions):
@@ -131,7 +136,12 @@ class _Reader:
         color = None if color is None else np.nan_to_num(color, posinf=0.0, neginf=0.0)
         if color is not None and color.shape[1] == 3:
             color = np.column_stack([color, np.ones(len(color))])
-        return Part(positions, triangles, self._optional(attributes, "NORMAL", len(positions)), uv, color, material)
+        part = Part(positions, triangles, self._optional(attributes, "NORMAL", len(positions)), uv, color, material)
+        return self._pose.morphed(part, primitive, node)
+
+    def _require_few(self, indices: int, mode: int) -> None:
+        self._count += indices // 3 if mode == TRIANGLES else indices
+        require_few(self._count, self._limit)
 
     def _optional(self, attributes: dict[str, int], name: str, n: int) -> Array | None:
         if name not in attributes:
@@ -261,35 +271,6 @@ def _uv_transform(transform: dict[str, Any]) -> Array:
     )
     c, s = np.cos(angle), np.sin(angle)
     return np.array([[c * u, s * v, x], [-s * u, c * v, y], [0, 0, 1.0]])
-
-
-def _local(node: dict[str, Any]) -> Array:
-    """A node's transform [4,4] to its parent (section 3.5.3)."""
-    if "matrix" in node:
-        return np.array(node["matrix"], np.float64).reshape(4, 4).T
-    x, y, z, w = np.array(node.get("rotation", (0, 0, 0, 1)), np.float64)
-    scale = np.array(node.get("scale", (1, 1, 1)), np.float64)
-    rotation = np.array([
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ])  # fmt: skip
-    matrix = np.eye(4)
-    matrix[:3, :3], matrix[:3, 3] = rotation * scale, node.get("translation", (0, 0, 0))
-    return matrix
-
-
-def _moved(part: Part, world: Array) -> Part:
-    """A part after an affine transform. Mirroring keeps the outside outside: section 3.7.4 turns the faces round."""
-    linear = world[:3, :3]
-    triangles = part.triangles[:, ::-1] if np.linalg.det(linear) < 0 else part.triangles
-    normals = part.normals
-    if normals is not None:
-        # Cofactors instead of the inverse transposed: they exist for flat scales as well.
-        cofactors = np.stack([np.cross(linear[1], linear[2]), np.cross(linear[2], linear[0]),
-                              np.cross(linear[0], linear[1])])  # fmt: skip
-        normals = normals @ cofactors.T * np.sign(np.linalg.det(linear) or 1.0)
-    return replace(part, positions=part.positions @ linear.T + world[:3, 3], triangles=triangles, normals=normals)
 
 
 def _triangles(indices: Array, mode: int) -> Array:

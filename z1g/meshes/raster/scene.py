@@ -21,6 +21,12 @@ class MeshError(Exception):
     """The mesh cannot be used; the message is shown to the user."""
 
 
+def require_few(triangles: int, limit: int) -> None:
+    """Raise MeshError for meshes with too many triangles."""
+    if triangles > limit:
+        raise MeshError(f"the mesh has {triangles:,} triangles, more than data.renderer.triangles {limit:,}")
+
+
 @dataclass(frozen=True, eq=False)
 class Texture:
     """An image [H,W,4], 8 bit, straight alpha, sRGB, top row first, and how it continues outside of [0,1]²."""

@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from z1g.core.errors import UserError
 from z1g.core.needs import Missing
+from z1g.core.slots import MAX_COUNT
 from z1g.meshes.executable import find_blender
 from z1g.meshes.lighting import Hdri, Sun
 from z1g.meshes.renderers.base import KEY, Renderer
@@ -49,6 +50,9 @@ class Raster(Renderer):
 
     kind: Literal["raster"] = "raster"
     samples: int = Field(3, ge=1, le=8, description="samples per pixel along each axis")
+    triangles: int = Field(
+        10_000_000, ge=1, le=MAX_COUNT, description="limit of the triangles of an object; larger ones are quarantined"
+    )
 
     @model_validator(mode="after")
     def _light_is_possible(self) -> "Raster":
@@ -63,7 +67,8 @@ class Raster(Renderer):
         try:
             find_blender(None)
         except UserError as error:
-            raise Missing("kind", f"{problem}. Nor is there Blender, which would render instead: `make blender`") from error
+            nor = "Nor is there Blender, which would render instead: `make blender`"
+            raise Missing("kind", f"{problem}. {nor}") from error
         raise Missing("kind", f"{problem}. What is not rendered yet, Blender renders, with ids of its own", fatal=False)
 
     def by_blender(self) -> Blender:
@@ -76,7 +81,8 @@ class Raster(Renderer):
     def settings(self) -> dict[str, Any]:
         light = self.lighting.light()
         suns = [[_towards(sun), sun.strength] for sun in light.suns]
-        return {"samples": self.samples, "lighting": {"ambient": light.strength, "suns": suns}}
+        lighting = {"ambient": light.strength, "suns": suns}
+        return {"samples": self.samples, "triangles": self.triangles, "lighting": lighting}
 
     def cameras(self, c2w: NDArray[np.float64]) -> list[Any]:
         poses: list[Any] = c2w.tolist()
