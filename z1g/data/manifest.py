@@ -139,7 +139,7 @@ class Manifest:
         return keys, {keys[entry.id] for entry in self.objects if entry.held_out}
 
     def categories(self) -> str:
-        """Hash of ids and categories."""
+        """Hash of ids and categories, which are no part of `digest`."""
         return _sha256("\n".join(f"{entry.id}\t{entry.category}" for entry in self.objects))
 
     def digest(self) -> str:

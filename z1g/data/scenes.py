@@ -144,7 +144,7 @@ class SceneStore:
         """The activated splatter images [6,14,S,S] of an object, or None if nothing was fitted."""
         if self.fit is None:
             return None
-        return self._splats[self._chunk_of[name]].read(name).float()
+        return self._splats[self._chunk_of[name]].read(name)
 
 
 class _SceneCache:

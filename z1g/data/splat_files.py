@@ -12,6 +12,7 @@ from torch import Tensor
 from z1g.core.files import read_jsonl
 from z1g.core.recorded import checked, damaged, warn_unchecked
 from z1g.data.checksums import checksum_of_tensor
+from z1g.data.stored_splats import BadSplats, unpack
 
 CHECKSUM = "checksum"
 """Column of a fit's table with the checksum of the object's splats."""
@@ -48,7 +49,10 @@ class SplatFile:
             raise damaged(table, f"it cannot be read as a table: {error}") from error
 
     def read(self, name: str) -> Tensor:
-        """The splatter images [6,14,S,S] of an object. Raises UserError if they are not as they were written."""
+        """The splatter images [6,14,S,S] of an object, float32, whatever the form in which they are stored.
+
+        Raises UserError if they are not as they were written.
+        """
         try:
             with safe_open(self.path, framework="pt") as file:
                 splats: Tensor = file.get_tensor(name)
@@ -56,7 +60,10 @@ class SplatFile:
             raise damaged(self.path, f"{name} cannot be read: {error}") from error
         if self._checksums and checksum_of_tensor(splats) != self._checksums[name]:
             raise damaged(self.path, f"the splats of {name} do not have the checksum in its table")
-        return splats
+        try:
+            return unpack(splats) if splats.ndim == 1 else splats.float()
+        except BadSplats as error:
+            raise damaged(self.path, f"the splats of {name} cannot be unpacked: {error}") from error
 
 
 def with_checksums(rows: Sequence[Mapping[str, Any]], splats: Mapping[str, Tensor]) -> list[dict[str, Any]]:

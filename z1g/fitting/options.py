@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from z1g.core.slots import MAX_COUNT, MAX_SEED, OneOf, Runtime, Section
+from z1g.data.stored_splats import Stored
 from z1g.fitting.base import FitStart
 from z1g.fitting.depth import DepthStart
 from z1g.fitting.positions import Positions
@@ -50,6 +51,11 @@ class FitOptions(Section):
         None, gt=0, le=1e9, description="maximum gradient norm of an object; null: no clipping"
     )
     losses: dict[str, Annotated[Loss, OneOf()]] = {"rgb": RgbLoss(), "alpha": AlphaLoss(weight=0.1)}
+    stored: Stored = Field(
+        "float32",
+        description="form of the fits on disk. float16: half of the bytes; visible: float16, compressed, without the "
+        "Gaussians that no rasterizer draws (opacity below 1/255), which are all alike when they are read",
+    )
     evaluate_every: int = Field(25, ge=1, le=MAX_COUNT, description="steps between evaluations on the validation views")
     patience: int = Field(
         3, ge=1, le=MAX_COUNT, description="evaluations without a better PSNR before the fit of an object stops"

@@ -48,7 +48,9 @@ class Stage:
     n_chunks: int
     resources: JobResources
     objects: str | None = None
-    """Digest of the list of objects, of stage `ingest` only."""
+    """Digest of what the stage takes from the list of objects: of stage `ingest` the objects, of stage `autodecoder`
+    their categories, if samples are drawn by them.
+    """
 
     @property
     def key(self) -> tuple[str, str]:
@@ -93,7 +95,7 @@ class Shared:
         self._distinct: dict[tuple[str, int], dict[str, Any]] = {}
         self._stages: dict[tuple[Any, ...], Stage] = {}
         self._evaluated: dict[tuple[int, int, int], int] = {}
-        self._digests: dict[int, str] = {}
+        self._digests: dict[tuple[int, str], str] = {}
         self._kept: dict[int, Any] = {}
 
     def slices(self, experiment: Experiment, reads: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -128,11 +130,18 @@ class Shared:
             self._evaluated[key] = len(evaluation_objects(manifest, data.split, number))
         return self._evaluated[key]
 
-    def digest(self, manifest: Manifest) -> str:
-        """Digest of a list of objects."""
-        key = self._id(manifest)
+    def read_from(self, manifest: Manifest, stage: str, experiment: Experiment) -> str | None:
+        """See `Stage.objects`."""
+        if stage == "ingest":
+            return self._digest(manifest, Manifest.digest)
+        if stage == "autodecoder" and experiment.data.category_power != 1:
+            return self._digest(manifest, Manifest.categories)
+        return None
+
+    def _digest(self, manifest: Manifest, of: Callable[[Manifest], str]) -> str:
+        key = self._id(manifest), of.__name__
         if key not in self._digests:
-            self._digests[key] = manifest.digest()
+            self._digests[key] = of(manifest)
         return self._digests[key]
 
     def stage(self, make: Callable[[], Stage], *parts: Any) -> Stage:
@@ -175,7 +184,7 @@ def planned_stages(ablation: Ablation, manifest: Manifest, shared: Shared | None
         elif name in CHUNKED:
             n_chunks = max(1, -(-n_evaluated // experiment.infer.chunk_size))
         resources: JobResources = getattr(experiment.resources, name)
-        objects = shared.digest(manifest) if name == "ingest" else None
+        objects = shared.read_from(manifest, name, experiment)
         make = partial(_stage, spec, distinct, config, reads, upstream, objects, n_chunks, resources)
         above = tuple((stage.id, stage.recipe) for stage in upstream.values())
         stages[name] = shared.stage(make, name, above, distinct, config, objects or "", n_chunks, resources)

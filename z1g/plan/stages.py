@@ -26,6 +26,7 @@ def _autodecoder_reads(experiment: Experiment) -> tuple[str, ...]:
     shared = (
         "data.split",
         "data.max_quarantined",
+        "data.category_power",
         "camera",
         "splat",
         "render",
@@ -40,7 +41,7 @@ def _autodecoder_reads(experiment: Experiment) -> tuple[str, ...]:
 
 
 _INGEST_READS = ("data", "camera", *(f"!data.{name}" for name in (
-    "split", "max_quarantined", "paths", "chunk_size", "splats", "rotations"
+    "split", "max_quarantined", "category_power", "paths", "chunk_size", "splats", "rotations"
 )))  # fmt: skip
 """Excludes how objects are found and grouped: the manifest's digest identifies the objects."""
 

@@ -45,6 +45,18 @@ class DataSource(Slot):
         f"{MAX_CHUNKS} chunks",
     )
     split: SplitOptions = SplitOptions()
+    category_power: float = Field(
+        1.0,
+        ge=0,
+        le=1,
+        description="a category of n objects gets a share of the training samples proportional to n to this power; 1: "
+        "all objects are seen equally often, 0: all categories",
+    )
+    compact: bool = Field(
+        False,
+        description="images as lossless WebP instead of PNG, and depth compressed: about half of the bytes, slower to "
+        "write and to read",
+    )
     max_quarantined: Annotated[float, Runtime()] = Field(
         0.2, ge=0, le=1, description="training does not start if a larger fraction of the objects failed"
     )

@@ -9,9 +9,9 @@ from z1g.core.files import atomic_folder
 from z1g.data.bank import StoredViews
 from z1g.data.scenes import SceneStore
 from z1g.objectives.autodecoder import AutodecoderObjective
-from z1g.plan.folder import StageFolder
+from z1g.plan.folder import StageFolder, read_stage_record
 from z1g.stages.rungs import reach
-from z1g.training.data import StepData
+from z1g.training.data import Shares, StepData
 from z1g.training.loop import Trainer
 
 
@@ -31,7 +31,7 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
     train = options.train
     objective = AutodecoderObjective(config, codec, book, scenes, ids, denoiser, held_out(folder, scenes), train.cache)
     in_memory = not isinstance(objective.sample.views, StoredViews)
-    data = StepData(objective.sample, len(ids), train.batch_size, train.seed, in_memory)
+    data = StepData(objective.sample, len(ids), train.batch_size, train.seed, in_memory, shares(folder, ids))
     if until is not None:
         reach(until, folder.path, objective, data, train, objective.validate)
         return
@@ -66,6 +66,21 @@ def training_scenes(folder: StageFolder) -> tuple[SceneStore, list[str]]:
     if not ids:
         raise UserError("no training object is left; lower data.split.test_fraction or add objects")
     return scenes, ids
+
+
+def shares(folder: StageFolder, ids: list[str]) -> Shares | None:
+    """What share of the samples each training object gets, None if all get the same. folder: of this stage.
+
+    Raises UserError if the categories are not those with which the stage was planned.
+    """
+    # A folder planned before this option existed does not have it.
+    power, manifest = getattr(folder.config.data, "category_power", 1.0), folder.manifest()
+    if power == 1:
+        return None
+    if read_stage_record(folder.path).get("objects") != manifest.categories():
+        raise UserError(f"{folder.path} was planned with other categories of the objects; start `snakemake` again")
+    categories = {entry.id: entry.category for entry in manifest.objects}
+    return Shares.of_categories([categories[name] for name in ids], power)
 
 
 def held_out(folder: StageFolder, scenes: SceneStore) -> list[str]:

@@ -20,6 +20,7 @@ from z1g.data.reuse import chunks_made_before
 from z1g.data.scenes import Scene, as_scene, chunk_file
 from z1g.data.shards import BrokenObject, ShardReader
 from z1g.data.splat_files import SplatFile, with_checksums
+from z1g.data.stored_splats import stored
 from z1g.fitting.optimize import Fit, Fitted
 from z1g.fitting.options import FitOptions
 from z1g.fitting.queue import FitQueue, prefetched
@@ -49,10 +50,11 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
         results.take_over(name, splats, row)
     with atomic_file(chunk_file(folder.path, chunk, "png")) as temporary:
         save_png(results.sheet(), temporary)
-    rows = with_checksums([results.rows[name] for name in reader.ids], results.splats)
+    written = {name: stored(splats, folder.config.fit.stored) for name, splats in results.splats.items()}
+    rows = with_checksums([results.rows[name] for name in reader.ids], written)
     write_jsonl(chunk_file(folder.path, chunk, "jsonl"), rows)
     with atomic_file(chunk_file(folder.path, chunk, "safetensors")) as temporary:
-        save_file(results.splats, temporary)
+        save_file(written, temporary)
 
 
 class _Chunk:

@@ -54,7 +54,7 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
     ):
         before = time.monotonic()
         for ingested in _results(folder, objects, Path(scratch), threads):
-            row = _stored(ingested.outcome, tar, sheet)
+            row = _stored(ingested.outcome, tar, sheet, getattr(folder.config.data, "compact", False))
             now = time.monotonic()
             rows.append({**row, "seconds": round(now - before, 3), "seconds_of": dict(ingested.seconds)})
             before = now
@@ -65,14 +65,14 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
 
 
 def _stored(
-    result: RenderedObject | EncodedObject | Rejected, tar: tarfile.TarFile, sheet: ContactSheet
+    result: RenderedObject | EncodedObject | Rejected, tar: tarfile.TarFile, sheet: ContactSheet, compact: bool
 ) -> dict[str, Any]:
     """Add an object to the shard and to the contact sheet, and return its row of the table."""
     if isinstance(result, Rejected):
         log.warning("%s quarantined: %s", result.id, result.reason)
         sheet.add(result.id, None, result.reason)
         return {"id": result.id, "status": "quarantined", "reason": result.reason, "n_views": 0}
-    stored = write_object(tar, result)
+    stored = write_object(tar, result, compact)
     shown = result.view(CONDITION_VIEW) if isinstance(result, EncodedObject) else result.rgba[CONDITION_VIEW]
     sheet.add(result.id, shown)
     return {"id": result.id, "status": "ok", "reason": None, "n_views": len(result.c2w), **stored.row()}

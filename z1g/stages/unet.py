@@ -23,7 +23,7 @@ from z1g.objectives.sampled import SampledValidation
 from z1g.objectives.variants import VariantImages
 from z1g.plan.folder import StageFolder
 from z1g.representations.codec import Codec, Trained
-from z1g.stages.autodecoder import training_scenes
+from z1g.stages.autodecoder import shares, training_scenes
 from z1g.stages.rungs import reach
 from z1g.training.data import StepData
 from z1g.training.loop import Trainer
@@ -59,7 +59,8 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
         validation = SampledValidation(trained.config, codec, denoiser, data, scenes, ids, (mean, deviation))
     del codec
     objective = DiffusionObjective(options, denoiser, data, rendering)
-    steps = StepData(objective.sample, len(ids), options.train.batch_size, options.train.seed)
+    train = options.train
+    steps = StepData(objective.sample, len(ids), train.batch_size, train.seed, shares=shares(trained, ids))
     if until is not None and validation is not None:
         reach(until, folder.path, objective, steps, options.train, validation)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,15 +32,47 @@ class Draw:
     key: tuple[int, int, int]
 
 
-def draw(seed: int, step: int, slot: int, batch_size: int, n_objects: int) -> Draw:
-    """The object at a position of a batch. Each epoch has a new random order; epochs may end within a batch."""
+class Shares:
+    """What share of the samples each of N objects gets: `values` [N] float64, positive, with sum 1."""
+
+    def __init__(self, values: NDArray[np.float64]) -> None:
+        self.values = values
+
+    @classmethod
+    def of_categories(cls, categories: Sequence[str], power: float) -> Shares:
+        """Shares of objects by the names of their categories.
+
+        A category of n objects has a share proportional to n to this power, which its objects have equal parts of.
+        Objects whose category is empty are a category too.
+        """
+        _, category, count = np.unique(np.array(categories), return_inverse=True, return_counts=True)
+        values = count[category] ** (power - 1.0)
+        return cls(values / values.sum())
+
+
+def draw(
+    seed: int, step: int, slot: int, batch_size: int, n_objects: int, shares: Shares | None = None
+) -> Draw:  # fmt: skip
+    """The object at a position of a batch. Each epoch has a new random order; epochs may end within a batch.
+
+    An epoch has as many samples as there are objects: each object once or, with `shares`, as often as its share says,
+    rounded up or down at random.
+    """
     epoch, rank = divmod(step * batch_size + slot, n_objects)
-    return Draw(int(_order(seed, epoch, n_objects)[rank]), epoch, (seed, step, slot))
+    return Draw(int(_order(seed, epoch, n_objects, shares)[rank]), epoch, (seed, step, slot))
 
 
 @lru_cache(maxsize=4)
-def _order(seed: int, epoch: int, n_objects: int) -> NDArray[np.int64]:
-    return numpy_generator(seed, epoch, 0).permutation(n_objects)
+def _order(seed: int, epoch: int, n_objects: int, shares: Shares | None) -> NDArray[np.int64]:
+    generator = numpy_generator(seed, epoch, 0)
+    order = generator.permutation(n_objects)
+    if shares is None:
+        return order
+    # Systematic sampling: of n points at equal distances, those in an object's interval are its samples.
+    reached = np.cumsum(shares.values[order])
+    reached *= n_objects / reached[-1]
+    counts = np.diff(np.floor(reached + generator.random()), prepend=0.0).astype(np.int64)
+    return generator.permutation(np.repeat(order, counts))
 
 
 def batch_noise(batch: Batch, shape: tuple[int, ...], purpose: int, device: torch.device) -> Tensor:
@@ -62,15 +94,16 @@ class StepData(Dataset[Sample]):
     """Data set indexed by global position (step·batch + slot); `make` converts a draw to tensors."""
 
     def __init__(
-        self, make: Callable[[Draw], Sample], n_objects: int, batch_size: int, seed: int, in_memory: bool = False
+        self, make: Callable[[Draw], Sample], n_objects: int, batch_size: int, seed: int, in_memory: bool = False,
+        shares: Shares | None = None,
     ) -> None:  # fmt: skip
         """in_memory: `make` only indexes tensors in memory, so that worker processes are not used."""
         self.make, self.n_objects, self.batch_size, self.seed = make, n_objects, batch_size, seed
-        self.in_memory = in_memory
+        self.in_memory, self.shares = in_memory, shares
 
     def __getitem__(self, position: int) -> Sample:
         step, slot = divmod(position, self.batch_size)
-        drawn = draw(self.seed, step, slot, self.batch_size, self.n_objects)
+        drawn = draw(self.seed, step, slot, self.batch_size, self.n_objects, self.shares)
         sample = self.make(drawn)
         sample["key"] = torch.tensor(drawn.key)
         sample["object_index"] = torch.tensor(drawn.object_index)
