@@ -3,9 +3,9 @@
 The server is `python -m support.forked SOCKET`; a command is `python forked.py SOCKET <verb> ...`, which imports almost
 nothing. Commands have the caller's folder, environment and output, and end with the same exit code.
 
-With `Z1G_TEST_STARTED=FOLDER`, a command of each verb that has a folder in FOLDER starts Python all the same, as a user's
-does, and removes that folder. `Z1G_TEST_KILL=VERB:STEP` kills all processes in the folder, this one last, when the
-training of a verb begins a step (counted from 0). With `Z1G_TEST_MADE_UP=1`, stages after `fit` only create their
+With `Z1G_TEST_STARTED=FOLDER`, a command of each verb that has a folder in FOLDER starts Python all the same, as a
+user's does, and removes that folder. `Z1G_TEST_KILL=VERB:STEP` kills all processes in the folder, this one last, when
+the training of a verb begins a step (counted from 0). With `Z1G_TEST_MADE_UP=1`, stages after `fit` only create their
 outputs; the figure at a rung is that of `made_up_figure`.
 """
 
