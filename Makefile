@@ -19,7 +19,7 @@ demo: env
 # Files are given to processes in the order of tests/conftest.py, the longest first, so that both end at the same time. Many
 # tests start Python, which is faster with compiled modules: environments of containers often forbid to keep these.
 test test-fast test-slurm: export PYTHONDONTWRITEBYTECODE =
-test: env
+test: env .venv/.compiled
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # Some tests of every room, in under a minute on two cores. The markers are explained in pyproject.toml.
@@ -51,6 +51,12 @@ blender: .venv-blender/.installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+# The CPU rasterizer compiles itself when it draws first, for 20 s of a core. Processes that start side by side, as those of
+# tests and of chunks, would all do it.
+.venv/.compiled: .venv/.installed $(wildcard z1g/render/_*.py)
+	$(BIN)/python -m z1g bench render --backend cpu --splats 500 --size 32 >/dev/null
 	touch $@
 
 # Blender's Python module needs Python 3.11 and an old numpy, so it has its own environment.

@@ -3,12 +3,11 @@
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from support.forked_snakemake import snakemake
 from support.paths import ROOT
 
 from z1g.config.resolve import merge
@@ -78,10 +77,10 @@ def run(workspace: Path, *config: str, fits_at_once: int, pool: str = "4,7") -> 
         "Z1G_GPUS": pool, "Z1G_LEASES": str(workspace / "leases"), "FITS_AT_ONCE": str(fits_at_once),
         "PYTHONPATH": str(ROOT),
     }  # fmt: skip
-    command = [sys.executable, "-m", "snakemake", "--profile", "local", "--cores", "4", "--until", "codes"]
-    command += ["--config", "scale=micro.yaml", "ablations=encoder_mix", *config]
+    words = ["--profile", "local", "--cores", "4", "--until", "codes"]
+    words += ["--config", "scale=micro.yaml", "ablations=encoder_mix", *config]
     environment = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"} | ours
-    done = subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True, check=False)
+    done = snakemake(words, workspace, environment)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return [line.split() for line in (workspace / "journal").read_text().splitlines()]
 

@@ -3,9 +3,9 @@
 The server is `python -m support.forked SOCKET`; a command is `python forked.py SOCKET <verb> ...`, which imports almost
 nothing. Commands have the caller's folder, environment and output, and end with the same exit code.
 
-With `Z1G_TEST_STARTED=FOLDER`, the first command of each verb starts Python all the same, as a user's does; the folder
-notes which verbs were started. `Z1G_TEST_KILL=VERB:STEP` kills all processes in the folder, this one last, when the
-training of a verb begins a step (counted from 0). With `Z1G_TEST_MADE_UP=1`, stages after `fit` only create their
+With `Z1G_TEST_STARTED=FOLDER`, a command of each verb that has a folder in FOLDER starts Python all the same, as a
+user's does, and removes that folder. `Z1G_TEST_KILL=VERB:STEP` kills all processes in the folder, this one last, when
+the training of a verb begins a step (counted from 0). With `Z1G_TEST_MADE_UP=1`, stages after `fit` only create their
 outputs; the figure at a rung is that of `made_up_figure`.
 """
 
@@ -148,11 +148,11 @@ def call(path: str, words: list[str]) -> int:
     return answer[0] if answer else 1
 
 
-def start_first(noted: str, words: list[str]) -> None:
-    """Become `python -m z1g words...` if no command of this verb was started before."""
+def start_noted(folder: str, words: list[str]) -> None:
+    """Become `python -m z1g words...` if the verb is noted in a folder."""
     try:
-        os.mkdir(os.path.join(noted, words[0]))
-    except FileExistsError:
+        os.rmdir(os.path.join(folder, words[0]))
+    except FileNotFoundError:
         return
     os.execv(sys.executable, [sys.executable, "-m", "z1g", *words])
 
@@ -161,5 +161,5 @@ if __name__ == "__main__":
     if len(sys.argv) == 2:
         serve(sys.argv[1])
     if "Z1G_TEST_STARTED" in os.environ:
-        start_first(os.environ["Z1G_TEST_STARTED"], sys.argv[2:])
+        start_noted(os.environ["Z1G_TEST_STARTED"], sys.argv[2:])
     sys.exit(call(sys.argv[1], sys.argv[2:]))

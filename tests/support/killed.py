@@ -58,7 +58,7 @@ def run(
     process.start()
     if isinstance(at, Appearance) and sent is not None:
         while process.is_alive() and not list(watched.glob(at.pattern)):
-            os.sched_yield()
+            process.join(0.002)
         os.kill(process.pid or 0, sent)
     process.join()
     counted = json.loads(events.read_text()) if events.exists() else {}
