@@ -46,6 +46,9 @@ def test_all_runs_in_the_folder(micro: Plan, capsys: pytest.CaptureFixture[str])
 def test_json(micro: Plan, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["status", "--json", "--ablations", "micro"]) == 0
     assert json.loads(capsys.readouterr().out)["counts"] == {"waiting": 7}
+    assert main(["status", "--ablations", "micro", "--json", "status.json"]) == 0
+    assert "7 stages: 7 waiting." in capsys.readouterr().out
+    assert json.loads(Path("status.json").read_text())["counts"] == {"waiting": 7}
 
 
 def test_a_page(micro: Plan, capsys: pytest.CaptureFixture[str]) -> None:

@@ -105,6 +105,23 @@ def test_replicates_are_judged_by_their_mean_and_go_together(tmp_path: Path) -> 
     assert pruned(tmp_path, "b@seed=1") is None
 
 
+def test_arms_that_share_their_trainings_go_together(tmp_path: Path) -> None:
+    """Arms b and d differ in what comes after training only. Arm c has the same value by chance, e one other seed."""
+    arms = {arm: {f"{arm}@{i}": f"id-{of}{i}" for i in (0, 1)} for arm, of in zip("abcd", "xyzy", strict=True)}
+    arms["e"] = {"e@0": "id-y0", "e@1": "id-w1"}
+    cohort = study(tmp_path, arms, rungs=[0.2, 0.5, 1], keep=0.34)
+    figures = {"x": (20.0, 20.0), "y": (25.0, 21.0), "z": (23.0, 23.0), "w": (None, 20.0)}
+    reached(tmp_path, 0.2, {f"id-{of}{i}": values[i] for of, values in figures.items() for i in (0, 1)})
+    prune.run(tmp_path, "lr", 0.2)
+    decision = read_json(decision_file(tmp_path, "lr", 0.2))
+    assert (decision["kept"], decision["pruned"]) == (["b", "d"], ["c", "e", "a"])
+    assert sorted(cohort.rung_files(tmp_path, 0.5)) == ["b", "d"]
+    reached(tmp_path, 0.5, {"id-y0": 26.0, "id-y1": 26.0})
+    prune.run(tmp_path, "lr", 0.5)
+    assert read_json(decision_file(tmp_path, "lr", 0.5))["kept"] == ["b", "d"]
+    assert pruned(tmp_path, "d@0") is None
+
+
 def test_a_decision_about_other_arms_counts_for_nothing(tmp_path: Path) -> None:
     cohort = study(tmp_path, {"a": {"a": "id-a"}, "b": {"b": "id-b"}}, rungs=[0.5, 1])
     reached(tmp_path, 0.5, {"id-a": 1.0, "id-b": 2.0})

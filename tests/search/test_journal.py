@@ -8,13 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from z1g.config.search import Search
 from z1g.config.sweep import Distribution
 from z1g.core.errors import UserError
+from z1g.search import journal as journal_module
 from z1g.search.journal import Journal
 from z1g.search.space import distributions, point, rounded
 
@@ -30,6 +33,12 @@ N, BATCH = 8, 2
 
 def options(**sampler: Any) -> Search:
     return Search.model_validate({"space": SPACE, "sampler": {"startup": 3, **sampler}, "trials": N, "batch": BATCH})
+
+
+def continuous(**sampler: Any) -> Search:
+    """Two continuous options; a generation of CMA-ES has six points, so that three generations end within 26."""
+    space = {key: SPACE[key] for key in (LR, "infer.guidance")}
+    return Search.model_validate({"space": space, "sampler": {"startup": 3, "kind": "cma-es", **sampler}})
 
 
 def quality(parameters: Mapping[str, Any]) -> float | None:
@@ -98,6 +107,54 @@ def test_the_best_is_the_first_of_the_best(tmp_path: Path) -> None:
     best = journal.best()
     assert best is not None
     assert best.number == 2
+
+
+def by_cma_es(file: Path, which: Search, n: int, reopen: bool) -> list[tuple[dict[str, Any], float | None]]:
+    """Batches of two, one step after the other; with `reopen`, each step is by another process, so to speak."""
+    journal = Journal(file, "study", which)
+    while True:
+        journal = Journal(file, "study", which) if reopen else journal
+        number, waiting = len(journal.trials()), journal.waiting()
+        if waiting and number % BATCH == 0:
+            journal.tell(waiting[0], quality(waiting[0].params))
+        elif number < n:
+            journal.propose()
+        else:
+            return [(dict(trial.params), trial.value) for trial in journal.trials()]
+
+
+@pytest.mark.slow
+def test_cma_es_proposes_the_same_points_after_every_kill(tmp_path: Path) -> None:
+    which = continuous(seed=7)
+    whole = by_cma_es(tmp_path / "whole.log", which, 18, reopen=False)
+    assert by_cma_es(tmp_path / "killed.log", which, 18, reopen=True) == whole
+    assert None in [value for _, value in whole], "a training that diverges is among them"
+    assert by_cma_es(tmp_path / "longer.log", which, 20, reopen=False)[:18] == whole
+    assert b"cma:" not in (tmp_path / "whole.log").read_bytes(), "no pickle is stored"
+
+
+@pytest.mark.slow
+def test_cma_es_is_optunas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against one study of Optuna whose sampler's state stays in memory; points are not rounded, as it sees them."""
+    monkeypatch.setattr(journal_module, "rounded", lambda space, parameters: parameters)
+    which, generations = continuous(seed=2), set()
+    found = by_cma_es(tmp_path / "journal.log", which, 24, reopen=False)
+    study = optuna.create_study(direction="maximize")
+    for number, (parameters, _) in enumerate(found):
+        study.sampler = journal_module._sampler(which.sampler, number)
+        trial = study.ask(fixed_distributions=distributions(which.space))
+        assert trial.params == parameters, number
+        generations.add(study.trials[number].system_attrs.get("cma:generation"))
+        for earlier in range(number - 1, number + 1) if number % BATCH else ():
+            value = found[earlier][1]
+            study.tell(earlier, value, state=optuna.trial.TrialState.FAIL if value is None else None)
+    assert generations >= {None, 0, 1, 2}, "random points, and at least three generations"
+
+
+@pytest.mark.parametrize("other", ["unet.train.batch_size", "unet.finetune"])
+def test_cma_es_is_for_continuous_options(other: str) -> None:
+    with pytest.raises(ValidationError, match=f"cma-es is for continuous distributions.*{other} is not. Use tpe"):
+        Search.model_validate({"space": {LR: SPACE[LR], other: SPACE[other]}, "sampler": {"kind": "cma-es"}})
 
 
 @pytest.mark.slow

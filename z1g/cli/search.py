@@ -35,6 +35,8 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     options |= {} if arguments.gpus is None else {"gpus": str(arguments.gpus)}
     options |= {"objects": ",".join(arguments.objects)} if arguments.objects else {}
     spec = read_search(arguments.study)
+    if spec.search.sampler.kind == "cma-es":
+        require_package("search.sampler", "cmaes", INSTALL)
     where = Where(arguments.profile, arguments.scale, arguments.results, options)
     trials = Searcher(spec, where).run()
     sys.stdout.write(markdown_table(trials, spec.search.objective, None))

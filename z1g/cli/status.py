@@ -14,13 +14,14 @@ from rich.console import Console
 from rich.live import Live
 
 from z1g.cli.arguments import at_least, some_path
-from z1g.core.files import write_text
+from z1g.core.files import write_json, write_text
 from z1g.jobs.squeue import JobKey, SlurmJob, slurm_queue
 from z1g.plan.plan import Plan
 from z1g.plan.status import Evidence, StageNode, Status, nodes_of_plan, nodes_on_disk, status
 from z1g.report.status import WIDTH, as_json, renderable, status_page, text
 
 EVERY_S = 5
+PRINTED = Path("-")
 QUEUE_EVERY_S = 20.0
 """How often to ask SLURM at most, whose controller serves everyone."""
 
@@ -39,7 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         "--watch", type=at_least(1), nargs="?", const=EVERY_S, metavar="S", help=f"again every S ({EVERY_S}) seconds"
     )
     parser.add_argument("--html", type=some_path, metavar="FILE", help="write a page instead, which reloads itself")
-    parser.add_argument("--json", action="store_true", help="print JSON, with --watch one document a line")
+    parser.add_argument(
+        "--json", type=some_path, nargs="?", const=PRINTED, metavar="FILE",
+        help="print JSON, with --watch one document a line; with FILE, write it there, beside the other output",
+    )  # fmt: skip
 
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
@@ -88,7 +92,9 @@ def _planned(arguments: argparse.Namespace) -> Sequence[StageNode]:
 def _show(found: Status, arguments: argparse.Namespace) -> Status:
     if arguments.html:
         write_text(arguments.html, status_page(found, arguments.watch))
-    if arguments.json:
+    if arguments.json not in (None, PRINTED):
+        write_json(arguments.json, as_json(found))
+    if arguments.json == PRINTED:
         indent = None if arguments.watch else 2
         sys.stdout.write(json.dumps(as_json(found), indent=indent, allow_nan=False) + "\n")
     elif not arguments.html and sys.stdout.isatty():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pathlib
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from z1g.config.entries import read_header
 from z1g.config.run_names import FILE_NAME
@@ -31,13 +31,14 @@ class Goal(Section):
 class Proposals(Section):
     """How points are proposed."""
 
-    kind: Literal["tpe", "random", "gp"] = Field(
+    kind: Literal["tpe", "random", "gp", "cma-es"] = Field(
         "tpe",
         description="tpe: tree-structured Parzen estimator (Bergstra et al. 2011); gp: Gaussian process with expected "
-        "improvement; random: independent draws",
+        "improvement; cma-es: evolution strategy (Hansen & Ostermeier 2001), for uniform and log_uniform only; random: "
+        "independent draws",
     )
     seed: int = Field(0, ge=0, le=MAX_SEED, description="random seed; the same seed proposes the same points")
-    startup: int = Field(10, ge=1, le=MAX_TRIALS, description="random points before tpe and gp begin")
+    startup: int = Field(10, ge=1, le=MAX_TRIALS, description="random points before tpe, gp and cma-es begin")
 
 
 class Search(Section):
@@ -51,6 +52,16 @@ class Search(Section):
     gpu_hours: float | None = Field(
         None, gt=0, description="no further batch is proposed after this many GPU hours of jobs; null: no limit"
     )
+
+    @model_validator(mode="after")
+    def _sampler_knows_the_space(self) -> Self:
+        other = [path for path, kind in self.space.items() if kind.uniform is None and kind.log_uniform is None]
+        if self.sampler.kind == "cma-es" and other:
+            raise ValueError(
+                f"sampler cma-es is for continuous distributions, uniform and log_uniform; {', '.join(other)} "
+                f"{'is' if len(other) == 1 else 'are'} not. Use tpe, or leave {'it' if len(other) == 1 else 'them'} out"
+            )
+        return self
 
 
 @dataclass(frozen=True)

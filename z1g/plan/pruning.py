@@ -63,10 +63,14 @@ class Cohort:
     def decision(self, results: Path, rung: float) -> dict[str, Any]:
         """The decision at a rung, from the files of `rung_files`.
 
-        An arm's value is the mean over its runs. It is null, and the arm is last, if a run has no finite value.
+        An arm's value is the mean over its runs. It is null, and the arm is last, if a run has no finite value. Arms
+        that share their trainings, since they differ in later stages only, are kept together.
         """
         values = {arm: _mean([self._value(f) for f in files]) for arm, files in self.rung_files(results, rung).items()}
-        kept, pruned = select(values, self.prune.keep, FIGURES[self.prune.by].higher_is_better)
+        best, rest = select(values, self.prune.keep, FIGURES[self.prune.by].higher_is_better)
+        trained = {self._trainings(arm) for arm in best}
+        kept = [*best, *(arm for arm in rest if self._trainings(arm) in trained)]
+        pruned = [arm for arm in rest if arm not in kept]
         cohort = {"study": self.study, "rung": rung, "by": self.prune.by, "keep": self.prune.keep}
         return {**cohort, "kept": kept, "pruned": pruned, "values": values, "of": self.record()}
 
@@ -93,6 +97,9 @@ class Cohort:
             return sorted(self.arms)
         kept: list[str] = _read(decision_file(results, self.study, before[-1]), self.study)["kept"]
         return sorted(kept)
+
+    def _trainings(self, arm: str) -> tuple[str, ...]:
+        return tuple(sorted(self.arms[arm].values()))
 
     def _value(self, file: Path) -> float | None:
         figures = read_json(checked(file))["figures"]

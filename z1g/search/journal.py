@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SEEDS_APART = 1_000_003
 SPACE = "space"
+FINISHED = "finished"
+"""Attribute of a trial of CMA-ES: how many trials had ended when it was proposed."""
 
 
 class Journal:
@@ -76,22 +78,43 @@ class Journal:
         before = self.trials()
         # The sampler works on a copy: what it writes while it proposes must not be half in the journal after a kill.
         with _quiet():
-            copy = optuna.create_study(
-                direction=self.search.objective.direction, sampler=_sampler(self.search.sampler, len(before))
-            )
-            copy.add_trials(before)
+            copy = optuna.create_study(direction=self.search.objective.direction)
+            remarks = {}
+            if self.search.sampler.kind == "cma-es":
+                self._replay(copy, before)
+                remarks[FINISHED] = _n_finished(before)
+            else:
+                copy.add_trials(before)
+            # A sampler for each proposal, so that none has a state.
+            copy.sampler = _sampler(self.search.sampler, len(before))
             space = distributions(self.search.space)
             parameters = rounded(self.search.space, copy.ask(fixed_distributions=space).params)
-            self._study.add_trial(create_trial(state=TrialState.RUNNING, params=parameters, distributions=space))
+            self._study.add_trial(
+                create_trial(state=TrialState.RUNNING, params=parameters, distributions=space, user_attrs=remarks)
+            )
         return self.trials()[-1]
+
+    def _replay(self, copy: Study, trials: Sequence[FrozenTrial]) -> None:
+        """Propose and end trials in an empty study as they were, with the points that they got.
+
+        CMA-ES has a state. Optuna keeps it in the journal as a pickle, which could run any code when it is read; here
+        it is made again from the points and their values, in the order in which they became known.
+        """
+        space, known = distributions(self.search.space), 0
+        for trial in trials:
+            while known < trial.user_attrs[FINISHED]:
+                _tell(copy, known, trials[known].value)
+                known += 1
+            copy.sampler = _sampler(self.search.sampler, trial.number)
+            copy.enqueue_trial(trial.params)
+            copy.ask(fixed_distributions=space)
+        for ended in trials[known : _n_finished(trials)]:
+            _tell(copy, ended.number, ended.value)
 
     def tell(self, trial: FrozenTrial, value: float | None) -> None:
         """Record the value of a trial; None if its training diverged."""
-        from optuna.trial import TrialState
-
-        state = TrialState.FAIL if value is None else None
         with _quiet():
-            self._study.tell(trial.number, value, state=state)
+            _tell(self._study, trial.number, value)
 
     def best(self) -> FrozenTrial | None:
         """The trial with the best value, the earliest of several; None if there is no value."""
@@ -100,14 +123,31 @@ class Journal:
         return max(valued, key=lambda trial: (sign * (trial.value or 0.0), -trial.number), default=None)
 
 
+def _tell(study: Study, number: int, value: float | None) -> None:
+    from optuna.trial import TrialState
+
+    study.tell(number, value, state=TrialState.FAIL if value is None else None)
+
+
+def _n_finished(trials: Sequence[FrozenTrial]) -> int:
+    return sum(trial.state.is_finished() for trial in trials)
+
+
 def _sampler(options: Proposals, number: int) -> BaseSampler:
-    from optuna.samplers import GPSampler, RandomSampler, TPESampler
+    from optuna.samplers import CmaEsSampler, GPSampler, RandomSampler, TPESampler
 
     seed = (options.seed * SEEDS_APART + number) % 2**32
     if options.kind == "random":
         return RandomSampler(seed)
     if options.kind == "gp":
         return GPSampler(seed=seed, n_startup_trials=options.startup)
+    if options.kind == "cma-es":
+        return CmaEsSampler(
+            seed=seed,
+            n_startup_trials=options.startup,
+            independent_sampler=RandomSampler(seed),
+            warn_independent_sampling=False,
+        )
     # Points of one batch are proposed without each other's values; the constant liar keeps them apart.
     return TPESampler(seed=seed, n_startup_trials=options.startup, constant_liar=True)
 
