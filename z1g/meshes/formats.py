@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
-FORMATS = (".obj", ".glb", ".gltf", ".ply", ".stl", ".fbx", ".usd", ".usda", ".usdc", ".usdz", ".blend")
+GAMES = (".ac", ".md2", ".g3d", ".pmd")
+"""AC3D, Quake II, Glest and 0 A.D.: read by the rasterizer only."""
+FORMATS = (".obj", ".glb", ".gltf", ".ply", ".stl", ".fbx", ".usd", ".usda", ".usdc", ".usdz", ".blend", *GAMES)
 ARCHIVES = (".zip", ".sh3f")
 READABLE = f"{', '.join(FORMATS)} and these in {' or '.join(ARCHIVES)}"
 
