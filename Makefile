@@ -9,7 +9,10 @@ FURNITURE ?= .furniture
 FURNITURE_PACKAGE := sweethome3d-furniture
 FURNITURE_SHA256 := 3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a2118668
 
-.PHONY: demo test test-fast test-slurm lint check env blender clean furniture
+CORPUS ?= .corpus
+LICENSES ?= all
+
+.PHONY: demo test test-fast test-slurm lint check env blender clean furniture corpus
 
 demo: env
 	$(BIN)/snakemake --profile local ablation_all --config scale=tiny results=$(RESULTS)
@@ -36,7 +39,7 @@ lint: env
 	$(BIN)/ruff format --check z1g tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/snakefmt --check Snakefile workflow/rules
+	$(BIN)/snakefmt --check Snakefile workflow/rules workflow/corpus
 	@# Advice to use conda or containers for each rule is ignored, since requirements.lock pins the environment.
 	! $(BIN)/snakemake --lint --config scale=tiny 2>&1 | grep '^    \* ' | grep -v 'conda environment or container'
 	for scale in $(SCALES); do \
@@ -79,6 +82,12 @@ $(FURNITURE)/objects.jsonl: | env
 	cd $(FURNITURE)/unpacked/usr/share/sweethome3d/furniture && \
 		$(CURDIR)/$(BIN)/python -m z1g list BlendSwap-CC-0.sh3f BlendSwap-CC-BY.sh3f Scopia.sh3f --colored \
 			--out $(abspath $(FURNITURE))/objects.jsonl
+
+# Five thousand objects from Debian's packages (docs/corpus.md). LICENSES=free leaves out what is under the GPL.
+corpus: | env
+	$(BIN)/snakemake --cores all --snakefile workflow/corpus/Snakefile --rerun-incomplete \
+		--config out=$(CORPUS) licenses=$(LICENSES)
+	@echo "Train on them: $(BIN)/snakemake --profile local ablation_all --config scale=small objects=$(CORPUS)/objects.jsonl"
 
 clean:
 	rm -rf .venv .venv-blender .snakemake $(RESULTS)

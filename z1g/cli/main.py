@@ -67,6 +67,7 @@ VERBS = {
     "mesh": Verb("z1g.cli.mesh", "convert splats to a textured mesh"),
     "export": Verb("z1g.cli.export", "convert splats to the file formats of other tools"),
     "list": Verb("z1g.cli.listing", "write a list of the objects in folders and archives"),
+    "corpus": Verb("z1g.cli.corpus", "convert open objects from Debian's packages to GLB, and list them"),
     "plan": Verb("z1g.cli.plan", "show the stages to run, with their identities"),
     "status": Verb("z1g.cli.status", "show what every stage of a set is doing"),
     "bench": Verb("z1g.cli.bench", "measure speed and memory"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from z1g.meshes.formats import ARCHIVES, FORMATS
+from z1g.meshes.formats import ARCHIVES, FORMATS, GAMES
 from z1g.meshes.references import references
 from z1g.meshes.store import Archive, NotChecked
 
@@ -16,7 +16,7 @@ _NUMBERED = re.compile(r"(\w+)#(\d+)")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
 _BLOCK = 2**20
 _LARGEST_CATALOG = 8 * 2**20
-_SELF_CONTAINED = (".obj", ".gltf", ".glb", ".ply", ".stl", ".usdz")
+_SELF_CONTAINED = (".obj", ".gltf", ".glb", ".ply", ".stl", ".usdz", *GAMES)
 """Formats whose side files are known, and formats without side files."""
 
 

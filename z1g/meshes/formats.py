@@ -4,7 +4,9 @@ from pathlib import Path
 
 CONVERTED = (".fbx", ".usd", ".usda", ".usdc", ".usdz", ".blend", ".dae")
 """Formats that only Blender reads."""
-FORMATS = (".obj", ".glb", ".gltf", ".ply", ".stl", *CONVERTED)
+GAMES = (".ac", ".md2", ".g3d", ".pmd")
+"""AC3D, Quake II, Glest and 0 A.D.: read by the rasterizer only."""
+FORMATS = (".obj", ".glb", ".gltf", ".ply", ".stl", *CONVERTED, *GAMES)
 ARCHIVES = (".zip", ".sh3f")
 READABLE = f"{', '.join(FORMATS)} and these in {' or '.join(ARCHIVES)}"
 

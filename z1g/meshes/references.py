@@ -9,6 +9,7 @@ from typing import IO, Any, NamedTuple
 from urllib.parse import unquote
 
 from z1g.meshes.store import NotChecked, Store, whole_lines
+from z1g.meshes.textures import ac3d_names, g3d_names, md2_names, places
 
 _LIBRARY = re.compile(rb"^[ \t]*mtllib[ \t]+(.*)", re.MULTILINE)
 _MAP = re.compile(rb"^[ \t]*(?:map_\w+|bump|disp|decal|refl|norm)[ \t]+([^ \t\n][^\n]*)", re.IGNORECASE | re.MULTILINE)
@@ -39,8 +40,9 @@ class Reference(NamedTuple):
 def references(store: Store, mesh: str) -> list[Reference]:
     """Side files of a mesh file without duplicates, in the mesh's order.
 
-    Supported for OBJ (materials and their images) and glTF (buffers, images); empty for other formats. Raises
-    NotChecked if the mesh refers to a file that it must not read, or is too large to know; else any of UNREADABLE.
+    Supported for OBJ (materials and their images), glTF (buffers, images), AC3D, MD2 and G3D (images); empty for other
+    formats. Raises NotChecked if the mesh refers to a file that it must not read, or is too large to know; else any of
+    UNREADABLE.
     """
     read = _READERS.get(posixpath.splitext(mesh)[1].lower())
     unique: dict[tuple[str, str], Reference] = {}
@@ -183,4 +185,30 @@ def _text(content: bytes) -> str:
         return content.decode("latin-1")
 
 
-_READERS: dict[str, Callable[[Store, str], Iterator[Reference]]] = {".obj": _obj, ".gltf": _gltf, ".glb": _gltf}
+def _named(read: Callable[[IO[bytes]], Iterator[str]]) -> Callable[[Store, str], Iterator[Reference]]:
+    """The images that a mesh of a game names."""
+
+    def images(store: Store, mesh: str) -> Iterator[Reference]:
+        with store.open(mesh) as stream:
+            for name in read(stream):
+                yield _placed(store, mesh, name)
+
+    return images
+
+
+def _md2(store: Store, mesh: str) -> Iterator[Reference]:
+    """The first skin that exists, or else the image with the name of the mesh."""
+    with store.open(mesh) as stream:
+        skins = [*md2_names(stream), ""]
+    found = (reference for name in skins if (reference := _placed(store, mesh, name)).exists)
+    yield next(found, Reference(skins[0], skins[0], "image", False))
+
+
+def _placed(store: Store, mesh: str, name: str) -> Reference:
+    found = next((path for place in places(mesh, name) if (path := store.find(place)) is not None), None)
+    return Reference(name if found is None else found, name, "image", found is not None)
+
+
+_READERS: dict[str, Callable[[Store, str], Iterator[Reference]]] = {
+    ".obj": _obj, ".gltf": _gltf, ".glb": _gltf, ".ac": _named(ac3d_names), ".md2": _md2, ".g3d": _named(g3d_names),
+}  # fmt: skip

@@ -60,7 +60,7 @@ def _run_importer(path: Path) -> None:
         elif ending == ".dae":
             _import_collada(name)
         else:
-            raise MeshError(f"no importer for {ending} files")
+            raise MeshError(f"Blender has no importer for {ending} files; set data.renderer: {{kind: raster}}")
     except (RuntimeError, OSError) as error:
         # bpy.ops reports the failure of an importer as RuntimeError; the last line is the message, the rest a
         # traceback. Some importers append a location in Blender's source.

@@ -4,9 +4,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
+from z1g.meshes.raster.ac3d import read_ac3d
+from z1g.meshes.raster.g3d import read_g3d
 from z1g.meshes.raster.gltf import MOST, read_gltf
+from z1g.meshes.raster.md2 import read_md2
 from z1g.meshes.raster.obj import read_obj
 from z1g.meshes.raster.plain import read_plain
+from z1g.meshes.raster.pmd import read_pmd
 from z1g.meshes.raster.scene import MeshError, Part, require_few
 
 READERS: dict[str, Callable[[Path], list[Part]]] = {
@@ -15,8 +19,12 @@ READERS: dict[str, Callable[[Path], list[Part]]] = {
     ".gltf": read_gltf,
     ".ply": read_plain,
     ".stl": read_plain,
+    ".ac": read_ac3d,
+    ".md2": read_md2,
+    ".g3d": read_g3d,
+    ".pmd": read_pmd,
 }
-UP_AXIS: dict[str, Literal["y", "z"]] = {".ply": "z", ".stl": "z"}
+UP_AXIS: dict[str, Literal["y", "z"]] = {".ply": "z", ".stl": "z", ".md2": "z"}
 """Formats that are z-up by convention; others are y-up or specify their axes."""
 
 

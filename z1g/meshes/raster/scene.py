@@ -29,12 +29,16 @@ def require_few(triangles: int, limit: int) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Texture:
-    """An image [H,W,4], 8 bit, straight alpha, sRGB, top row first, and how it continues outside of [0,1]²."""
+    """An image [H,W,4], 8 bit, straight alpha, sRGB, top row first, and how it continues outside of [0,1]².
+
+    `name` tells from which file it is, where that is known.
+    """
 
     image: NDArray[np.uint8]
     wrap: tuple[Wrap, Wrap] = ("repeat", "repeat")
     nearest: bool = False
     """Whether magnified texels keep their edges."""
+    name: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +87,7 @@ def normalized(parts: list[Part], up_axis: Literal["y", "z"]) -> tuple[list[Part
     Raises MeshError for meshes that are empty, not finite, flat, tiny or huge, and for texture coordinates that are not
     finite.
     """
-    upright = [part if up_axis == "y" else _raised(part) for part in parts if len(part.triangles)]
+    upright = y_up([part for part in parts if len(part.triangles)], up_axis)
     if not upright:
         raise MeshError("the mesh has no faces; the file is empty or truncated")
     used = np.concatenate([part.positions[np.unique(part.triangles)] for part in upright])
@@ -124,6 +128,11 @@ def _unit_normals(part: Part, normals: NDArray[np.float64]) -> NDArray[np.float6
         length = np.linalg.norm(normals, axis=1)
     unit: NDArray[np.float64] = normals / np.where(length > 0, length, 1.0)[:, None]
     return unit
+
+
+def y_up(parts: list[Part], up_axis: Literal["y", "z"]) -> list[Part]:
+    """The parts in a y-up world."""
+    return parts if up_axis == "y" else [_raised(part) for part in parts]
 
 
 def _raised(part: Part) -> Part:

@@ -42,7 +42,7 @@ class Raster(Renderer):
     """Renders with OpenGL, on a GPU or on Mesa's software rasterizer, without a screen.
 
     Under uniform light a pixel has the surface's own color; suns shade it without shadows. Reads .obj .glb .gltf .ply
-    .stl; Blender converts other formats once.
+    .stl and the formats of games, .ac .md2 .g3d .pmd; Blender converts other formats once.
     """
 
     program: ClassVar[str] = "the rasterizer"
