@@ -116,16 +116,16 @@ float openness(vec3 n) {
     if (dot(flat_normal, n) < 0.0) flat_normal = -flat_normal;
     // A view's pixels are flat: without an offset of their size, a surface would block itself.
     vec3 p = place + flat_normal * (2.4 * reach / float(tile));
-    float free = 0.0, all = 0.0;
+    float arrived = 0.0, total = 0.0;
     for (int k = 0; k < directions; ++k) {
         float z = 1.0 - (2.0 * float(k) + 1.0) / float(directions), angle = float(k) * 2.39996322972865332;
         vec3 d = vec3(sqrt(1.0 - z * z) * vec2(cos(angle), sin(angle)), z);
         float weight = dot(d, n);
         if (weight <= 0.0) continue;
-        all += weight;
-        if (is_free(p, d, k)) free += weight;
+        total += weight;
+        if (is_free(p, d, k)) arrived += weight;
     }
-    return free / max(all, 1e-6);
+    return arrived / max(total, 1e-6);
 }
 
 void main() {
