@@ -144,9 +144,9 @@ class Rasterizer:
         buffer = self.context.buffer(vertices.tobytes())
         indices = self.context.buffer(part.triangles.astype("u4").tobytes())
         programs = (self.color, self.geometry, self.occlusion.program if self.occlusion else None)
-        arrays = [program and self._array(program, buffer, indices) for program in programs]
-        held += [*filter(None, arrays), buffer, indices]
-        return _Surface(*arrays, part.material, texture)
+        color, geometry, occluder = (program and self._array(program, buffer, indices) for program in programs)
+        held += [*filter(None, (color, geometry, occluder)), buffer, indices]
+        return _Surface(color, geometry, occluder, part.material, texture)
 
     def _array(self, program: Any, vertices: Any, indices: Any) -> Any:
         """A vertex array of the fields that the program reads; a driver may have removed others."""
