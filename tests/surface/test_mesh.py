@@ -155,7 +155,7 @@ def test_the_command_writes_a_file_that_blender_opens(tmp_path: Path, capsys: py
     assert main(["mesh", str(tmp_path / "a.ply"), *words]) == 0
     assert "a.glb" in capsys.readouterr().out
     if not BLENDER.exists():
-        pytest.skip("needs .venv-blender")
+        pytest.skip("needs .venv-blender: make blender")
     script = (
         "import bpy, sys; bpy.ops.wm.read_factory_settings(use_empty=True);"
         "bpy.ops.import_scene.gltf(filepath=sys.argv[1]);"

@@ -8,6 +8,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from z1g.meshes.raster import shaders
 from z1g.meshes.raster.context import open_context
+from z1g.meshes.raster.occlusion import Occlusion
 from z1g.meshes.raster.scene import Material, Part, Texture, flat_shaded
 from z1g.meshes.raster.views import Box, aim, covered
 
@@ -41,6 +43,7 @@ class _Surface:
 
     color: Any
     geometry: Any
+    occluder: Any
     material: Material
     texture: Any
 
@@ -49,10 +52,12 @@ class Rasterizer:
     """An OpenGL context without a screen, for square images of `resolution` pixels.
 
     samples: per pixel along each axis. ambient: radiance from everywhere; with 1 and no suns, the color of a pixel is
-    the surface's own. Raises NoOpenGL.
+    the surface's own. occlusion: whether the object blocks a part of that radiance. Raises NoOpenGL.
     """
 
-    def __init__(self, resolution: int, samples: int = 3, ambient: float = 1.0, suns: Sequence[Sun] = ()) -> None:
+    def __init__(
+        self, resolution: int, samples: int = 3, ambient: float = 1.0, suns: Sequence[Sun] = (), occlusion: bool = False
+    ) -> None:
         self.context = open_context()
         self.renderer = str(self.context.info["GL_RENDERER"])
         self.resolution, self.samples = resolution, samples
@@ -60,6 +65,8 @@ class Rasterizer:
         software = "llvmpipe" in self.renderer or "softpipe" in self.renderer
         self._anisotropy = 1.0 if software else min(ANISOTROPY, self.context.max_anisotropy)
         self._programs(ambient, suns)
+        self.color["directions"] = 0
+        self.occlusion = Occlusion(self.context, self.color) if occlusion else None
         self._targets()
         self._white = self._upload(Texture(np.full((1, 1, 4), 255, np.uint8)))
 
@@ -107,6 +114,8 @@ class Rasterizer:
         with self.context:
             try:
                 surfaces = self._surfaces(parts, held)
+                if self.occlusion is not None:
+                    self.occlusion.bake(partial(_draw_occluders, self.occlusion.program, surfaces))
                 used = np.concatenate([part.positions for part in parts])
                 yield Drawing(self, surfaces, (used.min(axis=0), used.max(axis=0)))
             finally:
@@ -134,9 +143,10 @@ class Rasterizer:
                 vertices[name] = values
         buffer = self.context.buffer(vertices.tobytes())
         indices = self.context.buffer(part.triangles.astype("u4").tobytes())
-        arrays = [self._array(program, buffer, indices) for program in (self.color, self.geometry)]
-        held += [*arrays, buffer, indices]
-        return _Surface(arrays[0], arrays[1], part.material, texture)
+        programs = (self.color, self.geometry, self.occlusion.program if self.occlusion else None)
+        color, geometry, occluder = (program and self._array(program, buffer, indices) for program in programs)
+        held += [*filter(None, (color, geometry, occluder)), buffer, indices]
+        return _Surface(color, geometry, occluder, part.material, texture)
 
     def _array(self, program: Any, vertices: Any, indices: Any) -> Any:
         """A vertex array of the fields that the program reads; a driver may have removed others."""
@@ -247,6 +257,12 @@ class Drawing:
             target.use()
             source.color_attachments[0].use(0)
             array.render(context.TRIANGLES, 3)
+
+
+def _draw_occluders(program: Any, parts: Sequence[_Surface]) -> None:
+    for part in parts:
+        _use(program, part)
+        part.occluder.render()
 
 
 def _use(program: Any, part: _Surface) -> None:

@@ -16,13 +16,38 @@ in vec3 normal;
 in vec2 uv;
 in vec4 color;
 out vec3 surface_normal;
+out vec3 place;
 out vec2 at;
 out vec4 tint;
 out float depth;
 void main() {
+    place = position;
     vec4 local = world_to_camera * vec4(position, 1.0);
     gl_Position = projection * local;
     depth = -local.z;
+    surface_normal = normal;
+    at = uv;
+    tint = color;
+}
+"""
+
+OCCLUDER_VERTEX = """
+#version 330
+// Axes of a parallel view: a point in it is in [-1,1]^3.
+uniform vec3 right;
+uniform vec3 up;
+uniform vec3 away;
+in vec3 position;
+in vec3 normal;
+in vec2 uv;
+in vec4 color;
+out vec3 surface_normal;
+out vec2 at;
+out vec4 tint;
+out float depth;
+void main() {
+    gl_Position = vec4(dot(position, right), dot(position, up), dot(position, away), 1.0);
+    depth = gl_Position.z;
     surface_normal = normal;
     at = uv;
     tint = color;
@@ -68,7 +93,40 @@ uniform float sun_strength[MOST_SUNS];   // irradiance / pi
 uniform bool peeling;
 uniform sampler2D nearer;                // depth of the layer before
 uniform sampler2D solid;                 // depth of what is opaque
+uniform int directions;                  // 0: no ambient occlusion
+uniform int columns;                     // views from each direction are in a grid
+uniform int tile;                        // pixels
+uniform float reach;                     // half the width of such a view
+uniform sampler2D occluders;             // their depths
+in vec3 place;
 out vec4 color;                          // linear, premultiplied
+
+// Whether a point is free in a direction, see bases() in occlusion.py.
+bool is_free(vec3 p, vec3 d, int k) {
+    float s = d.z >= 0.0 ? 1.0 : -1.0, a = -1.0 / (s + d.z), b = d.x * d.y * a;
+    vec3 right = vec3(1.0 + s * d.x * d.x * a, s * b, -s * d.x), up = vec3(b, s + d.y * d.y * a, -d.y);
+    vec3 seen = vec3(dot(p, right), dot(p, up), -dot(p, d)) / reach * 0.5 + 0.5;
+    ivec2 pixel = ivec2(clamp(seen.xy, 0.0, 0.999) * float(tile)) + tile * ivec2(k % columns, k / columns);
+    return seen.z <= texelFetch(occluders, pixel, 0).r + 1e-5;
+}
+
+// Share of the light from all directions, weighted by the cosine, that arrives at the surface.
+float openness(vec3 n) {
+    vec3 flat_normal = unit(cross(dFdx(place), dFdy(place)));
+    if (dot(flat_normal, n) < 0.0) flat_normal = -flat_normal;
+    // A view's pixels are flat: without an offset of their size, a surface would block itself.
+    vec3 p = place + flat_normal * (2.4 * reach / float(tile));
+    float arrived = 0.0, total = 0.0;
+    for (int k = 0; k < directions; ++k) {
+        float z = 1.0 - (2.0 * float(k) + 1.0) / float(directions), angle = float(k) * 2.39996322972865332;
+        vec3 d = vec3(sqrt(1.0 - z * z) * vec2(cos(angle), sin(angle)), z);
+        float weight = dot(d, n);
+        if (weight <= 0.0) continue;
+        total += weight;
+        if (is_free(p, d, k)) arrived += weight;
+    }
+    return arrived / max(total, 1e-6);
+}
 
 void main() {
     if (peeling) {
@@ -79,9 +137,9 @@ void main() {
     }
     vec4 base = base_color();
     float light = ambient;
+    vec3 n = gl_FrontFacing ? unit(surface_normal) : -unit(surface_normal);
+    if (directions > 0) light *= openness(n);
     if (suns > 0) {
-        vec3 n = unit(surface_normal);
-        if (!gl_FrontFacing) n = -n;
         for (int i = 0; i < suns; ++i) light += sun_strength[i] * max(0.0, dot(n, sun_direction[i]));
     }
     color = vec4(base.rgb * light, 1.0) * base.a;

@@ -2,8 +2,8 @@
 
 It has the same protocol as Blender's script, `z1g/meshes/blender/render_views.py`: a line with the settings, a line
 for each object, and a folder of results for each. The settings are resolution, samples, triangles (limit of an object),
-lighting (ambient, suns: each [direction [3], strength]), fov_y_deg, depth_views, normals, memory_mb. Cameras are c2w
-[V][4][4], y-up world, OpenCV axes.
+lighting (ambient, occlusion, suns: each [direction [3], strength]), fov_y_deg, depth_views, normals, memory_mb. Cameras
+are c2w [V][4][4], y-up world, OpenCV axes.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ def start(settings: dict[str, Any]) -> Rasterizer:
     """The rasterizer for these settings. Raises NoOpenGL."""
     lighting = settings["lighting"]
     suns = [Sun(tuple(direction), strength) for direction, strength in lighting["suns"]]
-    return Rasterizer(settings["resolution"], settings["samples"], lighting["ambient"], suns)
+    return Rasterizer(settings["resolution"], settings["samples"], lighting["ambient"], suns, lighting["occlusion"])
 
 
 def finish(item: dict[str, Any], settings: dict[str, Any], rasterizer: Rasterizer) -> None:

@@ -54,6 +54,10 @@ class Raster(Renderer):
         10_000_000, ge=1, le=MAX_COUNT, description="limit of the triangles of an object; larger ones are quarantined"
     )
 
+    ambient_occlusion: bool = Field(
+        False, description="darken places to which the object itself blocks the light from all directions"
+    )
+
     @model_validator(mode="after")
     def _light_is_possible(self) -> "Raster":
         if isinstance(self.lighting, Hdri):
@@ -81,7 +85,7 @@ class Raster(Renderer):
     def settings(self) -> dict[str, Any]:
         light = self.lighting.light()
         suns = [[_towards(sun), sun.strength] for sun in light.suns]
-        lighting = {"ambient": light.strength, "suns": suns}
+        lighting = {"ambient": light.strength, "occlusion": self.ambient_occlusion, "suns": suns}
         return {"samples": self.samples, "triangles": self.triangles, "lighting": lighting}
 
     def cameras(self, c2w: NDArray[np.float64]) -> list[Any]:
