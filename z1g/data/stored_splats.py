@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from isal import isal_zlib
@@ -17,6 +17,7 @@ else:
 Stored = Literal["float32", "float16", "visible"]
 N_VIEWS = 6
 LARGEST_SIDE = 4096
+DAMAGED: Any = isal_zlib.error
 LEVEL = 2
 """Of isal's 0 to 3."""
 INVISIBLE = (0.0, 0.0, 0.0, 1e-3, 0.01, 0.01, 0.01, 1.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.5)
@@ -61,7 +62,7 @@ def unpack(content: torch.Tensor) -> torch.Tensor:
     most = n_bits + 2 * N_CHANNELS * n_all
     try:
         body = isal_zlib.decompressobj().decompress(raw[4:], most + 1)
-    except isal_zlib.error as error:
+    except DAMAGED as error:
         raise BadSplats(str(error)) from error
     bits, rest = np.frombuffer(body[:n_bits], np.uint8), np.frombuffer(body[n_bits:], np.uint8)
     if len(bits) != n_bits:
