@@ -25,6 +25,8 @@ from z1g.data.manifest import Manifest, ObjectEntry
 from z1g.data.scenes import SceneStore, chunk_file
 from z1g.data.shards import RenderedObject, shard_path, table_path, write_members, write_object
 from z1g.data.splat_files import with_checksums
+from z1g.data.stored_splats import Stored, stored
+from z1g.gaussians.channels import CHANNELS
 from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS, CameraOptions
 from z1g.training.data import Draw, Sample, StepData
 
@@ -39,7 +41,10 @@ MB = 2**20
 
 @dataclass(frozen=True)
 class Sizes:
-    """Numbers of objects and of views [size,size,4] per object, splats [6,14,splat_size,splat_size], and the loader."""
+    """Numbers of objects and of views [size,size,4] per object, splats [6,14,splat_size,splat_size], and the loader.
+
+    compact, stored: as `data.compact` and `fit.stored`.
+    """
 
     objects: int
     views: int
@@ -48,6 +53,8 @@ class Sizes:
     rendered: int
     batch: int
     workers: int
+    compact: bool = False
+    stored: Stored = "float32"
 
 
 @dataclass(frozen=True)
@@ -132,15 +139,15 @@ def write(root: Path, sizes: Sizes) -> Manifest:
     manifest = Manifest(tuple(ObjectEntry(name, name) for name in names), CHUNK)
     members = _members(sizes)
     header = json.loads(members.pop("json"))
-    splats = torch.rand(6, 14, sizes.splat_size, sizes.splat_size)
+    splats = stored(_splats(sizes.splat_size), sizes.stored)
     for chunk in range(manifest.n_chunks):
         rows = []
         ids = [entry.id for entry in manifest.chunk(chunk)]
         with tarfile.open(shard_path(root, chunk), "w") as tar:
             for name in ids:
                 files = {"json": json.dumps({**header, "id": name}).encode(), **members}
-                stored = write_members(tar, name, files.items())
-                rows.append({"id": name, "status": "ok", **stored.row()})
+                written = write_members(tar, name, files.items())
+                rows.append({"id": name, "status": "ok", **written.row()})
         write_jsonl(table_path(root, chunk), rows)
         chunk_splats = {name: splats.clone() for name in ids}
         fits = chunk_file(root / FITS, chunk, "safetensors")
@@ -154,10 +161,11 @@ def _members(sizes: Sizes) -> dict[str, bytes]:
     """The files of one object by extension."""
     rgba = np.stack([_image(sizes.size, view) for view in range(sizes.views)])
     c2w = np.tile(np.eye(4), (sizes.views, 1, 1))
-    depth = np.random.default_rng(0).random((len(INPUT_VIEWS), sizes.size, sizes.size), dtype=np.float32)
+    distance = 1 + 0.5 * np.hypot(*np.mgrid[-1 : 1 : sizes.size * 1j, -1 : 1 : sizes.size * 1j])
+    depth = np.where(rgba[list(INPUT_VIEWS), ..., 3] > 0, distance, 0).astype(np.float32)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        write_object(tar, RenderedObject("x", c2w, 40.0, rgba, depth, {}))
+        write_object(tar, RenderedObject("x", c2w, 40.0, rgba, depth, {}), sizes.compact)
     with tarfile.open(fileobj=io.BytesIO(buffer.getvalue())) as tar:
         return {member.name[2:]: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
 
@@ -169,6 +177,13 @@ def _image(size: int, seed: int) -> NDArray[np.uint8]:
     shade = 120 + 80 * np.stack([x, y, x * y], -1) + 20 * np.sin(20 * x + (10 + seed) * y)[..., None]
     rgb = np.clip(shade + np.random.default_rng(seed).normal(0, 3, shade.shape), 0, 255)
     return np.concatenate([np.where(inside, rgb, 0), 255.0 * inside], -1).astype(np.uint8)
+
+
+def _splats(size: int) -> torch.Tensor:
+    """Splatter images [6,14,size,size] of random numbers, visible in the disc of the images."""
+    splats = torch.rand(6, 14, size, size)
+    splats[:, CHANNELS["opacity"]] = torch.from_numpy(_image(size, 0)[..., 3] / 255.0).float()
+    return splats
 
 
 def _drop_from_cache(files: list[Path]) -> None:

@@ -194,6 +194,10 @@ def _loader(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rendered", type=between(1, FEW), default=8, help="free views of a sample, besides condition and inputs"
     )
+    parser.add_argument("--compact", action="store_true", help="images and depth as with data.compact")
+    parser.add_argument(
+        "--stored", choices=("float32", "float16", "visible"), default="float32", help="splats as with fit.stored"
+    )
     parser.add_argument("--batch", type=between(1, WIDE), default=8, help="samples per batch")
     parser.add_argument("--workers", type=between(0, FEW), default=2, help="data loading processes")
     parser.add_argument("--soak", type=amount, default=0.0, metavar="MINUTES", help="keep reading and monitor memory")

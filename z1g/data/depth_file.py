@@ -1,11 +1,13 @@
 """Depth maps, compressed without loss: most pixels are empty, and neighbors have the same exponent."""
 
 import json
+from typing import Any
 
 import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
 
+DAMAGED: Any = isal_zlib.error
 LEVEL = 2
 """Of isal's 0 to 3."""
 LARGEST = 1 << 30
@@ -27,7 +29,7 @@ def decode_depth(content: bytes) -> NDArray[np.float32]:
         raise ValueError(f"depth of shape {list(shape)} is not read")
     try:
         planes = isal_zlib.decompressobj().decompress(body, size + 1)
-    except isal_zlib.error as error:
+    except DAMAGED as error:
         raise ValueError(f"its depth cannot be decompressed: {error}") from error
     if len(planes) != size:
         raise ValueError(f"its depth has {len(planes)} bytes instead of {size}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from isal import isal_zlib
@@ -16,6 +16,8 @@ else:
 
 Stored = Literal["float32", "float16", "visible"]
 N_VIEWS = 6
+LARGEST_SIDE = 4096
+DAMAGED: Any = isal_zlib.error
 LEVEL = 2
 """Of isal's 0 to 3."""
 INVISIBLE = (0.0, 0.0, 0.0, 1e-3, 0.01, 0.01, 0.01, 1.0, 0.0, 0.0, 0.0, 0.5, 0.5, 0.5)
@@ -53,16 +55,17 @@ def unpack(content: torch.Tensor) -> torch.Tensor:
     """Splatter images [6,14,S,S], float32, from the bytes of `pack`. Raises BadSplats."""
     raw = content.numpy().tobytes()
     size = int.from_bytes(raw[:4], "little")
+    if not 0 < size <= LARGEST_SIDE:
+        raise BadSplats(f"a side of {size} pixels is not read")
     n_all = N_VIEWS * size * size
     n_bits = -(-n_all // 8)
     most = n_bits + 2 * N_CHANNELS * n_all
     try:
-        # The size is not trusted: nothing larger than what the bytes hold is allocated before they are known.
         body = isal_zlib.decompressobj().decompress(raw[4:], most + 1)
-    except isal_zlib.error as error:
+    except DAMAGED as error:
         raise BadSplats(str(error)) from error
     bits, rest = np.frombuffer(body[:n_bits], np.uint8), np.frombuffer(body[n_bits:], np.uint8)
-    if len(bits) != n_bits or n_bits == 0:
+    if len(bits) != n_bits:
         raise BadSplats("the bytes end early")
     seen = np.unpackbits(bits, count=n_all).astype(bool).reshape(N_VIEWS, size, size)
     n_values = N_CHANNELS * int(seen.sum())
