@@ -32,7 +32,8 @@ def ball(material: Material, stretch: tuple[float, ...] = (1, 1, 1), rings: int 
         ([ball(RED, (1, 0.07, 0.07)), ball(BLUE, (1, 0.07, 0.07))], "thin"),
         ([ball(RED), ball(RED, (1, 0.9, 1))], "one plain color"),
         ([ball(RED, (1, 1, float("nan")))], "not finite"),
-        ([ball(RED), ball(Material(texture=Texture(checker())), (0.5, 0.5, 0.5))], "one plain color"),
+        ([ball(RED), ball(Material(texture=Texture(checker())), (0.5, 0.5, 0.5))], None),
+        ([ball(RED), ball(Material((0.99, 0.0001, 0, 1)))], "one plain color"),
     ],
 )
 def test_meshes(parts: list[Part], reason: str | None) -> None:

@@ -40,7 +40,8 @@ def small_game(folder: Path) -> Path:
     """Balls: one object of each fate."""
     flat = np.full((8, 8, 4), 255)
     public_zip(folder / "public.zip", {
-        "actors/units/ball.xml": actor(), "actors/units/copy.xml": actor(), "actors/fauna/other.xml": actor("white.png"),
+        "actors/units/ball.xml": actor(), "actors/units/copy.xml": actor(),
+        "actors/fauna/other.xml": actor("white.png"),
         "actors/structures/box.xml": actor(mesh="box.dae"), "actors/flora/gone.xml": actor("gone.png"),
         "actors/fauna/bear.xml": actor("bear.png"), "actors/units/broken.xml": "<actor",
         "meshes/ball.dae.cached.pmd": pmd(*sphere()), "meshes/box.dae.cached.pmd": pmd(),

@@ -31,7 +31,8 @@ def test_files_are_read_again_by_others_and_by_us(tmp_path: Path) -> None:
     clear[:8, :, 3] = 0
     parts = [
         ball(Material((0.5, 1, 0.25, 1), Texture(checker(), ("clamp", "mirror"), nearest=True))),
-        ball(Material(texture=Texture(clear), alpha_mode="mask", cutoff=0.25)), ball(Material((1, 0, 0, 0.5), None, "blend")),
+        ball(Material(texture=Texture(clear), alpha_mode="mask", cutoff=0.25)),
+        ball(Material((1, 0, 0, 0.5), None, "blend")),
         replace(ball(Material()), color=np.random.default_rng(0).random((169, 4)).round(3)),
     ]  # fmt: skip
     path = tmp_path / "a.glb"
