@@ -106,7 +106,7 @@ class FlightGear(FolderSource):
     packages = ("flightgear-data-base", "flightgear-data-models")
     free = False
     ending = ".ac"
-    dropped = ("weather", "effects", "boundaries")
+    dropped = ("weather", "effects", "boundaries", "astro")
     unseen = ("Sport", "StreetFurniture")
     shadows = ("shadow",)
 
