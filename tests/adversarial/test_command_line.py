@@ -62,6 +62,7 @@ GOOD = {
     "mesh": ["a.ply --out a.glb --faces 16 --texture 16 --resolution 16 --views 6"],
     "export": ["a.ply --out b.spz", "a.spz --out b.splat", "a.splat --out b.ply"],
     "list": ["meshes a.zip meshes/0.obj l.jsonl --out list.jsonl --root meshes", "a.zip --out list.jsonl --colored"],
+    "corpus": ["join listed --out joined", "convert megaglest meshes --out made --processes 1 --limit 1"],
     "plan": [
         "--scale tiny --objects meshes --results planned --missing warn --ablations one --write",
         "--scale s.yaml --objects l.jsonl a.zip --missing stop --check",
@@ -103,6 +104,9 @@ def workspace(folder: Path, tree: Path) -> dict[str, str]:
     for i in range(3):
         (folder / "meshes" / f"{i}.obj").write_text(f"v {i} 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\n")
     (folder / "l.jsonl").write_text('{"path": "meshes/0.obj"}\n{"path": "meshes/1.obj"}\n')
+    (folder / "listed").mkdir()
+    (folder / "listed/objects.jsonl").write_text('{"path": "glb/a.glb"}\n')
+    (folder / "listed/rejected.jsonl").touch()
     with zipfile.ZipFile(folder / "a.zip", "w") as archive:
         archive.write(folder / "meshes/2.obj", "2.obj")
     saved(folder, disc())

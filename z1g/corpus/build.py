@@ -30,7 +30,7 @@ LIST, REJECTED, CREDITS, SHEET, REJECTED_SHEET = (
 THUMBNAILS = 320
 AT_ONCE = 256
 """Objects that are handed to the processes at once; if one crashes, so many are tried again one by one."""
-DUPLICATE = "the same geometry and main texture as "
+DUPLICATE = "the same geometry, and images or main texture, as "
 _converter: list[Converter] = []
 """Of this process."""
 
@@ -100,12 +100,16 @@ def _convert(item: Item) -> Converted:
 
 
 def _unless_known(converted: Converted, first: dict[tuple[str, str], str], out: Path) -> Converted:
-    """Reject an object whose geometry and texture files an earlier one has."""
+    """Reject an object with the geometry of an earlier one and its images, or its main texture in other colors.
+
+    first: keys of objects by what they have; what is new is added.
+    """
     if converted.reason is not None:
         return converted
-    key = (converted.shape, converted.group)
-    known = first.setdefault(key, converted.item.key)
-    if known == converted.item.key:
+    keys = [(converted.shape, converted.textures), (converted.shape, converted.group)]
+    known = next((first[key] for key in keys if key in first), None)
+    if known is None:
+        first.update(dict.fromkeys(keys, converted.item.key))
         return converted
     (out / converted.file).unlink()
     return replace(converted, reason=DUPLICATE + known, file="")

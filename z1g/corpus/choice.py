@@ -1,6 +1,7 @@
 """Which objects are fit to be listed: by their geometry and materials, and by a small image."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,7 @@ TRIANGLES = (150, 60_000)
 THIN, NARROW = 0.03, 0.08
 """Least smallest and middle extent of the bounding box, as fractions of the largest."""
 TEXTURED = 0.5
-"""Least fraction of the area with textures; below, the mesh needs two colors."""
+"""Least fraction of the area with textures; below, the mesh needs two textures or colors."""
 SILHOUETTE = 64
 """Side of the image that is looked at, pixels."""
 LEAST_COVER = 0.03
@@ -37,9 +38,21 @@ def require_fit(parts: Sequence[Part]) -> None:
         )
     areas = [_area(part) for part in parts]
     textured = sum(area for area, part in zip(areas, parts, strict=True) if part.material.texture is not None)
-    colors = {tuple(np.round(part.material.factor[:3], 1)) for part in parts if part.material.texture is None}
-    if textured <= TEXTURED * max(sum(areas), 1e-30) and len(colors) < 2 and all(part.color is None for part in parts):
+    if textured <= TEXTURED * max(sum(areas), 1e-30) and len(_looks(parts)) < 2:
         raise MeshError("one plain color")
+
+
+def _looks(parts: Sequence[Part]) -> set[Any]:
+    """Textures, and distinct colors (in steps of a tenth, sRGB), that parts have; vertex colors count as two."""
+    looks: set[Any] = set()
+    for part in parts:
+        if part.color is not None:
+            looks |= {"vertex", "colors"}
+        elif part.material.texture is not None:
+            looks.add(id(part.material.texture))
+        else:
+            looks.add(tuple(np.round(np.array(part.material.factor[:3]) ** (1 / 2.2), 1)))
+    return looks
 
 
 def _area(part: Part) -> float:

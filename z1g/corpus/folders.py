@@ -88,6 +88,11 @@ class MegaGlest(FolderSource):
         team = None if item.category == f"{self.name}/{WORLDS}" else TEAMS[digest[0] % len(TEAMS)]
         return read_g3d(self.folder / item.key, team)
 
+    def texture_file(self, item: Item, texture: Texture) -> str:
+        file = super().texture_file(item, texture)
+        # Worlds have copies of each other's plants and stones, some in other colors.
+        return f"{WORLDS}/{posixpath.basename(file)}" if item.category == f"{self.name}/{WORLDS}" else file
+
 
 def _standing(key: str) -> bool:
     """False, which comes first, for files of a unit that stands."""
@@ -101,7 +106,7 @@ class FlightGear(FolderSource):
     packages = ("flightgear-data-base", "flightgear-data-models")
     free = False
     ending = ".ac"
-    dropped = ("weather", "effects", "boundaries")
+    dropped = ("weather", "effects", "boundaries", "astro")
     unseen = ("Sport", "StreetFurniture")
     shadows = ("shadow",)
 

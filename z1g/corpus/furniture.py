@@ -14,6 +14,9 @@ from z1g.meshes.raster.reading import read_mesh
 from z1g.meshes.raster.scene import MeshError, Part, Texture, y_up
 from z1g.meshes.store import UNREADABLE, Archive
 
+FAILURES: tuple[type[Exception], ...] = (TooLarge, KeyError, *UNREADABLE)
+"""Exceptions of unpacking."""
+
 
 class Furniture(Source):
     """Pieces of furniture of the libraries' catalogs."""
@@ -46,7 +49,7 @@ class Furniture(Source):
         with tempfile.TemporaryDirectory(prefix="z1g-corpus-") as scratch:
             try:
                 path = unpack(self.folder / library, member, Path(scratch), FileLimits().unpacked_mb * MIB)
-            except (TooLarge, KeyError, *UNREADABLE) as error:
+            except FAILURES as error:
                 raise MeshError(f"it cannot be unpacked: {error}") from error
             return y_up(*read_mesh(path))
 

@@ -103,7 +103,8 @@ class _Lines:
 def _material(line: str) -> Material:
     """Of `MATERIAL "name" rgb R G B amb ... trans T`."""
     words = line.rpartition('"')[2].split()
-    color = np.array([float(word) for word in words[words.index("rgb") + 1 :][:3]])
+    # The color comes first; in files edited by hand, its word is not always `rgb`.
+    color = _numbers(" ".join(words[1:4]), 3)
     return gray_or(tuple(to_linear(np.clip(color, 0, 1))), 1.0 - float(words[words.index("trans") + 1]))
 
 
@@ -134,8 +135,9 @@ def _tree(lines: _Lines, without: Sequence[str]) -> Iterator[tuple[_Object, Arra
             waiting.pop()
         for _ in lines.until("OBJECT"):
             pass
-    if len(waiting) > 1:
-        raise ValueError(f"it ends too early: {sum(waiting[1:])} objects are missing")
+    # Whoever removes an object from the world by hand forgets to count it.
+    if len(waiting) > 2:
+        raise ValueError(f"it ends too early: {sum(waiting[2:])} objects are missing")
 
 
 def _object(lines: _Lines) -> _Object:
