@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -202,7 +203,11 @@ def test_snakemake_is_killed(
     os.killpg(started.pid, sent) if sent == signal.SIGINT else started.send_signal(sent)
     started.wait()
     said = (workspace / "out.txt").read_text()
-    assert "Traceback" not in said, said
+    # Before its first job, Snakemake itself answers Ctrl-C with a traceback.
+    began = list(workspace.glob("results/fit/*/.turns/*"))
+    assert "Traceback" not in said or (sent == signal.SIGINT and not began and not re.search(r'File ".*/z1g/', said)), (
+        said
+    )
 
     def again(*options: str) -> subprocess.CompletedProcess[str]:
         command = snakemake(workspace, stage, *options)
