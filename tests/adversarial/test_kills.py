@@ -53,7 +53,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("stage", "sent", "at"), SHORT, ids=[f"{stage}-{sent.name}" for stage, sent, _ in SHORT])
 def test_a_kill_loses_nothing(tree: Path, tmp_path: Path, stage: str, sent: signal.Signals, at: Moment) -> None:
-    killed_and_run_again(tree, stage, sent, at, tmp_path)
+    assert killed_and_run_again(tree, stage, sent, at, tmp_path).reached
 
 
 def test_each_stage_and_each_signal_is_in_the_gate() -> None:
