@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -52,7 +53,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("stage", "sent", "at"), SHORT, ids=[f"{stage}-{sent.name}" for stage, sent, _ in SHORT])
 def test_a_kill_loses_nothing(tree: Path, tmp_path: Path, stage: str, sent: signal.Signals, at: Moment) -> None:
-    killed_and_run_again(tree, stage, sent, at, tmp_path)
+    assert killed_and_run_again(tree, stage, sent, at, tmp_path).reached
 
 
 def test_each_stage_and_each_signal_is_in_the_gate() -> None:
@@ -202,7 +203,10 @@ def test_snakemake_is_killed(
     os.killpg(started.pid, sent) if sent == signal.SIGINT else started.send_signal(sent)
     started.wait()
     said = (workspace / "out.txt").read_text()
-    assert "Traceback" not in said, said
+    # Before its first job, Snakemake itself answers Ctrl-C with a traceback.
+    began = list(workspace.glob("results/fit/*/.turns/*"))
+    own = sent == signal.SIGINT and not began and not re.search(r'File ".*/z1g/', said)
+    assert own or "Traceback" not in said, said
 
     def again(*options: str) -> subprocess.CompletedProcess[str]:
         command = snakemake(workspace, stage, *options)

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from support.builders import plan, stage_path
-from support.killed import Appearance, Moment, run
+from support.killed import Appearance, Ended, Moment, run
 from support.killed_stages import LONG, SIGNALS, command, killed_and_run_again, undone
 from support.raster import rasterizer
 
@@ -41,11 +41,12 @@ def tree(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return root
 
 
-def killed(tree: Path, sent: signal.Signals, at: Moment | Appearance, copy: Path) -> None:
+def killed(tree: Path, sent: signal.Signals, at: Moment | Appearance, copy: Path) -> Ended:
     """As `killed_and_run_again`, and all processes with temporary files in the copy end, also after SIGKILL."""
     ended = killed_and_run_again(tree, "ingest", sent, at, copy)
     own = [process for process in psutil.process_iter() if _temporary(process).startswith(str(copy))]
     assert psutil.wait_procs(own, timeout=LIMIT_S)[1] == [], ended.output
+    return ended
 
 
 def _temporary(process: psutil.Process) -> str:
@@ -57,7 +58,7 @@ def _temporary(process: psutil.Process) -> str:
 
 @pytest.mark.parametrize("tree", ["raster"], indirect=True)
 def test_a_kill_while_the_renderer_is_given_objects(tree: Path, tmp_path: Path) -> None:
-    killed(tree, signal.SIGKILL, Moment("change", 6), tmp_path)
+    assert killed(tree, signal.SIGKILL, Moment("change", 6), tmp_path).reached
 
 
 @pytest.mark.skipif(not LONG, reason="Z1G_ADVERSARIAL=long")
@@ -76,7 +77,7 @@ def test_kills_in_random_moments(tree: Path, tmp_path: Path, sent: signal.Signal
 @pytest.mark.parametrize("tree", [pytest.param("blender", marks=pytest.mark.blender)], indirect=True)
 @pytest.mark.parametrize("sent", SIGNALS, ids=lambda sent: sent.name)
 def test_kills_while_blender_writes_images(tree: Path, tmp_path: Path, sent: signal.Signals) -> None:
-    killed(tree, sent, Appearance("scratch/**/002.png"), tmp_path)
+    assert killed(tree, sent, Appearance("scratch/**/002.png"), tmp_path).reached
     # In other moments, a signal may interrupt the removal of temporary files.
     if sent != signal.SIGKILL:
         assert not list((tmp_path / "scratch").iterdir())

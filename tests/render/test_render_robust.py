@@ -156,3 +156,9 @@ def test_the_bench_measures_every_cpu_path() -> None:
         assert figures["backend"] == backend
     with pytest.raises(UserError, match="cpu"):
         measure("cpuu", splats=1, size=16, views=1, repeats=1, device="cpu")
+
+
+@pytest.mark.parametrize("device", ["", "x", "-9", "a/b.zip", "\udcff", "meta", "mps", "cuda:999"])
+def test_a_benchmark_refuses_a_device_that_does_not_exist(device: str) -> None:
+    with pytest.raises(UserError, match="--device"):
+        measure("cpu", splats=1, size=16, views=1, repeats=1, device=device)

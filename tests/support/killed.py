@@ -18,6 +18,7 @@ from typing import Any
 
 from support.watched import PRELOADED, served
 
+SENT = "sent"
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
 
 
@@ -38,11 +39,15 @@ class Appearance:
 
 @dataclass(frozen=True)
 class Ended:
-    """Exit code, negative for a signal that ended the process, output, and the number of events by kind."""
+    """Exit code, negative for a signal that ended the process, output, and the number of events by kind.
+
+    reached: whether the moment came and the signal was sent.
+    """
 
     code: int | None
     output: str
     events: dict[str, int]
+    reached: bool = True
 
 
 def run(
@@ -56,14 +61,18 @@ def run(
     own = at if isinstance(at, Moment) else None
     process = context.Process(target=_main, args=(list(words), watched, sent, own, output, events))
     process.start()
+    outside = isinstance(at, Appearance) and sent is not None
     if isinstance(at, Appearance) and sent is not None:
         while process.is_alive() and not list(watched.glob(at.pattern)):
             process.join(0.002)
-        os.kill(process.pid or 0, sent)
+        outside = process.is_alive()
+        if outside:
+            os.kill(process.pid or 0, sent)
     process.join()
     counted = json.loads(events.read_text()) if events.exists() else {}
     events.unlink(missing_ok=True)
-    return Ended(process.exitcode, output.read_text(), counted)
+    reached = outside or bool(counted.pop(SENT, 0)) or (process.exitcode or 0) < 0
+    return Ended(process.exitcode, output.read_text(), counted, reached)
 
 
 def _main(
@@ -71,9 +80,11 @@ def _main(
 ) -> None:
     from z1g.cli.main import main
 
-    below, seen = os.path.realpath(folder) + "/", Counter[str]()
+    below, seen, watching = os.path.realpath(folder) + "/", Counter[str](), [True]
 
     def watch(event: str, values: tuple[Any, ...]) -> None:
+        if not watching:
+            return
         if event == "open":
             kind = "open" if isinstance(values[2], int) and values[2] & (os.O_WRONLY | os.O_RDWR) else ""
         else:
@@ -83,12 +94,14 @@ def _main(
         if os.path.realpath(os.fsdecode(values[0])).startswith(below):
             seen[kind] += 1
             if at is not None and sent is not None and (kind, seen[kind]) == (at.kind, at.number):
+                seen[SENT] += 1
                 os.kill(os.getpid(), sent)
 
     served(output)
     tempfile.tempdir = str(folder / "scratch")
     sys.addaudithook(watch)
     code = main(words)
+    watching.clear()  # an audit hook cannot be removed
     counted = json.dumps(seen)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     events.write_text(counted)

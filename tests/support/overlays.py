@@ -5,7 +5,7 @@ Strategies are made once: Hypothesis validates each, which takes longer than to 
 
 from functools import cache
 from pathlib import Path
-from typing import Any, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 from hypothesis import strategies as st
 
@@ -83,7 +83,9 @@ def field_values(section: type[Section], name: str, depth: int) -> st.SearchStra
         return slot_values(annotation, depth) | slot_values(annotation, depth) | strange
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return section_values(annotation, depth + 1) | section_values(annotation, depth + 1) | strange
-    if "Literal" in str(annotation):
+    if get_origin(annotation) is tuple and get_origin(get_args(annotation)[0]) is Literal:
+        return st.lists(st.sampled_from(get_args(get_args(annotation)[0])), max_size=3) | strange
+    if get_origin(annotation) is Literal:
         return st.sampled_from(get_args(annotation)) | strange
     if annotation is bool:
         return st.booleans() | strange

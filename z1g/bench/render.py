@@ -61,9 +61,10 @@ def measure(
     forward_ms and forward_backward_ms are medians over `repeats` calls with all views; divide by `views` for the time
     per view. extra_memory_mib is the peak memory of forward and backward beyond the inputs, None if the system does
     not report it. `against` names a second rasterizer, whose calls alternate with those of the first; `ratio` is the
-    time of the first divided by that of the second. Raises UserError for an unknown rasterizer or a missing file.
+    time of the first divided by that of the second. Raises UserError for an unknown rasterizer, a missing file, or a
+    device that does not exist.
     """
-    device = device or _default_device(backend)
+    device = _default_device(backend) if device is None else _existing(device)
     if file is not None and not file.is_file():
         raise UserError(f"{file} is not a file")
     gaussians = _object(splats) if file is None else ply.read(file, np.eye(4))[None]
@@ -89,6 +90,19 @@ def measure(
 
 def _default_device(backend: str) -> str:
     return "cuda" if torch.cuda.is_available() and backend != "cpu" else "cpu"
+
+
+def _existing(name: str) -> str:
+    """The name of a device that this machine has."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"--device {name!r}: give cpu or cuda") from error
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"--device {name!r}: give cpu or cuda")
+    if device.type == "cuda" and not 0 <= (device.index or 0) < torch.cuda.device_count():
+        raise UserError(f"--device {name!r}: there are {torch.cuda.device_count()} GPUs here")
+    return name
 
 
 def _subject(backend: str, scene: Tensor, size: int, views: int, device: str) -> _Subject:
