@@ -24,12 +24,21 @@ def explain(
     return [_explain(problem, merged, files, root) for problem in problems]
 
 
+NESTED = (dict, list)
+
+
 def mistaken_truths(values: Any, validated: Any, path: KeyPath = ()) -> Iterator[KeyPath]:
-    """Paths of true or false in place of a number; pydantic would accept them as 1 and 0."""
+    """Paths of true or false in place of a number; pydantic would accept them as 1 and 0.
+
+    validated: sections, or their plain values.
+    """
+    if isinstance(validated, BaseModel):
+        validated = validated.__dict__
     if isinstance(values, dict) and isinstance(validated, dict):
         for key in values.keys() & validated.keys():
-            yield from mistaken_truths(values[key], validated[key], (*path, key))
-    elif isinstance(values, list) and isinstance(validated, list):
+            if values[key].__class__ in NESTED or values[key].__class__ is not validated[key].__class__:
+                yield from mistaken_truths(values[key], validated[key], (*path, key))
+    elif isinstance(values, list) and isinstance(validated, list | tuple):
         for index, pair in enumerate(zip(values, validated, strict=False)):
             yield from mistaken_truths(*pair, (*path, str(index)))
     elif isinstance(values, bool) and not isinstance(validated, bool):

@@ -142,7 +142,7 @@ class Resolver:
                 if name not in Experiment.model_fields:
                     raise _Mistake
                 part = _adapter(name).validate_python(value)
-                if any(mistaken_truths(value, part.model_dump(mode="json"))):
+                if any(mistaken_truths(value, part)):
                     raise _Mistake
                 self._by_content[content] = part
             self._kept.append(value)

@@ -10,6 +10,9 @@ from z1g.config.tree import Experiment
 from z1g.config.yaml_file import KeyPath
 from z1g.core.slots import OneOf, Runtime, Section, kinds
 
+PLAIN = frozenset({type(None), bool, int, float, str, tuple})
+"""Types of values that are neither sections nor mappings. Asking pydantic's classes takes far longer."""
+
 
 def places(
     root: type[Section] = Experiment, path: str = "", runtime: bool = False
@@ -51,6 +54,8 @@ def sections(section: Section, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Se
     yield path, section
     for name in type(section).model_fields:
         value = getattr(section, name)
+        if value.__class__ in PLAIN:
+            continue
         entries = value.items() if isinstance(value, dict) else [(None, value)]
         for key, item in entries:
             if isinstance(item, Section):

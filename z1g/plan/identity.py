@@ -254,6 +254,8 @@ def identifying_values(section: Section) -> dict[str, Any]:
 
 
 def _dump(value: Any, dumped: Any, path: str, name: str) -> Any:
+    if not isinstance(dumped, dict):  # Far faster than to ask whether the value is a section.
+        return dumped
     if isinstance(value, Section):
         return without_runtime(value, place(path, name, value), dumped)
     if isinstance(value, dict):

@@ -92,6 +92,8 @@ class Defaults:
         return Defaults(first, {path: fields for path, fields in latest.items() if fields})
 
     def _distinct(self, value: Any, plain: Any, path: str, name: str) -> Any:
+        if not isinstance(plain, dict):  # Far faster than to ask whether the value is a section.
+            return plain
         if isinstance(value, Section):
             return self.distinct(value, plain, place(path, name, value))
         if isinstance(value, dict):

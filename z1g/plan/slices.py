@@ -1,6 +1,5 @@
 """Configuration slices of stages, as plain values and as an experiment."""
 
-import json
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +12,10 @@ from z1g.plan.neutral import recorded
 
 
 def cut(values: dict[str, Any], reads: Sequence[str]) -> dict[str, Any]:
-    """Select the part of nested values at key paths; a partially selected slot keeps its `kind`."""
+    """Select the part of nested values at key paths; a partially selected slot keeps its `kind`.
+
+    Mappings on the way to the last keys are new, what is below them belongs to `values`, too, and must not be changed.
+    """
     result: dict[str, Any] = {}
     for path in reads:
         remove = path.startswith("!")
@@ -21,11 +23,13 @@ def cut(values: dict[str, Any], reads: Sequence[str]) -> dict[str, Any]:
         source, target = values, result
         for part in parents:
             source = source[part]
-            target = target.setdefault(part, {"kind": source["kind"]} if "kind" in source else {})
+            known = target.get(part)
+            target[part] = {"kind": source["kind"]} if known is None and "kind" in source else dict(known or {})
+            target = target[part]
         if remove:
             target.pop(last, None)
         elif last in source:
-            target[last] = json.loads(json.dumps(source[last]))
+            target[last] = source[last]
     return result
 
 

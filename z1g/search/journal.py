@@ -20,6 +20,7 @@ from z1g.search.space import distributions, rounded
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
+    from optuna.storages import InMemoryStorage
     from optuna.study import Study
     from optuna.trial import FrozenTrial
 
@@ -78,10 +79,11 @@ class Journal:
         before = self.trials()
         # The sampler works on a copy: what it writes while it proposes must not be half in the journal after a kill.
         with _quiet():
-            copy = optuna.create_study(direction=self.search.objective.direction)
+            storage = optuna.storages.InMemoryStorage()
+            copy = optuna.create_study(direction=self.search.objective.direction, storage=storage)
             remarks = {}
             if self.search.sampler.kind == "cma-es":
-                self._replay(copy, before)
+                self._replay(copy, storage, before)
                 remarks[FINISHED] = _n_finished(before)
             else:
                 copy.add_trials(before)
@@ -94,20 +96,24 @@ class Journal:
             )
         return self.trials()[-1]
 
-    def _replay(self, copy: Study, trials: Sequence[FrozenTrial]) -> None:
+    def _replay(self, copy: Study, storage: InMemoryStorage, trials: Sequence[FrozenTrial]) -> None:
         """Propose and end trials in an empty study as they were, with the points that they got.
 
         CMA-ES has a state. Optuna keeps it in the journal as a pickle, which could run any code when it is read; here
         it is made again from the points and their values, in the order in which they became known.
         """
         space, known = distributions(self.search.space), 0
+        study = storage.get_study_id_from_name(copy.study_name)
         for trial in trials:
             while known < trial.user_attrs[FINISHED]:
                 _tell(copy, known, trials[known].value)
                 known += 1
             copy.sampler = _sampler(self.search.sampler, trial.number)
-            copy.enqueue_trial(trial.params)
             copy.ask(fixed_distributions=space)
+            # What was proposed was rounded. An enqueued trial with these values would not be one of the sampler's.
+            again = storage.get_trial_id_from_study_id_trial_number(study, trial.number)
+            for name, kind in space.items():
+                storage.set_trial_param(again, name, kind.to_internal_repr(trial.params[name]), kind)
         for ended in trials[known : _n_finished(trials)]:
             _tell(copy, ended.number, ended.value)
 
