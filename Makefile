@@ -3,7 +3,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 RESULTS ?= results
-SCALES := tiny small full original
+SCALES := tiny small base full original
 
 FURNITURE ?= .furniture
 FURNITURE_PACKAGE := sweethome3d-furniture

@@ -80,6 +80,14 @@ def test_a_model_of_the_package_is_found_by_its_name(
     assert "bsae is neither a folder with model.json nor a model of the package (base)" in capsys.readouterr().err
 
 
+def test_without_a_model_the_message_says_what_to_give(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(models, "MODELS", tmp_path / "none")
+    assert infer(tmp_path / "out", str(saved(tmp_path, disc(), "a.png"))) == 2
+    assert "give --run results/ablations/<name>, or --model FOLDER" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", ["model.json", "pipeline/stage1.json", "pipeline/heads.safetensors"])
 def test_damage_is_noticed(folders: dict[str, Path], tmp_path: Path, name: str) -> None:
     shutil.copytree(folders["int8"], tmp_path / "model")

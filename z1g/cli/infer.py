@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     )
     photographs = parser.add_argument_group("photographs", "python -m z1g infer photo.png")
     model = photographs.add_mutually_exclusive_group()
-    model.add_argument("--model", help="a model's folder, or the name of one of the package; default: base")
+    model.add_argument("--model", help="a model's folder, see z1g pack, or the name of one that the package has")
     model.add_argument("--run", type=some_path, help="a trained run: its name, or its folder results/ablations/<name>")
     photographs.add_argument("--results", type=some_path, default=Path("results"), help="results folder of named runs")
     photographs.add_argument("--out", type=some_path, default=Path("splats"), help="output folder")
@@ -49,10 +49,10 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     run_path = None if arguments.run is None else run_folder(str(arguments.run), arguments.results)
     stage.limit_threads(arguments.threads)
     from z1g.inference.batch import PhotographOptions, run
-    from z1g.inference.models import DEFAULT, of_run, open_model
+    from z1g.inference.models import of_run, open_model
 
     outputs = PhotographOptions(arguments.out, arguments.background, arguments.seed, arguments.size, arguments.mesh)
-    model = open_model(arguments.model or DEFAULT) if run_path is None else of_run(run_path)
+    model = open_model(arguments.model) if run_path is None else of_run(run_path)
     run(arguments.paths, model, outputs, ["z1g", *sys.argv[1:]])
 
 

@@ -49,11 +49,14 @@ class TrainedModel:
     stages: dict[str, str]
 
 
-def open_model(text: str) -> TrainedModel:
-    """The model of a folder, or of a name among those that come with the package.
+def open_model(text: str | None) -> TrainedModel:
+    """The model of a folder, or of a name among those that come with the package; None is `DEFAULT`.
 
     Raises UserError if there is none, or if its `model.json` is damaged; its networks are checked when they are read.
     """
+    if text is None and DEFAULT not in shipped():
+        raise UserError("no model comes with this version: give --run results/ablations/<name>, or --model FOLDER")
+    text = text or DEFAULT
     folder = Path(text)
     if not folder.is_dir() and (MODELS / text / FILE).is_file() and "/" not in text:
         folder = MODELS / text
