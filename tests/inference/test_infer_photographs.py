@@ -155,8 +155,9 @@ def test_the_stage_verb_is_as_before(results: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["a.png"], "give photographs and --run"),
-        (["a.png", "--run", ".", "--chunk", "1"], "give photographs and --run"),
+        (["a.png", "--run", ".", "--chunk", "1"], "give photographs and --model or --run"),
+        (["a.png", "--model", "m", "--chunk", "1"], "give photographs and --model or --run"),
+        (["a.png", "--model", "m"], "m is neither a folder with model.json nor a model of the package"),
         (["a", "b", "--chunk", "1"], "one stage folder"),
         (["nowhere", "--chunk", "1"], "not a folder"),
         (["a.png", "--run", "."], "neither results/ablations"),

@@ -31,6 +31,7 @@ from z1g.plan.stages import STAGES
 ORDER = list(STAGES)
 READ_BY = {
     "data.split": "autodecoder",
+    "data.category_power": "autodecoder",
     "data.splats": "fit",
     "data.rotations": "fit",
     "data": "ingest",

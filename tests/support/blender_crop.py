@@ -84,7 +84,7 @@ def main() -> None:
             folder = Path(out, "scratch")
             item = {"id": "x", "path": mesh, "folder": str(folder), "cameras": CAMERAS}
             item["roots"] = [str(Path(mesh).parent)]
-            render_views.finish(item, SETTINGS)
+            render_views.finish(item, SETTINGS, render_views.render_object)
             assert json.loads((folder / "result.json").read_text())["reason"] is None
             rgba = np.stack([pixels(folder / f"{view:03d}.png") for view in range(len(CAMERAS))])
             renders.append((rgba, np.load(folder / "depth.npy"), np.load(folder / "normals.npy")))

@@ -65,7 +65,7 @@ def copy(folder: Path, out: Path) -> None:
 
 
 def is_packed(folder: Path) -> bool:
-    """Whether a folder's weights are quantized. Raises UserError if a file with weights cannot be read."""
+    """Whether a folder's weights are quantized. Files that cannot be read are left to those who need them."""
     return any(_is_quantized(file) for file in sorted(folder.rglob(f"*{SUFFIX}")))
 
 
@@ -73,8 +73,8 @@ def _is_quantized(file: Path) -> bool:
     try:
         with safe_open(file, framework="pt") as tensors:
             return (tensors.metadata() or {}).get("z1g") == METADATA["z1g"]
-    except (OSError, SafetensorError) as error:
-        raise UserError(f"{file} cannot be read: {error}") from error
+    except (OSError, SafetensorError):
+        return False
 
 
 def _copy(folder: Path, out: Path, convert: Convert) -> None:
