@@ -51,9 +51,11 @@ env: .venv/.installed
 blender: .venv-blender/.installed
 
 .venv/.installed: requirements.lock pyproject.toml
+	@echo "Installing packages into .venv, once: some minutes"
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@# The lock file has all packages, so that pip need not look for what they depend on.
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --requirement requirements.lock
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
 # The CPU rasterizer compiles itself when it draws first, for 20 s of a core. Processes that start side by side, as those of
@@ -66,8 +68,9 @@ blender: .venv-blender/.installed
 .venv-blender/.installed: requirements-blender.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
 		{ echo "Blender's Python module needs Python 3.11: set PYTHON to one, or put Blender's \`blender\` on PATH"; exit 1; }
+	@echo "Installing Blender into .venv-blender, once: 400 MB"
 	$(PYTHON) -m venv .venv-blender
-	.venv-blender/bin/python -m pip install --quiet --requirement requirements-blender.lock
+	.venv-blender/bin/python -m pip install -qq --disable-pip-version-check --requirement requirements-blender.lock
 	touch $@
 
 # 642 pieces of furniture, CC0 and CC-BY 3.0, from a Debian package: a training set for scale=small.
