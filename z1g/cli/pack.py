@@ -6,6 +6,7 @@ from pathlib import Path
 
 from z1g.cli.arguments import some_path
 from z1g.core.errors import UserError
+from z1g.core.files import read_bytes
 from z1g.plan.runs import run_folder
 
 
@@ -25,7 +26,7 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     run = run_folder(arguments.run, arguments.results)
     card = arguments.card or run / "MODEL_CARD.md"
     try:
-        text = card.read_text(encoding="utf-8")
+        text = read_bytes(card).decode()
     except (OSError, ValueError) as error:
         raise UserError(f"{card} cannot be read: {error}; name a model card with --card") from error
     from z1g.inference.models import of_run, write_model

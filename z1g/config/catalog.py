@@ -135,6 +135,8 @@ class Catalog:
     def _is_scale(self, entry: Entry, base: str) -> bool:
         """Whether a base is a scale; else it is an ablation. Raises UserError if it is neither or both."""
         where, files = f"{entry.where('base')}: base", self.entries.files
+        if not base.isprintable():
+            raise UserError(f"{where}: {base!r} is not a name")
         try:
             file = scale_file(base, self.configs)
         except UserError as error:

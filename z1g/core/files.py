@@ -27,8 +27,9 @@ def atomic_file(path: Path, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it is fsynced and renamed to `path`, on error removed.
 
     durable: whether to wait until the disk has the file; not needed for what can be made again after a power failure.
-    Raises OSError if `path` is a device, FIFO or socket, which the new file would replace for everyone.
+    Raises OSError if `path` is a device, FIFO or socket, which the new file would replace for everyone, or `.`.
     """
+    _require_name(path)
     if path.exists() and not path.is_dir():
         require_regular(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -48,6 +49,7 @@ def atomic_file(path: Path, durable: bool = True) -> Iterator[Path]:
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Like `atomic_file` for a folder; an older folder at `path` is replaced."""
+    _require_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, older = (path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp") for _ in range(2))
     temporary.mkdir()
@@ -65,6 +67,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         shutil.rmtree(older, ignore_errors=True)
+
+
+def _require_name(path: Path) -> None:
+    if not path.name:
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
 
 
 def remove_unfinished(folder: Path, prefix: str = "", but: Sequence[str] = ()) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from z1g.config.run_names import PART
+from z1g.config.run_names import PART, SAFE
 from z1g.core.errors import UserError
 from z1g.core.files import read_bytes, write_text
 from z1g.core.names import did_you_mean
@@ -14,6 +16,8 @@ from z1g.core.sealed import checksum
 FOLDER = "ablations"
 NAMES_FILE = "runs.txt"
 """In the results folder: the planned ablations, one a line, since a command line cannot hold thousands of names."""
+ABANDONED_S = 600.0
+"""Age of an unfinished list of runs after which its process must be dead."""
 CHECKSUM = "# checksum "
 """Start of the last line of a file of names."""
 
@@ -46,6 +50,11 @@ def _nearest(text: str, names: list[str]) -> str:
 
 def write_names(file: Path, names: Sequence[str]) -> None:
     """Write names of runs, one a line, and their checksum."""
+    for unfinished in file.parent.glob(f".{file.name}.*.tmp"):
+        # Of a killed process: whoever is still writing has not begun long ago.
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - unfinished.stat().st_mtime > ABANDONED_S:
+                unfinished.unlink()
     write_text(file, "".join(f"{name}\n" for name in names) + f"{CHECKSUM}{checksum(list(names))}\n")
 
 
@@ -59,13 +68,19 @@ def named(words: Sequence[str]) -> list[str]:
 
 def _read_names(file: Path) -> list[str]:
     try:
-        lines = [line.strip() for line in read_bytes(file).decode().splitlines() if line.strip()]
+        # Not `splitlines`, which takes characters for ends of lines that only damage can bring here.
+        lines = [line.strip(" \t\r") for line in read_bytes(file).decode().split("\n") if line.strip()]
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read: {error}") from error
     names = [line for line in lines if not line.startswith(CHECKSUM)]
     sums = [line.removeprefix(CHECKSUM) for line in lines if line.startswith(CHECKSUM)]
     if not names:
         raise UserError(f"{file} names no run")
+    for name in names:
+        if not SAFE.fullmatch(name):
+            raise UserError(
+                f"{file}: {name!r} cannot be a run's name: it is damaged; start `snakemake` to write it again"
+            )
     if sums and sums != [checksum(names)]:
         raise UserError(f"{file} does not have its checksum: it is damaged; start `snakemake` again to write it again")
     return names
