@@ -24,6 +24,7 @@ report: "workflow/report/workflow.rst"
 
 RESULTS = Path(str(config.get("results", "results")))
 NAMES = RESULTS / NAMES_FILE
+INTERRUPTED = "z1g: interrupted while planning; the same command starts it again\n"
 Z1G = f"{shlex.quote(sys.executable)} -m z1g"
 
 try:
@@ -38,6 +39,9 @@ try:
 except (UserError, OSError) as error:
     sys.stderr.write(f"z1g: error: {error}\n")
     sys.exit(2)
+except KeyboardInterrupt:
+    sys.stderr.write(INTERRUPTED)
+    sys.exit(130)
 
 
 wildcard_constraints:
@@ -58,6 +62,9 @@ onstart:
     except OSError as error:
         sys.stderr.write(f"z1g: error: {RESULTS} cannot be written: {error}\n")
         sys.exit(2)
+    except KeyboardInterrupt:
+        sys.stderr.write(INTERRUPTED)
+        sys.exit(130)
 
 
 onsuccess:
