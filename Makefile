@@ -39,7 +39,8 @@ lint: env
 	$(BIN)/ruff format --check z1g tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/snakefmt --check Snakefile workflow/rules workflow/corpus
+	@# Its formatter of shell commands is searched on PATH.
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt --check Snakefile workflow/rules workflow/corpus
 	@# Advice to use conda or containers for each rule is ignored, since requirements.lock pins the environment.
 	! $(BIN)/snakemake --lint --config scale=tiny 2>&1 | grep '^    \* ' | grep -v 'conda environment or container'
 	for scale in $(SCALES); do \
