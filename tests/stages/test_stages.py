@@ -6,7 +6,6 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from support.builders import BALL_RADIUS, OBJECTS, SIZES, ball, fill, forget_checksums, input_mosaic, plan, stage_path
+from support.running import run_stages
 from torch import Tensor
 
 from z1g.core.errors import UserError
@@ -99,17 +99,6 @@ def test_depth_start_is_on_the_surface(scene: Scene) -> None:
 # The chain
 
 
-def run(planned: Plan, *stages: Any) -> None:
-    for stage in stages:
-        name = stage.__name__.split(".")[-1]
-        folder = StageFolder.open(stage_path(planned, name))
-        if name in ("fit", "infer"):
-            for chunk in range(planned.ablations["micro"].stages[name].n_chunks):
-                stage.run(folder, chunk=chunk, threads=1)
-        else:
-            stage.run(folder, threads=1)
-
-
 @pytest.fixture(scope="module")
 def chain(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     """The chain with optimized codes; one of five objects is missing."""
@@ -120,7 +109,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Plan:
         infer={"train_objects": 2},
     )
     fill(planned, skip=(OBJECTS[2],))
-    run(planned, fit, autodecoder, codes, unet, infer, metrics)
+    run_stages(planned, fit, autodecoder, codes, unet, infer, metrics)
     return planned
 
 
@@ -251,7 +240,7 @@ def test_codes_of_another_run(chain: Plan, tmp_path: Path) -> None:
     file = stage_path(chain, "codes") / "codes.safetensors"
     cached = plan(tmp_path, n_objects=5, autodecoder={"codes": {"kind": "cache", "path": str(file)}})
     fill(cached, skip=(OBJECTS[2],))
-    run(cached, autodecoder, codes)
+    run_stages(cached, autodecoder, codes)
     written = load_file(stage_path(cached, "codes") / "codes.safetensors")
     torch.testing.assert_close(written, load_file(file), atol=0, rtol=0)
 
@@ -259,7 +248,7 @@ def test_codes_of_another_run(chain: Plan, tmp_path: Path) -> None:
 def test_encoder_codes_are_posterior_means(tmp_path: Path) -> None:
     planned = plan(tmp_path)
     fill(planned)
-    run(planned, autodecoder, codes)
+    run_stages(planned, autodecoder, codes)
     folder = StageFolder.open(stage_path(planned, "autodecoder"))
     scenes, _ = autodecoder.training_scenes(folder)
     codec = folder.config.load_codec(folder.path / "model")
@@ -273,7 +262,7 @@ def test_too_many_missing_objects_stop_training(tmp_path: Path) -> None:
     planned = plan(tmp_path)
     fill(planned, skip=(OBJECTS[0], OBJECTS[1]))
     with pytest.raises(UserError, match=r"2 of 4 objects failed.*max_quarantined 0\.2.*jsonl"):
-        run(planned, autodecoder)
+        run_stages(planned, autodecoder)
 
 
 def test_no_training_object_is_explained(tmp_path: Path) -> None:
@@ -281,7 +270,7 @@ def test_no_training_object_is_explained(tmp_path: Path) -> None:
     train = [name for name, split in splits(planned).items() if split == "train"]
     fill(planned, skip=tuple(train))
     with pytest.raises(UserError, match="no training object is left"):
-        run(planned, autodecoder)
+        run_stages(planned, autodecoder)
 
 
 def test_a_folder_of_another_version_is_explained(tmp_path: Path) -> None:
@@ -319,7 +308,7 @@ def test_metrics_of_splats_that_are_not_finite_are_refused(
     with pytest.raises(
         UserError, match=rf"{folder}: {source} splats of {name}: \d+ of 384 Gaussians contain .*not finite"
     ):
-        run(copied, metrics)
+        run_stages(copied, metrics)
     assert not (stage_path(copied, "metrics") / "metrics.jsonl").exists()
 
 
@@ -338,5 +327,5 @@ def test_samples_that_are_not_finite_are_refused(chain: Plan, tmp_path: Path, mo
     with pytest.raises(
         UserError, match=r"splats of object\d-\w+: 1 of 384 Gaussians contain .*not finite \(position\)"
     ):
-        run(copied, infer)
+        run_stages(copied, infer)
     assert not list(stage_path(copied, "infer").glob("chunk-*"))

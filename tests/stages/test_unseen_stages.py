@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 from support.builders import OBJECTS, fill, plan, stage_path
+from support.running import run_stages
 
 from z1g.core.files import read_jsonl, write_jsonl
 from z1g.plan.folder import StageFolder
@@ -33,14 +34,7 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Plan:
     changes: dict[str, Any] = {"autodecoder": {"codes": {"kind": "optimized"}}, "infer": {"train_objects": 1}}
     planned = listed(tmp_path_factory.mktemp("unseen"), **changes)
     fill(planned)
-    for stage in (fit, autodecoder, codes, unet, infer, metrics):
-        name = stage.__name__.split(".")[-1]
-        folder = StageFolder.open(stage_path(planned, name))
-        if name in ("fit", "infer"):
-            for chunk in range(planned.ablations["micro"].stages[name].n_chunks):
-                stage.run(folder, chunk=chunk, threads=1)
-        else:
-            stage.run(folder, threads=1)
+    run_stages(planned, fit, autodecoder, codes, unet, infer, metrics)
     return planned
 
 

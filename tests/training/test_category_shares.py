@@ -2,7 +2,6 @@
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
 from support.builders import Toy, plan, toy_options
+from support.running import interrupted
 
 from z1g.core.errors import UserError
 from z1g.core.files import write_jsonl
@@ -76,18 +76,10 @@ def train(folder: Path) -> Toy:
 
 
 @pytest.mark.slow
-def test_a_resumed_run_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, real = train(tmp_path / "whole"), Trainer._step
-
-    def step(self: Trainer, at: int, batch: Any) -> dict[str, float]:
-        if at == 7:
-            raise KeyboardInterrupt
-        return real(self, at, batch)
-
-    monkeypatch.setattr(Trainer, "_step", step)
-    with pytest.raises(KeyboardInterrupt):
+def test_a_resumed_run_is_the_same(tmp_path: Path) -> None:
+    whole = train(tmp_path / "whole")
+    with interrupted(before=7):
         train(tmp_path / "part")
-    monkeypatch.setattr(Trainer, "_step", real)
     resumed, expected = (dict(toy.named_parameters()) for toy in (train(tmp_path / "part"), whole))
     torch.testing.assert_close(resumed, expected, atol=0, rtol=0)
 

@@ -7,7 +7,6 @@ import pickle
 import signal
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 from support.builders import OBJECTS, CodedToy, Toy, fill, plan, stage_path, toy_options, without_seconds
 from support.die import run_and_die
+from support.running import interrupted
 from torch import Tensor, nn
 
 from z1g.core.errors import Preempted, UserError
@@ -176,26 +176,9 @@ def test_done_is_done(tmp_path: Path, straight: tuple[Path, Toy], monkeypatch: p
     assert (tmp_path / "history.jsonl").read_bytes() == before
 
 
-@contextmanager
-def interrupted_after(last: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Training in the block must end with KeyboardInterrupt after a step."""
-    real = Trainer._step
-
-    def step(self: Trainer, at: int, batch: Any) -> dict[str, float]:
-        losses = real(self, at, batch)
-        if at == last:
-            raise KeyboardInterrupt
-        return losses
-
-    monkeypatch.setattr(Trainer, "_step", step)
-    with pytest.raises(KeyboardInterrupt):
-        yield
-    monkeypatch.setattr(Trainer, "_step", real)
-
-
-def test_codes_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_codes_resume(tmp_path: Path) -> None:
     whole = train(tmp_path / "whole", CodedToy(), ema=None)
-    with interrupted_after(4, monkeypatch):
+    with interrupted(after=4):
         train(tmp_path / "part", CodedToy(), ema=None)
     resumed = train(tmp_path / "part", CodedToy(), ema=None)
     assert_same(resumed, whole)
@@ -206,22 +189,13 @@ def test_codes_resume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not torch.equal(whole.book.codes, whole.starts)
 
 
-def test_plateau_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plateau_resumes(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"schedule": {"kind": "plateau", "patience": 1, "factor": 0.5}, "log_every": 1}
     whole = train(tmp_path / "whole", **changes)
     rates = [row["lr"] for row in history(tmp_path / "whole")]
     assert min(rates) < max(rates), "the schedule did something"
-    real = Trainer._step
-
-    def step(self: Trainer, at: int, batch: Any) -> dict[str, float]:
-        if at == 7:
-            raise KeyboardInterrupt
-        return real(self, at, batch)
-
-    monkeypatch.setattr(Trainer, "_step", step)
-    with pytest.raises(KeyboardInterrupt):
+    with interrupted(before=7):
         train(tmp_path / "part", **changes)
-    monkeypatch.setattr(Trainer, "_step", real)
     assert_same(train(tmp_path / "part", **changes), whole)
     assert history(tmp_path / "part") == history(tmp_path / "whole")
 
@@ -288,10 +262,10 @@ def test_unet_killed(tmp_path: Path) -> None:
         {"codes": {"kind": "optimized", "start": "uniform", "reset_optimizer": True}},
     ],
 )
-def test_autodecoder_resumes(tmp_path: Path, changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_autodecoder_resumes(tmp_path: Path, changes: dict[str, Any]) -> None:
     whole, part = (stage_path(micro(tmp_path / n, autodecoder=changes), "autodecoder") for n in ("whole", "part"))
     autodecoder.run(StageFolder.open(whole), threads=1)
-    with interrupted_after(4, monkeypatch):
+    with interrupted(after=4):
         autodecoder.run(StageFolder.open(part), threads=1)
     autodecoder.run(StageFolder.open(part), threads=1)
     assert_same_stage(whole, part, "model")

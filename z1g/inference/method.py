@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from z1g.core.device import default_device
-from z1g.inference.models import Networks, TrainedModel, open_model
+from z1g.inference.models import TrainedModel, networks, open_model
 from z1g.networks.denoiser import Condition
 from z1g.networks.fused.modules import fuse_where_possible
 from z1g.networks.graphs import Replayed
@@ -49,7 +49,7 @@ class ImageToSplats:
     @classmethod
     def of(cls, model: TrainedModel) -> ImageToSplats:
         """Read a model's networks. Raises UserError if files are missing or do not fit."""
-        with Networks(model.pipeline) as folder:
+        with networks(model.pipeline) as folder:
             return cls.from_folder(folder, model.infer)
 
     @classmethod

@@ -7,7 +7,8 @@ needs, and for people a model card, `README.md`.
 from __future__ import annotations
 
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -139,18 +140,13 @@ def write_model(model: TrainedModel, out: Path, *, int8: bool, about: dict[str, 
         write_sealed(temporary / FILE, values, FILE)
 
 
-class Networks:
-    """Context manager: the folder of a model's networks in float32, unpacked to a temporary folder if needed."""
-
-    def __init__(self, pipeline: Path) -> None:
-        self.pipeline, self._stack = pipeline, ExitStack()
-
-    def __enter__(self) -> Path:
-        if not packed.is_packed(self.pipeline):
-            return self.pipeline
-        folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="z1g-model-"))) / NETWORKS
-        packed.unpack(self.pipeline, folder)
-        return folder
-
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
+@contextmanager
+def networks(pipeline: Path) -> Iterator[Path]:
+    """The folder of a model's networks in float32, unpacked to a temporary folder if needed."""
+    if not packed.is_packed(pipeline):
+        yield pipeline
+        return
+    with tempfile.TemporaryDirectory(prefix="z1g-model-") as temporary:
+        folder = Path(temporary) / NETWORKS
+        packed.unpack(pipeline, folder)
+        yield folder

@@ -14,15 +14,15 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from z1g.core.errors import UserError
 from z1g.representations import folder as method_folder
 
 SUFFIX = ".safetensors"
-Convert = Callable[[dict[str, Tensor], Path, Path], None]
-"""Writes the tensors of a file to another one; the third argument is the file they are from, for messages."""
+Convert = Callable[[Path, Path], object]
+"""Writes the tensors of the first file to the second one."""
 METADATA = {"z1g": "int8, one scale per output channel"}
 SCALE = ".int8_scale"
 """End of the name of a quantized tensor's scales, float32 [O]."""
@@ -60,7 +60,7 @@ def unpack(folder: Path, out: Path) -> None:
 def copy(folder: Path, out: Path) -> None:
     """Write the same folder with its weights as they are."""
     setup = method_folder.read(folder)
-    _copy(folder, out, _unchanged)
+    _copy(folder, out, shutil.copyfile)
     method_folder.write(out, *setup)
 
 
@@ -83,20 +83,14 @@ def _copy(folder: Path, out: Path, convert: Convert) -> None:
         target = out / file.relative_to(folder)
         target.parent.mkdir(parents=True, exist_ok=True)
         if file.suffix == SUFFIX:
-            with safe_open(file, framework="pt") as stored:
-                tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-            convert(tensors, target, file)
+            convert(file, target)
         elif file.name != method_folder.FILE and file.suffix == ".json":
             shutil.copyfile(file, target)
 
 
-def _unchanged(tensors: dict[str, Tensor], target: Path, source: Path) -> None:
-    shutil.copyfile(source, target)
-
-
-def _quantized(tensors: dict[str, Tensor], target: Path, source: Path) -> None:
+def _quantized(source: Path, target: Path) -> None:
     packed: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
+    for name, tensor in load_file(source).items():
         if tensor.is_floating_point() and tensor.ndim > 1 and tensor.numel() >= MINIMUM:
             packed[name], packed[name + SCALE] = quantize(tensor)
         else:
@@ -104,8 +98,8 @@ def _quantized(tensors: dict[str, Tensor], target: Path, source: Path) -> None:
     save_file({name: value.contiguous() for name, value in packed.items()}, target, METADATA)
 
 
-def _restored(tensors: dict[str, Tensor], target: Path, source: Path) -> None:
-    restored: dict[str, Tensor] = {}
+def _restored(source: Path, target: Path) -> None:
+    tensors, restored = load_file(source), dict[str, Tensor]()
     for name, tensor in tensors.items():
         if name.endswith(SCALE):
             continue
