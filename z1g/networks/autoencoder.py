@@ -7,25 +7,41 @@ from torch import Tensor, nn
 from z1g.networks import wide_attention
 from z1g.networks.half import bf16_weights, call_with
 
+RGB = 3
+
 
 class ImageEncoder(nn.Module):
-    """Encoder and quantization convolution of a VAE."""
+    """Encoder and quantization convolution of a VAE.
 
-    def __init__(self, vae: AutoencoderKL) -> None:
+    Images may have `extra_channels` after the color. They have a first layer of their own, `extra_in`, whose output is
+    added to that of the VAE's; its weights start at zero, as in ControlNet (Zhang et al. 2023).
+    """
+
+    def __init__(self, vae: AutoencoderKL, extra_channels: int = 0) -> None:
         super().__init__()
         self.encoder = vae.encoder
+        self.extra_in: nn.Conv2d | None = None
+        if extra_channels:
+            self.extra_in = nn.Conv2d(extra_channels, vae.encoder.conv_in.out_channels, 3, padding=1, bias=False)
+            nn.init.zeros_(self.extra_in.weight)
         wide_attention.install(self.encoder)
         self.quant_conv = vae.quant_conv
         self.scaling_factor = float(vae.config["scaling_factor"])
         self.whole_bf16 = False
 
     def forward(self, image: Tensor) -> Tensor:
-        """Mean and log variance [B,2C,h,w] of the posterior of images [B,3,H,W] in -1..1."""
-        moments: Tensor = self.quant_conv(self.encoder(image))
+        """Mean and log variance [B,2C,h,w] of the posterior of images [B,3,H,W] or [B,3+extra,H,W] in -1..1."""
+        x = self.encoder.conv_in(image[:, :RGB])
+        if self.extra_in is not None and image.shape[1] > RGB:
+            x = x + self.extra_in(image[:, RGB:])
+        for block in self.encoder.down_blocks:
+            x = block(x)
+        x = self.encoder.conv_act(self.encoder.conv_norm_out(self.encoder.mid_block(x)))
+        moments: Tensor = self.quant_conv(self.encoder.conv_out(x))
         return moments
 
     def posterior(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation [B,C,h,w] of the posterior of images [B,3,H,W] in -1..1."""
+        """Mean and standard deviation [B,C,h,w] of the posterior of images, see `forward`."""
         mean, log_variance = self._moments(image).float().chunk(2, dim=1)
         return mean, torch.exp(0.5 * log_variance.clamp(-30, 20))
 

@@ -31,6 +31,11 @@ class Mosaic(Representation):
     input_size: int = Field(
         320, ge=16, le=8192, description="side of an input view, pixels; the encoder's input is a mosaic of six"
     )
+    sees: Literal["images", "splats"] = Field(
+        "images",
+        description="what stage 1 encodes. images: the six input images (as in the original); splats: also the fitted "
+        "splatter images, so that codes of objects that were not trained on have their geometry",
+    )
     decoder: DecoderOptions = DecoderOptions()
     scale: Annotated[ScaleActivation, OneOf()] = BiasedSoftplus()
 
@@ -41,6 +46,8 @@ class Mosaic(Representation):
         problem = path.problem(self.input_size, splat_size, factor.bit_length())
         if problem:
             return f"decoder.path '{path.kind}' {problem}; change the sizes or use path 'last_layer'"
+        if self.sees == "splats" and model.pretrained_encoder:
+            return f"sees 'splats' needs an encoder that is trained, but that of model '{model.kind}' is published"
         if self.decoder.mode == "fixed_rgb":
             if not model.pretrained_encoder:
                 return "decoder.mode 'fixed_rgb' needs a model with published weights"
@@ -57,7 +64,7 @@ class Mosaic(Representation):
     def new_codec(self, model: Model, camera: CameraOptions, splats: SplatOptions) -> Codec:
         from z1g.representations.mosaic.codec import MosaicCodec
 
-        codec = MosaicCodec(model.autoencoder(), self.input_size, self.decoder, self.scale, camera, splats)
+        codec = MosaicCodec(model.autoencoder(), self.input_size, self.sees, self.decoder, self.scale, camera, splats)
         if model.pretrained_encoder:
             codec.decoder.post_quant_conv.requires_grad_(False)
         return codec
@@ -65,7 +72,7 @@ class Mosaic(Representation):
     def load_codec(self, folder: Path, camera: CameraOptions, splats: SplatOptions) -> Codec:
         from z1g.representations.mosaic.codec import MosaicCodec, load_vae
 
-        codec = MosaicCodec(load_vae(folder), self.input_size, self.decoder, self.scale, camera, splats)
+        codec = MosaicCodec(load_vae(folder), self.input_size, self.sees, self.decoder, self.scale, camera, splats)
         codec.load_heads(folder)
         codec.requires_grad_(False).eval()
         return codec
