@@ -125,6 +125,14 @@ def test_codes_depend_on_splats_and_conditions_do_not() -> None:
         torch.testing.assert_close(codec.condition_latent(rgb[0]), before, atol=0, rtol=0)
 
 
+def test_inputs_are_computed_where_the_images_are() -> None:
+    """Also if the networks are on another device; `meta` stands in for it."""
+    codec, (rgb, alpha) = config(**SEES).new_codec(), images(1)
+    expected = codec.inputs(rgb, alpha, random_splats(1, 8)).shape
+    inputs = codec.inputs(rgb.to("meta"), alpha.to("meta"), random_splats(1, 8).to("meta"))
+    assert (inputs.shape, inputs.device.type) == (expected, "meta")
+
+
 def test_the_layer_is_saved(tmp_path: Path) -> None:
     codec, (rgb, alpha) = trained_codec(), images(1)
     codec.save(tmp_path)

@@ -118,9 +118,9 @@ class MosaicCodec(Codec):
             return tile(images)
         if splats is None:
             raise UserError("representation.sees 'splats' needs fitted splats of all objects; use 'images'")
-        return tile(
-            torch.cat([images, splat_features(splats, SplatRays(self.seen_anchor, self.seen_pixel), size)], dim=2)
-        )
+        # Inputs of objects on disk are computed on the CPU, wherever the networks are.
+        rays = SplatRays(self.seen_anchor.to(splats.device), self.seen_pixel)
+        return tile(torch.cat([images, splat_features(splats, rays, size)], dim=2))
 
     def posterior(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         images = scale_image(2 * inputs[:, :RGB] - 1)
