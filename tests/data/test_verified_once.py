@@ -1,4 +1,4 @@
-"""A part of a shard is verified once in a process, and again when its file is another or an hour has passed."""
+"""A part of a shard is verified once in a process, and again when its file is another or `AGAIN_S` has passed."""
 
 import os
 import tarfile
@@ -170,12 +170,12 @@ def about(**other: float) -> os.stat_result:
     return cast(os.stat_result, SimpleNamespace(**values | other))
 
 
-def test_what_is_known_is_forgotten_after_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_known_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     known: OfState[set[str]] = OfState(set)
-    now = 7 * 3600.0
+    now = 7.0 * checksums.AGAIN_S
     monkeypatch.setattr(checksums.time, "monotonic", lambda: now)
     known(about()).add("a")
-    now += 3599
+    now += checksums.AGAIN_S - 1
     assert known(about()) == {"a"}
     now += 1
     assert known(about()) == set()

@@ -2,7 +2,7 @@
 
 A part is verified by the first read of it in a process, and again as soon as its file has another inode, size or time
 of modification or status change, and at the latest after `AGAIN_S`. So no part is used that was never verified, and
-what changes on the disk without a trace in the file system is noticed within an hour of reading it.
+what changes on the disk without a trace in the file system is not used for longer than that.
 
 XXH3 (Yann Collet, xxhash.com) has 64 bits here and reads more than 10 GB/s, so that it costs next to nothing beside the
 decoding of images. It notices damage; it does not resist forgery, for which job records have SHA-256 of whole files.
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DIGITS = 16
 """Hexadecimal digits of a checksum."""
-AGAIN_S = 3600
+AGAIN_S = 24 * 3600
 """Seconds after which a part of a file that has not changed is verified again."""
 T = TypeVar("T")
 
