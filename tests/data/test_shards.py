@@ -58,7 +58,7 @@ def test_what_was_written_is_read_with_and_without_the_table(
 
 
 def test_with_its_table_a_shard_is_opened_without_reading_it(shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shards, "_members_of_tar", lambda *_: pytest.fail("the tar is read"))
+    monkeypatch.setattr(shards, "members_of_tar", lambda *_: pytest.fail("the tar is read"))
     assert len(ShardReader(shard).ids) == 3
 
 

@@ -1,7 +1,8 @@
 """The list of runs, `runs.txt`: no damaged bit passes, and what a killed process left is removed."""
 
-import os
+import fcntl
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -31,13 +32,28 @@ def test_a_list_by_hand_needs_no_checksum_and_may_be_of_windows(tmp_path: Path) 
     assert named([f"@{tmp_path / 'mine.txt'}", "three"]) == ["one", "two", "three"]
 
 
-def test_what_a_killed_process_left_is_removed_when_it_is_old(tmp_path: Path) -> None:
-    old, young = tmp_path / ".runs.txt.0123abcd.tmp", tmp_path / ".runs.txt.4567abcd.tmp"
-    for file in (old, young):
-        file.write_text("mic")
-    os.utime(old, (1, 1))
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    for digits in ("0123abcd", "4567abcd"):
+        (tmp_path / f".runs.txt.{digits}.tmp").write_text("mic")
     write_names(tmp_path / "runs.txt", NAMES)
-    assert sorted(file.name for file in tmp_path.iterdir()) == [young.name, "runs.txt"]
+    assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["runs.txt"]
+
+
+def test_a_process_that_still_writes_keeps_its_file(tmp_path: Path) -> None:
+    """It holds the lock: the other one waits for it."""
+    (tmp_path / "ablations").mkdir()
+    unfinished = tmp_path / ".runs.txt.0123abcd.tmp"
+    unfinished.write_text("mic")
+    with (tmp_path / "ablations/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        writing = Thread(target=write_names, args=(tmp_path / "runs.txt", NAMES))
+        writing.start()
+        writing.join(0.05)
+        assert writing.is_alive()
+        assert unfinished.exists()
+    writing.join()
+    assert not unfinished.exists()
+    assert named([f"@{tmp_path / 'runs.txt'}"]) == NAMES
 
 
 def test_a_path_without_a_name_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,6 +73,17 @@ def test_table_of_runs_has_full_precision(tmp_path: Path) -> None:
     assert float(rows[1]["psnr"]) == study.runs[1].values["psnr"]
     assert rows[1]["seed"] == "0"
     assert rows[1]["fold"] == ""
+    assert {row["left_out_gpu_hours"] for row in rows} == {""}
+
+
+def test_table_of_runs_lists_what_the_budget_left_out(tmp_path: Path) -> None:
+    names = write_study(tmp_path, "sweep", POINTS, psnr)
+    (study,) = read(tmp_path, names)
+    rows = list(csv.DictReader(io.StringIO(runs_csv(replace(study, left_out={"sweep@late": 1.5})))))
+    assert [row["run"] for row in rows] == [*names, "sweep@late"]
+    assert {name: value for name, value in rows[-1].items() if value} == {
+        "run": "sweep@late", "pruned": "no", "left_out_gpu_hours": "1.5"
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

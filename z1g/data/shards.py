@@ -9,12 +9,14 @@ A sample of object `ID` has the members
     ID.normal.npy  float16 [6,H,W,3], unit normals of the input views in the y-up world, 0 in empty pixels; optional
 
 The table next to a tar stores the byte range of each object, so that opening a thousand shards reads a thousand small
-files instead of millions of headers, and a checksum of each of its members, which is verified when the member is read.
+files instead of millions of headers, and a checksum of each of its members, which is verified when the member is read
+(`z1g.data.checksums`).
 A shard without a valid table is scanned once.
 """
 
 import io
 import json
+import os
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,33 +28,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from z1g.core.errors import UserError
-from z1g.core.files import read_jsonl
-from z1g.core.recorded import checked, damaged, remedy, warn_unchecked
-from z1g.data.checksums import checksum_of_bytes, split
+from z1g.core.recorded import damaged, remedy, warn_unchecked
+from z1g.data.checksums import OfState, checksum_of_bytes, split
 from z1g.data.depth_file import decode_depth, encode_depth
+from z1g.data.members import VERIFIED, Members, Stored, members_of_tar, stored_in_table
 from z1g.geometry.camera import INPUT_VIEWS
 
 WEBP_METHOD = 1
 """Of 0 to 6: 0 writes larger files than PNG, higher ones take up to four times the time for 6 % less."""
-Members = dict[str, tuple[int, int, str]]
-"""First byte, length and checksum of an object's files, by the part of their names after the id."""
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Where an object is in a tar, and what its files are.
-
-    begin, end: first byte of its members, and the byte after the last. checksums: those of its members in their order,
-    joined; empty if the table has none.
-    """
-
-    begin: int
-    end: int
-    checksums: str = ""
-
-    def row(self) -> dict[str, Any]:
-        """Columns of the table."""
-        return {"span": [self.begin, self.end], "checksums": self.checksums}
 
 
 @dataclass(frozen=True)
@@ -155,16 +138,18 @@ class ShardReader:
     """Random access to the objects of one shard.
 
     Raises UserError if the file is not a complete tar, or if its table is not as its job wrote it. With the checksums
-    of the table, everything that is read is verified, and reading raises UserError if it is not as it was written.
+    of the table, everything that is read is verified (`z1g.data.checksums`), and reading raises UserError if it is not
+    as it was written.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._members: dict[str, Members] = {}
-        self._stored = _stored_in_table(path)
+        self._scanned: dict[str, Members] = {}
+        self._located: OfState[dict[str, Members]] = OfState(dict)
+        self._stored = stored_in_table(path)
         try:
             if self._stored is None:
-                self._members = _members_of_tar(path)
+                self._scanned = members_of_tar(path)
             elif path.stat().st_size < max((stored.end for stored in self._stored.values()), default=0):
                 raise tarfile.ReadError("unexpected end of data")
         except tarfile.ReadError as error:
@@ -175,7 +160,7 @@ class ShardReader:
     @property
     def ids(self) -> list[str]:
         """Ids of the objects, in the order written."""
-        return list(self._members if self._stored is None else self._stored)
+        return list(self._scanned if self._stored is None else self._stored)
 
     def read(self, name: str) -> RenderedObject:
         """One object. Raises KeyError if the shard does not contain it, BrokenObject if it is damaged."""
@@ -191,8 +176,8 @@ class ShardReader:
         return self._read(name, views)
 
     def _read(self, name: str, views: Sequence[int] | None) -> RenderedObject:
-        members = self._members_of(name)
         with self.path.open("rb") as stream:
+            members = self._members_of(name, os.fstat(stream.fileno()))
 
             def content(ending: str) -> bytes:
                 if ending not in members:
@@ -200,8 +185,10 @@ class ShardReader:
                 offset, size, checksum = members[ending]
                 stream.seek(offset)
                 read = stream.read(size)
-                if checksum and checksum_of_bytes(read) != checksum:
-                    raise damaged(self.path, f"{name}.{ending} does not have the checksum in its table")
+                if checksum:
+                    if checksum_of_bytes(read) != checksum:
+                        raise damaged(self.path, f"{name}.{ending} does not have the checksum in its table")
+                    members[ending] = (offset, size, VERIFIED)
                 return read
 
             def array(ending: str) -> NDArray[Any] | None:
@@ -221,43 +208,28 @@ class ShardReader:
             except (ValueError, KeyError, IndexError, EOFError) as error:
                 raise BrokenObject(f"{name} in {self.path} cannot be read: {error}") from error
 
-    def _members_of(self, name: str) -> Members:
-        if self._stored is not None and name not in self._members:
-            stored, lost = self._stored[name], f"{name} is not at its recorded position"
-            try:
-                members = _members_of_tar(self.path, stored.begin, stored.end)[name]
-            except (tarfile.ReadError, KeyError) as error:
-                if stored.checksums:
-                    raise damaged(self.path, lost) from error
-                raise BrokenObject(f"{lost} in {self.path}") from error
-            checksums = split(stored.checksums) or [""] * len(members)
-            if len(checksums) != len(members):
-                raise damaged(self.path, f"{name} has {len(members)} files instead of {len(checksums)}")
-            pairs = zip(members.items(), checksums, strict=True)
-            self._members[name] = {ending: (offset, size, text) for (ending, (offset, size, _)), text in pairs}
-        return self._members[name]
+    def _members_of(self, name: str, about: os.stat_result) -> Members:
+        """Where the files of an object are, of a tar in this state."""
+        if self._stored is None:
+            return self._scanned[name]
+        located = self._located(about)
+        if name not in located:
+            located[name] = self._located_members(name, self._stored[name])
+        return located[name]
 
-
-def _members_of_tar(path: Path, begin: int = 0, end: int | None = None) -> dict[str, Members]:
-    """Members of all objects in a tar, or in a part of it. Raises tarfile.ReadError if there is no tar."""
-    objects: dict[str, Members] = {}
-    with path.open("rb") as stream:
-        stream.seek(begin)
-        with tarfile.open(fileobj=stream, mode="r:") as tar:
-            while (end is None or tar.offset < end) and (member := tar.next()) is not None:
-                key, _, ending = member.name.partition(".")
-                objects.setdefault(key, {})[ending] = (member.offset_data, member.size, "")
-    return objects
-
-
-def _stored_in_table(path: Path) -> dict[str, Stored] | None:
-    """Places of a shard's objects, or None if there is no valid table."""
-    table = checked(path.with_suffix(".jsonl"))
-    try:
-        rows = [row for row in read_jsonl(table) if row["status"] == "ok"]
-        return {row["id"]: Stored(row["span"][0], row["span"][1], row.get("checksums", "")) for row in rows}
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return None
+    def _located_members(self, name: str, stored: Stored) -> Members:
+        lost = f"{name} is not at its recorded position"
+        try:
+            members = members_of_tar(self.path, stored.begin, stored.end)[name]
+        except (tarfile.ReadError, KeyError) as error:
+            if stored.checksums:
+                raise damaged(self.path, lost) from error
+            raise BrokenObject(f"{lost} in {self.path}") from error
+        checksums = split(stored.checksums) or [""] * len(members)
+        if len(checksums) != len(members):
+            raise damaged(self.path, f"{name} has {len(members)} files instead of {len(checksums)}")
+        pairs = zip(members.items(), checksums, strict=True)
+        return {ending: (offset, size, checksum) for (ending, (offset, size, _)), checksum in pairs}
 
 
 def read_objects(path: Path) -> Iterator[RenderedObject]:

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import contextlib
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from z1g.config.run_names import PART, SAFE
 from z1g.core.errors import UserError
 from z1g.core.files import read_bytes, write_text
+from z1g.core.locks import waiting
 from z1g.core.names import did_you_mean
 from z1g.core.sealed import checksum
 
 FOLDER = "ablations"
 NAMES_FILE = "runs.txt"
 """In the results folder: the planned ablations, one a line, since a command line cannot hold thousands of names."""
-ABANDONED_S = 600.0
-"""Age of an unfinished list of runs after which its process must be dead."""
 CHECKSUM = "# checksum "
 """Start of the last line of a file of names."""
 
@@ -49,13 +46,11 @@ def _nearest(text: str, names: list[str]) -> str:
 
 
 def write_names(file: Path, names: Sequence[str]) -> None:
-    """Write names of runs, one a line, and their checksum."""
-    for unfinished in file.parent.glob(f".{file.name}.*.tmp"):
-        # Of a killed process: whoever is still writing has not begun long ago.
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - unfinished.stat().st_mtime > ABANDONED_S:
-                unfinished.unlink()
-    write_text(file, "".join(f"{name}\n" for name in names) + f"{CHECKSUM}{checksum(list(names))}\n")
+    """Write names of runs, one a line, and their checksum. What killed processes left of them is removed."""
+    with waiting(file.parent / FOLDER / ".lock"):
+        for unfinished in file.parent.glob(f".{file.name}.*.tmp"):
+            unfinished.unlink(missing_ok=True)
+        write_text(file, "".join(f"{name}\n" for name in names) + f"{CHECKSUM}{checksum(list(names))}\n")
 
 
 def named(words: Sequence[str]) -> list[str]:

@@ -151,16 +151,21 @@ def label(value: Any) -> str:
 
 
 def runs_csv(study: Study) -> str:
-    """A line per run: its name, arm, replicate, values of all factors, whether it was pruned, and its metrics."""
+    """A line per run: its name, arm, replicate, values of all factors, whether it was pruned, and its metrics.
+
+    Runs that the budget left out follow, of which only the name and the GPU hours that they would add are known.
+    """
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
     keys = [factor.key for factor in study.factors]
-    writer.writerow(("run", "arm", "seed", "fold", *keys, "pruned", *study.metrics))
+    writer.writerow(("run", "arm", "seed", "fold", *keys, "pruned", "left_out_gpu_hours", *study.metrics))
     for run in study.runs:
         point = [label(run.point.get(key, ...)) for key in keys]
         replicate = ["" if number is None else number for number in (run.seed, run.fold)]
         metrics = [repr(run.values[metric]) if metric in run.values else "" for metric in study.metrics]
-        writer.writerow((run.name, run.arm, *replicate, *point, "no" if run.pruned is None else "yes", *metrics))
+        writer.writerow((run.name, run.arm, *replicate, *point, "no" if run.pruned is None else "yes", "", *metrics))
+    for name, hours in study.left_out.items():
+        writer.writerow((name, "", "", "", *[""] * len(keys), "no", repr(hours), *[""] * len(study.metrics)))
     return stream.getvalue()
 
 

@@ -4,7 +4,6 @@ Images are drawn with several samples per pixel, in a frame that is one pixel la
 Only the rectangle that the mesh covers is cleared, filtered and read.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ from numpy.typing import NDArray
 from z1g.meshes.raster import shaders
 from z1g.meshes.raster.context import open_context
 from z1g.meshes.raster.occlusion import Occlusion
-from z1g.meshes.raster.scene import Material, Part, Texture, flat_shaded
-from z1g.meshes.raster.views import Box, aim, covered
+from z1g.meshes.raster.programs import Programs, Sun, put_material
+from z1g.meshes.raster.scene import AlphaMode, Material, Part, Texture, flat_shaded
+from z1g.meshes.raster.views import Box, aim, around, covered
 
-MOST_SUNS = 4
 MOST_LAYERS = 16
 """Layers of transparent surfaces behind each other that are drawn; deeper ones are left out."""
 SRGB8_ALPHA8 = 0x8C43
@@ -30,17 +29,10 @@ FIELDS = ("position", "normal", "uv", "color")
 
 
 @dataclass(frozen=True)
-class Sun:
-    """A distant light: direction towards it [3] in the y-up world, and irradiance in W/m²."""
-
-    direction: tuple[float, float, float]
-    strength: float
-
-
-@dataclass(frozen=True)
 class _Surface:
     """A part in the memory of the GPU: one array for each program."""
 
+    programs: Programs
     color: Any
     geometry: Any
     occluder: Any
@@ -64,27 +56,21 @@ class Rasterizer:
         # Software runs 16 times as long for 16 samples along a texture, which the samples of a pixel replace.
         software = "llvmpipe" in self.renderer or "softpipe" in self.renderer
         self._anisotropy = 1.0 if software else min(ANISOTROPY, self.context.max_anisotropy)
-        self._programs(ambient, suns)
-        self.color["directions"] = 0
-        self.occlusion = Occlusion(self.context, self.color) if occlusion else None
+        self.occlusion = Occlusion(self.context) if occlusion else None
+        self._light = ambient, suns, self.occlusion
+        self.programs: dict[AlphaMode, Programs] = {}
+        self._filters()
         self._targets()
         self._white = self._upload(Texture(np.full((1, 1, 4), 255, np.uint8)))
 
-    def _programs(self, ambient: float, suns: Sequence[Sun]) -> None:
+    def _filters(self) -> None:
         context, weights = self.context, shaders.pixel_filter(self.samples)
-        self.color = context.program(shaders.SURFACE_VERTEX, shaders.COLOR_FRAGMENT)
-        self.geometry = context.program(shaders.SURFACE_VERTEX, shaders.GEOMETRY_FRAGMENT)
         fragments = (
             shaders.filter_rows(weights, self.samples), shaders.resolve(weights, self.samples), shaders.COPY_FRAGMENT
         )  # fmt: skip
         self.filter_rows, self.resolve, self.copy = (
             context.vertex_array(context.program(shaders.SCREEN_VERTEX, fragment), []) for fragment in fragments
         )
-        padded = [*suns, *[Sun((0.0, 1.0, 0.0), 0.0)] * (MOST_SUNS - len(suns))]
-        self.color["ambient"], self.color["suns"] = ambient, len(suns)
-        self.color["sun_direction"] = [sun.direction for sun in padded]
-        self.color["sun_strength"] = [sun.strength / math.pi for sun in padded]
-        self.color["nearer"], self.color["solid"] = 1, 2
         self.drawn_any = context.query(samples=True)
 
     def _targets(self) -> None:
@@ -115,9 +101,9 @@ class Rasterizer:
             try:
                 surfaces = self._surfaces(parts, held)
                 if self.occlusion is not None:
-                    self.occlusion.bake(partial(_draw_occluders, self.occlusion.program, surfaces))
-                used = np.concatenate([part.positions for part in parts])
-                yield Drawing(self, surfaces, (used.min(axis=0), used.max(axis=0)))
+                    occluders = [programs.occluder for programs in self.programs.values()]
+                    self.occlusion.bake(occluders, partial(_draw_occluders, surfaces))
+                yield Drawing(self, surfaces, around(np.concatenate([part.used() for part in parts])))
             finally:
                 for item in held:
                     item.release()
@@ -143,10 +129,16 @@ class Rasterizer:
                 vertices[name] = values
         buffer = self.context.buffer(vertices.tobytes())
         indices = self.context.buffer(part.triangles.astype("u4").tobytes())
-        programs = (self.color, self.geometry, self.occlusion.program if self.occlusion else None)
-        color, geometry, occluder = (program and self._array(program, buffer, indices) for program in programs)
+        mode = part.material.alpha_mode
+        if mode not in self.programs:
+            self.programs[mode] = Programs(self.context, mode, *self._light)
+        programs = self.programs[mode]
+        color, geometry, occluder = (
+            program and self._array(program, buffer, indices)
+            for program in (programs.color, programs.geometry, programs.occluder)
+        )
         held += [*filter(None, (color, geometry, occluder)), buffer, indices]
-        return _Surface(color, geometry, occluder, part.material, texture)
+        return _Surface(programs, color, geometry, occluder, part.material, texture)
 
     def _array(self, program: Any, vertices: Any, indices: Any) -> Any:
         """A vertex array of the fields that the program reads; a driver may have removed others."""
@@ -168,20 +160,19 @@ class Rasterizer:
 class Drawing:
     """A mesh in the memory of the GPU. Cameras are c2w [4,4], y-up world, OpenCV axes."""
 
-    def __init__(
-        self, owner: Rasterizer, surfaces: Sequence[_Surface], bounds: tuple[NDArray[np.float64], NDArray[np.float64]]
-    ) -> None:
-        self._gl, self._surfaces, self._bounds = owner, surfaces, bounds
+    def __init__(self, owner: Rasterizer, surfaces: Sequence[_Surface], hull: NDArray[np.float64]) -> None:
+        """hull: points [P,3] whose convex hull contains the mesh."""
+        self._gl, self._surfaces, self._hull = owner, surfaces, hull
 
     def image(self, c2w: NDArray[np.float64], fov_y_deg: float) -> NDArray[np.uint8]:
         """The image [H,W,4] of one camera: 8-bit sRGB, straight alpha."""
         gl, n, k = self._gl, self._gl.resolution, self._gl.samples
         image = np.zeros((n, n, 4), np.uint8)
-        box = covered(self._bounds, c2w, fov_y_deg, n)
+        box = covered(self._hull, c2w, fov_y_deg, n)
         if box is None:
             return image
-        aim(gl.color, c2w, fov_y_deg)
-        gl.color["peeling"] = False
+        for programs in gl.programs.values():
+            aim(programs.color, c2w, fov_y_deg)
         left, bottom, width, height = box
         samples = (k * left, k * bottom, k * (width + 2), k * (height + 2))
         self._clear(gl.solid, samples, depth=1.0)
@@ -195,10 +186,11 @@ class Drawing:
     def geometry(self, c2w: NDArray[np.float64], fov_y_deg: float) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
         """Planar depth [H,W] and unit normals [H,W,3] (y-up world) at pixel centers, 0 where there is no surface."""
         gl = self._gl
-        aim(gl.geometry, c2w, fov_y_deg)
+        for programs in gl.programs.values():
+            aim(programs.geometry, c2w, fov_y_deg)
         self._clear(gl.surface, (0, 0, gl.resolution, gl.resolution), depth=1.0)
         for part in self._surfaces:
-            _use(gl.geometry, part)
+            _use(part.programs.geometry, part)
             part.geometry.render()
         values = np.frombuffer(gl.surface.read(components=4, dtype="f4"), np.float32)
         upright = values.reshape(gl.resolution, gl.resolution, 4)[::-1]
@@ -211,7 +203,7 @@ class Drawing:
 
     def _draw(self, parts: Sequence[_Surface]) -> None:
         for part in parts:
-            _use(self._gl.color, part)
+            _use(part.programs.color, part)
             part.color.render()
 
     def _peeled(self, translucent: Sequence[_Surface], box: Box) -> Any:
@@ -222,7 +214,6 @@ class Drawing:
         gl, query = self._gl, self._gl.drawn_any
         self._clear(gl.sum, box, 1.0)
         self._clear(gl.layers[1], box, 0.0)
-        gl.color["peeling"] = True
         gl.solid.depth_attachment.use(2)
         for layer in range(MOST_LAYERS):
             target, before = gl.layers[layer % 2], gl.layers[(layer + 1) % 2]
@@ -259,17 +250,12 @@ class Drawing:
             array.render(context.TRIANGLES, 3)
 
 
-def _draw_occluders(program: Any, parts: Sequence[_Surface]) -> None:
+def _draw_occluders(parts: Sequence[_Surface]) -> None:
     for part in parts:
-        _use(program, part)
+        _use(part.programs.occluder, part)
         part.occluder.render()
 
 
 def _use(program: Any, part: _Surface) -> None:
-    material = part.material
-    program["factor"] = material.factor
-    program["opaque"] = material.alpha_mode == "opaque"
-    wraps = ("repeat", "repeat") if material.texture is None else material.texture.wrap
-    program["mirrored"] = tuple(float(wrap == "mirror") for wrap in wraps)
-    program["cutoff"] = material.cutoff if material.alpha_mode == "mask" else -1.0
+    put_material(program, part.material)
     part.texture.use(0)

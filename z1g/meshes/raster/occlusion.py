@@ -5,14 +5,13 @@ looks which directions are free (as with shadow maps; Williams, 1978).
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from z1g.meshes.raster.scene import RADIUS
-from z1g.meshes.raster.shaders import GEOMETRY_FRAGMENT, OCCLUDER_VERTEX
 
 COLUMNS, ROWS = 16, 8
 TILE = 256
@@ -22,37 +21,41 @@ REACH = 1.01 * RADIUS
 
 
 class Occlusion:
-    """Views of an object from COLUMNS · ROWS directions, for a program that has the uniforms of COLOR_FRAGMENT."""
+    """Views of an object from COLUMNS · ROWS directions, for programs of `shaders.color_fragment`.
 
-    def __init__(self, context: Any, color: Any) -> None:
+    uniforms: what these programs need to know.
+    """
+
+    def __init__(self, context: Any) -> None:
         self._context = context
-        self.program = context.program(OCCLUDER_VERTEX, GEOMETRY_FRAGMENT)
         self._depth = context.depth_texture((COLUMNS * TILE, ROWS * TILE))
         self._depth.compare_func = ""  # read as numbers
         self._target = context.framebuffer([], self._depth)
-        color["directions"], color["columns"], color["tile"], color["reach"] = COLUMNS * ROWS, COLUMNS, TILE, REACH
-        color["occluders"] = 3
+        self.uniforms = {
+            "directions": COLUMNS * ROWS, "columns": COLUMNS, "tile": TILE, "reach": REACH, "occluders": 3
+        }  # fmt: skip
 
-    def bake(self, draw: Callable[[], None]) -> None:
-        """Draw an object from all directions; `draw` renders its surfaces with `program`."""
+    def bake(self, programs: Sequence[Any], draw: Callable[[], None]) -> None:
+        """Draw an object from all directions; `draw` renders its surfaces with these programs."""
         self._target.use()
         self._target.clear(depth=1.0)
         self._context.enable_only(self._context.DEPTH_TEST)
         for k, (right, up, towards) in enumerate(bases(COLUMNS * ROWS)):
             self._target.viewport = (k % COLUMNS * TILE, k // COLUMNS * TILE, TILE, TILE)
-            self.program["right"], self.program["up"] = tuple(right / REACH), tuple(up / REACH)
-            self.program["away"] = tuple(-towards / REACH)
+            for program in programs:
+                program["right"], program["up"] = tuple(right / REACH), tuple(up / REACH)
+                program["away"] = tuple(-towards / REACH)
             draw()
         self._depth.use(3)
 
     def release(self) -> None:
         """Free the memory of the GPU."""
-        for item in (self._target, self._depth, self.program):
+        for item in (self._target, self._depth):
             item.release()
 
 
 def bases(n: int) -> NDArray[np.float64]:
-    """Right, up and direction [n,3,3] of n views from directions spread evenly, as COLOR_FRAGMENT computes them.
+    """Right, up and direction [n,3,3] of n views from directions spread evenly, as the color's program computes them.
 
     Directions are on a Fibonacci lattice (Swinbank and Purser, 2006); the other axes are those of Duff et al. (2017).
     """

@@ -71,6 +71,12 @@ class Part:
     color: NDArray[np.float64] | None = None
     material: Material = field(default_factory=Material)
 
+    def used(self) -> NDArray[np.float64]:
+        """The positions [M,3] that triangles have; others may be anything, also not finite."""
+        has_triangle = np.zeros(len(self.positions), bool)
+        has_triangle[self.triangles] = True
+        return self.positions[has_triangle]
+
 
 @dataclass(frozen=True)
 class Normalization:
@@ -90,7 +96,7 @@ def normalized(parts: list[Part], up_axis: Literal["y", "z"]) -> tuple[list[Part
     upright = y_up([part for part in parts if len(part.triangles)], up_axis)
     if not upright:
         raise MeshError("the mesh has no faces; the file is empty or truncated")
-    used = np.concatenate([part.positions[np.unique(part.triangles)] for part in upright])
+    used = np.concatenate([part.used() for part in upright])
     if not np.isfinite(used).all():
         raise MeshError("the mesh has vertices that are not finite numbers (NaN or infinity)")
     low, high = used.min(axis=0), used.max(axis=0)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from z1g.meshes.raster.scene import AlphaMode
+
 FILTER_WIDTH = 3.0
 """Width of the pixel filter, pixels: twice Cycles' `filter_width`, which counts it like that."""
 
@@ -55,12 +57,10 @@ void main() {
 """
 
 _BASE = """
-#version 330
 uniform sampler2D image;
 uniform vec2 mirrored;    // 1 along axes on which every second repetition is a mirror image
 uniform vec4 factor;
-uniform float cutoff;     // below 0: alpha is not cut
-uniform bool opaque;
+uniform float cutoff;     // of materials with the alpha mode "mask"
 in vec3 surface_normal;
 in vec2 at;
 in vec4 tint;
@@ -72,16 +72,17 @@ vec3 unit(vec3 v) { return v / max(length(v), 1e-20); }
 vec4 base_color() {
     // A texture in sRGB arrives as linear values.
     vec4 base = texture(image, mix(at, 1.0 - abs(mod(at, 2.0) - 1.0), mirrored)) * factor * tint;
-    if (opaque) base.a = 1.0;
-    if (cutoff >= 0.0) {
-        if (base.a < cutoff) discard;
-        base.a = 1.0;
-    }
+#if defined(MASK)
+    if (base.a < cutoff) discard;
+#endif
+#if !defined(BLEND)
+    base.a = 1.0;
+#endif
     return clamp(base, 0.0, 1.0);
 }
 """
 
-COLOR_FRAGMENT = (
+_COLOR = (
     _BASE
     + """
 const int MOST_SUNS = 4;
@@ -90,7 +91,6 @@ uniform float ambient;
 uniform int suns;
 uniform vec3 sun_direction[MOST_SUNS];   // towards the sun
 uniform float sun_strength[MOST_SUNS];   // irradiance / pi
-uniform bool peeling;
 uniform sampler2D nearer;                // depth of the layer before
 uniform sampler2D solid;                 // depth of what is opaque
 uniform int directions;                  // 0: no ambient occlusion
@@ -129,37 +129,61 @@ float openness(vec3 n) {
 }
 
 void main() {
-    if (peeling) {
-        ivec2 pixel = ivec2(gl_FragCoord.xy);
-        float z = gl_FragCoord.z;
-        // A stored depth is rounded to 24 bits: without a tolerance, the layer before would be drawn again.
-        if (z <= texelFetch(nearer, pixel, 0).r + ROUNDING || z >= texelFetch(solid, pixel, 0).r) discard;
-    }
+#if defined(BLEND)
+    ivec2 pixel = ivec2(gl_FragCoord.xy);
+    float z = gl_FragCoord.z;
+    // A stored depth is rounded to 24 bits: without a tolerance, the layer before would be drawn again.
+    if (z <= texelFetch(nearer, pixel, 0).r + ROUNDING || z >= texelFetch(solid, pixel, 0).r) discard;
+#endif
     vec4 base = base_color();
     float light = ambient;
+#if defined(LIT)
     vec3 n = gl_FrontFacing ? unit(surface_normal) : -unit(surface_normal);
     if (directions > 0) light *= openness(n);
     if (suns > 0) {
         for (int i = 0; i < suns; ++i) light += sun_strength[i] * max(0.0, dot(n, sun_direction[i]));
     }
+#endif
     color = vec4(base.rgb * light, 1.0) * base.a;
 }
 """
 )
 
-GEOMETRY_FRAGMENT = (
+_GEOMETRY = (
     _BASE
     + """
 out vec4 geometry;                       // normal in the world, planar depth
 
 void main() {
     // As Cycles does, surfaces that are mostly transparent do not count.
-    if (base_color().a < 0.5) discard;
+    float alpha = base_color().a;
+#if defined(BLEND)
+    if (alpha < 0.5) discard;
+#endif
     vec3 n = unit(surface_normal);
     geometry = vec4(gl_FrontFacing ? n : -n, depth);
 }
 """
 )
+
+
+def color_fragment(alpha_mode: AlphaMode, lit: bool) -> str:
+    """Fragment program for the color of surfaces. lit: by suns, or by ambient light that the object blocks.
+
+    What a program need not do is not in it, as software rasterizers run both sides of a branch; without `discard`,
+    rasterizers test the depth before they run the program.
+    """
+    return _variant(_COLOR, alpha_mode, *(["LIT"] if lit else []))
+
+
+def geometry_fragment(alpha_mode: AlphaMode) -> str:
+    """Fragment program for normals and depth of surfaces."""
+    return _variant(_GEOMETRY, alpha_mode)
+
+
+def _variant(source: str, *names: str) -> str:
+    return "#version 330\n" + "".join(f"#define {name.upper()}\n" for name in names) + source
+
 
 SCREEN_VERTEX = """
 #version 330

@@ -22,7 +22,8 @@ import numpy as np
 
 from z1g.data.png import encode_rgba
 from z1g.meshes.raster.context import NoOpenGL
-from z1g.meshes.raster.draw import Drawing, Rasterizer, Sun
+from z1g.meshes.raster.draw import Drawing, Rasterizer
+from z1g.meshes.raster.programs import Sun
 from z1g.meshes.raster.reading import read_mesh
 from z1g.meshes.raster.scene import MeshError, normalized
 
