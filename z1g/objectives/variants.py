@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from z1g.core.seeding import numpy_generator
+from z1g.data.condition_form import ConditionForm
+from z1g.data.conditions import condition_image
 from z1g.data.manifest import int_hash
-from z1g.data.scenes import condition_image
 from z1g.gaussians.affine import transformed
 from z1g.gaussians.channels import CHANNELS, to_gaussians
 from z1g.geometry.camera import CONDITION_VIEW, FIXED_VIEWS, INPUT_VIEWS, Cameras, orbit_c2w, view_frame
@@ -95,7 +96,7 @@ class VariantImages:
     """[7,4,4] of the condition and the inputs in the y-up world; each variant has its own condition elevation."""
     side: int
     """Side of the images of ingest, pixels."""
-    condition_size: int
+    form: ConditionForm
     inputs: Inputs
 
     @torch.no_grad()
@@ -118,5 +119,5 @@ class VariantImages:
         n = len(FIXED_VIEWS)
         views = slice(INPUT_VIEWS[0], n)
         inputs = self.inputs(rgb[:, views], alpha[:, views], None)
-        conditions = [condition_image(rgb[k, :1], alpha[k, :1], self.condition_size) for k in range(len(variants))]
+        conditions = [condition_image(rgb[k, :1], alpha[k, :1], *self.form) for k in range(len(variants))]
         return inputs, torch.stack(conditions)
