@@ -145,7 +145,7 @@ def _key(folder: StageFolder, frozen: bool) -> dict[str, Any]:
     """Everything that conditions depend on."""
     trained = folder.upstream_path("autodecoder")
     return {
-        "condition": folder.config.unet.condition_form,
+        "condition": list(folder.config.unet.condition_form),
         "frozen image encoder": frozen,
         "model": folder.config.model.model_dump(mode="json"),
         "stage 1": {file.name: stamp(file) for file in sorted((trained / "model").rglob("*")) if file.is_file()},
