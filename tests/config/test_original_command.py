@@ -238,7 +238,8 @@ def test_other_ways_to_write_a_flag(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RENDERS", "/data/renders")
     parsed = parse(
         "CUDA_VISIBLE_DEVICES=0,1 accelerate launch --num-processes=2 --multi_gpu "
-        "a/b/main_zero123plus_v4_batch_code.py big --lr=1e-3 --no-use-adamW --decode-splatter-to-128 True --optimizer.lr 0.1 --optimizer type Adam "
+        "a/b/main_zero123plus_v4_batch_code.py big --lr=1e-3 --no-use-adamW --decode-splatter-to-128 True "
+        "--optimizer.lr 0.1 --optimizer type Adam "
         "--attr_use_logrithm_loss scale opacity --data_path_rendering $RENDERS --lr 2e-3 # words"
     )
     assert parsed.gpus == 2
