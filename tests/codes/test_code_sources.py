@@ -15,6 +15,7 @@ from z1g.codes.diffusion import FOLDER, DiffusionCodes
 from z1g.codes.predictions import Prediction, Predictor
 from z1g.config.tree import Experiment
 from z1g.core.seeding import keyed_normal
+from z1g.data.condition_form import ConditionForm
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import SceneStore
 from z1g.plan.folder import StageFolder
@@ -126,7 +127,7 @@ def test_predicted_codes_are_one_step_of_the_unet(tmp_path: Path) -> None:
     config = config.model_copy(update={"unet": Experiment.model_validate({"unet": {"condition_size": 16}}).unet})
     codec, denoiser = config.new_codec(), mixed_up_unet(folder)
     names = list(OBJECTS[:3])
-    how = Prediction(source.timestep, source.steps, source.guidance, source.seed, 16)
+    how = Prediction(source.timestep, source.steps, source.guidance, source.seed, ConditionForm(16))
     actual = Predictor(how, codec, denoiser)(scenes, names)
     beta = torch.linspace(0.00085, 0.012, 1000, dtype=torch.float64)
     a = (1 - beta).cumprod(0)[300].sqrt().float()
@@ -152,7 +153,7 @@ def test_predicted_codes_are_samples_of_the_unet(tmp_path: Path) -> None:
     )
     config = folder.config.model_copy(update={"unet": defaults.unet})
     codec, denoiser = config.new_codec(), mixed_up_unet(folder)
-    how = Prediction(source.timestep, source.steps, source.guidance, source.seed, 16)
+    how = Prediction(source.timestep, source.steps, source.guidance, source.seed, ConditionForm(16))
     actual = Predictor(how, codec, denoiser)(scenes, [OBJECTS[1]])
     image = scenes[OBJECTS[1]].condition(16)[None]
     with torch.no_grad():

@@ -25,6 +25,7 @@ from z1g.core.errors import UserError
 from z1g.core.files import read_jsonl
 from z1g.data import bank
 from z1g.data.bank import SceneBank, StoredViews, placed
+from z1g.data.condition_form import ConditionForm
 from z1g.data.scenes import Scene, as_scene
 from z1g.geometry.camera import INPUT_VIEWS
 from z1g.objectives.samples import AutodecoderSamples, gathered, images
@@ -70,7 +71,7 @@ def test_samples_are_the_scenes_images(
     batch = {name: torch.stack([sample[name] for sample in raw]) for name in raw[0]}
     batch["object_index"] = torch.tensor([draw.object_index for draw in draws])
     codec = experiment(Path("unused")).new_codec()
-    ready = images(gathered(batch, device_bank), codec.inputs, condition)
+    ready = images(gathered(batch, device_bank), codec.inputs, condition and ConditionForm(condition))
     assert {"views", "rgba"}.isdisjoint(ready)
     for row, draw in enumerate(draws):
         scene = scenes[OBJECTS[draw.object_index]]
@@ -85,6 +86,15 @@ def test_samples_are_the_scenes_images(
         for name, value in expected.items():
             torch.testing.assert_close(ready[name][row], value, atol=1e-6, rtol=0, msg=name)
     assert ("condition" in ready) == bool(condition)
+
+
+def test_losses_may_see_every_view_as_in_the_original(config: Experiment, tmp_path: Path) -> None:
+    every = experiment(tmp_path, autodecoder={"loss_views": "all", "views": 3})
+    samples = AutodecoderSamples(every, None)
+    drawn = [samples(Draw(0, 0, (1, 2, i)))["views"].tolist()[7:] for i in range(200)]
+    assert all(len(set(views)) == 3 for views in drawn)
+    n = 1 + 6 + every.camera.train_views + every.camera.validation_views + every.camera.test_views
+    assert {view for views in drawn for view in views} == set(range(n))
 
 
 def test_rendered_inputs_come_first(scenes: dict[str, Scene], tmp_path: Path) -> None:

@@ -75,6 +75,25 @@ def views(scene: Scene) -> Views:
     return Views.load([scene], torch.device("cpu"))
 
 
+# Views
+
+
+def test_the_original_draws_inputs_and_any_others() -> None:
+    every = Fit(FitOptions(loss_views="all", steps=300, views_per_step=9), SIZE, Auto(), CAMERA)
+    drawn = every._drawn(np.random.default_rng(0))
+    assert drawn.shape == (300, 9)
+    assert (drawn[:, :6] == torch.tensor([*INPUT_VIEWS])).all()
+    assert all(len(set(row)) == 3 for row in drawn[:, 6:].tolist())
+    assert set(drawn[:, 6:].flatten().tolist()) == set(range(1 + 6 + 6 + 2 + 2))
+    few = Fit(FitOptions(loss_views="all", steps=2, views_per_step=4), SIZE, Auto(), CAMERA)
+    assert few._drawn(np.random.default_rng(0)).tolist() == [[1, 2, 3, 4]] * 2
+
+
+def test_other_fits_never_see_views_of_validation_or_test() -> None:
+    drawn = job(steps=300)._drawn(np.random.default_rng(0))
+    assert set(drawn.flatten().tolist()) == set(POOL)
+
+
 # Starts
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -260,3 +261,44 @@ def test_errors_of_invalid_weights(scene: Scene, weights: Path, change: str, mes
         save_file(state, weights)
     with pytest.raises(UserError, match=message):
         LgmStart(weights=str(weights)).splats(scene, list(INPUT_VIEWS), 16)
+
+
+def test_the_original_skips_pixels_and_optimizes_raw_quaternions(
+    scene: Scene, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor] = []
+
+    def spied(rgb: Tensor, *others: Any) -> Tensor:
+        seen.append(rgb)
+        return features(rgb, *others)
+
+    monkeypatch.setattr(_lgm, "features", spied)
+    inputs = list(INPUT_VIEWS)
+    plain = LgmStart(weights=str(weights)).splats(scene, inputs, 16)
+    start = LgmStart(weights=str(weights), antialias=False, quaternions="raw")
+    splats = start.splats(scene, inputs, 16)
+    rgb, alpha = scene.images(inputs)
+    # 48 pixels become 32: each new center lies a quarter of a pixel from the nearest old one.
+    halves = torch.block_diag(*[torch.tensor([[0.75, 0.25, 0.0], [0.0, 0.25, 0.75]])] * 16)
+    torch.testing.assert_close(seen[1], halves @ (rgb + 1 - alpha) @ halves.T, atol=1e-5, rtol=0)
+    assert (seen[0] - seen[1]).abs().max() > 1e-2
+    origins, directions = (x[0] for x in pixel_rays(scene.cameras(inputs, 32)))
+    with torch.no_grad():
+        raw = network()(features(seen[1], origins, directions, _lgm.MEAN, _lgm.STD)[None])[0, :, 7:11]
+    torch.testing.assert_close(splats[:, 7:11], raw, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(plain[:, 7:11].norm(dim=1), torch.ones(6, 16, 16))
+    # With the norm over all splats lengths matter: a start of unit quaternions is another one.
+    over_all = {"rotation_norm": "splats", "steps": 0}
+    fitted = Fit(FitOptions(start=start, **over_all), 16, Auto(), CAMERA).run([scene])[0]
+    expected = raw.double() / raw.double().square().sum(dim=(0, 2, 3), keepdim=True).sqrt()
+    torch.testing.assert_close(fitted.splats[:, 7:11].double(), expected, atol=1e-6, rtol=1e-4)
+    unit = Fit(FitOptions(start=LgmStart(weights=str(weights), antialias=False), **over_all), 16, Auto(), CAMERA)
+    other = unit.run([scene])[0].splats[:, 7:11].double()
+    assert float((other - expected).norm() / expected.norm()) > 0.05
+
+
+def test_all_raw_quaternions_are_optimized(scene: Scene, weights: Path) -> None:
+    """Also those of invisible Gaussians: what is stored is normalized."""
+    options = FitOptions(start=LgmStart(weights=str(weights), quaternions="raw"), steps=1, views_per_step=2)
+    splats = Fit(options, 16, Auto(), CAMERA).run([scene])[0].splats
+    torch.testing.assert_close(splats[:, 7:11].norm(dim=1), torch.ones(6, 16, 16))

@@ -1,11 +1,12 @@
 """Splats as 3DGS `.ply` files."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from plyfile import PlyData
+from plyfile import PlyData, PlyElement
 from support.gaussians import covariance, gaussians, rotation_of
 
 from z1g.core.errors import UserError
@@ -103,28 +104,133 @@ MESH = b"ply\nformat binary_little_endian 1.0\nelement vertex 1\nproperty float 
 
 
 @pytest.mark.parametrize(
-    "content",
+    ("content", "words"),
     [
-        b"\x89PNG\r\n\x1a\n" + bytes(50),
-        b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n0\n",
-        b"ply\nformat binary_big_endian 1.0\nelement vertex 1\nproperty float x\nend_header\n0000",
-        b"ply\nformat binary_little_endian 1.0\nelement vertex many\nproperty float x\nend_header\n0000",
-        b"ply\nformat binary_little_endian 1.0\nelement\nproperty float x\nend_header\n0000",
-        MESH + b"end_header\n" + bytes(12),
-        MESH + b"element face 1\nproperty list uchar int vertex_indices\nend_header\n" + bytes(25),
+        (b"\x89PNG\r\n\x1a\n" + bytes(50), "does not begin with ply"),
+        (b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n0\n", "lacks y, z, f_dc_0"),
+        (b"ply\nformat binary_big_endian 1.0\nelement vertex 1\nproperty float x\nend_header\n0000", "lacks y, z"),
+        (b"ply\nformat ascii 2.0\nelement vertex 1\nproperty float x\nend_header\n0\n", "its format is ascii 2.0"),
+        (b"ply\nelement vertex 1\nproperty float x\nend_header\n0\n", "no format"),
+        (b"ply\nformat ascii 1.0\nelement vertex many\nproperty float x\nend_header\n0000", "a number of rows"),
+        (b"ply\nformat ascii 1.0\nelement\nproperty float x\nend_header\n0000", "a number of rows"),
+        (b"ply\nformat ascii 1.0\nproperty float x\nend_header\n0000", "is not a property"),
+        (b"ply\nformat ascii 1.0\nelement vertex 1\nproperty real x\nend_header\n0\n", "'property real x' is not"),
+        (b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nproperty float x\nend_header\n0 0\n", "twice"),
+        (b"ply\nformat ascii 1.0\nelement vertex 1\nproperty list uchar int x\nend_header\n1 0\n", "has lists"),
+        (b"ply\nformat ascii 1.0\nelement face 1\nproperty float x\nend_header\n0\n", "no element vertex"),
+        (b"ply\nformat ascii 1.0\nfurther words\nend_header\n", "its header has 'further'"),
+        (b"ply\nformat ascii 1.0\n" + b"comment x\n" * 10_000 + b"end_header\n", "header does not end"),
+        (b"ply\nformat ascii 1.0\nelement vertex 1", "header does not end"),
+        (MESH.replace(b"vertex 1", b"vertex 999999999999") + b"end_header\n" + bytes(12), "more than 10000000"),
+        (MESH.replace(b"vertex 1", b"vertex 9999999") + b"end_header\n" + bytes(12), "is truncated"),
+        (MESH + b"end_header\n" + bytes(13), "1 bytes more than its header says"),
+        (MESH + b"end_header\n" + bytes(12), "lacks f_dc_0"),
+        (MESH + b"element face 1\nproperty list uchar int vertex_indices\nend_header\n" + bytes(25), "lacks f_dc_0"),
+        (b"ply\nformat ascii 1.0\nelement vertex 2\nproperty float x\nend_header\n0\n", "is truncated|too few"),
+        (b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n0\n1\n", "more rows"),
+        (b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\n0 1\n", "rows of 2 numbers"),
+        (b"ply\nformat ascii 1.0\nelement vertex 1\nproperty float x\nend_header\nnothing\n", "not a usable"),
     ],
 )
-def test_files_of_other_formats_are_refused(tmp_path: Path, content: bytes) -> None:
+def test_files_of_other_formats_are_refused(tmp_path: Path, content: bytes, words: str) -> None:
     path = tmp_path / "a.ply"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.ply"):
+    with pytest.raises(UserError, match=rf"a\.ply: .*({words})"):
         ply.read(path, np.eye(4))
 
 
-def test_properties_that_are_not_floats_are_refused(tmp_path: Path) -> None:
+def test_a_property_of_another_size_is_noticed(tmp_path: Path) -> None:
     """A byte among the floats would shift every value after it."""
     path = tmp_path / "a.ply"
     ply.write(path, gaussians(), np.eye(4))
     path.write_bytes(path.read_bytes().replace(b"property float nx", b"property uchar nx"))
-    with pytest.raises(UserError, match="float properties only"):
+    with pytest.raises(UserError, match="more than its header says"):
         ply.read(path, np.eye(4))
+
+
+# Any legal file, written by another package
+
+
+def table(x: torch.Tensor, kinds: dict[str, str], harmonics: float = 0.0) -> np.ndarray:
+    """What 3DGS's vertices say about Gaussians [N,14], with types by name, "f4" for others."""
+    ours = x.double().numpy()
+    columns = {"x": ours[:, 0], "y": -ours[:, 1], "z": -ours[:, 2]}
+    columns |= {f"f_dc_{i}": (ours[:, 11 + i] - 0.5) / SH_C0 for i in range(3)}
+    columns |= {f"f_rest_{i}": np.full(len(x), harmonics) for i in range(9)}
+    columns |= {"opacity": np.log(ours[:, 3] / (1 - ours[:, 3])), "age": np.arange(len(x)) % 100}
+    columns |= {f"scale_{i}": np.log(ours[:, 4 + i]) for i in range(3)}
+    # A half turn about x from the left.
+    w, a, b, c = ours[:, 7:11].T
+    columns |= {"rot_0": -a, "rot_1": w, "rot_2": -c, "rot_3": b}
+    rows = np.zeros(len(x), dtype=[(name, kinds.get(name, "f4")) for name in columns])
+    for name, values in columns.items():
+        rows[name] = values
+    return rows
+
+
+FACES = np.array([([0, 1, 2], 7), ([2, 1, 0, 3], 8)], dtype=[("vertex_indices", "O"), ("mark", "i4")])
+SPELLINGS = {b"float": b"float32", b"double": b"float64", b"uchar": b"uint8", b"int": b"int32", b"ushort": b"uint16"}
+
+
+@pytest.mark.parametrize("place", ["alone", "first", "last"])
+@pytest.mark.parametrize("form", ["ascii", "<", ">"])
+@pytest.mark.parametrize("number", ["f4", "f8"])
+@pytest.mark.parametrize("header", ["plain", "numbered", "crlf"])
+def test_any_legal_file_is_read(tmp_path: Path, form: str, place: str, number: str, header: str) -> None:
+    """Against plyfile's writer; `numbered` are types like float32, `crlf` are headers with carriage returns."""
+    x = gaussians(7)
+    kinds = dict.fromkeys(("x", "y", "opacity", "rot_0", "rot_1", "rot_2", "rot_3"), number)
+    vertices = PlyElement.describe(table(x, {**kinds, "age": "u1"}), "vertex")
+    faces = PlyElement.describe(FACES, "face", len_types={"vertex_indices": "u1"}, val_types={"vertex_indices": "u2"})
+    elements = {"alone": [vertices], "first": [vertices, faces], "last": [faces, vertices]}[place]
+    order = "=" if form == "ascii" else form
+    path = tmp_path / "a.ply"
+    PlyData(elements, text=form == "ascii", byte_order=order, comments=["by plyfile"], obj_info=["x 1"]).write(
+        str(path)
+    )
+    head, _, body = path.read_bytes().partition(b"end_header\n")
+    if header == "numbered":
+        for short, long in SPELLINGS.items():
+            head = re.sub(rb"(property (?:list )?(?:\w+ )?)" + short + rb" ", rb"\g<1>" + long + rb" ", head)
+    head += b"end_header\n"
+    if header == "crlf":
+        head = head.replace(b"\n", b"\r\n")
+        body = body.replace(b"\n", b"\r\n") if form == "ascii" else body
+    path.write_bytes(head + body)
+    back = ply.read(path, np.eye(4))
+    back[:, 7:11] *= torch.sign((back[:, 7:11] * x[:, 7:11]).sum(dim=1, keepdim=True))
+    torch.testing.assert_close(back, x, atol=1e-5, rtol=1e-4)
+
+
+def test_double_precision_is_not_lost(tmp_path: Path) -> None:
+    x = gaussians(3)
+    rows = table(x, {"x": "f8"})
+    rows["x"] = [1 / 3, 1e-30, 1e30]
+    for text in (False, True):
+        PlyData([PlyElement.describe(rows, "vertex")], text=text).write(str(tmp_path / "a.ply"))
+        assert ply.read(tmp_path / "a.ply", np.eye(4))[:, 0].tolist() == torch.tensor([1 / 3, 1e-30, 1e30]).tolist()
+
+
+def test_dropped_harmonics_are_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for harmonics, times in ((0.0, 0), (0.5, 1)):
+        caplog.clear()
+        vertices = PlyElement.describe(table(gaussians(5), {}, harmonics), "vertex")
+        PlyData([vertices]).write(str(tmp_path / "a.ply"))
+        ply.read(tmp_path / "a.ply", np.eye(4))
+        said = [record.getMessage() for record in caplog.records]
+        assert len(said) == times
+        assert all("a.ply: 9 coefficients of spherical harmonics above degree 0 are dropped" in line for line in said)
+
+
+@pytest.mark.parametrize("form", ["<", ">", "ascii"])
+def test_cut_files_of_every_form_are_refused(tmp_path: Path, form: str) -> None:
+    faces = PlyElement.describe(FACES, "face", len_types={"vertex_indices": "u1"}, val_types={"vertex_indices": "u2"})
+    vertices = PlyElement.describe(table(gaussians(4), {}), "vertex")
+    order = "=" if form == "ascii" else form
+    PlyData([faces, vertices], text=form == "ascii", byte_order=order).write(str(tmp_path / "a.ply"))
+    content = (tmp_path / "a.ply").read_bytes()
+    start = content.index(b"end_header\n") + len(b"end_header\n")
+    for end in (start, start + 1, start + 7, start + (len(content) - start) // 2, len(content) - 12):
+        (tmp_path / "a.ply").write_bytes(content[:end])
+        with pytest.raises(UserError, match=r"a\.ply: not a usable"):
+            ply.read(tmp_path / "a.ply", np.eye(4))

@@ -192,7 +192,7 @@ def packed(content: bytes) -> bytes:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.ply", b"", "not a binary"),
+        ("a.ply", b"", "does not begin with ply"),
         ("a.splat", b"", "no Gaussians"),
         ("a.splat", bytes(33), "not a whole number"),
         ("a.spz", b"", "does not begin"),

@@ -111,7 +111,7 @@ FAULTS: list[tuple[str, str, str, Callable[[Any], Any]]] = [
     ("codes", "choices", "z1g.losses.rendering.RgbLoss.compute", scaled(-1.0)),
     ("unet", "method", "z1g.networks.diffusion.NoiseSchedule.x0_from_v", scaled(1.02)),
     ("unet", "choices", "z1g.networks.diffusion.NoiseSchedule.snr", scaled(0.9)),
-    ("unet", "scratch", "z1g.stages.unet.zero_image", scaled(0.9)),
+    ("unet", "scratch", "z1g.representations.codec.Codec.zero_latent", scaled(0.9)),
     ("infer", "method", "z1g.representations.mosaic.decoder.activate_rgb", scaled(0.95)),
     ("infer", "choices", "z1g.networks.diffusion.NoiseSchedule.x0_from_v", scaled(1.02)),
     ("metrics", "method", "z1g.metrics.psnr.Psnr.compute", scaled(2.0)),

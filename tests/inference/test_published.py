@@ -1,33 +1,37 @@
 """Sampling against an independent implementation of Zero123++'s published pipeline, with the same random weights."""
 
+import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from diffusers import (
-    AutoencoderKL,
     DDIMScheduler,
     DDPMScheduler,
+    DiffusionPipeline,
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
-    UNet2DConditionModel,
     UniPCMultistepScheduler,
 )
 from support.builders import SIZES
 from support.diffusion import PUBLISHED
-from torch import Tensor
-from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+from support.published_pipeline import PublishedPipeline
+from support.published_weights import write_published
 
-from z1g.core.seeding import torch_generator
 from z1g.gaussians.channels import SplatOptions
 from z1g.geometry.camera import CameraOptions
 from z1g.inference.method import ImageToSplats
 from z1g.networks.weights.scratch import Scratch
+from z1g.networks.weights.zero123plus import Zero123Plus
 from z1g.representations import Mosaic
 from z1g.representations.codec import Trained
+from z1g.representations.mosaic import pipeline as pipeline_module
 from z1g.representations.mosaic.decoder_options import DecoderOptions
 from z1g.representations.mosaic.path.plain import Plain
+from z1g.representations.mosaic.pipeline import Zero1ToGPipeline
 from z1g.sampling.options import InferOptions
 from z1g.sampling.samplers import Sampler
 from z1g.sampling.samplers.ddim import Ddim
@@ -45,71 +49,6 @@ SAMPLERS: list[tuple[Sampler, type, dict[str, Any]]] = [
     (DpmMultistep(), DPMSolverMultistepScheduler, {}),
     (UniPc(), UniPCMultistepScheduler, {}),
 ]
-
-
-class Published:
-    """Zero123++'s pipeline for one image, from its description: a plain UNet with hooks on its self-attention."""
-
-    def __init__(self, ours: ImageToSplats) -> None:
-        self.unet = UNet2DConditionModel.from_config(ours.denoiser.unet.config).eval()
-        self.unet.load_state_dict(ours.denoiser.unet.state_dict())
-        self.vae = AutoencoderKL.from_config(ours.codec.vae.config).eval()
-        self.vae.load_state_dict(ours.codec.vae.state_dict())
-        self.vision: CLIPVisionModelWithProjection = ours.denoiser.vision
-        self.prompt, self.coefficients = ours.denoiser.prompt, ours.denoiser.ramping.tolist()
-        self.mode, self.kept = "write", dict[str, Tensor]()
-        for name, layer in self.unet.named_modules():
-            if name.endswith("attn1"):
-                layer.register_forward_pre_hook(self._hook(name), with_kwargs=True)
-
-    def _hook(self, name: str) -> Any:
-        def hook(_: Any, args: tuple[Tensor], kwargs: dict[str, Any]) -> tuple[tuple[Tensor], dict[str, Any]]:
-            if self.mode == "write":
-                self.kept[name] = args[0]
-                return args, kwargs
-            both = torch.cat([args[0], self.kept.pop(name)], dim=1)
-            return args, {**kwargs, "encoder_hidden_states": both}
-
-        return hook
-
-    @torch.no_grad()
-    def __call__(self, image: np.ndarray, scheduler: Any, guidance: float, seed: int) -> Tensor:
-        """The code of one uint8 image [H,W,3]; the condition's latent is the posterior's mode."""
-        pixels = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 127.5 - 1
-        condition = self.vae.encode(pixels).latent_dist.mode()
-        size = self.vision.config.image_size
-        processor = CLIPImageProcessor(size={"shortest_edge": size}, crop_size=size)
-        embedding = self.vision(processor(image, return_tensors="pt").pixel_values).image_embeds
-        tokens = self.prompt[None] + embedding[:, None] * torch.tensor(self.coefficients)[:, None]
-        guided = guidance > 1
-        if guided:
-            negative = self.vae.encode(torch.zeros_like(pixels)).latent_dist.mode()
-            condition, tokens = torch.cat([negative, condition]), torch.cat([self.prompt[None], tokens])
-        scheduler.set_timesteps(STEPS)
-        own = torch_generator(RUN_SEED, seed)
-        of_condition = torch_generator(RUN_SEED, seed, 1)
-        latents = torch.randn(1, *CODE, generator=own) * scheduler.init_noise_sigma
-        for t in scheduler.timesteps:
-            scaled = scheduler.scale_model_input(torch.cat([latents] * len(condition)), t)
-            noise = torch.randn(condition.shape, generator=of_condition)
-            noisy = scheduler.add_noise(condition, noise, t.reshape(-1))
-            noisy = scheduler.scale_model_input(noisy, t)
-            self.mode = "write"
-            self.unet(noisy, t, encoder_hidden_states=tokens)
-            self.mode = "read"
-            v = self.unet(scaled, t, encoder_hidden_states=tokens).sample
-            assert not self.kept, "every layer reads its own tokens"
-            if guided:
-                v = v[:1] + guidance * (v[1:] - v[:1])
-            kwargs = {} if isinstance(scheduler, UniPCMultistepScheduler) else {"generator": own}
-            latents = scheduler.step(v, t, latents, return_dict=False, **kwargs)[0]
-        return latents
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """The mosaic in -1..1 of codes."""
-        latents = latents / 0.75 + 0.22
-        return self.vae.decode(latents / self.vae.config.scaling_factor).sample / 0.5 * 0.8
 
 
 def method(options: InferOptions) -> ImageToSplats:
@@ -136,11 +75,11 @@ def test_codes_equal_the_published_pipelines(
     sampler: Sampler, cls: type, extra: dict[str, Any], guidance: float
 ) -> None:
     ours = method(InferOptions(sampler=sampler, steps=STEPS, guidance=guidance, seed=RUN_SEED))
-    theirs = Published(ours)
+    theirs = PublishedPipeline.of(ours)
     given = images()
     together = ours.codes(torch.from_numpy(given).permute(0, 3, 1, 2).float() / 255, OBJECT_SEEDS)
     for i, seed in enumerate(OBJECT_SEEDS):
-        alone = theirs(given[i], cls(**PUBLISHED, **extra), guidance, seed)
+        alone = theirs(given[i], cls(**PUBLISHED, **extra), STEPS, guidance, (RUN_SEED, seed), CODE)
         scale = float(alone.abs().max())
         torch.testing.assert_close(together[i], alone[0], atol=1e-4 * max(scale, 1.0), rtol=0)
 
@@ -158,4 +97,88 @@ def test_mosaics_equal_the_published_pipelines() -> None:
     code = torch.randn(2, *CODE, generator=torch.Generator().manual_seed(4))
     with torch.no_grad():
         colors = ours.codec.decoder.raw_mosaic(code)[:, 11:]
-    torch.testing.assert_close(colors, Published(ours).decode(code), atol=1e-4, rtol=0)
+    torch.testing.assert_close(colors, PublishedPipeline.of(ours).decode(code), atol=1e-4, rtol=0)
+
+
+# Folders
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A folder in the public layout, and what z1g writes after training from it."""
+    published, ours = tmp_path_factory.mktemp("hub") / "zero123plus", tmp_path_factory.mktemp("ours") / "pipeline"
+    write_published(published)
+    model, mosaic = Zero123Plus(pretrained=str(published)), Mosaic(input_size=64, decoder=DecoderOptions(path=Plain()))
+    camera, splats = CameraOptions(), SplatOptions(size=64)
+    codec, denoiser = mosaic.new_codec(model, camera, splats), model.denoiser().requires_grad_(False)
+    with torch.no_grad():
+        zero = codec.zero_latent(16, torch.device("cpu"))
+        # Trained weights are other weights.
+        denoiser.unet.conv_in.weight.mul_(1.2)
+    statistics = {"mean": torch.zeros(4, 1, 1), "deviation": torch.ones(4, 1, 1), "zero_latent": zero}
+    ours.mkdir()
+    mosaic.save(ours, Trained(codec, denoiser, statistics), camera, splats)
+    return published, ours
+
+
+@pytest.mark.parametrize("guidance", [1.0, 4.0])
+def test_our_unet_in_the_published_pipeline_samples_our_codes(folders: tuple[Path, Path], guidance: float) -> None:
+    """A saved folder, read by z1g, against the public folder, read by the libraries, with our UNet in it.
+
+    Images are preprocessed by the classes of transformers according to the public folder's files, and the scheduler is
+    the original's: DDPM with the settings of the folder's.
+    """
+    published, saved = folders
+    theirs = PublishedPipeline.of_folder(published, saved / "unet")
+    options = InferOptions(sampler=Ddpm(clip_sample="checkpoint"), steps=STEPS, guidance=guidance, seed=RUN_SEED)
+    ours = ImageToSplats.from_folder(saved, options)
+    given = images()
+    together = ours.codes(torch.from_numpy(given).permute(0, 3, 1, 2).float() / 255, OBJECT_SEEDS)
+    for i, seed in enumerate(OBJECT_SEEDS):
+        folders_own = EulerAncestralDiscreteScheduler.from_pretrained(published / "scheduler")
+        scheduler = DDPMScheduler.from_config(folders_own.config, timestep_spacing="trailing")
+        assert not scheduler.config["clip_sample"]
+        expected = theirs(given[i], scheduler, STEPS, guidance, (RUN_SEED, seed), ours.shape)
+        scale = max(float(expected.abs().max()), 1.0)
+        torch.testing.assert_close(together[i], expected[0], atol=1e-4 * scale, rtol=0)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_saved_models_clip_as_the_checkpoint_says(folders: tuple[Path, Path], tmp_path: Path, clip: bool) -> None:
+    published, _ = folders
+    weights = Path(shutil.copytree(published, tmp_path / "weights"))
+    file = weights / "scheduler" / "scheduler_config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "clip_sample": clip}))
+    model, mosaic, camera, splats = Zero123Plus(pretrained=str(weights)), Mosaic(), CameraOptions(), SplatOptions()
+    codec, denoiser = mosaic.new_codec(model, camera, splats), model.denoiser().requires_grad_(False)
+    statistics = {
+        "mean": torch.zeros(4, 1, 1),
+        "deviation": torch.ones(4, 1, 1),
+        "zero_latent": torch.zeros(1, 4, 5, 5),
+    }
+    (tmp_path / "saved").mkdir()
+    mosaic.save(tmp_path / "saved", Trained(codec, denoiser, statistics), camera, splats)
+    loaded = ImageToSplats.from_folder(tmp_path / "saved", InferOptions())
+    assert loaded.denoiser.clip_sample is clip
+    for sampler, expected in ((Ddpm(clip_sample="checkpoint"), clip), (Ddpm(), False), (Ddpm(clip_sample=True), True)):
+        assert sampler.scheduler(loaded.denoiser.clip_sample).config["clip_sample"] is expected
+
+
+@pytest.mark.parametrize("how", ["class", "custom_pipeline"])
+def test_a_saved_pipeline_has_the_processors(folders: tuple[Path, Path], tmp_path: Path, how: str) -> None:
+    _, saved = folders
+    if how == "class":
+        loaded = Zero1ToGPipeline.from_pretrained(saved, local_files_only=True)
+    else:
+        loaded = DiffusionPipeline.from_pretrained(
+            saved, custom_pipeline=pipeline_module.__file__, local_files_only=True, trust_remote_code=True
+        )
+    given = torch.from_numpy(images()).permute(0, 3, 1, 2).float() / 255
+    options = InferOptions(sampler=Ddpm(), steps=2, guidance=2.0)
+    expected = ImageToSplats.from_folder(saved, options)(given, OBJECT_SEEDS)
+    actual = loaded(given, num_inference_steps=2, guidance_scale=2.0, seeds=OBJECT_SEEDS)
+    torch.testing.assert_close(actual.codes, expected[0], atol=1e-5, rtol=0)
+    loaded.save_pretrained(tmp_path / "again")
+    for part in ("feature_extractor_vae", "feature_extractor_clip"):
+        name = f"{part}/preprocessor_config.json"
+        assert (tmp_path / "again" / name).read_bytes() == (saved / name).read_bytes()

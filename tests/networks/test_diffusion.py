@@ -16,6 +16,7 @@ from z1g.networks import reference_attention
 from z1g.networks.denoiser import Condition
 from z1g.networks.diffusion import TIMESTEPS
 from z1g.networks.reference_attention import ReferenceAttention
+from z1g.networks.timesteps.uniform import Uniform
 from z1g.networks.weights.scratch import Scratch
 
 # The algebra
@@ -220,3 +221,16 @@ def test_scratch_trains_its_conditioning() -> None:
     assert denoiser.prompt.requires_grad
     assert all(p.requires_grad for p in denoiser.vision.parameters())
     assert all(p.requires_grad for p in denoiser.unet.parameters())
+
+
+# Timesteps
+
+
+def test_the_original_never_trains_the_last_timestep() -> None:
+    uniform = torch.linspace(0, 1, 200_001, dtype=torch.float64)[:-1]
+    original, ours = Uniform(below=999).draw(uniform, TIMESTEPS), Uniform().draw(uniform, TIMESTEPS)
+    assert (int(original.min()), int(original.max())) == (0, 998)
+    assert (int(ours.min()), int(ours.max())) == (0, 999)
+    counts = torch.bincount(original)
+    assert int(counts.max() - counts.min()) <= 1, "all equally often"
+    assert torch.equal(original, torch.floor(uniform * 999).long())

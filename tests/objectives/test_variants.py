@@ -15,7 +15,8 @@ from torch import Tensor
 
 from z1g.config.sections import Variants
 from z1g.config.tree import Experiment
-from z1g.data.scenes import condition_image
+from z1g.data.condition_form import ConditionForm
+from z1g.data.conditions import condition_image
 from z1g.gaussians.channels import CHANNELS, to_gaussians
 from z1g.geometry.camera import CameraOptions, Cameras, orbit_c2w, view_frame
 from z1g.geometry.mosaic import tile
@@ -26,6 +27,7 @@ from z1g.render.reference import Reference
 from z1g.stages import autodecoder, codes, unet
 from z1g.training.data import Draw
 
+FORM = ConditionForm(16)
 SIDE, SPLATS = 32, 4
 PLAIN = Variants(count=2, stretch=0, turn_deg=0, mirror=False, recolored=0)
 
@@ -52,7 +54,7 @@ def poses(options: CameraOptions) -> np.ndarray:
 
 
 def maker(options: Variants, experiment: Experiment) -> VariantImages:
-    return VariantImages(options, experiment, poses(experiment.camera), SIDE, 16, experiment.new_codec().inputs)
+    return VariantImages(options, experiment, poses(experiment.camera), SIDE, FORM, experiment.new_codec().inputs)
 
 
 def drawn(gaussians: Tensor, c2w: np.ndarray) -> tuple[Tensor, Tensor]:
@@ -185,7 +187,7 @@ def test_a_stage_makes_variants_once(trained: StageFolder, monkeypatch: pytest.M
     rendered = scenes.rendered(ids[0])
     options = trained.config.unet.variants
     assert options is not None
-    images = VariantImages(options, upstream.config, rendered.c2w[:7], rendered.rgba.shape[1], 16, codec.inputs)
+    images = VariantImages(options, upstream.config, rendered.c2w[:7], rendered.rgba.shape[1], FORM, codec.inputs)
     fitted = scenes[ids[1]].splats
     assert fitted is not None
     inputs, conditions = images(ids[1], fitted)

@@ -310,8 +310,14 @@ def test_gone_fields_reach_ids(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_ids_do_not_depend_on_other_ways_to_write_the_same() -> None:
-    # The only default that is not the first one.
-    first, later = ({"data": {"kind": "meshes", "renderer": {"kind": kind}}} for kind in ("blender", "raster"))
+    # The only defaults that are not the first ones.
+    first, later = (
+        {
+            "data": {"kind": "meshes", "renderer": {"kind": renderer}},
+            "model": {"kind": "zero123plus", "condition": condition},
+        }
+        for renderer, condition in (("blender", "plain"), ("raster", "processors"))
+    )
     assert identity.identifying_values(Experiment()) == later
     assert identity.identifying_values(Experiment.model_validate(first)) == {}
     spelled = Experiment.model_validate(json.loads(Experiment().model_dump_json()))
@@ -365,7 +371,10 @@ def test_a_completed_configuration_is_whole() -> None:
     whole = Experiment().model_dump(mode="json")
     identifying = {path: section for path, section, off in places() if not off}
     assert identifying
-    first = {"data": {"kind": "meshes", "renderer": {"kind": "blender"}}}
+    first = {
+        "data": {"kind": "meshes", "renderer": {"kind": "blender"}},
+        "model": {"kind": "zero123plus", "condition": "plain"},
+    }
     assert Experiment.model_validate(recorded().completed({})) == Experiment.model_validate(merge(whole, first))
     assert recorded().completed(whole) == whole
 

@@ -266,7 +266,11 @@ def test_mixed_diffusion_makes_stage_one_depend_on_the_unet() -> None:
     wider = {"model": {"prompt_tokens": 5}}
     assert stage_ids(mixed)["autodecoder"] != stage_ids(merge(mixed, wider))["autodecoder"]
     assert stage_ids()["autodecoder"] == stage_ids(wider)["autodecoder"]
-    for change in ({"unet": {"condition_size": 64}}, {"autodecoder": {"mix_diffusion": {"interval": 11}}}):
+    for change in (
+        {"unet": {"condition_size": 64}},
+        {"unet": {"condition_resize": "bicubic"}},
+        {"autodecoder": {"mix_diffusion": {"interval": 11}}},
+    ):
         assert stage_ids(mixed)["autodecoder"] != stage_ids(merge(mixed, change))["autodecoder"]
 
 

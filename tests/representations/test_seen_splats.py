@@ -152,6 +152,8 @@ def test_needs_splats_and_a_trained_encoder() -> None:
         codec.inputs(rgb, alpha, None)
     with pytest.raises(ValueError, match="sees 'splats' needs an encoder that is trained"):
         Experiment.model_validate({"model": {"kind": "zero123plus"}, **SEES})
+    with pytest.raises(ValueError, match=r"unet\.variants needs an encoder of images"):
+        config(**SEES, unet={"variants": {"count": 2}})
 
 
 def test_runs_through_both_stages(tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ def test_sampler_settings(sampler: Sampler, cls: type, extra: dict[str, Any]) ->
 class Oracle:
     """Replaces a denoiser; knows x0 of each condition and returns its exact v."""
 
+    clip_sample = False
+
     def __init__(self) -> None:
         self.calls: list[int] = []
 

@@ -97,7 +97,8 @@ class World:
         write_published(weights)
         for file in sorted(weights.rglob("*.safetensors")):
             replace_numbers(file)
-        published = {"model": {"kind": "zero123plus", "pretrained": str(weights)}}
+        # Processors are the code of other packages, whose versions may differ in the last byte.
+        published = {"model": {"kind": "zero123plus", "pretrained": str(weights), "condition": "plain"}}
         self.plan: Plan = plan(root, N_OBJECTS, **{**published, **changes})
         self._render()
 

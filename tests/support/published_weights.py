@@ -1,4 +1,7 @@
-"""A folder in Zero123++'s published layout, with tiny random weights."""
+"""A folder in Zero123++'s published layout, with tiny random weights.
+
+Its settings are those of the public files, except for sizes: a condition that is larger than the given image.
+"""
 
 import json
 from pathlib import Path
@@ -11,6 +14,9 @@ from z1g.networks.weights.scratch import Scratch
 
 TOKENS = 7
 RAMP = [i / (TOKENS - 1) for i in range(TOKENS)]
+VAE_SIDE = 48
+"""Side of the image whose latent is the condition; 512 in the public files. Torch draws the latents' noise in blocks of
+16 numbers, so that all steps at once are the same as one by one only if 16 divides their number."""
 START, END = "<|startoftext|>", "<|endoftext|>"
 
 
@@ -79,15 +85,41 @@ def write_settings(folder: Path) -> None:
         "vision_encoder": ["transformers", "CLIPVisionModelWithProjection"],
     }
     scheduler = {
-        "_class_name": "EulerAncestralDiscreteScheduler", "num_train_timesteps": 1000,
-        "prediction_type": "v_prediction", "beta_schedule": "linear", "steps_offset": 1, "clip_sample": False,
+        "_class_name": "EulerAncestralDiscreteScheduler", "_diffusers_version": "0.17.1", "beta_end": 0.012,
+        "beta_schedule": "linear", "beta_start": 0.00085, "clip_sample": False, "num_train_timesteps": 1000,
+        "prediction_type": "v_prediction", "set_alpha_to_one": False, "skip_prk_steps": True, "steps_offset": 1,
+        "timestep_spacing": "trailing", "trained_betas": None, "use_karras_sigmas": False,
     }  # fmt: skip
-    extractor = {"do_normalize": True, "do_resize": True, "image_processor_type": "CLIPImageProcessor"}
+    crop = {"crop_size": {"height": SIZES["vision_size"]["image_size"], "width": SIZES["vision_size"]["image_size"]}}
+    shared = {
+        "do_convert_rgb": True,
+        "do_normalize": True,
+        "do_rescale": True,
+        "do_resize": True,
+        "image_processor_type": "CLIPImageProcessor",
+        "resample": 3,
+        "rescale_factor": 0.00392156862745098,
+        **crop,
+    }
+    vae = {
+        **shared,
+        "do_center_crop": False,
+        "image_mean": [0.5, 0.5, 0.5],
+        "image_std": [0.8, 0.8, 0.8],
+        "size": {"shortest_edge": VAE_SIDE},
+    }
+    clip = {
+        **shared,
+        "do_center_crop": True,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "size": {"shortest_edge": crop["crop_size"]["height"]},
+    }
     for name, content in {
         "model_index.json": index,
         "scheduler/scheduler_config.json": scheduler,
-        "feature_extractor_clip/preprocessor_config.json": extractor,
-        "feature_extractor_vae/preprocessor_config.json": extractor,
+        "feature_extractor_clip/preprocessor_config.json": clip,
+        "feature_extractor_vae/preprocessor_config.json": vae,
     }.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_text(json.dumps(content), encoding="utf-8")

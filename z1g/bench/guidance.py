@@ -14,6 +14,7 @@ from z1g.bench.machine import device_name, guarded, synchronize, versions
 from z1g.core.device import default_device
 from z1g.core.errors import UserError
 from z1g.core.progress import Meter
+from z1g.data.condition_form import ConditionForm
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import SceneStore
 from z1g.inference.method import ImageToSplats
@@ -38,7 +39,7 @@ class Table:
     names: list[str]
     sources: Sources
     measure: Measure
-    condition_size: int
+    condition: ConditionForm
     batch: int
 
     def baseline(self, source: str) -> dict[str, Any]:
@@ -52,7 +53,7 @@ class Table:
         device, began = default_device(), time.perf_counter()
         for first in range(0, len(self.names), self.batch):
             batch = self.names[first : first + self.batch]
-            images = torch.stack([self.scenes[name].condition(self.condition_size) for name in batch])
+            images = torch.stack([self.scenes[name].condition(*self.condition) for name in batch])
             splats += self.method(images, [int_hash(name) for name in batch])[1].cpu()
         synchronize(device)
         seconds = (time.perf_counter() - began) / len(self.names)
@@ -114,6 +115,6 @@ def _table(run: Path, objects: int, batch: int) -> Table:
     if not names:
         raise UserError(f"{run}: no test object; raise data.split.test_fraction")
     sources = Sources(metrics, trained, scenes, train_ids)
-    size = infer.upstream_folder("unet").config.unet.condition_size
+    form = infer.upstream_folder("unet").config.unet.condition_form
     viewed = Measure(metrics.config.metrics.metrics)
-    return Table(method, infer, trained, scenes, names[: objects or None], sources, viewed, size, batch)
+    return Table(method, infer, trained, scenes, names[: objects or None], sources, viewed, form, batch)

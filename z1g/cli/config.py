@@ -8,6 +8,7 @@ from pathlib import Path
 from z1g.config import documents
 from z1g.config.catalog import Catalog, load_ablation
 from z1g.config.entries import Entries
+from z1g.config.original_command import translated
 from z1g.config.resolve import Ablation
 from z1g.core.errors import UserError
 from z1g.plan import neutral
@@ -27,9 +28,18 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Add the arguments of `config`."""
     parser.add_argument(
         "what",
+        nargs="?",
         metavar="document or name",
         help=f"{', '.join(GENERATED)}: print a generated document; write: update all of them; show: a configuration; "
         "or the name of an ablation or of a run: what it builds on, its runs, and its configuration",
+    )
+    parser.add_argument(
+        "--from-command",
+        metavar="'COMMAND'",
+        help="print the ablation that a command of the original means, and why flags have no meaning",
+    )
+    parser.add_argument(
+        "--objects", type=int, default=80, help="--from-command: objects of the data set, by which epochs become steps"
     )
     parser.add_argument("--ablation", type=Path, help="show: the ablation file")
     parser.add_argument("--scale", default="full", help="show, or a name: the base configuration")
@@ -37,7 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
     """Print a document or a configuration, or write all documents to their files."""
-    if arguments.what == "write":
+    if (arguments.what is None) == (arguments.from_command is None):
+        raise UserError("give a document, a name, or --from-command 'COMMAND'; see `z1g config --help`")
+    if arguments.from_command is not None:
+        if arguments.objects < 1:
+            raise UserError(f"--objects {arguments.objects} must be at least 1")
+        sys.stdout.write(translated(arguments.from_command, arguments.objects, Path("configs")))
+    elif arguments.what == "write":
         for path, make in GENERATED.values():
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(make(), encoding="utf-8")

@@ -11,6 +11,7 @@ from z1g.core.slots import Slot
 
 if TYPE_CHECKING:
     from z1g.codes.book import CodeBook
+    from z1g.data.condition_form import ConditionForm
     from z1g.data.scenes import SceneStore
     from z1g.networks.denoiser import Denoiser
     from z1g.representations.codec import Codec
@@ -32,12 +33,12 @@ class CodeSource(Slot):
         return False
 
     def prepare(
-        self, codec: Codec, denoiser: Callable[[], Denoiser], condition_size: int, scenes: SceneStore, folder: Path
+        self, codec: Codec, denoiser: Callable[[], Denoiser], form: ConditionForm, scenes: SceneStore, folder: Path
     ) -> None:
         """Compute files needed for training, in a folder that is kept. Every rank calls this.
 
-        codec: before training. denoiser: builds the model's denoiser before stage 2. condition_size: side of its
-        condition images, pixels.
+        codec: before training. denoiser: builds the model's denoiser before stage 2. form: of its condition
+        images.
         """
 
     @abstractmethod

@@ -13,6 +13,7 @@ from z1g.core.slots import MAX_SEED
 
 if TYPE_CHECKING:
     from z1g.codes.book import CodeBook
+    from z1g.data.condition_form import ConditionForm
     from z1g.data.scenes import SceneStore
     from z1g.networks.denoiser import Denoiser
     from z1g.representations.codec import Codec
@@ -45,11 +46,11 @@ class DiffusionCodes(CodeSource):
         return True
 
     def prepare(
-        self, codec: Codec, denoiser: Callable[[], Denoiser], condition_size: int, scenes: SceneStore, folder: Path
+        self, codec: Codec, denoiser: Callable[[], Denoiser], form: ConditionForm, scenes: SceneStore, folder: Path
     ) -> None:
         from z1g.codes.predictions import Prediction, predict_all
 
-        how = Prediction(self.timestep, self.steps, self.guidance, self.seed, condition_size)
+        how = Prediction(self.timestep, self.steps, self.guidance, self.seed, form)
         predict_all(how, codec, denoiser, scenes, folder / FOLDER)
 
     def book(self, ids: list[str], shape: tuple[int, ...], folder: Path = Path()) -> CodeBook:

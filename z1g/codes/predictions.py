@@ -17,6 +17,7 @@ from z1g.core.progress import track
 from z1g.core.recorded import damaged
 from z1g.core.sealed import Damaged
 from z1g.core.seeding import keyed_normal
+from z1g.data.condition_form import ConditionForm
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import SceneStore, chunk_file
 from z1g.data.sealed_tensors import load_sealed, save_sealed
@@ -40,7 +41,7 @@ class Prediction:
     steps: int
     guidance: float
     seed: int
-    condition_size: int
+    condition: ConditionForm
 
 
 def one_step(
@@ -113,10 +114,10 @@ class Predictor:
     def __call__(self, scenes: SceneStore, names: list[str]) -> Tensor:
         """Codes [B,*code_shape]; each depends on its object only."""
         how, codec, device = self.how, self.codec, default_device()
-        images = torch.stack([scenes[name].condition(how.condition_size) for name in names]).to(device)
+        images = torch.stack([scenes[name].condition(*how.condition) for name in names]).to(device)
         condition = self.denoiser.condition(codec.condition_latent(images), images)
         if how.timestep is None:
-            zero = codec.condition_latent(torch.full_like(images[:1], 0.5))
+            zero = codec.zero_latent(how.condition.size, device)
             options = InferOptions(sampler=Ddpm(), steps=how.steps, guidance=how.guidance, seed=how.seed)
             keys = list(map(int_hash, names))
             return sample_codes(self.denoiser, condition, zero, codec.code_shape, options, keys)

@@ -10,6 +10,8 @@ from z1g.codes import CodeSource
 from z1g.codes.encoder import EncoderCodes
 from z1g.core.needs import require_package
 from z1g.core.slots import MAX_COUNT, MAX_SEED, OneOf, Runtime, Section
+from z1g.data.condition_form import ConditionForm, Resize
+from z1g.geometry.camera import LossViews
 from z1g.losses import Loss
 from z1g.losses.latent import LatentLoss
 from z1g.losses.lpips import StLpipsLoss
@@ -44,6 +46,7 @@ class MixDiffusion(Section):
         description="unit of `interval`. samples: drawn at random; passes: passes over the data, starting with the "
         "first, that use predictions for all samples (as in the original)",
     )
+    timesteps: Annotated[Timesteps, OneOf()] = Uniform()
 
 
 class Augmentation(Section):
@@ -72,6 +75,12 @@ class AutodecoderOptions(Section):
         "splat": SplatLoss(),
     }
     views: int = Field(8, ge=1, le=10_000, description="free training views rendered per object and step")
+    loss_views: LossViews = Field(
+        "train",
+        description="views that losses compare, also rendered losses of stage 2. train: the free training views; all: "
+        "as in the original, all views of an object, with the condition, inputs, and those of validation and test, "
+        "which tables measure",
+    )
     render_inputs: bool = Field(False, description="also render the six input views")
     augment: Augmentation = Augmentation()
     code_noise: float = Field(
@@ -149,7 +158,17 @@ class UNetOptions(Section):
     losses: dict[str, Annotated[Loss, OneOf()]] = {"latent": LatentLoss()}
     rendered: RenderedCodes | None = None
     variants: Variants | None = None
-    condition_size: int = Field(320, ge=16, le=8192, description="side of the condition image, pixels")
+    condition_size: int = Field(
+        320,
+        ge=16,
+        le=8192,
+        description="side of the condition image, pixels; the processors of published weights resize it further",
+    )
+    condition_resize: Resize = Field(
+        "bilinear",
+        description="how images are resized to the condition. bilinear: in floats, antialiased; bicubic: as in the "
+        "original, by Pillow in 8-bit RGBA, composited on gray 127 and cut to bytes",
+    )
     condition_dropout: float = Field(
         0.1, ge=0, lt=1, description="fraction of samples trained without condition, for classifier-free guidance"
     )
@@ -174,6 +193,11 @@ class UNetOptions(Section):
     def check(self) -> None:
         if self.attention == "xformers":
             require_package("attention", "xformers", XFORMERS)
+
+    @property
+    def condition_form(self) -> ConditionForm:
+        """Form of condition images."""
+        return ConditionForm(self.condition_size, self.condition_resize)
 
 
 class MetricsOptions(Section):

@@ -112,6 +112,11 @@ class Experiment(Section):
             raise ValueError(
                 "autodecoder.augment.turned cannot be combined with mix_diffusion: turned objects have no condition"
             )
+        if self.unet.variants is not None and self.representation.encodes_splats:
+            raise ValueError(
+                "unet.variants needs an encoder of images, since turned splats are not where their pixels are; set "
+                "unet.variants to null or representation.sees to images"
+            )
         if self.unet.variants is not None and (not encoded or self.unet.rendered is not None):
             raise ValueError(
                 "unet.variants needs autodecoder.codes of kind 'encoder' and unet.rendered: null, as variants have "

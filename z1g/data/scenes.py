@@ -11,17 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as functional
 from numpy.typing import NDArray
 from torch import Tensor
 
+from z1g.data.condition_form import Resize
+from z1g.data.conditions import condition_image
 from z1g.data.manifest import Manifest
 from z1g.data.shards import RenderedObject, ShardReader
 from z1g.data.splat_files import SplatFile
 from z1g.geometry.camera import CONDITION_VIEW, Cameras, view_frame
 
-CONDITION_BACKGROUND = 127 / 255
-"""Zero123++ composites the condition on the integer gray 127."""
 CACHE_BYTES = 2**30
 """Size of a process's cache of recently used scenes; a scene of 33 views of 512² takes 40 MB."""
 
@@ -67,18 +66,10 @@ class Scene:
         alpha = rgba[:, 3:]
         return rgba[:, :3] * alpha, alpha
 
-    def condition(self, size: int) -> Tensor:
+    def condition(self, size: int, resize: Resize = "bilinear") -> Tensor:
         """The condition image on gray 127, [3,size,size] in 0..1."""
         rgb, alpha = self.images([CONDITION_VIEW])
-        return condition_image(rgb, alpha, size)
-
-
-def condition_image(rgb: Tensor, alpha: Tensor, size: int) -> Tensor:
-    """The UNet's condition [3,size,size] from premultiplied color [1,3,H,W] and alpha [1,1,H,W]."""
-    image = rgb + (1 - alpha) * CONDITION_BACKGROUND
-    if image.shape[-1] != size or image.shape[-2] != size:
-        image = functional.interpolate(image, (size, size), mode="bilinear", antialias=True, align_corners=False)
-    return image[0].clamp(0, 1)
+        return condition_image(rgb, alpha, size, resize)
 
 
 def as_scene(item: RenderedObject, radius: float, splats: Tensor | None = None) -> Scene:

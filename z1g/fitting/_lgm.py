@@ -26,20 +26,29 @@ UNUSED = "lpips_loss."
 
 
 @torch.no_grad()
-def predict(scene: Scene, weights: str, size: int) -> Tensor:
-    """Activated splatter images [6,14,S,S] of the six input views. Raises UserError if the weights do not match."""
+def predict(scene: Scene, weights: str, size: int, antialias: bool, unit: bool) -> Tensor:
+    """Activated splatter images [6,14,S,S] of the six input views. Raises UserError if the weights do not match.
+
+    antialias: resize the views with antialiasing. unit: normalize quaternions.
+    """
     device = default_device()
     network = _network(weights, device)
     rgb, alpha = (x.to(device) for x in scene.images(list(INPUT_VIEWS)))
-    white = functional.interpolate(rgb + 1 - alpha, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", antialias=True)
+    white = functional.interpolate(rgb + 1 - alpha, (IMAGE_SIZE, IMAGE_SIZE), mode="bilinear", antialias=antialias)
     cameras = scene.cameras(list(INPUT_VIEWS), IMAGE_SIZE).to(device)
     origins, directions = (x[0] for x in pixel_rays(cameras))
-    raw = network(features(white, origins, directions, MEAN, STD)[None])[0]
-    return resized(join(activate(split(raw, dim=1), over=1), dim=1), size)
+    raw = split(network(features(white, origins, directions, MEAN, STD)[None])[0], dim=1)
+    parts = activate(raw, over=1)
+    if not unit:
+        parts["rotation"] = raw["rotation"]
+    return resized(join(parts, dim=1), size, unit)
 
 
-def resized(splats: Tensor, size: int) -> Tensor:
-    """Resize splatter images [V,14,S',S'] by interpolation; scales grow in inverse proportion to the size."""
+def resized(splats: Tensor, size: int, unit: bool = True) -> Tensor:
+    """Resize splatter images [V,14,S',S'] by interpolation; scales grow in inverse proportion to the size.
+
+    unit: normalize quaternions.
+    """
     previous_size = splats.shape[-1]
     if previous_size == size:
         return splats
@@ -49,7 +58,8 @@ def resized(splats: Tensor, size: int) -> Tensor:
     small = functional.interpolate(join(parts, dim=1), (size, size), mode="bilinear", antialias=True)
     parts = split(small, dim=1)
     parts["scale"] = parts["scale"] * previous_size / size
-    parts["rotation"] = functional.normalize(parts["rotation"], dim=1)
+    if unit:
+        parts["rotation"] = functional.normalize(parts["rotation"], dim=1)
     return join(parts, dim=1)
 
 

@@ -23,3 +23,8 @@ class FitStart(Slot):
 
         Raises UserError if the scene lacks required data.
         """
+
+    @property
+    def unit_quaternions(self) -> bool:
+        """Whether quaternions are normalized; if not, the fit has to optimize all of them."""
+        return True

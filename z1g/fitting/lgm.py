@@ -30,10 +30,23 @@ class LgmStart(FitStart):
         description="LGM's checkpoint, a .safetensors file as published by its authors, of any model size",
     )
 
+    antialias: bool = Field(
+        True, description="resize the views for LGM with antialiasing; false: as in the original, pixels are skipped"
+    )
+    quaternions: Literal["unit", "raw"] = Field(
+        "unit",
+        description="initial quaternions of the fit. unit: LGM's predictions, normalized; raw: as in the original, its "
+        "outputs of any length, which matters with rotation_norm: splats",
+    )
+
     def check(self) -> None:
         require_file("weights", self.weights, REMEDY)
 
     def splats(self, scene: Scene, views: Sequence[int], size: int) -> torch.Tensor:
         from z1g.fitting._lgm import predict
 
-        return predict(scene, self.weights, size)
+        return predict(scene, self.weights, size, self.antialias, self.unit_quaternions)
+
+    @property
+    def unit_quaternions(self) -> bool:
+        return self.quaternions == "unit"

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
@@ -100,7 +101,9 @@ class Fit:
     def __init__(self, options: FitOptions, size: int, rasterizer: Rasterizer, camera: CameraOptions) -> None:
         self.options, self.size, self.rasterizer, self.camera = options, size, rasterizer, camera
         self.device = default_device()
-        self.pool = [*INPUT_VIEWS, *camera.train_ids]
+        self.pool = [*INPUT_VIEWS, *camera.train_ids] if options.loss_views == "train" else list(range(camera.n_views))
+        self.always = [] if options.loss_views == "train" else list(INPUT_VIEWS)
+        """Views of every step; the others are drawn from the pool."""
         self.needs_images = any(isinstance(loss, SplatterLoss) for loss in options.losses.values() if loss.weight > 0)
 
     def run(self, scenes: Sequence[Scene]) -> list[Fitted]:
@@ -159,12 +162,11 @@ class Fit:
         _, alpha, images = views.every(INPUT_VIEWS)
         inputs = Cameras(images.c2w, images.fov_y_deg, self.size, self.size)
         # Otherwise invisible Gaussians change too, by weight decay or by a norm over all Gaussians.
-        free = options.weight_decay == 0 and options.rotation_norm == "quaternion"
+        free = options.weight_decay == 0 and options.rotation_norm == "quaternion" and options.start.unit_quaternions
         raw = RawSplats.build(starts, inputs, options.positions, options.rotation_norm, drop_invisible=free)
         draws = [numpy_generator(options.seed, int_hash(scene.id)) for scene in scenes]
-        n_views = min(options.views_per_step, len(self.pool))
-        orders = [draw.random((options.steps, len(self.pool))).argsort(axis=1)[:, :n_views] for draw in draws]
-        pool = torch.tensor(self.pool)
+        # Drawn for all objects before the backgrounds.
+        drawn = torch.stack([self._drawn(draw) for draw in draws])
         backgrounds = [torch.from_numpy(draw.random(options.steps)).float() for draw in draws]
         with torch.no_grad():
             best = raw.gaussians()
@@ -174,13 +176,21 @@ class Fit:
             views=views,
             inputs=InputMaps.build(inputs, alpha),
             raw=raw,
-            drawn=torch.stack([pool[torch.from_numpy(order)] for order in orders]).to(self.device),
+            drawn=drawn.to(self.device),
             backgrounds=torch.stack(backgrounds).to(self.device),
             best=best,
             best_psnr=torch.full_like(zeros, -math.inf),
             stale=zeros.int(),
             seconds=zeros.cpu(),
         )
+
+    def _drawn(self, draw: np.random.Generator) -> Tensor:
+        """Ids [steps,k] of the views of every step of one object."""
+        steps = self.options.steps
+        n_drawn = min(max(self.options.views_per_step - len(self.always), 0), len(self.pool))
+        order = draw.random((steps, len(self.pool))).argsort(axis=1)[:, :n_drawn]
+        always = torch.tensor(self.always[: self.options.views_per_step], dtype=torch.long).expand(steps, -1)
+        return torch.cat([always, torch.tensor(self.pool)[torch.from_numpy(order)]], dim=1)
 
     def _optimizer(self, raw: RawSplats) -> Optimizer:
         options = self.options

@@ -10,6 +10,7 @@ from z1g.fitting.base import FitStart
 from z1g.fitting.depth import DepthStart
 from z1g.fitting.positions import Positions
 from z1g.fitting.positions.free import FreePositions
+from z1g.geometry.camera import LossViews
 from z1g.losses import Loss
 from z1g.losses.rendering import AlphaLoss, RgbLoss
 from z1g.training.options import Decay
@@ -42,6 +43,11 @@ class FitOptions(Section):
     steps: int = Field(100, ge=0, le=MAX_COUNT, description="maximum number of optimizer steps")
     views_per_step: int = Field(
         8, ge=1, le=10_000, description="random views of each step, from the input and the free training views"
+    )
+    loss_views: LossViews = Field(
+        "train",
+        description="views of a step. train: drawn from the input and the free training views; all: as in the "
+        "original, the six inputs at every step and others drawn from all views, also those of validation and test",
     )
     rates: AttributeRates = AttributeRates()
     schedule: Annotated[Schedule, OneOf()] = Cosine(final_share=0.2)

@@ -5,6 +5,7 @@ harmonics), logit opacity, log scales, quaternion with w first. Files use the y-
 which splat viewers rotate upright; `write` rotates z1g's y-up world by 180 degrees about x.
 """
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from z1g.core.errors import UserError
+from z1g.gaussians import ply_table
 from z1g.gaussians.affine import transform
 from z1g.gaussians.channels import CHANNELS
 
+log = logging.getLogger("z1g")
 SH_C0 = 0.28209479177387814
 """Degree-0 spherical harmonic: color = 0.5 + SH_C0·f_dc."""
 Y_UP_TO_Y_DOWN = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -27,9 +30,6 @@ PROPERTIES = (
 EPSILON = 1e-8
 MAX_POINTS = 10_000_000
 """Limit of Gaussians in a file of any format, that of Niantic's reader; a larger number means that it is damaged."""
-MAX_PROPERTIES = 256
-LARGEST_HEADER = 65_536
-"""Size limit of a header, bytes."""
 
 
 def write(path: Path, gaussians: Tensor, to_world: NDArray[np.float64]) -> None:
@@ -53,31 +53,23 @@ def write(path: Path, gaussians: Tensor, to_world: NDArray[np.float64]) -> None:
 def read(path: Path, to_world: NDArray[np.float64]) -> Tensor:
     """Inverse of `write`: activated Gaussians [N,14], float32, in the frame that `to_world` maps to the world.
 
-    Raises UserError if the file is not a 3DGS `.ply` in binary little-endian floats, or is truncated.
+    Any legal `.ply` of Gaussians is read: ascii or binary, of either byte order, numbers of any type, with other
+    properties and elements. Harmonics above degree 0 are dropped, which is logged. Raises UserError if the file is
+    something else, lacks properties, or is truncated.
     """
-    with path.open("rb") as stream:
-        head, separator, _ = stream.read(LARGEST_HEADER).partition(b"end_header\n")
-    lines = [line.split() for line in head.decode("ascii", "replace").splitlines()]
-    names = [words[2] for words in lines if words[:2] == ["property", "float"] and len(words) == 3]
-    elements = [words[1:] for words in lines if words[:1] == ["element"]]
-    only_floats = len(names) == sum(words[:1] == ["property"] for words in lines)
-    vertices = len(elements) == 1 and len(elements[0]) == 2 and elements[0][0] == "vertex" and elements[0][1].isdigit()
-    if not separator or ["format", "binary_little_endian", "1.0"] not in lines or not (vertices and only_floats):
-        raise UserError(f"{path}: not a binary little-endian .ply of Gaussians with float properties only")
-    count = int(elements[0][1][:12])
-    missing = [name for name in PROPERTIES if name not in names and not name.startswith("n")]
-    if count > MAX_POINTS or len(names) > MAX_PROPERTIES:
-        raise UserError(f"{path} is damaged: {elements[0][1]} Gaussians with {len(names)} properties")
-    with path.open("rb") as stream:
-        stream.seek(len(head) + len(separator))
-        body = stream.read(min(4 * count * len(names), path.stat().st_size))
-    if missing or len(body) < 4 * count * len(names):
-        raise UserError(f"{path}: {'lacks ' + ', '.join(missing) if missing else 'is truncated'}")
-    table = np.frombuffer(body, "<f4").reshape(count, len(names))
-    column = {name: table[:, i].astype(np.float64) for i, name in enumerate(names)}
+    column = ply_table.read_element(path, "vertex", MAX_POINTS)
+    missing = [name for name in PROPERTIES if name not in column and not name.startswith("n")]
+    if missing:
+        raise UserError(f"{path}: lacks {', '.join(missing)}")
+    bands = [name for name in column if name.startswith("f_rest_")]
+    if any(np.any(column[name]) for name in bands):
+        log.warning(
+            "%s: %d coefficients of spherical harmonics above degree 0 are dropped; each Gaussian has one color",
+            path, len(bands),
+        )  # fmt: skip
 
     def pick(*columns: str) -> NDArray[np.float64]:
-        return np.stack([column[name] for name in columns], axis=1)
+        return np.stack([column[name] for name in columns], axis=1).astype(np.float64)
 
     parts = [
         pick("x", "y", "z"),

@@ -32,6 +32,8 @@ Array = NDArray[np.float64]
 N_INPUTS = 6
 CONDITION_VIEW = 0
 INPUT_VIEWS = tuple(range(1, N_INPUTS + 1))
+LossViews = Literal["train", "all"]
+"""See `CameraOptions.loss_ids`."""
 FIXED_VIEWS = (CONDITION_VIEW, *INPUT_VIEWS)
 """The views that every object has: the condition, then the six inputs."""
 OPENCV_TO_OPENGL = np.diag([1.0, -1.0, -1.0, 1.0])
@@ -83,6 +85,10 @@ class CameraOptions(Section):
     def train_ids(self) -> range:
         """Indices of the free training views."""
         return range(1 + N_INPUTS, 1 + N_INPUTS + self.train_views)
+
+    def loss_ids(self, which: LossViews) -> range:
+        """Indices of the views that losses compare: the free training views, or all views of an object."""
+        return self.train_ids if which == "train" else range(self.n_views)
 
     @property
     def validation_ids(self) -> range:

@@ -118,9 +118,9 @@ class _Batch:
 
     def make(self, photographs: Sequence[tuple[Path, str, Photograph]], meter: Meter) -> None:
         """Sample and write a batch."""
-        options, camera, size = self.outputs, self.model.camera, self.model.condition_size
+        options, camera, (size, resize) = self.outputs, self.model.camera, self.model.condition
         started = time.monotonic()
-        images = torch.stack([condition(p, camera, size, options.background) for _, _, p in photographs])
+        images = torch.stack([condition(p, camera, size, options.background, resize) for _, _, p in photographs])
         seeds = [options.seed if options.seed is not None else photograph.seed for _, _, photograph in photographs]
         _, splats = self.method(images, seeds)
         seconds = (time.monotonic() - started) / len(photographs)

@@ -19,6 +19,7 @@ from z1g.core.errors import UserError
 from z1g.core.files import atomic_folder
 from z1g.core.sealed import read_sealed, write_sealed
 from z1g.core.slots import OneOf
+from z1g.data.condition_form import ConditionForm
 from z1g.geometry.camera import CameraOptions
 from z1g.plan.folder import StageFolder
 from z1g.plan.records import read_plan
@@ -37,8 +38,8 @@ MODELS = Path(__file__).parent / "models_of_the_package"
 class TrainedModel:
     """A trained method on disk and how to sample from it.
 
-    name: for messages and records. pipeline: folder of the networks. condition_size: side of the condition image,
-    pixels. stages: ids of the stages that made it, by name.
+    name: for messages and records. pipeline: folder of the networks. condition: form of condition
+    images. stages: ids of the stages that made it, by name.
     """
 
     name: str
@@ -46,7 +47,7 @@ class TrainedModel:
     infer: InferOptions
     camera: CameraOptions
     render: Rasterizer
-    condition_size: int
+    condition: ConditionForm
     stages: dict[str, str]
 
 
@@ -74,7 +75,9 @@ def open_model(text: str | None) -> TrainedModel:
             InferOptions.model_validate(values["infer"]),
             camera,
             rasterizer.validate_python(values["render"]),
-            int(values["condition_size"]),
+            TypeAdapter(ConditionForm).validate_python(
+                (values["condition_size"], values.get("condition_resize", "bilinear"))
+            ),
             {str(stage): str(identity) for stage, identity in values["stages"].items()},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
@@ -97,7 +100,7 @@ def of_run(run: Path) -> TrainedModel:
         folder.config.infer,
         trained.camera,
         trained.render,
-        unet.config.unet.condition_size,
+        unet.config.unet.condition_form,
         {**folder.upstream, "infer": folder.id},
     )
 
@@ -133,7 +136,8 @@ def write_model(model: TrainedModel, out: Path, *, int8: bool, about: dict[str, 
         values = {
             "infer": model.infer.model_dump(mode="json"),
             "render": model.render.model_dump(mode="json"),
-            "condition_size": model.condition_size,
+            "condition_size": model.condition.size,
+            "condition_resize": model.condition.resize,
             "stages": model.stages,
             **about,
         }

@@ -25,7 +25,8 @@ from torch import Tensor
 
 from z1g.core.errors import UserError
 from z1g.core.files import read_bytes
-from z1g.data.scenes import condition_image
+from z1g.data.condition_form import Resize
+from z1g.data.conditions import condition_image
 from z1g.geometry.camera import CameraOptions
 
 log = logging.getLogger("z1g")
@@ -105,7 +106,10 @@ def read(path: Path, background: Background = "remove") -> Photograph:
     return Photograph(rgba, hashlib.sha256(content).hexdigest())
 
 
-def condition(photograph: Photograph, camera: CameraOptions, size: int, background: Background = "remove") -> Tensor:
+def condition(
+    photograph: Photograph, camera: CameraOptions, size: int, background: Background = "remove",
+    resize: Resize = "bilinear",
+) -> Tensor:  # fmt: skip
     """The UNet's condition [3,size,size] in 0..1 on gray 127: the object centered and scaled as in training.
 
     `keep` shows the whole image of a photograph without transparency, padded to a square.
@@ -121,7 +125,7 @@ def condition(photograph: Photograph, camera: CameraOptions, size: int, backgrou
     square = image.crop((round(x - half), round(y - half), round(x + half), round(y + half)))
     square.thumbnail((LARGEST_CUT, LARGEST_CUT), Image.Resampling.BOX)
     layers = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].float() / 255
-    return condition_image(layers[:, :3], layers[:, 3:], size)
+    return condition_image(layers[:, :3], layers[:, 3:], size, resize)
 
 
 def object_share(camera: CameraOptions) -> float:

@@ -21,6 +21,7 @@ class _Perceptual(Loss):
     resolution: int = Field(
         256, ge=64, le=4096, description="side in pixels to which renders are resized for the network"
     )
+    antialias: bool = Field(True, description="resize with antialiasing; false: as in the original, pixels are skipped")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="precision of the network's convolutions; auto: bf16 on a GPU, fp32 on a CPU"
     )
@@ -34,8 +35,8 @@ class _Perceptual(Loss):
 
         if pair.rgb is None or pair.rgb_true is None:
             raise ValueError(f"loss '{type(self).__name__}' needs renders")
-        images = resized(pair.rgb[:, : self.views].flatten(0, 1), self.resolution)
-        truth = resized(pair.rgb_true[:, : self.views].flatten(0, 1), self.resolution)
+        images = resized(pair.rgb[:, : self.views].flatten(0, 1), self.resolution, self.antialias)
+        truth = resized(pair.rgb_true[:, : self.views].flatten(0, 1), self.resolution, self.antialias)
         half = self.precision == "bf16" or (self.precision == "auto" and images.is_cuda)
         distance: torch.Tensor = self.network()(images, truth, half=half, dropout=pair.perceptual_dropout)
         return distance.mean()

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from z1g.networks.diffusion import NoiseSchedule
+from z1g.networks.preprocessing import ImageProcessor
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ class Denoiser(nn.Module):
         """Whether weights that are cast to bfloat16 once per step replace autocast."""
         self.attention = "auto"
         """Attention kernels; see the option `unet.attention`."""
+        self.processor: ImageProcessor | None = None
+        """How images become the inputs of `vision`, if a published pipeline says so."""
+        self.clip_sample = False
+        """Whether the scheduler of the weights' pipeline clips predicted codes to ±1; see the sampler `ddpm`."""
 
     @abstractmethod
     def forward(self, noisy: Tensor, timestep: Tensor, condition: Condition, condition_noise: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ class Replayed:
 
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser = denoiser
+        self.clip_sample = denoiser.clip_sample
         self._recordings: dict[tuple[torch.Size, ...], _Recording] = {}
 
     def nothing(self, zero_latent: Tensor, batch: int) -> Condition:

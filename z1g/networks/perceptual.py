@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from z1g.core.errors import UserError
@@ -98,9 +99,12 @@ def untrained_lpips() -> Frozen:
         return Frozen(package.LPIPS(net="vgg", pretrained=False, pnet_rand=True, verbose=False))
 
 
-def resized(images: Tensor, resolution: int) -> Tensor:
-    """Resize images [B,3,H,W] to squares with a side of `resolution`, at least 64."""
-    return _interpolated(images, (max(resolution, SMALLEST), max(resolution, SMALLEST)))
+def resized(images: Tensor, resolution: int, antialias: bool = True) -> Tensor:
+    """Resize images [B,3,H,W] to squares with a side of `resolution`, at least 64, by bilinear interpolation."""
+    size = (max(resolution, SMALLEST), max(resolution, SMALLEST))
+    if antialias or tuple(images.shape[-2:]) == size:
+        return _interpolated(images, size)
+    return functional.interpolate(images, size, mode="bilinear", align_corners=False)
 
 
 def enlarged(images: Tensor) -> Tensor:

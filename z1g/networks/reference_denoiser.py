@@ -17,6 +17,7 @@ from z1g.networks import reference_attention
 from z1g.networks.clip import CLIP_MEAN, CLIP_STD
 from z1g.networks.denoiser import Condition, Denoiser
 from z1g.networks.half import bf16_weights, call_with
+from z1g.networks.preprocessing import ImageProcessor
 
 # Stages load networks in milliseconds, so progress bars are not needed.
 transformers_logging.disable_progress_bar()
@@ -38,12 +39,19 @@ class ReferenceDenoiser(Denoiser):
         prompt: Tensor,
         ramping: Tensor,
         train_conditioning: bool,
+        processor: ImageProcessor | None = None,
+        clip_sample: bool = False,
     ) -> None:
-        """prompt [T,D]: embedding of the empty prompt; ramping [T]: weight of the image embedding in each token."""
+        """prompt [T,D]: embedding of the empty prompt; ramping [T]: weight of the image embedding in each token.
+
+        processor: of the images that are embedded; None: resized in floats and normalized by CLIP's statistics.
+        clip_sample: see `Denoiser.clip_sample`.
+        """
         super().__init__()
         reference_attention.install(unet)
         self.unet, self.vision = unet, vision
         self.train_conditioning = train_conditioning
+        self.processor, self.clip_sample = processor, clip_sample
         self.prompt = nn.Parameter(prompt, requires_grad=train_conditioning)
         self.register_buffer("ramping", ramping)
         for name, values in (("clip_mean", CLIP_MEAN), ("clip_std", CLIP_STD)):
@@ -52,10 +60,15 @@ class ReferenceDenoiser(Denoiser):
 
     def embed(self, images: Tensor) -> Tensor:
         """Global embedding [B,D] of condition images [B,3,H,W] in 0..1, resized to the encoder's resolution."""
+        embedding: Tensor = self.vision(pixel_values=self._pixels(images)).image_embeds
+        return embedding
+
+    def _pixels(self, images: Tensor) -> Tensor:
+        if self.processor is not None:
+            return self.processor(images)
         size = int(self.vision.config.image_size)
         resized = nn.functional.interpolate(images, (size, size), mode="bicubic", antialias=True).clamp(0, 1)
-        embedding: Tensor = self.vision(pixel_values=(resized - self.clip_mean) / self.clip_std).image_embeds
-        return embedding
+        return (resized - self.clip_mean) / self.clip_std
 
     def forward(self, noisy: Tensor, timestep: Tensor, condition: Condition, condition_noise: Tensor) -> Tensor:
         """v prediction [B,C,h,w] of noised codes at integer timesteps [B].

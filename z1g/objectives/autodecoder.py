@@ -76,8 +76,8 @@ class AutodecoderObjective(Objective):
         return self._images(batch if self.augmenter is None else self.augmenter(batch))
 
     def _images(self, batch: Batch) -> Batch:
-        condition_size = None if self.denoiser is None else self.config.unet.condition_size
-        return images(batch, self.codec.inputs, condition_size)
+        form = None if self.denoiser is None else self.config.unet.condition_form
+        return images(batch, self.codec.inputs, form)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         code = self._noised(batch, self._mixed(batch, self.code(batch)))
@@ -144,7 +144,7 @@ class AutodecoderObjective(Objective):
         if not bool(chosen.any()):
             return code
         rows = {name: batch[name][chosen] for name in ("key", "condition")}
-        timestep = (batch_uniform(rows, purposes.TIMESTEP, code.device) * TIMESTEPS).long()
+        timestep = mix.timesteps.draw(batch_uniform(rows, purposes.TIMESTEP, code.device), TIMESTEPS)
         noise = batch_noise(rows, tuple(code.shape[1:]), purposes.NOISE, code.device)
         with torch.no_grad():
             latent = self.codec.condition_latent(rows["condition"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from z1g.core.seeding import numpy_generator
@@ -125,8 +124,3 @@ class DiffusionObjective(Objective):
         full = Condition(batch["latent"], embedding)
         empty = self.denoiser.nothing(self.zero_latent, len(keep))
         return full.where(keep, empty)
-
-
-def zero_image(size: int) -> Tensor:
-    """The image [1,3,size,size] whose values in -1..1 are zero."""
-    return torch.full((1, 3, size, size), 0.5)

@@ -34,7 +34,7 @@ class RenderedTruth:
     def __call__(self, draw: Draw) -> Sample:
         """Premultiplied images, their cameras and a random background, for the comparison with renders."""
         scene, generator = self.scenes[self.ids[draw.object_index]], numpy_generator(*draw.key, purposes.VIEWS)
-        free = self.config.camera.train_ids
+        free = self.config.camera.loss_ids(self.config.autodecoder.loss_views)
         views = generator.choice(free, size=min(self.views, len(free)), replace=False).tolist()
         rgb, alpha = scene.images(views)
         background = torch.from_numpy(generator.random(3)).float()[:, None, None]

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from z1g.core.seeding import numpy_generator
 from z1g.data.bank import SceneBank, Views
-from z1g.data.scenes import condition_image
+from z1g.data.condition_form import ConditionForm
+from z1g.data.conditions import condition_image
 from z1g.geometry.camera import FIXED_VIEWS, INPUT_VIEWS
 from z1g.objectives import purposes
 from z1g.training.data import Batch, Draw, Sample
@@ -38,7 +39,7 @@ class AutodecoderSamples:
         """Views of one object, `FIXED_VIEWS` followed by rendered views, and the background of the latter."""
         options = self.config.autodecoder
         generator = numpy_generator(*draw.key, purposes.VIEWS)
-        free = self.config.camera.train_ids
+        free = self.config.camera.loss_ids(options.loss_views)
         views = generator.choice(free, size=min(options.views, len(free)), replace=False).tolist()
         if options.render_inputs:
             views = [*INPUT_VIEWS, *views]
@@ -60,18 +61,18 @@ def gathered(batch: Batch, bank: SceneBank | None) -> Batch:
     return {**{name: value for name, value in batch.items() if name != "views"}, **views}
 
 
-def images(batch: Batch, inputs: Inputs, condition_size: int | None) -> Batch:
+def images(batch: Batch, inputs: Inputs, form: ConditionForm | None) -> Batch:
     """Gathered samples as tensors for the networks.
 
     Adds `inputs` of the encoder; the rendered views' premultiplied `rgb` [B,V,3,H,W], `alpha` [B,V,1,H,W] and
-    `c2w` [B,V,4,4]; and `condition` [B,3,C,C] if its size is given. inputs: see `Codec.inputs`.
+    `c2w` [B,V,4,4]; and `condition` [B,3,C,C] if its form is given. inputs: see `Codec.inputs`.
     """
     batch = dict(batch)
-    rgba = batch.pop("rgba")[:, 0 if condition_size else 1 :].movedim(-1, 2).float() / 255
+    rgba = batch.pop("rgba")[:, 0 if form else 1 :].movedim(-1, 2).float() / 255
     alpha = rgba[:, :, 3:]
     rgb = rgba[:, :, :3] * alpha
-    if condition_size:
-        rows = [condition_image(rgb[i, :1], alpha[i, :1], condition_size) for i in range(len(rgb))]
+    if form:
+        rows = [condition_image(rgb[i, :1], alpha[i, :1], *form) for i in range(len(rgb))]
         batch["condition"] = torch.stack(rows)
         rgb, alpha = rgb[:, 1:], alpha[:, 1:]
     n = len(INPUT_VIEWS)

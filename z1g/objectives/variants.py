@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from z1g.core.seeding import numpy_generator
+from z1g.data.condition_form import ConditionForm
+from z1g.data.conditions import condition_image
 from z1g.data.manifest import int_hash
-from z1g.data.scenes import condition_image
 from z1g.gaussians.affine import transformed
-from z1g.gaussians.channels import CHANNELS, to_gaussians, to_images
+from z1g.gaussians.channels import CHANNELS, to_gaussians
 from z1g.geometry.camera import CONDITION_VIEW, FIXED_VIEWS, INPUT_VIEWS, Cameras, orbit_c2w, view_frame
 from z1g.objectives import purposes
 from z1g.objectives.augmentation import COLORS
@@ -95,7 +96,7 @@ class VariantImages:
     """[7,4,4] of the condition and the inputs in the y-up world; each variant has its own condition elevation."""
     side: int
     """Side of the images of ingest, pixels."""
-    condition_size: int
+    form: ConditionForm
     inputs: Inputs
 
     @torch.no_grad()
@@ -117,6 +118,6 @@ class VariantImages:
         rgb, alpha = output.rgb.clamp(0, 1), output.alpha.clamp(0, 1)
         n = len(FIXED_VIEWS)
         views = slice(INPUT_VIEWS[0], n)
-        inputs = self.inputs(rgb[:, views], alpha[:, views], to_images(gaussians, splats.shape[-1]))
-        conditions = [condition_image(rgb[k, :1], alpha[k, :1], self.condition_size) for k in range(len(variants))]
+        inputs = self.inputs(rgb[:, views], alpha[:, views], None)
+        conditions = [condition_image(rgb[k, :1], alpha[k, :1], *self.form) for k in range(len(variants))]
         return inputs, torch.stack(conditions)

@@ -36,7 +36,7 @@ def _autodecoder_reads(experiment: Experiment) -> tuple[str, ...]:
     )
     options = experiment.autodecoder
     if options.mix_diffusion.interval is not None or options.codes.needs_unet:
-        return (*shared, "model", "unet.condition_size")
+        return (*shared, "model", "unet.condition_size", "unet.condition_resize")
     return (*shared, "model", "!model.unet_size", "!model.vision_size", "!model.prompt_tokens")
 
 

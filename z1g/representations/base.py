@@ -28,6 +28,11 @@ class Representation(Slot):
 
     kind: str
 
+    @property
+    def encodes_splats(self) -> bool:
+        """Whether codes depend on fitted splats besides the images."""
+        return False
+
     @abstractmethod
     def problem(self, model: Model, splat_size: int) -> str | None:
         """Why this representation does not support a model and splatter images of `splat_size` pixels; None if it does.

@@ -62,6 +62,10 @@ class Codec(nn.Module):
     def condition_latent(self, images: Tensor) -> Tensor:
         """Latents [B,...] of condition images [B,3,H,W] in 0..1, for the denoiser's condition."""
 
+    def zero_latent(self, size: int, device: torch.device) -> Tensor:
+        """The latent [1,...] that represents no condition: of the network's input of zeros, for images of that size."""
+        return self.condition_latent(torch.full((1, 3, size, size), 0.5, device=device))
+
     @abstractmethod
     def save(self, folder: Path) -> None:
         """Write what `Representation.load_codec` reads."""
@@ -105,7 +109,7 @@ class Trained:
     """All networks of a trained method.
 
     statistics: `mean` and `deviation`, broadcastable to a code: `code * deviation + mean` is in the decoder's units.
-    `zero_latent` [1,...] is the condition latent of the zero image, which represents no condition.
+    `zero_latent` [1,...]: see `Codec.zero_latent`.
     """
 
     codec: Codec

@@ -45,6 +45,10 @@ class SamplingOptions(Protocol):
 class PredictsV(Protocol):
     """A `Denoiser`, or a replacement of it."""
 
+    @property
+    def clip_sample(self) -> bool:
+        """See `Denoiser`."""
+
     def __call__(self, noisy: Tensor, timestep: Tensor, condition: Condition, condition_noise: Tensor) -> Tensor:
         """See `Denoiser.forward`."""
 
@@ -71,7 +75,7 @@ def sample_codes(
     device, batch = condition.latent.device, len(seeds)
     # Noise is drawn on the CPU, so that a seed gives the same code on every device.
     generators = [torch_generator(options.seed, seed) for seed in seeds]
-    scheduler = scheduler or options.sampler.scheduler()
+    scheduler = scheduler or options.sampler.scheduler(denoiser.clip_sample)
     # Timesteps stay on the CPU, where schedulers look up constants; on the device each step would synchronize.
     scheduler.set_timesteps(options.steps)
     extra = _generator_argument(scheduler, generators)

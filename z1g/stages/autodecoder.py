@@ -25,7 +25,7 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
     scenes, ids = training_scenes(folder)
     codec, options = config.new_codec(), config.autodecoder
     if options.codes.needs_unet:
-        options.codes.prepare(codec, config.new_denoiser, config.unet.condition_size, scenes, folder.path)
+        options.codes.prepare(codec, config.new_denoiser, config.unet.condition_form, scenes, folder.path)
     book = options.codes.book(ids, codec.code_shape, folder.path)
     denoiser = config.new_denoiser() if options.mix_diffusion.interval is not None else None
     train = options.train

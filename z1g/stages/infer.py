@@ -35,7 +35,7 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
     scenes, _ = training_scenes(trained)
     names = [name for name, _ in evaluated(folder)[chunk * options.chunk_size : (chunk + 1) * options.chunk_size]]
     present = [name for name in names if name in scenes.ids]
-    size = folder.upstream_folder("unet").config.unet.condition_size
+    form = folder.upstream_folder("unet").config.unet.condition_form
     true = read_output(folder.upstream_path("codes") / "codes.safetensors")
     rows: list[dict[str, Any]] = []
     out: dict[str, Tensor] = {}
@@ -48,7 +48,7 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
             batch = present[first : first + options.batch_size]
             seeds = [int_hash(name) for name in batch]
             objects = Objects(
-                torch.stack([scenes[name].condition(size) for name in batch]),
+                torch.stack([scenes[name].condition(*form) for name in batch]),
                 seeds,
                 torch.stack([true[name] for name in batch]).to(default_device()),
                 partial(encoder_inputs, method.codec, scenes, batch),

@@ -17,7 +17,7 @@ from z1g.data.tensor_shards import remembered, stamp
 from z1g.geometry.camera import CONDITION_VIEW, FIXED_VIEWS
 from z1g.networks.denoiser import Denoiser
 from z1g.networks.reference_attention import require
-from z1g.objectives.diffusion import DiffusionData, DiffusionObjective, VariantData, zero_image
+from z1g.objectives.diffusion import DiffusionData, DiffusionObjective, VariantData
 from z1g.objectives.rendered import RenderedTruth, Rendering
 from z1g.objectives.sampled import SampledValidation
 from z1g.objectives.variants import VariantImages
@@ -81,14 +81,14 @@ def gather(
     folder: StageFolder, codec: Codec, denoiser: Denoiser, scenes: SceneStore, ids: list[str], codes: Tensor
 ) -> DiffusionData:
     """Return codes and conditions of the objects. Conditions are cached in the stage's folder `conditions/`."""
-    size = folder.config.unet.condition_size
+    form = folder.config.unet.condition_form
 
     def make(names: Sequence[str]) -> dict[str, Tensor]:
-        return conditions(torch.stack([scenes.seen(name, [CONDITION_VIEW]).condition(size) for name in names]))
+        return conditions(torch.stack([scenes.seen(name, [CONDITION_VIEW]).condition(*form) for name in names]))
 
     conditions = Conditions(codec, denoiser)
     stored = remembered(folder.path / "conditions", _key(folder, conditions.frozen), ids, make)
-    zero = codec.condition_latent(zero_image(size).to(default_device())).cpu()
+    zero = codec.zero_latent(form.size, default_device()).cpu()
     return DiffusionData(codes, stored["latents"], zero, stored.get("embeddings"), stored.get("images"))
 
 
@@ -104,7 +104,7 @@ def gather_variants(
     trained, device = folder.upstream_folder("autodecoder"), default_device()
     example = scenes.rendered(ids[0])
     poses, side = example.c2w[list(FIXED_VIEWS)], example.rgba.shape[1]
-    images = VariantImages(options, trained.config, poses, side, folder.config.unet.condition_size, codec.inputs)
+    images = VariantImages(options, trained.config, poses, side, folder.config.unet.condition_form, codec.inputs)
     conditions = Conditions(codec, denoiser)
 
     def make(names: Sequence[str]) -> dict[str, Tensor]:
@@ -145,7 +145,7 @@ def _key(folder: StageFolder, frozen: bool) -> dict[str, Any]:
     """Everything that conditions depend on."""
     trained = folder.upstream_path("autodecoder")
     return {
-        "condition_size": folder.config.unet.condition_size,
+        "condition": list(folder.config.unet.condition_form),
         "frozen image encoder": frozen,
         "model": folder.config.model.model_dump(mode="json"),
         "stage 1": {file.name: stamp(file) for file in sorted((trained / "model").rglob("*")) if file.is_file()},

@@ -10,6 +10,7 @@ from z1g.core.slots import Slot
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
+    from z1g.networks.preprocessing import ImageProcessor
     from z1g.networks.reference_denoiser import ReferenceDenoiser
 
 
@@ -25,6 +26,10 @@ class Model(Slot):
     @abstractmethod
     def denoiser(self) -> ReferenceDenoiser:
         """UNet, image encoder and prompt before stage 2. Raises UserError if weights are missing."""
+
+    def vae_processor(self) -> ImageProcessor | None:
+        """How condition images become the VAE's inputs; None: 2x - 1. Raises UserError if its file is missing."""
+        return None
 
     @property
     @abstractmethod

@@ -5,13 +5,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+from z1g.core.errors import UserError
+
 WEIGHTS = {
     "vae": "diffusion_pytorch_model",
     "unet": "diffusion_pytorch_model",
     "vision_encoder": "model",
     "text_encoder": "model",
 }
-"""Parts with weights, and the stem of their file. z1g has its own scheduler and feature extractors."""
+"""Parts with weights, and the stem of their file."""
 FORMS: tuple[dict[str, Any], ...] = (
     {"use_safetensors": True},
     {"use_safetensors": True, "variant": "fp16"},
@@ -20,6 +22,8 @@ FORMS: tuple[dict[str, Any], ...] = (
 )
 """Supported formats of weights in the order of preference. Pickles are read as plain tensors, never executed."""
 INDEX = "model_index.json"
+SCHEDULER = "scheduler/scheduler_config.json"
+PROCESSORS = ("feature_extractor_vae/preprocessor_config.json", "feature_extractor_clip/preprocessor_config.json")
 PATH = re.compile(r"^[/.~]|\\|/.*/")
 """Matches paths; hub names have the form `owner/name`."""
 
@@ -57,10 +61,11 @@ def missing(folder: Path, parts: tuple[str, ...] = tuple(WEIGHTS)) -> list[str]:
     return absent
 
 
-def missing_in_pipeline(folder: Path) -> list[str]:
-    """Missing files of the whole pipeline, relative to the folder."""
+def missing_in_pipeline(folder: Path, processors: tuple[str, ...]) -> list[str]:
+    """Missing files of the whole pipeline, relative to the folder. processors: files of image processors."""
     absent = [] if (folder / INDEX).is_file() else [INDEX]
     absent += missing(folder)
+    absent += [name for name in (SCHEDULER, *processors) if not (folder / name).is_file()]
     tokenizer = folder / "tokenizer"
     if not tokenizer.is_dir():
         absent.append("tokenizer")
@@ -69,10 +74,24 @@ def missing_in_pipeline(folder: Path) -> list[str]:
     return absent
 
 
+def clips(scheduler: Path) -> bool:
+    """Whether DDPM clips predicted codes with these settings; an absent key means diffusers' default, which is true.
+
+    scheduler: the file `scheduler_config.json`. Raises UserError if it cannot be used.
+    """
+    try:
+        clip = json.loads(scheduler.read_text(encoding="utf-8")).get("clip_sample", True)
+        if not isinstance(clip, bool):
+            raise ValueError(f"clip_sample is {clip!r}, neither true nor false")
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"model.pretrained: {scheduler} cannot be used: {error}") from error
+    return clip
+
+
 def other_process(folder: Path) -> str | None:
     """Difference of the pipeline's scheduler from Zero123++'s v prediction and linear betas, or None."""
     try:
-        settings = json.loads((folder / "scheduler" / "scheduler_config.json").read_text(encoding="utf-8"))
+        settings = json.loads((folder / SCHEDULER).read_text(encoding="utf-8"))
         prediction = settings.get("prediction_type", "epsilon")
         betas = settings.get("beta_schedule", "linear")
     except (OSError, ValueError, AttributeError):

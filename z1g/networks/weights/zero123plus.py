@@ -13,6 +13,7 @@ from z1g.networks.weights.base import Model
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
 
+    from z1g.networks.preprocessing import ImageProcessor
     from z1g.networks.reference_denoiser import ReferenceDenoiser
 
 
@@ -25,6 +26,12 @@ class Zero123Plus(Model):
         min_length=1,
         description="hub name (sudo-ai/zero123plus-v1.1 or -v1.2), or a folder with the pipeline's subfolders",
     )
+    condition: Literal["processors", "plain"] = Field(
+        "processors",
+        description="how the condition image becomes the inputs of the networks. processors: resized, cropped and "
+        "normalized as feature_extractor_vae and feature_extractor_clip of the published pipeline say; plain: "
+        "normalized to -1..1 at unet.condition_size, and for CLIP resized in floats",
+    )
 
     def check(self) -> None:
         from z1g.networks.weights import layout as layout
@@ -34,7 +41,8 @@ class Zero123Plus(Model):
             if layout.is_path(self.pretrained):
                 require_folder("pretrained", str(folder), "give a folder with a Zero123++ pipeline, or its hub name")
             return
-        absent = layout.missing_in_pipeline(folder)
+        processors = layout.PROCESSORS if self.condition == "processors" else ()
+        absent = layout.missing_in_pipeline(folder, processors)
         if absent:
             raise Missing("pretrained", f"{self.pretrained} lacks {', '.join(absent)} of a Zero123++ pipeline")
         difference = layout.other_process(folder)
@@ -62,7 +70,12 @@ class Zero123Plus(Model):
 
         return zero123plus.autoencoder(self.pretrained)
 
+    def vae_processor(self) -> ImageProcessor | None:
+        from z1g.networks.weights import published as zero123plus
+
+        return zero123plus.vae_processor(self.pretrained) if self.condition == "processors" else None
+
     def denoiser(self) -> ReferenceDenoiser:
         from z1g.networks.weights import published as zero123plus
 
-        return zero123plus.denoiser(self.pretrained)
+        return zero123plus.denoiser(self.pretrained, self.condition == "processors")

@@ -21,6 +21,7 @@ from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, pixel_rays,
 from z1g.geometry.mosaic import mosaic_shape, tile, untile
 from z1g.networks.autoencoder import RGB, ImageEncoder
 from z1g.networks.fused.modules import fuse_where_possible, to_contiguous
+from z1g.networks.preprocessing import VAE, ImageProcessor
 from z1g.networks.stored import forget_origin, read_network
 from z1g.representations.codec import Codec
 from z1g.representations.folder import REMEDY
@@ -80,9 +81,12 @@ class MosaicCodec(Codec):
 
     def __init__(
         self, vae: AutoencoderKL, input_size: int, sees: Literal["images", "splats"], options: DecoderOptions,
-        scale: ScaleActivation, camera: CameraOptions, splats: SplatOptions,
+        scale: ScaleActivation, camera: CameraOptions, splats: SplatOptions, processor: ImageProcessor | None = None,
     ) -> None:  # fmt: skip
-        """input_size: side of an input view in the mosaic, pixels. sees: what is encoded, see `Mosaic`."""
+        """input_size: side of an input view in the mosaic, pixels. sees: what is encoded, see `Mosaic`.
+
+        processor: of condition images; None: 2x - 1.
+        """
         super().__init__()
         self.uses_splats = sees == "splats"
         with seeded(HEAD_SEED):
@@ -94,7 +98,7 @@ class MosaicCodec(Codec):
         self.register_buffer("seen_anchor", seen.anchor.float(), persistent=False)
         # In a tuple it is not registered as a submodule, which would list its parameters twice.
         self._vae = (vae,)
-        self.input_size = input_size
+        self.input_size, self.processor = input_size, processor
         side = input_size // 2 ** (len(vae.encoder.down_blocks) - 1)
         self.code_shape = mosaic_shape(int(vae.config["latent_channels"]), side)
 
@@ -136,7 +140,13 @@ class MosaicCodec(Codec):
 
     def condition_latent(self, images: Tensor) -> Tensor:
         """Without the scaling factor, as in Zero123++: [B,C,H/f,W/f]."""
-        return self.encoder.posterior(2 * images - 1)[0]
+        inputs = 2 * images - 1 if self.processor is None else self.processor(images)
+        return self.encoder.posterior(inputs)[0]
+
+    def zero_latent(self, size: int, device: torch.device) -> Tensor:
+        if self.processor is None:
+            return super().zero_latent(size, device)
+        return self.encoder.posterior(self.processor.zeros(size).to(device))[0]
 
     def networks(self) -> list[nn.Module]:
         return [self.decoder, self.encoder.encoder]
@@ -151,10 +161,12 @@ class MosaicCodec(Codec):
         return self
 
     def save(self, folder: Path) -> None:
-        """Write the VAE in diffusers' layout and the splat heads."""
+        """Write the VAE in diffusers' layout, the splat heads and the processor of condition images, if any."""
         to_contiguous(self.vae)
         self.vae.save_pretrained(folder / "vae")
         forget_origin(folder / "vae")
+        if self.processor is not None:
+            self.processor.save(folder / VAE)
         self.save_heads(folder)
 
     def save_heads(self, folder: Path) -> None:

@@ -39,6 +39,10 @@ class Mosaic(Representation):
     decoder: DecoderOptions = DecoderOptions()
     scale: Annotated[ScaleActivation, OneOf()] = BiasedSoftplus()
 
+    @property
+    def encodes_splats(self) -> bool:
+        return self.sees == "splats"
+
     def problem(self, model: Model, splat_size: int) -> str | None:
         factor, path = model.latent_factor, self.decoder.path
         if self.input_size % factor:
@@ -64,15 +68,19 @@ class Mosaic(Representation):
     def new_codec(self, model: Model, camera: CameraOptions, splats: SplatOptions) -> Codec:
         from z1g.representations.mosaic.codec import MosaicCodec
 
-        codec = MosaicCodec(model.autoencoder(), self.input_size, self.sees, self.decoder, self.scale, camera, splats)
+        vae, processor = model.autoencoder(), model.vae_processor()
+        codec = MosaicCodec(vae, self.input_size, self.sees, self.decoder, self.scale, camera, splats, processor)
         if model.pretrained_encoder:
             codec.decoder.post_quant_conv.requires_grad_(False)
         return codec
 
     def load_codec(self, folder: Path, camera: CameraOptions, splats: SplatOptions) -> Codec:
+        from z1g.networks.preprocessing import VAE, ImageProcessor
+        from z1g.representations.folder import REMEDY
         from z1g.representations.mosaic.codec import MosaicCodec, load_vae
 
-        codec = MosaicCodec(load_vae(folder), self.input_size, self.sees, self.decoder, self.scale, camera, splats)
+        vae, processor = load_vae(folder), ImageProcessor.of_folder(folder, VAE, REMEDY.format(folder=folder))
+        codec = MosaicCodec(vae, self.input_size, self.sees, self.decoder, self.scale, camera, splats, processor)
         codec.load_heads(folder)
         codec.requires_grad_(False).eval()
         return codec

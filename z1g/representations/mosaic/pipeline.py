@@ -22,6 +22,7 @@ from z1g.gaussians.channels import SplatOptions
 from z1g.geometry.camera import CameraOptions
 from z1g.networks.conditioning import Conditioning
 from z1g.networks.fused.modules import to_contiguous
+from z1g.networks.preprocessing import CLIP, ImageProcessor
 from z1g.networks.reference_denoiser import ReferenceDenoiser
 from z1g.networks.stored import forget_origin, read_network, require_files_fit
 from z1g.representations import folder as method_folder
@@ -66,6 +67,7 @@ class Zero1ToGPipeline(DiffusionPipeline):
         )
         self._stage1: tuple[Codec, Setup] | None = None
         self._exact = False
+        self._clip: ImageProcessor | None = None
 
     @classmethod
     def of(
@@ -74,7 +76,9 @@ class Zero1ToGPipeline(DiffusionPipeline):
         """From trained networks and the options that the codec was built with."""
         codec, denoiser = trained.codec, trained.denoiser
         conditioning = Conditioning.of(denoiser.prompt, denoiser.ramping, trained.statistics, codec.code_shape)
-        pipeline = cls(codec.vae, denoiser.unet, denoiser.vision, conditioning, Ddpm().scheduler())
+        scheduler = Ddpm(clip_sample="checkpoint").scheduler(denoiser.clip_sample)
+        pipeline = cls(codec.vae, denoiser.unet, denoiser.vision, conditioning, scheduler)
+        pipeline._clip = denoiser.processor
         pipeline._stage1 = codec, (representation, camera, splats)
         return pipeline
 
@@ -99,14 +103,17 @@ class Zero1ToGPipeline(DiffusionPipeline):
         for name in NETWORKS:
             forget_origin(folder / name)
         codec.save(folder)
+        if (processor := self._clip_processor()) is not None:
+            processor.save(folder / CLIP)
         method_folder.write(folder, *setup)
 
     def denoiser(self) -> ReferenceDenoiser:
         """The conditioned UNet, frozen."""
         parts = self.conditioning
         denoiser = ReferenceDenoiser(
-            self.unet, self.vision_encoder, parts.prompt, parts.ramping, train_conditioning=False
-        )
+            self.unet, self.vision_encoder, parts.prompt, parts.ramping, train_conditioning=False,
+            processor=self._clip_processor(), clip_sample=bool(self.scheduler.config.get("clip_sample", False)),
+        )  # fmt: skip
         # Its constants are created on the CPU, whatever the device of the parts.
         return denoiser.to(self.device).requires_grad_(False).eval()
 
@@ -135,6 +142,13 @@ class Zero1ToGPipeline(DiffusionPipeline):
         )  # fmt: skip
         codes = codes * statistics["deviation"] + statistics["mean"]
         return Splats(codes=codes, splats=codec.decode_all(codes))
+
+    def _clip_processor(self) -> ImageProcessor | None:
+        """The processor of the vision encoder's images, of the networks or of the folder that this was loaded from."""
+        origin = self.config.get("_name_or_path")
+        if self._clip is None and origin is not None:
+            self._clip = ImageProcessor.of_folder(Path(origin), CLIP, method_folder.REMEDY.format(folder=origin))
+        return self._clip
 
     def _first_stage(self) -> tuple[Codec, Setup]:
         if self._stage1 is None:

@@ -15,5 +15,5 @@ class Sampler(Slot):
     """Samples codes from the trained UNet."""
 
     @abstractmethod
-    def scheduler(self) -> SchedulerMixin:
-        """A new scheduler of diffusers."""
+    def scheduler(self, clip_sample: bool = False) -> SchedulerMixin:
+        """A new scheduler of diffusers. clip_sample: see `Denoiser.clip_sample`; only DDPM can clip."""

@@ -16,7 +16,7 @@ class Ddim(Sampler):
 
     kind: Literal["ddim"] = "ddim"
 
-    def scheduler(self) -> SchedulerMixin:
+    def scheduler(self, clip_sample: bool = False) -> SchedulerMixin:
         from diffusers import DDIMScheduler
 
         return DDIMScheduler(clip_sample=False, set_alpha_to_one=True, **TRAINED_WITH)

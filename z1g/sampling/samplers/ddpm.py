@@ -17,9 +17,14 @@ class Ddpm(Sampler):
     """Ancestral sampling of DDPM (Ho et al. 2020), as in the original."""
 
     kind: Literal["ddpm"] = "ddpm"
-    clip_sample: bool = Field(False, description="the original's bug: clip predicted codes to ±1")
+    clip_sample: bool | Literal["checkpoint"] = Field(
+        False,
+        description="clip predicted codes to ±1; checkpoint: as the scheduler of the published weights says (Zero123++ "
+        "v1.2: false; without the key: true), false for random weights",
+    )
 
-    def scheduler(self) -> SchedulerMixin:
+    def scheduler(self, clip_sample: bool = False) -> SchedulerMixin:
         from diffusers import DDPMScheduler
 
-        return DDPMScheduler(clip_sample=self.clip_sample, **TRAINED_WITH)
+        clips = clip_sample if self.clip_sample == "checkpoint" else self.clip_sample
+        return DDPMScheduler(clip_sample=clips, **TRAINED_WITH)

@@ -19,7 +19,7 @@ class DpmMultistep(Sampler):
     kind: Literal["dpm_multistep"] = "dpm_multistep"
     order: int = Field(2, ge=1, le=3, description="order of the solver: predictions combined per step")
 
-    def scheduler(self) -> SchedulerMixin:
+    def scheduler(self, clip_sample: bool = False) -> SchedulerMixin:
         from diffusers import DPMSolverMultistepScheduler
 
         return DPMSolverMultistepScheduler(algorithm_type="dpmsolver++", solver_order=self.order, **TRAINED_WITH)

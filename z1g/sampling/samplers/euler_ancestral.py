@@ -16,7 +16,7 @@ class EulerAncestral(Sampler):
 
     kind: Literal["euler_ancestral"] = "euler_ancestral"
 
-    def scheduler(self) -> SchedulerMixin:
+    def scheduler(self, clip_sample: bool = False) -> SchedulerMixin:
         from diffusers import EulerAncestralDiscreteScheduler
 
         return EulerAncestralDiscreteScheduler(**TRAINED_WITH)

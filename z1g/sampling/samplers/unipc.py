@@ -19,7 +19,7 @@ class UniPc(Sampler):
     kind: Literal["unipc"] = "unipc"
     order: int = Field(2, ge=1, le=3, description="order of the solver: predictions combined per step")
 
-    def scheduler(self) -> SchedulerMixin:
+    def scheduler(self, clip_sample: bool = False) -> SchedulerMixin:
         from diffusers import UniPCMultistepScheduler
 
         return UniPCMultistepScheduler(solver_order=self.order, **TRAINED_WITH)
