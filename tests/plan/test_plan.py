@@ -121,6 +121,7 @@ PUBLISHED = {"model": {"kind": "zero123plus"}}
 NEEDS: dict[str, dict[str, Any]] = {
     "representation": PUBLISHED,
     "representation.decoder.mode": PUBLISHED,
+    "representation.sees": {"model": {"kind": "scratch"}},
     "unet.finetune": PUBLISHED,
     "data.split.fold": {"data": {"split": {"folds": 2}}},
     "data.renderer.lighting": {"data": {"renderer": {"kind": "blender"}}},

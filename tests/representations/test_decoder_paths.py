@@ -175,6 +175,9 @@ def test_a_code_of_another_size_is_refused() -> None:
 class Published(Zero123Plus):
     """A model that stage 1 treats as pretrained."""
 
+    def vae_processor(self) -> None:
+        """Without files of a processor."""
+
     def autoencoder(self) -> AutoencoderKL:
         return scratch.autoencoder(config({"kind": "last_layer"}).model.autoencoder_size, 0)  # type: ignore[attr-defined]
 
