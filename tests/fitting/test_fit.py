@@ -4,7 +4,7 @@ import io
 import json
 import math
 import tarfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from z1g.fitting.options import AttributeRates, FitOptions
 from z1g.fitting.positions import Positions
 from z1g.fitting.positions.depth_offset import DepthOffset
 from z1g.fitting.positions.free import FreePositions
-from z1g.fitting.queue import FitQueue, prefetched
+from z1g.fitting.queue import FitQueue
 from z1g.fitting.random_ball import RandomBallStart
 from z1g.gaussians.channels import CHANNELS, split, to_gaussians
 from z1g.gaussians.rotations import rotation_matrices
@@ -475,19 +475,6 @@ def test_only_images_of_one_size_share_a_batch(scene: Scene) -> None:
         "globe",
     ]
     assert crowd.tried == [2, 1, 1]
-
-
-def test_objects_are_prefetched_in_order() -> None:
-    started: list[int] = []
-
-    def read(i: int) -> int:
-        started.append(i)
-        return i * i
-
-    results: Iterator[int] = prefetched(read, range(200), 2)
-    assert next(results) == 0
-    assert max(started) < 100, "not all at once"
-    assert list(results) == [i * i for i in range(1, 200)]
 
 
 # The stage

@@ -1,11 +1,7 @@
 """Fitting objects in batches that fit into memory."""
 
 import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
 
@@ -13,11 +9,7 @@ from z1g.core.errors import UserError
 from z1g.data.scenes import Scene
 from z1g.fitting.optimize import Fit, Fitted
 
-AHEAD = 64
-"""Number of objects to prefetch."""
 log = logging.getLogger(__name__)
-T = TypeVar("T")
-R = TypeVar("R")
 
 
 class FitQueue:
@@ -69,17 +61,6 @@ class FitQueue:
             "set fit.batch_objects: %d to avoid this message",
             size, self.size, self.size,
         )  # fmt: skip
-
-
-def prefetched(function: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
-    """Yield `function(item)` for each item in order, prefetched by threads."""
-    rest = iter(items)
-    with ThreadPoolExecutor(threads) as pool:
-        pending: deque[Future[R]] = deque(pool.submit(function, item) for item in islice(rest, AHEAD))
-        while pending:
-            result = pending.popleft().result()
-            pending.extend(pool.submit(function, item) for item in islice(rest, 1))
-            yield result
 
 
 def _shape(scene: Scene) -> tuple[tuple[int, ...], float]:

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from z1g.core.device import use_threads
 from z1g.core.files import atomic_file, write_jsonl
+from z1g.core.prefetch import prefetched
 from z1g.core.progress import Meter
 from z1g.core.recorded import is_recorded
 from z1g.data.manifest import ObjectEntry
@@ -23,7 +24,7 @@ from z1g.data.splat_files import SplatFile, with_checksums
 from z1g.data.stored_splats import stored
 from z1g.fitting.optimize import Fit, Fitted
 from z1g.fitting.options import FitOptions
-from z1g.fitting.queue import FitQueue, prefetched
+from z1g.fitting.queue import FitQueue
 from z1g.gaussians.channels import to_gaussians
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions
 from z1g.plan.folder import StageFolder

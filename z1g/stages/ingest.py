@@ -5,11 +5,13 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_file, write_jsonl
+from z1g.core.prefetch import prefetched
 from z1g.core.progress import Meter
 from z1g.core.recorded import is_recorded
 from z1g.data.contact_sheet import ContactSheet
@@ -20,10 +22,11 @@ from z1g.data.shards import (
     Rejected,
     RenderedObject,
     ShardReader,
+    files_of,
     shard_path,
     sheet_path,
     table_path,
-    write_object,
+    write_members,
 )
 from z1g.geometry.camera import CONDITION_VIEW
 from z1g.plan.folder import StageFolder
@@ -53,8 +56,10 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
         Meter(f"ingest chunk {chunk}", len(objects)) as meter,
     ):
         before = time.monotonic()
-        for ingested in _results(folder, objects, Path(scratch), threads):
-            row = _stored(ingested.outcome, tar, sheet, getattr(folder.config.data, "compact", False))
+        encode = partial(_encoded, compact=getattr(folder.config.data, "compact", False))
+        results = _results(folder, objects, Path(scratch), threads)
+        for ingested, files in prefetched(encode, results, threads, ahead=2 * threads):
+            row = _stored(ingested.outcome, files, tar, sheet)
             now = time.monotonic()
             rows.append({**row, "seconds": round(now - before, 3), "seconds_of": dict(ingested.seconds)})
             before = now
@@ -64,15 +69,22 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
     write_jsonl(table_path(folder.path, chunk), rows)
 
 
+def _encoded(ingested: Ingested, compact: bool) -> tuple[Ingested, list[tuple[str, bytes]]]:
+    """An object with its files; none if it is rejected. Codecs release Python's lock, so threads run side by side."""
+    outcome = ingested.outcome
+    return ingested, [] if isinstance(outcome, Rejected) else list(files_of(outcome, compact))
+
+
 def _stored(
-    result: RenderedObject | EncodedObject | Rejected, tar: tarfile.TarFile, sheet: ContactSheet, compact: bool
-) -> dict[str, Any]:
+    result: RenderedObject | EncodedObject | Rejected, files: list[tuple[str, bytes]], tar: tarfile.TarFile,
+    sheet: ContactSheet,
+) -> dict[str, Any]:  # fmt: skip
     """Add an object to the shard and to the contact sheet, and return its row of the table."""
     if isinstance(result, Rejected):
         log.warning("%s quarantined: %s", result.id, result.reason)
         sheet.add(result.id, None, result.reason)
         return {"id": result.id, "status": "quarantined", "reason": result.reason, "n_views": 0}
-    stored = write_object(tar, result, compact)
+    stored = write_members(tar, result.id, files)
     shown = result.view(CONDITION_VIEW) if isinstance(result, EncodedObject) else result.rgba[CONDITION_VIEW]
     sheet.add(result.id, shown)
     return {"id": result.id, "status": "ok", "reason": None, "n_views": len(result.c2w), **stored.row()}
