@@ -20,6 +20,8 @@ def write_set(root: Path, x: Any, config: dict[str, Any] | None = None) -> list[
             for seed in range(3):
                 name = f"s{steps}_{lr:g}@seed={seed}"
                 own = {"unet": {"lr": lr, "train": {"steps": steps, "seed": seed}}}
+                if seed:  # replicate 0 has the initial weights of stage 1's option, and sets none
+                    own["unet"]["init_seed"] = seed
                 plan = {"set": "budget", "x": x, "arm": name.split("@")[0], "seed": seed, "differences": own}
                 write_run(root, name, 20 + steps / 100 + (lr > 5e-5) + 0.1 * (seed - 1), plan, config or own)
                 names.append(name)

@@ -12,7 +12,7 @@ from support.browser import needs_chromium, open_page
 from support.report_tree import build
 
 from z1g.core.files import read_json, write_json
-from z1g.report.curves import Series, chart, linear_ticks, log_ticks, thin, tick_text
+from z1g.report.curves import MAX_LABEL, Series, chart, linear_ticks, log_ticks, shorten, thin, tick_text
 from z1g.stages import report
 
 SPECS: dict[str, dict[str, Any]] = {
@@ -192,6 +192,14 @@ def test_clicks_sort_the_table_in_both_directions(tree: Path, tmp_path: Path) ->
     assert down == sorted(down, reverse=True)
     assert up == sorted(up)
     assert (first, second) == ("descending", "ascending")
+
+
+def test_labels_of_a_sweep_stay_different() -> None:
+    names = [f"rate_and_guidance@lr={lr},guidance={g}" for lr in ("3e-4", "1e-3", "3e-3") for g in (1, 2, 4)]
+    labels = [shorten(name) for name in names]
+    assert len(set(labels)) == len(names)
+    assert all(len(label) <= MAX_LABEL for label in labels)
+    assert [shorten("rate@lr=1e-3"), shorten("without_sweep_and_long")] == ["rate@lr=1e-3", "without_…and_long"]
 
 
 def test_data_section_shows_objects_and_creators(tree: Path, tmp_path: Path) -> None:

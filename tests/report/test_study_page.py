@@ -53,6 +53,9 @@ def test_page_says_what_matters(tree: Path) -> None:
     assert "12 arms in 36 runs; varied: unet.train.lr (4 values), infer.guidance (3 values)." in text
     assert re.search(r"Variance between runs: ((lr|guidance) \d\d %, ){2}noise \(replicates\) \d+ %", text)
     assert "lr × guidance <small>not told from noise</small>" in text
+    best = re.findall(r"<td>([\d.]+)</td><td>([\d.]+) to ([\d.]+)</td><td>3</td>", text)
+    assert len(best) >= 8
+    assert all(len(value) == 6 for row in best[:8] for value in row), "PSNR has zeros at its end: 21.300"
     assert "20 arms in 20 runs" in text
     assert "4 pruned, which no figure of a metric includes; 4 not measured" in text
     assert "few_objects: learning curves by training objects" in text

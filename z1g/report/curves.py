@@ -85,7 +85,12 @@ def intervals(bars: Sequence[Bar], title: str) -> str:
 
 
 def shorten(label: str, limit: int = MAX_LABEL) -> str:
-    """Shorten a label in its middle, since names of ablations tend to differ at their ends."""
+    """Shorten a label in its middle, since names of ablations tend to differ at their ends.
+
+    A point of a sweep, `file@lr=1e-3,guidance=2`, loses the name of its file first.
+    """
+    if len(label) > limit:
+        label = label.partition("@")[2] or label
     half = (limit - 1) // 2
     return label if len(label) <= limit else f"{label[:half]}…{label[-half:]}"
 

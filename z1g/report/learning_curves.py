@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from z1g.config.replicates import SEED_NAMES
 from z1g.data.manifest import Manifest, SplitOptions
 from z1g.report.collect import Ablation, Results, flatten
 from z1g.report.importance import short_names
@@ -12,7 +13,7 @@ from z1g.report.studies import Run, Study, label, study_of
 
 OBJECTS = "objects"
 """The `x` that counts the objects that a run was trained on, alone or at the end of a label: `training objects`."""
-REPLICATED = ("seed", "fold", "folds")
+REPLICATED = (*SEED_NAMES, "fold", "folds")
 """Options in which replicates of one arm differ."""
 
 

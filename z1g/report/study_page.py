@@ -167,8 +167,8 @@ def _best(study: Study, metric: str) -> list[tuple[str, str, str, int]]:
     rows = []
     for arm in sorted(means, key=lambda name: -means[name] if better else means[name])[:MAX_ARMS]:
         interval = interval_of_mean(arms[arm])
-        text = f"{interval[1]:.5g} to {interval[2]:.5g}" if interval else "one run"
-        rows.append((arm, f"{means[arm]:.5g}", text, len(arms[arm])))
+        text = f"{interval[1]:#.5g} to {interval[2]:#.5g}" if interval else "one run"
+        rows.append((arm, f"{means[arm]:#.5g}", text, len(arms[arm])))
     return rows
 
 
