@@ -173,7 +173,7 @@ def about(**other: float) -> os.stat_result:
 def test_what_is_known_is_forgotten_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     known: OfState[set[str]] = OfState(set)
     now = 7.0 * checksums.AGAIN_S
-    monkeypatch.setattr(checksums.time, "monotonic", lambda: now)
+    monkeypatch.setattr(checksums, "time", SimpleNamespace(monotonic=lambda: now, time=lambda: 1e9))
     known(about()).add("a")
     now += checksums.AGAIN_S - 1
     assert known(about()) == {"a"}

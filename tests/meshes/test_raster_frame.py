@@ -19,7 +19,7 @@ def cloud(kind: str) -> np.ndarray:
     generator = np.random.default_rng(3)
     points = generator.normal(size=(4000, 3))
     if kind == "ball":
-        return 0.3 * points / np.linalg.norm(points, axis=1, keepdims=True)
+        return np.asarray(0.3 * points / np.linalg.norm(points, axis=1, keepdims=True))
     if kind == "line":
         return np.linspace(-0.4, 0.4, 50)[:, None] * [[0.3, 1.0, -0.5]]
     if kind == "sheet":
