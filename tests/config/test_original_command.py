@@ -1,6 +1,7 @@
 """`z1g config --from-command`: the original's commands as ablations."""
 
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,9 @@ def leaves(value: Any, path: str = "") -> dict[str, Any]:
     }
 
 
-def settings(stage: str, words: list[str]) -> dict[str, Any]:
+@cache
+def settings(stage: str, *words: str) -> dict[str, Any]:
+    """All options that a program with these flags means."""
     script = next(name for name, of in SCRIPTS.items() if of == stage)
     text = translated(" ".join([script, "big", *PLAIN, *words]), 80, CONFIGS)
     return leaves(experiment(text).model_dump(mode="json"))
@@ -173,7 +176,7 @@ def test_a_flag_changes_its_keys_and_no_others(flag: Flag, stage: str) -> None:
     given = [f"--{flag.name}", *OTHER.get(flag.name, [])]
     if flag.name == "use_activation_at_downsample":
         given, extra = [f"--{flag.name}", value], [value]
-    before, after = settings(stage, extra), settings(stage, given)
+    before, after = settings(stage, *extra), settings(stage, *given)
     changed = {path for path in before.keys() | after.keys() if before.get(path) != after.get(path)}
     assert changed, "no effect"
     keys = flag.keys.split(", ")
