@@ -58,7 +58,6 @@ def _with_uv(environment: Path, python: str, pip: list[str], lock: Path) -> bool
         **uv_variables(config),
         # As pip: the best version of all indexes, not what the first one has.
         "UV_INDEX_STRATEGY": "unsafe-best-match",
-        "UV_LINK_MODE": "copy",
         **os.environ,
     }
     words = ["pip", "install", "--quiet", "--no-deps", "--compile-bytecode", "--python", python]

@@ -81,10 +81,10 @@ def _origin(config: dict[str, Any]) -> list[str]:
     model = config.get("model", {})
     if model.get("kind") != "trained":
         return []
-    name = markdown_text(model["pretrained"])
     return [
         "",
-        f"Finetuned from the trained model `{name}`; its `{CARD}` says what it was trained on and under which terms.",
+        f"Finetuned from the trained model `{model['pretrained']}`; its `{CARD}` says what it was trained on and under "
+        "which terms.",
     ]
 
 
