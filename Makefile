@@ -1,9 +1,11 @@
-# `make demo` runs the whole chain on eight objects, `make test` runs the tests. Both create the environment first.
+# `make demo` finetunes the base model on eight objects and compares ways to do it, `make test` runs the tests. Both create the
+# environment first.
 # `make blender` creates another one for what only Blender does.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 RESULTS ?= results
-SCALES := tiny small base full original
+SCALES := scratch small base full original
+FINETUNES := tiny finetune
 
 FURNITURE ?= .furniture
 FURNITURE_PACKAGE := sweethome3d-furniture
@@ -12,10 +14,15 @@ FURNITURE_SHA256 := 3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a211
 CORPUS ?= .corpus
 LICENSES ?= all
 
-.PHONY: demo test test-fast test-slurm lint check env blender clean furniture corpus
+.PHONY: demo demo-all test test-fast test-slurm lint check env blender clean furniture corpus
 
 demo: env
-	$(BIN)/snakemake --profile local ablation_all --config scale=tiny results=$(RESULTS)
+	$(BIN)/snakemake --profile local ablation_all --config scale=tiny ablations=demo results=$(RESULTS)
+	@echo "Open $(RESULTS)/report.html; curves: $(BIN)/tensorboard --logdir $(RESULTS)/ablations"
+
+# The five ablations of the original, from networks with random weights.
+demo-all: env
+	$(BIN)/snakemake --profile local ablation_all --config scale=scratch results=$(RESULTS)
 	@echo "Open $(RESULTS)/report.html; curves: $(BIN)/tensorboard --logdir $(RESULTS)/ablations"
 
 # Tests with Blender are skipped where there is none: `make blender`.
@@ -42,21 +49,24 @@ lint: env
 	@# Its formatter of shell commands is searched on PATH.
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt --check Snakefile workflow/rules workflow/corpus
 	@# Advice to use conda or containers for each rule is ignored, since requirements.lock pins the environment.
-	! $(BIN)/snakemake --lint --config scale=tiny 2>&1 | grep '^    \* ' | grep -v 'conda environment or container'
+	! $(BIN)/snakemake --lint --config scale=scratch 2>&1 | grep '^    \* ' | grep -v 'conda environment or container'
 	for scale in $(SCALES); do \
 		$(BIN)/snakemake -n -q all --profile local --config scale=$$scale results=.dry-run missing=warn -- ablation_all || exit 1; \
+	done
+	for scale in $(FINETUNES); do \
+		$(BIN)/snakemake -n -q all --profile local --config scale=$$scale ablations=demo results=.dry-run missing=warn \
+			-- ablation_all || exit 1; \
 	done
 
 env: .venv/.installed
 
 blender: .venv-blender/.installed
 
-.venv/.installed: requirements.lock pyproject.toml
-	@echo "Installing packages into .venv, once: some minutes"
-	$(PYTHON) -m venv .venv
-	@# The lock file has all packages, so that pip need not look for what they depend on.
-	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --requirement requirements.lock
-	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
+.venv/.installed: requirements.lock pyproject.toml workflow/environment.py
+	@echo "Installing packages into .venv, once: two minutes where they are near"
+	@$(PYTHON) -m venv .venv
+	@$(PYTHON) workflow/environment.py .venv requirements.lock
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
 # The CPU rasterizer compiles itself when it draws first, for 20 s of a core. Processes that start side by side, as those of

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,8 @@ from support.report_tree import build
 
 from z1g.cli.main import main
 from z1g.core.errors import UserError
-from z1g.core.files import read_jsonl, write_jsonl
+from z1g.core.files import read_json, read_jsonl, write_jsonl
+from z1g.report.card import model_card
 from z1g.report.collect import Results
 from z1g.report.compare import compare
 from z1g.report.compare_text import FORMATS
@@ -173,6 +175,15 @@ def test_the_card_names_the_arm(tree: Path) -> None:
     assert "This is seed 1 of autodecoder, unet of `fast`" in text
     assert "`z1g compare fast` has means and intervals over all seeds" in text
     assert "[low, high] is the 95 % interval over objects" in text
+
+
+def test_the_card_names_the_model_that_training_started_from(tree: Path) -> None:
+    ablation.run(tree, "fast@seed=1")
+    facts = read_json(tree / "ablations/fast@seed=1/reproduce.json")
+    (run,) = Results(tree).ablations(["fast@seed=1"])
+    for model, named in (({"kind": "trained", "pretrained": "my_base"}, True), ({"kind": "scratch"}, False)):
+        text = model_card(replace(run, config={"model": model}), facts, None, [])
+        assert ("Finetuned from the trained model `my_base`; its `README.md` says" in text) == named
 
 
 def test_old_plans_are_arms_of_their_own(tree: Path) -> None:

@@ -49,6 +49,24 @@ class Denoiser(nn.Module):
         """How images become the inputs of `vision`, if a published pipeline says so."""
         self.clip_sample = False
         """Whether the scheduler of the weights' pipeline clips predicted codes to ±1; see the sampler `ddpm`."""
+        self.code_statistics: tuple[Tensor, Tensor] | None = None
+        """Mean and deviation [C,1,1] with which the codes were normalized that the initial weights were trained on;
+        None: they were not.
+        """
+
+    def normalized(self, code: Tensor) -> Tensor:
+        """Codes as the initial weights expect them, from codes [B,*code_shape] in the decoder's units."""
+        if self.code_statistics is None:
+            return code
+        mean, deviation = (value.to(code) for value in self.code_statistics)
+        return (code - mean) / deviation
+
+    def in_units(self, code: Tensor) -> Tensor:
+        """Inverse of `normalized`."""
+        if self.code_statistics is None:
+            return code
+        mean, deviation = (value.to(code) for value in self.code_statistics)
+        return code * deviation + mean
 
     @abstractmethod
     def forward(self, noisy: Tensor, timestep: Tensor, condition: Condition, condition_noise: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from z1g.networks.weights.packaged import CARD
 from z1g.report.collect import Ablation, Measurements
 from z1g.report.cost import COSTS, cost_text
 from z1g.report.statistics import MIN_OBJECTS
@@ -24,6 +25,7 @@ def model_card(ablation: Ablation, facts: dict[str, Any], measured: Measurements
         "",
         "A Zero-1-to-G model: it generates six splatter images (3D Gaussians) from one image. "
         f"Base configuration `{ablation.base}`; resolved options in `config.json`.",
+        *_origin(ablation.config),
         "",
         "## Files",
         "",
@@ -72,6 +74,18 @@ def model_card(ablation: Ablation, facts: dict[str, Any], measured: Measurements
         f"    z1g verify results/ablations/{ablation.name}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _origin(config: dict[str, Any]) -> list[str]:
+    """What is said of the trained model that training started from."""
+    model = config.get("model", {})
+    if model.get("kind") != "trained":
+        return []
+    return [
+        "",
+        f"Finetuned from the trained model `{model['pretrained']}`; its `{CARD}` says what it was trained on and under "
+        "which terms.",
+    ]
 
 
 def _data(data: dict[str, Any]) -> list[str]:

@@ -50,7 +50,7 @@ class Mosaic(Representation):
         problem = path.problem(self.input_size, splat_size, factor.bit_length())
         if problem:
             return f"decoder.path '{path.kind}' {problem}; change the sizes or use path 'last_layer'"
-        if self.sees == "splats" and model.pretrained_encoder:
+        if self.sees == "splats" and model.pretrained_encoder and model.method is None:
             return f"sees 'splats' needs an encoder that is trained, but that of model '{model.kind}' is published"
         if self.decoder.mode == "fixed_rgb":
             if not model.pretrained_encoder:
@@ -70,7 +70,9 @@ class Mosaic(Representation):
 
         vae, processor = model.autoencoder(), model.vae_processor()
         codec = MosaicCodec(vae, self.input_size, self.sees, self.decoder, self.scale, camera, splats, processor)
-        if model.pretrained_encoder:
+        if model.method is not None:
+            codec.load_heads(model.method)
+        elif model.pretrained_encoder:
             codec.decoder.post_quant_conv.requires_grad_(False)
         return codec
 
