@@ -1,11 +1,13 @@
-# `make demo` finetunes the base model on eight objects and compares ways to do it, `make test` runs the tests. Both create the
-# environment first.
+# `make demo` runs the whole chain on eight objects, `make test` runs the tests. Both create the environment first.
 # `make blender` creates another one for what only Blender does.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 RESULTS ?= results
 SCALES := scratch small base full original
-FINETUNES := tiny finetune
+# With a base model in the package, the demo finetunes it; without one, it trains networks from random weights.
+BASE := $(wildcard z1g/inference/models_of_the_package/base/model.json)
+DEMO := $(if $(BASE),scale=tiny ablations=demo,scale=scratch)
+FINETUNES := $(if $(BASE),tiny finetune)
 
 FURNITURE ?= .furniture
 FURNITURE_PACKAGE := sweethome3d-furniture
@@ -17,7 +19,7 @@ LICENSES ?= all
 .PHONY: demo demo-all test test-fast test-slurm lint check env blender clean furniture corpus
 
 demo: env
-	$(BIN)/snakemake --profile local ablation_all --config scale=tiny ablations=demo results=$(RESULTS)
+	$(BIN)/snakemake --profile local ablation_all --config $(DEMO) results=$(RESULTS)
 	@echo "Open $(RESULTS)/report.html; curves: $(BIN)/tensorboard --logdir $(RESULTS)/ablations"
 
 # The five ablations of the original, from networks with random weights.
