@@ -45,11 +45,11 @@ GOOD = {
     ],
     "ablation": ["{results} micro"],
     "prune": ["{results} micro 0.5"],
-    "search": ["ablations/one.yaml --scale tiny --objects meshes --results planned --missing warn --gpus 0"],
+    "search": ["ablations/one.yaml --scale scratch --objects meshes --results planned --missing warn --gpus 0"],
     "status": [
         "--results {results} --ablations micro --json",
         "--results {results} --html status.html",
-        "--results planned --scale tiny --objects meshes --ablations one",
+        "--results planned --scale scratch --objects meshes --ablations one",
     ],
     "tables": ["{results} --ablations micro --out tables"],
     "report": ["{results} --ablations micro --out report.html"],
@@ -65,9 +65,9 @@ GOOD = {
     "list": ["meshes a.zip meshes/0.obj l.jsonl --out list.jsonl --root meshes", "a.zip --out list.jsonl --colored"],
     "corpus": ["join listed --out joined", "convert megaglest meshes --out made --processes 1 --limit 1"],
     "plan": [
-        "--scale tiny --objects meshes --results planned --missing warn --ablations one --write",
+        "--scale scratch --objects meshes --results planned --missing warn --ablations one --write",
         "--scale s.yaml --objects l.jsonl a.zip --missing stop --check",
-        "--scale tiny --cost 1000 10",
+        "--scale scratch --cost 1000 10",
     ],
     "bench": [
         "render --backend cpu --ply a.ply --splats 10 --size 16 --views 1 --repeats 1 --device cpu --json",
@@ -87,7 +87,7 @@ GOOD = {
         "reference",
         "defaults",
         "identity",
-        "show --ablation ablations/one.yaml --scale tiny",
+        "show --ablation ablations/one.yaml --scale scratch",
         "write",
     ],
 }

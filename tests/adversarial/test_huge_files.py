@@ -21,9 +21,9 @@ CALLS = {
     "photographs": [["infer", f"huge.{e}", "--run", "{run}", "--out", "out"] for e in ("png", "jpg", "webp", "tif")],
     "lists": [["list", f"huge.{ending}", "--out", "list.jsonl"] for ending in ("jsonl", "csv")],
     "configurations": [
-        ["config", "show", "--ablation", "huge.yaml", "--scale", "tiny"],
+        ["config", "show", "--ablation", "huge.yaml", "--scale", "scratch"],
         ["plan", "--scale", "huge.yaml"],
-        ["plan", "--scale", "tiny", "--objects", "huge.jsonl", "--missing", "warn"],
+        ["plan", "--scale", "scratch", "--objects", "huge.jsonl", "--missing", "warn"],
     ],
     "results": [["compare", "huge.jsonl", "micro", "--results", "results"]],
 }

@@ -119,7 +119,7 @@ def test_plan_into_impossible_results(
     monkeypatch.chdir(_workspace(tmp_path))
     Path("file").write_text("")
     message = refused(
-        "plan", "--scale", "tiny", "--objects", "meshes", "--results", place, "--missing", "warn", "--write"
+        "plan", "--scale", "scratch", "--objects", "meshes", "--results", place, "--missing", "warn", "--write"
     )
     assert place[:200] in message
 
@@ -222,8 +222,8 @@ def test_lists_of_nothing(refused: Refused, tmp_path: Path, monkeypatch: pytest.
     Path("gray/a.obj").write_text(plain)
     assert "all 1 objects are of one plain color" in refused("list", "gray", "--colored", "--out", "a.jsonl")
     assert not Path("a.jsonl").exists()
-    assert "a path is empty" in refused("plan", "--scale", "tiny", "--objects", "", "--missing", "warn")
-    assert "no ablations are named" in refused("plan", "--scale", "tiny", "--ablations")
+    assert "a path is empty" in refused("plan", "--scale", "scratch", "--objects", "", "--missing", "warn")
+    assert "no ablations are named" in refused("plan", "--scale", "scratch", "--ablations")
 
 
 def _workspace(folder: Path) -> Path:
@@ -297,7 +297,15 @@ def test_results_that_are_empty_or_a_file(tmp_path: Path, monkeypatch: pytest.Mo
         "results=FILE/x": "results folder FILE/x: FILE is a file",
         "results=/proc/x": "/proc/x cannot be written",
     }.items():
-        command = [sys.executable, "-m", "snakemake", "--profile", "workflow/profiles/local", "--config", "scale=tiny"]
+        command = [
+            sys.executable,
+            "-m",
+            "snakemake",
+            "--profile",
+            "workflow/profiles/local",
+            "--config",
+            "scale=scratch",
+        ]
         done = subprocess.run(
             [*command, "missing=warn", "objects=meshes", option],
             cwd=workspace,

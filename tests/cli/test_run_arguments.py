@@ -27,25 +27,25 @@ def comments(text: str) -> list[str]:
 
 
 def test_config_shows_what_a_run_builds_on_and_its_options(ablations: Path) -> None:
-    text = named("study@guidance=2.5@seed=1", "tiny", ablations, CONFIGS)
+    text = named("study@guidance=2.5@seed=1", "scratch", ablations, CONFIGS)
     assert comments(text) == [
         f"study: {ablations}/study.yaml",
         f"builds on first: {ablations}/first.yaml",
-        f"builds on tiny: {CONFIGS}/tiny.yaml",
+        f"builds on scratch: {CONFIGS}/scratch.yaml",
         "run study@guidance=2.5@seed=1",
         "point: infer.guidance = 2.5",
         "replicate 1 of unet",
     ]
-    (run,) = Catalog(Entries.of_folder(ablations), "tiny", CONFIGS).select(["study@guidance=2.5@seed=1"])[0]
+    (run,) = Catalog(Entries.of_folder(ablations), "scratch", CONFIGS).select(["study@guidance=2.5@seed=1"])[0]
     assert yaml.safe_load(text) == run.experiment.model_dump(mode="json")
 
 
 def test_config_lists_the_runs_of_a_file_and_shows_what_they_have_in_common(ablations: Path) -> None:
-    text = named("study", "tiny", ablations, CONFIGS)
+    text = named("study", "scratch", ablations, CONFIGS)
     names = [f"study@guidance={g}@seed={s}" for g in ("1", "2.5") for s in (0, 1)]
     assert comments(text)[-1] == f"4 runs: {', '.join(names)}"
     assert yaml.safe_load(text)["splat"]["size"] == 32
-    assert comments(named("first", "tiny", ablations, CONFIGS))[-1].startswith("builds on tiny")
+    assert comments(named("first", "scratch", ablations, CONFIGS))[-1].startswith("builds on scratch")
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_config_lists_the_runs_of_a_file_and_shows_what_they_have_in_common(abla
 )
 def test_config_refuses_what_is_no_run(ablations: Path, name: str, words: str) -> None:
     with pytest.raises(UserError) as caught:
-        named(name, "tiny", ablations, CONFIGS)
+        named(name, "scratch", ablations, CONFIGS)
     assert words in str(caught.value)
 
 

@@ -114,10 +114,10 @@ def test_what_was_never_started(
     for name in ("workflow", "configs", "ablations"):
         (tmp_path / name).symlink_to(ROOT / name)
     monkeypatch.chdir(tmp_path)
-    assert main(["status", "--scale", "tiny", "--ablations", "encoder_mix", "--json"]) == 0
+    assert main(["status", "--scale", "scratch", "--ablations", "encoder_mix", "--json"]) == 0
     about = json.loads(capsys.readouterr().out)
     assert about["counts"] == {"waiting": 7}
-    assert about["gpu_hours_left"] == 0, "scale=tiny asks for no GPU"
+    assert about["gpu_hours_left"] == 0, "scale=scratch asks for no GPU"
     assert not (tmp_path / "results").exists()
 
 

@@ -25,10 +25,10 @@ from z1g.core.errors import UserError
 from z1g.core.slots import Section, Slot, kinds
 
 CONFIGS = ROOT / "configs"
-SCALES = ("tiny", "small", "full", "original")
+SCALES = ("scratch", "small", "full", "original")
 
 
-def load(tmp_path: Path, text: str, scale: str = "tiny"):
+def load(tmp_path: Path, text: str, scale: str = "scratch"):
     path = tmp_path / "idea.yaml"
     path.write_text(text)
     ablation = load_ablation(path, scale, CONFIGS)
@@ -93,7 +93,7 @@ def test_every_mistake_of_a_file_is_named(tmp_path: Path) -> None:
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"nowhere\.yaml"):
-        load_ablation(tmp_path / "nowhere.yaml", "tiny", CONFIGS)
+        load_ablation(tmp_path / "nowhere.yaml", "scratch", CONFIGS)
 
 
 VALUES = st.recursive(
@@ -114,7 +114,7 @@ def test_no_structure_gives_anything_but_success_or_a_user_error(tmp_path_factor
     path = tmp_path_factory.mktemp("any") / "a.yaml"
     path.write_text(yaml.safe_dump(values, allow_unicode=True), encoding="utf-8")
     try:
-        load_ablation(path, "tiny", CONFIGS)
+        load_ablation(path, "scratch", CONFIGS)
     except UserError as error:
         if not str(error):
             pytest.fail("an error without a message")
@@ -127,7 +127,7 @@ def test_no_bytes_give_anything_but_success_or_a_user_error(tmp_path_factory, co
     path = tmp_path_factory.mktemp("any") / "a.yaml"
     path.write_bytes(content)
     try:
-        load_ablation(path, "tiny", CONFIGS)
+        load_ablation(path, "scratch", CONFIGS)
     except UserError as error:
         if not str(error):
             pytest.fail("an error without a message")
@@ -151,7 +151,7 @@ def test_a_slot_of_another_kind_starts_afresh_and_null_removes() -> None:
 
 def test_an_ablation_can_pin_its_base(tmp_path: Path) -> None:
     assert load(tmp_path, "base: small\n").experiment == resolve([read_yaml(CONFIGS / "small.yaml")])
-    assert load(tmp_path, "").base == "tiny"
+    assert load(tmp_path, "").base == "scratch"
 
 
 @pytest.mark.parametrize("name", sorted(GENERATED))
@@ -260,8 +260,8 @@ def test_the_command_line_answers_with_one_message_and_exit_code_2() -> None:
     for command in (
         ["z1g", "plan", "--scale", "tinny"],
         ["snakemake", "-n", "--profile", "local", "--config", "scale=tinny"],
-        ["snakemake", "-n", "--profile", "local", "--config", "scale=tiny", "ablations=encoder_mxi"],
-        ["snakemake", "-n", "--profile", "local", "--config", "skale=tiny"],
+        ["snakemake", "-n", "--profile", "local", "--config", "scale=scratch", "ablations=encoder_mxi"],
+        ["snakemake", "-n", "--profile", "local", "--config", "skale=scratch"],
     ):
         done = run(*command)
         assert done.returncode == 2, done.stderr

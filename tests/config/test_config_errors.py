@@ -30,7 +30,7 @@ def checked(path: Path, scale: str) -> None:
     raise UserError("\n".join(line for line, fatal in findings(ablation) if fatal))
 
 
-def complaint(folder: Path, text: str, scale: str = "tiny") -> list[str]:
+def complaint(folder: Path, text: str, scale: str = "scratch") -> list[str]:
     """The lines of the error for the ablation `text`, without the name of the folder."""
     (folder / "idea.yaml").write_text(text, encoding="utf-8")
     with pytest.raises(UserError) as caught:
@@ -134,7 +134,7 @@ def test_a_scale_is_a_name_or_a_file(tmp_path: Path) -> None:
     base = tmp_path / "mine.yaml"
     base.write_text("splat: {size: 16}\n")
     assert scale_file(str(base), CONFIGS) == base
-    assert scale_file("tiny", CONFIGS) == CONFIGS / "tiny.yaml"
+    assert scale_file("scratch", CONFIGS) == CONFIGS / "scratch.yaml"
     for wrong in ("tinny", "x" * 5000, "gone.yaml", ""):
         with pytest.raises(UserError, match="there is no file"):
             scale_file(wrong, CONFIGS)
@@ -153,17 +153,17 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def plan(workspace: Path, **options: object) -> Plan:
     with contextlib.chdir(workspace):
-        return Plan.from_options({"scale": "tiny", **options}, Path(str(options.get("results", "results"))))
+        return Plan.from_options({"scale": "scratch", **options}, Path(str(options.get("results", "results"))))
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"ablations": "encoder_mxi"}, ['"encoder_mxi"', 'did you mean "encoder_mix"']),
-        ({"ablations": "../configs/tiny"}, ["must be a word"]),
+        ({"ablations": "../configs/scratch"}, ["must be a word"]),
         ({"ablations": "a b"}, ["must be a word"]),
         ({"ablations": ","}, ["no ablations are named"]),
-        ({"skale": "tiny"}, ["--config skale=", 'did you mean "scale"']),
+        ({"skale": "scratch"}, ["--config skale=", 'did you mean "scale"']),
         ({"scale": "smal"}, ['scale "smal"', 'did you mean "small"']),
         ({"results": "my results"}, ["--config results=", "my results"]),
         ({"results": "a;b"}, ["--config results=", "a;b"]),
@@ -186,15 +186,15 @@ def test_ablations_are_a_list_however_snakemake_reads_them(workspace: Path) -> N
 def test_missing_meshes_name_the_ablation(workspace: Path, tmp_path: Path) -> None:
     (tmp_path / "idea.yaml").write_text("data: {paths: [nowhere]}\n")
     with pytest.raises(UserError, match=r"ablation idea: data\.paths: nowhere: no such file"):
-        Plan.load("tiny", None, Path("results"), tmp_path, CONFIGS)
+        Plan.load("scratch", None, Path("results"), tmp_path, CONFIGS)
     (tmp_path / "idea.yaml").write_text(f"data: {{paths: [{'x' * 3000}]}}\n")
     with pytest.raises(UserError, match=r"ablation idea: .*too long"):
-        Plan.load("tiny", None, Path("results"), tmp_path, CONFIGS)
+        Plan.load("scratch", None, Path("results"), tmp_path, CONFIGS)
 
 
 def test_a_folder_without_ablations_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no ablation files"):
-        Plan.load("tiny", None, Path("results"), tmp_path, CONFIGS)
+        Plan.load("scratch", None, Path("results"), tmp_path, CONFIGS)
 
 
 @pytest.mark.slow
@@ -204,9 +204,9 @@ def test_a_wrong_ablation_stops_every_command_before_anything_runs(workspace: Pa
     good = bad.read_text()
     bad.write_text("unet:\n  condition_dropuot: 0.5\n")
     if command[0] == "snakemake":
-        words = [*command, "--profile", "local", "--config", "scale=tiny"]
+        words = [*command, "--profile", "local", "--config", "scale=scratch"]
     else:
-        words = [*command, "--scale", "tiny", *(["--ablation", str(bad)] if "show" in command else [])]
+        words = [*command, "--scale", "scratch", *(["--ablation", str(bad)] if "show" in command else [])]
     try:
         done = subprocess.run(
             [sys.executable, "-m", *words],
@@ -230,7 +230,7 @@ TAGS = ["int", "bool", "float", "null", "str", "timestamp", "binary", "set", "om
 WORDS = st.sampled_from(
     ["", "~", "yes", "1", "-7", "0.5", "1e3", ".nan", "-.inf", "0x1F", "0b11", "1:30", "2001-12-14", "2001-13-45",
      "2001-12-14t21:59:43.10-05:00", "aGVsbG8=", "encoder", "plateau", "9" * 30, "9" * 5000, "'x: y'", '"\\0"',
-     '"\\ud800"', '"\\U0001F600"', "é", "&a 1", "*a", "&a [*a]", "<<", "=", "tiny", "rgb"]
+     '"\\ud800"', '"\\U0001F600"', "é", "&a 1", "*a", "&a [*a]", "<<", "=", "scratch", "rgb"]
 )  # fmt: skip
 SCALARS = st.builds(lambda tag, word: f"{tag}{word}", st.sampled_from(["", "", "", *(f"!!{t} " for t in TAGS)]), WORDS)
 
@@ -266,7 +266,7 @@ def read(folder: Path, content: bytes) -> None:
     (folder / "idea.yaml").write_bytes(content)
     outcome = "a plan"
     try:
-        Plan.load("tiny", None, Path("results"), folder, CONFIGS, missing="warn").ablation_identity("idea")
+        Plan.load("scratch", None, Path("results"), folder, CONFIGS, missing="warn").ablation_identity("idea")
     except UserError as error:
         outcome = str(error)
     assert outcome.strip()

@@ -222,7 +222,7 @@ WARNED = [
 ]
 
 
-def idea(folder: Path, text: str, scale: str = "tiny") -> Path:
+def idea(folder: Path, text: str, scale: str = "scratch") -> Path:
     (folder / "idea.yaml").write_text(text, encoding="utf-8")
     return folder / "idea.yaml"
 
@@ -230,7 +230,7 @@ def idea(folder: Path, text: str, scale: str = "tiny") -> Path:
 def test_all_findings_are_said_at_once_with_file_line_and_key_path(
     bare: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ablation = load_ablation(idea(bare, MANY), "tiny", CONFIGS)
+    ablation = load_ablation(idea(bare, MANY), "scratch", CONFIGS)
     with caplog.at_level(logging.WARNING), pytest.raises(UserError) as caught:
         preflight([ablation])
     *lines, last = str(caught.value).replace(f"{bare}/", "").splitlines()
@@ -243,7 +243,7 @@ def test_all_findings_are_said_at_once_with_file_line_and_key_path(
 
 
 def test_everything_is_a_warning_where_that_is_asked_for(bare: Path, caplog: pytest.LogCaptureFixture) -> None:
-    ablation = load_ablation(idea(bare, MANY), "tiny", CONFIGS)
+    ablation = load_ablation(idea(bare, MANY), "scratch", CONFIGS)
     with caplog.at_level(logging.WARNING):
         preflight([ablation, ablation], "warn")
     assert len(caplog.records) == len(EXPECTED) + len(WARNED), "each once"
@@ -267,7 +267,7 @@ def test_what_a_scale_asks_for_is_said_once_for_all_ablations(bare: Path) -> Non
 
 
 def test_reading_a_configuration_needs_nothing_of_the_machine(bare: Path) -> None:
-    ablation = load_ablation(idea(bare, MANY), "tiny", CONFIGS)
+    ablation = load_ablation(idea(bare, MANY), "scratch", CONFIGS)
     assert len(list(findings(ablation))) == len(EXPECTED) + len(WARNED)
     assert isinstance(ablation.experiment, Experiment)
 
@@ -279,17 +279,17 @@ def test_the_plan_looks_only_where_it_is_asked_to(bare: Path) -> None:
     (bare / "ablations").mkdir()
     idea(bare / "ablations", "data: {paths: [objects]}\nfit: {start: {kind: lgm}}\n")
     where = Path("results"), Path("ablations"), CONFIGS
-    assert list(Plan.load("tiny", None, *where).ablations) == ["idea"]
-    assert list(Plan.load("tiny", None, *where, missing="warn").ablations) == ["idea"]
+    assert list(Plan.load("scratch", None, *where).ablations) == ["idea"]
+    assert list(Plan.load("scratch", None, *where, missing="warn").ablations) == ["idea"]
     with pytest.raises(UserError, match=r"^ablations/idea\.yaml:2: fit\.start\.weights: "):
-        Plan.load("tiny", None, *where, missing="stop")
+        Plan.load("scratch", None, *where, missing="stop")
     (bare / "configs").symlink_to(CONFIGS)
     with pytest.raises(UserError, match=r"^ablations/idea\.yaml:2: fit\.start\.weights: "):
-        Plan.from_options({"scale": "tiny"}, Path("results"))
+        Plan.from_options({"scale": "scratch"}, Path("results"))
     for given, check in (({"missing": "warn"}, True), ({}, False)):
-        assert list(Plan.from_options({"scale": "tiny", **given}, Path("results"), check).ablations) == ["idea"]
+        assert list(Plan.from_options({"scale": "scratch", **given}, Path("results"), check).ablations) == ["idea"]
     with pytest.raises(UserError, match=r'--config missing=: wran; did you mean "warn"'):
-        Plan.from_options({"scale": "tiny", "missing": "wran"}, Path("results"))
+        Plan.from_options({"scale": "scratch", "missing": "wran"}, Path("results"))
 
 
 def test_z1g_plan_stops_or_warns(
@@ -298,13 +298,13 @@ def test_z1g_plan_stops_or_warns(
     shutil.copytree(ROOT / "configs", bare / "configs")
     shutil.copytree(ROOT / "workflow", bare / "workflow")
     (bare / "ablations").mkdir()
-    idea(bare / "ablations", "base: tiny\nfit:\n  start: {kind: lgm}\n")
-    assert main(["plan", "--scale", "tiny"]) == 2
+    idea(bare / "ablations", "base: scratch\nfit:\n  start: {kind: lgm}\n")
+    assert main(["plan", "--scale", "scratch"]) == 2
     said = capsys.readouterr()
     assert "idea.yaml:3: fit.start.weights: pretrained/lgm/model_fp16_fixrot.safetensors is not a file" in said.err
     assert said.out == ""
     assert "Traceback" not in said.err
-    assert main(["plan", "--scale", "tiny", "--missing", "warn"]) == 0
+    assert main(["plan", "--scale", "scratch", "--missing", "warn"]) == 0
     assert re.search(r"^idea +[0-9a-f]{10}", capsys.readouterr().out, re.MULTILINE)
     assert "fit.start.weights: pretrained/lgm" in caplog.records[-1].getMessage()
 
@@ -325,7 +325,7 @@ def test_snakemake_stops_before_anything_runs(tmp_path: Path, profile: str) -> N
         "--profile",
         f"workflow/profiles/{profile}",
         "--config",
-        "scale=tiny",
+        "scale=scratch",
     ]
 
     def run(*more: str) -> subprocess.CompletedProcess[str]:

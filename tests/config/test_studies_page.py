@@ -26,7 +26,7 @@ def catalog(tmp_path_factory: pytest.TempPathFactory) -> Catalog:
             path = root / FILE.match(text)[1]  # type: ignore[index]
             path.parent.mkdir(exist_ok=True)
             path.write_text(text, encoding="utf-8")
-    return Catalog(Entries.of_folder(root / "ablations"), "tiny", CONFIGS)
+    return Catalog(Entries.of_folder(root / "ablations"), "scratch", CONFIGS)
 
 
 def examples() -> list[tuple[str, list[str]]]:

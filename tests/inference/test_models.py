@@ -14,6 +14,7 @@ from z1g.core.errors import UserError
 from z1g.gaussians import files as splat_files
 from z1g.inference import models
 from z1g.inference.method import ImageToSplats
+from z1g.networks.weights import packaged
 
 pytestmark = pytest.mark.slow
 
@@ -70,8 +71,8 @@ def test_a_model_of_the_package_is_found_by_its_name(
     folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(folders["int8"], tmp_path / "shipped/base")
-    monkeypatch.setattr(models, "MODELS", tmp_path / "shipped")
-    assert models.shipped() == ["base"]
+    monkeypatch.setattr(packaged, "MODELS", tmp_path / "shipped")
+    assert packaged.shipped() == ["base"]
     ImageToSplats.from_pretrained("base")
     photograph = str(saved(tmp_path, disc(), "a.png"))
     assert infer(tmp_path / "out", photograph) == 0
@@ -83,7 +84,7 @@ def test_a_model_of_the_package_is_found_by_its_name(
 def test_without_a_model_the_message_says_what_to_give(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(models, "MODELS", tmp_path / "none")
+    monkeypatch.setattr(packaged, "MODELS", tmp_path / "none")
     assert infer(tmp_path / "out", str(saved(tmp_path, disc(), "a.png"))) == 2
     assert "give --run results/ablations/<name>, or --model FOLDER" in capsys.readouterr().err
 

@@ -414,7 +414,7 @@ def test_meshes_of_one_plain_color_can_be_left_out(tmp_path: Path, capsys: pytes
 def test_objects_of_the_command_line_take_the_place_of_the_bases(tmp_path: Path) -> None:
     write(tmp_path / "idea.yaml", "description: x\ndata: {chunk_size: 7}\n")
     plain, replaced = (
-        load_ablation(tmp_path / "idea.yaml", "tiny", ROOT / "configs", objects) for objects in ((), ("a", "b"))
+        load_ablation(tmp_path / "idea.yaml", "scratch", ROOT / "configs", objects) for objects in ((), ("a", "b"))
     )
     assert plain.experiment.data.model_dump()["paths"] == ("workflow/objects",)
     assert replaced.experiment.data.model_dump()["paths"] == ("a", "b")

@@ -181,7 +181,7 @@ def test_the_originals_quirks_are_in_original_yaml_only() -> None:
         assert at(theirs, path) == value, path
         if path != "infer.sampler.kind":
             assert at(corrected, path) != value, path
-        for scale in ("tiny", "small", "full"):
+        for scale in ("scratch", "small", "full"):
             ours = resolve([read_yaml(CONFIGS / f"{scale}.yaml")])
             assert path == "infer.sampler.kind" or at(ours, path) != value, (scale, path)
 

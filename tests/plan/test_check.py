@@ -37,7 +37,7 @@ def idea(checkout: Path, name: str, text: str) -> None:
 
 def said(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, list[str]]:
     """Exit code, output, and lines of the error of `z1g plan`."""
-    code = main(["plan", "--scale", "tiny", *words])
+    code = main(["plan", "--scale", "scratch", *words])
     printed = capsys.readouterr()
     assert "Traceback" not in printed.err
     return code, printed.out, printed.err.removeprefix("z1g plan: error: ").splitlines()
@@ -107,8 +107,10 @@ def test_a_split_without_training_objects_is_refused_by_every_plan(checkout: Pat
     folders = Path("results"), checkout / "ablations", CONFIGS
     idea(checkout, "alone", "data:\n  paths: [one]\n  split: {test_fraction: 0.999999}\n")
     with pytest.raises(UserError, match=r"alone\.yaml:3: data\.split: no training object is left.*lower data\.split"):
-        Plan.load("tiny", None, *folders)
+        Plan.load("scratch", None, *folders)
     idea(checkout, "alone", "data:\n  paths: [one]\n  split: {test_fraction: 0.999999, train_on_test: true}\n")
-    assert list(Plan.load("tiny", None, *folders).ablations) == ["alone"]
+    assert list(Plan.load("scratch", None, *folders).ablations) == ["alone"]
     idea(checkout, "alone", "data:\n  paths: [objects]\n  split: {test_fraction: 0.999999}\n")
-    assert list(Plan.load("tiny", None, *folders).ablations) == ["alone"], "one of two objects is always for training"
+    assert list(Plan.load("scratch", None, *folders).ablations) == ["alone"], (
+        "one of two objects is always for training"
+    )

@@ -64,7 +64,7 @@ def set_blender(monkeypatch: pytest.MonkeyPatch, works: bool) -> None:
 
 def load(missing: str | None) -> Plan:
     folders = Path("results"), Path("ablations"), Path("configs")
-    return Plan.load("tiny", None, *folders, missing=missing)  # type: ignore[arg-type]
+    return Plan.load("scratch", None, *folders, missing=missing)  # type: ignore[arg-type]
 
 
 def ingest_of(plan: Plan, name: str = "one") -> tuple[str, str]:

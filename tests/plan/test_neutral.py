@@ -185,7 +185,7 @@ def test_new_options_of_a_kind_that_is_not_chosen_change_nothing() -> None:
 def planned(checkout: Path) -> str:
     """What `z1g plan` of a checkout says."""
     alone = {**os.environ, "PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1"}
-    words = [sys.executable, "-m", "z1g", "plan", "--scale", "tiny"]
+    words = [sys.executable, "-m", "z1g", "plan", "--scale", "scratch"]
     return subprocess.run(words, cwd=checkout, env=alone, capture_output=True, text=True, check=True).stdout
 
 
@@ -201,7 +201,7 @@ def test_in_the_source_a_new_option_is_neutral_and_a_changed_default_is_not(tmp_
     file.write_text(source.replace(line, f"{line}\n    backdrop: bool = False"))
     assert planned(tmp_path) == before
     file.write_text(source.replace(line, line.replace("512", "256")))
-    assert planned(tmp_path) == before, "scale tiny says how many pixels it wants"
+    assert planned(tmp_path) == before, "scale scratch says how many pixels it wants"
     line = next(line for line in source.splitlines() if line.strip().startswith("normals: bool = Field(False"))
     file.write_text(source.replace(line, line.replace("False", "True")))
     changed = planned(tmp_path)

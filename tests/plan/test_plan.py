@@ -438,7 +438,7 @@ def test_ids_stay_unique_when_a_name_looks_like_a_hashed_one() -> None:
 def test_planning_imports_nothing_heavy() -> None:
     code = (
         "import sys, json; from z1g.cli.main import main; "
-        "code = main(['plan', '--scale', 'tiny']); "
+        "code = main(['plan', '--scale', 'scratch']); "
         "heavy = ('torch', 'diffusers', 'transformers', 'numba', 'accelerate'); "
         "print(json.dumps([code, [m for m in heavy if m in sys.modules]]))"
     )
@@ -452,12 +452,12 @@ def test_planning_imports_nothing_heavy() -> None:
 def ablation_folder(root: Path, *files: str) -> Path:
     for file in files:
         (root / file).parent.mkdir(parents=True, exist_ok=True)
-        (root / file).write_text("base: tiny\n")
+        (root / file).write_text("base: scratch\n")
     return root
 
 
 def named(folder: Path, *names: str) -> list[str]:
-    return list(Plan.load("tiny", names or None, Path("results"), folder, ROOT / "configs").ablations)
+    return list(Plan.load("scratch", names or None, Path("results"), folder, ROOT / "configs").ablations)
 
 
 def test_a_subfolder_is_a_set_that_is_asked_for_by_name(tmp_path: Path) -> None:
@@ -475,6 +475,6 @@ def test_two_ablations_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_the_shipped_sets_are_opt_in() -> None:
-    """`ablation_all` at scale tiny has to stay affordable on a CPU."""
+    """`ablation_all` at scale scratch has to stay affordable on a CPU."""
     assert len(named(ROOT / "ablations")) <= 8
     assert len(named(ROOT / "ablations", "decoder", "codes", "losses", "few_objects", "quirks")) >= 25

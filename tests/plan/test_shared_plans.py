@@ -45,7 +45,7 @@ def folder(root: Path, **files: dict[str, Any]) -> Path:
 
 
 def planned(ablations: Path, names: list[str] | None = None, results: Path = Path("results")) -> Plan:
-    return Plan.load("tiny", names, results, ablations, CONFIGS)
+    return Plan.load("scratch", names, results, ablations, CONFIGS)
 
 
 def nested(path: str, value: Any) -> Any:
@@ -81,7 +81,7 @@ def test_a_run_has_the_ids_of_the_ablation_that_is_written_by_hand(
             values = merge(values, {"data": {"split": {"folds": folds, "fold": about.fold}}})
         if about.seed:
             values = merge(values, by_hand(values, seeds, about.seed, tmp_path))
-        alone = load_ablation(folder(tmp_path / "alone", run=values) / "run.yaml", "tiny", CONFIGS)
+        alone = load_ablation(folder(tmp_path / "alone", run=values) / "run.yaml", "scratch", CONFIGS)
         assert alone.experiment == found.ablation.experiment, run
         assert planned_stages(alone, found.manifest) == found.stages, run
 
@@ -94,7 +94,7 @@ def n_replicates(seeds: Any) -> int:
 
 def by_hand(values: dict[str, Any], seeds: Any, number: int, root: Path) -> dict[str, Any]:
     """The seeds of a replicate, option by option."""
-    base = load_ablation(folder(root / "base", run=values) / "run.yaml", "tiny", CONFIGS).experiment
+    base = load_ablation(folder(root / "base", run=values) / "run.yaml", "scratch", CONFIGS).experiment
     start = next(iter(seeds)) if isinstance(seeds, dict) else "autodecoder"
     changes: dict[str, Any] = {"infer": {"seed": base.infer.seed + number}}
     if start != "infer":
@@ -202,10 +202,10 @@ def test_names_with_commas_are_understood(
     folder(tmp_path / "ablations", plain=BASE, s={**BASE, "sweep": {"grid": grid}, "seeds": 2})
     (tmp_path / "configs").symlink_to(CONFIGS)
     monkeypatch.chdir(tmp_path)
-    plan = Plan.from_options({"scale": "tiny", "ablations": option}, Path("results"), check=False)
+    plan = Plan.from_options({"scale": "scratch", "ablations": option}, Path("results"), check=False)
     assert list(plan.ablations) == names
 
 
 def test_an_ablation_without_a_run_is_its_own_study() -> None:
-    about = Ablation("a", "", "tiny", {}, Experiment()).about
+    about = Ablation("a", "", "scratch", {}, Experiment()).about
     assert (about.study, about.arm, about.seed, about.fold, about.point) == ("a", "a", None, None, {})

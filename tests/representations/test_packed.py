@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from z1g.core.errors import UserError
 from z1g.gaussians.channels import SplatOptions
 from z1g.geometry.camera import CameraOptions
+from z1g.networks import int8
 from z1g.representations import Mosaic, folder, packed
 
 
@@ -24,9 +25,9 @@ from z1g.representations import Mosaic, folder, packed
     )
 )  # fmt: skip
 def test_the_error_is_at_most_half_a_step_of_its_channel(values: np.ndarray) -> None:
-    quantized, scale = packed.quantize(torch.from_numpy(values))
+    quantized, scale = int8.quantize(torch.from_numpy(values))
     assert quantized.dtype == torch.int8
-    restored = packed.dequantize(quantized, scale).numpy().astype(np.float64)
+    restored = int8.dequantize(quantized, scale).numpy().astype(np.float64)
     steps = np.abs(values.astype(np.float64)).max(axis=(1, 2)) / 127
     assert (np.abs(restored - values).max(axis=(1, 2)) <= 0.5001 * steps + 1e-37).all()
 
@@ -81,14 +82,14 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("tensors", "message"),
     [
-        ({"a": torch.ones(4, 4), f"a{packed.SCALE}": torch.ones(4)}, "a and its scales do not fit"),
-        ({"a": torch.ones(4, 4, dtype=torch.int8), f"a{packed.SCALE}": torch.ones(3)}, "a and its scales do not fit"),
-        ({f"a{packed.SCALE}": torch.ones(3)}, 'lacks "a"'),
+        ({"a": torch.ones(4, 4), f"a{int8.SCALE}": torch.ones(4)}, "a and its scales do not fit"),
+        ({"a": torch.ones(4, 4, dtype=torch.int8), f"a{int8.SCALE}": torch.ones(3)}, "a and its scales do not fit"),
+        ({f"a{int8.SCALE}": torch.ones(3)}, 'lacks "a"'),
     ],
 )
 def test_scales_that_do_not_fit_are_refused(tmp_path: Path, tensors: dict[str, torch.Tensor], message: str) -> None:
     (tmp_path / "model").mkdir()
-    save_file(tensors, tmp_path / "model/x.safetensors", packed.METADATA)
+    save_file(tensors, tmp_path / "model/x.safetensors", int8.METADATA)
     folder.write(tmp_path / "model", Mosaic(), CameraOptions(), SplatOptions())
     with pytest.raises(UserError, match=message):
         packed.unpack(tmp_path / "model", tmp_path / "again")

@@ -36,7 +36,7 @@ def build(root: Path, ablations: dict[str, dict[str, Any]], images: int = 0) -> 
         ids = {"ingest": "in00", "fit": "fi00", "autodecoder": spec["stage1"], "codes": f"co-{spec['stage1']}"}
         ids |= {stage: f"{stage[:2]}-{name}" for stage in ("unet", "infer", "metrics")}
         folder = root / "ablations" / name
-        about = {"name": name, "description": spec.get("description", ""), "base": "tiny", "stages": ids}
+        about = {"name": name, "description": spec.get("description", ""), "base": "scratch", "stages": ids}
         about |= spec.get("plan", {})
         write_json(folder / "plan.json", about)
         write_json(folder / "config.json", spec.get("config", {}))

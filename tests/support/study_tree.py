@@ -30,7 +30,7 @@ def write_run(
     """One planned run, and its measurement unless `psnr` is None: every object deviates from it by a fixed amount."""
     identity = f"me-{name}"
     folder = root / "ablations" / name
-    about = {"name": name, "description": "", "base": "tiny", "stages": {"metrics": identity}, **plan}
+    about = {"name": name, "description": "", "base": "scratch", "stages": {"metrics": identity}, **plan}
     _write(folder / "plan.json", [about])
     _write(folder / "config.json", [config or {}])
     if psnr is None:

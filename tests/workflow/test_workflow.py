@@ -72,12 +72,12 @@ def workspace(tmp_path: Path) -> Path:
     return tmp_path
 
 
-LOCAL = ("--profile", "local", "--config", "scale=tiny")
+LOCAL = ("--profile", "local", "--config", "scale=scratch")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("profile", ["local", "slurm"])
-@pytest.mark.parametrize("scale", ["tiny", "small", "full", "original"])
+@pytest.mark.parametrize("scale", ["scratch", "small", "full", "original"])
 def test_every_ablation_resolves_at_every_scale_with_both_profiles(profile: str, scale: str, tmp_path: Path) -> None:
     # The original's rasterizer and weights have no package.
     missing = "warn" if scale == "original" else "stop"
@@ -117,7 +117,7 @@ def test_edits_and_forced_rules_run_downstream_jobs_only(workspace: Path) -> Non
     assert jobs(snakemake(workspace, "-n", *LOCAL)) == {"ablation": 1, "tables": 1, "report": 1, "ablation_all": 1}
     (workspace / "ablations/new.yaml").unlink()
 
-    runtime = workspace / "configs/tiny.yaml"
+    runtime = workspace / "configs/scratch.yaml"
     runtime.write_text(runtime.read_text().replace("checkpoint_every: 200", "checkpoint_every: 100"))
     assert "Nothing to be done" in snakemake(workspace, "-n", *LOCAL)
 
@@ -211,7 +211,7 @@ def test_rules_are_formatted_and_linted() -> None:
     )
     assert done.returncode == 0, done.stderr
     lint = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--lint", "--config", "scale=tiny"],
+        [sys.executable, "-m", "snakemake", "--lint", "--config", "scale=scratch"],
         cwd=ROOT,
         capture_output=True,
         text=True,

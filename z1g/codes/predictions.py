@@ -46,10 +46,13 @@ class Prediction:
 def one_step(
     denoiser: Denoiser, code: Tensor, timestep: Tensor, condition: Condition, noise: Tensor, condition_noise: Tensor
 ) -> Tensor:
-    """Clean codes [B,*code_shape] that the denoiser predicts from codes noised to timesteps [B] with `noise`."""
-    noisy = denoiser.schedule.add_noise(code, noise, timestep)
+    """Clean codes [B,*code_shape] that the denoiser predicts from codes noised to timesteps [B] with `noise`.
+
+    Codes are in the decoder's units, noise is in those of the denoiser.
+    """
+    noisy = denoiser.schedule.add_noise(denoiser.normalized(code), noise, timestep)
     velocity = denoiser(noisy, timestep, condition, condition_noise)
-    return denoiser.schedule.x0_from_v(noisy, velocity.float(), timestep)
+    return denoiser.in_units(denoiser.schedule.x0_from_v(noisy, velocity.float(), timestep))
 
 
 def predict_all(
@@ -119,7 +122,8 @@ class Predictor:
             zero = codec.condition_latent(torch.full_like(images[:1], 0.5))
             options = InferOptions(sampler=Ddpm(), steps=how.steps, guidance=how.guidance, seed=how.seed)
             keys = list(map(int_hash, names))
-            return sample_codes(self.denoiser, condition, zero, codec.code_shape, options, keys)
+            sampled = sample_codes(self.denoiser, condition, zero, codec.code_shape, options, keys)
+            return self.denoiser.in_units(sampled)
         code = codec.encode(encoder_inputs(codec, scenes, names).to(device))
         timestep = torch.full((len(names),), how.timestep, device=code.device)
         noise = self._noise(names, codec.code_shape, CODE_NOISE)

@@ -1,4 +1,7 @@
-"""From YAML files to a validated experiment: defaults, then the scale, then the ablations that build on each other."""
+"""From YAML files to a validated experiment: defaults, then the scale, then the ablations that build on each other.
+
+A model of kind `trained` settles some of the defaults (`z1g.config.trained`).
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from z1g.config.explain import explain, mistaken_truths, where_is
 from z1g.config.header import option_values
 from z1g.config.prune import Prune
+from z1g.config.trained import settled_by
 from z1g.config.tree import Experiment
 from z1g.config.yaml_file import YamlFile
 from z1g.core.errors import UserError
@@ -112,7 +116,7 @@ class Resolver:
     """
 
     def __init__(self) -> None:
-        self._merged: dict[tuple[int, ...], dict[str, Any]] = {(): _defaults()}
+        self._merged: dict[tuple[str, tuple[int, ...]], dict[str, Any]] = {}
         self._known: dict[int, Section] = {}
         self._by_content: dict[tuple[str, str], Section] = {}
         self._kept: list[Any] = []
@@ -128,10 +132,19 @@ class Resolver:
 
     def merged(self, files: Sequence[YamlFile]) -> dict[str, Any]:
         """The values of merged files over the defaults, as plain values, which must not be changed."""
-        key = tuple(id(file) for file in files)
+        merged = self._over("{}", files)
+        own = settled_by(merged["model"])
+        return self._over(json.dumps(own), files) if own else merged
+
+    def _over(self, settled: str, files: Sequence[YamlFile]) -> dict[str, Any]:
+        """Files over the defaults and over what a trained model settles of them, as JSON."""
+        key = settled, tuple(id(file) for file in files)
         if key not in self._merged:
-            self._kept.append(files[-1])  # An id may be used again when its object is gone.
-            self._merged[key] = merge(self.merged(files[:-1]), option_values(files[-1].values))
+            if files:
+                self._kept.append(files[-1])  # An id may be used again when its object is gone.
+                self._merged[key] = merge(self._over(settled, files[:-1]), option_values(files[-1].values))
+            else:
+                self._merged[key] = merge(_defaults(), json.loads(settled))
         return self._merged[key]
 
     def _part(self, name: str, value: Any) -> Section:
@@ -169,10 +182,7 @@ def _defaults() -> dict[str, Any]:
 
 
 def _merged(files: Sequence[YamlFile]) -> dict[str, Any]:
-    merged = _defaults()
-    for file in files:
-        merged = merge(merged, option_values(file.values))
-    return merged
+    return Resolver().merged(files)
 
 
 def _validated(merged: dict[str, Any], files: Sequence[YamlFile]) -> Experiment:

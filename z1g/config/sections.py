@@ -160,7 +160,9 @@ class UNetOptions(Section):
         description="random seed of the initial weights; null: that of the model. Needs a model with random weights",
     )
     normalize_codes: bool = Field(
-        False, description="normalize codes to zero mean and unit variance; needed with random encoders"
+        False,
+        description="normalize codes to zero mean and unit variance over the training objects; needed with random "
+        "encoders. false: by the statistics of a trained model, which few objects cannot estimate, or else not at all",
     )
     bf16: Annotated[Literal["weights", "autocast"], Runtime()] = Field(
         "weights",

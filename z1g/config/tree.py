@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from z1g.codes.encoder import EncoderCodes
 from z1g.config.sections import AutodecoderOptions, MetricsOptions, Resources, UNetOptions
+from z1g.config.trained import SETTLED, conflict
 from z1g.core.recorded import checked_folder
 from z1g.core.slots import OneOf, Runtime, Section
 from z1g.fitting.options import FitOptions
@@ -19,6 +20,7 @@ from z1g.losses.splat import SplatLoss
 from z1g.losses.splatter import SplatterLoss
 from z1g.networks.finetune.lora import Lora
 from z1g.networks.weights import Model
+from z1g.networks.weights.trained import Trained
 from z1g.networks.weights.zero123plus import Zero123Plus
 from z1g.render import Rasterizer
 from z1g.render.auto import Auto
@@ -67,12 +69,22 @@ class Experiment(Section):
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Experiment:
+        if not self.model.available:
+            return self
         factor, size = self.model.latent_factor, self.unet.condition_size
         if size % factor:
             raise ValueError(f"unet.condition_size {size} must be a multiple of {factor}, the model's latent factor")
         problem = self.representation.problem(self.model, self.splat.size)
         if problem:
             raise ValueError(f"representation.{problem}")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_the_trained_model(self) -> Experiment:
+        if isinstance(self.model, Trained):
+            problem = conflict(self.model, self.model_dump(mode="json", include=set(SETTLED)))
+            if problem:
+                raise ValueError(problem)
         return self
 
     @property

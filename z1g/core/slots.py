@@ -10,7 +10,9 @@ package's `__init__` lists the kinds::
 """
 
 import importlib
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
@@ -46,7 +48,12 @@ class Runtime:
 
 @dataclass(frozen=True)
 class FileContent:
-    """Annotation of a path: the file's content is part of the identity, its location is not."""
+    """Annotation of a path: the file's content is part of the identity, its location is not.
+
+    file: the file that the option's value stands for.
+    """
+
+    file: Callable[[str], Path] = Path
 
 
 def kinds(family: type[S]) -> dict[str, type[S]]:

@@ -1,8 +1,4 @@
-"""Trained models as folders that need no results tree: where to find one, how to read it and how to write it.
-
-Such a folder has the networks (`pipeline/`, with weights in float32 or int8), `model.json` with all else that sampling
-needs, and for people a model card, `README.md`.
-"""
+"""Trained models as folders that need no results tree (`z1g.networks.weights.packaged`): to read and to write one."""
 
 from __future__ import annotations
 
@@ -20,6 +16,7 @@ from z1g.core.files import atomic_folder
 from z1g.core.sealed import read_sealed, write_sealed
 from z1g.core.slots import OneOf
 from z1g.geometry.camera import CameraOptions
+from z1g.networks.weights.packaged import CARD, FILE, NETWORKS, absent, folder_of, shipped
 from z1g.plan.folder import StageFolder
 from z1g.plan.records import read_plan
 from z1g.render import Rasterizer
@@ -28,9 +25,6 @@ from z1g.representations import packed
 from z1g.sampling.options import InferOptions
 
 DEFAULT = "base"
-FILE, NETWORKS, CARD = "model.json", "pipeline", "README.md"
-MODELS = Path(__file__).parent / "models_of_the_package"
-"""Folder of the models that come with the package."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +52,9 @@ def open_model(text: str | None) -> TrainedModel:
     if text is None and DEFAULT not in shipped():
         raise UserError("no model comes with this version: give --run results/ablations/<name>, or --model FOLDER")
     text = text or DEFAULT
-    folder = Path(text)
-    if not folder.is_dir() and (MODELS / text / FILE).is_file() and "/" not in text:
-        folder = MODELS / text
+    folder = folder_of(text)
     if not (folder / FILE).is_file():
-        names = ", ".join(shipped()) or "none"
-        raise UserError(f"{text} is neither a folder with {FILE} nor a model of the package ({names})")
+        raise UserError(absent(text))
     try:
         values = read_sealed(folder / FILE, FILE)
         _, camera, _ = method_folder.read(folder / NETWORKS)
@@ -80,11 +71,6 @@ def open_model(text: str | None) -> TrainedModel:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{folder / FILE} cannot be used: {reason}; write the model again") from error
-
-
-def shipped() -> list[str]:
-    """Names of the models that come with the package."""
-    return sorted(path.parent.name for path in MODELS.glob(f"*/{FILE}"))
 
 
 def of_run(run: Path) -> TrainedModel:

@@ -44,6 +44,24 @@ class Denoiser(nn.Module):
         """Whether weights that are cast to bfloat16 once per step replace autocast."""
         self.attention = "auto"
         """Attention kernels; see the option `unet.attention`."""
+        self.code_statistics: tuple[Tensor, Tensor] | None = None
+        """Mean and deviation [C,1,1] with which the codes were normalized that the initial weights were trained on;
+        None: they were not.
+        """
+
+    def normalized(self, code: Tensor) -> Tensor:
+        """Codes as the initial weights expect them, from codes [B,*code_shape] in the decoder's units."""
+        if self.code_statistics is None:
+            return code
+        mean, deviation = (value.to(code) for value in self.code_statistics)
+        return (code - mean) / deviation
+
+    def in_units(self, code: Tensor) -> Tensor:
+        """Inverse of `normalized`."""
+        if self.code_statistics is None:
+            return code
+        mean, deviation = (value.to(code) for value in self.code_statistics)
+        return code * deviation + mean
 
     @abstractmethod
     def forward(self, noisy: Tensor, timestep: Tensor, condition: Condition, condition_noise: Tensor) -> Tensor:

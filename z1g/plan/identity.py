@@ -223,9 +223,9 @@ def without_runtime(section: Section, path: str = "", dumped: dict[str, Any] | N
     kept: dict[str, Any] = {}
     if dumped is None:
         dumped = section.model_dump(mode="json", serialize_as_any=True)
-    for name, is_file in _timeless_fields(type(section)):
-        if is_file:
-            kept[name] = dumped[name] and (file_digest(dumped[name]) or dumped[name])
+    for name, mark in _timeless_fields(type(section)):
+        if mark:
+            kept[name] = dumped[name] and (_content(mark, dumped[name]) or dumped[name])
         else:
             kept[name] = _dump(getattr(section, name), dumped[name], path, name)
     return {**kept, **neutral.recorded().gone(type(section), path)}
@@ -236,16 +236,24 @@ def missing_files(section: Section) -> list[tuple[KeyPath, str]]:
     return [
         ((*path, name), getattr(below, name))
         for path, below in sections(section)
-        for name, is_file in _timeless_fields(type(below))
-        if is_file and getattr(below, name) and file_digest(getattr(below, name)) is None
+        for name, mark in _timeless_fields(type(below))
+        if mark and getattr(below, name) and _content(mark, getattr(below, name)) is None
     ]
 
 
+def _content(mark: FileContent, value: str) -> str | None:
+    """Digest of the file that an option's value stands for; None if it cannot be read."""
+    return file_digest(str(mark.file(value)))
+
+
 @cache
-def _timeless_fields(section: type[Section]) -> tuple[tuple[str, bool], ...]:
-    """Names of the fields that are not runtime options, and whether each is a file that counts by its content."""
-    marks = {name: {type(item) for item in field.metadata} for name, field in section.model_fields.items()}
-    return tuple((name, FileContent in types) for name, types in marks.items() if not types & {Runtime})
+def _timeless_fields(section: type[Section]) -> tuple[tuple[str, FileContent | None], ...]:
+    """Names of the fields that are not runtime options, with the mark of those that count by a file's content."""
+    return tuple(
+        (name, next((item for item in field.metadata if isinstance(item, FileContent)), None))
+        for name, field in section.model_fields.items()
+        if not any(isinstance(item, Runtime) for item in field.metadata)
+    )
 
 
 def identifying_values(section: Section) -> dict[str, Any]:

@@ -19,6 +19,8 @@ class StageSpec:
     upstream: tuple[str, ...]
 
 
+_STAGE_2_OF_MODELS = ("unet_size", "vision_size", "prompt_tokens", "train_vision")
+"""Options of models that are of stage 2 only."""
 _CODES_READS = ("autodecoder.test_steps", "autodecoder.test_lr")
 
 
@@ -37,7 +39,7 @@ def _autodecoder_reads(experiment: Experiment) -> tuple[str, ...]:
     options = experiment.autodecoder
     if options.mix_diffusion.interval is not None or options.codes.needs_unet:
         return (*shared, "model", "unet.condition_size")
-    return (*shared, "model", "!model.unet_size", "!model.vision_size", "!model.prompt_tokens")
+    return (*shared, "model", *(f"!model.{name}" for name in _STAGE_2_OF_MODELS))
 
 
 _INGEST_READS = ("data", "camera", *(f"!data.{name}" for name in (

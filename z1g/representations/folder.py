@@ -8,7 +8,8 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter, ValidationError
 
 from z1g.core.errors import UserError
-from z1g.core.recorded import checked_folder, file_digest, has_record, sha256, warn_unchecked
+from z1g.core.listed import files_of, require_listed
+from z1g.core.recorded import checked_folder, has_record, sha256, warn_unchecked
 from z1g.core.sealed import read_sealed, write_sealed
 from z1g.core.slots import OneOf
 from z1g.gaussians.channels import SplatOptions
@@ -31,7 +32,7 @@ def write(folder: Path, representation: Representation, camera: CameraOptions, s
     """Write `stage1.json`, with the digests of all other files of the folder, which must be there before."""
     sections = {"representation": representation, "camera": camera, "splat": splats}
     values: dict[str, Any] = {name: section.model_dump(mode="json") for name, section in sections.items()}
-    files = {name: sha256(folder / name) for name in _files(folder) if name != FILE}
+    files = {name: sha256(folder / name) for name in files_of(folder) if name != FILE}
     write_sealed(folder / FILE, {**values, "files": files}, FILE)
 
 
@@ -41,11 +42,21 @@ def read(folder: Path) -> tuple[Representation, CameraOptions, SplatOptions]:
     In a results tree, they are compared with the record of the job, elsewhere with the digests in `stage1.json`.
     Raises UserError if a file is missing, damaged or not of this folder, or if `stage1.json` is of another version.
     """
-    file = folder / FILE
     checked_folder(folder)
+    return _options(folder, check_files=True)
+
+
+def read_options(folder: Path) -> tuple[Representation, CameraOptions, SplatOptions]:
+    """`read` without the check of the networks' files. Raises UserError if `stage1.json` cannot be used."""
+    return _options(folder, check_files=False)
+
+
+def _options(folder: Path, check_files: bool) -> tuple[Representation, CameraOptions, SplatOptions]:
+    file = folder / FILE
     try:
         values: dict[str, Any] = read_sealed(file, FILE)
-        _require_files(folder, values.get("files"))
+        if check_files:
+            _require_files(folder, values.get("files"))
         if "representation" not in values:
             options = values["autodecoder"]
             values["representation"] = {"kind": "mosaic", **{key: options[key] for key in LEGACY_OPTIONS}}
@@ -74,15 +85,4 @@ def _require_files(folder: Path, files: dict[str, str] | None) -> None:
     if files is None:
         warn_unchecked(folder, "stage1.json of an earlier version has no digests")
         return
-    added = [name for name in _files(folder) if name not in files and name != FILE and name.endswith(ENDINGS)]
-    lost = [name for name in files if not (folder / name).is_file()]
-    changed = [name for name in sorted(files.keys() - set(lost)) if file_digest(folder / name) != files[name]]
-    for names, what in ((lost, "does not exist"), (changed, "is damaged"), (added, "does not belong here")):
-        if names:
-            raise UserError(f"{folder / names[0]} {what}, according to {FILE}. {REMEDY.format(folder=folder)}")
-
-
-def _files(folder: Path) -> list[str]:
-    """Files of a folder and its subfolders, without hidden ones."""
-    names = (file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file())
-    return [name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts)]
+    require_listed(folder, files, FILE, REMEDY.format(folder=folder), ENDINGS)

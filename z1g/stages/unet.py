@@ -42,8 +42,9 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
     stored = read_output(folder.upstream_path("codes") / "codes.safetensors")
     codes = torch.stack([stored[name] for name in ids])
     codec = trained.config.load_codec(trained.path / "model").for_inference(default_device())
-    mean, deviation = codec.normalization(codes) if options.normalize_codes else (torch.zeros(1), torch.ones(1))
     denoiser = trained.config.representation.new_denoiser(folder.config.initial_model)
+    known = denoiser.code_statistics or (torch.zeros(1), torch.ones(1))
+    mean, deviation = codec.normalization(codes) if options.normalize_codes else known
     options.finetune.prepare(denoiser)
     data = gather(folder, codec, denoiser, scenes, ids, (codes - mean) / deviation)
     if options.variants is not None:

@@ -2,12 +2,14 @@
 
 from z1g.networks.weights.base import Model
 from z1g.networks.weights.scratch import Scratch
+from z1g.networks.weights.trained import Trained
 from z1g.networks.weights.zero123plus import Zero123Plus
 
 KINDS: tuple[type[Model], ...] = (
     Scratch,
+    Trained,
     Zero123Plus,
 )
 """All kinds of Model."""
 
-__all__ = ["KINDS", "Model", "Scratch", "Zero123Plus"]
+__all__ = ["KINDS", "Model", "Scratch", "Trained", "Zero123Plus"]

@@ -8,15 +8,30 @@ from typing import TYPE_CHECKING
 from z1g.core.slots import Slot
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from diffusers import AutoencoderKL
 
     from z1g.networks.reference_denoiser import ReferenceDenoiser
 
 
 class Model(Slot):
-    """Source of the networks: published weights, or random weights of any size."""
+    """Source of the networks: published weights, those of a trained model, or random weights of any size."""
 
     kind: str
+
+    @property
+    def available(self) -> bool:
+        """Whether the sizes below are known: those of a trained model are in its files, which may be elsewhere."""
+        return True
+
+    @property
+    def method(self) -> Path | None:
+        """Folder of the trained method whose networks these are; None if they are of no trained method.
+
+        A representation starts from its own layers in this folder, too.
+        """
+        return None
 
     @abstractmethod
     def autoencoder(self) -> AutoencoderKL:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as functional
 from diffusers import AutoencoderKL
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from z1g.core.errors import UserError
@@ -21,6 +21,7 @@ from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, pixel_rays,
 from z1g.geometry.mosaic import mosaic_shape, tile, untile
 from z1g.networks.autoencoder import RGB, ImageEncoder
 from z1g.networks.fused.modules import fuse_where_possible, to_contiguous
+from z1g.networks.int8 import load_restored
 from z1g.networks.stored import forget_origin, read_network
 from z1g.representations.codec import Codec
 from z1g.representations.folder import REMEDY
@@ -166,7 +167,7 @@ class MosaicCodec(Codec):
         """Inverse of `save_heads`. Raises UserError with the missing, extra and misshapen tensors."""
         file, remedy = folder / HEADS_FILE, REMEDY.format(folder=folder)
         try:
-            heads = load_file(file)
+            heads = load_restored(file)
         except (OSError, SafetensorError) as error:
             raise UserError(
                 f"{file} cannot be read, so the splat heads would be untrained: {error}. {remedy}"

@@ -65,7 +65,9 @@ class Mosaic(Representation):
         from z1g.representations.mosaic.codec import MosaicCodec
 
         codec = MosaicCodec(model.autoencoder(), self.input_size, self.sees, self.decoder, self.scale, camera, splats)
-        if model.pretrained_encoder:
+        if model.method is not None:
+            codec.load_heads(model.method)
+        elif model.pretrained_encoder:
             codec.decoder.post_quant_conv.requires_grad_(False)
         return codec
 
