@@ -52,6 +52,9 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     stage.limit_threads(arguments.threads)
     if not GPU.exists():
         compile_beside()
+    from z1g.networks.lean import import_networks
+
+    import_networks()
     from z1g.inference.batch import PhotographOptions, run
     from z1g.inference.models import of_run, open_model
 

@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from z1g.networks.conditioning import Conditioning
 from z1g.networks.reference_denoiser import ReferenceDenoiser
 from z1g.networks.stored import read_network
-from z1g.networks.vision.stored import encoder_class
+from z1g.networks.vision.stored import read_encoder
 
 
 def autoencoder(folder: Path) -> AutoencoderKL:
@@ -31,7 +31,7 @@ def denoiser(folder: Path, train_conditioning: bool) -> ReferenceDenoiser:
     parts = conditioning(folder)
     denoiser = ReferenceDenoiser(
         read_network(UNet2DConditionModel, folder / "unet"),
-        read_network(encoder_class(folder / "vision_encoder"), folder / "vision_encoder"),
+        read_encoder(folder / "vision_encoder"),
         parts.prompt,
         parts.ramping,
         train_conditioning=train_conditioning,
