@@ -35,7 +35,7 @@ def quantize(tensor: Tensor) -> tuple[Tensor, Tensor]:
 
 def dequantize(values: Tensor, scale: Tensor) -> Tensor:
     """Inverse of `quantize`, float32 [O,...]."""
-    return values.float() * scale.view(-1, *[1] * (values.ndim - 1))
+    return values * scale.view(-1, *[1] * (values.ndim - 1))
 
 
 def is_quantized(file: Path) -> bool:

@@ -1,8 +1,8 @@
 """Import the networks that sampling needs without what their libraries import besides.
 
-diffusers and transformers import peft, scipy, torch's compiler and, in two of diffusers' packages, hundreds of networks:
-most of the time of a process that samples one photograph. All of these are optional, so that the libraries do without
-them when they cannot be imported.
+diffusers imports transformers, peft, scipy, torch's compiler and, in two of its packages, hundreds of networks: most of
+the time of a process that samples one photograph. All of these are optional, so that it does without them when they
+cannot be imported.
 """
 
 from __future__ import annotations

@@ -53,7 +53,9 @@ class _Transformer(nn.Module):
         width, eps = config["hidden_size"], config["layer_norm_eps"]
         self.embeddings = _Embeddings(config)
         self.pre_layrnorm = nn.LayerNorm(width, eps)  # transformers spells it this way
-        self.encoder = nn.ModuleDict({"layers": nn.ModuleList(_Layer(config) for _ in range(config["num_hidden_layers"]))})
+        self.encoder = nn.ModuleDict(
+            {"layers": nn.ModuleList(_Layer(config) for _ in range(config["num_hidden_layers"]))}
+        )
         self.post_layernorm = nn.LayerNorm(width, eps)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
@@ -70,12 +72,14 @@ class _Embeddings(nn.Module):
         width, patch = config["hidden_size"], config["patch_size"]
         self.class_embedding = nn.Parameter(torch.empty(width))
         self.patch_embedding = nn.Conv2d(config["num_channels"], width, patch, stride=patch, bias=False)
-        self.position_embedding = nn.Embedding((config["image_size"] // patch) ** 2 + 1, width)
+        positions = (config["image_size"] // patch) ** 2 + 1
+        # An nn.Embedding draws weights, which on `meta` imports torch's compiler.
+        self.position_embedding = nn.ParameterDict({"weight": torch.empty(positions, width)})
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         patches = self.patch_embedding(pixel_values).flatten(2).transpose(1, 2)
         first = self.class_embedding.expand(len(patches), 1, -1)
-        tokens: Tensor = torch.cat([first, patches], dim=1) + self.position_embedding.weight
+        tokens: Tensor = torch.cat([first, patches], dim=1) + self.position_embedding["weight"]
         return tokens
 
 
