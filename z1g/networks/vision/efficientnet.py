@@ -39,6 +39,7 @@ class EfficientNetEncoder(ModelMixin, ConfigMixin):
         self.side, self.tokens = SIDES[variant], tokens
         self.trunk = EfficientNet.from_name(f"efficientnet-{variant}")
         self.trunk._fc = nn.Identity()
+        self.trunk.eval()
         self.projection = _projection(width)
         self.token_projection = _projection(width) if tokens else None
         self.requires_grad_(True)
