@@ -44,12 +44,13 @@ def _draw_once() -> None:
     import torch
 
     from z1g.geometry.camera import Cameras
-    from z1g.render.cpu import Cpu
+    from z1g.render._blend import draw
+    from z1g.render.base import Conventions
 
     pose = torch.eye(4)
     pose[2, 3] = -2
     with torch.no_grad():
-        Cpu().render(torch.ones(1, 1, 14), Cameras(pose[None, None], 50.0, 8, 8))
+        draw(torch.ones(1, 1, 14), Cameras(pose[None, None], 50.0, 8, 8), Conventions())
 
 
 if __name__ == "__main__":
