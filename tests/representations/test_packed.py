@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from z1g.core.errors import UserError
 from z1g.gaussians.channels import SplatOptions
@@ -51,12 +51,11 @@ def trained(path: Path) -> dict[str, torch.Tensor]:
 def test_a_folder_is_packed_and_unpacked(tmp_path: Path) -> None:
     tensors = trained(tmp_path / "model")
     packed.pack(tmp_path / "model", tmp_path / "packed")
-    assert packed.is_packed(tmp_path / "packed")
-    assert not packed.is_packed(tmp_path / "model")
-    packed.unpack(tmp_path / "packed", tmp_path / "again")
-    assert not packed.is_packed(tmp_path / "again")
-    assert folder.read(tmp_path / "again") == folder.read(tmp_path / "model")
-    restored = load_file(tmp_path / "again/unet/model.safetensors")
+    file = "unet/model.safetensors"
+    assert int8.is_quantized(tmp_path / "packed" / file)
+    assert not int8.is_quantized(tmp_path / "model" / file)
+    assert folder.read(tmp_path / "packed") == folder.read(tmp_path / "model")
+    restored = int8.load_restored(tmp_path / "packed" / file)
     assert restored.keys() == tensors.keys()
     assert all(tensor.dtype == torch.float32 for tensor in restored.values())
     for name in ("conv.bias", "small"):
@@ -64,8 +63,8 @@ def test_a_folder_is_packed_and_unpacked(tmp_path: Path) -> None:
     # Each channel has its own scale, so that small channels keep their precision.
     error = (restored["conv.weight"] - tensors["conv.weight"]).flatten(1).norm(dim=1)
     assert (error / tensors["conv.weight"].flatten(1).norm(dim=1)).max() < 0.01
-    assert json.loads((tmp_path / "again/unet/config.json").read_text()) == {"a": 1}
-    assert not (tmp_path / "again/README.md").exists()
+    assert json.loads((tmp_path / "packed/unet/config.json").read_text()) == {"a": 1}
+    assert not (tmp_path / "packed/README.md").exists()
 
 
 def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
@@ -76,7 +75,7 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
     content[-5] ^= 4
     file.write_bytes(content)
     with pytest.raises(UserError, match=r"model\.safetensors is damaged"):
-        packed.unpack(tmp_path / "packed", tmp_path / "again")
+        folder.read(tmp_path / "packed")
 
 
 @pytest.mark.parametrize(
@@ -90,6 +89,5 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
 def test_scales_that_do_not_fit_are_refused(tmp_path: Path, tensors: dict[str, torch.Tensor], message: str) -> None:
     (tmp_path / "model").mkdir()
     save_file(tensors, tmp_path / "model/x.safetensors", int8.METADATA)
-    folder.write(tmp_path / "model", Mosaic(), CameraOptions(), SplatOptions())
     with pytest.raises(UserError, match=message):
-        packed.unpack(tmp_path / "model", tmp_path / "again")
+        int8.load_restored(tmp_path / "model/x.safetensors")

@@ -8,8 +8,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from z1g.bench.machine import TERA
 from z1g.networks.denoiser import Condition, Denoiser
+from z1g.networks.vision import VisionSize
 from z1g.networks.weights.scratch import Scratch
-from z1g.networks.weights.sizes import AutoencoderSize, UNetSize, VisionSize
+from z1g.networks.weights.sizes import AutoencoderSize, UNetSize
 from z1g.representations import Mosaic, Representation
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 from z1g.cli import stage
 from z1g.cli.arguments import some_path
 from z1g.core.errors import UserError
+from z1g.core.needs import GPU
 from z1g.plan.runs import run_folder
+from z1g.render.compiled import compile_beside
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -48,6 +50,11 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         raise UserError("--seed must not be negative, and --size must be from 16 to 4096")
     run_path = None if arguments.run is None else run_folder(str(arguments.run), arguments.results)
     stage.limit_threads(arguments.threads)
+    if not GPU.exists():
+        compile_beside()
+    from z1g.networks.lean import import_networks
+
+    import_networks()
     from z1g.inference.batch import PhotographOptions, run
     from z1g.inference.models import of_run, open_model
 

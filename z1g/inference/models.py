@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -128,15 +125,3 @@ def write_model(model: TrainedModel, out: Path, *, int8: bool, about: dict[str, 
             **about,
         }
         write_sealed(temporary / FILE, values, FILE)
-
-
-@contextmanager
-def networks(pipeline: Path) -> Iterator[Path]:
-    """The folder of a model's networks in float32, unpacked to a temporary folder if needed."""
-    if not packed.is_packed(pipeline):
-        yield pipeline
-        return
-    with tempfile.TemporaryDirectory(prefix="z1g-model-") as temporary:
-        folder = Path(temporary) / NETWORKS
-        packed.unpack(pipeline, folder)
-        yield folder

@@ -8,10 +8,6 @@ tensors keep float32.
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -39,7 +35,7 @@ def quantize(tensor: Tensor) -> tuple[Tensor, Tensor]:
 
 def dequantize(values: Tensor, scale: Tensor) -> Tensor:
     """Inverse of `quantize`, float32 [O,...]."""
-    return values.float() * scale.view(-1, *[1] * (values.ndim - 1))
+    return values * scale.view(-1, *[1] * (values.ndim - 1))
 
 
 def is_quantized(file: Path) -> bool:
@@ -62,12 +58,6 @@ def save_quantized(source: Path, target: Path) -> None:
     save_file({name: value.contiguous() for name, value in packed.items()}, target, METADATA)
 
 
-def save_restored(source: Path, target: Path) -> None:
-    """Inverse of `save_quantized`, up to rounding. Raises UserError if tensors and scales do not fit."""
-    restored = load_restored(source)
-    save_file({name: value.contiguous() for name, value in restored.items()}, target, {"format": "pt"})
-
-
 def load_restored(source: Path) -> dict[str, Tensor]:
     """The tensors of a file, those in int8 as float32. Raises UserError if tensors and scales do not fit."""
     tensors, restored = load_file(source), dict[str, Tensor]()
@@ -83,16 +73,3 @@ def load_restored(source: Path) -> dict[str, Tensor]:
     if lost := [name for name in tensors if name.endswith(SCALE) and name.removesuffix(SCALE) not in tensors]:
         raise UserError(f"{source} lacks {json.dumps(lost[0].removesuffix(SCALE))}, whose scales it has")
     return restored
-
-
-@contextmanager
-def restored_folder(folder: Path) -> Iterator[Path]:
-    """The folder of one network with its weights in float32: itself, or a temporary copy."""
-    if not any(is_quantized(file) for file in sorted(folder.glob(f"*{SUFFIX}"))):
-        yield folder
-        return
-    with tempfile.TemporaryDirectory(prefix="z1g-network-") as temporary:
-        for file in sorted(path for path in folder.iterdir() if path.is_file()):
-            target = Path(temporary) / file.name
-            (save_restored if is_quantized(file) else shutil.copyfile)(file, target)
-        yield Path(temporary)

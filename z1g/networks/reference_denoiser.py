@@ -10,17 +10,15 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
-from transformers import CLIPVisionModelWithProjection
-from transformers.utils import logging as transformers_logging
 
 from z1g.networks import reference_attention
 from z1g.networks.clip import CLIP_MEAN, CLIP_STD
 from z1g.networks.denoiser import Condition, Denoiser
 from z1g.networks.half import bf16_weights, call_with
 from z1g.networks.preprocessing import ImageProcessor
+from z1g.networks.vision.efficientnet import EfficientNetEncoder
 
 # Stages load networks in milliseconds, so progress bars are not needed.
-transformers_logging.disable_progress_bar()
 diffusers_logging.disable_progress_bar()
 
 
@@ -35,7 +33,7 @@ class ReferenceDenoiser(Denoiser):
     def __init__(
         self,
         unet: UNet2DConditionModel,
-        vision: CLIPVisionModelWithProjection,
+        vision: nn.Module,
         prompt: Tensor,
         ramping: Tensor,
         train_conditioning: bool,
@@ -59,7 +57,13 @@ class ReferenceDenoiser(Denoiser):
         vision.requires_grad_(train_conditioning)
 
     def embed(self, images: Tensor) -> Tensor:
-        """Global embedding [B,D] of condition images [B,3,H,W] in 0..1, resized to the encoder's resolution."""
+        """Embeddings [B,D] of condition images [B,3,H,W] in 0..1, resized to the encoder's resolution.
+
+        The first channels, as many as a prompt token has, are a global embedding; others are more tokens.
+        """
+        if isinstance(self.vision, EfficientNetEncoder):
+            embeddings: Tensor = self.vision(images)
+            return embeddings
         embedding: Tensor = self.vision(pixel_values=self._pixels(images)).image_embeds
         return embedding
 
@@ -76,7 +80,10 @@ class ReferenceDenoiser(Denoiser):
         The condition latent is noised to the same timestep with `condition_noise` (its shape). Source: Zero123++
         (Shi et al. 2023), noised reference attention and global embedding added to the prompt with a linear ramp.
         """
-        tokens = self.prompt + condition.embedding[:, None, :] * self.ramping[:, None]
+        embedding, more = condition.embedding.tensor_split([self.prompt.shape[1]], dim=1)
+        tokens = self.prompt + embedding[:, None, :] * self.ramping[:, None]
+        if more.shape[1]:
+            tokens = torch.cat([tokens, more.unflatten(1, (-1, self.prompt.shape[1]))], dim=1)
         noised_condition = self.schedule.add_noise(condition.latent, condition_noise, timestep)
         memory: reference_attention.Memory = {}
         with self._network(noisy.device) as (unet, dtype), reference_attention.kernels(self.attention):
@@ -99,4 +106,5 @@ class ReferenceDenoiser(Denoiser):
 
     @property
     def embedding_width(self) -> int:
-        return int(self.prompt.shape[1])
+        tokens = self.vision.tokens**2 if isinstance(self.vision, EfficientNetEncoder) else 0
+        return int(self.prompt.shape[1]) * (1 + tokens)

@@ -19,7 +19,7 @@ class StageSpec:
     upstream: tuple[str, ...]
 
 
-_STAGE_2_OF_MODELS = ("unet_size", "vision_size", "prompt_tokens", "train_vision")
+_STAGE_2_OF_MODELS = ("unet_size", "vision", "vision_size", "prompt_tokens", "train_vision")
 """Options of models that are of stage 2 only."""
 _CODES_READS = ("autodecoder.test_steps", "autodecoder.test_lr")
 

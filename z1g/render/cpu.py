@@ -27,7 +27,9 @@ class Cpu(Conventions, Rasterizer):
         except ImportError as error:
             return self._without_numba(gaussians, cameras, error)
         from z1g.render._blend import draw
+        from z1g.render.compiled import wait
 
+        wait()
         # Autocast would compute poses in half precision.
         with torch.autocast("cpu", enabled=False):
             output = draw(gaussians.float().cpu(), cameras.to("cpu"), self)

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from z1g.networks.int8 import SUFFIX, is_quantized, save_quantized, save_restored
+from z1g.networks.int8 import SUFFIX, save_quantized
 from z1g.representations import folder as method_folder
 
 Convert = Callable[[Path, Path], object]
@@ -20,23 +20,11 @@ def pack(folder: Path, out: Path) -> None:
     method_folder.write(out, *setup)
 
 
-def unpack(folder: Path, out: Path) -> None:
-    """Inverse of `pack`, up to rounding: the folder with float32 weights. Raises UserError if a file is damaged."""
-    setup = method_folder.read(folder)
-    _copy(folder, out, save_restored)
-    method_folder.write(out, *setup)
-
-
 def copy(folder: Path, out: Path) -> None:
     """Write the same folder with its weights as they are."""
     setup = method_folder.read(folder)
     _copy(folder, out, shutil.copyfile)
     method_folder.write(out, *setup)
-
-
-def is_packed(folder: Path) -> bool:
-    """Whether a folder's weights are quantized. Files that cannot be read are left to those who need them."""
-    return any(is_quantized(file) for file in sorted(folder.rglob(f"*{SUFFIX}")))
 
 
 def _copy(folder: Path, out: Path, convert: Convert) -> None:

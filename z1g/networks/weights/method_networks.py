@@ -1,22 +1,25 @@
 """Load the networks of a trained method's folder, with weights in float32 or int8."""
 
 from pathlib import Path
-from typing import Any
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPVisionModelWithProjection
 
-from z1g.core.errors import UserError
 from z1g.networks.conditioning import Conditioning
-from z1g.networks.int8 import restored_folder
 from z1g.networks.reference_denoiser import ReferenceDenoiser
 from z1g.networks.stored import read_network
+from z1g.networks.vision.stored import read_encoder
 
 
 def autoencoder(folder: Path) -> AutoencoderKL:
     """The VAE in float32. Raises UserError if it is missing or does not fit."""
-    vae: AutoencoderKL = _network(AutoencoderKL, folder / "vae")
+    vae: AutoencoderKL = read_network(AutoencoderKL, folder / "vae")
     return vae
+
+
+def conditioning(folder: Path) -> Conditioning:
+    """Prompt, ramping and the statistics of codes. Raises UserError if they are missing or do not fit."""
+    parts: Conditioning = read_network(Conditioning, folder / "conditioning")
+    return parts
 
 
 def denoiser(folder: Path, train_conditioning: bool) -> ReferenceDenoiser:
@@ -25,21 +28,13 @@ def denoiser(folder: Path, train_conditioning: bool) -> ReferenceDenoiser:
     train_conditioning: whether the image encoder and the prompt are trainable. Raises UserError if a network is
     missing or does not fit.
     """
-    conditioning = _network(Conditioning, folder / "conditioning")
+    parts = conditioning(folder)
     denoiser = ReferenceDenoiser(
-        _network(UNet2DConditionModel, folder / "unet"),
-        _network(CLIPVisionModelWithProjection, folder / "vision_encoder"),
-        conditioning.prompt,
-        conditioning.ramping,
+        read_network(UNet2DConditionModel, folder / "unet"),
+        read_encoder(folder / "vision_encoder"),
+        parts.prompt,
+        parts.ramping,
         train_conditioning=train_conditioning,
     )
-    denoiser.code_statistics = conditioning.mean, conditioning.deviation
+    denoiser.code_statistics = parts.mean, parts.deviation
     return denoiser
-
-
-def _network(cls: Any, folder: Path) -> Any:
-    with restored_folder(folder) as restored:
-        try:
-            return read_network(cls, restored)
-        except UserError as error:
-            raise UserError(str(error).replace(str(restored), str(folder))) from error

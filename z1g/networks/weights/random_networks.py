@@ -1,12 +1,14 @@
 """Build the random networks of `model: {kind: scratch}`."""
 
+from collections.abc import Callable
+
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
+from torch import nn
 
 from z1g.core.seeding import seeded
 from z1g.networks.reference_denoiser import ReferenceDenoiser
-from z1g.networks.weights.sizes import AutoencoderSize, UNetSize, VisionSize
+from z1g.networks.weights.sizes import AutoencoderSize, UNetSize
 
 
 def autoencoder(size: AutoencoderSize, seed: int) -> AutoencoderKL:
@@ -24,9 +26,12 @@ def autoencoder(size: AutoencoderSize, seed: int) -> AutoencoderKL:
 
 
 def denoiser(
-    size: UNetSize, vision: VisionSize, latent_channels: int, prompt_tokens: int, seed: int
+    size: UNetSize, vision: Callable[[int], nn.Module], latent_channels: int, prompt_tokens: int, seed: int
 ) -> ReferenceDenoiser:
-    """UNet, vision encoder and prompt with random weights, all of them trainable."""
+    """UNet and prompt with random weights, and an image encoder, all of them trainable.
+
+    vision: makes the image encoder, given the width of its embedding.
+    """
     levels = len(size.channels)
     with seeded(seed + 1):
         unet = UNet2DConditionModel(
@@ -43,17 +48,7 @@ def denoiser(
         )
         # The mean of v over the noise is zero, which is a better initial output than a random one.
         torch.nn.init.zeros_(unet.conv_out.weight)
-        encoder = CLIPVisionModelWithProjection(
-            CLIPVisionConfig(
-                hidden_size=vision.width,
-                intermediate_size=4 * vision.width,
-                projection_dim=size.cross_attention_dim,
-                num_hidden_layers=vision.layers,
-                num_attention_heads=vision.heads,
-                image_size=vision.image_size,
-                patch_size=vision.patch_size,
-            )
-        )
+        encoder = vision(size.cross_attention_dim)
         prompt = 0.02 * torch.randn(prompt_tokens, size.cross_attention_dim)
     ramping = torch.linspace(0, 1, prompt_tokens)
     return ReferenceDenoiser(unet, encoder, prompt, ramping, train_conditioning=True)

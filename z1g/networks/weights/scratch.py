@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from z1g.core.slots import MAX_SEED
+from z1g.core.slots import MAX_SEED, OneOf
+from z1g.networks.vision import Transformer, Vision, VisionSize
 from z1g.networks.weights.base import Model
-from z1g.networks.weights.sizes import AutoencoderSize, UNetSize, VisionSize
+from z1g.networks.weights.sizes import AutoencoderSize, UNetSize
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -22,6 +23,7 @@ class Scratch(Model):
     kind: Literal["scratch"] = "scratch"
     autoencoder_size: AutoencoderSize = AutoencoderSize()
     unet_size: UNetSize = UNetSize()
+    vision: Annotated[Vision, OneOf()] = Transformer()
     vision_size: VisionSize = VisionSize()
     prompt_tokens: int = Field(77, ge=1, le=65_536, description="length of the learned prompt")
     init_seed: int = Field(0, ge=0, le=MAX_SEED, description="seed of the random weights")
@@ -47,4 +49,10 @@ class Scratch(Model):
         from z1g.networks.weights import random_networks
 
         channels = self.autoencoder_size.latent_channels
-        return random_networks.denoiser(self.unet_size, self.vision_size, channels, self.prompt_tokens, self.init_seed)
+        return random_networks.denoiser(
+            self.unet_size,
+            lambda width: self.vision.network(self.vision_size, width),
+            channels,
+            self.prompt_tokens,
+            self.init_seed,
+        )

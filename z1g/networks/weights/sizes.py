@@ -48,13 +48,3 @@ class UNetSize(Section):
     def _divisible(self) -> UNetSize:
         _check_groups(self, self.channels, self.head_dim)
         return _check_groups(self, self.channels, self.norm_groups)
-
-
-class VisionSize(Section):
-    """CLIP vision encoder; with random weights it is trained with the UNet."""
-
-    image_size: int = Field(224, ge=16, le=4096, description="side of the input image in pixels")
-    patch_size: int = Field(14, ge=2, le=1024, description="side of a patch in pixels")
-    width: int = Field(1280, ge=8, le=65_536, description="width of a token")
-    layers: int = Field(32, ge=1, le=1024, description="transformer layers")
-    heads: int = Field(16, ge=1, le=1024, description="attention heads")

@@ -96,6 +96,6 @@ class Mosaic(Representation):
         Zero1ToGPipeline.of(trained, self, camera, splats).save_pretrained(folder)
 
     def load(self, folder: Path, camera: CameraOptions, splats: SplatOptions, device: torch.device) -> Trained:
-        from z1g.representations.mosaic.pipeline import load
+        from z1g.representations.mosaic import trained
 
-        return load(folder, device)
+        return trained.load(folder, self, camera, splats, device)

@@ -25,6 +25,8 @@ from z1g.networks.fused.modules import to_contiguous
 from z1g.networks.preprocessing import CLIP, ImageProcessor
 from z1g.networks.reference_denoiser import ReferenceDenoiser
 from z1g.networks.stored import forget_origin, read_network, require_files_fit
+from z1g.networks.vision.efficientnet import EfficientNetEncoder
+from z1g.networks.vision.stored import encoder_class
 from z1g.representations import folder as method_folder
 from z1g.representations.base import Representation
 from z1g.representations.codec import Codec, Trained
@@ -32,13 +34,8 @@ from z1g.sampling.options import InferOptions
 from z1g.sampling.sample import sample_codes
 from z1g.sampling.samplers.ddpm import Ddpm
 
-NETWORKS = {
-    "vae": AutoencoderKL,
-    "unet": UNet2DConditionModel,
-    "vision_encoder": CLIPVisionModelWithProjection,
-    "conditioning": Conditioning,
-}
-"""Components with weights, by the name of their folder."""
+NETWORKS = ("vae", "unet", "vision_encoder", "conditioning")
+"""Components with weights, which are the names of their folders."""
 Setup = tuple[Representation, CameraOptions, SplatOptions]
 
 
@@ -57,7 +54,7 @@ class Zero1ToGPipeline(DiffusionPipeline):
         self,
         vae: AutoencoderKL,
         unet: UNet2DConditionModel,
-        vision_encoder: CLIPVisionModelWithProjection,
+        vision_encoder: CLIPVisionModelWithProjection | EfficientNetEncoder,
         conditioning: Conditioning,
         scheduler: SchedulerMixin,
     ) -> None:
@@ -85,9 +82,10 @@ class Zero1ToGPipeline(DiffusionPipeline):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> "Zero1ToGPipeline":
         """See diffusers. Raises UserError if the weights in a folder do not match its networks exactly."""
-        folder, names = Path(pretrained_model_name_or_path), NETWORKS.keys() - kwargs.keys()
+        folder = Path(pretrained_model_name_or_path)
         remedy = method_folder.REMEDY.format(folder=folder)
-        parts = {name: read_network(NETWORKS[name], folder / name, remedy) for name in names} if folder.is_dir() else {}
+        kinds = _classes(folder) if folder.is_dir() else {}
+        parts = {name: read_network(kinds[name], folder / name, remedy) for name in kinds.keys() - kwargs.keys()}
         pipeline: Zero1ToGPipeline = super().from_pretrained(pretrained_model_name_or_path, **parts, **kwargs)
         pipeline._exact = bool(parts)
         dtype = kwargs.get("torch_dtype")
@@ -155,7 +153,7 @@ class Zero1ToGPipeline(DiffusionPipeline):
             folder = Path(self.config["_name_or_path"])
             if not self._exact:
                 # diffusers loaded the weights by itself, which initializes missing tensors at random.
-                for name, kind in NETWORKS.items():
+                for name, kind in _classes(folder).items():
                     require_files_fit(kind, folder / name, method_folder.REMEDY.format(folder=folder))
                     require_finite(getattr(self, name).state_dict(), folder / name)
             representation, camera, splats = method_folder.read(folder)
@@ -165,8 +163,7 @@ class Zero1ToGPipeline(DiffusionPipeline):
         return self._stage1
 
 
-def load(folder: Path, device: torch.device) -> Trained:
-    """The networks that `Zero1ToGPipeline.save_pretrained` wrote, frozen, on a device."""
-    pipeline = Zero1ToGPipeline.from_pretrained(folder, local_files_only=True)
-    trained: Trained = pipeline.to(device).trained()
-    return trained
+def _classes(folder: Path) -> dict[str, Any]:
+    """Classes of the networks in a folder, by their names."""
+    kinds: list[Any] = [AutoencoderKL, UNet2DConditionModel, encoder_class(folder / "vision_encoder"), Conditioning]
+    return dict(zip(NETWORKS, kinds, strict=True))

@@ -1,0 +1,66 @@
+"""The rasterizer is compiled in another process, once, whoever else compiles it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from z1g.render import compiled
+
+
+class Done:
+    """Stands for a process that ends when it is waited for."""
+
+    def __init__(self, command: list[str], **_: object) -> None:
+        self.command, self.waited = command, 0
+
+    def wait(self) -> int:
+        self.waited += 1
+        return 1
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> list[Done]:
+    processes: list[Done] = []
+
+    def start(command: list[str], **options: object) -> Done:
+        processes.append(Done(command, **options))
+        return processes[-1]
+
+    monkeypatch.setattr(compiled.subprocess, "Popen", start)
+    monkeypatch.setattr(compiled, "_compiler", [])
+    return processes
+
+
+def test_one_compiler_is_started_and_waited_for(started: list[Done], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compiled, "is_compiled", lambda: False)
+    compiled.compile_beside()
+    compiled.compile_beside()
+    assert [process.command for process in started] == [[sys.executable, "-m", "z1g.render.compiled"]]
+    compiled.wait()
+    compiled.wait()
+    assert started[0].waited == 1
+
+
+@pytest.mark.parametrize("without", ["numba", "compiler"])
+def test_none_is_started_without_need(started: list[Done], monkeypatch: pytest.MonkeyPatch, without: str) -> None:
+    monkeypatch.setattr(compiled, "is_compiled", lambda: without == "compiler")
+    monkeypatch.setattr(compiled, "NUMBA", "no_such_package" if without == "numba" else "numba")
+    compiled.compile_beside()
+    assert started == []
+
+
+@pytest.mark.slow
+def test_two_processes_fill_one_cache_and_a_read_only_package_is_no_error(tmp_path: Path) -> None:
+    """Both compile into an empty cache at once; a third finds what they left."""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-m", "z1g.render.compiled"]
+    both = [subprocess.Popen(command, env=environment) for _ in range(2)]
+    assert [process.wait(timeout=600) for process in both] == [0, 0]
+    seen = [sys.executable, "-c", "from z1g.render import compiled; assert compiled.is_compiled()"]
+    subprocess.run(seen, env=environment, check=True, timeout=120)
+    for folder in (tmp_path, *tmp_path.rglob("*")):
+        folder.chmod(0o555 if folder.is_dir() else 0o444)
+    subprocess.run(command, env=environment, check=True, timeout=120)
