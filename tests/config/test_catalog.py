@@ -165,7 +165,7 @@ def test_loops_name_their_files(folder: Path) -> None:
     ("base", "expected"),
     [
         ("tinny", 'idea.yaml:2: base: scale "tinny": there is no file configs/tinny.yaml, and no ablation of this '
-                  'name; did you mean "scratch"?'),
+                  'name; did you mean "tiny"?'),
         ("othr", 'idea.yaml:2: base: scale "othr": there is no file configs/othr.yaml, and no ablation of this name; '
                  'did you mean "other"?'),
         ("other@seed=7", 'idea.yaml:2: base: other.yaml has no run "other@seed=7"; did you mean "other@seed=1"?'),

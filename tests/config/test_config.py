@@ -199,6 +199,10 @@ def test_every_ablation_resolves_at_every_scale_and_says_why(scale: str) -> None
     catalog = Catalog(Entries.of_folder(ROOT / "ablations"), scale, CONFIGS)
     files = catalog.entries.files
     assert len(files) >= 30
+    if scale in ("scratch", "small"):
+        del files["adapters"]
+        with pytest.raises(UserError, match=r"adapters\.yaml:3: unet\.finetune 'lora' adapts trained weights"):
+            Catalog(Entries.of_folder(ROOT / "ablations"), scale, CONFIGS).runs("adapters")
     for name, file in files.items():
         runs = catalog.runs(name)
         assert len(runs) >= 1

@@ -21,6 +21,7 @@ from z1g.config.walk import places, sections
 from z1g.core.files import read_json, write_json
 from z1g.core.slots import Runtime, Section, Slot, kinds
 from z1g.data.manifest import Manifest, ObjectEntry
+from z1g.networks.weights import packaged
 from z1g.plan import identity, neutral
 from z1g.plan.folder import StageFolder
 from z1g.plan.identity import planned_stages
@@ -36,6 +37,12 @@ SEGMENT = re.compile(r"(?:^|\.)(\w+)(\.<name>)?(?:: \{kind: (\w+)\})?")
 OUTSIDE = {"data": ("chunk_size", "paths", "rotations")}
 """In no slice: how objects are found and grouped, and how splats are read where none are given."""
 Change = Callable[[Section], Section]
+
+
+@pytest.fixture(autouse=True)
+def no_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of the package would count by their content, which options that are made here do not know."""
+    monkeypatch.setattr(packaged, "MODELS", tmp_path / "no models")
 
 
 def ids(experiment: Experiment) -> dict[str, str]:

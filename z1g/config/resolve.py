@@ -133,7 +133,7 @@ class Resolver:
     def merged(self, files: Sequence[YamlFile]) -> dict[str, Any]:
         """The values of merged files over the defaults, as plain values, which must not be changed."""
         merged = self._over("{}", files)
-        own = settled_by(merged["model"])
+        own = settled_by(merged.get("model"))
         return self._over(json.dumps(own), files) if own else merged
 
     def _over(self, settled: str, files: Sequence[YamlFile]) -> dict[str, Any]:
