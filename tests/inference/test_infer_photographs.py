@@ -44,6 +44,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "results"
 
 
+@pytest.fixture(autouse=True)
+def without_amx(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Splats are those of float32 on every CPU."""
+    monkeypatch.setattr("z1g.inference.method.has_bf16_matrices", lambda: False)
+
+
 def infer(results: Path, out: Path, *words: str) -> int:
     return main(["infer", *words, "--run", str(results / "ablations/micro"), "--out", str(out), "--size", "32"])
 

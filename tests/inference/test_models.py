@@ -53,6 +53,16 @@ def test_float32_gives_the_run_s_splats_bit_for_bit(run: Path, folders: dict[str
     assert records[1]["model"] == str(folders["float32"])
 
 
+@pytest.mark.parametrize(("amx", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_only_photographs_are_sampled_in_bfloat16_on_a_cpu_with_amx(
+    run: Path, monkeypatch: pytest.MonkeyPatch, amx: bool, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr("z1g.inference.method.has_bf16_matrices", lambda: amx)
+    model = models.of_run(run)
+    assert ImageToSplats.of(model).denoiser.unet.dtype == dtype
+    assert ImageToSplats.from_folder(model.pipeline, model.infer).denoiser.unet.dtype == torch.float32
+
+
 def test_int8_is_smaller_and_gives_nearly_the_same_splats(folders: dict[str, Path], tmp_path: Path) -> None:
     photograph = str(saved(tmp_path, disc(), "a.png"))
     for name, folder in folders.items():

@@ -54,7 +54,7 @@ class ImageToSplats:
         there, since their results must not depend on the CPU.
         """
         options = model.infer
-        if options.precision == "auto" and _has_bf16_matrices():
+        if options.precision == "auto" and has_bf16_matrices():
             options = options.model_copy(update={"precision": "bf16"})
         return cls.from_folder(model.pipeline, options)
 
@@ -118,7 +118,7 @@ class ImageToSplats:
         return self.denoiser.condition(self.codec.condition_latent(images), images)
 
 
-def _has_bf16_matrices() -> bool:
+def has_bf16_matrices() -> bool:
     """Whether the networks run on a CPU that multiplies matrices of bfloat16."""
     return default_device().type == "cpu" and bool(torch.cpu.get_capabilities().get("amx_bf16", False))
 

@@ -60,7 +60,7 @@ class _Transformer(nn.Module):
 
     def forward(self, pixel_values: Tensor) -> Tensor:
         x = self.pre_layrnorm(self.embeddings(pixel_values))
-        for layer in self.encoder["layers"]:  # type: ignore[union-attr]
+        for layer in self.encoder["layers"].children():
             x = layer(x)
         first: Tensor = self.post_layernorm(x[:, 0])
         return first

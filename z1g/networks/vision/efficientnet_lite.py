@@ -34,4 +34,5 @@ class EfficientNetLite(Vision):
     def network(self, size: VisionSize, width: int) -> nn.Module:
         from z1g.networks.vision.efficientnet import EfficientNetEncoder
 
-        return EfficientNetEncoder.pretrained(self.variant, width, self.tokens)
+        network: nn.Module = EfficientNetEncoder.pretrained(self.variant, width, self.tokens)
+        return network

@@ -27,4 +27,5 @@ class Transformer(Vision):
             image_size=size.image_size,
             patch_size=size.patch_size,
         )
-        return CLIPVisionModelWithProjection(config)
+        network: nn.Module = CLIPVisionModelWithProjection(config)
+        return network
