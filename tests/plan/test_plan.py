@@ -41,6 +41,8 @@ READ_BY = {
     "fit": "fit",
     "model.unet_size": "unet",
     "model.vision_size": "unet",
+    "model.vision": "unet",
+    "model.train_vision": "unet",
     "model.prompt_tokens": "unet",
     "model": "autodecoder",
     "representation": "autodecoder",

@@ -26,7 +26,7 @@ def write(experiment: Experiment, out: Path, *, int8: bool = False, seed: int = 
     pipeline = out.with_name(f".{out.name}") / NETWORKS
     experiment.representation.save(pipeline, Trained(codec, denoiser, statistics), experiment.camera, experiment.splat)
     model = TrainedModel(
-        out.name, pipeline, experiment.infer, experiment.camera, experiment.render, experiment.unet.condition_size,
+        out.name, pipeline, experiment.infer, experiment.camera, experiment.render, experiment.unet.condition_form,
         {"unet": "0123456789"},
     )  # fmt: skip
     write_model(model, out, int8=int8, about={}, card=card)

@@ -1,40 +1,55 @@
 """Load the networks of a trained method's folder, with weights in float32 or int8."""
 
+from __future__ import annotations
+
+import json
 from pathlib import Path
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
+from z1g.core.errors import UserError
 from z1g.networks.conditioning import Conditioning
+from z1g.networks.preprocessing import CLIP, ImageProcessor
 from z1g.networks.reference_denoiser import ReferenceDenoiser
 from z1g.networks.stored import read_network
 from z1g.networks.vision.stored import read_encoder
 
 
-def autoencoder(folder: Path) -> AutoencoderKL:
-    """The VAE in float32. Raises UserError if it is missing or does not fit."""
-    vae: AutoencoderKL = read_network(AutoencoderKL, folder / "vae")
+def autoencoder(folder: Path, remedy: str = "") -> AutoencoderKL:
+    """The VAE in float32. Raises UserError, ending with `remedy`, if it is missing or does not fit."""
+    vae: AutoencoderKL = read_network(AutoencoderKL, folder / "vae", remedy)
     return vae
 
 
-def conditioning(folder: Path) -> Conditioning:
+def conditioning(folder: Path, remedy: str = "") -> Conditioning:
     """Prompt, ramping and the statistics of codes. Raises UserError if they are missing or do not fit."""
-    parts: Conditioning = read_network(Conditioning, folder / "conditioning")
+    parts: Conditioning = read_network(Conditioning, folder / "conditioning", remedy)
     return parts
 
 
-def denoiser(folder: Path, train_conditioning: bool) -> ReferenceDenoiser:
+def denoiser(folder: Path, train_conditioning: bool, remedy: str = "") -> ReferenceDenoiser:
     """UNet, image encoder and prompt in float32, with the statistics of the codes that they were trained on.
 
     train_conditioning: whether the image encoder and the prompt are trainable. Raises UserError if a network is
     missing or does not fit.
     """
-    parts = conditioning(folder)
+    parts = conditioning(folder, remedy)
     denoiser = ReferenceDenoiser(
-        read_network(UNet2DConditionModel, folder / "unet"),
-        read_encoder(folder / "vision_encoder"),
+        read_network(UNet2DConditionModel, folder / "unet", remedy),
+        read_encoder(folder / "vision_encoder", remedy),
         parts.prompt,
         parts.ramping,
         train_conditioning=train_conditioning,
+        processor=ImageProcessor.of_folder(folder, CLIP, remedy),
+        clip_sample=_clips(folder / "scheduler" / "scheduler_config.json", remedy),
     )
     denoiser.code_statistics = parts.mean, parts.deviation
     return denoiser
+
+
+def _clips(scheduler: Path, remedy: str) -> bool:
+    """Whether a folder's scheduler clips predicted codes. Raises UserError if it cannot be read."""
+    try:
+        return bool(json.loads(scheduler.read_text(encoding="utf-8")).get("clip_sample", False))
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{scheduler} cannot be read: {error}. {remedy}") from error

@@ -9,6 +9,7 @@ from z1g.geometry.camera import CameraOptions
 from z1g.networks.weights import method_networks
 from z1g.representations.base import Representation
 from z1g.representations.codec import Trained
+from z1g.representations.folder import REMEDY
 
 
 def load(
@@ -19,5 +20,7 @@ def load(
     Raises UserError if files are missing or do not fit.
     """
     codec = representation.load_codec(folder, camera, splats).for_inference(device)
-    denoiser = method_networks.denoiser(folder, train_conditioning=False).to(device).requires_grad_(False).eval()
-    return Trained(codec, denoiser, method_networks.conditioning(folder).to(device).statistics())
+    remedy = REMEDY.format(folder=folder)
+    denoiser = method_networks.denoiser(folder, train_conditioning=False, remedy=remedy)
+    statistics = method_networks.conditioning(folder, remedy).to(device).statistics()
+    return Trained(codec, denoiser.to(device).requires_grad_(False).eval(), statistics)
