@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from support.builders import SIZES
 from support.paths import CONFIGS
-from support.published_weights import VAE_SIDE, write_published
+from support.published_weights import VAE_SIDE
 from torch import Tensor
 
 from z1g.config.catalog import load_ablation
@@ -29,18 +29,6 @@ from z1g.representations import Mosaic
 Processor = getattr(transformers, "CLIPImageProcessorPil", None) or transformers.CLIPImageProcessor
 SIDE = 32
 """Of the given images."""
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hub") / "zero123plus"
-    write_published(folder)
-    return folder
-
-
-@pytest.fixture
-def copied(published: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(published, tmp_path / "weights"))
 
 
 def images(n: int = 2) -> tuple[Tensor, np.ndarray]:

@@ -11,25 +11,13 @@ import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from safetensors.torch import load_file, save_file
 from support.paths import CONFIGS
-from support.published_weights import RAMP, TOKENS, text_encoder, write_published
+from support.published_weights import RAMP, TOKENS, text_encoder
 from transformers import CLIPTokenizer
 
 from z1g.config.catalog import load_ablation
 from z1g.config.preflight import preflight
 from z1g.core.errors import UserError
 from z1g.networks.weights.zero123plus import Zero123Plus
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("hub") / "zero123plus"
-    write_published(folder)
-    return folder
-
-
-@pytest.fixture
-def copied(published: Path, tmp_path: Path) -> Path:
-    return Path(shutil.copytree(published, tmp_path / "weights"))
 
 
 def test_parts_are_the_files(published: Path) -> None:

@@ -80,11 +80,16 @@ def clips(scheduler: Path) -> bool:
     scheduler: the file `scheduler_config.json`. Raises UserError if it cannot be used.
     """
     try:
-        clip = json.loads(scheduler.read_text(encoding="utf-8")).get("clip_sample", True)
-        if not isinstance(clip, bool):
-            raise ValueError(f"clip_sample is {clip!r}, neither true nor false")
+        return clip_sample(scheduler, absent=True)
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"model.pretrained: {scheduler} cannot be used: {error}") from error
+
+
+def clip_sample(scheduler: Path, absent: bool) -> bool:
+    """The value of `clip_sample` in a scheduler's file, or `absent`. Raises OSError, ValueError or AttributeError."""
+    clip = json.loads(scheduler.read_text(encoding="utf-8")).get("clip_sample", absent)
+    if not isinstance(clip, bool):
+        raise ValueError(f"clip_sample is {clip!r}, neither true nor false")
     return clip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
@@ -13,6 +12,7 @@ from z1g.networks.preprocessing import CLIP, ImageProcessor
 from z1g.networks.reference_denoiser import ReferenceDenoiser
 from z1g.networks.stored import read_network
 from z1g.networks.vision.stored import read_encoder
+from z1g.networks.weights.layout import clip_sample
 
 
 def autoencoder(folder: Path, remedy: str = "") -> AutoencoderKL:
@@ -27,13 +27,12 @@ def conditioning(folder: Path, remedy: str = "") -> Conditioning:
     return parts
 
 
-def denoiser(folder: Path, train_conditioning: bool, remedy: str = "") -> ReferenceDenoiser:
+def denoiser(folder: Path, parts: Conditioning, train_conditioning: bool, remedy: str = "") -> ReferenceDenoiser:
     """UNet, image encoder and prompt in float32, with the statistics of the codes that they were trained on.
 
-    train_conditioning: whether the image encoder and the prompt are trainable. Raises UserError if a network is
-    missing or does not fit.
+    parts: see `conditioning`. train_conditioning: whether the image encoder and the prompt are trainable. Raises
+    UserError if a network is missing or does not fit.
     """
-    parts = conditioning(folder, remedy)
     denoiser = ReferenceDenoiser(
         read_network(UNet2DConditionModel, folder / "unet", remedy),
         read_encoder(folder / "vision_encoder", remedy),
@@ -50,6 +49,6 @@ def denoiser(folder: Path, train_conditioning: bool, remedy: str = "") -> Refere
 def _clips(scheduler: Path, remedy: str) -> bool:
     """Whether a folder's scheduler clips predicted codes. Raises UserError if it cannot be read."""
     try:
-        return bool(json.loads(scheduler.read_text(encoding="utf-8")).get("clip_sample", False))
+        return clip_sample(scheduler, absent=False)
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{scheduler} cannot be read: {error}. {remedy}") from error

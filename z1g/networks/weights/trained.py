@@ -91,7 +91,7 @@ class Trained(Model):
         from z1g.networks.weights import method_networks
 
         self._require_whole()
-        return method_networks.denoiser(self.method, self.train_vision)
+        return method_networks.denoiser(self.method, method_networks.conditioning(self.method), self.train_vision)
 
     def _require_whole(self) -> None:
         """Raise UserError unless the networks' files are as they were written."""

@@ -21,6 +21,6 @@ def load(
     """
     codec = representation.load_codec(folder, camera, splats).for_inference(device)
     remedy = REMEDY.format(folder=folder)
-    denoiser = method_networks.denoiser(folder, train_conditioning=False, remedy=remedy)
-    statistics = method_networks.conditioning(folder, remedy).to(device).statistics()
-    return Trained(codec, denoiser.to(device).requires_grad_(False).eval(), statistics)
+    parts = method_networks.conditioning(folder, remedy)
+    denoiser = method_networks.denoiser(folder, parts, train_conditioning=False, remedy=remedy)
+    return Trained(codec, denoiser.to(device).requires_grad_(False).eval(), parts.to(device).statistics())
