@@ -49,7 +49,8 @@ def test_depth_of_a_tilted_plane(gl: Rasterizer) -> None:
     expected = ((positions[0] - eye) @ normal) / (rays() @ normal)
     seen = depth > 0
     assert seen.mean() > 0.1
-    np.testing.assert_allclose(depth[seen], expected[seen], rtol=2e-6)
+    # Mesa is within 2e-6. Graphics cards round corners to 1/256 of a pixel: an H200 is within 8e-6.
+    np.testing.assert_allclose(depth[seen], expected[seen], rtol=1e-5)
     np.testing.assert_allclose(normals[seen], np.broadcast_to(normal, normals.shape)[seen], atol=1e-3)
     assert (normals[~seen] == 0).all()
 
