@@ -254,6 +254,21 @@ def test_unet_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_regression_resumes(tmp_path: Path) -> None:
+    folders = []
+    for name in ("whole", "part"):
+        planned = micro(tmp_path / name, unet={"objective": "regression", "rendered": {"views": 1}})
+        for stage in (autodecoder, codes):
+            stage.run(StageFolder.open(stage_path(planned, stage.__name__.rpartition(".")[2])), threads=1)
+        folders.append(stage_path(planned, "unet"))
+    with interrupted(after=4):
+        unet.run(StageFolder.open(folders[1]), threads=1)
+    for folder in folders:
+        unet.run(StageFolder.open(folder), threads=1)
+    assert_same_stage(*folders, "pipeline")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -19,12 +19,14 @@ from z1g.losses.latent import LatentLoss
 from z1g.losses.splat import SplatLoss
 from z1g.losses.splatter import SplatterLoss
 from z1g.networks.finetune.lora import Lora
+from z1g.networks.process import TRAINED_WITH
 from z1g.networks.weights import Model
 from z1g.networks.weights.trained import Trained
 from z1g.networks.weights.zero123plus import Zero123Plus
 from z1g.render import Rasterizer
 from z1g.render.auto import Auto
 from z1g.representations import Mosaic, Representation
+from z1g.sampling.inferred.one_step import OneStepCodes
 from z1g.sampling.options import InferOptions
 from z1g.sources import DataSource
 from z1g.sources.meshes import Meshes
@@ -137,6 +139,21 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _regression_is_asked_once(self) -> Experiment:
+        if self.unet.objective != "regression":
+            return self
+        problem = None
+        if isinstance(self.infer.codes, OneStepCodes):
+            problem = "infer.codes 'one_step' asks for the denoising of a code: leave it out"
+        elif self.unet.rendered is not None and self.unet.rendered.below < TRAINED_WITH["num_train_timesteps"]:
+            problem = "unet.rendered.below chooses timesteps of diffusion: leave it out"
+        elif any(isinstance(x, LatentLoss) and x.weighting == "min_snr" for x in self.unet.losses.values()):
+            problem = "its input has no signal, so that a loss with weighting 'min_snr' is 0: use 'x0'"
+        if problem:
+            raise ValueError(f"unet.objective 'regression' predicts a code in one pass; {problem}")
+        return self
+
+    @model_validator(mode="after")
     def _losses_fit(self) -> Experiment:
         for name, losses, on_codes in (
             ("fit.losses", self.fit.losses, False),
@@ -145,7 +162,8 @@ class Experiment(Section):
             *([] if self.unet.rendered is None else [("unet.rendered.losses", self.unet.rendered.losses, False)]),
         ):
             active = {key: loss for key, loss in losses.items() if loss.weight > 0}
-            if not active:
+            needed = name != "unet.losses" or self.unet.objective == "diffusion" or self.unet.rendered is None
+            if not active and needed:
                 raise ValueError(f"{name} needs at least one loss with a weight above 0")
             for key, loss in active.items():
                 unsupported = SplatLoss if name == "fit.losses" else SplatterLoss

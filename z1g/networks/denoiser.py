@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from z1g.networks.diffusion import NoiseSchedule
 from z1g.networks.preprocessing import ImageProcessor
+from z1g.networks.process import Objective
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class Denoiser(nn.Module):
         """Attention kernels; see the option `unet.attention`."""
         self.processor: ImageProcessor | None = None
         """How images become the inputs of `vision`, if a published pipeline says so."""
+        self.objective: Objective = "diffusion"
+        """What the weights were trained for: to denoise codes, or to give them in one pass (`z1g.networks.regression`).
+        """
         self.clip_sample = False
         """Whether the scheduler of the weights' pipeline clips predicted codes to ±1; see the sampler `ddpm`."""
         self.code_statistics: tuple[Tensor, Tensor] | None = None

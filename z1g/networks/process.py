@@ -1,6 +1,9 @@
-"""Constants of the noise schedule for training and sampling."""
+"""Constants of the noise schedule for training and sampling, and what networks learn with it."""
 
-from typing import Any
+from typing import Any, Literal
+
+Objective = Literal["diffusion", "regression"]
+"""What stage 2's network learns: to denoise codes, or to give them in one pass."""
 
 TRAINED_WITH: dict[str, Any] = {
     "beta_start": 0.00085,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from z1g.core.seeding import numpy_generator
 from z1g.losses import Comparison, weighted_sum
 from z1g.networks.denoiser import Condition, Denoiser
 from z1g.networks.diffusion import TIMESTEPS
+from z1g.networks.regression import regress
 from z1g.objectives import purposes
 from z1g.objectives.rendered import RenderedTruth, Rendering
 from z1g.training.data import Batch, Draw, Sample, batch_noise, batch_uniform
@@ -77,10 +79,15 @@ class DiffusionSamples:
         return {SAMPLED[name]: values[draw.object_index, k] for name, values in variants.tensors.items()}
 
 
+Prediction = tuple[Tensor, Tensor, Tensor]
+"""Predicted codes [B,*code_shape] (normalized), timesteps [B] and signal-to-noise ratios [B] of their inputs."""
+
+
 class DiffusionObjective(Objective):
     """x0 loss of a v-predicting UNet, with conditions dropped at random for classifier-free guidance.
 
-    Optionally with losses on renders of the predicted code, through the frozen decoder.
+    With `options.objective` regression, the UNet predicts the code in one pass, always with its condition. Optionally
+    with losses on renders of the predicted code, through the frozen decoder.
     """
 
     zero_latent: Tensor
@@ -93,7 +100,7 @@ class DiffusionObjective(Objective):
         self.options, self.denoiser, self.data, self.rendering = options, denoiser, data, rendering
         # Recomputed blocks would use the stored weights instead of the cast ones.
         denoiser.whole_bf16 = options.bf16 == "weights" and not options.train.speed.recompute
-        denoiser.attention = options.attention
+        denoiser.attention, denoiser.objective = options.attention, options.objective
         self.register_buffer("zero_latent", data.zero_latent, persistent=False)
         self.replayable = rendering is None
         self.sample = DiffusionSamples(data, None if rendering is None else rendering.truth)
@@ -103,6 +110,27 @@ class DiffusionObjective(Objective):
         return [self.denoiser.unet]
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
+        predict = self._regressed if self.options.objective == "regression" else self._denoised
+        predicted, timestep, snr = predict(batch)
+        loss, terms = 0 * predicted.sum(), dict[str, Tensor]()
+        if any(term.weight > 0 for term in self.options.losses.values()):
+            pair = Comparison(latents=predicted, latents_true=batch["code"], snr=snr)
+            loss, terms = weighted_sum(self.options.losses, pair)
+        if self.rendering is not None:
+            rendering_loss, rendering_terms = self.rendering.losses(predicted, timestep, batch)
+            loss, terms = loss + rendering_loss, {**terms, **rendering_terms}
+        return {"loss": loss, **terms}
+
+    def _regressed(self, batch: Batch) -> Prediction:
+        """Codes predicted in one pass from the condition only, whose input has no signal."""
+        condition = self._condition(batch)
+        shape = tuple(batch["code"].shape[1:])
+        predicted = regress(self.denoiser, self.denoiser.schedule, condition, shape)
+        timestep = torch.full((len(predicted),), TIMESTEPS - 1, device=predicted.device)
+        return predicted, timestep, torch.zeros_like(timestep, dtype=torch.float32)
+
+    def _denoised(self, batch: Batch) -> Prediction:
+        """Codes predicted from noised codes, some of them without condition."""
         code = batch["code"]
         timestep = self.options.timesteps.draw(batch_uniform(batch, purposes.TIMESTEP, code.device), TIMESTEPS)
         noise = batch_noise(batch, tuple(code.shape[1:]), purposes.NOISE, code.device)
@@ -110,17 +138,10 @@ class DiffusionObjective(Objective):
         keep = batch_uniform(batch, purposes.CONDITION_DROPOUT, code.device) >= self.options.condition_dropout
         schedule = self.denoiser.schedule
         noisy = schedule.add_noise(code, noise, timestep)
-        velocity = self.denoiser(noisy, timestep, self._condition(batch, keep), latent_noise)
-        predicted = schedule.x0_from_v(noisy, velocity.float(), timestep)
-        pair = Comparison(latents=predicted, latents_true=code, snr=schedule.snr(timestep))
-        loss, terms = weighted_sum(self.options.losses, pair)
-        if self.rendering is not None:
-            rendering_loss, rendering_terms = self.rendering.losses(predicted, timestep, batch)
-            loss, terms = loss + rendering_loss, {**terms, **rendering_terms}
-        return {"loss": loss, **terms}
+        condition = self._condition(batch).where(keep, self.denoiser.nothing(self.zero_latent, len(keep)))
+        velocity = self.denoiser(noisy, timestep, condition, latent_noise)
+        return schedule.x0_from_v(noisy, velocity.float(), timestep), timestep, schedule.snr(timestep)
 
-    def _condition(self, batch: Batch, keep: Tensor) -> Condition:
+    def _condition(self, batch: Batch) -> Condition:
         embedding = batch["embedding"] if "embedding" in batch else self.denoiser.embed(batch["image"])
-        full = Condition(batch["latent"], embedding)
-        empty = self.denoiser.nothing(self.zero_latent, len(keep))
-        return full.where(keep, empty)
+        return Condition(batch["latent"], embedding)

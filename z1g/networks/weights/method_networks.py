@@ -42,7 +42,7 @@ def denoiser(folder: Path, parts: Conditioning, train_conditioning: bool, remedy
         processor=ImageProcessor.of_folder(folder, CLIP, remedy),
         clip_sample=_clips(folder / "scheduler" / "scheduler_config.json", remedy),
     )
-    denoiser.code_statistics = parts.mean, parts.deviation
+    denoiser.code_statistics, denoiser.objective = (parts.mean, parts.deviation), parts.objective
     return denoiser
 
 
