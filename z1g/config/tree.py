@@ -67,7 +67,7 @@ class Experiment(Section):
 
     def new_denoiser(self) -> Denoiser:
         """Stage 2's networks before training."""
-        return self.representation.new_denoiser(self.model)
+        return self.representation.new_denoiser(self.model, self.camera, self.splat)
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Experiment:

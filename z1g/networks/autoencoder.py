@@ -1,4 +1,4 @@
-"""The image encoder of a VAE."""
+"""The image encoder and decoder of a VAE."""
 
 import torch
 from diffusers import AutoencoderKL
@@ -8,6 +8,8 @@ from z1g.networks import wide_attention
 from z1g.networks.half import bf16_weights, call_with
 
 RGB = 3
+IN_FLOAT32 = ("decoder.conv_out",)
+"""Parameters of the decoder that stay in float32 with `whole_bf16`."""
 
 
 class ImageEncoder(nn.Module):
@@ -53,3 +55,35 @@ class ImageEncoder(nn.Module):
         with torch.autocast(device_type, enabled=False):
             moments: Tensor = call_with(self, bf16_weights(self), image.to(torch.bfloat16))
         return moments
+
+
+class ImageDecoder(nn.Module):
+    """Quantization convolution and decoder of a VAE."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.post_quant_conv, self.decoder = vae.post_quant_conv, vae.decoder
+        wide_attention.install(self.decoder)
+        self.whole_bf16 = False
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Images [B,3,H,W] in about -1..1 of latents [B,C,h,w], in the units of the encoder's posterior.
+
+        With `whole_bf16`, bfloat16 weights replace autocast, see `Denoiser`; the last layer is in float32.
+        """
+        device_type = latent.device.type
+        if not (self.whole_bf16 and torch.is_autocast_enabled(device_type)):
+            return self._decoded(latent)
+        with torch.autocast(device_type, enabled=False):
+            images: Tensor = call_with(self, bf16_weights(self, IN_FLOAT32), latent)
+        return images
+
+    def _decoded(self, latent: Tensor) -> Tensor:
+        decoder = self.decoder
+        x = decoder.conv_in(self.post_quant_conv(latent.to(self.post_quant_conv.weight.dtype)))
+        x = decoder.mid_block(x)
+        for block in decoder.up_blocks:
+            x = block(x)
+        x = decoder.conv_act(decoder.conv_norm_out(x)).to(decoder.conv_out.weight.dtype)
+        images: Tensor = decoder.conv_out(x)
+        return images

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from z1g.core.seeding import numpy_generator
 from z1g.losses import Comparison, weighted_sum
-from z1g.networks.denoiser import Condition, Denoiser
+from z1g.networks.denoiser import Condition, Denoiser, Parts
 from z1g.networks.diffusion import TIMESTEPS
 from z1g.networks.regression import regress
 from z1g.objectives import purposes
@@ -57,14 +58,22 @@ class DiffusionSamples:
 
     data: DiffusionData
     truth: RenderedTruth | None = None
+    parts: Parts | None = None
 
     def __call__(self, draw: Draw) -> Sample:
-        """Code and condition of one object: its latent, and its embedding or image."""
+        """Code and condition of one object: its latent, and its embedding or image.
+
+        In steps that train parts of codes alone, `code` is one part, and `part` its index: a function of the step, so
+        that training resumes in the right phase.
+        """
         i, data = draw.object_index, self.data
         sample = self._variant(draw)
         if sample is None:
             tensors = ((key, getattr(data, name)) for name, key in SAMPLED.items())
             sample = {key: values[i] for key, values in tensors if values is not None}
+        if self.parts is not None and draw.key[1] < self.parts.alone_below:
+            part = int(numpy_generator(*draw.key, purposes.PART).integers(self.parts.count))
+            sample |= {"code": self.parts.alone(sample["code"], part), "part": torch.tensor(part)}
         return sample if self.truth is None else {**sample, **self.truth(draw)}
 
     def _variant(self, draw: Draw) -> Sample | None:
@@ -80,7 +89,9 @@ class DiffusionSamples:
 
 
 Prediction = tuple[Tensor, Tensor, Tensor]
-"""Predicted codes [B,*code_shape] (normalized), timesteps [B] and signal-to-noise ratios [B] of their inputs."""
+"""Predicted codes [B,*code_shape] (normalized); timesteps and signal-to-noise ratios of their inputs, of shape [B], or
+[B,K] of the entries of codes [B,K,...].
+"""
 
 
 class DiffusionObjective(Objective):
@@ -103,7 +114,7 @@ class DiffusionObjective(Objective):
         denoiser.attention, denoiser.objective = options.attention, options.objective
         self.register_buffer("zero_latent", data.zero_latent, persistent=False)
         self.replayable = rendering is None
-        self.sample = DiffusionSamples(data, None if rendering is None else rendering.truth)
+        self.sample = DiffusionSamples(data, None if rendering is None else rendering.truth, denoiser.parts)
 
     def networks(self) -> list[nn.Module]:
         """The networks that `train.speed` applies to."""
@@ -117,7 +128,8 @@ class DiffusionObjective(Objective):
             pair = Comparison(latents=predicted, latents_true=batch["code"], snr=snr)
             loss, terms = weighted_sum(self.options.losses, pair)
         if self.rendering is not None:
-            rendering_loss, rendering_terms = self.rendering.losses(predicted, timestep, batch)
+            noisiest = timestep if timestep.ndim == 1 else timestep.amax(dim=1)
+            rendering_loss, rendering_terms = self.rendering.losses(predicted, noisiest, batch)
             loss, terms = loss + rendering_loss, {**terms, **rendering_terms}
         return {"loss": loss, **terms}
 
@@ -125,23 +137,41 @@ class DiffusionObjective(Objective):
         """Codes predicted in one pass from the condition only, whose input has no signal."""
         condition = self._condition(batch)
         shape = tuple(batch["code"].shape[1:])
-        predicted = regress(self.denoiser, self.denoiser.schedule, condition, shape)
+        predicted = regress(partial(self.denoiser, **_part(batch)), self.denoiser.schedule, condition, shape)
         timestep = torch.full((len(predicted),), TIMESTEPS - 1, device=predicted.device)
         return predicted, timestep, torch.zeros_like(timestep, dtype=torch.float32)
 
     def _denoised(self, batch: Batch) -> Prediction:
         """Codes predicted from noised codes, some of them without condition."""
         code = batch["code"]
-        timestep = self.options.timesteps.draw(batch_uniform(batch, purposes.TIMESTEP, code.device), TIMESTEPS)
+        timestep = self._timesteps(batch)
         noise = batch_noise(batch, tuple(code.shape[1:]), purposes.NOISE, code.device)
         latent_noise = batch_noise(batch, tuple(batch["latent"].shape[1:]), purposes.CONDITION_NOISE, code.device)
         keep = batch_uniform(batch, purposes.CONDITION_DROPOUT, code.device) >= self.options.condition_dropout
         schedule = self.denoiser.schedule
         noisy = schedule.add_noise(code, noise, timestep)
         condition = self._condition(batch).where(keep, self.denoiser.nothing(self.zero_latent, len(keep)))
-        velocity = self.denoiser(noisy, timestep, condition, latent_noise)
+        velocity = self.denoiser(noisy, timestep, condition, latent_noise, **_part(batch))
         return schedule.x0_from_v(noisy, velocity.float(), timestep), timestep, schedule.snr(timestep)
+
+    def rate_factor(self, name: str) -> float:
+        own = name.removeprefix("denoiser.")
+        return next((factor for start, factor in self.denoiser.rates.items() if own.startswith(start)), 1.0)
+
+    def _timesteps(self, batch: Batch) -> Tensor:
+        """Timesteps [B], or [B,K] of the entries of codes [B,K,...] that `Denoiser.parts` jitters."""
+        device, parts = batch["code"].device, self.denoiser.parts
+        timestep = self.options.timesteps.draw(batch_uniform(batch, purposes.TIMESTEP, device), TIMESTEPS)
+        if parts is None or not parts.jitter or "part" in batch:
+            return timestep
+        uniform = [batch_uniform(batch, purposes.JITTER + i, device) for i in range(parts.count)]
+        return parts.jittered(timestep, torch.stack(uniform, dim=1), batch["code"].shape[1])
 
     def _condition(self, batch: Batch) -> Condition:
         embedding = batch["embedding"] if "embedding" in batch else self.denoiser.embed(batch["image"])
         return Condition(batch["latent"], embedding)
+
+
+def _part(batch: Batch) -> dict[str, Tensor]:
+    """The argument of the denoiser that says which part of a code the batch has, if it is not whole."""
+    return {"part": batch["part"]} if "part" in batch else {}

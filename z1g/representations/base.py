@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from z1g.core.slots import Slot
 
@@ -27,6 +27,8 @@ class Representation(Slot):
     """
 
     kind: str
+    of_stage_2: ClassVar[tuple[str, ...]] = ()
+    """Names of the fields that only stage 2 reads: what stage 1 has trained serves for all of their values."""
 
     @property
     def encodes_splats(self) -> bool:
@@ -53,8 +55,12 @@ class Representation(Slot):
         """Read what `Codec.save` wrote, frozen. Raises UserError if files are missing or do not fit."""
 
     @abstractmethod
-    def new_denoiser(self, model: Model) -> Denoiser:
+    def new_denoiser(self, model: Model, camera: CameraOptions, splats: SplatOptions) -> Denoiser:
         """The denoiser before stage 2. Raises UserError if weights are missing."""
+
+    def with_stage_2(self, other: Representation) -> Representation:
+        """These options with the fields `of_stage_2` of another one of the same kind."""
+        return self.model_copy(update={name: getattr(other, name) for name in self.of_stage_2})
 
     @abstractmethod
     def save(self, folder: Path, trained: Trained, camera: CameraOptions, splats: SplatOptions) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from z1g.gaussians.channels import enlarged
 from z1g.networks.fused.modules import fuse_where_possible
 
 if TYPE_CHECKING:
@@ -97,6 +98,12 @@ class Codec(nn.Module):
         for network in (self.encoder, self.decoder):
             fuse_where_possible(network, device)
         return self
+
+    def decode_compared(self, code: Tensor, splats_true: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """`decode` and `losses` of codes, for codecs whose losses compare what precedes the splatter images."""
+        splats = self.decode(code)
+        truth = None if splats_true is None else enlarged(splats_true, splats.shape[-1])
+        return splats, self.losses(code, splats, truth)
 
     @property
     def encoder_is_trained(self) -> bool:

@@ -89,7 +89,7 @@ def sample_codes(
     device, batch = condition.latent.device, len(seeds)
     # Noise is drawn on the CPU, so that a seed gives the same code on every device.
     generators = [torch_generator(options.seed, seed) for seed in seeds]
-    scheduler = scheduler or options.sampler.scheduler(denoiser.clip_sample)
+    scheduler = scheduler or options.sampler.scheduler(denoiser.clip_sample, denoiser.schedule.process)
     # Timesteps stay on the CPU, where schedulers look up constants; on the device each step would synchronize.
     scheduler.set_timesteps(options.steps)
     extra = _generator_argument(scheduler, generators)

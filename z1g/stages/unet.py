@@ -42,7 +42,10 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
     stored = read_output(folder.upstream_path("codes") / "codes.safetensors")
     codes = torch.stack([stored[name] for name in ids])
     codec = trained.config.load_codec(trained.path / "model").for_inference(default_device())
-    denoiser = trained.config.representation.new_denoiser(folder.config.initial_model)
+    representation = trained.config.representation
+    if representation.of_stage_2:
+        representation = representation.with_stage_2(folder.config.representation)
+    denoiser = representation.new_denoiser(folder.config.initial_model, trained.config.camera, trained.config.splat)
     known = denoiser.code_statistics or (torch.zeros(1), torch.ones(1))
     mean, deviation = codec.normalization(codes) if options.normalize_codes else known
     options.finetune.prepare(denoiser)
@@ -74,7 +77,7 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
         codec = trained.config.load_codec(trained.path / "model")
         statistics = {"mean": mean, "deviation": deviation, "zero_latent": data.zero_latent}
         config = trained.config
-        config.representation.save(temporary, Trained(codec, denoiser, statistics), config.camera, config.splat)
+        representation.save(temporary, Trained(codec, denoiser, statistics), config.camera, config.splat)
 
 
 @torch.no_grad()

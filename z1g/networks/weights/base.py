@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from z1g.core.slots import Slot
@@ -10,10 +11,24 @@ from z1g.core.slots import Slot
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from diffusers import AutoencoderKL
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from torch import nn
 
     from z1g.networks.preprocessing import ImageProcessor
     from z1g.networks.reference_denoiser import ReferenceDenoiser
+
+
+@dataclass(frozen=True)
+class DiffusionNetworks:
+    """A UNet of diffusers and an image encoder.
+
+    train_vision: whether the image encoder is trained, too. processor: of its images, see `UNetDenoiser`.
+    """
+
+    unet: UNet2DConditionModel
+    vision: nn.Module
+    train_vision: bool
+    processor: ImageProcessor | None
 
 
 class Model(Slot):
@@ -41,6 +56,11 @@ class Model(Slot):
     @abstractmethod
     def denoiser(self) -> ReferenceDenoiser:
         """UNet, image encoder and prompt before stage 2. Raises UserError if weights are missing."""
+
+    def diffusion(self) -> DiffusionNetworks:
+        """UNet and image encoder before stage 2, for denoisers of another form. Raises UserError like `denoiser`."""
+        denoiser = self.denoiser()
+        return DiffusionNetworks(denoiser.unet, denoiser.vision, denoiser.train_conditioning, denoiser.processor)
 
     def vae_processor(self) -> ImageProcessor | None:
         """How condition images become the VAE's inputs; None: 2x - 1. Raises UserError if its file is missing."""

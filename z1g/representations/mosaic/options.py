@@ -87,7 +87,7 @@ class Mosaic(Representation):
         codec.requires_grad_(False).eval()
         return codec
 
-    def new_denoiser(self, model: Model) -> Denoiser:
+    def new_denoiser(self, model: Model, camera: CameraOptions, splats: SplatOptions) -> Denoiser:
         return model.denoiser()
 
     def save(self, folder: Path, trained: Trained, camera: CameraOptions, splats: SplatOptions) -> None:
