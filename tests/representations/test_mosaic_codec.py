@@ -16,7 +16,7 @@ from z1g.geometry.mosaic import untile
 from z1g.networks.weights import Model
 from z1g.networks.weights import random_networks as scratch
 from z1g.networks.weights.zero123plus import Zero123Plus
-from z1g.representations.mosaic.codec import splat_rays
+from z1g.representations.splat_features import splat_rays
 
 
 def config(**changes: Any) -> Experiment:
