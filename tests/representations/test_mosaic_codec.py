@@ -50,7 +50,7 @@ def test_code_shapes_agree() -> None:
     with torch.no_grad():
         shape = tuple(codec.encode(mosaic).shape[1:])
     options = config()
-    assert shape == codec.code_shape == options.representation.code_shape(options.model) == (4, 24, 16)
+    assert shape == codec.code_shape == options.representation.code_shape(options.model, 8) == (4, 24, 16)
 
 
 def test_decoder_without_resize_is_the_vaes() -> None:

@@ -99,7 +99,7 @@ class SplatImages(Representation):
     def problem(self, model: Model, splat_size: int) -> str | None:
         return None
 
-    def code_shape(self, model: Model) -> tuple[int, ...]:
+    def code_shape(self, model: Model, splat_size: int) -> tuple[int, ...]:
         return 6, 14, SIZE, SIZE
 
     def new_codec(self, model: Model, camera: CameraOptions, splats: SplatOptions) -> Codec:

@@ -154,6 +154,15 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _renders_are_of_whole_codes(self) -> Experiment:
+        if self.unet.rendered is not None and self.representation.trains_parts:
+            raise ValueError(
+                "unet.rendered decodes whole codes, but representation.denoiser.alone_steps trains parts of them: set "
+                "one of them to null or 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _losses_fit(self) -> Experiment:
         for name, losses, on_codes in (
             ("fit.losses", self.fit.losses, False),

@@ -40,6 +40,7 @@ def model_card(ablation: Ablation, facts: dict[str, Any], measured: Measurements
         "## Training data",
         "",
         *_data(data),
+        *([facts["clipped"]] if "clipped" in facts else []),
         "",
         "## Results",
         "",

@@ -35,6 +35,11 @@ class Representation(Slot):
         """Whether codes depend on fitted splats besides the images."""
         return False
 
+    @property
+    def trains_parts(self) -> bool:
+        """Whether some steps of stage 2 train parts of codes, which cannot be decoded alone."""
+        return False
+
     @abstractmethod
     def problem(self, model: Model, splat_size: int) -> str | None:
         """Why this representation does not support a model and splatter images of `splat_size` pixels; None if it does.
@@ -43,8 +48,8 @@ class Representation(Slot):
         """
 
     @abstractmethod
-    def code_shape(self, model: Model) -> tuple[int, ...]:
-        """Shape of the code of one object."""
+    def code_shape(self, model: Model, splat_size: int) -> tuple[int, ...]:
+        """Shape of the code of one object, with splatter images of `splat_size` pixels."""
 
     @abstractmethod
     def new_codec(self, model: Model, camera: CameraOptions, splats: SplatOptions) -> Codec:

@@ -67,6 +67,21 @@ class Model(Slot):
         return None
 
     @property
+    def has_prompt(self) -> bool:
+        """Whether `denoiser` has what Zero123++ adds to a UNet and an image encoder, which `diffusion` gives."""
+        return True
+
+    @property
+    def trains_vision(self) -> bool:
+        """Whether stage 2 also trains the image encoder of a trained model."""
+        return False
+
+    @property
+    def head_dim(self) -> int | None:
+        """Channels of the narrowest head of the UNet's attention, as far as options say so."""
+        return None
+
+    @property
     @abstractmethod
     def pretrained_encoder(self) -> bool:
         """Whether the VAE encoder is pretrained, so that stage 1 can freeze it."""

@@ -71,7 +71,8 @@ def costs(experiment: Experiment, n: int) -> Iterator[Cost]:
     decoder = values["vae_decoder_parameters"] * ADAM_COPIES * CHECKPOINTS + values["vae_parameters"]
     yield _job("autodecoder", _samples(experiment.autodecoder.train) / values["autodecoder_samples_a_gpu_s"],
                decoder * FLOAT_BYTES, 4 + CHECKPOINTS + LOGS)  # fmt: skip
-    code = math.prod(experiment.representation.code_shape(experiment.model)) * FLOAT_BYTES
+    shape = experiment.representation.code_shape(experiment.model, experiment.splat.size)
+    code = math.prod(shape) * FLOAT_BYTES
     yield _job("codes", n / values["codes_objects_a_gpu_s"], n * code, 1 + LOGS)
     pipeline = sum(values[name] for name in ("vae_parameters", "unet_parameters", "other_parameters"))
     unet = values["unet_parameters"] * ADAM_COPIES * CHECKPOINTS + pipeline
