@@ -18,7 +18,7 @@ from z1g.plan.folder import StageFolder
 from z1g.representations.splat_features import splat_features, splat_rays
 from z1g.stages import autodecoder, codes, infer, unet
 
-SEES = {"representation": {"sees": "splats"}}
+SEES = {"representation": {"kind": "mosaic", "sees": "splats"}}
 
 
 def config(**changes: Any) -> Experiment:

@@ -113,6 +113,17 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _encoder_knows_its_inputs(self) -> Experiment:
+        codes, published = self.autodecoder.codes, self.model.pretrained_encoder and self.model.method is None
+        unknown = self.representation.trains_encoder and published and isinstance(codes, EncoderCodes)
+        if unknown and not codes.trains_encoder:
+            raise ValueError(
+                f"representation '{self.representation.kind}' has inputs that the published encoder of model "
+                f"'{self.model.kind}' has not seen: set autodecoder.codes.train to true"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _objects_can_be_varied(self) -> Experiment:
         stage1, codes = self.autodecoder, self.autodecoder.codes
         encoded = isinstance(codes, EncoderCodes)

@@ -241,7 +241,7 @@ def pixel_rays(cameras: Cameras) -> tuple[torch.Tensor, torch.Tensor]:
 def plucker_rays(cameras: Cameras) -> torch.Tensor:
     """Pluecker coordinates [B,V,6,H,W] of the ray of every pixel center: moment o × d, then unit direction d.
 
-    They depend on the ray only, whichever of its points the origin o is. Source: light field networks (Sitzmann et al. 2021).
+    They depend on the ray only, whichever of its points the origin o is (light field networks, Sitzmann et al. 2021).
     """
     origins, directions = pixel_rays(cameras)
     directions = directions / directions.norm(dim=2, keepdim=True)

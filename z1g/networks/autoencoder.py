@@ -1,4 +1,4 @@
-"""The two halves of a VAE for images of more channels than a color has."""
+"""The two halves of a VAE, also for images of more channels than a color has."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -2,9 +2,10 @@
 
 from z1g.representations.attributes import Attributes
 from z1g.representations.base import Representation
+from z1g.representations.joint import Joint
 from z1g.representations.mosaic import Mosaic
 
-KINDS: tuple[type[Representation], ...] = (Attributes, Mosaic)
+KINDS: tuple[type[Representation], ...] = (Attributes, Joint, Mosaic)
 """Kinds of `Representation`."""
 
-__all__ = ["KINDS", "Attributes", "Mosaic", "Representation"]
+__all__ = ["KINDS", "Attributes", "Joint", "Mosaic", "Representation"]

@@ -30,6 +30,9 @@ class Representation(Slot):
     of_stage_2: ClassVar[tuple[str, ...]] = ()
     """Names of the fields that only stage 2 reads: what stage 1 has trained serves for all of their values."""
 
+    trains_encoder: ClassVar[bool] = False
+    """Whether stage 1 has to train the encoder, because a published one does not know such inputs."""
+
     @property
     def encodes_splats(self) -> bool:
         """Whether codes depend on fitted splats besides the images."""

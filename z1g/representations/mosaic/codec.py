@@ -19,24 +19,23 @@ from z1g.gaussians.channels import N_CHANNELS, SplatOptions
 from z1g.geometry.camera import CameraOptions
 from z1g.geometry.mosaic import mosaic_shape, tile
 from z1g.networks.autoencoder import RGB, ImageEncoder
-from z1g.networks.fused.modules import fuse_where_possible, to_contiguous
 from z1g.networks.int8 import load_restored
 from z1g.networks.preprocessing import VAE, ImageProcessor
-from z1g.networks.stored import forget_origin, read_network
-from z1g.representations.codec import Codec
+from z1g.networks.stored import read_network
 from z1g.representations.folder import REMEDY
 from z1g.representations.mosaic.decoder import SplatterDecoder
 from z1g.representations.mosaic.decoder_options import DecoderOptions
 from z1g.representations.mosaic.units import scale_image, scale_latents
 from z1g.representations.scale import ScaleActivation
 from z1g.representations.splat_features import SplatRays, splat_features, splat_rays
+from z1g.representations.vae_codec import VaeCodec
 
 HEAD_SEED = 1
 INPUT_BACKGROUND = 0.5
 HEADS_FILE = "heads.safetensors"
 
 
-class MosaicCodec(Codec):
+class MosaicCodec(VaeCodec):
     """Encoder and decoder that share the layers of one VAE. New layers are initialized with a fixed seed."""
 
     encoder: ImageEncoder
@@ -51,7 +50,7 @@ class MosaicCodec(Codec):
 
         processor: of condition images; None: 2x - 1.
         """
-        super().__init__()
+        super().__init__(vae)
         self.uses_splats = sees == "splats"
         with seeded(HEAD_SEED):
             rays = splat_rays(camera, options.path.side(input_size, splats.size))
@@ -60,16 +59,9 @@ class MosaicCodec(Codec):
         seen = splat_rays(camera, splats.size)
         self.seen_pixel = seen.pixel
         self.register_buffer("seen_anchor", seen.anchor.float(), persistent=False)
-        # In a tuple it is not registered as a submodule, which would list its parameters twice.
-        self._vae = (vae,)
         self.input_size, self.processor = input_size, processor
         side = input_size // 2 ** (len(vae.encoder.down_blocks) - 1)
         self.code_shape = mosaic_shape(int(vae.config["latent_channels"]), side)
-
-    @property
-    def vae(self) -> AutoencoderKL:
-        """The autoencoder that contains the layers of both halves."""
-        return self._vae[0]
 
     def inputs(self, rgb: Tensor, alpha: Tensor, splats: Tensor | None) -> Tensor:
         """Mosaics [B,3,3·size,2·size] of images in 0..1 on gray, resized bilinearly as in the original.
@@ -98,10 +90,6 @@ class MosaicCodec(Codec):
         latent = mean if noise is None else mean + deviation * noise
         return scale_latents(latent * self.encoder.scaling_factor)
 
-    def decode(self, code: Tensor) -> Tensor:
-        splats: Tensor = self.decoder(code)
-        return splats
-
     def condition_latent(self, images: Tensor) -> Tensor:
         """Without the scaling factor, as in Zero123++: [B,C,H/f,W/f]."""
         inputs = 2 * images - 1 if self.processor is None else self.processor(images)
@@ -118,17 +106,9 @@ class MosaicCodec(Codec):
     def use_bf16_weights(self, whole: bool) -> None:
         self.encoder.whole_bf16 = self.decoder.whole_bf16 = whole
 
-    def for_inference(self, device: torch.device) -> MosaicCodec:
-        self.vae.to(device)
-        self.to(device)
-        fuse_where_possible(self.vae, device)
-        return self
-
     def save(self, folder: Path) -> None:
         """Write the VAE in diffusers' layout, the splat heads and the processor of condition images, if any."""
-        to_contiguous(self.vae)
-        self.vae.save_pretrained(folder / "vae")
-        forget_origin(folder / "vae")
+        super().save(folder)
         if self.processor is not None:
             self.processor.save(folder / VAE)
         self.save_heads(folder)
