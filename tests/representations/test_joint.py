@@ -15,6 +15,7 @@ from support.diffusion import normal
 from support.finished import finish
 from support.photographs import disc, saved
 from support.published_weights import write_published
+from support.running import interrupted
 from torch import Tensor
 
 from z1g.cli.main import main
@@ -27,14 +28,17 @@ from z1g.gaussians.channels import CHANNELS
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, view_frame
 from z1g.inference.method import ImageToSplats
 from z1g.networks.denoiser import Condition
+from z1g.networks.finetune.lora import Lora
 from z1g.networks.graphs import Replayed
 from z1g.networks.multiview.attention import install
+from z1g.plan.folder import StageFolder
 from z1g.plan.plan import Plan
 from z1g.representations.joint.codec import JointCodec
 from z1g.representations.joint.denoiser import JointDenoiser, places
 from z1g.sampling.options import InferOptions
 from z1g.sampling.sample import sample_codes
 from z1g.sampling.samplers import KINDS, Sampler
+from z1g.stages import autodecoder, unet
 
 RGB = CHANNELS["rgb"]
 GEOMETRY = slice(0, RGB.start)
@@ -240,14 +244,24 @@ def test_new_channels_change_nothing_before_training(tmp_path: Path) -> None:
     own = config(model=model, autodecoder={"codes": {"kind": "encoder", "train": True}}, splat={"size": 32})
     network, published = own.new_denoiser(), own.model.denoiser().unet
     assert isinstance(network, JointDenoiser)
-    for unet in (network.unet, published):
-        install(unet, 1)
+    install(network.unet, 1)
+    install(published, 1)
     noisy, timestep, condition, noise = inputs_of()
     tokens = network.tokens(condition.embedding)
     actual = network(noisy, timestep, condition, noise)
     for i in range(2):
         rows = published(noisy[i], timestep[i], tokens[i].expand(6, -1, -1)).sample
         torch.testing.assert_close(actual[i], rows, atol=1e-5, rtol=0)
+
+
+def test_adapters_leave_the_new_channels_to_training(tmp_path: Path) -> None:
+    write_published(tmp_path / "weights")
+    model = {"kind": "zero123plus", "pretrained": str(tmp_path / "weights")}
+    own = config(model=model, autodecoder={"codes": {"kind": "encoder", "train": True}}, splat={"size": 32})
+    network = own.new_denoiser()
+    Lora(rank=2).prepare(network)
+    trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
+    assert {name for name in trained if "lora" not in name} == {"unet.conv_in.weight", "unet.conv_in.bias"}
 
 
 # The noise
@@ -347,6 +361,25 @@ def test_codes_and_samples(finished: Plan) -> None:
     assert all(row["psnr"] is not None for row in rows)
     stage1 = [row["loss"] for row in read_jsonl(stage_path(finished, "autodecoder") / "history.jsonl") if "loss" in row]
     assert stage1[-1] < stage1[0]
+
+
+@pytest.mark.slow
+def test_both_stages_resume(finished: Plan, tmp_path: Path) -> None:
+    """Stopped after four of six steps, they end as the whole ones did."""
+    results = tmp_path / "results"
+    shutil.copytree(finished.results, results)
+    for stage, module, output in (("autodecoder", autodecoder, "model"), ("unet", unet, "pipeline")):
+        whole = stage_path(finished, stage)
+        part = results / stage / whole.name
+        for path in part.iterdir():
+            if path.name not in ("stage.json", "manifest.jsonl"):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with interrupted(after=4):
+            module.run(StageFolder.open(part), threads=1)
+        assert not (part / output).exists()
+        module.run(StageFolder.open(part), threads=1)
+        for file in sorted((whole / output).rglob("*.safetensors")):
+            torch.testing.assert_close(load_file(part / file.relative_to(whole)), load_file(file), atol=0, rtol=0)
 
 
 @pytest.mark.slow

@@ -39,6 +39,7 @@ def started(start: ReferenceDenoiser, process: Process, camera: CameraOptions, s
         start.clip_sample, process=process, places=places(camera, side),
     )  # fmt: skip
     denoiser.code_statistics, denoiser.objective = start.code_statistics, start.objective
+    denoiser.new_layers = ("unet.conv_in",) if grows else ()
     return denoiser
 
 
