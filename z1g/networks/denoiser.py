@@ -78,7 +78,7 @@ class Denoiser(nn.Module):
         self.clip_sample = False
         """Whether the scheduler of the weights' pipeline clips predicted codes to ±1; see the sampler `ddpm`."""
         self.new_layers: tuple[str, ...] = ()
-        """Names of modules that the initial weights lack, or have for fewer inputs: every training has to train them."""
+        """Names of modules that the initial weights lack, or have for fewer inputs. Training never freezes them."""
         self.parts: Parts | None = None
         """How codes are trained in parts; `forward` then takes `part`, see `Parts`. None: always whole."""
         self.rates: dict[str, float] = {}

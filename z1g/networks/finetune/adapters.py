@@ -13,7 +13,7 @@ from z1g.networks.denoiser import Denoiser
 
 
 def add(denoiser: Denoiser, rank: int, alpha: float, targets: Sequence[str]) -> None:
-    """Freeze the denoiser but for its new layers, and add adapters to its UNet, which at first do not change its output.
+    """Freeze the denoiser but for its new layers, and add adapters to its UNet, which do not yet change its output.
 
     targets: suffixes of the names of layers with an adapter. Raises UserError if no layer matches.
     """
