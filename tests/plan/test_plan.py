@@ -45,6 +45,7 @@ READ_BY = {
     "model.train_vision": "unet",
     "model.prompt_tokens": "unet",
     "model": "autodecoder",
+    "representation.denoiser": "unet",
     "representation.zero_terminal_snr": "unet",
     "representation": "autodecoder",
     "autodecoder.test_steps": "codes",

@@ -104,6 +104,11 @@ def insert(unet: UNet2DConditionModel, attributes: int, views: int, rotary: bool
                 module.transformer_blocks = nn.ModuleList(blocks)
 
 
+def new_layers(unet: UNet2DConditionModel) -> list[str]:
+    """Names of the layers that `insert` added."""
+    return [name for name, _ in unet.named_modules() if name.rpartition(".")[2] in LAYERS]
+
+
 def inserted(unet: UNet2DConditionModel) -> list[nn.Parameter]:
     """Parameters of the layers that `insert` added."""
-    return [p for name, p in unet.named_parameters() if any(part in LAYERS for part in name.split("."))]
+    return [p for name in new_layers(unet) for p in unet.get_submodule(name).parameters()]

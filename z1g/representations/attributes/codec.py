@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -14,39 +13,29 @@ from z1g.core.errors import UserError
 from z1g.geometry.camera import N_INPUTS
 from z1g.geometry.mosaic import tile, untile
 from z1g.networks.autoencoder import ImageDecoder, ImageEncoder
-from z1g.networks.fused.modules import fuse_where_possible, to_contiguous
-from z1g.networks.stored import forget_origin
 from z1g.representations.attributes.mappings import Mappings
-from z1g.representations.codec import Codec
+from z1g.representations.vae_codec import VaeCodec
 
 Encoding = Literal["per_view", "sheet"]
 """What the VAE sees at once: one view of an attribute, or all six tiled 3x2."""
 
 
-class AttributeCodec(Codec):
+class AttributeCodec(VaeCodec):
     """Codes [A·V,C,h,w] are the latents of A attributes of V views, in the order of the attributes, then of the views.
 
     One encoder and one decoder serve all attributes. The condition's latent [C,h,w] is of an image of the same size.
     """
 
     uses_splats = True
-    encoder: ImageEncoder
     decoder: ImageDecoder
 
     def __init__(self, vae: AutoencoderKL, mappings: Mappings, encoding: Encoding, size: int, l1: float) -> None:
         """size: side of splatter images. l1: weight of the errors of attribute images."""
-        super().__init__()
+        super().__init__(vae)
         self.encoder, self.decoder = ImageEncoder(vae), ImageDecoder(vae)
-        # In a tuple it is not registered as a submodule, which would list its parameters twice.
-        self._vae = (vae,)
         self.mappings, self.encoding, self.size, self.l1 = mappings, encoding, size, l1
         side = size // 2 ** (len(vae.encoder.down_blocks) - 1)
         self.code_shape = (len(mappings.names) * N_INPUTS, int(vae.config["latent_channels"]), side, side)
-
-    @property
-    def vae(self) -> AutoencoderKL:
-        """The autoencoder that contains the layers of both halves."""
-        return self._vae[0]
 
     def inputs(self, rgb: Tensor, alpha: Tensor, splats: Tensor | None) -> Tensor:
         """Attribute images [B,A,V,3,S,S] in -1..1 of the fitted splats. Raises UserError if there are none."""
@@ -111,18 +100,6 @@ class AttributeCodec(Codec):
 
     def use_bf16_weights(self, whole: bool) -> None:
         self.encoder.whole_bf16 = self.decoder.whole_bf16 = whole
-
-    def for_inference(self, device: torch.device) -> AttributeCodec:
-        self.vae.to(device)
-        self.to(device)
-        fuse_where_possible(self.vae, device)
-        return self
-
-    def save(self, folder: Path) -> None:
-        """Write the VAE in diffusers' layout."""
-        to_contiguous(self.vae)
-        self.vae.save_pretrained(folder / "vae")
-        forget_origin(folder / "vae")
 
     def _seen(self, views: Tensor) -> Tensor:
         """Images or latents [N,C,h,w] that a network sees, of those of attributes and views [B,A,V,C,h,w]."""

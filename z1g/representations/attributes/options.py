@@ -90,6 +90,7 @@ class Attributes(Representation):
         return codec
 
     def new_denoiser(self, model: Model, camera: CameraOptions, splats: SplatOptions) -> Denoiser:
+        from z1g.networks.multiview.attributes import new_layers
         from z1g.representations.attributes.denoiser import AttributeDenoiser, grown
 
         if model.method is not None:
@@ -97,10 +98,18 @@ class Attributes(Representation):
 
             return stored.denoiser(model.method, self, camera, model.trains_vision)
         parts = model.diffusion()
-        unet = grown(parts.unet, self.mappings, self.denoiser, N_INPUTS)
-        return AttributeDenoiser(
-            unet, parts.vision, self.mappings, self.denoiser, camera, parts.train_vision, parts.processor
+        denoiser = AttributeDenoiser(
+            grown(parts.unet, self.mappings, self.denoiser, N_INPUTS),
+            parts.vision,
+            self.mappings,
+            self.denoiser,
+            camera,
+            parts.train_vision,
+            parts.processor,
         )
+        added = ("conv_in", "class_embedding", *new_layers(denoiser.unet))
+        denoiser.new_layers = tuple(f"unet.{name}" for name in added)
+        return denoiser
 
     def save(self, folder: Path, trained: Trained, camera: CameraOptions, splats: SplatOptions) -> None:
         from z1g.representations import folder as method_folder
