@@ -31,6 +31,7 @@ from z1g.networks.denoiser import Condition
 from z1g.networks.finetune.lora import Lora
 from z1g.networks.graphs import Replayed
 from z1g.networks.multiview.attention import install
+from z1g.networks.weights.scratch import Scratch
 from z1g.plan.folder import StageFolder
 from z1g.plan.plan import Plan
 from z1g.representations.joint.codec import JointCodec
@@ -341,6 +342,12 @@ def test_weights_that_predict_noise_are_refused(tmp_path: Path) -> None:
     own = config(model=model, autodecoder={"codes": {"kind": "encoder", "train": True}})
     with pytest.raises(UserError, match=r"predicts epsilon.*v_prediction"):
         own.model.check()
+
+
+def test_models_without_a_prompt_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Scratch, "has_prompt", property(lambda _: False))
+    with pytest.raises(ValueError, match="kind 'joint' needs a UNet that predicts v"):
+        config()
 
 
 # The chain

@@ -120,6 +120,9 @@ class DiffusionObjective(Objective):
         """The networks that `train.speed` applies to."""
         return [self.denoiser.unet]
 
+    def prepare(self, batch: Batch) -> Batch:
+        return batch if self.rendering is None else self.rendering.prepare(batch)
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         predict = self._regressed if self.options.objective == "regression" else self._denoised
         predicted, timestep, snr = predict(batch)

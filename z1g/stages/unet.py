@@ -11,6 +11,7 @@ from z1g.config.sections import Variants
 from z1g.core.device import default_device, use_threads
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_folder
+from z1g.data.bank import provide
 from z1g.data.scenes import SceneStore
 from z1g.data.sealed_tensors import read_output
 from z1g.data.tensor_shards import remembered, stamp
@@ -56,8 +57,9 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
         data = replace(data, variants=VariantData(variants, options.variants.share))
     rendering = None
     if options.rendered is not None:
-        truth = RenderedTruth(trained.config, scenes, ids, options.rendered.views)
-        rendering = Rendering(options.rendered, trained.config, codec, mean, deviation, truth)
+        views, bank = provide(options.train.cache, scenes, ids, default_device())
+        truth = RenderedTruth(trained.config, views, options.rendered.views)
+        rendering = Rendering(options.rendered, trained.config, codec, mean, deviation, truth, bank)
     validation: Callable[[], dict[str, float]] | None = None
     if until is not None:
         validation = SampledValidation(trained.config, codec, denoiser, data, scenes, ids, (mean, deviation))

@@ -48,7 +48,10 @@ class Joint(Representation):
     def problem(self, model: Model, splat_size: int) -> str | None:
         factor = model.latent_factor
         if not model.has_prompt:
-            return f"kind 'joint' needs Zero123++'s prompt, which model '{model.kind}' lacks; use kind 'attributes'"
+            return (
+                f"kind 'joint' needs a UNet that predicts v and attends to a prompt, as Zero123++'s, which model "
+                f"'{model.kind}' lacks; use kind 'attributes'"
+            )
         if splat_size % factor:
             return f"kind 'joint': splat.size {splat_size} must be a multiple of {factor}, the model's latent factor"
         return None
