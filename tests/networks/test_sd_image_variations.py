@@ -201,7 +201,7 @@ def through(folder: Path, root: Path, representation: dict[str, Any], **options:
 
 @pytest.mark.slow
 def test_a_stock_decoder_is_used_as_it_is(published: Path, tmp_path: Path) -> None:
-    made = through(published, tmp_path, {"decoder": "stock", "denoiser": {"alone_steps": 2}})
+    made = through(published, tmp_path, {"decoder": "stock", "denoiser": {"alone_share": 0.3}})
     stored = load_file(stage_path(made, "autodecoder") / "model/vae/diffusion_pytorch_model.safetensors")
     original = load_file(published / "vae/diffusion_pytorch_model.safetensors")
     assert stored.keys() == original.keys()

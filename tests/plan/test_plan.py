@@ -123,6 +123,7 @@ REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
 """Options without a default."""
 PUBLISHED = {"model": {"kind": "zero123plus"}}
 NEEDS: dict[str, dict[str, Any]] = {
+    "model": {"representation": {"kind": "attributes"}},
     "representation": {**PUBLISHED, "autodecoder": {"codes": {"train": True}}},
     "representation.decoder.mode": PUBLISHED,
     "representation.sees": {"model": {"kind": "scratch"}},

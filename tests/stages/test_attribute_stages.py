@@ -29,7 +29,7 @@ from z1g.sampling.samplers import KINDS
 from z1g.stages import autodecoder, codes, infer, metrics, unet
 
 VIEWS = len(INPUT_VIEWS)
-PHASES: dict[str, Any] = {"kind": "attributes", "denoiser": {"alone_steps": 3}}
+PHASES: dict[str, Any] = {"kind": "attributes", "denoiser": {"alone_share": 0.5}}
 """The published form, with training in two phases."""
 LOSS: dict[str, Any] = {"losses": {"latent": {"weighting": "min_snr"}}}
 
@@ -121,7 +121,7 @@ def test_training_resumes_in_its_phase(tmp_path: Path, after: int) -> None:
 
 def unet_after(root: Path, alone_steps: int, steps: int = 3) -> dict[str, Tensor]:
     """Weights of the UNet after training with phases of these lengths."""
-    denoiser = {"alone_steps": alone_steps, "timestep_jitter": 0}
+    denoiser = {"alone_share": alone_steps / steps, "timestep_jitter": 0}
     train = {"steps": steps, "schedule": {"kind": "constant"}, "optimizer": {"weight_decay": 0.0}}
     made = planned(root, {"kind": "attributes", "denoiser": denoiser}, unet={**LOSS, "train": train})
     run_stages(made, autodecoder, codes, unet)
@@ -141,7 +141,7 @@ def test_alone_attributes_do_not_train_the_attention_across_them(tmp_path: Path)
 
 def test_options_of_stage_2_leave_stage_1(tmp_path: Path) -> None:
     """Ablations of the denoiser share the decoder and the codes."""
-    variants = [{}, {"rotary": False}, {"prediction": "v", "betas": "linear"}, {"alone_steps": 4}]
+    variants = [{}, {"rotary": False}, {"prediction": "v", "betas": "linear"}, {"alone_share": 0.6}]
     plans = [plan(tmp_path, representation={"kind": "attributes", "denoiser": denoiser}) for denoiser in variants]
     for stage, different in (("autodecoder", 1), ("codes", 1), ("unet", 4), ("infer", 4)):
         assert len({stage_path(made, stage) for made in plans}) == different, stage
@@ -196,7 +196,7 @@ def test_training_in_bf16_is_nearly_the_same(tmp_path: Path) -> None:
 
 
 def test_renders_need_whole_codes(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="alone_steps"):
+    with pytest.raises(ValueError, match="alone_share"):
         plan(tmp_path, representation=PHASES, unet={"rendered": {"views": 1}})
 
 
@@ -246,7 +246,7 @@ def test_a_run_is_packed_and_gives_its_splats(run: Path, tmp_path: Path) -> None
     assert torch.equal(whole, exact)
     assert (exact - rounded).norm() < 0.2 * exact.norm()
     model = json.loads((tmp_path / "float32/pipeline/stage1.json").read_text())
-    assert model["representation"]["denoiser"]["alone_steps"] == 3
+    assert model["representation"]["denoiser"]["alone_share"] == 0.5
 
 
 @pytest.mark.slow

@@ -451,7 +451,7 @@ def test_constant_with_warmup() -> None:
 
 
 def test_a_step_changes_the_rate_once() -> None:
-    assert rates(Step(warmup_steps=1, at=3, factor=0.25), 6) == pytest.approx([0.5, 1, 1, 0.25, 0.25, 0.25])
+    assert rates(Step(warmup_steps=1, at=0.45, factor=0.25), 6) == pytest.approx([0.5, 1, 1, 0.25, 0.25, 0.25])
 
 
 def test_cosine() -> None:

@@ -168,7 +168,7 @@ class Experiment(Section):
     def _renders_are_of_whole_codes(self) -> Experiment:
         if self.unet.rendered is not None and self.representation.trains_parts:
             raise ValueError(
-                "unet.rendered decodes whole codes, but representation.denoiser.alone_steps trains parts of them: set "
+                "unet.rendered decodes whole codes, but representation.denoiser.alone_share trains parts of them: set "
                 "one of them to null or 0"
             )
         return self

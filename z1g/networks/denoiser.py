@@ -34,12 +34,12 @@ def _where(keep: Tensor, first: Tensor, second: Tensor) -> Tensor:
 class Parts:
     """How a code [K,...] is trained in equal parts along its first axis, such as the attributes of splats.
 
-    count: number of parts. alone_below: before this step, each sample is one part, drawn at random. jitter: timesteps
-    of an object's parts differ from the drawn one by up to this.
+    count: number of parts. alone_share: in this first fraction of the steps, each sample is one part, drawn at random.
+    jitter: timesteps of an object's parts differ from the drawn one by up to this.
     """
 
     count: int
-    alone_below: int = 0
+    alone_share: float = 0.0
     jitter: int = 0
 
     def alone(self, code: Tensor, part: int) -> Tensor:

@@ -59,6 +59,8 @@ class DiffusionSamples:
     data: DiffusionData
     truth: RenderedTruth | None = None
     parts: Parts | None = None
+    alone_below: int = 0
+    """First step in which codes are whole."""
 
     def __call__(self, draw: Draw) -> Sample:
         """Code and condition of one object: its latent, and its embedding or image.
@@ -71,7 +73,7 @@ class DiffusionSamples:
         if sample is None:
             tensors = ((key, getattr(data, name)) for name, key in SAMPLED.items())
             sample = {key: values[i] for key, values in tensors if values is not None}
-        if self.parts is not None and draw.key[1] < self.parts.alone_below:
+        if self.parts is not None and draw.key[1] < self.alone_below:
             part = int(numpy_generator(*draw.key, purposes.PART).integers(self.parts.count))
             sample |= {"code": self.parts.alone(sample["code"], part), "part": torch.tensor(part)}
         return sample if self.truth is None else {**sample, **self.truth(draw)}
@@ -114,7 +116,9 @@ class DiffusionObjective(Objective):
         denoiser.attention, denoiser.objective = options.attention, options.objective
         self.register_buffer("zero_latent", data.zero_latent, persistent=False)
         self.replayable = rendering is None
-        self.sample = DiffusionSamples(data, None if rendering is None else rendering.truth, denoiser.parts)
+        alone_below = 0 if denoiser.parts is None else round(denoiser.parts.alone_share * options.train.steps)
+        truth = None if rendering is None else rendering.truth
+        self.sample = DiffusionSamples(data, truth, denoiser.parts, alone_below)
 
     def networks(self) -> list[nn.Module]:
         """The networks that `train.speed` applies to."""

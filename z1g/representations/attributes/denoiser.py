@@ -75,7 +75,7 @@ class AttributeDenoiser(UNetDenoiser):
         super().__init__(unet, vision, processor)
         self.options = options
         self.schedule = NoiseSchedule(Process(options.betas))
-        self.parts = Parts(len(mappings.names), options.alone_steps, options.timestep_jitter)
+        self.parts = Parts(len(mappings.names), options.alone_share, options.timestep_jitter)
         self.rates = {"unet.class_embedding.": options.embedding_rate}
         self.register_buffer("labels", labels(mappings, camera), persistent=False)
         vision.requires_grad_(train_vision)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from z1g.core.slots import MAX_COUNT, Section
+from z1g.core.slots import Section
 from z1g.networks.process import Betas
 
 
@@ -21,12 +21,12 @@ class AttributeDenoiserOptions(Section):
     rotary: bool = Field(
         True, description="rotary position embedding by attribute, row and column in the attention across attributes"
     )
-    alone_steps: int = Field(
-        0,
+    alone_share: float = Field(
+        0.0,
         ge=0,
-        le=MAX_COUNT,
-        description="first steps, which train one random attribute of each sample without attention across attributes; "
-        "the published training: 30,000 of 50,000",
+        le=1,
+        description="first fraction of the steps, which train one random attribute of each sample without attention "
+        "across attributes; the published training: 0.6. The schedule `step` changes the learning rate",
     )
     timestep_jitter: int = Field(
         100,

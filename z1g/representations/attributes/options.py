@@ -53,7 +53,7 @@ class Attributes(Representation):
 
     @property
     def trains_parts(self) -> bool:
-        return self.denoiser.alone_steps > 0
+        return self.denoiser.alone_share > 0
 
     def problem(self, model: Model, splat_size: int) -> str | None:
         factor = model.latent_factor

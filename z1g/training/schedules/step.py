@@ -20,13 +20,15 @@ class Step(Schedule):
 
     kind: Literal["step"] = "step"
     warmup_steps: int = Field(0, ge=0, le=MAX_COUNT, description="steps of linear warm-up")
-    at: int = Field(30_000, ge=1, le=MAX_COUNT, description="first step with the second learning rate")
+    at: float = Field(0.6, ge=0, le=1, description="where the second learning rate begins, as a fraction of the steps")
     factor: float = Field(0.5, gt=0, le=1000, description="second learning rate, as a multiple of the first")
 
     def build(self, optimizer: Optimizer, steps: int) -> LRScheduler:
         from torch.optim.lr_scheduler import LambdaLR
 
+        first = round(self.at * steps)
+
         def rate(step: int) -> float:
-            return warmup(step, self.warmup_steps) * (self.factor if step >= self.at else 1.0)
+            return warmup(step, self.warmup_steps) * (self.factor if step >= first else 1.0)
 
         return LambdaLR(optimizer, rate)
