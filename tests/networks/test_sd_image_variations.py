@@ -91,6 +91,7 @@ def test_before_training_the_noise_is_that_of_the_published_unet(published: Path
     """Where all views are the same image, and nothing is embedded: attention to copies is attention to oneself."""
     denoiser = config(published).new_denoiser().eval()
     assert isinstance(denoiser, AttributeDenoiser)
+    assert denoiser.schedule.process.betas == "scaled_linear"
     for parameter in denoiser.unet.class_embedding.parameters():
         nn.init.zeros_(parameter)
     code = normal(2, 5, 4, 2, 2).repeat_interleave(6, dim=1)
@@ -167,7 +168,7 @@ def test_a_processor_of_another_size_is_refused(copied: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["mosaic", "joint"])
 def test_other_representations_need_a_prompt(published: Path, kind: str) -> None:
-    with pytest.raises(ValueError, match=f"representation.kind '{kind}' needs Zero123"):
+    with pytest.raises(ValueError, match=f"representation.kind '{kind}' needs .*prompt"):
         config(published, representation={"kind": kind})
     with pytest.raises(UserError, match="has no prompt"):
         model(published).denoiser()

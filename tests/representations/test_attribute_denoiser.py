@@ -29,7 +29,7 @@ BLOCK = "mid_block.attentions.0.transformer_blocks.0"
 
 
 def options(tmp_path: Path = Path("unused"), mappings: Any = None, **denoiser: Any) -> Experiment:
-    denoiser = {"prediction": "v", "timestep_jitter": 0, **denoiser}
+    denoiser = {"timestep_jitter": 0, **denoiser}
     representation = {"kind": "attributes", "mappings": mappings or {}, "denoiser": denoiser}
     return experiment(tmp_path, representation=representation)
 
@@ -295,6 +295,15 @@ def test_an_unknown_objective_is_named(written: tuple[Path, Trained], tmp_path: 
 def test_what_does_not_fit_is_said(representation: dict[str, Any], other: dict[str, Any], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         experiment(Path("unused"), representation={"kind": "attributes", **representation}, **other)
+
+
+def test_random_weights_predict_v_and_folders_tell_what_theirs_do(written: tuple[Path, Trained]) -> None:
+    assert options().representation.denoiser.prediction == "model"
+    representation, _, _ = method_folder.read(written[0])
+    assert (representation.denoiser.prediction, representation.denoiser.betas) == ("v", "linear")
+    assert denoiser().options == options().representation.denoiser.model_copy(
+        update={"prediction": "v", "betas": "linear"}
+    )
 
 
 def test_small_heads_do_without_a_rotary_embedding() -> None:

@@ -29,7 +29,10 @@ from z1g.sampling.samplers import KINDS
 from z1g.stages import autodecoder, codes, infer, metrics, unet
 
 VIEWS = len(INPUT_VIEWS)
-PHASES: dict[str, Any] = {"kind": "attributes", "denoiser": {"alone_share": 0.5}}
+PHASES: dict[str, Any] = {
+    "kind": "attributes",
+    "denoiser": {"alone_share": 0.5, "prediction": "epsilon", "betas": "scaled_linear"},
+}
 """The published form, with training in two phases."""
 LOSS: dict[str, Any] = {"losses": {"latent": {"weighting": "min_snr"}}}
 
@@ -141,7 +144,7 @@ def test_alone_attributes_do_not_train_the_attention_across_them(tmp_path: Path)
 
 def test_options_of_stage_2_leave_stage_1(tmp_path: Path) -> None:
     """Ablations of the denoiser share the decoder and the codes."""
-    variants = [{}, {"rotary": False}, {"prediction": "v", "betas": "linear"}, {"alone_share": 0.6}]
+    variants = [{}, {"rotary": False}, {"prediction": "epsilon", "betas": "scaled_linear"}, {"alone_share": 0.6}]
     plans = [plan(tmp_path, representation={"kind": "attributes", "denoiser": denoiser}) for denoiser in variants]
     for stage, different in (("autodecoder", 1), ("codes", 1), ("unet", 4), ("infer", 4)):
         assert len({stage_path(made, stage) for made in plans}) == different, stage

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from z1g.core.slots import Slot
+from z1g.networks.process import Betas
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +30,14 @@ class DiffusionNetworks:
     vision: nn.Module
     train_vision: bool
     processor: ImageProcessor | None
+
+
+@dataclass(frozen=True)
+class WeightsProcess:
+    """What the UNet of a model predicts, and the noise that it was trained with."""
+
+    prediction: Literal["v", "epsilon"] = "v"
+    betas: Betas = "linear"
 
 
 class Model(Slot):
@@ -65,6 +74,11 @@ class Model(Slot):
     def vae_processor(self) -> ImageProcessor | None:
         """How condition images become the VAE's inputs; None: 2x - 1. Raises UserError if its file is missing."""
         return None
+
+    @property
+    def process(self) -> WeightsProcess:
+        """The process that the weights were trained with; random ones have Zero123++'s."""
+        return WeightsProcess()
 
     @property
     def has_prompt(self) -> bool:

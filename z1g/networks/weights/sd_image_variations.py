@@ -9,7 +9,7 @@ from pydantic import Field
 
 from z1g.core.errors import UserError
 from z1g.core.needs import Missing, require_folder
-from z1g.networks.weights.base import DiffusionNetworks, Model
+from z1g.networks.weights.base import DiffusionNetworks, Model, WeightsProcess
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from z1g.networks.reference_denoiser import ReferenceDenoiser
 
 NAME = "pipeline of image variations"
+PROCESS = WeightsProcess("epsilon", "scaled_linear")
 
 
 class SdImageVariations(Model):
@@ -42,12 +43,16 @@ class SdImageVariations(Model):
             return
         if absent := layout.missing_in_variations(folder):
             raise Missing("pretrained", f"{self.pretrained} lacks {', '.join(absent)} of a {NAME}")
-        if difference := layout.other_process(folder, ("epsilon", "scaled_linear")):
+        if difference := layout.other_process(folder, (PROCESS.prediction, PROCESS.betas)):
             raise Missing(
                 "pretrained",
                 f"{self.pretrained} {difference}, as scheduler/scheduler_config.json says; image variations predict "
                 "epsilon and have scaled_linear betas",
             )
+
+    @property
+    def process(self) -> WeightsProcess:
+        return PROCESS
 
     @property
     def has_prompt(self) -> bool:

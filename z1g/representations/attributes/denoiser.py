@@ -16,7 +16,6 @@ from z1g.networks.diffusion import NoiseSchedule
 from z1g.networks.multiview import attention, attributes
 from z1g.networks.multiview.inputs import with_inputs
 from z1g.networks.preprocessing import ImageProcessor
-from z1g.networks.process import Process
 from z1g.networks.unet_denoiser import UNetDenoiser
 from z1g.representations.attributes.denoiser_options import AttributeDenoiserOptions
 from z1g.representations.attributes.mappings import Mappings
@@ -74,7 +73,7 @@ class AttributeDenoiser(UNetDenoiser):
         """unet: see `grown`. processor: see `UNetDenoiser`."""
         super().__init__(unet, vision, processor)
         self.options = options
-        self.schedule = NoiseSchedule(Process(options.betas))
+        self.schedule = NoiseSchedule(options.noise)
         self.parts = Parts(len(mappings.names), options.alone_share, options.timestep_jitter)
         self.rates = {"unet.class_embedding.": options.embedding_rate}
         self.register_buffer("labels", labels(mappings, camera), persistent=False)

@@ -97,12 +97,12 @@ class Attributes(Representation):
             from z1g.representations.attributes import stored
 
             return stored.denoiser(model.method, self, camera, model.trains_vision)
-        parts = model.diffusion()
+        parts, options = model.diffusion(), self.denoiser.of(model.process)
         denoiser = AttributeDenoiser(
-            grown(parts.unet, self.mappings, self.denoiser, N_INPUTS),
+            grown(parts.unet, self.mappings, options, N_INPUTS),
             parts.vision,
             self.mappings,
-            self.denoiser,
+            options,
             camera,
             parts.train_vision,
             parts.processor,
@@ -115,8 +115,9 @@ class Attributes(Representation):
         from z1g.representations import folder as method_folder
         from z1g.representations.attributes import stored
 
-        stored.save(folder, trained)
-        method_folder.write(folder, self, camera, splats)
+        options = stored.save(folder, trained)
+        # The folder has to tell what its UNet predicts.
+        method_folder.write(folder, self.model_copy(update={"denoiser": options}), camera, splats)
 
     def load(self, folder: Path, camera: CameraOptions, splats: SplatOptions, device: torch.device) -> Trained:
         from z1g.representations.attributes import stored

@@ -22,6 +22,7 @@ from z1g.networks.process import Objective
 from z1g.networks.stored import UNREADABLE, first_line, forget_origin
 from z1g.networks.vision.stored import read_encoder
 from z1g.representations.attributes.denoiser import AttributeDenoiser, connect
+from z1g.representations.attributes.denoiser_options import AttributeDenoiserOptions
 from z1g.representations.codec import Trained
 from z1g.representations.folder import REMEDY
 
@@ -32,9 +33,11 @@ STATISTICS, LEARNED = "statistics.safetensors", "denoiser.json"
 UNET_WEIGHTS = "diffusion_pytorch_model.safetensors"
 
 
-def save(folder: Path, trained: Trained) -> None:
-    """Write all networks and the statistics of codes."""
+def save(folder: Path, trained: Trained) -> AttributeDenoiserOptions:
+    """Write all networks and the statistics of codes; returns the options of the denoiser."""
     denoiser = trained.denoiser
+    if not isinstance(denoiser, AttributeDenoiser):
+        raise TypeError(f"a {type(denoiser).__name__} is not a denoiser of attributes")
     trained.codec.save(folder)
     to_contiguous(denoiser.unet)
     denoiser.unet.save_pretrained(folder / "unet", max_shard_size="100GB")
@@ -45,6 +48,7 @@ def save(folder: Path, trained: Trained) -> None:
         denoiser.processor.save(folder / CLIP)
     save_file({name: value.cpu().contiguous() for name, value in trained.statistics.items()}, folder / STATISTICS)
     write_json(folder / LEARNED, {"objective": denoiser.objective})
+    return denoiser.options
 
 
 def denoiser(folder: Path, representation: Attributes, camera: CameraOptions, train_vision: bool) -> AttributeDenoiser:
