@@ -96,7 +96,7 @@ class Attributes(Representation):
         if model.method is not None:
             from z1g.representations.attributes import stored
 
-            return stored.denoiser(model.method, self, camera, model.trains_vision)
+            return stored.denoiser(model.method, self.mappings, self.denoiser, camera, model.trains_vision)
         parts, options = model.diffusion(), self.denoiser.of(model.process)
         denoiser = AttributeDenoiser(
             grown(parts.unet, self.mappings, options, N_INPUTS),
@@ -124,7 +124,7 @@ class Attributes(Representation):
         from z1g.representations.codec import Trained
 
         codec = self.load_codec(folder, camera, splats).for_inference(device)
-        denoiser = stored.denoiser(folder, self, camera, train_vision=False)
+        denoiser = stored.denoiser(folder, self.mappings, self.denoiser, camera, train_vision=False)
         statistics = {name: value.to(device) for name, value in stored.statistics(folder).items()}
         return Trained(codec, denoiser.to(device).requires_grad_(False).eval(), statistics)
 

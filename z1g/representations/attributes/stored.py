@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -23,11 +23,9 @@ from z1g.networks.stored import UNREADABLE, first_line, forget_origin
 from z1g.networks.vision.stored import read_encoder
 from z1g.representations.attributes.denoiser import AttributeDenoiser, connect
 from z1g.representations.attributes.denoiser_options import AttributeDenoiserOptions
+from z1g.representations.attributes.mappings import Mappings
 from z1g.representations.codec import Trained
 from z1g.representations.folder import REMEDY
-
-if TYPE_CHECKING:
-    from z1g.representations.attributes.options import Attributes
 
 STATISTICS, LEARNED = "statistics.safetensors", "denoiser.json"
 UNET_WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -51,14 +49,16 @@ def save(folder: Path, trained: Trained) -> AttributeDenoiserOptions:
     return denoiser.options
 
 
-def denoiser(folder: Path, representation: Attributes, camera: CameraOptions, train_vision: bool) -> AttributeDenoiser:
+def denoiser(
+    folder: Path, mappings: Mappings, options: AttributeDenoiserOptions, camera: CameraOptions, train_vision: bool
+) -> AttributeDenoiser:
     """The denoiser that `save` wrote, with the statistics of the codes that it was trained on. Raises UserError."""
     remedy = REMEDY.format(folder=folder)
     network = AttributeDenoiser(
-        _unet(folder / "unet", representation, remedy),
+        _unet(folder / "unet", mappings, options, remedy),
         read_encoder(folder / "vision_encoder", remedy),
-        representation.mappings,
-        representation.denoiser,
+        mappings,
+        options,
         camera,
         train_vision,
         ImageProcessor.of_folder(folder, CLIP, remedy),
@@ -81,12 +81,12 @@ def statistics(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def _unet(folder: Path, representation: Attributes, remedy: str) -> UNet2DConditionModel:
+def _unet(folder: Path, mappings: Mappings, options: AttributeDenoiserOptions, remedy: str) -> UNet2DConditionModel:
     """A UNet with the layers that diffusers does not know. Raises UserError unless all of its tensors are there."""
     try:
         with torch.device("meta"):
             unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder))
-            connect(unet, representation.mappings, representation.denoiser, N_INPUTS)
+            connect(unet, mappings, options, N_INPUTS)
         state = int8.load_restored(folder / UNET_WEIGHTS)
     except UNREADABLE as error:
         raise UserError(f"{folder} cannot be read as the UNet of attributes: {first_line(error)}. {remedy}") from error
