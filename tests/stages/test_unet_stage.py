@@ -345,6 +345,8 @@ def test_adapters_are_saved_and_merged(chain: Plan) -> None:
     assert all(name.endswith((".to_q.weight", ".to_k.weight", ".to_v.weight", ".to_out.0.weight")) for name in changed)
     rows = read_jsonl(stage_path(chain, "unet") / "history.jsonl")
     assert {"latent", "rgb", "alpha"} <= set(rows[-1])
+    # A micro chain holds objects out.
+    assert {"trained_loss", "held_out_loss"} <= set(rows[-1])
 
 
 def test_frozen_encoders_encode_each_image_once(chain: Plan, caplog: pytest.LogCaptureFixture) -> None:

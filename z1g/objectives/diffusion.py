@@ -39,6 +39,13 @@ class DiffusionData:
     images: Tensor | None = None
     variants: VariantData | None = None
 
+    def batch(self, rows: Tensor, draw: int, device: torch.device) -> Batch:
+        """The objects at positions `rows` [B] themselves, without variants, keyed by (0, draw, position)."""
+        tensors = ((key, getattr(self, name)) for name, key in SAMPLED.items())
+        batch = {key: values[rows.to(values.device)].to(device) for key, values in tensors if values is not None}
+        keys = torch.stack([torch.zeros_like(rows), torch.full_like(rows, draw), rows], dim=1)
+        return {**batch, "key": keys.to(device)}
+
 
 @dataclass(frozen=True)
 class VariantData:
@@ -48,6 +55,8 @@ class VariantData:
     share: float
 
 
+MAX_OBJECTS, AT_ONCE, DRAWS = 64, 16, 2
+"""Of validation: objects of each set, objects of a forward pass, and draws of noise for each object."""
 SAMPLED = {"codes": "code", "latents": "latent", "embeddings": "embedding", "images": "image"}
 """Names in a sample by names in `DiffusionData`."""
 
@@ -106,10 +115,15 @@ class DiffusionObjective(Objective):
     zero_latent: Tensor
 
     def __init__(
-        self, options: UNetOptions, denoiser: Denoiser, data: DiffusionData, rendering: Rendering | None = None
+        self, options: UNetOptions, denoiser: Denoiser, data: DiffusionData, rendering: Rendering | None = None,
+        held_out: DiffusionData | None = None,
     ) -> None:  # fmt: skip
-        """denoiser: prepared by `options.finetune`. rendering: the rendering losses of `options.rendered`, if any."""
+        """denoiser: prepared by `options.finetune`. rendering: the rendering losses of `options.rendered`, if any.
+
+        held_out: objects for validation only.
+        """
         super().__init__()
+        self.held_out = held_out
         self.options, self.denoiser, self.data, self.rendering = options, denoiser, data, rendering
         # Recomputed blocks would use the stored weights instead of the cast ones.
         denoiser.whole_bf16 = options.bf16 == "weights" and not options.train.speed.recompute
@@ -128,10 +142,9 @@ class DiffusionObjective(Objective):
         return batch if self.rendering is None else self.rendering.prepare(batch)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        predict = self._regressed if self.options.objective == "regression" else self._denoised
-        predicted, timestep, snr = predict(batch)
+        predicted, timestep, snr = self._predicted(batch)
         loss, terms = 0 * predicted.sum(), dict[str, Tensor]()
-        if any(term.weight > 0 for term in self.options.losses.values()):
+        if self._compares_codes:
             pair = Comparison(latents=predicted, latents_true=batch["code"], snr=snr)
             loss, terms = weighted_sum(self.options.losses, pair)
         if self.rendering is not None:
@@ -139,6 +152,34 @@ class DiffusionObjective(Objective):
             rendering_loss, rendering_terms = self.rendering.losses(predicted, noisiest, batch)
             loss, terms = loss + rendering_loss, {**terms, **rendering_terms}
         return {"loss": loss, **terms}
+
+    def validate(self) -> dict[str, float]:
+        """Losses on codes of trained and of held-out objects, always conditioned, with equal noise and timesteps.
+
+        Held-out losses that rise while trained ones fall are those of a UNet that learns its objects by heart. Empty if
+        no loss compares codes.
+        """
+        sets = {"trained_loss": self.data, "held_out_loss": self.held_out}
+        return {name: self._mean_loss(data) for name, data in sets.items() if data is not None and self._compares_codes}
+
+    @property
+    def _compares_codes(self) -> bool:
+        return any(term.weight > 0 for term in self.options.losses.values())
+
+    def _mean_loss(self, data: DiffusionData) -> float:
+        """Mean over the first objects and over `DRAWS` draws of timestep and noise, functions of the position."""
+        total, n = 0.0, min(len(data.codes), MAX_OBJECTS)
+        for first in range(0, n, AT_ONCE):
+            rows = torch.arange(first, min(first + AT_ONCE, n))
+            for draw in range(DRAWS):
+                batch = data.batch(rows, draw, self.zero_latent.device)
+                predicted, _, snr = self._predicted(batch)
+                pair = Comparison(latents=predicted.float(), latents_true=batch["code"], snr=snr)
+                total += weighted_sum(self.options.losses, pair)[0].item() * len(rows)
+        return total / (n * DRAWS)
+
+    def _predicted(self, batch: Batch) -> Prediction:
+        return (self._regressed if self.options.objective == "regression" else self._denoised)(batch)
 
     def _regressed(self, batch: Batch) -> Prediction:
         """Codes predicted in one pass from the condition only, whose input has no signal."""
@@ -154,7 +195,8 @@ class DiffusionObjective(Objective):
         timestep = self._timesteps(batch)
         noise = batch_noise(batch, tuple(code.shape[1:]), purposes.NOISE, code.device)
         latent_noise = batch_noise(batch, tuple(batch["latent"].shape[1:]), purposes.CONDITION_NOISE, code.device)
-        keep = batch_uniform(batch, purposes.CONDITION_DROPOUT, code.device) >= self.options.condition_dropout
+        dropout = self.options.condition_dropout if self.training else 0.0
+        keep = batch_uniform(batch, purposes.CONDITION_DROPOUT, code.device) >= dropout
         schedule = self.denoiser.schedule
         noisy = schedule.add_noise(code, noise, timestep)
         condition = self._condition(batch).where(keep, self.denoiser.nothing(self.zero_latent, len(keep)))
