@@ -54,7 +54,7 @@ def build(experiment: Experiment) -> None:
     """Build the networks of both stages on the device without memory, and look at the shape of codes."""
     with torch.device("meta"):
         codec = experiment.representation.new_codec(experiment.model, experiment.camera, experiment.splat)
-        denoiser = experiment.representation.new_denoiser(experiment.model)
+        denoiser = experiment.new_denoiser()
     assert all(side >= 1 for side in codec.code_shape)
     for network in (codec, denoiser):
         assert sum(parameter.numel() for parameter in network.parameters()) > 0

@@ -210,6 +210,19 @@ def test_every_ablation_resolves_at_every_scale_and_says_why(scale: str) -> None
         assert len(file.read_text().splitlines()) <= 10
 
 
+def test_representations_are_compared_at_their_scale() -> None:
+    """Four kinds, three seeds each. Regression differs from the mosaic in stage 2 only."""
+    catalog = Catalog(Entries.of_folder(ROOT / "ablations"), "mini", CONFIGS)
+    runs = {name: catalog.runs(name) for name in ("mosaic", "attributes", "joint", "regression")}
+    assert {name: [run.about.seed for run in of] for name, of in runs.items()} == {name: [0, 1, 2] for name in runs}
+    trees = {name: of[0].experiment for name, of in runs.items()}
+    assert [tree.representation.kind for tree in trees.values()] == ["mosaic", "attributes", "joint", "mosaic"]
+    assert trees["regression"].unet.objective == "regression"
+    assert trees["regression"].autodecoder == trees["mosaic"].autodecoder
+    for part in ("data", "camera", "splat", "fit", "model", "infer", "metrics"):
+        assert all(getattr(tree, part) == getattr(trees["mosaic"], part) for tree in trees.values()), part
+
+
 def all_sections() -> set[type[Section]]:
     import typing
 

@@ -48,7 +48,7 @@ def test_the_model_settles_its_sizes(scale: str) -> None:
     for run in runs:
         config = run.experiment
         assert (config.splat.size, config.representation.input_size, config.unet.condition_size) == (8, 16, 16)
-        assert config.representation.code_shape(config.model) == (4, 24, 16)
+        assert config.representation.code_shape(config.model, config.splat.size) == (4, 24, 16)
         assert config.camera.train_views not in (4, 35), "views are those of the scale"
     changed = [{key for run in runs if run.about.arm == arm for key in run.differences} for arm in sorted(arms)]
     assert {"autodecoder", "unet"} <= set().union(*changed), "both stages vary"

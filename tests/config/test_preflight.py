@@ -33,6 +33,7 @@ from z1g.meshes.lighting.hdri import Hdri
 from z1g.meshes.renderers import Blender
 from z1g.metrics.clip import ClipSimilarity
 from z1g.metrics.lpips import Lpips
+from z1g.networks.weights.sd_image_variations import SdImageVariations
 from z1g.networks.weights.trained import Trained
 from z1g.networks.weights.zero123plus import Zero123Plus
 from z1g.plan.plan import Plan
@@ -48,6 +49,8 @@ NEEDY: dict[type[Section], list[tuple[dict[str, Any], str]]] = {
     CachedCodes: [({}, r"^path: no file is given"), ({"path": "gone.pt"}, r"^path: gone\.pt is not a file")],
     Zero123Plus: [({"pretrained": "./gone"}, r"^pretrained: gone is not a folder"),
                   ({"pretrained": str(ROOT / "configs")}, r"^pretrained: .* lacks model_index\.json, vae, unet")],
+    SdImageVariations: [({"pretrained": "./gone"}, r"^pretrained: gone is not a folder"),
+                        ({"pretrained": str(ROOT / "configs")}, r"^pretrained: .* lacks vae, unet, image_encoder")],
     Trained: [({"pretrained": "gone"}, r"^pretrained: gone is neither a folder with model\.json nor a model of the")],
     LgmStart: [({"weights": "gone.safetensors"}, r"^weights: gone\.safetensors is not a file .*download LGM's")],
     LpipsLoss: [({}, r"^trunk: no file is given; .*vgg16"), ({"trunk": "a.pth"}, r"^trunk: a\.pth is not a file")],

@@ -203,6 +203,21 @@ def test_rays_meet_their_pixels() -> None:
         torch.testing.assert_close(depth, torch.full_like(depth, 1.7))
 
 
+def test_plucker_rays_in_float64() -> None:
+    """By the definition, from any two points of the ray."""
+    cameras = Cameras(torch.from_numpy(OPTIONS.poses(5))[None, 1:4], 49.1, 6, 8)
+    rays = camera.plucker_rays(cameras)
+    assert rays.shape == (1, 3, 6, 6, 8)
+    focal = 3 / math.tan(math.radians(49.1) / 2)
+    for view, row, column in ((0, 0, 0), (1, 5, 2), (2, 3, 7)):
+        c2w = OPTIONS.poses(5)[1 + view]
+        toward = c2w[:3, :3] @ [(column + 0.5 - 4) / focal, (row + 0.5 - 3) / focal, 1.0]
+        first, second = c2w[:3, 3] + 0.4 * toward, c2w[:3, 3] + 2.9 * toward
+        length = np.linalg.norm(second - first)
+        expected = np.concatenate([np.cross(first, second) / length, (second - first) / length])
+        np.testing.assert_allclose(rays[0, view, :, row, column].numpy(), expected, atol=1e-12)
+
+
 def test_a_point_above_appears_above() -> None:
     cameras = Cameras(torch.from_numpy(camera.orbit_c2w(0, 0, 1.5))[None, None], 49.1, 100, 100)
     x, y = project(cameras, torch.tensor([[0.1, 0.2, 0.0]], dtype=torch.float64))[0, 0].tolist()

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -118,6 +119,21 @@ def test_latent_weightings_are_those_of_v_and_min_snr() -> None:
     v_true, v_predicted = a * noise - s * y, (a * noisy - x) / s
     expected = ((v_true - v_predicted) ** 2).mean().item()
     assert LatentLoss(weighting="v").compute(pair).item() == pytest.approx(expected)
+    # The error of the noise, eps = (x_t - a·x0) / s.
+    noise_predicted = (noisy - a * x) / s
+    expected = ((noise - noise_predicted) ** 2).mean().item()
+    assert LatentLoss(weighting="epsilon").compute(pair).item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("weighting", ["x0", "v", "epsilon", "min_snr"])
+def test_parts_of_a_code_are_weighted_like_objects(weighting: Any) -> None:
+    """Two objects of two parts with four timesteps are four objects of one part."""
+    x, y = random(2, 2, 4, 3, 3, seed=1), random(2, 2, 4, 3, 3, seed=2)
+    snr = torch.tensor([[0.1, 2.0], [50.0, 7.0]], dtype=torch.float64)
+    loss = LatentLoss(weighting=weighting)
+    together = loss.compute(Comparison(latents=x, latents_true=y, snr=snr))
+    alone = loss.compute(Comparison(latents=x.flatten(0, 1), latents_true=y.flatten(0, 1), snr=snr.flatten()))
+    assert together.item() == pytest.approx(alone.item())
 
 
 @pytest.mark.slow

@@ -33,7 +33,12 @@ PLAIN = Variants(count=2, stretch=0, turn_deg=0, mirror=False, recolored=0)
 
 
 def config(**changes: Any) -> Experiment:
-    values = {"representation": {"input_size": 16}, "splat": {"size": SPLATS}, "model": {"kind": "scratch"}, **changes}
+    values = {
+        "representation": {"kind": "mosaic", "input_size": 16},
+        "splat": {"size": SPLATS},
+        "model": {"kind": "scratch"},
+        **changes,
+    }
     values.setdefault("camera", {"condition_elevation_deg": (10, 10)})
     return Experiment.model_validate({**values, "render": {"kind": "reference"}})
 

@@ -45,6 +45,8 @@ READ_BY = {
     "model.train_vision": "unet",
     "model.prompt_tokens": "unet",
     "model": "autodecoder",
+    "representation.denoiser": "unet",
+    "representation.zero_terminal_snr": "unet",
     "representation": "autodecoder",
     "autodecoder.test_steps": "codes",
     "autodecoder.test_lr": "codes",
@@ -121,7 +123,8 @@ REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
 """Options without a default."""
 PUBLISHED = {"model": {"kind": "zero123plus"}}
 NEEDS: dict[str, dict[str, Any]] = {
-    "representation": PUBLISHED,
+    "model": {"representation": {"kind": "attributes"}},
+    "representation": {**PUBLISHED, "autodecoder": {"codes": {"train": True}}},
     "representation.decoder.mode": PUBLISHED,
     "representation.sees": {"model": {"kind": "scratch"}},
     "unet.finetune": PUBLISHED,

@@ -14,6 +14,7 @@ from torch import Tensor
 from z1g.config.tree import Experiment
 from z1g.networks.weights import random_networks as scratch
 from z1g.networks.weights.zero123plus import Zero123Plus
+from z1g.representations.mosaic import Mosaic
 from z1g.representations.mosaic.codec import MosaicCodec
 from z1g.representations.mosaic.path import DecoderPath
 from z1g.representations.mosaic.path.downsampled import AveragePool, ConvAveragePool, DownsampleConv
@@ -221,7 +222,10 @@ def test_fixed_rgb_cannot_be_combined_with_layers_that_mix_channels() -> None:
         Experiment.model_validate(
             {
                 "splat": {"size": 64},
-                "representation": {"decoder": {"mode": "fixed_rgb", "path": {"kind": "downsample_conv"}}},
+                "representation": {
+                    "kind": "mosaic",
+                    "decoder": {"mode": "fixed_rgb", "path": {"kind": "downsample_conv"}},
+                },
             }
         )
 
@@ -233,7 +237,7 @@ def test_fixed_rgb_cannot_be_combined_with_layers_that_mix_channels() -> None:
 @pytest.mark.parametrize("size", [8, 16])
 def test_the_geometry_head_starts_on_the_rays_half_a_pixel_wide(scale: str, size: int) -> None:
     options = config({"kind": "last_layer"}, size, head="geometry")
-    update = {"scale": Experiment.model_validate({"representation": {"scale": {"kind": scale}}}).representation.scale}
+    update = {"scale": Mosaic.model_validate({"scale": {"kind": scale}}).scale}
     options = options.model_copy(update={"representation": options.representation.model_copy(update=update)})
     codec = options.new_codec()
     with torch.no_grad():

@@ -16,7 +16,7 @@ from z1g.geometry.mosaic import untile
 from z1g.networks.weights import Model
 from z1g.networks.weights import random_networks as scratch
 from z1g.networks.weights.zero123plus import Zero123Plus
-from z1g.representations.mosaic.codec import splat_rays
+from z1g.representations.splat_features import splat_rays
 
 
 def config(**changes: Any) -> Experiment:
@@ -50,7 +50,7 @@ def test_code_shapes_agree() -> None:
     with torch.no_grad():
         shape = tuple(codec.encode(mosaic).shape[1:])
     options = config()
-    assert shape == codec.code_shape == options.representation.code_shape(options.model) == (4, 24, 16)
+    assert shape == codec.code_shape == options.representation.code_shape(options.model, 8) == (4, 24, 16)
 
 
 def test_decoder_without_resize_is_the_vaes() -> None:

@@ -99,7 +99,7 @@ class SplatImages(Representation):
     def problem(self, model: Model, splat_size: int) -> str | None:
         return None
 
-    def code_shape(self, model: Model) -> tuple[int, ...]:
+    def code_shape(self, model: Model, splat_size: int) -> tuple[int, ...]:
         return 6, 14, SIZE, SIZE
 
     def new_codec(self, model: Model, camera: CameraOptions, splats: SplatOptions) -> Codec:
@@ -110,7 +110,7 @@ class SplatImages(Representation):
         codec.load_state_dict(load_file(folder / "codec.safetensors"))
         return codec.requires_grad_(False).eval()
 
-    def new_denoiser(self, model: Model) -> Denoiser:
+    def new_denoiser(self, model: Model, camera: CameraOptions, splats: SplatOptions) -> Denoiser:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             return SplatDenoiser()

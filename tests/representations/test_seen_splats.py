@@ -15,10 +15,10 @@ from z1g.config.tree import Experiment
 from z1g.core.errors import UserError
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, view_frame
 from z1g.plan.folder import StageFolder
-from z1g.representations.mosaic.codec import splat_features, splat_rays
+from z1g.representations.splat_features import splat_features, splat_rays
 from z1g.stages import autodecoder, codes, infer, unet
 
-SEES = {"representation": {"sees": "splats"}}
+SEES = {"representation": {"kind": "mosaic", "sees": "splats"}}
 
 
 def config(**changes: Any) -> Experiment:

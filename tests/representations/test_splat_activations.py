@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from z1g.geometry.mosaic import untile
 from z1g.networks.weights import random_networks as scratch
 from z1g.networks.weights.sizes import AutoencoderSize
-from z1g.representations.mosaic.decoder import SplatRays, SplatterDecoder
+from z1g.representations.mosaic.decoder import SplatterDecoder
 from z1g.representations.mosaic.options import DecoderOptions
 from z1g.representations.scale import ScaleActivation
 from z1g.representations.scale.biased import BiasedExp, BiasedSoftplus
 from z1g.representations.scale.softplus import Softplus
+from z1g.representations.splat_features import SplatRays
 
 Array = NDArray[np.float64]
 SIZE = 4

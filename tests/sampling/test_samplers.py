@@ -48,7 +48,7 @@ def test_sampler_settings(sampler: Sampler, cls: type, extra: dict[str, Any]) ->
 class Oracle:
     """Replaces a denoiser; knows x0 of each condition and returns its exact v."""
 
-    clip_sample = False
+    clip_sample, objective, schedule = False, "diffusion", SCHEDULE
 
     def __init__(self) -> None:
         self.calls: list[int] = []

@@ -25,6 +25,7 @@ from z1g.config.sections import RenderedCodes, UNetOptions
 from z1g.core.errors import UserError
 from z1g.core.files import read_jsonl
 from z1g.core.seeding import torch_generator
+from z1g.data.bank import SceneBank, StoredViews
 from z1g.data.manifest import int_hash
 from z1g.data.tensor_shards import remembered
 from z1g.gaussians.channels import to_gaussians
@@ -237,12 +238,32 @@ def chain(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 def rendering(chain: Plan, below: int) -> tuple[Rendering, dict[str, Tensor]]:
     folder = StageFolder.open(stage_path(chain, "autodecoder"))
     scenes, ids = autodecoder.training_scenes(folder)
-    truth = RenderedTruth(folder.config, scenes, ids, 2)
+    truth = RenderedTruth(folder.config, StoredViews(scenes, ids), 2)
     codec = folder.config.load_codec(folder.path / "model")
     options = RenderedCodes(below=below, losses={"rgb": RgbLoss(weight=2.0), "alpha": AlphaLoss(weight=0.5)})
     losses = Rendering(options, folder.config, codec, torch.tensor(0.1), torch.tensor(0.5), truth)
     samples = [truth(Draw(i % len(ids), 0, (7, 0, i))) for i in range(3)]
-    return losses, {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+    return losses, losses.prepare({name: torch.stack([sample[name] for sample in samples]) for name in samples[0]})
+
+
+def test_a_bank_gives_the_same_views(chain: Plan) -> None:
+    """The premultiplied images and cameras of the drawn views, from a bank or from disk."""
+    folder = StageFolder.open(stage_path(chain, "autodecoder"))
+    scenes, ids = autodecoder.training_scenes(folder)
+    read, expected = rendering(chain, below=1000)
+    bank = SceneBank.load(scenes, ids, torch.device("cpu"))
+    truth = RenderedTruth(folder.config, None, 2)
+    banked = Rendering(read.options, folder.config, read.codec, read.mean, read.deviation, truth, bank)
+    draws = [Draw(i % len(ids), 0, (7, 0, i)) for i in range(3)]
+    samples = [{**truth(draw), "object_index": torch.tensor(draw.object_index)} for draw in draws]
+    batch = banked.prepare({name: torch.stack([sample[name] for sample in samples]) for name in samples[0]})
+    for name, value in expected.items():
+        assert torch.equal(batch[name], value), name
+    views = samples[1]["views"].tolist()
+    assert len(set(views) & set(folder.config.camera.train_ids)) == 2
+    rgb, alpha = scenes[ids[draws[1].object_index]].images(views)
+    torch.testing.assert_close(batch["rgb"][1], rgb)
+    torch.testing.assert_close(batch["alpha"][1], alpha)
 
 
 def test_losses_on_renders_by_hand(chain: Plan) -> None:
@@ -273,10 +294,10 @@ def test_splats_of_a_plain_decoder_are_compared_with_enlarged_fits(tmp_path: Pat
     fill(planned)
     folder = StageFolder.open(stage_path(planned, "autodecoder"))
     scenes, ids = autodecoder.training_scenes(folder)
-    truth, codec = RenderedTruth(folder.config, scenes, ids, 1), folder.config.new_codec()
+    truth, codec = RenderedTruth(folder.config, StoredViews(scenes, ids), 1), folder.config.new_codec()
     options = RenderedCodes(below=1000, losses={"splat": SplatLoss()})
     render_losses = Rendering(options, folder.config, codec, torch.tensor(0.0), torch.tensor(1.0), truth)
-    batch = {name: value[None] for name, value in truth(Draw(0, 0, (7, 0, 0))).items()}
+    batch = render_losses.prepare({name: value[None] for name, value in truth(Draw(0, 0, (7, 0, 0))).items()})
     code = normal(1, 4, 24, 16, seed=3)
     total, _ = render_losses.losses(code, torch.tensor([3]), batch)
     fitted = batch["splats"].repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2)
@@ -303,7 +324,7 @@ def test_renders_add_to_the_loss(chain: Plan) -> None:
     objective = DiffusionObjective(options, denoiser(), data, render_losses)
     own = {"code": data.codes, "latent": data.latents, "embedding": data.embeddings}
     keys = torch.tensor([[7, 0, i] for i in range(3)])
-    losses = objective({**batch, **own, "key": keys})
+    losses = objective({**batch, **own, "key": keys})  # `batch` is prepared
     torch.testing.assert_close(losses["loss"], 2 * losses["rgb"] + 0.5 * losses["alpha"])
     losses["loss"].backward()
     assert objective.denoiser.unet.conv_in.weight.grad.abs().max() > 0
@@ -324,6 +345,8 @@ def test_adapters_are_saved_and_merged(chain: Plan) -> None:
     assert all(name.endswith((".to_q.weight", ".to_k.weight", ".to_v.weight", ".to_out.0.weight")) for name in changed)
     rows = read_jsonl(stage_path(chain, "unet") / "history.jsonl")
     assert {"latent", "rgb", "alpha"} <= set(rows[-1])
+    # A micro chain holds objects out.
+    assert {"trained_loss", "held_out_loss"} <= set(rows[-1])
 
 
 def test_frozen_encoders_encode_each_image_once(chain: Plan, caplog: pytest.LogCaptureFixture) -> None:

@@ -114,6 +114,29 @@ def test_passes_are_eager_after_a_failed_capture(
     assert "when stream" not in caplog.text
 
 
+def test_a_batch_of_another_shape_begins_another_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where training goes over to its second phase. Each graph is captured after its own warm-up."""
+    captured: list[int] = []
+
+    def capture(self: ReplayedPasses, batch: dict[str, Tensor]) -> None:
+        captured.append(batch["x"].shape[1])
+        self.inputs = {name: value.clone() for name, value in batch.items()}
+        self.replay = lambda: None
+        self.losses, self.gradients = {"loss": torch.zeros(())}, [None for _ in self.trained]
+
+    class Wide(Toy):
+        def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {"loss": self.net(batch["x"][:, :4]).square().mean()}
+
+    monkeypatch.setattr(ReplayedPasses, "_capture", capture)
+    accelerator: Any = SimpleNamespace(num_processes=1, device=torch.device("cpu"), autocast=nullcontext)
+    replayed = ReplayedPasses(Wide(dropout=0), accelerator)
+    losses = [float(replayed({"key": torch.zeros(2, 3), "x": torch.ones(2, n)})["loss"]) for n in [4] * 6 + [5] * 6]
+    assert captured == [4, 5]
+    replays = [step for step, loss in enumerate(losses) if loss == 0]
+    assert replays == [3, 4, 5, 9, 10, 11]
+
+
 def test_micro_batches_are_summed(tmp_path: Path) -> None:
     """Losses and gradients of a batch in pieces equal those of the whole batch."""
     results = []

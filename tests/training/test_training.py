@@ -38,6 +38,7 @@ from z1g.training.schedules.cosine import Constant, Cosine
 from z1g.training.schedules.cosine_restarts import CosineRestarts
 from z1g.training.schedules.one_cycle import OneCycle
 from z1g.training.schedules.plateau import Plateau
+from z1g.training.schedules.step import Step
 
 
 def train(folder: Path, toy: Toy | CodedToy | None = None, **changes: Any) -> Toy | CodedToy:
@@ -254,6 +255,21 @@ def test_unet_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_regression_resumes(tmp_path: Path) -> None:
+    folders = []
+    for name in ("whole", "part"):
+        planned = micro(tmp_path / name, unet={"objective": "regression", "rendered": {"views": 1}})
+        for stage in (autodecoder, codes):
+            stage.run(StageFolder.open(stage_path(planned, stage.__name__.rpartition(".")[2])), threads=1)
+        folders.append(stage_path(planned, "unet"))
+    with interrupted(after=4):
+        unet.run(StageFolder.open(folders[1]), threads=1)
+    for folder in folders:
+        unet.run(StageFolder.open(folder), threads=1)
+    assert_same_stage(*folders, "pipeline")
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -434,6 +450,10 @@ def test_constant_with_warmup() -> None:
     assert rates(Constant(), 3) == [1, 1, 1]
 
 
+def test_a_step_changes_the_rate_once() -> None:
+    assert rates(Step(warmup_steps=1, at=0.45, factor=0.25), 6) == pytest.approx([0.5, 1, 1, 0.25, 0.25, 0.25])
+
+
 def test_cosine() -> None:
     actual = rates(Cosine(warmup_steps=2, final_share=0.1), 12, base=0.5)
     expected = []
@@ -515,6 +535,34 @@ def test_training_is_adamw_with_clipping(tmp_path: Path) -> None:
             p.grad *= min(1.0, 0.05 / (norm.item() + 1e-6))
         reference.step()
     torch.testing.assert_close(dict(trained.named_parameters()), dict(toy.named_parameters()), atol=1e-5, rtol=0)
+
+
+def test_parameters_may_have_rates_of_their_own(tmp_path: Path) -> None:
+    """Adam's first step changes every weight by the learning rate."""
+
+    class Faster(Toy):
+        def rate_factor(self, name: str) -> float:
+            return 10.0 if name.startswith("net.3.") else 1.0
+
+    plain = {"lr": 1e-3, "weight_decay": 0.0, "clip_norm": 1e9}
+    toy = train(tmp_path, Faster(dropout=0), steps=1, ema=None, schedule={"kind": "constant"}, optimizer=plain)
+    start = dict(Toy(dropout=0).named_parameters())
+    for name, value in toy.named_parameters():
+        change = (value - start[name]).abs()
+        assert change[change > 0].mean().item() == pytest.approx(1e-2 if name.startswith("net.3.") else 1e-3, rel=0.02)
+
+
+def test_rates_of_their_own_survive_a_resume(tmp_path: Path) -> None:
+    class Faster(Toy):
+        def rate_factor(self, name: str) -> float:
+            return 3.0 if name == "net.0.bias" else 1.0
+
+    whole = train(tmp_path / "whole", Faster())
+    train(tmp_path / "part", Faster())
+    file = sorted((tmp_path / "part" / "checkpoints").glob("step-*.pt"))[-1]
+    file.unlink()
+    resumed = train(tmp_path / "part", Faster())
+    torch.testing.assert_close(dict(resumed.named_parameters()), dict(whole.named_parameters()), atol=0, rtol=0)
 
 
 def test_history_rows_are_means_of_their_interval(tmp_path: Path) -> None:

@@ -16,16 +16,17 @@ from z1g.representations import Mosaic, Representation
 
 @dataclass(frozen=True)
 class Size:
-    """Networks, representation, and side of the condition image in pixels."""
+    """Networks, representation, and sides of the condition image and of splatter images in pixels."""
 
     model: Scratch
     representation: Representation
     condition: int
+    splats: int = 128
 
     @property
     def code(self) -> tuple[int, ...]:
         """Shape of a code."""
-        return self.representation.code_shape(self.model)
+        return self.representation.code_shape(self.model, self.splats)
 
     @property
     def condition_latent(self) -> tuple[int, int, int]:

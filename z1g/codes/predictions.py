@@ -12,6 +12,7 @@ from torch import Tensor
 
 from z1g.codes.inputs import encoder_inputs
 from z1g.core.device import default_device
+from z1g.core.errors import UserError
 from z1g.core.files import atomic_file
 from z1g.core.progress import track
 from z1g.core.recorded import damaged
@@ -49,8 +50,13 @@ def one_step(
 ) -> Tensor:
     """Clean codes [B,*code_shape] that the denoiser predicts from codes noised to timesteps [B] with `noise`.
 
-    Codes are in the decoder's units, noise is in those of the denoiser.
+    Codes are in the decoder's units, noise is in those of the denoiser. Raises UserError if it does not denoise.
     """
+    if denoiser.objective == "regression":
+        raise UserError(
+            "the model was trained by regression and does not denoise codes: start from another model, or leave out "
+            "autodecoder.mix_diffusion and the timestep of autodecoder.codes"
+        )
     noisy = denoiser.schedule.add_noise(denoiser.normalized(code), noise, timestep)
     velocity = denoiser(noisy, timestep, condition, condition_noise)
     return denoiser.in_units(denoiser.schedule.x0_from_v(noisy, velocity.float(), timestep))

@@ -27,6 +27,7 @@ from z1g.metrics.ssim import Ssim
 from z1g.metrics.surface import Chamfer, FScore
 from z1g.networks.finetune import Finetune
 from z1g.networks.finetune.full import Full
+from z1g.networks.process import Objective
 from z1g.networks.timesteps import Timesteps
 from z1g.networks.timesteps.uniform import Uniform
 from z1g.sampling.options import XFORMERS
@@ -153,6 +154,11 @@ class Variants(Section):
 class UNetOptions(Section):
     """Stage 2: trains the UNet to generate codes from an image."""
 
+    objective: Objective = Field(
+        "diffusion",
+        description="what the UNet learns. diffusion: to denoise codes; regression: to give the code in one pass, a "
+        "baseline without randomness: `timesteps`, `condition_dropout` and the options of sampling have no effect",
+    )
     finetune: Annotated[Finetune, OneOf()] = Full()
     timesteps: Annotated[Timesteps, OneOf()] = Uniform()
     losses: dict[str, Annotated[Loss, OneOf()]] = {"latent": LatentLoss()}

@@ -19,12 +19,14 @@ from z1g.losses.latent import LatentLoss
 from z1g.losses.splat import SplatLoss
 from z1g.losses.splatter import SplatterLoss
 from z1g.networks.finetune.lora import Lora
+from z1g.networks.process import TRAINED_WITH
 from z1g.networks.weights import Model
 from z1g.networks.weights.trained import Trained
 from z1g.networks.weights.zero123plus import Zero123Plus
 from z1g.render import Rasterizer
 from z1g.render.auto import Auto
 from z1g.representations import Mosaic, Representation
+from z1g.sampling.inferred.one_step import OneStepCodes
 from z1g.sampling.options import InferOptions
 from z1g.sources import DataSource
 from z1g.sources.meshes import Meshes
@@ -65,7 +67,7 @@ class Experiment(Section):
 
     def new_denoiser(self) -> Denoiser:
         """Stage 2's networks before training."""
-        return self.representation.new_denoiser(self.model)
+        return self.representation.new_denoiser(self.model, self.camera, self.splat)
 
     @model_validator(mode="after")
     def _sizes_fit(self) -> Experiment:
@@ -111,6 +113,17 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _encoder_knows_its_inputs(self) -> Experiment:
+        codes, published = self.autodecoder.codes, self.model.pretrained_encoder and self.model.method is None
+        unknown = self.representation.trains_encoder and published and isinstance(codes, EncoderCodes)
+        if unknown and not codes.trains_encoder:
+            raise ValueError(
+                f"representation '{self.representation.kind}' has inputs that the published encoder of model "
+                f"'{self.model.kind}' has not seen: set autodecoder.codes.train to true"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _objects_can_be_varied(self) -> Experiment:
         stage1, codes = self.autodecoder, self.autodecoder.codes
         encoded = isinstance(codes, EncoderCodes)
@@ -137,6 +150,30 @@ class Experiment(Section):
         return self
 
     @model_validator(mode="after")
+    def _regression_is_asked_once(self) -> Experiment:
+        if self.unet.objective != "regression":
+            return self
+        problem = None
+        if isinstance(self.infer.codes, OneStepCodes):
+            problem = "infer.codes 'one_step' asks for the denoising of a code: leave it out"
+        elif self.unet.rendered is not None and self.unet.rendered.below < TRAINED_WITH["num_train_timesteps"]:
+            problem = "unet.rendered.below chooses timesteps of diffusion: leave it out"
+        elif any(isinstance(x, LatentLoss) and x.weighting == "min_snr" for x in self.unet.losses.values()):
+            problem = "its input has no signal, so that a loss with weighting 'min_snr' is 0: use 'x0'"
+        if problem:
+            raise ValueError(f"unet.objective 'regression' predicts a code in one pass; {problem}")
+        return self
+
+    @model_validator(mode="after")
+    def _renders_are_of_whole_codes(self) -> Experiment:
+        if self.unet.rendered is not None and self.representation.trains_parts:
+            raise ValueError(
+                "unet.rendered decodes whole codes, but representation.denoiser.alone_share trains parts of them: set "
+                "one of them to null or 0"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _losses_fit(self) -> Experiment:
         for name, losses, on_codes in (
             ("fit.losses", self.fit.losses, False),
@@ -145,7 +182,8 @@ class Experiment(Section):
             *([] if self.unet.rendered is None else [("unet.rendered.losses", self.unet.rendered.losses, False)]),
         ):
             active = {key: loss for key, loss in losses.items() if loss.weight > 0}
-            if not active:
+            needed = name != "unet.losses" or self.unet.objective == "diffusion" or self.unet.rendered is None
+            if not active and needed:
                 raise ValueError(f"{name} needs at least one loss with a weight above 0")
             for key, loss in active.items():
                 unsupported = SplatLoss if name == "fit.losses" else SplatterLoss

@@ -236,3 +236,13 @@ def pixel_rays(cameras: Cameras) -> tuple[torch.Tensor, torch.Tensor]:
     local = torch.stack([x.expand(h, w), y[:, None].expand(h, w), torch.ones_like(x).expand(h, w)])
     directions = torch.einsum("bvij,jhw->bvihw", c2w[..., :3, :3], local)
     return c2w[..., :3, 3, None, None].expand_as(directions), directions
+
+
+def plucker_rays(cameras: Cameras) -> torch.Tensor:
+    """Pluecker coordinates [B,V,6,H,W] of the ray of every pixel center: moment o × d, then unit direction d.
+
+    They depend on the ray only, whichever of its points the origin o is (light field networks, Sitzmann et al. 2021).
+    """
+    origins, directions = pixel_rays(cameras)
+    directions = directions / directions.norm(dim=2, keepdim=True)
+    return torch.cat([torch.cross(origins, directions, dim=2), directions], dim=2)

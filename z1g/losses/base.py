@@ -53,7 +53,7 @@ class Comparison:
     alpha, alpha_true: [B,V,1,H,W] in 0..1.
     splats, splats_true: activated splatter images [B,6,14,S,S].
     latents, latents_true: [B,*code_shape], predicted and clean codes.
-    snr: [B], signal-to-noise ratio at the drawn timestep, for weighting.
+    snr: [B], or [B,K] of the parts of codes [B,K,...], signal-to-noise ratio at the drawn timestep, for weighting.
     inputs: rays and coverage of the pixels of `splats`.
     epoch: [B], the epoch of each object, for schedules.
     perceptual_dropout: whether dropout in perceptual networks is active, which is a bug of the original.

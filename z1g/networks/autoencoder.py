@@ -1,6 +1,10 @@
-"""The image encoder of a VAE."""
+"""The two halves of a VAE, also for images of more channels than a color has."""
+
+from collections.abc import Sequence
+from typing import Any
 
 import torch
+import torch.nn.functional as functional
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
@@ -8,10 +12,43 @@ from z1g.networks import wide_attention
 from z1g.networks.half import bf16_weights, call_with
 
 RGB = 3
+IN_FLOAT32 = ("decoder.conv_out",)
+"""Parameters of the decoder that stay in float32 with `whole_bf16`."""
+ALIGNED = 8
+"""Output channels are padded to a multiple of this; other numbers use slow GPU kernels."""
+
+
+def widened(vae: AutoencoderKL, sources: Sequence[int]) -> AutoencoderKL:
+    """A VAE for images of more channels, with the weights of another one.
+
+    sources: for each channel, the channel of the other VAE's images whose weights its first and last layers repeat. If
+    `sources[i]` is i for the first channels, the VAE does with them what the other one does, where further channels
+    are zero. Source: DiffSplat (Lin et al. 2025), which repeats both convolutions.
+    """
+    # Those that start with an underscore name the options that had their default, which diffusers would restore.
+    config: dict[str, Any] = {name: value for name, value in vae.config.items() if not name.startswith("_")}
+    with torch.device("meta"):
+        wide: AutoencoderKL = AutoencoderKL.from_config(
+            {**config, "in_channels": len(sources), "out_channels": len(sources)}
+        )
+    state = {name: value.detach().clone() for name, value in vae.state_dict().items()}
+    rows = list(sources)
+    state["encoder.conv_in.weight"] = state["encoder.conv_in.weight"][:, rows]
+    for name in ("decoder.conv_out.weight", "decoder.conv_out.bias"):
+        state[name] = state[name][rows]
+    wide.load_state_dict(state, assign=True)
+    return wide.requires_grad_(True)
+
+
+def aligned_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Convolution [B,O,H,W] with a 3x3 kernel, computed with a number of channels that is a multiple of `ALIGNED`."""
+    padding = -len(bias) % ALIGNED
+    padded = functional.pad(weight, (0, 0, 0, 0, 0, 0, 0, padding))
+    return functional.conv2d(x, padded, functional.pad(bias, (0, padding)), padding=1)[:, : len(bias)]
 
 
 class ImageEncoder(nn.Module):
-    """Encoder and quantization convolution of a VAE.
+    """Encoder and quantization convolution of a VAE, which may be `widened`.
 
     Images may have `extra_channels` after the color. They have a first layer of their own, `extra_in`, whose output is
     added to that of the VAE's; its weights start at zero, as in ControlNet (Zhang et al. 2023).
@@ -30,10 +67,14 @@ class ImageEncoder(nn.Module):
         self.whole_bf16 = False
 
     def forward(self, image: Tensor) -> Tensor:
-        """Mean and log variance [B,2C,h,w] of the posterior of images [B,3,H,W] or [B,3+extra,H,W] in -1..1."""
-        x = self.encoder.conv_in(image[:, :RGB])
-        if self.extra_in is not None and image.shape[1] > RGB:
-            x = x + self.extra_in(image[:, RGB:])
+        """Mean and log variance [B,2C,h,w] of the posterior of images in -1..1.
+
+        They have the channels of the VAE, [B,3,H,W], or the extra ones, too, [B,3+extra,H,W].
+        """
+        own = self.encoder.conv_in.in_channels
+        x = self.encoder.conv_in(image[:, :own])
+        if self.extra_in is not None and image.shape[1] > own:
+            x = x + self.extra_in(image[:, own:])
         for block in self.encoder.down_blocks:
             x = block(x)
         x = self.encoder.conv_act(self.encoder.conv_norm_out(self.encoder.mid_block(x)))
@@ -53,3 +94,34 @@ class ImageEncoder(nn.Module):
         with torch.autocast(device_type, enabled=False):
             moments: Tensor = call_with(self, bf16_weights(self), image.to(torch.bfloat16))
         return moments
+
+
+class ImageDecoder(nn.Module):
+    """Quantization convolution and decoder of a VAE."""
+
+    def __init__(self, vae: AutoencoderKL) -> None:
+        super().__init__()
+        self.post_quant_conv, self.decoder = vae.post_quant_conv, vae.decoder
+        wide_attention.install(self.decoder)
+        self.whole_bf16 = False
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Images [B,C',H,W] in about -1..1 of latents [B,C,h,w], in the units of the encoder's posterior.
+
+        With `whole_bf16`, bfloat16 weights replace autocast, see `Denoiser`; the last layer is in float32.
+        """
+        device_type = latent.device.type
+        if not (self.whole_bf16 and torch.is_autocast_enabled(device_type)):
+            return self._decoded(latent)
+        with torch.autocast(device_type, enabled=False):
+            images: Tensor = call_with(self, bf16_weights(self, IN_FLOAT32), latent)
+        return images
+
+    def _decoded(self, latent: Tensor) -> Tensor:
+        decoder = self.decoder
+        x = decoder.conv_in(self.post_quant_conv(latent.to(self.post_quant_conv.weight.dtype)))
+        x = decoder.mid_block(x)
+        for block in decoder.up_blocks:
+            x = block(x)
+        x = decoder.conv_act(decoder.conv_norm_out(x)).to(decoder.conv_out.weight.dtype)
+        return aligned_conv(x, decoder.conv_out.weight, decoder.conv_out.bias)

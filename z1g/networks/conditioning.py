@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
+
+from z1g.core.errors import UserError
+from z1g.networks.process import Objective
 
 
 class Conditioning(ModelMixin, ConfigMixin):
@@ -24,8 +27,11 @@ class Conditioning(ModelMixin, ConfigMixin):
     deviation: Tensor
 
     @register_to_config
-    def __init__(self, tokens: int, width: int, latent: tuple[int, int, int], code: tuple[int, int, int]) -> None:
-        """latent: shape [C,h,w] of a condition's latent. code: shape [C,h,w] of a code."""
+    def __init__(
+        self, tokens: int, width: int, latent: tuple[int, int, int], code: tuple[int, int, int],
+        objective: Objective = "diffusion",
+    ) -> None:  # fmt: skip
+        """latent: shape [C,h,w] of a condition's latent. code: shape [C,h,w] of a code. objective: see `Denoiser`."""
         super().__init__()
         self.register_buffer("prompt", torch.zeros(tokens, width))
         self.register_buffer("ramping", torch.zeros(tokens))
@@ -35,15 +41,26 @@ class Conditioning(ModelMixin, ConfigMixin):
 
     @classmethod
     def of(
-        cls, prompt: Tensor, ramping: Tensor, statistics: dict[str, Tensor], code: tuple[int, int, int]
-    ) -> Conditioning:
+        cls, prompt: Tensor, ramping: Tensor, statistics: dict[str, Tensor], code: tuple[int, int, int],
+        objective: Objective = "diffusion",
+    ) -> Conditioning:  # fmt: skip
         """Build from tensors; `statistics` has `mean`, `deviation` and `zero_latent`."""
         zero: Any = tuple(statistics["zero_latent"].shape[1:])
-        conditioning: Conditioning = cls(len(prompt), prompt.shape[1], zero, code)
+        conditioning: Conditioning = cls(len(prompt), prompt.shape[1], zero, code, objective)
         with torch.no_grad():
             for name, value in {"prompt": prompt, "ramping": ramping, **statistics}.items():
                 getattr(conditioning, name).copy_(value)
         return conditioning
+
+    @property
+    def objective(self) -> Objective:
+        """See `Denoiser.objective`. Raises UserError if the configuration has another one than those of z1g."""
+        objective: Objective = self.config.get("objective", "diffusion")
+        if objective not in get_args(Objective):
+            raise UserError(
+                f"the networks were trained by {objective!r}, which this version does not know: write the model again"
+            )
+        return objective
 
     def statistics(self) -> dict[str, Tensor]:
         """`mean`, `deviation` and `zero_latent`."""

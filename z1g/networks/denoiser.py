@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from z1g.networks.diffusion import NoiseSchedule
+from z1g.networks.diffusion import TIMESTEPS, NoiseSchedule
 from z1g.networks.preprocessing import ImageProcessor
+from z1g.networks.process import Objective
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,30 @@ class Condition:
 
 def _where(keep: Tensor, first: Tensor, second: Tensor) -> Tensor:
     return torch.where(keep.view(-1, *[1] * (first.ndim - 1)), first, second)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """How a code [K,...] is trained in equal parts along its first axis, such as the attributes of splats.
+
+    count: number of parts. alone_share: in this first fraction of the steps, each sample is one part, drawn at random.
+    jitter: timesteps of an object's parts differ from the drawn one by up to this.
+    """
+
+    count: int
+    alone_share: float = 0.0
+    jitter: int = 0
+
+    def alone(self, code: Tensor, part: int) -> Tensor:
+        """One part [K/count,...] of a code [K,...]."""
+        alone: Tensor = code.unflatten(0, (self.count, -1))[part]
+        return alone
+
+    def jittered(self, timestep: Tensor, uniform: Tensor, entries: int) -> Tensor:
+        """Timesteps [B,entries] of the entries of codes, from those of objects [B] and random numbers [B,count]."""
+        offset = (uniform * (2 * self.jitter + 1)).long() - self.jitter
+        own = (timestep[:, None] + offset).clamp(0, TIMESTEPS - 1)
+        return own.repeat_interleave(entries // self.count, dim=1)
 
 
 class Denoiser(nn.Module):
@@ -47,8 +72,17 @@ class Denoiser(nn.Module):
         """Attention kernels; see the option `unet.attention`."""
         self.processor: ImageProcessor | None = None
         """How images become the inputs of `vision`, if a published pipeline says so."""
+        self.objective: Objective = "diffusion"
+        """What the weights were trained for: to denoise codes, or to give them in one pass (`z1g.networks.regression`).
+        """
         self.clip_sample = False
         """Whether the scheduler of the weights' pipeline clips predicted codes to ±1; see the sampler `ddpm`."""
+        self.new_layers: tuple[str, ...] = ()
+        """Names of modules that the initial weights lack, or have for fewer inputs. Training never freezes them."""
+        self.parts: Parts | None = None
+        """How codes are trained in parts; `forward` then takes `part`, see `Parts`. None: always whole."""
+        self.rates: dict[str, float] = {}
+        """Factors of the learning rate of parameters, by the beginning of their names."""
         self.code_statistics: tuple[Tensor, Tensor] | None = None
         """Mean and deviation [C,1,1] with which the codes were normalized that the initial weights were trained on;
         None: they were not.
@@ -70,7 +104,7 @@ class Denoiser(nn.Module):
 
     @abstractmethod
     def forward(self, noisy: Tensor, timestep: Tensor, condition: Condition, condition_noise: Tensor) -> Tensor:
-        """v prediction [B,*code_shape] of noised codes at integer timesteps [B].
+        """v prediction [B,*code_shape] of noised codes at integer timesteps [B], with `parts.jitter` [B,code_shape[0]].
 
         condition_noise: standard normal, shape of the condition's latent, for networks that add noise to it.
         """

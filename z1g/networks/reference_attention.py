@@ -94,9 +94,14 @@ def _with_xformers() -> Iterator[None]:
         _xformers.reset(token)
 
 
-def run(unet: UNet, sample: Tensor, timestep: Tensor, tokens: Tensor, **memory: Memory) -> Tensor:
-    """Run one pass of the UNet with `write=` or `read=`."""
+def run(
+    unet: UNet, sample: Tensor, timestep: Tensor, tokens: Tensor, class_labels: Tensor | None = None, **options: Any
+) -> Tensor:
+    """Run one pass of the UNet. options: for its attention, such as `write=` or `read=` of `ReferenceAttention`."""
     # Passed as an argument, because blocks that the backward pass recomputes run outside `kernels`.
-    arguments = {**memory, "xformers": _xformers.get()}
-    output = unet(sample, timestep, encoder_hidden_states=tokens, cross_attention_kwargs=arguments, return_dict=False)
+    arguments = {**options, "xformers": _xformers.get()}
+    output = unet(
+        sample, timestep, encoder_hidden_states=tokens, class_labels=class_labels, cross_attention_kwargs=arguments,
+        return_dict=False,
+    )  # fmt: skip
     return output[0]

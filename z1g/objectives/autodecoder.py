@@ -81,10 +81,10 @@ class AutodecoderObjective(Objective):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         code = self._noised(batch, self._mixed(batch, self.code(batch)))
-        splats = self.codec.decode(code)
+        splats, own = self.codec.decode_compared(code, batch.get("splats"))
         pair = self.compare(splats, batch)
         loss, terms = weighted_sum(self.options.losses, pair)
-        for name, term in self.codec.losses(code, splats, pair.splats_true).items():
+        for name, term in own.items():
             loss, terms = loss + term, {**terms, name: term.detach()}
         return {"loss": loss, **terms}
 

@@ -12,3 +12,6 @@ COLOR = 22
 VARIANT = 23
 CODE_NOISE = 24
 CODE_NOISE_LEVEL = 25
+PART = 26
+JITTER = 100
+"""The first of as many as a code has parts."""

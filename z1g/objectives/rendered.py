@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from z1g.core.seeding import numpy_generator
-from z1g.data.scenes import SceneStore
+from z1g.data.bank import SceneBank, Views
 from z1g.gaussians.channels import enlarged, to_gaussians
 from z1g.geometry.camera import Cameras
 from z1g.losses import Comparison, weighted_sum
 from z1g.objectives import purposes
+from z1g.objectives.samples import gathered
 from z1g.representations.codec import Codec
 from z1g.training.data import Batch, Draw, Sample
 
@@ -24,24 +25,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RenderedTruth:
-    """Images of training objects from views sampled at every step. `config` is that of stage 1."""
+    """Views of training objects that are sampled at every step. `config` is that of stage 1.
+
+    With `stored` None a sample only contains the indices of views in a bank on the device, see `Rendering`.
+    """
 
     config: Experiment
-    scenes: SceneStore
-    ids: list[str]
+    stored: Views | None
     views: int
 
     def __call__(self, draw: Draw) -> Sample:
-        """Premultiplied images, their cameras and a random background, for the comparison with renders."""
-        scene, generator = self.scenes[self.ids[draw.object_index]], numpy_generator(*draw.key, purposes.VIEWS)
+        """Views of one object, see `Views.take`, and a random background, for the comparison with renders."""
+        generator = numpy_generator(*draw.key, purposes.VIEWS)
         free = self.config.camera.loss_ids(self.config.autodecoder.loss_views)
         views = generator.choice(free, size=min(self.views, len(free)), replace=False).tolist()
-        rgb, alpha = scene.images(views)
         background = torch.from_numpy(generator.random(3)).float()[:, None, None]
-        sample = {"c2w": scene.c2w[views], "rgb": rgb, "alpha": alpha, "background": background}
-        if scene.splats is not None:
-            sample["splats"] = scene.splats
-        return sample
+        tensors = {"views": torch.tensor(views)} if self.stored is None else self.stored.take(draw.object_index, views)
+        return {**tensors, "background": background}
 
 
 class Rendering(nn.Module):
@@ -52,11 +52,11 @@ class Rendering(nn.Module):
 
     def __init__(
         self, options: RenderedCodes, config: Experiment, codec: Codec, mean: Tensor,
-        deviation: Tensor, truth: RenderedTruth,
+        deviation: Tensor, truth: RenderedTruth, bank: SceneBank | None = None,
     ) -> None:  # fmt: skip
-        """mean, deviation: normalization of the codes. config: that of stage 1."""
+        """mean, deviation: normalization of the codes. config: that of stage 1. bank: of `truth`, if on the device."""
         super().__init__()
-        self.options, self.config, self.truth = options, config, truth
+        self.options, self.config, self.truth, self.bank = options, config, truth, bank
         self.codec = codec.requires_grad_(False).eval()
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("deviation", deviation, persistent=False)
@@ -65,9 +65,18 @@ class Rendering(nn.Module):
         """The codec is never trained."""
         return self
 
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch with premultiplied `rgb` [B,V,3,H,W] and `alpha` [B,V,1,H,W] in 0..1 in place of its views."""
+        batch = dict(gathered(batch, self.bank))
+        rgba = batch.pop("rgba").movedim(-1, 2).float() / 255
+        batch["alpha"] = rgba[:, :, 3:]
+        batch["rgb"] = rgba[:, :, :3] * batch["alpha"]
+        return batch
+
     def losses(self, codes: Tensor, timestep: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """Weighted sum and terms of predicted codes [B,*code_shape] (normalized), for samples with small timesteps.
 
+        batch: see `prepare`.
         Sum and terms are means over the whole batch; other samples contribute 0.
         """
         rows = timestep < self.options.below

@@ -39,7 +39,13 @@ def _autodecoder_reads(experiment: Experiment) -> tuple[str, ...]:
     options = experiment.autodecoder
     if options.mix_diffusion.interval is not None or options.codes.needs_unet:
         return (*shared, "model", "unet.condition_size", "unet.condition_resize")
-    return (*shared, "model", *(f"!model.{name}" for name in _STAGE_2_OF_MODELS))
+    return (*shared, *(f"!{name}" for name in _of_stage_2(experiment)), "model",
+            *(f"!model.{name}" for name in _STAGE_2_OF_MODELS))  # fmt: skip
+
+
+def _of_stage_2(experiment: Experiment) -> tuple[str, ...]:
+    """Options of the representation that only stage 2 reads."""
+    return tuple(f"representation.{name}" for name in experiment.representation.of_stage_2)
 
 
 _INGEST_READS = ("data", "camera", *(f"!data.{name}" for name in (
@@ -58,7 +64,7 @@ _SPECS: dict[str, tuple[int, Callable[[Experiment], tuple[str, ...]]]] = {
     "fit": (2, _fit_reads),
     "autodecoder": (2, _autodecoder_reads),
     "codes": (1, lambda _: _CODES_READS),
-    "unet": (2, lambda _: ("model", "unet")),
+    "unet": (2, lambda experiment: ("model", "unet", *_of_stage_2(experiment))),
     "infer": (2, lambda _: ("infer",)),
     "metrics": (2, lambda _: ("metrics",)),
 }

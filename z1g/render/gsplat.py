@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
+import os
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from z1g.core.errors import UserError
+from z1g.core.locks import waiting
 from z1g.core.needs import require_package
 from z1g.gaussians.channels import split
 from z1g.render.base import Conventions, Rasterizer, RenderOutput
@@ -42,6 +47,7 @@ class Gsplat(Rasterizer):
             raise UserError(f"render kind 'gsplat' needs the package gsplat: {PACKAGE}") from error
         from z1g.render.projection import finite
 
+        compiled()
         parts = split(finite(gaussians.float(), dim=2)[0], dim=2)
         cameras = cameras.to(gaussians.device)
         # Autocast would compute poses in half precision.
@@ -62,3 +68,20 @@ class Gsplat(Rasterizer):
             )
         image, alpha = image.movedim(-1, 2).to(gaussians.dtype), alpha.movedim(-1, 2).to(gaussians.dtype)
         return RenderOutput(image[:, :, :3], alpha, image[:, :, 3:4])
+
+
+@cache
+def compiled() -> None:
+    """Import gsplat's kernels, which it compiles when they are used first: one process at a time on this machine.
+
+    Jobs that start side by side would all compile, and each removes the unfinished files of the others.
+    """
+    from torch.utils.cpp_extension import get_default_build_root
+
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or get_default_build_root())
+    try:
+        with waiting(folder / ".z1g-gsplat.lock"):
+            importlib.import_module("gsplat.cuda._backend")
+    except OSError:
+        # Where nothing can be written, kernels that were installed compiled need no lock.
+        importlib.import_module("gsplat.cuda._backend")

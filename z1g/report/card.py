@@ -40,6 +40,7 @@ def model_card(ablation: Ablation, facts: dict[str, Any], measured: Measurements
         "## Training data",
         "",
         *_data(data),
+        *([facts["clipped"]] if "clipped" in facts else []),
         "",
         "## Results",
         "",
@@ -48,7 +49,7 @@ def model_card(ablation: Ablation, facts: dict[str, Any], measured: Measurements
         "## Limitations",
         "",
         "- Trained and evaluated on renders of single objects without background, at a fixed camera distance.",
-        "- Unseen parts of an object are sampled: they are plausible at best, not reconstructed.",
+        f"- {_unseen_parts(ablation.config)}",
         f"- {_sample_size(rows)}",
         f"- {_training_noise(ablation)}",
         "",
@@ -74,6 +75,13 @@ def model_card(ablation: Ablation, facts: dict[str, Any], measured: Measurements
         f"    z1g verify results/ablations/{ablation.name}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _unseen_parts(config: dict[str, Any]) -> str:
+    """Where the parts of an object come from that its image does not show."""
+    if config.get("unet", {}).get("objective") == "regression":
+        return "Unseen parts of an object are the mean of what is possible: they are blurred, not reconstructed."
+    return "Unseen parts of an object are sampled: they are plausible at best, not reconstructed."
 
 
 def _origin(config: dict[str, Any]) -> list[str]:

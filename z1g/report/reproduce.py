@@ -11,6 +11,7 @@ from z1g.core.sealed import read_sealed
 from z1g.data.manifest import Manifest
 from z1g.plan.folder import read_stage_record
 from z1g.plan.records import ablation_owner
+from z1g.report import clipping
 from z1g.report.collect import Ablation, Results, flatten
 from z1g.report.cost import cost, stage_cost
 
@@ -47,6 +48,7 @@ def reproduce(tree: Results, ablation: Ablation, objects: int) -> dict[str, Any]
         "versions": _distinct(attempt["versions"] for attempt in attempts),
         "hardware": _distinct({key: attempt[key] for key in MACHINE} for attempt in attempts),
         "data": _data(tree, ablation),
+        **_clipped(tree, ablation),
         "working_folder": os.path.relpath(Path.cwd(), tree.root),
         "costs": cost(tree, ablation.stages, objects).values,
         "planned": {name: sha256(folder / name) for name in PLANNED if (folder / name).is_file()},
@@ -85,6 +87,12 @@ def _data(tree: Results, ablation: Ablation) -> dict[str, Any]:
     for entry in objects:
         licenses[entry.license or "not recorded"] = licenses.get(entry.license or "not recorded", 0) + 1
     return {"manifest": sha256(path), "objects": len(objects), "licenses": licenses}
+
+
+def _clipped(tree: Results, ablation: Ablation) -> dict[str, str]:
+    """What stage 1 has counted of Gaussians that its codes clip, if there are ranges."""
+    said = clipping.read(tree.folder("autodecoder", ablation.stages.get("autodecoder", "")))
+    return {} if said is None else {"clipped": said}
 
 
 def _distinct(values: Iterable[Any]) -> list[Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from z1g.core.slots import Slot
 
@@ -27,10 +27,20 @@ class Representation(Slot):
     """
 
     kind: str
+    of_stage_2: ClassVar[tuple[str, ...]] = ()
+    """Names of the fields that only stage 2 reads: what stage 1 has trained serves for all of their values."""
+
+    trains_encoder: ClassVar[bool] = False
+    """Whether stage 1 has to train the encoder, because a published one does not know such inputs."""
 
     @property
     def encodes_splats(self) -> bool:
         """Whether codes depend on fitted splats besides the images."""
+        return False
+
+    @property
+    def trains_parts(self) -> bool:
+        """Whether some steps of stage 2 train parts of codes, which cannot be decoded alone."""
         return False
 
     @abstractmethod
@@ -41,8 +51,8 @@ class Representation(Slot):
         """
 
     @abstractmethod
-    def code_shape(self, model: Model) -> tuple[int, ...]:
-        """Shape of the code of one object."""
+    def code_shape(self, model: Model, splat_size: int) -> tuple[int, ...]:
+        """Shape of the code of one object, with splatter images of `splat_size` pixels."""
 
     @abstractmethod
     def new_codec(self, model: Model, camera: CameraOptions, splats: SplatOptions) -> Codec:
@@ -53,8 +63,12 @@ class Representation(Slot):
         """Read what `Codec.save` wrote, frozen. Raises UserError if files are missing or do not fit."""
 
     @abstractmethod
-    def new_denoiser(self, model: Model) -> Denoiser:
+    def new_denoiser(self, model: Model, camera: CameraOptions, splats: SplatOptions) -> Denoiser:
         """The denoiser before stage 2. Raises UserError if weights are missing."""
+
+    def with_stage_2(self, other: Representation) -> Representation:
+        """These options with the fields `of_stage_2` of another one of the same kind."""
+        return self.model_copy(update={name: getattr(other, name) for name in self.of_stage_2})
 
     @abstractmethod
     def save(self, folder: Path, trained: Trained, camera: CameraOptions, splats: SplatOptions) -> None:

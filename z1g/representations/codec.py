@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from z1g.gaussians.channels import enlarged
 from z1g.networks.fused.modules import fuse_where_possible
 
 if TYPE_CHECKING:
@@ -84,6 +85,13 @@ class Codec(nn.Module):
         mean, deviation = codes.mean(dim=axes, keepdim=True)[0], codes.std(dim=axes, keepdim=True)[0]
         return mean, deviation.clamp(min=1e-6)
 
+    def clipped(self, splats: Tensor) -> dict[str, int]:
+        """Number of Gaussians of splatter images [B,6,14,S,S] that are `drawn`, and of those that leave a range.
+
+        One number for each attribute that codes represent in a range only; empty if there is none.
+        """
+        return {}
+
     def networks(self) -> list[nn.Module]:
         """The networks that `train.speed` applies to."""
         return []
@@ -97,6 +105,12 @@ class Codec(nn.Module):
         for network in (self.encoder, self.decoder):
             fuse_where_possible(network, device)
         return self
+
+    def decode_compared(self, code: Tensor, splats_true: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """`decode` and `losses` of codes, for codecs whose losses compare what precedes the splatter images."""
+        splats = self.decode(code)
+        truth = None if splats_true is None else enlarged(splats_true, splats.shape[-1])
+        return splats, self.losses(code, splats, truth)
 
     @property
     def encoder_is_trained(self) -> bool:

@@ -12,6 +12,8 @@ from torch import Tensor
 from z1g.core.seeding import torch_generator
 from z1g.networks.denoiser import Condition
 from z1g.networks.diffusion import NoiseSchedule
+from z1g.networks.process import Objective
+from z1g.networks.regression import regress
 
 if TYPE_CHECKING:
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -49,6 +51,14 @@ class PredictsV(Protocol):
     def clip_sample(self) -> bool:
         """See `Denoiser`."""
 
+    @property
+    def objective(self) -> Objective:
+        """See `Denoiser`."""
+
+    @property
+    def schedule(self) -> NoiseSchedule:
+        """See `Denoiser`."""
+
     def __call__(self, noisy: Tensor, timestep: Tensor, condition: Condition, condition_noise: Tensor) -> Tensor:
         """See `Denoiser.forward`."""
 
@@ -71,11 +81,15 @@ def sample_codes(
 
     Guidance: v = v_0 + g·(v_c - v_0) (Ho & Salimans 2022, eq. 6, in terms of v); g = 1 skips the unconditional half.
     Both halves run in one forward pass; as published, their condition latents get independent noise.
+
+    A denoiser that was trained by regression is asked once. Options and seeds then have no effect.
     """
+    if denoiser.objective == "regression":
+        return regress(denoiser, denoiser.schedule, condition, shape)
     device, batch = condition.latent.device, len(seeds)
     # Noise is drawn on the CPU, so that a seed gives the same code on every device.
     generators = [torch_generator(options.seed, seed) for seed in seeds]
-    scheduler = scheduler or options.sampler.scheduler(denoiser.clip_sample)
+    scheduler = scheduler or options.sampler.scheduler(denoiser.clip_sample, denoiser.schedule.process)
     # Timesteps stay on the CPU, where schedulers look up constants; on the device each step would synchronize.
     scheduler.set_timesteps(options.steps)
     extra = _generator_argument(scheduler, generators)
@@ -104,7 +118,7 @@ def predict_once(
     seeds: Sequence[int],
 ) -> Tensor:
     """Codes [B,*code_shape] predicted in one step from true codes noised to a timestep, without guidance."""
-    schedule, device = NoiseSchedule(), codes.device
+    schedule, device = denoiser.schedule, codes.device
     noise = object_noise(options, seeds, tuple(codes.shape[1:])).to(device)
     noises = _condition_noises(options, seeds, 1, tuple(condition.latent.shape[1:]), n_steps=1).to(device)
     timesteps = torch.full((len(codes),), timestep, device=device)

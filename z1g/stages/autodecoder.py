@@ -1,17 +1,23 @@
 """Stage `autodecoder`: train the decoder on all training objects."""
 
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
 from safetensors.torch import save_file
 
 from z1g.codes.book import OptimizedBook
-from z1g.core.device import use_threads
+from z1g.core.device import default_device, use_threads
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_folder
 from z1g.data.bank import StoredViews
 from z1g.data.scenes import SceneStore
 from z1g.objectives.autodecoder import AutodecoderObjective
 from z1g.plan.folder import StageFolder, read_stage_record
+from z1g.stages import clipping
 from z1g.stages.rungs import reach
 from z1g.training.data import Shares, StepData
+from z1g.training.log import TrainingLog
 from z1g.training.loop import Trainer
 
 
@@ -32,17 +38,39 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
     objective = AutodecoderObjective(config, codec, book, scenes, ids, denoiser, held_out(folder, scenes), train.cache)
     in_memory = not isinstance(objective.sample.views, StoredViews)
     data = StepData(objective.sample, len(ids), train.batch_size, train.seed, in_memory, shares(folder, ids))
+    trains = any(parameter.requires_grad for parameter in objective.parameters())
     if until is not None:
+        if not trains:
+            raise UserError("no weight of stage 1 is trained, so that no run can be stopped early; prune by stage 2")
         reach(until, folder.path, objective, data, train, objective.validate)
         return
-    trainer = Trainer(objective, data, train, folder.path)
-    trainer.run()
-    if not trainer.accelerator.is_main_process:
+    if trains:
+        Trainer(objective, data, train, folder.path).run()
+    else:
+        _as_it_is(objective, folder.path, isinstance(book, OptimizedBook))
+    if not PartialState().is_main_process:
         return
     with atomic_folder(folder.path / "model") as temporary:
         codec.save(temporary)
+        clipping.report(codec, scenes, ids, temporary)
         if isinstance(book, OptimizedBook):
             save_file({name: book.codes[i].clone() for i, name in enumerate(ids)}, temporary / "codes.safetensors")
+
+
+@torch.no_grad()
+def _as_it_is(objective: AutodecoderObjective, folder: Path, optimizes_codes: bool) -> None:
+    """Write the history of a codec without weights to train: its figures, at step 0.
+
+    Raises UserError if codes were to be optimized, which is done along with weights.
+    """
+    if optimizes_codes:
+        raise UserError("no weight is trained, which codes of kind 'optimized' need; use codes of kind 'encoder'")
+    if PartialState().is_main_process:
+        objective.to(default_device()).eval()
+        journal = TrainingLog(folder, {"rows": [], "interval": []}, 0, True)
+        journal.validation(-1, objective.validate(), objective.images(), objective.histograms())
+        journal.publish()
+    PartialState().wait_for_everyone()
 
 
 def training_scenes(folder: StageFolder) -> tuple[SceneStore, list[str]]:

@@ -1,5 +1,6 @@
 """Stage `codes`: compute the code of every object for the trained decoder."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from z1g.codes.optimized import OptimizedCodes
 from z1g.codes.predictions import predicted
 from z1g.core.device import default_device, use_threads
 from z1g.core.files import atomic_file
+from z1g.core.prefetch import prefetched
 from z1g.core.progress import Meter
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import SceneStore
@@ -27,6 +29,8 @@ from z1g.training.data import Batch, Draw
 FILE = "codes.safetensors"
 BATCH = 4
 """Number of objects that are encoded, or whose codes are optimized, at once. Each has six images."""
+AHEAD = 16
+"""Batches read ahead."""
 
 
 def run(folder: StageFolder, threads: int) -> None:
@@ -59,11 +63,12 @@ def run(folder: StageFolder, threads: int) -> None:
 def encoded(codec: Codec, scenes: SceneStore) -> dict[str, Tensor]:
     """Encode all objects; a code is the mean of the posterior. Returns codes by object id."""
     codes: dict[str, Tensor] = {}
+    blocks = [scenes.ids[first : first + BATCH] for first in range(0, len(scenes.ids), BATCH)]
+    # Reading takes longer than encoding on a GPU.
+    read = prefetched(partial(encoder_inputs, codec, scenes), blocks, torch.get_num_threads(), ahead=AHEAD)
     with Meter("codes", len(scenes.ids)) as meter:
-        for first in range(0, len(scenes.ids), BATCH):
-            names = scenes.ids[first : first + BATCH]
-            inputs = encoder_inputs(codec, scenes, names).to(default_device())
-            codes.update(zip(names, codec.encode(inputs).cpu(), strict=True))
+        for names, inputs in zip(blocks, read, strict=True):
+            codes.update(zip(names, codec.encode(inputs.to(default_device())).cpu(), strict=True))
             meter.advance(len(names))
     return codes
 

@@ -1,6 +1,6 @@
 """Stage `unet`: train the UNet on codes and condition images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,19 +11,20 @@ from z1g.config.sections import Variants
 from z1g.core.device import default_device, use_threads
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_folder
+from z1g.data.bank import provide
 from z1g.data.scenes import SceneStore
 from z1g.data.sealed_tensors import read_output
 from z1g.data.tensor_shards import remembered, stamp
 from z1g.geometry.camera import CONDITION_VIEW, FIXED_VIEWS
 from z1g.networks.denoiser import Denoiser
 from z1g.networks.reference_attention import require
-from z1g.objectives.diffusion import DiffusionData, DiffusionObjective, VariantData
+from z1g.objectives.diffusion import MAX_OBJECTS, DiffusionData, DiffusionObjective, VariantData
 from z1g.objectives.rendered import RenderedTruth, Rendering
 from z1g.objectives.sampled import SampledValidation
 from z1g.objectives.variants import VariantImages
 from z1g.plan.folder import StageFolder
 from z1g.representations.codec import Codec, Trained
-from z1g.stages.autodecoder import shares, training_scenes
+from z1g.stages.autodecoder import held_out, shares, training_scenes
 from z1g.stages.rungs import reach
 from z1g.training.data import StepData
 from z1g.training.loop import Trainer
@@ -42,7 +43,10 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
     stored = read_output(folder.upstream_path("codes") / "codes.safetensors")
     codes = torch.stack([stored[name] for name in ids])
     codec = trained.config.load_codec(trained.path / "model").for_inference(default_device())
-    denoiser = trained.config.representation.new_denoiser(folder.config.initial_model)
+    representation = trained.config.representation
+    if representation.of_stage_2:
+        representation = representation.with_stage_2(folder.config.representation)
+    denoiser = representation.new_denoiser(folder.config.initial_model, trained.config.camera, trained.config.splat)
     known = denoiser.code_statistics or (torch.zeros(1), torch.ones(1))
     mean, deviation = codec.normalization(codes) if options.normalize_codes else known
     options.finetune.prepare(denoiser)
@@ -53,13 +57,15 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
         data = replace(data, variants=VariantData(variants, options.variants.share))
     rendering = None
     if options.rendered is not None:
-        truth = RenderedTruth(trained.config, scenes, ids, options.rendered.views)
-        rendering = Rendering(options.rendered, trained.config, codec, mean, deviation, truth)
+        views, bank = provide(options.train.cache, scenes, ids, default_device())
+        truth = RenderedTruth(trained.config, views, options.rendered.views)
+        rendering = Rendering(options.rendered, trained.config, codec, mean, deviation, truth, bank)
     validation: Callable[[], dict[str, float]] | None = None
     if until is not None:
         validation = SampledValidation(trained.config, codec, denoiser, data, scenes, ids, (mean, deviation))
+    unseen = others(folder, codec, denoiser, scenes, stored, (mean, deviation))
     del codec
-    objective = DiffusionObjective(options, denoiser, data, rendering)
+    objective = DiffusionObjective(options, denoiser, data, rendering, unseen)
     train = options.train
     steps = StepData(objective.sample, len(ids), train.batch_size, train.seed, shares=shares(trained, ids))
     if until is not None and validation is not None:
@@ -74,7 +80,24 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
         codec = trained.config.load_codec(trained.path / "model")
         statistics = {"mean": mean, "deviation": deviation, "zero_latent": data.zero_latent}
         config = trained.config
-        config.representation.save(temporary, Trained(codec, denoiser, statistics), config.camera, config.splat)
+        representation.save(temporary, Trained(codec, denoiser, statistics), config.camera, config.splat)
+
+
+@torch.no_grad()
+def others(
+    folder: StageFolder, codec: Codec, denoiser: Denoiser, scenes: SceneStore, stored: Mapping[str, Tensor],
+    statistics: tuple[Tensor, Tensor],
+) -> DiffusionData | None:  # fmt: skip
+    """Return codes and conditions of the held-out objects that validation uses, None if there are none."""
+    names = [name for name in held_out(folder.upstream_folder("autodecoder"), scenes) if name in stored][:MAX_OBJECTS]
+    if not names:
+        return None
+    form, conditions, (mean, deviation) = folder.config.unet.condition_form, Conditions(codec, denoiser), statistics
+    images = torch.stack([scenes.seen(name, [CONDITION_VIEW]).condition(*form) for name in names])
+    encoded = conditions(images)
+    codes = (torch.stack([stored[name] for name in names]) - mean) / deviation
+    zero = codec.zero_latent(form.size, default_device()).cpu()
+    return DiffusionData(codes, encoded["latents"], zero, encoded.get("embeddings"), encoded.get("images"))
 
 
 @torch.no_grad()

@@ -61,6 +61,10 @@ class Objective(nn.Module):
         """The networks that `train.speed` applies to."""
         return []
 
+    def rate_factor(self, name: str) -> float:
+        """Factor of the learning rate of a parameter, by its name in this module."""
+        return 1.0
+
     def validate(self) -> dict[str, float]:
         """Figures on held-out views; called on the main process only, with the averaged weights if there are any.
 
@@ -93,7 +97,7 @@ class Trainer:
         tune(objective.networks(), options.speed, self.accelerator.device)
         self.trained = [p for p in objective.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
-            self.trained,
+            _groups(objective, options.optimizer.lr),
             lr=options.optimizer.lr,
             weight_decay=options.optimizer.weight_decay,
             betas=options.optimizer.betas,
@@ -301,6 +305,15 @@ class Trainer:
         self.skipped, self.best = state["skipped"], state["best"]
         log.info("resumed %s from step %d", self.folder, step)
         return step, {"rows": state["history"], "interval": state["interval"]}
+
+
+def _groups(objective: Objective, lr: float) -> list[dict[str, Any]]:
+    """Trained parameters by their learning rates, the most common factor 1 first, which logs show."""
+    groups: dict[float, list[nn.Parameter]] = {1.0: []}
+    for name, parameter in objective.named_parameters():
+        if parameter.requires_grad:
+            groups.setdefault(objective.rate_factor(name), []).append(parameter)
+    return [{"params": group, "lr": lr * factor} for factor, group in groups.items() if group]
 
 
 def _precision(options: TrainOptions) -> str:

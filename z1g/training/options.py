@@ -65,8 +65,8 @@ class TrainOptions(Section):
     speed: Annotated[SpeedOptions, Runtime()] = SpeedOptions()
     cache: Annotated[Literal["auto", "device", "host", "none"], Runtime()] = Field(
         "auto",
-        description="where stage 1 caches images and splats of the training objects: on the GPU, in host memory, or "
-        "nowhere; auto: the first of these with enough free memory",
+        description="where stage 1, and stage 2 with `rendered`, cache images and splats of the training objects: on "
+        "the GPU, in host memory, or nowhere; auto: the first of these with enough free memory",
     )
     micro_batch: Annotated[int | None, Runtime()] = Field(
         None, ge=1, le=1_000_000, description="objects per forward pass; null: the whole batch of a rank"

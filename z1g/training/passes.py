@@ -51,8 +51,8 @@ class EagerPasses:
 class ReplayedPasses:
     """The passes of a whole batch as one CUDA graph, which removes the overhead of kernel launches.
 
-    All batches must have the same shapes, and the objective must not synchronize with the host. Ranks average their
-    gradients after the passes.
+    The objective must not synchronize with the host. A batch of other tensors or shapes, in another phase of training,
+    begins another graph. Ranks average their gradients after the passes.
     """
 
     def __init__(self, objective: Any, accelerator: Accelerator) -> None:
@@ -70,6 +70,9 @@ class ReplayedPasses:
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Run the passes and return the losses; gradients are in `grad` of the parameters."""
+        if self.replay is not None and not self._fits(batch):
+            self.replay, self.done = None, 0
+            self.inputs, self.losses, self.gradients = {}, {}, []
         if self.done == WARM_UP:
             self._try_to_capture(batch)
         self.done += 1
@@ -89,6 +92,12 @@ class ReplayedPasses:
             yield
         finally:
             self.averages = averages
+
+    def _fits(self, batch: Batch) -> bool:
+        """Whether a batch has the tensors that were captured."""
+        return {name: value.shape for name, value in batch.items()} == {
+            name: value.shape for name, value in self.inputs.items()
+        }
 
     def _replayed(self, batch: Batch, replay: Callable[[], None]) -> dict[str, Tensor]:
         for name, value in batch.items():

@@ -13,7 +13,7 @@ from z1g.networks.denoiser import Denoiser
 
 
 def add(denoiser: Denoiser, rank: int, alpha: float, targets: Sequence[str]) -> None:
-    """Freeze the denoiser and add adapters to its UNet, which initially do not change its output.
+    """Freeze the denoiser but for its new layers, and add adapters to its UNet, which do not yet change its output.
 
     targets: suffixes of the names of layers with an adapter. Raises UserError if no layer matches.
     """
@@ -28,6 +28,8 @@ def add(denoiser: Denoiser, rank: int, alpha: float, targets: Sequence[str]) -> 
         denoiser.unet.add_adapter(config)
     except ValueError as error:
         raise UserError(f"unet.finetune.targets {list(targets)}: {str(error).splitlines()[0]}") from error
+    for name in denoiser.new_layers:
+        denoiser.get_submodule(name).requires_grad_(True)
 
 
 def save(denoiser: Denoiser, folder: Path) -> None:

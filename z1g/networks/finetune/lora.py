@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Lora(Finetune):
-    """Low-rank adapters (Hu et al. 2021); all other weights are frozen."""
+    """Low-rank adapters (Hu et al. 2021); all other weights are frozen, except those that the model did not have."""
 
     kind: Literal["lora"] = "lora"
     rank: int = Field(8, ge=1, le=4096, description="rank of each adapter")

@@ -1,4 +1,4 @@
-"""Required files of a folder in the layout of the published Zero123++ pipeline; nothing is loaded here."""
+"""Required files of folders in the layouts of published pipelines; nothing is loaded here."""
 
 import json
 import re
@@ -12,8 +12,12 @@ WEIGHTS = {
     "unet": "diffusion_pytorch_model",
     "vision_encoder": "model",
     "text_encoder": "model",
+    "image_encoder": "model",
 }
 """Parts with weights, and the stem of their file."""
+ZERO123PLUS = ("vae", "unet", "vision_encoder", "text_encoder")
+IMAGE_VARIATIONS = ("vae", "unet", "image_encoder")
+"""Parts with weights of the pipelines."""
 FORMS: tuple[dict[str, Any], ...] = (
     {"use_safetensors": True},
     {"use_safetensors": True, "variant": "fp16"},
@@ -24,6 +28,7 @@ FORMS: tuple[dict[str, Any], ...] = (
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 PROCESSORS = ("feature_extractor_vae/preprocessor_config.json", "feature_extractor_clip/preprocessor_config.json")
+VARIATIONS_PROCESSOR = "feature_extractor/preprocessor_config.json"
 PATH = re.compile(r"^[/.~]|\\|/.*/")
 """Matches paths; hub names have the form `owner/name`."""
 
@@ -47,7 +52,7 @@ def _files(folder: Path, stem: str, form: dict[str, Any]) -> list[Path]:
     return [folder / name for name in names if (folder / name).is_file()]
 
 
-def missing(folder: Path, parts: tuple[str, ...] = tuple(WEIGHTS)) -> list[str]:
+def missing(folder: Path, parts: tuple[str, ...]) -> list[str]:
     """Missing files of the given parts, relative to the folder."""
     absent = []
     for part in parts:
@@ -62,9 +67,9 @@ def missing(folder: Path, parts: tuple[str, ...] = tuple(WEIGHTS)) -> list[str]:
 
 
 def missing_in_pipeline(folder: Path, processors: tuple[str, ...]) -> list[str]:
-    """Missing files of the whole pipeline, relative to the folder. processors: files of image processors."""
+    """Missing files of Zero123++'s pipeline, relative to the folder. processors: files of image processors."""
     absent = [] if (folder / INDEX).is_file() else [INDEX]
-    absent += missing(folder)
+    absent += missing(folder, ZERO123PLUS)
     absent += [name for name in (SCHEDULER, *processors) if not (folder / name).is_file()]
     tokenizer = folder / "tokenizer"
     if not tokenizer.is_dir():
@@ -72,6 +77,12 @@ def missing_in_pipeline(folder: Path, processors: tuple[str, ...]) -> list[str]:
     elif not (tokenizer / "tokenizer.json").is_file():
         absent += [f"tokenizer/{name}" for name in ("vocab.json", "merges.txt") if not (tokenizer / name).is_file()]
     return absent
+
+
+def missing_in_variations(folder: Path) -> list[str]:
+    """Missing files of Stable Diffusion's pipeline of image variations, relative to the folder."""
+    absent = missing(folder, IMAGE_VARIATIONS)
+    return absent + [name for name in (SCHEDULER, VARIATIONS_PROCESSOR) if not (folder / name).is_file()]
 
 
 def clips(scheduler: Path) -> bool:
@@ -93,14 +104,14 @@ def clip_sample(scheduler: Path, absent: bool) -> bool:
     return clip
 
 
-def other_process(folder: Path) -> str | None:
-    """Difference of the pipeline's scheduler from Zero123++'s v prediction and linear betas, or None."""
+def other_process(folder: Path, expected: tuple[str, str] = ("v_prediction", "linear")) -> str | None:
+    """Difference of the pipeline's scheduler from a prediction and betas, by default Zero123++'s, or None."""
     try:
         settings = json.loads((folder / SCHEDULER).read_text(encoding="utf-8"))
         prediction = settings.get("prediction_type", "epsilon")
         betas = settings.get("beta_schedule", "linear")
     except (OSError, ValueError, AttributeError):
         return None
-    if prediction != "v_prediction":
+    if prediction != expected[0]:
         return f"predicts {prediction}"
-    return None if betas == "linear" else f"has {betas} betas"
+    return None if betas == expected[1] else f"has {betas} betas"

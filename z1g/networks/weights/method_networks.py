@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
 from z1g.core.errors import UserError
 from z1g.networks.conditioning import Conditioning
 from z1g.networks.preprocessing import CLIP, ImageProcessor
+from z1g.networks.prompted_denoiser import PromptedDenoiser
 from z1g.networks.reference_denoiser import ReferenceDenoiser
 from z1g.networks.stored import read_network
 from z1g.networks.vision.stored import read_encoder
 from z1g.networks.weights.layout import clip_sample
+
+D = TypeVar("D", bound=PromptedDenoiser)
 
 
 def autoencoder(folder: Path, remedy: str = "") -> AutoencoderKL:
@@ -33,7 +38,14 @@ def denoiser(folder: Path, parts: Conditioning, train_conditioning: bool, remedy
     parts: see `conditioning`. train_conditioning: whether the image encoder and the prompt are trainable. Raises
     UserError if a network is missing or does not fit.
     """
-    denoiser = ReferenceDenoiser(
+    return prompted(ReferenceDenoiser, folder, parts, train_conditioning, remedy)
+
+
+def prompted(
+    make: Callable[..., D], folder: Path, parts: Conditioning, train_conditioning: bool, remedy: str = ""
+) -> D:  # fmt: skip
+    """`denoiser` of any class of `PromptedDenoiser`, made by `make` with the arguments of `ReferenceDenoiser`."""
+    denoiser = make(
         read_network(UNet2DConditionModel, folder / "unet", remedy),
         read_encoder(folder / "vision_encoder", remedy),
         parts.prompt,
@@ -42,7 +54,7 @@ def denoiser(folder: Path, parts: Conditioning, train_conditioning: bool, remedy
         processor=ImageProcessor.of_folder(folder, CLIP, remedy),
         clip_sample=_clips(folder / "scheduler" / "scheduler_config.json", remedy),
     )
-    denoiser.code_statistics = parts.mean, parts.deviation
+    denoiser.code_statistics, denoiser.objective = (parts.mean, parts.deviation), parts.objective
     return denoiser
 
 

@@ -1,38 +1,31 @@
 """Load the published Zero123++ pipeline as plain tensors; no code from the hub is executed."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import Any, TypeVar
 
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from huggingface_hub import hf_hub_download
-from torch import nn
-from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection, PreTrainedModel
+from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from z1g.core.errors import UserError
-from z1g.core.weights import require_finite
 from z1g.networks import stored
 from z1g.networks.preprocessing import CLIP, VAE, ImageProcessor
-from z1g.networks.preprocessing import FILE as PROCESSOR
 from z1g.networks.reference_denoiser import ReferenceDenoiser
 from z1g.networks.weights import layout as layout
+from z1g.networks.weights.parts import Source
 
-IS_IT = "is it a Zero123++ pipeline?"
-T = TypeVar("T")
+NAME = "Zero123++ pipeline"
 
 
 def autoencoder(pretrained: str) -> AutoencoderKL:
     """The VAE. Raises UserError if the folder or the hub does not have it."""
-    vae: AutoencoderKL = _part(AutoencoderKL, pretrained, "vae")
+    vae: AutoencoderKL = _source(pretrained).part(AutoencoderKL, "vae")
     return vae
 
 
 def vae_processor(pretrained: str) -> ImageProcessor:
     """The processor of the images whose latents are the condition. Raises UserError if its file is missing."""
-    return _processor(pretrained, VAE)
+    return _source(pretrained).processor(VAE)
 
 
 def denoiser(pretrained: str, with_processor: bool) -> ReferenceDenoiser:
@@ -40,11 +33,12 @@ def denoiser(pretrained: str, with_processor: bool) -> ReferenceDenoiser:
 
     with_processor: images are embedded as the pipeline's processor prepares them.
     """
-    ramping = _from_file(pretrained, layout.INDEX, _ramping)
-    clip_sample = _from_file(pretrained, layout.SCHEDULER, layout.clips)
-    processor = _processor(pretrained, CLIP) if with_processor else None
-    unet = _part(UNet2DConditionModel, pretrained, "unet")
-    vision = _part(CLIPVisionModelWithProjection, pretrained, "vision_encoder")
+    source = _source(pretrained)
+    ramping = source.read(layout.INDEX, _ramping)
+    clip_sample = source.read(layout.SCHEDULER, layout.clips)
+    processor = source.processor(CLIP) if with_processor else None
+    unet = source.part(UNet2DConditionModel, "unet")
+    vision = source.part(CLIPVisionModelWithProjection, "vision_encoder")
     side = int(vision.config.image_size)
     made = (side, side) if processor is None else tuple(processor.zeros(side).shape[2:])
     if made != (side, side):
@@ -52,7 +46,7 @@ def denoiser(pretrained: str, with_processor: bool) -> ReferenceDenoiser:
             f"model.pretrained: {pretrained}: {CLIP} makes images of {made} pixels, but the vision encoder sees {side}"
         )
     tokenizer = _tokenizer(pretrained)
-    text = _part(CLIPTextModel, pretrained, "text_encoder")
+    text = source.part(CLIPTextModel, "text_encoder")
     if len(tokenizer) < text.config.vocab_size:
         # If files are missing, transformers creates an empty tokenizer.
         raise UserError(
@@ -68,37 +62,9 @@ def denoiser(pretrained: str, with_processor: bool) -> ReferenceDenoiser:
     return ReferenceDenoiser(unet, vision, prompt, ramping, False, processor, clip_sample)
 
 
-def _part(cls: type[nn.Module], pretrained: str, subfolder: str) -> Any:
-    """A network with all of its weights, converted to float32."""
-    folder = Path(pretrained).expanduser()
-    if folder.is_dir():
-        absent = layout.missing(folder, (subfolder,))
-        if absent:
-            raise UserError(f"model.pretrained: {pretrained} lacks {', '.join(absent)} of a Zero123++ pipeline")
-        forms: tuple[Any, ...] = (layout.form_of(folder, subfolder),)
-    else:
-        forms = layout.FORMS
-    problem = ""
-    for form in forms:
-        try:
-            part, info = _load(cls, str(folder) if folder.is_dir() else pretrained, subfolder, form)
-        except (*stored.UNREADABLE, UnpicklingError) as error:
-            problem = problem or stored.first_line(error)
-            continue
-        stored.require_all(info, f"model.pretrained: {pretrained} has no usable '{subfolder}'")
-        require_finite(part.state_dict(), f"model.pretrained: {pretrained}, {subfolder}")
-        return part
-    raise UserError(
-        f"model.pretrained: {pretrained} has no usable '{subfolder}' ({problem}); "
-        "give a hub name that this machine can reach or a folder with vae, unet, vision_encoder, text_encoder, "
-        "tokenizer and model_index.json"
-    )
-
-
-def _load(cls: Any, pretrained: str, subfolder: str, form: dict[str, Any]) -> tuple[nn.Module, dict[str, Any]]:
-    # By default transformers keeps the half precision of a checkpoint.
-    dtype = {"dtype": torch.float32} if issubclass(cls, PreTrainedModel) else {"torch_dtype": torch.float32}
-    return stored.load(cls, pretrained, {"subfolder": subfolder, **form, **dtype})
+def _source(pretrained: str) -> Source:
+    content = "vae, unet, vision_encoder, text_encoder, tokenizer and model_index.json"
+    return Source(pretrained, NAME, content)
 
 
 def _tokenizer(pretrained: str) -> CLIPTokenizer:
@@ -110,26 +76,9 @@ def _tokenizer(pretrained: str) -> CLIPTokenizer:
         raise UserError(f"model.pretrained: {pretrained} has no usable 'tokenizer' ({problem})") from error
 
 
-def _processor(pretrained: str, part: str) -> ImageProcessor:
-    return _from_file(pretrained, f"{part}/{PROCESSOR}", lambda file: ImageProcessor.read(file, IS_IT))
-
-
-def _from_file(pretrained: str, name: str, read: Callable[[Path], T]) -> T:
-    """What `read` makes of a file of the pipeline. Raises UserError if it is missing or not of such a pipeline."""
-    folder = Path(pretrained).expanduser()
-    try:
-        file = folder / name if folder.is_dir() else Path(hf_hub_download(pretrained, name))
-        file.open("rb").close()
-    except (OSError, ValueError) as error:
-        unreachable = f"is neither a folder nor a hub name that can be reached ({stored.first_line(error)})"
-        problem = f"has no readable {name}" if folder.is_dir() else unreachable
-        raise UserError(f"model.pretrained: {pretrained} {problem}") from error
-    return read(file)
-
-
 def _ramping(index: Path) -> torch.Tensor:
     """Weights of the image embedding in each token, from the pipeline's index."""
     try:
         return torch.tensor(json.loads(index.read_text(encoding="utf-8"))["ramping_coefficients"], dtype=torch.float32)
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"model.pretrained: {index} has no list ramping_coefficients; {IS_IT}") from error
+        raise UserError(f"model.pretrained: {index} has no list ramping_coefficients; is it a {NAME}?") from error

@@ -33,6 +33,10 @@ class Scratch(Model):
         return False
 
     @property
+    def head_dim(self) -> int:
+        return self.unet_size.head_dim
+
+    @property
     def latent_channels(self) -> int:
         return self.autoencoder_size.latent_channels
 

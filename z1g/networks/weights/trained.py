@@ -59,6 +59,10 @@ class Trained(Model):
         return packaged.folder_of(self.pretrained) / packaged.NETWORKS
 
     @property
+    def trains_vision(self) -> bool:
+        return self.train_vision
+
+    @property
     def pretrained_encoder(self) -> bool:
         return True
 

@@ -71,7 +71,8 @@ def costs(experiment: Experiment, n: int) -> Iterator[Cost]:
     decoder = values["vae_decoder_parameters"] * ADAM_COPIES * CHECKPOINTS + values["vae_parameters"]
     yield _job("autodecoder", _samples(experiment.autodecoder.train) / values["autodecoder_samples_a_gpu_s"],
                decoder * FLOAT_BYTES, 4 + CHECKPOINTS + LOGS)  # fmt: skip
-    code = math.prod(experiment.representation.code_shape(experiment.model)) * FLOAT_BYTES
+    shape = experiment.representation.code_shape(experiment.model, experiment.splat.size)
+    code = math.prod(shape) * FLOAT_BYTES
     yield _job("codes", n / values["codes_objects_a_gpu_s"], n * code, 1 + LOGS)
     pipeline = sum(values[name] for name in ("vae_parameters", "unet_parameters", "other_parameters"))
     unet = values["unet_parameters"] * ADAM_COPIES * CHECKPOINTS + pipeline
@@ -79,7 +80,8 @@ def costs(experiment: Experiment, n: int) -> Iterator[Cost]:
                12 + CHECKPOINTS + LOGS)  # fmt: skip
 
     jobs = max(1, -(-n_sampled // experiment.infer.chunk_size))
-    steps = n_sampled * experiment.infer.steps / values["infer_object_steps_a_gpu_s"]
+    steps_an_object = 1 if experiment.unet.objective == "regression" else experiment.infer.steps
+    steps = n_sampled * steps_an_object / values["infer_object_steps_a_gpu_s"]
     sampled = n_sampled * (splats + code + pixels * values["ply_bytes_a_splat"])
     yield _job("infer", steps, sampled, 3 * n_sampled + jobs * (1 + LOGS), jobs)
     yield _job("metrics", n_sampled * _metrics_s(experiment, values), 0.0, 7 * n_sampled + 2 + LOGS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Literal
 
@@ -16,64 +15,27 @@ from torch import Tensor, nn
 from z1g.core.errors import UserError
 from z1g.core.seeding import seeded
 from z1g.core.weights import load_exactly
-from z1g.gaussians.channels import N_CHANNELS, SplatOptions, join, split
-from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, pixel_rays, view_frame
-from z1g.geometry.mosaic import mosaic_shape, tile, untile
+from z1g.gaussians.channels import N_CHANNELS, SplatOptions
+from z1g.geometry.camera import CameraOptions
+from z1g.geometry.mosaic import mosaic_shape, tile
 from z1g.networks.autoencoder import RGB, ImageEncoder
-from z1g.networks.fused.modules import fuse_where_possible, to_contiguous
 from z1g.networks.int8 import load_restored
 from z1g.networks.preprocessing import VAE, ImageProcessor
-from z1g.networks.stored import forget_origin, read_network
-from z1g.representations.codec import Codec
+from z1g.networks.stored import read_network
 from z1g.representations.folder import REMEDY
-from z1g.representations.mosaic.decoder import SplatRays, SplatterDecoder
+from z1g.representations.mosaic.decoder import SplatterDecoder
 from z1g.representations.mosaic.decoder_options import DecoderOptions
 from z1g.representations.mosaic.units import scale_image, scale_latents
 from z1g.representations.scale import ScaleActivation
+from z1g.representations.splat_features import SplatRays, splat_features, splat_rays
+from z1g.representations.vae_codec import VaeCodec
 
 HEAD_SEED = 1
 INPUT_BACKGROUND = 0.5
-SMALLEST = 1 / 32
-"""Standard deviation of a Gaussian, in pixels, whose logarithm is -1 for the encoder."""
 HEADS_FILE = "heads.safetensors"
 
 
-def splat_rays(camera: CameraOptions, size: int) -> SplatRays:
-    """Rays of the splats' pixels, as a mosaic in the view-1 frame.
-
-    The six inputs have the same poses for every object, so the rays depend on the configuration only.
-    """
-    poses = camera.poses(0)
-    c2w = (view_frame(poses, camera.radius) @ poses)[list(INPUT_VIEWS)]
-    cameras = Cameras(torch.from_numpy(c2w).float()[None], camera.fov_y_deg, size, size)
-    origins, directions = pixel_rays(cameras)
-    return SplatRays(tile(origins + camera.radius * directions)[0], camera.radius / cameras.focal)
-
-
-def splat_features(splats: Tensor, rays: SplatRays, size: int) -> Tensor:
-    """Activated splatter images [B,6,14,S,S] as channels [B,6,14,size,size] in about -1..1 for an encoder.
-
-    Positions are relative to the anchors of `rays`, scales are logarithms of multiples of its pixel, and quaternions
-    have a positive real part, since q and -q are the same rotation. All but the opacity is multiplied by it: what
-    cannot be seen has no other effect. Splats are averaged to a smaller size, or repeated to a larger one.
-    """
-    parts = split(splats.float(), dim=2)
-    opacity, rotation = parts["opacity"], parts["rotation"]
-    features = {
-        "position": parts["position"] - untile(rays.anchor[None]),
-        "opacity": torch.ones_like(opacity),
-        "scale": (parts["scale"] / rays.pixel).clamp(SMALLEST, 1 / SMALLEST).log() / -math.log(SMALLEST),
-        "rotation": torch.where(rotation[:, :, :1] < 0, -rotation, rotation),
-        "rgb": 2 * parts["rgb"] - 1,
-    }
-    images = opacity * join(features, dim=2)
-    if images.shape[-1] != size:
-        flat = functional.interpolate(images.flatten(0, 1), (size, size), mode="area")
-        images = flat.unflatten(0, images.shape[:2])
-    return images
-
-
-class MosaicCodec(Codec):
+class MosaicCodec(VaeCodec):
     """Encoder and decoder that share the layers of one VAE. New layers are initialized with a fixed seed."""
 
     encoder: ImageEncoder
@@ -88,7 +50,7 @@ class MosaicCodec(Codec):
 
         processor: of condition images; None: 2x - 1.
         """
-        super().__init__()
+        super().__init__(vae)
         self.uses_splats = sees == "splats"
         with seeded(HEAD_SEED):
             rays = splat_rays(camera, options.path.side(input_size, splats.size))
@@ -97,16 +59,9 @@ class MosaicCodec(Codec):
         seen = splat_rays(camera, splats.size)
         self.seen_pixel = seen.pixel
         self.register_buffer("seen_anchor", seen.anchor.float(), persistent=False)
-        # In a tuple it is not registered as a submodule, which would list its parameters twice.
-        self._vae = (vae,)
         self.input_size, self.processor = input_size, processor
         side = input_size // 2 ** (len(vae.encoder.down_blocks) - 1)
         self.code_shape = mosaic_shape(int(vae.config["latent_channels"]), side)
-
-    @property
-    def vae(self) -> AutoencoderKL:
-        """The autoencoder that contains the layers of both halves."""
-        return self._vae[0]
 
     def inputs(self, rgb: Tensor, alpha: Tensor, splats: Tensor | None) -> Tensor:
         """Mosaics [B,3,3·size,2·size] of images in 0..1 on gray, resized bilinearly as in the original.
@@ -135,10 +90,6 @@ class MosaicCodec(Codec):
         latent = mean if noise is None else mean + deviation * noise
         return scale_latents(latent * self.encoder.scaling_factor)
 
-    def decode(self, code: Tensor) -> Tensor:
-        splats: Tensor = self.decoder(code)
-        return splats
-
     def condition_latent(self, images: Tensor) -> Tensor:
         """Without the scaling factor, as in Zero123++: [B,C,H/f,W/f]."""
         inputs = 2 * images - 1 if self.processor is None else self.processor(images)
@@ -155,17 +106,9 @@ class MosaicCodec(Codec):
     def use_bf16_weights(self, whole: bool) -> None:
         self.encoder.whole_bf16 = self.decoder.whole_bf16 = whole
 
-    def for_inference(self, device: torch.device) -> MosaicCodec:
-        self.vae.to(device)
-        self.to(device)
-        fuse_where_possible(self.vae, device)
-        return self
-
     def save(self, folder: Path) -> None:
         """Write the VAE in diffusers' layout, the splat heads and the processor of condition images, if any."""
-        to_contiguous(self.vae)
-        self.vae.save_pretrained(folder / "vae")
-        forget_origin(folder / "vae")
+        super().save(folder)
         if self.processor is not None:
             self.processor.save(folder / VAE)
         self.save_heads(folder)

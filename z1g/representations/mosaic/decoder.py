@@ -1,7 +1,5 @@
 """Decodes latent codes to splatter images: the VAE decoder with a head of 14 channels."""
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as functional
 from diffusers import AutoencoderKL
@@ -10,30 +8,19 @@ from torch import Tensor, nn
 from z1g.gaussians.channels import CHANNELS, N_GEOMETRY, activate_rgb, join, split
 from z1g.geometry.mosaic import untile
 from z1g.networks import wide_attention
+from z1g.networks.autoencoder import aligned_conv
 from z1g.networks.half import bf16_weights, call_with
 from z1g.representations.mosaic.decoder_options import DecoderOptions
 from z1g.representations.mosaic.units import scale_image, unscale_image, unscale_latents
 from z1g.representations.scale import ScaleActivation
+from z1g.representations.splat_features import SplatRays
 
 IN_FLOAT32 = ("scale_bias", "geometry_out", "downsampler", "decoder.conv_out")
 """Parameters that stay in float32 with `whole_bf16`: those of the layers that produce splats."""
-ALIGNED = 8
-"""The output channels are padded to a multiple of this; other numbers use slow GPU kernels."""
 START_PIXELS = 0.5
 """Initial standard deviation of a Gaussian, in pixel widths at the camera distance."""
 START_OPACITY = -2.0
 """Initial raw opacity before the factor 1.6, which gives 0.04. Higher values slow down training, see benchmarks."""
-
-
-@dataclass(frozen=True)
-class SplatRays:
-    """Rays of the splats' pixels.
-
-    anchor: [3,3S,2S], the point of each ray at the camera distance. pixel: width of a pixel there, normalized units.
-    """
-
-    anchor: Tensor
-    pixel: float
 
 
 class SplatterDecoder(nn.Module):
@@ -97,13 +84,10 @@ class SplatterDecoder(nn.Module):
         return unscale_image(raw)
 
     def _heads(self, x: Tensor) -> Tensor:
-        """Channels [B,14,H,W] of both output layers, by one convolution padded to a multiple of `ALIGNED` channels."""
+        """Channels [B,14,H,W] of both output layers, by one convolution."""
         heads = (self.geometry_out, self.decoder.conv_out)
-        padding = -sum(head.out_channels for head in heads) % ALIGNED
-        weight = functional.pad(torch.cat([head.weight for head in heads]), (0, 0, 0, 0, 0, 0, 0, padding))
         biases = [head.bias for head in heads if head.bias is not None]
-        bias = functional.pad(torch.cat(biases), (0, padding))
-        return functional.conv2d(x, weight, bias, padding=1)[:, : len(bias) - padding]
+        return aligned_conv(x, torch.cat([head.weight for head in heads]), torch.cat(biases))
 
     def activate(self, raw_mosaic: Tensor) -> Tensor:
         """Activated channels [B,14,3S,2S] in float32 from raw channels."""

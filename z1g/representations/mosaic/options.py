@@ -45,6 +45,8 @@ class Mosaic(Representation):
 
     def problem(self, model: Model, splat_size: int) -> str | None:
         factor, path = model.latent_factor, self.decoder.path
+        if not model.has_prompt:
+            return f"kind 'mosaic' needs Zero123++'s prompt, which model '{model.kind}' lacks; use kind 'attributes'"
         if self.input_size % factor:
             return f"input_size {self.input_size} must be a multiple of {factor}, the model's latent factor"
         problem = path.problem(self.input_size, splat_size, factor.bit_length())
@@ -62,7 +64,7 @@ class Mosaic(Representation):
                 )
         return None
 
-    def code_shape(self, model: Model) -> tuple[int, ...]:
+    def code_shape(self, model: Model, splat_size: int) -> tuple[int, ...]:
         return mosaic_shape(model.latent_channels, self.input_size // model.latent_factor)
 
     def new_codec(self, model: Model, camera: CameraOptions, splats: SplatOptions) -> Codec:
@@ -87,7 +89,7 @@ class Mosaic(Representation):
         codec.requires_grad_(False).eval()
         return codec
 
-    def new_denoiser(self, model: Model) -> Denoiser:
+    def new_denoiser(self, model: Model, camera: CameraOptions, splats: SplatOptions) -> Denoiser:
         return model.denoiser()
 
     def save(self, folder: Path, trained: Trained, camera: CameraOptions, splats: SplatOptions) -> None:

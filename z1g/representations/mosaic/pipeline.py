@@ -72,7 +72,9 @@ class Zero1ToGPipeline(DiffusionPipeline):
     ) -> "Zero1ToGPipeline":
         """From trained networks and the options that the codec was built with."""
         codec, denoiser = trained.codec, trained.denoiser
-        conditioning = Conditioning.of(denoiser.prompt, denoiser.ramping, trained.statistics, codec.code_shape)
+        conditioning = Conditioning.of(
+            denoiser.prompt, denoiser.ramping, trained.statistics, codec.code_shape, denoiser.objective
+        )
         scheduler = Ddpm(clip_sample="checkpoint").scheduler(denoiser.clip_sample)
         pipeline = cls(codec.vae, denoiser.unet, denoiser.vision, conditioning, scheduler)
         pipeline._clip = denoiser.processor
@@ -112,6 +114,7 @@ class Zero1ToGPipeline(DiffusionPipeline):
             self.unet, self.vision_encoder, parts.prompt, parts.ramping, train_conditioning=False,
             processor=self._clip_processor(), clip_sample=bool(self.scheduler.config.get("clip_sample", False)),
         )  # fmt: skip
+        denoiser.objective = parts.objective
         # Its constants are created on the CPU, whatever the device of the parts.
         return denoiser.to(self.device).requires_grad_(False).eval()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from z1g.networks.process import TRAINED_WITH
+from z1g.networks.process import ZERO123PLUS, Process
 from z1g.sampling.samplers.base import Sampler
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ class Ddim(Sampler):
 
     kind: Literal["ddim"] = "ddim"
 
-    def scheduler(self, clip_sample: bool = False) -> SchedulerMixin:
+    def scheduler(self, clip_sample: bool = False, process: Process = ZERO123PLUS) -> SchedulerMixin:
         from diffusers import DDIMScheduler
 
-        return DDIMScheduler(clip_sample=False, set_alpha_to_one=True, **TRAINED_WITH)
+        return DDIMScheduler(clip_sample=False, set_alpha_to_one=True, **process.settings())

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from z1g.networks.process import TRAINED_WITH
+from z1g.networks.process import ZERO123PLUS, Process
 from z1g.sampling.samplers.base import Sampler
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ class Ddpm(Sampler):
         "v1.2: false; without the key: true), false for random weights",
     )
 
-    def scheduler(self, clip_sample: bool = False) -> SchedulerMixin:
+    def scheduler(self, clip_sample: bool = False, process: Process = ZERO123PLUS) -> SchedulerMixin:
         from diffusers import DDPMScheduler
 
         clips = clip_sample if self.clip_sample == "checkpoint" else self.clip_sample
-        return DDPMScheduler(clip_sample=clips, **TRAINED_WITH)
+        return DDPMScheduler(clip_sample=clips, **process.settings())

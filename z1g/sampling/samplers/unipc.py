@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from z1g.networks.process import TRAINED_WITH
+from z1g.networks.process import ZERO123PLUS, Process
 from z1g.sampling.samplers.base import Sampler
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ class UniPc(Sampler):
     kind: Literal["unipc"] = "unipc"
     order: int = Field(2, ge=1, le=3, description="order of the solver: predictions combined per step")
 
-    def scheduler(self, clip_sample: bool = False) -> SchedulerMixin:
+    def scheduler(self, clip_sample: bool = False, process: Process = ZERO123PLUS) -> SchedulerMixin:
         from diffusers import UniPCMultistepScheduler
 
-        return UniPCMultistepScheduler(solver_order=self.order, **TRAINED_WITH)
+        return UniPCMultistepScheduler(solver_order=self.order, **process.settings())

@@ -5,6 +5,7 @@ from z1g.training.schedules.cosine import Constant, Cosine
 from z1g.training.schedules.cosine_restarts import CosineRestarts
 from z1g.training.schedules.one_cycle import OneCycle
 from z1g.training.schedules.plateau import Plateau
+from z1g.training.schedules.step import Step
 
 KINDS: tuple[type[Schedule], ...] = (
     Constant,
@@ -12,7 +13,8 @@ KINDS: tuple[type[Schedule], ...] = (
     CosineRestarts,
     OneCycle,
     Plateau,
+    Step,
 )
 """Kinds of `Schedule`."""
 
-__all__ = ["KINDS", "Constant", "Cosine", "CosineRestarts", "OneCycle", "Plateau", "Schedule"]
+__all__ = ["KINDS", "Constant", "Cosine", "CosineRestarts", "OneCycle", "Plateau", "Schedule", "Step"]

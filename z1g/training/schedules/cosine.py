@@ -24,7 +24,7 @@ class Constant(Schedule):
     def build(self, optimizer: Optimizer, steps: int) -> LRScheduler:
         from torch.optim.lr_scheduler import LambdaLR
 
-        return LambdaLR(optimizer, lambda step: _warmup(step, self.warmup_steps))
+        return LambdaLR(optimizer, lambda step: warmup(step, self.warmup_steps))
 
 
 class Cosine(Schedule):
@@ -42,10 +42,11 @@ class Cosine(Schedule):
         def factor(step: int) -> float:
             done = min(max(step - self.warmup_steps, 0) / max(steps - self.warmup_steps, 1), 1.0)
             cosine = 0.5 * (1 + math.cos(math.pi * done))
-            return _warmup(step, self.warmup_steps) * (self.final_share + (1 - self.final_share) * cosine)
+            return warmup(step, self.warmup_steps) * (self.final_share + (1 - self.final_share) * cosine)
 
         return LambdaLR(optimizer, factor)
 
 
-def _warmup(step: int, warmup_steps: int) -> float:
+def warmup(step: int, warmup_steps: int) -> float:
+    """Factor of the learning rate that rises linearly to 1 in the first steps."""
     return min((step + 1) / (warmup_steps + 1), 1.0)

@@ -1,0 +1,1 @@
+"""UNets of diffusers that see several images of an object at once."""

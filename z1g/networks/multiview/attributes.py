@@ -1,0 +1,114 @@
+"""Attention across the attributes of a view, one more layer of the transformer blocks of a UNet of diffusers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch.nn.functional as functional
+from diffusers import UNet2DConditionModel
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.attention_processor import Attention
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
+from torch import Tensor, nn
+
+from z1g.core.seeding import seeded
+from z1g.networks.multiview.rotary import rotated, table
+
+SEED = 3
+"""Of the initial weights of new layers."""
+LAYERS = ("norm_attributes", "attn_attributes")
+"""Names of the new layers of a block."""
+
+
+class AttributeAttention:
+    """Attention processor: the tokens of a view attend to those of the same view in all attributes.
+
+    Rows are images, in the order of objects, attributes and views.
+    """
+
+    def __init__(self, attributes: int, views: int, rotary: bool) -> None:
+        """rotary: whether queries and keys are rotated by attribute, row and column."""
+        self.attributes, self.views, self.rotary = attributes, views, rotary
+
+    def __call__(self, attn: Attention, hidden_states: Tensor, **_: Any) -> Tensor:
+        """[B·A·V,N,C] -> [B·A·V,N,C]; N is a square number."""
+        side = math.isqrt(hidden_states.shape[1])
+        by_view = hidden_states.unflatten(0, (-1, self.attributes, self.views)).transpose(1, 2)
+        tokens = by_view.flatten(0, 1).flatten(1, 2)
+        query, key, value = (
+            layer(tokens).unflatten(2, (attn.heads, -1)).transpose(1, 2) for layer in (attn.to_q, attn.to_k, attn.to_v)
+        )
+        if self.rotary:
+            angles = table(self.attributes, side, query.shape[-1], tokens.device)
+            query, key = rotated(query, *angles), rotated(key, *angles)
+        mixed = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        apart = attn.to_out[0](mixed).unflatten(0, (-1, self.views)).unflatten(2, (self.attributes, -1))
+        result: Tensor = apart.transpose(1, 2).flatten(0, 2)
+        return result
+
+
+class AttributeBlock(nn.Module):
+    """A block of diffusers with one more attention, between those to its own image and to the prompt.
+
+    The weights of the block keep their names. The last layer of the new attention is zero, so that it changes nothing
+    before training.
+    """
+
+    def __init__(self, block: BasicTransformerBlock, attributes: int, views: int, rotary: bool) -> None:
+        """Raises ValueError if the block is of another form than those of Stable Diffusion."""
+        super().__init__()
+        if block.norm_type != "layer_norm" or block.attn2 is None or block.only_cross_attention:
+            raise ValueError("blocks of this UNet are not those of Stable Diffusion")
+        self.norm1, self.attn1, self.norm2, self.attn2 = block.norm1, block.attn1, block.norm2, block.attn2
+        self.norm3, self.ff = block.norm3, block.ff
+        self.norm_attributes = nn.LayerNorm(block.dim)
+        self.attn_attributes = Attention(
+            query_dim=block.dim,
+            heads=block.num_attention_heads,
+            dim_head=block.attention_head_dim,
+            processor=AttributeAttention(attributes, views, rotary),
+        )
+        nn.init.zeros_(self.attn_attributes.to_out[0].weight)
+        nn.init.zeros_(self.attn_attributes.to_out[0].bias)
+
+    def forward(
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        encoder_hidden_states: Tensor | None = None,
+        encoder_attention_mask: Tensor | None = None,
+        timestep: Tensor | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+        class_labels: Tensor | None = None,
+        added_cond_kwargs: dict[str, Tensor] | None = None,
+    ) -> Tensor:
+        """[R,N,C] -> [R,N,C]. `alone` in `cross_attention_kwargs`: of one attribute, without the new attention."""
+        options = dict(cross_attention_kwargs or {})
+        alone = options.pop("alone", False)
+        x = hidden_states
+        x = x + self.attn1(self.norm1(x), **options)
+        if not alone:
+            x = x + self.attn_attributes(self.norm_attributes(x))
+        x = x + self.attn2(self.norm2(x), encoder_hidden_states=encoder_hidden_states, **options)
+        result: Tensor = x + self.ff(self.norm3(x))
+        return result
+
+
+def insert(unet: UNet2DConditionModel, attributes: int, views: int, rotary: bool) -> None:
+    """Add the attention across attributes to all blocks of a UNet, in place, with initial weights of a fixed seed."""
+    with seeded(SEED):
+        for module in list(unet.modules()):
+            if isinstance(module, Transformer2DModel):
+                blocks = [AttributeBlock(block, attributes, views, rotary) for block in module.transformer_blocks]
+                module.transformer_blocks = nn.ModuleList(blocks)
+
+
+def new_layers(unet: UNet2DConditionModel) -> list[str]:
+    """Names of the layers that `insert` added."""
+    return [name for name, _ in unet.named_modules() if name.rpartition(".")[2] in LAYERS]
+
+
+def inserted(unet: UNet2DConditionModel) -> list[nn.Parameter]:
+    """Parameters of the layers that `insert` added."""
+    return [p for name in new_layers(unet) for p in unet.get_submodule(name).parameters()]

@@ -1,0 +1,40 @@
+"""More inputs for a UNet: channels of the image, and a vector that is embedded like the time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from z1g.core.seeding import seeded
+
+SEED = 2
+"""Of the initial weights of new layers."""
+
+
+def with_inputs(unet: UNet2DConditionModel, channels: int, vector: int | None = None) -> UNet2DConditionModel:
+    """A UNet with the weights of another one and more inputs.
+
+    channels: of its images, at least as many as before; the weights of new ones are zero, so that they change nothing
+    before training (Brooks et al. 2023, §3.2.1). vector: width of `class_labels`, which are embedded like the time and
+    added to it, by layers with PyTorch's initial weights.
+    """
+    # Those that start with an underscore name the options that had their default, which diffusers would restore.
+    config: dict[str, Any] = {name: value for name, value in unet.config.items() if not name.startswith("_")}
+    config["in_channels"] = channels
+    if vector is not None:
+        config |= {"class_embed_type": "projection", "projection_class_embeddings_input_dim": vector}
+    with seeded(SEED):
+        grown: UNet2DConditionModel = UNet2DConditionModel.from_config(config)
+    state = {name: value for name, value in unet.state_dict().items() if not name.startswith("class_embedding.")}
+    new = {name: value for name, value in grown.state_dict().items() if name.startswith("class_embedding.")}
+    grown.load_state_dict({**new, **state, "conv_in.weight": _widened(state["conv_in.weight"], channels)})
+    return grown.requires_grad_(True)
+
+
+def _widened(weight: Tensor, channels: int) -> Tensor:
+    """A convolution's weight [O,I,k,k] with zeros for further input channels, [O,channels,k,k]."""
+    more = channels - weight.shape[1]
+    return torch.cat([weight, weight.new_zeros(len(weight), more, *weight.shape[2:])], dim=1)
