@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from support.builders import fill, plan, stage_path
 from torch import Tensor
@@ -140,6 +141,34 @@ def test_variants_keep_their_size_and_permute_colors() -> None:
         expected = before @ torch.from_numpy(change.matrix).float().T
         ratio = radius / torch.linalg.vector_norm(expected[solid], dim=-1).max()
         torch.testing.assert_close(after, ratio * expected, atol=1e-5, rtol=1e-4)
+
+
+SEES_SPLATS = {"kind": "mosaic", "input_size": 16, "sees": "splats"}
+RECOLORED = Variants(count=4, stretch=0, turn_deg=0, mirror=False, recolored=1)
+
+
+def test_an_encoder_that_sees_splats_gets_recolored_ones() -> None:
+    """Inputs are those of the object whose red, green and blue are permuted, in splats and in images."""
+    experiment = config(representation=SEES_SPLATS)
+    codec = experiment.new_codec()
+    actual, _ = maker(RECOLORED, experiment)("x", splats())
+    rgb, alpha = drawn(to_gaussians(splats()[None]), poses(experiment.camera))
+    orders = [change.order for change in changes(RECOLORED, experiment, "x")]
+    assert len({*orders, (0, 1, 2)}) > 2
+    for inputs, order in zip(actual, orders, strict=True):
+        images = splats()
+        for to, source in enumerate(order):
+            images[:, 11 + to] = splats()[:, 11 + source]
+        expected = codec.inputs(rgb[None, 1:, list(order)], alpha[None, 1:], images[None])
+        torch.testing.assert_close(inputs, expected[0], atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("moved", [{"stretch": 0.1}, {"turn_deg": 1.0}, {"mirror": True}])
+def test_an_encoder_that_sees_splats_allows_no_other_variants(moved: dict[str, Any]) -> None:
+    still = RECOLORED.model_dump()
+    assert config(representation=SEES_SPLATS, unet={"variants": still}).unet.variants == RECOLORED
+    with pytest.raises(ValidationError, match="set stretch and turn_deg to 0 and mirror to false"):
+        config(representation=SEES_SPLATS, unet={"variants": still | moved})
 
 
 @pytest.mark.slow

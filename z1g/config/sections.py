@@ -137,7 +137,8 @@ class RenderedCodes(Section):
 class Variants(Section):
     """Adds synthetic objects to stage 2: fitted splats of the training objects, stretched, turned and recolored.
 
-    Their input views and conditions are rendered once; their codes are those of the encoder.
+    Their input views and conditions are rendered once, the conditions from elevations of their own; their codes are
+    those of the encoder. An encoder that sees splats allows other colors and conditions only.
     """
 
     count: int = Field(8, ge=1, le=10_000, description="variants per training object")
@@ -149,6 +150,11 @@ class Variants(Section):
     mirror: bool = Field(True, description="mirror every other variant left to right")
     recolored: float = Field(0.5, ge=0, le=1, description="fraction of variants with permuted color channels")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="random seed of the variants")
+
+    @property
+    def moves(self) -> bool:
+        """Whether variants differ from their object in more than colors and the elevation of the condition."""
+        return self.stretch > 0 or self.turn_deg > 0 or self.mirror
 
 
 class UNetOptions(Section):

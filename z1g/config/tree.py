@@ -137,10 +137,10 @@ class Experiment(Section):
             raise ValueError(
                 "autodecoder.augment.turned cannot be combined with mix_diffusion: turned objects have no condition"
             )
-        if self.unet.variants is not None and self.representation.encodes_splats:
+        if self.unet.variants is not None and self.representation.encodes_splats and self.unet.variants.moves:
             raise ValueError(
-                "unet.variants needs an encoder of images, since turned splats are not where their pixels are; set "
-                "unet.variants to null or representation.sees to images"
+                "unet.variants: the encoder sees splats, and moved ones are not where their pixels are; set stretch "
+                "and turn_deg to 0 and mirror to false, or representation.sees to images"
             )
         if self.unet.variants is not None and (not encoded or self.unet.rendered is not None):
             raise ValueError(

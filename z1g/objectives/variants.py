@@ -71,9 +71,19 @@ def changed(gaussians: Tensor, variants: Sequence[Change], frame: Array) -> Tens
     shrink = _radius(gaussians, solid) / _radius(moved, solid)
     moved[..., CHANNELS["position"]] *= shrink[:, None, None]
     moved[..., CHANNELS["scale"]] *= shrink[:, None, None]
+    return torch.take_along_dim(moved, _channels(variants, moved.device)[:, None], dim=2)
+
+
+def recolored(splats: Tensor, variants: Sequence[Change]) -> Tensor:
+    """Splatter images [K,6,14,S,S] of variants that differ from splatter images [6,14,S,S] in their colors only."""
+    images = splats.expand(len(variants), *splats.shape)
+    return torch.take_along_dim(images, _channels(variants, splats.device)[:, None, :, None, None], dim=2)
+
+
+def _channels(variants: Sequence[Change], device: torch.device) -> Tensor:
+    """For each variant and channel [K,14], the channel of the object that it gets."""
     first = CHANNELS["rgb"].start
-    channels = [[*range(first), *(first + i for i in variant.order)] for variant in variants]
-    return torch.take_along_dim(moved, torch.tensor(channels, device=moved.device)[:, None], dim=2)
+    return torch.tensor([[*range(first), *(first + i for i in variant.order)] for variant in variants], device=device)
 
 
 def _radius(gaussians: Tensor, solid: Tensor) -> Tensor:
@@ -118,6 +128,7 @@ class VariantImages:
         rgb, alpha = output.rgb.clamp(0, 1), output.alpha.clamp(0, 1)
         n = len(FIXED_VIEWS)
         views = slice(INPUT_VIEWS[0], n)
-        inputs = self.inputs(rgb[:, views], alpha[:, views], None)
+        seen = recolored(splats.float(), variants) if self.config.representation.encodes_splats else None
+        inputs = self.inputs(rgb[:, views], alpha[:, views], seen)
         conditions = [condition_image(rgb[k, :1], alpha[k, :1], *self.form) for k in range(len(variants))]
         return inputs, torch.stack(conditions)
