@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +60,16 @@ def test_networks_start_as_the_model_s(models: dict[str, Path], form: str, monke
     config, model = started(models[form]), ImageToSplats.from_pretrained(str(models[form]))
     codec, denoiser = config.new_codec(), config.new_denoiser()
     code = normal(2, *model.shape)
-    assert torch.equal(codec.decode(code), model.decode(code))
+    # On some processors, copies of a network in memory of other alignment differ in the last bit.
+    same = partial(torch.testing.assert_close, atol=1e-5, rtol=1e-5)
+    same(codec.decode(code), model.decode(code))
     mosaics = normal(2, 3, 48, 32).sigmoid()
-    assert torch.equal(codec.encode(mosaics), model.encode(mosaics))
+    same(codec.encode(mosaics), model.encode(mosaics))
     images = normal(2, 3, 16, 16).sigmoid()
     condition, other = denoiser.condition(codec.condition_latent(images), images), model.condition(images)
-    assert torch.equal(condition.embedding, other.embedding)
+    same(condition.embedding, other.embedding)
     timestep, noise = torch.tensor([3, 700]), normal(*condition.latent.shape)
-    assert torch.equal(denoiser(code, timestep, condition, noise), model.denoiser(code, timestep, other, noise))
+    same(denoiser(code, timestep, condition, noise), model.denoiser(code, timestep, other, noise))
     assert denoiser.code_statistics is not None
     for own, theirs in zip(denoiser.code_statistics, ("mean", "deviation"), strict=True):
         assert torch.equal(own, model.statistics[theirs])
