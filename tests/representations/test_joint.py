@@ -348,7 +348,7 @@ def test_graphs_and_guidance(monkeypatch: pytest.MonkeyPatch) -> None:
     ("changes", "words"),
     [
         ({"splat": {"size": 9}}, r"splat\.size 9 must be a multiple of 2"),
-        ({"unet": {"variants": {}}}, "unet.variants needs an encoder of images"),
+        ({"unet": {"variants": {}}}, r"unet\.variants: the encoder sees splats"),
     ],
 )
 def test_what_does_not_fit(changes: dict[str, Any], words: str) -> None:
