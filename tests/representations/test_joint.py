@@ -31,6 +31,7 @@ from z1g.networks.denoiser import Condition
 from z1g.networks.finetune.lora import Lora
 from z1g.networks.graphs import Replayed
 from z1g.networks.multiview.attention import install
+from z1g.networks.regression import regress
 from z1g.networks.weights.scratch import Scratch
 from z1g.plan.folder import StageFolder
 from z1g.plan.plan import Plan
@@ -327,6 +328,14 @@ def test_samplers_start_where_nothing_is_left(kind: type[Sampler], monkeypatch: 
     first, noisy = seen[0]
     assert first == 999
     assert float(noisy.std()) == pytest.approx(1, abs=0.1)
+
+
+@torch.no_grad()
+def test_by_regression_the_code_is_minus_v() -> None:
+    """At a timestep without signal x0 = -v, and the condition is as it is."""
+    network, (noisy, _, condition, noise) = denoiser(), inputs_of()
+    velocity = network(torch.zeros_like(noisy), torch.tensor([999, 999]), condition, noise)
+    assert torch.equal(regress(network, network.schedule, condition, (6, 4, 4, 4)), -velocity)
 
 
 def test_graphs_and_guidance(monkeypatch: pytest.MonkeyPatch) -> None:
