@@ -255,6 +255,36 @@ def test_new_channels_change_nothing_before_training(tmp_path: Path) -> None:
         torch.testing.assert_close(actual[i], rows, atol=1e-5, rtol=0)
 
 
+def test_every_weight_that_is_trained_gets_a_gradient() -> None:
+    """Data-parallel training waits for each of them."""
+    network, (noisy, timestep, condition, noise) = denoiser().train(), inputs_of()
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(4))
+    network(noisy, timestep, network.condition(condition.latent, images), noise).square().mean().backward()
+    trained = [name for name, parameter in network.named_parameters() if parameter.requires_grad]
+    assert {"prompt", "unet.conv_in.weight"} < set(trained)
+    for name, parameter in network.named_parameters():
+        assert parameter.grad is not None, name
+
+
+@torch.no_grad()
+def test_bf16_weights_change_rounding_only() -> None:
+    network, (noisy, timestep, condition, noise) = denoiser(), inputs_of()
+    codec = config().new_codec()
+    inputs = codec.inputs(torch.empty(0), torch.empty(0), splats(2))
+    expected = [network(noisy, timestep, condition, noise), codec.encode(inputs), codec.decode(noisy)]
+    network.whole_bf16 = True
+    codec.use_bf16_weights(True)
+    seen: list[torch.dtype] = []
+    for layer in (network.unet.mid_block, codec.vae.encoder.mid_block, codec.vae.decoder.mid_block):
+        layer.register_forward_hook(lambda _, inputs, output: seen.append(output.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        actual = [network(noisy, timestep, condition, noise), codec.encode(inputs), codec.decode(noisy)]
+    assert seen == [torch.bfloat16] * 3
+    for rounded, exact in zip(actual, expected, strict=True):
+        assert rounded.dtype == torch.float32
+        assert 0 < (rounded - exact).norm() < 0.05 * exact.norm()
+
+
 def test_adapters_leave_the_new_channels_to_training(tmp_path: Path) -> None:
     write_published(tmp_path / "weights")
     model = {"kind": "zero123plus", "pretrained": str(tmp_path / "weights")}
