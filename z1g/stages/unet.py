@@ -11,7 +11,7 @@ from z1g.config.sections import Variants
 from z1g.core.device import default_device, use_threads
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_folder
-from z1g.data.bank import provide
+from z1g.data.bank import StoredViews, provide
 from z1g.data.scenes import SceneStore
 from z1g.data.sealed_tensors import read_output
 from z1g.data.tensor_shards import remembered, stamp
@@ -67,7 +67,9 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
     del codec
     objective = DiffusionObjective(options, denoiser, data, rendering, unseen)
     train = options.train
-    steps = StepData(objective.sample, len(ids), train.batch_size, train.seed, shares=shares(trained, ids))
+    # Without views on disk, samples only index tensors in memory.
+    in_memory = rendering is None or not isinstance(rendering.truth.stored, StoredViews)
+    steps = StepData(objective.sample, len(ids), train.batch_size, train.seed, in_memory, shares(trained, ids))
     if until is not None and validation is not None:
         reach(until, folder.path, objective, steps, options.train, validation)
         return
