@@ -173,6 +173,7 @@ def test_mixed_diffusion_has_the_whole_denoiser(tmp_path: Path) -> None:
         ({"encoding": "sheet", "denoiser": {"cross_attribute": False, "prediction": "v"}}, {}),
         ({"mappings": {"rotation": "none", "opacity": "linear"}}, {"finetune": {"kind": "full"}}),
         ({"l1": 0.0, "denoiser": {"timestep_jitter": 0}}, {"rendered": {"views": 1}, "train": {"micro_batch": 1}}),
+        ({"denoiser": {"cascade": ["position", "opacity"]}}, {"train": {"ema": 0.9}}),
         ({}, {"objective": "regression", "losses": {"latent": {"weighting": "x0"}}}),
     ],
 )
