@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +123,23 @@ def test_training_resumes_in_its_phase(tmp_path: Path, after: int) -> None:
         unet.run(StageFolder.open(folder), threads=1)
     torch.testing.assert_close(*(tensors(folder / "pipeline") for folder in folders), atol=0, rtol=0)
     assert history(folders[0]) == history(folders[1])
+
+
+@pytest.mark.slow
+def test_two_ranks_train_the_weights_of_one(tmp_path: Path) -> None:
+    """Through both phases, whose passes reach different weights."""
+    folders = []
+    for name in ("one", "two"):
+        made = planned(tmp_path / name)
+        run_stages(made, autodecoder, codes)
+        folders.append(stage_path(made, "unet"))
+    unet.run(StageFolder.open(folders[0]), threads=1)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "z1g", "unet", str(folders[1]), "--threads", "1"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    torch.testing.assert_close(*(tensors(folder / "pipeline") for folder in folders), atol=2e-5, rtol=0)
 
 
 def unet_after(root: Path, alone_steps: int, steps: int = 3) -> dict[str, Tensor]:
