@@ -88,6 +88,20 @@ def test_every_jitter_is_as_likely() -> None:
     assert torch.bincount(own[:, 0], minlength=53)[48:].tolist() == [100] * 5
 
 
+def test_a_cascade_trains_both_of_its_halves() -> None:
+    """Parts 0 and 2 of three with two entries each are first: alone at their timesteps, then given to the others."""
+    parts = Parts(3, cascade=(0, 2))
+    first = [True, True, False, False, True, True]
+    assert parts.first(6, torch.device("cpu")).tolist() == first
+    steps, active = parts.cascaded(torch.tensor([300, 700]), torch.tensor([0.49, 0.5]), 6)
+    assert steps[0].tolist() == [300, 300, 999, 999, 300, 300]
+    assert steps[1].tolist() == [0, 0, 700, 700, 0, 0]
+    assert active.tolist() == [first, [not one for one in first]]
+    own = torch.tensor([[1, 2, 3, 4, 5, 6]])
+    assert parts.cascaded(own, torch.tensor([0.1]), 6)[0].tolist() == [[1, 2, 999, 999, 5, 6]]
+    assert parts.cascaded(own, torch.tensor([0.9]), 6)[0].tolist() == [[0, 0, 3, 4, 0, 0]]
+
+
 def test_one_part_of_a_code() -> None:
     code = normal(*SHAPE)
     torch.testing.assert_close(Parts(3).alone(code, 1), code[2:4], rtol=0, atol=0)

@@ -145,6 +145,7 @@ def test_gradients_are_those_of_the_error() -> None:
         ({"infer": {"codes": {"kind": "one_step"}}}, "infer.codes 'one_step'"),
         ({"unet": {"rendered": {"below": 300}}}, "unet.rendered.below"),
         ({"unet": {"losses": {"latent": {"weighting": "min_snr"}}}}, "min_snr"),
+        ({"unet": {"losses": {"latent": {"weighting": "epsilon"}}}}, "epsilon"),
         ({"unet": {"losses": {"latent": None}}}, "unet.losses needs at least one loss"),
     ],
 )

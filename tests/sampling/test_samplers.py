@@ -14,7 +14,7 @@ from diffusers import (
 from support.diffusion import PUBLISHED, SCHEDULE, SHAPE, code_condition, condition_of, micro_denoiser, normal
 from torch import Tensor
 
-from z1g.networks.denoiser import Condition
+from z1g.networks.denoiser import Condition, Parts
 from z1g.sampling.options import InferOptions
 from z1g.sampling.sample import sample_codes
 from z1g.sampling.samplers import Sampler
@@ -48,7 +48,7 @@ def test_sampler_settings(sampler: Sampler, cls: type, extra: dict[str, Any]) ->
 class Oracle:
     """Replaces a denoiser; knows x0 of each condition and returns its exact v."""
 
-    clip_sample, objective, schedule = False, "diffusion", SCHEDULE
+    clip_sample, objective, schedule, parts = False, "diffusion", SCHEDULE, None
 
     def __init__(self) -> None:
         self.calls: list[int] = []
@@ -72,6 +72,43 @@ def test_the_right_v_leads_to_x0(sampler: Sampler, steps: int) -> None:
     condition, options = code_condition(3), InferOptions(sampler=sampler, steps=steps, guidance=1)
     actual = sample_codes(Oracle(), condition, ZERO, SHAPE, options, [1, 2, 3])
     torch.testing.assert_close(actual, condition.latent, atol=2e-3, rtol=0)
+
+
+class Cascade:
+    """Knows x0 of the first part, [4,6,4] of a code [2,4,6,4]; that of the second part is its double and an offset."""
+
+    clip_sample, objective, schedule, parts = False, "diffusion", SCHEDULE, Parts(2, cascade=(0,))
+    offset = 0.25
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[list[int], Tensor]] = []
+
+    def nothing(self, zero_latent: Tensor, batch: int) -> Condition:
+        return Condition(zero_latent.expand(batch, -1, -1, -1), torch.zeros(batch, 1))
+
+    def __call__(self, noisy: Tensor, timestep: Tensor, condition: Condition, latent_noise: Tensor) -> Tensor:
+        self.seen.append((timestep[-1].tolist(), noisy[-1]))
+        x0 = torch.stack([condition.latent, 2 * noisy[:, 0] + self.offset], dim=1)
+        noise = (noisy - SCHEDULE.at(timestep, noisy)[0] * x0) / SCHEDULE.at(timestep, noisy)[1]
+        return SCHEDULE.velocity(x0, noise, timestep)
+
+
+@pytest.mark.parametrize("sampler", [Ddpm(), Ddim(), EulerAncestral(), DpmMultistep(), UniPc()])
+@pytest.mark.parametrize("guidance", [1, 2])
+def test_a_cascade_gives_its_first_part_to_the_second(sampler: Sampler, guidance: float) -> None:
+    condition, oracle = code_condition(2), Cascade()
+    zero = condition.latent[:1] if guidance == 1 else torch.zeros(1, *SHAPE)
+    options = InferOptions(sampler=sampler, steps=8, guidance=guidance)
+    actual = sample_codes(oracle, condition, zero, (2, *SHAPE), options, [1, 2])
+    first = guidance * condition.latent
+    torch.testing.assert_close(actual[:, 0], first, atol=5e-3, rtol=0)
+    torch.testing.assert_close(actual[:, 1], 2 * actual[:, 0] + oracle.offset, atol=2e-2, rtol=0)
+    steps = [timesteps for timesteps, _ in oracle.seen]
+    assert {later for _, later in steps[: len(steps) // 2]} == {999}
+    assert {first for first, _ in steps[len(steps) // 2 :]} == {0}
+    noise = oracle.seen[0][1][1]
+    assert all(torch.equal(seen[1], noise) for _, seen in oracle.seen[: len(steps) // 2]), "without signal"
+    assert all(torch.equal(seen[0], actual[1, 0]) for _, seen in oracle.seen[len(steps) // 2 :])
 
 
 def test_clipping_is_the_original_s() -> None:

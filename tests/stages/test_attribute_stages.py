@@ -2,6 +2,9 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +125,23 @@ def test_training_resumes_in_its_phase(tmp_path: Path, after: int) -> None:
     assert history(folders[0]) == history(folders[1])
 
 
+@pytest.mark.slow
+def test_two_ranks_train_the_weights_of_one(tmp_path: Path) -> None:
+    """Through both phases, whose passes reach different weights."""
+    folders = []
+    for name in ("one", "two"):
+        made = planned(tmp_path / name)
+        run_stages(made, autodecoder, codes)
+        folders.append(stage_path(made, "unet"))
+    unet.run(StageFolder.open(folders[0]), threads=1)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, "-m", "z1g", "unet", str(folders[1]), "--threads", "1"]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    torch.testing.assert_close(*(tensors(folder / "pipeline") for folder in folders), atol=2e-5, rtol=0)
+
+
 def unet_after(root: Path, alone_steps: int, steps: int = 3) -> dict[str, Tensor]:
     """Weights of the UNet after training with phases of these lengths."""
     denoiser = {"alone_share": alone_steps / steps, "timestep_jitter": 0}
@@ -173,6 +193,7 @@ def test_mixed_diffusion_has_the_whole_denoiser(tmp_path: Path) -> None:
         ({"encoding": "sheet", "denoiser": {"cross_attribute": False, "prediction": "v"}}, {}),
         ({"mappings": {"rotation": "none", "opacity": "linear"}}, {"finetune": {"kind": "full"}}),
         ({"l1": 0.0, "denoiser": {"timestep_jitter": 0}}, {"rendered": {"views": 1}, "train": {"micro_batch": 1}}),
+        ({"denoiser": {"cascade": ["position", "opacity"]}}, {"train": {"ema": 0.9}}),
         ({}, {"objective": "regression", "losses": {"latent": {"weighting": "x0"}}}),
     ],
 )

@@ -36,6 +36,10 @@ if TYPE_CHECKING:
     from z1g.representations.codec import Codec
 
 
+NEED_SIGNAL = ("min_snr", "epsilon")
+"""Weightings of the loss on codes that are 0 where the input has no signal."""
+
+
 class Experiment(Section):
     """One ablation, fully resolved. Each stage reads only the parts that `z1g.plan.plan` lists for it."""
 
@@ -158,8 +162,10 @@ class Experiment(Section):
             problem = "infer.codes 'one_step' asks for the denoising of a code: leave it out"
         elif self.unet.rendered is not None and self.unet.rendered.below < TRAINED_WITH["num_train_timesteps"]:
             problem = "unet.rendered.below chooses timesteps of diffusion: leave it out"
-        elif any(isinstance(x, LatentLoss) and x.weighting == "min_snr" for x in self.unet.losses.values()):
-            problem = "its input has no signal, so that a loss with weighting 'min_snr' is 0: use 'x0'"
+        elif any(isinstance(x, LatentLoss) and x.weighting in NEED_SIGNAL for x in self.unet.losses.values()):
+            problem = (
+                f"its input has no signal, so that losses with weighting {' and '.join(NEED_SIGNAL)} are 0: use 'x0'"
+            )
         if problem:
             raise ValueError(f"unet.objective 'regression' predicts a code in one pass; {problem}")
         return self

@@ -35,12 +35,14 @@ class Parts:
     """How a code [K,...] is trained in equal parts along its first axis, such as the attributes of splats.
 
     count: number of parts. alone_share: in this first fraction of the steps, each sample is one part, drawn at random.
-    jitter: timesteps of an object's parts differ from the drawn one by up to this.
+    jitter: timesteps of an object's parts differ from the drawn one by up to this. cascade: parts that are generated
+    before the others, which then see them; empty: all together.
     """
 
     count: int
     alone_share: float = 0.0
     jitter: int = 0
+    cascade: tuple[int, ...] = ()
 
     def alone(self, code: Tensor, part: int) -> Tensor:
         """One part [K/count,...] of a code [K,...]."""
@@ -52,6 +54,26 @@ class Parts:
         offset = (uniform * (2 * self.jitter + 1)).long() - self.jitter
         own = (timestep[:, None] + offset).clamp(0, TIMESTEPS - 1)
         return own.repeat_interleave(entries // self.count, dim=1)
+
+    def first(self, entries: int, device: torch.device) -> Tensor:
+        """Which entries [entries] of a code's first axis are of the parts that a cascade generates first."""
+        parts = torch.arange(entries, device=device) // (entries // self.count)
+        chosen = torch.zeros_like(parts, dtype=torch.bool)
+        # Without a tensor from the host, which cannot be captured in a CUDA graph.
+        for part in self.cascade:
+            chosen = chosen | (parts == part)
+        return chosen
+
+    def cascaded(self, timestep: Tensor, uniform: Tensor, entries: int) -> tuple[Tensor, Tensor]:
+        """Timesteps [B,entries] of a cascade in training, and which entries [B,entries] are to be predicted.
+
+        timestep: [B] or [B,entries]. By random numbers [B], half of the samples have the first parts at their timesteps
+        and noise in place of the others; the other half have the first parts clean, the others at their timesteps.
+        """
+        own = timestep if timestep.ndim == 2 else timestep[:, None].expand(-1, entries)
+        first, later = self.first(entries, timestep.device), (uniform >= 0.5)[:, None]
+        given = (TIMESTEPS - 1) * (~later).long()
+        return torch.where(first != later, own, given), first != later
 
 
 class Denoiser(nn.Module):

@@ -25,6 +25,7 @@ class Replayed:
     def __init__(self, denoiser: Denoiser) -> None:
         self.denoiser = denoiser
         self.clip_sample, self.objective, self.schedule = denoiser.clip_sample, denoiser.objective, denoiser.schedule
+        self.parts = denoiser.parts
         self._recordings: dict[tuple[torch.Size, ...], _Recording] = {}
 
     def nothing(self, zero_latent: Tensor, batch: int) -> Condition:

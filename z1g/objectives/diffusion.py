@@ -192,7 +192,11 @@ class DiffusionObjective(Objective):
     def _denoised(self, batch: Batch) -> Prediction:
         """Codes predicted from noised codes, some of them without condition."""
         code = batch["code"]
-        timestep = self._timesteps(batch)
+        timestep, active = self._timesteps(batch), None
+        parts = self.denoiser.parts
+        if parts is not None and parts.cascade and "part" not in batch:
+            uniform = batch_uniform(batch, purposes.CASCADE, code.device)
+            timestep, active = parts.cascaded(timestep, uniform, code.shape[1])
         noise = batch_noise(batch, tuple(code.shape[1:]), purposes.NOISE, code.device)
         latent_noise = batch_noise(batch, tuple(batch["latent"].shape[1:]), purposes.CONDITION_NOISE, code.device)
         dropout = self.options.condition_dropout if self.training else 0.0
@@ -201,7 +205,10 @@ class DiffusionObjective(Objective):
         noisy = schedule.add_noise(code, noise, timestep)
         condition = self._condition(batch).where(keep, self.denoiser.nothing(self.zero_latent, len(keep)))
         velocity = self.denoiser(noisy, timestep, condition, latent_noise, **_part(batch))
-        return schedule.x0_from_v(noisy, velocity.float(), timestep), timestep, schedule.snr(timestep)
+        predicted = schedule.x0_from_v(noisy, velocity.float(), timestep)
+        if active is not None:
+            predicted = torch.where(active.view(*active.shape, *[1] * (code.ndim - 2)), predicted, code)
+        return predicted, timestep, schedule.snr(timestep)
 
     def rate_factor(self, name: str) -> float:
         own = name.removeprefix("denoiser.")

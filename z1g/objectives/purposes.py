@@ -13,5 +13,6 @@ VARIANT = 23
 CODE_NOISE = 24
 CODE_NOISE_LEVEL = 25
 PART = 26
+CASCADE = 27
 JITTER = 100
 """The first of as many as a code has parts."""

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from z1g.core.seeding import torch_generator
-from z1g.networks.denoiser import Condition
-from z1g.networks.diffusion import NoiseSchedule
+from z1g.networks.denoiser import Condition, Parts
+from z1g.networks.diffusion import TIMESTEPS, NoiseSchedule
 from z1g.networks.process import Objective
 from z1g.networks.regression import regress
+from z1g.sampling.cascade import Given
 
 if TYPE_CHECKING:
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -59,6 +60,10 @@ class PredictsV(Protocol):
     def schedule(self) -> NoiseSchedule:
         """See `Denoiser`."""
 
+    @property
+    def parts(self) -> Parts | None:
+        """See `Denoiser`."""
+
     def __call__(self, noisy: Tensor, timestep: Tensor, condition: Condition, condition_noise: Tensor) -> Tensor:
         """See `Denoiser.forward`."""
 
@@ -82,14 +87,33 @@ def sample_codes(
     Guidance: v = v_0 + g·(v_c - v_0) (Ho & Salimans 2022, eq. 6, in terms of v); g = 1 skips the unconditional half.
     Both halves run in one forward pass; as published, their condition latents get independent noise.
 
-    A denoiser that was trained by regression is asked once. Options and seeds then have no effect.
+    A denoiser that was trained by regression is asked once. Options and seeds then have no effect. One with a cascade
+    takes all steps twice.
     """
     if denoiser.objective == "regression":
         return regress(denoiser, denoiser.schedule, condition, shape)
+    scheduler = scheduler or options.sampler.scheduler(denoiser.clip_sample, denoiser.schedule.process)
+    if denoiser.parts is None or not denoiser.parts.cascade:
+        return _sampled(denoiser, condition, zero_latent, shape, options, seeds, scheduler)
+    device = condition.latent.device
+    first = denoiser.parts.first(shape[0], device)
+    noise = object_noise(options, seeds, shape).to(device)
+    for active, timestep in ((first, TIMESTEPS - 1), (~first, 0)):
+        own = type(scheduler).from_config(scheduler.config)
+        given = Given(denoiser, active, noise, timestep)
+        sampled = _sampled(given, condition, zero_latent, shape, options, seeds, own)
+        noise = torch.where(given.active, sampled, noise)
+    return noise
+
+
+def _sampled(
+    denoiser: PredictsV, condition: Condition, zero_latent: Tensor, shape: tuple[int, ...], options: SamplingOptions,
+    seeds: Sequence[int], scheduler: SchedulerMixin,
+) -> Tensor:  # fmt: skip
+    """`sample_codes` of all entries together."""
     device, batch = condition.latent.device, len(seeds)
     # Noise is drawn on the CPU, so that a seed gives the same code on every device.
     generators = [torch_generator(options.seed, seed) for seed in seeds]
-    scheduler = scheduler or options.sampler.scheduler(denoiser.clip_sample, denoiser.schedule.process)
     # Timesteps stay on the CPU, where schedulers look up constants; on the device each step would synchronize.
     scheduler.set_timesteps(options.steps)
     extra = _generator_argument(scheduler, generators)

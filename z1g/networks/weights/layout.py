@@ -28,6 +28,7 @@ FORMS: tuple[dict[str, Any], ...] = (
 INDEX = "model_index.json"
 SCHEDULER = "scheduler/scheduler_config.json"
 PROCESSORS = ("feature_extractor_vae/preprocessor_config.json", "feature_extractor_clip/preprocessor_config.json")
+VARIATIONS_NAME = "pipeline of image variations"
 VARIATIONS_PROCESSOR = "feature_extractor/preprocessor_config.json"
 PATH = re.compile(r"^[/.~]|\\|/.*/")
 """Matches paths; hub names have the form `owner/name`."""

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from z1g.networks.reference_denoiser import ReferenceDenoiser
 
-NAME = "pipeline of image variations"
 PROCESS = WeightsProcess("epsilon", "scaled_linear")
 
 
@@ -39,10 +38,12 @@ class SdImageVariations(Model):
         folder = Path(self.pretrained).expanduser()
         if not folder.is_dir():
             if layout.is_path(self.pretrained):
-                require_folder("pretrained", str(folder), f"give a folder with a {NAME}, or its hub name")
+                require_folder(
+                    "pretrained", str(folder), f"give a folder with a {layout.VARIATIONS_NAME}, or its hub name"
+                )
             return
         if absent := layout.missing_in_variations(folder):
-            raise Missing("pretrained", f"{self.pretrained} lacks {', '.join(absent)} of a {NAME}")
+            raise Missing("pretrained", f"{self.pretrained} lacks {', '.join(absent)} of a {layout.VARIATIONS_NAME}")
         if difference := layout.other_process(folder, (PROCESS.prediction, PROCESS.betas)):
             raise Missing(
                 "pretrained",

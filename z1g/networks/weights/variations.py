@@ -7,8 +7,8 @@ from transformers import CLIPVisionModelWithProjection
 
 from z1g.core.errors import UserError
 from z1g.networks.weights.base import DiffusionNetworks
+from z1g.networks.weights.layout import VARIATIONS_NAME
 from z1g.networks.weights.parts import Source
-from z1g.networks.weights.sd_image_variations import NAME
 
 
 def autoencoder(pretrained: str, revision: str) -> AutoencoderKL:
@@ -39,4 +39,4 @@ def diffusion(pretrained: str, revision: str) -> DiffusionNetworks:
 
 
 def _source(pretrained: str, revision: str) -> Source:
-    return Source(pretrained, NAME, "vae, unet, image_encoder, feature_extractor and scheduler", revision)
+    return Source(pretrained, VARIATIONS_NAME, "vae, unet, image_encoder, feature_extractor and scheduler", revision)

@@ -74,7 +74,8 @@ class AttributeDenoiser(UNetDenoiser):
         super().__init__(unet, vision, processor)
         self.options = options
         self.schedule = NoiseSchedule(options.noise)
-        self.parts = Parts(len(mappings.names), options.alone_share, options.timestep_jitter)
+        first = tuple(mappings.names.index(name) for name in options.cascade)
+        self.parts = Parts(len(mappings.names), options.alone_share, options.timestep_jitter, first)
         self.rates = {"unet.class_embedding.": options.embedding_rate}
         self.register_buffer("labels", labels(mappings, camera), persistent=False)
         vision.requires_grad_(train_vision)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from z1g.core.slots import Section
+from z1g.gaussians.channels import Attribute
 from z1g.networks.process import Betas, Process
 
 if TYPE_CHECKING:
@@ -44,6 +45,11 @@ class AttributeDenoiserOptions(Section):
         ge=0,
         lt=1000,
         description="timesteps of an object's attributes differ by up to this from the one drawn; 0: all share it",
+    )
+    cascade: tuple[Attribute, ...] = Field(
+        (),
+        description="attributes that are generated before the others, which then see them, by the same UNet in twice "
+        "the steps; the authors tried position and opacity. Empty: all together",
     )
     embedding_rate: float = Field(
         10.0, gt=0, le=1000, description="learning rate of the embedding of attributes and cameras, in multiples"

@@ -61,6 +61,9 @@ class Attributes(Representation):
             return f"kind 'attributes' needs splat.size {splat_size} to be a multiple of {factor}, the latent factor"
         if self.decoder == "stock" and not model.pretrained_encoder:
             return f"decoder 'stock' needs a model with published weights, but those of '{model.kind}' are random"
+        first = set(self.denoiser.cascade)
+        if first and not first < set(self.mappings.names):
+            return f"denoiser.cascade {', '.join(sorted(first))} must be some of {', '.join(self.mappings.names)}"
         head, rotary = model.head_dim, self.denoiser.cross_attribute and self.denoiser.rotary
         if rotary and head is not None and (head < ROTARY_CHANNELS or head % 2):
             return (
