@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -40,6 +40,20 @@ class TrainedModel:
     render: Rasterizer
     condition: ConditionForm
     stages: dict[str, str]
+
+    def sampling(self, steps: int | None = None, guidance: float | None = None) -> TrainedModel:
+        """The model with other options of sampling; None keeps the model's. Raises UserError."""
+        return replace(self, infer=with_options(self.infer, steps, guidance))
+
+
+def with_options(options: InferOptions, steps: int | None, guidance: float | None) -> InferOptions:
+    """Options with other numbers where they are not None. Raises UserError if these are out of range."""
+    changes = {name: value for name, value in (("steps", steps), ("guidance", guidance)) if value is not None}
+    try:
+        return InferOptions.model_validate({**options.model_dump(), **changes})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{first['loc'][0]} {first['input']}: {first['msg']}") from error
 
 
 def open_model(text: str | None) -> TrainedModel:

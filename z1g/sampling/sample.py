@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from z1g.sampling.samplers import Sampler
 
+OnStep = Callable[[int, int], None]
+"""Called after each step of sampling with the number of steps done and of all; what it raises ends the sampling."""
 CONDITION_NOISE = 1
 """Key that separates the generator of the condition's noise from that of the code's."""
 
@@ -75,6 +77,7 @@ def sample_codes(
     options: SamplingOptions,
     seeds: Sequence[int],
     scheduler: SchedulerMixin | None = None,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """Sample codes [B,*shape] for B conditions. `seeds` has one seed per object; results do not depend on the batch.
     `scheduler`: a new scheduler that replaces the options' sampler.
@@ -105,6 +108,8 @@ def sample_codes(
             unconditional, conditional = velocity.chunk(2)
             velocity = unconditional + options.guidance * (conditional - unconditional)
         latents = scheduler.step(velocity, timestep, latents, return_dict=False, **extra)[0]
+        if on_step is not None:
+            on_step(i + 1, len(steps))
     return latents
 
 
