@@ -62,6 +62,7 @@ GOOD = {
     "verify": ["{run} --sample 0 --seed 0 --threads 1"],
     "pack": ["{run} --out packed --card a.json", "micro --results {results} --out packed --weights float32"],
     "app": ["--model base --host 127.0.0.1 --port 8090 --keep kept --threads 1 --no-browser"],
+    "publish": ["base --to someone/model --picture a.png --license mit --private --dry-run published"],
     "view": ["a.ply a.spz --port 8080 --host 127.0.0.1 --no-browser"],
     "mesh": ["a.ply --out a.glb --faces 16 --texture 16 --resolution 16 --views 6"],
     "export": ["a.ply --out b.spz", "a.spz --out b.splat", "a.splat --out b.ply"],

@@ -74,9 +74,13 @@ class ImageToSplats:
         return cls.from_folder(model.pipeline, options, model)
 
     @classmethod
-    def from_pretrained(cls, name: str) -> ImageToSplats:
-        """Read the model of a folder, or one that comes with the package (`"base"`). Raises UserError."""
-        return cls.of(open_model(name))
+    def from_pretrained(cls, name: str, revision: str | None = None) -> ImageToSplats:
+        """Read a model: of a folder, of the package (`"base"`), or of the hub (`"USER/NAME"`).
+
+        revision: branch, tag or commit of a model of the hub; the same as `"USER/NAME@REVISION"`. All files are checked
+        against the digests in the model's records. Raises UserError.
+        """
+        return cls.of(open_model(name if revision is None else f"{name}@{revision}"))
 
     @classmethod
     def from_stage(cls, infer: StageFolder) -> ImageToSplats:
