@@ -356,6 +356,14 @@ def test_arguments_that_cannot_be_used(
 # In a browser
 
 
+GIVE = """(() => {
+  const data = new DataTransfer();
+  data.items.add(new File(['no image'], '%s.png', { type: 'image/png' }));
+  dispatchEvent(new %s, { %s: data, cancelable: true }));
+})()"""
+"""Paste or drop a file that is no image."""
+
+
 @needs_chromium
 @pytest.mark.browser
 def test_a_browser_goes_from_photograph_to_the_command_s_file(folder: Path, tmp_path: Path) -> None:
@@ -366,6 +374,10 @@ def test_a_browser_goes_from_photograph_to_the_command_s_file(folder: Path, tmp_
         page.call("DOM.enable")
         page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
         page.until("document.getElementById('model').options.length === 1")
+        for event, carrier in (("ClipboardEvent('paste'", "clipboardData"), ("DragEvent('drop'", "dataTransfer")):
+            page.evaluate(GIVE % (carrier, event, carrier))
+            page.until(f"document.getElementById('message').innerText.startsWith('{carrier}.png is not an image')")
+        page.errors.clear()  # the browser notes answers of 400
         root = page.call("DOM.getDocument")["root"]["nodeId"]
         node = page.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
         page.call("DOM.setFileInputFiles", nodeId=node, files=[str(photograph)])

@@ -75,7 +75,8 @@
       zoom: Number(at("zoom").value), mesh: at("mesh").checked,
     };
     const { samples } = await (await call("/samples", JSON.stringify(wanted))).json();
-    samples.map((id) => addCard(id, about.models[wanted.model]));
+    // The newest cards are in front, in the order of their seeds.
+    samples.reverse().forEach((id) => addCard(id, about.models[wanted.model]));
   }));
 
   const addCard = (id, model) => {
@@ -90,7 +91,7 @@
     const follow = async () => {
       const state = await (await call(`/samples/${id}`)).json();
       part(".name").textContent = state.name;
-      const steps = state.step < state.steps ? `step ${state.step} of ${state.steps}` : "rendering";
+      const steps = !state.steps ? "loading the model" : state.step < state.steps ? `step ${state.step} of ${state.steps}` : "rendering";
       const words = { waiting: `waiting, ${state.ahead} before`, running: steps, done: "", failed: state.error, stopped: "stopped" };
       part(".state").textContent = words[state.state];
       part("progress").value = state.steps ? state.step / state.steps : 0;
