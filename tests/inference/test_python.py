@@ -116,6 +116,14 @@ def test_steps_are_counted_and_can_end_the_sampling(model: ImageToSplats) -> Non
         model.reconstruct(disc(), on_step=stop)
 
 
+@pytest.mark.slow
+def test_a_regression_is_one_step(tmp_path: Path) -> None:
+    folder = trained_models.write(experiment(tmp_path, unet={"objective": "regression"}), tmp_path / "model")
+    seen: list[tuple[int, int]] = []
+    ImageToSplats.from_pretrained(str(folder)).reconstruct(disc(), on_step=lambda *step: seen.append(step))
+    assert seen == [(1, 1)]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

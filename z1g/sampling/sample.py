@@ -88,7 +88,10 @@ def sample_codes(
     A denoiser that was trained by regression is asked once. Options and seeds then have no effect.
     """
     if denoiser.objective == "regression":
-        return regress(denoiser, denoiser.schedule, condition, shape)
+        codes = regress(denoiser, denoiser.schedule, condition, shape)
+        if on_step is not None:
+            on_step(1, 1)
+        return codes
     device, batch = condition.latent.device, len(seeds)
     # Noise is drawn on the CPU, so that a seed gives the same code on every device.
     generators = [torch_generator(options.seed, seed) for seed in seeds]
