@@ -35,6 +35,8 @@ N_WORKERS = 2
 N_PROCESSES = 8
 """Calls that are also made in processes of their own."""
 _JOB = "{%s} --threads 1 --gpus 0 --nodes 1 --outputs {%s}/made.bin"
+NO_HUB = {"HF_HUB_OFFLINE": "1", "HF_ENDPOINT": "http://127.0.0.1:9"}
+"""Nobody listens there."""
 GOOD = {
     **{stage: [_JOB % (stage, stage)] for stage in ("autodecoder", "codes", "unet", "metrics")},
     **{stage: [_JOB % (stage, stage) + " --chunk 0"] for stage in ("ingest", "fit")},
@@ -59,6 +61,8 @@ GOOD = {
     ],
     "verify": ["{run} --sample 0 --seed 0 --threads 1"],
     "pack": ["{run} --out packed --card a.json", "micro --results {results} --out packed --weights float32"],
+    "app": ["--model base --host 127.0.0.1 --port 8090 --keep kept --threads 1 --no-browser"],
+    "publish": ["base --to someone/model --picture a.png --license mit --private --dry-run published"],
     "view": ["a.ply a.spz --port 8080 --host 127.0.0.1 --no-browser"],
     "mesh": ["a.ply --out a.glb --faces 16 --texture 16 --resolution 16 --views 6"],
     "export": ["a.ply --out b.spz", "a.spz --out b.splat", "a.splat --out b.ply"],
@@ -138,7 +142,7 @@ def calls(names: dict[str, str], hostile: Sequence[str], n: int, seed: int) -> l
         for _ in range(draw.choice((1, 1, 1, 1, 2))):
             _change(words, hostile, draw)
         # A viewer that works would open a browser.
-        made.append([verb, *words, *(["--no-browser"] if verb == "view" else [])])
+        made.append([verb, *words, *(["--no-browser"] if verb in ("app", "view") else [])])
     return made
 
 
@@ -182,12 +186,13 @@ def described(words: Sequence[str], ended: Ended, what: str) -> str:
 
 
 def _without_network_and_browser() -> None:
-    """Settings of a worker: no Blender, no browser, coarse meshes, and a user who ends the viewer at once."""
-    os.environ.update(Z1G_BLENDER="/bin/false", HF_HUB_OFFLINE="1", ACCELERATE_USE_CPU="true")
+    """Settings of a worker: no Blender, hub or browser, coarse meshes, and a user who ends viewer and app at once."""
+    os.environ.update(Z1G_BLENDER="/bin/false", ACCELERATE_USE_CPU="true", **NO_HUB)
+    from z1g.inference.app.server import AppServer
     from z1g.inference.viewer import Viewer
     from z1g.surface import build
 
-    def interrupted(self: Viewer) -> None:
+    def interrupted(self: Any) -> None:
         raise KeyboardInterrupt
 
     def coarse(splats: Any, rasterizer: Any, options: Any) -> Any:
@@ -196,6 +201,7 @@ def _without_network_and_browser() -> None:
 
     real, build.build = build.build, coarse
     Viewer.wait = interrupted  # type: ignore[method-assign]
+    AppServer.serve_forever = interrupted  # type: ignore[method-assign]
     webbrowser.open = lambda *_, **__: True  # type: ignore[assignment]
 
 
@@ -234,8 +240,8 @@ def test_hostile_calls_in_workers(made: tuple[list[Path], list[list[str]]]) -> N
 def test_hostile_calls_in_processes(made: tuple[list[Path], list[list[str]]]) -> None:
     """The first calls once more, as a user makes them."""
     folders, words = made
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "Z1G_BLENDER": "/bin/false", "HF_HUB_OFFLINE": "1"}
-    for call in [call for call in words if call[0] != "view"][:N_PROCESSES]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "Z1G_BLENDER": "/bin/false", **NO_HUB}
+    for call in [call for call in words if call[0] not in ("app", "view")][:N_PROCESSES]:
         command = [sys.executable.encode(), b"-m", b"z1g", *map(os.fsencode, call)]
         done = subprocess.run(
             command, cwd=folders[0], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,

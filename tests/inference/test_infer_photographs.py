@@ -143,7 +143,7 @@ def test_the_same_photograph_gives_the_same_splats_beside_others(results: Path, 
 
 def test_a_mesh_if_asked(results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The output of an untrained model is not an object, so the splats of a ball replace it."""
-    monkeypatch.setattr(ImageToSplats, "__call__", lambda self, images, seeds: (None, ball_splats("a", 8)[None]))
+    monkeypatch.setattr(ImageToSplats, "__call__", lambda self, images, seeds, **_: (None, ball_splats("a", 8)[None]))
     coarse = MeshOptions(views=12, view_size=64, resolution=32, faces=1000, texture=64)
     monkeypatch.setattr("z1g.inference.batch.MeshOptions", lambda: coarse)
     assert infer(results, tmp_path, str(saved(tmp_path, disc(), "a.png")), "--mesh") == 0
@@ -308,7 +308,7 @@ def test_splats_that_are_not_finite_are_refused(
     broken = ball_splats("a", 8)
     broken[0, 4, 0, 0] = float("inf")
     outputs = torch.stack([broken, ball_splats("b", 8)])
-    monkeypatch.setattr(ImageToSplats, "__call__", lambda self, images, seeds: (None, outputs[: len(images)]))
+    monkeypatch.setattr(ImageToSplats, "__call__", lambda self, images, seeds, **_: (None, outputs[: len(images)]))
     names_in = [str(saved(tmp_path, disc(radius=10 + i), f"{name}.png")) for i, name in enumerate("ab")]
     assert infer(results, tmp_path / "out", *names_in) == 2
     error = capsys.readouterr().err

@@ -22,7 +22,8 @@ from torch import Tensor
 from z1g.gaussians.channels import CHANNELS, to_gaussians
 from z1g.geometry.camera import CameraOptions, Cameras, orbit_c2w, view_frame
 from z1g.render.cpu import Cpu
-from z1g.report.splats import attribute_maps, pack, thin
+from z1g.render.web import pack, thin
+from z1g.report.splats import attribute_maps
 from z1g.stages import report
 
 SPECS = {

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from z1g.cli import stage
-from z1g.cli.arguments import some_path
+from z1g.cli.arguments import between, some_path
 from z1g.core.errors import UserError
 from z1g.core.needs import GPU
 from z1g.plan.runs import run_folder
@@ -30,6 +30,13 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     photographs.add_argument(
         "--size", type=int, default=320, help="width of the contact sheet's views and of the video, pixels"
     )
+    photographs.add_argument("--steps", type=between(1, 1000), help="sampling steps; default: the model's")
+    photographs.add_argument("--guidance", type=float, help="scale of guidance, at least 1; default: the model's")
+    photographs.add_argument(
+        "--shift", type=float, nargs=2, default=(0.0, 0.0), metavar=("X", "Y"),
+        help="move the crop by a fraction of its side, right and down",
+    )  # fmt: skip
+    photographs.add_argument("--zoom", type=float, default=1.0, help="enlarge what the crop shows, 0.25 to 4")
     photographs.add_argument("--mesh", action="store_true", help="also write a textured mesh, .glb")
     job = parser.add_argument_group("stage", "as run by the workflow: results/infer/<id> --chunk N")
     job.add_argument("--chunk", type=int, help="index of the chunk of objects")
@@ -57,9 +64,14 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     import_networks()
     from z1g.inference.batch import PhotographOptions, run
     from z1g.inference.models import of_run, open_model
+    from z1g.inference.photographs import Framing
 
-    outputs = PhotographOptions(arguments.out, arguments.background, arguments.seed, arguments.size, arguments.mesh)
+    framing = Framing(tuple(arguments.shift), arguments.zoom)
+    outputs = PhotographOptions(
+        arguments.out, arguments.background, arguments.seed, arguments.size, arguments.mesh, framing
+    )
     model = open_model(arguments.model) if run_path is None else of_run(run_path)
+    model = model.sampling(arguments.steps, arguments.guidance)
     run(arguments.paths, model, outputs, ["z1g", *sys.argv[1:]])
 
 

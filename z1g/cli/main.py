@@ -63,6 +63,8 @@ VERBS = {
     "report": Verb("z1g.cli.results", "write the HTML report"),
     "prune": Verb("z1g.cli.results", "decide which arms of a study are trained beyond a rung"),
     "pack": Verb("z1g.cli.pack", "write a trained run as a folder that needs no results tree"),
+    "publish": Verb("z1g.cli.publish", "put a model on the Hugging Face Hub"),
+    "app": Verb("z1g.cli.app", "make splats of photographs on a page in the browser"),
     "view": Verb("z1g.cli.view", "show splats in the browser"),
     "mesh": Verb("z1g.cli.mesh", "convert splats to a textured mesh"),
     "export": Verb("z1g.cli.export", "convert splats to the file formats of other tools"),

@@ -24,10 +24,11 @@ from z1g.gaussians.finite import require_finite
 from z1g.inference.method import ImageToSplats
 from z1g.inference.models import TrainedModel
 from z1g.inference.outputs import SampleWriter
-from z1g.inference.photographs import Background, Photograph, condition, find, read
+from z1g.inference.photographs import AS_FOUND, Background, Framing, Photograph, condition, find, read
 from z1g.jobs.records import digests, provenance
 from z1g.render.images import save_png, to_bytes
 from z1g.render.video import video_extension
+from z1g.sampling.sample import OnStep
 from z1g.surface.build import MeshOptions, build, require_packages
 
 log = logging.getLogger("z1g")
@@ -36,13 +37,17 @@ FRAMES, FILM_SECONDS = 48, 4.0
 
 @dataclass(frozen=True)
 class PhotographOptions:
-    """Outputs of every photograph. `seed` None: derived from the file's content. `size`: side of images, pixels."""
+    """Outputs of every photograph.
+
+    seed: None derives it from the file's content. size: side of images, pixels. framing: changes of the crop.
+    """
 
     out: Path
     background: Background = "remove"
     seed: int | None = None
     size: int = 320
     mesh: bool = False
+    framing: Framing = AS_FOUND
 
 
 @dataclass
@@ -69,11 +74,11 @@ def run(paths: Sequence[Path], model: TrainedModel, outputs: PhotographOptions, 
     if outputs.mesh:
         require_packages()
     with exclusive_folder(outputs.out) as unfinished:
-        _make_all(files, _Batch(model, outputs, command, unfinished))
+        _make_all(files, Batch(ImageToSplats.of(model), outputs, command, unfinished))
 
 
-def _make_all(files: Sequence[Path], batch: _Batch) -> None:
-    failures, options = batch.failures, batch.model.infer
+def _make_all(files: Sequence[Path], batch: Batch) -> None:
+    failures, options = batch.failures, batch.method.options
     with Meter("photographs", len(files)) as meter:
         for group in _groups(zip(files, names(files), strict=True), options.batch_size):
             photographs = []
@@ -102,15 +107,23 @@ def names(files: Sequence[Path]) -> list[str]:
     return unique
 
 
-class _Batch:
-    """Samples photographs in batches and writes the requested outputs."""
+class Batch:
+    """Samples photographs in batches and writes the requested outputs.
+
+    method: from `ImageToSplats.of`. unfinished: a folder for files until all of a result are there. on_step: called
+    after each step of sampling.
+    """
 
     def __init__(
-        self, model: TrainedModel, outputs: PhotographOptions, command: Sequence[str], unfinished: Path
-    ) -> None:
-        self.unfinished, self.failures = unfinished, Failures()
+        self, method: ImageToSplats, outputs: PhotographOptions, command: Sequence[str], unfinished: Path,
+        on_step: OnStep | None = None,
+    ) -> None:  # fmt: skip
+        if method.model is None:
+            raise ValueError("photographs need a method from ImageToSplats.of")
+        model = method.model
+        self.unfinished, self.failures, self.on_step = unfinished, Failures(), on_step
         self.outputs, self.model, self.command = outputs, model, list(command)
-        self.method = ImageToSplats.of(model)
+        self.method = method
         self.writer = SampleWriter(
             unfinished, model.camera, model.render, outputs.size, FRAMES, FILM_SECONDS, video_extension()
         )
@@ -120,9 +133,11 @@ class _Batch:
         """Sample and write a batch."""
         options, camera, (size, resize) = self.outputs, self.model.camera, self.model.condition
         started = time.monotonic()
-        images = torch.stack([condition(p, camera, size, options.background, resize) for _, _, p in photographs])
+        images = torch.stack(
+            [condition(p, camera, size, options.background, resize, options.framing) for _, _, p in photographs]
+        )
         seeds = [options.seed if options.seed is not None else photograph.seed for _, _, photograph in photographs]
-        _, splats = self.method(images, seeds)
+        _, splats = self.method(images, seeds, on_step=self.on_step)
         seconds = (time.monotonic() - started) / len(photographs)
         for (file, name, photograph), image, seed, splat in zip(photographs, images, seeds, splats, strict=True):
             meter.advance()
@@ -139,7 +154,11 @@ class _Batch:
                 "sampler_seed": self.method.options.seed,
                 "model": self.model.name,
                 "stages": self.model.stages,
+                "steps": self.method.options.steps,
+                "guidance": self.method.options.guidance,
                 "background": options.background,
+                "shift": list(options.framing.shift),
+                "zoom": options.framing.zoom,
                 "seconds": round(seconds, 3),
                 "outputs": files,
                 "files": digests([self.unfinished / output for output in files.values()], self.unfinished),

@@ -2,34 +2,49 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from z1g.core.device import default_device
-from z1g.inference.models import TrainedModel, open_model
+from z1g.gaussians.channels import to_gaussians
+from z1g.gaussians.finite import require_finite
+from z1g.gaussians.splats import Splats
+from z1g.inference.models import TrainedModel, open_model, with_options
+from z1g.inference.outputs import in_world
+from z1g.inference.photographs import AS_FOUND, Background, Framing, Photograph, condition, decode, read
 from z1g.networks.denoiser import Condition
 from z1g.networks.fused.modules import fuse_where_possible
 from z1g.networks.graphs import Replayed
 from z1g.representations import folder as method_folder
 from z1g.representations.codec import Trained
 from z1g.sampling.options import InferOptions
-from z1g.sampling.sample import PredictsV, sample_codes
+from z1g.sampling.sample import OnStep, PredictsV, sample_codes
 
 if TYPE_CHECKING:
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
     from z1g.plan.folder import StageFolder
 
+PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
+"""Modes of images that PNG keeps exactly."""
+
 
 class ImageToSplats:
-    """The trained networks of both stages, for sampling."""
+    """The trained networks of both stages, for sampling.
 
-    def __init__(self, trained: Trained, options: InferOptions) -> None:
-        """trained: frozen networks on the device of sampling."""
+    `reconstruct` makes splats of a photograph; calling the object samples from condition images.
+    """
+
+    def __init__(self, trained: Trained, options: InferOptions, model: TrainedModel | None = None) -> None:
+        """trained: frozen networks on the device of sampling. model: where they are from; photographs need it."""
+        self.model = model
         self.codec, self.denoiser, self.statistics = trained.codec, trained.denoiser, trained.statistics
         self.options = options
         self.denoiser.attention = options.attention
@@ -41,10 +56,10 @@ class ImageToSplats:
         self.predict: PredictsV = Replayed(self.denoiser) if options.cuda_graphs else self.denoiser
 
     @classmethod
-    def from_folder(cls, folder: Path, options: InferOptions) -> ImageToSplats:
+    def from_folder(cls, folder: Path, options: InferOptions, model: TrainedModel | None = None) -> ImageToSplats:
         """Read a trained method from disk. Raises UserError if files are missing or do not fit."""
         representation, camera, splats = method_folder.read(folder)
-        return cls(representation.load(folder, camera, splats, default_device()), options)
+        return cls(representation.load(folder, camera, splats, default_device()), options, model)
 
     @classmethod
     def of(cls, model: TrainedModel) -> ImageToSplats:
@@ -56,17 +71,56 @@ class ImageToSplats:
         options = model.infer
         if options.precision == "auto" and has_bf16_matrices():
             options = options.model_copy(update={"precision": "bf16"})
-        return cls.from_folder(model.pipeline, options)
+        return cls.from_folder(model.pipeline, options, model)
 
     @classmethod
-    def from_pretrained(cls, name: str) -> ImageToSplats:
-        """Read the model of a folder, or one that comes with the package (`"base"`). Raises UserError."""
-        return cls.of(open_model(name))
+    def from_pretrained(cls, name: str, revision: str | None = None) -> ImageToSplats:
+        """Read a model: of a folder, of the package (`"base"`), or of the hub (`"USER/NAME"`).
+
+        revision: branch, tag or commit of a model of the hub; the same as `"USER/NAME@REVISION"`. All files are checked
+        against the digests in the model's records. Raises UserError.
+        """
+        return cls.of(open_model(name if revision is None else f"{name}@{revision}"))
 
     @classmethod
     def from_stage(cls, infer: StageFolder) -> ImageToSplats:
         """The trained method of an `infer` stage."""
         return cls.from_folder(infer.upstream_path("unet") / "pipeline", infer.config.infer)
+
+    def sampling(self, steps: int | None = None, guidance: float | None = None) -> ImageToSplats:
+        """The same networks with other options of sampling; None keeps the present ones. Raises UserError."""
+        other = copy.copy(self)
+        other.options = with_options(self.options, steps, guidance)
+        return other
+
+    def reconstruct(
+        self,
+        photograph: Path | str | Image.Image | Photograph,
+        *,
+        seed: int | None = None,
+        background: Background = "remove",
+        framing: Framing = AS_FOUND,
+        on_step: OnStep | None = None,
+    ) -> Splats:
+        """Splats of the object in a photograph, in the world (y up, +z towards the camera), on the CPU.
+
+        photograph: a file or an image; what is transparent is background. seed: default is from the photograph's
+        content. background: of an image without transparency; `remove` needs rembg, `keep` leaves it. framing: changes
+        of the crop. The splats are those that `z1g infer` writes.
+
+        Raises UserError if the photograph cannot be used, and ValueError if the method was not read with
+        `from_pretrained` or `of`.
+        """
+        if self.model is None:
+            raise ValueError("photographs need a method from ImageToSplats.from_pretrained or ImageToSplats.of")
+        if not isinstance(photograph, Photograph):
+            photograph = _photograph(photograph, background)
+        camera, (size, resize) = self.model.camera, self.model.condition
+        image = condition(photograph, camera, size, background, resize, framing)
+        _, images = self(image[None], [photograph.seed if seed is None else seed], on_step=on_step)
+        gaussians = to_gaussians(images)[0]
+        require_finite(gaussians, f"the model {self.model.name} is not usable: splats", "train it again")
+        return Splats(in_world(gaussians, camera))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -80,10 +134,14 @@ class ImageToSplats:
 
     @torch.no_grad()
     def __call__(
-        self, images: Tensor, seeds: Sequence[int], scheduler: SchedulerMixin | None = None
+        self,
+        images: Tensor,
+        seeds: Sequence[int],
+        scheduler: SchedulerMixin | None = None,
+        on_step: OnStep | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Codes [B,*shape] and splatter images [B,6,14,S,S] for condition images [B,3,H,W] in 0..1."""
-        codes = self.codes(images, seeds, scheduler)
+        codes = self.codes(images, seeds, scheduler, on_step)
         return codes, self.decode(codes)
 
     @torch.no_grad()
@@ -97,10 +155,16 @@ class ImageToSplats:
         return self.codec.encode(inputs)
 
     @torch.no_grad()
-    def codes(self, images: Tensor, seeds: Sequence[int], scheduler: SchedulerMixin | None = None) -> Tensor:
+    def codes(
+        self,
+        images: Tensor,
+        seeds: Sequence[int],
+        scheduler: SchedulerMixin | None = None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
         """Sampled codes [B,*shape] in the decoder's units. `scheduler` replaces that of the options' sampler."""
         condition, zero = self.condition(images), self.statistics["zero_latent"]
-        codes = sample_codes(self.predict, condition, zero, self.shape, self.options, seeds, scheduler)
+        codes = sample_codes(self.predict, condition, zero, self.shape, self.options, seeds, scheduler, on_step)
         return self.to_units(codes)
 
     def to_units(self, codes: Tensor) -> Tensor:
@@ -116,6 +180,14 @@ class ImageToSplats:
         """The denoiser's condition from condition images [B,3,H,W] in 0..1."""
         images = images.to(self.device)
         return self.denoiser.condition(self.codec.condition_latent(images), images)
+
+
+def _photograph(source: Path | str | Image.Image, background: Background) -> Photograph:
+    if isinstance(source, Image.Image):
+        content = BytesIO()
+        (source if source.mode in PNG_MODES else source.convert("RGBA")).save(content, "PNG")
+        return decode(content.getvalue(), Path("image.png"), background)
+    return read(Path(source), background)
 
 
 def has_bf16_matrices() -> bool:

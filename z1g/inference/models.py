@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -10,11 +10,13 @@ from pydantic import TypeAdapter, ValidationError
 
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_folder
+from z1g.core.recorded import sha256
 from z1g.core.sealed import read_sealed, write_sealed
 from z1g.core.slots import OneOf
 from z1g.data.condition_form import ConditionForm
 from z1g.geometry.camera import CameraOptions
-from z1g.networks.weights.packaged import CARD, FILE, NETWORKS, absent, folder_of, shipped
+from z1g.networks.weights.hub import HubName, fetch
+from z1g.networks.weights.packaged import CARD, FILE, METHOD_FILE, NETWORKS, absent, folder_of, shipped
 from z1g.plan.folder import StageFolder
 from z1g.plan.records import read_plan
 from z1g.render import Rasterizer
@@ -23,6 +25,8 @@ from z1g.representations import packed
 from z1g.sampling.options import InferOptions
 
 DEFAULT = "base"
+NETWORKS_DIGEST = "networks_sha256"
+"""In `model.json` of published models: the digest of the file with the digests of all networks."""
 
 
 @dataclass(frozen=True)
@@ -41,20 +45,41 @@ class TrainedModel:
     condition: ConditionForm
     stages: dict[str, str]
 
+    def sampling(self, steps: int | None = None, guidance: float | None = None) -> TrainedModel:
+        """The model with other options of sampling; None keeps the model's. Raises UserError."""
+        return replace(self, infer=with_options(self.infer, steps, guidance))
+
+
+def with_options(options: InferOptions, steps: int | None, guidance: float | None) -> InferOptions:
+    """Options with other numbers where they are not None. Raises UserError if these are out of range."""
+    changes = {name: value for name, value in (("steps", steps), ("guidance", guidance)) if value is not None}
+    try:
+        return InferOptions.model_validate({**options.model_dump(), **changes})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise UserError(f"{first['loc'][0]} {first['input']}: {first['msg']}") from error
+
 
 def open_model(text: str | None) -> TrainedModel:
-    """The model of a folder, or of a name among those that come with the package; None is `DEFAULT`.
+    """The model of a folder, of a name among those that come with the package, or of the hub; None is `DEFAULT`.
 
+    A name of the hub is `USER/NAME` or `USER/NAME@REVISION`; the model's name then has the commit that was fetched.
     Raises UserError if there is none, or if its `model.json` is damaged; its networks are checked when they are read.
     """
     if text is None and DEFAULT not in shipped():
         raise UserError("no model comes with this version: give --run results/ablations/<name>, or --model FOLDER")
     text = text or DEFAULT
-    folder = folder_of(text)
+    folder, hub = folder_of(text), HubName.parse(text)
+    if hub is not None and not folder.exists():
+        folder, commit = fetch(hub)
+        text = f"{hub.repository}@{commit}"
     if not (folder / FILE).is_file():
         raise UserError(absent(text))
     try:
         values = read_sealed(folder / FILE, FILE)
+        digest = sha256(folder / NETWORKS / METHOD_FILE)
+        if values.get(NETWORKS_DIGEST, digest) != digest:
+            raise ValueError(f"{NETWORKS}/{METHOD_FILE} does not have the digest that is recorded here")
         _, camera, _ = method_folder.read(folder / NETWORKS)
         rasterizer: TypeAdapter[Rasterizer] = TypeAdapter(Annotated[Rasterizer, OneOf()])
         return TrainedModel(

@@ -21,6 +21,12 @@ CAMERAS_AT_ONCE = 8
 """Frames rendered at once, which limits GPU memory."""
 
 
+def in_world(gaussians: Tensor, camera: CameraOptions) -> Tensor:
+    """Gaussians [N,14] of the view-1 frame in the y-up world, float32 on the CPU."""
+    to_world = np.linalg.inv(view_frame(camera.poses(0), camera.radius)).astype(np.float64)
+    return transform(gaussians.double().cpu(), to_world).float()
+
+
 class SampleWriter:
     """Writes `name.ply`, `name.sheet.png` and `name.turntable.*` of objects.
 
@@ -34,14 +40,14 @@ class SampleWriter:
         self.folder, self.rasterizer, self.ending, self.seconds = folder, rasterizer, ending, seconds
         poses = camera.poses(0)
         to_frame = view_frame(poses, camera.radius)
-        self.to_world = np.linalg.inv(to_frame).astype(np.float64)
+        self.camera = camera
         inputs = torch.from_numpy((to_frame @ poses)[list(INPUT_VIEWS)]).float()[None]
         self.inputs = Cameras(inputs, camera.fov_y_deg, size, size)
         self.circle = turntable_cameras(to_frame, self.inputs, frames, ELEVATION_DEG)
 
     def write(self, name: str, gaussians: Tensor) -> tuple[dict[str, str], Tensor]:
         """Write files of an object [1,N,14] in the view-1 frame; returns names by kind, and Gaussians [N,14] y-up."""
-        world = transform(gaussians[0].double().cpu(), self.to_world).float()
+        world = in_world(gaussians[0], self.camera)
         names = {
             "splats": f"{name}.ply",
             "sheet": f"{name}.sheet.png",

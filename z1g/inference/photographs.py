@@ -61,6 +61,21 @@ class Photograph:
         return int(self.digest[:8], 16)
 
 
+@dataclass(frozen=True)
+class Framing:
+    """Changes of the crop: its center moves by `shift` of its side, right and down, and its side becomes 1/zoom."""
+
+    shift: tuple[float, float] = (0.0, 0.0)
+    zoom: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (all(abs(x) <= 1 for x in self.shift) and 0.25 <= self.zoom <= 4):
+            raise UserError("the crop's shift must be from -1 to 1, and its zoom from 0.25 to 4")
+
+
+AS_FOUND = Framing()
+
+
 def find(paths: Sequence[Path]) -> list[Path]:
     """Photographs at the given paths: files, and images in folders (not recursive). Raises UserError."""
     files: list[Path] = []
@@ -87,6 +102,11 @@ def read(path: Path, background: Background = "remove") -> Photograph:
         content = read_bytes(path, LARGEST_BYTES)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    return decode(content, path, background)
+
+
+def decode(content: bytes, path: Path, background: Background = "remove") -> Photograph:
+    """`read` of a file's content; `path` is its name in messages."""
     with _as_user_error(path), Image.open(BytesIO(content)) as image:
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
@@ -108,16 +128,18 @@ def read(path: Path, background: Background = "remove") -> Photograph:
 
 def condition(
     photograph: Photograph, camera: CameraOptions, size: int, background: Background = "remove",
-    resize: Resize = "bilinear",
+    resize: Resize = "bilinear", framing: Framing = AS_FOUND,
 ) -> Tensor:  # fmt: skip
     """The UNet's condition [3,size,size] in 0..1 on gray 127: the object centered and scaled as in training.
 
-    `keep` shows the whole image of a photograph without transparency, padded to a square.
+    `keep` shows the whole image of a photograph without transparency, padded to a square. `framing` adjusts the crop.
     """
     rgba = photograph.rgba
     x, y, side = _square(rgba[..., 3], camera)
     if background == "keep" and rgba[..., 3].min() == 255:
         x, y, side = rgba.shape[1] / 2, rgba.shape[0] / 2, float(max(rgba.shape[:2]))
+    x, y = x + framing.shift[0] * side, y + framing.shift[1] * side
+    side /= framing.zoom
     # Premultiply before resizing, so that colors of transparent pixels do not bleed into the outline.
     image = Image.fromarray(rgba).convert("RGBa")
     half = side / 2

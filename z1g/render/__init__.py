@@ -1,4 +1,8 @@
-"""Slot family of rasterizers of Gaussians."""
+"""Slot family of rasterizers of Gaussians, and what `from z1g import render` calls."""
+
+import sys
+from types import ModuleType
+from typing import Any
 
 from z1g.render.auto import Auto
 from z1g.render.base import Conventions, Rasterizer, RenderOutput
@@ -17,3 +21,16 @@ KINDS: tuple[type[Rasterizer], ...] = (
 """All kinds of Rasterizer."""
 
 __all__ = ["KINDS", "Auto", "Conventions", "Cpu", "DiffGaussian", "Gsplat", "Rasterizer", "Reference", "RenderOutput"]
+
+
+class _Render(ModuleType):
+    """Makes this package a function, too: `z1g.render` is its name, and `z1g.render(splats)` draws splats."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        """See `z1g.render.pictures.render`."""
+        from z1g.render.pictures import render
+
+        return render(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _Render

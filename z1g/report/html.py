@@ -8,10 +8,11 @@ from typing import Any
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
 from z1g.core.stages import STAGE_NAMES
+from z1g.render.web import script
 from z1g.report import breakdown, data, sections
 from z1g.report.collect import Ablation, Results, shared_ids
 from z1g.report.images import Gallery
-from z1g.report.splats import LOG_MIN, LOG_SPAN, SPAN, Splats
+from z1g.report.splats import Splats
 from z1g.report.study_page import Studies, studies_of
 from z1g.report.summary import SPLIT_NAMES, SPLITS, Summary, best, decimals, in_words, summarize
 from z1g.report.tables import notes, number, source_label
@@ -73,7 +74,7 @@ def page(tree: Results, names: list[str], studies: Studies | None = None) -> str
         "attributes": splats.attributes(objects),
         "models": splats.models(objects),
         "viewer": {"frame": splats.frame(), "fov": splats.camera().fov_y_deg, "radius": splats.camera().radius},
-        "pack": {"span": SPAN, "log_min": LOG_MIN, "log_span": LOG_SPAN},
+        "splat_canvas": script(),
         "azimuths": breakdown.azimuth_charts(tree, ablations, summary),
         "legend": [(a.name, sections.line_style(i)) for i, a in enumerate(gallery.ablations)],
         "by_object": breakdown.by_object(tree, ablations, summary),

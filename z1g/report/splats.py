@@ -16,6 +16,7 @@ from z1g.core.errors import UserError
 from z1g.core.recorded import checked, stage_folder
 from z1g.gaussians.channels import CHANNELS, MIN_ALPHA
 from z1g.geometry.camera import CameraOptions, view_frame
+from z1g.render.web import pack, thin
 from z1g.report.collect import Ablation, Results, shared_ids
 from z1g.report.images import encode
 
@@ -26,8 +27,6 @@ POSITION, LOG_SCALE = 0.7, (-10.0, -2.0)
 """Ranges of the attribute images, as in the original: positions within ±0.7 and logarithms of scales."""
 BUDGET = 120_000
 """Largest number of splats in the page, 16 bytes each."""
-SPAN, LOG_MIN, LOG_SPAN = 2.0, -10.0, 10.0
-"""Ranges of the viewer's quantization: 16 bits per position, 8 bits per logarithm of a scale."""
 
 
 @dataclass(frozen=True)
@@ -150,40 +149,6 @@ def _visible(splats: NDArray[np.float32]) -> Array:
     gaussians = splats.transpose(0, 2, 3, 1).reshape(-1, 14).astype(np.float64)
     gaussians = gaussians[np.isfinite(gaussians).all(axis=1)]
     return gaussians[gaussians[:, CHANNELS["opacity"]][:, 0] >= MIN_ALPHA]
-
-
-def thin(gaussians: Array, limit: int) -> Array:
-    """Draw at most `limit` of the Gaussians [N,14] uniformly, and enlarge them to cover the same area."""
-    if len(gaussians) <= limit:
-        return gaussians
-    kept = gaussians[np.random.default_rng(0).permutation(len(gaussians))[:limit]]
-    kept[:, CHANNELS["scale"]] *= (len(gaussians) / limit) ** 0.5
-    return kept
-
-
-def pack(gaussians: Array) -> bytes:
-    """Pack Gaussians [N,14] into 16 little-endian bytes each.
-
-    The layout is position 3×u16, log scale 3×u8, quaternion x y z 3×u8 (w ≥ 0), rgba 4×u8.
-    """
-    out = np.zeros(
-        len(gaussians), np.dtype([("position", "<u2", 3), ("scale", "u1", 3), ("rotation", "u1", 3), ("rgba", "u1", 4)])
-    )
-    rotation = gaussians[:, CHANNELS["rotation"]]
-    rotation = rotation / np.maximum(np.linalg.norm(rotation, axis=1, keepdims=True), 1e-12)
-    rotation = np.where(rotation[:, :1] < 0, -rotation, rotation)
-    rgba = np.concatenate([gaussians[:, CHANNELS["rgb"]], gaussians[:, CHANNELS["opacity"]]], axis=1)
-    scale = np.log(np.maximum(gaussians[:, CHANNELS["scale"]], 1e-12))
-    out["position"] = _levels(gaussians[:, CHANNELS["position"]] / SPAN + 0.5, 65535)
-    out["scale"] = _levels((scale - LOG_MIN) / LOG_SPAN, 255)
-    out["rotation"] = _levels(rotation[:, 1:] / 2 + 0.5, 255)
-    out["rgba"] = _levels(rgba, 255)
-    return out.tobytes()
-
-
-def _levels(values: Array, top: int) -> Array:
-    levels: Array = np.rint(np.clip(values, 0, 1) * top)
-    return levels
 
 
 def attribute_image(splats: NDArray[np.float32]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from z1g.sampling.samplers import Sampler
 
+OnStep = Callable[[int, int], None]
+"""Called after each step of sampling with the number of steps done and of all; what it raises ends the sampling."""
 CONDITION_NOISE = 1
 """Key that separates the generator of the condition's noise from that of the code's."""
 
@@ -80,6 +82,7 @@ def sample_codes(
     options: SamplingOptions,
     seeds: Sequence[int],
     scheduler: SchedulerMixin | None = None,
+    on_step: OnStep | None = None,
 ) -> Tensor:
     """Sample codes [B,*shape] for B conditions. `seeds` has one seed per object; results do not depend on the batch.
     `scheduler`: a new scheduler that replaces the options' sampler.
@@ -91,6 +94,7 @@ def sample_codes(
     takes all steps twice.
     """
     if denoiser.objective == "regression":
+<<<<<<< HEAD
         return regress(denoiser, denoiser.schedule, condition, shape)
     scheduler = scheduler or options.sampler.scheduler(denoiser.clip_sample, denoiser.schedule.process)
     if denoiser.parts is None or not denoiser.parts.cascade:
@@ -111,6 +115,12 @@ def _sampled(
     seeds: Sequence[int], scheduler: SchedulerMixin,
 ) -> Tensor:  # fmt: skip
     """`sample_codes` of all entries together."""
+=======
+        codes = regress(denoiser, denoiser.schedule, condition, shape)
+        if on_step is not None:
+            on_step(1, 1)
+        return codes
+>>>>>>> app
     device, batch = condition.latent.device, len(seeds)
     # Noise is drawn on the CPU, so that a seed gives the same code on every device.
     generators = [torch_generator(options.seed, seed) for seed in seeds]
@@ -129,6 +139,8 @@ def _sampled(
             unconditional, conditional = velocity.chunk(2)
             velocity = unconditional + options.guidance * (conditional - unconditional)
         latents = scheduler.step(velocity, timestep, latents, return_dict=False, **extra)[0]
+        if on_step is not None:
+            on_step(i + 1, len(steps))
     return latents
 
 

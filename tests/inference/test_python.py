@@ -1,0 +1,251 @@
+"""`from z1g import ImageToSplats, Splats, render`, and the page of examples."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from support import trained_models
+from support.builders import experiment
+from support.gaussians import covariance, gaussians
+from support.paths import ROOT
+from support.photographs import disc, saved
+
+import z1g
+from z1g import ImageToSplats, Splats, render
+from z1g.cli.main import main
+from z1g.core.errors import UserError
+from z1g.inference.photographs import Framing
+from z1g.networks.weights import packaged
+from z1g.render import Reference
+
+EXAMPLE = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
+PAGE = ROOT / "docs/python.md"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("model")
+    return trained_models.write(experiment(root), root / "base")
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> ImageToSplats:
+    return ImageToSplats.from_pretrained(str(folder))
+
+
+def test_importing_the_package_imports_nothing_else() -> None:
+    code = (
+        "import sys, z1g; assert not {'torch', 'numpy', 'pydantic'} & set(sys.modules)\n"
+        "assert {'ImageToSplats', 'Splats', 'render'} <= set(dir(z1g)) and not hasattr(z1g, 'nothing')\n"
+        "from z1g import render; assert callable(render) and 'torch' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
+def test_the_room_render_is_the_function_too() -> None:
+    from z1g.render import Cpu
+
+    assert z1g.render is render
+    assert callable(render)
+    assert render.Cpu is Cpu
+
+
+@pytest.mark.slow
+def test_the_examples_of_the_page_run(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder, tmp_path / "shipped/base")
+    monkeypatch.setattr(packaged, "MODELS", tmp_path / "shipped")
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path, disc(), "photo.png")
+    examples = EXAMPLE.findall(PAGE.read_text())
+    assert len(examples) > 10
+    names: dict[str, object] = {}
+    for example in examples:
+        exec(compile(example, str(PAGE), "exec"), names)
+    assert Image.open("front.png").size == (64, 64)
+    assert names["cutout"].mode == "RGBA"  # type: ignore[attr-defined]
+    assert names["splatter_images"].shape[:3] == (2, 6, 14)  # type: ignore[attr-defined]
+    assert len(Splats.load("pair.ply")) == 2 * len(Splats.load("photo.ply"))
+    shown = capsys.readouterr().out
+    assert "2/2" in shown
+    assert 'unknown extension ".gif"' in shown
+
+
+@pytest.mark.slow
+def test_the_splats_are_those_of_the_command(folder: Path, model: ImageToSplats, tmp_path: Path) -> None:
+    photograph = saved(tmp_path, disc(), "a.png")
+    words = ["--steps", "3", "--guidance", "2.5", "--seed", "4", "--zoom", "1.3", "--shift", "0.1", "-0.2"]
+    out = tmp_path / "out"
+    assert main(["infer", str(photograph), "--model", str(folder), "--out", str(out), "--size", "32", *words]) == 0
+    sampled = model.sampling(steps=3, guidance=2.5)
+    splats = sampled.reconstruct(photograph, seed=4, framing=Framing((0.1, -0.2), 1.3))
+    splats.save(tmp_path / "b.ply")
+    assert (out / "a.ply").read_bytes() == (tmp_path / "b.ply").read_bytes()
+    assert not torch.equal(splats.tensor, sampled.reconstruct(photograph, seed=4).tensor)
+    assert (model.options.guidance, sampled.options.guidance) == (4.0, 2.5), "the model keeps its own options"
+
+
+@pytest.mark.slow
+def test_an_image_in_memory_has_the_seed_of_its_content(model: ImageToSplats, tmp_path: Path) -> None:
+    image, other = disc(), disc(radius=12)
+    first, again, second = (model.reconstruct(x).tensor for x in (image, image.copy(), other))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    fields = model.reconstruct(Image.new("CMYK", (32, 32), (0, 200, 200, 0)), background="keep")
+    assert len(fields) == len(first)
+
+
+def test_steps_are_counted_and_can_end_the_sampling(model: ImageToSplats) -> None:
+    seen: list[tuple[int, int]] = []
+    model.sampling(steps=3).reconstruct(disc(), on_step=lambda *step: seen.append(step))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+    def stop(done: int, steps: int) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        model.reconstruct(disc(), on_step=stop)
+
+
+@pytest.mark.slow
+def test_a_regression_is_one_step(tmp_path: Path) -> None:
+    folder = trained_models.write(experiment(tmp_path, unet={"objective": "regression"}), tmp_path / "model")
+    seen: list[tuple[int, int]] = []
+    ImageToSplats.from_pretrained(str(folder)).reconstruct(disc(), on_step=lambda *step: seen.append(step))
+    assert seen == [(1, 1)]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"steps": 0}, "steps 0: Input should be greater than or equal to 1"),
+        ({"guidance": 0.5}, "guidance 0.5: Input should be greater than or equal to 1"),
+    ],
+)
+def test_options_out_of_range_are_named(model: ImageToSplats, words: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        model.sampling(**words)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("shift", "zoom"), [((0.0, 1.5), 1.0), ((float("nan"), 0.0), 1.0), ((0.0, 0.0), 9.0)])
+def test_a_framing_out_of_range_is_refused(shift: tuple[float, float], zoom: float) -> None:
+    with pytest.raises(UserError, match="shift must be from -1 to 1"):
+        Framing(shift, zoom)
+
+
+# Splats
+
+
+@pytest.mark.parametrize("ending", [".ply", ".splat", ".spz"])
+def test_a_file_comes_back(tmp_path: Path, ending: str) -> None:
+    x = gaussians(60)
+    x[:, 3] = 0.2 + 0.8 * x[:, 3]
+    Splats(x).save(tmp_path / f"a{ending}")
+    back = Splats.load(str(tmp_path / f"a{ending}"))
+    assert len(back) == 60
+    # Formats that drop precision may sort, too; the mean needs no order.
+    torch.testing.assert_close(back.position.mean(0), x[:, :3].mean(0), atol=1e-3, rtol=0)
+    torch.testing.assert_close(back.rgb.mean(0), x[:, 11:].mean(0), atol=5e-3, rtol=0)
+
+
+def test_parts_are_the_inverse_of_from_parts() -> None:
+    splats = Splats(gaussians(20))
+    assert torch.equal(Splats.from_parts(**splats.parts()).tensor, splats.tensor)
+    assert {name: part.shape[1] for name, part in splats.parts().items()} == {
+        "position": 3, "opacity": 1, "scale": 3, "rotation": 4, "rgb": 3,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=r"\[N,14\], not \[3, 7\]"):
+        Splats(torch.zeros(3, 7))
+
+
+@given(seed=st.integers(0, 10_000))
+@settings(max_examples=20, deadline=None)
+def test_transforms_move_points_and_covariances(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    rotation, _ = np.linalg.qr(draw.normal(size=(3, 3)))
+    rotation *= np.sign(np.linalg.det(rotation))
+    rigid = np.eye(4)
+    rigid[:3, :3], rigid[:3, 3] = rotation, draw.normal(size=3)
+    stretch = rotation @ np.diag(draw.uniform(0.4, 2, 3) * draw.choice([-1, 1], 3))
+    x = gaussians(12)
+    before, center = covariance(x), x[:, :3].double().numpy()
+    for moved, matrix, offset in (
+        (Splats(x).moved(rigid), rotation, rigid[:3, 3]),
+        (Splats(x).mapped(stretch), stretch, np.zeros(3)),
+    ):
+        assert moved.tensor.dtype == torch.float32
+        np.testing.assert_allclose(moved.position.numpy(), center @ matrix.T + offset, atol=1e-5)
+        np.testing.assert_allclose(covariance(moved.tensor), matrix @ before @ matrix.T, rtol=1e-3, atol=1e-7)
+        assert torch.equal(moved.rgb, Splats(x).rgb)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "message"),
+    [
+        (np.eye(3), r"\[4,4\], not \[3, 3\]"),
+        (np.diag([2.0, 1, 1, 1]), "no rotation"),
+        (np.diag([-1.0, 1, 1, 1]), "no ro"),
+    ],
+)
+def test_what_is_not_rigid_is_refused(matrix: np.ndarray, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Splats(gaussians(3)).moved(matrix)
+    with pytest.raises(ValueError, match="invertible"):
+        Splats(gaussians(3)).mapped(np.diag([1.0, 1, 0]))
+
+
+# Pictures
+
+
+def dot(x: float, y: float, z: float) -> Splats:
+    """One small red Gaussian."""
+    row = [x, y, z, 0.99, 0.03, 0.03, 0.03, 1, 0, 0, 0, 0.9, 0.1, 0.1]
+    return Splats(torch.tensor([row], dtype=torch.float32))
+
+
+@given(azimuth=st.floats(-180, 180), elevation=st.floats(-80, 80), seed=st.integers(0, 1000))
+@settings(max_examples=15, deadline=None)
+def test_a_point_is_where_a_pinhole_camera_sees_it(azimuth: float, elevation: float, seed: int) -> None:
+    point = np.random.default_rng(seed).uniform(-0.3, 0.3, 3)
+    a, e, size = np.radians(azimuth), np.radians(elevation), 96
+    eye = 1.5 * np.array([np.cos(e) * np.sin(a), np.sin(e), np.cos(e) * np.cos(a)])
+    forward = -eye / 1.5
+    right = np.cross(forward, [0, 1, 0])
+    right /= np.linalg.norm(right)
+    down = np.cross(forward, right)
+    x, y, z = ((point - eye) @ axis for axis in (right, down, forward))
+    focal = size / 2 / np.tan(np.radians(49.1) / 2)
+    (picture,) = render(dot(*point), azimuth, elevation, size=size)
+    ink = 1 - np.asarray(picture)[..., 1] / 255.0
+    rows, columns = np.mgrid[:size, :size] + 0.5
+    seen = [(ink * grid).sum() / ink.sum() for grid in (columns, rows)]
+    np.testing.assert_allclose(seen, [focal * x / z + size / 2, focal * y / z + size / 2], atol=0.6)
+
+
+def test_angles_go_with_each_other_and_backgrounds_show() -> None:
+    splats = Splats(gaussians(40))
+    both = render(splats, azimuth=[0, 90], elevation=[10, 20], size=24)
+    (second,) = render(splats, azimuth=90, elevation=20, size=24)
+    assert [x.size for x in both] == [(24, 24)] * 2
+    assert np.array_equal(np.asarray(both[1]), np.asarray(second))
+    assert len(render(splats, elevation=[0, 10, 20], size=8)) == 3
+    (blue,) = render(dot(0, 0, 0), size=24, background=(0.0, 0.0, 1.0))
+    assert blue.getpixel((0, 0)) == (0, 0, 255)
+    (cut,) = render(dot(0, 0, 0), size=24, background=None, rasterizer=Reference())
+    assert cut.mode == "RGBA"
+    assert cut.getpixel((0, 0))[3] == 0  # type: ignore[index]
+    red, green, blue_, alpha = cut.getpixel((12, 12))  # type: ignore[misc]
+    assert alpha > 150
+    np.testing.assert_allclose([red, green, blue_], [0.9 * 255, 0.1 * 255, 0.1 * 255], atol=2)
+    for wrong in ({"azimuth": [0, 1], "elevation": [1, 2, 3]}, {"azimuth": []}, {"size": 0}):
+        with pytest.raises(ValueError, match=r"length|size"):
+            render(splats, **wrong)

@@ -1,0 +1,146 @@
+"""Publishes a model's folder on the Hugging Face Hub, with a card that the hub understands and pictures."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+
+from z1g.core.errors import UserError
+from z1g.core.files import atomic_folder, read_bytes
+from z1g.core.listed import files_of
+from z1g.core.recorded import sha256
+from z1g.core.sealed import read_sealed, write_sealed
+from z1g.inference.models import NETWORKS_DIGEST, open_model
+from z1g.networks.weights.hub import HubName, endpoint, hub_errors
+from z1g.networks.weights.packaged import CARD, FILE, METHOD_FILE, NETWORKS, folder_of
+
+PICTURES = "pictures"
+LARGEST_PICTURE = 16 * 2**20
+"""Size limit of a picture's file, bytes."""
+TAGS = ["zero-1-to-g", "gaussian-splatting", "image-to-3d", "3d"]
+REPLACED = [f"{NETWORKS}/*", f"{PICTURES}/*"]
+"""Earlier files on the hub that are removed unless they are published again."""
+
+
+@dataclass(frozen=True)
+class Publication:
+    """What is published. to: `USER/NAME`. license: the hub's word for it, such as `cc-by-4.0`; None says nothing."""
+
+    model: str
+    to: str
+    pictures: Sequence[Path] = ()
+    license: str | None = None
+    private: bool = False
+
+    @property
+    def repository(self) -> str:
+        """The repository's name. Raises UserError if it is none."""
+        name = HubName.parse(self.to)
+        if name is None or name.revision is not None:
+            raise UserError(f"--to {self.to}: a name on the hub is USER/NAME")
+        return name.repository
+
+
+def prepare(publication: Publication, out: Path) -> None:
+    """Write the folder that would be published, complete or not at all. Raises UserError.
+
+    The model's files are checked first. `out` must not exist.
+    """
+    repository = publication.repository
+    if out.exists():
+        raise UserError(f"{out} exists already; delete it, or give another folder")
+    open_model(publication.model)
+    source = folder_of(publication.model)
+    with atomic_folder(out) as temporary:
+        for name in (name for name in files_of(source / NETWORKS) if name.endswith((".json", ".safetensors"))):
+            target = temporary / NETWORKS / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / NETWORKS / name, target)
+        values = read_sealed(source / FILE, FILE)
+        digest = sha256(temporary / NETWORKS / METHOD_FILE)
+        write_sealed(temporary / FILE, {**values, NETWORKS_DIGEST: digest}, FILE)
+        names = _copy_pictures(publication.pictures, temporary / PICTURES)
+        text = _card(source, repository, publication.license, names)
+        (temporary / CARD).write_text(text, encoding="utf-8")
+
+
+def publish(publication: Publication) -> str:
+    """Upload a model; returns `USER/NAME@COMMIT`. Raises UserError.
+
+    The hub's client knows the user (`hf auth login`).
+    """
+    repository = publication.repository
+    with tempfile.TemporaryDirectory(prefix="z1g-publish-") as temporary:
+        folder = Path(temporary) / "model"
+        prepare(publication, folder)
+        with hub_errors(f"{repository}: the hub says"):
+            from huggingface_hub import HfApi
+
+            hub = HfApi(endpoint=endpoint())
+            hub.create_repo(repository, private=publication.private, exist_ok=True)
+            commit = hub.upload_folder(
+                repo_id=repository, folder_path=folder, commit_message="z1g publish", delete_patterns=REPLACED
+            )
+    return f"{repository}@{commit.oid}"
+
+
+def _copy_pictures(files: Sequence[Path], folder: Path) -> list[str]:
+    """Copy pictures as `1.png`, `2.jpg` and so on. Raises UserError for what is no picture."""
+    names = []
+    for number, file in enumerate(files, start=1):
+        try:
+            content = read_bytes(file, LARGEST_PICTURE)
+            with Image.open(io.BytesIO(content)) as image:
+                image.verify()
+                kind = (image.format or "").lower()
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UserError(f"--picture {file}: {error}") from error
+        if kind not in ("png", "jpeg", "webp", "gif"):
+            raise UserError(f"--picture {file}: browsers show PNG, JPEG, WebP and GIF, not {kind}")
+        folder.mkdir(exist_ok=True)
+        names.append(f"{number}.{kind}")
+        (folder / names[-1]).write_bytes(content)
+    return names
+
+
+def _card(folder: Path, repository: str, license_name: str | None, pictures: Sequence[str]) -> str:
+    """The model's card with the hub's metadata; what its own metadata says stays."""
+    text = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else f"# {repository}\n"
+    own, text = _metadata(text, folder / CARD)
+    metadata: dict[str, Any] = {
+        **({"license": license_name} if license_name else {}),
+        "library_name": "z1g",
+        "pipeline_tag": "image-to-3d",
+        "tags": TAGS,
+        **own,
+    }
+    shown = "".join(f"![a picture of the model's results]({PICTURES}/{name})\n" for name in pictures)
+    return (
+        f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n{text.strip()}\n\n"
+        + (f"## Pictures\n{shown}\n" if shown else "")
+        + f"## Use\n```python\nfrom z1g import ImageToSplats\n\nmodel = ImageToSplats.from_pretrained({repository!r})\n"
+        'model.reconstruct("photo.png").save("photo.ply")\n```\n'
+        f"or `z1g infer photo.png --model {repository}`.\n"
+    )
+
+
+def _metadata(text: str, file: Path) -> tuple[dict[str, Any], str]:
+    """Metadata at the beginning of a card, and the rest. Raises UserError if it is not YAML."""
+    if not text.startswith("---\n") or "\n---\n" not in text[3:]:
+        return {}, text
+    block, _, rest = text[4:].partition("\n---\n")
+    try:
+        values = yaml.safe_load(block)
+    except yaml.YAMLError as error:
+        raise UserError(f"{file}: its metadata is not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{file}: its metadata is not a mapping")
+    return values, rest
