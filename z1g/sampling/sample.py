@@ -94,33 +94,34 @@ def sample_codes(
     takes all steps twice.
     """
     if denoiser.objective == "regression":
-<<<<<<< HEAD
-        return regress(denoiser, denoiser.schedule, condition, shape)
-    scheduler = scheduler or options.sampler.scheduler(denoiser.clip_sample, denoiser.schedule.process)
-    if denoiser.parts is None or not denoiser.parts.cascade:
-        return _sampled(denoiser, condition, zero_latent, shape, options, seeds, scheduler)
-    device = condition.latent.device
-    first = denoiser.parts.first(shape[0], device)
-    noise = object_noise(options, seeds, shape).to(device)
-    for active, timestep in ((first, TIMESTEPS - 1), (~first, 0)):
-        own = type(scheduler).from_config(scheduler.config)
-        given = Given(denoiser, active, noise, timestep)
-        sampled = _sampled(given, condition, zero_latent, shape, options, seeds, own)
-        noise = torch.where(given.active, sampled, noise)
-    return noise
-
-
-def _sampled(
-    denoiser: PredictsV, condition: Condition, zero_latent: Tensor, shape: tuple[int, ...], options: SamplingOptions,
-    seeds: Sequence[int], scheduler: SchedulerMixin,
-) -> Tensor:  # fmt: skip
-    """`sample_codes` of all entries together."""
-=======
         codes = regress(denoiser, denoiser.schedule, condition, shape)
         if on_step is not None:
             on_step(1, 1)
         return codes
->>>>>>> app
+    scheduler = scheduler or options.sampler.scheduler(denoiser.clip_sample, denoiser.schedule.process)
+    if denoiser.parts is None or not denoiser.parts.cascade:
+        return _sampled(denoiser, condition, zero_latent, shape, options, seeds, scheduler, on_step)
+    device = condition.latent.device
+    first = denoiser.parts.first(shape[0], device)
+    noise = object_noise(options, seeds, shape).to(device)
+    for half, (active, timestep) in enumerate(((first, TIMESTEPS - 1), (~first, 0))):
+        own = type(scheduler).from_config(scheduler.config)
+        given = Given(denoiser, active, noise, timestep)
+        sampled = _sampled(given, condition, zero_latent, shape, options, seeds, own, _half(on_step, half))
+        noise = torch.where(given.active, sampled, noise)
+    return noise
+
+
+def _half(on_step: OnStep | None, half: int) -> OnStep | None:
+    """Steps of the first (0) or second (1) of two samplings, counted among those of both."""
+    return None if on_step is None else lambda done, of: on_step(half * of + done, 2 * of)
+
+
+def _sampled(
+    denoiser: PredictsV, condition: Condition, zero_latent: Tensor, shape: tuple[int, ...], options: SamplingOptions,
+    seeds: Sequence[int], scheduler: SchedulerMixin, on_step: OnStep | None,
+) -> Tensor:  # fmt: skip
+    """`sample_codes` of all entries together."""
     device, batch = condition.latent.device, len(seeds)
     # Noise is drawn on the CPU, so that a seed gives the same code on every device.
     generators = [torch_generator(options.seed, seed) for seed in seeds]
