@@ -25,6 +25,16 @@ def surface_points(
 ) -> NDArray[np.float64]:
     """Sample `n` points [n,3] uniformly by area, seeded by the object, in the normalized y-up world of the renders.
 
+    Raises NotMeasurable as `surface_triangles` does, and for a mesh without an area.
+    """
+    return _sample(surface_triangles(item, entry, limits, roots), n, np.random.default_rng(entry.seed))
+
+
+def surface_triangles(
+    item: RenderedObject, entry: ObjectEntry, limits: FileLimits, roots: Sequence[str] = ()
+) -> NDArray[np.float64]:
+    """Corners [T,3,3] of the object's faces in the normalized y-up world of the renders.
+
     The file is read without Blender and checked against the bounds that Blender measured. Raises NotMeasurable if there
     is no mesh, if it has changed, if only Blender reads its format, or if it is read differently here. roots: as of
     `data.roots`.
@@ -42,7 +52,7 @@ def surface_points(
             raise NotMeasurable(str(error)) from error
     placed = normalized(triangles, normalization)
     _check(placed, entry)
-    return _sample(placed, n, np.random.default_rng(entry.seed))
+    return placed
 
 
 def normalized(points: NDArray[np.float64], normalization: dict[str, Any]) -> NDArray[np.float64]:

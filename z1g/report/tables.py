@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from z1g.report.collect import MetricInfo
 from z1g.report.left_out import left_out_text
+from z1g.report.peers import coverage_texts
 from z1g.report.statistics import MIN_SEEDS
 from z1g.report.summary import SOURCES, SPLIT_NAMES, SPLITS, Row, Summary, best, decimals, rankings, verdict_words
 from z1g.report.verdicts import HOW_TO_READ, Figure, Ranking, one_seed, ranking_text
@@ -69,6 +70,7 @@ def notes(summary: Summary) -> list[str]:
     sentences += best_texts(summary)
     sentences += [f"{name} is left out: {why}." for name, why in summary.pruned.items()]
     sentences += [left_out_text(summary.budget)] if summary.budget else []
+    sentences += coverage_texts(summary.peers)
     sentences += [f"{name} is missing: {why}" for name, why in summary.missing.items()]
     return sentences + [f"{name}: {why}" for name, why in summary.gaps.items()]
 

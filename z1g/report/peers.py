@@ -1,0 +1,131 @@
+"""Measurements of other systems, as `z1g evaluate` writes them to `results/peers/<name>/`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from z1g.core.errors import UserError
+from z1g.core.files import read_jsonl
+from z1g.core.recorded import file_digest
+from z1g.core.sealed import Damaged, read_sealed
+from z1g.report.collect import JsonRow, Measurements, MetricInfo, Results
+
+FOLDER, RECORD = "peers", "peer.json"
+FILES = ("metrics.jsonl", "objects.jsonl", "images")
+SOURCE = "peer"
+"""Source of the rows of other systems."""
+MOST_SHOWN = 3
+"""Problems of a system that the table names."""
+PREFIX = "peer: "
+"""Before the name of a system in tables."""
+
+
+def peer_owner(name: str) -> str:
+    """What the checksum of a record covers besides its content."""
+    return f"{FOLDER}/{name}"
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A system that was measured. `record` is the content of its `peer.json`."""
+
+    name: str
+    measured: Measurements
+    record: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """Its name in tables, with what was done to its outputs."""
+        return f"{PREFIX}{self.name}{' (registered)' if self.record['registered'] else ''}"
+
+    @property
+    def n_measured(self) -> int:
+        """Number of objects that were measured."""
+        return len(self.measured.truth)
+
+    def sampled(self) -> Peer:
+        """The same with rows of the source `sampled`: its outputs stand beside the samples of our methods."""
+
+        def renamed(rows: Iterable[JsonRow]) -> list[JsonRow]:
+            return [{**row, "source": "sampled"} if row["source"] == SOURCE else row for row in rows]
+
+        own = self.measured
+        return replace(
+            self, measured=replace(own, rows=renamed(own.rows), objects=renamed(own.objects), sets=renamed(own.sets))
+        )
+
+
+def comparable(results: Results, ours: Iterable[Measurements]) -> list[Peer]:
+    """Systems that were measured on the images of our measurements; others are noted, as are damaged ones."""
+    truth = {name: digest for measured in ours for name, digest in measured.truth.items()}
+    found = []
+    for folder in sorted(file.parent for file in results.root.glob(f"{FOLDER}/*/{RECORD}")):
+        try:
+            peer = read_peer(folder)
+        except UserError as error:
+            results.note(str(error))
+            continue
+        theirs = peer.measured.truth
+        if any(name in truth and truth[name] != digest for name, digest in theirs.items()) or not theirs.keys() & truth:
+            results.note(f"{PREFIX}{peer.name} is left out: it was measured on other objects, views or images")
+        else:
+            found.append(peer)
+    return found
+
+
+def coverage_texts(peers: Iterable[Peer]) -> list[str]:
+    """Sentences on which objects a system's row is about, and on what was done to its outputs."""
+    texts = []
+    for peer in peers:
+        record, n = peer.record, peer.n_measured
+        if n < record["n_evaluated"]:
+            unasked = record["n_evaluated"] - len(record["wanted"])
+            reasons = _reasons(record["problems"]) if record["problems"] else ""
+            reasons += f" {unasked} are not in its list." if unasked else ""
+            texts.append(
+                f"{peer.label}: {n} of {record['n_evaluated']} objects were measured; its row and its differences are "
+                f"about these {n} only. {reasons}".rstrip()
+            )
+        elif record["problems"]:
+            texts.append(f"{peer.label}: {_reasons(record['problems'])}")
+        if record["registered"]:
+            texts.append(
+                f"{peer.label}: each output was scaled, turned about the upright axis and moved to fit the true views "
+                "(not the test views), which favors it."
+            )
+        elif record["unknown"]:
+            texts.append(f"{peer.label}: unknown about its frame {record['frame']}: {'; '.join(record['unknown'])}.")
+    return texts
+
+
+def _reasons(problems: Mapping[str, str]) -> str:
+    """The first problems, and the number of all."""
+    shown = [f"{name}: {why}" for name, why in list(problems.items())[:MOST_SHOWN]]
+    more = len(problems) - len(shown)
+    return "; ".join(shown) + (f"; and {more} more in its {RECORD}" if more > 0 else "") + "."
+
+
+def read_peers(results: Path) -> list[Peer]:
+    """All measured systems, by name. Raises UserError for one whose files are damaged."""
+    return [read_peer(file.parent) for file in sorted(results.glob(f"{FOLDER}/*/{RECORD}"))]
+
+
+def read_peer(folder: Path) -> Peer:
+    """The measurements in a folder. Raises UserError if there are none or if they are damaged."""
+    try:
+        record = read_sealed(folder / RECORD, peer_owner(folder.resolve().name))
+        for name in FILES[:2]:
+            if file_digest(folder / name) != record["files"][name]["sha256"]:
+                raise Damaged(f"{name} has changed since it was written")
+        rows, objects = (read_jsonl(folder / file) for file in FILES[:2])
+        metrics = {name: MetricInfo(**info) for name, info in record["metrics"].items()}
+        extra = {
+            key: record[key] for key in ("missing", "versions", "commit", "sets", "gaps", "truth") if key in record
+        }
+        measured = Measurements(rows, metrics, objects=objects, **extra)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{folder} cannot be used: {error}; run `z1g evaluate` again, or delete it") from error
+    return Peer(folder.name, measured, record)
