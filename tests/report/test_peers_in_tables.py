@@ -99,7 +99,7 @@ def test_a_system_with_three_objects_is_compared_on_those_and_says_so(tree: Path
     assert not ranking.why, "the ablations are ranked over all twelve"
     text = markdown(summary)
     assert (
-        "peer: few: 3 of 12 objects were measured; its row and its differences are about these 3 only. "
+        "peer: few: 3 of 12 objects were measured; its row and its differences are about 3 objects only. "
         "object03: missing: there is no file;" in text
     )
     assert "and 6 more in its peer.json." in text

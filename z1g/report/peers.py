@@ -12,6 +12,7 @@ from z1g.core.files import read_jsonl
 from z1g.core.recorded import file_digest
 from z1g.core.sealed import Damaged, read_sealed
 from z1g.report.collect import JsonRow, Measurements, MetricInfo, Results
+from z1g.report.verdicts import count
 
 FOLDER, RECORD = "peers", "peer.json"
 FILES = ("metrics.jsonl", "objects.jsonl", "images")
@@ -87,7 +88,7 @@ def coverage_texts(peers: Iterable[Peer]) -> list[str]:
             reasons += f" {unasked} are not in its list." if unasked else ""
             texts.append(
                 f"{peer.label}: {n} of {record['n_evaluated']} objects were measured; its row and its differences are "
-                f"about these {n} only. {reasons}".rstrip()
+                f"about {count(n, 'object')} only. {reasons}".rstrip()
             )
         elif record["problems"]:
             texts.append(f"{peer.label}: {_reasons(record['problems'])}")
