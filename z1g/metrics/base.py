@@ -84,6 +84,10 @@ class ViewMetric(Metric):
     def compute(self, images: ImagePair) -> torch.Tensor:
         """One value per view: [V] float. Raises UserError if weights are missing."""
 
+    def pooled(self, images: ImagePair) -> float:
+        """One value for all views of an object together: the mean, unless the metric is no mean over pixels."""
+        return float(self.compute(images).double().mean())
+
 
 class ObjectMetric(Metric):
     """A metric with a value per object."""

@@ -1,4 +1,4 @@
-"""What other systems must be given: condition images, cameras and names, so that a comparison can be repeated elsewhere."""
+"""What other systems must be given: condition images, cameras and names, so that others can repeat a comparison."""
 
 from __future__ import annotations
 
@@ -46,12 +46,13 @@ Give a system one of these images of an object, and store what it makes as
 
 Objects of the split `train` were seen by the trained models of these results; those of `test` were not.
 
-- The condition camera is {radius:g} from the object's center, with a vertical field of view of {fov:g} degrees; the object fits a
-  sphere of diameter 1. Its elevation differs between objects: {low:.1f} to {high:.1f} degrees.
-- Switch off whatever crops, centers or resizes the foreground: scale and place of an output follow from the camera. If that
-  cannot be switched off, say `--registered` below.
+- The condition camera is {radius:g} from the object's center, with a vertical field of view of {fov:g} degrees; the
+  object fits a sphere of diameter 1. Its elevation differs between objects: {low:.1f} to {high:.1f} degrees.
+- Switch off whatever crops, centers or resizes the foreground: scale and place of an output follow from the camera. If
+  that cannot be switched off, say `--registered` below.
 - No image of another view may be given, nor `cameras.json` to a system that estimates the pose by itself.
-- Beside the outputs, `cost.json` may say {{"seconds": per object, "parameters": number, "memory_gb": peak, "hardware": "..."}}.
+- Beside the outputs, `cost.json` may say {{"seconds": per object, "parameters": number, "memory_gb": peak,
+  "hardware": "..."}}.
 
 Then, where these results are:
 

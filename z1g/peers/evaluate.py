@@ -93,7 +93,9 @@ class Evaluator:
         trained = self.given.trained.config
         self.render, self.camera = trained.render, trained.camera
         self.test_views = list(trained.camera.test_ids)
-        self.measure = Measure(self.given.folder.config.metrics.metrics)
+        metrics = self.given.folder.config.metrics
+        self.measure = Measure(metrics.metrics, metrics.protocol)
+        self.test_views = self.measure.chosen(self.test_views)
         renderer = getattr(self.given.folder.upstream_folder("ingest").config.data, "renderer", None)
         self.drawer: Drawer | None = None
         self.light = renderer if isinstance(renderer, Raster) else Raster()
@@ -110,7 +112,8 @@ class Evaluator:
         for i, (view, azimuth) in enumerate(zip(self.test_views, azimuths, strict=True)):
             row = {**head, "view": view, "azimuth_deg": azimuth, **{m: x[i] for m, x in values.items()}}
             self.views.append(row)
-        self.objects.append({**head, **self.measure.object(name, self.shape(content, truth))})
+        geometry = self.measure.object(name, self.shape(content, truth))
+        self.objects.append({**head, **self.measure.pooled(pair), **geometry})
         self.measure.collect(split, SOURCE, pair.rgb)
         self.measure.collect(split, TRUTH, pair.rgb_true)
         self.truth[name], self.kinds[name] = truth.digest(self.test_views), content.kind

@@ -61,7 +61,7 @@ class Peer:
 
 def comparable(results: Results, ours: Iterable[Measurements]) -> list[Peer]:
     """Systems that were measured on the images of our measurements; others are noted, as are damaged ones."""
-    truth = {name: digest for measured in ours for name, digest in measured.truth.items()}
+    truths = [measured.truth for measured in ours]
     found = []
     for folder in sorted(file.parent for file in results.root.glob(f"{FOLDER}/*/{RECORD}")):
         try:
@@ -69,12 +69,17 @@ def comparable(results: Results, ours: Iterable[Measurements]) -> list[Peer]:
         except UserError as error:
             results.note(str(error))
             continue
-        theirs = peer.measured.truth
-        if any(name in truth and truth[name] != digest for name, digest in theirs.items()) or not theirs.keys() & truth:
+        if not any(_same_images(peer.measured.truth, truth) for truth in truths):
             results.note(f"{PREFIX}{peer.name} is left out: it was measured on other objects, views or images")
         else:
             found.append(peer)
     return found
+
+
+def _same_images(theirs: Mapping[str, str], ours: Mapping[str, str]) -> bool:
+    """Whether there are common objects, and all of them have the same test images."""
+    common = theirs.keys() & ours.keys()
+    return bool(common) and all(theirs[name] == ours[name] for name in common)
 
 
 def coverage_texts(peers: Iterable[Peer]) -> list[str]:
