@@ -14,7 +14,7 @@ from z1g.core.sealed import Damaged, read_sealed
 from z1g.report.collect import KEYS, Ablation, Measurements, Results
 from z1g.report.cost import cost
 from z1g.report.left_out import left_out_of, left_out_text
-from z1g.report.peers import FOLDER, PREFIX, RECORD, Peer, coverage_texts, read_peer
+from z1g.report.peers import FOLDER, PREFIX, RECORD, Peer, cost_texts, costs, coverage_texts, read_peer
 from z1g.report.replicates import Arm, Replicate, Replicates, arms
 
 DIGESTED = ("ingest", "autodecoder", "unet", "infer")
@@ -72,8 +72,10 @@ def find_contender(tree: Results, target: str) -> Contender:
 def _of_peer(peer: Peer) -> Contender:
     """Another system, whose outputs stand beside samples."""
     members = Replicates((Replicate(None, (peer.measured,)),))
-    notes = tuple(coverage_texts([peer]))
-    return Contender(peer.label, peer.measured, members, f"{FOLDER}/{peer.name}", {}, {}, {}, {}, notes, is_peer=True)
+    notes = (*coverage_texts([peer]), *cost_texts([peer]))
+    return Contender(
+        peer.label, peer.measured, members, f"{FOLDER}/{peer.name}", {}, {}, costs(peer.record), {}, notes, is_peer=True
+    )
 
 
 @dataclass(frozen=True)

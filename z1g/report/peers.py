@@ -12,12 +12,19 @@ from z1g.core.files import read_jsonl
 from z1g.core.recorded import file_digest
 from z1g.core.sealed import Damaged, read_sealed
 from z1g.report.collect import JsonRow, Measurements, MetricInfo, Results
+from z1g.report.cost import cost_text
 from z1g.report.verdicts import count
 
 FOLDER, RECORD = "peers", "peer.json"
 FILES = ("metrics.jsonl", "objects.jsonl", "images")
 SOURCE = "peer"
 """Source of the rows of other systems."""
+PEER_COSTS = {
+    "seconds_per_object": ("seconds", MetricInfo("sampling", "s/object", False)),
+    "parameters": ("parameters", MetricInfo("all networks", "parameters", False)),
+    "memory_gb": ("memory_gb", MetricInfo("peak memory", "GB", False)),
+}
+"""Costs of other systems: the field of `cost.json`, and its label and unit."""
 MOST_SHOWN = 3
 """Problems of a system that the table names."""
 PREFIX = "peer: "
@@ -104,6 +111,24 @@ def coverage_texts(peers: Iterable[Peer]) -> list[str]:
             )
         elif record["unknown"]:
             texts.append(f"{peer.label}: unknown about its frame {record['frame']}: {'; '.join(record['unknown'])}.")
+    return texts
+
+
+def costs(record: Mapping[str, Any]) -> dict[str, float | None]:
+    """Costs of a system as they were given, by the keys of PEER_COSTS; None is unknown."""
+    given = record.get("cost") or {}
+    return {key: given.get(name) for key, (name, _) in PEER_COSTS.items()}
+
+
+def cost_texts(peers: Iterable[Peer]) -> list[str]:
+    """A sentence a system on what it costs, as its users gave it."""
+    texts = []
+    for peer in peers:
+        found = costs(peer.record)
+        known = [f"{cost_text(value)} {PEER_COSTS[key][1].unit}" for key, value in found.items() if value is not None]
+        hardware = (peer.record.get("cost") or {}).get("hardware")
+        if known:
+            texts.append(f"{peer.label}, as given: {', '.join(known)}{f', on {hardware}' if hardware else ''}.")
     return texts
 
 
