@@ -153,7 +153,11 @@ class Evaluator:
         to_view = torch.from_numpy(view_frame(truth.item.c2w, self.camera.radius))
         cloud = content.cloud()
         points = cloud.points.double().cpu() @ to_view[:3, :3].T + to_view[:3, 3]
-        return Shape(points, cloud.opacity.cpu(), truth.surface, partial(_depth_maps, content, truth))
+        normals = cloud.normals.double().cpu() @ to_view[:3, :3].T
+        depth = partial(_depth_maps, content, truth)
+        return Shape(
+            points, cloud.opacity.cpu(), truth.surface, depth, normals=normals, surface_normals=truth.surface_normals
+        )
 
 
 def evaluate(results: Path, name: str, options: PeerOptions, like: str, threads: int = 0) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from z1g.gaussians.affine import transformed
 from z1g.gaussians.channels import CHANNELS
 from z1g.gaussians.harmonics import seen_color
 from z1g.gaussians.ply import SH_C0, Y_UP_TO_Y_DOWN
-from z1g.gaussians.rotations import rotation_matrices
+from z1g.gaussians.rotations import shortest_axes
 from z1g.geometry.camera import Cameras
 from z1g.geometry.frames import Color
 from z1g.peers.content import Array, Cloud, Content, Drawn
@@ -70,10 +70,7 @@ class Splats(Content):
     def cloud(self) -> Cloud:
         """Centers; a normal is a Gaussian's shortest axis."""
         x = self.gaussians.double()
-        axes = rotation_matrices(x[:, CHANNELS["rotation"]].T[None])[0].permute(2, 0, 1)
-        shortest = x[:, CHANNELS["scale"]].argmin(dim=1)
-        normals = torch.take_along_dim(axes, shortest[:, None, None].expand(-1, 3, 1), dim=2)[..., 0]
-        return Cloud(x[:, CHANNELS["position"]], x[:, CHANNELS["opacity"]][:, 0], normals)
+        return Cloud(x[:, CHANNELS["position"]], x[:, CHANNELS["opacity"]][:, 0], shortest_axes(x))
 
 
 def read_splats(path: Path, rasterizer: Rasterizer, color: Color) -> Splats:

@@ -21,9 +21,10 @@ from z1g.data.sealed_tensors import read_output
 from z1g.data.shards import RenderedObject
 from z1g.gaussians.channels import CHANNELS, to_gaussians
 from z1g.gaussians.finite import require_finite
+from z1g.gaussians.rotations import shortest_axes
 from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS, view_frame
 from z1g.meshes.limits import FileLimits
-from z1g.meshes.surface import surface_points
+from z1g.meshes.surface import surface_samples
 from z1g.metrics import DepthMaps, ImagePair, Metric, NotMeasurable, ObjectMetric, SetMetric, Shape, ViewMetric
 from z1g.metrics.protocols import Own, Protocol
 from z1g.plan.folder import StageFolder
@@ -98,14 +99,22 @@ class Truth:
     ) -> None:
         self.scene, self.item = scenes[entry.id], scenes.rendered(entry.id)
         self.entry, self.limits, self.roots = entry, limits, roots
-        self.surface = cache(self._surface)
+        self._samples = cache(self._sampled)
 
-    def _surface(self, n: int) -> Tensor:
+    def surface(self, n: int) -> Tensor:
+        """Points [n,3] of the source mesh in the view-1 frame. Raises NotMeasurable if there is none."""
+        return self._samples(n)[0]
+
+    def surface_normals(self, n: int) -> Tensor:
+        """Unit normals [n,3] at the points of `surface(n)`."""
+        return self._samples(n)[1]
+
+    def _sampled(self, n: int) -> tuple[Tensor, Tensor]:
         if self.limits is None:
             raise NotMeasurable("its data source has renders only, no mesh")
         frame = view_frame(self.item.c2w, float(np.linalg.norm(self.scene.c2w[INPUT_VIEWS[0], :3, 3].numpy())))
-        points = surface_points(self.item, self.entry, self.limits, n, self.roots)
-        return torch.from_numpy(points @ frame[:3, :3].T + frame[:3, 3])
+        points, normals = surface_samples(self.item, self.entry, self.limits, n, self.roots)
+        return torch.from_numpy(points @ frame[:3, :3].T + frame[:3, 3]), torch.from_numpy(normals @ frame[:3, :3].T)
 
     def azimuths_deg(self, views: list[int]) -> list[float]:
         """Azimuth distance of each view from the condition view, 0 to 180 degrees."""
@@ -139,7 +148,9 @@ def shape(trained: StageFolder, truth: Truth, splats: Tensor) -> Shape:
     """Geometry of splats [6,14,S,S] and ground truth for object metrics."""
     gaussians = to_gaussians(splats[None])
     points, opacity = gaussians[0, :, CHANNELS["position"]], gaussians[0, :, CHANNELS["opacity"]][:, 0]
-    return Shape(points, opacity, truth.surface, partial(_depth_maps, trained, truth.scene, gaussians))
+    depth = partial(_depth_maps, trained, truth.scene, gaussians)
+    normals = shortest_axes(gaussians[0])
+    return Shape(points, opacity, truth.surface, depth, normals=normals, surface_normals=truth.surface_normals)
 
 
 @torch.no_grad()
