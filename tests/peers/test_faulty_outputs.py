@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.builders import plan
 from support.peer_objects import World, world
 
 from z1g.cli.main import main
@@ -167,6 +168,18 @@ def test_the_command_says_what_was_not_measured(made: World, tmp_path: Path, cap
     (folder / "cost.json").write_text('{"second": 2.5}')
     assert main(words) == 2
     assert "cost.json: second: Extra inputs are not permitted; its keys are seconds" in capfd.readouterr().err
+
+
+def test_true_renders_that_are_missing_are_named(made: World, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"chunk 0 of the true renders is missing; run `snakemake` up to ingest"):
+        evaluate(plan(tmp_path).results, "early", options(tmp_path), "micro")
+
+
+@pytest.mark.parametrize("number", ["-1", "nan", "many", "1e99"])
+def test_numbers_of_parameters_are_checked(made: World, tmp_path: Path, number: str) -> None:
+    words = ["evaluate", "--results", str(made.results), "--outputs", str(tmp_path), "--frame", "z1g"]
+    with pytest.raises(SystemExit):
+        main([*words, "--parameters", number])
 
 
 def test_changed_rows_are_noticed(made: World, tmp_path: Path) -> None:

@@ -68,7 +68,10 @@ rule ablation:
 rule peer:
     input:
         lambda wildcards: [
-            str(plan.folder("ingest", plan.peers[wildcards.peer].ingest) / f"chunk-{c}.tar")
+            str(
+                plan.folder("ingest", plan.peers[wildcards.peer].ingest)
+                / f"chunk-{c}.tar"
+            )
             for c in plan.chunks("ingest", plan.peers[wildcards.peer].ingest)
         ],
     output:

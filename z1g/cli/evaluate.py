@@ -30,9 +30,20 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     )  # fmt: skip
     for key, what in (("seconds", "seconds an object"), ("memory-gb", "peak memory, GB")):
         parser.add_argument(f"--{key}", type=amount, help=f"cost: {what}; default: from cost.json in the folder")
-    parser.add_argument("--parameters", type=float, help="cost: number of parameters of all networks")
+    parser.add_argument("--parameters", type=_parameters, help="cost: number of parameters of all networks")
     parser.add_argument("--planned", metavar="PEER", help="measure a system that a set's `peers:` names, as planned")
     parser.add_argument("--threads", type=between(0, 4096), default=0, help="CPU threads; 0: torch's default")
+
+
+def _parameters(text: str) -> float:
+    """Argument type: a number of parameters, such as 4.15e8."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1.0
+    if not 0 <= number <= 1e15:
+        raise argparse.ArgumentTypeError(f"{text[:40]} is not a number of parameters")
+    return number
 
 
 def main(verb: str, arguments: argparse.Namespace) -> int:

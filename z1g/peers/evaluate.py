@@ -19,6 +19,7 @@ from z1g.core.progress import track
 from z1g.core.sealed import write_sealed
 from z1g.data.manifest import ObjectEntry
 from z1g.data.scenes import SceneStore
+from z1g.data.shards import shard_path
 from z1g.geometry.camera import INPUT_VIEWS, Cameras, view_frame
 from z1g.geometry.frames import FRAMES, Condition, Frame, to_world
 from z1g.jobs.records import digests, provenance
@@ -60,8 +61,11 @@ class Given:
         if "metrics" not in stages:
             raise UserError(f"ablation {like} of {results} has no metrics stage")
         folder = StageFolder.open(results / "metrics" / stages["metrics"])
-        trained = folder.upstream_folder("autodecoder")
-        scenes = SceneStore(folder.manifest(), trained.config.camera.radius, folder.upstream_path("ingest"))
+        trained, ingest = folder.upstream_folder("autodecoder"), folder.upstream_path("ingest")
+        absent = [c for c in range(folder.manifest().n_chunks) if not shard_path(ingest, c).is_file()]
+        if absent:
+            raise UserError(f"{ingest}: chunk {absent[0]} of the true renders is missing; run `snakemake` up to ingest")
+        scenes = SceneStore(folder.manifest(), trained.config.camera.radius, ingest)
         splits = {name: str(split) for name, split in evaluated(folder)}
         return cls(like, folder, scenes, splits, {entry.id: entry for entry in folder.manifest().objects})
 
