@@ -76,7 +76,7 @@ SETS: dict[str, tuple[Callable[[Path], None], dict[str, str]]] = {
 
 
 def source(name: str, root: Path, **more: object) -> EvaluationSet:
-    return EvaluationSet.model_validate({"name": name, "root": str(root), **more})
+    return EvaluationSet.model_validate({"collection": name, "root": str(root), **more})
 
 
 @pytest.mark.parametrize("name", SETS)

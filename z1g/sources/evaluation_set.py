@@ -29,7 +29,7 @@ class EvaluationSet(MeshSource):
     """
 
     kind: Literal["evaluation_set"] = "evaluation_set"
-    name: SetName = Field("gso", description="the set, which says where in the folder its meshes are")
+    collection: SetName = Field("gso", description="the set, which says where in the folder its meshes are")
     root: str = Field("data/gso", description="folder of the set, as it was unpacked")
     objects: Annotated[str | None, FileContent()] = Field(
         None, description="list of the objects by content (.csv or .jsonl with a column `content`); null: all"
@@ -60,8 +60,8 @@ class EvaluationSet(MeshSource):
         if not root.is_dir():
             raise UserError(f"data.root: {root} is not a folder (current folder: {Path.cwd()})")
         files = [
-            MeshFile(mesh.as_posix(), _about(name, category, self.name), root=root.as_posix())
-            for mesh, name, category in items(self.name, root)
+            MeshFile(mesh.as_posix(), _about(name, category, self.collection), root=root.as_posix())
+            for mesh, name, category in items(self.collection, root)
         ]
         entries = known_objects(root, files, self.limits, self.roots)
         return entries if self.objects is None else _listed(entries, Path(self.objects))
