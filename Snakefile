@@ -50,6 +50,7 @@ wildcard_constraints:
     name=r"[^/]+",
     study=r"[^/]+",
     rung=r"[\d.]+",
+    peer=r"[^/]+",
 
 
 onstart:

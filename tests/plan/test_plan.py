@@ -27,6 +27,7 @@ from z1g.plan.identity import digest, without_runtime
 from z1g.plan.plan import Plan
 from z1g.plan.slices import cut, slice_config
 from z1g.plan.stages import STAGES
+from z1g.sources import EvaluationSet
 
 ORDER = list(STAGES)
 READ_BY = {
@@ -115,8 +116,31 @@ def instances_of_g_objaverse() -> str:
     return str(folder)
 
 
+def scanned_objects() -> str:
+    """A folder of scanned objects, which has the layout of another evaluation set, too."""
+    folder = Path(tempfile.mkdtemp())
+    for i, name in enumerate(("one", "two")):
+        (folder / name / "meshes").mkdir(parents=True)
+        (folder / name / "meshes" / "model.obj").write_text(f"v {i} 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\n")
+    return str(folder)
+
+
+def listed_objects(root: str) -> str:
+    """A list of the objects of such a folder by content."""
+    entries = EvaluationSet(root=root).list_objects()
+    file = Path(tempfile.mkdtemp()) / "list.csv"
+    file.write_text("path,content\n" + "".join(f"{entry.source},{entry.content}\n" for entry in entries))
+    return str(file)
+
+
+SCANNED = scanned_objects()
 REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
     ("CodeSource", "cache"): {"path": "Snakefile"},
+    ("DataSource", "evaluation_set"): {
+        "root": SCANNED,
+        # Slots within a slot of another kind have none by default.
+        "renderer": {"kind": "raster", "lighting": {"kind": "uniform"}},
+    },
     ("DataSource", "g_objaverse"): {"root": instances_of_g_objaverse()},
     ("DataSource", "original"): {"renders": scenes_of_the_original(), "splats": tempfile.mkdtemp()},
 }
@@ -243,7 +267,9 @@ def test_the_options_of_every_kind_count(name: str) -> None:
         before = stage_ids(needed)
         candidates = ["pyproject.toml"] if leaf[-2:] == ("codes", "path") or leaf[-1] == "trunk" else candidates
         candidates = [scenes_of_the_original()] if leaf[-1] == "renders" else candidates
-        candidates = [instances_of_g_objaverse()] if leaf[-1] == "root" else candidates
+        another = scanned_objects if name.endswith("evaluation_set") else instances_of_g_objaverse
+        candidates = [another()] if leaf[-1] == "root" else candidates
+        candidates = [listed_objects(SCANNED)] if leaf[-1] == "objects" else candidates
         candidates = [instances_of_g_objaverse() + "/index.json"] if leaf[-1] == "index" else candidates
         for value in candidates:
             try:

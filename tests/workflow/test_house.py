@@ -13,7 +13,7 @@ from pathlib import Path
 from support.paths import ROOT
 
 PACKAGE = ROOT / "z1g"
-MOST_ROOMS = 27
+MOST_ROOMS = 28
 
 
 @dataclass(frozen=True)

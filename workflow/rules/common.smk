@@ -73,6 +73,16 @@ def measured(*more):
     return trained(lambda name: plan.metrics_files(name, *more))
 
 
+def peer_files(wildcards):
+    """Input function: measurements of the other systems that the sets name."""
+    return [f"{RESULTS}/peers/{name}/peer.json" for name in plan.peers]
+
+
+def peer_stage(wildcards):
+    """The metrics stage whose resources a measurement of another system has."""
+    return plan.stage("metrics", plan.peers[wildcards.peer].metrics)
+
+
 def rung_values(wildcards):
     """Input function: what is measured at a rung of a study, of all arms that the rung before has kept."""
     before = plan.pruning.rung_before(wildcards.study, wildcards.rung)

@@ -65,9 +65,38 @@ rule ablation:
         Z1G + f" ablation {RESULTS} {{wildcards.name:q}} > {{log:q}} 2>&1"
 
 
+rule peer:
+    input:
+        lambda wildcards: [
+            str(
+                plan.folder("ingest", plan.peers[wildcards.peer].ingest)
+                / f"chunk-{c}.tar"
+            )
+            for c in plan.chunks("ingest", plan.peers[wildcards.peer].ingest)
+        ],
+    output:
+        rows=f"{RESULTS}/peers/{{peer}}/metrics.jsonl",
+        objects=f"{RESULTS}/peers/{{peer}}/objects.jsonl",
+        record=f"{RESULTS}/peers/{{peer}}/peer.json",
+        images=directory(f"{RESULTS}/peers/{{peer}}/images"),
+    log:
+        f"{RESULTS}/peers/{{peer}}/evaluate.log",
+    threads: lambda wildcards: peer_stage(wildcards).resources.threads
+    resources:
+        gpu=lambda wildcards: peer_stage(wildcards).resources.gpus,
+        mem_mb=lambda wildcards: peer_stage(wildcards).resources.memory_mb,
+        runtime=lambda wildcards: peer_stage(wildcards).resources.minutes,
+    params:
+        identity=lambda wildcards: plan.peers[wildcards.peer].identity,
+    shell:
+        Z1G
+        + f" evaluate --results {RESULTS} --planned {{wildcards.peer}} --threads {{threads}} > {{log}} 2>&1"
+
+
 rule tables:
     input:
         *measured(),
+        peers=peer_files,
     output:
         report(
             multiext(f"{RESULTS}/tables/ablations", ".csv", ".md", ".tex"),
@@ -87,6 +116,7 @@ rule tables:
 rule report:
     input:
         *measured("images"),
+        peers=peer_files,
     output:
         report(
             f"{RESULTS}/report.html", caption="../report/report.rst", category="Report"

@@ -58,6 +58,8 @@ VERBS = {
     "search": Verb("z1g.cli.search", "search options of an ablation with Optuna"),
     "ablation": Verb("z1g.cli.results", "collect one ablation's results under its name"),
     "compare": Verb("z1g.cli.compare", "compare results, with confidence intervals of paired differences"),
+    "conditions": Verb("z1g.cli.conditions", "write the condition images that other systems must be given"),
+    "evaluate": Verb("z1g.cli.evaluate", "measure outputs of other systems on the same objects and views"),
     "verify": Verb("z1g.cli.verify", "check an ablation's files, identities and a sample of its metrics"),
     "tables": Verb("z1g.cli.results", "write the tables that compare ablations"),
     "report": Verb("z1g.cli.results", "write the HTML report"),

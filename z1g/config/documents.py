@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 
 from z1g.config.header import Header
 from z1g.config.lookup import unwrap
+from z1g.config.peers import PeerCost, PeerOptions
 from z1g.config.scalars import Dumper
 from z1g.config.tree import Experiment
 from z1g.config.walk import places
@@ -59,6 +60,14 @@ def reference() -> str:
     lines = ["# Configuration", "", "Generated from the configuration tree by `z1g config write`.", ""]
     lines += ["## The header of ablation files", "", "What is said about runs; see [ablations](ablations.md).", ""]
     lines += _table(Header)
+    lines += [
+        "## Other systems that a set measures",
+        "",
+        "`peers: {name: ...}` in `_set.yaml`; see [peers](peers.md).",
+        "",
+    ]
+    lines += _table(PeerOptions)
+    lines += ["### `cost` of one, or `cost.json` beside its outputs", "", *_table(PeerCost)]
     for title, cls in _sections():
         lines += [f"## {title}", "", inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " "), ""]
         lines += _table(cls)
@@ -102,6 +111,8 @@ def _sections() -> Iterator[tuple[str, type[Section]]]:
 
 def _default(field: FieldInfo) -> str:
     value = field.default
+    if field.is_required():
+        return "required"
     if isinstance(value, Section):
         return f"kind: {value.kind}" if "kind" in type(value).model_fields else "see below"  # type: ignore[attr-defined]
     if isinstance(value, dict):

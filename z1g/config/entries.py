@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from z1g.config.explain import explain, mistaken_truths, where_is
-from z1g.config.header import HEADER_KEYS, Header, SetHeader, header_values
+from z1g.config.header import HEADER_KEYS, Header, SetFile, header_values
+from z1g.config.peers import PeerOptions
 from z1g.config.run_names import FILE_NAME
 from z1g.config.yaml_file import YamlFile, read_yaml
 from z1g.core.errors import UserError
@@ -17,7 +19,7 @@ from z1g.core.names import did_you_mean
 from z1g.core.slots import Section
 
 SET_FILE = "_set.yaml"
-OWN_KEYS = ("description", "tags")
+OWN_KEYS = ("description", "tags", "peers")
 """Keys that an ablation does not take from its set as they are."""
 H = TypeVar("H", bound=Section)
 
@@ -31,6 +33,8 @@ class Entry:
     header: Header
     set: str | None
     said_in: dict[str, YamlFile]
+    peers: Mapping[str, PeerOptions] = field(default_factory=dict)
+    """Other systems that its set measures."""
 
     def where(self, key: str) -> str:
         """`file:line` of a key of the header."""
@@ -46,7 +50,8 @@ class Entry:
         """What is said about all runs alike."""
         shown = {name: getattr(self.header, name) for name in ("prune", "priority", "tags", "notes", "x")}
         of_set = "prune" in self.said_in and self.said_in["prune"] is not self.file
-        return {"set": self.set, "cohort": self.set if of_set and self.set else self.name, **shown}
+        cohort = self.set if of_set and self.set else self.name
+        return {"set": self.set, "cohort": cohort, "peers": self.peers, **shown}
 
 
 class Entries:
@@ -101,7 +106,7 @@ class Entries:
             return Entry(name, file, header, None if path.parent == self.folder else path.parent.name, said_in)
         of_set = self.yaml(shared)
         given = {key: value for key, value in of_set.values.items() if value is not None}
-        common = read_header(of_set, SetHeader, given)
+        common = read_header(of_set, SetFile, given)
         # The ablation that a set builds on may be one of the set.
         inherited = [
             key
@@ -111,7 +116,7 @@ class Entries:
         update = {key: getattr(common, key) for key in inherited}
         update["tags"] = tuple(dict.fromkeys([*common.tags, *header.tags]))
         said_in |= dict.fromkeys(inherited, of_set)
-        return Entry(name, file, header.model_copy(update=update), path.parent.name, said_in)
+        return Entry(name, file, header.model_copy(update=update), path.parent.name, said_in, common.peers)
 
 
 def read_header(file: YamlFile, kind: type[H], values: dict[str, Any]) -> H:

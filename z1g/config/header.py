@@ -1,7 +1,7 @@
 """Header of an ablation file and of a set: what is said about runs, beside the options that the runs have.
 
 `HEADER_KEYS` are all keys of an ablation file that are not options of the experiment; each is a field of `Header`, and
-so has a type, a description and an entry in the editors' schema. A set's `_set.yaml` has the fields of `SetHeader`.
+so has a type, a description and an entry in the editors' schema. A set's `_set.yaml` has the fields of `SetFile`.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
 
+from z1g.config.peers import PeerName, PeerOptions
 from z1g.config.prune import Prune
 from z1g.config.replicates import Replicates
 from z1g.config.sweep import Sweep
@@ -54,6 +55,14 @@ class SetHeader(Section):
     notes: str = Field("", description="remarks, shown with the results")
     x: str | None = Field(
         None, description="horizontal axis of learning curves: a label, or the key path that is varied"
+    )
+
+
+class SetFile(SetHeader):
+    """All that a `_set.yaml` may say: what its ablations take from it, and what the set has beside them."""
+
+    peers: dict[PeerName, PeerOptions] = Field(
+        {}, description="other systems by name, whose outputs are measured with those of the set's first ablation"
     )
 
 

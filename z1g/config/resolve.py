@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from z1g.config.explain import explain, mistaken_truths, where_is
 from z1g.config.header import option_values
+from z1g.config.peers import PeerOptions
 from z1g.config.prune import Prune
 from z1g.config.trained import settled_by
 from z1g.config.tree import Experiment
@@ -32,7 +33,8 @@ class Run:
     study: name of the file. arm: name of the run without fold and replicate; runs of one arm are replicates. point:
     values of the sweep's point by key path. seed: number of the replicate; `replicated` are the stages that it changes
     before sampling. x: horizontal axis of learning curves. chain: names of the ablations that the file builds on, the
-    nearest first. prune: whether only the best arms of the `cohort`, a file or a set, are trained to their end.
+    nearest first. prune: whether only the best arms of the `cohort`, a file or a set, are trained to their end. peers:
+    other systems that its set measures beside it.
     """
 
     study: str
@@ -49,6 +51,7 @@ class Run:
     chain: tuple[str, ...] = ()
     prune: Prune | None = None
     cohort: str = ""
+    peers: Mapping[str, PeerOptions] = field(default_factory=dict)
 
     def record(self) -> dict[str, Any]:
         """The run as JSON, for `plan.json`."""

@@ -22,6 +22,8 @@ from z1g.metrics.alpha_iou import AlphaIou
 from z1g.metrics.depth import DepthError
 from z1g.metrics.frechet import FdEffLite0
 from z1g.metrics.lpips import StLpips
+from z1g.metrics.protocols import Protocol
+from z1g.metrics.protocols.own import Own
 from z1g.metrics.psnr import Psnr
 from z1g.metrics.ssim import Ssim
 from z1g.metrics.surface import Chamfer, FScore
@@ -229,6 +231,9 @@ class MetricsOptions(Section):
             "fd_efflite0": FdEffLite0(),
         },
         min_length=1,
+    )
+    protocol: Annotated[Protocol, OneOf()] = Field(
+        Own(), description="views, images and means behind figures; those of another one have columns of their own"
     )
 
 

@@ -17,6 +17,7 @@ from z1g.core.errors import UserError
 from z1g.gaussians import ply_table
 from z1g.gaussians.affine import transform
 from z1g.gaussians.channels import CHANNELS
+from z1g.gaussians.harmonics import DEGREES
 
 log = logging.getLogger("z1g")
 SH_C0 = 0.28209479177387814
@@ -57,17 +58,43 @@ def read(path: Path, to_world: NDArray[np.float64]) -> Tensor:
     properties and elements. Harmonics above degree 0 are dropped, which is logged. Raises UserError if the file is
     something else, lacks properties, or is truncated.
     """
-    column = ply_table.read_element(path, "vertex", MAX_POINTS)
-    missing = [name for name in PROPERTIES if name not in column and not name.startswith("n")]
-    if missing:
-        raise UserError(f"{path}: lacks {', '.join(missing)}")
+    column = _columns(path)
     bands = [name for name in column if name.startswith("f_rest_")]
     if any(np.any(column[name]) for name in bands):
         log.warning(
             "%s: %d coefficients of spherical harmonics above degree 0 are dropped; each Gaussian has one color",
             path, len(bands),
         )  # fmt: skip
+    return _gaussians(column, to_world)
 
+
+def read_harmonics(path: Path, to_world: NDArray[np.float64]) -> tuple[Tensor, Tensor | None]:
+    """Like `read`, and the harmonics above degree 0: [N,K,3] in the file's own axes, None if there are none.
+
+    Raises UserError also for a number of coefficients that no degree has.
+    """
+    column = _columns(path)
+    bands = sorted((name for name in column if name.startswith("f_rest_")), key=lambda name: int(name[7:] or -1))
+    gaussians = _gaussians(column, to_world)
+    if not any(np.any(column[name]) for name in bands):
+        return gaussians, None
+    if len(bands) % 3 or len(bands) // 3 not in DEGREES:
+        raise UserError(f"{path}: {len(bands)} coefficients f_rest_ are of no degree; 9, 24 or 45 are")
+    # All coefficients of red, then those of green and blue.
+    table = np.stack([column[name] for name in bands], axis=1).astype(np.float64)
+    return gaussians, torch.from_numpy(table).float().unflatten(1, (3, -1)).transpose(1, 2).contiguous()
+
+
+def _columns(path: Path) -> dict[str, NDArray]:
+    """The table of a file. Raises UserError if it is no `.ply` of Gaussians."""
+    column = ply_table.read_element(path, "vertex", MAX_POINTS)
+    missing = [name for name in PROPERTIES if name not in column and not name.startswith("n")]
+    if missing:
+        raise UserError(f"{path}: lacks {', '.join(missing)}")
+    return column
+
+
+def _gaussians(column: dict[str, NDArray], to_world: NDArray[np.float64]) -> Tensor:
     def pick(*columns: str) -> NDArray[np.float64]:
         return np.stack([column[name] for name in columns], axis=1).astype(np.float64)
 

@@ -81,6 +81,16 @@ def read_element(path: Path, name: str, most: int) -> dict[str, NDArray]:
             raise UserError(f"{path}: not a usable .ply: {error}") from error
 
 
+def contents(path: Path) -> dict[str, tuple[int, list[str]]]:
+    """Number of rows and names of the properties of each element of a file. Raises UserError if it is no `.ply`."""
+    with path.open("rb") as stream:
+        try:
+            _, elements = _header(stream)
+        except (ValueError, OverflowError) as error:
+            raise UserError(f"{path}: not a usable .ply: {error}") from error
+    return {item.name: (item.count, [one.name for one in item.properties]) for item in elements}
+
+
 def _header(stream: BinaryIO) -> tuple[str, list[Element]]:
     """Byte order and elements. Lines end with a line feed, or with a carriage return before it."""
     if stream.readline(8).rstrip(b"\r\n") != b"ply":

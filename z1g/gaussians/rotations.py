@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from z1g.gaussians.channels import CHANNELS
+
 
 def rotation_matrices(quaternions: Tensor, normalize: bool = True) -> Tensor:
     """Rotation matrices [B,3,3,N] of quaternions [B,4,N], w first; not orthogonal without `normalize`."""
@@ -14,6 +16,13 @@ def rotation_matrices(quaternions: Tensor, normalize: bool = True) -> Tensor:
         [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)],
     ]
     return torch.stack([torch.stack(row, dim=1) for row in rows], dim=1)
+
+
+def shortest_axes(gaussians: Tensor) -> Tensor:
+    """Unit vectors [N,3] along the smallest standard deviation of activated Gaussians [N,14]: normals of flat ones."""
+    axes = rotation_matrices(gaussians[:, CHANNELS["rotation"]].T[None])[0].permute(2, 0, 1)
+    shortest = gaussians[:, CHANNELS["scale"]].argmin(dim=1)
+    return torch.take_along_dim(axes, shortest[:, None, None].expand(-1, 3, 1), dim=2)[..., 0]
 
 
 def quaternions(rotations: Tensor) -> Tensor:

@@ -74,6 +74,23 @@ def find_objects(
     return _entries(sources.values())
 
 
+def known_objects(
+    root: Path, files: Sequence[MeshFile], limits: FileLimits, roots: Sequence[str] = ()
+) -> list[ObjectEntry]:
+    """Objects of files whose places are known, with digests, sorted by id, without duplicates.
+
+    root: the folder of all of them, by which digests are kept in the user's cache.
+    """
+    index = Index(str(root.absolute()))
+    read = []
+    with Meter(f"reading {root}", len(files), quiet_s=QUIET_S) as meter:
+        for item in files:
+            read.append(_read(item, index, limits, roots))
+            meter.advance()
+    index.save()
+    return _entries(read)
+
+
 def _entries(files: Iterable[MeshFile]) -> list[ObjectEntry]:
     first: dict[str, MeshFile] = {}
     copies: dict[str, list[str]] = {}

@@ -9,7 +9,7 @@ from typing import IO, Any, NamedTuple
 from urllib.parse import unquote
 
 from z1g.meshes.store import NotChecked, Store, whole_lines
-from z1g.meshes.textures import ac3d_names, g3d_names, md2_names, places
+from z1g.meshes.textures import ac3d_names, g3d_names, gazebo_place, md2_names, places
 
 _LIBRARY = re.compile(rb"^[ \t]*mtllib[ \t]+(.*)", re.MULTILINE)
 _MAP = re.compile(rb"^[ \t]*(?:map_\w+|bump|disp|decal|refl|norm)[ \t]+([^ \t\n][^\n]*)", re.IGNORECASE | re.MULTILINE)
@@ -74,7 +74,9 @@ def _obj(store: Store, mesh: str) -> Iterator[Reference]:
         yield material
         if material.exists:
             for image in _images(store, material.name):
-                yield _beside(store, material.name, image, "image")
+                beside = _beside(store, material.name, image, "image")
+                other = beside if beside.exists else _beside(store, material.name, gazebo_place(image), "image")
+                yield other if other.exists else beside
 
 
 def _images(store: Store, material: str) -> Iterator[str]:

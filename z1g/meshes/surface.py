@@ -25,6 +25,26 @@ def surface_points(
 ) -> NDArray[np.float64]:
     """Sample `n` points [n,3] uniformly by area, seeded by the object, in the normalized y-up world of the renders.
 
+    Raises NotMeasurable as `surface_triangles` does, and for a mesh without an area.
+    """
+    return surface_samples(item, entry, limits, n, roots)[0]
+
+
+def surface_samples(
+    item: RenderedObject, entry: ObjectEntry, limits: FileLimits, n: int, roots: Sequence[str] = ()
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The points [n,3] of `surface_points`, and the unit normals [n,3] of their faces."""
+    triangles = surface_triangles(item, entry, limits, roots)
+    points, chosen = _sample(triangles, n, np.random.default_rng(entry.seed))
+    edges = np.cross(triangles[:, 1] - triangles[:, 0], triangles[:, 2] - triangles[:, 0])[chosen]
+    return points, edges / np.linalg.norm(edges, axis=1, keepdims=True)
+
+
+def surface_triangles(
+    item: RenderedObject, entry: ObjectEntry, limits: FileLimits, roots: Sequence[str] = ()
+) -> NDArray[np.float64]:
+    """Corners [T,3,3] of the object's faces in the normalized y-up world of the renders.
+
     The file is read without Blender and checked against the bounds that Blender measured. Raises NotMeasurable if there
     is no mesh, if it has changed, if only Blender reads its format, or if it is read differently here. roots: as of
     `data.roots`.
@@ -42,7 +62,7 @@ def surface_points(
             raise NotMeasurable(str(error)) from error
     placed = normalized(triangles, normalization)
     _check(placed, entry)
-    return _sample(placed, n, np.random.default_rng(entry.seed))
+    return placed
 
 
 def normalized(points: NDArray[np.float64], normalization: dict[str, Any]) -> NDArray[np.float64]:
@@ -82,8 +102,10 @@ def _check(placed: NDArray[np.float64], entry: ObjectEntry) -> None:
         )
 
 
-def _sample(triangles: NDArray[np.float64], n: int, draw: np.random.Generator) -> NDArray[np.float64]:
-    """Points distributed uniformly by area (Osada et al., ACM TOG 2002, equation 1)."""
+def _sample(
+    triangles: NDArray[np.float64], n: int, draw: np.random.Generator
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Points distributed uniformly by area (Osada et al., ACM TOG 2002, equation 1), and the faces that they are on."""
     a, b, c = triangles[:, 0], triangles[:, 1], triangles[:, 2]
     area = np.linalg.norm(np.cross(b - a, c - a), axis=1)
     if not area.sum() > 0:
@@ -91,4 +113,4 @@ def _sample(triangles: NDArray[np.float64], n: int, draw: np.random.Generator) -
     chosen = draw.choice(len(triangles), size=n, p=area / area.sum())
     root, along = np.sqrt(draw.random((n, 1))), draw.random((n, 1))
     points: NDArray[np.float64] = (1 - root) * a[chosen] + root * (1 - along) * b[chosen] + root * along * c[chosen]
-    return points
+    return points, chosen

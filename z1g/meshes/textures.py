@@ -22,6 +22,14 @@ G3D_TEXTURES = 5
 _TEXTURE = re.compile(rb"^[ \t]*texture[ \t]+([^\r\n]+)", re.MULTILINE)
 
 
+def gazebo_place(name: str) -> str:
+    """Where an image lies that a material in `meshes/` names, in models of the robot simulator Gazebo.
+
+    Google Scanned Objects are published so: `meshes/model.obj` and `materials/textures/texture.png`.
+    """
+    return f"../materials/textures/{posixpath.basename(name)}"
+
+
 def ac3d_names(stream: IO[bytes]) -> Iterator[str]:
     """Names in the `texture` lines of an AC3D file, without duplicates."""
     names: set[str] = set()

@@ -18,7 +18,14 @@ from z1g.metrics.frechet import FdEffLite0
 from z1g.metrics.lpips import Lpips, StLpips
 from z1g.metrics.psnr import Psnr
 from z1g.metrics.ssim import Ssim
-from z1g.metrics.surface import Chamfer, FScore
+from z1g.metrics.surface import (
+    Chamfer,
+    FScore,
+    NormalConsistency,
+    RegisteredChamfer,
+    RegisteredFScore,
+    RegisteredNormalConsistency,
+)
 
 KINDS: tuple[type[Metric], ...] = (
     AlphaIou,
@@ -31,6 +38,10 @@ KINDS: tuple[type[Metric], ...] = (
     Ssim,
     Chamfer,
     FScore,
+    NormalConsistency,
+    RegisteredChamfer,
+    RegisteredFScore,
+    RegisteredNormalConsistency,
 )
 """All kinds of Metric."""
 
@@ -46,9 +57,13 @@ __all__ = [
     "ImagePair",
     "Lpips",
     "Metric",
+    "NormalConsistency",
     "NotMeasurable",
     "ObjectMetric",
     "Psnr",
+    "RegisteredChamfer",
+    "RegisteredFScore",
+    "RegisteredNormalConsistency",
     "Scope",
     "SetMetric",
     "Shape",

@@ -51,7 +51,8 @@ class Shape:
 
     points: [N,3] centers of its Gaussians; opacity: [N]. `surface(n)` returns n points [n,3] sampled uniformly from the
     source mesh, `depth()` the depth maps; both raise NotMeasurable if the data source has none. `shared` caches
-    intermediate results that several metrics use.
+    intermediate results that several metrics use. normals: [N,3] at the points, unit, of either sign;
+    `surface_normals(n)` returns those of the points of `surface(n)`; None if there are none.
     """
 
     points: torch.Tensor
@@ -59,6 +60,8 @@ class Shape:
     surface: Callable[[int], torch.Tensor]
     depth: Callable[[], DepthMaps]
     shared: dict[Any, Any] = field(default_factory=dict, compare=False)
+    normals: torch.Tensor | None = None
+    surface_normals: Callable[[int], torch.Tensor] | None = None
 
 
 class Metric(Slot):
@@ -83,6 +86,10 @@ class ViewMetric(Metric):
     @abstractmethod
     def compute(self, images: ImagePair) -> torch.Tensor:
         """One value per view: [V] float. Raises UserError if weights are missing."""
+
+    def pooled(self, images: ImagePair) -> float:
+        """One value for all views of an object together: the mean, unless the metric is no mean over pixels."""
+        return float(self.compute(images).double().mean())
 
 
 class ObjectMetric(Metric):

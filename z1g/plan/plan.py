@@ -29,6 +29,7 @@ from z1g.plan import fallback
 from z1g.plan.folder import read_stage_record
 from z1g.plan.identity import Shared, Stage, digest, planned_stages
 from z1g.plan.lists import Lists
+from z1g.plan.peers import PlannedPeer, check_peers, planned_peers, write_planned
 from z1g.plan.pruning import FOLDER, Competitor, Pruning
 from z1g.plan.records import CONFIG, ablation_owner
 from z1g.plan.runs import NAMES_FILE, write_names
@@ -96,6 +97,8 @@ class Plan:
         if instead:
             plan = cls(chosen, results)
             plan.instead = instead
+        if missing is not None:
+            check_peers(plan.peers, missing)
         return plan
 
     @classmethod
@@ -147,6 +150,14 @@ class Plan:
             about, ids = planned.ablation.about, {stage: item.id for stage, item in planned.stages.items()}
             competitors.append(Competitor(name, about.arm, about.cohort, about.prune, ids))
         return Pruning.of(competitors, self.results)
+
+    @cached_property
+    def peers(self) -> dict[str, PlannedPeer]:
+        """Other systems that the sets of these ablations measure, by name."""
+        return planned_peers(
+            (name, planned.stages["metrics"].id, planned.stages["ingest"].id, planned.ablation.about.peers)
+            for name, planned in self.ablations.items()
+        )
 
     @cached_property
     def _priorities(self) -> dict[tuple[str, str], int]:
@@ -236,6 +247,7 @@ class Plan:
                 record = {**ablation_record(planned), **cut, CONFIG: checksum(config)}
                 update_sealed(folder / "plan.json", record, ablation_owner(name))
                 meter.advance()
+        write_planned(self.results, self.peers.values())
         write_names(self.results / NAMES_FILE, list(self.ablations))
 
 

@@ -6,6 +6,8 @@ from itertools import product
 from z1g.report.collect import Ablation, Measurements, Results, shared_ids
 from z1g.report.cost import COSTS, JOULES_PER_KWH, cost, cost_text, stage_cost
 from z1g.report.curves import Series, chart
+from z1g.report.peers import PEER_COSTS
+from z1g.report.peers import costs as costs_of_peer
 from z1g.report.summary import SPLITS, Summary, decimals, heading, shown
 from z1g.report.tables import number
 
@@ -95,6 +97,15 @@ def costs(tree: Results, ablations: list[Ablation]) -> list[tuple[str, str, str,
         (info.label, info.unit, info.reference, [cost_text(values.get(name)) for values in values_by_ablation])
         for name, info in COSTS.items()
     ]
+
+
+def peer_costs(summary: Summary) -> tuple[list[str], list[tuple[str, str, list[str]]]]:
+    """Names of other systems whose costs were given, and (label, unit, values by system) of each cost."""
+    given = [peer for peer in summary.peers if peer.record.get("cost")]
+    values = [costs_of_peer(peer.record) for peer in given]
+    rows = [(info.label, info.unit, [cost_text(one[key]) for one in values]) for key, (_, info) in PEER_COSTS.items()]
+    hardware = [(peer.record["cost"].get("hardware") or "unknown") for peer in given]
+    return [peer.label for peer in given], [*rows, ("hardware", "", hardware)] if given else []
 
 
 def energies(tree: Results, ablations: list[Ablation]) -> dict[str, tuple[str, str]]:

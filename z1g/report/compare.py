@@ -116,7 +116,13 @@ def _entry(table: Table | None, one: Judged | None) -> Entry:
 def _rankings(
     contenders: Sequence[Contender], metrics: dict[str, MetricInfo], split: str, source: str
 ) -> dict[str, Ranking]:
-    """Who may be the best, by metric of views or objects; only for three results or more."""
+    """Who may be the best, by metric of views or objects; only for three results or more.
+
+    Nobody is ranked where another system lacks objects: the ranking would be about the few that all have.
+    """
+    objects = [set(_views(contender, split, source)) for contender in contenders]
+    if any(own != objects[0] for own in objects):
+        return {}
     rankings: dict[str, Ranking] = {}
     for name, info in metrics.items():
         tables = [contender.replicates.table(name, split, source) for contender in contenders]
@@ -130,9 +136,12 @@ def _same_test_set(first: Contender, other: Contender, split: str, source: str) 
     views = [_views(contender, split, source) for contender in (first, other)]
     problems = []
     for own, opposite, name in ((views[0], views[1], first.name), (views[1], views[0], other.name)):
-        if missing := sorted(own.keys() - opposite.keys()):
+        missing = sorted(own.keys() - opposite.keys())
+        if missing and not (first.is_peer or other.is_peer):
             problems.append(f"only in {name}: {_named(missing)}")
     common = sorted(views[0].keys() & views[1].keys())
+    if not common:
+        problems.append("no object is in both")
     if other_views := [name for name in common if views[0][name] != views[1][name]]:
         problems.append(f"measured on other views: {_named(other_views)}")
     truth = [

@@ -14,6 +14,7 @@ from z1g.report.compare import Comparison, Entry
 from z1g.report.contenders import DIGESTED, Contender
 from z1g.report.cost import COSTS, cost_text
 from z1g.report.explain import explained
+from z1g.report.peers import PEER_COSTS
 from z1g.report.summary import Row, decimals
 from z1g.report.tables import markdown_row, markdown_text, number, signed, tex_row, tex_text
 from z1g.report.verdicts import Figure, count, spoken
@@ -83,7 +84,11 @@ def _facts(contenders: Sequence[Contender]) -> list[tuple[str, Callable[[Contend
     facts += [(f"{name} id", stage(name)) for name in ("ingest", "fit", "autodecoder", "unet", "infer")]
     facts += [(f"{name} files", digest(name)) for name in DIGESTED]
     facts += [("commit", lambda contender: (contender.measured.commit or "unknown")[:10])]
-    return facts + [(f"{info.label} ({info.unit})", price(name)) for name, info in COSTS.items()]
+    facts += [(f"{info.label} ({info.unit})", price(name)) for name, info in COSTS.items()]
+    if any(contender.is_peer for contender in contenders):
+        more = {name: info for name, (_, info) in PEER_COSTS.items() if name not in COSTS}
+        facts += [(f"{info.label} ({info.unit})", price(name)) for name, info in more.items()]
+    return facts
 
 
 def _seeds(contender: Contender) -> str:

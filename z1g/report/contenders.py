@@ -14,6 +14,7 @@ from z1g.core.sealed import Damaged, read_sealed
 from z1g.report.collect import KEYS, Ablation, Measurements, Results
 from z1g.report.cost import cost
 from z1g.report.left_out import left_out_of, left_out_text
+from z1g.report.peers import FOLDER, PREFIX, RECORD, Peer, cost_texts, costs, coverage_texts, read_peer
 from z1g.report.replicates import Arm, Replicate, Replicates, arms
 
 DIGESTED = ("ingest", "autodecoder", "unet", "infer")
@@ -36,6 +37,8 @@ class Contender:
     costs: dict[str, float | None]
     digests: dict[str, str]
     notes: tuple[str, ...] = ()
+    is_peer: bool = False
+    """Whether it is another system: it may lack objects, and is then compared on those that it has."""
 
     @property
     def measurements(self) -> list[Measurements]:
@@ -44,7 +47,7 @@ class Contender:
 
 
 def find_contender(tree: Results, target: str) -> Contender:
-    """Find a result by arm, ablation name, metrics id, or path of `metrics.jsonl` or its folder.
+    """Find a result by arm, ablation name, metrics id, another system's name, or path of `metrics.jsonl` or its folder.
 
     Raises UserError if there is no such result or if it has not been measured.
     """
@@ -52,14 +55,27 @@ def find_contender(tree: Results, target: str) -> Contender:
     if names:
         return _of_arm(tree, target, arms(tree.ablations(names))[0])
     path = Path(target)
+    for folder in (path.parent if path.is_file() else path, tree.root / FOLDER / target.removeprefix(PREFIX)):
+        if (folder / RECORD).is_file():
+            return _of_peer(read_peer(folder).sampled())
     for folder in (path.parent if path.is_file() else path, tree.folder("metrics", target)):
         if (folder / "metrics.jsonl").is_file():
             return _joined(target, [_run(Results(_root(folder, tree)), target, folder, None)], None, ())
     ids = [file.parent.name for file in tree.root.glob("metrics/*/metrics.jsonl")]
     if budget := left_out_of(tree, target):
         raise UserError(f"{target} has no results. {left_out_text(budget)} A larger budget= trains more of them")
-    hint = did_you_mean(target, [*tree.arms(), *tree.planned(), *ids])
+    peers = [file.parent.name for file in tree.root.glob(f"{FOLDER}/*/{RECORD}")]
+    hint = did_you_mean(target, [*tree.arms(), *tree.planned(), *ids, *peers])
     raise UserError(f"{target}: no ablation or metrics id in {tree.root}, and no file metrics.jsonl{hint}")
+
+
+def _of_peer(peer: Peer) -> Contender:
+    """Another system, whose outputs stand beside samples."""
+    members = Replicates((Replicate(None, (peer.measured,)),))
+    notes = (*coverage_texts([peer]), *cost_texts([peer]))
+    return Contender(
+        peer.label, peer.measured, members, f"{FOLDER}/{peer.name}", {}, {}, costs(peer.record), {}, notes, is_peer=True
+    )
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 from z1g.core.stages import CHUNKED_BY_OBJECTS, STAGE_NAMES, TRAINED
 from z1g.report.collect import Ablation, JsonRow, Results, differences, flatten, shared_ids
 from z1g.report.curves import COLORS, Bar, Series, chart, intervals
+from z1g.report.peers import SOURCE as PEER
 from z1g.report.statistics import MIN_OBJECTS
 from z1g.report.summary import Row, Summary, decimals, heading, rankings, shown
 from z1g.report.tables import number
@@ -131,9 +132,9 @@ def _interval_charts(summary: Summary, split: str, splits: list[str]) -> list[tu
     for metric, info in summary.metrics.items():
         bars = []
         for row in rows:
-            if metric not in row.figures or row.source not in shared | {"sampled"}:
+            if metric not in row.figures or row.source not in shared | {"sampled", PEER}:
                 continue
-            figure, strong = row.figures[metric], row.source == "sampled"
+            figure, strong = row.figures[metric], row.source in ("sampled", PEER)
             label = summary.served(row) if strong else row.source.replace("_", " ")
             reach = decoded[row.ablations[0]].figures.get(metric) if strong and row.ablations[0] in decoded else None
             bars.append(Bar(label, figure.value, figure.low, figure.high, strong, reach.value if reach else None))

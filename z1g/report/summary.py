@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from z1g.jobs.budget import Budget
 from z1g.report.collect import Ablation, JsonRow, Measurements, MetricInfo, Results
 from z1g.report.left_out import budget_of
+from z1g.report.peers import SOURCE as PEER
+from z1g.report.peers import Peer, comparable
 from z1g.report.replicates import Replicate, Replicates, Table, arms
 from z1g.report.statistics import estimate
 from z1g.report.verdicts import Figure, Ranking, figure, rank
@@ -15,6 +17,7 @@ SOURCES = {
     "fitted": "fitted splats (upper bound)",
     "autodecoder": "autodecoder on true codes",
     "sampled": "sampled (the method)",
+    "peer": "another system's outputs",
     "nearest": "nearest training object",
     "mean_code": "mean code",
 }
@@ -59,6 +62,7 @@ class Summary:
     `metrics` has the metrics with values, `missing` the reason for each metric without one, `gaps` the reason for each
     metric that some objects lack. Keys of `missing` and `gaps` are labels. Replicates of an arm are one row, under the
     arm's name; `pruned` has the runs that no row contains, with reasons. `budget` is the set's if it left out runs.
+    `peers` are other systems that were measured on the same images.
     """
 
     metrics: dict[str, MetricInfo]
@@ -69,9 +73,12 @@ class Summary:
     gaps: dict[str, str] = field(default_factory=dict)
     pruned: dict[str, str] = field(default_factory=dict)
     budget: Budget | None = None
+    peers: tuple[Peer, ...] = ()
 
     def served(self, row: Row) -> str:
-        """The ablations of a row as text, in the order of the set."""
+        """The ablations of a row as text, in the order of the set; of another system its name."""
+        if row.source == PEER:
+            return ", ".join(row.ablations)
         return in_words([name for name in self.names if name in row.ablations], len(self.names))
 
 
@@ -164,6 +171,12 @@ def summarize(results: Results, ablations: Sequence[Ablation]) -> Summary:
         for row in arm_rows(arm.name, replicates):
             single.append(row)
             _merge(merged, row, _identity(row, arm.runs, groups[row.split, row.source]))
+    peers = comparable(results, [one for arm in grouped_arms for one in _measured(results, arm.runs)])
+    for peer in peers:
+        metrics |= {name: info for name, info in peer.measured.metrics.items() if name not in metrics}
+        rows = summary_rows(peer.label, peer.measured)
+        single += rows
+        merged += [(row, ((peer.label,), frozenset())) for row in rows]
     ordered = sorted((row for row, _ in merged), key=lambda row: _rank(row.split, row.source))
     measured_metrics = {metric for row in single for metric in row.figures}
     reasons = {
@@ -179,19 +192,27 @@ def summarize(results: Results, ablations: Sequence[Ablation]) -> Summary:
     }
     names = tuple(arm.name for arm in grouped_arms if arm.runs)
     budget = budget_of(results, ablations)
-    return Summary(shown_metrics, single, ordered, reasons, names, gap_texts, pruned, budget)
+    return Summary(shown_metrics, single, ordered, reasons, names, gap_texts, pruned, budget, tuple(peers))
+
+
+def _measured(results: Results, runs: Sequence[Ablation]) -> list[Measurements]:
+    return [results.measurements(run.stages["metrics"]) for run in runs if "metrics" in run.stages]
 
 
 def rankings(rows: list[Row], metrics: dict[str, MetricInfo]) -> dict[tuple[str, str], tuple[list[int], Ranking]]:
     """Who may be the best among the samples, by (split, metric): indices of rows and their ranking.
 
-    Metrics of sets, metrics without a direction and single rows are not ranked.
+    Metrics of sets, metrics without a direction and single rows are not ranked, nor is another system that lacks
+    objects which the samples have: the ranking is over objects that all have.
     """
     found = {}
     for split in dict.fromkeys(row.split for row in rows):
         for metric, info in metrics.items():
-            sampled = [i for i, row in enumerate(rows) if (row.split, row.source) == (split, "sampled")]
-            ranked = [i for i in sampled if metric in rows[i].tables]
+            ranked = [i for i, row in enumerate(rows) if row.split == split and metric in row.tables]
+            sampled = [i for i in ranked if rows[i].source == "sampled"]
+            wanted = {name for i in sampled for name in rows[i].tables[metric].objects}
+            whole = [i for i in ranked if rows[i].source == PEER and wanted <= set(rows[i].tables[metric].objects)]
+            ranked = [*sampled, *whole] if sampled else []
             ranking = rank([rows[i].tables[metric] for i in ranked], info)
             if ranking is not None:
                 found[split, metric] = (ranked, ranking)

@@ -6,6 +6,9 @@ from collections.abc import Iterator
 
 from z1g.report.collect import MetricInfo
 from z1g.report.left_out import left_out_text
+from z1g.report.peers import cost_texts, coverage_texts
+from z1g.report.published import HEADING, read_published
+from z1g.report.published import rows as published_rows
 from z1g.report.statistics import MIN_SEEDS
 from z1g.report.summary import SOURCES, SPLIT_NAMES, SPLITS, Row, Summary, best, decimals, rankings, verdict_words
 from z1g.report.verdicts import HOW_TO_READ, Figure, Ranking, one_seed, ranking_text
@@ -69,6 +72,7 @@ def notes(summary: Summary) -> list[str]:
     sentences += best_texts(summary)
     sentences += [f"{name} is left out: {why}." for name, why in summary.pruned.items()]
     sentences += [left_out_text(summary.budget)] if summary.budget else []
+    sentences += [*coverage_texts(summary.peers), *cost_texts(summary.peers)]
     sentences += [f"{name} is missing: {why}" for name, why in summary.missing.items()]
     return sentences + [f"{name}: {why}" for name, why in summary.gaps.items()]
 
@@ -116,7 +120,18 @@ def markdown(summary: Summary) -> str:
                 ]
             )
         )  # fmt: skip
-    return "\n".join([*lines, "", *(f"- {markdown_text(note)}" for note in notes(summary))]) + "\n"
+    lines += ["", *(f"- {markdown_text(note)}" for note in notes(summary)), *_published_lines()]
+    return "\n".join(lines) + "\n"
+
+
+def _published_lines() -> list[str]:
+    """A table of figures from papers, apart from the measured ones."""
+    published = published_rows(read_published())
+    if not published:
+        return []
+    head = ["System", "Published", "Their protocol", "Hardware", "Source"]
+    lines = ["", HEADING, "", markdown_row(head), markdown_row(["---"] * len(head))]
+    return [*lines, *(markdown_row([markdown_text(cell) for cell in row]) for row in published)]
 
 
 def latex(summary: Summary) -> str:
@@ -139,6 +154,9 @@ def latex(summary: Summary) -> str:
         source = row.source
         lines.append(tex_row([label, tex_text(summary.served(row)), str(row.n), str(row.seeds), *cells]))
     comments = [f"% {' '.join(note.split())}" for note in notes(summary)]
+    published = published_rows(read_published())
+    comments += [f"% {HEADING}" for _ in published[:1]]
+    comments += [f"% {system}: {figures}; {protocol}; {source}" for system, figures, protocol, _, source in published]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *comments]) + "\n"
 
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from z1g.report.explain import DECIBEL, chance_text
 from z1g.report.judge import Judged, judge
+from z1g.report.peers import SOURCE as PEER
 from z1g.report.replicates import Table
 from z1g.report.statistics import MIN_OBJECTS
 from z1g.report.summary import SPLITS, Row, Summary, decimals
@@ -31,11 +32,15 @@ class VerdictTable:
 
 
 def verdict_tables(summary: Summary) -> list[VerdictTable]:
-    """Differences of the samples to those of the first ablation; no table for a split with fewer than two."""
+    """Differences of the samples and of other systems to the samples of the first ablation, on common objects.
+
+    There is no table for a split with fewer than two.
+    """
     tables = []
     for split in dict.fromkeys(row.split for row in summary.merged):
-        rows = [row for row in summary.merged if (row.split, row.source) == (split, "sampled")]
-        if len(rows) > 1:
+        rows = [row for row in summary.merged if row.split == split and row.source in ("sampled", PEER)]
+        rows.sort(key=lambda row: row.source == PEER)
+        if len(rows) > 1 and rows[0].source == "sampled":
             tables.append(_table(summary, split, rows))
     return tables
 
@@ -48,7 +53,8 @@ def _table(summary: Summary, split: str, rows: list[Row]) -> VerdictTable:
     digits = {name: decimals(summary.merged, name) for name in metrics}
     lines = [(names[i], [_cell(judged[name][i], digits[name]) for name in metrics]) for i in range(1, len(rows))]
     where = SPLITS.get(split, split)
-    title = f"{where}: difference of each ablation's samples to those of {names[0]}, on the same objects."
+    others = "ablation's samples" if rows[-1].source != PEER else "ablation's samples and other system's outputs"
+    title = f"{where}: difference of each {others} to those of {names[0]}, on the same objects."
     found = [one for row in judged.values() for one in row if one is not None]
     notes = [chance_text(tested)] if tested else []
     if any(one.verdict == TOO_FEW for one in found):

@@ -33,21 +33,14 @@ from z1g.sources.base import DataSource, Ingested
 INFO = ("source", "content", "name", "category", "creator", "license")
 
 
-class Meshes(DataSource):
-    """Mesh files, each centered at the origin and scaled into the sphere of radius 0.5.
+class MeshSource(DataSource):
+    """Base of sources that render mesh files, each centered at the origin and scaled into the sphere of radius 0.5.
 
     The `info` of a rendered object has source, n_triangles, normalization (center, scale, up_axis as defined in
     `z1g/meshes/blender/geometry.py`), renderer, licenses (names of the license files in the mesh's folder), and the
     manifest's content, name, category, creator and license.
     """
 
-    kind: Literal["meshes"] = "meshes"
-    paths: tuple[str, ...] = Field(
-        ("workflow/objects",),
-        min_length=1,
-        description="folders (searched recursively), globs, mesh files, archives (.zip .sh3f, or one "
-        "`file.zip!/member`) or lists of these (.csv .jsonl), relative to the current folder",
-    )
     roots: Annotated[tuple[str, ...], Runtime()] = Field(
         (),
         description="further folders from which meshes may read materials, buffers and images; without them, they read "
@@ -55,17 +48,6 @@ class Meshes(DataSource):
     )
     limits: FileLimits = FileLimits()
     renderer: Annotated[Renderer, OneOf()] = Raster()
-
-    def check(self) -> None:
-        absent = [text for text in self.paths if not glob.has_magic(text) and not Path(text.split(INSIDE)[0]).exists()]
-        if absent:
-            raise Missing("paths", f"{', '.join(absent)}: no such file or folder (looked from {Path.cwd()})")
-        if absent := [text for text in self.roots if not Path(text).is_dir()]:
-            raise Missing("roots", f"{', '.join(absent)}: no such folder (looked from {Path.cwd()})")
-
-    def list_objects(self) -> list[ObjectEntry]:
-        """All meshes at `paths`, sorted by id. Raises UserError if a path has none."""
-        return find_objects(self.paths, self.limits, self.roots)
 
     def ingest(
         self, objects: Sequence[ObjectEntry], camera: CameraOptions, scratch: Path, threads: int
@@ -115,6 +97,29 @@ class Meshes(DataSource):
             return Task(entry.id, partial(_made, made), poses)
         prepared = partial(prepare, entry, limits=self.limits, roots=self.roots)
         return Task(entry.id, prepared, poses, partial(readable, entry, roots=self.roots))
+
+
+class Meshes(MeshSource):
+    """Mesh files from folders, globs, archives and lists, each centered and scaled into the sphere of radius 0.5."""
+
+    kind: Literal["meshes"] = "meshes"
+    paths: tuple[str, ...] = Field(
+        ("workflow/objects",),
+        min_length=1,
+        description="folders (searched recursively), globs, mesh files, archives (.zip .sh3f, or one "
+        "`file.zip!/member`) or lists of these (.csv .jsonl), relative to the current folder",
+    )
+
+    def check(self) -> None:
+        absent = [text for text in self.paths if not glob.has_magic(text) and not Path(text.split(INSIDE)[0]).exists()]
+        if absent:
+            raise Missing("paths", f"{', '.join(absent)}: no such file or folder (looked from {Path.cwd()})")
+        if absent := [text for text in self.roots if not Path(text).is_dir()]:
+            raise Missing("roots", f"{', '.join(absent)}: no such folder (looked from {Path.cwd()})")
+
+    def list_objects(self) -> list[ObjectEntry]:
+        """All meshes at `paths`, sorted by id. Raises UserError if a path has none."""
+        return find_objects(self.paths, self.limits, self.roots)
 
 
 def _made(made: Converted | Rejected, folder: Path) -> Path:

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import cache, cached_property, partial
 from typing import Any
 
@@ -20,10 +21,12 @@ from z1g.data.sealed_tensors import read_output
 from z1g.data.shards import RenderedObject
 from z1g.gaussians.channels import CHANNELS, to_gaussians
 from z1g.gaussians.finite import require_finite
+from z1g.gaussians.rotations import shortest_axes
 from z1g.geometry.camera import CONDITION_VIEW, INPUT_VIEWS, view_frame
 from z1g.meshes.limits import FileLimits
-from z1g.meshes.surface import surface_points
+from z1g.meshes.surface import surface_samples
 from z1g.metrics import DepthMaps, ImagePair, Metric, NotMeasurable, ObjectMetric, SetMetric, Shape, ViewMetric
+from z1g.metrics.protocols import Own, Protocol
 from z1g.plan.folder import StageFolder
 from z1g.render.images import on_white
 
@@ -96,14 +99,22 @@ class Truth:
     ) -> None:
         self.scene, self.item = scenes[entry.id], scenes.rendered(entry.id)
         self.entry, self.limits, self.roots = entry, limits, roots
-        self.surface = cache(self._surface)
+        self._samples = cache(self._sampled)
 
-    def _surface(self, n: int) -> Tensor:
+    def surface(self, n: int) -> Tensor:
+        """Points [n,3] of the source mesh in the view-1 frame. Raises NotMeasurable if there is none."""
+        return self._samples(n)[0]
+
+    def surface_normals(self, n: int) -> Tensor:
+        """Unit normals [n,3] at the points of `surface(n)`."""
+        return self._samples(n)[1]
+
+    def _sampled(self, n: int) -> tuple[Tensor, Tensor]:
         if self.limits is None:
             raise NotMeasurable("its data source has renders only, no mesh")
         frame = view_frame(self.item.c2w, float(np.linalg.norm(self.scene.c2w[INPUT_VIEWS[0], :3, 3].numpy())))
-        points = surface_points(self.item, self.entry, self.limits, n, self.roots)
-        return torch.from_numpy(points @ frame[:3, :3].T + frame[:3, 3])
+        points, normals = surface_samples(self.item, self.entry, self.limits, n, self.roots)
+        return torch.from_numpy(points @ frame[:3, :3].T + frame[:3, 3]), torch.from_numpy(normals @ frame[:3, :3].T)
 
     def azimuths_deg(self, views: list[int]) -> list[float]:
         """Azimuth distance of each view from the condition view, 0 to 180 degrees."""
@@ -137,7 +148,9 @@ def shape(trained: StageFolder, truth: Truth, splats: Tensor) -> Shape:
     """Geometry of splats [6,14,S,S] and ground truth for object metrics."""
     gaussians = to_gaussians(splats[None])
     points, opacity = gaussians[0, :, CHANNELS["position"]], gaussians[0, :, CHANNELS["opacity"]][:, 0]
-    return Shape(points, opacity, truth.surface, partial(_depth_maps, trained, truth.scene, gaussians))
+    depth = partial(_depth_maps, trained, truth.scene, gaussians)
+    normals = shortest_axes(gaussians[0])
+    return Shape(points, opacity, truth.surface, depth, normals=normals, surface_normals=truth.surface_normals)
 
 
 @torch.no_grad()
@@ -150,29 +163,60 @@ def _depth_maps(trained: StageFolder, scene: Scene, gaussians: Tensor) -> DepthM
 
 
 class Measure:
-    """Computes the configured metrics. Values that cannot be computed are None, with a recorded reason.
+    """Computes the configured metrics by a protocol. Values that cannot be computed are None, with a recorded reason.
+
+    Names of metrics are those of the protocol's columns.
 
     `missing` has metrics without any value: {metric: reason}. `gaps` has objects without a value:
     {metric: {object: reason}}.
     """
 
-    def __init__(self, metrics: Mapping[str, Metric]) -> None:
-        self.metrics = dict(metrics)
+    def __init__(self, metrics: Mapping[str, Metric], protocol: Protocol | None = None) -> None:
+        self.protocol = protocol or Own()
+        self.metrics = {self.protocol.column(name): metric for name, metric in metrics.items()}
         self.missing: dict[str, str] = {}
         self.gaps: dict[str, dict[str, str]] = {}
         self._features: dict[str, dict[tuple[str, str], list[Tensor]]] = {}
 
+    def chosen(self, views: Sequence[int]) -> list[int]:
+        """The views of the protocol among the test views."""
+        return list(views[: self.protocol.choices.views])
+
     def views(self, pair: ImagePair) -> dict[str, list[float | None]]:
-        """Values of the view metrics, one per view. Values of missing metrics are None."""
+        """Values of the view metrics, one per view of the protocol. Values of missing metrics are None."""
+        if self.protocol.choices.pooling == "object":
+            return {}
+        seen = self._prepared(pair)
         values: dict[str, list[float | None]] = {}
         for name, metric in self._of(ViewMetric):
-            values[name] = [None] * len(pair.rgb)
+            values[name] = [None] * len(seen.rgb)
             try:
                 if name not in self.missing:
-                    values[name] = [_finite(x) for x in metric.compute(pair).tolist()]
+                    values[name] = [_finite(x) for x in metric.compute(seen).tolist()]
             except UserError as error:
                 self._leave_out(name, error)
         return values
+
+    def pooled(self, pair: ImagePair) -> dict[str, float | None]:
+        """Values of the view metrics for all views of an object together, where the protocol has them so."""
+        if self.protocol.choices.pooling == "views":
+            return {}
+        seen = self._prepared(pair)
+        values: dict[str, float | None] = {}
+        for name, metric in self._of(ViewMetric):
+            values[name] = None
+            try:
+                if name not in self.missing:
+                    values[name] = _finite(metric.pooled(seen))
+            except UserError as error:
+                self._leave_out(name, error)
+        return values
+
+    def _prepared(self, pair: ImagePair) -> ImagePair:
+        try:
+            return self.protocol.prepared(pair)
+        except ValueError as error:
+            raise UserError(f"metrics.protocol: {error}; increase camera.test_views") from error
 
     def object(self, name: str, geometry: Shape) -> dict[str, float | None]:
         """Values of the object metrics, None if the object has no value or the metric is missing."""
@@ -190,6 +234,7 @@ class Measure:
 
     def collect(self, split: str, source: str, rgb: Tensor) -> None:
         """Add features of one object's images [V,3,H,W] for the set metrics. The source TRUTH is the reference set."""
+        rgb = rgb[: self.protocol.choices.views]
         for name, metric in self._of(SetMetric):
             try:
                 if name not in self.missing:
@@ -215,7 +260,14 @@ class Measure:
         """Description of each metric, and the reasons for missing values."""
         fields = ("label", "unit", "higher_is_better", "reference", "scope")
         described = {name: {f: getattr(metric, f) for f in fields} for name, metric in self.metrics.items()}
-        return {"metrics": described, "missing": self.missing, "gaps": self.gaps}
+        for name, metric in self.metrics.items():
+            described[name]["label"] = self.protocol.label(metric.label)
+            if metric.scope == "view" and self.protocol.choices.pooling == "object":
+                described[name]["scope"] = "object"
+        made = asdict(self.protocol.choices)
+        protocol = {"key": self.protocol.key, "kind": self.protocol.kind, **made, "facts": self.protocol.facts}  # type: ignore[attr-defined]
+        named = {"protocol": protocol} if self.protocol.key else {}
+        return {"metrics": described, "missing": self.missing, "gaps": self.gaps, **named}
 
     def _of(self, scope: type[Any]) -> list[tuple[str, Any]]:
         return [(name, metric) for name, metric in self.metrics.items() if isinstance(metric, scope)]

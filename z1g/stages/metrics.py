@@ -39,7 +39,8 @@ class Measured:
         self.scenes, train_ids = training_scenes(self.trained)
         self.sources = Sources(folder, self.trained, self.scenes, train_ids)
         self.test_views = list(self.trained.config.camera.test_ids)
-        self.measure = Measure(folder.config.metrics.metrics)
+        self.measure = Measure(folder.config.metrics.metrics, folder.config.metrics.protocol)
+        self.test_views = self.measure.chosen(self.test_views)
         self.entries = {entry.id: entry for entry in folder.manifest().objects}
         data = folder.upstream_folder("ingest").config.data
         self.limits, self.roots = getattr(data, "limits", None), getattr(data, "roots", ())
@@ -66,7 +67,8 @@ class Measured:
                 self.views.append(
                     {**head, "view": view, "azimuth_deg": azimuth, **{m: x[i] for m, x in values.items()}}
                 )
-            self.objects.append({**head, **self.measure.object(name, shape(self.trained, truth, splats))})
+            geometry = self.measure.object(name, shape(self.trained, truth, splats))
+            self.objects.append({**head, **self.measure.pooled(pair), **geometry})
             self.measure.collect(split, source, pair.rgb)
         self.measure.collect(split, TRUTH, pair.rgb_true)
 

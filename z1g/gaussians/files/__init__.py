@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from z1g.core.errors import UserError
@@ -24,18 +26,40 @@ from z1g.gaussians.finite import require_finite
 
 @dataclass(frozen=True)
 class Format:
-    """Reader and writer of a format, and whether it keeps all Gaussians in their order."""
+    """Reader and writer of a format, and whether it keeps all Gaussians in their order.
+
+    read_harmonics: also reads harmonics above degree 0, if the format has them. axes: [3,3], from the y-up world to the
+    format's axes.
+    """
 
     read: Callable[[Path], Tensor]
     write: Callable[[Path, Tensor], None]
     keeps_all: bool = False
+    read_harmonics: Callable[[Path], tuple[Tensor, Tensor | None]] | None = None
+    axes: NDArray[np.float64] = field(default_factory=lambda: np.eye(3))
 
 
+@dataclass(frozen=True)
+class Colored:
+    """Activated Gaussians [N,14] of the y-up world, and colors that depend on the direction of view.
+
+    harmonics: [N,K,3] above degree 0, or None; they are in the axes of the file, to which `axes` [3,3] turns the world.
+    """
+
+    gaussians: Tensor
+    harmonics: Tensor | None
+    axes: NDArray[np.float64]
+
+
+Y_DOWN = ply.Y_UP_TO_Y_DOWN[:3, :3]
 FORMATS: dict[str, Format] = {
-    ".ply": Format(lambda path: ply.read(path, np.eye(4)), lambda path, x: ply.write(path, x, np.eye(4)), True),
-    ".splat": Format(splat.read, splat.write),
-    ".spz": Format(spz.read, spz.write),
-}
+    ".ply": Format(
+        lambda path: ply.read(path, np.eye(4)), lambda path, x: ply.write(path, x, np.eye(4)), True,
+        lambda path: ply.read_harmonics(path, np.eye(4)), Y_DOWN,
+    ),
+    ".splat": Format(splat.read, splat.write, axes=Y_DOWN),
+    ".spz": Format(spz.read, spz.write, read_harmonics=spz.read_harmonics),
+}  # fmt: skip
 
 
 def read(path: Path) -> Tensor:
@@ -45,12 +69,38 @@ def read(path: Path) -> Tensor:
     non-finite numbers, or if it differs from the record of the job or command that made it.
     """
     form = format_of(path, FORMATS)
+    with _readable(path) as checked:
+        gaussians = form.read(checked)
+    return _usable(gaussians, path)
+
+
+def read_colored(path: Path) -> Colored:
+    """Like `read`, with the harmonics above degree 0, if the file has any."""
+    form = format_of(path, FORMATS)
+    harmonics: Tensor | None = None
+    with _readable(path) as checked:
+        if form.read_harmonics is None:
+            gaussians = form.read(checked)
+        else:
+            gaussians, harmonics = form.read_harmonics(checked)
+    if harmonics is not None and not harmonics.isfinite().all():
+        raise UserError(f"{path}: its spherical harmonics contain numbers that are not finite")
+    return Colored(_usable(gaussians, path), harmonics, form.axes)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[Path]:
+    """The path of a regular file that is as it was recorded. Raises UserError."""
     try:
-        with np.errstate(over="ignore"):  # reported below as not finite
+        with np.errstate(over="ignore"):  # reported later as not finite
             require_regular(path)
-            gaussians = form.read(checked_output(path))
+            yield checked_output(path)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _usable(gaussians: Tensor, path: Path) -> Tensor:
+    """The same with unit quaternions. Raises UserError if there are none, or if they are not finite."""
     if not len(gaussians):
         raise UserError(f"{path} contains no Gaussians")
     require_finite(gaussians, str(path))

@@ -69,6 +69,11 @@ def read(path: Path) -> Tensor:
 
     Raises UserError if the file is not an .spz, of another version, truncated, or has an invalid header.
     """
+    return read_harmonics(path)[0]
+
+
+def read_harmonics(path: Path) -> tuple[Tensor, Tensor | None]:
+    """Like `read`, and the harmonics above degree 0: [N,K,3] in the y-up world, None if there are none."""
     unpack = zlib.decompressobj(GZIP)
     try:
         with path.open("rb") as stream:
@@ -86,10 +91,11 @@ def read(path: Path) -> Tensor:
     if len(body) < size or (len(body) == size and not unpack.eof):
         raise UserError(f"{path} is truncated: {len(body)} of {size} bytes for {count} Gaussians")
     blocks, start = [], 0
-    for width in (9, 1, 3, 3, ROTATION_BYTES[version]):
+    k = (size // count - 16 - ROTATION_BYTES[version]) // 3 if count else 0
+    for width in (9, 1, 3, 3, ROTATION_BYTES[version], 3 * k):
         blocks.append(np.frombuffer(body, np.uint8, count * width, start).reshape(count, width))
         start += count * width
-    position, opacity, color, scale, rotation = blocks
+    position, opacity, color, scale, rotation, bands = blocks
     wide = np.zeros((count, 3, 4), np.uint8)
     wide[..., 1:] = position.reshape(count, 3, 3)  # shifted up by a byte to extend the sign
     parts = {
@@ -99,7 +105,10 @@ def read(path: Path) -> Tensor:
         "rotation": _from_smallest_three(rotation) if version == 3 else _from_xyz(rotation),
         "rgb": 0.5 + SH_C0 * (color / 255.0 - 0.5) / COLOR_SCALE,
     }
-    return join({name: torch.from_numpy(part) for name, part in parts.items()}, dim=1).float()
+    gaussians = join({name: torch.from_numpy(part) for name, part in parts.items()}, dim=1).float()
+    # Of each coefficient red, green and blue; 128 is zero.
+    harmonics = torch.from_numpy((bands.astype(np.float32) - 128) / 128).unflatten(1, (-1, 3)) if k else None
+    return gaussians, harmonics
 
 
 def _checked(path: Path, head: bytes) -> tuple[int, int, int, int]:

@@ -17,7 +17,7 @@ from z1g.meshes.raster import shaders
 from z1g.meshes.raster.context import open_context
 from z1g.meshes.raster.occlusion import Occlusion
 from z1g.meshes.raster.programs import Programs, Sun, put_material
-from z1g.meshes.raster.scene import AlphaMode, Material, Part, Texture, flat_shaded
+from z1g.meshes.raster.scene import RADIUS, AlphaMode, Material, Part, Texture, flat_shaded
 from z1g.meshes.raster.views import Box, aim, around, covered
 
 MOST_LAYERS = 16
@@ -93,8 +93,11 @@ class Rasterizer:
         self.surface = target((n, n), "f4", context.depth_renderbuffer((n, n)))
 
     @contextmanager
-    def load(self, parts: Sequence[Part]) -> Iterator["Drawing"]:
-        """Upload the normalized parts of a mesh; they are released after the block."""
+    def load(self, parts: Sequence[Part], reach: float = RADIUS) -> Iterator["Drawing"]:
+        """Upload the normalized parts of a mesh; they are released after the block.
+
+        reach: radius of the sphere around the origin that contains the mesh, where it is not normalized.
+        """
         held: list[Any] = []
         # Another rasterizer of this process may have been the last one.
         with self.context:
@@ -103,7 +106,7 @@ class Rasterizer:
                 if self.occlusion is not None:
                     occluders = [programs.occluder for programs in self.programs.values()]
                     self.occlusion.bake(occluders, partial(_draw_occluders, surfaces))
-                yield Drawing(self, surfaces, around(np.concatenate([part.used() for part in parts])))
+                yield Drawing(self, surfaces, around(np.concatenate([part.used() for part in parts])), reach)
             finally:
                 for item in held:
                     item.release()
@@ -160,9 +163,11 @@ class Rasterizer:
 class Drawing:
     """A mesh in the memory of the GPU. Cameras are c2w [4,4], y-up world, OpenCV axes."""
 
-    def __init__(self, owner: Rasterizer, surfaces: Sequence[_Surface], hull: NDArray[np.float64]) -> None:
-        """hull: points [P,3] whose convex hull contains the mesh."""
-        self._gl, self._surfaces, self._hull = owner, surfaces, hull
+    def __init__(
+        self, owner: Rasterizer, surfaces: Sequence[_Surface], hull: NDArray[np.float64], reach: float = RADIUS
+    ) -> None:
+        """hull: points [P,3] whose convex hull contains the mesh. reach: as of `Rasterizer.load`."""
+        self._gl, self._surfaces, self._hull, self._reach = owner, surfaces, hull, reach
 
     def image(self, c2w: NDArray[np.float64], fov_y_deg: float) -> NDArray[np.uint8]:
         """The image [H,W,4] of one camera: 8-bit sRGB, straight alpha."""
@@ -172,7 +177,7 @@ class Drawing:
         if box is None:
             return image
         for programs in gl.programs.values():
-            aim(programs.color, c2w, fov_y_deg)
+            aim(programs.color, c2w, fov_y_deg, self._reach)
         left, bottom, width, height = box
         samples = (k * left, k * bottom, k * (width + 2), k * (height + 2))
         self._clear(gl.solid, samples, depth=1.0)
@@ -187,7 +192,7 @@ class Drawing:
         """Planar depth [H,W] and unit normals [H,W,3] (y-up world) at pixel centers, 0 where there is no surface."""
         gl = self._gl
         for programs in gl.programs.values():
-            aim(programs.geometry, c2w, fov_y_deg)
+            aim(programs.geometry, c2w, fov_y_deg, self._reach)
         self._clear(gl.surface, (0, 0, gl.resolution, gl.resolution), depth=1.0)
         for part in self._surfaces:
             _use(part.programs.geometry, part)

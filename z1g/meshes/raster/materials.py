@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from z1g.meshes.raster.images import load_image
 from z1g.meshes.raster.scene import GRAY, Material, MeshError, Texture, Wrap
+from z1g.meshes.textures import gazebo_place
 
 _OPTION = re.compile(r"-(\w+)((?:\s+(?:on|off|[-+.\deE]+))*)\s+")
 FULL = 254 / 255
@@ -48,9 +49,10 @@ class _Images(dict[str, NDArray[np.uint8]]):
         self._folder = folder
 
     def __missing__(self, name: str) -> NDArray[np.uint8]:
-        file = self._folder / name
-        # Windows' separators.
-        self[name] = load_image(file if file.is_file() else self._folder / name.replace("\\", "/"), name)
+        windows = name.replace("\\", "/")
+        # Those of another separator, and those in another folder of a Gazebo model.
+        candidates = [self._folder / place for place in (name, windows, gazebo_place(windows))]
+        self[name] = load_image(next((file for file in candidates if file.is_file()), candidates[1]), name)
         return self[name]
 
 

@@ -19,11 +19,14 @@ Box = tuple[int, int, int, int]
 """Left, bottom, width and height, pixels; rows count from the bottom, as in OpenGL."""
 
 
-def aim(program: Any, c2w: NDArray[np.float64], fov_y_deg: float) -> None:
-    """Set the camera: OpenGL looks along -z with y up, and its matrices are stored by columns."""
+def aim(program: Any, c2w: NDArray[np.float64], fov_y_deg: float, reach: float = RADIUS) -> None:
+    """Set the camera: OpenGL looks along -z with y up, and its matrices are stored by columns.
+
+    reach: radius of the sphere around the origin that contains the mesh.
+    """
     w2c = np.linalg.inv(c2w @ np.diag([1.0, -1.0, -1.0, 1.0]))
     distance = float(np.linalg.norm(c2w[:3, 3]))
-    near, far = max(distance - 1.1 * RADIUS, 0.01), distance + 1.1 * RADIUS
+    near, far = max(distance - 1.1 * reach, 0.01), distance + 1.1 * reach
     f = 1 / math.tan(math.radians(fov_y_deg) / 2)
     projection = np.zeros((4, 4))
     projection[0, 0] = projection[1, 1] = f

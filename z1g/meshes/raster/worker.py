@@ -2,8 +2,8 @@
 
 It has the same protocol as Blender's script, `z1g/meshes/blender/render_views.py`: a line with the settings, a line
 for each object, and a folder of results for each. The settings are resolution, samples, triangles (limit of an object),
-lighting (ambient, occlusion, suns: each [direction [3], strength]), fov_y_deg, depth_views, normals, memory_mb. Cameras
-are c2w [V][4][4], y-up world, OpenCV axes.
+lighting (ambient, occlusion, suns: each [direction [3], strength]), fov_y_deg, depth_views, normals, memory_mb, and
+up_axis if it is not that of the format. Cameras are c2w [V][4][4], y-up world, OpenCV axes.
 """
 
 import contextlib
@@ -78,7 +78,7 @@ def render_object(
     """Read, check, normalize and render one object. Raises MeshError."""
     with _timed(seconds, "import"):
         parts, up_axis = read_mesh(Path(item["path"]), settings["triangles"])
-        parts, normalization = normalized(parts, up_axis)
+        parts, normalization = normalized(parts, settings.get("up_axis") or up_axis)
     with rasterizer.load(parts) as drawing:
         _write_images(drawing, item["cameras"], settings, folder, seconds)
         with _timed(seconds, "depth"):

@@ -1,0 +1,1 @@
+"""Outputs of other systems, measured as our own are: on the same objects, test views and metrics."""
