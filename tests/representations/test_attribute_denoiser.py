@@ -22,6 +22,7 @@ from z1g.networks.process import Process
 from z1g.representations import folder as method_folder
 from z1g.representations import packed
 from z1g.representations.attributes.denoiser import AttributeDenoiser, labels
+from z1g.representations.attributes.mappings import Mappings
 from z1g.representations.codec import Trained
 
 VIEWS = 6
@@ -238,9 +239,9 @@ def test_a_packed_folder_predicts_nearly_the_same(written: tuple[Path, Trained],
 
 def signed(folder: Path) -> None:
     """Let a folder's digests be those of the files that it has."""
+    setup = method_folder.read_options(folder)
     (folder / "stage1.json").unlink()
-    config = options(rotary=False)
-    method_folder.write(folder, config.representation, config.camera, config.splat)
+    method_folder.write(folder, *setup)
 
 
 @pytest.mark.parametrize(
@@ -289,6 +290,16 @@ def test_an_unknown_objective_is_named(written: tuple[Path, Trained], tmp_path: 
     [
         ({}, {"splat": {"size": 9}}, "splat.size 9 to be a multiple of 2"),
         ({"decoder": "stock"}, {}, "decoder 'stock' needs a model with published weights"),
+        (
+            {"denoiser": {"cascade": list(Mappings().names)}},
+            {},
+            "denoiser.cascade .* must be some of",
+        ),
+        (
+            {"mappings": {"rotation": "none"}, "denoiser": {"cascade": ["rotation"]}},
+            {},
+            "cascade rotation must be some",
+        ),
         ({}, {"model": {"unet_size": {"head_dim": 4}}}, "denoiser.rotary needs heads of an even number"),
     ],
 )
