@@ -152,7 +152,7 @@ def test_needs_splats_and_a_trained_encoder() -> None:
         codec.inputs(rgb, alpha, None)
     with pytest.raises(ValueError, match="sees 'splats' needs an encoder that is trained"):
         Experiment.model_validate({"model": {"kind": "zero123plus"}, **SEES})
-    with pytest.raises(ValueError, match=r"unet\.variants needs an encoder of images"):
+    with pytest.raises(ValueError, match=r"unet\.variants: the encoder sees splats"):
         config(**SEES, unet={"variants": {"count": 2}})
 
 
