@@ -148,6 +148,7 @@ REQUIRED: dict[tuple[str, str], dict[str, Any]] = {
 PUBLISHED = {"model": {"kind": "zero123plus"}}
 NEEDS: dict[str, dict[str, Any]] = {
     "model": {"representation": {"kind": "attributes"}},
+    "model: trained": {"splat": {"size": 64}, "representation": {"input_size": 64, "sees": "splats"}},
     "representation": {**PUBLISHED, "autodecoder": {"codes": {"train": True}}},
     "representation.decoder.mode": PUBLISHED,
     "representation.sees": {"model": {"kind": "scratch"}},
@@ -237,7 +238,8 @@ def kinds_by_place() -> dict[str, tuple[tuple[str, ...], dict[str, Any], type[Se
     for path, family in slots(experiment(), ()):
         for kind, option in kinds(family).items():
             chosen = {"kind": kind, **REQUIRED.get((family.__name__, kind), {})}
-            values = merge(NEEDS.get(".".join(path), {}), nested(path, chosen))
+            place = ".".join(path)
+            values = merge(NEEDS.get(f"{place}: {kind}", NEEDS.get(place, {})), nested(path, chosen))
             try:
                 experiment(values)
             except UserError:

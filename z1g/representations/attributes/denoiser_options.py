@@ -8,7 +8,7 @@ from pydantic import Field
 
 from z1g.core.slots import Section
 from z1g.gaussians.channels import Attribute
-from z1g.networks.process import Betas, Process
+from z1g.networks.process import Process
 
 if TYPE_CHECKING:
     from z1g.networks.weights.base import WeightsProcess
@@ -22,7 +22,7 @@ class AttributeDenoiserOptions(Section):
         description="what the UNet predicts: the noise, or v; model: as the model's weights do, v for random ones. "
         "Errors of predicted noise need the loss weighting `epsilon` or `min_snr`",
     )
-    betas: Literal["model"] | Betas = Field(
+    betas: Literal["model", "linear", "scaled_linear"] = Field(
         "model",
         description="noise schedule: `scaled_linear`, of Stable Diffusion, or `linear`, of Zero123++; model: as the "
         "model's weights were trained, linear for random ones",
