@@ -34,8 +34,8 @@ UPLOAD_BYTES, QUESTION_BYTES = 32 * 2**20, 16 * 2**10
 """Size limits of a photograph's file and of a question in JSON."""
 REQUESTS = 24
 """Requests answered at once; others wait for their turn."""
-PATIENCE_S = 60
-"""A connection that says nothing for so long is closed."""
+PATIENCE_S = 15
+"""A connection that says nothing for so long is closed: while it is open, it takes one of the turns."""
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; media-src 'self'; "
