@@ -25,7 +25,8 @@ from z1g.networks.graphs import Replayed
 from z1g.representations import folder as method_folder
 from z1g.representations.codec import Trained
 from z1g.sampling.options import InferOptions
-from z1g.sampling.sample import OnStep, PredictsV, sample_codes
+from z1g.sampling.predicts_v import PredictsV
+from z1g.sampling.sample import OnStep, sample_codes
 
 if TYPE_CHECKING:
     from diffusers.schedulers.scheduling_utils import SchedulerMixin

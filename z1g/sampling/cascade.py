@@ -10,7 +10,7 @@ from torch import Tensor
 from z1g.networks.denoiser import Condition
 
 if TYPE_CHECKING:
-    from z1g.sampling.sample import PredictsV
+    from z1g.sampling.predicts_v import PredictsV
 
 
 class Given:

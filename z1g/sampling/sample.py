@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from z1g.core.seeding import torch_generator
-from z1g.networks.denoiser import Condition, Parts
-from z1g.networks.diffusion import TIMESTEPS, NoiseSchedule
-from z1g.networks.process import Objective
+from z1g.networks.denoiser import Condition
+from z1g.networks.diffusion import TIMESTEPS
 from z1g.networks.regression import regress
 from z1g.sampling.cascade import Given
+from z1g.sampling.predicts_v import PredictsV
 
 if TYPE_CHECKING:
     from diffusers.schedulers.scheduling_utils import SchedulerMixin
@@ -45,32 +45,6 @@ class SamplingOptions(Protocol):
     @property
     def seed(self) -> int:
         """Random seed, combined with the seed of each object."""
-
-
-class PredictsV(Protocol):
-    """A `Denoiser`, or a replacement of it."""
-
-    @property
-    def clip_sample(self) -> bool:
-        """See `Denoiser`."""
-
-    @property
-    def objective(self) -> Objective:
-        """See `Denoiser`."""
-
-    @property
-    def schedule(self) -> NoiseSchedule:
-        """See `Denoiser`."""
-
-    @property
-    def parts(self) -> Parts | None:
-        """See `Denoiser`."""
-
-    def __call__(self, noisy: Tensor, timestep: Tensor, condition: Condition, condition_noise: Tensor) -> Tensor:
-        """See `Denoiser.forward`."""
-
-    def nothing(self, zero_latent: Tensor, batch: int) -> Condition:
-        """See `Denoiser.nothing`."""
 
 
 @torch.no_grad()

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from z1g.networks.denoiser import Condition
-    from z1g.sampling.sample import PredictsV, SamplingOptions
+    from z1g.sampling.predicts_v import PredictsV
+    from z1g.sampling.sample import SamplingOptions
 
 
 @dataclass(frozen=True)
