@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
 from z1g.core.errors import UserError
-from z1g.core.needs import Missing, require_folder
-from z1g.networks.weights.base import DiffusionNetworks, Model, WeightsProcess
+from z1g.networks.weights.base import DiffusionNetworks, WeightsProcess
+from z1g.networks.weights.published_pipeline import PublishedPipeline
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from diffusers import AutoencoderKL
 
     from z1g.networks.reference_denoiser import ReferenceDenoiser
@@ -19,10 +21,13 @@ if TYPE_CHECKING:
 PROCESS = WeightsProcess("epsilon", "scaled_linear")
 
 
-class SdImageVariations(Model):
+class SdImageVariations(PublishedPipeline):
     """SD 1 VAE and UNet, which attends to the embedding of an image by CLIP's vision encoder; for `attributes`."""
 
     kind: Literal["sd_image_variations"] = "sd_image_variations"
+    title: ClassVar[str] = "pipeline of image variations"
+    scheduler: ClassVar[tuple[str, str]] = (PROCESS.prediction, PROCESS.betas)
+    learned: ClassVar[str] = "image variations predict epsilon and have scaled_linear betas"
     pretrained: str = Field(
         "lambdalabs/sd-image-variations-diffusers",
         min_length=1,
@@ -32,24 +37,10 @@ class SdImageVariations(Model):
         "v2.0", min_length=1, description="branch, tag or commit of a hub name; no effect on a folder"
     )
 
-    def check(self) -> None:
+    def absent(self, folder: Path) -> Sequence[str]:
         from z1g.networks.weights import layout as layout
 
-        folder = Path(self.pretrained).expanduser()
-        if not folder.is_dir():
-            if layout.is_path(self.pretrained):
-                require_folder(
-                    "pretrained", str(folder), f"give a folder with a {layout.VARIATIONS_NAME}, or its hub name"
-                )
-            return
-        if absent := layout.missing_in_variations(folder):
-            raise Missing("pretrained", f"{self.pretrained} lacks {', '.join(absent)} of a {layout.VARIATIONS_NAME}")
-        if difference := layout.other_process(folder, (PROCESS.prediction, PROCESS.betas)):
-            raise Missing(
-                "pretrained",
-                f"{self.pretrained} {difference}, as scheduler/scheduler_config.json says; image variations predict "
-                "epsilon and have scaled_linear betas",
-            )
+        return layout.missing_in_variations(folder)
 
     @property
     def process(self) -> WeightsProcess:
@@ -58,18 +49,6 @@ class SdImageVariations(Model):
     @property
     def has_prompt(self) -> bool:
         return False
-
-    @property
-    def pretrained_encoder(self) -> bool:
-        return True
-
-    @property
-    def latent_channels(self) -> int:
-        return 4
-
-    @property
-    def latent_factor(self) -> int:
-        return 8
 
     def autoencoder(self) -> AutoencoderKL:
         from z1g.networks.weights import variations

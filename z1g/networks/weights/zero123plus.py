@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from z1g.core.needs import Missing, require_folder
-from z1g.networks.weights.base import Model
+from z1g.networks.weights.published_pipeline import PublishedPipeline
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from diffusers import AutoencoderKL
 
     from z1g.networks.preprocessing import ImageProcessor
     from z1g.networks.reference_denoiser import ReferenceDenoiser
 
 
-class Zero123Plus(Model):
+class Zero123Plus(PublishedPipeline):
     """SD VAE, SD 2.1 UNet with reference attention, CLIP vision encoder and the embedding of the empty prompt."""
 
     kind: Literal["zero123plus"] = "zero123plus"
+    title: ClassVar[str] = "Zero123++ pipeline"
+    scheduler: ClassVar[tuple[str, str]] = ("v_prediction", "linear")
+    learned: ClassVar[str] = "Zero123++ predicts v_prediction and has linear betas"
     pretrained: str = Field(
         "sudo-ai/zero123plus-v1.1",
         min_length=1,
@@ -33,37 +37,10 @@ class Zero123Plus(Model):
         "normalized to -1..1 at unet.condition_size, and for CLIP resized in floats",
     )
 
-    def check(self) -> None:
+    def absent(self, folder: Path) -> Sequence[str]:
         from z1g.networks.weights import layout as layout
 
-        folder = Path(self.pretrained).expanduser()
-        if not folder.is_dir():
-            if layout.is_path(self.pretrained):
-                require_folder("pretrained", str(folder), "give a folder with a Zero123++ pipeline, or its hub name")
-            return
-        processors = layout.PROCESSORS if self.condition == "processors" else ()
-        absent = layout.missing_in_pipeline(folder, processors)
-        if absent:
-            raise Missing("pretrained", f"{self.pretrained} lacks {', '.join(absent)} of a Zero123++ pipeline")
-        difference = layout.other_process(folder)
-        if difference:
-            raise Missing(
-                "pretrained",
-                f"{self.pretrained} {difference}, as scheduler/scheduler_config.json says; Zero123++ predicts "
-                "v_prediction and has linear betas",
-            )
-
-    @property
-    def pretrained_encoder(self) -> bool:
-        return True
-
-    @property
-    def latent_channels(self) -> int:
-        return 4
-
-    @property
-    def latent_factor(self) -> int:
-        return 8
+        return layout.missing_in_pipeline(folder, layout.PROCESSORS if self.condition == "processors" else ())
 
     def autoencoder(self) -> AutoencoderKL:
         from z1g.networks.weights import published as zero123plus
