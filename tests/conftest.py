@@ -38,6 +38,7 @@ LONGEST = (
     "workflow/test_workflow.py",
     "training/test_ddp.py",
     "training/test_training.py",
+    "inference/test_app.py",
     "bench/test_bench_scaling.py",
     "render/test_render_robust.py",
 )
