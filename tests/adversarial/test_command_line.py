@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.finished_tree import finished
+from support.finished_tree import SCENES, finished
 from support.gaussians import gaussians
 from support.hostile import NUMBERS, WORDS, places, truncated
 from support.paths import ROOT
@@ -58,6 +58,11 @@ GOOD = {
     "compare": [
         "micro micro --results {results} --split test --source sampled --format md",
         "{metrics}/metrics.jsonl micro --results {results}",
+    ],
+    "conditions": ["--results {results} --like micro --out conditions --sizes 16 --objects ids.txt"],
+    "evaluate": [
+        "--results {results} --outputs peers --frame z1g --like micro --objects ids.txt --name mine --seconds 2",
+        "--results {results} --outputs peers --frame auto --registered --parameters 1e8 --memory-gb 3 --threads 1",
     ],
     "verify": ["{run} --sample 0 --seed 0 --threads 1"],
     "pack": ["{run} --out packed --card a.json", "micro --results {results} --out packed --weights float32"],
@@ -102,7 +107,7 @@ def workspace(folder: Path, tree: Path) -> dict[str, str]:
     """Fill a folder with everything that the good calls name; returns the names of its stages."""
     shutil.copytree(tree, folder)
     shutil.copytree(ROOT / "configs", folder / "configs")
-    for name in ("ablations", "meshes", "photos"):
+    for name in ("ablations", "meshes", "photos", "peers"):
         (folder / name).mkdir()
     (folder / "ablations/one.yaml").write_text("description: made up\n")
     (folder / "s.yaml").write_text("model: {kind: scratch}\n")
@@ -118,6 +123,9 @@ def workspace(folder: Path, tree: Path) -> dict[str, str]:
     saved(folder / "photos", disc(radius=12), "b.png")
     for ending in ("ply", "spz", "splat"):
         splat_files.write(folder / f"a.{ending}", gaussians(20))
+    for name in SCENES:
+        splat_files.write(folder / "peers" / f"{name}.ply", gaussians(20))
+    (folder / "ids.txt").write_text(f"{SCENES[0]}\n")
     stages = {path.parent.name: f"results/{path.parent.name}/{path.name}" for path in folder.glob("results/*/*")}
     return {**stages, "run": "results/ablations/micro", "results": "results"}
 

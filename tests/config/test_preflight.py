@@ -41,6 +41,7 @@ from z1g.render.auto import Auto
 from z1g.render.diff_gaussian import DiffGaussian
 from z1g.render.gsplat import Gsplat
 from z1g.sampling.options import InferOptions
+from z1g.sources.evaluation_set import EvaluationSet
 from z1g.sources.g_objaverse import GObjaverse
 from z1g.sources.meshes import Meshes
 from z1g.sources.original import Original
@@ -69,6 +70,9 @@ NEEDY: dict[type[Section], list[tuple[dict[str, Any], str]]] = {
                ({"renders": str(ROOT), "splats": "gone"}, r"^splats: gone is not a folder")],
     GObjaverse: [({"root": "gone"}, r"^root: gone is not a folder"),
                  ({"root": str(ROOT), "index": "gone.json"}, r"^index: gone\.json is not a file")],
+    EvaluationSet: [({"root": "gone"}, r"^root: gone is not a folder"),
+                    ({"root": str(ROOT), "objects": "gone.csv"}, r"^objects: gone\.csv is not a file"),
+                    ({"root": str(ROOT), "roots": ("gone",)}, r"^roots: gone: no such folder")],
     Blender: [({}, r"^python: no Blender found"), ({"python": "gone"}, r"^python: gone is not an executable")],
     UNetOptions: [({"attention": "xformers"}, r"^attention: the package xformers is not installed; .*or choose auto")],
     InferOptions: [({"attention": "xformers"}, r"^attention: the package xformers is not installed; .*or choose auto")],
@@ -150,7 +154,8 @@ def test_what_is_there_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
         CachedCodes(path="a.safetensors"), LgmStart(weights="a.safetensors"), LpipsLoss(trunk="vgg.pth"),
         LpipsLoss(weight=0), Lpips(trunk="vgg.pth"), ClipSimilarity(weights="."), Hdri(file="sky.HDR"),
         Meshes(paths=(".", "*.obj", "a.safetensors", "vgg.pth!/a.obj")), Original(renders=".", splats="."),
-        GObjaverse(root=".", index="index.json"), Gsplat(), DiffGaussian(), Auto(), Blender(),
+        GObjaverse(root=".", index="index.json"), EvaluationSet(root=".", objects="index.json"),
+        Gsplat(), DiffGaussian(), Auto(), Blender(),
         UNetOptions(attention="xformers"), InferOptions(attention="xformers"),
     ):  # fmt: skip
         section.check()

@@ -53,6 +53,7 @@ class EvaluationSet(MeshSource):
         require_folder("root", self.root, "give the folder of the set")
         if self.objects is not None:
             require_file("objects", self.objects, "null stands for all objects")
+        super().check()
 
     def list_objects(self) -> list[ObjectEntry]:
         """The objects of the list, or all, by id. Raises UserError if some of the list are missing or changed."""

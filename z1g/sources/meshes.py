@@ -49,6 +49,10 @@ class MeshSource(DataSource):
     limits: FileLimits = FileLimits()
     renderer: Annotated[Renderer, OneOf()] = Raster()
 
+    def check(self) -> None:
+        if absent := [text for text in self.roots if not Path(text).is_dir()]:
+            raise Missing("roots", f"{', '.join(absent)}: no such folder (looked from {Path.cwd()})")
+
     def ingest(
         self, objects: Sequence[ObjectEntry], camera: CameraOptions, scratch: Path, threads: int
     ) -> Iterator[Ingested]:
@@ -114,8 +118,7 @@ class Meshes(MeshSource):
         absent = [text for text in self.paths if not glob.has_magic(text) and not Path(text.split(INSIDE)[0]).exists()]
         if absent:
             raise Missing("paths", f"{', '.join(absent)}: no such file or folder (looked from {Path.cwd()})")
-        if absent := [text for text in self.roots if not Path(text).is_dir()]:
-            raise Missing("roots", f"{', '.join(absent)}: no such folder (looked from {Path.cwd()})")
+        super().check()
 
     def list_objects(self) -> list[ObjectEntry]:
         """All meshes at `paths`, sorted by id. Raises UserError if a path has none."""
