@@ -40,7 +40,7 @@ def judge(
     request: pytest.FixtureRequest, name: str, stage: str, figures: dict[str, Figures], **tolerance: float
 ) -> None:
     recorded = read().get(name)
-    if request.config.getoption("--write-golden", default=False) and may_write(stage, recorded):
+    if request.config.getoption("--write-golden", default=False) and may_write(stage, recorded, figures, **tolerance):
         write(name, entry_of(stage, figures))
         recorded = read()[name]
     complaint = verdict(stage, figures, recorded, **tolerance)
@@ -181,15 +181,27 @@ def test_the_verdict_says_what_to_do() -> None:
     figures = {"method": {"psnr": 20.0, "splats": [0.001, 0.5]}}
     assert verdict("fit", figures, entry(3, psnr=20.01, splats=[0.0014, 0.5001])) is None
     for other in (entry(3, psnr=20.1, splats=[0.001, 0.5]), entry(3, psnr=20.0, splats=[0.002, 0.5]),
-                  entry(3, psnr=20.0), entry(3, psnr=20.0, splats=[0.001, 0.5], more=1.0)):  # fmt: skip
+                  entry(3, psnr=20.1), entry(3, psnr=20.0, splats=[0.001, 0.5], more=1.0)):  # fmt: skip
         said = verdict("fit", figures, other)
         assert said is not None
         assert "its version is still 3" in said
         assert "raise the version of 'fit'" in said
         assert COMMAND in said
-        assert not may_write("fit", other), "figures of a version are not rewritten"
+        assert not may_write("fit", other, figures), "figures of a version are not rewritten"
     assert "psnr: 20.0, was 20.1" in str(verdict("fit", figures, entry(3, psnr=20.1, splats=[0.001, 0.5])))
-    assert "splats: [0.001, 0.5], was nothing" in str(verdict("fit", figures, entry(3, psnr=20.0)))
+    assert "splats: [0.001, 0.5], was nothing" in str(verdict("fit", figures, entry(3, psnr=20.1)))
+
+
+@pytest.mark.usefixtures("fit_of_version_three")
+def test_figures_that_were_not_recorded_are_no_other_results() -> None:
+    figures = {"method": {"psnr": 20.0, "splats": [0.001, 0.5]}, "scratch": {"psnr": 18.0}}
+    said = str(verdict("fit", figures, entry(3, psnr=20.0)))
+    assert "its results are the same" in said
+    assert "scratch: psnr: 18.0, was nothing" in said
+    assert COMMAND in said
+    assert may_write("fit", entry(3, psnr=20.0), figures)
+    assert not may_write("fit", entry(3, psnr=20.0, steps=4), figures), "a figure is gone"
+    assert not may_write("fit", {**entry(3), "figures": figures}, figures), "nothing is new"
 
 
 @pytest.mark.usefixtures("fit_of_version_three")
@@ -199,11 +211,11 @@ def test_a_raised_version_asks_for_new_figures_here_and_downstream() -> None:
     assert said is not None
     assert "fit 2 -> 3" in said
     assert COMMAND in said
-    assert may_write("fit", entry(2, psnr=20.0))
+    assert may_write("fit", entry(2, psnr=20.0), figures)
     assert "ingest 0 -> 1" in str(verdict("fit", figures, entry(3, 0, psnr=20.0)))
-    assert may_write("fit", entry(3, 0, psnr=20.0))
+    assert may_write("fit", entry(3, 0, psnr=20.0), figures)
     assert "has no golden figures" in str(verdict("fit", figures, None))
-    assert may_write("fit", None)
+    assert may_write("fit", None, figures)
 
 
 def test_figures_are_written_one_entry_at_a_time(tmp_path: Path) -> None:

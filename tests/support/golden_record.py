@@ -70,6 +70,11 @@ def verdict(
     lines = differences(recorded["figures"], figures, tolerance)
     if not lines:
         return None
+    if only_added(recorded["figures"], figures, tolerance):
+        return (
+            f"stage '{stage}' has figures that were not recorded, and all others are as before: its results are the same."
+            "\n  " + "\n  ".join(lines[:SHOWN]) + f"\nWrite them: {COMMAND}"
+        )
     more = f"\n  and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
     return (
         f"the results of stage '{stage}' have changed, but its version is still {now['version']}: its ids would stay "
@@ -80,9 +85,18 @@ def verdict(
     )
 
 
-def may_write(stage: str, recorded: Entry | None) -> bool:
-    """Whether the ids of a stage have changed since its figures were recorded, so that new ones may be written."""
-    return recorded is None or any(old != new for _, old, new in _versions(recorded, entry_of(stage, {}), stage))
+def may_write(stage: str, recorded: Entry | None, figures: dict[str, Figures], tolerance: float = TOLERANCE) -> bool:
+    """Whether new figures may be written: the ids of the stage have changed since, or figures were only added."""
+    if recorded is None or any(old != new for _, old, new in _versions(recorded, entry_of(stage, {}), stage)):
+        return True
+    before = recorded["figures"]
+    return bool(differences(before, figures, tolerance)) and only_added(before, figures, tolerance)
+
+
+def only_added(recorded: dict[str, Figures], figures: dict[str, Figures], tolerance: float = TOLERANCE) -> bool:
+    """Whether every recorded figure is there and agrees."""
+    known = {run: {name: figures.get(run, {}).get(name) for name in of} for run, of in recorded.items()}
+    return not differences(recorded, known, tolerance)  # type: ignore[arg-type]
 
 
 def read(file: Path = FILE) -> dict[str, Entry]:
