@@ -72,8 +72,8 @@ def verdict(
         return None
     if only_added(recorded["figures"], figures, tolerance):
         return (
-            f"stage '{stage}' has figures that were not recorded, and all others are as before: its results are the same."
-            "\n  " + "\n  ".join(lines[:SHOWN]) + f"\nWrite them: {COMMAND}"
+            f"stage '{stage}' has figures that were not recorded, and all others are as before: its results are the "
+            "same.\n  " + "\n  ".join(lines[:SHOWN]) + f"\nWrite them: {COMMAND}"
         )
     more = f"\n  and {len(lines) - SHOWN} more" if len(lines) > SHOWN else ""
     return (
