@@ -318,3 +318,9 @@ def test_results_that_are_empty_or_a_file(tmp_path: Path, monkeypatch: pytest.Mo
         assert message in line
         assert "Traceback" not in done.stderr, done.stderr
         assert [path for path in sorted(workspace.iterdir()) if path.name != ".snakemake"] == before
+
+
+def test_paths_that_lead_to_themselves(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    words = ("corpus", "convert", "megaglest", tmp_path, "--out", tmp_path / "loop", "--processes", "1")
+    assert refused(*words).endswith("loop is a loop of symbolic links")

@@ -1,7 +1,9 @@
 """Argument types shared by several commands."""
 
 import argparse
+import errno
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,11 @@ def some_path(text: str) -> Path:
     """Argument type: a path. An empty argument, as of an unset shell variable, would be the current folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError("the path is empty")
+    try:
+        os.stat(text)
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.ELOOP:
+            raise argparse.ArgumentTypeError(f"{text} is a loop of symbolic links") from None
     return Path(text)
 
 
