@@ -12,6 +12,7 @@ from z1g.core.device import default_device, use_threads
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_folder
 from z1g.data.bank import StoredViews, provide
+from z1g.data.condition_form import ConditionForm
 from z1g.data.scenes import SceneStore
 from z1g.data.sealed_tensors import read_output
 from z1g.data.tensor_shards import remembered, stamp
@@ -94,9 +95,8 @@ def others(
     names = [name for name in held_out(folder.upstream_folder("autodecoder"), scenes) if name in stored][:MAX_OBJECTS]
     if not names:
         return None
-    form, conditions, (mean, deviation) = folder.config.unet.condition_form, Conditions(codec, denoiser), statistics
-    images = torch.stack([scenes.seen(name, [CONDITION_VIEW]).condition(*form) for name in names])
-    encoded = conditions(images)
+    form, (mean, deviation) = folder.config.unet.condition_form, statistics
+    encoded = Conditions(codec, denoiser)(_condition_images(scenes, names, form))
     codes = (torch.stack([stored[name] for name in names]) - mean) / deviation
     zero = codec.zero_latent(form.size, default_device()).cpu()
     return DiffusionData(codes, encoded["latents"], zero, encoded.get("embeddings"), encoded.get("images"))
@@ -110,12 +110,17 @@ def gather(
     form = folder.config.unet.condition_form
 
     def make(names: Sequence[str]) -> dict[str, Tensor]:
-        return conditions(torch.stack([scenes.seen(name, [CONDITION_VIEW]).condition(*form) for name in names]))
+        return conditions(_condition_images(scenes, names, form))
 
     conditions = Conditions(codec, denoiser)
     stored = remembered(folder.path / "conditions", _key(folder, conditions.frozen), ids, make)
     zero = codec.zero_latent(form.size, default_device()).cpu()
     return DiffusionData(codes, stored["latents"], zero, stored.get("embeddings"), stored.get("images"))
+
+
+def _condition_images(scenes: SceneStore, names: Sequence[str], form: ConditionForm) -> Tensor:
+    """Condition images [B,3,C,C] of objects."""
+    return torch.stack([scenes.seen(name, [CONDITION_VIEW]).condition(*form) for name in names])
 
 
 @torch.no_grad()
