@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from safetensors.torch import load_file
+from scipy.spatial.transform import Rotation
 from support.builders import fill, plan, stage_path
 from torch import Tensor
 
@@ -18,11 +19,13 @@ from z1g.config.sections import Variants
 from z1g.config.tree import Experiment
 from z1g.data.condition_form import ConditionForm
 from z1g.data.conditions import condition_image
+from z1g.gaussians.affine import transformed
 from z1g.gaussians.channels import CHANNELS, to_gaussians
 from z1g.geometry.camera import CameraOptions, Cameras, orbit_c2w, view_frame
 from z1g.geometry.mosaic import tile
+from z1g.objectives.augmentation import symmetries
 from z1g.objectives.diffusion import DiffusionData, DiffusionSamples, VariantData
-from z1g.objectives.variants import VariantImages, changed, changes
+from z1g.objectives.variants import VariantImages, changed, changes, unfitted
 from z1g.plan.folder import StageFolder
 from z1g.render.reference import Reference
 from z1g.stages import autodecoder, codes, unet
@@ -53,6 +56,12 @@ def splats(seed: int = 3) -> Tensor:
     rotation = torch.randn(6, 4, SPLATS, SPLATS, generator=draw)
     images[:, CHANNELS["rotation"]] = torch.nn.functional.normalize(rotation, dim=1)
     return images
+
+
+def inputs_of(experiment: Experiment) -> np.ndarray:
+    """Poses [6,4,4] of the inputs in the view-1 frame."""
+    c2w = poses(experiment.camera)
+    return view_frame(c2w, experiment.camera.radius) @ c2w[1:]
 
 
 def poses(options: CameraOptions) -> np.ndarray:
@@ -129,7 +138,7 @@ def test_variants_keep_their_size_and_permute_colors() -> None:
     experiment, gaussians = config(), to_gaussians(splats()[None])
     variants = changes(options, experiment, "y")
     frame = view_frame(poses(experiment.camera), 1.5)[:3, :3]
-    actual = changed(gaussians, variants, frame)
+    actual = changed(gaussians, variants, frame, symmetries(inputs_of(experiment))[:1])
     solid = gaussians[0, :, 3] > 0.5
     radius = torch.linalg.vector_norm(gaussians[0, solid, :3], dim=-1).max()
     for k, change in enumerate(variants):
@@ -161,6 +170,50 @@ def test_an_encoder_that_sees_splats_gets_recolored_ones() -> None:
             images[:, 11 + to] = splats()[:, 11 + source]
         expected = codec.inputs(rgb[None, 1:, list(order)], alpha[None, 1:], images[None])
         torch.testing.assert_close(inputs, expected[0], atol=1e-5, rtol=0)
+
+
+def test_symmetric_variants_show_the_object_from_all_around() -> None:
+    """Conditions, input images and splatter images against renders of the object moved by hand.
+
+    In the y-up world with the condition at azimuth 0 (+z): turns by thirds, and reflections through the planes that
+    contain the axis and the inputs at 30, 150 and 270 degrees.
+    """
+    experiment = config(representation=SEES_SPLATS, camera={"condition_elevation_deg": (10, 10)})
+    options = RECOLORED.model_copy(update={"symmetries": True, "count": 6, "recolored": 0})
+    inputs, conditions = maker(options, experiment)("x", splats())
+    frame, c2w = view_frame(poses(experiment.camera), 1.5)[:3, :3], poses(experiment.camera)
+    turns = [Rotation.from_euler("y", angle, degrees=True).as_matrix() for angle in (0, 120, 240)]
+    mirrors = []
+    for azimuth in (30, 150, 270):
+        normal = np.array([math.cos(math.radians(azimuth)), 0, -math.sin(math.radians(azimuth))])
+        mirrors.append(np.eye(3) - 2 * np.outer(normal, normal))
+    codec, rest = experiment.new_codec(), list(range(6))
+    for matrix in (*turns, *mirrors):
+        maps = torch.from_numpy(frame @ matrix @ frame.T)[None]
+        rgb, alpha = drawn(transformed(to_gaussians(splats()[None]).double(), maps), c2w)
+        expected = condition_image(rgb[:1], alpha[:1], 16)
+        k = next(k for k in rest if torch.allclose(conditions[k], expected, atol=1e-4))
+        rest.remove(k)
+        seen = unfitted(splats(), changes(options, experiment, "x", 6)[k : k + 1], symmetries(inputs_of(experiment)))
+        again, _ = drawn(to_gaussians(seen), c2w)
+        torch.testing.assert_close(again, rgb, atol=1e-4, rtol=0)
+        torch.testing.assert_close(inputs[k], codec.inputs(rgb[None, 1:], alpha[None, 1:], seen)[0], atol=1e-4, rtol=0)
+    assert rest == []
+
+
+def test_symmetries_keep_gaussians_in_their_pixels() -> None:
+    """Each Gaussian of a splatter image lies on the ray of its pixel, before and after."""
+    c2w = torch.from_numpy(inputs_of(config())).float()
+    half = math.tan(math.radians(49.1) / 2)
+    steps = (torch.arange(SPLATS) + 0.5) / SPLATS * 2 - 1
+    rays = torch.stack([half * steps.expand(SPLATS, -1), half * steps[:, None].expand(-1, SPLATS), torch.ones(4, 4)])
+    depth = 1.2 + 0.5 * torch.rand(6, 1, SPLATS, SPLATS, generator=torch.Generator().manual_seed(0))
+    images = splats()
+    images[:, :3] = torch.einsum("vij,vjhw->vihw", c2w[:, :3, :3], depth * rays) + c2w[:, :3, 3, None, None]
+    variants = changes(RECOLORED.model_copy(update={"symmetries": True, "count": 6}), config(), "x", 6)
+    for image in unfitted(images, variants, symmetries(inputs_of(config()))):
+        seen = torch.einsum("vji,vjhw->vihw", c2w[:, :3, :3], image[:, :3] - c2w[:, :3, 3, None, None])
+        torch.testing.assert_close(seen / seen[:, 2:], rays.expand(6, -1, -1, -1), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("moved", [{"stretch": 0.1}, {"turn_deg": 1.0}, {"mirror": True}])

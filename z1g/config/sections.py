@@ -140,7 +140,8 @@ class Variants(Section):
     """Adds synthetic objects to stage 2: fitted splats of the training objects, stretched, turned and recolored.
 
     Their input views and conditions are rendered once, the conditions from elevations of their own; their codes are
-    those of the encoder. An encoder that sees splats allows other colors and conditions only.
+    those of the encoder. An encoder that sees splats allows only variants whose splatter images are known without a
+    fit: other colors and conditions, and `symmetries`.
     """
 
     count: int = Field(8, ge=1, le=10_000, description="variants per training object")
@@ -150,12 +151,17 @@ class Variants(Section):
     )
     turn_deg: float = Field(10.0, ge=0, le=180, description="maximum rotation around the up axis, degrees")
     mirror: bool = Field(True, description="mirror every other variant left to right")
+    symmetries: bool = Field(
+        False,
+        description="turn and mirror variants, one after the other, by the symmetries of the input cameras, so that "
+        "conditions show an object from all around; six for Zero123++'s layouts",
+    )
     recolored: float = Field(0.5, ge=0, le=1, description="fraction of variants with permuted color channels")
     seed: int = Field(0, ge=0, le=MAX_SEED, description="random seed of the variants")
 
     @property
     def moves(self) -> bool:
-        """Whether variants differ from their object in more than colors and the elevation of the condition."""
+        """Whether variants are moved by other maps than symmetries of the input cameras."""
         return self.stretch > 0 or self.turn_deg > 0 or self.mirror
 
 

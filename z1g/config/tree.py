@@ -144,7 +144,7 @@ class Experiment(Section):
         if self.unet.variants is not None and self.representation.encodes_splats and self.unet.variants.moves:
             raise ValueError(
                 "unet.variants: the encoder sees splats, and moved ones are not where their pixels are; set stretch "
-                "and turn_deg to 0 and mirror to false, or representation.sees to images"
+                "and turn_deg to 0 and mirror to false (symmetries may be true), or representation.sees to images"
             )
         if self.unet.variants is not None and (not encoded or self.unet.rendered is not None):
             raise ValueError(

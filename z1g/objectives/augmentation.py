@@ -72,6 +72,13 @@ def channels(symmetry: Symmetry) -> Array:
     return matrix
 
 
+def turned(splats: Tensor, symmetry: Symmetry) -> Tensor:
+    """Splatter images [6,14,S,S] of an object after a symmetry of the input cameras."""
+    images = splats[list(symmetry.sources)]
+    matrix = torch.from_numpy(channels(symmetry)).to(splats)
+    return torch.einsum("ij,vjhw->vihw", matrix, images.flip(3) if symmetry.mirrored else images)
+
+
 class Augmenter:
     """Turns and recolors the samples of a batch on its device, with random numbers from the samples' keys."""
 

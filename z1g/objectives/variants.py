@@ -20,7 +20,7 @@ from z1g.gaussians.affine import transformed
 from z1g.gaussians.channels import CHANNELS, to_gaussians
 from z1g.geometry.camera import CONDITION_VIEW, FIXED_VIEWS, INPUT_VIEWS, Cameras, orbit_c2w, view_frame
 from z1g.objectives import purposes
-from z1g.objectives.augmentation import COLORS
+from z1g.objectives.augmentation import COLORS, Symmetry, symmetries, turned
 from z1g.objectives.samples import Inputs
 
 if TYPE_CHECKING:
@@ -36,15 +36,23 @@ OUTERMOST = 0.002
 
 @dataclass(frozen=True)
 class Change:
-    """Transformation of an object to a variant. matrix: [3,3] in the y-up world. order: of red, green and blue."""
+    """Transformation of an object to a variant.
+
+    matrix: [3,3] in the y-up world. order: of red, green and blue. side: index of the symmetry of the input cameras by
+    which the variant is moved after `matrix`.
+    """
 
     matrix: Array
     order: tuple[int, ...]
     condition_elevation_deg: float
+    side: int = 0
 
 
-def changes(options: Variants, config: Experiment, name: str) -> list[Change]:
-    """The variants of one object, a pure function of its id and the options. `config` is that of stage 1."""
+def changes(options: Variants, config: Experiment, name: str, n_sides: int = 1) -> list[Change]:
+    """The variants of one object, a pure function of its id and the options. `config` is that of stage 1.
+
+    n_sides: number of symmetries of the input cameras, which variants have in turn; 1 for the identity alone.
+    """
     draw = numpy_generator(options.seed, int_hash(name), purposes.VARIANT)
     variants = []
     for i in range(options.count):
@@ -56,16 +64,18 @@ def changes(options: Variants, config: Experiment, name: str) -> list[Change]:
             matrix = np.diag([-1.0, 1.0, 1.0]) @ matrix
         permuted = COLORS[1 + draw.integers(len(COLORS) - 1)]
         order = permuted if draw.random() < options.recolored else COLORS[0]
-        variants.append(Change(matrix, order, draw.uniform(*config.camera.condition_elevation_deg)))
+        variants.append(Change(matrix, order, draw.uniform(*config.camera.condition_elevation_deg), i % n_sides))
     return variants
 
 
-def changed(gaussians: Tensor, variants: Sequence[Change], frame: Array) -> Tensor:
+def changed(gaussians: Tensor, variants: Sequence[Change], frame: Array, sides: Sequence[Symmetry]) -> Tensor:
     """Variants [K,N,14] of Gaussians [1,N,14] in the view-1 frame; `frame` [3,3] maps from the y-up world to it.
 
-    Ingest scales each object to a ball around the origin; variants are scaled to the ball of their object.
+    Ingest scales each object to a ball around the origin; variants are scaled to the ball of their object. sides: the
+    symmetries of the input cameras that `Change.side` counts.
     """
-    maps = torch.from_numpy(np.stack([frame @ variant.matrix @ frame.T for variant in variants])).to(gaussians)
+    matrices = [sides[variant.side].matrix @ frame @ variant.matrix @ frame.T for variant in variants]
+    maps = torch.from_numpy(np.stack(matrices)).to(gaussians)
     moved = transformed(gaussians.expand(len(variants), -1, -1), maps)
     solid = gaussians[0, :, CHANNELS["opacity"]][:, 0] > SOLID
     shrink = _radius(gaussians, solid) / _radius(moved, solid)
@@ -74,9 +84,9 @@ def changed(gaussians: Tensor, variants: Sequence[Change], frame: Array) -> Tens
     return torch.take_along_dim(moved, _channels(variants, moved.device)[:, None], dim=2)
 
 
-def recolored(splats: Tensor, variants: Sequence[Change]) -> Tensor:
-    """Splatter images [K,6,14,S,S] of variants that differ from splatter images [6,14,S,S] in their colors only."""
-    images = splats.expand(len(variants), *splats.shape)
+def unfitted(splats: Tensor, variants: Sequence[Change], sides: Sequence[Symmetry]) -> Tensor:
+    """Splatter images [K,6,14,S,S] of variants of [6,14,S,S] that differ only in colors and by a symmetry."""
+    images = torch.stack([turned(splats, sides[variant.side]) for variant in variants])
     return torch.take_along_dim(images, _channels(variants, splats.device)[:, None, :, None, None], dim=2)
 
 
@@ -115,20 +125,23 @@ class VariantImages:
 
         splats: splatter images [6,14,S,S] of the object.
         """
-        variants, camera = changes(self.options, self.config, name), self.config.camera
+        camera = self.config.camera
         frame = view_frame(self.poses, camera.radius)
+        group = symmetries(frame @ self.poses[list(INPUT_VIEWS)])
+        sides = group if self.options.symmetries else group[:1]
+        variants = changes(self.options, self.config, name, len(sides))
         x, _, z = self.poses[CONDITION_VIEW, :3, 3]
         azimuth = math.degrees(math.atan2(x, z))
         poses = np.repeat(self.poses[None], len(variants), axis=0)
         elevations = [variant.condition_elevation_deg for variant in variants]
         poses[:, CONDITION_VIEW] = [orbit_c2w(elevation, azimuth, camera.radius) for elevation in elevations]
-        gaussians = changed(to_gaussians(splats[None].float()), variants, frame[:3, :3])
+        gaussians = changed(to_gaussians(splats[None].float()), variants, frame[:3, :3], sides)
         cameras = Cameras(torch.from_numpy(frame @ poses).to(gaussians), camera.fov_y_deg, self.side, self.side)
         output = self.config.render.render(gaussians, cameras)
         rgb, alpha = output.rgb.clamp(0, 1), output.alpha.clamp(0, 1)
         n = len(FIXED_VIEWS)
         views = slice(INPUT_VIEWS[0], n)
-        seen = recolored(splats.float(), variants) if self.config.representation.encodes_splats else None
+        seen = unfitted(splats.float(), variants, sides) if self.config.representation.encodes_splats else None
         inputs = self.inputs(rgb[:, views], alpha[:, views], seen)
         conditions = [condition_image(rgb[k, :1], alpha[k, :1], *self.form) for k in range(len(variants))]
         return inputs, torch.stack(conditions)
