@@ -72,8 +72,9 @@ class _SurfaceMetric(ObjectMetric):
         if self.registered:
             found = aligned(splats, surface)
             splats, rotation = found.of(splats), torch.from_numpy(found.rotation)
-        to_surface, at_surface = cKDTree(surface).query(splats)
-        to_splats, at_splats = cKDTree(splats).query(surface)
+        threads = torch.get_num_threads()
+        to_surface, at_surface = cKDTree(surface).query(splats, workers=threads)
+        to_splats, at_splats = cKDTree(splats).query(surface, workers=threads)
         distances, indices = (to_surface, to_splats), (at_surface, at_splats)
         forward, backward, at, back = (torch.from_numpy(x) for x in (*distances, *indices))
         return _Pairs(forward, backward, at, back, visible, rotation)

@@ -36,7 +36,7 @@ SOURCES = ("sampled", "autodecoder", "mean_code", "nearest", "fitted")
 MADE_BY = {"sampled": "infer", "autodecoder": "codes", "mean_code": "codes", "nearest": "fit", "fitted": "fit"}
 """The stage that each source comes from."""
 TRUTH = "truth"
-RETRIEVAL_SIZE = 64
+RETRIEVAL_SIZE, RETRIEVED_AT_ONCE = 64, 4096
 
 
 class Sources:
@@ -53,10 +53,11 @@ class Sources:
             self.sampled.update(read_output(chunk))
 
     @cached_property
-    def conditions(self) -> dict[str, Tensor]:
-        """Condition images of the training objects, of RETRIEVAL_SIZE pixels."""
+    def conditions(self) -> Tensor:
+        """Condition images [N,3,RETRIEVAL_SIZE,RETRIEVAL_SIZE] of the training objects."""
         names = track(self.train_ids, "conditions of training objects", len(self.train_ids))
-        return {name: self.scenes.seen(name, [CONDITION_VIEW]).condition(RETRIEVAL_SIZE) for name in names}
+        images = [self.scenes.seen(name, [CONDITION_VIEW]).condition(RETRIEVAL_SIZE) for name in names]
+        return torch.stack(images).to(default_device())
 
     def __call__(self, source: str, scene: Scene) -> Tensor:
         """Return the splats of `scene` from one of SOURCES. Raises UserError if they are not finite."""
@@ -86,9 +87,12 @@ class Sources:
 
     def _nearest(self, scene: Scene) -> str:
         """The other training object with the most similar condition image (least mean squared error)."""
-        image = scene.condition(RETRIEVAL_SIZE)
-        others = [name for name in self.train_ids if name != scene.id] or self.train_ids
-        return min(others, key=lambda name: float((self.conditions[name] - image).square().mean()))
+        image = scene.condition(RETRIEVAL_SIZE).to(self.conditions)
+        parts = self.conditions.split(RETRIEVED_AT_ONCE)
+        differences = torch.cat([(part - image).square().mean(dim=(1, 2, 3)) for part in parts])
+        if scene.id in self.train_ids and len(self.train_ids) > 1:
+            differences[self.train_ids.index(scene.id)] = torch.inf
+        return self.train_ids[int(differences.argmin())]
 
 
 class Truth:
