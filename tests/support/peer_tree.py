@@ -26,7 +26,7 @@ def write_peer(
     images: dict[str, Image.Image] | None = None,
     **more: Any,
 ) -> None:
-    """values: mean PSNR by object. train: objects of the training split. images: by object. more: keys of the record."""
+    """values: mean PSNR by object. train: objects of that split. images: by object. more: keys of the record."""
     folder = results / "peers" / name
 
     def split(o: str) -> str:
