@@ -16,8 +16,13 @@ FILE = Path(__file__).parents[2] / "docs" / "peers.yaml"
 HEADING = "Published figures, each by its own protocol: not comparable with the table, nor with each other."
 UNKNOWN = "unknown"
 Fact = Annotated[str, Field(min_length=1, max_length=300)]
-ReadFrom = Literal["paper", "abstract", "notes", "summary"]
-"""What was read. notes: this project's notes on the paper; summary: somebody else's summary of it."""
+ReadFrom = Literal["paper", "abstract", "copy", "readme", "notes", "summary"]
+"""What was read. copy: its table in somebody else's text; readme: the README of its repository; notes: this project's
+notes on the paper; summary: somebody else's summary of it."""
+Figures = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Annotated[float, Field(allow_inf_nan=False)]],
+    Field(min_length=1),
+]
 
 
 class TheirProtocol(Section):
@@ -42,12 +47,9 @@ class TheirProtocol(Section):
 
 
 class Published(Section):
-    """Figures of one system from one source."""
+    """Figures of systems from one source by one protocol."""
 
-    system: Fact
-    figures: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Annotated[float, Field(allow_inf_nan=False)]] = (
-        Field(min_length=1)
-    )
+    systems: dict[Fact, Figures] = Field(min_length=1)
     protocol: TheirProtocol
     hardware: Fact = UNKNOWN
     source: Fact = Field(description="paper with its identifier, and where in it")
@@ -59,13 +61,12 @@ class Published(Section):
             raise ValueError(f"source {self.source[:60]!r} has no arXiv:, doi: or https://")
         return self
 
-    def figures_text(self) -> str:
-        """The figures in one line."""
-        return ", ".join(f"{name} {value:g}" for name, value in self.figures.items())
-
     def source_text(self) -> str:
         """The source, and what of it was read if that was not the paper."""
-        how = {"abstract": "abstract", "notes": "by this project's notes", "summary": "by a summary of others"}
+        how = {
+            "abstract": "abstract", "copy": "by a copy of the table", "readme": "README",
+            "notes": "by this project's notes", "summary": "by a summary of others",
+        }  # fmt: skip
         return self.source + (f" ({how[self.read_from]})" if self.read_from in how else "")
 
 
@@ -89,4 +90,9 @@ def read_published(path: Path = FILE) -> list[Published]:
 
 def rows(published: Sequence[Published]) -> list[tuple[str, str, str, str, str]]:
     """System, figures, protocol, hardware and source of each."""
-    return [(p.system, p.figures_text(), p.protocol.text(), p.hardware, p.source_text()) for p in published]
+    return [
+        (system, ", ".join(f"{name} {value:g}" for name, value in figures.items()), p.protocol.text(), p.hardware,
+         p.source_text())
+        for p in published
+        for system, figures in p.systems.items()
+    ]  # fmt: skip
