@@ -61,7 +61,7 @@ def test_outputs_stand_beside_ours_and_missing_ones_say_why(page: Path, tmp_path
     assert {tuple(shown[name]) for name in ("bread", "chicken", "crate")} == {
         (0, "not in its list of objects", "peer: lgm", True)
     }
-    assert legend[:3] == ["base", "better", "peer: lgm: 2 of 6 objects"]
+    assert legend[:3] == ["base", "better", "peer: lgm: 1 of 2 objects"]
     assert lines == 3, "a curve for each of the three"
 
 

@@ -63,6 +63,17 @@ def azimuth_charts(measured: list[tuple[str, Measurements]], summary: Summary) -
     return charts
 
 
+def line_names(measured: list[tuple[str, Measurements]]) -> list[str]:
+    """Names of the lines of `azimuth_charts`. One that lacks objects says so: its means are about the others."""
+    splits = shown(row["split"] for _, measurements in measured for row in measurements.rows)
+    objects = [{row["object"] for row in one.rows if row["split"] in splits} for _, one in measured]
+    n = len(set().union(*objects))
+    return [
+        f"{name}: {len(own)} of {n} objects" if 0 < len(own) < n else name
+        for (name, _), own in zip(measured, objects, strict=True)
+    ]
+
+
 def by_object(measured: list[tuple[str, Measurements]], summary: Summary) -> dict[str, list[ObjectRow]]:
     """Values of the samples by metric and object, for at most MAX_OBJECTS objects, with a cell per column."""
     splits = {row["object"]: row["split"] for _, measurements in measured for row in measurements.rows}

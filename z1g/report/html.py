@@ -10,7 +10,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from z1g.core.stages import STAGE_NAMES
 from z1g.render.web import script
 from z1g.report import breakdown, data, sections
-from z1g.report.collect import Ablation, Measurements, Results, shared_ids
+from z1g.report.collect import Ablation, Results, shared_ids
 from z1g.report.images import Gallery
 from z1g.report.published import HEADING, read_published
 from z1g.report.published import rows as published_rows
@@ -81,7 +81,7 @@ def page(tree: Results, names: list[str], studies: Studies | None = None) -> str
         "viewer": {"frame": splats.frame(), "fov": splats.camera().fov_y_deg, "radius": splats.camera().radius},
         "splat_canvas": script(),
         "azimuths": breakdown.azimuth_charts(columns, summary),
-        "legend": [(name, sections.line_style(i)) for i, name in enumerate(_lines(columns, summary))],
+        "legend": [(name, sections.line_style(i)) for i, name in enumerate(breakdown.line_names(columns))],
         "columns": [name for name, _ in columns],
         "by_object": breakdown.by_object(columns, summary),
         "thumbnail": gallery.thumbnail,
@@ -164,15 +164,6 @@ def _job_time(times: list[sections.StageTime], ablations: list[Ablation]) -> dic
         "folders": sum(len(shared_ids(ablations, stage)) for stage in STAGE_NAMES),
         "uses": sum(len(ablation.stages) for ablation in ablations),
     }
-
-
-def _lines(columns: list[tuple[str, Measurements]], summary: Summary) -> list[str]:
-    """Names of columns in a legend; that of a system which lacks objects says so, as its means are about the others."""
-    few = {peer.label: peer for peer in summary.peers if peer.n_measured < peer.record["n_evaluated"]}
-    return [
-        f"{name}: {few[name].n_measured} of {few[name].record['n_evaluated']} objects" if name in few else name
-        for name, _ in columns
-    ]
 
 
 def _ids(ablations: list[Ablation]) -> list[tuple[str, list[tuple[str, bool]]]]:
