@@ -13,7 +13,6 @@ from z1g.report import breakdown, data, sections
 from z1g.report.collect import Ablation, Results, shared_ids
 from z1g.report.images import Gallery
 from z1g.report.published import HEADING, read_published
-from z1g.report.published import rows as published_rows
 from z1g.report.splats import Splats
 from z1g.report.study_page import Studies, studies_of
 from z1g.report.summary import SPLIT_NAMES, SPLITS, Summary, best, decimals, in_words, summarize
@@ -71,7 +70,7 @@ def page(tree: Results, names: list[str], studies: Studies | None = None) -> str
         "interval_charts": sections.interval_charts(summary),
         "tables": _tables(summary),
         "table_notes": notes(summary),
-        "published": published_rows(read_published()),
+        "published": read_published(),
         "published_heading": HEADING,
         "peer_costs": breakdown.peer_costs(summary),
         "verdicts": verdict_tables(summary),

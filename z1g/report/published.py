@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -61,6 +60,21 @@ class Published(Section):
             raise ValueError(f"source {self.source[:60]!r} has no arXiv:, doi: or https://")
         return self
 
+    def names(self) -> list[str]:
+        """Names of all figures."""
+        return list(dict.fromkeys(name for figures in self.systems.values() for name in figures))
+
+    def rows(self) -> list[tuple[str, list[str]]]:
+        """Each system with its figures as texts, in the order of `names`."""
+        return [
+            (system, [f"{figures[name]:g}" if name in figures else "–" for name in self.names()])
+            for system, figures in self.systems.items()
+        ]
+
+    def about(self) -> str:
+        """Source, protocol and hardware."""
+        return f"{self.source_text()}: {self.protocol.text()}; hardware: {self.hardware}"
+
     def source_text(self) -> str:
         """The source, and what of it was read if that was not the paper."""
         how = {
@@ -86,13 +100,3 @@ def read_published(path: Path = FILE) -> list[Published]:
     if problems:
         raise UserError("\n".join(problems))
     return found
-
-
-def rows(published: Sequence[Published]) -> list[tuple[str, str, str, str, str]]:
-    """System, figures, protocol, hardware and source of each."""
-    return [
-        (system, ", ".join(f"{name} {value:g}" for name, value in figures.items()), p.protocol.text(), p.hardware,
-         p.source_text())
-        for p in published
-        for system, figures in p.systems.items()
-    ]  # fmt: skip
