@@ -34,6 +34,15 @@ def test_every_figure_that_comes_with_z1g_has_its_source() -> None:
             assert one.source_text() != one.source, "it says what was read"
 
 
+@pytest.mark.parametrize("system", ["InstantMesh", "LGM"])
+def test_the_page_says_how_far_papers_differ(system: str) -> None:
+    tables = [one for one in read_published() if one.protocol.data.startswith("GSO") and system in one.systems]
+    found = sorted((one.systems[system]["psnr"] for one in tables), reverse=True)
+    *others, last = (f"{psnr:.1f}" for psnr in found)
+    text = " ".join((FILE.parent / "peers.md").read_text().split())
+    assert re.search(rf"{system}[a-zA-Z ]* {', '.join(others)} and {last} dB in ", text)
+
+
 @pytest.mark.parametrize(
     ("change", "where"),
     [
