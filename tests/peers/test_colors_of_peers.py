@@ -38,6 +38,7 @@ def expected(direction: np.ndarray) -> np.ndarray:
     return 0.5 + C0 * DC + C1 * (-y * REST[0] + z * REST[1] - x * REST[2])
 
 
+@pytest.mark.slow
 @given(
     elevation=st.floats(-40, 40), azimuth=st.floats(0, 360), seen_from=st.tuples(st.floats(-70, 70), st.floats(0, 360))
 )

@@ -47,6 +47,7 @@ def write_our_run(made: World, rows: list[dict], objects: list[dict], about: dic
     write_json(folder / "metrics.json", {key: about[key] for key in ("metrics", "missing", "sets", "gaps", "truth")})
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_page_lead_to_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
