@@ -19,9 +19,7 @@ PACKAGES = yaml.safe_load((FOLDER / "packages.yaml").read_text())
 
 def dry_run(out: Path, *words: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "snakemake", "-n", "--cores", "1", "--snakefile", str(FOLDER / "Snakefile")]
-    return subprocess.run(
-        [*command, *words, "--config", f"out={out}", "licenses=free"], cwd=out, capture_output=True, text=True
-    )
+    return subprocess.run([*command, *words, "--config", f"out={out}", "licenses=free"], cwd=out, capture_output=True, text=True)
 
 
 def test_sources_and_packages_are_those_of_the_converter() -> None:

@@ -42,11 +42,7 @@ def test_uv_is_told_what_pip_is_told(variables) -> None:
 
 @pytest.mark.parametrize(
     ("uv", "calls"),
-    [
-        ("exit 0", ["pip uv", "uv"]),
-        ("echo no route >&2; exit 2", ["pip uv", "uv", "pip lock"]),
-        (None, ["pip uv", "pip lock"]),
-    ],
+    [("exit 0", ["pip uv", "uv"]), ("echo no route >&2; exit 2", ["pip uv", "uv", "pip lock"]), (None, ["pip uv", "pip lock"])],
 )
 def test_pip_takes_the_place_of_uv(tmp_path: Path, uv: str | None, calls: list[str]) -> None:
     """An environment whose python and uv note how they are called."""

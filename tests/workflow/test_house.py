@@ -112,9 +112,7 @@ def test_no_file_imports_itself_through_others() -> None:
 def test_no_room_imports_what_another_keeps_to_itself() -> None:
     wrong = []
     for found in all_imports():
-        private = [
-            part for part in [*found.module.split("."), found.name or ""] if part[:1] == "_" and part[:2] != "__"
-        ]
+        private = [part for part in [*found.module.split("."), found.name or ""] if part[:1] == "_" and part[:2] != "__"]
         if private and room(found.module) != room(module_of(found.file)):
             wrong.append(found.words)
     assert not wrong, "\n".join(wrong)

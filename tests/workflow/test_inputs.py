@@ -180,7 +180,9 @@ def test_a_command_reads_upstream_outputs_only(rule: str, dag: list[Job], opened
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_a_command_reads_all_inputs_of_its_rule(rule: str, dag: list[Job], opened: dict[str, set[Path]]) -> None:
+def test_a_command_reads_all_inputs_of_its_rule(
+    rule: str, dag: list[Job], opened: dict[str, set[Path]]
+) -> None:
     for job in dag:
         if job.rule == rule:
             for name in job.inputs:

@@ -48,13 +48,7 @@ class Workspace:
         environment = {name: value for name, value in os.environ.items() if name != "SLURM_JOB_ID"} | own
         with (self.folder / "output").open("a") as output:
             process = subprocess.Popen(
-                command,
-                cwd=self.folder,
-                env=environment,
-                stdout=output,
-                stderr=output,
-                text=True,
-                start_new_session=True,
+                command, cwd=self.folder, env=environment, stdout=output, stderr=output, text=True, start_new_session=True
             )
             try:
                 yield process
@@ -95,9 +89,7 @@ def test_a_run_is_watched_killed_and_told_of(workspace: Workspace) -> None:
     hold.touch()
     with workspace.started() as process:
         workspace.wait(lambda: (workspace.results / "ablations/encoder_mix/plan.json").exists())
-        workspace.wait(
-            lambda: [job.beat and job.beat.progress.step for job in workspace.stage("ingest").jobs] == [4, 4]
-        )
+        workspace.wait(lambda: [job.beat and job.beat.progress.step for job in workspace.stage("ingest").jobs] == [4, 4])
         found = workspace.look()
         assert {stage.node.stage: stage.state for stage in found.stages}["ingest"] == "running"
         assert {stage.state for stage in found.stages[1:]} == {"waiting"}

@@ -28,9 +28,7 @@ def test_lists_of_stages_agree() -> None:
 
 def test_stages_come_after_their_upstream_stages() -> None:
     for stage in CHAIN:
-        assert list(stage.upstream) == [name for name in ORDER if name in stage.upstream], (
-            "in order, without unknown names"
-        )
+        assert list(stage.upstream) == [name for name in ORDER if name in stage.upstream], "in order, without unknown names"
         assert stage.name not in stage.upstream
         for other in CHAIN:
             if other.name in stage.upstream:
