@@ -19,7 +19,7 @@ from z1g.report.summary import summarize
 from z1g.report.tables import csv_text, latex, markdown
 
 GOOD: dict[str, Any] = {
-    "system": "Made up", "figures": {"psnr": 99.125}, "protocol": {"data": "nothing", "measured_by": "nobody"},
+    "systems": {"Made up": {"psnr": 99.125}}, "protocol": {"data": "nothing", "measured_by": "nobody"},
     "source": "arXiv:0000.00000", "read_from": "paper",
 }  # fmt: skip
 
@@ -34,13 +34,23 @@ def test_every_figure_that_comes_with_z1g_has_its_source() -> None:
             assert one.source_text() != one.source, "it says what was read"
 
 
+@pytest.mark.parametrize("system", ["InstantMesh", "LGM"])
+def test_the_page_says_how_far_papers_differ(system: str) -> None:
+    tables = [one for one in read_published() if one.protocol.data.startswith("GSO") and system in one.systems]
+    found = sorted((one.systems[system]["psnr"] for one in tables), reverse=True)
+    *others, last = (f"{psnr:.1f}" for psnr in found)
+    text = " ".join((FILE.parent / "peers.md").read_text().split())
+    assert re.search(rf"{system}[a-zA-Z ]* {', '.join(others)} and {last} dB in ", text)
+
+
 @pytest.mark.parametrize(
     ("change", "where"),
     [
         ({"source": "a blog"}, r"published\[1\]\.: Value error, source 'a blog' has no arXiv:, doi: or https://"),
         ({"source": None}, r"published\[1\]\.source"),
-        ({"figures": {}}, r"published\[1\]\.figures"),
-        ({"figures": {"PSNR": 1.0}}, r"published\[1\]\.figures\.PSNR"),
+        ({"systems": {}}, r"published\[1\]\.systems"),
+        ({"systems": {"LGM": {}}}, r"published\[1\]\.systems\.LGM"),
+        ({"systems": {"LGM": {"PSNR": 1.0}}}, r"published\[1\]\.systems\.LGM\.PSNR"),
         ({"protocol": {"data": "GSO"}}, r"published\[1\]\.protocol\.measured_by"),
         ({"read_from": "memory"}, r"published\[1\]\.read_from"),
         ({"psnr": 1}, r"published\[1\]\.psnr: Extra inputs"),
@@ -67,10 +77,10 @@ def test_they_are_below_the_tables_with_their_protocol(tmp_path: Path, monkeypat
     summary = summarize(results, results.ablations(["base"]))
     text, first = markdown(summary), read_published()[0]
     table, _, below = text.partition(HEADING)
-    assert f"{first.figures['psnr']:g}" in below
+    assert f"{first.systems['DiffSplat']['psnr']:g}" in below
     assert "measured by" in below
     assert first.source not in table
-    assert all(f"% {one.system}: " in latex(summary) for one in read_published())
+    assert all(f"% {name}: " in latex(summary) for one in read_published() for name in one.systems)
     assert "DiffSplat" not in csv_text(summary.single, summary.metrics)
     html = page(results, ["base"])
     assert '<details class="published">' in html

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from support.report_tree import build
 
 from z1g.core.files import write_json
-from z1g.report.breakdown import BIN_DEG, azimuth_means, by_object
+from z1g.report.breakdown import BIN_DEG, azimuth_means, by_object, columns
 from z1g.report.collect import Measurements, MetricInfo, Results
 from z1g.report.summary import summarize
 from z1g.stages import report
@@ -68,7 +68,8 @@ def test_azimuth_curve_is_the_mean_over_objects_in_each_bin(rows: list[tuple[str
 def test_every_object_has_a_row_per_metric(tree: Path) -> None:
     results = Results(tree)
     ablations = results.ablations(list(SPECS))
-    tables = by_object(results, ablations, summarize(results, ablations))
+    summary = summarize(results, ablations)
+    tables = by_object(columns(results, ablations, summary), summary)
     assert list(tables) == ["psnr", "ssim", "chamfer"]  # a metric of sets has no objects
     names = [row.name for row in tables["psnr"]]
     assert names == ["chair", "horse", "barrel", "bread", "chicken", "crate"]  # test objects first

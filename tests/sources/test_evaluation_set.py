@@ -3,8 +3,10 @@
 import csv
 import gzip
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,8 +16,11 @@ from support.meshes import cuboid
 
 from z1g.core.errors import UserError
 from z1g.core.needs import Missing
+from z1g.data.shards import RenderedObject
 from z1g.geometry.camera import CameraOptions
-from z1g.meshes.renderers import Raster
+from z1g.meshes import executable
+from z1g.meshes.renderers import Blender, Raster
+from z1g.meshes.surface import surface_triangles
 from z1g.sources.evaluation_set import EvaluationSet
 
 CAMERA = CameraOptions(train_views=1, validation_views=1, test_views=1)
@@ -131,26 +136,111 @@ def test_a_list_of_contents_fixes_the_objects(tmp_path: Path) -> None:
         fixed.list_objects()
 
 
-@pytest.mark.parametrize(("up_axis", "tall"), [("file", False), ("y", False), ("z", True)])
-def test_an_up_axis_stands_objects_up(tmp_path: Path, up_axis: str, tall: bool) -> None:
-    """A box of 1 x 1 x 4: its image is upright only if its third axis is up."""
-    path = tmp_path / "set" / "tower" / "tower_001" / "mesh.obj"
+def tower(root: Path, name: str) -> None:
+    """A set with a box of 1 x 1 x 4: its image is upright only if its third axis is up."""
+    place = {"gso": "tower/meshes/model.obj", "toys4k": "tower/tower_001/mesh.obj"}
+    path = root / place.get(name, "raw_scans/tower/tower_001/Scan/Scan.obj")
     path.parent.mkdir(parents=True)
     path.write_text(cuboid((0.0, 0.0, 0.0), (1.0, 1.0, 4.0)))
-    options = source("toys4k", tmp_path / "set", up_axis=up_axis, renderer=Raster(resolution=32, samples=1))
+
+
+def height_and_width(options: EvaluationSet, scratch: Path) -> tuple[int, int, Any]:
+    """Of the silhouette of the only object, seen level, in pixels."""
     (entry,) = options.list_objects()
-    (tmp_path / "scratch").mkdir()
+    scratch.mkdir()
     camera = CAMERA.model_copy(update={"condition_elevation_deg": (0.0, 0.0)})
-    (made,) = options.ingest([entry], camera, tmp_path / "scratch", 1)
-    assert made.outcome.info["normalization"]["up_axis"] == ("z" if tall else "y")  # type: ignore[union-attr]
-    alpha = np.asarray(made.outcome.view(0))[..., 3] > 127  # type: ignore[union-attr]
-    height, width = (int(alpha.any(axis=axis).sum()) for axis in (1, 0))
+    (made,) = options.ingest([entry], camera, scratch, 1)
+    image = made.outcome.rgba[0] if isinstance(made.outcome, RenderedObject) else made.outcome.view(0)
+    alpha = np.asarray(image)[..., 3] > 127
+    return int(alpha.any(axis=1).sum()), int(alpha.any(axis=0).sum()), made.outcome
+
+
+@pytest.mark.parametrize(
+    ("name", "up_axis", "tall"),
+    [
+        ("toys4k", "file", False),
+        ("toys4k", "y", False),
+        ("toys4k", "z", True),
+        ("toys4k", "set", False),
+        ("gso", "set", True),
+        ("gso", "file", False),
+        ("omniobject3d", "set", False),
+    ],
+)
+def test_an_up_axis_stands_objects_up(tmp_path: Path, name: str, up_axis: str, tall: bool) -> None:
+    tower(tmp_path / "set", name)
+    options = source(name, tmp_path / "set", up_axis=up_axis, renderer=Raster(resolution=32, samples=1))
+    height, width, outcome = height_and_width(options, tmp_path / "scratch")
+    assert outcome.info["normalization"]["up_axis"] == ("z" if tall else "y")
     assert (height > 2 * width) is tall
 
 
-def test_blender_decides_the_up_axis_itself(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="up_axis z needs the renderer raster"):
-        source("gso", tmp_path, up_axis="z", renderer={"kind": "blender"})
+@pytest.mark.blender
+@pytest.mark.parametrize("kind", ["raster", "blender"])
+def test_blender_stands_scanned_objects_up_too(tmp_path: Path, blender: str, kind: str) -> None:
+    """Also where their mesh is measured, which is read without Blender."""
+    tower(tmp_path / "set", "gso")
+    renderer = (
+        Raster(resolution=32, samples=1) if kind == "raster" else Blender(resolution=32, samples=1, python=blender)
+    )
+    options = source("gso", tmp_path / "set", renderer=renderer)
+    height, width, outcome = height_and_width(options, tmp_path / "scratch")
+    assert height > 2 * width
+    (entry,) = options.list_objects()
+    corners = surface_triangles(outcome, entry, options.limits).reshape(-1, 3)
+    np.testing.assert_allclose(np.ptp(corners, axis=0), np.array([1, 4, 1]) / np.sqrt(18), atol=1e-6)
+
+
+WRITER = """
+import sys
+from pathlib import Path
+
+import bpy
+
+path = Path(sys.argv[-1])
+bpy.ops.wm.read_factory_settings(use_empty=True)
+bpy.ops.mesh.primitive_cube_add(size=1)
+tower = bpy.context.object
+tower.scale = (1, 1, 4)
+material = bpy.data.materials.new("paint")
+material.use_nodes = True
+material.node_tree.nodes["Principled BSDF"].inputs["Base Color"].default_value = (0, 0, 1, 1)
+tower.data.materials.append(material)
+bpy.ops.object.camera_add()
+bpy.ops.object.light_add(type="AREA", location=(0, 0, 9))
+bpy.ops.wm.save_as_mainfile(filepath=str(path))
+"""
+"""Writes a blue box of 1 x 1 x 4 with the camera and the light that files of Toys4K have. Runs inside Blender."""
+
+
+@pytest.mark.blender
+@pytest.mark.parametrize("kind", ["raster", "blender"])
+def test_toys_in_blend_files_are_upright_and_colored(
+    tmp_path: Path, blender: str, blender_command: list[str], kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    folder = tmp_path / "set" / "tower" / "tower_001"
+    folder.mkdir(parents=True)
+    (tmp_path / "write.py").write_text(WRITER)
+    words = [str(tmp_path / "write.py") if word == str(executable.SCRIPT) else word for word in blender_command]
+    split = [] if len(blender_command) == 2 else ["--"]
+    subprocess.run([*words, *split, str(folder / "tower_001.blend")], check=True, timeout=200, capture_output=True)
+    obj(folder / "tower_001.obj", 1)  # both archives of the authors, unpacked into one folder
+    options = source("toys4k", tmp_path / "set")
+    (entry,) = options.list_objects()
+    assert (entry.name, entry.category, Path(entry.source).suffix) == ("tower_001", "tower", ".blend")
+    renderer = (
+        Raster(resolution=32, samples=1) if kind == "raster" else Blender(resolution=32, samples=8, python=blender)
+    )
+    options = source("toys4k", tmp_path / "set", renderer=renderer)
+    height, width, outcome = height_and_width(options, tmp_path / "scratch")
+    assert height > 2 * width
+    image = np.asarray(outcome.rgba[0] if kind == "blender" else outcome.view(0))
+    np.testing.assert_allclose(
+        np.median(image[image[..., 3] == 255], axis=0), [0, 0, 255, 255], atol=60
+    )  # Blender's is glossy
+    with pytest.raises(UserError, match=r"up_axis z: the format of .*tower_001\.blend says what is up"):
+        source("toys4k", tmp_path / "set", up_axis="z").list_objects()
 
 
 def test_mistakes(tmp_path: Path) -> None:

@@ -141,6 +141,23 @@ def test_an_edited_description_updates_tables_and_report(workspace: Path) -> Non
 
 
 @pytest.mark.slow
+def test_systems_of_a_set_are_measured_before_tables_and_report(workspace: Path) -> None:
+    (workspace / "outputs").mkdir()
+    (workspace / "outputs/a.ply").write_text("splats")
+    (workspace / "ablations/mine").mkdir()
+    (workspace / "ablations/mine/one.yaml").write_text("description: one\n")
+    peers = workspace / "ablations/mine/_set.yaml"
+    peers.write_text("description: mine\npeers:\n  lgm: {outputs: outputs, frame: lgm}\n")
+    planned = snakemake(workspace, "-n", *LOCAL, "ablations=mine")
+    assert jobs(planned)["peer"] == 1
+    for rule in ("tables", "report"):
+        (inputs,) = re.findall(rf"rule {rule}:\n    input: (.*)", planned)
+        assert "results/peers/lgm/peer.json" in inputs
+    peers.write_text("description: mine\n")
+    assert "peer" not in jobs(snakemake(workspace, "-n", *LOCAL, "ablations=mine"))
+
+
+@pytest.mark.slow
 def test_a_raised_stage_version_runs_the_stage_again(workspace: Path) -> None:
     snakemake(workspace, *LOCAL, "ablations=encoder_mix")
     snakefile = workspace / "Snakefile"

@@ -8,6 +8,7 @@ from typing import get_args
 from z1g.cli.arguments import amount, between, existing_folder, some_path
 from z1g.core.errors import UserError
 from z1g.geometry.frames import FrameName
+from z1g.plan.runs import NAMES_FILE
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -86,5 +87,11 @@ def _said(record: dict, results: Path) -> str:
             f"{found['offset']}; silhouettes {found['iou_before']:.3f} to {found['iou']:.3f}{turns}"
         )
     lines += [f"  not measured: {name}: {why}" for name, why in record["problems"].items()]
-    lines.append(f"{results}/peers/{record['peer']}: tables, report and `z1g compare` have it from their next run on")
+    name, runs = record["peer"], f"{results} --ablations @{results / NAMES_FILE} --out {results}"
+    lines.append(f"Written to {results / 'peers' / name}. Beside the runs of {results}, by:")
+    lines += [
+        f"  z1g compare {record['like']} {name}",
+        f"  z1g tables {runs}/tables",
+        f"  z1g report {runs}/report.html",
+    ]
     return "\n".join(lines) + "\n"

@@ -17,7 +17,7 @@ MAX_OBJECTS = 200
 
 @dataclass(frozen=True)
 class ObjectRow:
-    """Values of one metric for one object: a (text, sort key) per ablation, with key None for a missing value."""
+    """Values of one metric for one object: a (text, sort key) per column, with key None for a missing value."""
 
     name: str
     split: str
@@ -38,9 +38,16 @@ def azimuth_means(measured: Measurements, metric: str, split: str, source: str) 
     return [((index + 0.5) * BIN_DEG, sum(v) / len(v)) for index, v in sorted(means.items())]
 
 
-def azimuth_charts(tree: Results, ablations: list[Ablation], summary: Summary) -> list[tuple[str, str]]:
-    """Charts (heading, SVG) of each per-view metric against azimuth distance, with one line per ablation."""
-    measured = [(a, tree.measurements(a.stages["metrics"])) for a in ablations if "metrics" in a.stages]
+def columns(tree: Results, ablations: list[Ablation], summary: Summary) -> list[tuple[str, Measurements]]:
+    """(name, measurements) of each ablation, then of each other system, whose rows are as those of samples."""
+    ours = [
+        (a.name, tree.measurements(a.stages["metrics"]) if "metrics" in a.stages else Measurements()) for a in ablations
+    ]
+    return ours + [(peer.label, peer.sampled().measured) for peer in summary.peers]
+
+
+def azimuth_charts(measured: list[tuple[str, Measurements]], summary: Summary) -> list[tuple[str, str]]:
+    """Charts (heading, SVG) of each per-view metric against azimuth distance, with one line per column."""
     splits = shown(row["split"] for _, measurements in measured for row in measurements.rows)
     charts = []
     for metric, split in product(summary.metrics, splits):
@@ -48,18 +55,28 @@ def azimuth_charts(tree: Results, ablations: list[Ablation], summary: Summary) -
         if info.scope != "view":
             continue
         series = [
-            Series(ablation.name, azimuth_means(measurements, metric, split, "sampled"), index)
-            for index, (ablation, measurements) in enumerate(measured)
+            Series(name, azimuth_means(measurements, metric, split, "sampled"), index)
+            for index, (name, measurements) in enumerate(measured)
         ]
         svg = chart(series, "azimuth from the condition, degrees", info.label)
         charts += [(heading(info, split, splits), svg)] if svg else []
     return charts
 
 
-def by_object(tree: Results, ablations: list[Ablation], summary: Summary) -> dict[str, list[ObjectRow]]:
-    """Values of the samples by metric and object, for at most MAX_OBJECTS objects."""
-    measured = [tree.measurements(a.stages["metrics"]) if "metrics" in a.stages else Measurements() for a in ablations]
-    splits = {row["object"]: row["split"] for measurements in measured for row in measurements.rows}
+def line_names(measured: list[tuple[str, Measurements]]) -> list[str]:
+    """Names of the lines of `azimuth_charts`. One that lacks objects says so: its means are about the others."""
+    splits = shown(row["split"] for _, measurements in measured for row in measurements.rows)
+    objects = [{row["object"] for row in one.rows if row["split"] in splits} for _, one in measured]
+    n = len(set().union(*objects))
+    return [
+        f"{name}: {len(own)} of {n} objects" if 0 < len(own) < n else name
+        for (name, _), own in zip(measured, objects, strict=True)
+    ]
+
+
+def by_object(measured: list[tuple[str, Measurements]], summary: Summary) -> dict[str, list[ObjectRow]]:
+    """Values of the samples by metric and object, for at most MAX_OBJECTS objects, with a cell per column."""
+    splits = {row["object"]: row["split"] for _, measurements in measured for row in measurements.rows}
     tables = {}
     for metric, info in summary.metrics.items():
         if info.scope == "set":
@@ -73,7 +90,7 @@ def by_object(tree: Results, ablations: list[Ablation], summary: Summary) -> dic
             }
             if metric in measurements.metrics
             else {}
-            for measurements in measured
+            for _, measurements in measured
         ]
         tables[metric] = [
             ObjectRow(name, split, [(_cell(v.get(name), digits), v.get(name)) for v in values])

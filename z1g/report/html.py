@@ -13,7 +13,6 @@ from z1g.report import breakdown, data, sections
 from z1g.report.collect import Ablation, Results, shared_ids
 from z1g.report.images import Gallery
 from z1g.report.published import HEADING, read_published
-from z1g.report.published import rows as published_rows
 from z1g.report.splats import Splats
 from z1g.report.study_page import Studies, studies_of
 from z1g.report.summary import SPLIT_NAMES, SPLITS, Summary, best, decimals, in_words, summarize
@@ -56,7 +55,7 @@ def page(tree: Results, names: list[str], studies: Studies | None = None) -> str
     gallery = Gallery(tree, ablations, summary)
     splats, compared = Splats(tree, ablations), gallery.compared()
     objects = {item.name: item.split for item in compared}
-    times = sections.times(tree, ablations)
+    times, columns = sections.times(tree, ablations), breakdown.columns(tree, ablations, summary)
     commits, packages = sections.versions(tree, ablations)
     context: dict[str, Any] = {
         "ablations": ablations,
@@ -71,7 +70,7 @@ def page(tree: Results, names: list[str], studies: Studies | None = None) -> str
         "interval_charts": sections.interval_charts(summary),
         "tables": _tables(summary),
         "table_notes": notes(summary),
-        "published": published_rows(read_published()),
+        "published": read_published(),
         "published_heading": HEADING,
         "peer_costs": breakdown.peer_costs(summary),
         "verdicts": verdict_tables(summary),
@@ -80,9 +79,10 @@ def page(tree: Results, names: list[str], studies: Studies | None = None) -> str
         "models": splats.models(objects),
         "viewer": {"frame": splats.frame(), "fov": splats.camera().fov_y_deg, "radius": splats.camera().radius},
         "splat_canvas": script(),
-        "azimuths": breakdown.azimuth_charts(tree, ablations, summary),
-        "legend": [(a.name, sections.line_style(i)) for i, a in enumerate(gallery.ablations)],
-        "by_object": breakdown.by_object(tree, ablations, summary),
+        "azimuths": breakdown.azimuth_charts(columns, summary),
+        "legend": [(name, sections.line_style(i)) for i, name in enumerate(breakdown.line_names(columns))],
+        "columns": [name for name, _ in columns],
+        "by_object": breakdown.by_object(columns, summary),
         "thumbnail": gallery.thumbnail,
         "costs": breakdown.costs(tree, ablations),
         "energies": breakdown.energies(tree, ablations),

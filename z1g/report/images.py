@@ -10,6 +10,7 @@ from PIL import Image, ImageSequence
 
 from z1g.core.recorded import checked
 from z1g.report.collect import Ablation, MetricInfo, Results, shared_ids
+from z1g.report.peers import Peer
 from z1g.report.summary import Summary, decimals, object_means
 from z1g.report.tables import number
 
@@ -23,22 +24,24 @@ THUMBNAIL_SIDE = 56
 
 @dataclass(frozen=True)
 class Tile:
-    """One image with its caption. `uri` is None if the file is missing or is shown at `same_as`."""
+    """One image with its caption. `uri` is None if there is none, for the reason `why`, or if it is at `same_as`."""
 
     label: str
     uri: str | None
     value: str = ""
     same_as: str = ""
+    why: str = "no image"
 
 
 @dataclass(frozen=True)
 class ComparedObject:
-    """One object of the comparison: shared images, (sampled, autodecoder) of each ablation, and turntables."""
+    """One object: shared images, (sampled, autodecoder) of each ablation, images of other systems, turntables."""
 
     name: str
     split: str
     references: list[Tile]
     pairs: list[tuple[Tile, Tile]]
+    peers: list[Tile]
     animations: list[Tile]
 
 
@@ -50,6 +53,7 @@ class Gallery:
         self.ablations = [ablation for ablation in ablations if "metrics" in ablation.stages]
         self.metric, self.info = next(iter(summary.metrics.items()), ("", MetricInfo("")))
         self.digits = decimals(summary.merged, self.metric)
+        self.peers = summary.peers
         self.splits = {
             row["object"]: row["split"] for a in self.ablations for row in tree.measurements(a.stages["metrics"]).rows
         }
@@ -58,7 +62,7 @@ class Gallery:
     def compared(self) -> list[ComparedObject]:
         """Objects of the comparison with all their images."""
         names = self.objects()
-        n_images = len(names) * (3 + 2 * len(self.ablations))
+        n_images = len(names) * (3 + 2 * len(self.ablations) + len(self.peers))
         side = 192 if n_images <= 60 else 160 if n_images <= 120 else 128
         n_animated = MAX_ANIMATIONS // max(1, len(self.ablations))
         return [self._show(name, side, animated=index < n_animated) for index, name in enumerate(names)]
@@ -76,10 +80,12 @@ class Gallery:
             chosen += names
         return chosen
 
-    def thumbnail(self, metrics_id: str, name: str) -> str | None:
-        """A thumbnail of an object's sample, or None if the image is missing."""
-        file = self.tree.folder("metrics", metrics_id) / "images" / f"{name}.sampled.png"
+    def thumbnail(self, origin: str | Peer, name: str) -> str | None:
+        """A thumbnail of an object by a metrics id or another system, or None if the image is missing."""
         try:
+            if isinstance(origin, Peer):
+                return image_uri(origin.image(name), THUMBNAIL_SIDE, quality=60)
+            file = self.tree.folder("metrics", origin) / "images" / f"{name}.sampled.png"
             return image_uri(checked(file), THUMBNAIL_SIDE, quality=60)
         except OSError:
             return None  # the comparison notes missing images
@@ -90,7 +96,9 @@ class Gallery:
             label = "fitted" if len(users) == len(self.ablations) else f"fitted, {', '.join(users)}"
             references.append(self._tile(self._named(users[0]), name, "fitted", label, side))
         pairs = [(self._tile(a, name, "sampled", a.name, side), self._decoded(a, name, side)) for a in self.ablations]
-        return ComparedObject(name, self.splits[name], references, pairs, self._animations(name) if animated else [])
+        peers = [self._output(peer, name, side) for peer in self.peers]
+        turning = self._animations(name) if animated else []
+        return ComparedObject(name, self.splits[name], references, pairs, peers, turning)
 
     def _decoded(self, ablation: Ablation, name: str, side: int) -> Tile:
         """The decoded true code. Ablations that share an autodecoder show it once."""
@@ -99,6 +107,18 @@ class Gallery:
         if first != ablation.name:
             return Tile("true code", None, same_as=first)
         return self._tile(ablation, name, "autodecoder", "true code", side)
+
+    def _output(self, peer: Peer, name: str, side: int) -> Tile:
+        """What another system made of the object, or why that was not measured."""
+        if why := peer.why_missing(name):
+            return Tile(peer.label, None, why=why)
+        value = object_means([row for row in peer.measured.rows if row["object"] == name], self.metric).get(name)
+        try:
+            uri = image_uri(peer.image(name), side)
+        except OSError as error:
+            self.tree.note(f"{peer.label}: the image of {name} cannot be read ({error})")
+            uri = None
+        return Tile(peer.label, uri, self._text(value))
 
     def _named(self, name: str) -> Ablation:
         return next(ablation for ablation in self.ablations if ablation.name == name)
@@ -116,9 +136,11 @@ class Gallery:
     def _tile(self, ablation: Ablation, name: str, what: str, label: str, side: int) -> Tile:
         metrics_id = ablation.stages["metrics"]
         value = self.values(metrics_id, what).get(name)
-        text = "" if value is None else f"{number(value, self.digits)} {self.info.unit}".rstrip()
         file = self.tree.folder("metrics", metrics_id) / "images" / f"{name}.{what}.png"
-        return Tile(label, self._embed(file, side), text)
+        return Tile(label, self._embed(file, side), self._text(value))
+
+    def _text(self, value: float | None) -> str:
+        return "" if value is None else f"{number(value, self.digits)} {self.info.unit}".rstrip()
 
     def _animations(self, name: str) -> list[Tile]:
         """Each ablation's turntable, or its mosaic of six views if there is no turntable."""

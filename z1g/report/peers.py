@@ -43,6 +43,7 @@ class Peer:
     name: str
     measured: Measurements
     record: dict[str, Any]
+    folder: Path
 
     @property
     def label(self) -> str:
@@ -53,6 +54,20 @@ class Peer:
     def n_measured(self) -> int:
         """Number of objects that were measured."""
         return len(self.measured.truth)
+
+    def image(self, name: str) -> Path:
+        """The image of an object's first test view. Raises OSError if it is missing or has changed."""
+        file = f"images/{name}.{SOURCE}.png"
+        recorded = self.record["files"].get(file)
+        if recorded is None or file_digest(self.folder / file) != recorded["sha256"]:
+            raise OSError("it has changed since it was written" if recorded else "it was not recorded")
+        return self.folder / file
+
+    def why_missing(self, name: str) -> str:
+        """Why an object was not measured; empty if it was."""
+        if name in self.measured.truth:
+            return ""
+        return str(self.record["problems"].get(name, "not in its list of objects"))
 
     def sampled(self) -> Peer:
         """The same with rows of the source `sampled`: its outputs stand beside the samples of our methods."""
@@ -159,4 +174,4 @@ def read_peer(folder: Path) -> Peer:
         measured = Measurements(rows, metrics, objects=objects, **extra)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{folder} cannot be used: {error}; run `z1g evaluate` again, or delete it") from error
-    return Peer(folder.name, measured, record)
+    return Peer(folder.name, measured, record, folder)

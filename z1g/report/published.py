@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -16,8 +15,13 @@ FILE = Path(__file__).parents[2] / "docs" / "peers.yaml"
 HEADING = "Published figures, each by its own protocol: not comparable with the table, nor with each other."
 UNKNOWN = "unknown"
 Fact = Annotated[str, Field(min_length=1, max_length=300)]
-ReadFrom = Literal["paper", "abstract", "notes", "summary"]
-"""What was read. notes: this project's notes on the paper; summary: somebody else's summary of it."""
+ReadFrom = Literal["paper", "abstract", "copy", "readme", "notes", "summary"]
+"""What was read. copy: its table in somebody else's text; readme: the README of its repository; notes: this project's
+notes on the paper; summary: somebody else's summary of it."""
+Figures = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Annotated[float, Field(allow_inf_nan=False)]],
+    Field(min_length=1),
+]
 
 
 class TheirProtocol(Section):
@@ -42,12 +46,9 @@ class TheirProtocol(Section):
 
 
 class Published(Section):
-    """Figures of one system from one source."""
+    """Figures of systems from one source by one protocol."""
 
-    system: Fact
-    figures: dict[Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Annotated[float, Field(allow_inf_nan=False)]] = (
-        Field(min_length=1)
-    )
+    systems: dict[Fact, Figures] = Field(min_length=1)
     protocol: TheirProtocol
     hardware: Fact = UNKNOWN
     source: Fact = Field(description="paper with its identifier, and where in it")
@@ -59,13 +60,27 @@ class Published(Section):
             raise ValueError(f"source {self.source[:60]!r} has no arXiv:, doi: or https://")
         return self
 
-    def figures_text(self) -> str:
-        """The figures in one line."""
-        return ", ".join(f"{name} {value:g}" for name, value in self.figures.items())
+    def names(self) -> list[str]:
+        """Names of all figures."""
+        return list(dict.fromkeys(name for figures in self.systems.values() for name in figures))
+
+    def rows(self) -> list[tuple[str, list[str]]]:
+        """Each system with its figures as texts, in the order of `names`."""
+        return [
+            (system, [f"{figures[name]:g}" if name in figures else "–" for name in self.names()])
+            for system, figures in self.systems.items()
+        ]
+
+    def about(self) -> str:
+        """Source, protocol and hardware."""
+        return f"{self.source_text()}: {self.protocol.text()}; hardware: {self.hardware}"
 
     def source_text(self) -> str:
         """The source, and what of it was read if that was not the paper."""
-        how = {"abstract": "abstract", "notes": "by this project's notes", "summary": "by a summary of others"}
+        how = {
+            "abstract": "abstract", "copy": "by a copy of the table", "readme": "README",
+            "notes": "by this project's notes", "summary": "by a summary of others",
+        }  # fmt: skip
         return self.source + (f" ({how[self.read_from]})" if self.read_from in how else "")
 
 
@@ -85,8 +100,3 @@ def read_published(path: Path = FILE) -> list[Published]:
     if problems:
         raise UserError("\n".join(problems))
     return found
-
-
-def rows(published: Sequence[Published]) -> list[tuple[str, str, str, str, str]]:
-    """System, figures, protocol, hardware and source of each."""
-    return [(p.system, p.figures_text(), p.protocol.text(), p.hardware, p.source_text()) for p in published]

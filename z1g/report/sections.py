@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from z1g.core.stages import CHUNKED_BY_OBJECTS, STAGE_NAMES, TRAINED
-from z1g.report.collect import Ablation, JsonRow, Results, differences, flatten, shared_ids
+from z1g.report.collect import Ablation, JsonRow, Measurements, Results, differences, flatten, shared_ids
 from z1g.report.curves import COLORS, Bar, Series, chart, intervals
 from z1g.report.peers import SOURCE as PEER
+from z1g.report.peers import Peer
 from z1g.report.statistics import MIN_OBJECTS
 from z1g.report.summary import Row, Summary, decimals, heading, rankings, shown
 from z1g.report.tables import number
@@ -52,10 +53,13 @@ class StageTime:
 
 @dataclass(frozen=True)
 class Extreme:
-    """The worst and best objects by a metric for one ablation, each as (name, value, split)."""
+    """The worst and best objects of one ablation or other system by a metric, each as (name, value, split).
 
-    ablation: str
-    metrics_id: str
+    origin: the metrics id of an ablation, or the other system.
+    """
+
+    name: str
+    origin: str | Peer
     worst: list[tuple[str, str, str]]
     best: list[tuple[str, str, str]]
 
@@ -149,12 +153,12 @@ def _interval_charts(summary: Summary, split: str, splits: list[str]) -> list[tu
 
 
 def extremes(tree: Results, ablations: list[Ablation], summary: Summary) -> dict[str, list[Extreme]]:
-    """Worst and best samples of each ablation, by each metric that has a direction."""
+    """Worst and best samples of each ablation, and outputs of each other system, by each metric with a direction."""
     by_metric: dict[str, list[Extreme]] = {}
-    for ablation in ablations:
-        if "metrics" not in ablation.stages:
-            continue
-        measured = tree.measurements(ablation.stages["metrics"])
+    ids = [(a.name, a.stages["metrics"]) for a in ablations if "metrics" in a.stages]
+    results: list[tuple[str, str | Peer, Measurements]] = [(name, key, tree.measurements(key)) for name, key in ids]
+    results += [(peer.label, peer, peer.sampled().measured) for peer in summary.peers]
+    for label, origin, measured in results:
         splits = {row["object"]: row["split"] for row in measured.rows if row["source"] == "sampled"}
         for metric, info in summary.metrics.items():
             if info.higher_is_better is None or info.scope == "set" or metric not in measured.metrics:
@@ -169,7 +173,7 @@ def extremes(tree: Results, ablations: list[Ablation], summary: Summary) -> dict
             ranked = sorted(means, key=lambda name: (means[name], name), reverse=not info.higher_is_better)
             n = min(EXTREMES, (len(ranked) + 1) // 2)
             labeled = [(name, _with_unit(means[name], summary, metric), splits[name]) for name in ranked]
-            extreme = Extreme(ablation.name, ablation.stages["metrics"], labeled[:n], labeled[::-1][:n])
+            extreme = Extreme(label, origin, labeled[:n], labeled[::-1][:n])
             by_metric.setdefault(metric, []).append(extreme)
     return by_metric
 

@@ -8,7 +8,6 @@ from z1g.report.collect import MetricInfo
 from z1g.report.left_out import left_out_text
 from z1g.report.peers import cost_texts, coverage_texts
 from z1g.report.published import HEADING, read_published
-from z1g.report.published import rows as published_rows
 from z1g.report.statistics import MIN_SEEDS
 from z1g.report.summary import SOURCES, SPLIT_NAMES, SPLITS, Row, Summary, best, decimals, rankings, verdict_words
 from z1g.report.verdicts import HOW_TO_READ, Figure, Ranking, one_seed, ranking_text
@@ -125,13 +124,14 @@ def markdown(summary: Summary) -> str:
 
 
 def _published_lines() -> list[str]:
-    """A table of figures from papers, apart from the measured ones."""
-    published = published_rows(read_published())
-    if not published:
-        return []
-    head = ["System", "Published", "Their protocol", "Hardware", "Source"]
-    lines = ["", HEADING, "", markdown_row(head), markdown_row(["---"] * len(head))]
-    return [*lines, *(markdown_row([markdown_text(cell) for cell in row]) for row in published)]
+    """Tables of figures from papers, one a source and protocol, apart from the measured ones."""
+    published = read_published()
+    lines = ["", HEADING] if published else []
+    for one in published:
+        head = ["System", *one.names()]
+        lines += ["", markdown_text(one.about()), "", markdown_row(head), markdown_row(["---"] * len(head))]
+        lines += [markdown_row([markdown_text(cell) for cell in (system, *cells)]) for system, cells in one.rows()]
+    return lines
 
 
 def latex(summary: Summary) -> str:
@@ -154,9 +154,13 @@ def latex(summary: Summary) -> str:
         source = row.source
         lines.append(tex_row([label, tex_text(summary.served(row)), str(row.n), str(row.seeds), *cells]))
     comments = [f"% {' '.join(note.split())}" for note in notes(summary)]
-    published = published_rows(read_published())
+    published = read_published()
     comments += [f"% {HEADING}" for _ in published[:1]]
-    comments += [f"% {system}: {figures}; {protocol}; {source}" for system, figures, protocol, _, source in published]
+    for one in published:
+        comments.append(f"% {one.about()}")
+        for system, cells in one.rows():
+            figures = (f"{name} {cell}" for name, cell in zip(one.names(), cells, strict=True))
+            comments.append(f"% {system}: {', '.join(figures)}")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *comments]) + "\n"
 
 

@@ -26,6 +26,27 @@ SOURCES: dict[SetName, str] = {
     "lvis-annotations.json.gz, which has uids by category",
 }
 
+UP_AXES: dict[SetName, tuple[Literal["file", "z"], str]] = {
+    "gso": (
+        "z",
+        "models for Gazebo, whose world is z-up; of the vertices of 3D_Dollhouse_Refrigerator/model.obj in "
+        "github.com/kevinzakka/mujoco_scanned_objects@3783d45, those read span 8 cm of x, 7 cm of y, and z from 0 "
+        "to 13 cm",
+    ),
+    "toys4k": (
+        "file",
+        "github.com/rehg-lab/lowshot-shapebias@b1da61e toys4k/renderer: utils.py turns what is in .blend files from "
+        "z-up to y-up, generate.py turns it about y; unknown of the .obj files",
+    ),
+    "omniobject3d": (
+        "file",
+        "github.com/omniobject3d/OmniObject3D@149a6dc tools/render_blender.py imports Scan.obj with Blender's default, "
+        "y-up, and renders it from above",
+    ),
+    "objaverse_lvis": ("file", "glTF 2.0, 3.4: +Y is up"),
+}
+"""The up axis of each set, `file` being that of the format, and how it is known."""
+
 Item = tuple[Path, str, str]
 """A mesh, its name and its category."""
 

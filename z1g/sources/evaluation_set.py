@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from z1g.core.errors import UserError
 from z1g.core.needs import require_file, require_folder
@@ -13,9 +13,8 @@ from z1g.data.manifest import ObjectEntry
 from z1g.geometry.camera import CameraOptions
 from z1g.meshes.listing import MeshFile, known_objects
 from z1g.meshes.lists import read_list
-from z1g.meshes.renderers import Raster
 from z1g.meshes.share import Share
-from z1g.sources._evaluation_layouts import SetName, items
+from z1g.sources._evaluation_layouts import UP_AXES, SetName, items
 from z1g.sources.meshes import MeshSource
 
 MOST_NAMED = 5
@@ -35,19 +34,14 @@ class EvaluationSet(MeshSource):
         None, description="list of the objects by content (.csv or .jsonl with a column `content`); null: all"
     )
 
-    up_axis: Literal["file", "y", "z"] = Field(
-        "file", description="up axis of the meshes; file: of their format. Models for Gazebo (gso) are z-up"
-    )
-
-    @model_validator(mode="after")
-    def _axis_is_possible(self) -> "EvaluationSet":
-        if self.up_axis != "file" and not isinstance(self.renderer, Raster):
-            raise ValueError(f"up_axis {self.up_axis} needs the renderer raster")
-        return self
+    up_axis: Literal["set", "file", "y", "z"] = Field(
+        "set", description="up axis of the meshes; set: z of gso, whose models are for Gazebo, and file of the others; "
+        "file: of their format; y, z: of .obj files"
+    )  # fmt: skip
 
     def _settings(self, camera: CameraOptions, share: Share) -> dict[str, Any]:
-        own = {} if self.up_axis == "file" else {"up_axis": self.up_axis}
-        return {**super()._settings(camera, share), **own}
+        axis = UP_AXES[self.collection][0] if self.up_axis == "set" else self.up_axis
+        return {**super()._settings(camera, share), **({} if axis == "file" else {"up_axis": axis})}
 
     def check(self) -> None:
         require_folder("root", self.root, "give the folder of the set")
@@ -60,9 +54,13 @@ class EvaluationSet(MeshSource):
         root = Path(self.root)
         if not root.is_dir():
             raise UserError(f"data.root: {root} is not a folder (current folder: {Path.cwd()})")
+        found = items(self.collection, root)
+        others = [mesh for mesh, _, _ in found if mesh.suffix != ".obj"]
+        if self.up_axis in ("y", "z") and others:
+            raise UserError(f"data.up_axis {self.up_axis}: the format of {others[0]} says what is up; use `file`")
         files = [
             MeshFile(mesh.as_posix(), _about(name, category, self.collection), root=root.as_posix())
-            for mesh, name, category in items(self.collection, root)
+            for mesh, name, category in found
         ]
         entries = known_objects(root, files, self.limits, self.roots)
         return entries if self.objects is None else _listed(entries, Path(self.objects))

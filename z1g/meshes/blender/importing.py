@@ -22,14 +22,15 @@ NOT_THE_OBJECT = {"LIGHT", "CAMERA", "LIGHT_PROBE", "SPEAKER"}
 GLB_MAGIC, GLB_HEADER_BYTES = b"glTF", 20
 
 
-def import_mesh(path: Path, roots: Sequence[Path]) -> None:
+def import_mesh(path: Path, roots: Sequence[Path], up_axis: str | None = None) -> None:
     """Import a mesh file without its lights and cameras.
 
-    Raises MeshError if it cannot be rendered correctly, or reads files outside of the roots.
+    up_axis: "y" or "z" of an .obj file, whose format does not say it; None: y. Raises MeshError if the file cannot be
+    rendered correctly, or reads files outside of the roots.
     """
     if path.suffix.lower() in USD:
         _require_layers_inside(path, roots)
-    _run_importer(path)
+    _run_importer(path, up_axis)
     _require_inside(path, roots)
     bpy.data.batch_remove([item for item in bpy.data.objects if item.type in NOT_THE_OBJECT])
     if bpy.data.actions or path.suffix.lower() in USD:
@@ -38,11 +39,12 @@ def import_mesh(path: Path, roots: Sequence[Path]) -> None:
     _show_vertex_colors()
 
 
-def _run_importer(path: Path) -> None:
+def _run_importer(path: Path, up_axis: str | None) -> None:
     name, ending = str(path), path.suffix.lower()
     try:
         if ending == ".obj":
-            bpy.ops.wm.obj_import(filepath=name, forward_axis="NEGATIVE_Z", up_axis="Y")
+            forward, up = ("Y", "Z") if up_axis == "z" else ("NEGATIVE_Z", "Y")
+            bpy.ops.wm.obj_import(filepath=name, forward_axis=forward, up_axis=up)
         elif ending in GLTF:
             _import_gltf(path)
         elif ending == ".ply":

@@ -123,9 +123,10 @@ def render_object(item: dict[str, Any], settings: dict[str, Any], folder: Path, 
     with clock("import"):
         empty_scene()
         path = Path(item["path"])
-        import_mesh(path, [Path(root) for root in item["roots"]])
+        up_axis = settings.get("up_axis") or UP_AXIS.get(path.suffix.lower(), "y")
+        import_mesh(path, [Path(root) for root in item["roots"]], settings.get("up_axis"))
         points, n_triangles = surface()
-        normalization, points = normalize(points, UP_AXIS.get(path.suffix.lower(), "y"))
+        normalization, points = normalize(points, up_axis)
         bounds = points if vertices_bound_everything() else None
         set_up(settings)
     # EEVEE's effects read neighboring pixels.

@@ -18,7 +18,7 @@ class Zero1ToG(Protocol):
     kind: Literal["zero_1_to_g"] = "zero_1_to_g"
     views: Literal[10, 21] = Field(21, description="number of views of an object")
     facts: ClassVar[dict[str, str]] = {
-        "views": "10 or 21, by the issue that asked for this protocol; arXiv:2501.05427 was not read for it",
+        "views": "10 or 21, as others report it; arXiv:2501.05427 was not read for it",
         "cameras": UNKNOWN,
         "resolution": UNKNOWN,
         "background": f"white, of the code that it builds on: {SOURCE} core/models.py",
