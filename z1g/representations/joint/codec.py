@@ -114,8 +114,8 @@ class JointCodec(VaeCodec):
     def condition_latent(self, images: Tensor) -> Tensor:
         """Latents [B,C,h,w] of images at the splats' size, in the units of the VAE that encodes them.
 
-        Without a stock VAE, they are a view whose geometry is zero, which no view of a fit is. Images are on gray, which
-        is the zero of color features, like those of pixels that nothing covers.
+        Without a stock VAE, they are a view whose geometry is zero, which no view of a fit is. Images are on gray, the
+        zero of color features, like pixels that nothing covers.
         """
         size = (self.size, self.size)
         if tuple(images.shape[-2:]) != size:
