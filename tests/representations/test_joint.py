@@ -529,7 +529,9 @@ def test_a_folder_needs_no_other_files(finished: Plan, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_results_verify(finished: Plan, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify", str(finished.results / "ablations" / "micro"), "--sample", "1"]) == 0
+    run = finished.results / "ablations" / "micro"
+    assert "Representation `joint`, stage 2 by diffusion." in (run / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert main(["verify", str(run), "--sample", "1"]) == 0
     assert "micro holds" in capsys.readouterr().out
 
 
