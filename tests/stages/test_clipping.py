@@ -88,5 +88,5 @@ def test_the_report_shows_it_to_those_who_use_the_ranges(tmp_path: Path) -> None
     tree = Results(tmp_path / "results")
     (sentence,) = clipped(tree, [ablation("a", "attributes"), ablation("b", "mosaic")])
     assert "Of the Gaussians of 4 objects" in sentence
-    assert "defaults of representation 'attributes'" in sentence
+    assert "default range of representation 'attributes'" in sentence
     assert clipped(tree, [ablation("b", "mosaic")]) == []

@@ -26,11 +26,11 @@ def summed(counts: Iterable[Counts]) -> dict[str, int]:
 
 
 def text(objects: str, counts: Counts, ranges: str) -> str:
-    """A sentence. objects: which ones, with their number. counts: their sums. ranges: where they are set."""
+    """A sentence. objects: which ones, with their number. counts: their sums. ranges: which ones."""
     shares = {name: n / max(counts[DRAWN], 1) for name, n in counts.items() if name != DRAWN}
     parts = ", ".join(f"{name} {100 * share:.2g} %" for name, share in shares.items())
     return (
-        f"Of the Gaussians of {objects} that are drawn ({counts[DRAWN]}), those that leave a range of "
+        f"Of the Gaussians of {objects} that are drawn ({counts[DRAWN]}), those that leave a "
         f"{ranges} and are clipped: {parts}."
     )
 
@@ -46,7 +46,7 @@ def of_fits(rows: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     for kind in kinds:
         found = [row[kind] for row in counted if kind in row]
         objects = f"{len(found)} object{'' if len(found) == 1 else 's'}"
-        sentences[kind] = text(objects, summed(found), f"the defaults of representation '{kind}'")
+        sentences[kind] = text(objects, summed(found), f"default range of representation '{kind}'")
     return sentences
 
 
@@ -57,4 +57,4 @@ def read(stage: Path) -> str | None:
         return None
     stored = read_json(checked(file))
     counts = {str(name): int(n) for name, n in stored["counts"].items()}
-    return text(f"{int(stored['objects'])} training objects", counts, "representation.mappings")
+    return text(f"{int(stored['objects'])} training objects", counts, "range of representation.mappings")

@@ -35,4 +35,4 @@ def report(representation: Representation, scenes: SceneStore, ids: Sequence[str
     if not counts:
         return
     write_json(folder / FILE, {"objects": len(chosen), "counts": counts})
-    log.info("%s", text(f"{len(chosen)} training objects", counts, "representation.mappings"))
+    log.info("%s", text(f"{len(chosen)} training objects", counts, "range of representation.mappings"))
