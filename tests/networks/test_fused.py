@@ -20,12 +20,15 @@ from z1g.bench.diffusion_size import SIZES
 from z1g.networks import perceptual
 from z1g.networks.fused import available, modules, operations
 from z1g.networks.fused.lpips import distance
+from z1g.networks.multiview import attention, attributes
+from z1g.networks.multiview.inputs import with_inputs
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 REPLACED: dict[str, set[type]] = {
     "encoder": {ResnetBlock2D, nn.GroupNorm},
     "decoder": {ResnetBlock2D, nn.GroupNorm, Upsample2D},
     "unet": {ResnetBlock2D, nn.GroupNorm, Upsample2D, GEGLU},
+    "attributes": {ResnetBlock2D, nn.GroupNorm, Upsample2D, GEGLU},
 }
 SHAPES = [(2, 32, 5, 7, 4), (1, 8, 1, 1, 2)]
 MANY_GROUPS = [(1, 96, 3, 3, 32), (3, 24, 9, 4, 8)]
@@ -184,6 +187,16 @@ def outcome(network: nn.Module, given: list[Tensor], seed: int) -> dict[str, Ten
     return {name: value.double() for name, value in {"out": out.detach(), **inputs, **weights}.items()}
 
 
+def unet_of_attributes() -> nn.Module:
+    """The UNet of two attributes and two views, which attend to each other."""
+    unet = with_inputs(SIZES["tiny"].model.denoiser().unet, channels=8, vector=5)
+    attention.install(unet, views=2)
+    attributes.insert(unet, attributes=2, views=2, rotary=True)
+    for i, parameter in enumerate(unet.parameters()):
+        parameter.data += 0.1 * drawn(*parameter.shape, seed=i).cpu()
+    return unet
+
+
 def networks() -> list[tuple[str, nn.Module, list[Tensor]]]:
     torch.manual_seed(0)
     vae = AutoencoderKL(
@@ -193,16 +206,18 @@ def networks() -> list[tuple[str, nn.Module, list[Tensor]]]:
     unet = SIZES["tiny"].model.denoiser().unet
     unet.conv_out.reset_parameters()
     tokens, step = drawn(2, 3, 16, seed=3), torch.tensor([5, 400], device=DEVICE)
+    steps = torch.tensor([5, 400, 20, 999], device=DEVICE)
     parts: list[tuple[str, nn.Module, list[Tensor]]] = [
         ("encoder", vae.encoder, [drawn(2, 3, 12, 8)]),
         ("decoder", vae.decoder, [drawn(2, 2, 5, 4)]),
         ("unet", unet, [drawn(2, 4, 6, 4), step, tokens]),
+        ("attributes", unet_of_attributes(), [drawn(4, 8, 4, 4), steps, drawn(4, 1, 16, seed=3), drawn(4, 5, seed=4)]),
     ]
     return [(name, network.to(DEVICE), given) for name, network, given in parts]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("which", [0, 1, 2], ids=["encoder", "decoder", "unet"])
+@pytest.mark.parametrize("which", range(len(REPLACED)), ids=list(REPLACED))
 def test_fused_networks_compute_the_same(which: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Outputs and all gradients, against the unfused network in float64."""
     name, network, given = networks()[which]

@@ -233,4 +233,6 @@ def test_results_verify_and_say_what_they_are(finished: Plan, capsys: pytest.Cap
     assert "micro holds" in text
     rows = read_jsonl(stage_path(finished, "metrics") / "metrics.jsonl")
     assert {"sampled", "autodecoder"} <= {row["source"] for row in rows}
-    assert "mean of what is possible" in (run / "MODEL_CARD.md").read_text(encoding="utf-8")
+    card = (run / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert "mean of what is possible" in card
+    assert "Representation `mosaic`, stage 2 by regression." in card

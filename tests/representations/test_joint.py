@@ -35,6 +35,9 @@ from z1g.networks.regression import regress
 from z1g.networks.weights.scratch import Scratch
 from z1g.plan.folder import StageFolder
 from z1g.plan.plan import Plan
+from z1g.representations import folder as method_folder
+from z1g.representations import packed
+from z1g.representations.codec import Trained as TrainedMethod
 from z1g.representations.joint.codec import JointCodec
 from z1g.representations.joint.denoiser import JointDenoiser, places
 from z1g.sampling.options import InferOptions
@@ -156,6 +159,68 @@ def test_a_condition_is_a_view_without_geometry() -> None:
     flat = torch.full((1, 3, 32, 32), 0.25)
     torch.testing.assert_close(codec.condition_latent(flat), codec.condition_latent(flat[..., :8, :8]))
     torch.testing.assert_close(codec.zero_latent(32, torch.device("cpu")), codec.encode(0 * features)[:1, 0])
+
+
+def published_codec(folder: Path, **representation: Any) -> tuple[Experiment, JointCodec, AutoencoderKL]:
+    """A codec that starts from published weights, whose encoder stage 1 has changed, and the published VAE."""
+    write_published(folder)
+    model = {"kind": "zero123plus", "pretrained": str(folder)}
+    codes = {"codes": {"kind": "encoder", "train": True}}
+    own = config(representation=representation, model=model, autodecoder=codes, splat={"size": 32})
+    codec = own.new_codec()
+    assert isinstance(codec, JointCodec)
+    with torch.no_grad():
+        for i, parameter in enumerate(codec.encoder.parameters()):
+            parameter += 0.1 * normal(*parameter.shape, seed=i)
+    return own, codec, AutoencoderKL.from_pretrained(folder / "vae")
+
+
+@torch.no_grad()
+def test_published_weights_encode_conditions_as_before_stage_1(tmp_path: Path) -> None:
+    """As DiffSplat does; the splats' encoder has never seen a view without geometry."""
+    own, codec, vae = published_codec(tmp_path / "weights")
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    expected = vae.encode(2 * images - 1).latent_dist.mean * vae.config.scaling_factor
+    torch.testing.assert_close(codec.condition_latent(images), expected)
+    assert not codec.zero_latent(32, torch.device("cpu")).any()
+    assert not any(p.requires_grad for name, p in codec.named_parameters() if name.startswith("stock"))
+    for explicit in ("trained", "stock"):
+        other = config(representation={"condition": explicit}, splat={"size": 8}).new_codec()
+        assert isinstance(other, JointCodec)
+        assert (other.stock is None) == (explicit == "trained")
+    codec.save(tmp_path / "model")
+    loaded = own.load_codec(tmp_path / "model")
+    torch.testing.assert_close(loaded.condition_latent(images), expected)
+    inputs = codec.inputs(torch.empty(0), torch.empty(0), splats(1, 32))
+    torch.testing.assert_close(loaded.encode(inputs), codec.encode(inputs))
+
+
+def test_a_folder_says_what_encodes_its_conditions(tmp_path: Path) -> None:
+    """It is named if it is missing; folders of versions before this choice have none and need none."""
+    own, codec, _ = published_codec(tmp_path / "weights")
+    statistics = {
+        "mean": torch.zeros(4, 1, 1),
+        "deviation": torch.ones(4, 1, 1),
+        "zero_latent": torch.zeros(1, 4, 4, 4),
+    }
+    folder, images = tmp_path / "pipeline", torch.full((1, 3, 32, 32), 0.2)
+    folder.mkdir()
+    own.representation.save(folder, TrainedMethod(codec, own.new_denoiser(), statistics), own.camera, own.splat)
+    assert read_json(folder / "stage1.json")["representation"]["condition"] == "stock"
+    packed.pack(folder, tmp_path / "packed")
+    for place, tolerance in ((folder, 1e-5), (tmp_path / "packed", 0.1)):
+        representation, camera, splat = method_folder.read(place)
+        loaded = representation.load(place, camera, splat, torch.device("cpu"))
+        given, expected = loaded.codec.condition_latent(images), codec.condition_latent(images)
+        assert (given - expected).norm() <= tolerance * expected.norm()
+    shutil.rmtree(folder / "condition_vae")
+    with pytest.raises(UserError, match="condition_vae"):
+        representation.load_codec(folder, camera, splat)
+    before = representation.model_copy(update={"condition": "model"})
+    old = before.load_codec(folder, camera, splat)
+    features = torch.zeros(1, 1, 14, 32, 32)
+    features[:, 0, RGB] = 2 * images - 1
+    torch.testing.assert_close(old.condition_latent(images), codec.encode(features)[:, 0])
 
 
 def test_all_of_the_vae_learns() -> None:
@@ -464,7 +529,9 @@ def test_a_folder_needs_no_other_files(finished: Plan, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_results_verify(finished: Plan, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["verify", str(finished.results / "ablations" / "micro"), "--sample", "1"]) == 0
+    run = finished.results / "ablations" / "micro"
+    assert "Representation `joint`, stage 2 by diffusion." in (run / "MODEL_CARD.md").read_text(encoding="utf-8")
+    assert main(["verify", str(run), "--sample", "1"]) == 0
     assert "micro holds" in capsys.readouterr().out
 
 
@@ -483,7 +550,7 @@ def test_training_starts_from_a_trained_model(finished: Plan, tmp_path: Path) ->
     run = finished.results / "ablations" / "micro"
     assert main(["pack", str(run), "--weights", "float32", "--out", str(tmp_path / "model")]) == 0
     own = Experiment.model_validate({
-        **experiment(Path("unused"), representation={"kind": "joint"}).model_dump(mode="json"),
+        **experiment(Path("unused"), representation={"kind": "joint", "condition": "trained"}).model_dump(mode="json"),
         "model": {"kind": "trained", "pretrained": str(tmp_path / "model")},
     })  # fmt: skip
     trained = ImageToSplats.from_folder(stage_path(finished, "unet") / "pipeline", InferOptions(steps=1))

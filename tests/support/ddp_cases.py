@@ -88,6 +88,20 @@ def run_on_cpu(folder: str) -> None:
     run(Path(folder), [])
 
 
+def stages_on_cpu(*folders: str) -> None:
+    """Stages, by the names of the folders above theirs, as one rank on a CPU.
+
+    Raises RuntimeError if one fails, or if the ranks did not train together.
+    """
+    os.environ |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+    torch.set_num_threads(1)
+    for folder in folders:
+        if cli.main([Path(folder).parent.name, folder, "--threads", "1"]):
+            raise RuntimeError(f"{folder} failed")
+        if torch.distributed.get_world_size() == 1:
+            raise RuntimeError("there is one rank only")
+
+
 def run(folder: Path, stages: Sequence[str]) -> None:
     rank = int(os.environ["RANK"])
     torch.set_num_threads(1)

@@ -6,17 +6,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from support.builders import Toy, toy_options
+from accelerate.state import AcceleratorState
+from support.builders import Toy, experiment, toy_options
 from torch import Tensor
 
 from z1g.bench.diffusion_size import SIZES
 from z1g.bench.unet import _data
 from z1g.config.sections import UNetOptions
+from z1g.core.files import read_jsonl
 from z1g.core.seeding import seeded
-from z1g.objectives.diffusion import DiffusionObjective
-from z1g.training import passes
+from z1g.objectives.diffusion import DiffusionData, DiffusionObjective
+from z1g.training import loop, passes
 from z1g.training.data import StepData
 from z1g.training.loop import Trainer
 from z1g.training.passes import EagerPasses, ReplayedPasses
@@ -135,6 +138,119 @@ def test_a_batch_of_another_shape_begins_another_graph(monkeypatch: pytest.Monke
     assert captured == [4, 5]
     replays = [step for step, loss in enumerate(losses) if loss == 0]
     assert replays == [3, 4, 5, 9, 10, 11]
+
+
+# The published method's two phases
+
+
+def losses_of_phases(
+    folder: Path, lr: float = 1e-3, speed: dict[str, bool] | None = None, finetune: str = "full"
+) -> tuple[list[float], Trainer]:
+    """The losses of all steps of attributes' stage 2, whose first half trains attributes alone."""
+    representation = {"kind": "attributes", "denoiser": {"alone_share": 0.5}}
+    config = experiment(Path("unused"), representation=representation)
+    train = {"batch_size": 4, "steps": 2 * STEPS, "log_every": 1, "optimizer": {"lr": lr}, "precision": "fp32"}
+    train |= {"schedule": {"kind": "constant"}, "speed": speed or {}}
+    losses = {"latent": {"kind": "latent", "weighting": "min_snr"}}
+    options = UNetOptions.model_validate({"losses": losses, "train": train, "finetune": {"kind": finetune}})
+    shape = config.representation.code_shape(config.model, config.splat.size)
+    with seeded(0):
+        denoiser = config.new_denoiser()
+        torch.nn.init.normal_(denoiser.unet.conv_out.weight, std=0.1)
+        latents, zero = torch.randn(8, *shape[1:]), torch.zeros(1, *shape[1:])
+        data = DiffusionData(torch.randn(8, *shape), latents, zero, torch.randn(8, 16))
+    options.finetune.prepare(denoiser)
+    objective = DiffusionObjective(options, denoiser, data)
+    # A process has one precision otherwise.
+    AcceleratorState._reset_state()
+    trainer = Trainer(objective, StepData(objective.sample, 8, 4, options.train.seed), options.train, folder)
+    trainer.run()
+    AcceleratorState._reset_state()
+    return [row["loss"] for row in read_jsonl(folder / "history.jsonl") if "loss" in row], trainer
+
+
+def assert_same_training(losses: list[float], eager: list[float], slow: list[float]) -> None:
+    """Losses differ by rounding, which training amplifies, and by much less than those of weights that hardly move."""
+    difference, moved = (np.array([abs(a / b - 1) for a, b in zip(row, eager, strict=True)]) for row in (losses, slow))
+    assert len(eager) == 2 * STEPS
+    assert moved[-4:].max() > 0.01, "the test would see weights of an earlier step"
+    assert difference.max() < 0.001
+
+
+@pytest.fixture
+def captures(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """Shapes of the codes of the batches whose passes were captured. On a CPU, a replay computes them anew.
+
+    It writes to the tensors of the capture, like a graph's.
+    """
+    shapes: list[tuple[int, ...]] = []
+    real = ReplayedPasses._capture
+
+    def emulated(self: ReplayedPasses, batch: dict[str, Tensor]) -> None:
+        self.inputs = {name: value.clone() for name, value in batch.items()}
+
+        def compute() -> tuple[dict[str, Tensor], list[Tensor | None]]:
+            for parameter in self.trained:
+                parameter.grad = None
+            losses = {name: value.detach() for name, value in self._passes(self.inputs).items()}
+            return losses, [parameter.grad for parameter in self.trained]
+
+        def replay() -> None:
+            losses, gradients = compute()
+            for name, value in losses.items():
+                self.losses[name].copy_(value)
+            for static, new in zip(self.gradients, gradients, strict=True):
+                assert (static is None) == (new is None)
+                if static is not None and new is not None:
+                    static.copy_(new)
+
+        (self.losses, self.gradients), self.replay = compute(), replay
+
+    def capture(self: ReplayedPasses, batch: dict[str, Tensor]) -> None:
+        (real if torch.cuda.is_available() else emulated)(self, batch)
+        shapes.append(tuple(batch["code"].shape))
+
+    monkeypatch.setattr(ReplayedPasses, "_capture", capture)
+    return shapes
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="the graphs are captured there")
+def test_replayed_phases_on_a_cpu(
+    tmp_path: Path, captures: list[tuple[int, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    eager, _ = losses_of_phases(tmp_path / "eager")
+    monkeypatch.setattr(loop, "passes", lambda objective, accelerator, *_, **__: ReplayedPasses(objective, accelerator))
+    replayed, _ = losses_of_phases(tmp_path / "replayed")
+    slow, _ = losses_of_phases(tmp_path / "slow", lr=1e-6)
+    assert captures[:2] == [(4, 6, 4, 4, 4), (4, 30, 4, 4, 4)]
+    assert_same_training(replayed, eager, slow)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("finetune", ["full", "lora"])
+def test_graphs_of_both_phases_give_the_losses_of_eager_passes(
+    tmp_path: Path, captures: list[tuple[int, ...]], finetune: str
+) -> None:
+    """Of fused kernels, replayed and launched, and of plain layers."""
+    ways = {
+        "replayed": {"fused": True, "replay": True},
+        "fused": {"fused": True, "replay": False},
+        "plain": {"fused": False, "replay": False},
+        "slow": {"fused": False, "replay": False},
+    }
+    losses, trainers = {}, {}
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        for name, speed in ways.items():
+            lr = 1e-6 if name == "slow" else 1e-3
+            losses[name], trainers[name] = losses_of_phases(tmp_path / name, lr, speed, finetune)
+    assert captures == [(4, 6, 4, 4, 4), (4, 30, 4, 4, 4)], "one graph a phase"
+    assert isinstance(trainers["replayed"].passes, ReplayedPasses)
+    assert trainers["replayed"].passes.replay is not None
+    assert isinstance(trainers["fused"].passes, EagerPasses)
+    for name in ("replayed", "fused"):
+        assert_same_training(losses[name], losses["plain"], losses["slow"])
 
 
 def test_micro_batches_are_summed(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ def model_card(ablation: Ablation, facts: dict[str, Any], measured: Measurements
         markdown_text(ablation.description) or "No description.",
         "",
         "A Zero-1-to-G model: it generates six splatter images (3D Gaussians) from one image. "
-        f"Base configuration `{ablation.base}`; resolved options in `config.json`.",
+        f"Base configuration `{ablation.base}`; resolved options in `config.json`.{_kind(ablation.config)}",
         *_origin(ablation.config),
         "",
         "## Files",
@@ -75,6 +75,12 @@ def model_card(ablation: Ablation, facts: dict[str, Any], measured: Measurements
         f"    z1g verify results/ablations/{ablation.name}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _kind(config: dict[str, Any]) -> str:
+    """What the stages exchange, and how stage 2 generates it."""
+    kind, objective = config.get("representation", {}).get("kind"), config.get("unet", {}).get("objective")
+    return f" Representation `{kind}`, stage 2 by {objective}." if kind and objective else ""
 
 
 def _unseen_parts(config: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ from z1g.core.errors import UserError
 from z1g.core.recorded import checked, stage_folder
 from z1g.core.stages import CHUNKED_BY_OBJECTS
 from z1g.data.manifest import Manifest, ObjectEntry
+from z1g.report.clipping import of_fits
 from z1g.report.collect import Ablation, Results, shared_ids
 from z1g.report.images import image_uri
 from z1g.report.summary import in_words
@@ -68,6 +69,17 @@ def below_minimum(tree: Results, ablations: list[Ablation]) -> Excerpt:
         weak_fits.sort(key=lambda row: row.get("psnr") or 0.0)
         rows += [(row["id"], _decibel(row.get("psnr")), str(row.get("steps", "–")), users) for row in weak_fits]
     return Excerpt(rows[:MAX_LISTED], len(rows), [])
+
+
+def clipped(tree: Results, ablations: list[Ablation]) -> list[str]:
+    """How many fitted Gaussians leave the ranges of the representations that ablations use, one sentence a fit."""
+    used = {ablation.config.get("representation", {}).get("kind") for ablation in ablations}
+    return [
+        sentence if len(names) == len(ablations) else f"{in_words(names, len(ablations))}: {sentence}"
+        for identity, names in shared_ids(ablations, "fit").items()
+        for kind, sentence in of_fits(tree.chunks("fit", identity)).items()
+        if kind in used
+    ]
 
 
 def licenses(tree: Results, ablations: list[Ablation]) -> list[License]:

@@ -95,6 +95,7 @@ def page(tree: Results, names: list[str], studies: Studies | None = None) -> str
         "job_time": _job_time(times, ablations),
         "quarantined": data.quarantined(tree, ablations),
         "below_minimum": data.below_minimum(tree, ablations),
+        "clipped": data.clipped(tree, ablations),
         "licenses": data.licenses(tree, ablations),
         "copies": data.copies(tree, ablations),
         "sheets": data.contact_sheets(tree, ablations),

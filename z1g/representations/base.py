@@ -54,6 +54,13 @@ class Representation(Slot):
     def code_shape(self, model: Model, splat_size: int) -> tuple[int, ...]:
         """Shape of the code of one object, with splatter images of `splat_size` pixels."""
 
+    def clipped(self, splats: torch.Tensor) -> dict[str, int]:
+        """Number of Gaussians of splatter images [B,6,14,S,S] that are `drawn`, and of those that leave a range.
+
+        One number for each attribute that codes represent in a range only; empty if there is none.
+        """
+        return {}
+
     @abstractmethod
     def new_codec(self, model: Model, camera: CameraOptions, splats: SplatOptions) -> Codec:
         """The codec with the model's initial weights. Weights that are never trained have no `requires_grad`."""

@@ -85,13 +85,6 @@ class Codec(nn.Module):
         mean, deviation = codes.mean(dim=axes, keepdim=True)[0], codes.std(dim=axes, keepdim=True)[0]
         return mean, deviation.clamp(min=1e-6)
 
-    def clipped(self, splats: Tensor) -> dict[str, int]:
-        """Number of Gaussians of splatter images [B,6,14,S,S] that are `drawn`, and of those that leave a range.
-
-        One number for each attribute that codes represent in a range only; empty if there is none.
-        """
-        return {}
-
     def networks(self) -> list[nn.Module]:
         """The networks that `train.speed` applies to."""
         return []

@@ -52,7 +52,7 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
         return
     with atomic_folder(folder.path / "model") as temporary:
         codec.save(temporary)
-        clipping.report(codec, scenes, ids, temporary)
+        clipping.report(config.representation, scenes, ids, temporary)
         if isinstance(book, OptimizedBook):
             save_file({name: book.codes[i].clone() for i, name in enumerate(ids)}, temporary / "codes.safetensors")
 

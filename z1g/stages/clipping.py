@@ -1,28 +1,38 @@
-"""How many Gaussians of the training objects leave the ranges in which a representation's codes can represent them."""
+"""How many Gaussians of the objects leave the ranges in which codes can represent them."""
 
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from z1g.core.files import write_json
 from z1g.data.scenes import SceneStore
-from z1g.report.clipping import FILE, text
-from z1g.representations.codec import Codec
+from z1g.report.clipping import FILE, summed, text
+from z1g.representations import KINDS, Representation
 
 log = logging.getLogger("z1g")
 OBJECTS = 1000
-"""Objects that are counted, at equal distances in the list: reading the fits of all of a large set takes hours."""
+"""Training objects that are counted, at equal distances in the list: reading all fits of a large set takes hours."""
 
 
-def report(codec: Codec, scenes: SceneStore, ids: Sequence[str], folder: Path) -> None:
-    """Count the Gaussians of objects, write `clipping.json` and log it; nothing if the codec clips nothing."""
-    counts: dict[str, int] = {}
+def of_fit(splats: torch.Tensor) -> dict[str, dict[str, int]]:
+    """Counts of one object's splatter images [6,14,S,S] by kind of representation, see `Representation.clipped`.
+
+    Ranges are those of the kinds' defaults, since a fit serves all representations and knows the options of none.
+    """
+    counts = {kind.model_fields["kind"].default: kind.model_validate({}).clipped(splats[None]) for kind in KINDS}
+    return {name: found for name, found in counts.items() if found}
+
+
+def report(representation: Representation, scenes: SceneStore, ids: Sequence[str], folder: Path) -> None:
+    """Count the Gaussians of training objects, write `clipping.json` and log it; nothing if no range clips."""
     chosen = ids[:: max(1, -(-len(ids) // OBJECTS))]
-    for name in chosen:
-        splats = scenes.splats(name) if codec.uses_splats else None
-        for key, value in ({} if splats is None else codec.clipped(splats[None])).items():
-            counts[key] = counts.get(key, 0) + value
+    if not representation.encodes_splats:
+        return
+    read = (scenes.splats(name) for name in chosen)
+    counts = summed(representation.clipped(splats[None]) for splats in read if splats is not None)
     if not counts:
         return
     write_json(folder / FILE, {"objects": len(chosen), "counts": counts})
-    log.info("%s", text(len(chosen), counts))
+    log.info("%s", text(f"{len(chosen)} training objects", counts, "range of representation.mappings"))

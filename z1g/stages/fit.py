@@ -29,7 +29,9 @@ from z1g.gaussians.channels import to_gaussians
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions
 from z1g.plan.folder import StageFolder
 from z1g.render.images import on_white, save_png, to_bytes
+from z1g.report.clipping import of_fits
 from z1g.sources.original import Original
+from z1g.stages import clipping
 
 log = logging.getLogger("z1g")
 SHEET_OBJECTS = 8
@@ -53,6 +55,8 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
         save_png(results.sheet(), temporary)
     written = {name: stored(splats, folder.config.fit.stored) for name, splats in results.splats.items()}
     rows = with_checksums([results.rows[name] for name in reader.ids], written)
+    for sentence in of_fits(rows).values():
+        log.info("%s", sentence)
     write_jsonl(chunk_file(folder.path, chunk, "jsonl"), rows)
     with atomic_file(chunk_file(folder.path, chunk, "safetensors")) as temporary:
         save_file(written, temporary)
@@ -89,12 +93,15 @@ class _Chunk:
         row = self.rows[scene.id] = _row(scene, fitted, self.config.fit)
         self.meter.advance(psnr=fitted.psnr)
         if row["status"] == "ok":
+            row["clipped"] = clipping.of_fit(fitted.splats)
             self.splats[scene.id] = fitted.splats
             self._show(scene, fitted.splats)
 
     def take_over(self, name: str, splats: torch.Tensor, row: dict[str, Any]) -> None:
         """Add a result from another data set's fit."""
-        self.splats[name], self.rows[name] = splats, row
+        self.splats[name] = splats
+        # Earlier versions did not count.
+        self.rows[name] = row if "clipped" in row else {**row, "clipped": clipping.of_fit(splats)}
         with contextlib.suppress(BrokenObject):
             self._show(as_scene(self.reader.read(name), self.config.camera.radius), splats)
 

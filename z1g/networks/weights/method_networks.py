@@ -20,9 +20,9 @@ from z1g.networks.weights.layout import clip_sample
 D = TypeVar("D", bound=PromptedDenoiser)
 
 
-def autoencoder(folder: Path, remedy: str = "") -> AutoencoderKL:
+def autoencoder(folder: Path, remedy: str = "", name: str = "vae") -> AutoencoderKL:
     """The VAE in float32. Raises UserError, ending with `remedy`, if it is missing or does not fit."""
-    vae: AutoencoderKL = read_network(AutoencoderKL, folder / "vae", remedy)
+    vae: AutoencoderKL = read_network(AutoencoderKL, folder / name, remedy)
     return vae
 
 

@@ -92,9 +92,6 @@ class AttributeCodec(VaeCodec):
         mean, deviation = (value.repeat_interleave(N_INPUTS, dim=1).flatten(0, 1) for value in (mean, deviation))
         return mean, deviation
 
-    def clipped(self, splats: Tensor) -> dict[str, int]:
-        return self.mappings.clipped(splats.float())
-
     def networks(self) -> list[nn.Module]:
         return [self.decoder, self.encoder.encoder]
 

@@ -92,13 +92,15 @@ class Mappings(Section):
 
         `drawn` and one number for each attribute. Opacities below 1/255 draw nothing.
         """
-        drawn = split(splats, dim=CHANNELS_AXIS)["opacity"] > MIN_ALPHA
-        outside = (self.unclipped(splats).abs() > 1 + TOLERANCE).any(dim=1 + CHANNELS_AXIS, keepdim=True) & drawn[
-            :, None
-        ]
+        parts, maps = split(splats, dim=CHANNELS_AXIS), self._to_images()
+        drawn = parts["opacity"] > MIN_ALPHA
         counts = {"drawn": int(drawn.sum())}
-        for i, name in enumerate(self.names):
-            counts[name] = int(outside[:, i].sum())
+        for name in self.names:
+            if name == "rotation" and self._has_all_rotations:
+                counts[name] = 0  # their images take longer than all others
+                continue
+            outside = (maps[name](parts[name]).abs() > 1 + TOLERANCE).any(dim=CHANNELS_AXIS, keepdim=True)
+            counts[name] = int((outside & drawn).sum())
         return counts
 
     def _to_images(self) -> dict[str, Map]:
@@ -130,6 +132,10 @@ class Mappings(Section):
     def _to_scale(self, image: torch.Tensor) -> torch.Tensor:
         value = _from_range(image, *self._scales)
         return value.exp() if self.scale == "log" else value
+
+    @property
+    def _has_all_rotations(self) -> bool:
+        return self.rotation == "quaternion" or self.rotation_limit >= math.pi
 
     @property
     def _opacities(self) -> tuple[float, float]:

@@ -76,6 +76,9 @@ class Attributes(Representation):
         side = splat_size // model.latent_factor
         return len(self.mappings.names) * N_INPUTS, model.latent_channels, side, side
 
+    def clipped(self, splats: torch.Tensor) -> dict[str, int]:
+        return self.mappings.clipped(splats.float())
+
     def new_codec(self, model: Model, camera: CameraOptions, splats: SplatOptions) -> Codec:
         codec = self._codec(model.autoencoder(), splats)
         if model.pretrained_encoder:

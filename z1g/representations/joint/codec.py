@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 import torch.nn.functional as functional
@@ -14,9 +15,12 @@ from z1g.gaussians.channels import CHANNELS, N_CHANNELS, SplatOptions, activate_
 from z1g.geometry.camera import N_INPUTS, CameraOptions
 from z1g.geometry.mosaic import untile
 from z1g.networks.autoencoder import ImageDecoder, ImageEncoder
+from z1g.networks.stored import forget_origin
 from z1g.representations.splat_features import SMALLEST, SplatRays, splat_features, splat_rays
 from z1g.representations.vae_codec import VaeCodec
 
+STOCK = "condition_vae"
+"""Folder of the VAE that encodes conditions, if that is another one than the splats'."""
 SHARPEST, WIDEST = math.exp(-10), math.exp(-2)
 """Bounds of the scales of Gaussians, normalized units; those of the original."""
 
@@ -58,14 +62,19 @@ class SplatDecoder(nn.Module):
 
 
 class JointCodec(VaeCodec):
-    """Codes are the latents of a VAE for splatter images, one a view, times its scaling factor."""
+    """Codes are the latents of a VAE for splatter images, one a view, times its scaling factor.
+
+    Conditions are encoded by a `stock` VAE of color images, which is never trained, or else by that of the splats.
+    """
 
     uses_splats = True
     encoder: ImageEncoder
     decoder: SplatDecoder
 
-    def __init__(self, vae: AutoencoderKL, camera: CameraOptions, splats: SplatOptions) -> None:
-        """vae: see `joint_vae`. Raises UserError if it is another one."""
+    def __init__(
+        self, vae: AutoencoderKL, camera: CameraOptions, splats: SplatOptions, stock: AutoencoderKL | None = None
+    ) -> None:
+        """vae: see `joint_vae`. Raises UserError if it is another one. stock: see above."""
         super().__init__(vae)
         given = vae.config["in_channels"]
         if (given, vae.config["out_channels"]) != (N_CHANNELS, N_CHANNELS):
@@ -76,6 +85,7 @@ class JointCodec(VaeCodec):
         rays = splat_rays(camera, splats.size)
         anchor = untile(rays.anchor[None])[0]
         self.encoder, self.decoder = ImageEncoder(vae), SplatDecoder(vae, anchor, rays.pixel)
+        self.stock = None if stock is None else stock.requires_grad_(False).eval()
         self._rays = (rays,)
         self.size = splats.size
         side = splats.size // 2 ** (len(vae.encoder.down_blocks) - 1)
@@ -102,16 +112,32 @@ class JointCodec(VaeCodec):
         return super().decode(code / self.encoder.scaling_factor)
 
     def condition_latent(self, images: Tensor) -> Tensor:
-        """Latents [B,C,h,w] in the units of codes, of the color at the splats' size without geometry.
+        """Latents [B,C,h,w] of images at the splats' size, in the units of the VAE that encodes them.
 
-        Images are on gray, which is the zero of color features, like those of pixels that nothing covers.
+        Without a stock VAE, they are a view whose geometry is zero, which no view of a fit is. Images are on gray, the
+        zero of color features, like pixels that nothing covers.
         """
         size = (self.size, self.size)
         if tuple(images.shape[-2:]) != size:
             images = functional.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
+        if self.stock is not None:
+            latents: Tensor = self.stock.encode(2 * images - 1).latent_dist.mode() * self.stock.config["scaling_factor"]
+            return latents
         features = images.new_zeros(len(images), N_CHANNELS, *size)
         features[:, CHANNELS["rgb"]] = 2 * images - 1
         return self.encoder.posterior(features)[0] * self.encoder.scaling_factor
+
+    def zero_latent(self, size: int, device: torch.device) -> Tensor:
+        """Zeros with a stock VAE, which no image has as its latent; otherwise the latent of zeros."""
+        if self.stock is not None:
+            return torch.zeros(1, *self.code_shape[1:], device=device)
+        return super().zero_latent(size, device)
+
+    def save(self, folder: Path) -> None:
+        super().save(folder)
+        if self.stock is not None:
+            self.stock.save_pretrained(folder / STOCK)
+            forget_origin(folder / STOCK)
 
     def networks(self) -> list[nn.Module]:
         return [self.decoder, self.encoder.encoder]

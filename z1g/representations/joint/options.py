@@ -15,6 +15,7 @@ from z1g.representations.base import Representation
 
 if TYPE_CHECKING:
     import torch
+    from diffusers import AutoencoderKL
 
     from z1g.networks.denoiser import Denoiser
     from z1g.representations.codec import Codec, Trained
@@ -28,6 +29,12 @@ class Joint(Representation):
         "repeated",
         description="initial weights of the VAE's last layer for geometry. repeated: those of its colors; zero: none, "
         "so that all Gaussians start on their pixels' rays at the camera distance",
+    )
+    condition: Literal["model", "trained", "stock"] = Field(
+        "model",
+        description="what encodes the condition image for stage 2. stock: the model's VAE as it was before stage 1, as "
+        "in DiffSplat; trained: the encoder of splats, with zeros in place of geometry; model: stock for published "
+        "weights, trained for random ones",
     )
     zero_terminal_snr: bool = Field(
         True,
@@ -65,7 +72,10 @@ class Joint(Representation):
         from z1g.representations.joint.vae import joint_vae
 
         vae = model.autoencoder()
-        return JointCodec(vae if model.method is not None else joint_vae(vae, self.head), camera, splats)
+        if model.method is not None:
+            return JointCodec(vae, camera, splats, self._stored_stock(model.method))
+        stock = self.condition == "stock" or (self.condition == "model" and model.pretrained_encoder)
+        return JointCodec(joint_vae(vae, self.head), camera, splats, vae if stock else None)
 
     def load_codec(self, folder: Path, camera: CameraOptions, splats: SplatOptions) -> Codec:
         from z1g.networks.weights import method_networks
@@ -73,7 +83,7 @@ class Joint(Representation):
         from z1g.representations.joint.codec import JointCodec
 
         vae = method_networks.autoencoder(folder, REMEDY.format(folder=folder))
-        codec = JointCodec(vae, camera, splats)
+        codec = JointCodec(vae, camera, splats, self._stored_stock(folder))
         codec.requires_grad_(False).eval()
         return codec
 
@@ -83,11 +93,26 @@ class Joint(Representation):
         return trained.started(model.denoiser(), self.process, camera, splats.size // model.latent_factor)
 
     def save(self, folder: Path, trained: Trained, camera: CameraOptions, splats: SplatOptions) -> None:
+        from z1g.representations.joint.codec import JointCodec
         from z1g.representations.joint.trained import save
 
-        save(folder, self, trained, camera, splats)
+        if not isinstance(trained.codec, JointCodec):
+            raise TypeError(f"a {type(trained.codec).__name__} is not a codec of kind 'joint'")
+        # The folder has to tell what encodes its conditions.
+        condition = "trained" if trained.codec.stock is None else "stock"
+        save(folder, self.model_copy(update={"condition": condition}), trained, camera, splats)
 
     def load(self, folder: Path, camera: CameraOptions, splats: SplatOptions, device: torch.device) -> Trained:
         from z1g.representations.joint.trained import load
 
         return load(folder, self, self.process, camera, splats, device)
+
+    def _stored_stock(self, folder: Path) -> AutoencoderKL | None:
+        """The stock VAE in the folder of a codec, if that encodes conditions. Raises UserError if it is missing."""
+        from z1g.networks.weights import method_networks
+        from z1g.representations.folder import REMEDY
+        from z1g.representations.joint.codec import STOCK
+
+        if self.condition == "trained" or (self.condition == "model" and not (folder / STOCK).exists()):
+            return None
+        return method_networks.autoencoder(folder, REMEDY.format(folder=folder), STOCK)

@@ -1,0 +1,76 @@
+"""Two processes that share a batch train the weights of one: stages 1 and 2 of kinds beside the mosaic's diffusion."""
+
+import multiprocessing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from support.builders import fill, plan, stage_path, without_seconds
+from support.ddp_cases import stages_on_cpu
+from support.running import run_stages
+from support.watched import PRELOADED
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from z1g.core.files import read_jsonl
+from z1g.plan.plan import Plan
+from z1g.stages import autodecoder, codes, unet
+
+pytestmark = pytest.mark.slow
+RENDERED = {"views": 1, "losses": {name: {"kind": name} for name in ("rgb", "splat")}}
+KINDS: dict[str, dict[str, Any]] = {
+    "joint": {"representation": {"kind": "joint"}},
+    "regression": {"unet": {"objective": "regression", "rendered": RENDERED}},
+}
+CASES = [("joint", "autodecoder"), ("joint", "unet"), ("regression", "unet")]
+Trees = dict[str, Plan]
+
+
+def made(root: Path, kind: str) -> Plan:
+    planned = plan(root / kind, **KINDS[kind])
+    fill(planned)
+    return planned
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Trees:
+    trees = {kind: made(tmp_path_factory.mktemp("alone"), kind) for kind in KINDS}
+    for planned in trees.values():
+        run_stages(planned, autodecoder, codes, unet)
+    return trees
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Path]:
+    """Folders of stages that two ranks trained. Stage 2 has the codes that one rank made."""
+    folders = {}
+    for kind, stage in CASES:
+        planned = made(tmp_path_factory.mktemp("together"), kind)
+        if stage == "unet":
+            run_stages(planned, autodecoder, codes)
+        folders[kind, stage] = stage_path(planned, stage)
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
+    two = LaunchConfig(
+        1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="forkserver", max_restarts=0
+    )
+    elastic_launch(two, stages_on_cpu)(*map(str, folders.values()))
+    return folders
+
+
+@pytest.mark.parametrize(("kind", "stage"), CASES)
+def test_two_ranks_train_the_weights_of_one(
+    kind: str, stage: str, alone: Trees, together: dict[tuple[str, str], Path]
+) -> None:
+    one, two = stage_path(alone[kind], stage), together[kind, stage]
+    output = "model" if stage == "autodecoder" else "pipeline"
+    files = sorted((one / output).rglob("*.safetensors"))
+    assert files
+    for file in files:
+        ours, theirs = load_file(file), load_file(two / file.relative_to(one))
+        # Adam amplifies rounding of gradients near zero.
+        torch.testing.assert_close(theirs, ours, atol=2e-4 if stage == "autodecoder" else 2e-5, rtol=0)
+    rows = [without_seconds(read_jsonl(folder / "history.jsonl")) for folder in (one, two)]
+    assert len(rows[0]) == len(rows[1]) > 0
+    for ours, theirs in zip(*rows, strict=True):
+        assert theirs == pytest.approx(ours, rel=1e-3)
