@@ -57,7 +57,7 @@ def test_snakemake_is_killed_and_started_again_when_its_job_has_ended(
 
 
 def test_canceled_jobs_stay_canceled(cluster: Cluster, workspace: Workspace, reference: Workspace, goal: str) -> None:
-    """Ctrl-C cancels jobs, also while their states are queried; one that writes a checkpoint must not requeue itself."""
+    """Ctrl-C cancels jobs, also while states are queried; one that writes a checkpoint must not requeue itself."""
     hold = workspace.folder / "hold-query"
     with workspace.started(target=goal, hold=[HOLD]) as process:
         wait_until_held(cluster, workspace)

@@ -75,7 +75,7 @@ def cancel_whole_run() -> None:
     """
     import snakemake_executor_plugin_slurm as executor
 
-    executor.Executor.cancel_jobs = lambda self, active_jobs: _cancel(self)
+    executor.Executor.cancel_jobs = lambda self, _active: _cancel(self)
 
 
 def _cancel(executor: Any) -> None:
