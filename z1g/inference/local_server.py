@@ -6,6 +6,7 @@ nobody answers), and a server on loopback answers to its own names only, so that
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import re
@@ -46,6 +47,10 @@ class TooLarge(UserError):
     """A body above its limit."""
 
 
+class PortTaken(UserError):
+    """Another program listens on the port."""
+
+
 class LocalServer(ThreadingHTTPServer):
     """Answers what its routes say. host, port: where to listen; 0 takes a free port. Raises UserError if it cannot."""
 
@@ -63,7 +68,8 @@ class LocalServer(ThreadingHTTPServer):
             self.address_family = socket.getaddrinfo(host, port)[0][0]
             super().__init__((host, port), Handler)
         except (OSError, UnicodeError) as error:
-            raise UserError(f"--host {host} --port {port}: cannot be listened on ({error})") from error
+            kind = PortTaken if getattr(error, "errno", None) == errno.EADDRINUSE else UserError
+            raise kind(f"--host {host} --port {port}: cannot be listened on ({error})") from error
 
     def server_bind(self) -> None:
         """Bind without asking a name server for this machine's name, which may take long."""
