@@ -3,6 +3,7 @@
 With Z1G_ADVERSARIAL=long there are ten times as many calls, from another seed.
 """
 
+import json
 import os
 import random
 import re
