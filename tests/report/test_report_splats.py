@@ -151,7 +151,6 @@ addEventListener("load", () => {
   document.querySelector("#viewer").scrollIntoView();
   setTimeout(() => {
     const select = document.querySelector("#viewer select");
-    const shot = () => { dispatchEvent(new Event("resize")); return canvas.toDataURL(); };
     select.value = "splat-0"; select.dispatchEvent(new Event("change"));
     const broken = [...document.images].filter((image) => !image.complete || !image.naturalWidth).length;
     const note = document.createElement("p");

@@ -133,10 +133,10 @@ const splatCanvas = (canvas, { frame: F, radius: RADIUS, fov, view, wheel = true
     const step = { ArrowLeft: [12, 0], ArrowRight: [-12, 0], ArrowUp: [0, 12], ArrowDown: [0, -12] }[event.key];
     if (step) { event.preventDefault(); turnBy(...step); }
   });
-  const resized = () => soon();
-  addEventListener("resize", resized);
+  const resized = new ResizeObserver(() => soon());
+  resized.observe(canvas);
   const close = () => {
-    removeEventListener("resize", resized);
+    resized.disconnect();
     if (gl) gl.getExtension("WEBGL_lose_context")?.loseContext();
     gl = null;
   };

@@ -79,7 +79,7 @@ def page(tree: Results, names: list[str], studies: Studies | None = None) -> str
         "attributes": splats.attributes(objects),
         "models": splats.models(objects),
         "viewer": {"frame": splats.frame(), "fov": splats.camera().fov_y_deg, "radius": splats.camera().radius},
-        "splat_canvas": script(),
+        "splat_script": script(),
         "azimuths": breakdown.azimuth_charts(tree, ablations, summary),
         "legend": [(a.name, sections.line_style(i)) for i, a in enumerate(gallery.ablations)],
         "by_object": breakdown.by_object(tree, ablations, summary),
