@@ -445,7 +445,8 @@ def test_a_browser_goes_from_photograph_to_the_command_s_files(
             link = f"[...document.querySelectorAll('article nav a')].find((e) => e.innerText === '{ending}')"
             page.evaluate(f"{link}.click()")
             page.until_true(lambda ending=ending: list(downloads.glob(f"*{ending}")), f"a download of {ending}")
-        page.evaluate("document.querySelector('#tools button').click()")
+        tool = "[...document.querySelectorAll('#tools button')].find((e) => e.innerText === 'Screenshot')"
+        page.evaluate(f"{tool}.click()")
         page.until_true(lambda: list(downloads.glob("splats.png")), "a screenshot")
         assert page.errors == []
     (record,) = (json.loads(file.read_text()) for file in downloads.glob("*.json"))

@@ -117,6 +117,7 @@ const splatTools = (bar, { view, canvases, turnAll, name }) => {
     } catch (error) { message.textContent = `${file.name} is no camera path: ${error.message}`; }
   };
 
+  button("Reset view", "turn back to where every view begins", () => { stop(); look([0.5, 0.3, 0]); });
   button("Screenshot", "save what is shown as .png", screenshot);
   const record = button("Add keyframe", "remember this view as the next one of a camera path", () => {
     stop();
