@@ -80,11 +80,18 @@ def cancel_whole_run() -> None:
 
 def _cancel(executor: Any) -> None:
     """Submit nothing more, wait for what is being submitted, and cancel all jobs that have the name of this run."""
-    executor._job_submission_executor.shutdown(wait=True, cancel_futures=True)
-    command = ["scancel", f"--name={executor.run_uuid}"]
     try:
-        # In a session of its own, so that a second Ctrl-C does not interrupt it.
+        executor._job_submission_executor.shutdown(wait=True, cancel_futures=True)
+    finally:
+        # Also after a second Ctrl-C.
+        _cancel_named(executor.run_uuid, executor.logger)
+
+
+def _cancel_named(run: str, logger: logging.Logger) -> None:
+    command = ["scancel", f"--name={run}"]
+    try:
+        # In a session of its own, to which Ctrl-C is not sent.
         subprocess.run(command, capture_output=True, text=True, check=True, timeout=CANCEL_S, start_new_session=True)
     except (OSError, subprocess.SubprocessError) as error:
         problem = (getattr(error, "stderr", None) or str(error)).strip()
-        executor.logger.error(f"jobs may be left in the queue ({problem}); cancel them by: {' '.join(command)}")
+        logger.error(f"jobs may be left in the queue ({problem}); cancel them by: {' '.join(command)}")
