@@ -201,8 +201,7 @@ def described(words: Sequence[str], ended: Ended, what: str) -> str:
 def _without_network_and_browser() -> None:
     """Settings of a worker: no Blender, hub or browser, coarse meshes, and a user who ends viewer and app at once."""
     os.environ.update(Z1G_BLENDER="/bin/false", ACCELERATE_USE_CPU="true", **NO_HUB)
-    from z1g.inference.app.server import AppServer
-    from z1g.inference.viewer import Viewer
+    from z1g.inference.local_server import LocalServer
     from z1g.surface import build
 
     def interrupted(self: Any) -> None:
@@ -213,8 +212,7 @@ def _without_network_and_browser() -> None:
         return real(splats, rasterizer, replace(options, **small))
 
     real, build.build = build.build, coarse
-    Viewer.wait = interrupted  # type: ignore[method-assign]
-    AppServer.serve_forever = interrupted  # type: ignore[method-assign]
+    LocalServer.serve_forever = interrupted  # type: ignore[method-assign]
     webbrowser.open = lambda *_, **__: True  # type: ignore[assignment]
 
 

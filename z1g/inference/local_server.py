@@ -13,13 +13,17 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from functools import cache
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib import resources
+from pathlib import Path
 from socketserver import TCPServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from z1g.core.errors import UserError
+from z1g.render.web import script
 
 log = logging.getLogger("z1g")
 REQUESTS = 24
@@ -36,6 +40,9 @@ Route = Callable[..., None]
 Routes = list[tuple[re.Pattern[str], Route]]
 """Patterns of addresses with functions that answer; named groups are their arguments, after the handler."""
 WORD = r"[\w-]{1,64}"
+
+
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 
 
 def routes(table: Mapping[str, Route]) -> Routes:
@@ -178,3 +185,22 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Requests are not logged: the terminal has what goes wrong."""
+
+
+def page(package: str, *names: str) -> dict[str, Route]:
+    """Answers with files of a package, of which `page.html` is at /, and that there is no icon.
+
+    Scripts have what draws splats before them, see `z1g.render.web.script`.
+    """
+
+    def sends(name: str) -> Route:
+        return lambda to: to.send(_page_file(package, name), KINDS[Path(name).suffix])
+
+    files = {re.escape(f"/{name}" if name != "page.html" else "/"): sends(name) for name in names}
+    return {**files, r"/favicon\.ico": lambda to: to.send(b"", "image/png", HTTPStatus.NO_CONTENT)}
+
+
+@cache
+def _page_file(package: str, name: str) -> bytes:
+    text = resources.files(package).joinpath(name).read_text(encoding="utf-8")
+    return (script() + text if name.endswith(".js") else text).encode()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
-from http import HTTPStatus
-from importlib import resources
 from urllib.parse import unquote
 
 from pydantic import ValidationError
@@ -12,9 +9,8 @@ from pydantic import ValidationError
 from z1g.core.errors import UserError
 from z1g.inference.app.uploads import Cut
 from z1g.inference.app.work import SEEDS, Asked, Studio, download, packed
-from z1g.inference.local_server import WORD, Handler, LocalServer, routes
+from z1g.inference.local_server import WORD, Handler, LocalServer, page, routes
 from z1g.inference.photographs import Framing
-from z1g.render.web import script
 from z1g.surface.build import require_packages
 
 UPLOAD_BYTES, QUESTION_BYTES = 32 * 2**20, 16 * 2**10
@@ -23,7 +19,6 @@ TYPES = {
     ".json": "application/json", ".png": "image/png", ".mp4": "video/mp4", ".webp": "image/webp",
     ".glb": "model/gltf-binary",
 }  # fmt: skip
-PAGE = {"/": ("page.html", "text/html"), "/app.css": ("app.css", "text/css"), "/app.js": ("app.js", "text/javascript")}
 CUTS: tuple[Cut, ...] = ("alpha", "rembg", "keep")
 
 
@@ -39,24 +34,6 @@ class AppServer(LocalServer):
 def _studio(to: Handler) -> Studio:
     assert isinstance(to.server, AppServer)
     return to.server.studio
-
-
-@cache
-def page_file(name: str) -> bytes:
-    """A file of the page; the script has the viewer before it."""
-    text = resources.files("z1g.inference.app").joinpath(name).read_text(encoding="utf-8")
-    return (script() + text if name.endswith(".js") else text).encode()
-
-
-def get_page(to: Handler, path: str) -> None:
-    """The page, its style and its script."""
-    name, kind = PAGE[path]
-    to.send(page_file(name), kind)
-
-
-def get_icon(to: Handler) -> None:
-    """Browsers ask for an icon; there is none."""
-    to.send(b"", "image/png", HTTPStatus.NO_CONTENT)
 
 
 def get_about(to: Handler) -> None:
@@ -139,8 +116,7 @@ def get_file(to: Handler, sample: str, ending: str) -> None:
 
 GET = routes(
     {
-        r"(?P<path>/|/app\.css|/app\.js)": get_page,
-        r"/favicon\.ico": get_icon,
+        **page("z1g.inference.app", "page.html", "app.css", "app.js"),
         r"/about": get_about,
         rf"/photographs/(?P<photograph>{WORD})/preview": get_preview,
         rf"/samples/(?P<sample>{WORD})": get_sample,

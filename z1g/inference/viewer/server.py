@@ -5,18 +5,14 @@ from __future__ import annotations
 import io
 import logging
 from collections.abc import Sequence
-from functools import cache
-from http import HTTPStatus
-from importlib import resources
 from pathlib import Path
 from typing import TypeVar
 
 from PIL import Image
 
 from z1g.core.errors import UserError
-from z1g.inference.local_server import Handler, LocalServer, PortTaken, routes
+from z1g.inference.local_server import Handler, LocalServer, PortTaken, page, routes
 from z1g.inference.viewer.gaussians import COLORINGS, VisibleGaussians
-from z1g.render.web import script
 from z1g.surface.views import FOV_Y_DEG, RADIUS
 
 log = logging.getLogger("z1g")
@@ -28,11 +24,6 @@ CONDITION_SIDE = 640
 PORTS = 100
 """Ports that are tried, one after the other."""
 T = TypeVar("T")
-PAGE = {
-    "/": ("page.html", "text/html"),
-    "/viewer.css": ("viewer.css", "text/css"),
-    "/viewer.js": ("viewer.js", "text/javascript"),
-}
 
 
 class ViewerServer(LocalServer):
@@ -78,24 +69,6 @@ def _server(to: Handler) -> ViewerServer:
     return to.server
 
 
-@cache
-def page_file(name: str) -> bytes:
-    """A file of the page; the script has what draws and the tools before it."""
-    text = resources.files("z1g.inference.viewer").joinpath(name).read_text(encoding="utf-8")
-    return (script() + text if name.endswith(".js") else text).encode()
-
-
-def get_page(to: Handler, path: str) -> None:
-    """The page, its style and its script."""
-    name, kind = PAGE[path]
-    to.send(page_file(name), kind)
-
-
-def get_icon(to: Handler) -> None:
-    """Browsers ask for an icon; there is none."""
-    to.send(b"", "image/png", HTTPStatus.NO_CONTENT)
-
-
 def get_about(to: Handler) -> None:
     """Names and numbers of splats."""
     server = _server(to)
@@ -130,8 +103,7 @@ def _of(items: Sequence[T], index: str) -> T:
 
 GET = routes(
     {
-        r"(?P<path>/|/viewer\.css|/viewer\.js)": get_page,
-        r"/favicon\.ico": get_icon,
+        **page("z1g.inference.viewer", "page.html", "viewer.css", "viewer.js"),
         r"/about": get_about,
         r"/splats/(?P<index>[0-9]{1,3})": get_splats,
         r"/conditions/(?P<index>[0-9]{1,3})": get_condition,

@@ -7,8 +7,9 @@
   // All canvases turn together, so that they are seen from the same side.
   const view = values, models = [];
   let about, together, asked = 0;
+  const apart = () => view.apart || models.length === 1;
   const say = (text) => { at("message").textContent = text; };
-  const shown = () => (view.apart ? models.filter((model) => model.tick.checked).map((model) => model.viewer) : [together.viewer]);
+  const shown = () => (apart() ? models.filter((model) => model.tick.checked).map((model) => model.viewer) : [together.viewer]);
   const turnAll = () => { save(); shown().forEach((viewer) => viewer.soon()); };
 
   const call = async (address) => {
@@ -26,12 +27,12 @@
   const load = ({ viewer }, bytes) => { if (!viewer.load(bytes)) say("This browser does not support WebGL 2."); };
   const arrange = () => {
     for (const model of models) {
-      model.element.hidden = !view.apart || !model.tick.checked;
+      model.element.hidden = !apart() || !model.tick.checked;
       model.element.querySelector("img").hidden = !view.condition || !model.condition;
       if (!model.element.hidden && model.bytes) load(model, model.bytes);
     }
-    together.element.hidden = view.apart;
-    if (view.apart || !models.every((model) => model.bytes)) return;
+    together.element.hidden = apart();
+    if (apart() || !models.every((model) => model.bytes)) return;
     const parts = models.filter((model) => model.tick.checked).map((model) => model.bytes);
     const all = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
     parts.reduce((offset, part) => { all.set(part, offset); return offset + part.length; }, 0);
@@ -69,7 +70,6 @@
     together = figure();
     together.element.querySelector("figcaption").textContent = "on top of each other";
     const several = about.models.length > 1;
-    if (!several) view.apart = true;
     at("layout").hidden = at("files").hidden = !several;
     at("with").hidden = !about.models.some((model) => model.condition);
     if (!about.colorings.includes(view.color)) [view.color] = about.colorings;
