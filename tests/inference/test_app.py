@@ -21,6 +21,7 @@ from support import trained_models
 from support.browser import Page, needs_chromium, open_page
 from support.builders import ball_splats, experiment
 from support.photographs import disc, saved
+from support.served import served
 
 from z1g.cli.main import main
 from z1g.core.errors import UserError
@@ -55,16 +56,11 @@ def _short_films() -> Iterator[None]:
 @contextmanager
 def serving(*folders: Path, **places: Path) -> Iterator[AppServer]:
     studio = Studio([open_model(str(folder)) for folder in folders], **places)
-    server = AppServer(studio)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
     try:
-        yield server
+        with served(AppServer(studio)) as server:
+            yield server
     finally:
-        server.shutdown()
-        server.server_close()
         studio.close()
-        thread.join()
 
 
 @pytest.fixture(scope="module")

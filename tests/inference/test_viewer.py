@@ -4,9 +4,6 @@ import http.client
 import io
 import json
 import socket
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,7 @@ from PIL import Image, ImageOps
 from support.browser import Page, needs_chromium, open_page
 from support.builders import ball_splats
 from support.gaussians import covariance, gaussians
+from support.served import served
 
 from z1g.cli.main import main
 from z1g.gaussians import files as splat_files
@@ -129,19 +127,6 @@ def test_a_port_in_use_is_skipped(tmp_path: Path) -> None:
     assert port < viewer.server_address[1] < port + 100
 
 
-@contextmanager
-def serving(*files: Path) -> Iterator[ViewerServer]:
-    viewer = ViewerServer(files)
-    thread = threading.Thread(target=viewer.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield viewer
-    finally:
-        viewer.shutdown()
-        viewer.server_close()
-        thread.join()
-
-
 def asked(viewer: ViewerServer, address: str, **headers: str) -> tuple[int, bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", viewer.server_address[1], timeout=60)
     connection.request("GET", address, headers=headers)
@@ -155,7 +140,7 @@ def test_the_condition_image_beside_a_file_is_shown(tmp_path: Path, caplog: pyte
     files = [ball_file(tmp_path, name, (1, 0, 0), 4) for name in ("a", "b", "c")]
     Image.new("RGB", (900, 450), (10, 200, 30)).save(tmp_path / "a.condition.png")
     (tmp_path / "b.condition.png").write_bytes((tmp_path / "a.condition.png").read_bytes()[:60])
-    with serving(*files) as viewer:
+    with served(ViewerServer(files)) as viewer:
         status, content = asked(viewer, "/conditions/0")
         assert status == 200
         image = Image.open(io.BytesIO(content))
@@ -228,7 +213,7 @@ def test_a_browser_shows_two_models_and_remembers_how(tmp_path: Path) -> None:
     red, blue, green = (230, 26, 26), (26, 26, 230), (10, 200, 30)
     files = [ball_file(tmp_path, "red", (0.9, 0.1, 0.1)), ball_file(tmp_path, "blue", (0.1, 0.1, 0.9))]
     Image.new("RGB", (100, 100), green).save(tmp_path / "red.condition.png")
-    with serving(*files) as viewer, open_page(viewer.address, tmp_path, (900, 600)) as page:
+    with served(ViewerServer(files)) as viewer, open_page(viewer.address, tmp_path, (900, 600)) as page:
         page.until("document.body.dataset.color === 'rgb'")
         page.frame()
         shots = [page.element("canvas", i) for i in range(2)]
@@ -269,7 +254,7 @@ def test_a_camera_path_of_the_browser_is_a_film(tmp_path: Path) -> None:
     """A screenshot is what the page shows, and a saved path leads the rasterizer to the same views."""
     splats, downloads = gaussians(60, seed=3), tmp_path / "downloads"
     splat_files.write(tmp_path / "a.ply", splats)
-    with serving(tmp_path / "a.ply") as viewer, open_page(viewer.address, tmp_path, (700, 900)) as page:
+    with served(ViewerServer([tmp_path / "a.ply"])) as viewer, open_page(viewer.address, tmp_path, (700, 900)) as page:
         page.keep_downloads(downloads)
         page.until("document.body.dataset.color === 'rgb'")
         click(page, "Add keyframe")
