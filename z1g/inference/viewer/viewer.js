@@ -49,16 +49,18 @@
     arrange();
     document.body.dataset.color = view.color;
   };
-  const addModel = (about_, i) => {
-    const model = { ...figure(), bytes: null, condition: about_.condition };
+  const addModel = (entry, i) => {
+    const model = { ...figure(), bytes: null, condition: entry.condition };
     const number = (n) => n.toLocaleString("en");
-    const count = about_.shown < about_.visible ? `${number(about_.shown)} of ${number(about_.visible)}, enlarged to cover the same area` : number(about_.shown);
-    model.element.querySelector("figcaption").textContent = `${about_.name} (${count} visible splats)`;
-    if (about_.condition) model.element.querySelector("img").src = `/conditions/${i}`;
+    const part = entry.shown < entry.visible;
+    const count = part ? `${number(entry.shown)} of ${number(entry.visible)}` : number(entry.shown);
+    model.element.querySelector("figcaption").textContent =
+      `${entry.name}: ${count} visible splats${part ? ", enlarged to cover the same area" : ""}`;
+    if (entry.condition) model.element.querySelector("img").src = `/conditions/${i}`;
     const label = document.createElement("label");
     model.tick = Object.assign(document.createElement("input"), { type: "checkbox", checked: true });
     model.tick.addEventListener("change", arrange);
-    label.append(model.tick, about_.name);
+    label.append(model.tick, entry.name);
     at("files").append(label);
     models.push(model);
   };
