@@ -3,6 +3,7 @@
 With Z1G_ADVERSARIAL=long there are ten times as many calls, from another seed.
 """
 
+import json
 import os
 import random
 import re
@@ -69,6 +70,7 @@ GOOD = {
     "app": ["--model base --host 127.0.0.1 --port 8090 --keep kept --threads 1 --no-browser"],
     "publish": ["base --to someone/model --picture a.png --license mit --private --dry-run published"],
     "view": ["a.ply a.spz --port 8080 --host 127.0.0.1 --no-browser"],
+    "film": ["a.ply a.spz --path a.path.json --out a.webp --size 16"],
     "mesh": ["a.ply --out a.glb --faces 16 --texture 16 --resolution 16 --views 6"],
     "export": ["a.ply --out b.spz", "a.spz --out b.splat", "a.splat --out b.ply"],
     "list": ["meshes a.zip meshes/0.obj l.jsonl --out list.jsonl --root meshes", "a.zip --out list.jsonl --colored"],
@@ -126,6 +128,9 @@ def workspace(folder: Path, tree: Path) -> dict[str, str]:
     for name in SCENES:
         splat_files.write(folder / "peers" / f"{name}.ply", gaussians(20))
     (folder / "ids.txt").write_text(f"{SCENES[0]}\n")
+    keyframe = {"azimuth_deg": 0, "elevation_deg": 0}
+    path = {"kind": "camera path", "version": 1, "seconds": 0.1, "keyframes": [keyframe, keyframe]}
+    (folder / "a.path.json").write_text(json.dumps(path))
     stages = {path.parent.name: f"results/{path.parent.name}/{path.name}" for path in folder.glob("results/*/*")}
     return {**stages, "run": "results/ablations/micro", "results": "results"}
 
@@ -196,8 +201,7 @@ def described(words: Sequence[str], ended: Ended, what: str) -> str:
 def _without_network_and_browser() -> None:
     """Settings of a worker: no Blender, hub or browser, coarse meshes, and a user who ends viewer and app at once."""
     os.environ.update(Z1G_BLENDER="/bin/false", ACCELERATE_USE_CPU="true", **NO_HUB)
-    from z1g.inference.app.server import AppServer
-    from z1g.inference.viewer import Viewer
+    from z1g.inference.local_server import LocalServer
     from z1g.surface import build
 
     def interrupted(self: Any) -> None:
@@ -208,8 +212,7 @@ def _without_network_and_browser() -> None:
         return real(splats, rasterizer, replace(options, **small))
 
     real, build.build = build.build, coarse
-    Viewer.wait = interrupted  # type: ignore[method-assign]
-    AppServer.serve_forever = interrupted  # type: ignore[method-assign]
+    LocalServer.serve_forever = interrupted  # type: ignore[method-assign]
     webbrowser.open = lambda *_, **__: True  # type: ignore[assignment]
 
 

@@ -18,7 +18,8 @@ MOST_MB = 500.0
 HEADER = b"ply\nformat binary_little_endian 1.0\nelement vertex 19999999999\n"
 CALLS = {
     "splats": [["export", f"huge.{ending}", "--out", "b.ply"] for ending in ("ply", "splat", "spz")]
-    + [["mesh", "huge.ply"], ["view", "huge.splat", "--no-browser"], ["export", "header.ply", "--out", "b.spz"]],
+    + [["mesh", "huge.ply"], ["view", "huge.splat", "--no-browser"], ["export", "header.ply", "--out", "b.spz"]]
+    + [["film", "huge.ply"], ["film", "huge.spz", "--path", "huge.jsonl"]],
     "photographs": [["infer", f"huge.{e}", "--run", "{run}", "--out", "out"] for e in ("png", "jpg", "webp", "tif")],
     "lists": [["list", f"huge.{ending}", "--out", "list.jsonl"] for ending in ("jsonl", "csv")],
     "configurations": [

@@ -14,11 +14,14 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
+import torch
+import trimesh
 from PIL import Image
 from support import trained_models
 from support.browser import Page, needs_chromium, open_page
-from support.builders import experiment
+from support.builders import ball_splats, experiment
 from support.photographs import disc, saved
+from support.served import served
 
 from z1g.cli.main import main
 from z1g.core.errors import UserError
@@ -27,8 +30,10 @@ from z1g.inference.app import server as server_module
 from z1g.inference.app import uploads, work
 from z1g.inference.app.server import AppServer
 from z1g.inference.app.work import Asked, Studio
+from z1g.inference.method import ImageToSplats
 from z1g.inference.models import open_model
 from z1g.inference.photographs import AS_FOUND, condition, read
+from z1g.surface.build import MeshOptions
 
 pytestmark = pytest.mark.slow
 PATIENCE_S = 300
@@ -51,16 +56,11 @@ def _short_films() -> Iterator[None]:
 @contextmanager
 def serving(*folders: Path, **places: Path) -> Iterator[AppServer]:
     studio = Studio([open_model(str(folder)) for folder in folders], **places)
-    server = AppServer(studio)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
     try:
-        yield server
+        with served(AppServer(studio)) as server:
+            yield server
     finally:
-        server.shutdown()
-        server.server_close()
         studio.close()
-        thread.join()
 
 
 @pytest.fixture(scope="module")
@@ -364,51 +364,96 @@ GIVE = """(() => {
 """Paste or drop a file that is no image."""
 
 
+def pixels(image: Image.Image) -> np.ndarray:
+    return np.asarray(image).astype(float)
+
+
+def object_in(page: Page) -> np.ndarray:
+    """Center of the red disc in the preview, in pixels of the screen, and the number of its pixels."""
+    red, green, _ = np.moveaxis(pixels(page.element("#preview")), -1, 0)
+    rows, columns = np.nonzero(red - green > 60)
+    return np.array([columns.mean(), rows.mean(), len(rows)])
+
+
+def drag(page: Page, right: int, down: int) -> None:
+    """Drag the middle of the preview with the mouse."""
+    box = json.loads(page.evaluate("JSON.stringify(document.getElementById('preview').getBoundingClientRect())"))
+    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    path = [("mousePressed", 0.0), *(("mouseMoved", i / 5) for i in range(1, 6)), ("mouseReleased", 1.0)]
+    for kind, at in path:
+        page.call(
+            "Input.dispatchMouseEvent", type=kind, x=x + at * right, y=y + at * down, button="left", clickCount=1,
+            buttons=0 if kind == "mouseReleased" else 1,
+        )  # fmt: skip
+
+
+def a_ball(method: ImageToSplats, images: torch.Tensor, seeds: list[int], **_: object) -> tuple[None, torch.Tensor]:
+    """In place of an untrained model's sample, which is no object: a ball of each seed."""
+    return None, torch.stack([ball_splats(str(seed), 8) for seed in seeds])
+
+
 @needs_chromium
 @pytest.mark.browser
-def test_a_browser_goes_from_photograph_to_the_command_s_file(folder: Path, tmp_path: Path) -> None:
-    """Upload by the page's own input, splats by their pixels, and a download that equals `z1g infer`'s file."""
+def test_a_browser_goes_from_photograph_to_the_command_s_files(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Upload by the page's own input, a dragged crop, splats by their pixels, and files that equal `z1g infer`'s."""
+    monkeypatch.setattr(ImageToSplats, "__call__", a_ball)
+    coarse = MeshOptions(views=12, view_size=64, resolution=32, faces=1000, texture=64)
+    monkeypatch.setattr("z1g.inference.batch.MeshOptions", lambda: coarse)
     photograph, downloads = saved(tmp_path, disc(), "photo.png"), tmp_path / "downloads"
-    downloads.mkdir()
     with serving(folder) as server, open_page(server.address, tmp_path, (1300, 900)) as page:
-        page.call("DOM.enable")
-        page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
+        page.keep_downloads(downloads)
         page.until("document.getElementById('model').options.length === 1")
         for event, carrier in (("ClipboardEvent('paste'", "clipboardData"), ("DragEvent('drop'", "dataTransfer")):
             page.evaluate(GIVE % (carrier, event, carrier))
             page.until(f"document.getElementById('message').innerText.startsWith('{carrier}.png is not an image')")
         page.errors.clear()  # the browser notes answers of 400
-        root = page.call("DOM.getDocument")["root"]["nodeId"]
-        node = page.call("DOM.querySelector", nodeId=root, selector="#file")["nodeId"]
-        page.call("DOM.setFileInputFiles", nodeId=node, files=[str(photograph)])
+        page.choose_file("#file", photograph)
         page.until("document.getElementById('preview').naturalWidth > 0")
+        page.evaluate("addEventListener('click', (event) => { window.opens = !event.defaultPrevented; }), null")
+        before = object_in(page)
+        drag(page, 40, -25)
+        page.until_true(lambda: np.abs(object_in(page) - before - (40, -25, 0))[:2].max() < 5, "a moved crop")
+        assert page.evaluate("window.opens") is False, "the end of a drag chooses no file"
+        shift = [float(page.evaluate(f"document.getElementById('{name}').value")) for name in "xy"]
+        size = page.evaluate("document.getElementById('preview').clientWidth")
+        np.testing.assert_allclose(shift, [-40 / size, 25 / size], atol=0.02)
+        page.evaluate(
+            "document.getElementById('preview').dispatchEvent(new WheelEvent('wheel', { deltaY: -120 })), null"
+        )
+        page.until_true(lambda: object_in(page)[2] > 1.2 * before[2], "a larger object")
         page.evaluate("Object.assign(document.getElementById('seeds'), { value: '7, 8' })")
+        page.evaluate("document.getElementById('mesh').click()")
         page.evaluate("document.getElementById('make').click()")
         page.until("document.querySelectorAll('canvas[data-drawn]').length === 2")
-        shots = [_canvas(page, i) for i in range(2)]
+        shots = [pixels(page.element("article canvas", i)) for i in range(2)]
         for shot in shots:
             assert (shot < 250).any(axis=2).mean() > 0.01, "something is drawn on white"
         assert np.abs(shots[0] - shots[1]).mean() > 0, "two seeds"
         page.evaluate(
             "document.querySelector('article canvas').dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowLeft' }))"
         )
-        page.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        page.frame()
         for i, shot in enumerate(shots):
-            assert np.abs(_canvas(page, i) - shot).mean() > 0, "both turn"
-        page.evaluate("document.querySelector('article nav a').click()")
-        (name,) = page.until_true(lambda: [x.name for x in downloads.glob("*.ply")], "a download")
+            assert np.abs(pixels(page.element("article canvas", i)) - shot).mean() > 0, "both turn"
+        for ending in (".ply", ".glb", ".json"):
+            link = f"[...document.querySelectorAll('article nav a')].find((e) => e.innerText === '{ending}')"
+            page.evaluate(f"{link}.click()")
+            page.until_true(lambda ending=ending: list(downloads.glob(f"*{ending}")), f"a download of {ending}")
+        tool = "[...document.querySelectorAll('#tools button')].find((e) => e.innerText === 'Screenshot')"
+        page.evaluate(f"{tool}.click()")
+        page.until_true(lambda: list(downloads.glob("splats.png")), "a screenshot")
         assert page.errors == []
-    assert (
-        main(["infer", str(photograph), "--model", str(folder), "--seed", name[6], "--out", str(tmp_path / "o")]) == 0
-    )
-    assert name in ("photo-7.ply", "photo-8.ply")
-    assert (downloads / name).read_bytes() == (tmp_path / "o/photo.ply").read_bytes()
+    (record,) = (json.loads(file.read_text()) for file in downloads.glob("*.json"))
+    assert (record["shift"], record["zoom"]) == (shift, 1.22)
+    words = [word if word != "photo.png" else str(photograph) for word in record["command"][1:]]
+    assert main([*words, "--out", str(tmp_path / "o")]) == 0
+    assert len(trimesh.load(next(downloads.glob("*.glb")), force="mesh").faces) > 100
+    for ending in (".ply", ".glb"):
+        (file,) = downloads.glob(f"*{ending}")
+        assert file.name in (f"photo-7{ending}", f"photo-8{ending}")
+        assert file.read_bytes() == (tmp_path / f"o/photo{ending}").read_bytes(), ending
+    with Image.open(downloads / "splats.png") as both:
+        assert both.width == 2 * both.height, "both samples"
     shutil.rmtree(downloads)
-
-
-def _canvas(page: Page, i: int) -> np.ndarray:
-    """Pixels [H,W,3] of one of the page's canvases, as they are on the screen."""
-    script = f"JSON.stringify(document.querySelectorAll('article canvas')[{i}].getBoundingClientRect())"
-    box = json.loads(page.evaluate(script))
-    image = page.screenshot().crop(tuple(round(box[side]) for side in ("left", "top", "right", "bottom")))
-    return np.asarray(image).astype(float)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from support.meshes import axes, cuboid, ingest_folder
-from support.raster import UV, card, png, rasterizer
+from support.raster import UV, card, in_software, png, rasterizer
 
 from z1g.core.errors import UserError
 from z1g.core.files import read_jsonl
@@ -112,9 +112,9 @@ def test_depth_and_normals_are_those_of_a_box(ingested: Path) -> None:
     enter, leave = entries.max(-1), np.maximum(near, far).min(-1)
     truth = np.where(enter < leave, enter, 0)
     np.testing.assert_array_equal(item.depth > 0, truth > 0)
-    # OpenGL rounds corners to 1/256 of a pixel: at an edge the other side may win. Mesa is within 1e-5 elsewhere, an
-    # H200 within 2e-5.
-    assert np.quantile(np.abs(item.depth - truth), 0.99) < 2e-5
+    # At an edge the other side may win. An H200 is within 2e-5 elsewhere.
+    share, bound = (0.999, 1e-5) if in_software(item.info["renderer"]) else (0.99, 2e-5)
+    assert np.quantile(np.abs(item.depth - truth), share) < bound
     np.testing.assert_allclose(item.depth, truth, atol=5e-4)
     # The side that is entered last is the one that is seen.
     side = np.eye(3)[entries.argmax(-1)] * -np.sign(direction)

@@ -58,10 +58,10 @@ def normal(*shape: int, seed: int = 1) -> torch.Tensor:
 def test_networks_start_as_the_model_s(models: dict[str, Path], form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("z1g.inference.method.has_bf16_matrices", lambda: False)
     config, model = started(models[form]), ImageToSplats.from_pretrained(str(models[form]))
-    codec, denoiser = config.new_codec(), config.new_denoiser()
+    # torch.matmul takes another kernel for weights that require gradients, even where none are computed.
+    codec, denoiser = (network.requires_grad_(False) for network in (config.new_codec(), config.new_denoiser()))
     code = normal(2, *model.shape)
-    # On some processors, copies of a network in memory of other alignment differ in the last bit.
-    same = partial(torch.testing.assert_close, atol=1e-5, rtol=1e-5)
+    same = partial(torch.testing.assert_close, atol=0, rtol=0)
     same(codec.decode(code), model.decode(code))
     mosaics = normal(2, 3, 48, 32).sigmoid()
     same(codec.encode(mosaics), model.encode(mosaics))

@@ -151,7 +151,6 @@ addEventListener("load", () => {
   document.querySelector("#viewer").scrollIntoView();
   setTimeout(() => {
     const select = document.querySelector("#viewer select");
-    const shot = () => { dispatchEvent(new Event("resize")); return canvas.toDataURL(); };
     select.value = "splat-0"; select.dispatchEvent(new Event("change"));
     const broken = [...document.images].filter((image) => !image.complete || !image.naturalWidth).length;
     const note = document.createElement("p");
@@ -162,6 +161,14 @@ addEventListener("load", () => {
     note.dataset.wide = document.documentElement.scrollWidth - innerWidth;
     select.value = "splat-4"; select.dispatchEvent(new Event("change"));
     note.dataset.other = canvas.toDataURL();
+    const condition = document.querySelector("#viewer img");
+    const compared = [...document.images].find((image) => image.alt === "horse, condition" && image !== condition);
+    note.dataset.condition = condition.src === compared.src && condition.getBoundingClientRect().width > 20;
+    const tools = [...document.querySelectorAll("#viewer button")];
+    canvas.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft" }));
+    tools.find((tool) => tool.textContent === "Add keyframe").click();
+    note.dataset.keyframes = document.querySelector("#viewer .tools").dataset.keyframes;
+    note.dataset.remembered = JSON.parse(localStorage.getItem("z1g report")).azimuth;
     note.dataset.status = document.querySelector("#viewer .status").textContent;
     document.body.append(note);
   }, 1500);
@@ -184,6 +191,8 @@ def test_a_browser_draws_the_splats_as_the_rasterizer_does(tree: Path, tmp_path:
     assert int(probe["drawn"]) == 864
     assert int(probe["wide"]) <= 0  # only tables scroll horizontally
     assert "864 visible splats" in probe["status"]
+    assert (probe["condition"], probe["keyframes"]) == ("true", "1")
+    assert float(probe["remembered"]) == pytest.approx(START[1] - 0.12)
     for key, seed in (("first", 0), ("other", 1)):
         drawn = image(probe[key])
         expected = rendered(splats(seed), drawn.shape[0])

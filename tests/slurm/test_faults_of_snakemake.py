@@ -57,10 +57,16 @@ def test_snakemake_is_killed_and_started_again_when_its_job_has_ended(
 
 
 def test_canceled_jobs_stay_canceled(cluster: Cluster, workspace: Workspace, reference: Workspace, goal: str) -> None:
-    """Ctrl-C cancels the jobs; one that writes a checkpoint before it exits must not requeue itself."""
+    """Ctrl-C cancels jobs, also while states are queried; one that writes a checkpoint must not requeue itself."""
+    hold = workspace.folder / "hold-query"
     with workspace.started(target=goal, hold=[HOLD]) as process:
         wait_until_held(cluster, workspace)
+        job = cluster.running("autodecoder")
+        hold.touch()
+        cluster.wait((workspace.folder / "querying").exists, "no state is queried", LIMIT_S)
         process.send_signal(signal.SIGINT)
+        cluster.wait(lambda: cluster.job(job)["JobState"] != "RUNNING", "the job is not canceled", 120)
+        hold.unlink()
         process.wait(timeout=LIMIT_S)
     cluster.wait(lambda: not cluster.jobs(), "jobs are left", LIMIT_S)
     assert workspace.steps_done() == HOLD + 1

@@ -55,6 +55,28 @@ class Page:
         content = base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
         return Image.open(io.BytesIO(content)).convert("RGB")
 
+    def keep_downloads(self, folder: Path) -> None:
+        """Save what the page offers for download in a folder."""
+        folder.mkdir(exist_ok=True)
+        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder))
+
+    def choose_file(self, selector: str, file: Path) -> None:
+        """Give a file to an input of the page."""
+        self.call("DOM.enable")
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(file)])
+
+    def frame(self) -> None:
+        """Wait until the browser has drawn what has changed."""
+        self.evaluate("new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    def element(self, selector: str, index: int = 0) -> Image.Image:
+        """An element as it is on the screen, RGB."""
+        script = f"JSON.stringify(document.querySelectorAll({selector!r})[{index}].getBoundingClientRect())"
+        box = json.loads(self.evaluate(script))
+        return self.screenshot().crop(tuple(round(box[side]) for side in ("left", "top", "right", "bottom")))
+
     def until(self, script: str) -> Any:
         """Wait until an expression is true."""
         return self.until_true(lambda: self.evaluate(script), script)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -12,13 +13,13 @@ LIMIT_S = 600.0
 
 
 def snakemake(
-    words: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
+    words: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None, stderr: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """What `snakemake words...` does in a folder."""
+    """What `snakemake words...` does in a folder. Its messages may be read in the file `stderr` while it runs."""
     from snakemake import cli  # noqa: F401  # for the fork
 
     with tempfile.TemporaryDirectory() as scratch:
-        files = Path(scratch, "stdout"), Path(scratch, "stderr")
+        files = Path(scratch, "stdout"), stderr or Path(scratch, "stderr")
         variables = dict(os.environ if environment is None else environment)
         process = multiprocessing.get_context("fork").Process(
             target=_main, args=(list(words), folder, variables, files)
@@ -41,6 +42,8 @@ def _main(words: list[str], folder: Path, environment: dict[str, str], files: tu
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
         setattr(sys, name, os.fdopen(number, "w", buffering=1, closefd=False, encoding="utf-8"))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    # A process that was started in the background ignores Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

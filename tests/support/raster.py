@@ -34,6 +34,11 @@ def rasterizer(resolution: int, **options: Any) -> Rasterizer:
         pytest.skip(str(error))
 
 
+def in_software(renderer: str) -> bool:
+    """Whether Mesa's rasterizer on the CPU draws. Graphics cards round corners to 1/256 of a pixel."""
+    return "llvmpipe" in renderer
+
+
 def camera(azimuth_deg: float = 0.0) -> np.ndarray:
     """c2w [4,4] of a camera that looks at the origin from the height of 0; azimuth 0 is +z."""
     angle = np.radians(azimuth_deg)

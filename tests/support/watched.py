@@ -27,7 +27,7 @@ BUSY_S = 60.0
 """Limit of a call's CPU time; the first ones compile."""
 PRELOADED = (
     "z1g.cli.main", "z1g.stages.fit", "z1g.stages.autodecoder", "z1g.stages.unet", "z1g.stages.infer",
-    "z1g.stages.metrics", "z1g.stages.report", "z1g.inference.batch", "z1g.bench.render", "diffusers", "viser",
+    "z1g.stages.metrics", "z1g.stages.report", "z1g.inference.batch", "z1g.bench.render", "diffusers",
 )  # fmt: skip
 _CAPABILITY_VERSION = 0x20080522
 _OVERRIDES = 1 << 1 | 1 << 2

@@ -68,6 +68,7 @@ VERBS = {
     "publish": Verb("z1g.cli.publish", "put a model on the Hugging Face Hub"),
     "app": Verb("z1g.cli.app", "make splats of photographs on a page in the browser"),
     "view": Verb("z1g.cli.view", "show splats in the browser"),
+    "film": Verb("z1g.cli.film", "make a film of splats along a camera path"),
     "mesh": Verb("z1g.cli.mesh", "convert splats to a textured mesh"),
     "export": Verb("z1g.cli.export", "convert splats to the file formats of other tools"),
     "list": Verb("z1g.cli.listing", "write a list of the objects in folders and archives"),

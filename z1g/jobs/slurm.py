@@ -1,9 +1,10 @@
-"""Choice of the command by which Snakemake queries the states of its SLURM jobs."""
+"""What Snakemake's executor for SLURM does not do itself: the choice of the command that queries states, and Ctrl-C."""
 
 import logging
 import os
 import re
 import subprocess
+from typing import Any
 
 log = logging.getLogger("z1g")
 STATUS = "Z1G_SLURM_STATUS"
@@ -12,6 +13,9 @@ REMEMBERED_S = 180
 """How long SLURM must keep ended jobs for squeue to report them: queries are up to three minutes apart."""
 ANSWER_S = 10.0
 """Time limit for an answer from SLURM; without its database, sacct can wait forever."""
+
+CANCEL_S = 60.0
+"""Time limit of `scancel`, as the executor has it: a busy controller may need a scheduling cycle."""
 
 
 def status_command() -> str:
@@ -61,3 +65,33 @@ def _disable_sacct() -> None:
 
     available = executor.is_query_tool_available
     executor.is_query_tool_available = lambda tool: tool != "sacct" and available(tool)
+
+
+def cancel_whole_run() -> None:
+    """Make Ctrl-C cancel every job of a run; the plugin has no option for that.
+
+    The executor cancels the jobs on its list. While it queries their states, that list is empty, and jobs that wait for
+    their turn to be submitted are submitted after Ctrl-C. All of them would stay in the queue.
+    """
+    import snakemake_executor_plugin_slurm as executor
+
+    executor.Executor.cancel_jobs = lambda self, _active: _cancel(self)
+
+
+def _cancel(executor: Any) -> None:
+    """Submit nothing more, wait for what is being submitted, and cancel all jobs that have the name of this run."""
+    try:
+        executor._job_submission_executor.shutdown(wait=True, cancel_futures=True)
+    finally:
+        # Also after a second Ctrl-C.
+        _cancel_named(executor.run_uuid, executor.logger)
+
+
+def _cancel_named(run: str, logger: logging.Logger) -> None:
+    command = ["scancel", f"--name={run}"]
+    try:
+        # In a session of its own, to which Ctrl-C is not sent.
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=CANCEL_S, start_new_session=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        problem = (getattr(error, "stderr", None) or str(error)).strip()
+        logger.error(f"jobs may be left in the queue ({problem}); cancel them by: {' '.join(command)}")

@@ -1,13 +1,14 @@
 // A splat viewer in a canvas: 16 bytes a Gaussian in one texture, sorted back to front, one quad each (Zwicker et al. 2001, EWA).
-// frame: rotation [9] of the world to the splats' axes. view: {azimuth, elevation, zoom}, which several canvases may share.
+// frame: rotation [9] of the world to the splats' axes. view: {azimuth, elevation, zoom, size}, which several canvases may
+// share; size is a factor on scales. wheel: whether the wheel zooms; the keys + and - always do.
 // load(bytes) takes what z1g.render.web packs and returns whether the browser can draw it.
-const splatCanvas = (canvas, { frame: F, radius: RADIUS, fov, view, onTurn = () => soon() }) => {
+const splatCanvas = (canvas, { frame: F, radius: RADIUS, fov, view, wheel = true, onTurn = () => soon() }) => {
   const TAN = Math.tan((fov * Math.PI) / 360), WIDTH = 1024;
   let gl, program, place, n = 0, points, order, buffer, waiting = false;
 
   const VERTEX = `#version 300 es
   precision highp float; precision highp int; precision highp usampler2D;
-  uniform usampler2D data; uniform mat3 turn; uniform vec2 size; uniform float focal;
+  uniform usampler2D data; uniform mat3 turn; uniform vec2 size; uniform float focal; uniform float factor;
   in vec2 corner; in uint index; out vec4 color; out vec2 at;
   void main() {
     uvec4 d = texelFetch(data, ivec2(index % ${WIDTH}u, index / ${WIDTH}u), 0);
@@ -22,7 +23,7 @@ const splatCanvas = (canvas, { frame: F, radius: RADIUS, fov, view, onTurn = () 
       2. * (q.x * q.y - q.w * q.z), 1. - 2. * (q.x * q.x + q.z * q.z), 2. * (q.y * q.z + q.w * q.x),
       2. * (q.x * q.z + q.w * q.y), 2. * (q.y * q.z - q.w * q.x), 1. - 2. * (q.x * q.x + q.y * q.y));
     mat3 j = mat3(focal / c.z, 0, 0, 0, focal / c.z, 0, -focal * c.x / (c.z * c.z), -focal * c.y / (c.z * c.z), 0);
-    mat3 m = j * turn * r * mat3(s.x, 0, 0, 0, s.y, 0, 0, 0, s.z);
+    mat3 m = j * turn * r * mat3(s.x, 0, 0, 0, s.y, 0, 0, 0, s.z) * factor;
     mat3 cov = m * transpose(m);
     float a = cov[0][0] + .3, b = cov[0][1], e = cov[1][1] + .3, mid = (a + e) / 2.;
     float far = sqrt(max(0., (a - e) * (a - e) / 4. + b * b));
@@ -111,6 +112,7 @@ const splatCanvas = (canvas, { frame: F, radius: RADIUS, fov, view, onTurn = () 
     gl.clear(gl.COLOR_BUFFER_BIT);
     gl.uniformMatrix3fv(place("turn"), true, turn.flat());
     gl.uniform2f(place("size"), side, side);
+    gl.uniform1f(place("factor"), view.size ?? 1);
     gl.uniform1f(place("focal"), (view.zoom * side) / 2 / TAN);
     gl.bufferData(gl.ARRAY_BUFFER, order, gl.DYNAMIC_DRAW);
     gl.drawArraysInstanced(gl.TRIANGLE_STRIP, 0, 4, n);
@@ -122,17 +124,21 @@ const splatCanvas = (canvas, { frame: F, radius: RADIUS, fov, view, onTurn = () 
     view.elevation = Math.max(-1.5, Math.min(1.5, view.elevation + dy * 0.01));
     onTurn();
   };
+  const zoomBy = (factor) => { view.zoom = Math.max(0.3, Math.min(8, view.zoom * factor)); onTurn(); };
   canvas.addEventListener("pointermove", (event) => { if (event.buttons) turnBy(event.movementX, event.movementY); });
+  if (wheel) canvas.addEventListener("wheel", (event) => { event.preventDefault(); zoomBy(Math.exp(-event.deltaY / 600)); }, { passive: false });
   canvas.addEventListener("keydown", (event) => {
+    const factor = { "+": 1.1, "=": 1.1, "-": 1 / 1.1 }[event.key];
+    if (factor && !event.ctrlKey && !event.metaKey) { event.preventDefault(); zoomBy(factor); }
     const step = { ArrowLeft: [12, 0], ArrowRight: [-12, 0], ArrowUp: [0, 12], ArrowDown: [0, -12] }[event.key];
     if (step) { event.preventDefault(); turnBy(...step); }
   });
-  const resized = () => soon();
-  addEventListener("resize", resized);
+  const resized = new ResizeObserver(() => soon());
+  resized.observe(canvas);
   const close = () => {
-    removeEventListener("resize", resized);
+    resized.disconnect();
     if (gl) gl.getExtension("WEBGL_lose_context")?.loseContext();
     gl = null;
   };
-  return { load, soon, close };
+  return { canvas, load, soon, draw: () => gl && draw(), close };
 };

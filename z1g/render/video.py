@@ -1,7 +1,8 @@
-"""Turntable videos: `.mp4` if the package `imageio-ffmpeg` is installed, else animated `.webp`."""
+"""Films: `.mp4` if the package `imageio-ffmpeg` is installed, else animated `.webp`."""
 
 import importlib.util
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,30 +20,37 @@ def video_extension() -> str:
 
 
 def save_video(frames: Sequence[NDArray[np.uint8]], path: Path, seconds: float) -> None:
-    """Write frames [H,W,3] as a video of `seconds` seconds, in the format of the extension of `path`.
+    """Write frames [H,W,3] as a video of `seconds` seconds, in the format of the extension of `path`."""
+    save_frames(frames, path, round(1000 * seconds / len(frames)))
+
+
+def save_frames(frames: Iterable[NDArray[np.uint8]], path: Path, frame_ms: int) -> None:
+    """Write frames [H,W,3] of at least 40 ms each, which are taken one after the other; see `save_video`.
 
     H.264 needs even sides, so the last row and column may be cropped.
     """
-    duration = max(round(1000 * seconds / len(frames)), SHORTEST_FRAME_MS)
+    duration = max(frame_ms, SHORTEST_FRAME_MS)
     with atomic_file(path) as temporary:
         if path.suffix == ".mp4":
-            even = [frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames]
+            even = (frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames)
             _save_mp4(even, temporary, 1000 / duration)
         else:
-            first, *rest = (Image.fromarray(frame) for frame in frames)
-            first.save(temporary, "WEBP", save_all=True, append_images=rest, duration=duration, loop=0, quality=80)
+            images = (Image.fromarray(frame) for frame in frames)
+            first = next(images)
+            first.save(temporary, "WEBP", save_all=True, append_images=images, duration=duration, loop=0, quality=80)
 
 
-def _save_mp4(frames: Sequence[NDArray[np.uint8]], path: Path, frames_per_second: float) -> None:
+def _save_mp4(frames: Iterator[NDArray[np.uint8]], path: Path, frames_per_second: float) -> None:
     import imageio_ffmpeg
 
-    height, width = frames[0].shape[:2]
+    first = next(frames)
+    height, width = first.shape[:2]
     # The temporary name does not end in .mp4, so the container format is given.
     output = ["-f", "mp4", "-movflags", "+faststart"]
     writer = imageio_ffmpeg.write_frames(
         str(path), (width, height), fps=frames_per_second, quality=8, macro_block_size=2, output_params=output
     )
     writer.send(None)
-    for frame in frames:
+    for frame in itertools.chain([first], frames):
         writer.send(np.ascontiguousarray(frame))
     writer.close()

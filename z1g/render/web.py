@@ -1,4 +1,4 @@
-"""Splats for the browser: 16 bytes each, and the script that draws them. Does not import torch."""
+"""Splats for the browser: 16 bytes each, and the scripts that draw and show them. Does not import torch."""
 
 from importlib import resources
 
@@ -13,9 +13,10 @@ SPAN, LOG_MIN, LOG_SPAN = 2.0, -10.0, 10.0
 
 
 def script() -> str:
-    """JavaScript that defines `splatCanvas(canvas, options)`, see `splat_canvas.js`."""
+    """JavaScript that defines `splatCanvas`, `splatTools` and `remembered`, see the files `splat_*.js`."""
     ranges = f"const PACKED = {{ span: {SPAN}, logMin: {LOG_MIN}, logSpan: {LOG_SPAN} }};\n"
-    return ranges + resources.files("z1g.render").joinpath("splat_canvas.js").read_text(encoding="utf-8")
+    files = [resources.files("z1g.render").joinpath(f"splat_{part}.js") for part in ("canvas", "tools")]
+    return ranges + "".join(file.read_text(encoding="utf-8") for file in files)
 
 
 def thin(gaussians: Array, limit: int) -> Array:

@@ -78,7 +78,7 @@ def page(tree: Results, names: list[str], studies: Studies | None = None) -> str
         "attributes": splats.attributes(objects),
         "models": splats.models(objects),
         "viewer": {"frame": splats.frame(), "fov": splats.camera().fov_y_deg, "radius": splats.camera().radius},
-        "splat_canvas": script(),
+        "splat_script": script(),
         "azimuths": breakdown.azimuth_charts(columns, summary),
         "legend": [(name, sections.line_style(i)) for i, name in enumerate(breakdown.line_names(columns))],
         "columns": [name for name, _ in columns],

@@ -48,8 +48,9 @@ class Attributes:
 
 @dataclass(frozen=True)
 class Model:
-    """Splats for the viewer: base64 of `pack`, their number, and the number of visible splats."""
+    """Splats of an object for the viewer: base64 of `pack`, their number, and the number of visible splats."""
 
+    name: str
     label: str
     data: str
     n_packed: int
@@ -112,15 +113,15 @@ class Splats:
 
     def models(self, objects: dict[str, str]) -> list[Model]:
         """Splats of the first few objects for the viewer, thinned to BUDGET in total."""
-        candidates: list[tuple[str, Array]] = []
+        candidates: list[tuple[str, str, Array]] = []
         for name in list(objects)[:MAX_VIEWED_OBJECTS]:
             sources = list(self.sources(name))[:MAX_VIEWED_SOURCES]
-            candidates += [(f"{name}: {label}", _visible(splats)) for label, splats in sources]
+            candidates += [(name, f"{name}: {label}", _visible(splats)) for label, splats in sources]
         share = BUDGET // max(1, len(candidates))
         models = []
-        for label, gaussians in candidates:
+        for name, label, gaussians in candidates:
             kept = thin(gaussians, share)
-            models.append(Model(label, base64.b64encode(pack(kept)).decode(), len(kept), len(gaussians)))
+            models.append(Model(name, label, base64.b64encode(pack(kept)).decode(), len(kept), len(gaussians)))
         return models
 
     def camera(self) -> CameraOptions:

@@ -1,11 +1,11 @@
-// The page of `z1g app`. splatCanvas is in z1g/render/splat_canvas.js, which the server puts before this.
+// The page of `z1g app`. What it uses is in z1g/render/splat_*.js, which the server puts before this.
 (() => {
   const at = (id) => document.getElementById(id);
   const POLL_MS = 300, CANVASES = 12;
-  let about = { models: [] }, photograph = null, asked = 0;
+  let about = { models: [] }, photograph = null;
   const cards = [];
   // All results turn together, so that they are seen from the same side.
-  const view = { azimuth: 0.5, elevation: 0.3, zoom: 1 };
+  const view = { azimuth: 0.5, elevation: 0.3, zoom: 1, size: 1 };
   const turnAll = () => cards.forEach((card) => card.viewer && card.viewer.soon());
   const say = (text) => { at("message").textContent = text; };
 
@@ -32,16 +32,23 @@
     at("options").disabled = false;
     await preview();
   });
+  // One question at a time, the latest last: a drag asks faster than a server answers.
+  let asking = false, stale = false;
   const preview = async () => {
-    if (!photograph) return;
-    const mine = ++asked;
-    const query = new URLSearchParams({ cut: at("cut").value, x: at("x").value, y: at("y").value, zoom: at("zoom").value, model: at("model").value });
-    const image = await (await call(`/photographs/${photograph.id}/preview?${query}`)).blob();
-    if (mine !== asked) return;
-    URL.revokeObjectURL(at("preview").src);
-    at("preview").src = URL.createObjectURL(image);
-    at("preview").hidden = false;
-    document.querySelector("#drop span").hidden = true;
+    stale = true;
+    if (asking) return;
+    asking = true;
+    try {
+      while (stale && photograph) {
+        stale = false;
+        const query = new URLSearchParams({ cut: at("cut").value, x: at("x").value, y: at("y").value, zoom: at("zoom").value, model: at("model").value });
+        const image = await (await call(`/photographs/${photograph.id}/preview?${query}`)).blob();
+        URL.revokeObjectURL(at("preview").src);
+        at("preview").src = URL.createObjectURL(image);
+        at("preview").hidden = at("hint").hidden = false;
+        document.querySelector("#drop span").hidden = true;
+      }
+    } finally { asking = false; }
   };
   at("file").addEventListener("change", () => take(at("file").files[0]));
   at("drop").addEventListener("keydown", (event) => { if (event.key === "Enter") at("file").click(); });
@@ -54,6 +61,27 @@
     take(event.dataTransfer.files[0]);
   });
   for (const id of ["cut", "zoom", "x", "y"]) at(id).addEventListener("input", () => told(preview));
+
+  // The crop by the pointer; the sliders do the same by keys. The object moves with the pointer, so the crop moves against it.
+  let dragged = 0;
+  const image = at("preview");
+  const move = (id, by) => { at(id).value = Number(at(id).value) + by; };
+  image.addEventListener("pointerdown", (event) => { dragged = 0; image.setPointerCapture(event.pointerId); });
+  image.addEventListener("pointermove", (event) => {
+    if (!event.buttons) return;
+    const scale = 1 / image.clientWidth / Number(at("zoom").value);
+    dragged += Math.abs(event.movementX) + Math.abs(event.movementY);
+    move("x", -event.movementX * scale);
+    move("y", -event.movementY * scale);
+    told(preview);
+  });
+  // A click chooses a file; the end of a drag does not.
+  image.addEventListener("click", (event) => { if (dragged > 3) event.preventDefault(); });
+  image.addEventListener("wheel", (event) => {
+    event.preventDefault();
+    at("zoom").value = Number(at("zoom").value) * Math.exp(-event.deltaY / 600);
+    told(preview);
+  }, { passive: false });
 
   // Samples
   const defaults = () => {
@@ -109,11 +137,11 @@
       canvas.hidden = false;
       card.viewer = splatCanvas(canvas, { frame: [1, 0, 0, 0, 1, 0, 0, 0, 1], radius: model.radius, fov: model.fov, view, onTurn: turnAll });
       if (!card.viewer.load(bytes)) part(".state").textContent = "This browser does not support WebGL 2.";
-      canvas.addEventListener("wheel", (event) => {
-        event.preventDefault();
-        view.zoom = Math.max(0.3, Math.min(8, view.zoom * Math.exp(-event.deltaY / 600)));
-        turnAll();
-      }, { passive: false });
+      at("tools").hidden = false;
+      if (state.files.includes(".condition.png")) {
+        part(".condition").src = `/samples/${id}/file.condition.png`;
+        part(".condition").hidden = false;
+      }
       film(state);
       const links = [".ply", ".spz", ".splat", ".glb", ".json"].filter((x) => state.files.includes(x) || x === ".spz" || x === ".splat");
       part("nav").replaceChildren(...links.map((ending) => {
@@ -145,7 +173,13 @@
     card.ended = true;
     card.element.remove();
     cards.splice(cards.indexOf(card), 1);
+    at("tools").hidden = !cards.some((other) => other.viewer);
   };
+  const shown = () => cards.filter((card) => card.viewer);
+  splatTools(at("tools"), {
+    view, canvases: () => shown().map((card) => card.viewer), turnAll,
+    name: () => (shown().length === 1 ? shown()[0].element.querySelector(".name").textContent : "splats"),
+  });
 
   told(async () => {
     about = await (await call("/about")).json();
