@@ -112,8 +112,9 @@ def test_depth_and_normals_are_those_of_a_box(ingested: Path) -> None:
     enter, leave = entries.max(-1), np.maximum(near, far).min(-1)
     truth = np.where(enter < leave, enter, 0)
     np.testing.assert_array_equal(item.depth > 0, truth > 0)
-    # At an edge the other side may win. An H200 is within 2e-5 elsewhere.
-    share, bound = (0.999, 1e-5) if in_software(item.info["renderer"]) else (0.99, 2e-5)
+    # At an edge the other side may win. A card rounds corners to 1/256 of a pixel, here 1.7e-4; depth moves by that
+    # times its slope.
+    share, bound = (0.999, 1e-5) if in_software(item.info["renderer"]) else (0.99, 3e-4)
     assert np.quantile(np.abs(item.depth - truth), share) < bound
     np.testing.assert_allclose(item.depth, truth, atol=5e-4)
     # The side that is entered last is the one that is seen.

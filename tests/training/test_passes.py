@@ -261,6 +261,6 @@ def test_micro_batches_are_summed(tmp_path: Path) -> None:
         options = toy_options(batch_size=4, micro_batch=micro)
         trainer = Trainer(toy, toy.data(options), options, tmp_path / str(micro))
         batch = next(iter(toy.data(options).batches(0, 1, 0, 1, 0)))
-        losses = trainer.passes(batch)
+        losses = trainer.passes({name: value.to(trainer.accelerator.device) for name, value in batch.items()})
         results.append([losses["loss"].detach(), *(p.grad for p in toy.parameters() if p.grad is not None)])
     torch.testing.assert_close(*results)
