@@ -230,6 +230,9 @@ class CodedToy(Objective):
     def after_backward(self, accelerator: Accelerator) -> None:
         self.book.after_backward(accelerator)
 
+    def discard(self) -> None:
+        self.book.discard()
+
     def data(self, options: TrainOptions) -> StepData:
         """Step data of the six objects."""
         return StepData(self.sample, 6, options.batch_size, options.seed)

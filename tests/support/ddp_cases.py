@@ -29,9 +29,20 @@ class ReplayedToy(Toy):
     replayable = True
 
 
+class CrowdedToy(Toy):
+    """A toy on GPUs of which the last holds one object at once."""
+
+    def forward(self, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        last = os.environ.get("RANK", "0") == str(int(os.environ.get("WORLD_SIZE", "1")) - 1)
+        if last and len(batch["key"]) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(batch)
+
+
 CASES: dict[str, tuple[Callable[[], Toy | CodedToy], TrainOptions]] = {
     "toy": (lambda: Toy(dropout=0), toy_options(**{**PLAIN, "ema": 0.8})),
     "micro_batch": (lambda: Toy(dropout=0), toy_options(**PLAIN, micro_batch=1)),
+    "crowded": (lambda: CrowdedToy(dropout=0), toy_options(**PLAIN)),
     "broken": (lambda: Toy(range(3, 5), dropout=0), toy_options(**PLAIN)),
     "plateau": (
         lambda: Toy(dropout=0),

@@ -350,13 +350,50 @@ def test_a_good_step_resets_the_count(tmp_path: Path) -> None:
     assert all(bool(p.isfinite().all()) for p in toy.parameters())
 
 
-def test_too_little_memory_is_explained(tmp_path: Path) -> None:
-    class Large(Toy):
-        def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+class Large(Toy):
+    """Needs memory for each object, and for random layers' masks; `fits` objects fit."""
 
-    with pytest.raises(UserError, match=r"out of memory with 3 objects at once: lower train\.micro_batch"):
-        train(tmp_path, Large())
+    def __init__(self, fits: int, **options: Any) -> None:
+        super().__init__(**options)
+        self.fits = fits
+        self.sizes: list[int] = []
+
+    def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+        self.sizes.append(len(batch["key"]))
+        if self.sizes[-1] > self.fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return super().forward(batch)
+
+
+def test_too_little_memory_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"out of memory with 1 objects at once and recomputed activations: lower"):
+        train(tmp_path, Large(0))
+
+
+def test_training_goes_on_with_fewer_objects_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The batch is 8 objects: 4, then 2 fit. Weights are those of enough memory."""
+    plain = train(tmp_path / "plain", Large(8, dropout=0), batch_size=8, steps=5)
+    little = train(tmp_path / "little", Large(2, dropout=0), batch_size=8, steps=5)
+    assert little.sizes == [8, 4] + [2] * 4 * 5
+    for (name, value), other in zip(little.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(value, other, rtol=1e-5, atol=1e-6, msg=name)
+    said = [record.getMessage() for record in caplog.records if "memory" in record.getMessage()]
+    assert [text.partition(" at once")[0][-9:] for text in said] == ["8 objects", "4 objects"]
+
+
+def test_optimized_codes_are_updated_once_after_a_second_attempt(tmp_path: Path) -> None:
+    class LargeAfterLookup(CodedToy):
+        def forward(self, batch: dict[str, Tensor]) -> dict[str, Tensor]:
+            losses = super().forward(batch)
+            if len(batch["key"]) > 1:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return losses
+
+    plain = train(tmp_path / "plain", CodedToy(), batch_size=4, micro_batch=1)
+    little = train(tmp_path / "little", LargeAfterLookup(), batch_size=4)
+    assert_same(plain, little)
+    for name in ("codes", "moments", "visits"):
+        torch.testing.assert_close(getattr(little.book, name), getattr(plain.book, name), atol=0, rtol=0)
 
 
 # Checkpoints

@@ -185,7 +185,7 @@ STUDY = """
 base: encoder
 seeds: {unet: 3}
 priority: 5
-resources: {unet: {qos: urgent}}
+resources: {unet: {qos: urgent, gpu_memory_gb: 24}}
 sweep:
   grid:
     unet.train.optimizer.lr: [1.0e-3, 3.0e-4]
@@ -207,6 +207,8 @@ def test_points_and_replicates_share_what_does_not_depend_on_them(workspace: Pat
     said = snakemake(workspace, *LOCAL, f"ablations={run}")
     assert "priority: 5" in said
     assert said.count("qos=urgent") == 1
+    assert said.count("gpu_memory_gb=24") == 1
+    assert said.count("gpu_memory_gb=0") == 1  # stage 1
     assert named([f"@{workspace / 'results/runs.txt'}"]) == [run]
     assert (workspace / f"results/ablations/{run}/MODEL_CARD.md").read_text() == "ablation"
     assert "Nothing to be done" in snakemake(workspace, "-n", *LOCAL, f"ablations={run}")

@@ -150,6 +150,7 @@ def stage_resources(stage):
         everywhere,
         nodes=option(nodes),
         slurm_extra=option(slurm_extra),
+        gpu_memory_gb=option(lambda requested: requested.gpu_memory_gb or 0),
         # One task per node, started by z1g with srun.
         mpi=on_several(lambda requested: "srun"),
         tasks=on_several(nodes),
@@ -190,4 +191,6 @@ def run(verb, *options):
         "--nodes {resources.nodes}",
         "--outputs {output}",
     ]
+    if verb in TRAINED:
+        words.append("--gpu-memory-gb {resources.gpu_memory_gb}")
     return f"trap : TERM; {' '.join(words)} 2>&1 | (trap '' TERM; exec tee {{log}})"

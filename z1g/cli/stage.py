@@ -26,7 +26,7 @@ from z1g.plan.folder import StageFolder, require_job
 from z1g.training.rungs import rung_name
 
 log = logging.getLogger("z1g")
-MOST = 4096
+MOST, MOST_GB = 4096, 100_000
 """Limit of threads, GPUs and nodes: OpenMP and torch crash on larger numbers of threads."""
 
 
@@ -43,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
             metavar="FRACTION",
             help="stop at this fraction of the steps, with a checkpoint, and write what is measured there to "
             "rungs/FRACTION.json; without it, training continues from there",
+        )
+        parser.add_argument(
+            "--gpu-memory-gb", type=between(0, MOST_GB), default=0, help="memory to use of each GPU, GB; 0: all of it"
         )
 
 
@@ -96,7 +99,7 @@ def _job(verb: str, arguments: argparse.Namespace, part: dict[str, Any]) -> None
         threads = max(arguments.threads // int(os.environ.get("LOCAL_WORLD_SIZE", "1")), min(arguments.threads, 1))
         first = os.environ["RANK"] == "0"
         with heartbeat.beating(beat, arguments.gpus or 0) if first else contextlib.nullcontext():
-            _run(verb, arguments.folder, threads, part)
+            _run(verb, arguments, threads, part)
         return
     gpus = None if arguments.gpus is None else arguments.gpus // arguments.nodes
     request = ResourceRequest(gpus, arguments.nodes, arguments.threads)
@@ -130,7 +133,7 @@ def _attempt(
                 if together:
                     train_together(request, [held, *leases])
                 else:
-                    _run(verb, arguments.folder, arguments.threads, part)
+                    _run(verb, arguments, arguments.threads, part)
         except Preempted:
             requeue()
             raise
@@ -151,6 +154,10 @@ def _preemptible(verb: str) -> Iterator[None]:
         ) from error
 
 
-def _run(verb: str, folder: Path, threads: int, part: dict[str, Any]) -> None:
+def _run(verb: str, arguments: argparse.Namespace, threads: int, part: dict[str, Any]) -> None:
     limit_threads(threads)
-    importlib.import_module(f"z1g.stages.{verb}").run(StageFolder.open(folder), threads=threads, **part)
+    if verb in TRAINED and arguments.gpu_memory_gb:
+        from z1g.core.device import limit_gpu_memory
+
+        limit_gpu_memory(arguments.gpu_memory_gb)
+    importlib.import_module(f"z1g.stages.{verb}").run(StageFolder.open(arguments.folder), threads=threads, **part)

@@ -29,6 +29,9 @@ class CodeBook(nn.Module):
     def after_backward(self, accelerator: Accelerator) -> None:
         """Update the codes from their gradients, if they have any."""
 
+    def discard(self) -> None:
+        """Forget the codes that were looked up since the last update."""
+
 
 class EncodedBook(CodeBook):
     """Codes of the encoder."""
@@ -102,6 +105,9 @@ class OptimizedBook(CodeBook):
             code.requires_grad_(True)
             self._pending.append((rows, code))
         return code
+
+    def discard(self) -> None:
+        self._pending = []
 
     def after_backward(self, accelerator: Accelerator) -> None:
         rows = torch.cat([rows for rows, _ in self._pending])

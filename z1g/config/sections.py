@@ -270,6 +270,13 @@ class TrainingResources(JobResources):
 
     gpus: int = Field(0, ge=0, le=1024, description="GPUs, one process each")
     nodes: int = Field(1, ge=1, le=10_000, description="SLURM nodes")
+    gpu_memory_gb: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="memory that training may use of each GPU, GB; it then has fewer objects at once, or recomputes "
+        "activations, as when a GPU is full; null: all",
+    )
 
 
 class Resources(Section):

@@ -16,3 +16,11 @@ def default_device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+def limit_gpu_memory(gigabytes: int) -> None:
+    """Let this process allocate so many GB (10⁹ bytes) of its GPU at most, and not more than it has."""
+    device = default_device()
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * 1e9 / total), device)

@@ -165,6 +165,9 @@ class AutodecoderObjective(Objective):
     def after_backward(self, accelerator: Accelerator) -> None:
         self.book.after_backward(accelerator)
 
+    def discard(self) -> None:
+        self.book.discard()
+
     def validate(self) -> dict[str, float]:
         """PSNR in dB on `validation_background` and errors of attributes, means over a few objects' validation views.
 

@@ -21,9 +21,10 @@ from z1g.training.average import Average
 from z1g.training.checkpoint import CheckpointFolder
 from z1g.training.data import Batch, StepData, ahead
 from z1g.training.log import TrainingLog
+from z1g.training.memory import FittedPasses
 from z1g.training.options import TrainOptions
 from z1g.training.outcome import FINITE, STOP, Outcome, everywhere
-from z1g.training.passes import passes
+from z1g.training.passes import EagerPasses, ReplayedPasses, passes
 from z1g.training.rungs import DIVERGED, Pause, noted
 from z1g.training.speed import tune
 
@@ -56,6 +57,9 @@ class Objective(nn.Module):
 
     def after_backward(self, accelerator: Accelerator) -> None:
         """Called once per step after the backward pass, for state that this module updates itself."""
+
+    def discard(self) -> None:
+        """Forget what passes have left for `after_backward`; called when they failed and are tried again."""
 
     def networks(self) -> list[nn.Module]:
         """The networks that `train.speed` applies to."""
@@ -105,7 +109,10 @@ class Trainer:
         )
         self.schedule = options.schedule.build(optimizer, options.steps)
         replay = options.speed.replay and not options.speed.recompute
-        self.passes = passes(objective, self.accelerator, options.micro_batch, replay=replay)
+        self.fitted = FittedPasses(
+            passes(objective, self.accelerator, options.micro_batch, replay=replay),
+            objective, self.accelerator, recomputes=options.speed.recompute,
+        )  # fmt: skip
         self.optimizer = self.accelerator.prepare(optimizer)
         self.average = Average(self.trained, options.ema) if options.ema else None
         self.checkpoints = CheckpointFolder(folder / "checkpoints")
@@ -113,6 +120,11 @@ class Trainer:
         self.skipped = 0
         self.best: dict[str, float] = {}
         """Step and figure of the best validation so far; empty before the first."""
+
+    @property
+    def passes(self) -> EagerPasses | ReplayedPasses:
+        """The passes of a step, as many objects at once as fit into memory."""
+        return self.fitted.passes
 
     def run(self) -> None:
         """Train. Raises Preempted after a SIGTERM, Diverged if the loss stays non-finite."""
@@ -158,7 +170,7 @@ class Trainer:
         self.objective.train()
         with _sigterm_sets(self.stop), Meter(self.folder.parent.name, options.steps, start) as meter:
             for step, batch in enumerate(ahead(loader, accelerator.device.type == "cuda"), start):
-                outcome, done = self._fitting(step, batch), step + 1
+                outcome, done = self._step(step, batch), step + 1
                 # Ranks receive a SIGTERM at different times, but must leave the loop together.
                 heard = self._note(late, journal, meter)
                 stopping = self.stop.is_set() if world == 1 else heard
@@ -182,21 +194,11 @@ class Trainer:
                     accelerator.wait_for_everyone()
                     raise Preempted(f"stopped after step {done} on request; run the same command again to resume")
 
-    def _fitting(self, step: int, batch: Batch) -> Outcome:
-        try:
-            return self._step(step, batch)
-        except torch.OutOfMemoryError as error:
-            raise UserError(
-                f"the GPU is out of memory with {self.options.micro_batch or len(batch['key'])} objects at once: "
-                "lower train.micro_batch, which does not change results, or set train.speed.recompute: true"
-            ) from error
-
     def _step(self, step: int, batch: Batch) -> Outcome:
-        # Random layers (dropout) must not depend on what ran before this step.
-        torch.manual_seed(self.options.seed * 1_000_003 + step)
         accelerator, device = self.accelerator, self.accelerator.device
         batch = {name: value.to(device, non_blocking=True) for name, value in batch.items()}
-        totals = self.passes(batch)
+        # Random layers (dropout) must not depend on what ran before this step.
+        totals = self.fitted(batch, seed=self.options.seed * 1_000_003 + step)
         self.objective.after_backward(accelerator)
         norm = accelerator.clip_grad_norm_(self.trained, self.options.optimizer.clip_norm)
         totals["gradient_norm"] = norm

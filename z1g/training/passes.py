@@ -55,6 +55,8 @@ class ReplayedPasses:
     begins another graph. Ranks average their gradients after the passes.
     """
 
+    micro_batch: int | None = None
+
     def __init__(self, objective: Any, accelerator: Accelerator) -> None:
         self.objective, self.accelerator = objective.to(accelerator.device), accelerator
         self.trained = [p for p in objective.parameters() if p.requires_grad]

@@ -16,11 +16,19 @@ from z1g.training.options import SpeedOptions
 
 def tune(networks: Iterable[nn.Module], options: SpeedOptions, device: torch.device) -> None:
     """Apply the options to networks in place, keeping the names of weights. Call before creating the optimizer."""
-    for network in networks:
-        if options.fused:
+    networks = list(networks)
+    if options.fused:
+        for network in networks:
             fuse_where_possible(network, device)
+    if options.recompute:
+        recompute(networks)
+
+
+def recompute(networks: Iterable[nn.Module]) -> None:
+    """Let the residual blocks of networks recompute their activations in the backward pass."""
+    for network in networks:
         for layer in network.modules():
-            if options.recompute and isinstance(layer, ResnetBlock2D):
+            if isinstance(layer, ResnetBlock2D):
                 layer.forward = partial(_recomputed, _Body(layer, layer.forward))  # type: ignore[method-assign]
 
 
