@@ -20,7 +20,8 @@ from support.photographs import disc, saved
 from z1g.core.errors import UserError
 from z1g.geometry.camera import CameraOptions
 from z1g.inference import photographs
-from z1g.inference.photographs import condition, find, object_share, read
+from z1g.inference.listed import find
+from z1g.inference.photographs import condition, object_share, read
 
 CAMERA = CameraOptions()
 GRAY = 127 / 255

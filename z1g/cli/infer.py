@@ -8,6 +8,9 @@ from z1g.cli import stage
 from z1g.cli.arguments import between, some_path
 from z1g.core.errors import UserError
 from z1g.core.needs import GPU
+from z1g.inference.listed import find
+from z1g.networks.weights.hub import HubName
+from z1g.networks.weights.packaged import FILE, absent, folder_of
 from z1g.plan.runs import run_folder
 from z1g.render.compiled import compile_beside
 
@@ -55,6 +58,9 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         return
     if (arguments.seed is not None and arguments.seed < 0) or not 16 <= arguments.size <= 4096:
         raise UserError("--seed must not be negative, and --size must be from 16 to 4096")
+    # Before the imports, which take seconds.
+    photographs = find(arguments.paths)
+    require(arguments.model)
     run_path = None if arguments.run is None else run_folder(str(arguments.run), arguments.results)
     stage.limit_threads(arguments.threads)
     if not GPU.exists():
@@ -72,7 +78,13 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     )
     model = open_model(arguments.model) if run_path is None else of_run(run_path)
     model = model.sampling(arguments.steps, arguments.guidance)
-    run(arguments.paths, model, outputs, ["z1g", *sys.argv[1:]])
+    run(photographs, model, outputs, ["z1g", *sys.argv[1:]])
+
+
+def require(model: str | None) -> None:
+    """Raise UserError if a model is named that is neither on this machine nor of the hub."""
+    if model is not None and HubName.parse(model) is None and not (folder_of(model) / FILE).is_file():
+        raise UserError(absent(model))
 
 
 def existing_stage(path: Path) -> Path:

@@ -21,10 +21,11 @@ from z1g.core.progress import Meter
 from z1g.data.manifest import NAME_LENGTH, NO_WORD
 from z1g.gaussians.channels import to_gaussians
 from z1g.gaussians.finite import require_finite
+from z1g.inference.listed import find
 from z1g.inference.method import ImageToSplats
 from z1g.inference.models import TrainedModel
 from z1g.inference.outputs import SampleWriter
-from z1g.inference.photographs import AS_FOUND, Background, Framing, Photograph, condition, find, read
+from z1g.inference.photographs import AS_FOUND, Background, Framing, Photograph, condition, read
 from z1g.jobs.records import digests, provenance
 from z1g.render.images import save_png, to_bytes
 from z1g.render.video import video_extension

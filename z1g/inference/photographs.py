@@ -10,7 +10,7 @@ import importlib.util
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -34,8 +34,6 @@ Background = Literal["remove", "keep"]
 CIRCLE = 0.94
 """Diameter of the circle around the outline's box, as a fraction of the sphere's outline: mean of 200 renders of the
 demo's eight objects, 0.73 of the image's width, standard deviation 0.07."""
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".jp2", ".ppm", ".tga")
-"""Endings of photographs in a folder; files given by path may have any ending."""
 MAX_PIXELS = 178_956_970
 """Twice Pillow's limit, at which Pillow raises an error: larger images are decompression bombs or mistakes."""
 LARGEST_BYTES = 256 * 2**20
@@ -74,22 +72,6 @@ class Framing:
 
 
 AS_FOUND = Framing()
-
-
-def find(paths: Sequence[Path]) -> list[Path]:
-    """Photographs at the given paths: files, and images in folders (not recursive). Raises UserError."""
-    files: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS and file.is_file())
-            if not inside:
-                raise UserError(f"{path}: no photographs here ({' '.join(ENDINGS)})")
-            files += inside
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise UserError(f"{path}: there is no such file or folder")
-    return list(dict.fromkeys(files))
 
 
 def read(path: Path, background: Background = "remove") -> Photograph:
