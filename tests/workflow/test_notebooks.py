@@ -43,7 +43,8 @@ def _output(output: nbformat.NotebookNode) -> tuple[str, str, Any]:
 def form(found: list[Outputs]) -> list[list[tuple[str, str, Any]]]:
     """Outputs without what steps of sampling change: sizes of images, texts without their numbers."""
     return [
-        [(a, b, x.size if isinstance(x, Image.Image) else re.sub(r"[\d.]+", "#", x)) for a, b, x in cell] for cell in found
+        [(a, b, x.size if isinstance(x, Image.Image) else re.sub(r"[\d.]+", "#", x)) for a, b, x in cell]
+        for cell in found
     ]
 
 
@@ -60,7 +61,9 @@ def executed(tmp_path_factory: pytest.TempPathFactory, stored: nbformat.Notebook
     notebook = nbformat.from_dict(stored)
     (first,) = [cell for cell in notebook.cells if "steps = 12" in cell.source]
     first.source = first.source.replace("steps = 12", f"steps = {STEPS}")
-    NotebookClient(notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}}).execute()
+    NotebookClient(
+        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
+    ).execute()
     return outputs(notebook), folder
 
 
