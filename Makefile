@@ -60,10 +60,10 @@ lint: env
 			-- ablation_all || exit 1; \
 	done
 
-# The documentation as pages that need neither a server nor a network. Tests build it too.
+# The documentation as pages that need neither a server nor a network. Tests build it too. With --quiet, warnings would not count.
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: env
-	$(BIN)/python -m mkdocs build --quiet
+	$(BIN)/python -m mkdocs build
 	@echo "Open site/index.html"
 
 env: .venv/.installed

@@ -36,12 +36,18 @@ FETCHED = {
 ELSEWHERE = re.compile(r"^(?:https?:)?//")
 
 
+def build(settings: Path, out: Path) -> subprocess.CompletedProcess[str]:
+    """Build a site with the command of `make docs`."""
+    words = re.search(r"-m (mkdocs build.*)", (ROOT / "Makefile").read_text())
+    assert words is not None
+    command = [sys.executable, "-m", *words[1].split(), "--config-file", str(settings), "--site-dir", str(out)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The built site; a warning, such as for a link that leads nowhere, fails the build."""
     out = tmp_path_factory.mktemp("site")
-    command = [sys.executable, "-m", "mkdocs", "--quiet", "build", "--site-dir", str(out)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = build(ROOT / "mkdocs.yml", out)
     assert done.returncode == 0, done.stdout + done.stderr
     return out
 
@@ -72,13 +78,28 @@ def html_of(page: Path, site: Path) -> str:
     return (site / page.relative_to(DOCS)).with_suffix(".html").read_text(encoding="utf-8")
 
 
-def test_it_is_strict() -> None:
-    text = (ROOT / "mkdocs.yml").read_text()
-    settings = yaml.safe_load(text)
-    assert settings["strict"] is True
-    assert settings["theme"]["font"] is False
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[here](nowhere.md)", "contains a link 'nowhere.md'"),
+        ("[here](other.md#nowhere)", "does not contain an anchor '#nowhere'"),
+        ("nothing", 'are not included in the "nav"'),
+    ],
+)
+def test_a_mistake_fails_the_build(tmp_path: Path, text: str, problem: str) -> None:
+    """With the settings of the site, without what takes time."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs/index.md").write_text(f"# A page\n\n{text}\n")
+    (tmp_path / "docs/other.md").write_text("# Another\n")
+    nav = ["index.md"] if "nav" in problem else ["index.md", "other.md"]
+    own = {"INHERIT": str(ROOT / "mkdocs.yml"), "docs_dir": "docs", "nav": nav, "hooks": [], "plugins": []}
+    (tmp_path / "mkdocs.yml").write_text(yaml.safe_dump(own | {"theme": {"name": "mkdocs"}, "extra_css": []}))
+    done = build(tmp_path / "mkdocs.yml", tmp_path / "out")
+    assert done.returncode != 0
+    assert problem in done.stderr
 
 
+@pytest.mark.slow
 def test_every_page_is_in_the_navigation_once(site: Path) -> None:
     """mkdocs warns about pages that are in none; here also those that are in two places."""
     named = re.findall(r"(?m)(?:- |: )([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text())
@@ -87,6 +108,7 @@ def test_every_page_is_in_the_navigation_once(site: Path) -> None:
     assert all((site / name).with_suffix(".html").is_file() for name in named)
 
 
+@pytest.mark.slow
 def test_pages_look_as_in_the_repository(site: Path) -> None:
     """Tables, lists and blocks of code are those that CommonMark with tables sees, as GitHub shows them."""
     reader = MarkdownIt("commonmark", {"html": True}).enable("table")
@@ -102,6 +124,7 @@ def test_pages_look_as_in_the_repository(site: Path) -> None:
     assert wrong == {}, "(as in the repository, on the site)"
 
 
+@pytest.mark.slow
 def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     pages = sorted(site.rglob("*.html"))
     assert len(pages) > 40
@@ -113,6 +136,7 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
         assert [address for address in addresses if ELSEWHERE.match(address)] == [], style.name
 
 
+@pytest.mark.slow
 def test_public_names_are_on_the_pages_of_the_package(site: Path) -> None:
     """With their text: the first line of each docstring."""
     text = re.sub(r"<[^>]+>", "", (site / "api/index.html").read_text() + (site / "api/splats.html").read_text())
