@@ -23,7 +23,8 @@ from support.paths import ROOT
 import z1g
 
 DOCS = ROOT / "docs"
-COUNTED = ("table", "tr", "td", "li", "pre", "img", "h1", "h2", "h3", "blockquote", "strong", "em")
+COUNTED = ("table", "tr", "td", "li", "pre", "img", "h1", "h2", "h3", "h4", "blockquote", "strong", "em")
+HEADINGS = {"h1", "h2", "h3", "h4"}
 FETCHED = {
     "script": "src",
     "img": "src",
@@ -53,12 +54,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Elements(HTMLParser):
-    """What a page is made of: counts of elements in its article, and addresses that it fetches."""
+    """What a page is made of: counts of elements in its article, words of its headings, addresses that it fetches."""
 
     def __init__(self, text: str, *, article: bool) -> None:
         super().__init__()
         self.counts: Counter[str] = Counter()
+        self.headings: list[str] = []
         self.fetched: list[str] = []
+        self._heading = False
         self._inside = not article
         self.feed(text)
 
@@ -67,11 +70,19 @@ class Elements(HTMLParser):
         self._inside |= tag == "article"
         if self._inside and tag in COUNTED:
             self.counts[tag] += 1
+            if tag in HEADINGS:
+                self._heading = True
+                self.headings.append("")
         if tag in FETCHED and values.get("rel") not in {"canonical", "prev", "next"}:
             self.fetched += [value for name, value in values.items() if name == FETCHED[tag] and value]
 
     def handle_endtag(self, tag: str) -> None:
         self._inside &= tag != "article"
+        self._heading &= tag not in HEADINGS
+
+    def handle_data(self, data: str) -> None:
+        if self._heading:
+            self.headings[-1] += data.removesuffix("¶")
 
 
 def html_of(page: Path, site: Path) -> str:
@@ -116,11 +127,12 @@ def test_pages_look_as_in_the_repository(site: Path) -> None:
     for page in sorted(DOCS.rglob("*.md")):
         if "api" in page.parts:
             continue
-        expected = Elements(reader.render(page.read_text(encoding="utf-8")), article=False).counts
-        found = Elements(html_of(page, site), article=True).counts
-        differing = {tag: (expected[tag], found[tag]) for tag in COUNTED if expected[tag] != found[tag]}
-        if differing:
+        expected = Elements(reader.render(page.read_text(encoding="utf-8")), article=False)
+        found = Elements(html_of(page, site), article=True)
+        pairs = {tag: (expected.counts[tag], found.counts[tag]) for tag in COUNTED}
+        if differing := {tag: pair for tag, pair in pairs.items() if pair[0] != pair[1]}:
             wrong[page.name] = differing
+        assert found.headings == expected.headings, page.name
     assert wrong == {}, "(as in the repository, on the site)"
 
 
