@@ -61,9 +61,12 @@ def executed(tmp_path_factory: pytest.TempPathFactory, stored: nbformat.Notebook
     notebook = nbformat.from_dict(stored)
     (first,) = [cell for cell in notebook.cells if "steps = 12" in cell.source]
     first.source = first.source.replace("steps = 12", f"steps = {STEPS}")
-    NotebookClient(
-        notebook, timeout=600, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
-    ).execute()
+    place = {"metadata": {"path": str(folder)}}
+    with pytest.MonkeyPatch.context() as patch:
+        # Not the history and the connections of whoever runs the tests.
+        for name in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
+            patch.setenv(name, str(tmp_path_factory.mktemp(name.lower())))
+        NotebookClient(notebook, timeout=600, kernel_name="python3", resources=place).execute()
     return outputs(notebook), folder
 
 
