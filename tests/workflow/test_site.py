@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import subprocess
 import sys
@@ -85,8 +86,20 @@ class Elements(HTMLParser):
             self.headings[-1] += data.removesuffix("¶")
 
 
-def html_of(page: Path, site: Path) -> str:
-    return (site / page.relative_to(DOCS)).with_suffix(".html").read_text(encoding="utf-8")
+def outside() -> dict[Path, str]:
+    """Files outside `docs/` that have a page, and the page."""
+    spec = importlib.util.spec_from_file_location("pages_of_the_site", ROOT / "workflow/pages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return {ROOT / source: page for source, page in module.OUTSIDE.items()}
+
+
+def pages() -> dict[Path, str]:
+    """Files of pages that people write, and the pages."""
+    inside = {page: page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md") if "api" not in page.parts}
+    return inside | outside()
 
 
 @pytest.mark.parametrize(
@@ -124,15 +137,13 @@ def test_pages_look_as_in_the_repository(site: Path) -> None:
     """Tables, lists and blocks of code are those that CommonMark with tables sees, as GitHub shows them."""
     reader = MarkdownIt("commonmark", {"html": True}).enable("table")
     wrong = {}
-    for page in sorted(DOCS.rglob("*.md")):
-        if "api" in page.parts:
-            continue
+    for page, name in pages().items():
         expected = Elements(reader.render(page.read_text(encoding="utf-8")), article=False)
-        found = Elements(html_of(page, site), article=True)
+        found = Elements((site / name).with_suffix(".html").read_text(encoding="utf-8"), article=True)
         pairs = {tag: (expected.counts[tag], found.counts[tag]) for tag in COUNTED}
         if differing := {tag: pair for tag, pair in pairs.items() if pair[0] != pair[1]}:
-            wrong[page.name] = differing
-        assert found.headings == expected.headings, page.name
+            wrong[name] = differing
+        assert found.headings == expected.headings, name
     assert wrong == {}, "(as in the repository, on the site)"
 
 
