@@ -47,7 +47,26 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return link[0]  # mkdocs says that it leads nowhere
         return f"]({posixpath.relpath(found, posixpath.dirname(here))}{link[2] or ''})"
 
-    return LINK.sub(moved, markdown)
+    return LINK.sub(moved, with_four_spaces(markdown))
+
+
+def with_four_spaces(markdown: str) -> str:
+    """Numbered items whose blocks are indented by four spaces and end with an empty line.
+
+    CommonMark asks for three and for none; the library of mkdocs would end the list there.
+    """
+    lines: list[str] = []
+    code = item = False
+    for line in markdown.split("\n"):
+        code ^= line.startswith("```")
+        if not code and re.match(r"\d+\. ", line):
+            if lines and lines[-1].startswith("    "):
+                lines.append("")
+            item = True
+        elif line and not line.startswith("   "):
+            item = False
+        lines.append(f" {line}" if item and line.startswith("   ") else line)
+    return "\n".join(lines)
 
 
 def page_of(notebook: dict, name: str) -> str:
