@@ -47,24 +47,28 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
             return link[0]  # mkdocs says that it leads nowhere
         return f"]({posixpath.relpath(found, posixpath.dirname(here))}{link[2] or ''})"
 
-    return LINK.sub(moved, with_four_spaces(markdown))
+    return LINK.sub(moved, as_commonmark(markdown))
 
 
-def with_four_spaces(markdown: str) -> str:
-    """Numbered items whose blocks are indented by four spaces and end with an empty line.
+def as_commonmark(markdown: str) -> str:
+    """Text that the library of mkdocs reads as CommonMark is read.
 
-    CommonMark asks for three and for none; the library of mkdocs would end the list there.
+    The library wants blocks of numbered items indented by four spaces instead of three, and empty lines around them and
+    before tables.
     """
     lines: list[str] = []
     code = item = False
     for line in markdown.split("\n"):
-        code ^= line.startswith("```")
+        before = lines[-1] if lines else ""
         if not code and re.match(r"\d+\. ", line):
-            if lines and lines[-1].startswith("    "):
-                lines.append("")
             item = True
+            if before.startswith("    "):
+                lines.append("")
         elif line and not line.startswith("   "):
             item = False
+        if not code and line.startswith("|") and before and not before.startswith("|"):
+            lines.append("")
+        code ^= line.startswith("```")
         lines.append(f" {line}" if item and line.startswith("   ") else line)
     return "\n".join(lines)
 
