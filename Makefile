@@ -16,7 +16,7 @@ FURNITURE_SHA256 := 3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a211
 CORPUS ?= .corpus
 LICENSES ?= all
 
-.PHONY: demo demo-all test test-fast test-slurm lint check env blender clean furniture corpus
+.PHONY: demo demo-all test test-fast test-slurm lint check docs env blender clean furniture corpus
 
 demo: env
 	$(BIN)/snakemake --profile local ablation_all --config $(DEMO) results=$(RESULTS)
@@ -59,6 +59,12 @@ lint: env
 		$(BIN)/snakemake -n -q all --profile local --config scale=$$scale ablations=demo results=.dry-run missing=warn \
 			-- ablation_all || exit 1; \
 	done
+
+# The documentation as pages that need neither a server nor a network. Tests build it too. With --quiet, warnings would not count.
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: env
+	$(BIN)/python -m mkdocs build
+	@echo "Open site/index.html"
 
 env: .venv/.installed
 
@@ -106,4 +112,4 @@ corpus: | env
 	@echo "Train on them: $(BIN)/snakemake --profile local ablation_all --config scale=small objects=$(CORPUS)/objects.jsonl"
 
 clean:
-	rm -rf .venv .venv-blender .snakemake $(RESULTS)
+	rm -rf .venv .venv-blender .snakemake site $(RESULTS)

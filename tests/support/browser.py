@@ -32,6 +32,8 @@ class Page:
         self._socket, self._last = socket, 0
         self.errors: list[str] = []
         """Errors on the console and uncaught exceptions."""
+        self.requests: list[str] = []
+        """Addresses that the page asked for after `Network.enable`."""
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Send a command of the protocol and return its result."""
@@ -96,6 +98,8 @@ class Page:
             self.errors.append(str(about["exceptionDetails"].get("exception", about["exceptionDetails"])))
         elif message.get("method") == "Runtime.consoleAPICalled" and about["type"] == "error":
             self.errors.append(" ".join(str(a.get("value", a.get("description"))) for a in about["args"]))
+        elif message.get("method") == "Network.requestWillBeSent":
+            self.requests.append(about["request"]["url"])
         elif message.get("method") == "Log.entryAdded" and about["entry"]["level"] == "error":
             self.errors.append(f"{about['entry']['text']} {about['entry'].get('url', '')}")
 

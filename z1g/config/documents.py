@@ -80,7 +80,7 @@ def _table(cls: type[Section]) -> list[str]:
         for name, field in cls.model_fields.items()
         if name != "kind"
     ]
-    return ["| key | default | meaning |", "|---|---|---|", *rows, ""]
+    return ["| key | default | meaning |", "|---|---|---|", *rows, ""] if rows else ["No options.", ""]
 
 
 def _yaml(section: Section, depth: int) -> Iterator[str]:

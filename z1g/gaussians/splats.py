@@ -41,7 +41,7 @@ class Splats:
 
     @classmethod
     def from_parts(cls, position: Tensor, opacity: Tensor, scale: Tensor, rotation: Tensor, rgb: Tensor) -> Splats:
-        """Splats of attributes [N,3], [N,1], [N,3], [N,4] and [N,3], the inverse of `parts`."""
+        """The inverse of `parts`: position [N,3], opacity [N,1], scale [N,3], rotation [N,4] and rgb [N,3]."""
         named = {"position": position, "opacity": opacity, "scale": scale, "rotation": rotation, "rgb": rgb}
         return cls(join(named, dim=1))
 

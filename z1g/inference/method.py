@@ -44,7 +44,11 @@ class ImageToSplats:
     """
 
     def __init__(self, trained: Trained, options: InferOptions, model: TrainedModel | None = None) -> None:
-        """trained: frozen networks on the device of sampling. model: where they are from; photographs need it."""
+        """Sample with networks in memory.
+
+        trained: frozen networks on the device of sampling. options: of sampling. model: where the networks are from;
+        photographs need it.
+        """
         self.model = model
         self.codec, self.denoiser, self.statistics = trained.codec, trained.denoiser, trained.statistics
         self.options = options
@@ -58,7 +62,10 @@ class ImageToSplats:
 
     @classmethod
     def from_folder(cls, folder: Path, options: InferOptions, model: TrainedModel | None = None) -> ImageToSplats:
-        """Read a trained method from disk. Raises UserError if files are missing or do not fit."""
+        """Read a trained method from the folder of its networks; options and model as for the class.
+
+        Raises UserError if files are missing or do not fit.
+        """
         representation, camera, splats = method_folder.read(folder)
         return cls(representation.load(folder, camera, splats, default_device()), options, model)
 
@@ -107,7 +114,8 @@ class ImageToSplats:
 
         photograph: a file or an image; what is transparent is background. seed: default is from the photograph's
         content. background: of an image without transparency; `remove` needs rembg, `keep` leaves it. framing: changes
-        of the crop. The splats are those that `z1g infer` writes.
+        of the crop. on_step: called after each step of sampling with the numbers of steps done and of all; an exception
+        in it ends the sampling. The splats are those that `z1g infer` writes.
 
         Raises UserError if the photograph cannot be used, and ValueError if the method was not read with
         `from_pretrained` or `of`.
@@ -141,7 +149,11 @@ class ImageToSplats:
         scheduler: SchedulerMixin | None = None,
         on_step: OnStep | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Codes [B,*shape] and splatter images [B,6,14,S,S] for condition images [B,3,H,W] in 0..1."""
+        """Codes `[B,*shape]` and splatter images [B,6,14,S,S] for condition images [B,3,H,W] in 0..1.
+
+        images: objects on gray 127, as training shows them. seeds: a random seed for each of them. scheduler: replaces
+        that of the options' sampler. on_step: as for `reconstruct`.
+        """
         codes = self.codes(images, seeds, scheduler, on_step)
         return codes, self.decode(codes)
 
@@ -152,7 +164,7 @@ class ImageToSplats:
 
     @torch.no_grad()
     def encode(self, inputs: Tensor) -> Tensor:
-        """Codes [B,*shape] of encoder inputs, see `Codec.inputs`."""
+        """Codes `[B,*shape]` of encoder inputs, see `Codec.inputs`."""
         return self.codec.encode(inputs)
 
     @torch.no_grad()
@@ -163,17 +175,20 @@ class ImageToSplats:
         scheduler: SchedulerMixin | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """Sampled codes [B,*shape] in the decoder's units. `scheduler` replaces that of the options' sampler."""
+        """Sampled codes `[B,*shape]` in the decoder's units.
+
+        images: [B,3,H,W] in 0..1. seeds, scheduler, on_step: as for calling the object.
+        """
         condition, zero = self.condition(images), self.statistics["zero_latent"]
         codes = sample_codes(self.predict, condition, zero, self.shape, self.options, seeds, scheduler, on_step)
         return self.to_units(codes)
 
     def to_units(self, codes: Tensor) -> Tensor:
-        """Codes in the decoder's units from the normalized codes of the denoiser."""
+        """Codes `[B,*shape]` in the decoder's units from the normalized codes of the denoiser."""
         return codes * self.statistics["deviation"] + self.statistics["mean"]
 
     def from_units(self, codes: Tensor) -> Tensor:
-        """Inverse of `to_units`."""
+        """Inverse of `to_units`, of codes `[B,*shape]`."""
         return (codes - self.statistics["mean"]) / self.statistics["deviation"]
 
     @torch.no_grad()

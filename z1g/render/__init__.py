@@ -1,5 +1,6 @@
 """Slot family of rasterizers of Gaussians, and what `from z1g import render` calls."""
 
+import inspect
 import sys
 from types import ModuleType
 from typing import Any
@@ -25,6 +26,13 @@ __all__ = ["KINDS", "Auto", "Conventions", "Cpu", "DiffGaussian", "Gsplat", "Ras
 
 class _Render(ModuleType):
     """Makes this package a function, too: `z1g.render` is its name, and `z1g.render(splats)` draws splats."""
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """The arguments of the function, which notebooks and editors show."""
+        from z1g.render.pictures import render
+
+        return inspect.signature(render)
 
     def __call__(self, *arguments: Any, **options: Any) -> Any:
         """See `z1g.render.pictures.render`."""
