@@ -23,7 +23,7 @@ from z1g.data.splat_files import with_checksums
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions
 from z1g.plan.plan import Plan
 from z1g.training.data import Batch, Draw, Sample, StepData
-from z1g.training.loop import Objective
+from z1g.training.objective import Objective
 from z1g.training.options import TrainOptions
 
 BALL_RADIUS = 0.35

@@ -15,7 +15,8 @@ from z1g.networks.finetune.lora import Lora
 from z1g.networks.weights.scratch import Scratch
 from z1g.training import loop
 from z1g.training.data import Batch, Draw, Sample, StepData
-from z1g.training.loop import Objective, Trainer
+from z1g.training.loop import Trainer
+from z1g.training.objective import Objective
 from z1g.training.options import TrainOptions
 
 State = dict[str, Any]

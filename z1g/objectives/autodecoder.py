@@ -34,7 +34,7 @@ from z1g.objectives.validation import (
 )
 from z1g.representations.codec import Codec
 from z1g.training.data import Batch, batch_noise, batch_uniform
-from z1g.training.loop import Objective
+from z1g.training.objective import Objective
 
 if TYPE_CHECKING:
     from z1g.config.tree import Experiment

@@ -17,7 +17,7 @@ from z1g.networks.regression import regress
 from z1g.objectives import purposes
 from z1g.objectives.rendered import RenderedTruth, Rendering
 from z1g.training.data import Batch, Draw, Sample, batch_noise, batch_uniform
-from z1g.training.loop import Objective
+from z1g.training.objective import Objective
 
 if TYPE_CHECKING:
     from z1g.config.sections import UNetOptions

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from z1g.training.checkpoint import CheckpointFolder
 from z1g.training.data import StepData
-from z1g.training.loop import Diverged, Objective, Trainer
+from z1g.training.loop import Diverged, Trainer
+from z1g.training.objective import Objective
 from z1g.training.options import TrainOptions
 from z1g.training.rungs import FOLDER, Pause, rung_step, write_rung
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
@@ -12,12 +11,10 @@ from torch import Tensor
 
 from z1g.core.errors import UserError
 from z1g.training.data import Batch
+from z1g.training.objective import Objective
 from z1g.training.outcome import everywhere
 from z1g.training.passes import EagerPasses, ReplayedPasses
 from z1g.training.speed import recompute
-
-if TYPE_CHECKING:
-    from z1g.training.loop import Objective
 
 log = logging.getLogger("z1g")
 Passes = EagerPasses | ReplayedPasses

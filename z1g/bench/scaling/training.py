@@ -19,7 +19,8 @@ from z1g.objectives.autodecoder import AutodecoderObjective
 from z1g.objectives.diffusion import DiffusionData, DiffusionObjective
 from z1g.training.data import Batch, StepData, ahead
 from z1g.training.gradients import BUCKET_SIZE, average, buckets
-from z1g.training.loop import Objective, Trainer
+from z1g.training.loop import Trainer
+from z1g.training.objective import Objective
 from z1g.training.passes import ReplayedPasses
 
 WARM_UP = 8
