@@ -148,7 +148,7 @@ class ImageToSplats:
         """
         if self.model is None:
             raise ValueError(NO_MODEL)
-        search = ViewSearch(self.codec, self.model.render, self.model.camera, self.statistics["deviation"])
+        search = ViewSearch(self.codec.decode, self.model.render, self.model.camera, self.statistics["deviation"])
         return search(code, targets)
 
     @property

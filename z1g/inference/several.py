@@ -7,7 +7,7 @@ search through the frozen decoder (DeepSDF, Park et al. 2019, section 4.2) can u
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,12 +25,11 @@ from z1g.gaussians.channels import to_gaussians
 from z1g.geometry.camera import CameraOptions, Cameras, orbit_c2w, view_frame
 from z1g.inference.photographs import AS_FOUND, Background, Framing, Photograph, cropped, read
 from z1g.render import Rasterizer
-from z1g.representations.codec import Codec
 
 SIDE = 128
 """Side of the compared images, pixels."""
-STEPS = 40
-RATE, ALIGN_RATE = 0.1, 0.01
+STEPS = 20
+RATE, ALIGN_RATE = 0.2, 0.01
 """Adam's learning rates of normalized codes, and of the images' shifts and log zooms; both fall linearly to zero."""
 ALPHA = 0.5
 """Weight of the squared error of alpha; that of color has 1."""
@@ -86,7 +85,7 @@ class View:
             azimuth, elevation = math.nan, []
         if not path or len(elevation) > 1 or math.isnan(azimuth):
             raise UserError(f"{text} does not say from where it was taken: give {EXAMPLE}, in degrees")
-        return cls(Path(path), azimuth, *elevation)
+        return cls(Path(path), azimuth, elevation[0] if elevation else None)
 
 
 def check_elevation(elevation_deg: float | None, name: str) -> None:
@@ -153,11 +152,14 @@ def _target(
 class ViewSearch:
     """Searches codes of one object whose renders match images, near a sampled code.
 
-    codec, rasterizer, camera: of the trained method. deviation: of codes, see `Trained.statistics`.
+    decode: `Codec.decode` of a frozen codec. rasterizer, camera: of the trained method. deviation: of codes, see
+    `Trained.statistics`.
     """
 
-    def __init__(self, codec: Codec, rasterizer: Rasterizer, camera: CameraOptions, deviation: Tensor) -> None:
-        self.codec, self.rasterizer, self.camera, self.deviation = codec, rasterizer, camera, deviation
+    def __init__(
+        self, decode: Callable[[Tensor], Tensor], rasterizer: Rasterizer, camera: CameraOptions, deviation: Tensor
+    ) -> None:
+        self.decode, self.rasterizer, self.camera, self.deviation = decode, rasterizer, camera, deviation
 
     def __call__(self, code: Tensor, targets: Targets, steps: int = STEPS) -> Tensor:
         """The code [*code_shape], in the decoder's units, that Adam finds from `code`."""
@@ -191,7 +193,7 @@ class ViewSearch:
 
     def _error(self, code: Tensor, cameras: Cameras, rgb: Tensor, alpha: Tensor, placement: Tensor) -> Tensor:
         """Sum over the views of the mean squared errors of color on gray and of alpha, if it is known."""
-        output = self.rasterizer.render(to_gaussians(self.codec.decode(code[None])), cameras)
+        output = self.rasterizer.render(to_gaussians(self.decode(code[None])), cameras)
         seen = torch.cat([output.rgb[0], output.alpha[0]], dim=1)
         if placement.requires_grad:
             seen = _placed(seen, placement)
