@@ -93,6 +93,7 @@ def code(seed: int) -> Tensor:
     return torch.randn(SHAPE, generator=torch.Generator().manual_seed(seed))
 
 
+@pytest.mark.slow
 def test_four_views_recover_a_known_code_better_than_one(decoder: Blobs, search: ViewSearch) -> None:
     truth, start = in_world(decoder, code(1)), code(2)
     unseen = [45.0, 135.0, 225.0, 315.0]
@@ -104,6 +105,7 @@ def test_four_views_recover_a_known_code_better_than_one(decoder: Blobs, search:
     assert errors[1] < errors[0]
 
 
+@pytest.mark.slow
 def test_an_azimuth_is_counterclockwise_seen_from_above(decoder: Blobs, search: ViewSearch) -> None:
     truth, start = in_world(decoder, code(1)), code(2)
     right = search(start, exact(truth, [0, 90]), steps=100)
@@ -135,6 +137,7 @@ def test_the_search_ends_when_it_does_not_improve(decoder: Blobs, search: ViewSe
     torch.testing.assert_close(found, code(1), atol=0.1, rtol=0)
 
 
+@pytest.mark.slow
 def test_photographs_are_shifted_and_zoomed_to_the_renders(decoder: Blobs, search: ViewSearch) -> None:
     """The crop's scale differs from the camera's; a code cannot make its blobs larger, so colors fit with zoom only."""
     truth, start = in_world(decoder, code(1)), code(2)
@@ -233,6 +236,7 @@ def test_the_command_and_python_make_the_same_splats(folder: Path, tmp_path: Pat
     assert record["more"][0]["sha256"] == read(back).digest
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
