@@ -74,6 +74,7 @@ def test_the_examples_of_the_page_run(
     assert Image.open("front.png").size == (64, 64)
     assert names["cutout"].mode == "RGBA"  # type: ignore[attr-defined]
     assert names["splatter_images"].shape[:3] == (2, 6, 14)  # type: ignore[attr-defined]
+    assert names["refined"].shape[:3] == (1, 6, 14)  # type: ignore[attr-defined]
     assert len(Splats.load("pair.ply")) == 2 * len(Splats.load("photo.ply"))
     shown = capsys.readouterr().out
     assert "2/2" in shown

@@ -40,6 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         help="move the crop by a fraction of its side, right and down",
     )  # fmt: skip
     photographs.add_argument("--zoom", type=float, default=1.0, help="enlarge what the crop shows, 0.25 to 4")
+    photographs.add_argument(
+        "--with", dest="more", nargs="+", default=[], metavar="PHOTOGRAPH@AZIMUTH[,ELEVATION]",
+        help="further photographs of the same object, and from where they were taken, in degrees: azimuth from the "
+        "first photograph's, counterclockwise seen from above; elevation above the horizon, default --elevation",
+    )  # fmt: skip
+    photographs.add_argument(
+        "--elevation", type=float, help="elevation of the photograph before --with; default: the mean in training"
+    )
     photographs.add_argument("--mesh", action="store_true", help="also write a textured mesh, .glb")
     job = parser.add_argument_group("stage", "as run by the workflow: results/infer/<id> --chunk N")
     job.add_argument("--chunk", type=int, help="index of the chunk of objects")
@@ -71,11 +79,15 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     from z1g.inference.batch import PhotographOptions, run
     from z1g.inference.models import of_run, open_model
     from z1g.inference.photographs import Framing
+    from z1g.inference.several import View
 
     framing = Framing(tuple(arguments.shift), arguments.zoom)
+    if arguments.elevation is not None and not arguments.more:
+        raise UserError("--elevation is of use only with further photographs, --with")
     outputs = PhotographOptions(
-        arguments.out, arguments.background, arguments.seed, arguments.size, arguments.mesh, framing
-    )
+        arguments.out, arguments.background, arguments.seed, arguments.size, arguments.mesh, framing,
+        tuple(View.parse(text) for text in arguments.more), arguments.elevation,
+    )  # fmt: skip
     model = open_model(arguments.model) if run_path is None else of_run(run_path)
     model = model.sampling(arguments.steps, arguments.guidance)
     run(photographs, model, outputs, ["z1g", *sys.argv[1:]])

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from z1g.inference.method import ImageToSplats
 from z1g.inference.models import TrainedModel
 from z1g.inference.outputs import SampleWriter
 from z1g.inference.photographs import AS_FOUND, Background, Framing, Photograph, condition, read
+from z1g.inference.several import View, check_elevation
 from z1g.jobs.records import digests, provenance
 from z1g.render.images import save_png, to_bytes
 from z1g.render.video import video_extension
@@ -41,6 +42,7 @@ class PhotographOptions:
     """Outputs of every photograph.
 
     seed: None derives it from the file's content. size: side of images, pixels. framing: changes of the crop.
+    more, elevation: further photographs of the same object, see `ImageToSplats.reconstruct`.
     """
 
     out: Path
@@ -49,6 +51,8 @@ class PhotographOptions:
     size: int = 320
     mesh: bool = False
     framing: Framing = AS_FOUND
+    more: tuple[View, ...] = ()
+    elevation: float | None = None
 
 
 @dataclass
@@ -72,6 +76,10 @@ def run(paths: Sequence[Path], model: TrainedModel, outputs: PhotographOptions, 
     the output folder. A photograph that cannot be used does not stop the others; UserError lists these at the end.
     """
     files = find(paths)
+    if outputs.more and len(files) != 1:
+        raise UserError(f"--with adds photographs to one object, but there are {len(files)} photographs before it")
+    check_elevation(outputs.elevation, "the first photograph")
+    outputs = replace(outputs, more=tuple(view.opened(outputs.background) for view in outputs.more))
     if outputs.mesh:
         require_packages()
     with exclusive_folder(outputs.out) as unfinished:
@@ -138,7 +146,11 @@ class Batch:
             [condition(p, camera, size, options.background, resize, options.framing) for _, _, p in photographs]
         )
         seeds = [options.seed if options.seed is not None else photograph.seed for _, _, photograph in photographs]
-        _, splats = self.method(images, seeds, on_step=self.on_step)
+        codes, splats = self.method(images, seeds, on_step=self.on_step)
+        if options.more:
+            ((_, _, first),) = photographs
+            wanted = self.method.targets(first, options.more, options.elevation, options.background, options.framing)
+            splats = self.method.decode(self.method.refined(codes[0], wanted)[None])
         seconds = (time.monotonic() - started) / len(photographs)
         for (file, name, photograph), image, seed, splat in zip(photographs, images, seeds, splats, strict=True):
             meter.advance()
@@ -160,6 +172,8 @@ class Batch:
                 "background": options.background,
                 "shift": list(options.framing.shift),
                 "zoom": options.framing.zoom,
+                "elevation": options.elevation,
+                "more": [view.record() for view in options.more],
                 "seconds": round(seconds, 3),
                 "outputs": files,
                 "files": digests([self.unfinished / output for output in files.values()], self.unfinished),

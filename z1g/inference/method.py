@@ -19,6 +19,7 @@ from z1g.gaussians.splats import Splats
 from z1g.inference.models import TrainedModel, open_model, with_options
 from z1g.inference.outputs import in_world
 from z1g.inference.photographs import AS_FOUND, Background, Framing, Photograph, condition, decode, read
+from z1g.inference.several import Targets, View, ViewSearch, targets
 from z1g.networks.denoiser import Condition
 from z1g.networks.fused.modules import fuse_where_possible
 from z1g.networks.graphs import Replayed
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 """Modes of images that PNG keeps exactly."""
+NO_MODEL = "photographs need a method from ImageToSplats.from_pretrained or ImageToSplats.of"
 
 
 class ImageToSplats:
@@ -108,6 +110,8 @@ class ImageToSplats:
         seed: int | None = None,
         background: Background = "remove",
         framing: Framing = AS_FOUND,
+        more: Sequence[View] = (),
+        elevation: float | None = None,
         on_step: OnStep | None = None,
     ) -> Splats:
         """Splats of the object in a photograph, in the world (y up, +z towards the camera), on the CPU.
@@ -115,21 +119,45 @@ class ImageToSplats:
         photograph: a file or an image; what is transparent is background. seed: default is from the photograph's
         content. background: of an image without transparency; `remove` needs rembg, `keep` leaves it. framing: changes
         of the crop. on_step: called after each step of sampling with the numbers of steps done and of all; an exception
-        in it ends the sampling. The splats are those that `z1g infer` writes.
+        in it ends the sampling. more: further photographs of the object; the sampled code is then refined until renders
+        match all of them. elevation: of the first photograph's camera above the horizon, degrees, for `more` only;
+        default is the mean of the model's range. The splats are those that `z1g infer` writes.
 
         Raises UserError if the photograph cannot be used, and ValueError if the method was not read with
         `from_pretrained` or `of`.
         """
         if self.model is None:
-            raise ValueError("photographs need a method from ImageToSplats.from_pretrained or ImageToSplats.of")
-        if not isinstance(photograph, Photograph):
-            photograph = _photograph(photograph, background)
+            raise ValueError(NO_MODEL)
+        photograph = _photograph(photograph, background)
         camera, (size, resize) = self.model.camera, self.model.condition
         image = condition(photograph, camera, size, background, resize, framing)
-        _, images = self(image[None], [photograph.seed if seed is None else seed], on_step=on_step)
+        codes, images = self(image[None], [photograph.seed if seed is None else seed], on_step=on_step)
+        if more:
+            wanted = self.targets(photograph, more, elevation, background, framing)
+            images = self.decode(self.refined(codes[0], wanted)[None])
         gaussians = to_gaussians(images)[0]
         require_finite(gaussians, f"the model {self.model.name} is not usable: splats", "train it again")
         return Splats(in_world(gaussians, camera))
+
+    def targets(
+        self, first: Photograph, more: Sequence[View], elevation: float | None, background: Background,
+        framing: Framing = AS_FOUND,
+    ) -> Targets:  # fmt: skip
+        """What renders match after `reconstruct` with `more`. Raises UserError if a photograph cannot be used."""
+        if self.model is None:
+            raise ValueError(NO_MODEL)
+        views = [(_photograph(view.photograph, background), view) for view in more]
+        return targets(first, views, elevation, self.model.camera, background, framing)
+
+    def refined(self, code: Tensor, targets: Targets) -> Tensor:
+        """The code [*shape] near `code`, in the decoder's units, whose renders match the targets best.
+
+        Raises ValueError if the method was not read with `from_pretrained` or `of`.
+        """
+        if self.model is None:
+            raise ValueError(NO_MODEL)
+        search = ViewSearch(self.codec.decode, self.model.render, self.model.camera, self.statistics["deviation"])
+        return search(code, targets)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -198,7 +226,9 @@ class ImageToSplats:
         return self.denoiser.condition(self.codec.condition_latent(images), images)
 
 
-def _photograph(source: Path | str | Image.Image, background: Background) -> Photograph:
+def _photograph(source: Path | str | Image.Image | Photograph, background: Background) -> Photograph:
+    if isinstance(source, Photograph):
+        return source
     if isinstance(source, Image.Image):
         content = BytesIO()
         (source if source.mode in PNG_MODES else source.convert("RGBA")).save(content, "PNG")

@@ -116,6 +116,14 @@ def condition(
 
     `keep` shows the whole image of a photograph without transparency, padded to a square. `framing` adjusts the crop.
     """
+    rgb, alpha = cropped(photograph, camera, background, framing)
+    return condition_image(rgb, alpha, size, resize)
+
+
+def cropped(
+    photograph: Photograph, camera: CameraOptions, background: Background = "remove", framing: Framing = AS_FOUND
+) -> tuple[Tensor, Tensor]:
+    """The square that `condition` shows: premultiplied color [1,3,H,H] and alpha [1,1,H,H] in 0..1."""
     rgba = photograph.rgba
     x, y, side = _square(rgba[..., 3], camera)
     if background == "keep" and rgba[..., 3].min() == 255:
@@ -129,7 +137,7 @@ def condition(
     square = image.crop((round(x - half), round(y - half), round(x + half), round(y + half)))
     square.thumbnail((LARGEST_CUT, LARGEST_CUT), Image.Resampling.BOX)
     layers = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].float() / 255
-    return condition_image(layers[:, :3], layers[:, 3:], size, resize)
+    return layers[:, :3], layers[:, 3:]
 
 
 def object_share(camera: CameraOptions) -> float:
