@@ -143,7 +143,12 @@ class ImageToSplats:
         self, first: Photograph, more: Sequence[View], elevation: float | None, background: Background,
         framing: Framing = AS_FOUND,
     ) -> Targets:  # fmt: skip
-        """What renders match after `reconstruct` with `more`. Raises UserError if a photograph cannot be used."""
+        """What renders match after `reconstruct` with `more`.
+
+        first: the photograph from which the code is sampled. more, elevation, background, framing: as of `reconstruct`.
+        Raises UserError if a photograph cannot be used, and ValueError if the method was not read with
+        `from_pretrained` or `of`.
+        """
         if self.model is None:
             raise ValueError(NO_MODEL)
         views = [(_photograph(view.photograph, background), view) for view in more]
