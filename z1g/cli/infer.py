@@ -19,7 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     )
     photographs = parser.add_argument_group("photographs", "python -m z1g infer photo.png")
     model = photographs.add_mutually_exclusive_group()
-    model.add_argument("--model", help="a model's folder, see z1g pack, or the name of one that the package has")
+    model.add_argument(
+        "--model",
+        help="a model's folder, see z1g pack, the name of one that the package has, USER/NAME of the hub, or "
+        "s3://BUCKET/PATH",
+    )  # fmt: skip
     model.add_argument("--run", type=some_path, help="a trained run: its name, or its folder results/ablations/<name>")
     photographs.add_argument("--results", type=some_path, default=Path("results"), help="results folder of named runs")
     photographs.add_argument("--out", type=some_path, default=Path("splats"), help="output folder")
