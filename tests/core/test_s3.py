@@ -10,6 +10,9 @@ import pytest
 from z1g.cli.main import main
 from z1g.core import s3
 from z1g.core.errors import UserError
+from z1g.core.needs import Missing
+from z1g.plan.plan import Plan
+from z1g.sources.meshes import Meshes
 
 
 class Memory:
@@ -150,6 +153,15 @@ def test_what_must_be_on_a_disk_is_said(
     assert code == 2
     assert message in " ".join(capsys.readouterr().err.split())
     assert list(tmp_path.iterdir()) == []
+
+
+def test_results_and_objects_of_runs_are_on_a_disk() -> None:
+    with pytest.raises(UserError, match=r"results=: s3://… is in a bucket"):
+        Plan.from_options({}, Path("s3://b/results"))
+    with pytest.raises(UserError, match=r"data.paths: s3://b/a: .*z1g list"):
+        Meshes(paths=("s3://b/a",)).list_objects()
+    with pytest.raises(Missing, match=r"paths: s3://b/a: .*z1g list"):
+        Meshes(paths=("s3://b/a",)).check()
 
 
 def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -120,7 +120,7 @@ class Plan:
         # A path has lost one of the slashes.
         if str(results).startswith(SCHEME[:-1]):
             raise UserError(
-                f"--config results=: {results} is in a bucket, which has no locks and no renaming; give a folder on a "
+                "--config results=: s3://… is in a bucket, which has no locks and no renaming; give a folder on a "
                 "disk that all jobs see (docs/storage.md)"
             )
         if not re.fullmatch(r"[\w./+@,:=~-]+", str(results)):
