@@ -11,6 +11,7 @@ from z1g.cli.main import main
 from z1g.core import s3
 from z1g.core.errors import UserError
 from z1g.core.needs import Missing
+from z1g.inference.method import ImageToSplats
 from z1g.plan.plan import Plan
 from z1g.sources.meshes import Meshes
 
@@ -162,6 +163,11 @@ def test_results_and_objects_of_runs_are_on_a_disk() -> None:
         Meshes(paths=("s3://b/a",)).list_objects()
     with pytest.raises(Missing, match=r"paths: s3://b/a: .*z1g list"):
         Meshes(paths=("s3://b/a",)).check()
+
+
+def test_buckets_have_no_revisions() -> None:
+    with pytest.raises(UserError, match="only models of the hub have revisions"):
+        ImageToSplats.from_pretrained("s3://b/a", revision="main")
 
 
 def test_without_the_package_it_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
