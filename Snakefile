@@ -9,6 +9,7 @@ from snakemake.utils import min_version
 
 from z1g.core.errors import UserError
 from z1g.core.stages import TRAINED
+from z1g.core.urls import NO_STORAGE
 from z1g.jobs.budget import forget_budget
 from z1g.jobs.hooks import tell
 from z1g.jobs.leases import gpus_at_once
@@ -28,6 +29,8 @@ INTERRUPTED = "z1g: interrupted while planning; the same command starts it again
 Z1G = f"{shlex.quote(sys.executable)} -m z1g"
 
 try:
+    if workflow.storage_settings.default_storage_provider:
+        raise UserError(NO_STORAGE)
     if "gpus" in config and workflow.is_main_process:
         workflow.register_resource("gpu", gpus_at_once(config["gpus"]))
     plan = Plan.from_options(config, RESULTS, check=workflow.is_main_process)

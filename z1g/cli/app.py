@@ -18,7 +18,8 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Add the arguments of `app`."""
     parser.add_argument(
         "--model", nargs="+", metavar="MODEL",
-        help="models to choose from: folders, see z1g pack, or names of those of the package; default: all of these",
+        help="models to choose from: folders, see z1g pack, names of the package or the hub, s3://BUCKET/PATH; "
+        "default: all of the package",
     )  # fmt: skip
     parser.add_argument("--port", type=between(1, 65_535), default=8090, help="port of the page")
     parser.add_argument(

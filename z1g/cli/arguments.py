@@ -7,11 +7,15 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from z1g.core.urls import ON_DISK, is_url
+
 
 def some_path(text: str) -> Path:
     """Argument type: a path. An empty argument, as of an unset shell variable, would be the current folder."""
     if not text.strip():
         raise argparse.ArgumentTypeError("the path is empty")
+    if is_url(text):
+        raise argparse.ArgumentTypeError(f"{text} is in a bucket; {ON_DISK}")
     try:
         os.stat(text)
     except (OSError, ValueError) as error:

@@ -8,6 +8,7 @@ from z1g.cli import stage
 from z1g.cli.arguments import between, some_path
 from z1g.core.errors import UserError
 from z1g.core.needs import GPU
+from z1g.core.urls import is_url
 from z1g.inference.listed import find
 from z1g.networks.weights.hub import HubName
 from z1g.networks.weights.packaged import FILE, absent, folder_of
@@ -22,7 +23,11 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     )
     photographs = parser.add_argument_group("photographs", "python -m z1g infer photo.png")
     model = photographs.add_mutually_exclusive_group()
-    model.add_argument("--model", help="a model's folder, see z1g pack, or the name of one that the package has")
+    model.add_argument(
+        "--model",
+        help="a model's folder, see z1g pack, the name of one that the package has, USER/NAME of the hub, or "
+        "s3://BUCKET/PATH",
+    )  # fmt: skip
     model.add_argument("--run", type=some_path, help="a trained run: its name, or its folder results/ablations/<name>")
     photographs.add_argument("--results", type=some_path, default=Path("results"), help="results folder of named runs")
     photographs.add_argument("--out", type=some_path, default=Path("splats"), help="output folder")
@@ -94,8 +99,10 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
 
 
 def require(model: str | None) -> None:
-    """Raise UserError if a model is named that is neither on this machine nor of the hub."""
-    if model is not None and HubName.parse(model) is None and not (folder_of(model) / FILE).is_file():
+    """Raise UserError if a model is named that is neither on this machine, nor of the hub, nor in a bucket."""
+    if model is None or is_url(model) or HubName.parse(model) is not None:
+        return
+    if not (folder_of(model) / FILE).is_file():
         raise UserError(absent(model))
 
 

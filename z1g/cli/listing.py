@@ -10,8 +10,10 @@ from z1g.cli.arguments import some_path
 from z1g.cli.near_duplicates import Compared, compare
 from z1g.core.errors import UserError
 from z1g.core.files import write_jsonl
+from z1g.core.urls import is_url
 from z1g.data.manifest import INSIDE, ObjectEntry, as_row
 from z1g.meshes.colors import colored
+from z1g.meshes.copies import copied
 from z1g.meshes.files import readable
 from z1g.meshes.listing import find_objects
 from z1g.meshes.lists import COLUMNS
@@ -20,7 +22,12 @@ from z1g.meshes.store import UNREADABLE, Archive, Disk
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Add the arguments of `list`."""
-    parser.add_argument("paths", nargs="+", help="folders, globs, mesh files, archives (.zip .sh3f) or lists")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        help="folders, globs, mesh files, archives (.zip .sh3f) or lists; those of buckets (s3://BUCKET/PATH) are "
+        "copied to NAME.files beside the list",
+    )
     parser.add_argument("--out", type=some_path, required=True, help="the list to write (.jsonl)")
     parser.add_argument(
         "--root", action="append", default=[], help="a further folder from which meshes may read, as in data.roots"
@@ -42,7 +49,9 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     """Write the list and print the numbers of objects and duplicates."""
     if arguments.out.suffix != ".jsonl":
         raise UserError(f"--out {arguments.out}: lists are JSON Lines; use a name that ends in .jsonl")
-    entries = find_objects(arguments.paths, roots=arguments.root)
+    copies_of = arguments.out.with_suffix(".files")
+    paths = [copied(text, copies_of) if is_url(text) else text for text in arguments.paths]
+    entries = find_objects(paths, roots=arguments.root)
     kept = [entry for entry in entries if not arguments.colored or _colored(entry, arguments.root)]
     if not kept:
         raise UserError(f"{', '.join(arguments.paths)}: all {len(entries)} objects are of one plain color")

@@ -1,4 +1,4 @@
-"""`z1g publish`: put a model on the Hugging Face Hub."""
+"""`z1g publish`: put a model on the Hugging Face Hub, or in a bucket."""
 
 import argparse
 import sys
@@ -10,8 +10,9 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Add the arguments of `publish`."""
     parser.add_argument("model", help="a model's folder, see z1g pack, or the name of one that the package has")
     parser.add_argument(
-        "--to", required=True, metavar="USER/NAME", help="repository on the hub; made if it is not there"
-    )
+        "--to", required=True, metavar="USER/NAME",
+        help="repository on the hub, made if it is not there; or a place in a bucket, s3://BUCKET/PATH",
+    )  # fmt: skip
     parser.add_argument("--picture", nargs="+", type=some_path, default=[], help="pictures for the card")
     parser.add_argument("--license", help="license of the weights in the hub's words, such as cc-by-4.0")
     parser.add_argument("--private", action="store_true", help="a new repository is only for you")

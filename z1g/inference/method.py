@@ -13,6 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from z1g.core.device import default_device
+from z1g.core.errors import UserError
+from z1g.core.urls import is_url
 from z1g.gaussians.channels import to_gaussians
 from z1g.gaussians.finite import require_finite
 from z1g.gaussians.splats import Splats
@@ -85,11 +87,13 @@ class ImageToSplats:
 
     @classmethod
     def from_pretrained(cls, name: str, revision: str | None = None) -> ImageToSplats:
-        """Read a model: of a folder, of the package (`"base"`), or of the hub (`"USER/NAME"`).
+        """Read a model of a folder, the package (`"base"`), the hub (`"USER/NAME"`) or a bucket (`"s3://BUCKET/PATH"`).
 
         revision: branch, tag or commit of a model of the hub; the same as `"USER/NAME@REVISION"`. All files are checked
         against the digests in the model's records. Raises UserError.
         """
+        if revision is not None and is_url(name):
+            raise UserError(f"{name}: only models of the hub have revisions")
         return cls.of(open_model(name if revision is None else f"{name}@{revision}"))
 
     @classmethod

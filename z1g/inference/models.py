@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,11 +13,14 @@ from pydantic import TypeAdapter, ValidationError
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_folder
 from z1g.core.recorded import sha256
+from z1g.core.s3 import copy_from
 from z1g.core.sealed import read_sealed, write_sealed
 from z1g.core.slots import OneOf
+from z1g.core.urls import is_url
 from z1g.data.condition_form import ConditionForm
 from z1g.geometry.camera import CameraOptions
-from z1g.networks.weights.hub import HubName, fetch
+from z1g.meshes.index import cache_folder
+from z1g.networks.weights.hub import FILES, HubName, fetch
 from z1g.networks.weights.packaged import CARD, FILE, METHOD_FILE, NETWORKS, absent, folder_of, shipped
 from z1g.plan.folder import StageFolder
 from z1g.plan.records import read_plan
@@ -63,14 +68,17 @@ def with_options(options: InferOptions, steps: int | None, guidance: float | Non
 def open_model(text: str | None) -> TrainedModel:
     """The model of a folder, of a name among those that come with the package, or of the hub; None is `DEFAULT`.
 
-    A name of the hub is `USER/NAME` or `USER/NAME@REVISION`; the model's name then has the commit that was fetched.
+    A name of the hub is `USER/NAME` or `USER/NAME@REVISION`; the model's name then has the commit that was fetched. A
+    model in a bucket is `s3://BUCKET/PATH`.
     Raises UserError if there is none, or if its `model.json` is damaged; its networks are checked when they are read.
     """
     if text is None and DEFAULT not in shipped():
         raise UserError("no model comes with this version: give --run results/ablations/<name>, or --model FOLDER")
     text = text or DEFAULT
     folder, hub = folder_of(text), HubName.parse(text)
-    if hub is not None and not folder.exists():
+    if is_url(text):
+        folder = _copied(text)
+    elif hub is not None and not folder.exists():
         folder, commit = fetch(hub)
         text = f"{hub.repository}@{commit}"
     if not (folder / FILE).is_file():
@@ -96,6 +104,13 @@ def open_model(text: str | None) -> TrainedModel:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{folder / FILE} cannot be used: {reason}; write the model again") from error
+
+
+def _copied(url: str) -> Path:
+    """The copy of a bucket's model in the user's cache folder. Its files are checked when they are read."""
+    folder = cache_folder() / "models" / hashlib.sha256(url.rstrip("/").encode()).hexdigest()[:16]
+    copy_from(url, folder, lambda name: any(fnmatch(name, pattern) for pattern in FILES))
+    return folder
 
 
 def of_run(run: Path) -> TrainedModel:

@@ -1,4 +1,4 @@
-"""Publishes a model's folder on the Hugging Face Hub, with a card that the hub understands and pictures."""
+"""Publishes a model's folder on the Hugging Face Hub or in a bucket, with pictures and a card for the hub."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,28 @@ from z1g.core.errors import UserError
 from z1g.core.files import atomic_folder, read_bytes
 from z1g.core.listed import files_of
 from z1g.core.recorded import sha256
+from z1g.core.s3 import copy_to, key_of
 from z1g.core.sealed import read_sealed, write_sealed
+from z1g.core.urls import SCHEME, is_url
 from z1g.inference.models import NETWORKS_DIGEST, open_model
 from z1g.networks.weights.hub import HubName, endpoint, hub_errors
-from z1g.networks.weights.packaged import CARD, FILE, METHOD_FILE, NETWORKS, folder_of
+from z1g.networks.weights.packaged import CARD, FILE, METHOD_FILE, NETWORKS
 
 PICTURES = "pictures"
 LARGEST_PICTURE = 16 * 2**20
 """Size limit of a picture's file, bytes."""
 TAGS = ["zero-1-to-g", "gaussian-splatting", "image-to-3d", "3d"]
 REPLACED = [f"{NETWORKS}/*", f"{PICTURES}/*"]
-"""Earlier files on the hub that are removed unless they are published again."""
+"""Earlier files there that are removed unless they are published again."""
 
 
 @dataclass(frozen=True)
 class Publication:
-    """What is published. to: `USER/NAME`. license: the hub's word for it, such as `cc-by-4.0`; None says nothing."""
+    """What is published.
+
+    to: `USER/NAME` of the hub, or `s3://BUCKET/PATH`. license: the hub's word for it, such as `cc-by-4.0`; None says
+    nothing. private: whether a new repository of the hub is only for its user.
+    """
 
     model: str
     to: str
@@ -42,10 +49,14 @@ class Publication:
 
     @property
     def repository(self) -> str:
-        """The repository's name. Raises UserError if it is none."""
+        """The repository's name, or the place in a bucket. Raises UserError if it is neither."""
+        if is_url(self.to):
+            if self.private:
+                raise UserError(f"--private: who may read {self.to} is a setting of its bucket")
+            return f"{SCHEME}{key_of(self.to)}"
         name = HubName.parse(self.to)
         if name is None or name.revision is not None:
-            raise UserError(f"--to {self.to}: a name on the hub is USER/NAME")
+            raise UserError(f"--to {self.to}: a name on the hub is USER/NAME, a place in a bucket {SCHEME}BUCKET/PATH")
         return name.repository
 
 
@@ -57,8 +68,7 @@ def prepare(publication: Publication, out: Path) -> None:
     repository = publication.repository
     if out.exists():
         raise UserError(f"{out} exists already; delete it, or give another folder")
-    open_model(publication.model)
-    source = folder_of(publication.model)
+    source = open_model(publication.model).pipeline.parent
     with atomic_folder(out) as temporary:
         for name in (name for name in files_of(source / NETWORKS) if name.endswith((".json", ".safetensors"))):
             target = temporary / NETWORKS / name
@@ -73,14 +83,19 @@ def prepare(publication: Publication, out: Path) -> None:
 
 
 def publish(publication: Publication) -> str:
-    """Upload a model; returns `USER/NAME@COMMIT`. Raises UserError.
+    """Upload a model; returns `USER/NAME@COMMIT`, or `s3://BUCKET/PATH`. Raises UserError.
 
-    The hub's client knows the user (`hf auth login`).
+    The hub's client knows the user (`hf auth login`), the bucket's by AWS's variables and files.
     """
     repository = publication.repository
     with tempfile.TemporaryDirectory(prefix="z1g-publish-") as temporary:
         folder = Path(temporary) / "model"
         prepare(publication, folder)
+        if is_url(repository):
+            # Readers know by the model's file that all others are there.
+            names = sorted(files_of(folder), key=lambda name: name == FILE)
+            copy_to(folder, names, repository, lambda name: any(fnmatch(name, pattern) for pattern in REPLACED))
+            return repository
         with hub_errors(f"{repository}: the hub says"):
             from huggingface_hub import HfApi
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from z1g.core.errors import UserError
 from z1g.core.progress import Meter
+from z1g.core.urls import TO_COPY, is_url
 from z1g.data.manifest import INSIDE, NAME_LENGTH, ObjectEntry, unique_ids
 from z1g.meshes.archives import Model, hidden, models
 from z1g.meshes.content import Content, content_of
@@ -174,6 +175,8 @@ def _read(item: MeshFile, index: Index, limits: FileLimits, roots: Sequence[str]
 def _files_at(text: str, index: Index, limits: FileLimits) -> Iterator[MeshFile]:
     if not text.strip():
         raise UserError("data.paths: a path is empty; name a folder, an archive or a list, or leave it out")
+    if is_url(text):
+        raise UserError(f"data.paths: {text}: {TO_COPY}")
     path, beside = Path(text), {}
     root = path
     if path.is_dir():

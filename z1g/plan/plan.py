@@ -24,6 +24,7 @@ from z1g.core.names import did_you_mean
 from z1g.core.progress import Meter
 from z1g.core.recorded import stage_owner
 from z1g.core.sealed import checksum, update_sealed
+from z1g.core.urls import SCHEME
 from z1g.data.manifest import Manifest
 from z1g.plan import fallback
 from z1g.plan.folder import read_stage_record
@@ -116,6 +117,12 @@ class Plan:
         for key, value in options.items():
             if value is None or value == "":
                 raise UserError(f"--config {key}=: it is empty; give a value, or leave it out")
+        # A path has lost one of the slashes.
+        if str(results).startswith(SCHEME[:-1]):
+            raise UserError(
+                "--config results=: s3://… is in a bucket, which has no locks and no renaming; give a folder on a "
+                "disk that all jobs see (docs/storage.md)"
+            )
         if not re.fullmatch(r"[\w./+@,:=~-]+", str(results)):
             raise UserError(
                 f'--config results=: "{results}" is used in shell commands; use letters, digits and ./+@,:=~-_'

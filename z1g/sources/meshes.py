@@ -18,6 +18,7 @@ from pydantic import Field
 
 from z1g.core.needs import Missing
 from z1g.core.slots import OneOf, Runtime
+from z1g.core.urls import TO_COPY, is_url
 from z1g.data.manifest import INSIDE, ObjectEntry, as_row
 from z1g.data.shards import EncodedObject, Rejected, RenderedObject
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions
@@ -115,6 +116,8 @@ class Meshes(MeshSource):
     )
 
     def check(self) -> None:
+        if url := next(filter(is_url, self.paths), None):
+            raise Missing("paths", f"{url}: {TO_COPY}")
         absent = [text for text in self.paths if not glob.has_magic(text) and not Path(text.split(INSIDE)[0]).exists()]
         if absent:
             raise Missing("paths", f"{', '.join(absent)}: no such file or folder (looked from {Path.cwd()})")
