@@ -28,9 +28,7 @@ class FittedPasses:
     gradients; out of memory later, they end.
     """
 
-    def __init__(
-        self, passes: Passes, objective: Objective, accelerator: Accelerator, *, recomputes: bool
-    ) -> None:  # fmt: skip
+    def __init__(self, passes: Passes, objective: Objective, accelerator: Accelerator, *, recomputes: bool) -> None:
         """recomputes: whether activations are already recomputed."""
         self.passes, self.objective, self.accelerator, self.recomputes = passes, objective, accelerator, recomputes
         self.agreed = accelerator.num_processes == 1
@@ -51,7 +49,10 @@ class FittedPasses:
                 return self.passes(batch)
             except torch.OutOfMemoryError as error:
                 if self.accelerator.num_processes > 1:
-                    raise UserError(f"{self._state(len(batch['key']))}: {self._advice()}") from error
+                    raise UserError(
+                        f"{self._state(len(batch['key']))}: lower train.micro_batch or set train.speed.recompute to "
+                        "true, neither of which changes results, and run the same command again"
+                    ) from error
             self._lower(len(batch["key"]))
 
     def _fails(self, batch: Batch, seed: int) -> Tensor:
@@ -71,7 +72,10 @@ class FittedPasses:
         self._clear()
         objects, state = min(self.passes.micro_batch or n, n), self._state(n)
         if objects == 1 and self.recomputes:
-            raise UserError(f"{state} and recomputed activations: {self._advice()}")
+            raise UserError(
+                f"{state}, though activations are recomputed: use a GPU with more memory, smaller networks, or for "
+                "stage 2 adapters (unet.finetune of kind lora)"
+            )
         if objects == 1:
             recompute(self.objective.networks())
             self.recomputes = True
@@ -84,13 +88,8 @@ class FittedPasses:
         self.passes.micro_batch = objects
 
     def _state(self, n: int) -> str:
-        return f"the GPU is out of memory with {min(self.passes.micro_batch or n, n)} objects at once"
-
-    def _advice(self) -> str:
-        return (
-            "lower train.micro_batch, which does not change results, set train.speed.recompute: true, train adapters "
-            "(unet.finetune of kind lora), or use a GPU with more memory"
-        )
+        objects = min(self.passes.micro_batch or n, n)
+        return f"the GPU is out of memory with {objects} object{'s' if objects > 1 else ''} at once"
 
     def _clear(self) -> None:
         self.objective.zero_grad(set_to_none=True)
