@@ -366,9 +366,7 @@ class Large(Toy):
 
 
 def test_too_little_memory_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(
-        UserError, match="memory with 1 object at once, though activations are recomputed: use"
-    ):
+    with pytest.raises(UserError, match="memory with 1 object at once, though activations are recomputed: use"):
         train(tmp_path, Large(0))
 
 
