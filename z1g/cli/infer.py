@@ -71,6 +71,8 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         return
     if (arguments.seed is not None and arguments.seed < 0) or not 16 <= arguments.size <= 4096:
         raise UserError("--seed must not be negative, and --size must be from 16 to 4096")
+    if arguments.elevation is not None and not arguments.more:
+        raise UserError("--elevation is of use only with further photographs, --with")
     # Before the imports, which take seconds.
     photographs = find(arguments.paths)
     require(arguments.model)
@@ -87,8 +89,6 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     from z1g.inference.several import View
 
     framing = Framing(tuple(arguments.shift), arguments.zoom)
-    if arguments.elevation is not None and not arguments.more:
-        raise UserError("--elevation is of use only with further photographs, --with")
     outputs = PhotographOptions(
         arguments.out, arguments.background, arguments.seed, arguments.size, arguments.mesh, framing,
         tuple(View.parse(text) for text in arguments.more), arguments.elevation,

@@ -21,7 +21,6 @@ from z1g.core.progress import Meter
 from z1g.data.manifest import NAME_LENGTH, NO_WORD
 from z1g.gaussians.channels import to_gaussians
 from z1g.gaussians.finite import require_finite
-from z1g.inference.listed import find
 from z1g.inference.method import ImageToSplats
 from z1g.inference.models import TrainedModel
 from z1g.inference.outputs import SampleWriter
@@ -68,14 +67,13 @@ class Failures:
             raise UserError(f"{len(self.reasons)} of {total} photographs could not be used:\n{lines}")
 
 
-def run(paths: Sequence[Path], model: TrainedModel, outputs: PhotographOptions, command: Sequence[str]) -> None:
+def run(files: Sequence[Path], model: TrainedModel, outputs: PhotographOptions, command: Sequence[str]) -> None:
     """Write `<name>.ply`, `.condition.png`, `.sheet.png`, `.turntable.*`, `.json`, optionally `.glb` per photograph.
 
     The `.json` is written last, with digests of the outputs, and marks them as complete. An earlier result of the same
     name is removed first, so that the files of two runs are never mixed. Raises UserError if another process writes to
     the output folder. A photograph that cannot be used does not stop the others; UserError lists these at the end.
     """
-    files = find(paths)
     if outputs.more and len(files) != 1:
         raise UserError(f"--with adds photographs to one object, but there are {len(files)} photographs before it")
     check_elevation(outputs.elevation, "the first photograph")
