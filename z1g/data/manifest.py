@@ -18,7 +18,7 @@ from z1g.core.files import write_text
 from z1g.core.sealed import CHECKSUM, Damaged
 from z1g.core.slots import MAX_SEED, Section
 
-Split = Literal["train", "test", "test_unseen"]
+Split = Literal["train", "test", "test_unseen", "unused"]
 """`test_unseen` has the objects whose list holds them out: of categories that training never sees."""
 HELD_OUT = ("unseen",)
 """What a list may say in its column `held_out`."""
@@ -50,6 +50,12 @@ class SplitOptions(Section):
         description="number of parts of equal size, one of which is held out instead of test_fraction; null: no parts",
     )
     fold: int = Field(0, ge=0, lt=1000, description="index of the part that is held out, from 0")
+    train_objects: int | None = Field(
+        None,
+        ge=1,
+        description="number of training objects, for learning curves: smaller numbers take some of those of larger ones, "
+        "the same objects are held out, and the rest is used for nothing; null: all",
+    )
 
     @model_validator(mode="after")
     def _fold_exists(self) -> Self:
@@ -120,13 +126,18 @@ class Manifest:
         all, those with the largest hash are not. With `folds`, the objects in order of their hash are dealt to the
         folds in turn, so that every object is held out in exactly one of them; added objects change the folds.
         Objects that their list holds out, and those that are kept together with one of them, are `test_unseen` whatever
-        the options.
+        the options. Of the others, all but `train_objects` are `unused`.
         """
         keys, unseen = self._keys(options)
         chosen = _chosen({key for key in keys.values() if key not in unseen}, options)
-        return {
+        splits: dict[str, Split] = {
             name: "test_unseen" if key in unseen else "test" if key in chosen else "train" for name, key in keys.items()
         }
+        if options.train_objects is not None:
+            contents = {entry.id: entry.content or entry.id for entry in self.objects if splits[entry.id] == "train"}
+            drawn = sorted(contents, key=lambda name: (unit_hash(f"train/{options.seed}/{contents[name]}"), name))
+            splits |= dict.fromkeys(drawn[options.train_objects :], "unused")
+        return splits
 
     def n_apart(self, options: SplitOptions) -> int:
         """Number of objects, or of groups of them that are kept together, that are train or test."""
@@ -213,7 +224,8 @@ def evaluation_objects(manifest: Manifest, options: SplitOptions, n_train: int) 
     splits = manifest.splits(options)
     named: dict[Split, list[str]] = {"test": [], "test_unseen": [], "train": []}
     for name, split in splits.items():
-        named[split].append(name)
+        if split != "unused":
+            named[split].append(name)
     named["train"] = sorted(named["train"], key=lambda name: unit_hash(f"evaluate/{name}"))[:n_train]
     return [(name, split) for split, names in named.items() for name in names]
 
