@@ -114,3 +114,20 @@ def test_files_of_one_set_have_their_own_axes(tmp_path: Path) -> None:
     assert [(p.x, p.mean, p.n) for p in curve(budget.runs, "psnr")] == [(10, 30.5, 2), (20, 40.5, 2)]
     assert [(p.group, p.x, p.mean) for p in curve(guided.runs, "psnr")] == [("", 1, 21), ("", 4, 24)]
     assert (budget.x_label, guided.x_label) == ("unet.train.steps", "infer.guidance")
+
+
+def test_options_that_follow_x_within_a_file_make_one_curve(tmp_path: Path) -> None:
+    """Equal passes: fewer objects get fewer steps. Equal steps, in another file, are a curve of their own."""
+    names = []
+    for objects, steps in ((10, 100), (40, 400)):
+        for file, own_steps in (("equal_steps", 400), ("equal_passes", steps)):
+            names.append(f"{file}@train_objects={objects}")
+            own = {"data": {"split": {"train_objects": objects}}}
+            if file == "equal_passes":
+                own["unet"] = {"train": {"steps": own_steps}}
+            plan = {"set": "grown", "study": file, "x": "data.split.train_objects", "differences": own}
+            write_run(tmp_path, names[-1], 20.0 + objects + own_steps / 1000, plan, own)
+    _, (study,) = read(tmp_path, names)
+    assert [(p.group, p.x, round(p.mean, 1)) for p in curve(study.runs, "psnr")] == [
+        ("equal_passes", 10, 30.1), ("equal_passes", 40, 60.4), ("equal_steps", 10, 30.4), ("equal_steps", 40, 60.4),
+    ]  # fmt: skip

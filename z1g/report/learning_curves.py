@@ -45,7 +45,13 @@ def read_curves(tree: Results, ablations: Sequence[Ablation]) -> list[Study]:
     for (name, axis), runs in members.items():
         places = {run.name: place for run in runs if (place := _place(tree, run, plans[run.name]["x"])) is not None}
         placed = [run for run in runs if run.name in places]
-        labels = _labels({run.name: _own(run, plans[run.name]) for run in placed})
+        own = {run.name: _own(run, plans[run.name]) for run in placed}
+        labels = _labels(own)
+        if followers := _files_with_followers(own, plans, places):
+            plain = {
+                name: str(plans[name]["study"]) for name in own if labels[name] == "base" and plans[name].get("study")
+            }
+            labels |= plain | followers
         places_of: dict[str, set[float]] = {}
         for run in placed:
             places_of.setdefault(labels[run.name], set()).add(places[run.name])
@@ -125,6 +131,26 @@ def _own(ablation: Ablation, plan: dict[str, Any]) -> dict[str, Any]:
         for key, value in options.items()
         if key != x and key.split(".")[-1] not in REPLICATED and not (_counts_objects(x) and key.startswith("data."))
     }
+
+
+def _files_with_followers(
+    own: dict[str, dict[str, Any]], plans: dict[str, dict[str, Any]], places: dict[str, float]
+) -> dict[str, str]:
+    """Labels of the runs of files in which other options follow x, as steps follow objects at equal passes: one curve a
+    file, named after it.
+    """
+    files: dict[str, list[str]] = {}
+    for name in own:
+        if plans[name].get("study"):
+            files.setdefault(str(plans[name]["study"]), []).append(name)
+    labels = {}
+    for file, names in files.items():
+        for key in dict.fromkeys(key for name in names for key in own[name]):
+            values = {(places[name], label(own[name].get(key, ...))) for name in names}
+            n_places, n_values = (len({pair[i] for pair in values}) for i in (0, 1))
+            if n_values > 1 and len(values) == n_places:
+                labels.update(dict.fromkeys(names, file))
+    return labels
 
 
 def _labels(options: dict[str, dict[str, Any]]) -> dict[str, str]:
