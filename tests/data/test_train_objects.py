@@ -22,7 +22,8 @@ def test_fewer_objects_are_some_of_more_and_the_same_are_held_out(
         assert {name for name in splits if splits[name].startswith("test")} == every.keys() - trained
         assert all(splits[name] == every[name] for name in every.keys() - trained)
         chosen.append({name for name, split in splits.items() if split == "train"})
-        assert len(chosen[-1]) == min(limit, len(trained)) and chosen[-1] <= trained
+        assert len(chosen[-1]) == min(limit, len(trained))
+        assert chosen[-1] <= trained
         assert {name for name, split in splits.items() if split == "unused"} == trained - chosen[-1]
     assert chosen[0] <= chosen[1]
 

@@ -53,8 +53,8 @@ class SplitOptions(Section):
     train_objects: int | None = Field(
         None,
         ge=1,
-        description="number of training objects, for learning curves: smaller numbers take some of those of larger ones, "
-        "the same objects are held out, and the rest is used for nothing; null: all",
+        description="number of training objects, for learning curves: smaller numbers take some of those of larger "
+        "ones, the same objects are held out, and the rest is used for nothing; null: all",
     )
 
     @model_validator(mode="after")
