@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from z1g.config.sections import Variants
 from z1g.core.device import default_device, use_threads
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_folder
+from z1g.core.prefetch import prefetched
 from z1g.data.bank import StoredViews, provide
 from z1g.data.condition_form import ConditionForm
 from z1g.data.scenes import SceneStore
@@ -29,6 +31,9 @@ from z1g.stages.autodecoder import held_out, shares, training_scenes
 from z1g.stages.rungs import reach
 from z1g.training.data import StepData
 from z1g.training.loop import Trainer
+
+BLOCK = 8
+"""Objects whose variants are encoded at once."""
 
 
 def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
@@ -120,7 +125,11 @@ def gather(
 
 def _condition_images(scenes: SceneStore, names: Sequence[str], form: ConditionForm) -> Tensor:
     """Condition images [B,3,C,C] of objects."""
-    return torch.stack([scenes.seen(name, [CONDITION_VIEW]).condition(*form) for name in names])
+
+    def image(name: str) -> Tensor:
+        return scenes.seen(name, [CONDITION_VIEW]).condition(*form)
+
+    return torch.stack(list(prefetched(image, names, torch.get_num_threads())))
 
 
 @torch.no_grad()
@@ -138,15 +147,21 @@ def gather_variants(
     images = VariantImages(options, trained.config, poses, side, folder.config.unet.condition_form, codec.inputs)
     conditions = Conditions(codec, denoiser)
 
+    def fitted(name: str) -> tuple[str, Tensor]:
+        splats = scenes.splats(name)
+        if splats is None:
+            raise UserError(f"{name} has no fitted splats, which unet.variants needs; set unet.variants to null")
+        return name, splats
+
     def make(names: Sequence[str]) -> dict[str, Tensor]:
-        variants = []
-        for name in names:
-            splats = scenes.splats(name)
-            if splats is None:
-                raise UserError(f"{name} has no fitted splats, which unet.variants needs; set unet.variants to null")
-            inputs, condition_images = images(name, splats.to(device))
-            variants.append({"codes": codec.encode(inputs).cpu(), **conditions(condition_images)})
-        return {what: torch.stack([variant[what] for variant in variants]) for what in variants[0]}
+        blocks = []
+        read = prefetched(fitted, names, torch.get_num_threads())
+        while block := list(islice(read, BLOCK)):
+            made = [images(name, splats.to(device)) for name, splats in block]
+            inputs, seen = (torch.cat(parts) for parts in zip(*made, strict=True))
+            encoded = {"codes": codec.encode(inputs).cpu(), **conditions(seen)}
+            blocks.append({what: value.unflatten(0, (len(block), -1)) for what, value in encoded.items()})
+        return {what: torch.cat([block[what] for block in blocks]) for what in blocks[0]}
 
     key = {
         **_key(folder, conditions.frozen),
