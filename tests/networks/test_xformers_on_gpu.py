@@ -49,7 +49,7 @@ def test_a_denoiser_gives_the_same_with_either() -> None:
         network.attention = preferred
         generator = torch.Generator().manual_seed(2)
         latent, code, zero = (torch.randn(2, 4, 8, 8, generator=generator).cuda() for _ in range(3))
-        condition = Condition(latent, torch.randn(2, 16, generator=generator).cuda())
+        condition = Condition(latent, torch.randn(2, 32, generator=generator).cuda())
         output = network(code, torch.tensor([100, 800], device="cuda"), condition, zero)
         output.square().mean().backward()
         found = torch.cat([p.grad.flatten() for p in network.unet.parameters() if p.grad is not None])
