@@ -47,20 +47,18 @@ def test_outputs_that_tell_nothing_and_everything() -> None:
         ({"resolution": 100}, "resolution 100 must be a multiple of 8"),
         ({"resolution": 64, "layers": 5}, "at least 96"),
         ({"views": 3}, "adversarial.views 3 is more than the 2 views"),
-        ({"start_step": 6}, "start_step 6 is not below train.steps 6"),
+        ({"start": 1}, "less than 1"),
         ({"weight": 0}, "greater than 0"),
     ],
 )
 def test_options_that_cannot_work(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        experiment(Path("meshes"), autodecoder={"adversarial": {"start_step": 0, **options}})
+        experiment(Path("meshes"), autodecoder={"adversarial": options})
 
 
 def test_inputs_are_views_too() -> None:
-    rendered = {"adversarial": {"start_step": 0, "views": 8}, "render_inputs": True}
-    assert experiment(Path("meshes"), autodecoder=rendered).autodecoder.adversarial == Adversarial(
-        start_step=0, views=8
-    )
+    rendered = {"adversarial": {"views": 8}, "render_inputs": True}
+    assert experiment(Path("meshes"), autodecoder=rendered).autodecoder.adversarial == Adversarial(views=8)
 
 
 def test_the_default_has_none() -> None:

@@ -28,7 +28,7 @@ from z1g.training.data import Batch, Draw
 from z1g.training.passes import EagerPasses
 
 SIZES = Sizes(views=2, image=32, splats=16, inputs=32, channels=(16, 16), layers=1, perceptual=64)
-SMALL: dict[str, Any] = {"resolution": 64, "channels": 4, "start_step": 0}
+SMALL: dict[str, Any] = {"resolution": 64, "channels": 4, "start": 0}
 LAST = ("codec.decoder.decoder.conv_out.weight", "codec.decoder.geometry_out.weight")
 
 
@@ -209,11 +209,11 @@ def test_mixed_precision() -> None:
 def test_nobody_learns_without_a_trained_decoder() -> None:
     config = configuration()
     codec = config.new_codec().requires_grad_(False)
-    assert Adversary.of(config.autodecoder.adversarial, codec, 0) is None
+    assert Adversary.of(config.autodecoder.adversarial, codec, config.autodecoder.train) is None
     codec.decoder.decoder.conv_in.requires_grad_(True)  # type: ignore[union-attr, operator]
     with pytest.raises(UserError, match=r"last layer, which is not trained; set it to false"):
-        Adversary.of(config.autodecoder.adversarial, codec, 0)
-    assert Adversary.of(Adversarial(**SMALL, adaptive=False), codec, 0) is not None
+        Adversary.of(config.autodecoder.adversarial, codec, config.autodecoder.train)
+    assert Adversary.of(Adversarial(**SMALL, adaptive=False), codec, config.autodecoder.train) is not None
 
 
 def stage(root: Path, adversarial: dict[str, Any] | None, **train: Any) -> Path:
@@ -231,7 +231,7 @@ def run(folder: Path) -> list[dict[str, Any]]:
 @pytest.mark.slow
 def test_resumed_training_is_that_of_one_run(tmp_path: Path) -> None:
     """Also of the discriminator, its optimizer and its adaptive weight, within an interval of measurements."""
-    options, train = {**SMALL, "start_step": 1}, {"steps": 8, "ema": 0.9}
+    options, train = {**SMALL, "start": 0.1}, {"steps": 8, "ema": 0.9}
     whole, part = (stage(tmp_path / name, options, **train) for name in ("whole", "part"))
     rows = run(whole)
     with interrupted(before=5):
@@ -252,9 +252,7 @@ def test_resumed_training_is_that_of_one_run(tmp_path: Path) -> None:
 def test_the_decoder_is_unaffected_before_the_start(tmp_path: Path) -> None:
     """Ten steps with a discriminator that learns are those without; from then on they are not."""
     train = {"steps": 12, "log_every": 1, "validate_every": 10}
-    plain, judged = (
-        run(stage(tmp_path / str(i), o, **train)) for i, o in enumerate((None, {**SMALL, "start_step": 10}))
-    )
+    plain, judged = (run(stage(tmp_path / str(i), o, **train)) for i, o in enumerate((None, {**SMALL, "start": 0.8})))
     for i, (ours, theirs) in enumerate(zip(judged, plain, strict=True)):
         same = {name: ours[name] for name in theirs}
         assert (same == theirs) == (i < 10), i
@@ -264,7 +262,7 @@ def test_the_decoder_is_unaffected_before_the_start(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_discriminator_learns(tmp_path: Path) -> None:
     train = {"steps": 60, "log_every": 10, "validate_every": 60}
-    rows = run(stage(tmp_path, {**SMALL, "start_step": 40, "channels": 8, "lr": 2e-3}, **train))
+    rows = run(stage(tmp_path, {**SMALL, "start": 0.66, "channels": 8, "lr": 2e-3}, **train))
     losses = [row["discriminator"] for row in rows]
     assert losses[3] < losses[0] - 0.1
     assert losses[0] < 2.3

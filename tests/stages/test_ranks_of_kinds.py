@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 RENDERED = {"views": 1, "losses": {name: {"kind": name} for name in ("rgb", "splat")}}
 KINDS: dict[str, dict[str, Any]] = {
     "joint": {"representation": {"kind": "joint"}},
-    "adversarial": {"autodecoder": {"adversarial": {"resolution": 64, "channels": 4, "start_step": 1, "lr": 1e-6}}},
+    "adversarial": {"autodecoder": {"adversarial": {"resolution": 64, "channels": 4, "start": 0.1, "lr": 1e-6}}},
     "regression": {"unet": {"objective": "regression", "rendered": RENDERED}},
 }
 CASES = [("joint", "autodecoder"), ("adversarial", "autodecoder"), ("joint", "unet"), ("regression", "unet")]

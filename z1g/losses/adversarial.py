@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Self
 
 from pydantic import Field, model_validator
 
-from z1g.core.slots import MAX_COUNT, Section
+from z1g.core.slots import Section
 
 if TYPE_CHECKING:
     import torch
@@ -32,8 +32,11 @@ class Adversarial(Section):
         description="also multiply by the ratio of the norms of both gradients, of the other losses and of this term, "
         "at the decoder's last layer (Esser et al. 2021, equation 7), measured every tenth step",
     )
-    start_step: int = Field(
-        200, ge=0, le=MAX_COUNT, description="steps in which the discriminator learns, but the decoder does not from it"
+    start: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="fraction of the steps after which the decoder learns from the discriminator, which learns before",
     )
     resolution: int = Field(
         128, ge=64, le=4096, description="side in pixels to which renders and images are resized for the discriminator"

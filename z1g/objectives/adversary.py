@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +19,7 @@ from z1g.networks.discriminator import PatchDiscriminator
 from z1g.networks.perceptual import resized
 from z1g.representations.codec import Codec
 from z1g.training.gradients import average
+from z1g.training.options import TrainOptions
 
 RGB = 3
 BETAS = (0.5, 0.9)
@@ -40,16 +42,19 @@ class Adversary(nn.Module):
 
     ratio: Tensor
 
-    def __init__(self, options: Adversarial, codec: Codec, seed: int) -> None:
-        """codec: with the decoder that learns from it. Raises UserError if the adaptive weight has no layer."""
+    def __init__(self, options: Adversarial, codec: Codec, train: TrainOptions) -> None:
+        """codec: with the decoder that learns from it. train: of stage 1.
+
+        Raises UserError if an adaptive weight is asked for and the decoder's last layer is not trained.
+        """
         super().__init__()
         if options.adaptive and not codec.last_layers():
             raise UserError(
                 "autodecoder.adversarial.adaptive compares gradients at the decoder's last layer, which is not "
                 "trained; set it to false"
             )
-        self.options = options
-        with seeded(seed):
+        self.options, self.start = options, math.ceil(options.start * train.steps)
+        with seeded(train.seed):
             network = PatchDiscriminator(RGB + options.alpha, options.channels, options.layers)
         self.discriminator = network.requires_grad_(False)
         self.optimizer = torch.optim.Adam(network.parameters(), lr=options.lr, betas=BETAS, fused=True)
@@ -61,10 +66,10 @@ class Adversary(nn.Module):
         self.rows = 0
 
     @staticmethod
-    def of(options: Adversarial | None, codec: Codec, seed: int) -> Adversary | None:
+    def of(options: Adversarial | None, codec: Codec, train: TrainOptions) -> Adversary | None:
         """The adversary of a decoder, None if it has none or is not trained."""
         trained = any(parameter.requires_grad for parameter in codec.decoder.parameters())
-        return Adversary(options, codec, seed) if options is not None and trained else None
+        return Adversary(options, codec, train) if options is not None and trained else None
 
     def forward(self, loss: Tensor, pair: Comparison, layers: Sequence[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
         """Add the decoder's term to `loss`, a mean over the objects of `pair`; compute the discriminator's gradients.
@@ -77,7 +82,7 @@ class Adversary(nn.Module):
             raise ValueError("the adversarial loss needs renders")
         rendered, true = self.seen(pair.rgb, pair.alpha), self.seen(pair.rgb_true, pair.alpha_true)
         rows, figures = len(pair.rgb), self._judge(rendered.detach(), true, len(pair.rgb))
-        started, measures = self.steps >= self.options.start_step, self._measures()
+        started, measures = self.steps >= self.start, self._measures()
         weight = self.options.weight * self.ratio * started
         if started or measures:
             term = generator_hinge(self.discriminator(rendered).float())
@@ -114,7 +119,7 @@ class Adversary(nn.Module):
 
     def _measures(self) -> bool:
         """Whether this step's ratio is measured: in the step before the first that uses it, then in every tenth."""
-        ahead = self.steps + 1 - self.options.start_step
+        ahead = self.steps + 1 - self.start
         return self.options.adaptive and ahead >= 0 and (ahead % EVERY == 0 or self.steps == 0)
 
     def _measure(self, terms: tuple[Tensor, Tensor], layers: Sequence[Tensor], rows: int) -> None:

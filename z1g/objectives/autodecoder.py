@@ -66,7 +66,7 @@ class AutodecoderObjective(Objective):
         if self.options.augment:
             poses = scenes.views(ids[0], FIXED_VIEWS).c2w
             self.augmenter = Augmenter(self.options.augment, poses, default_device())
-        self.adversary = Adversary.of(self.options.adversarial, codec, self.options.train.seed)
+        self.adversary = Adversary.of(self.options.adversarial, codec, self.options.train)
         self.watched = ValidationObjects(config, scenes, ids)
         self.held_out = ValidationObjects(config, scenes, held_out)
 
