@@ -1,4 +1,4 @@
-"""Two processes that share a batch train the weights of one: stages 1 and 2 of kinds beside the mosaic's diffusion."""
+"""Two processes that share a batch train the weights of one: kinds beside the mosaic's diffusion, an adversary."""
 
 import multiprocessing
 from pathlib import Path
@@ -16,14 +16,16 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from z1g.core.files import read_jsonl
 from z1g.plan.plan import Plan
 from z1g.stages import autodecoder, codes, unet
+from z1g.training.checkpoint import CheckpointFolder
 
 pytestmark = pytest.mark.slow
 RENDERED = {"views": 1, "losses": {name: {"kind": name} for name in ("rgb", "splat")}}
 KINDS: dict[str, dict[str, Any]] = {
     "joint": {"representation": {"kind": "joint"}},
+    "adversarial": {"autodecoder": {"adversarial": {"resolution": 64, "channels": 4, "start": 0.1, "lr": 1e-6}}},
     "regression": {"unet": {"objective": "regression", "rendered": RENDERED}},
 }
-CASES = [("joint", "autodecoder"), ("joint", "unet"), ("regression", "unet")]
+CASES = [("joint", "autodecoder"), ("adversarial", "autodecoder"), ("joint", "unet"), ("regression", "unet")]
 Trees = dict[str, Plan]
 
 
@@ -73,4 +75,23 @@ def test_two_ranks_train_the_weights_of_one(
     rows = [without_seconds(read_jsonl(folder / "history.jsonl")) for folder in (one, two)]
     assert len(rows[0]) == len(rows[1]) > 0
     for ours, theirs in zip(*rows, strict=True):
-        assert theirs == pytest.approx(ours, rel=1e-3)
+        # Outputs of a discriminator that knows nothing yet are near zero.
+        assert theirs == pytest.approx(ours, rel=1e-3, abs=1e-4 if kind == "adversarial" else 1e-12)
+
+
+def test_two_ranks_train_the_discriminator_of_one(alone: Trees, together: dict[tuple[str, str], Path]) -> None:
+    states = []
+    for folder in (stage_path(alone["adversarial"], "autodecoder"), together["adversarial", "autodecoder"]):
+        loaded = CheckpointFolder(folder / "checkpoints").load()
+        assert loaded is not None
+        states.append(loaded[1]["objective"]["adversary._extra_state"])
+    ours, theirs = states
+    assert theirs["steps"] == ours["steps"] == 6
+    assert theirs["ratio"].item() == pytest.approx(ours["ratio"].item(), rel=1e-2)
+    # Steps are of 1e-6, as those of Adam are mostly noise at first; its first moments are the gradients.
+    for index, state in ours["optimizer"]["state"].items():
+        moment = state["exp_avg"]
+        other = theirs["optimizer"]["state"][index]["exp_avg"]
+        assert moment.norm() > 0
+        # At first, the gradient of the last bias is zero but for rounding.
+        assert (other - moment).norm() < 0.02 * moment.norm() + 1e-6, index

@@ -2,17 +2,18 @@
 
 import json
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from z1g.codes import CodeSource
 from z1g.codes.encoder import EncoderCodes
 from z1g.core.needs import require_package
 from z1g.core.slots import MAX_COUNT, MAX_SEED, OneOf, Runtime, Section
 from z1g.data.condition_form import ConditionForm, Resize
-from z1g.geometry.camera import LossViews
+from z1g.geometry.camera import INPUT_VIEWS, LossViews
 from z1g.losses import Loss
+from z1g.losses.adversarial import Adversarial
 from z1g.losses.latent import LatentLoss
 from z1g.losses.lpips import StLpipsLoss
 from z1g.losses.rendering import AlphaLoss, RgbLoss
@@ -77,6 +78,7 @@ class AutodecoderOptions(Section):
         "perceptual": StLpipsLoss(),
         "splat": SplatLoss(),
     }
+    adversarial: Adversarial | None = None
     views: int = Field(8, ge=1, le=10_000, description="free training views rendered per object and step")
     loss_views: LossViews = Field(
         "train",
@@ -124,6 +126,14 @@ class AutodecoderOptions(Section):
         "standard deviations of the codes; 0: no refinement. Other kinds of codes have their own learning rate",
     )
     train: TrainOptions = TrainOptions()
+
+    @model_validator(mode="after")
+    def _judged_views_are_rendered(self) -> Self:
+        judged = None if self.adversarial is None else self.adversarial.views
+        rendered = self.views + self.render_inputs * len(INPUT_VIEWS)
+        if (judged or 0) > rendered:
+            raise ValueError(f"adversarial.views {judged} is more than the {rendered} views that are rendered")
+        return self
 
 
 class RenderedCodes(Section):

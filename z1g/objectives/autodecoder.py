@@ -21,6 +21,7 @@ from z1g.losses import Comparison, weighted_sum
 from z1g.networks.denoiser import Denoiser
 from z1g.networks.diffusion import TIMESTEPS
 from z1g.objectives import purposes
+from z1g.objectives.adversary import Adversary
 from z1g.objectives.augmentation import Augmenter
 from z1g.objectives.samples import MID_GRAY, AutodecoderSamples, gathered, images
 from z1g.objectives.validation import (
@@ -65,6 +66,7 @@ class AutodecoderObjective(Objective):
         if self.options.augment:
             poses = scenes.views(ids[0], FIXED_VIEWS).c2w
             self.augmenter = Augmenter(self.options.augment, poses, default_device())
+        self.adversary = Adversary.of(self.options.adversarial, codec, self.options.train)
         self.watched = ValidationObjects(config, scenes, ids)
         self.held_out = ValidationObjects(config, scenes, held_out)
 
@@ -86,6 +88,9 @@ class AutodecoderObjective(Objective):
         loss, terms = weighted_sum(self.options.losses, pair)
         for name, term in own.items():
             loss, terms = loss + term, {**terms, name: term.detach()}
+        if self.adversary is not None and self.training:
+            loss, judged = self.adversary(loss, pair, self.codec.last_layers())
+            terms |= judged
         return {"loss": loss, **terms}
 
     def compare(self, splats: Tensor, batch: Batch) -> Comparison:
@@ -164,9 +169,13 @@ class AutodecoderObjective(Objective):
 
     def after_backward(self, accelerator: Accelerator) -> None:
         self.book.after_backward(accelerator)
+        if self.adversary is not None:
+            self.adversary.after_backward(accelerator)
 
     def discard(self) -> None:
         self.book.discard()
+        if self.adversary is not None:
+            self.adversary.discard()
 
     def validate(self) -> dict[str, float]:
         """PSNR in dB on `validation_background` and errors of attributes, means over a few objects' validation views.

@@ -89,6 +89,11 @@ class Codec(nn.Module):
         """The networks that `train.speed` applies to."""
         return []
 
+    def last_layers(self) -> list[Tensor]:
+        """Trained weights of the decoder's last layers, at which gradients of losses are compared."""
+        trained: list[Tensor] = [parameter for parameter in self.decoder.parameters() if parameter.requires_grad]
+        return trained[-1:]
+
     def use_bf16_weights(self, whole: bool) -> None:
         """Use weights cast to bfloat16 once per step in place of autocast, or not."""
 

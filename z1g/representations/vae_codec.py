@@ -34,6 +34,10 @@ class VaeCodec(Codec):
         splats: Tensor = self.decoder(code)
         return splats
 
+    def last_layers(self) -> list[Tensor]:
+        weight = self.vae.decoder.conv_out.weight
+        return [weight] if weight.requires_grad else []
+
     def for_inference(self, device: torch.device) -> Self:
         self.vae.to(device)
         self.to(device)

@@ -39,6 +39,8 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
     in_memory = not isinstance(objective.sample.views, StoredViews)
     data = StepData(objective.sample, len(ids), train.batch_size, train.seed, in_memory, shares(folder, ids))
     trains = any(parameter.requires_grad for parameter in objective.parameters())
+    if options.adversarial is not None and objective.adversary is None:
+        raise UserError("autodecoder.adversarial trains the decoder, but no weight of it is trained; set it to null")
     if until is not None:
         if not trains:
             raise UserError("no weight of stage 1 is trained, so that no run can be stopped early; prune by stage 2")

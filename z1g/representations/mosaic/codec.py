@@ -106,6 +106,10 @@ class MosaicCodec(VaeCodec):
     def use_bf16_weights(self, whole: bool) -> None:
         self.encoder.whole_bf16 = self.decoder.whole_bf16 = whole
 
+    def last_layers(self) -> list[Tensor]:
+        weight = self.decoder.geometry_out.weight
+        return super().last_layers() + ([weight] if weight.requires_grad else [])
+
     def save(self, folder: Path) -> None:
         """Write the VAE in diffusers' layout, the splat heads and the processor of condition images, if any."""
         super().save(folder)
