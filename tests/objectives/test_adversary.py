@@ -1,5 +1,6 @@
 """The adversary of stage 1: who learns from what, its adaptive weight, resumed training, and what it reaches."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,15 @@ SMALL: dict[str, Any] = {"resolution": 64, "channels": 4, "start": 0}
 LAST = ("codec.decoder.decoder.conv_out.weight", "codec.decoder.geometry_out.weight")
 
 
-def configuration(**options: Any) -> Experiment:
-    config = experiment(SIZES)
+def configuration(image: int = 32, **options: Any) -> Experiment:
+    config = experiment(replace(SIZES, image=image))
     changed = {"losses": {"rgb": RgbLoss(), "splat": SplatLoss()}, "adversarial": Adversarial(**{**SMALL, **options})}
     return config.model_copy(update={"autodecoder": config.autodecoder.model_copy(update=changed)})
 
 
-def objective(**options: Any) -> AutodecoderObjective:
-    config = configuration(**options)
-    codec, scenes = config.new_codec(), MadeUpScenes(config, SIZES.image)
+def objective(image: int = 32, **options: Any) -> AutodecoderObjective:
+    config = configuration(image, **options)
+    codec, scenes = config.new_codec(), MadeUpScenes(config, image)
     return AutodecoderObjective(config, codec, EncodedBook(sample=True), scenes, scenes.ids, None).train()
 
 
@@ -164,6 +165,21 @@ def test_micro_batches_change_nothing() -> None:
     assert judge(parts).ratio.item() == pytest.approx(judge(whole).ratio.item(), rel=1e-2)
     for name, value in weights(judge(whole)).items():
         torch.testing.assert_close(weights(judge(parts))[name], value, atol=1.3e-3, rtol=1e-3)
+
+
+def test_a_step_of_images_that_need_no_resizing() -> None:
+    """Their memory format is that of files, and so is that of gradients; the step is that of Adam's plain loop."""
+    subject = objective(image=64)
+    network = judge(subject).discriminator
+    copies = [parameter.detach().clone().requires_grad_() for parameter in network.parameters()]
+    plain = torch.optim.Adam(copies, lr=2e-4, betas=(0.5, 0.9), fused=False, foreach=False)
+    for step in range(2):
+        subject(subject.prepare(drawn(subject, step)))
+        for copy, gradient in zip(copies, judge(subject).gradients, strict=True):
+            copy.grad = gradient / 2
+        plain.step()
+        subject.after_backward(Accelerator(cpu=True))
+        torch.testing.assert_close(list(network.parameters()), copies, atol=1e-6, rtol=1e-5)
 
 
 def test_discarded_passes_leave_nothing() -> None:

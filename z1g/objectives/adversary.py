@@ -146,7 +146,8 @@ class Adversary(nn.Module):
     def _step(self) -> None:
         finite = torch.stack([gradient.isfinite().all() for gradient in self.gradients]).all()
         for parameter, gradient in zip(self.discriminator.parameters(), self.gradients, strict=True):
-            parameter.grad = gradient
+            # Images that are channels_last have such gradients, which the fused optimizer refuses.
+            parameter.grad = gradient.contiguous()
         # The fused kernels read this flag on the device, as with a gradient scaler.
         self.optimizer.found_inf = 1 - finite.float()  # type: ignore[attr-defined]
         self.optimizer.step()
