@@ -210,6 +210,20 @@ def test_every_ablation_resolves_at_every_scale_and_says_why(scale: str) -> None
         assert len(file.read_text().splitlines()) <= 10
 
 
+def test_what_makes_renders_sharp_is_compared_at_its_scale() -> None:
+    """Two seeds each; every choice differs in one part."""
+    catalog = Catalog(Entries.of_folder(ROOT / "ablations"), "mini", CONFIGS)
+    parts = {"adversarial": "autodecoder", "perceptual_more": "autodecoder", "latent_min_snr": "unet",
+             "guidance_more": "infer"}  # fmt: skip
+    plain = catalog.runs("as_mini")
+    for name, part in parts.items():
+        for run, other in zip(catalog.runs(name), plain, strict=True):
+            assert run.about.seed == other.about.seed
+            fields = type(run.experiment).model_fields
+            assert [f for f in fields if getattr(run.experiment, f) != getattr(other.experiment, f)] == [part], name
+    assert len(plain) == 2
+
+
 def test_representations_are_compared_at_their_scale() -> None:
     """Four kinds, three seeds each. Regression differs from the mosaic in stage 2 only."""
     catalog = Catalog(Entries.of_folder(ROOT / "ablations"), "mini", CONFIGS)

@@ -30,7 +30,7 @@ class Adversarial(Section):
     adaptive: bool = Field(
         True,
         description="also multiply by the ratio of the norms of both gradients, of the other losses and of this term, "
-        "at the decoder's last layer (Esser et al. 2021, equation 7), measured every tenth step",
+        "at the decoder's last layer (Esser et al. 2021, equation 7)",
     )
     start: float = Field(
         0.1,

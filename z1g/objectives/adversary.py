@@ -25,7 +25,13 @@ RGB = 3
 BETAS = (0.5, 0.9)
 """Those of VQGAN's discriminator."""
 EVERY = 10
-"""Steps between measurements of the adaptive weight, each of which takes two further backward passes of the losses."""
+"""Steps between measurements of the gradient of the other losses, each a further backward pass of them."""
+DECAY = 0.9
+"""How fast the norm of the own gradient may fall from one step to the next.
+
+It grows by a multiple within a few steps when the discriminator finds a difference, and a ratio that is known a step
+late must not be that of a step whose gradient happened to be small.
+"""
 LEAST, MOST = 1e-6, 1e4
 """Added to the norm that divides (Esser et al. 2021, equation 7), and the bound of the ratio (of their code)."""
 
@@ -40,7 +46,7 @@ class Adversary(nn.Module):
     known after a step only, and is used from the next one on.
     """
 
-    ratio: Tensor
+    norms: Tensor
 
     def __init__(self, options: Adversarial, codec: Codec, train: TrainOptions) -> None:
         """codec: with the decoder that learns from it. train: of stage 1.
@@ -59,8 +65,8 @@ class Adversary(nn.Module):
         self.discriminator = network.requires_grad_(False)
         self.optimizer = torch.optim.Adam(network.parameters(), lr=options.lr, betas=BETAS, fused=True)
         self.steps = 0
-        # With an adaptive weight nothing is known before the first measurement.
-        self.register_buffer("ratio", torch.tensor(0.0 if options.adaptive else 1.0), persistent=False)
+        # Of the gradients of the other losses and of the own term; with zeros, the ratio is 0.
+        self.register_buffer("norms", torch.zeros(2), persistent=False)
         self.gradients: list[Tensor] = []
         self.slopes: list[Tensor] = []
         self.rows = 0
@@ -82,12 +88,12 @@ class Adversary(nn.Module):
             raise ValueError("the adversarial loss needs renders")
         rendered, true = self.seen(pair.rgb, pair.alpha), self.seen(pair.rgb_true, pair.alpha_true)
         rows, figures = len(pair.rgb), self._judge(rendered.detach(), true, len(pair.rgb))
-        started, measures = self.steps >= self.start, self._measures()
-        weight = self.options.weight * self.ratio * started
-        if started or measures:
+        started = self.steps >= self.start
+        weight = self.options.weight * self.ratio() * started
+        if started or self._measures_others():
             term = generator_hinge(self.discriminator(rendered).float())
-            if measures:
-                self._measure((loss, term), layers, rows)
+            if self.options.adaptive:
+                self._measure([term, *([loss] if self._measures_others() else [])], layers, rows)
             if started:
                 loss = loss + weight * term
         return loss, {**figures, "adversarial": -figures["discriminator_rendered"], "adversarial_weight": weight}
@@ -117,13 +123,19 @@ class Adversary(nn.Module):
             "discriminator_rendered": outputs[1].detach().mean(),
         }
 
-    def _measures(self) -> bool:
-        """Whether this step's ratio is measured: in the step before the first that uses it, then in every tenth."""
+    def ratio(self) -> Tensor:
+        """The norm of the gradient of the other losses over that of the own term; 1 without an adaptive weight."""
+        if not self.options.adaptive:
+            return torch.ones_like(self.norms[0])
+        return (self.norms[0] / (self.norms[1] + LEAST)).clamp(max=MOST)
+
+    def _measures_others(self) -> bool:
+        """Whether the other losses are measured: in the step before the first that uses it, then in every tenth."""
         ahead = self.steps + 1 - self.start
         return self.options.adaptive and ahead >= 0 and (ahead % EVERY == 0 or self.steps == 0)
 
-    def _measure(self, terms: tuple[Tensor, Tensor], layers: Sequence[Tensor], rows: int) -> None:
-        """Add the gradients of both terms at the last layers, times the rows of this pass."""
+    def _measure(self, terms: Sequence[Tensor], layers: Sequence[Tensor], rows: int) -> None:
+        """Add the gradients of terms, the own first, at the last layers, times the rows of this pass."""
         slopes = [torch.autograd.grad(rows * term, layers, retain_graph=True) for term in terms]
         self.slopes = _sum(self.slopes, [torch.cat([part.flatten() for part in slope]) for slope in slopes])
 
@@ -133,20 +145,25 @@ class Adversary(nn.Module):
         torch._foreach_div_(found, self.rows)
         if accelerator.num_processes > 1:
             average(found, accelerator.num_processes)
-        if self.slopes:
-            others, own = (slope.norm() for slope in self.slopes)
-            ratio = (others / (own + LEAST)).clamp(max=MOST)
-            # Any batch can be an outlier, and the ratio is used for ten others.
-            smooth = torch.where(self.ratio > 0, (self.ratio * ratio).sqrt(), ratio)
-            self.ratio.copy_(torch.where(ratio.isfinite(), smooth, self.ratio))
+        self._note()
         self._step()
         self.steps += 1
         self.discard()
 
+    def _note(self) -> None:
+        """Take over the norms of the gradients at the last layers, those that are finite."""
+        if not self.slopes:
+            return
+        others, own = self.norms
+        now = [slope.norm() for slope in self.slopes]
+        seen = torch.stack([now[1] if len(now) == 2 else others, torch.maximum(now[0], DECAY * own)])
+        self.norms.copy_(torch.where(seen.isfinite(), seen, self.norms))
+
     def _step(self) -> None:
         finite = torch.stack([gradient.isfinite().all() for gradient in self.gradients]).all()
         for parameter, gradient in zip(self.discriminator.parameters(), self.gradients, strict=True):
-            parameter.grad = gradient
+            # Images that are channels_last have such gradients, which the fused optimizer refuses.
+            parameter.grad = gradient.contiguous()
         # The fused kernels read this flag on the device, as with a gradient scaler.
         self.optimizer.found_inf = 1 - finite.float()  # type: ignore[attr-defined]
         self.optimizer.step()
@@ -161,14 +178,14 @@ class Adversary(nn.Module):
         weights = {name: value.clone() for name, value in self.discriminator.state_dict().items()}
         return {
             "weights": weights, "optimizer": self.optimizer.state_dict(), "steps": self.steps,
-            "ratio": self.ratio.clone(),
+            "norms": self.norms.clone(),
         }  # fmt: skip
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
         load_exactly(self.discriminator, state["weights"], "the discriminator in the checkpoint")
         self.optimizer.load_state_dict(state["optimizer"])
         self.steps = state["steps"]
-        self.ratio.copy_(state["ratio"])
+        self.norms.copy_(state["norms"])
 
 
 def _sum(total: list[Tensor], added: Sequence[Tensor]) -> list[Tensor]:
