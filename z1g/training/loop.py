@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import Tensor, nn
+from torch import Tensor
 
 from z1g.core.errors import Preempted, UserError
 from z1g.core.locks import exclusive
@@ -23,6 +23,7 @@ from z1g.training.data import Batch, StepData, ahead
 from z1g.training.log import TrainingLog
 from z1g.training.memory import FittedPasses
 from z1g.training.objective import Objective
+from z1g.training.optimizers import adamw
 from z1g.training.options import TrainOptions
 from z1g.training.outcome import FINITE, STOP, Outcome, everywhere
 from z1g.training.passes import EagerPasses, ReplayedPasses, passes
@@ -57,13 +58,7 @@ class Trainer:
         self.objective = objective
         tune(objective.networks(), options.speed, self.accelerator.device)
         self.trained = [p for p in objective.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            _groups(objective, options.optimizer.lr),
-            lr=options.optimizer.lr,
-            weight_decay=options.optimizer.weight_decay,
-            betas=options.optimizer.betas,
-            fused=True,
-        )
+        optimizer = adamw(objective, options.optimizer, options.seed)
         self.schedule = options.schedule.build(optimizer, options.steps)
         replay = options.speed.replay and not options.speed.recompute
         self.fitted = FittedPasses(
@@ -264,15 +259,6 @@ class Trainer:
         self.skipped, self.best = state["skipped"], state["best"]
         log.info("resumed %s from step %d", self.folder, step)
         return step, {"rows": state["history"], "interval": state["interval"]}
-
-
-def _groups(objective: Objective, lr: float) -> list[dict[str, Any]]:
-    """Trained parameters by their learning rates, the most common factor 1 first, which logs show."""
-    groups: dict[float, list[nn.Parameter]] = {1.0: []}
-    for name, parameter in objective.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault(objective.rate_factor(name), []).append(parameter)
-    return [{"params": group, "lr": lr * factor} for factor, group in groups.items() if group]
 
 
 def _precision(options: TrainOptions) -> str:
