@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from support.builders import OBJECTS, CodedToy, Toy, fill, plan, stage_path, toy_options, without_seconds
 from support.die import run_and_die
@@ -366,8 +367,17 @@ class Large(Toy):
 
 
 def test_too_little_memory_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="memory with 1 object at once, though activations are recomputed: use"):
-        train(tmp_path, Large(0))
+    """With lines for the ablation, of the stage whose folder it is."""
+    with pytest.raises(
+        UserError, match=r"memory with 1 object at once, though activations are recomputed\. Use"
+    ) as said:
+        train(tmp_path / "unet" / "1", Large(0), ema=0.9)
+    proposed = [yaml.safe_load(line) for line in str(said.value).splitlines()[1:]]
+    assert proposed == [{"unet": {"train": {"optimizer": {"state": "int8"}}}}, {"unet": {"train": {"ema": None}}}]
+    adaptable = Large(0)
+    adaptable.adaptable = True
+    with pytest.raises(UserError, match=r"id:\n  unet: \{finetune: \{kind: lora\}\}"):
+        train(tmp_path / "unet" / "2", adaptable, ema=None, batch_size=1, optimizer={"lr": 0.02, "state": "int8"})
 
 
 def test_training_goes_on_with_fewer_objects_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -67,6 +67,12 @@ class CompactAdamW(torch.optim.Optimizer):
         self.found_inf: Tensor | None = None
         self._buckets: list[list[_Bucket]] | None = None
 
+    @property
+    def scratch(self) -> int:
+        """Bytes that a step needs besides the state: gradients side by side, and about ten values of each at once."""
+        largest: int = max(p.numel() for group in self.param_groups for p in group["params"])
+        return 4 * (2 * max(largest, AT_ONCE) + 10 * AT_ONCE)
+
     @torch.no_grad()
     def step(self, closure: Any = None) -> None:  # type: ignore[override]
         """Update weights and moments by the gradients; parameters without a gradient are left out."""

@@ -17,8 +17,10 @@ from torch import Tensor
 from z1g.core.errors import Preempted, UserError
 from z1g.core.locks import exclusive
 from z1g.core.progress import Meter
+from z1g.core.stages import TRAINED
 from z1g.training.average import Average
 from z1g.training.checkpoint import CheckpointFolder
+from z1g.training.compact_adam import CompactAdamW
 from z1g.training.data import Batch, StepData, ahead
 from z1g.training.log import TrainingLog
 from z1g.training.memory import FittedPasses
@@ -27,6 +29,7 @@ from z1g.training.optimizers import adamw
 from z1g.training.options import TrainOptions
 from z1g.training.outcome import FINITE, STOP, Outcome, everywhere
 from z1g.training.passes import EagerPasses, ReplayedPasses, passes
+from z1g.training.remedies import remedies
 from z1g.training.rungs import DIVERGED, Pause, noted
 from z1g.training.speed import tune
 
@@ -63,7 +66,8 @@ class Trainer:
         replay = options.speed.replay and not options.speed.recompute
         self.fitted = FittedPasses(
             passes(objective, self.accelerator, options.micro_batch, replay=replay),
-            objective, self.accelerator, recomputes=options.speed.recompute,
+            objective, self.accelerator, recomputes=options.speed.recompute, remedy=self._remedy(),
+            scratch=optimizer.scratch if isinstance(optimizer, CompactAdamW) else 0,
         )  # fmt: skip
         self.optimizer = self.accelerator.prepare(optimizer)
         self.average = Average(self.trained, options.ema) if options.ema else None
@@ -72,6 +76,13 @@ class Trainer:
         self.skipped = 0
         self.best: dict[str, float] = {}
         """Step and figure of the best validation so far; empty before the first."""
+
+    def _remedy(self) -> str:
+        options, stage = self.options, self.folder.parent.name
+        return remedies(
+            stage if stage in TRAINED else "STAGE",
+            state=options.optimizer.state, average=options.ema is not None, adapters=self.objective.adaptable,
+        )  # fmt: skip
 
     @property
     def passes(self) -> EagerPasses | ReplayedPasses:

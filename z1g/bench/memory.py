@@ -1,0 +1,177 @@
+"""Measures the GPU memory of both training stages in ways that take less and less of it, for `z1g plan --cost`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from z1g.bench.machine import device_name, guarded, versions
+from z1g.bench.made_up_training import Make, changed, making, training, with_random_weights
+from z1g.core.device import default_device
+from z1g.core.errors import UserError
+from z1g.core.files import write_json
+from z1g.networks.finetune import Lora
+from z1g.networks.weights.published_pipeline import PublishedPipeline
+from z1g.plan.cost import memory
+from z1g.plan.cost.memory import GB, Peak, Way
+from z1g.training.passes import WARM_UP
+
+if TYPE_CHECKING:
+    from z1g.config.tree import Experiment
+
+STEPS = WARM_UP + 2
+"""Enough for a CUDA graph, and for moments, which the first step makes."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A way to train a stage, with Adam's moments in a form, and adapters or all weights."""
+
+    way: Way
+    state: str
+    adapters: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.way}{' (all)' * self.way.whole}, {self.state}{', adapters' * self.adapters}"
+
+
+def measure(
+    named: Sequence[tuple[str, Experiment]], stages: Sequence[str], seconds: float, out: Path | None
+) -> dict[str, Any]:
+    """Peaks of the stages of configurations by name, each in several ways; what does not fit is an error in its row.
+
+    No measurement starts after `seconds`. out: file with all known rows and the new ones, written after each. Raises
+    UserError without a GPU.
+    """
+    device, began, known = gpu(), time.perf_counter(), {_what(peak): peak for peak in memory.measured()}
+    figures: dict[str, Any] = {"device": device_name(device.type), "versions": versions(), "rows": [], "left_out": []}
+    seen: set[tuple[str, ...]] = set()
+    for name, experiment in named:
+        for stage in stages:
+            key = stage, memory.key_of(experiment, stage), memory.finetune_of(experiment, stage)
+            if key in seen or not experiment_trains(experiment, stage):
+                continue
+            seen.add(key)
+            made: list[Make] = []
+            for case in cases(experiment, stage):
+                if time.perf_counter() - began > seconds:
+                    figures["left_out"].append(f"{name}, {stage}, {case}: no time left; raise --seconds")
+                    continue
+                made = made or [making(with_random_weights(experiment), stage)]
+                row = guarded(
+                    f"{name}, {stage}, {case}", partial(_peak, name, experiment, stage, case, made[0], device), device
+                )
+                if "error" in row:
+                    figures["left_out"].append(f"{row['name']}: {row['error']}")
+                    continue
+                peak = Peak(**{field: row[field] for field in Peak.__dataclass_fields__})
+                others = [p for p in known.values() if p.state != peak.state]
+                said = (
+                    memory.estimate(experiment, stage, case.way, peak.state, peak.finetune, others) if others else None
+                )
+                figures["rows"].append(row | {"computed_gb": None if said is None else round(said, 3)})
+                known[_what(peak)] = peak
+                if out is not None:
+                    write_json(out, {"rows": [asdict(peak) for peak in known.values()]})
+    return figures
+
+
+def gpu() -> torch.device:
+    """The GPU. Raises UserError without one."""
+    device = default_device()
+    if device.type != "cuda":
+        raise UserError("there is no GPU here, whose memory is measured; run this on the machine that trains")
+    return device
+
+
+def allocated(device: torch.device) -> tuple[int, int]:
+    """Most bytes that tensors took and that were reserved for them, since the last `clean`."""
+    return torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+
+
+def experiment_trains(experiment: Experiment, stage: str) -> bool:
+    """Whether a stage has weights to train: stage 1 of the stock decoder has none."""
+    return stage != "autodecoder" or getattr(experiment.representation, "decoder", None) != "stock"
+
+
+def cases(experiment: Experiment, stage: str) -> Iterator[Case]:
+    """What is measured: as configured, and what lines for other numbers of objects and the remedies need."""
+    way, state = memory.configured(experiment, stage), memory.state_of(experiment, stage)
+    objects = memory.objects_of(experiment, stage)
+    yield Case(way, state)
+    numbers = [n for n in (1, 2, 4) if n < objects]
+    recomputed = [Way(n, objects == n, True) for n in (numbers[:2] or [1])]
+    for other in [*(Way(n, False, False) for n in numbers), *recomputed]:
+        if other != way:
+            yield Case(other, state)
+    if way.whole and objects > 1 and not way.recompute:
+        yield Case(Way(objects // 2, True, False), state)
+    if state != "int8":
+        yield Case(recomputed[0], "int8")
+    published = isinstance(experiment.model, PublishedPipeline)
+    if stage == "unet" and published and not isinstance(experiment.unet.finetune, Lora):
+        for other in dict.fromkeys([way, Way(1, objects == 1, False), recomputed[0]]):
+            yield Case(other, state, adapters=True)
+
+
+def _peak(
+    name: str, experiment: Experiment, stage: str, case: Case, make: Make, device: torch.device
+) -> dict[str, Any]:
+    """The row of a case. Raises MemoryError if training had to change the way."""
+    way = case.way
+    options = getattr(experiment, stage).train
+    train = options.model_copy(
+        update={
+            "batch_size": way.objects if way.whole else 2 * way.objects,
+            "micro_batch": None if way.whole else way.objects,
+            "optimizer": options.optimizer.model_copy(update={"state": case.state}),
+            "speed": options.speed.model_copy(update={"recompute": way.recompute}),
+        }
+    )
+    finetune = {"finetune": Lora()} if case.adapters else {}
+    config = changed(with_random_weights(experiment), stage, train, **finetune)
+    with training(config, stage, make, STEPS) as (trainer, batches):
+        for step, batch in enumerate(batches):
+            trainer._step(step, batch)
+        if (trainer.passes.micro_batch, trainer.fitted.recomputes) != (train.micro_batch, way.recompute):
+            raise MemoryError("training had to do with fewer objects at once; use a GPU with more memory")
+        trained = sum(p.numel() for p in trainer.trained)
+    tensors, reserved = allocated(device)
+    peak = Peak(
+        stage=stage, key=memory.key_of(experiment, stage), about=name,
+        finetune=memory.ADAPTERS if case.adapters else memory.finetune_of(experiment, stage), objects=way.objects,
+        whole=way.whole, recompute=way.recompute, state=case.state, ema=train.ema is not None, trained=trained,
+        gb=round(tensors / GB, 3), device=device_name(device.type),
+    )  # fmt: skip
+    return {**asdict(peak), "reserved_gb": round(reserved / GB, 3)}
+
+
+def _what(peak: Peak) -> tuple[Any, ...]:
+    """What a row is of; a later measurement replaces it."""
+    return peak.stage, peak.key, peak.finetune, peak.objects, peak.whole, peak.recompute, peak.state, peak.ema
+
+
+def markdown(figures: dict[str, Any]) -> str:
+    """Rows as a table, then what was left out."""
+    head = (
+        "| configuration | stage | objects at once | recomputed | moments | trained, 10⁶ | GB | reserved | computed |"
+    )
+    lines = [head, "|---" * (head.count("|") - 1) + "|"]
+    for row in figures["rows"]:
+        moments = row["state"] + (" of adapters" if row["finetune"] != "full" else "")
+        cells = [
+            row["about"],
+            row["stage"],
+            f"{row['objects']}{' (all)' * row['whole']}",
+            "yes" if row["recompute"] else "no",
+        ]
+        cells += [moments, f"{row['trained'] / 1e6:.1f}", f"{row['gb']:.2f}", f"{row['reserved_gb']:.2f}"]
+        cells.append("" if row["computed_gb"] is None else f"{row['computed_gb']:.2f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([f"{figures['device']}", "", *lines, "", *figures["left_out"]]) + "\n"
