@@ -113,6 +113,29 @@ def test_rows_are_those_that_plans_read(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_fits_and_samples_have_rows(
+    kind: str, no_gpu: list[Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(**KINDS[kind], fit={"batch_objects": 2}, resources={"infer": {"gpus": 1}})
+    monkeypatch.setattr(memory, "allocated", lambda _: (3 * 10**9, 4 * 10**9))
+    figures = memory.measure([("a", config)], ["fit", "infer"], 600, tmp_path / "memory.json")
+    assert figures["left_out"] == []
+    assert [(row["stage"], row["objects"], row["trained"]) for row in figures["rows"]] == [
+        ("fit", 2, 0),
+        ("infer", 2, 0),
+    ]
+    monkeypatch.setattr(known, "FILE", tmp_path / "memory.json")
+    known.measured.cache_clear()
+    try:
+        assert known.cell(config, "infer") == "3.0 (2 at once)"
+        assert known.cell(tiny(**KINDS[kind], infer={"batch_size": 3}), "infer") == "not measured"
+    finally:
+        known.measured.cache_clear()
+    assert no_gpu == []
+
+
+@pytest.mark.slow
 def test_a_way_that_did_not_fit_has_no_row(no_gpu: list[Trainer], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "cases", lambda *_: [Case(Way(2, True, False), "float32")])
     real = Trainer._step

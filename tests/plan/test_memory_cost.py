@@ -17,6 +17,7 @@ from z1g.config.yaml_file import YamlFile
 from z1g.core.files import read_json
 from z1g.plan.cost import memory
 from z1g.plan.cost.memory import Peak, Way, configured, estimate, fitting, ways
+from z1g.plan.cost.sizes import key_of
 
 TRAINED = 500_000_000
 """Weights of the made-up stage 2: moments of 4 GB, an average of 2 GB, gradients of 2 GB."""
@@ -32,7 +33,7 @@ def unet(**train: object) -> Experiment:
 
 def peak(config: Experiment, objects: int, gb: float, stage: str = "unet", **changes: Any) -> Peak:
     values: dict[str, Any] = {
-        "stage": stage, "key": memory.key_of(config, stage), "about": "made up", "finetune": "full",
+        "stage": stage, "key": key_of(config, stage), "about": "made up", "finetune": "full",
         "objects": objects, "whole": False, "recompute": False, "state": "float32", "ema": False, "trained": TRAINED,
         "gb": gb, "device": "a GPU",
     }  # fmt: skip

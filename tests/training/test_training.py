@@ -380,6 +380,15 @@ def test_too_little_memory_is_explained(tmp_path: Path) -> None:
         train(tmp_path / "unet" / "2", adaptable, ema=None, batch_size=1, optimizer={"lr": 0.02, "state": "int8"})
 
 
+def test_memory_of_the_optimizer_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Trainer, finite: Tensor) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Trainer, "_update", full)
+    with pytest.raises(UserError, match=r"beside the passes.*\n  unet: \{train: \{optimizer: \{state: int8\}\}\}"):
+        train(tmp_path / "unet" / "1")
+
+
 def test_training_goes_on_with_fewer_objects_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The batch is 8 objects: 4, then 2 fit. Weights are those of enough memory."""
     plain = train(tmp_path / "plain", Large(8, dropout=0), batch_size=8, steps=5)

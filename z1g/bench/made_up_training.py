@@ -18,11 +18,13 @@ from z1g.core.device import default_device
 from z1g.core.errors import UserError
 from z1g.core.seeding import seeded
 from z1g.data.bank import provide
+from z1g.inference.method import ImageToSplats
 from z1g.networks.weights import Scratch, Zero123Plus
 from z1g.networks.weights.published_pipeline import PublishedPipeline
 from z1g.objectives.autodecoder import AutodecoderObjective
 from z1g.objectives.diffusion import DiffusionData, DiffusionObjective
 from z1g.objectives.rendered import RenderedTruth, Rendering
+from z1g.representations.codec import Trained
 from z1g.training.data import Batch, StepData, ahead
 from z1g.training.loop import Trainer
 from z1g.training.objective import Objective
@@ -31,6 +33,7 @@ from z1g.training.options import TrainOptions
 if TYPE_CHECKING:
     from z1g.config.tree import Experiment
     from z1g.networks.reference_denoiser import ReferenceDenoiser
+    from z1g.sampling.options import InferOptions
 
 STEPS = 100_000
 """Steps that a schedule counts with, so that the learning rate hardly changes."""
@@ -132,6 +135,21 @@ def stage_2(config: Experiment) -> Make:
         return DiffusionObjective(options, own, data, rendering)
 
     return make
+
+
+def sampling(config: Experiment, options: InferOptions, device: torch.device) -> ImageToSplats:
+    """The method with networks of a configuration, for sampling with `options`."""
+    with seeded(0):
+        codec, denoiser = config.new_codec(), config.new_denoiser()
+    codec = codec.requires_grad_(False).eval().for_inference(device)
+    statistics = {
+        "mean": torch.zeros(1, device=device),
+        "deviation": torch.ones(1, device=device),
+        "zero_latent": codec.zero_latent(config.unet.condition_size, device),
+    }
+    denoiser = denoiser.requires_grad_(False).eval().to(device)
+    denoiser.objective = config.unet.objective
+    return ImageToSplats(Trained(codec, denoiser, statistics), options)
 
 
 def making(config: Experiment, stage: str) -> Make:

@@ -1,4 +1,4 @@
-"""Measures the GPU memory of both training stages in ways that take less and less of it, for `z1g plan --cost`."""
+"""Measures the GPU memory of stages, and of training in ways that take less and less of it, for `z1g plan --cost`."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from z1g.bench.autodecoder import resolution
+from z1g.bench.balls import ball
 from z1g.bench.machine import device_name, guarded, versions
-from z1g.bench.made_up_training import Make, changed, making, training, with_random_weights
+from z1g.bench.made_up_training import Make, changed, making, sampling, training, with_random_weights
 from z1g.core.device import default_device
 from z1g.core.errors import UserError
 from z1g.core.files import write_json
+from z1g.fitting.optimize import Fit
 from z1g.networks.finetune import Lora
 from z1g.networks.weights.published_pipeline import PublishedPipeline
 from z1g.plan.cost import memory
 from z1g.plan.cost.memory import GB, Peak, Way
+from z1g.plan.cost.sizes import key_of
+from z1g.sampling.inferred.diffusion import SampledCodes
 from z1g.training.passes import WARM_UP
 
 if TYPE_CHECKING:
@@ -54,8 +59,8 @@ def measure(
     seen: set[tuple[str, ...]] = set()
     for name, experiment in named:
         for stage in stages:
-            key = stage, memory.key_of(experiment, stage), memory.finetune_of(experiment, stage)
-            if key in seen or not experiment_trains(experiment, stage):
+            key = stage, key_of(experiment, stage), memory.finetune_of(experiment, stage)
+            if key in seen or not has_work(experiment, stage):
                 continue
             seen.add(key)
             made: list[Make] = []
@@ -63,10 +68,12 @@ def measure(
                 if time.perf_counter() - began > seconds:
                     figures["left_out"].append(f"{name}, {stage}, {case}: no time left; raise --seconds")
                     continue
-                made = made or [making(with_random_weights(experiment), stage)]
-                row = guarded(
-                    f"{name}, {stage}, {case}", partial(_peak, name, experiment, stage, case, made[0], device), device
-                )
+                if stage in memory.UNTRAINED:
+                    work = partial(_untrained, name, experiment, stage, case, device)
+                else:
+                    made = made or [making(with_random_weights(experiment), stage)]
+                    work = partial(_peak, name, experiment, stage, case, made[0], device)
+                row = guarded(f"{name}, {stage}, {case}", work, device)
                 if "error" in row:
                     figures["left_out"].append(f"{row['name']}: {row['error']}")
                     continue
@@ -95,13 +102,20 @@ def allocated(device: torch.device) -> tuple[int, int]:
     return torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
 
 
-def experiment_trains(experiment: Experiment, stage: str) -> bool:
-    """Whether a stage has weights to train: stage 1 of the stock decoder has none."""
+def has_work(experiment: Experiment, stage: str) -> bool:
+    """Whether a stage uses the GPU as measured here: stage 1 of the stock decoder trains nothing, and some codes at
+    inference are not sampled.
+    """
+    if stage == "infer":
+        return isinstance(experiment.infer.codes, SampledCodes)
     return stage != "autodecoder" or getattr(experiment.representation, "decoder", None) != "stock"
 
 
 def cases(experiment: Experiment, stage: str) -> Iterator[Case]:
-    """What is measured: as configured, and what lines for other numbers of objects and the remedies need."""
+    """What is measured: as configured, and of training what other numbers of objects and the remedies need."""
+    if stage in memory.UNTRAINED:
+        yield Case(Way(memory.UNTRAINED[stage](experiment), True, False), "float32")
+        return
     way, state = memory.configured(experiment, stage), memory.state_of(experiment, stage)
     objects = memory.objects_of(experiment, stage)
     yield Case(way, state)
@@ -142,11 +156,32 @@ def _peak(
         if (trainer.passes.micro_batch, trainer.fitted.recomputes) != (train.micro_batch, way.recompute):
             raise MemoryError("training had to do with fewer objects at once; use a GPU with more memory")
         trained = sum(p.numel() for p in trainer.trained)
-    tensors, reserved = allocated(device)
+    return _row(name, experiment, stage, case, device, trained, ema=train.ema is not None)
+
+
+def _untrained(name: str, experiment: Experiment, stage: str, case: Case, device: torch.device) -> dict[str, Any]:
+    """The row of a stage that trains no networks."""
+    config, objects = with_random_weights(experiment), case.way.objects
+    if stage == "fit":
+        options = config.fit.model_copy(update={"steps": STEPS})
+        scenes = [ball(config, resolution(config), i) for i in range(objects)]
+        Fit(options, config.splat.size, config.render, config.camera).run(scenes)
+    else:
+        side = config.unet.condition_size
+        method = sampling(config, config.infer.model_copy(update={"steps": STEPS}), device)
+        method(torch.rand(objects, 3, side, side, device=device), list(range(objects)))
+    return _row(name, experiment, stage, case, device)
+
+
+def _row(
+    name: str, experiment: Experiment, stage: str, case: Case, device: torch.device, trained: int = 0, *,
+    ema: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    (tensors, reserved), way = allocated(device), case.way
     peak = Peak(
-        stage=stage, key=memory.key_of(experiment, stage), about=name,
+        stage=stage, key=key_of(experiment, stage), about=name,
         finetune=memory.ADAPTERS if case.adapters else memory.finetune_of(experiment, stage), objects=way.objects,
-        whole=way.whole, recompute=way.recompute, state=case.state, ema=train.ema is not None, trained=trained,
+        whole=way.whole, recompute=way.recompute, state=case.state, ema=ema, trained=trained,
         gb=round(tensors / GB, 3), device=device_name(device.type),
     )  # fmt: skip
     return {**asdict(peak), "reserved_gb": round(reserved / GB, 3)}

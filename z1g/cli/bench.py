@@ -302,7 +302,7 @@ PARTS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[
         _loader,
         _run_loader,
     ),
-    "memory": ("GPU memory of both training stages, for `z1g plan --cost`", add_memory, run_memory),
+    "memory": ("GPU memory of stages, for `z1g plan --cost`", add_memory, run_memory),
     "scaling": (
         "several GPUs: training together, and chunks of objects side by side; efficiency against one GPU",
         _scaling,

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from z1g.cli.arguments import amount, between, some_path
-from z1g.core.stages import TRAINED
 
+STAGES = ("fit", "autodecoder", "unet", "infer")
 FOLDERS = Path("ablations"), Path("configs")
 
 
@@ -14,7 +14,7 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
     """Arguments of `z1g bench memory`."""
     _configured(parser, 540)
     parser.add_argument("--ablations", nargs="*", help="names of ablations at that scale, instead of the scale itself")
-    parser.add_argument("--stages", nargs="+", choices=TRAINED, default=list(TRAINED), help="training stages")
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="stages to measure")
     parser.add_argument("--out", type=some_path, help="JSON file of all known rows, in place of plan/cost/memory.json")
 
 

@@ -92,7 +92,7 @@ class CompactAdamW(torch.optim.Optimizer):
         parameters: list[Tensor] = list(bucket.parameters[first:last])
         sizes = bucket.sizes[first:last]
         steps = bucket.steps[first:last]
-        finite = torch.ones_like(steps[0]) if self.found_inf is None else 1 - self.found_inf.to(steps)
+        finite = torch.ones_like(steps[0]) if self.found_inf is None else 1 - self.found_inf.to(steps).reshape(())
         steps += finite
         corrections = [1 - beta**steps for beta in group["betas"]]
         if len(parameters) > 1:

@@ -131,7 +131,8 @@ class Trainer:
         loader = iter(self.data.batches(start, stop, rank, world, options.workers))
         late: Outcome | None = None
         self.objective.train()
-        with _sigterm_sets(self.stop), Meter(self.folder.parent.name, options.steps, start) as meter:
+        meter_of_stage = Meter(self.folder.parent.name, options.steps, start)
+        with _sigterm_sets(self.stop), self.fitted.explained(), meter_of_stage as meter:
             for step, batch in enumerate(ahead(loader, accelerator.device.type == "cuda"), start):
                 outcome, done = self._step(step, batch), step + 1
                 # Ranks receive a SIGTERM at different times, but must leave the loop together.

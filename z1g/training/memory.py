@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
@@ -63,6 +65,17 @@ class FittedPasses:
                         "true, neither of which changes results, and run the same command again"
                     ) from error
             self._lower(len(batch["key"]))
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Raise UserError when the GPU is out of memory outside of passes: in the optimizer or in a validation."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                "the GPU is out of memory beside the passes, when weights are updated or validated, of which no part "
+                f"can be left out. {self.remedy}"
+            ) from error
 
     def _fails(self, batch: Batch, seed: int) -> Tensor:
         """1 if this rank alone is out of memory with the batch, else 0. Gradients are left to be cleared."""

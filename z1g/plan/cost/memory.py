@@ -7,18 +7,17 @@ memory` measures peaks of several batches; the bytes of moments and average are 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from z1g.core.files import read_json
 from z1g.core.stages import TRAINED
 from z1g.networks.finetune import Finetune, Full, Lora
-from z1g.networks.weights.published_pipeline import PublishedPipeline
+from z1g.plan.cost.sizes import key_of
 from z1g.plan.identity import digest
-from z1g.sources.meshes import Meshes
 from z1g.training.remedies import remedies
 
 if TYPE_CHECKING:
@@ -30,10 +29,13 @@ GB = 1e9
 MOMENT_BYTES = {"float32": 8.0, "bfloat16": 4.0, "int8": 2 + 8 / 256}
 """Bytes of Adam's moments for a trained weight, by `train.optimizer.state`."""
 AVERAGE_BYTES = GRADIENT_BYTES = 4.0
-WITHOUT_EFFECT = frozenset({"alone_share", "bias", "init_seed", "l1", "log_max", "log_min", "weight"})
-"""Options that have no part in what takes memory."""
 
 
+UNTRAINED: dict[str, Callable[[Experiment], int]] = {
+    "fit": lambda experiment: experiment.fit.batch_objects,
+    "infer": lambda experiment: experiment.infer.batch_size,
+}
+"""Objects at once of stages that train no networks and are measured."""
 ADAPTERS = digest(Lora().model_dump(mode="json"))
 """Adapters as they are by default, as rows name them."""
 
@@ -86,14 +88,9 @@ def fixed(trained: int, state: str, *, ema: bool) -> float:
     return trained * (MOMENT_BYTES[state] + AVERAGE_BYTES * ema) / GB
 
 
-def key_of(experiment: Experiment, stage: str) -> str:
-    """What the memory of a training stage depends on, besides the options that an estimate knows."""
-    return digest(_sizes(experiment, stage))
-
-
 def finetune_of(experiment: Experiment, stage: str) -> str:
-    """The weights that a stage trains, as rows name them."""
-    if stage == "autodecoder":
+    """The weights that a stage trains, as rows name them; `full` for stages that train none."""
+    if stage != "unet":
         return "full"
     return name_of(experiment.unet.finetune)
 
@@ -101,41 +98,6 @@ def finetune_of(experiment: Experiment, stage: str) -> str:
 def name_of(finetune: Finetune) -> str:
     """`full`, or the digest of the options of adapters."""
     return "full" if isinstance(finetune, Full) else digest(finetune.model_dump(mode="json"))
-
-
-def _sizes(experiment: Experiment, stage: str) -> dict[str, Any]:
-    data, model = experiment.data, experiment.model
-    options = experiment.autodecoder if stage == "autodecoder" else experiment.unet
-    sizes: dict[str, Any] = {
-        "stage": stage,
-        # Published weights have one size, whatever folder they are in.
-        "model": model.kind if isinstance(model, PublishedPipeline) else _bare(model.model_dump(mode="json")),
-        "representation": _bare(experiment.representation.model_dump(mode="json")),
-        "splats": experiment.splat.size,
-        "bf16": options.bf16,
-        "precision": options.train.precision,
-        "fused": options.train.speed.fused,
-    }
-    if stage == "autodecoder":
-        stage_1 = experiment.autodecoder
-        return sizes | {
-            "image": data.renderer.resolution if isinstance(data, Meshes) else None,
-            "codes": [stage_1.codes.kind, stage_1.codes.trains_encoder],
-            "views": [stage_1.views, stage_1.render_inputs],
-            "losses": _losses(stage_1.losses),
-            "mixed": stage_1.mix_diffusion.interval is not None,
-        }
-    stage_2 = experiment.unet
-    rendered = None
-    if stage_2.rendered is not None:
-        image = data.renderer.resolution if isinstance(data, Meshes) else None
-        rendered = [stage_2.rendered.views, image, _losses(stage_2.rendered.losses)]
-    return sizes | {
-        "objective": stage_2.objective,
-        "rendered": rendered,
-        "condition": stage_2.condition_size,
-        "attention": stage_2.attention,
-    }
 
 
 def objects_of(experiment: Experiment, stage: str) -> int:
@@ -148,16 +110,6 @@ def objects_of(experiment: Experiment, stage: str) -> int:
 def state_of(experiment: Experiment, stage: str) -> str:
     """The form of Adam's moments of a stage."""
     return _train(experiment, stage).optimizer.state
-
-
-def _losses(losses: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: _bare(loss.model_dump(mode="json")) for name, loss in losses.items() if loss.weight > 0}
-
-
-def _bare(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _bare(entry) for name, entry in value.items() if name not in WITHOUT_EFFECT}
-    return value
 
 
 def configured(experiment: Experiment, stage: str) -> Way:
@@ -185,10 +137,9 @@ def estimate(
 ) -> float | None:  # fmt: skip
     """GB of a GPU that a way to train takes at its peak, with Adam's `state` and `finetune` or those of the options.
 
-    among: measured peaks; None: all that come with the package.
-
     From peaks of the same networks and sizes: measured there, or on the line through two numbers of objects. None if
-    there are too few. With several GPUs, gradients are there twice.
+    there are too few. With several GPUs, gradients are there twice. among: peaks; None: those that come with the
+    package.
     """
     key, options = key_of(experiment, stage), _train(experiment, stage)
     finetune = finetune or finetune_of(experiment, stage)
@@ -227,11 +178,13 @@ def fitting(experiment: Experiment, stage: str, gb: float, state: str | None = N
 
 def cell(experiment: Experiment, stage: str) -> str:
     """GPU memory of a stage for a table: as configured, or as training fits it into `gpu_memory_gb`."""
+    if not getattr(experiment.resources, stage).gpus:
+        return "none"
     if stage not in TRAINED:
-        resources = getattr(experiment.resources, stage)
-        return "not measured" if resources.gpus else "none"
-    way = configured(experiment, stage)
-    needed, limit = estimate(experiment, stage, way), _limit(experiment, stage)
+        needed = of_untrained(experiment, stage)
+        return "not measured" if needed is None else f"{needed:.1f} ({UNTRAINED[stage](experiment)} at once)"
+    way, limit = configured(experiment, stage), _limit(experiment, stage)
+    needed = estimate(experiment, stage, way)
     if limit is not None and (needed is None or needed > limit):
         found = fitting(experiment, stage, limit)
         if found is not None:
@@ -239,6 +192,14 @@ def cell(experiment: Experiment, stage: str) -> str:
         elif _least(experiment, stage) is not None:
             return f"more than {limit}"
     return "not measured" if needed is None else f"{needed:.1f} ({way})"
+
+
+def of_untrained(experiment: Experiment, stage: str) -> float | None:
+    """GB of a stage that trains no networks, with as many objects at once as configured; None if not measured."""
+    if stage not in UNTRAINED:
+        return None
+    what = stage, key_of(experiment, stage), UNTRAINED[stage](experiment)
+    return max((p.gb for p in measured() if (p.stage, p.key, p.objects) == what), default=None)
 
 
 def table(experiment: Experiment) -> str:
