@@ -28,6 +28,7 @@ from z1g.training.loop import Trainer
 from z1g.training.moments import BLOCK, BFloat16, Int8, table
 
 CPU = torch.device("cpu")
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 RATES: dict[str, Any] = {"lr": 0.01, "betas": (0.9, 0.95), "weight_decay": 0.1}
 FORMS = ("bfloat16", "int8")
 
@@ -241,6 +242,43 @@ def test_neither_layout_nor_parts_matter(form: str, monkeypatch: pytest.MonkeyPa
     torch.testing.assert_close(run(torch.channels_last, 2**22), plain, rtol=0, atol=0)
     if form == "int8":  # parts of stochastic rounding have draws of their own
         torch.testing.assert_close(run(torch.contiguous_format, 4096), plain, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("betas", [(0.9, 0.95), (0.0, 0.999)])
+def test_the_kernel_does_the_same(betas: tuple[float, float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU, or in Triton's interpreter: codes differ by one where rounding decides, and by none elsewhere."""
+    pytest.importorskip("triton")
+    generator, shapes = draws(7), [(64, 65), (70, 80), (8, 16), (4097,), (16, 300)]
+    starts = [torch.randn(shape, generator=generator) for shape in shapes]
+    sizes = [10.0 ** torch.empty(shape).uniform_(-4, 0, generator=generator) for shape in shapes]
+    gradients = [[size * torch.randn(size.shape, generator=generator) for size in sizes] for _ in range(3)]
+    gradients[1][3] = torch.zeros(4097)
+    ended = []
+    for fused in (True, False):
+        monkeypatch.setattr(compact_adam, "available", lambda _, fused=fused: fused)
+        weights = [nn.Parameter(start.clone().to(DEVICE)) for start in starts]
+        optimizer = CompactAdamW([{"params": weights}], lr=0.01, betas=betas, weight_decay=0.1, state="int8", seed=0)
+        for step, some in enumerate(gradients):
+            for i, (weight, gradient) in enumerate(zip(weights, some, strict=True)):
+                weight.grad = None if (step, i) == (0, 1) else gradient.to(DEVICE)
+            optimizer.step()
+            # A step that is not finite leaves everything as it is.
+            for weight in weights:
+                weight.grad = torch.full_like(weight, float("nan"))
+            optimizer.found_inf = torch.ones((), device=DEVICE)
+            optimizer.step()
+            optimizer.found_inf = None
+        ended.append((weights, [optimizer.state[weight] for weight in weights]))
+    for ours, theirs, kernel, plain in zip(ended[0][0], ended[1][0], ended[0][1], ended[1][1], strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-3 * 0.01, rtol=1e-6)
+        assert kernel.keys() == plain.keys()
+        for name, value in kernel.items():
+            if name.endswith("codes"):
+                distance = (value.int() - plain[name].int()).abs()
+                assert distance.max() <= 1
+                assert distance.float().mean() < 1e-3
+            else:
+                torch.testing.assert_close(value, plain[name], rtol=1e-5, atol=1e-12)
 
 
 def test_bytes_of_moments() -> None:

@@ -10,9 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from z1g.core.errors import UserError
+from z1g.core.lazy import LazyModule
 from z1g.core.seeding import numpy_generator
-from z1g.training.moments import BLOCK, BFloat16, Float32, Form, Int8, Stored
+from z1g.networks.fused import available
+from z1g.training.moments import BLOCK, LEAST, BFloat16, Float32, Form, Int8, Stored, bounds, table
 
+# Triton is installed with GPU builds of torch.
+kernels: Any = LazyModule("z1g.training.kernels")
+
+ROWS, WARPS = 16, 8
+"""Blocks of a program of the kernel, and its warps."""
 SMALL = 4096
 """Tensors of fewer weights (biases, norms) have moments in float32, as in 8-bit optimizers from their paper on."""
 AT_ONCE = 2**22
@@ -33,8 +40,8 @@ class _Bucket:
     stored: Stored
     steps: Tensor
     """Steps of each parameter, float32."""
-    lengths: Tensor
-    """`sizes` on the device."""
+    blocks: Tensor
+    """Blocks of each parameter, on the device."""
 
     def place(self, first: int, last: int) -> slice:
         """Where the values of the parameters from `first` to before `last` are."""
@@ -94,15 +101,20 @@ class CompactAdamW(torch.optim.Optimizer):
         steps = bucket.steps[first:last]
         finite = torch.ones_like(steps[0]) if self.found_inf is None else 1 - self.found_inf.to(steps).reshape(())
         steps += finite
-        corrections = [1 - beta**steps for beta in group["betas"]]
-        if len(parameters) > 1:
-            lengths, n = bucket.lengths[first:last], sum(sizes)
-            corrections = [c.repeat_interleave(lengths, output_size=n) for c in corrections]
-        change, start = _flat(parameters, sizes), bucket.place(first, last).start
-        for part in _parts(len(change)):
-            place = slice(start + part.start, start + part.stop)
-            bias = [c[part] if len(parameters) > 1 else c for c in corrections]
-            change[part] = self._direction(group["betas"], bucket, place, change[part], bias, finite, draws)
+        change, place = _flat(parameters, sizes), bucket.place(first, last)
+        corrections = [
+            (1 - beta**steps).repeat_interleave(bucket.blocks[first:last], output_size=len(change) // BLOCK)
+            for beta in group["betas"]
+        ]
+        if isinstance(bucket.forms[FIRST], Int8) and available(change.device):
+            _fused(group["betas"], bucket, place, change, corrections, finite)
+        else:
+            for part in _parts(len(change)):
+                at, bias = (
+                    slice(place.start + part.start, place.start + part.stop),
+                    [c[_of_blocks(part)] for c in corrections],
+                )
+                change[part] = self._direction(group["betas"], bucket, at, change[part], bias, finite, draws)
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"] * finite)
         pieces = zip(parameters, change.split(sizes), strict=True)
         moves = [piece[: p.numel()].view(p.shape) for p, piece in pieces]
@@ -123,8 +135,9 @@ class CompactAdamW(torch.optim.Optimizer):
             new = bucket.forms[prefix].write(old[prefix], values, draws)
             for name, tensor in old[prefix].items():
                 tensor.copy_(torch.where(usable, new[name], tensor))
-        direction = first.div_(root.div_(corrections[1].sqrt()).add_(EPSILON)).div_(corrections[0])
-        return torch.where(usable, direction, 0.0)
+        first, root = first.view(-1, BLOCK), root.view(-1, BLOCK)
+        direction = first.div_(root.div_(corrections[1].sqrt()[:, None]).add_(EPSILON)).div_(corrections[0][:, None])
+        return torch.where(usable, direction, 0.0).view(-1)
 
     def _all_buckets(self) -> list[list[_Bucket]]:
         """Buckets of each group, with their moments, made when they are first needed."""
@@ -145,8 +158,8 @@ class CompactAdamW(torch.optim.Optimizer):
         stored = {
             prefix + name: value for prefix in forms for name, value in forms[prefix].zeros(sum(sizes), device).items()
         }
-        steps, lengths = torch.zeros(len(sizes), device=device), torch.tensor(sizes, device=device)
-        bucket = _Bucket(parameters, sizes, forms, stored, steps, lengths)
+        steps, blocks = torch.zeros(len(sizes), device=device), torch.tensor(sizes, device=device) // BLOCK
+        bucket = _Bucket(parameters, sizes, forms, stored, steps, blocks)
         for i, parameter in enumerate(parameters):
             views = {prefix + n: v for prefix in forms for n, v in bucket.part(prefix, bucket.place(i, i + 1)).items()}
             self.state[parameter] = {"step": steps[i], **views}
@@ -170,6 +183,20 @@ class CompactAdamW(torch.optim.Optimizer):
                 )
             for name, value in own.items():
                 value.copy_(loaded[name])
+
+
+def _fused(
+    betas: tuple[float, float], bucket: _Bucket, place: slice, change: Tensor, corrections: Sequence[Tensor],
+    finite: Tensor,
+) -> None:  # fmt: skip
+    """Like `CompactAdamW._direction` for 8-bit moments, with one kernel and in place of the gradient."""
+    moments = [bucket.part(prefix, place)[name] for prefix in (FIRST, SECOND) for name in ("codes", "scales")]
+    tables = [make(signed, change.device) for signed in (True, False) for make in (table, bounds)]
+    blocks = len(change) // BLOCK
+    kernels.update[(-(-blocks // ROWS),)](
+        change, *moments, *tables, *corrections, finite, blocks, 1 - betas[0], betas[1], 1 - betas[1], EPSILON,
+        LEAST=LEAST, ROWS=ROWS, BLOCK=BLOCK, num_warps=WARPS,
+    )  # fmt: skip
 
 
 def _bucketed(parameters: list[nn.Parameter], form: str) -> Iterator[tuple[str, list[nn.Parameter]]]:

@@ -17,6 +17,8 @@ Stored = dict[str, Tensor]
 """Tensors of a moment by what they hold."""
 BLOCK = 256
 """Values that share a scale. Smaller than the paper's 2048, as in its authors' later releases."""
+LEAST = torch.finfo(torch.float32).tiny
+"""Least divisor of a block."""
 DECADES = 7
 """Decades below a block's largest magnitude that have codes of their own."""
 
@@ -76,26 +78,20 @@ class Int8(Form):
         self.signed = signed
 
     def zeros(self, n: int, device: torch.device) -> Stored:
-        zero = int(self._table(torch.device("cpu")).abs().argmin())
+        zero = int(table(self.signed, torch.device("cpu")).abs().argmin())
         codes = torch.full((n,), zero, device=device, dtype=torch.uint8)
         return {"codes": codes, "scales": torch.zeros(n // BLOCK, device=device)}
 
     def read(self, stored: Stored) -> Tensor:
-        shares = self._table(stored["codes"].device).index_select(0, stored["codes"].int())
+        shares = table(self.signed, stored["codes"].device).index_select(0, stored["codes"].int())
         return shares.view(-1, BLOCK).mul_(stored["scales"][:, None]).view(-1)
 
     def write(self, stored: Stored, values: Tensor, draws: torch.Generator) -> Stored:
         blocks = values.view(-1, BLOCK)
         scales = blocks.abs().amax(dim=1)
-        shares = blocks / scales.clamp(min=torch.finfo(torch.float32).tiny)[:, None]
-        codes = torch.bucketize(shares.view(-1), self._bounds(values.device), out_int32=True)
+        shares = blocks / scales.clamp(min=LEAST)[:, None]
+        codes = torch.bucketize(shares.view(-1), bounds(self.signed, values.device), out_int32=True)
         return {"codes": codes.to(torch.uint8), "scales": scales}
-
-    def _table(self, device: torch.device) -> Tensor:
-        return table(self.signed, device)
-
-    def _bounds(self, device: torch.device) -> Tensor:
-        return _bounds(self.signed, device)
 
 
 @cache
@@ -116,11 +112,11 @@ def table(signed: bool, device: torch.device) -> Tensor:
 
 
 @cache
-def _bounds(signed: bool, device: torch.device) -> Tensor:
+def bounds(signed: bool, device: torch.device) -> Tensor:
     """The 255 values between neighboring shares, above which the larger one is nearer."""
     shares = table(signed, torch.device("cpu"))
-    bounds = (shares[:-1] + shares[1:]) / 2
+    between = (shares[:-1] + shares[1:]) / 2
     if not signed:
         # A divisor must not become zero by rounding.
-        bounds[0] = 0.0
-    return bounds.to(device)
+        between[0] = 0.0
+    return between.to(device)
