@@ -16,7 +16,7 @@ from z1g.cli.main import main
 from z1g.config.tree import Experiment
 from z1g.core.files import read_json
 from z1g.plan.cost import memory as known
-from z1g.plan.cost.memory import Way
+from z1g.plan.cost.memory import Peak, Way
 from z1g.training.loop import Trainer
 
 CPU = torch.device("cpu")
@@ -52,6 +52,12 @@ def no_gpu(monkeypatch: pytest.MonkeyPatch) -> list[Trainer]:
         monkeypatch.setattr(module, "gpu", lambda: CPU)
         monkeypatch.setattr(module, "allocated", allocated)
     return trainers
+
+
+def plan_reads(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the plan take rows for those of the package."""
+    rows = tuple(Peak(**row) for row in read_json(file)["rows"])
+    monkeypatch.setattr(known, "measured", lambda: rows)
 
 
 @pytest.mark.parametrize("part", ["memory", "capped"])
@@ -99,16 +105,15 @@ def test_rows_are_those_that_plans_read(
     assert eight.options.optimizer.state == "int8"
     assert sum(p.numel() for p in adapters.trained) < 0.5 * sum(p.numel() for p in whole.trained)
     assert whole.optimizer.state, "moments are there when memory is measured"
-    monkeypatch.setattr(known, "FILE", out)
-    known.measured.cache_clear()
-    try:
-        assert known.estimate(config, "unet", Way(2, True, False)) == pytest.approx(2)
-        assert known.estimate(config, "unet", Way(1, False, False), finetune=known.ADAPTERS) == pytest.approx(1)
-        trained = sum(p.numel() for p in eight.trained)
-        said = known.estimate(config, "unet", Way(1, False, True))
-        assert said == pytest.approx(1 + trained * (8 - 2 - 8 / 256) / 1e9, abs=1e-6)
-    finally:
-        known.measured.cache_clear()
+    plan_reads(out, monkeypatch)
+    assert known.estimate(config, "unet", Way(2, True, False)) == pytest.approx(2)
+    assert known.estimate(config, "unet", Way(1, False, False), finetune=known.ADAPTERS) == pytest.approx(1)
+    trained = sum(p.numel() for p in eight.trained)
+    said = known.estimate(config, "unet", Way(1, False, True))
+    assert said == pytest.approx(1 + trained * (8 - 2 - 8 / 256) / 1e9, abs=1e-6)
+    monkeypatch.setattr(memory, "cases", lambda *_: [Case(Way(1, False, True), "float32")])
+    again = memory.measure([("c", config)], ["unet", "fit"], 600, None)
+    assert [row["computed_gb"] for row in again["rows"]] == [round(said, 3), None], "computed from 8 bits, beside 1 GB"
     assert len(memory.markdown(figures).splitlines()) == 2 + 2 + 5 + 1 + 0
 
 
@@ -125,13 +130,10 @@ def test_fits_and_samples_have_rows(
         ("fit", 2, 0),
         ("infer", 2, 0),
     ]
-    monkeypatch.setattr(known, "FILE", tmp_path / "memory.json")
-    known.measured.cache_clear()
-    try:
-        assert known.cell(config, "infer") == "3.0 (2 at once)"
-        assert known.cell(tiny(**KINDS[kind], infer={"batch_size": 3}), "infer") == "not measured"
-    finally:
-        known.measured.cache_clear()
+    plan_reads(tmp_path / "memory.json", monkeypatch)
+    assert known.cell(config, "infer") == "3.0 (2 at once)"
+    other = tiny(**KINDS[kind], infer={"batch_size": 3}, resources={"infer": {"gpus": 1}})
+    assert known.cell(other, "infer") == "not measured"
     assert no_gpu == []
 
 

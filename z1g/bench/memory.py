@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from z1g.bench.made_up_training import Make, changed, making, sampling, training
 from z1g.core.device import default_device
 from z1g.core.errors import UserError
 from z1g.core.files import write_json
+from z1g.core.stages import TRAINED
 from z1g.fitting.optimize import Fit
 from z1g.networks.finetune import Lora
 from z1g.networks.weights.published_pipeline import PublishedPipeline
@@ -49,44 +50,60 @@ class Case:
 def measure(
     named: Sequence[tuple[str, Experiment]], stages: Sequence[str], seconds: float, out: Path | None
 ) -> dict[str, Any]:
-    """Peaks of the stages of configurations by name, each in several ways; what does not fit is an error in its row.
+    """Peaks of the stages of configurations by name, each in several ways; what does not fit is left out, with reasons.
 
     No measurement starts after `seconds`. out: file with all known rows and the new ones, written after each. Raises
     UserError without a GPU.
     """
     device, began, known = gpu(), time.perf_counter(), {_what(peak): peak for peak in memory.measured()}
     figures: dict[str, Any] = {"device": device_name(device.type), "versions": versions(), "rows": [], "left_out": []}
-    seen: set[tuple[str, ...]] = set()
+    networks: dict[tuple[str, str], Make] = {}
+    for name, experiment, stage, case in _planned(named, stages):
+        title = f"{name}, {stage}, {case}"
+        if time.perf_counter() - began > seconds:
+            figures["left_out"].append(f"{title}: no time left; raise --seconds")
+            continue
+        if stage in TRAINED:
+            if (name, stage) not in networks:
+                networks = {(name, stage): making(with_random_weights(experiment), stage)}
+            work = partial(_trained, name, experiment, stage, case, networks[name, stage], device)
+        else:
+            work = partial(_untrained, name, experiment, stage, case, device)
+        row = guarded(title, work, device)
+        if "error" in row:
+            figures["left_out"].append(f"{title}: {row['error']}")
+            continue
+        peak = Peak(**{field: row[field] for field in Peak.__dataclass_fields__})
+        figures["rows"].append(row | {"computed_gb": _computed(experiment, case, peak, known.values())})
+        known[_what(peak)] = peak
+        if out is not None:
+            write_json(out, {"rows": [asdict(peak) for peak in known.values()]})
+    return figures
+
+
+def _planned(
+    named: Sequence[tuple[str, Experiment]], stages: Sequence[str]
+) -> Iterator[tuple[str, Experiment, str, Case]]:  # fmt: skip
+    """What is measured; once, if configurations agree in it."""
+    seen: set[tuple[Any, ...]] = set()
     for name, experiment in named:
         for stage in stages:
-            key = stage, key_of(experiment, stage), memory.finetune_of(experiment, stage)
-            if key in seen or not has_work(experiment, stage):
+            if not has_work(experiment, stage):
                 continue
-            seen.add(key)
-            made: list[Make] = []
             for case in cases(experiment, stage):
-                if time.perf_counter() - began > seconds:
-                    figures["left_out"].append(f"{name}, {stage}, {case}: no time left; raise --seconds")
-                    continue
-                if stage in memory.UNTRAINED:
-                    work = partial(_untrained, name, experiment, stage, case, device)
-                else:
-                    made = made or [making(with_random_weights(experiment), stage)]
-                    work = partial(_peak, name, experiment, stage, case, made[0], device)
-                row = guarded(f"{name}, {stage}, {case}", work, device)
-                if "error" in row:
-                    figures["left_out"].append(f"{row['name']}: {row['error']}")
-                    continue
-                peak = Peak(**{field: row[field] for field in Peak.__dataclass_fields__})
-                others = [p for p in known.values() if p.state != peak.state]
-                said = (
-                    memory.estimate(experiment, stage, case.way, peak.state, peak.finetune, others) if others else None
-                )
-                figures["rows"].append(row | {"computed_gb": None if said is None else round(said, 3)})
-                known[_what(peak)] = peak
-                if out is not None:
-                    write_json(out, {"rows": [asdict(peak) for peak in known.values()]})
-    return figures
+                what = stage, key_of(experiment, stage), memory.finetune_of(experiment, stage), case
+                if what not in seen:
+                    seen.add(what)
+                    yield name, experiment, stage, case
+
+
+def _computed(experiment: Experiment, case: Case, peak: Peak, known: Iterable[Peak]) -> float | None:
+    """What rows with other moments say of a row: how far computed bytes are right. None if there are none."""
+    others = [other for other in known if other.state != peak.state]
+    if peak.stage not in TRAINED or not others:
+        return None
+    said = memory.estimate(experiment, peak.stage, case.way, peak.state, peak.finetune, others)
+    return None if said is None else round(said, 3)
 
 
 def gpu() -> torch.device:
@@ -103,9 +120,7 @@ def allocated(device: torch.device) -> tuple[int, int]:
 
 
 def has_work(experiment: Experiment, stage: str) -> bool:
-    """Whether a stage uses the GPU as measured here: stage 1 of the stock decoder trains nothing, and some codes at
-    inference are not sampled.
-    """
+    """Whether a stage works as measured here: not stage 1 of a stock decoder, which trains nothing."""
     if stage == "infer":
         return isinstance(experiment.infer.codes, SampledCodes)
     return stage != "autodecoder" or getattr(experiment.representation, "decoder", None) != "stock"
@@ -134,7 +149,7 @@ def cases(experiment: Experiment, stage: str) -> Iterator[Case]:
             yield Case(other, state, adapters=True)
 
 
-def _peak(
+def _trained(
     name: str, experiment: Experiment, stage: str, case: Case, make: Make, device: torch.device
 ) -> dict[str, Any]:
     """The row of a case. Raises MemoryError if training had to change the way."""
