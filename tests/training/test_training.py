@@ -380,6 +380,40 @@ def test_too_little_memory_is_explained(tmp_path: Path) -> None:
         train(tmp_path / "unet" / "2", adaptable, ema=None, batch_size=1, optimizer={"lr": 0.02, "state": "int8"})
 
 
+def test_idle_networks_leave_the_gpu(tmp_path: Path) -> None:
+    """Also after passes were made anew, for which `prepare` moves everything to the device."""
+
+    class Idle(nn.Linear):
+        places: list[str] = []
+
+        def cpu(self) -> "Idle":
+            self.places.append("cpu")
+            return self
+
+        def to(self, *args: Any, **kwargs: Any) -> "Idle":
+            self.places.append("device")
+            return self
+
+    class WithIdle(Large):
+        def __init__(self, fits: int) -> None:
+            super().__init__(fits, dropout=0)
+            self.other = Idle(2, 2).requires_grad_(False)
+
+        def idle(self) -> list[nn.Module]:
+            return [self.other]
+
+        def to(self, *args: Any, **kwargs: Any) -> "WithIdle":
+            self.other.to()
+            return super().to(*args, **kwargs)
+
+    toy, plain = (
+        train(tmp_path / "idle", WithIdle(1), batch_size=4),
+        train(tmp_path / "plain", Large(1, dropout=0), batch_size=4),
+    )
+    assert Idle.places[-1] == "cpu"
+    assert_same(toy.net, plain.net)
+
+
 def test_memory_of_the_optimizer_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(self: Trainer, finite: Tensor) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")

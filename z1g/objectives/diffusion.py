@@ -140,6 +140,12 @@ class DiffusionObjective(Objective):
         """The networks that `train.speed` applies to."""
         return [self.denoiser.unet]
 
+    def idle(self) -> list[nn.Module]:
+        """The image encoder, if it is frozen and embeddings are at hand."""
+        vision = self.denoiser.vision
+        trained = any(parameter.requires_grad for parameter in vision.parameters())
+        return [] if trained or self.data.embeddings is None else [vision]
+
     def prepare(self, batch: Batch) -> Batch:
         return batch if self.rendering is None else self.rendering.prepare(batch)
 

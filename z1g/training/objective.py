@@ -35,6 +35,10 @@ class Objective(nn.Module):
         """The networks that `train.speed` applies to."""
         return []
 
+    def idle(self) -> list[nn.Module]:
+        """Networks of this module that neither passes nor validations run. They leave the GPU while it is trained."""
+        return []
+
     def rate_factor(self, name: str) -> float:
         """Factor of the learning rate of a parameter, by its name in this module."""
         return 1.0
