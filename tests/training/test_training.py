@@ -27,6 +27,7 @@ from z1g.core.seeding import keyed_normal
 from z1g.plan.folder import StageFolder
 from z1g.plan.plan import Plan
 from z1g.stages import autodecoder, codes, unet
+from z1g.training import average as training_average
 from z1g.training import data as training_data
 from z1g.training import loop
 from z1g.training.average import Average
@@ -574,6 +575,17 @@ def test_warmup_reaches_the_optimizer(straight: tuple[Path, Toy]) -> None:
 
 
 # Averages, accumulation, history
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 2**24])
+def test_averages_are_updated_in_parts(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_average, "AT_ONCE", at_once)
+    parameters = [nn.Parameter(torch.full((n,), float(n))) for n in (2, 3, 1, 4)]
+    average = Average(parameters, 0.75)
+    for parameter in parameters:
+        parameter.data.zero_()
+    average.update(torch.tensor(1.0))
+    assert [value.tolist() for value in average.values] == [[0.75 * n] * n for n in (2, 3, 1, 4)]
 
 
 def test_average_formula() -> None:
