@@ -134,7 +134,7 @@ def cases(experiment: Experiment, stage: str) -> Iterator[Case]:
     way, state = memory.configured(experiment, stage), memory.state_of(experiment, stage)
     objects = memory.objects_of(experiment, stage)
     yield Case(way, state)
-    numbers = [n for n in (1, 2, 4) if n < objects]
+    numbers = [n for n in sorted({1, 2, 4, objects // 2}) if 0 < n < objects]
     recomputed = [Way(n, objects == n, True) for n in (numbers[:2] or [1])]
     for other in [*(Way(n, False, False) for n in numbers), *recomputed]:
         if other != way:

@@ -110,10 +110,8 @@ class CompactAdamW(torch.optim.Optimizer):
             _fused(group["betas"], bucket, place, change, corrections, finite)
         else:
             for part in _parts(len(change)):
-                at, bias = (
-                    slice(place.start + part.start, place.start + part.stop),
-                    [c[_of_blocks(part)] for c in corrections],
-                )
+                at = slice(place.start + part.start, place.start + part.stop)
+                bias = [correction[_of_blocks(part)] for correction in corrections]
                 change[part] = self._direction(group["betas"], bucket, at, change[part], bias, finite, draws)
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"] * finite)
         pieces = zip(parameters, change.split(sizes), strict=True)
