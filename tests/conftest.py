@@ -39,6 +39,8 @@ LONGEST = (
     "training/test_ddp.py",
     "training/test_training.py",
     "inference/test_app.py",
+    "training/test_compact_adam.py",
+    "bench/test_bench_memory.py",
     "bench/test_bench_scaling.py",
     "render/test_render_robust.py",
 )

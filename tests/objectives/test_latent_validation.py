@@ -1,5 +1,7 @@
 """Validation of stage 2: losses on codes of trained and of held-out objects."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from support.diffusion import PUBLISHED, SHAPE, micro_denoiser, normal
@@ -100,3 +102,14 @@ def test_a_network_that_knows_its_objects_by_heart_is_seen() -> None:
         after = own.validate()
     assert after["trained_loss"] < 0.6 * before["trained_loss"]
     assert after["held_out_loss"] > 1.5 * after["trained_loss"]
+
+
+def test_the_image_encoder_is_idle_if_embeddings_are_at_hand() -> None:
+    own, with_images = objective(data(2, 1)), replace(data(2, 1), embeddings=None, images=torch.rand(2, 3, 16, 16))
+    own.denoiser.vision.requires_grad_(False)
+    assert own.idle() == [own.denoiser.vision]
+    own.denoiser.vision.requires_grad_(True)
+    assert own.idle() == []
+    other = objective(with_images)
+    other.denoiser.vision.requires_grad_(False)
+    assert other.idle() == []

@@ -91,4 +91,6 @@ def test_missing_figures_are_reported(capsys: pytest.CaptureFixture[str]) -> Non
     assert cli.main(["plan", "--cost", "1000"]) == 0
     sheet = capsys.readouterr().out
     assert "1,000 objects" in sheet
-    assert sheet.count("\n| ") == len(STAGE_NAMES) + 2, "a head, each stage, their sum"
+    hours, memory = sheet.split("GPU memory of training")
+    assert hours.count("\n| ") == len(STAGE_NAMES) + 2, "a head, each stage, their sum"
+    assert memory.count("\n| ") == 3

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
+from torch import nn
 
 from support.builders import CodedToy, Toy, toy_options
 from z1g.cli import main as cli
@@ -27,6 +28,18 @@ class ReplayedToy(Toy):
     """A toy whose passes are captured in a CUDA graph on a GPU; on a CPU they are eager."""
 
     replayable = True
+
+
+class WideToy(Toy):
+    """A toy with a layer that is large enough for compact moments."""
+
+    def __init__(self, dropout: float = 0.2) -> None:
+        super().__init__(dropout=dropout)
+        generator = torch.Generator().manual_seed(8)
+        self.net = nn.Sequential(nn.Linear(4, 1024), nn.Tanh(), nn.Dropout(dropout), nn.Linear(1024, 2))
+        with torch.no_grad():
+            for parameter in self.net.parameters():
+                parameter.copy_(0.05 * torch.randn(parameter.shape, generator=generator))
 
 
 class CrowdedToy(Toy):
@@ -52,6 +65,8 @@ CASES: dict[str, tuple[Callable[[], Toy | CodedToy], TrainOptions]] = {
     "one_cycle": (lambda: Toy(dropout=0), toy_options(**PLAIN, schedule={"kind": "one_cycle", "warmup_steps": 4})),
     "codes": (CodedToy, toy_options(**PLAIN)),
     "replayed": (lambda: ReplayedToy(dropout=0), toy_options(**PLAIN)),
+    "bfloat16_moments": (lambda: WideToy(dropout=0), toy_options(**PLAIN, optimizer={"lr": 0.02, "state": "bfloat16"})),
+    "int8_moments": (lambda: WideToy(dropout=0), toy_options(**PLAIN, optimizer={"lr": 0.02, "state": "int8"})),
     "bf16": (lambda: Toy(dropout=0), toy_options(**{**PLAIN, "precision": "bf16"})),
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 from support.builders import OBJECTS, CodedToy, Toy, fill, plan, stage_path, toy_options, without_seconds
 from support.die import run_and_die
@@ -26,6 +27,7 @@ from z1g.core.seeding import keyed_normal
 from z1g.plan.folder import StageFolder
 from z1g.plan.plan import Plan
 from z1g.stages import autodecoder, codes, unet
+from z1g.training import average as training_average
 from z1g.training import data as training_data
 from z1g.training import loop
 from z1g.training.average import Average
@@ -366,8 +368,60 @@ class Large(Toy):
 
 
 def test_too_little_memory_is_explained(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="memory with 1 object at once, though activations are recomputed: use"):
-        train(tmp_path, Large(0))
+    """With lines for the ablation, of the stage whose folder it is."""
+    with pytest.raises(
+        UserError, match=r"memory with 1 object at once, though activations are recomputed\. Use"
+    ) as said:
+        train(tmp_path / "unet" / "1", Large(0), ema=0.9)
+    proposed = [yaml.safe_load(line) for line in str(said.value).splitlines()[1:]]
+    assert proposed == [{"unet": {"train": {"optimizer": {"state": "int8"}}}}, {"unet": {"train": {"ema": None}}}]
+    adaptable = Large(0)
+    adaptable.adaptable = True
+    with pytest.raises(UserError, match=r"id:\n  unet: \{finetune: \{kind: lora\}\}"):
+        train(tmp_path / "unet" / "2", adaptable, ema=None, batch_size=1, optimizer={"lr": 0.02, "state": "int8"})
+
+
+def test_idle_networks_leave_the_gpu(tmp_path: Path) -> None:
+    """Also after passes were made anew, for which `prepare` moves everything to the device."""
+
+    class Idle(nn.Linear):
+        places: list[str] = []
+
+        def cpu(self) -> "Idle":
+            self.places.append("cpu")
+            return self
+
+        def to(self, *args: Any, **kwargs: Any) -> "Idle":
+            self.places.append("device")
+            return self
+
+    class WithIdle(Large):
+        def __init__(self, fits: int) -> None:
+            super().__init__(fits, dropout=0)
+            self.other = Idle(2, 2).requires_grad_(False)
+
+        def idle(self) -> list[nn.Module]:
+            return [self.other]
+
+        def to(self, *args: Any, **kwargs: Any) -> "WithIdle":
+            self.other.to()
+            return super().to(*args, **kwargs)
+
+    toy, plain = (
+        train(tmp_path / "idle", WithIdle(1), batch_size=4),
+        train(tmp_path / "plain", Large(1, dropout=0), batch_size=4),
+    )
+    assert Idle.places[-1] == "cpu"
+    assert_same(toy.net, plain.net)
+
+
+def test_memory_of_the_optimizer_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: Trainer, finite: Tensor) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(Trainer, "_update", full)
+    with pytest.raises(UserError, match=r"beside the passes.*\n  unet: \{train: \{optimizer: \{state: int8\}\}\}"):
+        train(tmp_path / "unet" / "1")
 
 
 def test_training_goes_on_with_fewer_objects_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -521,6 +575,17 @@ def test_warmup_reaches_the_optimizer(straight: tuple[Path, Toy]) -> None:
 
 
 # Averages, accumulation, history
+
+
+@pytest.mark.parametrize("at_once", [1, 5, 2**24])
+def test_averages_are_updated_in_parts(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training_average, "AT_ONCE", at_once)
+    parameters = [nn.Parameter(torch.full((n,), float(n))) for n in (2, 3, 1, 4)]
+    average = Average(parameters, 0.75)
+    for parameter in parameters:
+        parameter.data.zero_()
+    average.update(torch.tensor(1.0))
+    assert [value.tolist() for value in average.values] == [[0.75 * n] * n for n in (2, 3, 1, 4)]
 
 
 def test_average_formula() -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from z1g.cli.arguments import amount, at_least, between, existing_folder, some_path
+from z1g.cli.bench_memory import add_capped, add_memory, run_capped, run_memory
 
 FEW, WIDE, MANY = 1_000, 8_192, 10_000_000
 """Limits of counts, of sizes in pixels and of objects: larger numbers are mistakes."""
@@ -293,6 +294,7 @@ def _run_statistics(arguments: argparse.Namespace) -> dict[str, Any]:
 
 PARTS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[[argparse.Namespace], Any]]] = {
     "autodecoder": ("stage 1 training: the original's implementation against ours", _autodecoder, _run_autodecoder),
+    "capped": ("training in 24 and 16 GB of GPU memory beside training in all: losses", add_capped, run_capped),
     "dag": ("planning: seconds, memory and jobs of a dry run over synthetic lists of objects", _dag, _run_dag),
     "ingest": ("rendering meshes: one Blender process per object against the pool", _ingest, _run_ingest),
     "loader": (
@@ -300,6 +302,7 @@ PARTS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None], Callable[
         _loader,
         _run_loader,
     ),
+    "memory": ("GPU memory of stages, for `z1g plan --cost`", add_memory, run_memory),
     "scaling": (
         "several GPUs: training together, and chunks of objects side by side; efficiency against one GPU",
         _scaling,

@@ -7,12 +7,11 @@ from typing import get_args
 
 from z1g.cli.arguments import at_least, some_path
 from z1g.config.preflight import Policy
-from z1g.config.resolve import resolve, scale_file
-from z1g.config.yaml_file import read_yaml
 from z1g.core.stages import STAGE_NAMES
 from z1g.plan.budget import gpu_hours_of, within_budget
 from z1g.plan.check import check
 from z1g.plan.cost import sheet
+from z1g.plan.named import experiments
 from z1g.plan.plan import Plan
 
 COST_OF = (1_000, 10_000, 80_000)
@@ -37,7 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         help="files, folders and packages that are not on this machine: stop, or warn, as where jobs run elsewhere",
     )
     parser.add_argument(
-        "--cost", type=at_least(1), nargs="*", metavar="N", help="estimate hours, disk and files per stage for N meshes"
+        "--cost",
+        type=at_least(1),
+        nargs="*",
+        metavar="N",
+        help="estimate hours, disk, files and GPU memory per stage for N meshes, "
+        "of the scale or of each of --ablations",
     )
     parser.add_argument(
         "--check",
@@ -57,8 +61,12 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         sys.stdout.write(f"nothing stops the {number} ablation{'s' * (number != 1)}\n")
         return
     if arguments.cost is not None:
-        experiment = resolve([read_yaml(scale_file(arguments.scale, Path("configs")))])
-        sys.stdout.write(sheet(experiment, arguments.cost or COST_OF))
+        sheets: dict[str, list[str]] = {}
+        folders = Path("ablations"), Path("configs")
+        for name, experiment in experiments(arguments.scale, arguments.ablations, *folders, arguments.objects):
+            sheets.setdefault(sheet(experiment, arguments.cost or COST_OF), []).append(name)
+        heads = (f"## {', '.join(names)}\n\n" if arguments.ablations else "" for names in sheets.values())
+        sys.stdout.write("\n".join(head + text for head, text in zip(heads, sheets, strict=True)))
         return
     plan = Plan.load(
         arguments.scale,

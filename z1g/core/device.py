@@ -4,6 +4,9 @@ import os
 
 import torch
 
+_limits: dict[torch.device, int] = {}
+"""Bytes that this process may allocate of a GPU."""
+
 
 def use_threads(threads: int) -> None:
     """Set the number of threads of torch, which the CPU rasterizer also uses; 0 keeps torch's default."""
@@ -24,3 +27,12 @@ def limit_gpu_memory(gigabytes: int) -> None:
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, gigabytes * 1e9 / total), device)
+        _limits[device] = int(gigabytes * 1e9)
+
+
+def free_gpu_memory(device: torch.device) -> int:
+    """Bytes of a GPU that this process may still allocate, within `limit_gpu_memory`."""
+    free: int = torch.cuda.mem_get_info(device)[0]
+    if device not in _limits:
+        return free
+    return max(0, min(free, _limits[device] - torch.cuda.memory_reserved(device)))

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 import torch
 from torch import Tensor
 
+from z1g.core.device import free_gpu_memory
 from z1g.core.errors import UserError
 from z1g.core.progress import track
 from z1g.data.scenes import Scene
@@ -112,7 +113,7 @@ def placed(cache: Cache, scene: Scene, n: int, device: torch.device) -> Literal[
     if cache != "auto":
         return cache
     needed = n * (scene.rgba.nbytes + (0 if scene.splats is None else scene.splats.nbytes))
-    if device.type == "cuda" and needed < DEVICE_SHARE * torch.cuda.mem_get_info(device)[0]:
+    if device.type == "cuda" and needed < DEVICE_SHARE * free_gpu_memory(device):
         return "device"
     ranks = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -13,6 +13,7 @@ from z1g.core.seeding import numpy_generator
 from z1g.losses import Comparison, weighted_sum
 from z1g.networks.denoiser import Condition, Denoiser, Parts
 from z1g.networks.diffusion import TIMESTEPS
+from z1g.networks.finetune import Full
 from z1g.networks.regression import regress
 from z1g.objectives import purposes
 from z1g.objectives.rendered import RenderedTruth, Rendering
@@ -130,6 +131,7 @@ class DiffusionObjective(Objective):
         denoiser.attention, denoiser.objective = options.attention, options.objective
         self.register_buffer("zero_latent", data.zero_latent, persistent=False)
         self.replayable = rendering is None
+        self.adaptable = isinstance(options.finetune, Full)
         alone_below = 0 if denoiser.parts is None else round(denoiser.parts.alone_share * options.train.steps)
         truth = None if rendering is None else rendering.truth
         self.sample = DiffusionSamples(data, truth, denoiser.parts, alone_below)
@@ -137,6 +139,12 @@ class DiffusionObjective(Objective):
     def networks(self) -> list[nn.Module]:
         """The networks that `train.speed` applies to."""
         return [self.denoiser.unet]
+
+    def idle(self) -> list[nn.Module]:
+        """The image encoder, if it is frozen and embeddings are at hand."""
+        vision = self.denoiser.vision
+        trained = any(parameter.requires_grad for parameter in vision.parameters())
+        return [] if trained or self.data.embeddings is None else [vision]
 
     def prepare(self, batch: Batch) -> Batch:
         return batch if self.rendering is None else self.rendering.prepare(batch)

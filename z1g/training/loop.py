@@ -12,20 +12,24 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
-from torch import Tensor, nn
+from torch import Tensor
 
 from z1g.core.errors import Preempted, UserError
 from z1g.core.locks import exclusive
 from z1g.core.progress import Meter
+from z1g.core.stages import TRAINED
 from z1g.training.average import Average
 from z1g.training.checkpoint import CheckpointFolder
+from z1g.training.compact_adam import CompactAdamW
 from z1g.training.data import Batch, StepData, ahead
 from z1g.training.log import TrainingLog
 from z1g.training.memory import FittedPasses
 from z1g.training.objective import Objective
+from z1g.training.optimizers import adamw
 from z1g.training.options import TrainOptions
 from z1g.training.outcome import FINITE, STOP, Outcome, everywhere
 from z1g.training.passes import EagerPasses, ReplayedPasses, passes
+from z1g.training.remedies import remedies
 from z1g.training.rungs import DIVERGED, Pause, noted
 from z1g.training.speed import tune
 
@@ -57,18 +61,13 @@ class Trainer:
         self.objective = objective
         tune(objective.networks(), options.speed, self.accelerator.device)
         self.trained = [p for p in objective.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(
-            _groups(objective, options.optimizer.lr),
-            lr=options.optimizer.lr,
-            weight_decay=options.optimizer.weight_decay,
-            betas=options.optimizer.betas,
-            fused=True,
-        )
+        optimizer = adamw(objective, options.optimizer, options.seed)
         self.schedule = options.schedule.build(optimizer, options.steps)
         replay = options.speed.replay and not options.speed.recompute
         self.fitted = FittedPasses(
             passes(objective, self.accelerator, options.micro_batch, replay=replay),
-            objective, self.accelerator, recomputes=options.speed.recompute,
+            objective, self.accelerator, recomputes=options.speed.recompute, remedy=self._remedy(),
+            scratch=optimizer.scratch if isinstance(optimizer, CompactAdamW) else 0,
         )  # fmt: skip
         self.optimizer = self.accelerator.prepare(optimizer)
         self.average = Average(self.trained, options.ema) if options.ema else None
@@ -77,6 +76,13 @@ class Trainer:
         self.skipped = 0
         self.best: dict[str, float] = {}
         """Step and figure of the best validation so far; empty before the first."""
+
+    def _remedy(self) -> str:
+        options, stage = self.options, self.folder.parent.name
+        return remedies(
+            stage if stage in TRAINED else "STAGE",
+            state=options.optimizer.state, average=options.ema is not None, adapters=self.objective.adaptable,
+        )  # fmt: skip
 
     @property
     def passes(self) -> EagerPasses | ReplayedPasses:
@@ -125,7 +131,8 @@ class Trainer:
         loader = iter(self.data.batches(start, stop, rank, world, options.workers))
         late: Outcome | None = None
         self.objective.train()
-        with _sigterm_sets(self.stop), Meter(self.folder.parent.name, options.steps, start) as meter:
+        meter_of_stage = Meter(self.folder.parent.name, options.steps, start)
+        with _sigterm_sets(self.stop), self.fitted.explained(), meter_of_stage as meter:
             for step, batch in enumerate(ahead(loader, accelerator.device.type == "cuda"), start):
                 outcome, done = self._step(step, batch), step + 1
                 # Ranks receive a SIGTERM at different times, but must leave the loop together.
@@ -264,15 +271,6 @@ class Trainer:
         self.skipped, self.best = state["skipped"], state["best"]
         log.info("resumed %s from step %d", self.folder, step)
         return step, {"rows": state["history"], "interval": state["interval"]}
-
-
-def _groups(objective: Objective, lr: float) -> list[dict[str, Any]]:
-    """Trained parameters by their learning rates, the most common factor 1 first, which logs show."""
-    groups: dict[float, list[nn.Parameter]] = {1.0: []}
-    for name, parameter in objective.named_parameters():
-        if parameter.requires_grad:
-            groups.setdefault(objective.rate_factor(name), []).append(parameter)
-    return [{"params": group, "lr": lr * factor} for factor, group in groups.items() if group]
 
 
 def _precision(options: TrainOptions) -> str:

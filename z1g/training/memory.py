@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gc
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from accelerate import Accelerator
@@ -28,9 +30,16 @@ class FittedPasses:
     gradients; out of memory later, they end.
     """
 
-    def __init__(self, passes: Passes, objective: Objective, accelerator: Accelerator, *, recomputes: bool) -> None:
-        """recomputes: whether activations are already recomputed."""
+    def __init__(
+        self, passes: Passes, objective: Objective, accelerator: Accelerator, *, recomputes: bool, remedy: str = "",
+        scratch: int = 0,
+    ) -> None:  # fmt: skip
+        """recomputes: whether activations are already recomputed. remedy: what to do if nothing else needs less memory.
+
+        scratch: bytes that the optimizer needs besides its state, once the passes have ended.
+        """
         self.passes, self.objective, self.accelerator, self.recomputes = passes, objective, accelerator, recomputes
+        self.remedy, self.scratch = remedy, scratch
         self.agreed = accelerator.num_processes == 1
 
     def __call__(self, batch: Batch, seed: int) -> dict[str, Tensor]:
@@ -46,7 +55,9 @@ class FittedPasses:
             torch.manual_seed(seed)
             # Outside of the handler, whose traceback keeps the tensors of the attempt.
             try:
-                return self.passes(batch)
+                losses = self.passes(batch)
+                self._reserve()
+                return losses
             except torch.OutOfMemoryError as error:
                 if self.accelerator.num_processes > 1:
                     raise UserError(
@@ -55,6 +66,17 @@ class FittedPasses:
                     ) from error
             self._lower(len(batch["key"]))
 
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Raise UserError when the GPU is out of memory outside of passes: in the optimizer or in a validation."""
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                "the GPU is out of memory beside the passes, when weights are updated or validated, of which no part "
+                f"can be left out. {self.remedy}"
+            ) from error
+
     def _fails(self, batch: Batch, seed: int) -> Tensor:
         """1 if this rank alone is out of memory with the batch, else 0. Gradients are left to be cleared."""
         torch.manual_seed(seed)
@@ -62,6 +84,7 @@ class FittedPasses:
         try:
             with self.passes.alone():
                 self.passes(batch)
+                self._reserve()
         except torch.OutOfMemoryError:
             failed += 1
         self._clear()
@@ -72,10 +95,7 @@ class FittedPasses:
         self._clear()
         objects, state = min(self.passes.micro_batch or n, n), self._state(n)
         if objects == 1 and self.recomputes:
-            raise UserError(
-                f"{state}, though activations are recomputed: use a GPU with more memory, smaller networks, or for "
-                "stage 2 adapters (unet.finetune of kind lora)"
-            )
+            raise UserError(f"{state}, though activations are recomputed. {self.remedy}".rstrip())
         if objects == 1:
             recompute(self.objective.networks())
             self.recomputes = True
@@ -86,6 +106,11 @@ class FittedPasses:
         if isinstance(self.passes, ReplayedPasses):
             self.passes = EagerPasses(self.objective, self.accelerator, objects)
         self.passes.micro_batch = objects
+
+    def _reserve(self) -> None:
+        """Let the allocator find the optimizer's memory, since a step of it cannot be tried again."""
+        if self.scratch and self.accelerator.device.type == "cuda":
+            torch.empty(self.scratch, dtype=torch.uint8, device=self.accelerator.device)
 
     def _state(self, n: int) -> str:
         objects = min(self.passes.micro_batch or n, n)

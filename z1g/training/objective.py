@@ -14,6 +14,9 @@ class Objective(nn.Module):
     replayable = False
     """Whether its passes run the same operations for every batch and never synchronize with the host."""
 
+    adaptable = False
+    """Whether adapters of the networks could be trained in place of all weights, see `unet.finetune`."""
+
     def prepare(self, batch: Batch) -> Batch:
         """Prepare a batch on the device for `forward`, without gradients."""
         return batch
@@ -30,6 +33,10 @@ class Objective(nn.Module):
 
     def networks(self) -> list[nn.Module]:
         """The networks that `train.speed` applies to."""
+        return []
+
+    def idle(self) -> list[nn.Module]:
+        """Networks of this module that neither passes nor validations run. They leave the GPU while it is trained."""
         return []
 
     def rate_factor(self, name: str) -> float:

@@ -21,6 +21,11 @@ class OptimizerOptions(Section):
     clip_norm: float = Field(
         1.0, gt=0, le=1e9, description="maximum norm of the gradient; larger gradients are scaled down"
     )
+    state: Literal["float32", "bfloat16", "int8"] = Field(
+        "float32",
+        description="form of Adam's two moments, 8, 4 or 2 bytes for each trained weight. bfloat16: rounded "
+        "stochastically; int8: quantized in blocks (Dettmers et al. 2022)",
+    )
 
 
 class SpeedOptions(Section):

@@ -8,10 +8,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor, nn
+from torch import Tensor
 
 from z1g.training.data import Batch, micro_batches
 from z1g.training.gradients import average
+from z1g.training.objective import Objective
 
 log = logging.getLogger("z1g")
 WARM_UP = 3
@@ -21,9 +22,11 @@ WARM_UP = 3
 class EagerPasses:
     """Eager passes of this rank's micro-batches. DDP averages the gradients over the ranks."""
 
-    def __init__(self, objective: nn.Module, accelerator: Accelerator, micro_batch: int | None) -> None:
+    def __init__(self, objective: Any, accelerator: Accelerator, micro_batch: int | None) -> None:
         self.objective, self.accelerator, self.micro_batch = objective, accelerator, micro_batch
         self.model = accelerator.prepare(objective)
+        if accelerator.num_processes == 1:  # DDP takes modules on one device only
+            _rest(objective)
 
     def __call__(self, batch: Batch) -> dict[str, Tensor]:
         """Run the passes and return the losses; gradients are in `grad` of the parameters."""
@@ -32,7 +35,7 @@ class EagerPasses:
         pieces = list(micro_batches(batch, self.micro_batch))
         for i, (piece, share) in enumerate(pieces):
             with torch.no_grad():
-                prepared = self.objective.prepare(piece)  # type: ignore[operator]
+                prepared = self.objective.prepare(piece)
             last = i == len(pieces) - 1
             with nullcontext() if last else accelerator.no_sync(self.model), accelerator.autocast():
                 losses = self.model(prepared)
@@ -59,6 +62,7 @@ class ReplayedPasses:
 
     def __init__(self, objective: Any, accelerator: Accelerator) -> None:
         self.objective, self.accelerator = objective.to(accelerator.device), accelerator
+        _rest(objective)
         self.trained = [p for p in objective.parameters() if p.requires_grad]
         self.done = 0
         self.inputs: Batch = {}
@@ -142,6 +146,12 @@ class ReplayedPasses:
             losses: dict[str, Tensor] = self.objective(prepared)
         losses["loss"].backward()
         return losses
+
+
+def _rest(objective: Any) -> None:
+    if isinstance(objective, Objective):
+        for network in objective.idle():
+            network.cpu()
 
 
 def passes(

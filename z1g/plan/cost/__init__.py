@@ -15,6 +15,7 @@ from z1g.core.errors import UserError
 from z1g.geometry.camera import INPUT_VIEWS
 from z1g.meshes.renderers import Raster, Renderer
 from z1g.networks.weights.zero123plus import Zero123Plus
+from z1g.plan.cost import memory
 from z1g.sources.meshes import Meshes
 
 if TYPE_CHECKING:
@@ -27,6 +28,10 @@ REFERENCE_STEPS, REFERENCE_VIEWS, REFERENCE_SIZE, REFERENCE_SPLATS = 100, 8, 256
 """Settings of the fit whose speed was measured."""
 ADAM_COPIES, CHECKPOINTS = 3, 2
 """Copies of the parameters in a checkpoint (weights and two moments), and number of checkpoints kept."""
+MEMORY = (
+    "GPU memory of training, GB (10⁹ bytes, the peak of torch's allocations, without the training objects that "
+    "train.cache keeps there):"
+)
 LOGS = 2
 """A job's log and benchmark."""
 
@@ -141,23 +146,31 @@ def _job(stage: str, gpu_s: float, disk: float, files: int, jobs: int = 1) -> Co
 
 
 def sheet(experiment: Experiment, sizes: Sequence[int]) -> str:
-    """A Markdown table for each number of objects."""
-    head = "| stage | jobs | GPU hours | CPU core hours | disk, GB | files |\n|---|---|---|---|---|---|"
+    """A Markdown table for each number of objects, and one of GPU memory.
+
+    Of networks whose speed was not measured, there is only the latter.
+    """
+    head = "| stage | jobs | GPU hours | CPU core hours | disk, GB | files | GPU memory, GB |"
+    head += "\n" + "|---" * (head.count("|") - 1) + "|"
     parts = []
-    for n in sizes:
-        rows = list(costs(experiment, n))
-        lines = [_line(row.stage, [row]) for row in rows]
-        parts.append("\n".join([f"{n:,} objects:\n\n{head}", *lines, _line("together", rows)]))
-    return "\n\n".join(parts) + "\n"
+    try:
+        for n in sizes:
+            rows = list(costs(experiment, n))
+            lines = [_line(row.stage, [row], memory.cell(experiment, row.stage)) for row in rows]
+            parts.append("\n".join([f"{n:,} objects:\n\n{head}", *lines, _line("together", rows)]))
+    except UserError as error:
+        parts = [f"no hours and disk space: {error}"]
+    return "\n\n".join([*parts, f"{MEMORY}\n\n{memory.table(experiment)}"])
 
 
-def _line(name: str, rows: Sequence[Cost]) -> str:
+def _line(name: str, rows: Sequence[Cost], memory_cell: str = "") -> str:
     cells = [
         f"{sum(row.jobs for row in rows):,}",
         _hours([row.gpu_hours for row in rows]),
         _hours([row.cpu_hours for row in rows]),
         f"{sum(row.disk for row in rows) / GB:,.1f}",
         f"{sum(row.files for row in rows):,}",
+        memory_cell,
     ]
     return f"| {name} | {' | '.join(cells)} |"
 

@@ -1,0 +1,199 @@
+"""Benchmarks of GPU memory with tiny networks and a CPU in place of the GPU."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from support.builders import SIZES, experiment
+
+from z1g.bench import capped, memory
+from z1g.bench.capped import Run
+from z1g.bench.made_up_training import StandIn, making, training, with_random_weights
+from z1g.bench.memory import Case
+from z1g.cli.main import main
+from z1g.config.tree import Experiment
+from z1g.core.files import read_json
+from z1g.plan.cost import memory as known
+from z1g.plan.cost.memory import Peak, Way
+from z1g.training.loop import Trainer
+
+CPU = torch.device("cpu")
+KINDS: dict[str, dict[str, Any]] = {
+    "mosaic": {},
+    "attributes": {"representation": {"kind": "attributes", "denoiser": {"alone_share": 0.6}}},
+    "joint": {"representation": {"kind": "joint"}},
+}
+
+
+def tiny(**changes: Any) -> Experiment:
+    """A micro experiment whose networks are treated as published ones."""
+    made = experiment(Path("."), data={"renderer": {"resolution": 16}}, **changes)
+    return made.model_copy(update={"model": StandIn(**SIZES)})
+
+
+@pytest.fixture
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> list[Trainer]:
+    """A CPU that counts bytes as if each object at once took one GB; trainers, in the order of their measurement."""
+    trainers: list[Trainer] = []
+    real = Trainer.__init__
+
+    def watched(self: Trainer, *args: Any) -> None:
+        real(self, *args)
+        trainers.append(self)
+
+    def allocated(device: torch.device) -> tuple[int, int]:
+        objects = trainers[-1].passes.micro_batch or trainers[-1].options.batch_size
+        return 10**9 * objects, 2 * 10**9 * objects
+
+    monkeypatch.setattr(Trainer, "__init__", watched)
+    for module in (memory, capped):
+        monkeypatch.setattr(module, "gpu", lambda: CPU)
+        monkeypatch.setattr(module, "allocated", allocated)
+    return trainers
+
+
+def plan_reads(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the plan take rows for those of the package."""
+    rows = tuple(Peak(**row) for row in read_json(file)["rows"])
+    monkeypatch.setattr(known, "measured", lambda: rows)
+
+
+@pytest.mark.parametrize("part", ["memory", "capped"])
+def test_a_gpu_is_needed(part: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["bench", part]) == 2
+    assert "no GPU here" in capsys.readouterr().err
+
+
+def test_what_is_measured() -> None:
+    """At full size: the batch of 8 and half of it, fewer at once, recomputed, 8 bits, and adapters."""
+    cases = [str(case) for case in memory.cases(Experiment(), "unet")]
+    assert cases == [
+        "8 at once (all), float32", "1 at once, float32", "2 at once, float32", "4 at once, float32",
+        "1 at once, recomputed, float32", "2 at once, recomputed, float32", "4 at once (all), float32",
+        "1 at once, recomputed, int8", "8 at once (all), float32, adapters", "1 at once, float32, adapters",
+        "1 at once, recomputed, float32, adapters",
+    ]  # fmt: skip
+    assert len(list(memory.cases(Experiment(), "autodecoder"))) == 8
+    for stage in ("autodecoder", "unet"):
+        found = list(memory.cases(tiny(), stage))
+        assert len(set(found)) == len(found)
+        for needed in known.ways(tiny(), stage):
+            assert any(case.way == needed for case in found), "every way of training has its row"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_are_those_that_plans_read(
+    kind: str, no_gpu: list[Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, out = tiny(**KINDS[kind], autodecoder={"train": {"batch_size": 3}}), tmp_path / "memory.json"
+    chosen = [
+        Case(Way(2, True, False), "float32"), Case(Way(1, False, True), "int8"),
+        Case(Way(1, False, False), "float32", adapters=True),
+    ]  # fmt: skip
+    monkeypatch.setattr(memory, "cases", lambda _, stage: chosen[: 3 if stage == "unet" else 2])
+    figures = memory.measure([("a", config), ("b", config)], ["autodecoder", "unet"], 600, out)
+    assert figures["left_out"] == []
+    assert [(row["stage"], row["about"]) for row in figures["rows"]] == [("autodecoder", "a")] * 2 + [("unet", "a")] * 3
+    whole, eight, adapters = no_gpu[2:]
+    assert (whole.options.batch_size, whole.passes.micro_batch) == (2, None)
+    assert (eight.options.batch_size, eight.passes.micro_batch) == (2, 1)
+    assert eight.fitted.recomputes
+    assert eight.options.optimizer.state == "int8"
+    assert sum(p.numel() for p in adapters.trained) < 0.5 * sum(p.numel() for p in whole.trained)
+    assert whole.optimizer.state, "moments are there when memory is measured"
+    plan_reads(out, monkeypatch)
+    assert known.estimate(config, "unet", Way(2, True, False)) == pytest.approx(2)
+    assert known.estimate(config, "unet", Way(1, False, False), finetune=known.ADAPTERS) == pytest.approx(1)
+    trained = sum(p.numel() for p in eight.trained)
+    said = known.estimate(config, "unet", Way(1, False, True))
+    assert said == pytest.approx(1 + trained * (8 - 2 - 8 / 256) / 1e9, abs=1e-6)
+    monkeypatch.setattr(memory, "cases", lambda *_: [Case(Way(1, False, True), "float32")])
+    again = memory.measure([("c", config)], ["unet", "fit"], 600, None)
+    assert [row["computed_gb"] for row in again["rows"]] == [round(said, 3), None], "computed from 8 bits, beside 1 GB"
+    assert len(memory.markdown(figures).splitlines()) == 2 + 2 + 5 + 1 + 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_fits_and_samples_have_rows(
+    kind: str, no_gpu: list[Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(**KINDS[kind], fit={"batch_objects": 2}, resources={"infer": {"gpus": 1}})
+    monkeypatch.setattr(memory, "allocated", lambda _: (3 * 10**9, 4 * 10**9))
+    figures = memory.measure([("a", config)], ["fit", "infer"], 600, tmp_path / "memory.json")
+    assert figures["left_out"] == []
+    assert [(row["stage"], row["objects"], row["trained"]) for row in figures["rows"]] == [
+        ("fit", 2, 0),
+        ("infer", 2, 0),
+    ]
+    plan_reads(tmp_path / "memory.json", monkeypatch)
+    assert known.cell(config, "infer") == "3.0 (2 at once)"
+    other = tiny(**KINDS[kind], infer={"batch_size": 3}, resources={"infer": {"gpus": 1}})
+    assert known.cell(other, "infer") == "not measured"
+    assert no_gpu == []
+
+
+@pytest.mark.slow
+def test_a_way_that_did_not_fit_has_no_row(no_gpu: list[Trainer], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "cases", lambda *_: [Case(Way(2, True, False), "float32")])
+    real = Trainer._step
+
+    def crowded(self: Trainer, step: int, batch: Any) -> Any:
+        if step == 1:
+            self.fitted._lower(2)
+        return real(self, step, batch)
+
+    monkeypatch.setattr(Trainer, "_step", crowded)
+    figures = memory.measure([("a", tiny())], ["unet"], 600, None)
+    assert figures["rows"] == []
+    assert "fewer objects at once" in figures["left_out"][0]
+    assert len(no_gpu) == 1
+    assert memory.measure([("a", tiny())], ["unet"], -1, None)["left_out"] == [
+        "a, unet, 2 at once (all), float32: no time left; raise --seconds"
+    ]
+
+
+@pytest.mark.slow
+def test_losses_beside_those_without_a_limit(
+    no_gpu: list[Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In 24 GB, one object fits at once: losses differ by rounding. Limits end with their runs."""
+    limits: list[int] = []
+    monkeypatch.setattr(capped, "limit_gpu_memory", limits.append)
+    real = Trainer._step
+
+    def crowded(self: Trainer, step: int, batch: Any) -> Any:
+        if step == 0 and limits[-1] == 24:
+            self.fitted._lower(2)
+        return real(self, step, batch)
+
+    monkeypatch.setattr(Trainer, "_step", crowded)
+    runs = [Run("unet", "float32", False, 24), Run("unet", "int8", True, 16)]
+    figures = capped.measure(tiny(), 4, 600, tmp_path, runs)
+    assert limits == [limit for gb in (100_000, 24, 100_000, 16) for limit in (gb, 100_000)]
+    plain, limited, eight, eight_limited = figures["runs"]
+    assert (plain["objects_at_once"], limited["objects_at_once"]) == (2, 1)
+    assert 0 < limited["largest_difference"] < 1e-4
+    assert eight_limited["largest_difference"] == 0
+    assert plain["first_loss"] == pytest.approx(limited["first_loss"], rel=1e-5)
+    with (tmp_path / "losses.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [int(row["step"]) for row in rows] == [0, 1, 2, 3]
+    assert float(rows[-1]["stage 2 in 24 GB"]) == pytest.approx(limited["last_loss"], rel=1e-4)
+    assert list(rows[0]) == ["step", *(row["name"] for row in figures["runs"])]
+    assert read_json(tmp_path / "runs.json")["runs"][0]["first_loss"] == plain["first_loss"]
+    assert "| stage 2 in 24 GB | 1 | no | 1.00 |" in capped.markdown(figures)
+    assert eight["name"] == "stage 2 adapters 8 bits unrestricted"
+
+
+@pytest.mark.slow
+def test_runs_begin_with_equal_weights() -> None:
+    config = with_random_weights(tiny())
+    make = making(config, "unet")
+    with training(config, "unet", make, 1) as (first, _), training(config, "unet", make, 1) as (second, _):
+        torch.testing.assert_close(dict(first.objective.named_parameters()), dict(second.objective.named_parameters()))
+        assert not any(p.requires_grad for p in first.objective.denoiser.vision.parameters())  # type: ignore[union-attr]
