@@ -8,6 +8,7 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from functools import cache
 from typing import Any
 
 import torch
@@ -82,6 +83,22 @@ def require(preferred: str) -> None:
         raise UserError("attention: xformers is not installed: pip install 'z1g[xformers]', or choose auto")
     if not torch.cuda.is_available():
         raise UserError("attention: xformers needs a GPU with CUDA; auto works on any device")
+    probe_xformers("cuda")
+
+
+@cache
+def probe_xformers(device: str) -> None:
+    """Raise UserError if the package has no kernels: wheels for other versions of torch or CUDA install, too."""
+    from xformers.ops import memory_efficient_attention  # type: ignore[import-not-found]
+
+    heads = torch.zeros(1, 16, 16, device=device, dtype=torch.bfloat16)
+    try:
+        memory_efficient_attention(heads, heads, heads)
+    except NotImplementedError as error:
+        raise UserError(
+            f"attention: xformers has no kernels for torch {torch.__version__} with CUDA {torch.version.cuda}; install "
+            "its wheel for these (python -m xformers.info says what it was made for), or choose auto"
+        ) from error
 
 
 @contextmanager
