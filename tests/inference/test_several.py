@@ -15,7 +15,7 @@ from torch import Tensor
 from z1g import ImageToSplats, Splats, render
 from z1g.cli.main import main
 from z1g.core.errors import UserError
-from z1g.geometry.camera import CameraOptions
+from z1g.geometry.camera import CameraOptions, orbit_c2w
 from z1g.inference import several
 from z1g.inference.photographs import decode, read
 from z1g.inference.several import Targets, View, ViewSearch, targets
@@ -186,6 +186,17 @@ def _png(image: Image.Image) -> bytes:
 def test_a_view_is_spelled_after_the_last_at() -> None:
     assert View.parse("me@home.png@-90") == View(Path("me@home.png"), -90.0)
     assert View.parse("a/b.png@180,12.5") == View(Path("a/b.png"), 180.0, 12.5)
+    assert View.parse("b.png@back") == View(Path("b.png"), 180.0)
+    assert View.parse("b.png@right,20") == View(Path("b.png"), 270.0, 20.0)
+
+
+def test_the_left_side_is_on_the_right_of_the_front() -> None:
+    """A red ball on the object's left, +x for a front that faces +z, is near the camera of that side."""
+    left = orbit_c2w(0, View.parse("b.png@left").azimuth_deg, CAMERA.radius)
+    ball = np.array([0.4, 0, 0, 1])
+    in_front = np.linalg.inv(orbit_c2w(0, View.parse("b.png@front").azimuth_deg, CAMERA.radius)) @ ball
+    assert in_front[0] > 0.3, "on the right of the image"
+    assert (np.linalg.inv(left) @ ball)[2] < CAMERA.radius - 0.3, "near that camera"
 
 
 @pytest.mark.parametrize(
@@ -196,6 +207,8 @@ def test_a_view_is_spelled_after_the_last_at() -> None:
         ("@90", "does not say from where"),
         ("back.png@1,2,3", "does not say from where"),
         ("back.png@nan", "does not say from where"),
+        ("back.png@behind", "does not say from where"),
+        ("back.png@180,back", "does not say from where"),
         ("back.png@400", "azimuth 400 of back.png must be from -360 to 360"),
         ("back.png@inf", "azimuth inf of back.png"),
         ("back.png@90,91", "elevation 91 of back.png must be from -90 to 90"),

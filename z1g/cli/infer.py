@@ -47,8 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     photographs.add_argument("--zoom", type=float, default=1.0, help="enlarge what the crop shows, 0.25 to 4")
     photographs.add_argument(
         "--with", dest="more", nargs="+", default=[], metavar="PHOTOGRAPH@AZIMUTH[,ELEVATION]",
-        help="further photographs of the same object, and from where they were taken, in degrees: azimuth from the "
-        "first photograph's, counterclockwise seen from above; elevation above the horizon, default --elevation",
+        help="further photographs of the same object, and from where they were taken: front, left, back or right of "
+        "the object, or the azimuth in degrees from the first photograph's, counterclockwise seen from above; then the "
+        "elevation above the horizon, default --elevation",
     )  # fmt: skip
     photographs.add_argument(
         "--elevation", type=float, help="elevation of the photograph before --with; default: the mean in training"

@@ -38,7 +38,9 @@ PRIOR = 0.005
 PATIENCE, GAIN = 10, 0.01
 """The search ends if this many steps lower the loss by less than this fraction."""
 QUIET_S = 5.0
-EXAMPLE = "PHOTOGRAPH@AZIMUTH or PHOTOGRAPH@AZIMUTH,ELEVATION"
+SIDES = {"front": 0.0, "left": 90.0, "back": 180.0, "right": 270.0}
+"""Azimuths of the object's own sides if the first photograph shows its front, on the right of which its left is."""
+EXAMPLE = "PHOTOGRAPH@AZIMUTH or PHOTOGRAPH@AZIMUTH,ELEVATION, or front, left, back or right as azimuth"
 
 
 @dataclass(frozen=True)
@@ -79,8 +81,9 @@ class View:
     def parse(cls, text: str) -> View:
         """The view that `EXAMPLE` spells. Raises UserError."""
         path, _, angles = text.rpartition("@")
+        side, *rest = angles.split(",")
         try:
-            azimuth, *elevation = (float(angle) for angle in angles.split(","))
+            azimuth, *elevation = (float(angle) for angle in (SIDES.get(side, side), *rest))
         except ValueError:
             azimuth, elevation = math.nan, []
         if not path or len(elevation) > 1 or math.isnan(azimuth):
