@@ -14,7 +14,7 @@ from support.paths import ROOT
 from z1g.core.errors import UserError
 from z1g.core.locks import waiting
 from z1g.jobs.launch import ResourceRequest, devices
-from z1g.jobs.leases import FOLDER, POOL, gpu_pool, gpus_at_once, leased
+from z1g.jobs.leases import FOLDER, POOL, SHARED, gpu_pool, gpus_at_once, leased, leases
 
 JOB = """
 import pathlib, sys, time
@@ -160,3 +160,29 @@ def test_a_second_job_waits_for_its_turn(tmp_path: Path) -> None:
         second.kill()
     with waiting(lock) as (waited, _):
         assert not waited
+
+
+def test_jobs_may_share_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """GPUs with fewer jobs come first; a job never has one GPU twice; a third lease of a GPU does not exist."""
+    monkeypatch.setenv(POOL, "0,1")
+    monkeypatch.setenv(SHARED, "2")
+    assert (leases(), gpus_at_once(1)) == (4, 2)
+    with leased(1) as (first, _), leased(1) as (second, _), leased(2) as (both, _):
+        assert {*first, *second} == {"0", "1"} == set(both)
+        late = job(1, tmp_path, "late")
+        assert journal(tmp_path) == []
+        with pytest.raises(UserError, match="3 GPUs requested"), leased(3):
+            pass
+    assert late.wait(120) == 0
+    with leased(1) as (one, _), leased(2) as (pair, _), leased(1) as (other, _):
+        assert set(pair) == {"0", "1"}
+        assert one != other
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "two", "65", "1.5"])
+def test_a_number_of_jobs_that_cannot_be(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SHARED, wrong)
+    with pytest.raises(UserError, match=f"{SHARED}={wrong}: give a number of jobs from 1 to 64"):
+        leases()
+    monkeypatch.setenv(SHARED, "")
+    assert leases() == 4

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from z1g.core.errors import UserError
 from z1g.core.files import write_text
 from z1g.core.sealed import CHECKSUM, Damaged
-from z1g.core.slots import MAX_SEED, Section
+from z1g.core.slots import MAX_COUNT, MAX_SEED, Section
 
 Split = Literal["train", "test", "test_unseen", "unused"]
 """`test_unseen` has the objects whose list holds them out: of categories that training never sees."""
@@ -53,6 +53,7 @@ class SplitOptions(Section):
     train_objects: int | None = Field(
         None,
         ge=1,
+        le=MAX_COUNT,
         description="number of training objects, for learning curves: smaller numbers take some of those of larger "
         "ones, the same objects are held out, and the rest is used for nothing; null: all",
     )

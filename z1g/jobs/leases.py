@@ -1,7 +1,8 @@
 """Allocation of this machine's GPUs to jobs without a cluster scheduler.
 
-Every GPU has a lock file that the job holds with `flock`. Jobs of several Snakemake processes share the GPUs without
-overlap, and the kernel releases a GPU when the last process of its job ends, for whatever reason.
+Every GPU has a lock file that the job holds with `flock`, or as many as jobs may share it. Jobs of several Snakemake
+processes share the GPUs without overlap, and the kernel releases a GPU when the last process of its job ends, for
+whatever reason.
 """
 
 import os
@@ -21,6 +22,9 @@ POOL = "Z1G_GPUS"
 """Environment variable with the GPUs to share, in the format of CUDA_VISIBLE_DEVICES."""
 FOLDER = "Z1G_LEASES"
 """Environment variable with the folder of lock files, on a local file system; the default is shared by all users."""
+SHARED = "Z1G_JOBS_PER_GPU"
+"""Environment variable with the number of jobs that a GPU may have at once; the default is 1."""
+MOST_SHARED = 64
 POLL_S = 0.2
 
 
@@ -36,14 +40,30 @@ def gpu_pool() -> list[str]:
     return listed.stdout.split() if listed.returncode == 0 else []
 
 
+def jobs_per_gpu() -> int:
+    """Number of jobs that a GPU may have at once: $Z1G_JOBS_PER_GPU, else 1. Raises UserError for another value."""
+    text = os.environ.get(SHARED) or "1"
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_SHARED:
+        raise UserError(f"{SHARED}={text}: give a number of jobs from 1 to {MOST_SHARED}")
+    return int(text)
+
+
+def leases() -> int:
+    """Number of leases that jobs may hold at once, all GPUs together. A job needs one for each of its GPUs."""
+    return len(gpu_pool()) * jobs_per_gpu()
+
+
 def gpus_at_once(requested: Any) -> int:
-    """Number of GPUs for all jobs, from `gpus=` of Snakemake's `--config`. Raises UserError if it exceeds the pool."""
+    """Number of leases for all jobs, from `gpus=` of Snakemake's `--config`: those of as many GPUs.
+
+    Raises UserError if the pool is smaller.
+    """
     available = len(gpu_pool())
     if not str(requested).isdecimal() or int(requested) > available:
         raise UserError(
             f"--config gpus={requested}: give a number up to {available}, the GPUs that this machine shares"
         )
-    return int(requested)
+    return int(requested) * jobs_per_gpu()
 
 
 @contextmanager
@@ -51,7 +71,8 @@ def leased(n: int) -> Iterator[tuple[list[str], list[int]]]:
     """Lease `n` GPUs of the pool for the block; yields their names and the descriptors that children must inherit.
 
     Waits until `n` GPUs are free. A request takes all its GPUs or none, in the order of requests, so that large
-    requests do not starve. Raises UserError if the pool is too small.
+    requests do not starve. GPUs that several jobs may share are free while one of their leases is; those with the
+    fewest jobs are taken first. Raises UserError if the pool is too small.
     """
     pool = gpu_pool()
     if n > len(pool):
@@ -73,18 +94,24 @@ def leased(n: int) -> Iterator[tuple[list[str], list[int]]]:
 
 def _free(folder: Path, pool: list[str], n: int) -> dict[str, int]:
     """Lock `n` GPUs; returns descriptors by name, empty if fewer than `n` are free."""
-    locked: dict[str, int] = {}
-    for name in pool:
-        descriptor = _open(folder / f"gpu-{name.replace('/', '_')}")
-        if not try_lock(descriptor):
+    locked = {name: found for name in pool if (found := _leases_of(folder, name))}
+    chosen = sorted(locked, key=lambda name: -len(locked[name]))[:n] if len(locked) >= n else []
+    for name, descriptors in locked.items():
+        for descriptor in descriptors[1:] if name in chosen else descriptors:
             os.close(descriptor)
-            continue
-        locked[name] = descriptor
-        if len(locked) == n:
-            return locked
-    for descriptor in locked.values():
-        os.close(descriptor)
-    return {}
+    return {name: locked[name][0] for name in chosen}
+
+
+def _leases_of(folder: Path, name: str) -> list[int]:
+    """Lock all free leases of a GPU."""
+    free = []
+    for k in range(jobs_per_gpu()):
+        descriptor = _open(folder / f"gpu-{name.replace('/', '_')}{f'.{k}' if k else ''}")
+        if try_lock(descriptor):
+            free.append(descriptor)
+        else:
+            os.close(descriptor)
+    return free
 
 
 @contextmanager
