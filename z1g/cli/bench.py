@@ -44,7 +44,7 @@ def _render(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ply", type=some_path, help="Gaussians from a file instead of a synthetic object")
     parser.add_argument("--size", type=between(1, WIDE), default=128, help="width of an image, pixels")
     parser.add_argument("--views", type=between(1, FEW), default=4, help="images per call")
-    parser.add_argument("--repeats", type=between(1, FEW), default=5, help="number of calls; medians are reported")
+    parser.add_argument("--repeats", type=between(1, FEW), default=20, help="number of calls; medians are reported")
     parser.add_argument("--device", help="cpu or cuda; default: cuda if available and supported by the backend")
 
 
