@@ -28,9 +28,11 @@ from z1g.training.data import Batch, Draw
 
 FILE = "codes.safetensors"
 BATCH = 4
-"""Number of objects that are encoded, or whose codes are optimized, at once. Each has six images."""
-AHEAD = 16
-"""Batches read ahead."""
+"""Number of objects whose codes are optimized at once, and the least that are encoded at once. Each has six images."""
+MOST, VALUES = 64, BATCH * 3 * 960 * 640
+"""Most objects that are encoded at once, and most values of their images beyond `BATCH`: those of four at full size."""
+AHEAD = 64
+"""Objects read ahead."""
 
 
 def run(folder: StageFolder, threads: int) -> None:
@@ -63,9 +65,14 @@ def run(folder: StageFolder, threads: int) -> None:
 def encoded(codec: Codec, scenes: SceneStore) -> dict[str, Tensor]:
     """Encode all objects; a code is the mean of the posterior. Returns codes by object id."""
     codes: dict[str, Tensor] = {}
-    blocks = [scenes.ids[first : first + BATCH] for first in range(0, len(scenes.ids), BATCH)]
-    # Reading takes longer than encoding on a GPU.
-    read = prefetched(partial(encoder_inputs, codec, scenes), blocks, torch.get_num_threads(), ahead=AHEAD)
+    if not scenes.ids:
+        return codes
+    # Few small images leave a GPU waiting for the launches of kernels.
+    size = max(BATCH, min(MOST, VALUES // encoder_inputs(codec, scenes, scenes.ids[:1])[0].numel()))
+    blocks = [scenes.ids[first : first + size] for first in range(0, len(scenes.ids), size)]
+    read = prefetched(
+        partial(encoder_inputs, codec, scenes), blocks, torch.get_num_threads(), ahead=max(2, AHEAD // size)
+    )
     with Meter("codes", len(scenes.ids)) as meter:
         for names, inputs in zip(blocks, read, strict=True):
             codes.update(zip(names, codec.encode(inputs.to(default_device())).cpu(), strict=True))
