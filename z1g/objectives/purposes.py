@@ -16,3 +16,5 @@ PART = 26
 CASCADE = 27
 JITTER = 100
 """The first of as many as a code has parts."""
+DISTILLED = 1000
+"""The first of as many as a distilled network has steps."""

@@ -48,8 +48,12 @@ class Trainer:
     The host never waits for the step it has just started: losses of a step are read while the next step runs.
     """
 
-    def __init__(self, objective: Objective, data: StepData, options: TrainOptions, folder: Path) -> None:
+    def __init__(
+        self, objective: Objective, data: StepData, options: TrainOptions, folder: Path, label: str | None = None
+    ) -> None:
+        """folder: of checkpoints, logs and history. label: of progress; default is the name of the folder above."""
         self.options, self.data, self.folder = options, data, folder
+        self.label = label or folder.parent.name
         self.accelerator = Accelerator(mixed_precision=_precision(options))
         world = self.accelerator.num_processes
         if options.batch_size % world:
@@ -125,7 +129,7 @@ class Trainer:
         loader = iter(self.data.batches(start, stop, rank, world, options.workers))
         late: Outcome | None = None
         self.objective.train()
-        with _sigterm_sets(self.stop), Meter(self.folder.parent.name, options.steps, start) as meter:
+        with _sigterm_sets(self.stop), Meter(self.label, options.steps, start) as meter:
             for step, batch in enumerate(ahead(loader, accelerator.device.type == "cuda"), start):
                 outcome, done = self._step(step, batch), step + 1
                 # Ranks receive a SIGTERM at different times, but must leave the loop together.

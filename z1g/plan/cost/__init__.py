@@ -18,6 +18,7 @@ from z1g.networks.weights.zero123plus import Zero123Plus
 from z1g.sources.meshes import Meshes
 
 if TYPE_CHECKING:
+    from z1g.config.sections import UNetOptions
     from z1g.config.tree import Experiment
 
 MEASURED = Path(__file__).parent / "measured.yaml"
@@ -27,6 +28,8 @@ REFERENCE_STEPS, REFERENCE_VIEWS, REFERENCE_SIZE, REFERENCE_SPLATS = 100, 8, 256
 """Settings of the fit whose speed was measured."""
 ADAM_COPIES, CHECKPOINTS = 3, 2
 """Copies of the parameters in a checkpoint (weights and two moments), and number of checkpoints kept."""
+PASSES = 3
+"""Forward passes that take the time of a training step."""
 LOGS = 2
 """A job's log and benchmark."""
 
@@ -76,7 +79,7 @@ def costs(experiment: Experiment, n: int) -> Iterator[Cost]:
     yield _job("codes", n / values["codes_objects_a_gpu_s"], n * code, 1 + LOGS)
     pipeline = sum(values[name] for name in ("vae_parameters", "unet_parameters", "other_parameters"))
     unet = values["unet_parameters"] * ADAM_COPIES * CHECKPOINTS + pipeline
-    yield _job("unet", _samples(experiment.unet.train) / values["unet_samples_a_gpu_s"], unet * FLOAT_BYTES,
+    yield _job("unet", _unet_samples(experiment.unet) / values["unet_samples_a_gpu_s"], unet * FLOAT_BYTES,
                12 + CHECKPOINTS + LOGS)  # fmt: skip
 
     jobs = max(1, -(-n_sampled // experiment.infer.chunk_size))
@@ -132,6 +135,16 @@ def _fit_s(experiment: Experiment, values: Mapping[str, float]) -> float:
 
 def _samples(options: Any) -> float:
     return float(options.steps * options.batch_size)
+
+
+def _unet_samples(options: UNetOptions) -> float:
+    """Samples of stage 2. Distilled ones count by their passes, of which a backward pass takes two."""
+    distill = options.distill
+    if distill is None:
+        return _samples(options.train)
+    passes = distill.teacher_steps * (2 if distill.guidance > 1 else 1) + PASSES * distill.steps
+    trained = _samples(options.train) if distill.teacher == "trained" else 0.0
+    return trained + _samples(distill.train) * passes / PASSES
 
 
 def _job(stage: str, gpu_s: float, disk: float, files: int, jobs: int = 1) -> Cost:
