@@ -10,6 +10,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from support.builders import TRAIN, experiment, fill, plan, stage_path, without_seconds
 from support.diffusion import SCHEDULE, SHAPE, normal
 from support.finished import finish
@@ -241,7 +242,6 @@ GOOD: dict[str, Any] = {"sampler": {"kind": "ddim"}, "steps": 2, "guidance": 1}
         ({"teacher_steps": 5}, {}, "teacher_steps 5 is not a multiple of steps, 2"),
         ({"teacher_steps": 2, "guidance": 1}, {}, "leaves nothing to learn"),
         ({"train": {"precision": "bf16"}}, {}, "train.precision 'bf16' is not that of unet.train, 'fp32'"),
-        ({"teacher": "model"}, {}, "model 'scratch' is none"),
         ({}, {"unet": {"objective": "regression"}}, "no effect with unet.objective 'regression'"),
         ({}, {"unet": {"losses": {"latent": {"weight": 0}}}}, "at least one loss"),
         ({}, {"infer": {"codes": {"kind": "one_step"}}}, "infer.codes 'one_step'"),
@@ -371,19 +371,42 @@ def test_interrupted_training_goes_on(
 
 
 @pytest.mark.slow
-def test_a_distilled_model_starts_no_distillation(finished: Plan, tmp_path: Path) -> None:
-    """But one may train it on, which gives a UNet for any number of steps again."""
+def test_a_distilled_model_is_trained_before_it_teaches(finished: Plan, tmp_path: Path) -> None:
+    """As it is, it is refused; after more training it may be sampled in any number of steps again."""
     model = tmp_path / "model"
     run = finished.results / "ablations" / "micro"
     assert main(["pack", str(run), "--weights", "float32", "--out", str(model)]) == 0
     started = {"kind": "trained", "pretrained": str(model)}
-    own = {"distill": {**DISTILLED["distill"], "teacher": "model"}}
-    planned = plan(tmp_path / "again", n_objects=3, model=started, unet=own, infer=GOOD)
-    fill(planned)
-    run_stages(planned, autodecoder, codes)
-    with pytest.raises(UserError, match="was distilled itself"):
-        unet.run(StageFolder.open(stage_path(planned, "unet")), threads=1)
-    planned = plan(tmp_path / "again", n_objects=3, model=started)
-    run_stages(planned, codes, unet)
-    stored = stage_path(planned, "unet") / "pipeline" / "conditioning" / "config.json"
+    still = plan(tmp_path / "again", n_objects=3, model=started, unet={"train": {"steps": 0}})
+    fill(still)
+    run_stages(still, autodecoder, codes)
+    with pytest.raises(UserError, match="distilled to 2 steps"):
+        unet.run(StageFolder.open(stage_path(still, "unet")), threads=1)
+    moved = plan(tmp_path / "again", n_objects=3, model=started)
+    run_stages(moved, unet)
+    stored = stage_path(moved, "unet") / "pipeline" / "conditioning" / "config.json"
     assert read_json(stored)["distilled_steps"] is None
+
+
+@pytest.mark.slow
+def test_a_trained_model_teaches_as_it_is(tmp_path: Path) -> None:
+    """With no steps of either stage, only the UNet of the packed model changes: by the distillation."""
+    first = finish(tmp_path / "first")
+    model = tmp_path / "model"
+    assert main(["pack", str(first.results / "ablations" / "micro"), "--weights", "float32", "--out", str(model)]) == 0
+    none = {"train": {**TRAIN, "steps": 0}}
+    started: dict[str, Any] = {
+        "model": {"kind": "trained", "pretrained": str(model)},
+        "autodecoder": {"codes": {"kind": "encoder", "sample": False}, **none},
+        "infer": GOOD,
+    }
+    again = plan(tmp_path / "first", n_objects=3, **started, unet={**none, **DISTILLED, "normalize_codes": False})
+    run_stages(again, autodecoder, codes, unet)
+    out, changed = stage_path(again, "unet") / "pipeline", set()
+    for file in sorted(out.rglob("*.safetensors")):
+        before, after = load_file(model / "pipeline" / file.relative_to(out)), load_file(file)
+        assert before.keys() == after.keys()
+        if any(not torch.equal(before[name], after[name]) for name in before):
+            changed.add(file.parent.name)
+    assert changed == {"unet"}
+    assert [row["step"] for row in read_jsonl(stage_path(again, "unet") / "history.jsonl")] == [2, 4, 6]

@@ -186,19 +186,14 @@ class DistillationTraining(TrainOptions):
 class Distillation(Section):
     """Distills stage 2's UNet to a few steps without guidance: a second training, of a copy of the UNet.
 
-    The UNet as it was trained, the teacher, goes from noise to codes by DDIM, in many steps with guidance; the copy
+    The UNet after `unet.train`, the teacher, goes from noise to codes by DDIM, in many steps with guidance; the copy
     learns to take equal parts of these ways in one step each, by `unet.losses`. It is sampled by `infer.sampler` ddim
-    in `steps` steps with guidance 1.
+    in `steps` steps with guidance 1. With a trained model and `unet.train.steps: 0`, the model itself is the teacher.
     """
 
     steps: int = Field(4, ge=1, le=50, description="steps in which the UNet is sampled afterwards; a divisor of 1000")
     guidance: float = Field(
         2.0, ge=1, le=1000, description="scale of classifier-free guidance of the teacher; 1: none, in half the time"
-    )
-    teacher: Literal["trained", "model"] = Field(
-        "trained",
-        description="trained: the UNet after `unet.train`; model: that of the trained model from which training would "
-        "start, without `unet.train`",
     )
     teacher_steps: int = Field(12, ge=1, le=1000, description="steps of the teacher; a multiple of `steps`")
     train: DistillationTraining = DistillationTraining()

@@ -179,11 +179,6 @@ class Experiment(Section):
         problem = distill.problem(self.unet.train)
         if problem:
             raise ValueError(f"unet.distill.{problem}")
-        if distill.teacher == "model" and not isinstance(self.model, Trained):
-            raise ValueError(
-                f"unet.distill.teacher 'model' is the UNet of a trained model, but model '{self.model.kind}' is none: "
-                "use model: {kind: trained}, or teacher: trained"
-            )
         problem = self._why_not_distilled()
         if problem:
             raise ValueError(f"unet.distill {problem}")

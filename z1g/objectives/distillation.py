@@ -51,9 +51,8 @@ class DistillationObjective(Objective):
         self.denoiser.distilled_steps = distill.steps
         self.teacher = teacher.requires_grad_(False)
         for network in (self.denoiser, self.teacher):
-            # As in `DiffusionObjective`; neither is done yet if the teacher was not trained here.
+            # As in `DiffusionObjective`.
             network.whole_bf16 = options.bf16 == "weights" and not distill.train.speed.recompute
-            network.attention, network.objective = options.attention, options.objective
         self.register_buffer("zero_latent", data.zero_latent, persistent=False)
         self.sample = DiffusionSamples(data)
         self.shape = tuple(data.codes.shape[1:])

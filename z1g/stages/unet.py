@@ -55,6 +55,11 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
     if representation.of_stage_2:
         representation = representation.with_stage_2(folder.config.representation)
     denoiser = representation.new_denoiser(folder.config.initial_model, trained.config.camera, trained.config.splat)
+    if denoiser.distilled_steps is not None and options.train.steps == 0:
+        raise UserError(
+            f"unet.train.steps is 0, but the model was distilled to {denoiser.distilled_steps} steps: set "
+            "model.pretrained to the one that it was made of, or train it"
+        )
     known = denoiser.code_statistics or (torch.zeros(1), torch.ones(1))
     mean, deviation = codec.normalization(codes) if options.normalize_codes else known
     options.finetune.prepare(denoiser)
@@ -73,20 +78,18 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
         validation = SampledValidation(trained.config, codec, denoiser, data, scenes, ids, (mean, deviation))
     unseen = others(folder, codec, denoiser, scenes, stored, (mean, deviation))
     del codec
-    shared = shares(trained, ids)
-    if options.distill is None or options.distill.teacher == "trained":
-        objective = DiffusionObjective(options, denoiser, data, rendering, unseen)
-        train = options.train
-        # Without views on disk, samples only index tensors in memory.
-        in_memory = rendering is None or not isinstance(rendering.truth.stored, StoredViews)
-        steps = StepData(objective.sample, len(ids), train.batch_size, train.seed, in_memory, shared)
-        if until is not None and validation is not None:
-            reach(until, folder.path, objective, steps, options.train, validation)
-            return
-        Trainer(objective, steps, options.train, folder.path).run()
-        # Frees the optimizer and the averages before the distillation.
-        del objective, steps
+    objective = DiffusionObjective(options, denoiser, data, rendering, unseen)
+    train, shared = options.train, shares(trained, ids)
+    # Without views on disk, samples only index tensors in memory.
+    in_memory = rendering is None or not isinstance(rendering.truth.stored, StoredViews)
+    steps = StepData(objective.sample, len(ids), train.batch_size, train.seed, in_memory, shared)
+    if until is not None and validation is not None:
+        reach(until, folder.path, objective, steps, options.train, validation)
+        return
+    Trainer(objective, steps, options.train, folder.path).run()
     if options.distill is not None:
+        # The optimizer and the averages of the first training need memory.
+        del objective, steps
         denoiser = distilled(folder, options.distill, denoiser, data, unseen, shared)
     if not PartialState().is_main_process:
         return
@@ -104,24 +107,17 @@ def distilled(
 ) -> Denoiser:  # fmt: skip
     """Distill a denoiser in the stage's folder `distill/`, and add its history to that of the stage.
 
-    Returns the distilled denoiser; the teacher is frozen. shared: shares of the objects, see `StepData`. Raises
-    UserError if the teacher was distilled itself.
+    Returns the distilled denoiser; the teacher is frozen. shared: shares of the objects, see `StepData`.
     """
-    if teacher.distilled_steps is not None:
-        raise UserError(
-            f"unet.distill.teacher: the model was distilled itself, to {teacher.distilled_steps} steps: set "
-            "model.pretrained to the one that it was made of"
-        )
     objective, train = DistillationObjective(folder.config.unet, distill, teacher, data, unseen), distill.train
     steps = StepData(objective.sample, len(data.codes), train.batch_size, train.seed, in_memory=True, shares=shared)
     place = folder.path / "distill"
     trainer = Trainer(objective, steps, train, place, "distill")
     trainer.run()
     if trainer.accelerator.is_main_process:
-        before = folder.config.unet.train.steps if distill.teacher == "trained" else 0
         history = folder.path / "history.jsonl"
-        rows = read_jsonl(history) if before else []
-        write_jsonl(history, [*rows, *_continued(rows, before, read_jsonl(place / "history.jsonl"))])
+        rows, later = read_jsonl(history), read_jsonl(place / "history.jsonl")
+        write_jsonl(history, [*rows, *_continued(rows, folder.config.unet.train.steps, later)])
     return objective.denoiser
 
 

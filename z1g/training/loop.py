@@ -68,7 +68,7 @@ class Trainer:
             betas=options.optimizer.betas,
             fused=True,
         )
-        self.schedule = options.schedule.build(optimizer, options.steps)
+        self.schedule = options.schedule.build(optimizer, max(options.steps, 1))
         replay = options.speed.replay and not options.speed.recompute
         self.fitted = FittedPasses(
             passes(objective, self.accelerator, options.micro_batch, replay=replay),

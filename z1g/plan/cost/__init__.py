@@ -143,8 +143,7 @@ def _unet_samples(options: UNetOptions) -> float:
     if distill is None:
         return _samples(options.train)
     passes = distill.teacher_steps * (2 if distill.guidance > 1 else 1) + PASSES * distill.steps
-    trained = _samples(options.train) if distill.teacher == "trained" else 0.0
-    return trained + _samples(distill.train) * passes / PASSES
+    return _samples(options.train) + _samples(distill.train) * passes / PASSES
 
 
 def _job(stage: str, gpu_s: float, disk: float, files: int, jobs: int = 1) -> Cost:
