@@ -18,7 +18,12 @@ from unittest.mock import patch
 
 UNUSED = ("accelerate", "peft", "scipy", "sklearn", "torch._dynamo", "torchvision", "transformers")
 """Optional packages and modules that sampling never calls."""
-CROWDED = ("diffusers.hooks", "diffusers.models.autoencoders", "diffusers.models.transformers")
+CROWDED = (
+    "diffusers.hooks",
+    "diffusers.models.autoencoders",
+    "diffusers.models.transformers",
+    "diffusers.models.unets",
+)
 """Packages that import all of their modules."""
 NEEDED = (
     "diffusers.models.transformers.transformer_2d",
@@ -56,14 +61,15 @@ def _as_it_is(function: Any = None, **_: Any) -> Any:
 
 @contextmanager
 def _missing(names: Sequence[str]) -> Iterator[None]:
-    """Let imports of these modules fail, except of those that are imported already."""
-    absent = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None: see the import system's reference
+    """Let imports of these modules fail, also of those that are imported already: numba imports scipy, for example."""
+    imported = {name: sys.modules[name] for name in names if name in sys.modules}
+    sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type]  # None: see the import system's reference
     try:
         yield
     finally:
-        for name in absent:
+        for name in names:
             del sys.modules[name]
+        sys.modules.update(imported)
 
 
 @contextmanager
