@@ -33,8 +33,9 @@ from z1g.objectives.distillation import DistillationObjective
 from z1g.plan.folder import StageFolder
 from z1g.plan.plan import Plan
 from z1g.representations.mosaic.pipeline import Zero1ToGPipeline
+from z1g.sampling.options import InferOptions
 from z1g.sampling.samplers.ddim import Ddim
-from z1g.stages import autodecoder, codes, unet
+from z1g.stages import autodecoder, codes, infer, unet
 
 ZERO = torch.zeros(1, 4, 4, 4)
 
@@ -185,6 +186,24 @@ def test_the_optimum_is_the_exact_end_of_the_way() -> None:
     assert errors[2] < 0.02
     assert errors[1] == pytest.approx(errors[0] / 2, rel=0.3)
     assert errors[2] == pytest.approx(errors[1] / 2, rel=0.3)
+
+
+@pytest.mark.parametrize(("weighting", "first"), [("x0", 1), ("epsilon", 1), ("min_snr", 1), ("v", 2)])
+def test_a_step_from_noise_counts(weighting: str, first: float) -> None:
+    """Though the signal-to-noise ratio there is 0.0016; later steps have the weights of theirs."""
+    losses = {"latent": {"kind": "latent", "weighting": weighting}}
+    own = linear(steps=4, teacher_steps=8, guidance=1)
+    own.options = own.options.model_validate({**own.options.model_dump(), "losses": losses})
+    made = batch(own)
+    pair = own._compared(made)
+    assert pair.latents is not None
+    assert pair.latents_true is not None
+    errors = (pair.latents - pair.latents_true).square().unflatten(0, (4, 3)).flatten(1).mean(dim=1).tolist()
+    ratio = ALPHA[249] ** 2 / SIGMA[249] ** 2
+    last = {"x0": 1, "epsilon": ratio, "min_snr": min(ratio, 5), "v": 1 + ratio}[weighting]
+    assert 1 < ratio
+    expected = np.dot(errors, [first, first, first, last]) / 4
+    assert own(made)["loss"].item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_teacher_stays_as_it_is() -> None:
@@ -368,6 +387,20 @@ def test_interrupted_training_goes_on(
         assert file.read_bytes() == (other / file.relative_to(place)).read_bytes(), file.name
     ours, theirs = (without_seconds(read_jsonl(x / "history.jsonl")) for x in (place, other))
     assert ours == theirs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["joint", "attributes"])
+def test_other_representations_know_their_steps(kind: str, tmp_path: Path) -> None:
+    """The whole chain to samples, and the networks as a start of training."""
+    planned = plan(tmp_path, representation={"kind": kind}, unet=DISTILLED, infer=GOOD)
+    fill(planned)
+    run_stages(planned, autodecoder, codes, unet, infer)
+    folder = stage_path(planned, "unet") / "pipeline"
+    images, other = torch.rand(1, 3, 16, 16), InferOptions(sampler=Ddim(), steps=3, guidance=1)
+    assert ImageToSplats.from_folder(folder, InferOptions.model_validate(GOOD)).denoiser.distilled_steps == 2
+    with pytest.raises(UserError, match="distilled to 2 steps"):
+        ImageToSplats.from_folder(folder, other)(images, [0])
 
 
 @pytest.mark.slow

@@ -25,6 +25,9 @@ from z1g.training.objective import Objective
 if TYPE_CHECKING:
     from z1g.config.sections import Distillation, UNetOptions
 
+MIN_SNR = 1.0
+"""The least signal-to-noise ratio by which losses are weighted: truncated weighting (Salimans & Ho 2022, §4)."""
+
 
 class DistillationObjective(Objective):
     """Loss of the codes that the UNet predicts at its few steps, against those that lead where its teacher goes.
@@ -108,7 +111,8 @@ class DistillationObjective(Objective):
         velocity = self.denoiser(noisy, start, condition, torch.cat(latent_noise))
         predicted = schedule.x0_from_v(noisy, velocity.float(), start)
         target = shortcut(schedule, noisy, arrived, start, end)
-        return Comparison(latents=predicted, latents_true=target, snr=schedule.snr(start))
+        # Steps that start from almost nothing but noise decide most, and would hardly count by their signal.
+        return Comparison(latents=predicted, latents_true=target, snr=schedule.snr(start).clamp(min=MIN_SNR))
 
     @torch.no_grad()
     def _way(self, batch: Batch, begun: Tensor, latent_noise: list[Tensor]) -> list[Tensor]:
