@@ -201,7 +201,7 @@ def test_a_step_from_noise_counts(weighting: str, first: float) -> None:
     errors = (pair.latents - pair.latents_true).square().unflatten(0, (4, 3)).flatten(1).mean(dim=1).tolist()
     ratio = ALPHA[249] ** 2 / SIGMA[249] ** 2
     last = {"x0": 1, "epsilon": ratio, "min_snr": min(ratio, 5), "v": 1 + ratio}[weighting]
-    assert 1 < ratio
+    assert ratio > 1
     expected = np.dot(errors, [first, first, first, last]) / 4
     assert own(made)["loss"].item() == pytest.approx(expected, rel=1e-4)
 

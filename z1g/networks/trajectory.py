@@ -6,7 +6,6 @@ of progressive distillation (Salimans & Ho 2022, algorithm 2).
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from z1g.networks.diffusion import TIMESTEPS, NoiseSchedule
@@ -45,4 +44,5 @@ def _at(schedule: NoiseSchedule, time: Tensor, like: Tensor) -> tuple[Tensor, Te
     """`NoiseSchedule.at` for times that may be `CLEAN`."""
     alpha, sigma = schedule.at(time.clamp(min=0), like)
     clean = (time == CLEAN).to(like.device).view(alpha.shape)
-    return torch.where(clean, 1.0, alpha), torch.where(clean, 0.0, sigma)
+    # Not `torch.where`, which copies numbers from the host and so cannot be captured in a CUDA graph.
+    return alpha.masked_fill(clean, 1.0), sigma.masked_fill(clean, 0.0)

@@ -53,6 +53,7 @@ class DistillationObjective(Objective):
         self.denoiser = copy.deepcopy(teacher)
         self.denoiser.distilled_steps = distill.steps
         self.teacher = teacher.requires_grad_(False)
+        teacher.zero_grad(set_to_none=True)
         for network in (self.denoiser, self.teacher):
             # As in `DiffusionObjective`.
             network.whole_bf16 = options.bf16 == "weights" and not distill.train.speed.recompute
