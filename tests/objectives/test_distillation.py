@@ -114,7 +114,7 @@ class Linear(Denoiser):
 
 
 def options(**distill: Any) -> UNetOptions:
-    return UNetOptions.model_validate({"distill": {"train": {"precision": "auto"}, **distill}})
+    return UNetOptions.model_validate({"distill": distill})
 
 
 def linear(**distill: Any) -> DistillationObjective:
@@ -275,7 +275,7 @@ GOOD: dict[str, Any] = {"sampler": {"kind": "ddim"}, "steps": 2, "guidance": 1}
     ],
 )
 def test_what_cannot_be_distilled(distill: dict[str, Any], changes: dict[str, Any], words: str) -> None:
-    own = {"steps": 2, "train": {"precision": "fp32"}, **distill}
+    own = {"steps": 2, **distill}
     merged = {
         **changes,
         "unet": {"distill": own, **changes.get("unet", {})},
@@ -296,7 +296,9 @@ def test_without_distillation_nothing_changes(tmp_path: Path) -> None:
 
 # The stage
 
-DISTILLED: dict[str, Any] = {"distill": {"steps": 2, "teacher_steps": 4, "train": {**TRAIN, "ema": 0.5}}}
+DISTILLED: dict[str, Any] = {
+    "distill": {"steps": 2, "teacher_steps": 4, "train": {**TRAIN, "precision": "auto", "ema": 0.5}}
+}
 
 
 @pytest.fixture(scope="module")

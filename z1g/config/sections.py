@@ -174,6 +174,7 @@ class DistillationTraining(TrainOptions):
     batch_size: int = Field(
         64, ge=1, le=1_000_000, description="objects per step, over all ranks; the UNet sees each at all of its steps"
     )
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: that of `unet.train`, no other")
     ema: float | None = Field(
         0.99, gt=0, lt=1, description="decay of the exponential moving average of the weights; null: none"
     )
@@ -206,7 +207,7 @@ class Distillation(Section):
             return f"teacher_steps {self.teacher_steps} is not a multiple of steps, {self.steps}"
         if self.teacher_steps == self.steps and self.guidance == 1:
             return f"teacher_steps {self.teacher_steps} without guidance leaves nothing to learn: raise one of them"
-        if self.train.precision != train.precision:
+        if self.train.precision not in ("auto", train.precision):
             return f"train.precision '{self.train.precision}' is not that of unet.train, '{train.precision}'"
         return None
 

@@ -109,7 +109,10 @@ def distilled(
 
     Returns the distilled denoiser; the teacher is frozen. shared: shares of the objects, see `StepData`.
     """
-    objective, train = DistillationObjective(folder.config.unet, distill, teacher, data, unseen), distill.train
+    options = folder.config.unet
+    objective = DistillationObjective(options, distill, teacher, data, unseen)
+    # A process has one precision.
+    train = distill.train.model_copy(update={"precision": options.train.precision})
     steps = StepData(objective.sample, len(data.codes), train.batch_size, train.seed, in_memory=True, shares=shared)
     place = folder.path / "distill"
     trainer = Trainer(objective, steps, train, place, "distill")
@@ -117,7 +120,7 @@ def distilled(
     if trainer.accelerator.is_main_process:
         history = folder.path / "history.jsonl"
         rows, later = read_jsonl(history), read_jsonl(place / "history.jsonl")
-        write_jsonl(history, [*rows, *_continued(rows, folder.config.unet.train.steps, later)])
+        write_jsonl(history, [*rows, *_continued(rows, options.train.steps, later)])
     return objective.denoiser
 
 
