@@ -29,13 +29,14 @@ from z1g.networks.denoiser import Condition, Denoiser
 from z1g.networks.trajectory import CLEAN, shortcut, step, times
 from z1g.objectives import purposes
 from z1g.objectives.diffusion import DiffusionData
-from z1g.objectives.distillation import DistillationObjective
+from z1g.objectives.distillation import DistillationObjective, DistillationSamples
 from z1g.plan.folder import StageFolder
 from z1g.plan.plan import Plan
 from z1g.representations.mosaic.pipeline import Zero1ToGPipeline
 from z1g.sampling.options import InferOptions
 from z1g.sampling.samplers.ddim import Ddim
 from z1g.stages import autodecoder, codes, infer, unet
+from z1g.training.data import Draw
 
 ZERO = torch.zeros(1, 4, 4, 4)
 
@@ -204,6 +205,33 @@ def test_a_step_from_noise_counts(weighting: str, first: float) -> None:
     assert ratio > 1
     expected = np.dot(errors, [first, first, first, last]) / 4
     assert own(made)["loss"].item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_mixed_conditions_are_between_two_objects() -> None:
+    """Each in one share for latent and embedding; the fraction is that of the option; draws depend on the key only."""
+    latents, embeddings = normal(5, *SHAPE, seed=2), normal(5, 16, seed=3)
+    data = DiffusionData(normal(5, *SHAPE, seed=1), latents, ZERO, embeddings)
+    samples, mixed, shares = DistillationSamples(data, mixed=0.5), 0, []
+    for slot in range(200):
+        sample = samples(Draw(2, 0, (7, 3, slot)))
+        again = samples(Draw(2, 9, (7, 3, slot)))
+        assert all(torch.equal(sample[name], again[name]) for name in sample)
+        away = sample["latent"] - latents[2]
+        if not away.any():
+            assert torch.equal(sample["embedding"], embeddings[2])
+            continue
+        mixed += 1
+        others = (latents - latents[2]).flatten(1)
+        fits = others @ away.flatten() / others.square().sum(dim=1)
+        left = (away.flatten() - fits[:, None] * others).square().sum(dim=1).nan_to_num(torch.inf)
+        other = int(left.argmin())
+        share = float(fits[other])
+        assert left[other] < 1e-6
+        torch.testing.assert_close(sample["embedding"], embeddings[2] + share * (embeddings[other] - embeddings[2]))
+        shares.append(share)
+    assert 50 < mixed < 110, "a fifth of the partners is the object itself"
+    assert min(shares) > 0
+    assert 0.9 < max(shares) < 1
 
 
 def test_the_teacher_stays_as_it_is() -> None:

@@ -197,6 +197,13 @@ class Distillation(Section):
         2.0, ge=1, le=1000, description="scale of classifier-free guidance of the teacher; 1: none, in half the time"
     )
     teacher_steps: int = Field(12, ge=1, le=1000, description="steps of the teacher; a multiple of `steps`")
+    mixed: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="fraction of samples whose condition is between those of two objects (latents and embeddings, or "
+        "images, in random shares), which the teacher has not learned by heart",
+    )
     train: DistillationTraining = DistillationTraining()
 
     def problem(self, train: TrainOptions) -> str | None:

@@ -8,18 +8,20 @@ in many steps, from noise on, with classifier-free guidance, which the distilled
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor, nn
 
+from z1g.core.seeding import numpy_generator
 from z1g.losses import Comparison, weighted_sum
 from z1g.networks.denoiser import Condition, Denoiser
 from z1g.networks.trajectory import shortcut, step, times
 from z1g.objectives import purposes
 from z1g.objectives.diffusion import AT_ONCE, MAX_OBJECTS, DiffusionData, DiffusionSamples
-from z1g.training.data import Batch, batch_noise
+from z1g.training.data import Batch, Draw, Sample, batch_noise
 from z1g.training.objective import Objective
 
 if TYPE_CHECKING:
@@ -27,6 +29,23 @@ if TYPE_CHECKING:
 
 MIN_SNR = 1.0
 """The least signal-to-noise ratio by which losses are weighted: truncated weighting (Salimans & Ho 2022, §4)."""
+
+
+@dataclass(frozen=True)
+class DistillationSamples(DiffusionSamples):
+    """Conditions of the objects, some of them between those of two objects. Copied to data loading processes."""
+
+    mixed: float = 0.0
+    """Share of samples between two objects."""
+
+    def __call__(self, draw: Draw) -> Sample:
+        sample = super().__call__(draw)
+        generator = numpy_generator(*draw.key, purposes.MIXED)
+        if generator.random() >= self.mixed:
+            return sample
+        other = super().__call__(replace(draw, object_index=int(generator.integers(len(self.data.codes)))))
+        share = float(generator.random())
+        return {name: torch.lerp(value, other[name], share) for name, value in sample.items()}
 
 
 class DistillationObjective(Objective):
@@ -58,7 +77,7 @@ class DistillationObjective(Objective):
             # As in `DiffusionObjective`.
             network.whole_bf16 = options.bf16 == "weights" and not distill.train.speed.recompute
         self.register_buffer("zero_latent", data.zero_latent, persistent=False)
-        self.sample = DiffusionSamples(data)
+        self.sample = DistillationSamples(data, mixed=distill.mixed)
         self.shape = tuple(data.codes.shape[1:])
 
     def networks(self) -> list[nn.Module]:
