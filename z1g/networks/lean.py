@@ -7,6 +7,7 @@ cannot be imported.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import sys
@@ -49,7 +50,7 @@ def import_networks() -> None:
     if "diffusers" in sys.modules:
         return
     _lean.append(True)
-    with _missing(UNUSED), _uncrowded(CROWDED), patch("torch.compiler.disable", _as_it_is):
+    with _kept(), _missing(UNUSED), _uncrowded(CROWDED), patch("torch.compiler.disable", _as_it_is):
         for name in NEEDED:
             importlib.import_module(name)
 
@@ -57,6 +58,20 @@ def import_networks() -> None:
 def _as_it_is(function: Any = None, **_: Any) -> Any:
     """In place of a decorator of torch's compiler, which is not used and would be imported."""
     return _as_it_is if function is None else function
+
+
+@contextmanager
+def _kept() -> Iterator[None]:
+    """Look for no garbage among what exists at the end of this block: now, later, or when the process ends.
+
+    Libraries stay as long as the process, and consist of hundreds of thousands of objects.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextmanager
