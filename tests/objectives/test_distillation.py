@@ -2,16 +2,17 @@
 
 import copy
 import shutil
+import signal
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from support.builders import TRAIN, experiment, fill, plan, stage_path, without_seconds
+from support.die import run_and_die
 from support.diffusion import SCHEDULE, SHAPE, normal
 from support.finished import finish
 from support.photographs import disc, saved
@@ -22,7 +23,7 @@ from z1g.cli.main import main
 from z1g.config.sections import UNetOptions
 from z1g.core.errors import UserError
 from z1g.core.files import read_json, read_jsonl
-from z1g.core.seeding import keyed_normal, seeded
+from z1g.core.seeding import keyed_normal
 from z1g.inference.method import ImageToSplats
 from z1g.inference.models import of_run
 from z1g.networks.denoiser import Condition, Denoiser
@@ -325,7 +326,7 @@ def test_without_distillation_nothing_changes(tmp_path: Path) -> None:
 # The stage
 
 DISTILLED: dict[str, Any] = {
-    "distill": {"steps": 2, "teacher_steps": 4, "train": {**TRAIN, "precision": "auto", "ema": 0.5}}
+    "distill": {"steps": 2, "teacher_steps": 4, "train": {**TRAIN, "steps": 8, "precision": "auto", "ema": 0.5}}
 }
 
 
@@ -337,7 +338,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Plan:
 @pytest.mark.slow
 def test_the_history_has_both_trainings(finished: Plan) -> None:
     rows = read_jsonl(stage_path(finished, "unet") / "history.jsonl")
-    assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12]
+    assert [row["step"] for row in rows] == [2, 4, 6, 8, 10, 12, 14]
     assert all("loss" in row and "distill_loss" not in row for row in rows[:3])
     assert all("loss" not in row and "distill_loss" in row for row in rows[3:])
     assert {"distill_trained_loss", "distill_held_out_loss"} <= set(rows[-1])
@@ -384,39 +385,54 @@ def test_results_verify_and_the_card_says_it(finished: Plan, capsys: pytest.Capt
     damaged.write_bytes(kept)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(("training", "moment"), [(1, {"after": 4}), (2, {"before": 3}), (2, {"after": 4})])
-def test_interrupted_training_goes_on(
-    training: int, moment: dict[str, int], finished: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In either training, and from the same weights: results are those of a run that never stopped."""
-    other = stage_path(finished, "unet")
-    shutil.copytree(finished.results, tmp_path / "results", ignore=shutil.ignore_patterns(other.name))
-    place = tmp_path / "results" / "unet" / other.name
-    place.mkdir()
+@pytest.fixture
+def begun(finished: Plan, tmp_path: Path) -> Path:
+    """The stage's folder in a copy of the tree, before its job."""
+    made = stage_path(finished, "unet")
+    shutil.copytree(finished.results, tmp_path / "results", ignore=shutil.ignore_patterns(made.name))
+    folder = tmp_path / "results" / "unet" / made.name
+    folder.mkdir()
     for name in ("stage.json", "manifest.jsonl"):
-        if (other / name).exists():
-            shutil.copy(other / name, place / name)
+        if (made / name).exists():
+            shutil.copy(made / name, folder / name)
+    return folder
 
-    def run() -> None:
-        with seeded(0):  # as in `finish`
-            unet.run(StageFolder.open(place), threads=1)
 
-    if training == 2:
-        with monkeypatch.context() as patch:
-            patch.setattr(unet, "distilled", mock.Mock(side_effect=KeyboardInterrupt))
-            with pytest.raises(KeyboardInterrupt):
-                run()
-    with interrupted(**moment):
-        run()
-    assert (place / "distill" / "checkpoints").is_dir() == (training == 2)
-    run()
-    files = sorted((place / "pipeline").rglob("*.safetensors"))
+def require_same(folder: Path, finished: Plan) -> None:
+    """Weights to the bit, and figures, are those of the run that never stopped."""
+    other = stage_path(finished, "unet")
+    files = sorted((other / "pipeline").rglob("*.safetensors"))
     assert files
     for file in files:
-        assert file.read_bytes() == (other / file.relative_to(place)).read_bytes(), file.name
-    ours, theirs = (without_seconds(read_jsonl(x / "history.jsonl")) for x in (place, other))
+        assert file.read_bytes() == (folder / file.relative_to(other)).read_bytes(), file.name
+    ours, theirs = (without_seconds(read_jsonl(x / "history.jsonl")) for x in (folder, other))
     assert ours == theirs
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [{"before": 3}, {"after": 4}])
+def test_an_interrupted_teacher_goes_on(moment: dict[str, int], begun: Path, finished: Plan) -> None:
+    with interrupted(**moment):
+        unet.run(StageFolder.open(begun), threads=1)
+    assert not (begun / "distill" / "checkpoints").exists()
+    unet.run(StageFolder.open(begun), threads=1)
+    require_same(begun, finished)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("sent", "when", "code"), [
+    ("SIGKILL", "step-7", -signal.SIGKILL), ("SIGKILL", "write-8", -signal.SIGKILL), ("SIGTERM", "step-6", 75),
+])  # fmt: skip
+def test_a_killed_distillation_goes_on(sent: str, when: str, code: int, begun: Path, finished: Plan) -> None:
+    """The teacher has six steps, so that these are steps of the distillation; the teacher is not trained again."""
+    ended = run_and_die(sent, when, "unet", begun)
+    assert ended.code == code, ended.output
+    assert "Traceback" not in ended.output
+    teacher = {file.name: file.stat().st_mtime_ns for file in (begun / "checkpoints").glob("*.pt")}
+    assert not (begun / "pipeline").exists()
+    unet.run(StageFolder.open(begun), threads=1)
+    assert {file.name: file.stat().st_mtime_ns for file in (begun / "checkpoints").glob("*.pt")} == teacher
+    require_same(begun, finished)
 
 
 @pytest.mark.slow
@@ -472,4 +488,4 @@ def test_a_trained_model_teaches_as_it_is(tmp_path: Path) -> None:
         if any(not torch.equal(before[name], after[name]) for name in before):
             changed.add(file.parent.name)
     assert changed == {"unet"}
-    assert [row["step"] for row in read_jsonl(stage_path(again, "unet") / "history.jsonl")] == [2, 4, 6]
+    assert [row["step"] for row in read_jsonl(stage_path(again, "unet") / "history.jsonl")] == [2, 4, 6, 8]
