@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from support.builders import TRAIN, experiment, fill, plan, stage_path, without_seconds
 from support.die import run_and_die
-from support.diffusion import SCHEDULE, SHAPE, normal
+from support.diffusion import SCHEDULE, SHAPE, micro_denoiser, normal
 from support.finished import finish
 from support.photographs import disc, saved
 from support.running import interrupted, run_stages
@@ -27,6 +27,7 @@ from z1g.core.seeding import keyed_normal
 from z1g.inference.method import ImageToSplats
 from z1g.inference.models import of_run
 from z1g.networks.denoiser import Condition, Denoiser
+from z1g.networks.fused.modules import fuse
 from z1g.networks.trajectory import CLEAN, shortcut, step, times
 from z1g.objectives import purposes
 from z1g.objectives.diffusion import DiffusionData
@@ -38,6 +39,7 @@ from z1g.sampling.options import InferOptions
 from z1g.sampling.samplers.ddim import Ddim
 from z1g.stages import autodecoder, codes, infer, unet
 from z1g.training.data import Draw
+from z1g.training.speed import recompute
 
 ZERO = torch.zeros(1, 4, 4, 4)
 
@@ -268,6 +270,32 @@ def test_training_finds_the_best_network() -> None:
         own(made)["loss"].backward()
         optimizer.step()
     assert weight.item() == pytest.approx(best, abs=1e-4)
+
+
+def test_copies_of_tuned_networks_have_their_own_weights() -> None:
+    """Tuning replaces forward passes by functions that hold layers: those of a copy must hold the copy's."""
+    teacher, data = micro_denoiser(), DiffusionData(normal(2, *SHAPE), normal(2, 4, 4, 4), ZERO, normal(2, 16))
+    fuse(teacher.unet)
+    recompute([teacher.unet])
+    chosen = options(steps=2, teacher_steps=4)
+    assert chosen.distill is not None
+    own = DistillationObjective(chosen, chosen.distill, teacher, data)
+    assert data.embeddings is not None
+    condition, noisy = Condition(data.latents, data.embeddings), normal(2, *SHAPE, seed=5)
+    arguments = (noisy, torch.tensor([500, 10]), condition, torch.zeros(2, 4, 4, 4))
+    before = own.teacher(*arguments)
+    torch.testing.assert_close(own.denoiser(*arguments), before)
+    for name, parameter in own.denoiser.unet.named_parameters():
+        if "conv_out" not in name:
+            parameter.data.zero_()
+    assert torch.equal(own.teacher(*arguments), before)
+    assert not torch.allclose(own.denoiser(*arguments), before, atol=1e-3)
+    inner = [p for name, p in own.denoiser.unet.named_parameters() if "resnets" in name]
+    own.denoiser.unet.load_state_dict(own.teacher.unet.state_dict())
+    own.denoiser.unet.requires_grad_(True)
+    own.denoiser(*arguments).square().sum().backward()
+    assert all(p.grad is not None for p in inner)
+    assert all(p.grad is None for p in own.teacher.parameters())
 
 
 def test_validation_is_of_both_sets_and_repeats() -> None:
