@@ -3,6 +3,7 @@
 import copy
 import shutil
 import signal
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from support.running import interrupted, run_stages
 from torch import Tensor, nn
 
 from z1g.cli.main import main
+from z1g.config.prune import Prune
+from z1g.config.resolve import Run
 from z1g.config.sections import UNetOptions
 from z1g.core.errors import UserError
 from z1g.core.files import read_json, read_jsonl
@@ -340,6 +343,16 @@ def test_what_cannot_be_distilled(distill: dict[str, Any], changes: dict[str, An
     }
     with pytest.raises(ValueError, match=words):
         experiment(Path("unused"), **merged)
+
+
+def test_a_pruned_study_does_not_distill(tmp_path: Path) -> None:
+    made = plan(tmp_path, unet=DISTILLED, infer=GOOD).ablations["micro"].ablation
+    pruned = replace(made, run=Run("micro", "micro", prune=Prune(), cohort="micro"))
+    with pytest.raises(UserError, match="micro is pruned by its UNet"):
+        _ = Plan([pruned], tmp_path / "results").pruning
+    folder = StageFolder.open(stage_path(plan(tmp_path, unet=DISTILLED, infer=GOOD), "unet"))
+    with pytest.raises(UserError, match="before they are distilled"):
+        unet.run(folder, threads=1, until=0.5)
 
 
 def test_without_distillation_nothing_changes(tmp_path: Path) -> None:
