@@ -21,7 +21,7 @@ def test_rendered_objects_are_fitted(tmp_path: Path) -> None:
     for stage in (ingest, fit):
         folder = StageFolder.open(stage_path(planned, stage.__name__.rpartition(".")[2]))
         for chunk in chunks:
-            stage.run(folder, chunk=chunk, threads=chunk)  # 0: all cores, as of a command without --threads
+            stage.run(folder, chunk=chunk, threads=1)
     rendered, fitted = (stage_path(planned, name) for name in ("ingest", "fit"))
     rows = {row["id"]: row for chunk in chunks for row in read_jsonl(table_path(rendered, chunk))}
     reasons = {name[:7]: row["reason"] for name, row in rows.items()}
