@@ -53,6 +53,27 @@ def test_sampling_is_measured() -> None:
         assert {"first_call_s", "ratio_to_original_way"} <= set(row)
 
 
+@pytest.mark.slow
+def test_sampling_without_guidance_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One row of the UNet an object; the original's way keeps its own guidance."""
+    rows, called = [], infer.ImageToSplats.__call__
+
+    def watched(self: infer.ImageToSplats, images: torch.Tensor, seeds: list[int]) -> object:
+        rows.append((self.options.precision, self.options.guidance))
+        return called(self, images, seeds)
+
+    monkeypatch.setattr(infer.ImageToSplats, "__call__", watched)
+    figures = infer.measure("tiny", ["b1"], 2, 1, 600, guidance=1)
+    assert figures["guidance"] == 1
+    assert set(rows) == {("fp32", 4), ("auto", 1)}
+
+
+def test_guidance_below_one_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ("0.5", "nan"):
+        assert main(["bench", "infer", "--size", "tiny", "--guidance", text]) == 2
+        assert "--guidance must be at least 1" in capsys.readouterr().err
+
+
 def test_the_commands_print_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     main(["bench", "unet", "--size", "tiny", "--steps", "1", "--variants", "b1", "--seconds", "0", "--json"])
     figures = json.loads(capsys.readouterr().out)

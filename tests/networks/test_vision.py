@@ -198,11 +198,14 @@ def test_stage_1_is_shared_by_models_with_different_encoders(tmp_path: Path) -> 
 
 def test_sampling_imports_little_and_leaves_the_libraries_whole() -> None:
     code = (
-        "import sys; from z1g.networks.lean import import_networks; import_networks()\n"
+        "import sys, z1g.render._kernels\n"  # whose numba imports scipy
+        "from z1g.networks.lean import import_networks; import_networks()\n"
         "import z1g.inference.method, z1g.representations.mosaic.trained\n"
-        "heavy = {'transformers', 'peft', 'scipy', 'torch._dynamo', 'accelerate', 'torchvision'}\n"
+        "heavy = {'transformers', 'peft', 'scipy.stats', 'torch._dynamo', 'accelerate', 'torchvision', 'sympy'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
-        "import torch._dynamo, peft, diffusers.models.transformers as whole\n"
+        "import diffusers, torch._dynamo, peft, scipy.stats, diffusers.models.transformers as whole\n"
+        "import diffusers.models.unets as unets\n"
         "assert whole.FluxTransformer2DModel and torch.compiler.disable.__module__ == 'torch.compiler'\n"
+        "assert unets.UNet1DModel and diffusers.UNet2DConditionModel is unets.UNet2DConditionModel\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

@@ -153,6 +153,7 @@ NEEDS: dict[str, dict[str, Any]] = {
     "representation.decoder.mode": PUBLISHED,
     "representation.sees": {"model": {"kind": "scratch"}},
     "unet.finetune": PUBLISHED,
+    "unet.distill": {"infer": {"sampler": {"kind": "ddim"}, "steps": 4, "guidance": 1.0}},
     "data.split.fold": {"data": {"split": {"folds": 2}}},
     "data.renderer.lighting": {"data": {"renderer": {"kind": "blender"}}},
 }

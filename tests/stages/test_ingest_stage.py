@@ -38,10 +38,10 @@ def rendered(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return drawn
 
 
-def ingest(planned: Plan) -> Path:
+def ingest(planned: Plan, threads: int = 1) -> Path:
     folder = stage_path(planned, "ingest")
     for chunk in range(planned.ablations["micro"].manifest.n_chunks):
-        run(StageFolder.open(folder), chunk, 1)
+        run(StageFolder.open(folder), chunk, threads)
     return folder
 
 
@@ -71,6 +71,10 @@ def test_table_shard_and_sheet(tmp_path: Path, rendered: list[str]) -> None:
     assert np.abs(ball_cell[CELL // 2, CELL // 2] - BACKGROUND).max() > 20
     assert (ball_cell[2, 2] == BACKGROUND).all()
     assert (fault_cell[..., 0] > fault_cell[..., 1] + 60).sum() > 20  # the reason in red
+
+
+def test_without_a_number_of_threads_there_is_one_for_each_core(tmp_path: Path, rendered: list[str]) -> None:
+    assert contents(ingest(plan(tmp_path / "a"), threads=0)) == contents(ingest(plan(tmp_path / "b")))
 
 
 def test_objects_of_other_data_sets_are_reused(tmp_path: Path, rendered: list[str]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.builders import fill, plan, stage_path, without_seconds
+from support.builders import TRAIN, fill, plan, stage_path, without_seconds
 from support.ddp_cases import stages_on_cpu
 from support.running import run_stages
 from support.watched import PRELOADED
@@ -19,13 +19,18 @@ from z1g.stages import autodecoder, codes, unet
 from z1g.training.checkpoint import CheckpointFolder
 
 pytestmark = pytest.mark.slow
+FEW_STEPS = {"sampler": {"kind": "ddim"}, "steps": 2, "guidance": 1}
 RENDERED = {"views": 1, "losses": {name: {"kind": name} for name in ("rgb", "splat")}}
 KINDS: dict[str, dict[str, Any]] = {
     "joint": {"representation": {"kind": "joint"}},
     "adversarial": {"autodecoder": {"adversarial": {"resolution": 64, "channels": 4, "start": 0.1, "lr": 1e-6}}},
     "regression": {"unet": {"objective": "regression", "rendered": RENDERED}},
+    "distilled": {"unet": {"distill": {"steps": 2, "teacher_steps": 4, "train": TRAIN}}, "infer": FEW_STEPS},
 }
-CASES = [("joint", "autodecoder"), ("adversarial", "autodecoder"), ("joint", "unet"), ("regression", "unet")]
+CASES = [
+    ("joint", "autodecoder"), ("adversarial", "autodecoder"), ("joint", "unet"), ("regression", "unet"),
+    ("distilled", "unet"),
+]  # fmt: skip
 Trees = dict[str, Plan]
 
 

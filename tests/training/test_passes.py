@@ -15,10 +15,11 @@ from torch import Tensor
 
 from z1g.bench.diffusion_size import SIZES
 from z1g.bench.unet import _data
-from z1g.config.sections import UNetOptions
+from z1g.config.sections import Distillation, UNetOptions
 from z1g.core.files import read_jsonl
 from z1g.core.seeding import seeded
 from z1g.objectives.diffusion import DiffusionData, DiffusionObjective
+from z1g.objectives.distillation import DistillationObjective
 from z1g.training import loop, passes
 from z1g.training.data import StepData
 from z1g.training.loop import Trainer
@@ -27,29 +28,35 @@ from z1g.training.passes import EagerPasses, ReplayedPasses
 STEPS = 8
 
 
-def trained(folder: Path, **speed: bool) -> tuple[Trainer, dict[str, Tensor]]:
-    """A small stage 2 with a trained image encoder, after a few steps."""
+def trained(folder: Path, distilled: bool = False, **speed: bool) -> tuple[Trainer, dict[str, Tensor]]:
+    """A small stage 2 with a trained image encoder, or its distillation, after a few steps."""
     size = SIZES["tiny"]
     with seeded(0):
         data = _data(size)
         denoiser = size.model.denoiser()
         torch.nn.init.normal_(denoiser.unet.conv_out.weight, std=0.1)
     train: dict[str, Any] = {"batch_size": 4, "steps": STEPS, "ema": 0.9, "speed": speed, "optimizer": {"lr": 1e-3}}
-    options = UNetOptions.model_validate({"train": train})
+    distill = Distillation.model_validate({"steps": 2, "teacher_steps": 4, "train": train})
+    options = UNetOptions.model_validate({"train": train, "distill": distill if distilled else None})
     denoiser.requires_grad_(True)
     images = torch.rand(len(data.codes), 3, 16, 16, generator=torch.Generator().manual_seed(1))
-    objective = DiffusionObjective(options, denoiser, replace(data, embeddings=None, images=images))
+    data = replace(data, embeddings=None, images=images)
+    objective: DiffusionObjective | DistillationObjective = DiffusionObjective(options, denoiser, data)
+    if distilled:
+        objective = DistillationObjective(options, distill, denoiser, data)
     steps = StepData(objective.sample, len(data.codes), 4, options.train.seed)
     trainer = Trainer(objective, steps, options.train, folder)
     trainer.run()
-    return trainer, {name: p.detach().cpu() for name, p in objective.named_parameters()}
+    own = {name: p.detach().cpu() for name, p in objective.named_parameters() if name.startswith("denoiser.")}
+    return trainer, own
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_replayed_training_gives_the_weights_of_eager_training(tmp_path: Path) -> None:
-    eager_trainer, eager = trained(tmp_path / "eager", replay=False)
-    replayed_trainer, replayed = trained(tmp_path / "replayed", replay=True)
+@pytest.mark.parametrize("distilled", [False, True])
+def test_replayed_training_gives_the_weights_of_eager_training(distilled: bool, tmp_path: Path) -> None:
+    eager_trainer, eager = trained(tmp_path / "eager", distilled, replay=False)
+    replayed_trainer, replayed = trained(tmp_path / "replayed", distilled, replay=True)
     assert isinstance(eager_trainer.passes, EagerPasses)
     assert isinstance(replayed_trainer.passes, ReplayedPasses)
     assert replayed_trainer.passes.replay is not None

@@ -22,14 +22,23 @@ FLAGS = ("fp32", "cudnn", "flash", "xformers", "graphs")
 ORIGINAL_STEPS, ORIGINAL_GUIDANCE = 75, 4.0
 
 
-def measure(size_name: str, variants: Sequence[str], steps: int, repeats: int, seconds: float) -> dict[str, Any]:
-    """Objects/s and seconds from condition images to splatter images, with guided sampling of `steps` steps.
+def measure(
+    size_name: str, variants: Sequence[str], steps: int, repeats: int, seconds: float,
+    guidance: float = ORIGINAL_GUIDANCE,
+) -> dict[str, Any]:  # fmt: skip
+    """Objects/s and seconds from condition images to splatter images, with sampling in `steps` steps.
 
+    guidance: 1 for one pass of the UNet a step, as of distilled networks; the original's way always has its own.
     Measurements stop after `seconds`. Raises UserError for an invalid variant.
     """
     size, device, began = SIZES[size_name], default_device(), time.perf_counter()
     parsed = [Variant.parse(name, FLAGS) for name in variants]
-    figures: dict[str, Any] = {"size": size_name, "steps": steps, "device": device_name(device.type)}
+    figures: dict[str, Any] = {
+        "size": size_name,
+        "steps": steps,
+        "guidance": guidance,
+        "device": device_name(device.type),
+    }
     figures["versions"] = versions()
     figures["matmul"] = guarded("matmul", lambda: {"tflops": round(matmul_rate(device), 1)}, device)
     figures["work"] = guarded("work", partial(_work, size, device), device)
@@ -38,7 +47,7 @@ def measure(size_name: str, variants: Sequence[str], steps: int, repeats: int, s
     )
     figures["runs"] = []
     for variant in parsed:
-        run = partial(_ours, size, variant, steps, repeats, device)
+        run = partial(_ours, size, variant, steps, guidance, repeats, device)
         row = guarded(variant.name, run, device, began + seconds)
         if "objects_per_s" in row and "objects_per_s" in original:
             row["ratio_to_original_way"] = round(row["objects_per_s"] / original["objects_per_s"], 1)
@@ -52,10 +61,12 @@ def _work(size: Size, device: torch.device) -> dict[str, Any]:
     return {"tflop_a_forward": teraflops_a_sample(size, denoiser, device, backward=False)}
 
 
-def _ours(size: Size, variant: Variant, steps: int, repeats: int, device: torch.device) -> dict[str, Any]:
+def _ours(
+    size: Size, variant: Variant, steps: int, guidance: float, repeats: int, device: torch.device
+) -> dict[str, Any]:  # fmt: skip
     options = InferOptions(
         steps=steps,
-        guidance=ORIGINAL_GUIDANCE,
+        guidance=guidance,
         precision="fp32" if "fp32" in variant.on else "auto",
         attention=variant.attention,
         cuda_graphs="graphs" in variant.on,

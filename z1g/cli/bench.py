@@ -174,13 +174,19 @@ def _run_unet(arguments: argparse.Namespace) -> dict[str, Any]:
 def _infer(parser: argparse.ArgumentParser) -> None:
     _sized(parser, INFER_VARIANTS, 110)
     parser.add_argument("--steps", type=between(1, FEW), default=25, help="sampling steps")
+    parser.add_argument("--guidance", type=float, default=4.0, help="scale of guidance, at least 1; 1: none")
     parser.add_argument("--repeats", type=between(1, FEW), default=2, help="timed calls, after a warm-up call")
 
 
 def _run_infer(arguments: argparse.Namespace) -> dict[str, Any]:
     from z1g.bench.infer import measure
+    from z1g.core.errors import UserError
 
-    return measure(arguments.size, arguments.variants, arguments.steps, arguments.repeats, arguments.seconds)
+    if not arguments.guidance >= 1:
+        raise UserError("--guidance must be at least 1")
+    return measure(
+        arguments.size, arguments.variants, arguments.steps, arguments.repeats, arguments.seconds, arguments.guidance
+    )
 
 
 def _loader(parser: argparse.ArgumentParser) -> None:

@@ -57,9 +57,19 @@ def one_step(
             "the model was trained by regression and does not denoise codes: start from another model, or leave out "
             "autodecoder.mix_diffusion and the timestep of autodecoder.codes"
         )
+    _require_any_step(denoiser)
     noisy = denoiser.schedule.add_noise(denoiser.normalized(code), noise, timestep)
     velocity = denoiser(noisy, timestep, condition, condition_noise)
     return denoiser.in_units(denoiser.schedule.x0_from_v(noisy, velocity.float(), timestep))
+
+
+def _require_any_step(denoiser: Denoiser) -> None:
+    """Raise UserError for a denoiser that knows a few timesteps only."""
+    if denoiser.distilled_steps is not None:
+        raise UserError(
+            f"the model was distilled to {denoiser.distilled_steps} steps and knows no other timesteps: start from "
+            "another model, or leave out autodecoder.mix_diffusion and autodecoder.codes of kind 'diffusion'"
+        )
 
 
 def predict_all(
@@ -123,6 +133,7 @@ class Predictor:
     def __call__(self, scenes: SceneStore, names: list[str]) -> Tensor:
         """Codes [B,*code_shape]; each depends on its object only."""
         how, codec, device = self.how, self.codec, default_device()
+        _require_any_step(self.denoiser)
         images = torch.stack([scenes[name].condition(*how.condition) for name in names]).to(device)
         condition = self.denoiser.condition(codec.condition_latent(images), images)
         if how.timestep is None:

@@ -30,11 +30,13 @@ from z1g.metrics.ssim import Ssim
 from z1g.metrics.surface import Chamfer, FScore
 from z1g.networks.finetune import Finetune
 from z1g.networks.finetune.full import Full
-from z1g.networks.process import Objective
+from z1g.networks.process import TRAINED_WITH, Objective
 from z1g.networks.timesteps import Timesteps
 from z1g.networks.timesteps.uniform import Uniform
 from z1g.sampling.options import XFORMERS
 from z1g.training.options import TrainOptions
+
+TIMESTEPS: int = TRAINED_WITH["num_train_timesteps"]
 
 
 class MixDiffusion(Section):
@@ -175,6 +177,58 @@ class Variants(Section):
         return self.stretch > 0 or self.turn_deg > 0 or self.mirror
 
 
+class DistillationTraining(TrainOptions):
+    """Budget, batch and logging of a distillation. A step is several times as long as one of the teacher's training."""
+
+    steps: int = Field(1000, ge=1, le=MAX_COUNT, description="optimizer steps")
+    batch_size: int = Field(
+        64, ge=1, le=1_000_000, description="objects per step, over all ranks; the UNet sees each at all of its steps"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto: that of `unet.train`, no other")
+    ema: float | None = Field(
+        0.99, gt=0, lt=1, description="decay of the exponential moving average of the weights; null: none"
+    )
+    checkpoint_every: Annotated[int, Runtime()] = Field(
+        250, ge=1, le=MAX_COUNT, description="steps between checkpoints"
+    )
+    validate_every: int = Field(250, ge=1, le=MAX_COUNT, description="steps between validations")
+
+
+class Distillation(Section):
+    """Distills stage 2's UNet to a few steps without guidance: a second training, of a copy of the UNet.
+
+    The UNet after `unet.train`, the teacher, goes from noise to codes by DDIM, in many steps with guidance; the copy
+    learns to take equal parts of these ways in one step each, by `unet.losses`. It is sampled by `infer.sampler` ddim
+    in `steps` steps with guidance 1. With a trained model and `unet.train.steps: 0`, the model itself is the teacher.
+    """
+
+    steps: int = Field(4, ge=1, le=50, description="steps in which the UNet is sampled afterwards; a divisor of 1000")
+    guidance: float = Field(
+        2.0, ge=1, le=1000, description="scale of classifier-free guidance of the teacher; 1: none, in half the time"
+    )
+    teacher_steps: int = Field(12, ge=1, le=1000, description="steps of the teacher; a multiple of `steps`")
+    mixed: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="fraction of samples whose condition is between those of two objects (latents and embeddings, or "
+        "images, in random shares), which the teacher has not learned by heart",
+    )
+    train: DistillationTraining = DistillationTraining()
+
+    def problem(self, train: TrainOptions) -> str | None:
+        """What of the section cannot be, None if nothing is; begins with the key. train: options of the teacher's."""
+        if TIMESTEPS % self.steps:
+            return f"steps {self.steps} does not divide {TIMESTEPS}, the timesteps: use 1, 2, 4, 5 or 8"
+        if self.teacher_steps % self.steps:
+            return f"teacher_steps {self.teacher_steps} is not a multiple of steps, {self.steps}"
+        if self.teacher_steps == self.steps and self.guidance == 1:
+            return f"teacher_steps {self.teacher_steps} without guidance leaves nothing to learn: raise one of them"
+        if self.train.precision not in ("auto", train.precision):
+            return f"train.precision '{self.train.precision}' is not that of unet.train, '{train.precision}'"
+        return None
+
+
 class UNetOptions(Section):
     """Stage 2: trains the UNet to generate codes from an image."""
 
@@ -188,6 +242,7 @@ class UNetOptions(Section):
     losses: dict[str, Annotated[Loss, OneOf()]] = {"latent": LatentLoss()}
     rendered: RenderedCodes | None = None
     variants: Variants | None = None
+    distill: Distillation | None = None
     condition_size: int = Field(
         320,
         ge=16,

@@ -28,6 +28,7 @@ from z1g.render.auto import Auto
 from z1g.representations import Mosaic, Representation
 from z1g.sampling.inferred.one_step import OneStepCodes
 from z1g.sampling.options import InferOptions
+from z1g.sampling.samplers.ddim import Ddim
 from z1g.sources import DataSource
 from z1g.sources.meshes import Meshes
 
@@ -169,6 +170,39 @@ class Experiment(Section):
         if problem:
             raise ValueError(f"unet.objective 'regression' predicts a code in one pass; {problem}")
         return self
+
+    @model_validator(mode="after")
+    def _distilled_networks_are_sampled_as_they_are_trained(self) -> Experiment:
+        distill = self.unet.distill
+        if distill is None:
+            return self
+        problem = distill.problem(self.unet.train)
+        if problem:
+            raise ValueError(f"unet.distill.{problem}")
+        problem = self._why_not_distilled()
+        if problem:
+            raise ValueError(f"unet.distill {problem}")
+        if not isinstance(self.infer.sampler, Ddim) or self.infer.steps != distill.steps or self.infer.guidance != 1:
+            raise ValueError(
+                f"infer: a UNet that was distilled to {distill.steps} steps is sampled in these only: use "
+                f"infer: {{sampler: {{kind: ddim}}, steps: {distill.steps}, guidance: 1}}"
+            )
+        return self
+
+    def _why_not_distilled(self) -> str | None:
+        """What other options do not allow a distillation; None if there are none."""
+        if self.unet.objective == "regression":
+            return "has no effect with unet.objective 'regression', which takes one step: leave it out"
+        if self.representation.in_turns:
+            return (
+                "samples codes as a whole, but representation.denoiser.cascade generates some attributes before the "
+                "others: leave one of them out"
+            )
+        if not any(loss.weight > 0 for loss in self.unet.losses.values()):
+            return "compares codes: unet.losses needs at least one loss with a weight above 0"
+        if isinstance(self.infer.codes, OneStepCodes):
+            return "leaves a UNet that denoises at its own steps only: infer.codes 'one_step' cannot ask for others"
+        return None
 
     @model_validator(mode="after")
     def _renders_are_of_whole_codes(self) -> Experiment:

@@ -28,6 +28,7 @@ from z1g.networks.graphs import Replayed
 from z1g.representations import folder as method_folder
 from z1g.representations.codec import Trained
 from z1g.sampling.options import InferOptions
+from z1g.sampling.own_steps import require_own_steps
 from z1g.sampling.predicts_v import PredictsV
 from z1g.sampling.sample import OnStep, sample_codes
 
@@ -214,8 +215,10 @@ class ImageToSplats:
     ) -> Tensor:
         """Sampled codes `[B,*shape]` in the decoder's units.
 
-        images: [B,3,H,W] in 0..1. seeds, scheduler, on_step: as for calling the object.
+        images: [B,3,H,W] in 0..1. seeds, scheduler, on_step: as for calling the object. Raises UserError if the
+        networks were distilled to other steps than those of the options.
         """
+        require_own_steps(self.denoiser, self.options)
         condition, zero = self.condition(images), self.statistics["zero_latent"]
         codes = sample_codes(self.predict, condition, zero, self.shape, self.options, seeds, scheduler, on_step)
         return self.to_units(codes)

@@ -10,7 +10,15 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
 from z1g.core.errors import UserError
+from z1g.networks.diffusion import TIMESTEPS
 from z1g.networks.process import Objective
+
+
+def own_steps(stored: Any) -> int | None:
+    """`Denoiser.distilled_steps` as it was stored. Raises UserError if it is something else."""
+    if stored is None or (type(stored) is int and 1 <= stored <= TIMESTEPS):
+        return stored
+    raise UserError(f"the networks were distilled to {stored!r} steps, which are none: write the model again")
 
 
 class Conditioning(ModelMixin, ConfigMixin):
@@ -29,9 +37,9 @@ class Conditioning(ModelMixin, ConfigMixin):
     @register_to_config
     def __init__(
         self, tokens: int, width: int, latent: tuple[int, int, int], code: tuple[int, int, int],
-        objective: Objective = "diffusion",
+        objective: Objective = "diffusion", distilled_steps: int | None = None,
     ) -> None:  # fmt: skip
-        """latent: shape [C,h,w] of a condition's latent. code: shape [C,h,w] of a code. objective: see `Denoiser`."""
+        """latent: shape [C,h,w] of a condition's latent. code: shape [C,h,w] of a code. Others: see `Denoiser`."""
         super().__init__()
         self.register_buffer("prompt", torch.zeros(tokens, width))
         self.register_buffer("ramping", torch.zeros(tokens))
@@ -42,11 +50,11 @@ class Conditioning(ModelMixin, ConfigMixin):
     @classmethod
     def of(
         cls, prompt: Tensor, ramping: Tensor, statistics: dict[str, Tensor], code: tuple[int, int, int],
-        objective: Objective = "diffusion",
+        objective: Objective = "diffusion", distilled_steps: int | None = None,
     ) -> Conditioning:  # fmt: skip
         """Build from tensors; `statistics` has `mean`, `deviation` and `zero_latent`."""
         zero: Any = tuple(statistics["zero_latent"].shape[1:])
-        conditioning: Conditioning = cls(len(prompt), prompt.shape[1], zero, code, objective)
+        conditioning: Conditioning = cls(len(prompt), prompt.shape[1], zero, code, objective, distilled_steps)
         with torch.no_grad():
             for name, value in {"prompt": prompt, "ramping": ramping, **statistics}.items():
                 getattr(conditioning, name).copy_(value)
@@ -61,6 +69,11 @@ class Conditioning(ModelMixin, ConfigMixin):
                 f"the networks were trained by {objective!r}, which this version does not know: write the model again"
             )
         return objective
+
+    @property
+    def distilled_steps(self) -> int | None:
+        """See `Denoiser.distilled_steps`. Raises UserError if the configuration has something else."""
+        return own_steps(self.config.get("distilled_steps"))
 
     def statistics(self) -> dict[str, Tensor]:
         """`mean`, `deviation` and `zero_latent`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,11 @@ class Condition:
     def where(self, keep: Tensor, other: Condition) -> Condition:
         """Rows of this condition where `keep` [B] is True, otherwise rows of `other`."""
         return Condition(_where(keep, self.latent, other.latent), _where(keep, self.embedding, other.embedding))
+
+    @staticmethod
+    def joined(conditions: Sequence[Condition]) -> Condition:
+        """The rows of several conditions, one after the other."""
+        return Condition(torch.cat([c.latent for c in conditions]), torch.cat([c.embedding for c in conditions]))
 
 
 def _where(keep: Tensor, first: Tensor, second: Tensor) -> Tensor:
@@ -97,6 +103,8 @@ class Denoiser(nn.Module):
         self.objective: Objective = "diffusion"
         """What the weights were trained for: to denoise codes, or to give them in one pass (`z1g.networks.regression`).
         """
+        self.distilled_steps: int | None = None
+        """Steps in which the weights are to be sampled, by DDIM without guidance; None: in as many as one likes."""
         self.clip_sample = False
         """Whether the scheduler of the weights' pipeline clips predicted codes to ±1; see the sampler `ddpm`."""
         self.new_layers: tuple[str, ...] = ()
@@ -109,6 +117,10 @@ class Denoiser(nn.Module):
         """Mean and deviation [C,1,1] with which the codes were normalized that the initial weights were trained on;
         None: they were not.
         """
+
+    def rate_factor(self, name: str) -> float:
+        """Factor of the learning rate of a parameter, by its name in this module."""
+        return next((factor for start, factor in self.rates.items() if name.startswith(start)), 1.0)
 
     def normalized(self, code: Tensor) -> Tensor:
         """Codes as the initial weights expect them, from codes [B,*code_shape] in the decoder's units."""

@@ -7,6 +7,7 @@ cannot be imported.
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import sys
@@ -18,7 +19,12 @@ from unittest.mock import patch
 
 UNUSED = ("accelerate", "peft", "scipy", "sklearn", "torch._dynamo", "torchvision", "transformers")
 """Optional packages and modules that sampling never calls."""
-CROWDED = ("diffusers.hooks", "diffusers.models.autoencoders", "diffusers.models.transformers")
+CROWDED = (
+    "diffusers.hooks",
+    "diffusers.models.autoencoders",
+    "diffusers.models.transformers",
+    "diffusers.models.unets",
+)
 """Packages that import all of their modules."""
 NEEDED = (
     "diffusers.models.transformers.transformer_2d",
@@ -44,7 +50,7 @@ def import_networks() -> None:
     if "diffusers" in sys.modules:
         return
     _lean.append(True)
-    with _missing(UNUSED), _uncrowded(CROWDED), patch("torch.compiler.disable", _as_it_is):
+    with _kept(), _missing(UNUSED), _uncrowded(CROWDED), patch("torch.compiler.disable", _as_it_is):
         for name in NEEDED:
             importlib.import_module(name)
 
@@ -55,15 +61,30 @@ def _as_it_is(function: Any = None, **_: Any) -> Any:
 
 
 @contextmanager
-def _missing(names: Sequence[str]) -> Iterator[None]:
-    """Let imports of these modules fail, except of those that are imported already."""
-    absent = [name for name in names if name not in sys.modules]
-    sys.modules.update(dict.fromkeys(absent))  # type: ignore[arg-type]  # None: see the import system's reference
+def _kept() -> Iterator[None]:
+    """Look for no garbage among what exists at the end of this block: now, later, or when the process ends.
+
+    Libraries stay as long as the process, and consist of hundreds of thousands of objects.
+    """
+    gc.disable()
     try:
         yield
     finally:
-        for name in absent:
+        gc.freeze()
+        gc.enable()
+
+
+@contextmanager
+def _missing(names: Sequence[str]) -> Iterator[None]:
+    """Let imports of these modules fail, also of those that are imported already: numba imports scipy, for example."""
+    imported = {name: sys.modules[name] for name in names if name in sys.modules}
+    sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type]  # None: see the import system's reference
+    try:
+        yield
+    finally:
+        for name in names:
             del sys.modules[name]
+        sys.modules.update(imported)
 
 
 @contextmanager

@@ -129,6 +129,7 @@ class DiffusionObjective(Objective):
         # Recomputed blocks would use the stored weights instead of the cast ones.
         denoiser.whole_bf16 = options.bf16 == "weights" and not options.train.speed.recompute
         denoiser.attention, denoiser.objective = options.attention, options.objective
+        denoiser.distilled_steps = None
         self.register_buffer("zero_latent", data.zero_latent, persistent=False)
         self.replayable = rendering is None
         self.adaptable = isinstance(options.finetune, Full)
@@ -219,8 +220,7 @@ class DiffusionObjective(Objective):
         return predicted, timestep, schedule.snr(timestep)
 
     def rate_factor(self, name: str) -> float:
-        own = name.removeprefix("denoiser.")
-        return next((factor for start, factor in self.denoiser.rates.items() if own.startswith(start)), 1.0)
+        return self.denoiser.rate_factor(name.removeprefix("denoiser."))
 
     def _timesteps(self, batch: Batch) -> Tensor:
         """Timesteps [B], or [B,K] of the entries of codes [B,K,...] that `Denoiser.parts` jitters."""

@@ -14,5 +14,8 @@ CODE_NOISE = 24
 CODE_NOISE_LEVEL = 25
 PART = 26
 CASCADE = 27
+MIXED = 28
 JITTER = 100
 """The first of as many as a code has parts."""
+DISTILLED = 1000
+"""The first of as many as a distilled network has steps."""

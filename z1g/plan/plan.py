@@ -151,10 +151,16 @@ class Plan:
 
     @cached_property
     def pruning(self) -> Pruning:
-        """Which arms of studies reach which rung."""
+        """Which arms of studies reach which rung. Raises UserError for one that cannot be stopped at a rung."""
         competitors = []
         for name, planned in self.ablations.items():
             about, ids = planned.ablation.about, {stage: item.id for stage, item in planned.stages.items()}
+            distilled = planned.ablation.experiment.unet.distill is not None
+            if about.prune is not None and about.prune.stage == "unet" and distilled:
+                raise UserError(
+                    f"{name} is pruned by its UNet at rungs, before unet.distill: leave out prune, or distill the best "
+                    "run afterwards"
+                )
             competitors.append(Competitor(name, about.arm, about.cohort, about.prune, ids))
         return Pruning.of(competitors, self.results)
 

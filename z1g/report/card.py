@@ -79,8 +79,12 @@ def model_card(ablation: Ablation, facts: dict[str, Any], measured: Measurements
 
 def _kind(config: dict[str, Any]) -> str:
     """What the stages exchange, and how stage 2 generates it."""
-    kind, objective = config.get("representation", {}).get("kind"), config.get("unet", {}).get("objective")
-    return f" Representation `{kind}`, stage 2 by {objective}." if kind and objective else ""
+    kind, unet = config.get("representation", {}).get("kind"), config.get("unet", {})
+    if not kind or not unet.get("objective"):
+        return ""
+    distill = unet.get("distill")
+    steps = f", distilled to sampling in {count(distill['steps'], 'step')} without guidance" if distill else ""
+    return f" Representation `{kind}`, stage 2 by {unet['objective']}{steps}."
 
 
 def _unseen_parts(config: dict[str, Any]) -> str:

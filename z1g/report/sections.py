@@ -187,7 +187,7 @@ def curves(tree: Results, ablations: list[Ablation]) -> list[Curves]:
         lines = [(", ".join(names), order.index(names[0]), tree.history(stage, key)) for key, names in groups.items()]
         charts = []
         keys = {key for _, _, rows in lines for row in rows for key in row}
-        for key in ("loss", *sorted(key for key in keys if key.startswith("validation_"))):
+        for key in ("loss", "distill_loss", *sorted(key for key in keys if key.startswith("validation_"))):
             title, log_y = _curve_title(key), key.endswith("loss")
             series = [Series(label, _points(rows, key), color) for label, color, rows in lines]
             svg = chart(series, "step", title, log_y)

@@ -43,6 +43,11 @@ class Representation(Slot):
         """Whether some steps of stage 2 train parts of codes, which cannot be decoded alone."""
         return False
 
+    @property
+    def in_turns(self) -> bool:
+        """Whether sampling generates some parts of codes before the others."""
+        return False
+
     @abstractmethod
     def problem(self, model: Model, splat_size: int) -> str | None:
         """Why this representation does not support a model and splatter images of `splat_size` pixels; None if it does.

@@ -103,7 +103,8 @@ def _sampled(
     scheduler.set_timesteps(options.steps)
     extra = _generator_argument(scheduler, generators)
     halves = 2 if options.guidance > 1 else 1
-    conditions = _stack(denoiser.nothing(zero_latent.to(device), batch), condition) if halves == 2 else condition
+    nothing = [denoiser.nothing(zero_latent.to(device), batch)] if halves == 2 else []
+    conditions = Condition.joined([*nothing, condition])
     noises = _condition_noises(options, seeds, halves, tuple(condition.latent.shape[1:])).to(device)
     latents: Tensor = _normal((batch, *shape), generators).to(device) * scheduler.init_noise_sigma
     steps = scheduler.timesteps.long().to(device)
@@ -158,7 +159,3 @@ def _condition_noises(
 
 def _normal(shape: tuple[int, ...], generators: Sequence[torch.Generator]) -> Tensor:
     return torch.stack([torch.randn(shape[1:], generator=generator) for generator in generators])
-
-
-def _stack(first: Condition, second: Condition) -> Condition:
-    return Condition(torch.cat([first.latent, second.latent]), torch.cat([first.embedding, second.embedding]))

@@ -1,6 +1,7 @@
 """Stage `ingest`: render a chunk of the data source's objects into a shard of images and a table of results."""
 
 import logging
+import os
 import tarfile
 import tempfile
 import time
@@ -42,12 +43,13 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
     the byte offsets of the object in the shard, `checksums` what its files have to be when they are read. Rejected
     objects are in the table (status "quarantined") but not in the shard. `seconds` is the wall time since the previous
     object, `seconds_of` the time of each part of the object, measured while other objects may be rendered in parallel.
+    threads: objects at once; 0: one for each core.
     Raises UserError if the chunk does not exist or if the data source cannot be used.
     """
     manifest = folder.manifest()
     if not 0 <= chunk < manifest.n_chunks:
         raise UserError(f"{folder.path} has no chunk {chunk}; its manifest has {manifest.n_chunks}, counted from 0")
-    objects = manifest.chunk(chunk)
+    objects, threads = manifest.chunk(chunk), threads or os.cpu_count() or 1
     sheet, rows = ContactSheet(len(objects)), []
     with (
         tempfile.TemporaryDirectory(prefix="z1g-ingest-", ignore_cleanup_errors=True) as scratch,

@@ -1,17 +1,18 @@
 """Stage `unet`: train the UNet on codes and condition images."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import Tensor
 
-from z1g.config.sections import Variants
+from z1g.config.sections import Distillation, Variants
 from z1g.core.device import default_device, use_threads
 from z1g.core.errors import UserError
-from z1g.core.files import atomic_folder
+from z1g.core.files import atomic_folder, read_jsonl, write_jsonl
 from z1g.core.prefetch import prefetched
 from z1g.data.bank import StoredViews, provide
 from z1g.data.condition_form import ConditionForm
@@ -22,6 +23,7 @@ from z1g.geometry.camera import CONDITION_VIEW, FIXED_VIEWS
 from z1g.networks.denoiser import Denoiser
 from z1g.networks.reference_attention import require
 from z1g.objectives.diffusion import MAX_OBJECTS, DiffusionData, DiffusionObjective, VariantData
+from z1g.objectives.distillation import DistillationObjective
 from z1g.objectives.rendered import RenderedTruth, Rendering
 from z1g.objectives.sampled import SampledValidation
 from z1g.objectives.variants import VariantImages
@@ -29,7 +31,7 @@ from z1g.plan.folder import StageFolder
 from z1g.representations.codec import Codec, Trained
 from z1g.stages.autodecoder import held_out, shares, training_scenes
 from z1g.stages.rungs import reach
-from z1g.training.data import StepData
+from z1g.training.data import Shares, StepData
 from z1g.training.loop import Trainer
 
 BLOCK = 8
@@ -37,13 +39,18 @@ BLOCK = 8
 
 
 def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
-    """Train for the configured number of steps, then write `pipeline/` and `history.jsonl`.
+    """Train for the configured number of steps, distill if asked to, then write `pipeline/` and `history.jsonl`.
 
     until: stop at this fraction of the steps and write `rungs/<until>.json`, see `z1g.stages.rungs.reach`.
+    Raises UserError if the UNet is to be distilled and training to stop early.
     """
     use_threads(threads)
     options = folder.config.unet
     require(options.attention)
+    if until is not None and options.distill is not None:
+        raise UserError(
+            "studies that stop training early compare UNets before they are distilled: set unet.distill to null"
+        )
     trained = folder.upstream_folder("autodecoder")
     scenes, ids = training_scenes(trained)
     stored = read_output(folder.upstream_path("codes") / "codes.safetensors")
@@ -53,6 +60,11 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
     if representation.of_stage_2:
         representation = representation.with_stage_2(folder.config.representation)
     denoiser = representation.new_denoiser(folder.config.initial_model, trained.config.camera, trained.config.splat)
+    if denoiser.distilled_steps is not None and options.train.steps == 0:
+        raise UserError(
+            f"unet.train.steps is 0, but the model was distilled to {denoiser.distilled_steps} steps: set "
+            "model.pretrained to the one that it was made of, or train it"
+        )
     known = denoiser.code_statistics or (torch.zeros(1), torch.ones(1))
     mean, deviation = codec.normalization(codes) if options.normalize_codes else known
     options.finetune.prepare(denoiser)
@@ -72,16 +84,19 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
     unseen = others(folder, codec, denoiser, scenes, stored, (mean, deviation))
     del codec
     objective = DiffusionObjective(options, denoiser, data, rendering, unseen)
-    train = options.train
+    train, shared = options.train, shares(trained, ids)
     # Without views on disk, samples only index tensors in memory.
     in_memory = rendering is None or not isinstance(rendering.truth.stored, StoredViews)
-    steps = StepData(objective.sample, len(ids), train.batch_size, train.seed, in_memory, shares(trained, ids))
+    steps = StepData(objective.sample, len(ids), train.batch_size, train.seed, in_memory, shared)
     if until is not None and validation is not None:
         reach(until, folder.path, objective, steps, options.train, validation)
         return
-    trainer = Trainer(objective, steps, options.train, folder.path)
-    trainer.run()
-    if not trainer.accelerator.is_main_process:
+    Trainer(objective, steps, options.train, folder.path).run()
+    if options.distill is not None:
+        # The optimizer and the averages of the first training need memory.
+        del objective, steps
+        denoiser = distilled(folder, options.distill, denoiser, data, unseen, shared)
+    if not PartialState().is_main_process:
         return
     with atomic_folder(folder.path / "pipeline") as temporary:
         options.finetune.finish(denoiser.cpu(), temporary)
@@ -89,6 +104,37 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
         statistics = {"mean": mean, "deviation": deviation, "zero_latent": data.zero_latent}
         config = trained.config
         representation.save(temporary, Trained(codec, denoiser, statistics), config.camera, config.splat)
+
+
+def distilled(
+    folder: StageFolder, distill: Distillation, teacher: Denoiser, data: DiffusionData, unseen: DiffusionData | None,
+    shared: Shares | None,
+) -> Denoiser:  # fmt: skip
+    """Distill a denoiser in the stage's folder `distill/`, and add its history to that of the stage.
+
+    Returns the distilled denoiser; the teacher is frozen. shared: shares of the objects, see `StepData`.
+    """
+    options = folder.config.unet
+    objective = DistillationObjective(options, distill, teacher, data, unseen)
+    # A process has one precision.
+    train = distill.train.model_copy(update={"precision": options.train.precision})
+    steps = StepData(objective.sample, len(data.codes), train.batch_size, train.seed, in_memory=True, shares=shared)
+    place = folder.path / "distill"
+    trainer = Trainer(objective, steps, train, place, "distill")
+    trainer.run()
+    if trainer.accelerator.is_main_process:
+        history = folder.path / "history.jsonl"
+        rows, later = read_jsonl(history), read_jsonl(place / "history.jsonl")
+        write_jsonl(history, [*rows, *_continued(rows, options.train.steps, later)])
+    return objective.denoiser
+
+
+def _continued(rows: list[dict[str, Any]], steps: int, later: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Rows of a history that continues another one, with figures of their own names: `distill_loss` and others."""
+    seconds = rows[-1]["seconds"] if rows else 0.0
+    for row in later:
+        own = {f"distill_{name}": value for name, value in row.items() if name not in ("step", "seconds")}
+        yield {"step": steps + row["step"], **own, "seconds": round(seconds + row["seconds"], 3)}
 
 
 @torch.no_grad()

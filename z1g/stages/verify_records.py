@@ -217,8 +217,9 @@ def unrecorded(results: Path, stage: str, facts: dict[str, Any]) -> Iterator[str
             present = (file for file in sorted(part.rglob("*")) if file.is_file() and not file.name.startswith("."))
             yield from (f"{file} is not recorded" for file in present if file not in outputs)
     if stage in TRAINED:
-        if (folder / "checkpoints").is_dir():
-            yield from CheckpointFolder(folder / "checkpoints").damaged()
+        for checkpoints in (folder / "checkpoints", folder / "distill" / "checkpoints"):
+            if checkpoints.is_dir():
+                yield from CheckpointFolder(checkpoints).damaged()
         for name in REMEMBERED:
             yield from damaged_shards(folder / name)
         try:

@@ -52,8 +52,12 @@ class Trainer:
     The host never waits for the step it has just started: losses of a step are read while the next step runs.
     """
 
-    def __init__(self, objective: Objective, data: StepData, options: TrainOptions, folder: Path) -> None:
+    def __init__(
+        self, objective: Objective, data: StepData, options: TrainOptions, folder: Path, label: str | None = None
+    ) -> None:
+        """folder: of checkpoints, logs and history. label: of progress; default is the name of the folder above."""
         self.options, self.data, self.folder = options, data, folder
+        self.label = label or folder.parent.name
         self.accelerator = Accelerator(mixed_precision=_precision(options))
         world = self.accelerator.num_processes
         if options.batch_size % world:
@@ -62,7 +66,7 @@ class Trainer:
         tune(objective.networks(), options.speed, self.accelerator.device)
         self.trained = [p for p in objective.parameters() if p.requires_grad]
         optimizer = adamw(objective, options.optimizer, options.seed)
-        self.schedule = options.schedule.build(optimizer, options.steps)
+        self.schedule = options.schedule.build(optimizer, max(options.steps, 1))
         replay = options.speed.replay and not options.speed.recompute
         self.fitted = FittedPasses(
             passes(objective, self.accelerator, options.micro_batch, replay=replay),
@@ -131,7 +135,7 @@ class Trainer:
         loader = iter(self.data.batches(start, stop, rank, world, options.workers))
         late: Outcome | None = None
         self.objective.train()
-        meter_of_stage = Meter(self.folder.parent.name, options.steps, start)
+        meter_of_stage = Meter(self.label, options.steps, start)
         with _sigterm_sets(self.stop), self.fitted.explained(), meter_of_stage as meter:
             for step, batch in enumerate(ahead(loader, accelerator.device.type == "cuda"), start):
                 outcome, done = self._step(step, batch), step + 1

@@ -50,7 +50,9 @@ class SpeedOptions(Section):
 class TrainOptions(Section):
     """Budget, batch and logging of one training run. The budget is counted in steps."""
 
-    steps: int = Field(100_000, ge=1, le=MAX_COUNT, description="optimizer steps")
+    steps: int = Field(
+        100_000, ge=0, le=MAX_COUNT, description="optimizer steps; 0 leaves the initial weights as they are"
+    )
     batch_size: int = Field(8, ge=1, le=1_000_000, description="objects per step, over all ranks")
     optimizer: OptimizerOptions = OptimizerOptions()
     schedule: Annotated[Schedule, OneOf()] = Cosine()

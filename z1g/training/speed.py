@@ -25,11 +25,15 @@ def tune(networks: Iterable[nn.Module], options: SpeedOptions, device: torch.dev
 
 
 def recompute(networks: Iterable[nn.Module]) -> None:
-    """Let the residual blocks of networks recompute their activations in the backward pass."""
+    """Let the residual blocks of networks recompute their activations in the backward pass, if they do not yet."""
     for network in networks:
         for layer in network.modules():
-            if isinstance(layer, ResnetBlock2D):
+            if isinstance(layer, ResnetBlock2D) and not _recomputes(layer):
                 layer.forward = partial(_recomputed, _Body(layer, layer.forward))  # type: ignore[method-assign]
+
+
+def _recomputes(layer: nn.Module) -> bool:
+    return isinstance(layer.forward, partial) and layer.forward.func is _recomputed
 
 
 class _Body(nn.Module):

@@ -55,6 +55,7 @@ def prompted(
         clip_sample=_clips(folder / "scheduler" / "scheduler_config.json", remedy),
     )
     denoiser.code_statistics, denoiser.objective = (parts.mean, parts.deviation), parts.objective
+    denoiser.distilled_steps = parts.distilled_steps
     return denoiser
 
 

@@ -19,6 +19,7 @@ from z1g.plan.cost import memory
 from z1g.sources.meshes import Meshes
 
 if TYPE_CHECKING:
+    from z1g.config.sections import UNetOptions
     from z1g.config.tree import Experiment
 
 MEASURED = Path(__file__).parent / "measured.yaml"
@@ -32,6 +33,8 @@ MEMORY = (
     "GPU memory of training, GB (10⁹ bytes, the peak of torch's allocations, without the training objects that "
     "train.cache keeps there):"
 )
+PASSES = 3
+"""Forward passes that take the time of a training step."""
 LOGS = 2
 """A job's log and benchmark."""
 
@@ -81,7 +84,7 @@ def costs(experiment: Experiment, n: int) -> Iterator[Cost]:
     yield _job("codes", n / values["codes_objects_a_gpu_s"], n * code, 1 + LOGS)
     pipeline = sum(values[name] for name in ("vae_parameters", "unet_parameters", "other_parameters"))
     unet = values["unet_parameters"] * ADAM_COPIES * CHECKPOINTS + pipeline
-    yield _job("unet", _samples(experiment.unet.train) / values["unet_samples_a_gpu_s"], unet * FLOAT_BYTES,
+    yield _job("unet", _unet_samples(experiment.unet) / values["unet_samples_a_gpu_s"], unet * FLOAT_BYTES,
                12 + CHECKPOINTS + LOGS)  # fmt: skip
 
     jobs = max(1, -(-n_sampled // experiment.infer.chunk_size))
@@ -137,6 +140,15 @@ def _fit_s(experiment: Experiment, values: Mapping[str, float]) -> float:
 
 def _samples(options: Any) -> float:
     return float(options.steps * options.batch_size)
+
+
+def _unet_samples(options: UNetOptions) -> float:
+    """Samples of stage 2. Distilled ones count by their passes, of which a backward pass takes two."""
+    distill = options.distill
+    if distill is None:
+        return _samples(options.train)
+    passes = distill.teacher_steps * (2 if distill.guidance > 1 else 1) + PASSES * distill.steps
+    return _samples(options.train) + _samples(distill.train) * passes / PASSES
 
 
 def _job(stage: str, gpu_s: float, disk: float, files: int, jobs: int = 1) -> Cost:

@@ -55,6 +55,10 @@ class Attributes(Representation):
     def trains_parts(self) -> bool:
         return self.denoiser.alone_share > 0
 
+    @property
+    def in_turns(self) -> bool:
+        return bool(self.denoiser.cascade)
+
     def problem(self, model: Model, splat_size: int) -> str | None:
         factor = model.latent_factor
         if splat_size % factor:

@@ -16,6 +16,7 @@ from z1g.core.files import read_json, write_json
 from z1g.core.weights import load_exactly
 from z1g.geometry.camera import N_INPUTS, CameraOptions
 from z1g.networks import int8
+from z1g.networks.conditioning import own_steps
 from z1g.networks.fused.modules import to_contiguous
 from z1g.networks.preprocessing import CLIP, ImageProcessor
 from z1g.networks.process import Objective
@@ -45,7 +46,8 @@ def save(folder: Path, trained: Trained) -> AttributeDenoiserOptions:
     if denoiser.processor is not None:
         denoiser.processor.save(folder / CLIP)
     save_file({name: value.cpu().contiguous() for name, value in trained.statistics.items()}, folder / STATISTICS)
-    write_json(folder / LEARNED, {"objective": denoiser.objective})
+    own = {} if denoiser.distilled_steps is None else {"distilled_steps": denoiser.distilled_steps}
+    write_json(folder / LEARNED, {"objective": denoiser.objective, **own})
     return denoiser.options
 
 
@@ -65,7 +67,7 @@ def denoiser(
     )
     stored = statistics(folder)
     network.code_statistics = stored["mean"], stored["deviation"]
-    network.objective = _objective(folder / LEARNED, remedy)
+    network.objective, network.distilled_steps = _learned(folder / LEARNED, remedy)
     return network
 
 
@@ -94,11 +96,14 @@ def _unet(folder: Path, mappings: Mappings, options: AttributeDenoiserOptions, r
     return unet.eval()
 
 
-def _objective(file: Path, remedy: str) -> Objective:
+def _learned(file: Path, remedy: str) -> tuple[Objective, int | None]:
+    """What a denoiser was trained for, and in how many steps it is to be sampled, see `Denoiser`."""
     try:
-        objective: Objective = read_json(file)["objective"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        values = read_json(file)
+        objective: Objective = values["objective"]
+        steps = values.get("distilled_steps")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{file} cannot be read: {error}. {remedy}") from error
     if objective not in get_args(Objective):
         raise UserError(f"{file}: this version does not know the objective {objective!r}. {remedy}")
-    return objective
+    return objective, own_steps(steps)

@@ -23,6 +23,7 @@ from z1g.representations.base import Representation
 from z1g.representations.codec import Trained
 from z1g.representations.folder import REMEDY
 from z1g.representations.joint.denoiser import MORE, JointDenoiser, places
+from z1g.sampling.samplers.ddim import Ddim
 from z1g.sampling.samplers.ddpm import Ddpm
 
 
@@ -39,6 +40,7 @@ def started(start: ReferenceDenoiser, process: Process, camera: CameraOptions, s
         start.clip_sample, process=process, places=places(camera, side),
     )  # fmt: skip
     denoiser.code_statistics, denoiser.objective = start.code_statistics, start.objective
+    denoiser.distilled_steps = start.distilled_steps
     denoiser.new_layers = ("unet.conv_in",) if grows else ()
     return denoiser
 
@@ -52,8 +54,9 @@ def save(
         # [1,C,1,1], as a code has views before its channels.
         statistics[name] = statistics[name].reshape(-1, 1, 1)
     conditioning = Conditioning.of(
-        denoiser.prompt, denoiser.ramping, statistics, codec.code_shape[1:], denoiser.objective
-    )
+        denoiser.prompt, denoiser.ramping, statistics, codec.code_shape[1:], denoiser.objective,
+        denoiser.distilled_steps,
+    )  # fmt: skip
     codec.save(folder)
     to_contiguous(denoiser.unet)
     networks: dict[str, Any] = {
@@ -62,7 +65,8 @@ def save(
     for name, network in networks.items():
         network.save_pretrained(folder / name)
         forget_origin(folder / name)
-    scheduler = Ddpm(clip_sample="checkpoint").scheduler(denoiser.clip_sample, denoiser.schedule.process)
+    sampler = Ddpm(clip_sample="checkpoint") if denoiser.distilled_steps is None else Ddim()
+    scheduler = sampler.scheduler(denoiser.clip_sample, denoiser.schedule.process)
     scheduler.save_pretrained(folder / "scheduler")
     if denoiser.processor is not None:
         denoiser.processor.save(folder / CLIP)

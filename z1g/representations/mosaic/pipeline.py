@@ -31,7 +31,9 @@ from z1g.representations import folder as method_folder
 from z1g.representations.base import Representation
 from z1g.representations.codec import Codec, Trained
 from z1g.sampling.options import InferOptions
+from z1g.sampling.own_steps import require_own_steps
 from z1g.sampling.sample import sample_codes
+from z1g.sampling.samplers.ddim import Ddim
 from z1g.sampling.samplers.ddpm import Ddpm
 
 NETWORKS = ("vae", "unet", "vision_encoder", "conditioning")
@@ -73,9 +75,15 @@ class Zero1ToGPipeline(DiffusionPipeline):
         """From trained networks and the options that the codec was built with."""
         codec, denoiser = trained.codec, trained.denoiser
         conditioning = Conditioning.of(
-            denoiser.prompt, denoiser.ramping, trained.statistics, codec.code_shape, denoiser.objective
+            denoiser.prompt,
+            denoiser.ramping,
+            trained.statistics,
+            codec.code_shape,
+            denoiser.objective,
+            denoiser.distilled_steps,
         )
-        scheduler = Ddpm(clip_sample="checkpoint").scheduler(denoiser.clip_sample)
+        sampler = Ddpm(clip_sample="checkpoint") if denoiser.distilled_steps is None else Ddim()
+        scheduler = sampler.scheduler(denoiser.clip_sample)
         pipeline = cls(codec.vae, denoiser.unet, denoiser.vision, conditioning, scheduler)
         pipeline._clip = denoiser.processor
         pipeline._stage1 = codec, (representation, camera, splats)
@@ -114,7 +122,7 @@ class Zero1ToGPipeline(DiffusionPipeline):
             self.unet, self.vision_encoder, parts.prompt, parts.ramping, train_conditioning=False,
             processor=self._clip_processor(), clip_sample=bool(self.scheduler.config.get("clip_sample", False)),
         )  # fmt: skip
-        denoiser.objective = parts.objective
+        denoiser.objective, denoiser.distilled_steps = parts.objective, parts.distilled_steps
         # Its constants are created on the CPU, whatever the device of the parts.
         return denoiser.to(self.device).requires_grad_(False).eval()
 
@@ -127,14 +135,25 @@ class Zero1ToGPipeline(DiffusionPipeline):
     def __call__(
         self,
         images: Tensor,
-        num_inference_steps: int = 75,
-        guidance_scale: float = 4.0,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
         seeds: Sequence[int] | None = None,
     ) -> Splats:
-        """Sample with the pipeline's scheduler. images: [B,3,H,W] in 0..1 on gray 127, of the trained size."""
-        options = InferOptions(steps=num_inference_steps, guidance=guidance_scale, precision="fp32", cuda_graphs=False)
+        """Sample with the pipeline's scheduler. images: [B,3,H,W] in 0..1 on gray 127, of the trained size.
+
+        num_inference_steps, guidance_scale: by default 75 and 4, or those of a distilled UNet, which has no others.
+        """
+        own = self.conditioning.distilled_steps
+        steps, guidance = (75, 4.0) if own is None else (own, 1.0)
+        options = InferOptions(
+            steps=steps if num_inference_steps is None else num_inference_steps,
+            guidance=guidance if guidance_scale is None else guidance_scale,
+            precision="fp32",
+            cuda_graphs=False,
+        )
         scheduler = type(self.scheduler).from_config(self.scheduler.config)
         trained, images = self.trained(), images.to(self.device)
+        require_own_steps(trained.denoiser, options)
         codec, statistics = trained.codec, trained.statistics
         condition = trained.denoiser.condition(codec.condition_latent(images), images)
         codes = sample_codes(
