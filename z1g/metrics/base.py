@@ -23,13 +23,15 @@ class NotMeasurable(Exception):
 class ImagePair:
     """Renders of one object from V views and the ground truth, on a white background.
 
-    rgb, rgb_true: [V,3,H,W] in 0..1; alpha, alpha_true: [V,1,H,W] in 0..1.
+    rgb, rgb_true: [V,3,H,W] in 0..1; alpha, alpha_true: [V,1,H,W] in 0..1. `shared` caches what metrics compute of the
+    ground truth, for pairs with the same ground truth and protocol.
     """
 
     rgb: torch.Tensor
     rgb_true: torch.Tensor
     alpha: torch.Tensor
     alpha_true: torch.Tensor
+    shared: dict[Any, Any] = field(default_factory=dict, compare=False, kw_only=True)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -11,6 +12,8 @@ from z1g.metrics.base import ImagePair, ViewMetric
 
 if TYPE_CHECKING:
     import torch
+
+    from z1g.networks.perceptual import Frozen
 
 
 class StLpips(ViewMetric):
@@ -23,10 +26,9 @@ class StLpips(ViewMetric):
     reference: ClassVar[str] = "Ghildyal & Liu, ECCV 2022; AlexNet; images under 64 px enlarged"
 
     def compute(self, images: ImagePair) -> torch.Tensor:
-        from z1g.networks.perceptual import enlarged, st_lpips
+        from z1g.networks.perceptual import st_lpips
 
-        distance: torch.Tensor = st_lpips("alex")(enlarged(images.rgb), enlarged(images.rgb_true))
-        return distance
+        return _distance(st_lpips("alex"), images, self.kind)
 
 
 class Lpips(ViewMetric):
@@ -44,7 +46,15 @@ class Lpips(ViewMetric):
         require_file("trunk", self.trunk, remedy, fatal=False)
 
     def compute(self, images: ImagePair) -> torch.Tensor:
-        from z1g.networks.perceptual import enlarged, lpips
+        from z1g.networks.perceptual import lpips
 
-        distance: torch.Tensor = lpips(self.trunk)(enlarged(images.rgb), enlarged(images.rgb_true))
-        return distance
+        return _distance(lpips(self.trunk), images, (self.kind, self.trunk))
+
+
+def _distance(network: Frozen, images: ImagePair, key: Hashable) -> torch.Tensor:
+    """Distances [V]. Features of the ground truth, half of the work, are computed once for pairs that share them."""
+    from z1g.networks.perceptual import enlarged
+
+    if key not in images.shared:
+        images.shared[key] = network.features(enlarged(images.rgb_true))
+    return network.between(network.features(enlarged(images.rgb)), images.shared[key])

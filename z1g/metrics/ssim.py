@@ -32,13 +32,20 @@ class Ssim(ViewMetric):
                 f"SSIM needs images of at least {WINDOW} pixels per side; increase data.renderer.resolution"
             )
         x, y = images.rgb.double(), images.rgb_true.double()
-        mean_x, mean_y = _blur(x), _blur(y)
-        var_x, var_y = _blur(x * x) - mean_x**2, _blur(y * y) - mean_y**2
+        if self.kind not in images.shared:
+            images.shared[self.kind] = _mean_and_variance(y)
+        (mean_x, var_x), (mean_y, var_y) = _mean_and_variance(x), images.shared[self.kind]
         covariance = _blur(x * y) - mean_x * mean_y
         # Equation 13 of the paper.
         top = (2 * mean_x * mean_y + C1) * (2 * covariance + C2)
         bottom = (mean_x**2 + mean_y**2 + C1) * (var_x + var_y + C2)
-        return (top / bottom).mean(dim=(1, 2, 3)).float()
+        score: torch.Tensor = (top / bottom).mean(dim=(1, 2, 3)).float()
+        return score
+
+
+def _mean_and_variance(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    mean = _blur(images)
+    return mean, _blur(images * images) - mean**2
 
 
 def _blur(images: torch.Tensor) -> torch.Tensor:

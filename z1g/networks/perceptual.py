@@ -3,11 +3,11 @@
 import contextlib
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as functional
@@ -17,6 +17,8 @@ from z1g.core.errors import UserError
 from z1g.networks.fused import available
 
 Net = Literal["alex", "vgg"]
+UNIT = 1e-10
+"""Added to the length of features by both packages before the division."""
 SMALLEST = 64
 """Least side in pixels; smaller images are enlarged, because the last layers would have no pixels."""
 
@@ -48,6 +50,19 @@ class Frozen(nn.Module):
         with mixed, _dropout_enabled(network) if dropout else nullcontext():
             distance: Tensor = network(2 * prediction.float() - 1, 2 * truth.detach().float() - 1)
         return distance.flatten()
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Features of images [B,3,H,W] in 0..1 after each slice of the trunk, of unit length at each pixel, float32."""
+        network: Any = self.network.to(images.device)
+        maps = network.net(network.scaling_layer(2 * images.float() - 1))
+        return [x / (x.square().sum(dim=1, keepdim=True).sqrt() + UNIT) for x in maps]
+
+    def between(self, prediction: Sequence[Tensor], truth: Sequence[Tensor]) -> Tensor:
+        """The distance [B] of `forward`, from `features` of both images."""
+        heads: Any = self.network
+        slices = zip(heads.lins, prediction, truth, strict=True)
+        parts = [head((own - true) ** 2).mean(dim=(2, 3)) for head, own, true in slices]
+        return torch.stack(parts).sum(dim=0).flatten()
 
 
 @lru_cache(maxsize=4)

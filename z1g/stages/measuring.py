@@ -140,12 +140,18 @@ def azimuth_distances(item: RenderedObject, views: list[int]) -> list[float]:
 
 
 @torch.no_grad()
-def render_pair(trained: StageFolder, scene: Scene, splats: Tensor, views: list[int]) -> ImagePair:
-    """Renders of splats [6,14,S,S] and ground-truth images of the given views of a scene, on white."""
+def render_pair(
+    trained: StageFolder, scene: Scene, splats: Tensor, views: list[int], shared: dict[Any, Any] | None = None
+) -> ImagePair:
+    """Renders of splats [6,14,S,S] and ground-truth images of the given views of a scene, on white.
+
+    shared: of further pairs of the same views of the scene, see `ImagePair`.
+    """
     device = default_device()
     output = trained.config.render.render(to_gaussians(splats[None]).to(device), scene.cameras(views).to(device))
     rgb, alpha = (x.to(device) for x in scene.images(views))
-    return ImagePair(output.over(1.0)[0].clamp(0, 1), on_white(rgb, alpha), output.alpha[0].clamp(0, 1), alpha)
+    renders = output.over(1.0)[0].clamp(0, 1), output.alpha[0].clamp(0, 1)
+    return ImagePair(renders[0], on_white(rgb, alpha), renders[1], alpha, shared={} if shared is None else shared)
 
 
 def shape(trained: StageFolder, truth: Truth, splats: Tensor) -> Shape:

@@ -56,9 +56,10 @@ class Measured:
         if images:
             for what, views in (("condition", [0]), ("truth", self.test_views[:1])):
                 save_png(to_bytes(on_white(*scene.images(views))[0]), images / f"{name}.{what}.png")
+        shared: dict[Any, Any] = {}
         for source in SOURCES:
             splats = self.sources(source, scene)
-            pair = render_pair(self.trained, scene, splats, self.test_views)
+            pair = render_pair(self.trained, scene, splats, self.test_views, shared)
             if images:
                 save_png(to_bytes(pair.rgb[0]), images / f"{name}.{source}.png")
             head = {"object": name, "split": split, "source": source}

@@ -77,7 +77,7 @@ class Protocol(Slot):
         if n is not None and n > len(images.rgb):
             raise ValueError(f"protocol {self.key} needs {n} test views; there are {len(images.rgb)}")
         parts = images.rgb, images.rgb_true, images.alpha, images.alpha_true
-        chosen = ImagePair(*(part[:n] for part in parts))
+        chosen = ImagePair(*(part[:n] for part in parts), shared=images.shared)
         return self._resized(self._on_background(chosen))
 
     def _on_background(self, images: ImagePair) -> ImagePair:
@@ -96,4 +96,5 @@ class Protocol(Slot):
         def small(x: torch.Tensor) -> torch.Tensor:
             return functional.interpolate(x, size, mode="bilinear", antialias=True).clamp(0, 1)
 
-        return ImagePair(small(images.rgb), small(images.rgb_true), small(images.alpha), small(images.alpha_true))
+        parts = images.rgb, images.rgb_true, images.alpha, images.alpha_true
+        return ImagePair(*(small(part) for part in parts), shared=images.shared)
