@@ -150,8 +150,8 @@ def render_pair(
     device = default_device()
     output = trained.config.render.render(to_gaussians(splats[None]).to(device), scene.cameras(views).to(device))
     rgb, alpha = (x.to(device) for x in scene.images(views))
-    renders = output.over(1.0)[0].clamp(0, 1), output.alpha[0].clamp(0, 1)
-    return ImagePair(renders[0], on_white(rgb, alpha), renders[1], alpha, shared={} if shared is None else shared)
+    own, own_alpha = output.over(1.0)[0].clamp(0, 1), output.alpha[0].clamp(0, 1)
+    return ImagePair(own, on_white(rgb, alpha), own_alpha, alpha, shared={} if shared is None else shared)
 
 
 def shape(trained: StageFolder, truth: Truth, splats: Tensor) -> Shape:

@@ -167,10 +167,10 @@ def _on_the_line(points: Sequence[tuple[int, float]], x: int) -> float | None:
     return by_x[a] + (by_x[b] - by_x[a]) * (x - a) / (b - a)
 
 
-def fitting(experiment: Experiment, stage: str, gb: float, state: str | None = None) -> tuple[Way, float] | None:
+def fitting(experiment: Experiment, stage: str, gb: float) -> tuple[Way, float] | None:
     """The first way that takes at most so many GB, and what it takes. None if none does, or if it is not known."""
     for way in ways(experiment, stage):
-        needed = estimate(experiment, stage, way, state)
+        needed = estimate(experiment, stage, way)
         if needed is not None and needed <= gb:
             return way, needed
     return None
