@@ -80,6 +80,7 @@ def test_what_was_not_measured_is_not_known() -> None:
         {"representation": {"kind": "joint"}, "autodecoder": {"codes": {"train": True}}},
         {"model": {"kind": "scratch"}},
         {"unet": {"train": {"precision": "fp32"}}},
+        {"unet": {"distill": {}}, "infer": {"sampler": {"kind": "ddim"}, "steps": 4, "guidance": 1}},
     ):
         assert estimate(experiment(**other), "unet", way) is None, other
     assert estimate(experiment(), "autodecoder", way) is None
@@ -105,6 +106,15 @@ def test_two_measurements_give_the_line(
     rows = [peak(config, n, constant + each * n + moments, state=state, ema=ema) for n in {a, b, a + 1}]
     said = estimate(config, "unet", Way(objects, False, False), among=rows)
     assert said == pytest.approx(constant + each * objects + 4.0, rel=1e-9)
+
+
+def test_a_discriminator_takes_memory() -> None:
+    plain, judged, later, wider = (
+        key_of(experiment(autodecoder={"adversarial": options}), "autodecoder")
+        for options in (None, {}, {"start": 0.5, "lr": 1e-5, "weight": 2}, {"channels": 32})
+    )
+    assert judged == later
+    assert len({plain, judged, wider}) == 3
 
 
 def test_ways_are_those_of_training() -> None:

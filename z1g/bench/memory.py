@@ -120,9 +120,14 @@ def allocated(device: torch.device) -> tuple[int, int]:
 
 
 def has_work(experiment: Experiment, stage: str) -> bool:
-    """Whether a stage works as measured here: not stage 1 of a stock decoder, which trains nothing."""
+    """Whether a stage works as measured here.
+
+    Not so stage 1 of a stock decoder, which trains nothing, and stage 2 with a distillation, which trains twice.
+    """
     if stage == "infer":
         return isinstance(experiment.infer.codes, SampledCodes)
+    if stage == "unet":
+        return experiment.unet.distill is None
     return stage != "autodecoder" or getattr(experiment.representation, "decoder", None) != "stock"
 
 

@@ -46,7 +46,7 @@ def _fit(experiment: Experiment) -> dict[str, Any]:
 
 
 def _autodecoder(experiment: Experiment) -> dict[str, Any]:
-    options = experiment.autodecoder
+    options, judged = experiment.autodecoder, experiment.autodecoder.adversarial
     return {
         **_networks(experiment),
         **_trained(options),
@@ -55,6 +55,7 @@ def _autodecoder(experiment: Experiment) -> dict[str, Any]:
         "views": [options.views, options.render_inputs],
         "losses": _losses(options.losses),
         "mixed": options.mix_diffusion.interval is not None,
+        "adversarial": judged and _bare(judged.model_dump(mode="json", exclude={"start", "lr"})),
     }
 
 
@@ -67,6 +68,8 @@ def _unet(experiment: Experiment) -> dict[str, Any]:
         "rendered": rendered and [rendered.views, _image(experiment), _losses(rendered.losses)],
         "condition": options.condition_size,
         "attention": options.attention,
+        # Its second training has another peak, which is not measured.
+        "distilled": options.distill is not None,
     }
 
 
