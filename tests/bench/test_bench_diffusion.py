@@ -9,13 +9,14 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from z1g.bench import infer, unet
-from z1g.bench.diffusion_size import SIZES, build, teraflops_a_sample
+from z1g.bench.diffusion_size import SIZES, Size, build, teraflops_a_sample
 from z1g.bench.machine import guarded
 from z1g.bench.variants import Variant
 from z1g.cli.main import main
 from z1g.core.errors import UserError
 from z1g.networks.denoiser import Condition
 from z1g.networks.graphs import Replayed
+from z1g.representations import Attributes, Joint, Representation
 
 CPU = torch.device("cpu")
 
@@ -41,6 +42,20 @@ def test_training_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
         assert row["ratio_to_original_way"] == pytest.approx(ratio, abs=0.02)
     assert figures["best"] in (first, second)
     assert figures["work"]["tflop_a_sample"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("representation", [Attributes(), Joint()], ids=lambda r: r.kind)
+def test_other_representations_are_measured(monkeypatch: pytest.MonkeyPatch, representation: Representation) -> None:
+    size = Size(SIZES["tiny"].model, representation, 16, 16)
+    monkeypatch.setitem(SIZES, representation.kind, size)
+    assert size.code == ((30, 4, 8, 8) if representation.kind == "attributes" else (6, 4, 8, 8))
+    figures = unet.measure(representation.kind, ["b1", "b2"], 1, 600)
+    assert figures["layer_by_layer"]["batch"] == 2
+    for row in figures["runs"]:
+        ratio = row["samples_per_s"] / figures["layer_by_layer"]["samples_per_s"]
+        assert row["ratio_to_layer_by_layer"] == pytest.approx(ratio, abs=0.02)
+    assert "seconds" in infer.measure(representation.kind, ["b1"], 2, 1, 600)["runs"][0]
 
 
 @pytest.mark.slow

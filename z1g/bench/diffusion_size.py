@@ -7,11 +7,15 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from z1g.bench.machine import TERA
+from z1g.gaussians.channels import SplatOptions
+from z1g.geometry.camera import CameraOptions
 from z1g.networks.denoiser import Condition, Denoiser
+from z1g.networks.prompted_denoiser import PromptedDenoiser
+from z1g.networks.unet_denoiser import UNetDenoiser
 from z1g.networks.vision import VisionSize
 from z1g.networks.weights.scratch import Scratch
 from z1g.networks.weights.sizes import AutoencoderSize, UNetSize
-from z1g.representations import Mosaic, Representation
+from z1g.representations import Attributes, Joint, Mosaic, Representation
 
 
 @dataclass(frozen=True)
@@ -46,9 +50,16 @@ SIZES = {
         ),
         Mosaic(input_size=16),
         16,
+        16,
     ),
+    "attributes": Size(Scratch(unet_size=UNetSize(cross_attention_dim=768)), Attributes(), 128),
+    "joint": Size(Scratch(), Joint(), 128),
 }
-"""full: SD 2.1's UNet of 866 M parameters, ViT-H, codes of 120×80, conditions of 320². tiny: for CPUs and tests."""
+"""full: SD 2.1's UNet of 866 M parameters, ViT-H, codes of 120×80, conditions of 320². tiny: for CPUs and tests.
+
+attributes: SD 1's UNet with heads of 64 channels, as fused attention likes them, and codes of 30 latents of 4×16×16.
+joint: full's UNet, codes of six latents of 4×16×16.
+"""
 
 
 def build(size: Size, device: torch.device, *, vision: bool) -> Denoiser:
@@ -57,11 +68,13 @@ def build(size: Size, device: torch.device, *, vision: bool) -> Denoiser:
     if not vision:
         model = model.model_copy(update={"vision_size": SIZES["tiny"].model.vision_size})
     with torch.device(device):
-        denoiser = model.denoiser()
+        denoiser = size.representation.new_denoiser(model, CameraOptions(), SplatOptions(size=size.splats))
+        assert isinstance(denoiser, UNetDenoiser)
         nn.init.normal_(denoiser.unet.conv_out.weight, std=0.02)
-    denoiser.train_conditioning = False
     denoiser.vision.requires_grad_(False)
-    denoiser.prompt.requires_grad_(False)
+    if isinstance(denoiser, PromptedDenoiser):
+        denoiser.train_conditioning = False
+        denoiser.prompt.requires_grad_(False)
     return denoiser.to(device)
 
 

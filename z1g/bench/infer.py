@@ -87,7 +87,7 @@ def _original_way(size: Size, device: torch.device, *, steps: int) -> dict[str, 
 
 def networks(size: Size, options: InferOptions, device: torch.device) -> ImageToSplats:
     """The trained method with networks of a size and random weights."""
-    config = Experiment(model=size.model, representation=size.representation, splat=SplatOptions(size=_splats(size)))
+    config = Experiment(model=size.model, representation=size.representation, splat=SplatOptions(size=size.splats))
     codec = config.new_codec().requires_grad_(False).eval().for_inference(device)
     statistics = {
         "mean": torch.zeros(1, device=device),
@@ -96,10 +96,6 @@ def networks(size: Size, options: InferOptions, device: torch.device) -> ImageTo
     }
     denoiser = build(size, device, vision=True).requires_grad_(False).eval()
     return ImageToSplats(Trained(codec, denoiser, statistics), options)
-
-
-def _splats(size: Size) -> int:
-    return min(128, size.condition)
 
 
 def random_images(size: Size, batch: int, device: torch.device) -> Tensor:

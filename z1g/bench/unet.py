@@ -19,6 +19,7 @@ from z1g.core.device import default_device
 from z1g.networks.autoencoder import ImageEncoder
 from z1g.networks.diffusion import TIMESTEPS
 from z1g.objectives.diffusion import DiffusionData, DiffusionObjective
+from z1g.representations import Mosaic
 from z1g.training.data import StepData, ahead
 from z1g.training.loop import Trainer
 
@@ -31,35 +32,41 @@ WARM_UP = 5
 def measure(size_name: str, variants: Sequence[str], steps: int, seconds: float) -> dict[str, Any]:
     """Samples/s and TFLOP/s of whole training steps, including the optimizer. Measurements stop after `seconds`.
 
-    Raises UserError for an invalid variant.
+    Of the mosaic, ratios are to the original's way; of other representations, which the original does not have, to the
+    same networks layer by layer in the largest batch. Raises UserError for an invalid variant.
     """
     size, device, began = SIZES[size_name], default_device(), time.perf_counter()
     parsed = [Variant.parse(name, FLAGS) for name in variants]
     figures: dict[str, Any] = {"size": size_name, "device": device_name(device.type), "versions": versions()}
     figures["matmul"] = matmul = guarded("matmul", lambda: {"tflops": round(matmul_rate(device), 1)}, device)
     figures["work"] = work = guarded("work", partial(_work, size, device), device)
-    figures["original_way"] = original = guarded("original_way", partial(_original_way, size, steps, device), device)
+    other = "original_way" if isinstance(size.representation, Mosaic) else "layer_by_layer"
+    plain = Variant.parse(f"b{max(variant.batch for variant in parsed)}+autocast+unfused+launched", FLAGS)
+    way = partial(_original_way, size) if other == "original_way" else partial(_ours, size, plain)
+    figures[other] = guarded(other, lambda: way(steps, device), device)
     figures["runs"] = []
     for variant in parsed:
         row = guarded(variant.name, partial(_ours, size, variant, steps, device), device, began + seconds)
-        figures["runs"].append(row | _shares(row, work, matmul, original))
+        figures["runs"].append(row | _shares(row, work, matmul) | _ratio(row, other, figures[other]))
     done = [row for row in figures["runs"] if "samples_per_s" in row]
     figures["best"] = max(done, key=lambda row: row["samples_per_s"]) if done else None
     figures["wall_s"] = round(time.perf_counter() - began, 1)
     return figures
 
 
-def _shares(
-    row: dict[str, Any], work: dict[str, Any], matmul: dict[str, Any], original: dict[str, Any]
-) -> dict[str, Any]:
+def _shares(row: dict[str, Any], work: dict[str, Any], matmul: dict[str, Any]) -> dict[str, Any]:
     shares: dict[str, Any] = {}
     if "samples_per_s" in row and "tflop_a_sample" in work:
         shares["tflops"] = round(row["samples_per_s"] * work["tflop_a_sample"], 1)
         if "tflops" in matmul:
             shares["share_of_matmul"] = round(shares["tflops"] / max(matmul["tflops"], 1e-9), 3)
-    if "samples_per_s" in row and "samples_per_s" in original:
-        shares["ratio_to_original_way"] = round(row["samples_per_s"] / original["samples_per_s"], 2)
     return shares
+
+
+def _ratio(row: dict[str, Any], name: str, other: dict[str, Any]) -> dict[str, Any]:
+    if "samples_per_s" not in row or "samples_per_s" not in other:
+        return {}
+    return {f"ratio_to_{name}": round(row["samples_per_s"] / other["samples_per_s"], 2)}
 
 
 def _work(size: Size, device: torch.device) -> dict[str, Any]:

@@ -153,7 +153,10 @@ INFER_VARIANTS = [
 
 
 def _sized(parser: argparse.ArgumentParser, variants: list[str], seconds: float) -> None:
-    parser.add_argument("--size", default="full", choices=("full", "tiny"), help="full: SD 2.1's UNet; tiny: for a CPU")
+    parser.add_argument(
+        "--size", default="full", choices=("full", "attributes", "joint", "tiny"),
+        help="full: SD 2.1's UNet; attributes, joint: those representations at full size; tiny: for a CPU",
+    )  # fmt: skip
     parser.add_argument(
         "--variants", nargs="+", default=variants, help="b16+cudnn+micro8: batch size and enabled options"
     )

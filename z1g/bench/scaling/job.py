@@ -74,7 +74,7 @@ class Job:
             return SIZES[self.size]
         model, representation = self.config.model, self.config.representation
         assert isinstance(model, Scratch)
-        return Size(model, representation, self.config.unet.condition_size)
+        return Size(model, representation, self.config.unet.condition_size, self.config.splat.size)
 
     @property
     def unet(self) -> UNetOptions:
