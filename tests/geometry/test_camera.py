@@ -183,6 +183,17 @@ def test_intrinsics() -> None:
     assert Cameras(cameras.c2w, 49.1, 512, 512).focal == pytest.approx(256 / math.tan(math.radians(24.55)))
 
 
+def test_intrinsics_of_several_cameras_are_apart() -> None:
+    c2w = torch.eye(4).expand(2, 3, 4, 4)
+    first = Cameras(c2w, 90.0, 40, 60).intrinsics()
+    first.zero_()
+    again, wider = Cameras(c2w, 90.0, 40, 60).intrinsics(), Cameras(c2w.double(), 90.0, 40, 80).intrinsics()
+    assert again.dtype == torch.float32
+    assert wider.dtype == torch.float64
+    for matrices, x in ((again, 30), (wider, 40)):
+        np.testing.assert_allclose(matrices, np.broadcast_to([[20, 0, x], [0, 20, 20], [0, 0, 1]], (2, 3, 3, 3)), atol=1e-5)
+
+
 def test_world_to_camera_inverts() -> None:
     c2w = torch.from_numpy(OPTIONS.poses(5))[None]
     product = Cameras(c2w, 49.1, 8, 8).world_to_camera() @ c2w

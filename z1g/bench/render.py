@@ -25,12 +25,14 @@ TORCH = "torch"
 """Name of the float32 rasterizer in plain torch, which is used if numba is missing."""
 BARE_GSPLAT = "bare_gsplat"
 """Name of gsplat called directly on contiguous tensors, to measure the cost of the wrapper."""
+LOOPED = "looped"
+"""Name, for comparisons, of the first rasterizer with one call an object instead of one call for all."""
 WARM_UP_SPLATS, WARM_UP_SIZE = 64, 16
 """A small scene that loads or compiles the kernels."""
 PROC = Path("/proc/self")
 
 Draw = Callable[[], Tensor]
-"""Renders all views of the scene and returns the sum of all images."""
+"""Renders all views of all objects and returns the sum of all images."""
 
 
 @dataclass(frozen=True)
@@ -51,29 +53,30 @@ class _Subject:
 
 def measure(
     backend: str, splats: int, size: int, views: int, repeats: int,
-    device: str | None = None, against: str | None = None, file: Path | None = None,
+    device: str | None = None, against: str | None = None, file: Path | None = None, objects: int = 1,
 ) -> dict[str, Any]:  # fmt: skip
-    """Time a rasterizer on a synthetic object of `splats` Gaussians, or on a `.ply` file, with `views` images per call.
+    """Time a rasterizer on synthetic objects of `splats` Gaussians, or on a `.ply` file, with `views` images of each.
 
     Images have size² pixels. The synthetic object is opaque everywhere, whereas more than half of the pixels of a
     fitted object are background with transparent Gaussians.
 
-    forward_ms and forward_backward_ms are medians over `repeats` calls with all views; divide by `views` for the time
-    per view. extra_memory_mib is the peak memory of forward and backward beyond the inputs, None if the system does
-    not report it. `against` names a second rasterizer, whose calls alternate with those of the first; `ratio` is the
-    time of the first divided by that of the second. Raises UserError for an unknown rasterizer, a missing file, or a
-    device that does not exist.
+    All `objects`, which are copies of a file, are rendered in one call. forward_ms and forward_backward_ms are medians
+    over `repeats` times with all views of all objects; divide by `objects * views` for the time per view.
+    extra_memory_mib is the peak memory of forward and backward beyond the inputs, None if the system does not report
+    it. `against` names a second rasterizer, or `looped` for the first one with a call an object; it alternates with the
+    first. `ratio` is the time of the first divided by that of the second. Raises UserError for an unknown rasterizer, a
+    missing file, or a device that does not exist.
     """
     device = _default_device(backend) if device is None else _existing(device)
     if file is not None and not file.is_file():
         raise UserError(f"{file} is not a file")
-    gaussians = _object(splats) if file is None else ply.read(file, np.eye(4))[None]
-    names = [backend, *([against] if against else [])]
+    gaussians = _objects(objects, splats) if file is None else ply.read(file, np.eye(4)).expand(objects, -1, -1)
+    rivals = [(backend, False), *([(backend, True) if against == LOOPED else (against, False)] if against else [])]
     figures: list[dict[str, Any]] = []
     subjects = []
-    for name in names:
-        _subject(name, _object(WARM_UP_SPLATS), WARM_UP_SIZE, 1, device).run(backward=True)
-        subject = _subject(name, gaussians, size, views, device)
+    for name, looped in rivals:
+        _subject(name, _objects(1, WARM_UP_SPLATS), WARM_UP_SIZE, 1, device).run(backward=True)
+        subject = _subject(name, gaussians, size, views, device, looped=looped)
         # Memory is measured first, since the allocator keeps freed memory and would hide a peak later.
         figures.append({"extra_memory_mib": _extra_memory_mib(partial(subject.run, backward=True), device)})
         subjects.append(subject)
@@ -81,7 +84,8 @@ def measure(
         for row, milliseconds in zip(figures, _medians_ms(subjects, backward, repeats, device), strict=True):
             row[key] = milliseconds
     scene = {"splats": gaussians.shape[1], "file": None if file is None else file.name}
-    result = {"backend": backend, **scene, "size": size, "views": views, "repeats": repeats, **figures[0]}
+    scene |= {"objects": objects, "size": size, "views": views}
+    result = {"backend": backend, **scene, "repeats": repeats, **figures[0]}
     if against:
         ratio = {key: figures[0][key + "_ms"] / figures[1][key + "_ms"] for key in ("forward", "forward_backward")}
         result |= {"against": {"backend": against, **figures[1]}, "ratio": ratio}
@@ -105,8 +109,10 @@ def _existing(name: str) -> str:
     return name
 
 
-def _subject(backend: str, scene: Tensor, size: int, views: int, device: str) -> _Subject:
-    gaussians, cameras = scene.to(device, copy=True), _cameras(views, size, device)
+def _subject(backend: str, scene: Tensor, size: int, views: int, device: str, *, looped: bool = False) -> _Subject:
+    if looped:
+        return _one_by_one([_subject(backend, part, size, views, device) for part in scene.split(1)])
+    gaussians, cameras = scene.to(device, copy=True), _cameras(len(scene), views, size, device)
     if backend == BARE_GSPLAT:
         return _bare_gsplat(gaussians, cameras)
     rasterizer = _rasterizer(backend)
@@ -117,6 +123,13 @@ def _subject(backend: str, scene: Tensor, size: int, views: int, device: str) ->
         return output.rgb.sum() + output.alpha.sum() + output.depth.sum()
 
     return _Subject(draw, [leaf])
+
+
+def _one_by_one(parts: list[_Subject]) -> _Subject:
+    def draw() -> Tensor:
+        return torch.stack([part.draw() for part in parts]).sum()
+
+    return _Subject(draw, [leaf for part in parts for leaf in part.leaves])
 
 
 def _rasterizer(backend: str) -> Rasterizer:
@@ -151,10 +164,10 @@ def _bare_gsplat(gaussians: Tensor, cameras: Cameras) -> _Subject:
     return _Subject(draw, list(parts.values()))
 
 
-def _object(splats: int) -> Tensor:
-    """Activated Gaussians [1,splats,14] on a sphere of radius 0.4, with overlapping neighbors."""
+def _objects(n: int, splats: int) -> Tensor:
+    """Activated Gaussians [n,splats,14] on spheres of radius 0.4, with overlapping neighbors."""
     draw = torch.Generator().manual_seed(0)
-    noise = torch.randn(1, splats, 14, generator=draw)
+    noise = torch.randn(n, splats, 14, generator=draw)
     spacing = (4 * torch.pi * 0.4**2 / splats) ** 0.5
     return join(
         {
@@ -168,10 +181,10 @@ def _object(splats: int) -> Tensor:
     )
 
 
-def _cameras(views: int, size: int, device: str) -> Cameras:
+def _cameras(objects: int, views: int, size: int, device: str) -> Cameras:
     defaults = CameraOptions()
     poses = [torch.from_numpy(orbit_c2w(20.0, 360.0 * i / views, defaults.radius)) for i in range(views)]
-    return Cameras(torch.stack(poses)[None].float(), defaults.fov_y_deg, size, size).to(device)
+    return Cameras(torch.stack(poses).float().repeat(objects, 1, 1, 1), defaults.fov_y_deg, size, size).to(device)
 
 
 def _medians_ms(subjects: list[_Subject], backward: bool, repeats: int, device: str) -> list[float]:

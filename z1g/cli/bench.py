@@ -39,11 +39,14 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
 
 def _render(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="cpu", help="a rasterizer's kind, torch (plain torch) or bare_gsplat")
-    parser.add_argument("--against", help="a second backend, measured alternately; prints the ratio of times")
-    parser.add_argument("--splats", type=between(1, MANY), default=24576, help="Gaussians of the object")
+    parser.add_argument(
+        "--against", help="a second backend, or looped: one call an object; measured alternately, prints the ratio of times"
+    )
+    parser.add_argument("--objects", type=between(1, FEW), default=1, help="objects rendered in one call")
+    parser.add_argument("--splats", type=between(1, MANY), default=24576, help="Gaussians of an object")
     parser.add_argument("--ply", type=some_path, help="Gaussians from a file instead of a synthetic object")
     parser.add_argument("--size", type=between(1, WIDE), default=128, help="width of an image, pixels")
-    parser.add_argument("--views", type=between(1, FEW), default=4, help="images per call")
+    parser.add_argument("--views", type=between(1, FEW), default=4, help="images of an object")
     parser.add_argument("--repeats", type=between(1, FEW), default=20, help="number of calls; medians are reported")
     parser.add_argument("--device", help="cpu or cuda; default: cuda if available and supported by the backend")
 
@@ -52,7 +55,9 @@ def _run_render(arguments: argparse.Namespace) -> dict[str, Any]:
     from z1g.bench.render import measure
 
     sizes = arguments.splats, arguments.size, arguments.views, arguments.repeats
-    return measure(arguments.backend, *sizes, arguments.device, arguments.against, arguments.ply)
+    return measure(
+        arguments.backend, *sizes, arguments.device, arguments.against, arguments.ply, objects=arguments.objects
+    )
 
 
 def _fit(parser: argparse.ArgumentParser) -> None:

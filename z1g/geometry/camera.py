@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
@@ -150,8 +150,7 @@ class Cameras:
     # Cached: on a GPU a dozen tiny kernels take a tenth of the time of rendering a small image.
     @cached_property
     def _intrinsics(self) -> torch.Tensor:
-        rows = [[self.focal, 0, self.width / 2], [0, self.focal, self.height / 2], [0, 0, 1]]
-        matrix = torch.tensor(rows, dtype=self.c2w.dtype, device=self.c2w.device)
+        matrix = _pinhole(self.focal, self.height, self.width, self.c2w.dtype, self.c2w.device)
         return matrix.repeat(*self.c2w.shape[:2], 1, 1)
 
     @cached_property
@@ -171,6 +170,13 @@ class Cameras:
     def views(self, ids: Sequence[int] | torch.Tensor) -> Cameras:
         """The cameras of the given views."""
         return Cameras(self.c2w[:, ids], self.fov_y_deg, self.height, self.width)
+
+
+# Cached across cameras, too: a copy from host memory waits for everything that a GPU has yet to do.
+@lru_cache(maxsize=32)
+def _pinhole(focal: float, height: int, width: int, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """K [3,3] in pixels."""
+    return torch.tensor([[focal, 0, width / 2], [0, focal, height / 2], [0, 0, 1]], dtype=dtype, device=device)
 
 
 def orbit_c2w(elevation_deg: float, azimuth_deg: float, radius: float) -> Array:

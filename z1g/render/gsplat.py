@@ -13,7 +13,6 @@ from pydantic import Field
 from z1g.core.errors import UserError
 from z1g.core.locks import waiting
 from z1g.core.needs import require_package
-from z1g.gaussians.channels import split
 from z1g.render.base import Conventions, Rasterizer, RenderOutput
 
 if TYPE_CHECKING:
@@ -45,29 +44,14 @@ class Gsplat(Rasterizer):
             from gsplat import rasterization
         except ImportError as error:
             raise UserError(f"render kind 'gsplat' needs the package gsplat: {PACKAGE}") from error
-        from z1g.render.projection import finite
+        from z1g.render._gsplat import draw
 
         compiled()
-        parts = split(finite(gaussians.float(), dim=2)[0], dim=2)
-        cameras = cameras.to(gaussians.device)
         # Autocast would compute poses in half precision.
         with torch.autocast("cuda", enabled=False):
-            image, alpha, _ = rasterization(
-                means=parts["position"],
-                quats=parts["rotation"],
-                scales=parts["scale"],
-                opacities=parts["opacity"][..., 0],
-                colors=parts["rgb"],
-                viewmats=cameras.world_to_camera().float(),
-                Ks=cameras.intrinsics().float(),
-                width=cameras.width,
-                height=cameras.height,
-                near_plane=self.near,
-                render_mode="RGB+D",
-                packed=False,
-            )
-        image, alpha = image.movedim(-1, 2).to(gaussians.dtype), alpha.movedim(-1, 2).to(gaussians.dtype)
-        return RenderOutput(image[:, :, :3], alpha, image[:, :, 3:4])
+            output = draw(rasterization, gaussians.float(), cameras.to(gaussians.device), self.near)
+        dtype = gaussians.dtype
+        return RenderOutput(output.rgb.to(dtype), output.alpha.to(dtype), output.depth.to(dtype))
 
 
 @cache

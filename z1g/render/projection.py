@@ -75,15 +75,20 @@ def finite(gaussians: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
     The transparent ones get no gradient, and kernels need no checks.
     """
-    # The norm is NaN if any channel is NaN, and then the comparison is false.
-    usable = torch.linalg.vector_norm(gaussians.detach(), torch.inf, dim=dim) < LARGEST
+    usable = all_finite(gaussians, dim)
     shape = [-1 if i == dim else 1 for i in range(gaussians.dim())]
-    transparent = _transparent(gaussians.dtype, gaussians.device).view(shape)
-    return torch.where(usable.unsqueeze(dim), gaussians, transparent), usable
+    blank = transparent(gaussians.dtype, gaussians.device).view(shape)
+    return torch.where(usable.unsqueeze(dim), gaussians, blank), usable
+
+
+def all_finite(gaussians: Tensor, dim: int) -> Tensor:
+    """Mask of the Gaussians whose 14 channels along `dim` are all finite; it lacks that dimension."""
+    # The norm is NaN if any channel is NaN, and then the comparison is false.
+    return torch.linalg.vector_norm(gaussians.detach(), torch.inf, dim=dim) < LARGEST
 
 
 @lru_cache(maxsize=8)
-def _transparent(dtype: torch.dtype, device: torch.device) -> Tensor:
+def transparent(dtype: torch.dtype, device: torch.device) -> Tensor:
     """Channels [14] of a Gaussian that is not drawn."""
     channels = torch.zeros(N_CHANNELS, dtype=dtype)
     channels[CHANNELS["rotation"].start] = 1
