@@ -191,7 +191,8 @@ def test_intrinsics_of_several_cameras_are_apart() -> None:
     assert again.dtype == torch.float32
     assert wider.dtype == torch.float64
     for matrices, x in ((again, 30), (wider, 40)):
-        np.testing.assert_allclose(matrices, np.broadcast_to([[20, 0, x], [0, 20, 20], [0, 0, 1]], (2, 3, 3, 3)), atol=1e-5)
+        expected = np.broadcast_to([[20, 0, x], [0, 20, 20], [0, 0, 1]], (2, 3, 3, 3))
+        np.testing.assert_allclose(matrices, expected, atol=1e-5)
 
 
 def test_world_to_camera_inverts() -> None:

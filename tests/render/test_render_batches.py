@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.renders import cameras, flat, gaussians
+from support.renders import cameras, gaussians
 from torch import Tensor
 
 from z1g.cli.main import main
@@ -38,9 +38,7 @@ def batched_and_looped(backend: Rasterizer, g: Tensor, c: Cameras) -> list[tuple
     results = []
     for rows in ([slice(0, len(g))], [slice(i, i + 1) for i in range(len(g))]):
         leaf = g.clone().requires_grad_(True)
-        parts = [
-            on_backgrounds(backend.render(leaf[row], replace(c, c2w=c.c2w[row])), background[row]) for row in rows
-        ]
+        parts = [on_backgrounds(backend.render(leaf[row], replace(c, c2w=c.c2w[row])), background[row]) for row in rows]
         images = torch.cat(parts)
         (images * weight).sum().backward()
         assert leaf.grad is not None
@@ -127,7 +125,8 @@ def test_one_call_of_gsplat_draws_all_objects(b: int, v: int, height: int, width
     actual = on_backgrounds(draw(gsplat, actual_leaf, single, NEAR), background)
     (actual * weight).sum().backward()
     leaf = g.float().double().requires_grad_(True)
-    expected = on_backgrounds(Reference(near=NEAR).render(leaf, replace(c, c2w=single.c2w.double())), background.double())
+    judged = Reference(near=NEAR).render(leaf, replace(c, c2w=single.c2w.double()))
+    expected = on_backgrounds(judged, background.double())
     (expected * weight.double()).sum().backward()
     assert gsplat.calls == 1
     assert 0 < float(expected[:, :, 3].detach().mean()) < 1

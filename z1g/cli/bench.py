@@ -40,7 +40,8 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
 def _render(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backend", default="cpu", help="a rasterizer's kind, torch (plain torch) or bare_gsplat")
     parser.add_argument(
-        "--against", help="a second backend, or looped: one call an object; measured alternately, prints the ratio of times"
+        "--against",
+        help="a second backend, or looped: a call an object; measured alternately, prints the ratio of times",
     )
     parser.add_argument("--objects", type=between(1, FEW), default=1, help="objects rendered in one call")
     parser.add_argument("--splats", type=between(1, MANY), default=24576, help="Gaussians of an object")

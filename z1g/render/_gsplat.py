@@ -39,12 +39,12 @@ def draw(rasterization: Callable[..., Any], gaussians: Tensor, cameras: Cameras,
 class _Separated(torch.autograd.Function):
     """The attributes of Gaussians [B,N,14], contiguous as gsplat needs them; transparent where one is not finite.
 
-    One function, because its own gradient is a single concatenation: what is transparent is in no pixel and has gradient
-    0 without a mask. Small images take as long as the kernels that are launched for them.
+    One function with a gradient of its own, which is a single concatenation: what is transparent is in no pixel, so its
+    gradient is 0 without a mask. Small images take as long as the kernels that are launched for them.
     """
 
     @staticmethod
-    def forward(ctx: Any, gaussians: Tensor) -> tuple[Tensor, ...]:
+    def forward(_ctx: Any, gaussians: Tensor) -> tuple[Tensor, ...]:
         usable = all_finite(gaussians, dim=2).unsqueeze(2)
         parts = split(gaussians, dim=2)
         blank = split(transparent(gaussians.dtype, gaussians.device), dim=0)
@@ -52,5 +52,5 @@ class _Separated(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(_ctx: Any, *gradients: Tensor) -> Tensor:
         return torch.cat(gradients, dim=2)

@@ -84,7 +84,8 @@ def finite(gaussians: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 def all_finite(gaussians: Tensor, dim: int) -> Tensor:
     """Mask of the Gaussians whose 14 channels along `dim` are all finite; it lacks that dimension."""
     # The norm is NaN if any channel is NaN, and then the comparison is false.
-    return torch.linalg.vector_norm(gaussians.detach(), torch.inf, dim=dim) < LARGEST
+    largest: Tensor = torch.linalg.vector_norm(gaussians.detach(), torch.inf, dim=dim)
+    return largest < LARGEST
 
 
 @lru_cache(maxsize=8)
