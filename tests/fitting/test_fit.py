@@ -43,6 +43,7 @@ from z1g.losses.lpips import StLpipsLoss
 from z1g.losses.splatter import BackgroundLoss, RayLoss, Roughness, SmoothLoss
 from z1g.plan.folder import StageFolder
 from z1g.render.auto import Auto
+from z1g.render.base import RenderOutput
 from z1g.stages import fit
 from z1g.training.schedules.cosine import Constant
 from z1g.training.schedules.plateau import Plateau
@@ -215,6 +216,20 @@ def test_objects_of_a_batch_are_fitted_independently(scenes: list[Scene]) -> Non
         assert (result.steps, result.splats.shape) == (alone.steps, alone.splats.shape)
         torch.testing.assert_close(result.splats, alone.splats, atol=2e-4, rtol=1e-3)
         assert result.psnr == pytest.approx(alone.psnr, abs=0.02)
+
+
+def test_all_objects_are_rendered_in_one_call(scenes: list[Scene], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[int, int]] = []
+    render = Auto.render
+
+    def counted(self: Auto, gaussians: Tensor, cameras: Cameras) -> RenderOutput:
+        calls.append((len(gaussians), cameras.c2w.shape[1]))
+        return render(self, gaussians, cameras)
+
+    monkeypatch.setattr(Auto, "render", counted)
+    job(steps=2, evaluate_every=2).run(scenes)
+    # Validation views before and after two steps of three views, then the test views.
+    assert calls == [(3, 2), (3, 3), (3, 3), (3, 2), (3, 2)]
 
 
 def test_psnr_by_hand(scene: Scene) -> None:

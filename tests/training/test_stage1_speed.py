@@ -8,7 +8,11 @@ from torch import Tensor
 
 from z1g.bench.made_up import MadeUpScenes, Sizes, experiment
 from z1g.codes.book import EncodedBook
+from z1g.gaussians.channels import CHANNELS
+from z1g.geometry.camera import Cameras
 from z1g.objectives.autodecoder import AutodecoderObjective
+from z1g.render.auto import Auto
+from z1g.render.base import RenderOutput
 from z1g.training.data import Draw
 from z1g.training.options import SpeedOptions
 from z1g.training.speed import tune
@@ -77,6 +81,32 @@ def test_a_frozen_encoder_runs_once_for_each_object(monkeypatch: pytest.MonkeyPa
     assert (codes[0].flip(0) - codes[1]).abs().max() > 1e-3
     assert each.kept is None
     assert not any("kept" in name for name in kept.state_dict())
+
+
+def test_one_call_renders_the_objects_of_a_batch_as_if_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    of, calls, render = objective(True).train(), list[int](), Auto.render
+
+    def counted(self: Auto, gaussians: Tensor, cameras: Cameras) -> RenderOutput:
+        calls.append(len(gaussians))
+        return render(self, gaussians, cameras)
+
+    monkeypatch.setattr(Auto, "render", counted)
+    samples = [of.sample(Draw(row, 0, (5, 0, row))) for row in range(3)]
+    batch = of.prepare({name: torch.stack([sample[name] for sample in samples]) for name in samples[0]})
+    values = normal(3, 6, 14, SIZES.splats, SIZES.splats).sigmoid()
+    values[:, :, CHANNELS["position"]] -= 0.5
+    values[:, :, CHANNELS["scale"]] *= 0.05
+    results = []
+    for rows in ([slice(0, 3)], [slice(i, i + 1) for i in range(3)]):
+        splats = values.clone().requires_grad_(True)
+        pairs = [of.compare(splats[row], {name: x[row] for name, x in batch.items()}) for row in rows]
+        images = torch.cat([torch.cat([pair.rgb, pair.alpha], dim=2) for pair in pairs])
+        (images * normal(*images.shape, seed=2)).sum().backward()
+        assert splats.grad is not None
+        results.append((images.detach(), splats.grad))
+    assert calls == [3, 1, 1, 1]
+    assert results[0][0].std() > 0.05
+    torch.testing.assert_close(results[0], results[1], atol=1e-5, rtol=1e-5)
 
 
 def test_encoder_in_bfloat16_with_weights_in_float32() -> None:
