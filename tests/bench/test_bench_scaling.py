@@ -2,7 +2,6 @@
 
 import json
 import math
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from support.builders import experiment
-from support.watched import PRELOADED
+from support.watched import prepared
 
 from z1g.bench.balls import RADIUS, ball
 from z1g.bench.scaling import chunks, rows
@@ -162,8 +161,7 @@ def test_chunks_are_measured(stage: str) -> None:
 
 def forked_ranks(command: Sequence[str], world: int, environment: Mapping[str, str], inherited: Sequence[int]) -> int:
     """`run_ranks` with forks of a server that has imported everything in place of processes."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
+    context = prepared()
     shared = {**environment, **launch._meeting(world, world, "127.0.0.1")}
     variables = [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(world)]
     ranks = [context.Process(target=as_rank, args=(list(command[3:]), own)) for own in variables]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from z1g.config.sections import Variants
 from z1g.config.tree import Experiment
+from z1g.core.files import read_json
 from z1g.data.condition_form import ConditionForm
 from z1g.data.conditions import condition_image
 from z1g.gaussians.affine import transformed
@@ -289,6 +290,41 @@ def test_a_stage_makes_variants_once(trained: StageFolder, monkeypatch: pytest.M
     denoiser = trained.config.model.denoiser()
     again = unet.gather_variants(trained, options, codec, denoiser, scenes, ids)
     torch.testing.assert_close(again["codes"], stored["codes"], atol=0, rtol=0)
+
+
+@pytest.mark.slow
+def test_what_no_step_reads_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A UNet that is left as it is renders and encodes nothing of the objects; a step needs both."""
+    made: list[str] = []
+    real = VariantImages.__call__
+
+    def watched(self: VariantImages, name: str, splats: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        made.append(name)
+        return real(self, name, splats)
+
+    monkeypatch.setattr(VariantImages, "__call__", watched)
+    folders = {}
+    for steps in (0, 1):
+        planned = plan(
+            tmp_path,
+            autodecoder={"codes": {"kind": "encoder"}},
+            unet={"variants": {"count": 3}, "train": {"steps": steps, "batch_size": 2}},
+        )
+        fill(planned)
+        folders[steps] = StageFolder.open(stage_path(planned, "unet"))
+    for name, run in (("autodecoder", autodecoder.run), ("codes", codes.run)):
+        run(StageFolder.open(stage_path(planned, name)), 1)
+    unet.run(folders[0], 1)
+    assert not made
+    _, ids = autodecoder.training_scenes(folders[0].upstream_folder("autodecoder"))
+    assert read_json(folders[0].path / "conditions" / "key.json")["ids"] == ids[:1]
+    assert len(ids) > 1
+    stored = load_file(folders[0].path / "pipeline" / "unet" / "diffusion_pytorch_model.safetensors")
+    initial = folders[0].config.initial_model.denoiser().unet.state_dict()
+    for name, value in stored.items():
+        torch.testing.assert_close(value, initial[name], atol=0, rtol=0)
+    unet.run(folders[1], 1)
+    assert sorted(made) == sorted(ids)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ temporary file, before it is renamed).
 """
 
 import logging
-import multiprocessing
 import os
 import signal
 import sys
@@ -15,7 +14,7 @@ from typing import Any
 import torch
 
 from support.killed import Ended
-from support.watched import PRELOADED, served
+from support.watched import prepared, served
 from z1g.cli import main as cli
 from z1g.core import files
 from z1g.training import loop
@@ -24,9 +23,8 @@ real_step, real_replace = loop.Trainer._step, os.replace
 
 
 def run_and_die(name: str, when: str, what: str, folder: Path) -> Ended:
-    """Train `what`, which is `toy` or a stage, in a fork of a server that has imported everything."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
+    """Train `what`, which is `toy` or a stage, in a process of its own, see `prepared`."""
+    context = prepared()
     output = folder.parent / f"{folder.name}.output"
     process = context.Process(target=_main, args=(name, when, what, str(folder), output))
     process.start()

@@ -5,7 +5,6 @@ renamed or removed. A fork of a server that has imported everything takes a seco
 """
 
 import json
-import multiprocessing
 import os
 import signal
 import sys
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from support.watched import PRELOADED, served
+from support.watched import prepared, served
 
 SENT = "sent"
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir")
@@ -54,8 +53,7 @@ def run(
     words: Sequence[str], watched: Path, sent: signal.Signals | None = None, at: Moment | Appearance | None = None
 ) -> Ended:
     """Run `z1g words...`, with temporary files in `watched/scratch`, and send the signal `sent` in the moment `at`."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(list(PRELOADED))
+    context = prepared()
     output, events = watched / "output.txt", watched / "events.json"
     (watched / "scratch").mkdir(exist_ok=True)
     own = at if isinstance(at, Moment) else None

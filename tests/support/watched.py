@@ -1,11 +1,12 @@
 """Calls of the command line in worker processes that are watched: output, exit code, hangs, memory.
 
 Starting Python and torch takes seconds. Workers are forked by a server that has imported everything and run nothing,
-and make a call in milliseconds.
+and make a call in milliseconds. Where there is a GPU they are processes of their own, see `prepared`.
 """
 
 import contextlib
 import ctypes
+import importlib
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -17,9 +18,11 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
 from pathlib import Path
 
 import psutil
+import torch
 
 HANG_S = 20.0
 """Time without any CPU time after which a call hangs. A busy machine is no hang."""
@@ -71,6 +74,19 @@ def run_all(calls: Sequence[Sequence[str]], folders: Sequence[Path], before: Cal
     yield from (ends[i] for i in range(len(calls)))
 
 
+def prepared() -> ForkServerContext | SpawnContext:
+    """How processes start that run z1g: as forks of a server that has imported everything.
+
+    Where there is a GPU they start anew, which takes seconds: some import asks torch for GPUs, and torch then refuses
+    them to all forks of the server.
+    """
+    if torch.cuda.is_available():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(PRELOADED))
+    return context
+
+
 class _Worker:
     """A forked process that makes calls one by one."""
 
@@ -80,8 +96,7 @@ class _Worker:
         self._start()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(list(PRELOADED))
+        context = prepared()
         self.pipe, theirs = context.Pipe()
         self._output = Path(tempfile.mkstemp(dir=self.folder.parent)[1])
         self._process = context.Process(target=_serve, args=(theirs, self.folder, self._output, self.before))
@@ -150,6 +165,9 @@ def _serve(pipe: Connection, folder: Path, output: Path, before: Callable[[], No
     """Make calls until the pipe is closed. Nothing of pytest is left in this process: it ends without cleanup."""
     from z1g.cli.main import main
 
+    # In a fork they are there; in a process of its own, no call's memory and time are to have them.
+    for name in PRELOADED:
+        importlib.import_module(name)
     os.chdir(folder)
     descriptor = served(output)
     without_override()

@@ -25,7 +25,7 @@ from z1g.training import compact_adam
 from z1g.training.checkpoint import CheckpointFolder
 from z1g.training.compact_adam import CompactAdamW
 from z1g.training.loop import Trainer
-from z1g.training.moments import BLOCK, BFloat16, Int8, table
+from z1g.training.moments import BLOCK, LEAST, BFloat16, Int8, table
 
 CPU = torch.device("cpu")
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -58,13 +58,15 @@ def test_the_table_is_that_of_the_paper() -> None:
 
 
 @given(
-    st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=40), st.floats(-20, 3), st.booleans(), st.integers(0, 9)
+    st.lists(st.floats(-1, 1, width=32, allow_subnormal=False), min_size=1, max_size=40), st.floats(-20, 3), st.booleans(), st.integers(0, 9)
 )
 @settings(max_examples=60, deadline=None)
 def test_every_value_gets_the_nearest_code(some: list[float], exponent: float, signed: bool, spread: int) -> None:
     values = torch.zeros(2 * BLOCK)
     values[: len(some)] = torch.tensor(some) * 10.0**exponent
     values[BLOCK:] = torch.randn(BLOCK, generator=draws(spread)) * 10.0 ** -(torch.arange(BLOCK) * spread / BLOCK)
+    # Some machines take subnormal numbers for zero. None is drawn, is a share of the largest or is read back.
+    values[values.abs() < 2 * LEAST * values.abs().max().clamp(min=1)] = 0.0
     values = values if signed else values.abs()
     form = Int8(signed=signed)
     read = form.read(form.write(form.zeros(2 * BLOCK, CPU), values, draws())).double().numpy()
@@ -75,7 +77,7 @@ def test_every_value_gets_the_nearest_code(some: list[float], exponent: float, s
         if not signed:
             distance[:, 0][block > 0] = np.inf  # only zero is rounded to zero
         np.testing.assert_allclose(np.abs(block - got), distance.min(axis=1), atol=2e-7 * scale + 1e-37)
-        assert signed or ((got > 0) == (block > scale * 1e-38)).all()
+        assert signed or ((got > 0) == (block > 0)).all()
 
 
 def test_bfloat16_is_right_on_average() -> None:

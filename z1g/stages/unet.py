@@ -9,7 +9,7 @@ import torch
 from accelerate import PartialState
 from torch import Tensor
 
-from z1g.config.sections import Distillation, Variants
+from z1g.config.sections import Distillation, UNetOptions, Variants
 from z1g.core.device import default_device, use_threads
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_folder, read_jsonl, write_jsonl
@@ -68,20 +68,24 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
     known = denoiser.code_statistics or (torch.zeros(1), torch.ones(1))
     mean, deviation = codec.normalization(codes) if options.normalize_codes else known
     options.finetune.prepare(denoiser)
-    data = gather(folder, codec, denoiser, scenes, ids, (codes - mean) / deviation)
-    if options.variants is not None:
+    # Without a step and a rung to measure, one object is enough to build what `pipeline/` is written from.
+    reads = until is not None or _takes_steps(options)
+    used = ids if reads else ids[:1]
+    data = gather(folder, codec, denoiser, scenes, used, (codes[: len(used)] - mean) / deviation)
+    if options.variants is not None and _takes_steps(options):
         variants = gather_variants(folder, options.variants, codec, denoiser, scenes, ids)
         variants["codes"] = (variants["codes"] - mean) / deviation
         data = replace(data, variants=VariantData(variants, options.variants.share))
     rendering = None
     if options.rendered is not None:
-        views, bank = provide(options.train.cache, scenes, ids, default_device())
+        cache = options.train.cache if options.train.steps else "none"
+        views, bank = provide(cache, scenes, ids, default_device())
         truth = RenderedTruth(trained.config, views, options.rendered.views)
         rendering = Rendering(options.rendered, trained.config, codec, mean, deviation, truth, bank)
     validation: Callable[[], dict[str, float]] | None = None
     if until is not None:
         validation = SampledValidation(trained.config, codec, denoiser, data, scenes, ids, (mean, deviation))
-    unseen = others(folder, codec, denoiser, scenes, stored, (mean, deviation))
+    unseen = others(folder, codec, denoiser, scenes, stored, (mean, deviation)) if reads else None
     del codec
     objective = DiffusionObjective(options, denoiser, data, rendering, unseen)
     train, shared = options.train, shares(trained, ids)
@@ -104,6 +108,11 @@ def run(folder: StageFolder, threads: int, until: float | None = None) -> None:
         statistics = {"mean": mean, "deviation": deviation, "zero_latent": data.zero_latent}
         config = trained.config
         representation.save(temporary, Trained(codec, denoiser, statistics), config.camera, config.splat)
+
+
+def _takes_steps(options: UNetOptions) -> bool:
+    """Whether the UNet is trained or distilled, and not left as it is."""
+    return options.train.steps > 0 or (options.distill is not None and options.distill.train.steps > 0)
 
 
 def distilled(
