@@ -8,7 +8,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.paths import CONFIGS
+from support.paths import CONFIGS, ROOT
 
 from z1g.cli.main import main
 from z1g.config.resolve import resolve
@@ -209,3 +209,47 @@ def test_the_file_of_the_package_is_read() -> None:
     rows = read_json(memory.FILE)["rows"]
     assert [Peak(**row) for row in rows] == list(memory.measured())
     assert len({json.dumps({**row, "gb": 0, "device": ""}) for row in rows}) == len(rows)
+
+
+def test_what_was_measured_at_full_size_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The keys of the package's rows are those of the configurations of which they are; mini was not measured."""
+    monkeypatch.chdir(ROOT)
+
+    def ways_of(scale: str, *ablations: str) -> list[list[str]]:
+        assert main(["plan", "--scale", scale, "--cost", "10", "--ablations", *ablations]) == 0
+        rows = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines()]
+        return [row for row in rows if row[0] in ("autodecoder", "unet") and row[1] != "1"]
+
+    for name in ("mosaic", "attributes_published", "joint"):
+        stage_1, stage_2 = ways_of("full", name)
+        for cells in (stage_1[1:5], stage_2[1:6]):
+            assert all(0 < float(cell) < 80 for cell in cells), (name, cells)
+        assert float(stage_2[5]) < float(stage_2[4]) < float(stage_2[3])
+    stage_1, stage_2 = ways_of("mini", "joint")
+    assert set(stage_1[1:5]) == set(stage_2[1:6]) == {"not measured"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "way"),
+    [
+        ({"resources": {"autodecoder": {"gpu_memory_gb": 24}}}, ("autodecoder", Way(4, False, False))),
+        ({"resources": {"unet": {"gpu_memory_gb": 24}}}, ("unet", Way(2, False, False))),
+        (
+            {
+                "resources": {"unet": {"gpu_memory_gb": 16}},
+                "unet": {"train": {"optimizer": {"state": "int8"}}},
+            },
+            ("unet", Way(2, False, False)),
+        ),
+    ],
+)
+def test_the_plan_says_what_training_did(changes: dict[str, Any], way: tuple[str, Way]) -> None:
+    """With the package's rows: objects at once with which `z1g bench capped` ended on a GPU that was limited so."""
+    config, (stage, expected) = experiment(**changes), way
+    limit = getattr(config.resources, stage).gpu_memory_gb
+    found = fitting(config, stage, limit)
+    assert found is not None
+    assert found[0] == expected
+    assert found[1] <= limit

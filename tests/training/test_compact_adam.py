@@ -58,7 +58,10 @@ def test_the_table_is_that_of_the_paper() -> None:
 
 
 @given(
-    st.lists(st.floats(-1, 1, width=32, allow_subnormal=False), min_size=1, max_size=40), st.floats(-20, 3), st.booleans(), st.integers(0, 9)
+    st.lists(st.floats(-1, 1, width=32, allow_subnormal=False), min_size=1, max_size=40),
+    st.floats(-20, 3),
+    st.booleans(),
+    st.integers(0, 9),
 )
 @settings(max_examples=60, deadline=None)
 def test_every_value_gets_the_nearest_code(some: list[float], exponent: float, signed: bool, spread: int) -> None:

@@ -71,9 +71,9 @@ class BFloat16(Form):
 class Int8(Form):
     """8 bits of dynamic tree quantization for each value, and a scale of 32 bits for each block.
 
-    signed: whether there are codes of negative values. Without them, only zero has the code of zero; what counts as
-    zero besides are subnormal values and shares of the largest, where the machine takes them for zero. Adam adds 1e-8 to
-    the roots that it divides by, beside which such values are nothing.
+    signed: whether there are codes of negative values. Without them, only zero has the code of zero, and values and
+    shares of the largest that are subnormal, on machines that take these for zero. They do not matter: Adam adds 1e-8
+    to the roots that it divides by.
     """
 
     def __init__(self, *, signed: bool) -> None:
