@@ -149,7 +149,7 @@ def test_the_figure_of_kinds_has_seeds_and_intervals_where_the_table_has_them(
 ) -> None:
     (tmp_path / "docs").mkdir()
     monkeypatch.setattr(make, "ROOT", tmp_path)
-    rows = [["metric", "kind", "seed_0", "seed_1", "margin", "low", "high"]]
+    rows: list[list[object]] = [["metric", "kind", "seed_0", "seed_1", "margin", "low", "high"]]
     for metric, unit in (("psnr", 1), ("st_lpips", 0.01)):
         rows.append([metric, "mosaic", 18 * unit, 20 * unit, "", "", ""])  # mean 19
         for kind, value in (("attributes", 17), ("joint", 19), ("regression", 22)):
