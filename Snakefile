@@ -12,7 +12,7 @@ from z1g.core.stages import TRAINED
 from z1g.core.urls import NO_STORAGE
 from z1g.jobs.budget import forget_budget
 from z1g.jobs.hooks import tell
-from z1g.jobs.leases import gpus_at_once
+from z1g.jobs.leases import gpus_at_once, jobs_per_gpu, leases, part_of_cores
 from z1g.plan.budget import gpu_hours_of, within_budget
 from z1g.plan.plan import Plan
 from z1g.plan.runs import NAMES_FILE

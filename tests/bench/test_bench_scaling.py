@@ -61,6 +61,7 @@ def test_the_slowest_rank_counts() -> None:
         {"min": 8 / 0.54, "median": (8 / 0.51 + 8 / 0.54) / 2, "max": 8 / 0.51}
     )
     assert row["average_adds_s"] == pytest.approx({"min": 0.01, "median": 0.015, "max": 0.02})
+    assert row["rank_step_s"] == pytest.approx([0.495, 0.51])
     assert row["average_hidden"] == pytest.approx(1 - 0.015 / 0.04, abs=1e-3)
     # In a ring of two, every GPU sends half of its values to be added and the other half's sums back: all of its bytes.
     assert row["sent_mib_a_step"] == pytest.approx(3e9 / 2**20, abs=1e-3)

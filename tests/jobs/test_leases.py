@@ -9,12 +9,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from support.paths import ROOT
 
 from z1g.core.errors import UserError
 from z1g.core.locks import waiting
 from z1g.jobs.launch import ResourceRequest, devices
-from z1g.jobs.leases import FOLDER, POOL, SHARED, gpu_pool, gpus_at_once, leased, leases
+from z1g.jobs.leases import FOLDER, POOL, SHARED, gpu_pool, gpus_at_once, leased, leases, part_of_cores
 
 JOB = """
 import pathlib, sys, time
@@ -186,3 +188,22 @@ def test_a_number_of_jobs_that_cannot_be(wrong: str, monkeypatch: pytest.MonkeyP
         leases()
     monkeypatch.setenv(SHARED, "")
     assert leases() == 4
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    asked=st.integers(1, 64),
+    gpus=st.integers(0, 4),
+    cores=st.integers(1, 256),
+    pool=st.integers(4, 8),
+    each=st.integers(1, 9),
+)
+def test_jobs_that_share_gpus_share_cores(asked: int, gpus: int, cores: int, pool: int, each: int) -> None:
+    part = part_of_cores(asked, gpus, cores, pool * each)
+    assert 1 <= part <= asked
+    assert part_of_cores(asked, gpus, None, pool * each) == part_of_cores(asked, gpus, cores, 0) == asked
+    if not gpus:
+        assert part == asked
+    elif part > 1:
+        # As many such jobs as the leases are enough for have cores.
+        assert pool * each // gpus * part <= cores

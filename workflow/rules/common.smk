@@ -5,6 +5,8 @@ not listed: with shards in every rule, a dry run of 10,000 objects and 20 ablati
 instead of 4.
 """
 
+SHARED_LEASES = leases() if workflow.is_main_process and jobs_per_gpu() > 1 else 0
+"""Leases of this machine's GPUs, if jobs share GPUs; a job that another machine runs has its cores already."""
 SECONDS_TO_CHECKPOINT = 120
 """Seconds before the time limit at which SLURM signals a training job, which then writes a checkpoint."""
 
@@ -172,8 +174,13 @@ def slurm_extra(requested):
 
 
 def threads(stage):
-    """Number of CPU cores of a job."""
-    return lambda wildcards: plan.stage(stage, wildcards.id).resources.threads
+    """Number of CPU cores of a job, fewer where jobs share GPUs."""
+
+    def cores(wildcards):
+        asked = plan.stage(stage, wildcards.id).resources
+        return part_of_cores(asked.threads, asked.gpus, workflow.cores, SHARED_LEASES)
+
+    return cores
 
 
 def run(verb, *options):

@@ -53,6 +53,16 @@ def leases() -> int:
     return len(gpu_pool()) * jobs_per_gpu()
 
 
+def part_of_cores(requested: int, gpus: int, cores: int | None, n_leases: int) -> int:
+    """Cores of a job that asks for `requested` and so many GPUs, where all jobs have `cores` and `n_leases` leases.
+
+    At most the part of its leases, so that cores do not leave leases unused. cores None, n_leases 0: as requested.
+    """
+    if not gpus or cores is None or not n_leases:
+        return requested
+    return max(1, min(requested, cores * gpus // n_leases))
+
+
 def gpus_at_once(requested: Any) -> int:
     """Number of leases for all jobs, from `gpus=` of Snakemake's `--config`: those of as many GPUs.
 

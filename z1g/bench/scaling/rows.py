@@ -160,6 +160,7 @@ def summary(row: Row, batch: int, ranks: Sequence[Mapping[str, Any]]) -> dict[st
     """Figures of a row from those of its ranks; `batch` is the number of objects of each rank.
 
     step_s: of a training step, or of a chunk. Each figure that was measured several times is {min, median, max}.
+    rank_step_s: of each rank by itself, without averages of gradients, which tells a slow GPU from a slow machine.
     """
     slowest = {
         kind: [max(windows) for windows in zip(*(rank["seconds"][kind] for rank in ranks), strict=True)]
@@ -174,6 +175,7 @@ def summary(row: Row, batch: int, ranks: Sequence[Mapping[str, Any]]) -> dict[st
         "batch": batch * row.gpus,
         "step_s": _spread(slowest["step"]),
         "samples_per_s": _spread([batch * row.gpus / seconds for seconds in slowest["step"]]),
+        "rank_step_s": [_own(rank["seconds"]) for rank in ranks],
         "warm_up_s": max(rank["warm_up_s"] for rank in ranks),
         "memory_mib": [rank["memory_mib"] for rank in ranks],
         "device": first["device"],
@@ -186,6 +188,10 @@ def summary(row: Row, batch: int, ranks: Sequence[Mapping[str, Any]]) -> dict[st
     if "own" in slowest:
         figures |= {"backend": first["backend"], **_averaging(slowest, first["gradient_bytes"], row.gpus)}
     return figures
+
+
+def _own(seconds: Mapping[str, Sequence[float]]) -> float:
+    return round(statistics.median(seconds.get("own", seconds["step"])), 5)
 
 
 def _averaging(seconds: Mapping[str, Sequence[float]], sent: int, gpus: int) -> dict[str, Any]:
