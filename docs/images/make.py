@@ -5,6 +5,7 @@
     python docs/images/make.py held_out results base                    # held_out.webp, of a run in a results folder
     python docs/images/make.py demo results finetuned                   # demo.webp, of the demo's objects
     python docs/images/make.py curve                                    # learning_curve.svg, of docs/learning_curve.csv
+    python docs/images/make.py kinds                                    # representations.svg, of its .csv in docs/
 
 `record.json` has for each image its digest, the command, the version of the recipe and digests of what it was made
 from. `tests/workflow/test_docs_images.py` compares it with the files: an image is stale when its recipe's version or a
@@ -19,7 +20,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from io import BytesIO
-from math import log10
+from math import ceil, floor, log10
 from pathlib import Path
 from statistics import mean
 
@@ -28,13 +29,20 @@ from PIL import Image, ImageDraw, ImageFont, ImageSequence
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "docs" / "images"
 RECORD = "record.json"
-VERSIONS = {"sheet": 1, "film": 1, "held_out": 1, "demo": 1, "curve": 2, "kept": 1}
+VERSIONS = {"sheet": 1, "film": 1, "held_out": 1, "demo": 1, "curve": 2, "kinds": 1, "kept": 1}
 """Versions of the recipes; raised when a recipe makes other images of the same files. `kept`: made elsewhere."""
 WHITE, INK = (255, 255, 255), (60, 60, 60)
 LABEL = 16
 FILM_SIDE, FILM_FRAMES, FILM_BYTES = 256, 48, 1_500_000
 CURVE = "learning_curve.csv"
 """Columns: objects, equal (steps or epochs), seed, psnr."""
+KINDS = "representations.csv"
+"""Columns: metric, kind, a value for each seed, and of the difference to the first kind half the interval over objects
+(`margin`) and both ends of that over objects and seeds; the kind `nearest` is a line.
+"""
+COLORS = ("#1b6ca8", "#c0532b", "#3a7d44", "#7b4fa3")
+PANELS = {"psnr": ("PSNR, dB: more is better", 0.5, 1), "st_lpips": ("ST-LPIPS: less is better", 0.02, 2)}
+"""Title, distance of ticks and their decimals by metric."""
 Made = tuple[str, bytes, list[Path]]
 """Name of an image, its content, and the files that it was made from."""
 
@@ -88,6 +96,25 @@ def curve(options: argparse.Namespace) -> Made:
     if not points:
         raise SystemExit(f"{file} has no rows")
     return "learning_curve.svg", _chart(points).encode(), [file]
+
+
+def kinds(options: argparse.Namespace) -> Made:
+    """Held-out metrics of samples of each kind of representation, and intervals of the differences to the first."""
+    file = ROOT / "docs" / KINDS
+    rows: dict[str, dict[str, dict[str, str]]] = defaultdict(dict)
+    with file.open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            rows[row["metric"]][row["kind"]] = row
+    parts = [
+        '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 740 240" font-family="sans-serif" font-size="12">',
+        '<rect width="740" height="240" fill="white"/>',
+    ]
+    for i, metric in enumerate(PANELS):
+        parts += _panel(rows[metric], *PANELS[metric], left=100 + 330 * i, named=i == 0)
+    key = "Dots: seeds. Bars: 95 % intervals of the difference to the mosaic's mean, the dashed line,"
+    key += " over objects; thin: over objects and seeds"
+    parts.append(f'<text x="30" y="228" font-size="11" fill="#666">{key}</text>')
+    return "representations.svg", "\n".join([*parts, "</svg>"]).encode() + b"\n", [file]
 
 
 def keep(options: argparse.Namespace) -> Made:
@@ -167,7 +194,7 @@ def _chart(points: dict[str, dict[int, list[float]]]) -> str:
         y = at(objects[0], value)[1]
         parts.append(f'<text x="30" y="{y + 4:.1f}">{value}</text><path d="M60 {y:.1f}H460" stroke="#ddd"/>')
     from_the_top = sorted(points.items(), key=lambda named: -mean(named[1][max(named[1])]))
-    for (name, line), color in zip(from_the_top, ("#1b6ca8", "#c0532b", "#3a7d44"), strict=False):
+    for (name, line), color in zip(from_the_top, COLORS, strict=False):
         middle = [at(n, mean(line[n])) for n in sorted(line)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in middle)
         parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"/>')
@@ -179,6 +206,43 @@ def _chart(points: dict[str, dict[int, list[float]]]) -> str:
         lowest_label = max(y + 4, lowest_label + 15)  # labels of lines that end together are below each other
         parts.append(f'<text x="{x + 8:.1f}" y="{lowest_label:.1f}" fill="{color}">equal {name}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _panel(
+    rows: dict[str, dict[str, str]], title: str, tick: float, decimals: int, left: int, named: bool
+) -> list[str]:
+    """A row of dots for each kind, from top to bottom as in the table; values are on the horizontal axis."""
+    rows = dict(rows)
+    seeds = {kind: [float(row[key]) for key in row if key.startswith("seed_")] for kind, row in rows.items()}
+    nearest, first = mean(seeds["nearest"]), mean(seeds[next(iter(rows))])
+    ends = [first + float(row[key]) for row in rows.values() for key in ("low", "high") if row[key]]
+    values = [*ends, *(v for many in seeds.values() for v in many)]
+    low, span = min(values) - 0.05 * (max(values) - min(values)), 1.1 * (max(values) - min(values))
+    del rows["nearest"]
+
+    def at(value: float) -> float:
+        return left + 290 * (value - low) / span
+
+    parts = [f'<text x="{left}" y="16" font-weight="bold">{title}</text>']
+    for i in range(ceil(low / tick), floor((low + span) / tick) + 1):
+        x = at(i * tick)
+        parts.append(f'<path d="M{x:.1f} 40V192" stroke="#ddd"/>')
+        parts.append(f'<text x="{x:.1f}" y="206" text-anchor="middle">{i * tick:.{decimals}f}</text>')
+    parts.append(f'<path d="M{at(first):.1f} 40V192" stroke="{COLORS[0]}" stroke-dasharray="3 3"/>')
+    parts.append(f'<path d="M{at(nearest):.1f} 40V192" stroke="#777" stroke-width="2"/>')
+    parts.append(f'<text x="{at(nearest):.1f}" y="34" text-anchor="middle" fill="#777">nearest</text>')
+    for i, ((kind, row), color) in enumerate(zip(rows.items(), COLORS, strict=True)):
+        y, middle = 60 + 38 * i, mean(seeds[kind])
+        if named:
+            parts.append(f'<text x="{left - 8}" y="{y + 4}" text-anchor="end" fill="{color}">{kind}</text>')
+        if row["margin"]:
+            margin = float(row["margin"])
+            thin = at(first + float(row["low"])), at(first + float(row["high"]))
+            thick = at(middle - margin), at(middle + margin)
+            for (start, end), style in ((thin, ""), (thick, ' stroke-width="5" stroke-opacity="0.4"')):
+                parts.append(f'<path d="M{start:.1f} {y}H{end:.1f}" stroke="{color}"{style}/>')
+        parts += [f'<circle cx="{at(v):.1f}" cy="{y}" r="3.5" fill="{color}"/>' for v in seeds[kind]]
+    return parts
 
 
 def _webp(image: Image.Image, quality: int = 85, **more: object) -> bytes:
@@ -203,7 +267,8 @@ def entry(recipe: str, content: bytes, files: Sequence[Path], command: str) -> d
 
 
 RECIPES: dict[str, Callable[[argparse.Namespace], Made]] = {
-    "sheet": sheet, "film": film, "held_out": held_out, "demo": demo, "curve": curve, "kept": keep,
+    "sheet": sheet, "film": film, "held_out": held_out, "demo": demo, "curve": curve, "kinds": kinds,
+    "kept": keep,
 }  # fmt: skip
 
 
@@ -236,6 +301,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("run")
         one.add_argument("--count", type=int, default=count)
     recipes.add_parser("curve")
+    recipes.add_parser("kinds")
     one = recipes.add_parser("kept")
     one.add_argument("name")
     one.add_argument("--by", required=True, help="the command that made it")

@@ -142,3 +142,34 @@ def test_the_curve_has_a_line_for_each_kind_of_budget(
     heights = [float(point.split(",")[1]) for point in lines[0].get("points", "").split()]
     assert heights == sorted(heights, reverse=True)
     assert record(tmp_path)["learning_curve.svg"]["repository"].keys() == {f"docs/{make.CURVE}"}
+
+
+def test_the_figure_of_kinds_has_seeds_and_intervals_where_the_table_has_them(
+    make: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "docs").mkdir()
+    monkeypatch.setattr(make, "ROOT", tmp_path)
+    rows: list[list[object]] = [["metric", "kind", "seed_0", "seed_1", "margin", "low", "high"]]
+    for metric, unit in (("psnr", 1), ("st_lpips", 0.01)):
+        rows.append([metric, "mosaic", 18 * unit, 20 * unit, "", "", ""])  # mean 19
+        for kind, value in (("attributes", 17), ("joint", 19), ("regression", 22)):
+            difference = (value + 1 - 19) * unit
+            rows.append(
+                [metric, kind, value * unit, (value + 2) * unit, unit, difference - 2 * unit, difference + 3 * unit]
+            )
+        rows.append([metric, "nearest", 15 * unit, 15 * unit, "", "", ""])
+    with (tmp_path / "docs" / make.KINDS).open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    make.main(["--out", str(tmp_path), "kinds"])
+    svg = ElementTree.parse(tmp_path / "representations.svg").getroot()
+    circles = svg.findall("{*}circle")
+    assert len(circles) == 2 * 4 * 2
+    x = [float(circle.get("cx", "")) for circle in circles[:8]]  # 18, 20, 17, 19, 19, 21, 22, 24 dB
+    a_decibel = (x[1] - x[0]) / 2
+    bars = [path.get("d", "") for path in svg.findall("{*}path") if "H" in path.get("d", "")]
+    assert len(bars) == 2 * 3 * 2
+    ends = [[float(word) for word in (bar[1:].split(" ")[0], bar.split("H")[1])] for bar in bars[:2]]
+    attributes = (x[2] + x[3]) / 2
+    assert ends[0] == pytest.approx([attributes - 2 * a_decibel, attributes + 3 * a_decibel], abs=0.2)
+    assert ends[1] == pytest.approx([attributes - a_decibel, attributes + a_decibel], abs=0.2)
+    assert record(tmp_path)["representations.svg"]["repository"].keys() == {f"docs/{make.KINDS}"}
