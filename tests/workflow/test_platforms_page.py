@@ -8,7 +8,11 @@ import tomllib
 import pytest
 from support.paths import ROOT
 
+from z1g.core.stages import TRAINED
+from z1g.plan.cost import memory
+
 PAGE = (ROOT / "docs/platforms.md").read_text(encoding="utf-8")
+BENCHMARKS = (ROOT / "docs/benchmarks.md").read_text(encoding="utf-8")
 LOCK = dict(re.findall(r"(?m)^([\w-]+)==(\S+)$", (ROOT / "requirements.lock").read_text()))
 BLENDER = "Blender's Python module"
 TABLE = {
@@ -47,19 +51,36 @@ def test_bounds_are_those_of_the_package() -> None:
 
 
 def test_versions_of_figures_are_those_of_the_benchmarks() -> None:
-    figures = (ROOT / "docs/benchmarks.md").read_text() + (ROOT / "docs/using.md").read_text()
+    figures = BENCHMARKS + (ROOT / "docs/using.md").read_text()
     assert f"gsplat {TABLE['gsplat'][1]}, torch {TABLE['torch'][1]}, Python 3.12" in figures
     assert f"nvdiffrast {TABLE['nvdiffrast'][1]}" in figures
 
 
 def test_memory_of_the_questions_is_that_of_the_benchmarks() -> None:
-    """Each pair of objects a GPU and its peak is in one row of the scaling table."""
-    rows = [
-        re.split(r" *\| *", line) for line in (ROOT / "docs/benchmarks.md").read_text().splitlines() if "GiB |" in line
-    ]
-    measured = {(row[3], row[-2].removesuffix(" GiB")) for row in rows if len(row) > 9}
+    """Each pair of objects a GPU and its peak is one of the plan's, or, with more objects, in the scaling table."""
+    rows = [re.split(r" *\| *", line) for line in BENCHMARKS.splitlines() if "GiB |" in line]
+    measured = {(row[3], f"{float(row[-2].removesuffix(' GiB')) * 2**30 / 1e9:.1f}") for row in rows if len(row) > 9}
+    measured |= {(str(peak.objects), f"{peak.gb:.1f}") for peak in memory.measured() if peak.about == "full"}
     section = (ROOT / "docs/faq.md").read_text().split("## How much GPU memory?")[1].split("\n## ")[0]
-    found = re.findall(r"\| ([\d; ]+) \| ([\d.; ]+) GiB \|", section)
+    found = re.findall(r"\| ([\d; ]+) \| ([\d.; ]+) GB \|", section)
     pairs = [pair for sizes, peaks in found for pair in zip(sizes.split("; "), peaks.split("; "), strict=True)]
-    assert len(pairs) == 7
+    assert len(pairs) == 17
     assert set(pairs) <= measured
+
+
+def test_memory_of_the_benchmarks_is_that_of_the_plan() -> None:
+    section = BENCHMARKS.split("## GPU memory")[1].split("\n## ")[0]
+    lines = [line.strip("| ").split(" | ") for line in section.splitlines() if re.match(r"\| \d", line)]
+    columns = [(about, stage) for about in ("full", "attributes_published", "joint@seed=0") for stage in TRAINED]
+    known = {}
+    for peak in memory.measured():
+        way = peak.objects, peak.whole, peak.recompute, peak.state == "int8", peak.finetune == memory.ADAPTERS
+        known[peak.about, peak.stage, *way] = f"{peak.gb:.1f}"
+    said = {}
+    for label, *cells in lines:
+        way = int(label.split(",")[0].split()[0]), *(
+            word in label for word in (", all", "recomputed", "8-bit", "adapters")
+        )  # fmt: skip
+        said |= {(*column, *way): cell for column, cell in zip(columns, cells, strict=True) if cell != "–"}
+    trained = {what: gb for what, gb in known.items() if what[1] in TRAINED}
+    assert said == trained
