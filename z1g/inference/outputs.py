@@ -14,7 +14,7 @@ from z1g.gaussians.affine import transform
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, view_frame
 from z1g.render import Rasterizer
 from z1g.render.images import mosaic_image, save_png, to_bytes, turntable_cameras
-from z1g.render.video import save_video
+from z1g.render.video import save_frames
 
 ELEVATION_DEG = 20.0
 CAMERAS_AT_ONCE = 8
@@ -57,7 +57,8 @@ class SampleWriter:
         device = gaussians.device
         with atomic_file(self.folder / names["sheet"]) as temporary:
             save_png(mosaic_image(self.rasterizer, gaussians, self.inputs.to(device)), temporary)
-        save_video(list(self._frames(gaussians)), self.folder / names["turntable"], self.seconds)
+        frame_ms = round(1000 * self.seconds / self.circle.c2w.shape[1])
+        save_frames(self._frames(gaussians), self.folder / names["turntable"], frame_ms)
         return names, world
 
     @torch.no_grad()
