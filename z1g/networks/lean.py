@@ -54,11 +54,12 @@ def import_networks() -> None:
     with (
         _kept(),
         missing(UNUSED),
-        uncrowded(CROWDED),
         postponed(ONLINE),
         # It reads files of every installed package, in search of packages under other names.
         replaced(importlib.import_module("importlib.metadata"), "packages_distributions", dict),
         replaced(importlib.import_module("torch.compiler"), "disable", _as_it_is),
+        # Last, since it imports the packages' parent.
+        uncrowded(CROWDED),
     ):
         for name in NEEDED:
             importlib.import_module(name)
