@@ -30,6 +30,7 @@ class Done:
         self.command, self.waited = command, 0
 
     def wait(self) -> int:
+        assert compiled._waiting.locked(), "another thread that renders waits, too"
         self.waited += 1
         return 1
 

@@ -10,6 +10,7 @@ import importlib.util
 import logging
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from z1g.core.imports import missing
@@ -17,6 +18,7 @@ from z1g.core.imports import missing
 log = logging.getLogger("z1g")
 NUMBA = "numba"
 _compiler: list[subprocess.Popen[bytes]] = []
+_waiting = threading.Lock()
 
 
 def compile_beside() -> None:
@@ -35,8 +37,10 @@ def compile_beside() -> None:
 
 def wait() -> None:
     """Wait for the compiler, if it was started. If it failed, the rasterizer compiles itself and says why."""
-    while _compiler:
-        _compiler.pop().wait()
+    # Sheet and film are rendered by two threads.
+    with _waiting:
+        while _compiler:
+            _compiler.pop().wait()
 
 
 def is_compiled() -> bool:
