@@ -9,7 +9,6 @@ import pytest
 
 from z1g.render import compiled
 
-
 WITHOUT_SCIPY = """
 import sys
 from z1g.render import compiled

@@ -54,7 +54,7 @@ def _save_mp4(frames: Iterator[NDArray[np.uint8]], path: Path, frames_per_second
 
 
 def _encoder() -> str | None:
-    """libx264 if imageio-ffmpeg's own ffmpeg runs, which has it; None lets the package encode a film with each to see."""
+    """libx264 where imageio-ffmpeg has an ffmpeg of its own; None lets it encode a film with each encoder to see."""
     import imageio_ffmpeg
 
     own = Path(imageio_ffmpeg.get_ffmpeg_exe()).is_relative_to(Path(imageio_ffmpeg.__file__).parent)
