@@ -1,12 +1,6 @@
 """`python -m z1g`."""
 
-import signal
-import sys
-
-from z1g.cli.main import main
+from z1g.cli.main import run
 
 if __name__ == "__main__":
-    code = main()
-    # What Python does after this has nothing to tell.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    sys.exit(code)
+    run()

@@ -201,11 +201,17 @@ def test_sampling_imports_little_and_leaves_the_libraries_whole() -> None:
         "import sys, z1g.render._kernels\n"  # whose numba imports scipy
         "from z1g.networks.lean import import_networks; import_networks()\n"
         "import z1g.inference.method, z1g.representations.mosaic.trained\n"
+        "import z1g.core.progress\n"
         "heavy = {'transformers', 'peft', 'scipy.stats', 'torch._dynamo', 'accelerate', 'torchvision', 'sympy'}\n"
+        "heavy |= {'requests', 'rich'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
         "import diffusers, torch._dynamo, peft, scipy.stats, diffusers.models.transformers as whole\n"
         "import diffusers.models.unets as unets\n"
         "assert whole.FluxTransformer2DModel and torch.compiler.disable.__module__ == 'torch.compiler'\n"
+        "from diffusers.utils import loading_utils\n"
+        "import importlib.metadata, requests\n"
+        "assert loading_utils.requests is not requests and loading_utils.requests.get is requests.get\n"
+        "assert 'torch' in importlib.metadata.packages_distributions()\n"
         "assert unets.UNet1DModel and diffusers.UNet2DConditionModel is unets.UNet2DConditionModel\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)

@@ -9,6 +9,18 @@ import pytest
 
 from z1g.render import compiled
 
+WITHOUT_SCIPY = """
+import sys
+from z1g.render import compiled
+compiled.compile_beside()
+compiled._draw_once()
+assert not compiled._compiler and 'scipy' not in sys.modules
+import numba, numpy, scipy.stats
+product = numba.njit(lambda a, b: numpy.dot(a, b))
+assert (product(numpy.eye(2), numpy.eye(2)) == numpy.eye(2)).all()
+"""
+"""The kernels of a full cache do without scipy; another user of numba then has it all the same."""
+
 
 class Done:
     """Stands for a process that ends when it is waited for."""
@@ -17,6 +29,7 @@ class Done:
         self.command, self.waited = command, 0
 
     def wait(self) -> int:
+        assert compiled._waiting.locked(), "another thread that renders waits, too"
         self.waited += 1
         return 1
 
@@ -61,6 +74,7 @@ def test_two_processes_fill_one_cache_and_a_read_only_package_is_no_error(tmp_pa
     assert [process.wait(timeout=600) for process in both] == [0, 0]
     seen = [sys.executable, "-c", "from z1g.render import compiled; assert compiled.is_compiled()"]
     subprocess.run(seen, env=environment, check=True, timeout=120)
+    subprocess.run([sys.executable, "-c", WITHOUT_SCIPY], env=environment, check=True, timeout=120)
     for folder in (tmp_path, *tmp_path.rglob("*")):
         folder.chmod(0o555 if folder.is_dir() else 0o444)
     subprocess.run(command, env=environment, check=True, timeout=120)

@@ -1,6 +1,7 @@
 """The command line: `z1g <verb>`. Each command imports only the modules it needs."""
 
 import argparse
+import atexit
 import contextlib
 import errno
 import importlib
@@ -13,6 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from types import FrameType
+from typing import NoReturn
 
 from z1g.core.errors import (
     EXIT_INTERRUPTED,
@@ -24,6 +26,7 @@ from z1g.core.errors import (
     UserError,
 )
 from z1g.core.stages import CHAIN
+from z1g.networks.lean import is_lean
 
 REMEDIES = {
     errno.ENOSPC: "the disk is full; make room and run the same command again",
@@ -85,6 +88,21 @@ def parser_for(verb: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=f"z1g {verb}", description=VERBS[verb].help)
     importlib.import_module(VERBS[verb].module).add_arguments(parser, verb)
     return parser
+
+
+def run() -> NoReturn:
+    """`main` with the words of the command line, then the end of the process."""
+    code = main()
+    # What Python does after this has nothing to tell.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if is_lean():
+        # Python would free the libraries object by object, for a quarter of a second.
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError):
+                stream.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -25,6 +25,7 @@ from z1g.inference.several import Targets, View, ViewSearch, targets
 from z1g.networks.denoiser import Condition
 from z1g.networks.fused.modules import fuse_where_possible
 from z1g.networks.graphs import Replayed
+from z1g.networks.onednn import use_onednn
 from z1g.representations import folder as method_folder
 from z1g.representations.codec import Trained
 from z1g.sampling.options import InferOptions
@@ -78,13 +79,15 @@ class ImageToSplats:
     def of(cls, model: TrainedModel) -> ImageToSplats:
         """Read a model's networks. Raises UserError if files are missing or do not fit.
 
-        `precision: auto` is bfloat16 on a CPU with AMX, too, which halves the time. Stages of the DAG keep float32
-        there, since their results must not depend on the CPU.
+        `precision: auto` is bfloat16 on a CPU with AMX, too, which halves the time, and on CPUs that are not Intel's
+        other kernels multiply matrices. Stages of the DAG do neither, since their results must not depend on the CPU.
         """
         options = model.infer
         if options.precision == "auto" and has_bf16_matrices():
             options = options.model_copy(update={"precision": "bf16"})
-        return cls.from_folder(model.pipeline, options, model)
+        method = cls.from_folder(model.pipeline, options, model)
+        use_onednn(method.denoiser.unet)
+        return method
 
     @classmethod
     def from_pretrained(cls, name: str, revision: str | None = None) -> ImageToSplats:

@@ -1,6 +1,7 @@
 """Output files of one sample: splats, an image of six views, a turntable video."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from z1g.gaussians.affine import transform
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, view_frame
 from z1g.render import Rasterizer
 from z1g.render.images import mosaic_image, save_png, to_bytes, turntable_cameras
-from z1g.render.video import save_video
+from z1g.render.video import save_frames
 
 ELEVATION_DEG = 20.0
 CAMERAS_AT_ONCE = 8
@@ -54,11 +55,19 @@ class SampleWriter:
             "turntable": f"{name}.turntable{self.ending}",
         }
         files.write(self.folder / names["splats"], world)
-        device = gaussians.device
-        with atomic_file(self.folder / names["sheet"]) as temporary:
-            save_png(mosaic_image(self.rasterizer, gaussians, self.inputs.to(device)), temporary)
-        save_video(list(self._frames(gaussians)), self.folder / names["turntable"], self.seconds)
+        # The film is encoded by another process.
+        with ThreadPoolExecutor(1) as pool:
+            film = pool.submit(self._film, self.folder / names["turntable"], gaussians)
+            self._sheet(self.folder / names["sheet"], gaussians)
+            film.result()
         return names, world
+
+    def _sheet(self, file: Path, gaussians: Tensor) -> None:
+        with atomic_file(file) as temporary:
+            save_png(mosaic_image(self.rasterizer, gaussians, self.inputs.to(gaussians.device)), temporary)
+
+    def _film(self, file: Path, gaussians: Tensor) -> None:
+        save_frames(self._frames(gaussians), file, round(1000 * self.seconds / self.circle.c2w.shape[1]))
 
     @torch.no_grad()
     def _frames(self, gaussians: Tensor) -> Iterator[NDArray[np.uint8]]:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import distributions, version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -166,15 +166,21 @@ def digests(paths: Iterable[Path], folder: Path) -> dict[str, dict[str, Any]]:
 @cache
 def provenance() -> dict[str, Any]:
     """Versions of Python and packages, the commit, whether files differ from it, and the lock file's digest."""
-    installed = {distribution.name for distribution in distributions()}
     commit, changes = _git("rev-parse", "HEAD"), _git("status", "--porcelain", "--untracked-files=no")
     lock = ROOT / "requirements.lock"
     return {
-        "versions": {"python": platform.python_version()} | {n: version(n) for n in PACKAGES if n in installed},
+        "versions": {"python": platform.python_version()} | dict(_versions()),
         "commit": commit,
         "changed": bool(changes) if commit else None,
         "lock": sha256(lock) if lock.is_file() else None,
     }
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    """Names and versions of those of PACKAGES that are installed."""
+    for name in PACKAGES:
+        with contextlib.suppress(PackageNotFoundError):
+            yield name, version(name)
 
 
 def machine() -> dict[str, Any]:

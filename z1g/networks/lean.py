@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import gc
 import importlib
-import importlib.util
 import sys
-import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
+
+from z1g.core.imports import missing, postponed, replaced, uncrowded
 
 UNUSED = ("accelerate", "peft", "scipy", "sklearn", "torch._dynamo", "torchvision", "transformers")
 """Optional packages and modules that sampling never calls."""
@@ -26,6 +25,8 @@ CROWDED = (
     "diffusers.models.unets",
 )
 """Packages that import all of their modules."""
+ONLINE = ("requests",)
+"""Modules that diffusers calls only to download."""
 NEEDED = (
     "diffusers.models.transformers.transformer_2d",
     "diffusers.models.autoencoders.autoencoder_kl",
@@ -50,7 +51,16 @@ def import_networks() -> None:
     if "diffusers" in sys.modules:
         return
     _lean.append(True)
-    with _kept(), _missing(UNUSED), _uncrowded(CROWDED), patch("torch.compiler.disable", _as_it_is):
+    with (
+        _kept(),
+        missing(UNUSED),
+        postponed(ONLINE),
+        # It reads files of every installed package, in search of packages under other names.
+        replaced(importlib.import_module("importlib.metadata"), "packages_distributions", dict),
+        replaced(importlib.import_module("torch.compiler"), "disable", _as_it_is),
+        # Last, since it imports the packages' parent.
+        uncrowded(CROWDED),
+    ):
         for name in NEEDED:
             importlib.import_module(name)
 
@@ -72,33 +82,3 @@ def _kept() -> Iterator[None]:
     finally:
         gc.freeze()
         gc.enable()
-
-
-@contextmanager
-def _missing(names: Sequence[str]) -> Iterator[None]:
-    """Let imports of these modules fail, also of those that are imported already: numba imports scipy, for example."""
-    imported = {name: sys.modules[name] for name in names if name in sys.modules}
-    sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type]  # None: see the import system's reference
-    try:
-        yield
-    finally:
-        for name in names:
-            del sys.modules[name]
-        sys.modules.update(imported)
-
-
-@contextmanager
-def _uncrowded(names: Sequence[str]) -> Iterator[None]:
-    """Let modules of these packages be imported without running the packages' `__init__`."""
-    for name in names:
-        package = types.ModuleType(name)
-        parent = importlib.util.find_spec(name.rpartition(".")[0])
-        assert parent is not None
-        assert parent.submodule_search_locations is not None
-        package.__path__ = [f"{folder}/{name.rpartition('.')[2]}" for folder in parent.submodule_search_locations]
-        sys.modules[name] = package
-    try:
-        yield
-    finally:
-        for name in names:
-            del sys.modules[name]

@@ -5,20 +5,30 @@ its files appear there whole, so that processes may compile at once. The compile
 photograph's first call does, and most of that uses one core.
 """
 
+import importlib
 import importlib.util
 import logging
 import subprocess
 import sys
+import threading
 from pathlib import Path
+
+from z1g.core.imports import missing
 
 log = logging.getLogger("z1g")
 NUMBA = "numba"
 _compiler: list[subprocess.Popen[bytes]] = []
+_waiting = threading.Lock()
 
 
 def compile_beside() -> None:
     """Start compiling, unless it is done or numba is missing; `wait` must be called before the first render."""
-    if _compiler or importlib.util.find_spec(NUMBA) is None or is_compiled():
+    if _compiler or importlib.util.find_spec(NUMBA) is None:
+        return
+    # Numba imports scipy for products of matrices, which no kernel has: two thirds of the first render's time.
+    with missing(("scipy",)):
+        importlib.import_module(f"{NUMBA}.np.arraymath")
+    if is_compiled():
         return
     log.info("compiling the rasterizer, once")
     command = [sys.executable, "-m", __name__]
@@ -27,8 +37,10 @@ def compile_beside() -> None:
 
 def wait() -> None:
     """Wait for the compiler, if it was started. If it failed, the rasterizer compiles itself and says why."""
-    while _compiler:
-        _compiler.pop().wait()
+    # Sheet and film are rendered by two threads.
+    with _waiting:
+        while _compiler:
+            _compiler.pop().wait()
 
 
 def is_compiled() -> bool:

@@ -2,7 +2,7 @@
 
 import importlib.util
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +19,11 @@ def video_extension() -> str:
     return ".mp4" if importlib.util.find_spec("imageio_ffmpeg") else ".webp"
 
 
-def save_video(frames: Sequence[NDArray[np.uint8]], path: Path, seconds: float) -> None:
-    """Write frames [H,W,3] as a video of `seconds` seconds, in the format of the extension of `path`."""
-    save_frames(frames, path, round(1000 * seconds / len(frames)))
-
-
 def save_frames(frames: Iterable[NDArray[np.uint8]], path: Path, frame_ms: int) -> None:
-    """Write frames [H,W,3] of at least 40 ms each, which are taken one after the other; see `save_video`.
+    """Write frames [H,W,3] of at least 40 ms each as a video in the format of the extension of `path`.
 
-    H.264 needs even sides, so the last row and column may be cropped.
+    They are taken one after the other, while earlier ones are encoded. H.264 needs even sides, so the last row and
+    column may be cropped.
     """
     duration = max(frame_ms, SHORTEST_FRAME_MS)
     with atomic_file(path) as temporary:
@@ -48,9 +44,18 @@ def _save_mp4(frames: Iterator[NDArray[np.uint8]], path: Path, frames_per_second
     # The temporary name does not end in .mp4, so the container format is given.
     output = ["-f", "mp4", "-movflags", "+faststart"]
     writer = imageio_ffmpeg.write_frames(
-        str(path), (width, height), fps=frames_per_second, quality=8, macro_block_size=2, output_params=output
-    )
+        str(path), (width, height), fps=frames_per_second, quality=8, codec=_encoder(), macro_block_size=2,
+        output_params=output,
+    )  # fmt: skip
     writer.send(None)
     for frame in itertools.chain([first], frames):
         writer.send(np.ascontiguousarray(frame))
     writer.close()
+
+
+def _encoder() -> str | None:
+    """libx264 where imageio-ffmpeg has an ffmpeg of its own; None lets it encode a film with each encoder to see."""
+    import imageio_ffmpeg
+
+    own = Path(imageio_ffmpeg.get_ffmpeg_exe()).is_relative_to(Path(imageio_ffmpeg.__file__).parent)
+    return "libx264" if own else None

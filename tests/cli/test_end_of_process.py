@@ -1,0 +1,30 @@
+"""How a process of a command ends: with its exit code, after what was registered and written."""
+
+import subprocess
+import sys
+
+import pytest
+
+END = """
+import atexit, sys
+from z1g.cli import main
+main.main = lambda: {code}
+main.is_lean = lambda: {lean}
+class Freed:
+    def __del__(self):
+        sys.stderr.write("freed")
+kept = Freed()
+kept.itself = kept
+atexit.register(lambda: sys.stdout.write(", registered"))
+sys.stdout.write("written")
+main.run()
+"""
+
+
+@pytest.mark.parametrize("lean", [False, True])
+@pytest.mark.parametrize("code", [0, 2])
+def test_output_and_exit_code_are_kept_whether_objects_are_freed_or_not(lean: bool, code: int) -> None:
+    script = END.format(code=code, lean=lean)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout) == (code, "written, registered")
+    assert done.stderr == ("" if lean else "freed")
