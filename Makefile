@@ -40,7 +40,8 @@ test-fast: env
 		-m 'not (slow or blender or browser or gpu or slurm)'
 
 # Starts a temporary SLURM cluster on this machine. Needs root and Debian's packages slurm-wlm and munge, else skips.
-test-slurm: env
+# No other process sees the cluster: `make -j 2 -k test test-slurm` runs all tests.
+test-slurm: env .venv/.compiled
 	$(BIN)/python -m pytest -m slurm tests/slurm
 
 lint: env

@@ -1,8 +1,10 @@
 """What all tests share."""
 
 import contextlib
+import gc
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,21 +30,26 @@ os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="z1g-tests-")
 
 
 LONGEST = (
-    "workflow/test_end_to_end.py",
     "adversarial/test_kills.py",
-    "search/test_searches.py",
     "workflow/test_pruned_studies.py",
-    "meshes/test_ingest_light.py",
-    "adversarial/test_configuration.py",
-    "adversarial/test_command_line.py",
-    "workflow/test_workflow.py",
+    "search/test_searches.py",
     "training/test_ddp.py",
-    "training/test_training.py",
+    "meshes/test_ingest_light.py",
+    "stages/test_attribute_stages.py",
+    "networks/test_fused.py",
+    "workflow/test_end_to_end.py",
+    "meshes/test_listing_limits.py",
     "inference/test_app.py",
-    "training/test_compact_adam.py",
-    "bench/test_bench_memory.py",
-    "bench/test_bench_scaling.py",
-    "render/test_render_robust.py",
+    "render/test_compiled.py",
+    "objectives/test_distillation.py",
+    "training/test_training.py",
+    "adversarial/test_configuration.py",
+    "workflow/test_workflow.py",
+    "peers/test_frames_of_peers.py",
+    "stages/test_ranks_of_kinds.py",
+    "surface/test_meshes_of_kinds.py",
+    "cli/test_refusals.py",
+    "golden/test_golden.py",
 )
 """Files whose tests take longest, the longest first."""
 
@@ -51,6 +58,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first: a long one that is begun last keeps one core busy while the other is idle."""
     order = {Path(__file__).parent / name: i for i, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: the garbage collector need not look at it again and again, here and in forks."""
+    gc.freeze()
+
+
+def pytest_unconfigure() -> None:
+    """Some extensions complain about what is left at the interpreter's end."""
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
@@ -64,6 +81,15 @@ def trunk(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("trunk") / "vgg.pth"
     torch.save({f"features.{name}": value for name, value in features.items()}, file)
     return file
+
+
+@pytest.fixture(scope="session")
+def verbs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A command in place of `python -m z1g`, whose verbs are forks of one server."""
+    from support.studies import forked_verbs
+
+    with forked_verbs(tmp_path_factory.mktemp("verbs")) as command:
+        yield command
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,12 @@
 """`z1g search` at micro size: trained points, a kill in the middle, the best point as an ablation."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from support.studies import Workspace, forked_verbs
+from support.studies import Workspace
 
 from z1g.config.search import read_search
 from z1g.core.errors import UserError
@@ -25,12 +24,6 @@ STUDY: dict[str, Any] = {
     },
     "infer": {"steps": 2},
 }
-
-
-@pytest.fixture(scope="module")
-def verbs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with forked_verbs(tmp_path_factory.mktemp("verbs")) as command:
-        yield command
 
 
 def made(folder: Path, verbs: str, study: dict[str, Any] = STUDY) -> Workspace:

@@ -1,10 +1,12 @@
 """A temporary SLURM cluster on this machine: munge, one controller, several nodes on loopback, fake GPUs.
 
 It needs root and Debian's packages slurm-wlm and munge. Fake GPUs are character devices, so that jobs queue for them
-and CUDA_VISIBLE_DEVICES is set as on a real node. All files are in one folder; `stop` ends every process.
+and CUDA_VISIBLE_DEVICES is set as on a real node. All files are in one folder; `stop` ends every process. Processes
+that were not started from here do not see the cluster, so that other tests may run at the same time.
 """
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -20,6 +22,8 @@ CONFIGURATION = Path("/etc/slurm")
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "scontrol")
 PORT = 16817
 CPUS, MEMORY_MB = 4, 8000
+CLONE_NEWNS = 0x00020000
+"""Of Linux's unshare(2); Python has it from 3.12."""
 COMMON = """
 ClusterName=z1g
 SlurmctldHost={host}(127.0.0.1)
@@ -93,6 +97,7 @@ class Cluster:
         """Start everything and wait until all nodes are idle."""
         for name in ("state", "munge", "devices", *(f"spool-{node}" for node in self.nodes)):
             (self.root / name).mkdir(parents=True, exist_ok=True)
+        hide(CONFIGURATION)
         self._write_configuration()
         self._start_munge()
         self.start_controller()
@@ -110,7 +115,6 @@ class Cluster:
                 f"CPUs={CPUS} RealMemory={MEMORY_MB} Gres=gpu:toy:{self.gpus} State=UNKNOWN\n"
             )
             gres += f"NodeName={node} Name=gpu Type=toy File={self.root}/devices/{node}-[0-{self.gpus - 1}]\n"
-        CONFIGURATION.mkdir(exist_ok=True)
         (CONFIGURATION / "slurm.conf").write_text(lines + PARTITIONS)
         (CONFIGURATION / "gres.conf").write_text(gres)
 
@@ -204,6 +208,14 @@ class Cluster:
 
     def _run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         return subprocess.run(command, capture_output=True, text=True, check=check, timeout=600)
+
+
+def hide(folder: Path) -> None:
+    """Put an empty folder in the place of this one for this process and those that it starts, if it may mount."""
+    folder.mkdir(exist_ok=True)
+    if ctypes.CDLL(None).unshare(CLONE_NEWNS) == 0:
+        mount = 'mount --make-rprivate / && mount -t tmpfs tmpfs "$0"'
+        subprocess.run(["sh", "-c", mount, str(folder)], capture_output=True, check=False)
 
 
 def _end(process: int) -> None:

@@ -2,9 +2,6 @@
 
 import json
 import logging
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from support.builders import fill, plan, stage_path, without_seconds
+from support.ddp_cases import fork_ranks, stages_on_cpu
 from support.finished import finish
 from support.photographs import disc, saved
 from support.running import interrupted, run_stages
@@ -134,11 +132,7 @@ def test_two_ranks_train_the_weights_of_one(tmp_path: Path) -> None:
         run_stages(made, autodecoder, codes)
         folders.append(stage_path(made, "unet"))
     unet.run(StageFolder.open(folders[0]), threads=1)
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    command = [*launcher, "-m", "z1g", "unet", str(folders[1]), "--threads", "1"]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    fork_ranks(2, stages_on_cpu, str(folders[1]))
     torch.testing.assert_close(*(tensors(folder / "pipeline") for folder in folders), atol=2e-5, rtol=0)
 
 

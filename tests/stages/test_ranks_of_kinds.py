@@ -1,6 +1,5 @@
 """Two processes that share a batch train the weights of one: kinds beside the mosaic's diffusion, an adversary."""
 
-import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.builders import TRAIN, fill, plan, stage_path, without_seconds
-from support.ddp_cases import stages_on_cpu
+from support.ddp_cases import fork_ranks, stages_on_cpu
 from support.running import run_stages
-from support.watched import PRELOADED
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from z1g.core.files import read_jsonl
 from z1g.plan.plan import Plan
@@ -57,11 +54,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], 
         if stage == "unet":
             run_stages(planned, autodecoder, codes)
         folders[kind, stage] = stage_path(planned, stage)
-    multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
-    two = LaunchConfig(
-        1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="forkserver", max_restarts=0
-    )
-    elastic_launch(two, stages_on_cpu)(*map(str, folders.values()))
+    fork_ranks(2, stages_on_cpu, *map(str, folders.values()))
     return folders
 
 

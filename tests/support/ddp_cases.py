@@ -3,6 +3,8 @@
 Trains toys in FOLDER and stage 1 in the other folders, and writes the final state of each rank.
 """
 
+import gc
+import multiprocessing
 import os
 import signal
 import sys
@@ -13,8 +15,10 @@ from typing import Any
 import torch
 from accelerate.state import AcceleratorState
 from torch import nn
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from support.builders import CodedToy, Toy, toy_options
+from support.watched import PRELOADED
 from z1g.cli import main as cli
 from z1g.core.errors import Preempted
 from z1g.training.loop import Trainer
@@ -114,11 +118,21 @@ def run_on_cpu(folder: str) -> None:
     run(Path(folder), [])
 
 
+def fork_ranks(n: int, function: Callable[..., None], *arguments: str) -> None:
+    """Call a function in `n` ranks by the launcher as a function, whose processes are forks of a server."""
+    multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
+    config = LaunchConfig(
+        1, 1, n, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="forkserver", max_restarts=0
+    )
+    elastic_launch(config, function)(*arguments)
+
+
 def stages_on_cpu(*folders: str) -> None:
     """Stages, by the names of the folders above theirs, as one rank on a CPU.
 
     Raises RuntimeError if one fails, or if the ranks did not train together.
     """
+    gc.freeze()
     os.environ |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
     torch.set_num_threads(1)
     for folder in folders:
@@ -131,12 +145,14 @@ def stages_on_cpu(*folders: str) -> None:
 def run(folder: Path, stages: Sequence[str]) -> None:
     rank = int(os.environ["RANK"])
     torch.set_num_threads(1)
+    gc.freeze()  # Each training collects garbage, else among all modules.
     ended: dict[str, Any] = {case: train(case, folder / case) for case in CASES}
     ended["preempted"] = preempt_one_rank(folder / "preempted", rank)
     ended["resumed"] = train("toy", folder / "preempted")
     ended["stages"] = [cli.main(["autodecoder", stage, "--threads", "1"]) for stage in stages]
     ended["backend"] = torch.distributed.get_backend()
     torch.save(ended, folder / f"rank{rank}.pt")
+    gc.unfreeze()
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ the training of a verb begins a step (counted from 0). With `Z1G_TEST_MADE_UP=1`
 outputs; the figure at a rung is that of `made_up_figure`.
 """
 
+import gc
+import importlib
 import json
 import math
 import os
@@ -25,23 +27,28 @@ MADE = {
     "infer": ["chunk-{chunk}/"],
     "metrics": ["metrics.jsonl", "objects.jsonl", "metrics.json", "images/"],
 }
+OF_VERBS = (
+    "z1g.search.study", "z1g.stages.ablation", "z1g.stages.codes", "z1g.stages.prune", "z1g.stages.tables",
+    "accelerate",
+)  # fmt: skip
+"""What the server imports besides `watched.PRELOADED`."""
 
 
 def serve(path: str) -> None:
     """Fork for each connection, until killed."""
-    import accelerate
     import diffusers
     import torch
     import transformers
 
+    from support.watched import PRELOADED
     from z1g.cli import main as cli
-    from z1g.search import study
-    from z1g.stages import ablation, autodecoder, codes, infer, metrics, prune, report, tables, unet
 
     torch.set_num_threads(1)
-    modules = ablation, autodecoder, codes, infer, metrics, prune, report, tables, unet, study, accelerate
+    modules = [importlib.import_module(name) for name in (*PRELOADED, *OF_VERBS)]
     # Their submodules are imported on first use.
     lazy = diffusers.AutoencoderKL, diffusers.UNet2DConditionModel, transformers.CLIPVisionModelWithProjection
+    # A garbage collection looks at all that is imported, which takes longer than most verbs.
+    gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)

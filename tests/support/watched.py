@@ -6,6 +6,7 @@ and make a call in milliseconds. Where there is a GPU they are processes of thei
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import multiprocessing
 import multiprocessing.connection
@@ -31,7 +32,9 @@ BUSY_S = 60.0
 PRELOADED = (
     "z1g.cli.main", "z1g.stages.fit", "z1g.stages.autodecoder", "z1g.stages.unet", "z1g.stages.infer",
     "z1g.stages.metrics", "z1g.stages.report", "z1g.inference.batch", "z1g.bench.render", "diffusers",
+    "z1g.data.png_filters", "trimesh", "networkx",
 )  # fmt: skip
+"""What calls import, in the last line what they import late."""
 _CAPABILITY_VERSION = 0x20080522
 _OVERRIDES = 1 << 1 | 1 << 2
 """CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH: root's rights to ignore permissions."""
@@ -192,7 +195,9 @@ def _serve(pipe: Connection, folder: Path, output: Path, before: Callable[[], No
 
 
 def served(output: Path) -> int:
-    """Let this process write to a file, read nothing and handle Ctrl-C; returns the file's descriptor."""
+    """Let this fork write to a file, read nothing and handle Ctrl-C; returns the file's descriptor."""
+    # A garbage collection looks at all that is imported, which takes longer than many calls.
+    gc.freeze()
     descriptor = os.open(output, os.O_RDWR | os.O_CREAT | os.O_TRUNC)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)

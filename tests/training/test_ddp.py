@@ -1,6 +1,5 @@
 """Processes that share a batch give the weights of one process with the whole batch."""
 
-import multiprocessing
 import os
 import subprocess
 import sys
@@ -12,10 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.builders import fill, plan, stage_path, without_seconds
-from support.ddp_cases import CASES, run_on_cpu, train
+from support.ddp_cases import CASES, fork_ranks, run_on_cpu, train
 from support.paths import TESTS
-from support.watched import PRELOADED
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 import z1g
 from z1g.core.files import read_jsonl
@@ -58,11 +55,7 @@ def launch(folder: Path, n: int, stages: Iterable[str] = STAGES, **environment: 
 
 def fork(folder: Path, n: int) -> list[dict[str, Any]]:
     """Like `launch` without stages on a CPU, by the launcher as a function, whose processes are forks of a server."""
-    multiprocessing.get_context("forkserver").set_forkserver_preload(list(PRELOADED))
-    config = LaunchConfig(
-        1, 1, n, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="forkserver", max_restarts=0
-    )
-    elastic_launch(config, run_on_cpu)(str(folder))
+    fork_ranks(n, run_on_cpu, str(folder))
     return ended_ranks(folder, n)
 
 

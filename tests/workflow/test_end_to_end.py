@@ -10,13 +10,11 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from plyfile import PlyData
 from support.paths import ROOT
-from support.studies import forked_verbs
 
 pytestmark = pytest.mark.slow
 STARTED = ("ingest", "fit", "ablation", "tables", "report")
@@ -27,12 +25,6 @@ def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]
     command += ["--config", "scale=micro.yaml", "ablations=encoder_mix,optimized_splat"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "Z1G_TEST_STARTED": str(folder / "started")}
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment, timeout=540)
-
-
-@pytest.fixture(scope="module")
-def verbs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with forked_verbs(tmp_path_factory.mktemp("verbs")) as command:
-        yield command
 
 
 def z1g(verbs: str, *arguments: str) -> subprocess.CompletedProcess[str]:

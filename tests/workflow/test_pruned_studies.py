@@ -1,7 +1,6 @@
 """Studies with successive halving in the DAG: which jobs run, what is left, and a kill in the middle."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from support.builders import without_seconds
 from support.forked import made_up_figure
-from support.studies import Workspace, forked_verbs
+from support.studies import Workspace
 
 from z1g.core.files import read_json, read_jsonl
 
@@ -23,12 +22,6 @@ STUDY: dict[str, Any] = {
     "prune": {"rungs": [0.5, 1], "keep": 0.34, "stage": "autodecoder"},
 }
 FULL = {"sweep": STUDY["sweep"]}
-
-
-@pytest.fixture(scope="module")
-def verbs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with forked_verbs(tmp_path_factory.mktemp("verbs")) as command:
-        yield command
 
 
 def jobs(output: str) -> dict[str, int]:
