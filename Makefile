@@ -40,7 +40,7 @@ test-fast: env
 		-m 'not (slow or blender or browser or gpu or slurm)'
 
 # Starts a temporary SLURM cluster on this machine. Needs root and Debian's packages slurm-wlm and munge, else skips.
-# No other process sees the cluster: `make -j 2 -k test test-slurm` runs all tests.
+# No other process sees the cluster, so that other tests may run at the same time, as in `.ci/run`.
 test-slurm: env .venv/.compiled
 	$(BIN)/python -m pytest -m slurm tests/slurm
 
