@@ -176,11 +176,12 @@ def slurm_extra(requested):
 def threads(stage):
     """Number of CPU cores of a job, fewer where jobs share GPUs."""
 
-    def cores(wildcards):
+    def part(wildcards):
         asked = plan.stage(stage, wildcards.id).resources
-        return part_of_cores(asked.threads, asked.gpus, workflow.cores, SHARED_LEASES)
+        cores = workflow.resource_settings.cores  # None where a cluster runs jobs
+        return part_of_cores(asked.threads, asked.gpus, cores, SHARED_LEASES)
 
-    return cores
+    return part
 
 
 def run(verb, *options):
