@@ -34,7 +34,7 @@ test test-fast test-slurm: export PYTHONDONTWRITEBYTECODE =
 test: env .venv/.compiled
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# Some tests of every room, in under a minute on two cores. The markers are explained in pyproject.toml.
+# Some tests of every room, in under two minutes on two cores. The markers are explained in pyproject.toml.
 test-fast: env
 	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 10 --durations-min 1 \
 		-m 'not (slow or blender or browser or gpu or slurm)'
