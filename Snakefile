@@ -33,6 +33,8 @@ try:
         raise UserError(NO_STORAGE)
     if "gpus" in config and workflow.is_main_process:
         workflow.register_resource("gpu", gpus_at_once(config["gpus"]))
+    # Of this machine, where jobs share GPUs. A job that another machine runs has its cores already.
+    SHARED_LEASES = leases() if workflow.is_main_process and jobs_per_gpu() > 1 else 0
     plan = Plan.from_options(config, RESULTS, check=workflow.is_main_process)
     budget = None
     if "budget" in config and workflow.is_main_process:

@@ -1,5 +1,6 @@
 """The DAG in Snakemake: planned jobs, and jobs that run again after an edit or with `-R`."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from support import forked_snakemake
 from support.paths import ROOT
 
+from z1g.jobs.leases import POOL, SHARED
 from z1g.plan.runs import named
 
 STAGE_RULES = ("ingest", "fit", "autodecoder", "codes", "unet", "infer", "metrics")
@@ -90,6 +92,30 @@ def test_every_ablation_resolves_at_every_scale_with_both_profiles(profile: str,
     assert planned["report"] == planned["tables"] == 1
     assert set(STAGE_RULES) <= set(planned)
     assert not (tmp_path / "results").exists(), "a dry-run must not write"
+
+
+def threads(output: str) -> dict[str, str]:
+    """Cores by rule in a dry run."""
+    return {rule: n for rule, n in re.findall(r"rule (\w+):(?:\n +.*)*?\n +threads: (\d+)", output)}
+
+
+@pytest.mark.slow
+def test_jobs_that_share_gpus_share_cores(tmp_path: Path) -> None:
+    environment = {**os.environ, POOL: "0,1", SHARED: "8"}
+    words = ["-n", "--cores", "64", "--config", "scale=small", f"results={tmp_path}/results", "--", "ablation_all"]
+    alone = forked_snakemake.snakemake(["--profile", "local", *words], ROOT, {**environment, SHARED: "1"})
+    shared = forked_snakemake.snakemake(["--profile", "local", *words], ROOT, environment)
+    assert (alone.returncode, shared.returncode) == (0, 0)
+    before, after = threads(alone.stdout + alone.stderr), threads(shared.stdout + shared.stderr)
+    assert before["unet"] == before["ingest"] == "8"
+    assert (after["unet"], after["ingest"]) == ("4", "8")
+
+
+def test_a_wrong_number_of_jobs_is_one_line(tmp_path: Path) -> None:
+    words = ["-n", "--cores", "2", "--config", "scale=scratch", f"results={tmp_path}/results", "--", "ablation_all"]
+    done = forked_snakemake.snakemake(words, ROOT, {**os.environ, SHARED: "x"})
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"z1g: error: {SHARED}=x: give a number of jobs from 1 to 64"
 
 
 @pytest.mark.slow

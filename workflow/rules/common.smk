@@ -5,8 +5,6 @@ not listed: with shards in every rule, a dry run of 10,000 objects and 20 ablati
 instead of 4.
 """
 
-SHARED_LEASES = leases() if workflow.is_main_process and jobs_per_gpu() > 1 else 0
-"""Leases of this machine's GPUs, if jobs share GPUs; a job that another machine runs has its cores already."""
 SECONDS_TO_CHECKPOINT = 120
 """Seconds before the time limit at which SLURM signals a training job, which then writes a checkpoint."""
 

@@ -40,9 +40,12 @@ def measure(size_name: str, variants: Sequence[str], steps: int, seconds: float)
     figures: dict[str, Any] = {"size": size_name, "device": device_name(device.type), "versions": versions()}
     figures["matmul"] = matmul = guarded("matmul", lambda: {"tflops": round(matmul_rate(device), 1)}, device)
     figures["work"] = work = guarded("work", partial(_work, size, device), device)
-    other = "original_way" if isinstance(size.representation, Mosaic) else "layer_by_layer"
-    plain = Variant.parse(f"b{max(variant.batch for variant in parsed)}+autocast+unfused+launched", FLAGS)
-    way = partial(_original_way, size) if other == "original_way" else partial(_ours, size, plain)
+    if isinstance(size.representation, Mosaic):
+        other, way = "original_way", partial(_original_way, size)
+    else:
+        largest = max(variant.batch for variant in parsed)
+        plain = Variant.parse(f"b{largest}+autocast+unfused+launched", FLAGS)
+        other, way = "layer_by_layer", partial(_ours, size, plain)
     figures[other] = guarded(other, lambda: way(steps, device), device)
     figures["runs"] = []
     for variant in parsed:
