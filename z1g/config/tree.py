@@ -92,6 +92,12 @@ class Experiment(Section):
             problem = conflict(self.model, self.model_dump(mode="json", include=set(SETTLED)))
             if problem:
                 raise ValueError(problem)
+            if self.model.code_channels is not None and self.representation.kind != "mosaic":
+                raise ValueError(
+                    f"model.code_channels is for mosaics, not for representation '{self.representation.kind}': leave it out"
+                )
+            if self.model.code_channels is not None and not self.unet.normalize_codes:
+                raise ValueError("model.code_channels needs unet.normalize_codes: new channels have no statistics yet")
         return self
 
     @property

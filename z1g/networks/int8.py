@@ -20,22 +20,29 @@ from z1g.core.errors import UserError
 SUFFIX = ".safetensors"
 METADATA = {"z1g": "int8, one scale per output channel"}
 SCALE = ".int8_scale"
-"""End of the name of a quantized tensor's scales, float32 [O]."""
+"""End of the name of a quantized tensor's scales, float16 or float32 [O]."""
 MINIMUM = 2048
 """Tensors with fewer values are stored as they are."""
 
 
 def quantize(tensor: Tensor) -> tuple[Tensor, Tensor]:
-    """int8 values [O,...] and scales [O] of a tensor [O,...], with an error of at most half a scale."""
+    """int8 values [O,...] and scales [O] of a tensor [O,...], with an error of at most half a scale.
+
+    Scales are float16 where that has them to its full precision, else float32.
+    """
     rows = tensor.detach().float().flatten(1)
     # A row of zeros has any scale.
-    scale = (rows.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
-    return (rows / scale[:, None]).round().to(torch.int8).view(tensor.shape), scale
+    scale = (rows.abs().amax(1) / 127).where(rows.any(1), 1.0)
+    half = torch.finfo(torch.float16)
+    if half.tiny <= scale.min() and scale.max() <= half.max:
+        # Values are rounded in units of the rounded scales, so that these add no error.
+        scale = scale.half()
+    return (rows / scale.float()[:, None]).round().clamp(-127, 127).to(torch.int8).view(tensor.shape), scale
 
 
 def dequantize(values: Tensor, scale: Tensor) -> Tensor:
     """Inverse of `quantize`, float32 [O,...]."""
-    return values * scale.view(-1, *[1] * (values.ndim - 1))
+    return values * scale.float().view(-1, *[1] * (values.ndim - 1))
 
 
 def is_quantized(file: Path) -> bool:

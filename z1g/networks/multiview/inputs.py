@@ -9,6 +9,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from z1g.core.seeding import seeded
+from z1g.networks.wider import padded
 
 SEED = 2
 """Of the initial weights of new layers."""
@@ -30,11 +31,6 @@ def with_inputs(unet: UNet2DConditionModel, channels: int, vector: int | None = 
         grown: UNet2DConditionModel = UNet2DConditionModel.from_config(config)
     state = {name: value for name, value in unet.state_dict().items() if not name.startswith("class_embedding.")}
     new = {name: value for name, value in grown.state_dict().items() if name.startswith("class_embedding.")}
-    grown.load_state_dict({**new, **state, "conv_in.weight": _widened(state["conv_in.weight"], channels)})
+    grown.load_state_dict({**new, **state, "conv_in.weight": padded(state["conv_in.weight"], columns=channels)})
     return grown.requires_grad_(True)
 
-
-def _widened(weight: Tensor, channels: int) -> Tensor:
-    """A convolution's weight [O,I,k,k] with zeros for further input channels, [O,channels,k,k]."""
-    more = channels - weight.shape[1]
-    return torch.cat([weight, weight.new_zeros(len(weight), more, *weight.shape[2:])], dim=1)

@@ -16,6 +16,7 @@ from z1g.networks.reference_denoiser import ReferenceDenoiser
 from z1g.networks.stored import read_network
 from z1g.networks.vision.stored import read_encoder
 from z1g.networks.weights.layout import clip_sample
+from z1g.networks.wider import wider_unet
 
 D = TypeVar("D", bound=PromptedDenoiser)
 
@@ -32,21 +33,29 @@ def conditioning(folder: Path, remedy: str = "") -> Conditioning:
     return parts
 
 
-def denoiser(folder: Path, parts: Conditioning, train_conditioning: bool, remedy: str = "") -> ReferenceDenoiser:
+def denoiser(
+    folder: Path, parts: Conditioning, train_conditioning: bool, remedy: str = "", channels: int | None = None
+) -> ReferenceDenoiser:
     """UNet, image encoder and prompt in float32, with the statistics of the codes that they were trained on.
 
-    parts: see `conditioning`. train_conditioning: whether the image encoder and the prompt are trainable. Raises
-    UserError if a network is missing or does not fit.
+    parts: see `conditioning`. train_conditioning: whether the image encoder and the prompt are trainable. channels: of
+    codes, if more than the model's, whose statistics are then unknown. Raises UserError if a network is missing or does
+    not fit.
     """
-    return prompted(ReferenceDenoiser, folder, parts, train_conditioning, remedy)
+    made = prompted(ReferenceDenoiser, folder, parts, train_conditioning, remedy, channels)
+    if channels is not None:
+        made.code_statistics = None
+    return made
 
 
 def prompted(
-    make: Callable[..., D], folder: Path, parts: Conditioning, train_conditioning: bool, remedy: str = ""
+    make: Callable[..., D], folder: Path, parts: Conditioning, train_conditioning: bool, remedy: str = "",
+    channels: int | None = None,
 ) -> D:  # fmt: skip
     """`denoiser` of any class of `PromptedDenoiser`, made by `make` with the arguments of `ReferenceDenoiser`."""
+    unet = read_network(UNet2DConditionModel, folder / "unet", remedy)
     denoiser = make(
-        read_network(UNet2DConditionModel, folder / "unet", remedy),
+        unet if channels is None else wider_unet(unet, channels),
         read_encoder(folder / "vision_encoder", remedy),
         parts.prompt,
         parts.ramping,

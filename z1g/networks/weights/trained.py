@@ -29,12 +29,15 @@ class Trained(Model):
 
     The model brings its own `representation`, `splat`, cameras and `unet.condition_size`, which need not be given.
     Stage 1 trains the decoder, and with `autodecoder.codes.train` the encoder. Stage 2 keeps the statistics of codes
-    unless `unet.normalize_codes` estimates them anew.
+    unless `unet.normalize_codes` estimates them anew. With `code_channels`, codes are larger than the model's.
     """
 
     kind: Literal["trained"] = "trained"
     pretrained: Annotated[str, FileContent(packaged.method_file)] = Field(
         "base", min_length=1, description="a model of the package, by name, or a folder that `z1g pack` wrote"
+    )
+    code_channels: int | None = Field(
+        None, ge=1, description="channels of codes, more than the model's: new ones start without effect; null: its own"
     )
     train_vision: bool = Field(False, description="stage 2 also trains the image encoder and the prompt")
 
@@ -42,10 +45,12 @@ class Trained(Model):
         """Raise Missing unless all files are there and as they were written."""
         try:
             self._require_whole()
-            self._read("vae/config.json")
+            own = self._own_channels
             _ = self.condition_size
         except UserError as error:
             raise Missing("pretrained", str(error)) from error
+        if self.code_channels is not None and self.code_channels < own:
+            raise Missing("code_channels", f"{self.code_channels} are fewer than the {own} of the model {self.pretrained}")
 
     @property
     def available(self) -> bool:
@@ -68,7 +73,16 @@ class Trained(Model):
 
     @property
     def latent_channels(self) -> int:
+        return self.code_channels or self._own_channels
+
+    @property
+    def _own_channels(self) -> int:
         return int(self._read("vae/config.json")["latent_channels"])
+
+    @property
+    def _more_channels(self) -> int | None:
+        """`code_channels`, if they are more than the model's."""
+        return self.code_channels if self.latent_channels > self._own_channels else None
 
     @property
     def latent_factor(self) -> int:
@@ -87,15 +101,18 @@ class Trained(Model):
 
     def autoencoder(self) -> AutoencoderKL:
         from z1g.networks.weights import method_networks
+        from z1g.networks.wider import wider_autoencoder
 
         self._require_whole()
-        return method_networks.autoencoder(self.method)
+        vae, channels = method_networks.autoencoder(self.method), self._more_channels
+        return vae if channels is None else wider_autoencoder(vae, channels)
 
     def denoiser(self) -> ReferenceDenoiser:
         from z1g.networks.weights import method_networks
 
         self._require_whole()
-        return method_networks.denoiser(self.method, method_networks.conditioning(self.method), self.train_vision)
+        parts = method_networks.conditioning(self.method)
+        return method_networks.denoiser(self.method, parts, self.train_vision, channels=self._more_channels)
 
     def _require_whole(self) -> None:
         """Raise UserError unless the networks' files are as they were written."""
