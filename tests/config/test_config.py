@@ -203,6 +203,9 @@ def test_every_ablation_resolves_at_every_scale_and_says_why(scale: str) -> None
         del files["adapters"]
         with pytest.raises(UserError, match=r"adapters\.yaml:3: unet\.finetune 'lora' adapts trained weights"):
             Catalog(Entries.of_folder(ROOT / "ablations"), scale, CONFIGS).runs("adapters")
+    del files["wider_vision"]
+    with pytest.raises(UserError, match=r"wider_vision\.yaml:2: model\.train_vision: .* kind trained has it"):
+        Catalog(Entries.of_folder(ROOT / "ablations"), scale, CONFIGS).runs("wider_vision")
     for name, file in files.items():
         runs = catalog.runs(name)
         assert len(runs) >= 1

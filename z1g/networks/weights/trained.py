@@ -37,7 +37,10 @@ class Trained(Model):
         "base", min_length=1, description="a model of the package, by name, or a folder that `z1g pack` wrote"
     )
     code_channels: int | None = Field(
-        None, ge=1, description="channels of codes, more than the model's: new ones start without effect; null: its own"
+        None,
+        ge=1,
+        le=1024,
+        description="channels of codes, more than the model's: new ones start without effect; null: its own",
     )
     train_vision: bool = Field(False, description="stage 2 also trains the image encoder and the prompt")
 
