@@ -217,6 +217,8 @@ def test_lists_of_nothing(refused: Refused, tmp_path: Path, monkeypatch: pytest.
     assert "empty.zip: there is no mesh in it" in refused("list", "empty.zip", "--out", "a.jsonl")
     assert "a path is empty" in refused("list", "", "--out", "a.jsonl")
     assert "a path is empty" in refused("list", "meshes", "", "--out", "a.jsonl")
+    monkeypatch.setattr("z1g.cli.near_duplicates.shapes_of", None)  # which takes minutes
+    assert "nowhere: no such file or folder" in refused("list", "meshes", "--against", "nowhere", "--out", "a.jsonl")
     plain = "o a\nv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"
     Path("gray").mkdir()
     Path("gray/a.obj").write_text(plain)

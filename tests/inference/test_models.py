@@ -111,6 +111,17 @@ def test_damage_is_noticed(folders: dict[str, Path], tmp_path: Path, name: str) 
         ImageToSplats.from_pretrained(str(tmp_path / "model"))
 
 
+def test_what_to_do_about_a_damaged_model_is_not_what_to_do_about_a_run(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Who fetched a model has no run from which it could be made again."""
+    shutil.copytree(folders["int8"], tmp_path / "model")
+    (tmp_path / "model/pipeline/heads.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="Copy or fetch the model again") as error:
+        ImageToSplats.from_pretrained(str(tmp_path / "model"))
+    assert "snakemake" not in str(error.value)
+
+
 def test_a_folder_that_exists_is_not_written_over(run: Path, folders: dict[str, Path]) -> None:
     model = models.of_run(run)
     with pytest.raises(UserError, match="exists already"):

@@ -10,16 +10,23 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".
 
 
 def find(paths: Sequence[Path]) -> list[Path]:
-    """Photographs at the given paths: files, and images in folders (not recursive). Raises UserError."""
+    """Photographs at the given paths: files, and images in folders (neither recursive nor hidden). Raises UserError."""
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(file for file in path.iterdir() if file.suffix.lower() in ENDINGS and file.is_file())
+            inside = sorted(file for file in path.iterdir() if _is_photograph(file))
             if not inside:
                 raise UserError(f"{path}: no photographs here ({' '.join(ENDINGS)})")
             files += inside
         elif path.is_file():
             files.append(path)
+        elif path.exists():
+            raise UserError(f"{path} is neither a regular file nor a folder; name a photograph or a folder of them")
         else:
             raise UserError(f"{path}: there is no such file or folder")
     return list(dict.fromkeys(files))
+
+
+def _is_photograph(file: Path) -> bool:
+    """Whether a file of a folder is a photograph. Hidden ones are not, such as macOS's `._photo.jpg`."""
+    return file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file.is_file()
