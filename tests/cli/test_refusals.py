@@ -15,6 +15,7 @@ from support.gaussians import gaussians
 from support.paths import ROOT
 
 from z1g.cli.main import main
+from z1g.core.names import did_you_mean
 from z1g.gaussians import files as splat_files
 from z1g.plan.plan import Plan
 
@@ -326,3 +327,7 @@ def test_paths_that_lead_to_themselves(refused: Refused, tmp_path: Path) -> None
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     words = ("corpus", "convert", "megaglest", tmp_path, "--out", tmp_path / "loop", "--processes", "1")
     assert refused(*words).endswith("loop is a loop of symbolic links")
+
+
+def test_valid_names_are_listed_once() -> None:
+    assert did_you_mean("x", ["micro", "other", "micro"]) == "; valid: micro, other"

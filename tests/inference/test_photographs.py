@@ -348,6 +348,24 @@ def test_hidden_files_of_a_folder_are_no_photographs(tmp_path: Path) -> None:
     assert find([tmp_path / ".cache.png"]) == [tmp_path / ".cache.png"]
 
 
+def test_results_beside_the_photographs_are_no_photographs(tmp_path: Path) -> None:
+    """So that `z1g infer . --out .` does the same when it is called again; an image of the user's is one."""
+    for name in ("a.jpg", "a.ply", "a.json", "a.condition.png", "a.sheet.png", "a.turntable.webp", "b.sheet.png"):
+        (tmp_path / name).touch()
+    assert find([tmp_path]) == [tmp_path / "a.jpg", tmp_path / "b.sheet.png"]
+
+
+def test_a_photograph_with_a_preview_is_not_called_animated(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As phones store them: MPO, of which the first image is the photograph."""
+    first, preview = disc().convert("RGB"), Image.new("RGB", (16, 12), "blue")
+    path = saved(tmp_path, first, "a.jpg", format="MPO", save_all=True, append_images=[preview])
+    with caplog.at_level("INFO"):
+        assert read(path, "keep").rgba.shape == (48, 64, 4)
+        assert not caplog.text
+        read(saved(tmp_path, disc(), "a.gif", save_all=True, append_images=[disc(radius=9)], duration=100), "keep")
+    assert "a.gif has 2 images; the first one is used" in caplog.text
+
+
 def test_a_pipe_is_no_photograph(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "a.png")
     with pytest.raises(UserError, match=r"a\.png is neither a regular file nor a folder"):

@@ -77,6 +77,11 @@ def test_a_film_shows_its_frames(tmp_path: Path) -> None:
     assert difference.mean() < 3
 
 
+def test_the_ending_of_a_film_may_be_in_capitals(tmp_path: Path) -> None:
+    save_frames(frames(), tmp_path / "film.MP4", FRAME_MS)
+    assert (tmp_path / "film.MP4").read_bytes()[4:8] == b"ftyp"
+
+
 def test_the_encoder_is_the_one_that_is_found_by_trying_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same film with the package's own program, and with the same program as one of the user's."""
     save_frames(frames(), tmp_path / "own.mp4", FRAME_MS)

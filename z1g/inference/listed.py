@@ -9,8 +9,12 @@ ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".
 """Endings of photographs in a folder; files given by path may have any ending."""
 
 
+WRITTEN = ("condition.png", "sheet.png", "turntable.webp")
+"""Endings of images that a result has, after its name and a dot."""
+
+
 def find(paths: Sequence[Path]) -> list[Path]:
-    """Photographs at the given paths: files, and images in folders (neither recursive nor hidden). Raises UserError."""
+    """Photographs at the given paths: files, and images in folders (not recursive). Raises UserError."""
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
@@ -28,5 +32,11 @@ def find(paths: Sequence[Path]) -> list[Path]:
 
 
 def _is_photograph(file: Path) -> bool:
-    """Whether a file of a folder is a photograph. Hidden ones are not, such as macOS's `._photo.jpg`."""
-    return file.suffix.lower() in ENDINGS and not file.name.startswith(".") and file.is_file()
+    """Whether a file of a folder is a photograph.
+
+    Hidden ones are not, such as macOS's `._photo.jpg`, nor are images of an earlier result in the same folder.
+    """
+    if file.suffix.lower() not in ENDINGS or file.name.startswith(".") or not file.is_file():
+        return False
+    name, _, rest = file.name.partition(".")
+    return rest not in WRITTEN or not all(file.with_name(f"{name}.{other}").exists() for other in ("json", "ply"))

@@ -99,8 +99,9 @@ def decode(content: bytes, path: Path, background: Background = "remove") -> Pho
             small = cutout.convert("RGBa")
             small.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BOX)
             cutout = small.convert("RGBA")
-    if getattr(image, "n_frames", 1) > 1:
-        log.info("%s is animated; its first frame is used", path)
+    # Phones store a preview as the second image of a JPEG (MPO).
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        log.info("%s has %d images; the first one is used", path, getattr(image, "n_frames", 1))
     if background == "remove" and np.asarray(cutout)[..., 3].min() == 255:
         cutout = _without_background(cutout, path)
     rgba = np.asarray(cutout)
@@ -166,7 +167,7 @@ def _as_user_error(path: Path) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except UnidentifiedImageError as error:
-        raise UserError(f"{path} is not an image of a supported format") from error
+        raise UserError(f"{path} is not an image of a supported format; save it as PNG or JPEG") from error
     except Image.DecompressionBombError as error:
         raise UserError(f"{path} has more than {MAX_PIXELS // 1_000_000} million pixels; make it smaller") from error
     except MemoryError as error:

@@ -29,7 +29,7 @@ def save_frames(frames: Iterable[NDArray[np.uint8]], path: Path, frame_ms: int) 
     """
     duration = max(frame_ms, SHORTEST_FRAME_MS)
     with atomic_file(path) as temporary:
-        if path.suffix == ".mp4":
+        if path.suffix.lower() == ".mp4":
             even = (frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames)
             # imageio-ffmpeg does not tell how ffmpeg ended.
             if not (_save_mp4(even, temporary, 1000 / duration) and _is_whole_mp4(temporary)):
