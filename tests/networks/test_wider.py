@@ -79,9 +79,8 @@ def test_stage_2_starts_as_the_model_s(model: Path) -> None:
 
 def test_the_chain_trains_and_samples_codes_of_more_channels(model: Path, tmp_path: Path) -> None:
     config = {"kind": "trained", "pretrained": str(model), "code_channels": WIDER}
-    planned = plan(
-        tmp_path, model=config, autodecoder={"codes": {"kind": "encoder", "train": True}}, unet={"normalize_codes": True}
-    )  # fmt: skip
+    encoder = {"codes": {"kind": "encoder", "train": True}}
+    planned = plan(tmp_path, model=config, autodecoder=encoder, unet={"normalize_codes": True})
     fill(planned)
     for stage in (autodecoder, codes, unet):
         stage.run(StageFolder.open(stage_path(planned, stage.__name__.split(".")[-1])), threads=1)
@@ -112,7 +111,7 @@ def test_fewer_channels_are_refused(model: Path) -> None:
 
 
 def test_statistics_of_codes_must_be_estimated(model: Path) -> None:
-    with pytest.raises(ValueError, match="needs unet.normalize_codes"):
+    with pytest.raises(ValueError, match=r"needs unet\.normalize_codes"):
         started(model, normalize=False)
 
 

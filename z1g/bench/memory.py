@@ -17,7 +17,7 @@ from z1g.bench.machine import device_name, guarded, versions
 from z1g.bench.made_up_training import Make, changed, making, sampling, training, with_random_weights
 from z1g.core.device import default_device
 from z1g.core.errors import UserError
-from z1g.core.files import write_json
+from z1g.core.files import read_json, write_json
 from z1g.core.stages import TRAINED
 from z1g.fitting.optimize import Fit
 from z1g.networks.finetune import Lora
@@ -52,10 +52,12 @@ def measure(
 ) -> dict[str, Any]:
     """Peaks of the stages of configurations by name, each in several ways; what does not fit is left out, with reasons.
 
-    No measurement starts after `seconds`. out: file with all known rows and the new ones, written after each. Raises
-    UserError without a GPU.
+    No measurement starts after `seconds`. out: file with all known rows and the new ones, written after each; rows that
+    it has already are known, too, so that several scales come together in one file. Raises UserError without a GPU, and
+    if the file has other things.
     """
-    device, began, known = gpu(), time.perf_counter(), {_what(peak): peak for peak in memory.measured()}
+    device, began = gpu(), time.perf_counter()
+    known = {_what(peak): peak for peak in (*memory.measured(), *_earlier(out))}
     figures: dict[str, Any] = {"device": device_name(device.type), "versions": versions(), "rows": [], "left_out": []}
     networks: dict[tuple[str, str], Make] = {}
     for name, experiment, stage, case in _planned(named, stages):
@@ -205,6 +207,16 @@ def _row(
         gb=round(tensors / GB, 3), device=device_name(device.type),
     )  # fmt: skip
     return {**asdict(peak), "reserved_gb": round(reserved / GB, 3)}
+
+
+def _earlier(out: Path | None) -> list[Peak]:
+    """Rows of a file that `measure` wrote; none if there is no such file. Raises UserError if it has other things."""
+    if out is None or not out.exists():
+        return []
+    try:
+        return [Peak(**row) for row in read_json(out)["rows"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{out} has no rows of z1g bench memory: {error}; name another file with --out") from error
 
 
 def _what(peak: Peak) -> tuple[Any, ...]:

@@ -15,7 +15,11 @@ def add_memory(parser: argparse.ArgumentParser) -> None:
     _configured(parser, 540)
     parser.add_argument("--ablations", nargs="*", help="names of ablations at that scale, instead of the scale itself")
     parser.add_argument("--stages", nargs="+", choices=STAGES, default=list(STAGES), help="stages to measure")
-    parser.add_argument("--out", type=some_path, help="JSON file of all known rows, in place of plan/cost/memory.json")
+    parser.add_argument(
+        "--out",
+        type=some_path,
+        help="JSON file of all known rows, as plan/cost/memory.json; rows are added to one that is there",
+    )
 
 
 def run_memory(arguments: argparse.Namespace) -> dict[str, Any] | str:

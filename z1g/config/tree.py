@@ -92,13 +92,20 @@ class Experiment(Section):
             problem = conflict(self.model, self.model_dump(mode="json", include=set(SETTLED)))
             if problem:
                 raise ValueError(problem)
-            if self.model.code_channels is not None and self.representation.kind != "mosaic":
-                raise ValueError(
-                    f"model.code_channels is for mosaics, not for representation '{self.representation.kind}': leave it out"
-                )
-            if self.model.code_channels is not None and not self.unet.normalize_codes:
-                raise ValueError("model.code_channels needs unet.normalize_codes: new channels have no statistics yet")
+            problem = self._why_not_wider()
+            if problem:
+                raise ValueError(f"model.code_channels {problem}")
         return self
+
+    def _why_not_wider(self) -> str | None:
+        """What other options do not allow codes of more channels; None if there are none."""
+        if not isinstance(self.model, Trained) or self.model.code_channels is None:
+            return None
+        if self.representation.kind != "mosaic":
+            return f"is for mosaics, not for representation '{self.representation.kind}': leave it out"
+        if not self.unet.normalize_codes:
+            return "needs unet.normalize_codes: new channels have no statistics yet"
+        return None
 
     @property
     def initial_model(self) -> Model:

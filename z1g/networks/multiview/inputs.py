@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from diffusers import UNet2DConditionModel
-from torch import Tensor
 
 from z1g.core.seeding import seeded
 from z1g.networks.wider import padded
@@ -33,4 +31,3 @@ def with_inputs(unet: UNet2DConditionModel, channels: int, vector: int | None = 
     new = {name: value for name, value in grown.state_dict().items() if name.startswith("class_embedding.")}
     grown.load_state_dict({**new, **state, "conv_in.weight": padded(state["conv_in.weight"], columns=channels)})
     return grown.requires_grad_(True)
-

@@ -50,7 +50,9 @@ class Trained(Model):
         except UserError as error:
             raise Missing("pretrained", str(error)) from error
         if self.code_channels is not None and self.code_channels < own:
-            raise Missing("code_channels", f"{self.code_channels} are fewer than the {own} of the model {self.pretrained}")
+            raise Missing(
+                "code_channels", f"{self.code_channels} are fewer than the {own} of the model {self.pretrained}"
+            )
 
     @property
     def available(self) -> bool:
