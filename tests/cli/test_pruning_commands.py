@@ -30,7 +30,13 @@ def test_only_training_has_rungs(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_an_unknown_study_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert f"{tmp_path}/studies/rates/prune.json" in refusal(capsys, "prune", str(tmp_path), "rates", "0.1")
+    (tmp_path / "studies/rate").mkdir(parents=True)
+    (tmp_path / "studies/rate/prune.json").write_text("{}")
+    line = refusal(capsys, "prune", str(tmp_path), "rates", "0.1")
+    assert "no study 'rates' with `prune` was planned here" in line
+    assert 'did you mean "rate"?' in line
+    line = refusal(capsys, "prune", str(tmp_path), "rate", "0.1")
+    assert f"{tmp_path}/studies/rate/prune.json is no record of a study; delete it" in line
 
 
 def test_a_missing_study_file_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from support.gaussians import gaussians
 from support.paths import ROOT
 
 from z1g.cli.main import main
+from z1g.core.names import did_you_mean
 from z1g.gaussians import files as splat_files
 from z1g.plan.plan import Plan
 
@@ -217,6 +218,8 @@ def test_lists_of_nothing(refused: Refused, tmp_path: Path, monkeypatch: pytest.
     assert "empty.zip: there is no mesh in it" in refused("list", "empty.zip", "--out", "a.jsonl")
     assert "a path is empty" in refused("list", "", "--out", "a.jsonl")
     assert "a path is empty" in refused("list", "meshes", "", "--out", "a.jsonl")
+    monkeypatch.setattr("z1g.cli.near_duplicates.shapes_of", None)  # which takes minutes
+    assert "nowhere: no such file or folder" in refused("list", "meshes", "--against", "nowhere", "--out", "a.jsonl")
     plain = "o a\nv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"
     Path("gray").mkdir()
     Path("gray/a.obj").write_text(plain)
@@ -324,3 +327,7 @@ def test_paths_that_lead_to_themselves(refused: Refused, tmp_path: Path) -> None
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     words = ("corpus", "convert", "megaglest", tmp_path, "--out", tmp_path / "loop", "--processes", "1")
     assert refused(*words).endswith("loop is a loop of symbolic links")
+
+
+def test_valid_names_are_listed_once() -> None:
+    assert did_you_mean("x", ["micro", "other", "micro"]) == "; valid: micro, other"

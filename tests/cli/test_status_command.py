@@ -128,6 +128,7 @@ def test_what_was_never_started(
         (["--ablations", "mikro"], 'did you mean "micro"'),
         (["--html", "/dev/null/a.html"], "/dev/null"),
         (["--scale", "tinny"], 'did you mean "tiny"'),
+        (["--objects", "meshes"], "--objects is of use only with --scale"),
     ],
 )
 def test_mistakes(words: list[str], message: str, micro: Plan, capsys: pytest.CaptureFixture[str]) -> None:

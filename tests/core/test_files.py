@@ -40,6 +40,13 @@ def test_a_file_appears_whole(tmp_path: Path) -> None:
     assert names(path.parent) == ["file.txt"]
 
 
+def test_an_error_names_the_file_and_not_its_temporary_name(tmp_path: Path) -> None:
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(IsADirectoryError) as error:
+        write_text(tmp_path / "taken", "text")
+    assert error.value.filename == str(tmp_path / "taken")
+
+
 def test_an_open_reader_keeps_reading_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     write_text(path, "old")

@@ -1,5 +1,6 @@
 """JSON files with a checksum of their own."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def test_what_was_written_is_read(value: dict[str, Any], tmp_path_factory: pytes
         read_sealed(file, "fit/2")
 
 
-def test_every_flipped_bit_is_noticed_or_means_the_same(tmp_path: Path) -> None:
+def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
     file, value = tmp_path / "a.json", {"psnr": 11.5, "name": "ab", "rows": [1, None, True]}
     write_sealed(file, value, "x")
     content = file.read_bytes()
@@ -39,13 +40,9 @@ def test_every_flipped_bit_is_noticed_or_means_the_same(tmp_path: Path) -> None:
         changed = bytearray(content)
         changed[place // 8] ^= 1 << place % 8
         file.write_bytes(changed)
-        try:
-            read = read_sealed(file, "x")
-        except ValueError:
-            continue
-        # One bit of the key "checksum" makes it a key that nobody reads.
-        assert {key: read.get(key) for key in value} == value
-        assert len(read) - len(value) in (0, 1)
+        with contextlib.suppress(ValueError):
+            # A bit of a space makes it a line feed, or a letter of another case of an escape: the same values.
+            assert read_sealed(file, "x") == value, changed
 
 
 def test_files_without_a_checksum_are_read_as_they_are(tmp_path: Path) -> None:

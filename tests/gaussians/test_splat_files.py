@@ -140,6 +140,13 @@ def test_invisible_gaussians_are_omitted_except_in_ply(tmp_path: Path) -> None:
     assert not (tmp_path / "b.spz").exists()
 
 
+def test_positions_that_spz_cannot_store_are_an_error_with_the_file_s_name(tmp_path: Path) -> None:
+    x = gaussians(3)
+    x[1, 0] = 1e6
+    with pytest.raises(UserError, match=r"/b\.spz is not written: \.spz stores positions up to 128 units"):
+        splat_files.write(tmp_path / "b.spz", x)
+
+
 def test_quaternions_of_other_tools_need_not_have_length_1(tmp_path: Path) -> None:
     x = gaussians(3)
     x[0, 7:11] *= 7

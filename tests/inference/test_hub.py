@@ -112,11 +112,12 @@ def test_downloads_are_checked_against_the_digests(
 
 
 def test_a_dry_run_writes_the_folder_and_asks_nobody(
-    at_hub: Hub, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    at_hub: Hub, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     picture = saved(tmp_path, disc())
     words = ["--dry-run", str(tmp_path / "dry"), "--license", "cc-by-4.0", "--picture", str(picture)]
     assert publish(folder, *words) == 0
+    assert "the card's own license, cc0-1.0, stays; --license cc-by-4.0 is not used" in caplog.text
     assert at_hub.asked == []
     dry = tmp_path / "dry"
     block, _, text = (dry / "README.md").read_text()[4:].partition("\n---\n")
@@ -145,7 +146,8 @@ def test_without_metadata_the_card_gets_a_license(folder: Path, tmp_path: Path) 
         (["{model}", "--to", "nobody"], "--to nobody: a name on the hub is USER/NAME"),
         (["{model}", "--to", "a/b@c"], "a name on the hub is USER/NAME"),
         (["nowhere", "--to", "a/b"], "nowhere is neither a folder with model.json"),
-        (["{model}", "--to", "a/b", "--picture", "{model}/model.json"], "--picture"),
+        (["{model}", "--to", "a/b", "--picture", "{model}/model.json"], "model.json is not an image of a"),
+        (["{model}", "--to", "a/b", "--picture", "none.png"], "none.png cannot be read: No such file or directory"),
     ],
 )
 def test_mistakes_are_said_before_anything_is_sent(

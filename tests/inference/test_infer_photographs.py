@@ -319,3 +319,10 @@ def test_splats_that_are_not_finite_are_refused(
 def test_names_are_unique_words() -> None:
     files = [Path("a/x y.png"), Path("b/x y.jpg"), Path("x_y.webp"), Path("é.png")]
     assert names(files) == ["x_y", "x_y-2", "x_y-3", "_"]
+
+
+def test_names_are_unique_on_disks_without_case() -> None:
+    """As those of macOS and Windows, on which `Name.ply` replaces `name.ply`."""
+    unique = names([Path("Name.png"), Path("name.png"), Path("NAME.jpg"), Path("name-2.png")])
+    assert unique[:3] == ["Name", "name-2", "NAME-3"]
+    assert len({name.lower() for name in unique}) == 4

@@ -1,6 +1,7 @@
 """Models as folders that need no results tree."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -109,6 +110,31 @@ def test_damage_is_noticed(folders: dict[str, Path], tmp_path: Path, name: str) 
     )
     with pytest.raises(UserError, match=name.rpartition("/")[2]):
         ImageToSplats.from_pretrained(str(tmp_path / "model"))
+
+
+def test_what_to_do_about_a_damaged_model_is_not_what_to_do_about_a_run(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    """Who fetched a model has no run from which it could be made again."""
+    shutil.copytree(folders["int8"], tmp_path / "model")
+    (tmp_path / "model/pipeline/heads.safetensors").write_bytes(b"")
+    with pytest.raises(UserError, match="Copy or fetch the model again") as error:
+        ImageToSplats.from_pretrained(str(tmp_path / "model"))
+    assert "snakemake" not in str(error.value)
+
+
+def test_the_card_names_files_of_its_folder(run: Path, tmp_path: Path) -> None:
+    """And not those of the results tree, which who fetches the model does not have."""
+    assert "`stages/unet/pipeline`" in (run / "MODEL_CARD.md").read_text()
+    assert main(["pack", str(run), "--out", str(tmp_path / "model")]) == 0
+    text = (tmp_path / "model/README.md").read_text()
+    section = text.partition("## Files")[2].partition("##")[0]
+    named = re.findall(r"`([^`]+)`", section)
+    assert named
+    assert all((tmp_path / "model" / name).exists() for name in named)
+    assert "config.json" not in text
+    assert main(["pack", str(run), "--card", str(run / "MODEL_CARD.md"), "--out", str(tmp_path / "own")]) == 0
+    assert (tmp_path / "own/README.md").read_text() == (run / "MODEL_CARD.md").read_text(), "a card of the user's stays"
 
 
 def test_a_folder_that_exists_is_not_written_over(run: Path, folders: dict[str, Path]) -> None:

@@ -1,6 +1,7 @@
 """Photographs of every format: upright, in sRGB, cut out and framed as in training, or an error of one line."""
 
 import io
+import os
 import struct
 import sys
 import types
@@ -119,6 +120,15 @@ def test_gray_of_16_bits(tmp_path: Path) -> None:
         actual = upright(saved(tmp_path, Image.fromarray(values), name))
         np.testing.assert_allclose(actual[..., 0], values / 257, atol=0.51)
         np.testing.assert_allclose(actual[..., 2], values / 257, atol=0.51)
+
+
+def test_gray_of_16_bits_with_a_transparent_value(tmp_path: Path) -> None:
+    """Rounded to 8 bits, 65,400 and 65,535 would be the same white; only one of them is transparent."""
+    values = np.full((40, 50), 65535, np.uint16)
+    values[10:30, 12:32], values[15, 20] = 20000, 65400
+    actual = upright(saved(tmp_path, Image.fromarray(values), transparency=65535))
+    np.testing.assert_array_equal(actual[..., 3], np.where(values == 65535, 0, 255))
+    assert (actual[12, 14, 0], actual[15, 20, 0]) == (78, 254)
 
 
 def test_color_of_16_bits(tmp_path: Path) -> None:
@@ -328,5 +338,46 @@ def test_folders_are_searched_for_images(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no photographs here"):
         find([tmp_path / "empty"])
+
+
+def test_hidden_files_of_a_folder_are_no_photographs(tmp_path: Path) -> None:
+    """Archives of macOS have a hidden file of attributes beside each photograph."""
+    for name in ("a.jpg", "._a.jpg", ".cache.png"):
+        (tmp_path / name).touch()
+    assert find([tmp_path]) == [tmp_path / "a.jpg"]
+    assert find([tmp_path / ".cache.png"]) == [tmp_path / ".cache.png"]
+
+
+def test_results_beside_the_photographs_are_no_photographs(tmp_path: Path) -> None:
+    """So that `z1g infer . --out .` does the same when it is called again; an image of the user's is one."""
+    for name in ("a.jpg", "a.ply", "a.json", "a.condition.png", "a.sheet.png", "a.turntable.webp", "b.sheet.png"):
+        (tmp_path / name).touch()
+    assert find([tmp_path]) == [tmp_path / "a.jpg", tmp_path / "b.sheet.png"]
+
+
+def test_a_photograph_with_a_preview_is_not_called_animated(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As phones store them: MPO, of which the first image is the photograph."""
+    first, preview = disc().convert("RGB"), Image.new("RGB", (16, 12), "blue")
+    path = saved(tmp_path, first, "a.jpg", format="MPO", save_all=True, append_images=[preview])
+    with caplog.at_level("INFO"):
+        assert read(path, "keep").rgba.shape == (48, 64, 4)
+        assert not caplog.text
+        read(saved(tmp_path, disc(), "a.gif", save_all=True, append_images=[disc(radius=9)], duration=100), "keep")
+    assert "a.gif has 2 images; the first one is used" in caplog.text
+
+
+def test_a_pipe_is_no_photograph(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png is neither a regular file nor a folder"):
+        find([tmp_path / "a.png"])
+
+
+@pytest.mark.parametrize("background", ["remove", "keep"])
+def test_a_crop_of_nothing_is_an_error(tmp_path: Path, background: photographs.Background) -> None:
+    image = disc() if background == "remove" else Image.new("RGB", (64, 48), "red")
+    photograph = read(saved(tmp_path, image), background)
+    condition(photograph, CAMERA, 64, background, framing=photographs.Framing((0.5, 0.0)))
+    with pytest.raises(UserError, match="the crop shows nothing"):
+        condition(photograph, CAMERA, 64, background, framing=photographs.Framing((1.0, 0.0)))
     with pytest.raises(UserError, match="no such file"):
         find([tmp_path / "gone.png"])

@@ -120,6 +120,8 @@ def test_mistakes(made: World, written: Path, tmp_path: Path, capfd: pytest.Capt
     words = ["conditions", "--results", str(made.results), "--out"]
     assert main([*words, str(written)]) == 2
     assert "it exists; name a new folder" in capfd.readouterr().err
+    assert main([*words, str(tmp_path / "new"), "--like", "nobody"]) == 2
+    assert "no ablation 'nobody' was planned here; valid: " in capfd.readouterr().err
     (tmp_path / "list").write_text("nothing\n")
     assert main([*words, str(tmp_path / "new"), "--objects", str(tmp_path / "list")]) == 2
     assert "'nothing' is not an evaluated object of these results" in capfd.readouterr().err

@@ -1,5 +1,6 @@
 """Image and film files: pixels of PNG files, and films that are encoded while frames are made."""
 
+import resource
 import struct
 import zlib
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from z1g.core.errors import UserError
 from z1g.render.images import save_png
 from z1g.render.video import save_frames
 
@@ -75,6 +77,11 @@ def test_a_film_shows_its_frames(tmp_path: Path) -> None:
     assert difference.mean() < 3
 
 
+def test_the_ending_of_a_film_may_be_in_capitals(tmp_path: Path) -> None:
+    save_frames(frames(), tmp_path / "film.MP4", FRAME_MS)
+    assert (tmp_path / "film.MP4").read_bytes()[4:8] == b"ftyp"
+
+
 def test_the_encoder_is_the_one_that_is_found_by_trying_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same film with the package's own program, and with the same program as one of the user's."""
     save_frames(frames(), tmp_path / "own.mp4", FRAME_MS)
@@ -105,3 +112,20 @@ def test_frames_are_taken_one_after_the_other(tmp_path: Path) -> None:
     save_frames(made(), tmp_path / "shared.mp4", FRAME_MS)
     save_frames(frames(), tmp_path / "own.mp4", FRAME_MS)
     assert (tmp_path / "shared.mp4").read_bytes() == (tmp_path / "own.mp4").read_bytes()
+
+
+def test_a_film_that_ffmpeg_could_not_finish_is_an_error(tmp_path: Path) -> None:
+    """The system ends ffmpeg at a file size, as it would at a full disk or in want of memory."""
+    random = np.random.default_rng(0)
+    film = [random.integers(0, 256, (64, 64, 3)).astype(np.uint8) for _ in range(8)]
+    save_frames(film, tmp_path / "whole.mp4", FRAME_MS)
+    size = (tmp_path / "whole.mp4").stat().st_size
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    for share in (0.1, 0.5, 0.9, 0.99):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(share * size), limits[1]))
+        try:
+            with pytest.raises(UserError, match=r"cut\.mp4 is not written"):
+                save_frames(film, tmp_path / "cut.mp4", FRAME_MS)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert [file.name for file in tmp_path.iterdir()] == ["whole.mp4"]

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from snakemake.cli import parse_config
 from support.builders import plan, stage_path
 from support.finished import OUTPUTS, finish
 from support.paths import ROOT
@@ -22,8 +24,10 @@ from z1g.core.recorded import sha256, stage_owner
 from z1g.core.sealed import checksum, write_sealed
 from z1g.jobs import records
 from z1g.jobs.records import digests, recorded
+from z1g.plan.plan import Plan
 from z1g.report.card import model_card
 from z1g.report.collect import Results
+from z1g.report.reproduce import reproduce
 from z1g.report.summary import summary_rows
 from z1g.report.tables import csv_text
 from z1g.stages import ablation, verify_records
@@ -332,7 +336,7 @@ def test_users_mistakes_are_one_line(results: Path, capsys: pytest.CaptureFixtur
 
 def test_the_record_is_sufficient_to_reproduce(finished: Path) -> None:
     facts = read_json(finished / "ablations/micro/reproduce.json")
-    assert facts["command"].endswith("--config scale=micro ablations=micro")
+    assert "--config scale=micro ablations=micro objects=" in facts["command"]
     assert facts["seeds"]["autodecoder.train.seed"] == 42
     assert facts["data"]["objects"] == 3
     assert facts["data"]["manifest"] == sha256(only(finished, "ingest/*/manifest.jsonl"))
@@ -346,6 +350,26 @@ def test_the_record_is_sufficient_to_reproduce(finished: Path) -> None:
     assert facts["costs"]["parameters_stage2"] > 1000
     name, record = next(iter(facts["stages"]["unet"]["files"].items()))
     assert sha256(finished / name) == record["sha256"]
+
+
+def test_the_recorded_command_plans_the_same_stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also with meshes of the command line, which no file of the configuration names."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "ablations").mkdir()
+    (tmp_path / "ablations/one.yaml").write_text("description: made up\n")
+    for i, folder in enumerate(["a b", "c,d"] * 4):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"{i}.obj").write_text(f"v {i} 0 0\nv 0 1 0\nv 0 0 1\nf 1 2 3\n")
+    options = {"scale": "scratch", "ablations": "one", "objects": ["a b", "c,d"], "missing": "warn"}
+    planned = Plan.from_options(options, tmp_path / "results")
+    planned.write()
+    tree = Results(tmp_path / "results")
+    words = shlex.split(reproduce(tree, tree.ablations(["one"])[0], 0)["command"])
+    given = parse_config(words[words.index("--config") + 1 :])
+    again = Plan.from_options({**given, "missing": "warn"}, tmp_path / "results")
+    assert again.ablations["one"].stages["metrics"].id == planned.ablations["one"].stages["metrics"].id
+    assert Plan.from_options({**options, "objects": "a b"}, tmp_path).stages.keys() != again.stages.keys()
 
 
 def test_model_card_with_and_without_records(finished: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Meshes of Gaussians: accuracy on a known shape, closedness, colors, and import into Blender."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -104,6 +105,18 @@ def test_gaussians_without_a_surface_are_errors() -> None:
         build(faint, Cpu(), SMALL)
     with pytest.raises(UserError, match="all Gaussians have the same position"):
         build(ball(100, radius=0.0), Cpu(), SMALL)
+
+
+@pytest.mark.parametrize("far", [1e25, 3e38])
+def test_a_gaussian_whose_squared_distance_float32_cannot_hold(far: float) -> None:
+    """The ball is a point beside it."""
+    stray = ball(100)
+    stray[7, 0] = far
+    frame = Frame.around(stray)
+    assert frame.scale * far == pytest.approx(1, abs=1e-5)
+    assert frame.enter(stray).isfinite().all()
+    with contextlib.suppress(UserError):
+        assert np.isfinite(build(stray, Cpu(), SMALL).points).all()
 
 
 # Cleaning

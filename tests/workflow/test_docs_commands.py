@@ -11,6 +11,7 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,9 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 NOTEBOOKS = sorted((ROOT / "docs").rglob("*.ipynb"))
 BLOCK = re.compile(r"^ *```(?:bash|sh)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 INLINE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
-CALL = re.compile(r"^(?:\.venv/bin/)?(?:(?:python|python -m z1g|z1g|make|snakemake|pip)(?= ))")
+CALL = re.compile(r"^(?:\.venv/bin/)?(?:(?:python|python -m z1g|z1g|make|snakemake|pip|hf|huggingface-cli)(?= ))")
+HUB_PROGRAMS = ("hf", "huggingface-cli")
+"""Of huggingface_hub, earlier and later versions."""
 PROGRAMS = ("z1g", "make", "snakemake", "pip", "python")
 PLACEHOLDER = re.compile(r"is not a folder$|invalid choice: '[A-Z]+'")
 """Errors of what stands for a name: of a folder that is not here, of one of several words."""
@@ -91,6 +94,8 @@ def problem(words: list[str]) -> str | None:
     # An ellipsis stands for what the text has said before; `[…]` for what may be left out.
     unfinished = any("…" in word or "..." in word for word in arguments)
     checks = {"z1g": _z1g, "make": _make, "snakemake": _snakemake, "pip": _pip, "python": _python}
+    if name in HUB_PROGRAMS and name not in {script.name for script in entry_points(group="console_scripts")}:
+        return f"the lock's huggingface_hub has no program {name}"
     return checks[name](arguments, unfinished) if name in checks and arguments else None
 
 
@@ -186,6 +191,7 @@ def test_commands_are_found() -> None:
         ("`snakemake --profile pbs ablation_all`", "no profile pbs"),
         ("`pip install 'z1g[phtoo]'`", "no extra phtoo"),
         ("```bash\napt-get download a && python docs/images/mak.py film b\n```", "no file docs/images/mak.py"),
+        ("(`huggingface-cli download a/b`)", "no program huggingface-cli"),
     ],
 )
 def test_a_command_that_does_not_exist_is_noticed(text: str, what: str) -> None:

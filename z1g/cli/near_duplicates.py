@@ -50,11 +50,13 @@ def compare(entries: list[ObjectEntry], arguments: argparse.Namespace) -> Compar
 
     Raises UserError if nothing is left.
     """
+    # Before shapes are read, which takes long: a path that is not there is said at once.
+    against = find_objects(arguments.against, roots=arguments.root) if arguments.against else []
     roots, looks = arguments.root, _looks(arguments.root)
     shapes, left_out = shapes_of(entries, roots), list[Pair]()
     unread = dict(shapes.unread)
     if arguments.against:
-        others = shapes_of(find_objects(arguments.against, roots=roots), roots)
+        others = shapes_of(against, roots)
         unread |= others.unread
         left_out = near_duplicates_of(shapes, others, looks)
     gone = {pair.first.id for pair in left_out}

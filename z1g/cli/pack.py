@@ -31,8 +31,10 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         raise UserError(f"{card} cannot be read: {error}; name a model card with --card") from error
     from z1g.inference.models import of_run, write_model
     from z1g.jobs.records import provenance
+    from z1g.report.card import packed_card
 
     about = {"weights": arguments.weights, **provenance()}
-    write_model(of_run(run), arguments.out, int8=arguments.weights == "int8", about=about, card=text)
+    card_text = packed_card(text) if arguments.card is None else text
+    write_model(of_run(run), arguments.out, int8=arguments.weights == "int8", about=about, card=card_text)
     size = sum(file.stat().st_size for file in arguments.out.rglob("*") if file.is_file())
     sys.stdout.write(f"{arguments.out}: {size / 2**20:.1f} MiB; z1g infer photo.png --model {arguments.out}\n")

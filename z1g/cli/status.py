@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.live import Live
 
 from z1g.cli.arguments import at_least, some_path
+from z1g.core.errors import UserError
 from z1g.core.files import write_json, write_text
 from z1g.jobs.squeue import JobKey, SlurmJob, slurm_queue
 from z1g.plan.plan import Plan
@@ -48,6 +49,8 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
     """Print the status, or write it to a page; with `--watch` until the set is done or on Ctrl-C."""
+    if arguments.objects and not arguments.scale:
+        raise UserError("--objects is of use only with --scale, by which the set is planned")
     looked = _Look(arguments)
     if arguments.watch is None:
         _show(looked(), arguments)

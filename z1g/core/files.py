@@ -42,6 +42,11 @@ def atomic_file(path: Path, durable: bool = True) -> Iterator[Path]:
             os.replace(temporary, path)
             if durable:
                 _sync(path.parent)
+    except OSError as error:
+        # Who reads the message knows the file by its own name.
+        if error.filename is not None and os.fspath(error.filename) == str(temporary):
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

@@ -9,7 +9,7 @@ MOST_CHARACTERS = 1500
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """`'; did you mean "size"?'` or, if no name is similar, `'; valid: a, b'`."""
-    names = sorted(valid)
+    names = sorted(set(valid))
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f'; did you mean "{near[0]}"?' if near else f"; valid: {_listed(names)}"
 

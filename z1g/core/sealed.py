@@ -43,9 +43,19 @@ def read_sealed(path: Path, owner: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Damaged("it is not a JSON object")
     recorded = value.pop(CHECKSUM, None)
+    if recorded is None and any(_is_seal(key, value, owner) for key in value):
+        raise Damaged(f'the key "{CHECKSUM}" has another name: it is damaged')
     if recorded is not None and recorded != checksum(owner, value):
         raise Damaged("its content does not have its checksum: it is damaged, or belongs elsewhere")
     return value
+
+
+def _is_seal(key: str, value: dict[str, Any], owner: str) -> bool:
+    """Whether a key has the checksum of all others, as after damage to the name of the checksum itself."""
+    seal = value[key]
+    if not (isinstance(seal, str) and len(seal) == LENGTH):
+        return False
+    return seal == checksum(owner, {other: value[other] for other in value if other != key})
 
 
 def rows_checksum(rows: Iterable[dict[str, Any]]) -> str:

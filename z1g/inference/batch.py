@@ -102,15 +102,20 @@ def _make_all(files: Sequence[Path], batch: Batch) -> None:
 
 
 def names(files: Sequence[Path]) -> list[str]:
-    """Names of the results, from the file names; equal names are numbered."""
+    """Names of the results, from the file names; equal names are numbered.
+
+    Names that differ in case only count as equal, since they name one file on the disks of macOS and Windows.
+    """
     unique: list[str] = []
+    taken: set[str] = set()
     for file in files:
         # Endings are added to names, whose limit is 255 bytes nearly everywhere.
         stem = NO_WORD.sub("_", file.stem)[:NAME_LENGTH] or "photograph"
         name, count = stem, 2
-        while name in unique:
+        while name.casefold() in taken:
             name, count = f"{stem}-{count}", count + 1
         unique.append(name)
+        taken.add(name.casefold())
     return unique
 
 

@@ -99,8 +99,9 @@ def decode(content: bytes, path: Path, background: Background = "remove") -> Pho
             small = cutout.convert("RGBa")
             small.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BOX)
             cutout = small.convert("RGBA")
-    if getattr(image, "n_frames", 1) > 1:
-        log.info("%s is animated; its first frame is used", path)
+    # Phones store a preview as the second image of a JPEG (MPO).
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        log.info("%s has %d images; the first one is used", path, getattr(image, "n_frames", 1))
     if background == "remove" and np.asarray(cutout)[..., 3].min() == 255:
         cutout = _without_background(cutout, path)
     rgba = np.asarray(cutout)
@@ -123,7 +124,10 @@ def condition(
 def cropped(
     photograph: Photograph, camera: CameraOptions, background: Background = "remove", framing: Framing = AS_FOUND
 ) -> tuple[Tensor, Tensor]:
-    """The square that `condition` shows: premultiplied color [1,3,H,H] and alpha [1,1,H,H] in 0..1."""
+    """The square that `condition` shows: premultiplied color [1,3,H,H] and alpha [1,1,H,H] in 0..1.
+
+    Raises UserError if `framing` moves it away from all that is visible.
+    """
     rgba = photograph.rgba
     x, y, side = _square(rgba[..., 3], camera)
     if background == "keep" and rgba[..., 3].min() == 255:
@@ -135,6 +139,8 @@ def cropped(
     half = side / 2
     # Pixels outside the image are transparent.
     square = image.crop((round(x - half), round(y - half), round(x + half), round(y + half)))
+    if np.asarray(square.getchannel("a")).max() < SEEN:
+        raise UserError("the crop shows nothing of the photograph; move it by less, with --shift nearer to 0")
     square.thumbnail((LARGEST_CUT, LARGEST_CUT), Image.Resampling.BOX)
     layers = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].float() / 255
     return layers[:, :3], layers[:, 3:]
@@ -161,7 +167,7 @@ def _as_user_error(path: Path) -> Iterator[None]:
             warnings.simplefilter("ignore")
             yield
     except UnidentifiedImageError as error:
-        raise UserError(f"{path} is not an image of a supported format") from error
+        raise UserError(f"{path} is not an image of a supported format; save it as PNG or JPEG") from error
     except Image.DecompressionBombError as error:
         raise UserError(f"{path} has more than {MAX_PIXELS // 1_000_000} million pixels; make it smaller") from error
     except MemoryError as error:
@@ -173,7 +179,7 @@ def _as_user_error(path: Path) -> Iterator[None]:
 def _rgba(image: Image.Image, path: Path) -> Image.Image:
     """Convert any mode to 8-bit sRGB with straight alpha."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _eight_bit(image, path)
+        image = _with_transparency(_eight_bit(image, path), image)
     if image.mode in ("P", "PA", "LA", "La", "RGBa", "1") or "transparency" in image.info:
         image = image.convert("RGBA")
     profile = image.info.get("icc_profile")
@@ -210,11 +216,20 @@ def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
     return Image.fromarray((values / white * 255).round().astype(np.uint8))
 
 
+def _with_transparency(image: Image.Image, original: Image.Image) -> Image.Image:
+    """`image` [H,W], 8 bits, with alpha 0 where the original, of more bits, has the value that it calls transparent."""
+    transparent = original.info.get("transparency")
+    if not isinstance(transparent, int):
+        return image
+    alpha = np.where(np.asarray(original) == transparent, 0, 255).astype(np.uint8)
+    return Image.merge("LA", (image, Image.fromarray(alpha)))
+
+
 def _without_background(image: Image.Image, path: Path) -> Image.Image:
     missing = [name for name in ("rembg", "onnxruntime") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
-            f"{path} has no transparent background, and {' and '.join(missing)} to remove it is not installed: "
+            f"{path} has no transparent background, and removing it needs {' and '.join(missing)}: "
             "pip install 'z1g[photo]', cut the object out yourself, or use --background keep"
         )
     from rembg import remove

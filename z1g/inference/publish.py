@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_folder, read_bytes
@@ -25,6 +26,7 @@ from z1g.inference.models import NETWORKS_DIGEST, open_model
 from z1g.networks.weights.hub import HubName, endpoint, hub_errors
 from z1g.networks.weights.packaged import CARD, FILE, METHOD_FILE, NETWORKS
 
+log = logging.getLogger("z1g")
 PICTURES = "pictures"
 LARGEST_PICTURE = 16 * 2**20
 """Size limit of a picture's file, bytes."""
@@ -116,8 +118,11 @@ def _copy_pictures(files: Sequence[Path], folder: Path) -> list[str]:
             with Image.open(io.BytesIO(content)) as image:
                 image.verify()
                 kind = (image.format or "").lower()
+        except UnidentifiedImageError as error:
+            raise UserError(f"--picture {file} is not an image of a supported format") from error
         except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"--picture {file}: {error}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"--picture {file} cannot be read: {reason}; name another one") from error
         if kind not in ("png", "jpeg", "webp", "gif"):
             raise UserError(f"--picture {file}: browsers show PNG, JPEG, WebP and GIF, not {kind}")
         folder.mkdir(exist_ok=True)
@@ -130,6 +135,8 @@ def _card(folder: Path, repository: str, license_name: str | None, pictures: Seq
     """The model's card with the hub's metadata; what its own metadata says stays."""
     text = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else f"# {repository}\n"
     own, text = _metadata(text, folder / CARD)
+    if license_name and own.get("license", license_name) != license_name:
+        log.warning("the card's own license, %s, stays; --license %s is not used", own["license"], license_name)
     metadata: dict[str, Any] = {
         **({"license": license_name} if license_name else {}),
         "library_name": "z1g",

@@ -35,6 +35,7 @@ from z1g.peers.registration import register
 from z1g.peers.splats import read_splats
 from z1g.peers.target import Target
 from z1g.plan.folder import StageFolder
+from z1g.plan.peers import require_planned
 from z1g.plan.records import read_plan
 from z1g.render.images import on_white, save_png, to_bytes
 from z1g.report.peers import FILES, FOLDER, RECORD, SOURCE, peer_owner
@@ -56,7 +57,8 @@ class Given:
 
     @classmethod
     def of(cls, results: Path, like: str) -> Given:
-        """The objects that an ablation is measured on. Raises UserError if it has no metrics stage."""
+        """The objects that an ablation is measured on. Raises UserError if it is not there or has no metrics stage."""
+        require_planned(results, like)
         stages = read_plan(results / "ablations" / like)["stages"]
         if "metrics" not in stages:
             raise UserError(f"ablation {like} of {results} has no metrics stage")

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from z1g.config.peers import PeerName, PeerOptions
 from z1g.config.preflight import Policy
 from z1g.core.errors import UserError
+from z1g.core.names import did_you_mean
 from z1g.core.needs import Missing
 from z1g.core.sealed import read_sealed, update_sealed
 from z1g.plan.identity import digest
@@ -99,6 +100,12 @@ def first_planned(results: Path) -> str:
     if not runs:
         raise UserError(f"{results} has no planned ablation, so there are no true views to measure against")
     return runs[0]
+
+
+def require_planned(results: Path, name: str) -> None:
+    """Raise UserError if no ablation of this name was planned."""
+    if not (results / "ablations" / name / "plan.json").is_file():
+        raise UserError(f"{results}: no ablation {name!r} was planned here{did_you_mean(name, planned_runs(results))}")
 
 
 def _owner(name: str) -> str:

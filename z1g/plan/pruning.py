@@ -16,9 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from z1g.config.prune import Prune
 from z1g.core.errors import UserError
 from z1g.core.files import read_json
+from z1g.core.names import did_you_mean
 from z1g.core.recorded import checked
 from z1g.core.sealed import read_sealed, update_sealed
 from z1g.training.rungs import FIGURES, rung_file, rung_name
@@ -36,9 +39,17 @@ class Cohort:
 
     @classmethod
     def load(cls, results: Path, study: str) -> Cohort:
-        """Read `prune.json` of a study."""
-        record = _read(cohort_file(results, study), study)
-        return cls(record["study"], Prune.model_validate(record["prune"]), record["arms"])
+        """Read `prune.json` of a study. Raises UserError."""
+        file = cohort_file(results, study)
+        if not file.is_file():
+            studies = [known.parent.name for known in (results / FOLDER).glob("*/prune.json")]
+            hint = did_you_mean(study, studies)
+            raise UserError(f"{results}: no study {study!r} with `prune` was planned here{hint}")
+        record = _read(file, study)
+        try:
+            return cls(record["study"], Prune.model_validate(record["prune"]), record["arms"])
+        except (KeyError, TypeError, ValidationError) as error:
+            raise UserError(f"{file} is no record of a study; delete it and start `snakemake` again") from error
 
     def record(self) -> dict[str, Any]:
         """Content of `prune.json`."""

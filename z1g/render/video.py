@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from z1g.core.errors import UserError
 from z1g.core.files import atomic_file
 
 SHORTEST_FRAME_MS = 40
@@ -23,20 +25,23 @@ def save_frames(frames: Iterable[NDArray[np.uint8]], path: Path, frame_ms: int) 
     """Write frames [H,W,3] of at least 40 ms each as a video in the format of the extension of `path`.
 
     They are taken one after the other, while earlier ones are encoded. H.264 needs even sides, so the last row and
-    column may be cropped.
+    column may be cropped. Raises UserError if ffmpeg did not write all of an `.mp4`, as when it was killed.
     """
     duration = max(frame_ms, SHORTEST_FRAME_MS)
     with atomic_file(path) as temporary:
-        if path.suffix == ".mp4":
+        if path.suffix.lower() == ".mp4":
             even = (frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames)
-            _save_mp4(even, temporary, 1000 / duration)
+            # imageio-ffmpeg does not tell how ffmpeg ended.
+            if not (_save_mp4(even, temporary, 1000 / duration) and _is_whole_mp4(temporary)):
+                raise UserError(f"{path} is not written: ffmpeg ended before the film did; run the same command again")
         else:
             images = (Image.fromarray(frame) for frame in frames)
             first = next(images)
             first.save(temporary, "WEBP", save_all=True, append_images=images, duration=duration, loop=0, quality=80)
 
 
-def _save_mp4(frames: Iterator[NDArray[np.uint8]], path: Path, frames_per_second: float) -> None:
+def _save_mp4(frames: Iterator[NDArray[np.uint8]], path: Path, frames_per_second: float) -> bool:
+    """Encode frames with ffmpeg; returns whether it took all of them."""
     import imageio_ffmpeg
 
     first = next(frames)
@@ -49,8 +54,13 @@ def _save_mp4(frames: Iterator[NDArray[np.uint8]], path: Path, frames_per_second
     )  # fmt: skip
     writer.send(None)
     for frame in itertools.chain([first], frames):
-        writer.send(np.ascontiguousarray(frame))
+        content = np.ascontiguousarray(frame)
+        try:
+            writer.send(content)
+        except OSError:
+            return False
     writer.close()
+    return True
 
 
 def _encoder() -> str | None:
@@ -59,3 +69,21 @@ def _encoder() -> str | None:
 
     own = Path(imageio_ffmpeg.get_ffmpeg_exe()).is_relative_to(Path(imageio_ffmpeg.__file__).parent)
     return "libx264" if own else None
+
+
+def _is_whole_mp4(path: Path) -> bool:
+    """Whether the boxes of an .mp4 fill its file and hold frames and their index."""
+    kinds, end = set(), 0
+    try:
+        with path.open("rb") as stream:
+            size = stream.seek(0, 2)
+            while end < size:
+                stream.seek(end)
+                length, kind = struct.unpack(">I4s", stream.read(8))
+                if length == 1:
+                    (length,) = struct.unpack(">Q", stream.read(8))
+                kinds.add(kind)
+                end += max(length, 8)
+    except (FileNotFoundError, struct.error):
+        return False
+    return end == size and {b"moov", b"mdat"} <= kinds

@@ -1,5 +1,6 @@
 """The model card of an ablation: model, training data, results, limitations and cost."""
 
+import re
 from typing import Any
 
 from z1g.networks.weights.packaged import CARD
@@ -75,6 +76,13 @@ def model_card(ablation: Ablation, facts: dict[str, Any], measured: Measurements
         f"    z1g verify results/ablations/{ablation.name}",
     ]
     return "\n".join(lines) + "\n"
+
+
+def packed_card(text: str) -> str:
+    """The card of a run for the folder that `z1g pack` writes, which has other files."""
+    text = text.replace("; resolved options in `config.json`", "")
+    files = "- `pipeline`: the networks of both stages, each with its digest\n- `model.json`: how to sample from them\n"
+    return re.sub(r"(?<=## Files\n\n)(?:- .*\n)+", files, text, count=1)
 
 
 def _kind(config: dict[str, Any]) -> str:

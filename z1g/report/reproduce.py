@@ -1,6 +1,8 @@
 """Records what is needed to reproduce an ablation and to verify its files."""
 
+import json
 import os
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -36,7 +38,7 @@ def reproduce(tree: Results, ablation: Ablation, objects: int) -> dict[str, Any]
         "ablation": ablation.name,
         "description": ablation.description,
         "base": ablation.base,
-        "command": f"snakemake --profile local ablation_all --config scale={ablation.base} ablations={ablation.name}",
+        "command": _command(ablation),
         "differences": flatten(ablation.differences),
         "seeds": {key: value for key, value in options.items() if key.rpartition(".")[2] == "seed"},
         "pretrained": {
@@ -57,6 +59,17 @@ def reproduce(tree: Results, ablation: Ablation, objects: int) -> dict[str, Any]
             for stage, stage_records in records.items()
         },
     }
+
+
+def _command(ablation: Ablation) -> str:
+    """The command that makes an ablation again, with its meshes: whether the base has the same is not recorded."""
+    data = ablation.config.get("data", {})
+    paths = data.get("paths") if data.get("kind") == "meshes" else None
+    words = [f"scale={ablation.base}", f"ablations={ablation.name}"]
+    if paths:
+        listed = json.dumps(paths) if any("," in path for path in paths) else ",".join(paths)
+        words.append(f"objects={listed}")
+    return f"snakemake --profile local ablation_all --config {shlex.join(words)}"
 
 
 def _stage(tree: Results, stage: str, identity: str, records: list[dict[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from z1g.core.sealed import read_sealed, write_sealed
 from z1g.core.slots import OneOf
 from z1g.gaussians.channels import SplatOptions
 from z1g.geometry.camera import CameraOptions
+from z1g.networks.weights import packaged
 from z1g.representations.base import Representation
 
 FILE = "stage1.json"
@@ -22,6 +23,8 @@ REMEDY = (
     "`snakemake --profile local ablation_all`"
 )
 """End of messages about a folder whose networks cannot be used; it has the placeholder `folder`."""
+AGAIN = "Copy or fetch the model again, or write it again with `z1g pack`"
+"""The same for a model that `z1g pack` wrote, which needs no run."""
 ENDINGS = (".json", ".safetensors", ".bin")
 """Of files from which networks are read."""
 LEGACY_OPTIONS = ("input_size", "decoder", "scale")
@@ -85,4 +88,5 @@ def _require_files(folder: Path, files: dict[str, str] | None) -> None:
     if files is None:
         warn_unchecked(folder, "stage1.json of an earlier version has no digests")
         return
-    require_listed(folder, files, FILE, REMEDY.format(folder=folder), ENDINGS)
+    remedy = AGAIN if (folder.parent / packaged.FILE).is_file() else REMEDY.format(folder=folder)
+    require_listed(folder, files, FILE, remedy, ENDINGS)

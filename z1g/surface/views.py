@@ -34,7 +34,8 @@ class Frame:
     @classmethod
     def around(cls, gaussians: Tensor) -> Frame:
         """Frame of the solid ones of Gaussians [N,14]. Raises UserError if there are too few or all at one position."""
-        positions = gaussians[gaussians[:, CHANNELS["opacity"].start] >= SOLID, CHANNELS["position"]]
+        # In float64, as squares of distances may be above the range of float32.
+        positions = gaussians[gaussians[:, CHANNELS["opacity"].start] >= SOLID, CHANNELS["position"]].double()
         if len(positions) < 4:
             raise UserError(f"only {len(positions)} Gaussians have an opacity above {SOLID}: that is not an object")
         low, high = positions.min(dim=0).values, positions.max(dim=0).values
@@ -42,7 +43,7 @@ class Frame:
         reach = float((positions - center).norm(dim=1).max())
         if reach <= 0:
             raise UserError("all Gaussians have the same position: that is not an object")
-        return cls(center, 0.5 / reach)
+        return cls(center.to(gaussians.dtype), 0.5 / reach)
 
     def enter(self, gaussians: Tensor) -> Tensor:
         """Transform Gaussians [N,14] to the frame."""

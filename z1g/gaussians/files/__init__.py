@@ -126,7 +126,10 @@ def write(path: Path, gaussians: Tensor) -> None:
         if not len(gaussians):
             raise UserError(f"{path} is not written: no Gaussian has an opacity of 1/255 or more")
     with atomic_file(path) as temporary:
-        form.write(temporary, gaussians)
+        try:
+            form.write(temporary, gaussians)
+        except UserError as error:
+            raise UserError(f"{path} is not written: {error}") from error
 
 
 def visible(gaussians: Tensor) -> Tensor:

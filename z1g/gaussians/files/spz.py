@@ -51,7 +51,7 @@ def write(path: Path, gaussians: Tensor) -> None:
     parts = {name: part.double().numpy() for name, part in split(gaussians, dim=1).items()}
     fixed = np.round(parts["position"] * 2**FRACTIONAL_BITS)
     if np.abs(fixed).max() >= 2**23:
-        raise UserError(f"{path} is not written: .spz stores positions up to {2 ** (23 - FRACTIONAL_BITS)} units")
+        raise UserError(f".spz stores positions up to {2 ** (23 - FRACTIONAL_BITS)} units")
     blocks = [
         HEADER.pack(MAGIC, VERSION, len(gaussians), 0, FRACTIONAL_BITS, 0, 0),
         fixed.astype("<i4").view(np.uint8).reshape(-1, 4)[:, :3].tobytes(),
