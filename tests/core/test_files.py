@@ -45,6 +45,9 @@ def test_an_error_names_the_file_and_not_its_temporary_name(tmp_path: Path) -> N
     with pytest.raises(IsADirectoryError) as error:
         write_text(tmp_path / "taken", "text")
     assert error.value.filename == str(tmp_path / "taken")
+    with pytest.raises(FileNotFoundError) as missing, atomic_folder(tmp_path / "model") as temporary:
+        (temporary / "none/a.json").write_text("text")
+    assert missing.value.filename == str(tmp_path / "model/none/a.json")
 
 
 def test_an_open_reader_keeps_reading_the_old_file(tmp_path: Path) -> None:

@@ -35,18 +35,13 @@ def atomic_file(path: Path, durable: bool = True) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with _disk_full_error(path):
+        with _by_own_name(temporary, path), _disk_full_error(path):
             yield temporary
             if durable:
                 _sync(temporary)
             os.replace(temporary, path)
             if durable:
                 _sync(path.parent)
-    except OSError as error:
-        # Who reads the message knows the file by its own name.
-        if error.filename is not None and os.fspath(error.filename) == str(temporary):
-            error.filename = str(path)
-        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -57,9 +52,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     _require_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, older = (path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp") for _ in range(2))
-    temporary.mkdir()
+    with _by_own_name(temporary, path):
+        temporary.mkdir()
     try:
-        with _disk_full_error(path):
+        with _by_own_name(temporary, path), _disk_full_error(path):
             yield temporary
             for file in temporary.rglob("*"):
                 if file.is_file():
@@ -101,6 +97,19 @@ def _disk_full_error(path: Path) -> Iterator[None]:
         if other_cause or shutil.disk_usage(path.parent).free >= FULL_DISK_BYTES:
             raise
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+
+
+@contextmanager
+def _by_own_name(temporary: Path, path: Path) -> Iterator[None]:
+    """Let errors of the operating system name a file as its user knows it."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error.filename, str | os.PathLike):
+            name, before = os.fspath(error.filename), str(temporary)
+            if name == before or name.startswith(before + os.sep):
+                error.filename = str(path) + name[len(before) :]
+        raise
 
 
 def require_regular(path: Path, largest: int | None = None) -> None:
