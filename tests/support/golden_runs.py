@@ -34,8 +34,15 @@ TRAIN = {
     "steps": 4, "batch_size": 2, "optimizer": {"lr": 1e-3}, "precision": "fp32", "ema": 0.5, "log_every": 1,
     "checkpoint_every": 4, "validate_every": 4, "schedule": {"kind": "cosine", "warmup_steps": 2},
 }  # fmt: skip
+FIRST_FIT: dict[str, Any] = {
+    "draws": "uniform", "betas": [0.8, 0.95], "schedule": {"final_share": 0.2},
+    "rates": {
+        "position": 5e-4, "position_unit": "normalized", "opacity": 5e-2, "scale": 8e-2, "rotation": 1e-3, "rgb": 2e-2
+    },
+}  # fmt: skip
+"""The settings of the recorded figures. Other defaults change ids and are no change of the code."""
 METHOD: dict[str, Any] = {
-    "fit": {"steps": 6, "views_per_step": 2, "evaluate_every": 2},
+    "fit": {**FIRST_FIT, "steps": 6, "views_per_step": 2, "evaluate_every": 2},
     "autodecoder": {
         "losses": {"perceptual": {"kind": "st_lpips", "resolution": 64, "weight": 0.1}}, "code_noise": 0.1,
         "test_lr": 0.5, "test_steps": 2, "train": TRAIN,
@@ -46,6 +53,7 @@ METHOD: dict[str, Any] = {
 """The default method at micro size."""
 CHOICES: dict[str, Any] = {
     "fit": {
+        **FIRST_FIT,
         "start": {"kind": "visual_hull"}, "positions": {"kind": "depth_offset"}, "steps": 4, "views_per_step": 2,
         "evaluate_every": 2, "clip_norm": 1.0, "weight_decay": 0.01, "rotation_norm": "splats",
         "losses": {"smooth": {"kind": "smooth"}, "ray": {"kind": "ray"}, "background": {"kind": "background"}},
@@ -70,7 +78,8 @@ SCRATCH: dict[str, Any] = {
     "model": {"kind": "scratch", **SIZES},
     "fit": {
         # Round Gaussians have no orientation that a gradient could tell.
-        "start": {"kind": "random_ball"}, "rates": {"rotation": 0.0}, "steps": 4, "views_per_step": 2,
+        **FIRST_FIT, "rates": {**FIRST_FIT["rates"], "rotation": 0.0},
+        "start": {"kind": "random_ball"}, "steps": 4, "views_per_step": 2,
     },
     "autodecoder": {
         "codes": {"kind": "encoder", "train": True, "sample": False}, "augment": {"turned": 0.5, "recolored": 0.5},

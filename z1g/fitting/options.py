@@ -21,13 +21,18 @@ from z1g.training.schedules.cosine import Cosine
 class AttributeRates(Section):
     """Adam's learning rate of each attribute's raw parameter."""
 
-    position: float = Field(5e-4, ge=0, le=1000, description="normalized units per step, initially")
-    opacity: float = Field(5e-2, ge=0, le=1000, description="logits")
-    scale: float = Field(8e-2, ge=0, le=1000, description="inverse softplus of scale / 0.1")
-    rotation: float = Field(
-        1e-3, ge=0, le=1000, description="quaternion components; low, because stage 1 has to predict them"
+    position: float = Field(0.09, ge=0, le=1000, description="`position_unit` per step, initially")
+    position_unit: Literal["normalized", "pixel"] = Field(
+        "pixel",
+        description="unit of the rate of positions. normalized: normalized units, as in the original; pixel: width of a "
+        "splatter image's pixel at the object's center, so that one rate serves all sizes of splats",
     )
-    rgb: float = Field(2e-2, ge=0, le=1000, description="inverse tanh")
+    opacity: float = Field(0.15, ge=0, le=1000, description="logits")
+    scale: float = Field(0.16, ge=0, le=1000, description="inverse softplus of scale / 0.1")
+    rotation: float = Field(
+        2e-3, ge=0, le=1000, description="quaternion components; low, because stage 1 has to predict them"
+    )
+    rgb: float = Field(6e-2, ge=0, le=1000, description="inverse tanh")
 
 
 class FitOptions(Section):
@@ -40,9 +45,14 @@ class FitOptions(Section):
         description="quaternion: each is divided by its norm; splats: as in the original, each component is divided by "
         "its norm over all Gaussians",
     )
-    steps: int = Field(100, ge=0, le=MAX_COUNT, description="maximum number of optimizer steps")
+    steps: int = Field(72, ge=0, le=MAX_COUNT, description="maximum number of optimizer steps")
     views_per_step: int = Field(
-        8, ge=1, le=10_000, description="random views of each step, from the input and the free training views"
+        4, ge=1, le=10_000, description="random views of each step, from the input and the free training views"
+    )
+    draws: Literal["uniform", "passes"] = Field(
+        "passes",
+        description="how views are drawn. passes: none twice before nearly all others, the remainder of the number of "
+        "views by views_per_step, were drawn once; uniform: each step by itself, as in the original",
     )
     loss_views: LossViews = Field(
         "train",
@@ -50,8 +60,8 @@ class FitOptions(Section):
         "original, the six inputs at every step and others drawn from all views, also those of validation and test",
     )
     rates: AttributeRates = AttributeRates()
-    schedule: Annotated[Schedule, OneOf()] = Cosine(final_share=0.2)
-    betas: tuple[Decay, Decay] = Field((0.8, 0.95), description="Adam's decay rates of the first and second moments")
+    schedule: Annotated[Schedule, OneOf()] = Cosine(final_share=0.05)
+    betas: tuple[Decay, Decay] = Field((0.6, 0.9), description="Adam's decay rates of the first and second moments")
     weight_decay: float = Field(0.0, ge=0, le=1000, description="decoupled weight decay of the raw parameters (AdamW)")
     clip_norm: float | None = Field(
         None, gt=0, le=1e9, description="maximum gradient norm of an object; null: no clipping"
