@@ -67,7 +67,9 @@ def original_options() -> FitOptions:
         steps=2000,
         views_per_step=20,
         draws="uniform",
-        rates=AttributeRates(position=rate, position_unit="normalized", opacity=rate, scale=rate, rotation=rate, rgb=rate),
+        rates=AttributeRates(
+            position=rate, position_unit="normalized", opacity=rate, scale=rate, rotation=rate, rgb=rate
+        ),
         schedule=Plateau(patience=20, factor=0.5, min_lr=0.0),
         betas=(0.9, 0.95),
         weight_decay=0.05,

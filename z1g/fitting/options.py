@@ -24,8 +24,8 @@ class AttributeRates(Section):
     position: float = Field(0.09, ge=0, le=1000, description="`position_unit` per step, initially")
     position_unit: Literal["normalized", "pixel"] = Field(
         "pixel",
-        description="unit of the rate of positions. normalized: normalized units, as in the original; pixel: width of a "
-        "splatter image's pixel at the object's center, so that one rate serves all sizes of splats",
+        description="normalized: normalized units, as in the original; pixel: width of a splatter image's pixel at the "
+        "object's center, so that one rate serves all sizes of splats",
     )
     opacity: float = Field(0.15, ge=0, le=1000, description="logits")
     scale: float = Field(0.16, ge=0, le=1000, description="inverse softplus of scale / 0.1")
@@ -51,8 +51,8 @@ class FitOptions(Section):
     )
     draws: Literal["uniform", "passes"] = Field(
         "passes",
-        description="how views are drawn. passes: none twice before nearly all others, the remainder of the number of "
-        "views by views_per_step, were drawn once; uniform: each step by itself, as in the original",
+        description="how views are drawn. passes: in passes of as many steps as there are views for, none twice; "
+        "uniform: each step by itself, as in the original",
     )
     loss_views: LossViews = Field(
         "train",
