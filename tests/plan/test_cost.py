@@ -40,8 +40,8 @@ def test_hours_and_bytes_match_sums_by_hand(rows: dict[str, cost.Cost]) -> None:
     # 56 views of 512² with 32 samples: 469.8 s; depth of six views: 15.7 s; plus 1 s.
     assert rows["ingest"].cpu_hours == pytest.approx(1000 * (469.762 + 15.729 + 1) / 3600, rel=1e-5)
     assert rows["ingest"].disk == 1000 * 512**2 * (56 * 0.5 + 6 * 4)
-    # 128² splats as measured, but 72 steps of 4 views instead of 100 of 8; pixels have no cost here.
-    assert rows["fit"].gpu_hours == pytest.approx(1000 * 288 / 800 / 10 / 3600)
+    # 128² splats as measured, but 96 steps of 4 views instead of 100 of 8; pixels have no cost here.
+    assert rows["fit"].gpu_hours == pytest.approx(1000 * 384 / 800 / 10 / 3600)
     assert rows["fit"].disk == 1000 * 6 * 14 * 128 * 128 * 4
     assert rows["autodecoder"].gpu_hours == pytest.approx(800_000 / 40 / 3600)
     assert rows["codes"].gpu_hours is None
@@ -60,7 +60,7 @@ def test_the_rasterizer_costs_as_its_pixels_of_images_and_depth(rows: dict[str, 
 
 def test_halving_the_work_halves_the_hours(rows: dict[str, cost.Cost]) -> None:
     half = {
-        row.stage: row for row in cost.costs(experiment(fit={"steps": 36}, unet={"train": {"steps": 50_000}}), 1000)
+        row.stage: row for row in cost.costs(experiment(fit={"steps": 48}, unet={"train": {"steps": 50_000}}), 1000)
     }
     for stage in ("fit", "unet"):
         whole, other = rows[stage].gpu_hours, half[stage].gpu_hours

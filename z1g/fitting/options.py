@@ -45,7 +45,7 @@ class FitOptions(Section):
         description="quaternion: each is divided by its norm; splats: as in the original, each component is divided by "
         "its norm over all Gaussians",
     )
-    steps: int = Field(72, ge=0, le=MAX_COUNT, description="maximum number of optimizer steps")
+    steps: int = Field(96, ge=0, le=MAX_COUNT, description="maximum number of optimizer steps")
     views_per_step: int = Field(
         4, ge=1, le=10_000, description="random views of each step, from the input and the free training views"
     )
