@@ -316,17 +316,35 @@ def test_gone_fields_reach_ids(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ids(Experiment()) == before
 
 
+FIRST: dict[str, Any] = {
+    "data": {"kind": "meshes", "renderer": {"kind": "blender"}},
+    "model": {"kind": "zero123plus", "condition": "plain"},
+    "fit": {
+        "steps": 100, "views_per_step": 8, "draws": "uniform", "betas": [0.8, 0.95],
+        "schedule": {"kind": "cosine", "final_share": 0.2},
+        "rates": {
+            "position": 5e-4, "position_unit": "normalized", "opacity": 0.05, "scale": 0.08, "rotation": 1e-3,
+            "rgb": 0.02,
+        },
+    },
+}  # fmt: skip
+"""The first values of all defaults that have changed since."""
+LATER: dict[str, Any] = {
+    "data": {"kind": "meshes", "renderer": {"kind": "raster"}},
+    "model": {"kind": "zero123plus", "condition": "processors"},
+    "fit": {
+        "steps": 96, "views_per_step": 4, "draws": "passes", "betas": [0.6, 0.9], "schedule": {"kind": "cosine"},
+        "rates": {
+            "position": 0.09, "position_unit": "pixel", "opacity": 0.15, "scale": 0.16, "rotation": 2e-3, "rgb": 0.06,
+        },
+    },
+}  # fmt: skip
+"""The same defaults now, as identities have them."""
+
+
 def test_ids_do_not_depend_on_other_ways_to_write_the_same() -> None:
-    # The only defaults that are not the first ones.
-    first, later = (
-        {
-            "data": {"kind": "meshes", "renderer": {"kind": renderer}},
-            "model": {"kind": "zero123plus", "condition": condition},
-        }
-        for renderer, condition in (("blender", "plain"), ("raster", "processors"))
-    )
-    assert identity.identifying_values(Experiment()) == later
-    assert identity.identifying_values(Experiment.model_validate(first)) == {}
+    assert identity.identifying_values(Experiment()) == LATER
+    assert identity.identifying_values(Experiment.model_validate(FIRST)) == {}
     spelled = Experiment.model_validate(json.loads(Experiment().model_dump_json()))
     assert ids(spelled) == ids(Experiment())
 
@@ -378,11 +396,7 @@ def test_a_completed_configuration_is_whole() -> None:
     whole = Experiment().model_dump(mode="json")
     identifying = {path: section for path, section, off in places() if not off}
     assert identifying
-    first = {
-        "data": {"kind": "meshes", "renderer": {"kind": "blender"}},
-        "model": {"kind": "zero123plus", "condition": "plain"},
-    }
-    assert Experiment.model_validate(recorded().completed({})) == Experiment.model_validate(merge(whole, first))
+    assert Experiment.model_validate(recorded().completed({})) == Experiment.model_validate(merge(whole, FIRST))
     assert recorded().completed(whole) == whole
 
 
