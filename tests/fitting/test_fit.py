@@ -95,6 +95,37 @@ def test_other_fits_never_see_views_of_validation_or_test() -> None:
     assert set(drawn.flatten().tolist()) == set(POOL)
 
 
+def test_uniform_draws_are_those_of_before() -> None:
+    """Literals of the version before `draws`: fits of earlier settings, such as the original's, stay as they are."""
+
+    def drawn(**options: Any) -> list[list[int]]:
+        fit = Fit(FitOptions(steps=3, draws="uniform", **options), SIZE, Auto(), CAMERA)
+        return fit._drawn(np.random.default_rng(0)).tolist()
+
+    every = [[1, 2, 3, 4, 5, 6, 11, 3, 13], [1, 2, 3, 4, 5, 6, 3, 4, 15], [1, 2, 3, 4, 5, 6, 14, 12, 1]]
+    assert drawn(loss_views="all", views_per_step=9) == every
+    assert drawn(views_per_step=4) == [[12, 4, 3, 2], [9, 2, 10, 4], [9, 12, 2, 8]]
+
+
+@pytest.mark.parametrize(("views", "steps_of_a_pass"), [(1, 12), (4, 3), (5, 2), (12, 1), (99, 1)])
+def test_a_pass_has_no_view_twice(views: int, steps_of_a_pass: int) -> None:
+    drawn = job(steps=40, views_per_step=views, draws="passes")._drawn(np.random.default_rng(0))
+    assert drawn.shape == (40, min(views, 12))
+    passes = [drawn[i : i + steps_of_a_pass].flatten().tolist() for i in range(0, 40, steps_of_a_pass)]
+    assert all(len(set(seen)) == len(seen) for seen in passes)
+    assert len({tuple(seen) for seen in passes}) > 1, "each pass has an order of its own"
+    assert set(drawn.flatten().tolist()) == set(POOL), "a view that is left over is drawn in another pass"
+
+
+def test_passes_leave_the_views_of_every_step_as_they_are() -> None:
+    every = Fit(FitOptions(loss_views="all", steps=8, views_per_step=8, draws="passes"), SIZE, Auto(), CAMERA)
+    drawn = every._drawn(np.random.default_rng(0))
+    assert drawn[:, :6].tolist() == [[1, 2, 3, 4, 5, 6]] * 8
+    assert len(set(drawn[:, 6:].flatten().tolist())) == 16, "two others of 17 views a step"
+    few = Fit(FitOptions(loss_views="all", steps=2, views_per_step=4, draws="passes"), SIZE, Auto(), CAMERA)
+    assert few._drawn(np.random.default_rng(0)).tolist() == [[1, 2, 3, 4]] * 2
+
+
 # Starts
 
 
@@ -250,6 +281,20 @@ def test_the_fit_never_uses_test_views(scene: Scene) -> None:
     clean = fitted(scene, steps=4)
     assert torch.equal(poisoned.splats, clean.splats)
     assert poisoned.psnr < clean.psnr
+
+
+def test_the_unit_of_positions_is_a_pixel_of_the_splats(scene: Scene) -> None:
+    """Adam's first step is the rate itself, along every axis that has a gradient."""
+    # Two rays of the middle row, a pixel apart, at the depth of the object's center.
+    _, directions = pixel_rays(scene.cameras([INPUT_VIEWS[0]], SIZE))
+    apart = (directions[0, 0, :, 0, SIZE // 2] - directions[0, 0, :, 0, SIZE // 2 - 1]).norm() * CAMERA.radius
+    moved = {}
+    for unit in ("normalized", "pixel"):
+        rates = AttributeRates(position=1e-3, position_unit=unit)
+        start, end = (fitted(scene, steps=n, rates=rates, keep="last").splats[:, :3] for n in (0, 1))
+        moved[unit] = float((end - start).abs().max())
+    assert moved["normalized"] == pytest.approx(1e-3, rel=1e-3)
+    assert moved["pixel"] == pytest.approx(1e-3 * float(apart), rel=1e-2)
 
 
 def test_a_plateau_lowers_the_rate(scene: Scene) -> None:
@@ -626,9 +671,13 @@ def test_the_benchmark_fits_like_a_plan(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_the_originals_fit_is_that_of_original_yaml() -> None:
     written = load_ablation(ROOT / "ablations" / "optimized_splat.yaml", "original", ROOT / "configs").experiment.fit
-    for name in ("rotation_norm", "steps", "views_per_step", "rates", "betas", "weight_decay", "clip_norm", "keep"):
+    names = (
+        "rotation_norm", "steps", "views_per_step", "draws", "rates", "betas", "weight_decay", "clip_norm", "keep",
+        "schedule",
+    )  # fmt: skip
+    for name in names:
         assert getattr(original_options(), name) == getattr(written, name), name
-    assert original_options().schedule == written.schedule
+    assert written.draws == "uniform"
 
 
 def test_fits_of_an_earlier_data_set_are_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

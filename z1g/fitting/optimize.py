@@ -188,16 +188,25 @@ class Fit:
         """Ids [steps,k] of the views of every step of one object."""
         steps = self.options.steps
         n_drawn = min(max(self.options.views_per_step - len(self.always), 0), len(self.pool))
-        order = draw.random((steps, len(self.pool))).argsort(axis=1)[:, :n_drawn]
+        # A permutation of the pool gives the views of all steps of a pass; the views left over wait for another pass.
+        per_pass = len(self.pool) // max(n_drawn, 1) if self.options.draws == "passes" else 1
+        order = draw.random((-(-steps // per_pass), len(self.pool))).argsort(axis=1)[:, : per_pass * n_drawn]
+        order = order.reshape(len(order) * per_pass, n_drawn)[:steps]
         always = torch.tensor(self.always[: self.options.views_per_step], dtype=torch.long).expand(steps, -1)
         return torch.cat([always, torch.tensor(self.pool)[torch.from_numpy(order)]], dim=1)
 
     def _optimizer(self, raw: RawSplats) -> Optimizer:
         options = self.options
         rates = options.rates.model_dump()
+        if options.rates.position_unit == "pixel":
+            rates["position"] *= self._pixel()
         groups = [{"params": [raw.parameters[name]], "lr": rates[name]} for name in CHANNELS]
         kind = AdamW if options.weight_decay > 0 else Adam
         return kind(groups, betas=options.betas, eps=EPSILON, weight_decay=options.weight_decay, fused=True)
+
+    def _pixel(self) -> float:
+        """Width of a splatter image's pixel at the object's center, normalized units."""
+        return 2 * self.camera.radius * math.tan(math.radians(self.camera.fov_y_deg) / 2) / self.size
 
     def _step(self, batch: _Batch, optimizer: Optimizer, step: int) -> None:
         rgb, alpha, cameras = batch.views.pick(batch.drawn[:, step])

@@ -21,7 +21,12 @@ from z1g.training.schedules.cosine import Cosine
 class AttributeRates(Section):
     """Adam's learning rate of each attribute's raw parameter."""
 
-    position: float = Field(5e-4, ge=0, le=1000, description="normalized units per step, initially")
+    position: float = Field(5e-4, ge=0, le=1000, description="`position_unit` per step, initially")
+    position_unit: Literal["normalized", "pixel"] = Field(
+        "normalized",
+        description="normalized: normalized units; pixel: width of a splatter image's pixel at the "
+        "object's center, so that one rate serves all sizes of splats",
+    )
     opacity: float = Field(5e-2, ge=0, le=1000, description="logits")
     scale: float = Field(8e-2, ge=0, le=1000, description="inverse softplus of scale / 0.1")
     rotation: float = Field(
@@ -43,6 +48,11 @@ class FitOptions(Section):
     steps: int = Field(100, ge=0, le=MAX_COUNT, description="maximum number of optimizer steps")
     views_per_step: int = Field(
         8, ge=1, le=10_000, description="random views of each step, from the input and the free training views"
+    )
+    draws: Literal["uniform", "passes"] = Field(
+        "uniform",
+        description="how views are drawn. uniform: each step by itself, as in the original; passes: in passes of as many "
+        "steps as there are views for, none twice",
     )
     loss_views: LossViews = Field(
         "train",
