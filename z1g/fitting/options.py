@@ -51,8 +51,8 @@ class FitOptions(Section):
     )
     draws: Literal["uniform", "passes"] = Field(
         "uniform",
-        description="how views are drawn. uniform: each step by itself, as in the original; passes: in passes of as many "
-        "steps as there are views for, none twice",
+        description="how views are drawn. uniform: each step by itself, as in the original; passes: in passes of as "
+        "many steps as there are views for, none twice",
     )
     loss_views: LossViews = Field(
         "train",
