@@ -39,7 +39,7 @@ def normal(*shape: int, seed: int = 1) -> torch.Tensor:
 
 @torch.no_grad()
 def test_stage_1_starts_as_the_model_s(model: Path) -> None:
-    codec, own = started(model).new_codec(), ImageToSplats.from_pretrained(str(model)).codec
+    codec, own = (started(model, n).new_codec() for n in (WIDER, None))
     mosaics = normal(2, 3, 48, 32).sigmoid()
     code, expected = codec.encode(mosaics), own.encode(mosaics)
     assert code.shape[1] == WIDER

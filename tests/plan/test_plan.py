@@ -149,6 +149,7 @@ PUBLISHED = {"model": {"kind": "zero123plus"}}
 NEEDS: dict[str, dict[str, Any]] = {
     "model": {"representation": {"kind": "attributes"}},
     "model: trained": {"splat": {"size": 64}, "representation": {"input_size": 64, "sees": "splats"}},
+    "model.code_channels": {"unet": {"normalize_codes": True}},
     "representation": {**PUBLISHED, "autodecoder": {"codes": {"train": True}}},
     "representation.decoder.mode": PUBLISHED,
     "representation.sees": {"model": {"kind": "scratch"}},

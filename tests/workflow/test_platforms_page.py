@@ -60,27 +60,31 @@ def test_memory_of_the_questions_is_that_of_the_benchmarks() -> None:
     """Each pair of objects a GPU and its peak is one of the plan's, or, with more objects, in the scaling table."""
     rows = [re.split(r" *\| *", line) for line in BENCHMARKS.splitlines() if "GiB |" in line]
     measured = {(row[3], f"{float(row[-2].removesuffix(' GiB')) * 2**30 / 1e9:.1f}") for row in rows if len(row) > 9}
-    measured |= {(str(peak.objects), f"{peak.gb:.1f}") for peak in memory.measured() if peak.about == "full"}
+    scales = ("full", "small", "base")
+    measured |= {(str(peak.objects), f"{peak.gb:.1f}") for peak in memory.measured() if peak.about in scales}
     section = (ROOT / "docs/faq.md").read_text().split("## How much GPU memory?")[1].split("\n## ")[0]
     found = re.findall(r"\| ([\d; ]+) \| ([\d.; ]+) GB \|", section)
     pairs = [pair for sizes, peaks in found for pair in zip(sizes.split("; "), peaks.split("; "), strict=True)]
-    assert len(pairs) == 17
+    assert len(pairs) == 22
     assert set(pairs) <= measured
 
 
 def test_memory_of_the_benchmarks_is_that_of_the_plan() -> None:
     section = BENCHMARKS.split("## GPU memory")[1].split("\n## ")[0]
-    lines = [line.strip("| ").split(" | ") for line in section.splitlines() if re.match(r"\| \d", line)]
-    columns = [(about, stage) for about in ("full", "attributes_published", "joint@seed=0") for stage in TRAINED]
     known = {}
     for peak in memory.measured():
         way = peak.objects, peak.whole, peak.recompute, peak.state == "int8", peak.finetune == memory.ADAPTERS
-        known[peak.about, peak.stage, *way] = f"{peak.gb:.1f}"
+        known[peak.about.removesuffix("@seed=0"), peak.stage, *way] = f"{peak.gb:.1f}"
     said = {}
-    for label, *cells in lines:
-        way = int(label.split(",")[0].split()[0]), *(
-            word in label for word in (", all", "recomputed", "8-bit", "adapters")
-        )  # fmt: skip
-        said |= {(*column, *way): cell for column, cell in zip(columns, cells, strict=True) if cell != "–"}
+    columns: list[tuple[str, str]] = []
+    for line in section.splitlines():
+        if line.startswith("| objects at once |"):
+            columns = [(about, stage) for about in re.findall(r"`(\w+)`: stage 1", line) for stage in TRAINED]
+        elif re.match(r"\| \d", line):
+            label, *cells = line.strip("| ").split(" | ")
+            way = int(label.split(",")[0].split()[0]), *(
+                word in label for word in (", all", "recomputed", "8-bit", "adapters")
+            )  # fmt: skip
+            said |= {(*column, *way): cell for column, cell in zip(columns, cells, strict=True) if cell != "–"}
     trained = {what: gb for what, gb in known.items() if what[1] in TRAINED}
     assert said == trained
