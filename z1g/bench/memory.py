@@ -17,7 +17,7 @@ from z1g.bench.machine import device_name, guarded, versions
 from z1g.bench.made_up_training import Make, changed, making, sampling, training, with_random_weights
 from z1g.core.device import default_device
 from z1g.core.errors import UserError
-from z1g.core.files import read_json, write_json
+from z1g.core.files import write_json
 from z1g.core.stages import TRAINED
 from z1g.fitting.optimize import Fit
 from z1g.networks.finetune import Lora
@@ -209,12 +209,12 @@ def _row(
     return {**asdict(peak), "reserved_gb": round(reserved / GB, 3)}
 
 
-def _earlier(out: Path | None) -> list[Peak]:
+def _earlier(out: Path | None) -> tuple[Peak, ...]:
     """Rows of a file that `measure` wrote; none if there is no such file. Raises UserError if it has other things."""
     if out is None or not out.exists():
-        return []
+        return ()
     try:
-        return [Peak(**row) for row in read_json(out)["rows"]]
+        return memory.rows_of(out)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"{out} has no rows of z1g bench memory: {error}; name another file with --out") from error
 

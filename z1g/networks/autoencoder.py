@@ -1,7 +1,6 @@
 """The two halves of a VAE, also for images of more channels than a color has."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as functional
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from z1g.networks import wide_attention
 from z1g.networks.half import bf16_weights, call_with
+from z1g.networks.wider import resized
 
 RGB = 3
 IN_FLOAT32 = ("decoder.conv_out",)
@@ -25,19 +25,13 @@ def widened(vae: AutoencoderKL, sources: Sequence[int]) -> AutoencoderKL:
     `sources[i]` is i for the first channels, the VAE does with them what the other one does, where further channels
     are zero. Source: DiffSplat (Lin et al. 2025), which repeats both convolutions.
     """
-    # Those that start with an underscore name the options that had their default, which diffusers would restore.
-    config: dict[str, Any] = {name: value for name, value in vae.config.items() if not name.startswith("_")}
-    with torch.device("meta"):
-        wide: AutoencoderKL = AutoencoderKL.from_config(
-            {**config, "in_channels": len(sources), "out_channels": len(sources)}
-        )
-    state = {name: value.detach().clone() for name, value in vae.state_dict().items()}
+    state = dict(vae.state_dict())
     rows = list(sources)
     state["encoder.conv_in.weight"] = state["encoder.conv_in.weight"][:, rows]
     for name in ("decoder.conv_out.weight", "decoder.conv_out.bias"):
         state[name] = state[name][rows]
-    wide.load_state_dict(state, assign=True)
-    return wide.requires_grad_(True)
+    wide: AutoencoderKL = resized(vae, state, in_channels=len(rows), out_channels=len(rows))
+    return wide
 
 
 def aligned_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

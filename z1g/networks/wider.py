@@ -33,7 +33,8 @@ def wider_unet(unet: UNet2DConditionModel, channels: int) -> UNet2DConditionMode
     state["conv_in.weight"] = padded(state["conv_in.weight"], columns=channels)
     for name in ("conv_out.weight", "conv_out.bias"):
         state[name] = padded(state[name], rows=channels)
-    return _of(unet, state, in_channels=channels, out_channels=channels)
+    wide: UNet2DConditionModel = resized(unet, state, in_channels=channels, out_channels=channels)
+    return wide
 
 
 def wider_autoencoder(vae: AutoencoderKL, channels: int) -> AutoencoderKL:
@@ -51,7 +52,8 @@ def wider_autoencoder(vae: AutoencoderKL, channels: int) -> AutoencoderKL:
         if f"{name}.weight" in state:
             state |= _pass_on(state, name, parts, own, channels)
     _project(state, own, channels)
-    return _of(vae, state, latent_channels=channels)
+    wide: AutoencoderKL = resized(vae, state, latent_channels=channels)
+    return wide
 
 
 def _halves(weight: Tensor, own: int, channels: int) -> Tensor:
@@ -88,11 +90,15 @@ def _project(state: dict[str, Tensor], own: int, channels: int) -> None:
     weight[own:channels] = new * size[:, None, None, None]
 
 
-def _of(network: Any, state: dict[str, Tensor], **sizes: int) -> Any:
-    """A network of other sizes with these weights."""
+def own_options(network: Any) -> dict[str, Any]:
+    """The options of a network of diffusers, by which another one can be made."""
     # Those that start with an underscore name the options that had their default, which diffusers would restore.
-    config = {name: value for name, value in network.config.items() if not name.startswith("_")}
+    return {name: value for name, value in network.config.items() if not name.startswith("_")}
+
+
+def resized(network: Any, state: dict[str, Tensor], **sizes: int) -> Any:
+    """A trainable network of other sizes with copies of these weights."""
     with torch.device("meta"):
-        made = type(network).from_config({**config, **sizes})
+        made = type(network).from_config({**own_options(network), **sizes})
     made.load_state_dict({name: value.detach().clone() for name, value in state.items()}, assign=True)
     return made.requires_grad_(True)

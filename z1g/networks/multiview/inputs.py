@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from diffusers import UNet2DConditionModel
 
 from z1g.core.seeding import seeded
-from z1g.networks.wider import padded
+from z1g.networks.wider import own_options, padded
 
 SEED = 2
 """Of the initial weights of new layers."""
@@ -20,9 +18,7 @@ def with_inputs(unet: UNet2DConditionModel, channels: int, vector: int | None = 
     before training (Brooks et al. 2023, §3.2.1). vector: width of `class_labels`, which are embedded like the time and
     added to it, by layers with PyTorch's initial weights.
     """
-    # Those that start with an underscore name the options that had their default, which diffusers would restore.
-    config: dict[str, Any] = {name: value for name, value in unet.config.items() if not name.startswith("_")}
-    config["in_channels"] = channels
+    config = {**own_options(unet), "in_channels": channels}
     if vector is not None:
         config |= {"class_embed_type": "projection", "projection_class_embeddings_input_dim": vector}
     with seeded(SEED):

@@ -80,7 +80,12 @@ class Way:
 @cache
 def measured() -> tuple[Peak, ...]:
     """All measured peaks."""
-    return tuple(Peak(**row) for row in read_json(FILE)["rows"])
+    return rows_of(FILE)
+
+
+def rows_of(file: Path) -> tuple[Peak, ...]:
+    """The peaks of a file. Raises OSError, ValueError, KeyError or TypeError if it has other things."""
+    return tuple(Peak(**row) for row in read_json(file)["rows"])
 
 
 def fixed(trained: int, state: str, *, ema: bool) -> float:
