@@ -29,11 +29,13 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         text = read_bytes(card).decode()
     except (OSError, ValueError) as error:
         raise UserError(f"{card} cannot be read: {error}; name a model card with --card") from error
+    from z1g.inference.card import parse_card
     from z1g.inference.models import of_run, write_model
     from z1g.jobs.records import provenance
     from z1g.report.card import packed_card
 
     about = {"weights": arguments.weights, **provenance()}
+    parse_card(text, str(card))
     card_text = packed_card(text) if arguments.card is None else text
     write_model(of_run(run), arguments.out, int8=arguments.weights == "int8", about=about, card=card_text)
     size = sum(file.stat().st_size for file in arguments.out.rglob("*") if file.is_file())
