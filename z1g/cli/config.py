@@ -11,6 +11,7 @@ from z1g.config.entries import Entries
 from z1g.config.original_command import translated
 from z1g.config.resolve import Ablation
 from z1g.core.errors import UserError
+from z1g.core.files import write_text
 from z1g.plan import neutral
 
 GENERATED: dict[str, tuple[Path, Callable[[], str]]] = {
@@ -54,9 +55,11 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
             raise UserError(f"--objects {arguments.objects} must be at least 1")
         sys.stdout.write(translated(arguments.from_command, arguments.objects, Path("configs")))
     elif arguments.what == "write":
+        absent = [str(path.parent) for path, _ in GENERATED.values() if not path.parent.is_dir()]
+        if absent:
+            raise UserError(f"write: there is no folder {absent[0]} here; go to the root of the repository")
         for path, make in GENERATED.values():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(make(), encoding="utf-8")
+            write_text(path, make())
     elif arguments.what == "show" and arguments.ablation is None:
         sys.stdout.write(documents.defaults())
     elif arguments.what == "show":

@@ -8,8 +8,10 @@ MOST_CHARACTERS = 1500
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """`'; did you mean "size"?'` or, if no name is similar, `'; valid: a, b'`."""
+    """`'; did you mean "size"?'` or, if no name is similar, `'; valid: a, b'`, or `'; there are none'`."""
     names = sorted(set(valid))
+    if not names:
+        return "; there are none"
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
     return f'; did you mean "{near[0]}"?' if near else f"; valid: {listed(names)}"
 
