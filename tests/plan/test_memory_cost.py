@@ -214,7 +214,7 @@ def test_the_file_of_the_package_is_read() -> None:
 def test_what_was_measured_at_full_size_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The keys of the package's rows are those of the configurations of which they are; mini was not measured."""
+    """The keys of the package's rows are those of the configurations of which they are; sheets were not measured."""
     monkeypatch.chdir(ROOT)
 
     def ways_of(scale: str, *ablations: str) -> list[list[str]]:
@@ -228,6 +228,8 @@ def test_what_was_measured_at_full_size_is_said(
             assert all(0 < float(cell) < 80 for cell in cells), (name, cells)
         assert float(stage_2[5]) < float(stage_2[4]) < float(stage_2[3])
     stage_1, stage_2 = ways_of("mini", "joint")
+    assert all(0 < float(cell) < 6 for cell in (*stage_1[1:5], *stage_2[1:5])), (stage_1, stage_2)
+    stage_1, stage_2 = ways_of("mini", "mini_sheet")
     assert set(stage_1[1:5]) == set(stage_2[1:6]) == {"not measured"}
 
 

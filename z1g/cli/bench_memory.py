@@ -27,7 +27,9 @@ def run_memory(arguments: argparse.Namespace) -> dict[str, Any] | str:
     from z1g.bench.memory import markdown, measure
     from z1g.plan.named import experiments
 
-    named = list(experiments(arguments.scale, arguments.ablations, *FOLDERS))
+    # Another scale may have an ablation, and so a run, of the same name.
+    place = f"{Path(arguments.scale).stem}/" if arguments.ablations else ""
+    named = [(f"{place}{name}", made) for name, made in experiments(arguments.scale, arguments.ablations, *FOLDERS)]
     figures = measure(named, arguments.stages, arguments.seconds, arguments.out)
     return figures if arguments.json else markdown(figures)
 

@@ -9,6 +9,7 @@ from pydantic import Field
 from z1g.core.needs import require_file
 from z1g.core.slots import FileContent
 from z1g.losses.base import Comparison, Loss
+from z1g.losses.windows import windows
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +23,11 @@ class _Perceptual(Loss):
         256, ge=64, le=4096, description="side in pixels to which renders are resized for the network"
     )
     antialias: bool = Field(True, description="resize with antialiasing; false: as in the original, pixels are skipped")
+    crop: bool = Field(
+        False,
+        description="compare windows with a side of `resolution`, at other places in each epoch, instead of resized "
+        "renders: details of a pixel count at the price of small images",
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="precision of the network's convolutions; auto: bf16 on a GPU, fp32 on a CPU"
     )
@@ -35,8 +41,10 @@ class _Perceptual(Loss):
 
         if pair.rgb is None or pair.rgb_true is None:
             raise ValueError(f"loss '{type(self).__name__}' needs renders")
-        images = resized(pair.rgb[:, : self.views].flatten(0, 1), self.resolution, self.antialias)
-        truth = resized(pair.rgb_true[:, : self.views].flatten(0, 1), self.resolution, self.antialias)
+        images, truth = pair.rgb[:, : self.views], pair.rgb_true[:, : self.views]
+        if self.crop:
+            images, truth = (windows(x, self.resolution, pair.epoch) for x in (images, truth))
+        images, truth = (resized(x.flatten(0, 1), self.resolution, self.antialias) for x in (images, truth))
         half = self.precision == "bf16" or (self.precision == "auto" and images.is_cuda)
         distance: torch.Tensor = self.network()(images, truth, half=half, dropout=pair.perceptual_dropout)
         return distance.mean()

@@ -12,7 +12,7 @@ from z1g.sources.meshes import Meshes
 if TYPE_CHECKING:
     from z1g.config.tree import Experiment
 
-WITHOUT_EFFECT = frozenset({"alone_share", "bias", "init_seed", "l1", "log_max", "log_min", "weight"})
+WITHOUT_EFFECT = frozenset({"alone_share", "bias", "crop", "init_seed", "l1", "log_max", "log_min", "weight"})
 """Options that have no part in what takes memory."""
 
 
