@@ -28,3 +28,11 @@ def test_output_and_exit_code_are_kept_whether_objects_are_freed_or_not(lean: bo
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout) == (code, "written, registered")
     assert done.stderr == ("" if lean else "freed")
+
+
+def test_nothing_is_logged_after_the_last_line() -> None:
+    """As torch does if Ctrl-C ends its import."""
+    log = 'import logging; logging.basicConfig(level=0); atexit.register(lambda: logging.error("statistics"))'
+    script = END.format(code=130, lean=False).replace("kept = Freed()", log).replace("kept.itself = kept", "")
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "written, registered", "")

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from support.builders import fill, plan, stage_path
 from support.gaussians import gaussians
 from support.paths import ROOT
 
+import z1g
 from z1g.cli.main import main
 from z1g.core.names import did_you_mean
 from z1g.gaussians import files as splat_files
@@ -102,6 +104,71 @@ def test_export_to_impossible_places(refused: Refused, ply: Path, monkeypatch: p
     assert message.startswith("z1g export: error: ")
     assert any(part in message for part in (place.split("/")[-1], place.rsplit("/", 1)[0])), message
     assert content(ply.parent) == before
+
+
+@pytest.mark.parametrize("verb", ["mesh", "film", "export"])
+@pytest.mark.parametrize("place", ["file/b", f"{'n' * 300}", "folder", "/dev/null/b"])
+def test_places_are_looked_at_before_the_work(
+    refused: Refused, ply: Path, monkeypatch: pytest.MonkeyPatch, verb: str, place: str
+) -> None:
+    def work(*_: object) -> None:
+        raise AssertionError("work for nothing")
+
+    monkeypatch.setattr("z1g.surface.build.build", work)
+    monkeypatch.setattr("z1g.render.video.save_frames", work)
+    monkeypatch.chdir(ply.parent)
+    Path("file").write_text("")
+    for ending in (".glb", ".webp"):
+        Path(f"folder{ending}").mkdir()
+    before = content(ply.parent)
+    message = refused(verb, ply, "--out", place + (".webp" if verb == "film" else ".glb"))
+    assert place.split("/b")[0] in message
+    assert content(ply.parent) == before
+
+
+def test_a_file_is_not_converted_to_itself(refused: Refused, ply: Path) -> None:
+    """What the file's format or other tools have beside activated Gaussians would be lost."""
+    before = ply.read_bytes()
+    (ply.parent / "link.ply").symlink_to(ply)
+    for out in (ply, ply.parent / "link.ply"):
+        assert f"--out {out} is the file to convert" in refused("export", ply, "--out", out)
+    assert ply.read_bytes() == before
+
+
+def test_paths_that_begin_with_a_dash(ply: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ply.parent)
+    ply.rename("-a.ply")
+    asked: list[tuple[Path, Path]] = []
+    monkeypatch.setattr("z1g.cli.mesh.main", lambda verb, words: asked.append((words.splats, words.out)))
+    assert main(["export", "./-a.ply", "--out=-b.glb"]) == 0
+    assert asked == [(Path("-a.ply"), Path("-b.glb"))]
+
+
+@pytest.mark.parametrize("verb", ["mesh", "view", "film"])
+def test_a_folder_of_splats_is_called_one(refused: Refused, ply: Path, verb: str) -> None:
+    assert refused(verb, ply.parent).endswith("this is a folder: name the files in it")
+
+
+def test_a_folder_that_is_no_run_needs_no_card(refused: Refused, tmp_path: Path) -> None:
+    message = refused("pack", tmp_path, "--out", tmp_path / "model")
+    assert message.endswith("neither results/ablations/<name> nor results/infer/<id>")
+
+
+def test_generated_files_are_written_in_the_repository_only(
+    refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "configs").mkdir()
+    assert refused("config", "write").endswith("there is no folder docs here; go to the root of the repository")
+    assert content(tmp_path) == {"configs": None}
+
+
+def test_the_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert project["tool"]["setuptools"]["dynamic"]["version"]["attr"] == "z1g.__version__"
+    assert (end.value.code, capsys.readouterr().out) == (0, f"z1g {z1g.__version__}\n")
 
 
 @pytest.mark.parametrize("place", ["/proc/x/b.jsonl", "file/b.jsonl", f"{'n' * 300}.jsonl"])
@@ -331,3 +398,4 @@ def test_paths_that_lead_to_themselves(refused: Refused, tmp_path: Path) -> None
 
 def test_valid_names_are_listed_once() -> None:
     assert did_you_mean("x", ["micro", "other", "micro"]) == "; valid: micro, other"
+    assert did_you_mean("x", []) == "; there are none"

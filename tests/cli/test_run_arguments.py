@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from support.paths import CONFIGS
+from support.paths import CONFIGS, ROOT
 
 from z1g.cli.config import named
-from z1g.cli.main import parser_for
+from z1g.cli.main import main, parser_for
 from z1g.config.catalog import Catalog
 from z1g.config.entries import Entries
 from z1g.core.errors import UserError
@@ -75,3 +75,33 @@ def test_a_damaged_file_of_names_is_refused(tmp_path: Path) -> None:
         file.write_text(damaged)
         with pytest.raises(UserError, match=r"checksum|names no run"):
             runs.named([f"@{file}"])
+
+
+def test_config_shows_a_scale(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert main(["config", "show", "--scale", "scratch"]) == 0
+    shown, own = (yaml.safe_load(text) for text in (capsys.readouterr().out, Path("configs/scratch.yaml").read_text()))
+    assert shown["model"]["kind"] == own["model"]["kind"] == "scratch"
+    assert shown["data"]["chunk_size"] == own["data"]["chunk_size"]
+    assert main(["config", "show", "--scale", "scrach"]) == 2
+    assert 'did you mean "scratch"' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["config", "schema", "--scale", "scratch"], "--scale is of `z1g config show` and of names"),
+        (["config", "write", "--scale", "scratch"], "--scale is of `z1g config show` and of names"),
+        (["config", "encoder_mix", "--ablation", "a.yaml"], "--ablation FILE is of `z1g config show`"),
+        (["plan", "--cost", "--write"], "--write and --budget are of a plan"),
+        (["plan", "--check", "--budget", "3"], "--write and --budget are of a plan"),
+        (["plan", "--check", "--cost", "10"], "--check and --cost are two questions"),
+    ],
+)
+def test_options_that_would_be_ignored_are_refused(
+    words: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -338,6 +338,17 @@ def test_a_fault_of_one_sample_ends_no_other(
     assert sampled(server, disc(), seeds=[1])[0]["state"] == "done"
 
 
+def test_a_sample_without_a_mesh_says_why(server: AppServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_mesh(*_: object) -> None:
+        raise UserError("there is no surface")
+
+    monkeypatch.setattr("z1g.inference.batch.build", no_mesh)
+    (state,) = sampled(server, disc(), seeds=[1], mesh=True)
+    assert (state["state"], state["error"]) == ("done", "a-1: no mesh: there is no surface")
+    assert ".ply" in state["files"]
+    assert ".glb" not in state["files"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -134,10 +134,56 @@ def test_a_dry_run_writes_the_folder_and_asks_nobody(
 
 def test_without_metadata_the_card_gets_a_license(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "plain")
-    (tmp_path / "plain/README.md").unlink()
+    (tmp_path / "plain/README.md").write_bytes(b"\xef\xbb\xbf# Chairs\r\nSome.\r\n")
     words = ["--dry-run", str(tmp_path / "dry"), "--license", "mit"]
     assert main(["publish", str(tmp_path / "plain"), "--to", "a/b", *words]) == 0
-    assert (tmp_path / "dry/README.md").read_text().startswith("---\nlicense: mit\n")
+    text = (tmp_path / "dry/README.md").read_text()
+    assert text.startswith("---\nlicense: mit\n")
+    assert "---\n# Chairs\nSome.\n" in text
+
+
+def test_another_license_has_a_name_and_a_link(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "plain")
+    (tmp_path / "plain/README.md").write_text("# Chairs")
+    terms = {"license": "other", "license_name": "Chairs 1.0", "license_link": "https://example.org/terms"}
+    words = [word for key, value in terms.items() for word in (f"--{key.replace('_', '-')}", value)]
+    publish = ["publish", str(tmp_path / "plain"), "--to", "a/b", "--dry-run", str(tmp_path / "dry")]
+    assert main([*publish, *words]) == 0
+    metadata = yaml.safe_load((tmp_path / "dry/README.md").read_text()[4:].partition("\n---\n")[0])
+    assert terms.items() <= metadata.items()
+
+
+def test_without_a_license_this_is_said(folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.copytree(folder, tmp_path / "plain")
+    (tmp_path / "plain/README.md").write_text("# Chairs")
+    assert main(["publish", str(tmp_path / "plain"), "--to", "a/b", "--dry-run", str(tmp_path / "dry")]) == 0
+    assert "the card names no license" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("card", "message"),
+    [
+        (None, "README.md, the model card, cannot be read: No such file or directory; write one that says what"),
+        (b"---\nlicense: mit\n---\n\n", "README.md, the model card, is empty; write what the model was trained on"),
+        (b"\xff\xfe# Chairs", "README.md, the model card, cannot be read: 'utf-8' codec"),
+        (
+            b"---\nlicense: Apache 2\n---\n# A",
+            "README.md: 'Apache 2' is no license that model cards name; did you",
+        ),
+    ],
+)
+def test_a_model_without_a_card_is_not_published(
+    at_hub: Hub, folder: Path, tmp_path: Path, card: bytes | None, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(folder, tmp_path / "plain")
+    (tmp_path / "plain/README.md").unlink()
+    if card is not None:
+        (tmp_path / "plain/README.md").write_bytes(card)
+    for words in (["--dry-run", str(tmp_path / "dry")], []):
+        assert main(["publish", str(tmp_path / "plain"), "--to", "a/b", "--license", "mit", *words]) == 2
+        assert message in capsys.readouterr().err
+    assert at_hub.asked == []
+    assert not (tmp_path / "dry").exists()
 
 
 @pytest.mark.parametrize(
@@ -147,6 +193,12 @@ def test_without_metadata_the_card_gets_a_license(folder: Path, tmp_path: Path) 
         (["{model}", "--to", "a/b@c"], "a name on the hub is USER/NAME"),
         (["nowhere", "--to", "a/b"], "nowhere is neither a folder with model.json"),
         (["{model}", "--to", "a/b", "--picture", "{model}/model.json"], "model.json is not an image of a"),
+        (
+            ["{model}", "--to", "a/b", "--license", "cc-by-4"],
+            "--license: 'cc-by-4' is no license that model cards",
+        ),
+        (["{model}", "--to", "a/b", "--license", "other"], "'other' needs --license-name NAME and --license-link URL"),
+        (["{model}", "--to", "a/b", "--license-name", "Mine"], "are of --license other only"),
         (["{model}", "--to", "a/b", "--picture", "none.png"], "none.png cannot be read: No such file or directory"),
     ],
 )

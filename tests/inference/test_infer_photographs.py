@@ -152,6 +152,30 @@ def test_a_mesh_if_asked(results: Path, tmp_path: Path, monkeypatch: pytest.Monk
     assert json.loads((tmp_path / "a.json").read_text())["outputs"]["mesh"] == "a.glb"
 
 
+def test_splats_without_a_mesh_are_written_and_said(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of three photographs, one is a ball, one is too transparent for a surface, and one cannot be used."""
+    faint = ball_splats("a", 8)
+    faint[:, 3] = 0.01
+    outputs = torch.stack([ball_splats("a", 8), faint])
+    monkeypatch.setattr(ImageToSplats, "__call__", lambda self, images, seeds, **_: (None, outputs[: len(images)]))
+    coarse = MeshOptions(views=12, view_size=64, resolution=32, faces=1000, texture=64)
+    monkeypatch.setattr("z1g.inference.batch.MeshOptions", lambda: coarse)
+    files = [str(saved(tmp_path, disc(radius=10 + i), f"{name}.png")) for i, name in enumerate("abc")]
+    Path(files[2]).write_text("nothing")
+    assert infer(results, tmp_path / "out", *files, "--mesh") == 2
+    *_, first, unusable, second, reason = capsys.readouterr().err.splitlines()
+    assert first == "z1g infer: error: 1 of 3 photographs could not be used:"
+    assert "c.png is not an image" in unusable
+    assert second == "1 of 3 photographs have splats, but no mesh:"
+    assert reason.startswith("  b: no mesh: ")
+    assert {file.name for file in (tmp_path / "out").glob("*.glb")} == {"a.glb"}
+    assert whole(tmp_path / "out", "a")
+    assert whole(tmp_path / "out", "b"), "complete without a mesh"
+    assert len(splat_files.read(tmp_path / "out/b.ply")) == 6 * 8 * 8
+
+
 def test_the_stage_verb_is_as_before(results: Path) -> None:
     folder = next((results / "infer").iterdir())
     assert main(["infer", str(folder), "--chunk", "0", "--gpus", "0"]) == 0

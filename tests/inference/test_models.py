@@ -123,7 +123,7 @@ def test_what_to_do_about_a_damaged_model_is_not_what_to_do_about_a_run(
     assert "snakemake" not in str(error.value)
 
 
-def test_the_card_names_files_of_its_folder(run: Path, tmp_path: Path) -> None:
+def test_the_card_names_files_of_its_folder(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """And not those of the results tree, which who fetches the model does not have."""
     assert "`stages/unet/pipeline`" in (run / "MODEL_CARD.md").read_text()
     assert main(["pack", str(run), "--out", str(tmp_path / "model")]) == 0
@@ -135,6 +135,10 @@ def test_the_card_names_files_of_its_folder(run: Path, tmp_path: Path) -> None:
     assert "config.json" not in text
     assert main(["pack", str(run), "--card", str(run / "MODEL_CARD.md"), "--out", str(tmp_path / "own")]) == 0
     assert (tmp_path / "own/README.md").read_text() == (run / "MODEL_CARD.md").read_text(), "a card of the user's stays"
+    (tmp_path / "card.md").write_text("---\nlicense: MIT License\n---\n# Chairs")
+    assert main(["pack", str(run), "--card", str(tmp_path / "card.md"), "--out", str(tmp_path / "other")]) == 2
+    assert "'MIT License' is no license that model cards name; did you mean mit" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_folder_that_exists_is_not_written_over(run: Path, folders: dict[str, Path]) -> None:

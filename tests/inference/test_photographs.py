@@ -2,6 +2,7 @@
 
 import io
 import os
+import resource
 import struct
 import sys
 import types
@@ -14,9 +15,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, features
 from support.builders import ball
 from support.photographs import disc, saved
+from support.watched import prepared
 
 from z1g.core.errors import UserError
 from z1g.geometry.camera import CameraOptions
@@ -290,6 +292,74 @@ def test_large_photographs_are_downsampled_first(tmp_path: Path, monkeypatch: py
     assert (x, y, diameter) == pytest.approx((0.5, 0.5, 0.728), abs=0.06)
 
 
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "I;16", "CMYK"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_large_photographs_are_means_of_areas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, orientation: int
+) -> None:
+    """Converted a few rows at a time, against float64 means of premultiplied blocks of 5 x 5 pixels."""
+    monkeypatch.setattr(photographs, "LARGEST_SIDE", 80)
+    monkeypatch.setattr(photographs, "ROWS", 7)
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 4), np.uint8)
+    noise[..., 3] = np.where(noise[..., 3] > 128, 255, 90)
+    image = Image.fromarray(noise).convert("L" if mode == "I;16" else mode)
+    original = np.asarray(image.convert("RGBA"))
+    if mode == "I;16":
+        image = Image.fromarray(np.asarray(image).astype(np.uint16) * 257)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    actual = upright(saved(tmp_path, image, "a.tiff" if mode == "CMYK" else "a.png", exif=exif)).astype(np.float64)
+    if orientation == 6:
+        original = np.rot90(original, -1)
+    blocks = original.astype(np.float64).reshape(original.shape[0] // 5, 5, -1, 5, 4)
+    alpha = blocks[..., 3].mean(axis=(1, 3))
+    color = (blocks[..., :3] * blocks[..., 3:] / 255).mean(axis=(1, 3))
+    np.testing.assert_allclose(actual[..., 3], alpha, atol=1.01)
+    np.testing.assert_allclose(actual[..., :3] * alpha[..., None] / 255, color, atol=3)
+
+
+def test_large_jpegs_are_decoded_at_part_of_their_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    y, x = np.mgrid[:640, :960]
+    smooth = np.stack([x / 959, y / 639, 0.5 + 0.4 * np.sin(x / 90) * np.cos(y / 90)], axis=2)
+    image = Image.fromarray((255 * smooth).round().astype(np.uint8))
+    path = saved(tmp_path, image, "a.jpg", quality=95)
+    monkeypatch.setattr(photographs, "LARGEST_SIDE", 240)
+    decoded: list[tuple[int, int]] = []
+    convert = photographs._rgba
+    monkeypatch.setattr(photographs, "_rgba", lambda image, path: decoded.append(image.size) or convert(image, path))
+    actual = upright(path)
+    assert decoded == [(240, 160)]
+    np.testing.assert_allclose(actual[..., :3], 255 * smooth.reshape(160, 4, 240, 4, 3).mean(axis=(1, 3)), atol=4)
+
+
+def test_the_farthest_pixel_is_found(tmp_path: Path) -> None:
+    """Against all pixels."""
+    alpha = np.where(np.random.default_rng(0).random((60, 90)) < 0.004, 255, 0).astype(np.uint8)
+    rows, columns = np.nonzero(alpha)
+    x, y = (columns.min() + columns.max() + 1) / 2, (rows.min() + rows.max() + 1) / 2
+    reach = max(np.hypot(column + 0.5 - x, row + 0.5 - y) for row, column in zip(rows, columns, strict=True)) + 0.5
+    assert photographs._square(alpha, CAMERA) == pytest.approx((x, y, 2 * reach / object_share(CAMERA)))
+
+
+def _read_in_little_memory(path: Path) -> None:
+    photographs.LARGEST_SIDE, photographs.ROWS = 1000, 32
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + 2 * 4 * 6000**2
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    assert read(path, "keep").rgba.shape == (1000, 1000, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="the limit of memory is that of Linux")
+def test_a_large_photograph_takes_the_memory_of_what_is_decoded(tmp_path: Path) -> None:
+    """36 million pixels, of 4 bytes each in Pillow: they and as much again are enough."""
+    path = saved(tmp_path, Image.new("RGB", (6000, 6000), (200, 60, 20)), "a.png", compress_level=1)
+    process = prepared().Process(target=_read_in_little_memory, args=(path,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
+
+
 # Backgrounds
 
 
@@ -338,6 +408,38 @@ def test_folders_are_searched_for_images(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no photographs here"):
         find([tmp_path / "empty"])
+
+
+def test_images_that_cannot_be_read_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As of telephones and cameras."""
+    for name in ("a.jpg", "IMG_1.HEIC", "b.heif", "c.dng", "._d.heic", "notes.txt", "e.avif", "f.JFIF"):
+        (tmp_path / name).touch()
+    assert [file.name for file in find([tmp_path, tmp_path])] == ["a.jpg", "e.avif", "f.JFIF"]
+    skipped = "skipped IMG_1.HEIC, b.heif, c.dng, which cannot be read: convert to PNG or JPEG"
+    assert [record.getMessage() for record in caplog.records] == [f"{tmp_path}: {skipped}"]
+    for name in ("a.jpg", "e.avif", "f.JFIF"):
+        (tmp_path / name).unlink()
+    with pytest.raises(UserError, match=r"no photographs here .*IMG_1\.HEIC, b\.heif, c\.dng cannot be read: convert"):
+        find([tmp_path])
+
+
+def test_images_that_cannot_be_read_are_no_photographs_by_name_either(tmp_path: Path) -> None:
+    """An HEIC file by its first bytes; a raw image, as it is a TIFF file whose first image is a preview."""
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(64))
+    with pytest.raises(UserError, match=r"a\.heic is not an image of a supported format; save it as PNG or JPEG"):
+        read(find([tmp_path / "a.heic"])[0], "keep")
+    preview = saved(tmp_path, disc(), "a.dng", format="TIFF")
+    with pytest.raises(UserError, match=r"a\.dng is a camera's raw image, .*; convert to PNG or JPEG"):
+        read(find([preview])[0], "keep")
+    named = saved(tmp_path, disc(), "b.heic", format="PNG")
+    assert read(find([named])[0]).rgba.shape == (48, 64, 4), "the content counts, not the name"
+
+
+def test_avif(tmp_path: Path) -> None:
+    assert features.check("avif"), "the wheels of Pillow in the lock have it"
+    actual = upright(saved(tmp_path, disc(), "a.avif", quality=100))
+    np.testing.assert_allclose(actual[21, 25].astype(int), (200, 60, 20, 255), atol=6)
+    assert actual[0, 63, 3] == 0
 
 
 def test_hidden_files_of_a_folder_are_no_photographs(tmp_path: Path) -> None:

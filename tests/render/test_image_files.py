@@ -1,5 +1,6 @@
 """Image and film files: pixels of PNG files, and films that are encoded while frames are made."""
 
+import gc
 import resource
 import struct
 import zlib
@@ -129,3 +130,19 @@ def test_a_film_that_ffmpeg_could_not_finish_is_an_error(tmp_path: Path) -> None
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert [file.name for file in tmp_path.iterdir()] == ["whole.mp4"]
+
+
+def test_an_interrupted_film_leaves_no_file_and_no_words_of_ffmpeg(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Which writes what it has got, and complains if the file is gone by then."""
+
+    def interrupted() -> Iterator[NDArray[np.uint8]]:
+        yield from frames()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        save_frames(interrupted(), tmp_path / "film.mp4", FRAME_MS)
+    gc.collect()
+    assert not list(tmp_path.iterdir())
+    assert capfd.readouterr().err == ""

@@ -11,7 +11,9 @@ from z1g.config.entries import Entries
 from z1g.config.original_command import translated
 from z1g.config.resolve import Ablation
 from z1g.core.errors import UserError
+from z1g.core.files import write_text
 from z1g.plan import neutral
+from z1g.plan.named import experiments
 
 GENERATED: dict[str, tuple[Path, Callable[[], str]]] = {
     "schema": (Path("configs/schema.json"), documents.schema),
@@ -42,30 +44,40 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         "--objects", type=int, default=80, help="--from-command: objects of the data set, by which epochs become steps"
     )
     parser.add_argument("--ablation", type=Path, help="show: the ablation file")
-    parser.add_argument("--scale", default="full", help="show, or a name: the base configuration")
+    parser.add_argument("--scale", help="show, or a name: the base configuration; default: full")
 
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
     """Print a document or a configuration, or write all documents to their files."""
     if (arguments.what is None) == (arguments.from_command is None):
         raise UserError("give a document, a name, or --from-command 'COMMAND'; see `z1g config --help`")
+    if arguments.ablation is not None and arguments.what != "show":
+        raise UserError("--ablation FILE is of `z1g config show`; a name needs no file")
+    if arguments.scale is not None and arguments.what in (None, "write", *GENERATED):
+        raise UserError("--scale is of `z1g config show` and of names; generated documents are of all scales")
+    scale = arguments.scale or "full"
     if arguments.from_command is not None:
         if arguments.objects < 1:
             raise UserError(f"--objects {arguments.objects} must be at least 1")
         sys.stdout.write(translated(arguments.from_command, arguments.objects, Path("configs")))
     elif arguments.what == "write":
+        absent = [str(path.parent) for path, _ in GENERATED.values() if not path.parent.is_dir()]
+        if absent:
+            raise UserError(f"write: there is no folder {absent[0]} here; go to the root of the repository")
         for path, make in GENERATED.values():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(make(), encoding="utf-8")
-    elif arguments.what == "show" and arguments.ablation is None:
+            write_text(path, make())
+    elif arguments.what == "show" and arguments.ablation is None and arguments.scale is None:
         sys.stdout.write(documents.defaults())
+    elif arguments.what == "show" and arguments.ablation is None:
+        ((_, experiment),) = experiments(scale, None, Path("ablations"), Path("configs"))
+        sys.stdout.write(documents.resolved(experiment))
     elif arguments.what == "show":
-        ablation = load_ablation(arguments.ablation, arguments.scale, Path("configs"))
+        ablation = load_ablation(arguments.ablation, scale, Path("configs"))
         sys.stdout.write(documents.resolved(ablation.experiment))
     elif arguments.what in GENERATED:
         sys.stdout.write(GENERATED[arguments.what][1]())
     else:
-        sys.stdout.write(named(arguments.what, arguments.scale, Path("ablations"), Path("configs")))
+        sys.stdout.write(named(arguments.what, scale, Path("ablations"), Path("configs")))
 
 
 def named(name: str, scale: str, ablations: Path, configs: Path) -> str:

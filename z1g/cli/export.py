@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from z1g.cli.arguments import some_path
+from z1g.core.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -20,11 +21,16 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         from z1g.cli import mesh
         from z1g.cli.main import parser_for
 
-        mesh.main("mesh", parser_for("mesh").parse_args([str(arguments.splats), "--out", str(arguments.out)]))
+        # A path may begin with a dash.
+        mesh.main("mesh", parser_for("mesh").parse_args([f"--out={arguments.out}", "--", str(arguments.splats)]))
         return
     from z1g.gaussians import files as splat_files
 
     splat_files.format_of(arguments.out, splat_files.FORMATS)
+    if arguments.out.exists() and arguments.splats.exists() and arguments.out.samefile(arguments.splats):
+        raise UserError(
+            f"--out {arguments.out} is the file to convert, and formats keep different things; name another"
+        )
     gaussians = splat_files.read(arguments.splats)
     splat_files.write(arguments.out, gaussians)
     sys.stdout.write(f"{arguments.out}: {arguments.out.stat().st_size} bytes\n")

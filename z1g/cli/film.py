@@ -5,6 +5,7 @@ import sys
 
 from z1g.cli.arguments import between, some_path
 from z1g.core.errors import UserError
+from z1g.core.files import require_place
 
 FORMATS = (".mp4", ".webp")
 
@@ -32,6 +33,7 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         raise UserError(f"--out {out}: films are written as {' or '.join(FORMATS)}")
     if out.suffix.lower() == ".mp4" and video_extension() != ".mp4":
         raise UserError(f"--out {out}: .mp4 needs pip install imageio-ffmpeg; .webp needs nothing")
+    require_place(out)
     views = views_of(None if arguments.path is None else CameraPath.read(arguments.path))
     objects = [splat_files.read(file).to(default_device()) for file in arguments.splats]
     save_frames(frames(objects, views, Auto(), arguments.size), out, round(1000 / FRAMES_PER_SECOND))

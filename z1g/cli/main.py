@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import NoReturn
 
+import z1g
 from z1g.core.errors import (
     EXIT_INTERRUPTED,
     EXIT_PREEMPTED,
@@ -93,8 +94,9 @@ def parser_for(verb: str) -> argparse.ArgumentParser:
 def run() -> NoReturn:
     """`main` with the words of the command line, then the end of the process."""
     code = main()
-    # What Python does after this has nothing to tell.
+    # What Python does after this has nothing to tell, nor do libraries whose import Ctrl-C has ended.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    logging.disable()
     if is_lean():
         # Python would free the libraries object by object, for a quarter of a second.
         atexit._run_exitfuncs()
@@ -142,6 +144,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     overview = argparse.ArgumentParser(prog="z1g", formatter_class=argparse.RawDescriptionHelpFormatter)
     overview.epilog = "\n".join(f"  {name:<12} {verb.help}" for name, verb in VERBS.items())
+    overview.add_argument("--version", action="version", version=f"z1g {z1g.__version__}")
     overview.add_argument("verb", choices=VERBS, metavar="verb")
     verb = overview.parse_args(words[:1]).verb
     parsed = parser_for(verb).parse_args(words[1:])

@@ -5,6 +5,7 @@ import sys
 
 from z1g.cli.arguments import between, some_path
 from z1g.core.errors import UserError
+from z1g.core.files import require_place
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -31,6 +32,7 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
 
     splat_files.format_of(arguments.splats, splat_files.FORMATS)
     out = arguments.out or arguments.splats.with_suffix(".glb")
+    require_place(out)
     options = MeshOptions(
         views=arguments.views, resolution=arguments.resolution, faces=arguments.faces, texture=arguments.texture,
         refine=arguments.refine,

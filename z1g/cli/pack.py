@@ -24,17 +24,22 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
 def main(verb: str, arguments: argparse.Namespace) -> None:
     """Write the folder."""
     run = run_folder(arguments.run, arguments.results)
+    from z1g.inference.models import of_run, write_model
+
+    model = of_run(run)
     card = arguments.card or run / "MODEL_CARD.md"
     try:
         text = read_bytes(card).decode()
     except (OSError, ValueError) as error:
-        raise UserError(f"{card} cannot be read: {error}; name a model card with --card") from error
-    from z1g.inference.models import of_run, write_model
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{card} cannot be read: {reason}; name a model card with --card") from error
+    from z1g.inference.card import parse_card
     from z1g.jobs.records import provenance
     from z1g.report.card import packed_card
 
     about = {"weights": arguments.weights, **provenance()}
+    parse_card(text, str(card))
     card_text = packed_card(text) if arguments.card is None else text
-    write_model(of_run(run), arguments.out, int8=arguments.weights == "int8", about=about, card=card_text)
+    write_model(model, arguments.out, int8=arguments.weights == "int8", about=about, card=card_text)
     size = sum(file.stat().st_size for file in arguments.out.rglob("*") if file.is_file())
     sys.stdout.write(f"{arguments.out}: {size / 2**20:.1f} MiB; z1g infer photo.png --model {arguments.out}\n")

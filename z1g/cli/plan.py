@@ -7,6 +7,7 @@ from typing import get_args
 
 from z1g.cli.arguments import at_least, some_path
 from z1g.config.preflight import Policy
+from z1g.core.errors import UserError
 from z1g.core.stages import STAGE_NAMES
 from z1g.plan.budget import gpu_hours_of, within_budget
 from z1g.plan.check import check
@@ -55,6 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
     """Print one line per ablation with its stage ids, a cost sheet, or that nothing is wrong."""
+    if (arguments.check or arguments.cost is not None) and (arguments.write or arguments.budget is not None):
+        raise UserError("--write and --budget are of a plan: give them without --check and --cost")
+    if arguments.check and arguments.cost is not None:
+        raise UserError("--check and --cost are two questions: ask them one after the other")
     if arguments.check:
         folders = Path("ablations"), Path("configs")
         number = check(arguments.scale, arguments.ablations, *folders, arguments.objects, arguments.missing)

@@ -15,6 +15,10 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     )  # fmt: skip
     parser.add_argument("--picture", nargs="+", type=some_path, default=[], help="pictures for the card")
     parser.add_argument("--license", help="license of the weights in the hub's words, such as cc-by-4.0")
+    parser.add_argument(
+        "--license-name", metavar="NAME", help="name of a license that the hub has no word for, --license other"
+    )
+    parser.add_argument("--license-link", metavar="URL", help="where the text of such a license is")
     parser.add_argument("--private", action="store_true", help="a new repository is only for you")
     parser.add_argument("--dry-run", type=some_path, metavar="FOLDER", help="only write what would be published")
 
@@ -23,7 +27,10 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     """Publish the model, or write the folder."""
     from z1g.inference.publish import Publication, prepare, publish
 
-    publication = Publication(arguments.model, arguments.to, arguments.picture, arguments.license, arguments.private)
+    publication = Publication(
+        arguments.model, arguments.to, arguments.picture, arguments.license, arguments.license_name,
+        arguments.license_link, arguments.private,
+    )  # fmt: skip
     if arguments.dry_run is not None:
         prepare(publication, arguments.dry_run)
         sys.stdout.write(f"{arguments.dry_run}: what would be published as {publication.repository}\n")

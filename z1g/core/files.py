@@ -70,6 +70,22 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(older, ignore_errors=True)
 
 
+def require_place(path: Path) -> None:
+    """Raise OSError if `atomic_file` could not write `path`: before work that takes long. Nothing is made."""
+    _require_name(path)
+    if path.is_dir():
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists():
+        require_regular(path)
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
 def _require_name(path: Path) -> None:
     if not path.name:
         raise OSError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))

@@ -56,15 +56,21 @@ class PhotographOptions:
 
 @dataclass
 class Failures:
-    """Photographs that could not be used, with the reasons."""
+    """Photographs that could not be used, and names of results without the mesh that was asked for, with reasons."""
 
     reasons: dict[str, str] = field(default_factory=dict)
+    meshes: dict[str, str] = field(default_factory=dict)
 
     def check(self, total: int) -> None:
         """Raise UserError with the list of failures, if there are any."""
-        if self.reasons:
-            lines = "\n".join(f"  {reason}" for reason in self.reasons.values())
-            raise UserError(f"{len(self.reasons)} of {total} photographs could not be used:\n{lines}")
+        kinds = {"photographs could not be used": self.reasons, "photographs have splats, but no mesh": self.meshes}
+        told = [
+            "\n  ".join([f"{len(reasons)} of {total} {kind}:", *reasons.values()])
+            for kind, reasons in kinds.items()
+            if reasons
+        ]
+        if told:
+            raise UserError("\n".join(told))
 
 
 def run(files: Sequence[Path], model: TrainedModel, outputs: PhotographOptions, command: Sequence[str]) -> None:
@@ -72,7 +78,8 @@ def run(files: Sequence[Path], model: TrainedModel, outputs: PhotographOptions, 
 
     The `.json` is written last, with digests of the outputs, and marks them as complete. An earlier result of the same
     name is removed first, so that the files of two runs are never mixed. Raises UserError if another process writes to
-    the output folder. A photograph that cannot be used does not stop the others; UserError lists these at the end.
+    the output folder. A photograph that cannot be used, or a mesh that cannot be made, does not stop the others;
+    UserError lists these at the end.
     """
     if outputs.more and len(files) != 1:
         raise UserError(f"--with adds photographs to one object, but there are {len(files)} photographs before it")
@@ -200,7 +207,8 @@ class Batch:
                 mesh = build(world.to(default_device()), self.model.render, MeshOptions())
                 mesh.save(self.unfinished / files["mesh"])
             except UserError as error:
-                log.warning("%s: no mesh: %s", name, error)
+                self.failures.meshes[name] = f"{name}: no mesh: {error}"
+                log.warning("%s", self.failures.meshes[name])
                 del files["mesh"]
         return files
 

@@ -134,13 +134,13 @@ def infer_folder(run: Path) -> StageFolder:
     if not plan.is_file():
         folder = StageFolder.open(run) if (run / "stage.json").is_file() else None
         if folder is None or folder.stage != "infer":
-            raise UserError(f"--run {run}: neither results/ablations/<name> nor results/infer/<id>")
+            raise UserError(f"{run}: neither results/ablations/<name> nor results/infer/<id>")
     else:
         folder = StageFolder.open(run.parent.parent / "infer" / read_plan(run)["stages"]["infer"])
     for stage, part in (("autodecoder", "model"), ("unet", NETWORKS)):
         if not (folder.upstream_path(stage) / part).is_dir():
             raise UserError(
-                f"--run {run} is not trained yet: {folder.upstream_path(stage) / part} is missing; "
+                f"{run} is not trained yet: {folder.upstream_path(stage) / part} is missing; "
                 f"create it with `snakemake --profile local ablation_all`"
             )
     return folder

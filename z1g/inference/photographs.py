@@ -10,7 +10,7 @@ import importlib.util
 import logging
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
 from torch import Tensor
 
 from z1g.core.errors import UserError
@@ -28,6 +28,7 @@ from z1g.core.files import read_bytes
 from z1g.data.condition_form import Resize
 from z1g.data.conditions import condition_image
 from z1g.geometry.camera import CameraOptions
+from z1g.inference.listed import NOT_READ, REMEDY
 
 log = logging.getLogger("z1g")
 Background = Literal["remove", "keep"]
@@ -44,6 +45,18 @@ SMALLEST = 8
 """Minimum size of an object, pixels."""
 LARGEST_SIDE, LARGEST_CUT = 4096, 2048
 """Maximum side of photographs, and of the squares cropped from them, pixels; larger ones are downsampled."""
+ROWS = 256
+"""Rows of a large image that are converted at once: what decoding leaves takes most of the memory."""
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What undoes the orientations of EXIF."""
 
 
 @dataclass(frozen=True)
@@ -89,24 +102,32 @@ def read(path: Path, background: Background = "remove") -> Photograph:
 
 def decode(content: bytes, path: Path, background: Background = "remove") -> Photograph:
     """`read` of a file's content; `path` is its name in messages."""
-    with _as_user_error(path), Image.open(BytesIO(content)) as image:
-        if image.width * image.height > MAX_PIXELS:
-            raise Image.DecompressionBombError
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-        cutout = _rgba(upright, path)
-        if max(cutout.size) > LARGEST_SIDE:
-            small = cutout.convert("RGBa")
-            small.thumbnail((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BOX)
-            cutout = small.convert("RGBA")
-    # Phones store a preview as the second image of a JPEG (MPO).
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        log.info("%s has %d images; the first one is used", path, getattr(image, "n_frames", 1))
+    cutout = _opened(content, path)
     if background == "remove" and np.asarray(cutout)[..., 3].min() == 255:
         cutout = _without_background(cutout, path)
     rgba = np.asarray(cutout)
     _check_visible(rgba, path)
     return Photograph(rgba, hashlib.sha256(content).hexdigest())
+
+
+def _opened(content: bytes, path: Path) -> Image.Image:
+    """The image of a file: upright, RGBA with straight alpha, with sides of up to LARGEST_SIDE."""
+    with _as_user_error(path), Image.open(BytesIO(content)) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise Image.DecompressionBombError
+        if image.format == "TIFF" and path.suffix.lower() in NOT_READ:
+            raise UserError(f"{path} is a camera's raw image, of which only a preview could be read; {REMEDY}")
+        # A JPEG can be decoded at a half, a quarter or an eighth of its size.
+        image.draft(None, _reduced(image.size))
+        image.load()
+        cutout = _rgba(image, path)
+        turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+        if turn is not None:
+            cutout = cutout.transpose(turn)
+    # Phones store a preview as the second image of a JPEG (MPO).
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        log.info("%s has %d images; the first one is used", path, getattr(image, "n_frames", 1))
+    return cutout
 
 
 def condition(
@@ -153,8 +174,13 @@ def object_share(camera: CameraOptions) -> float:
 
 def _square(alpha: NDArray[np.uint8], camera: CameraOptions) -> tuple[float, float, float]:
     """Center and side, in pixels, of the square crop that shows the object at the size of training."""
-    rows, columns = np.nonzero(alpha >= SEEN)
-    x, y = (float(line.min() + line.max() + 1) / 2 for line in (columns, rows))
+    seen = alpha >= SEEN
+    rows = np.flatnonzero(seen.any(axis=1))
+    # The pixel that is farthest from the center is the first or the last one of its row.
+    first = seen[rows].argmax(axis=1)
+    last = alpha.shape[1] - 1 - seen[rows, ::-1].argmax(axis=1)
+    x, y = float(first.min() + last.max() + 1) / 2, float(rows.min() + rows.max() + 1) / 2
+    columns = np.stack([first, last])
     reach = float(np.sqrt((columns + 0.5 - x) ** 2 + (rows + 0.5 - y) ** 2).max()) + 0.5
     return x, y, max(2 * reach / object_share(camera), 1.0)
 
@@ -176,44 +202,88 @@ def _as_user_error(path: Path) -> Iterator[None]:
         raise UserError(f"{path} is damaged: {str(error) or type(error).__name__}") from error
 
 
+def _reduced(size: tuple[int, int]) -> tuple[int, int]:
+    """Width and height with sides of up to LARGEST_SIDE."""
+    scale = min(1.0, LARGEST_SIDE / max(size))
+    return max(1, round(scale * size[0])), max(1, round(scale * size[1]))
+
+
 def _rgba(image: Image.Image, path: Path) -> Image.Image:
-    """Convert any mode to 8-bit sRGB with straight alpha."""
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _with_transparency(_eight_bit(image, path), image)
-    if image.mode in ("P", "PA", "LA", "La", "RGBa", "1") or "transparency" in image.info:
-        image = image.convert("RGBA")
-    profile = image.info.get("icc_profile")
-    if profile and image.mode in ("RGB", "RGBA", "CMYK", "L", "LAB"):
-        image = _in_srgb(image, profile, path)
-    if image.mode == "LAB":
+    """Convert any mode to 8-bit sRGB with straight alpha, downsampled to sides of up to LARGEST_SIDE."""
+    convert = _conversion(image, path)
+    width, height = _reduced(image.size)
+    if (width, height) == image.size:
+        return convert(image)
+    result = Image.new("RGBA", (width, height))
+    for top in range(0, height, ROWS):
+        bottom = min(top + ROWS, height)
+        first, last = (row * image.height / height for row in (top, bottom))
+        above = math.floor(first)
+        rows = convert(image.crop((0, above, image.width, math.ceil(last)))).convert("RGBa")
+        box = (0, first - above, image.width, last - above)
+        result.paste(rows.resize((width, bottom - top), Image.Resampling.BOX, box).convert("RGBA"), (0, top))
+    return result
+
+
+def _conversion(image: Image.Image, path: Path) -> Callable[[Image.Image], Image.Image]:
+    """What converts an image or a part of it to 8-bit sRGB with straight alpha. Raises UserError."""
+    white = _white(image, path) if image.mode in ("I", "F") or image.mode.startswith("I;16") else None
+    sample = _eight_bit(image.crop((0, 0, 1, 1)), white)
+    profile = sample.info.get("icc_profile")
+    transform = None
+    if profile and sample.mode in ("RGB", "RGBA", "CMYK", "L", "LAB"):
+        transform = _to_srgb(sample, profile, path)
+    if sample.mode == "LAB" and transform is None:
         raise UserError(f"{path}: an image in Lab colors needs a color profile; save it as sRGB")
-    return image.convert("RGBA")
+
+    def convert(part: Image.Image) -> Image.Image:
+        part = _eight_bit(part, white)
+        if transform is not None:
+            part = ImageCms.applyTransform(part, transform) or part
+        return part.convert("RGBA")
+
+    return convert
 
 
-def _in_srgb(image: Image.Image, profile: bytes, path: Path) -> Image.Image:
+def _to_srgb(sample: Image.Image, profile: bytes, path: Path) -> ImageCms.ImageCmsTransform | None:
+    """The transform to sRGB of images like a sample; None if the profile cannot be used."""
     try:
         source = ImageCms.ImageCmsProfile(BytesIO(profile))
-        mode = "RGBA" if image.mode == "RGBA" else "RGB"
-        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode=mode)
+        mode = "RGBA" if sample.mode == "RGBA" else "RGB"
+        transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), sample.mode, mode)
+        ImageCms.applyTransform(sample, transform)
     except (ImageCms.PyCMSError, OSError, ValueError) as error:
         log.info("%s: its color profile is ignored (%s)", path, error)
-        return image
-    return converted if converted is not None else image
+        return None
+    return transform
 
 
-def _eight_bit(image: Image.Image, path: Path) -> Image.Image:
-    """Convert gray values of 16 or 32 bits or floats to 8 bits."""
-    values = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise UserError(f"{path}: some pixels are not finite numbers")
-    low, high = values.min(), values.max()
+def _white(image: Image.Image, path: Path) -> float:
+    """The value of white among gray values of 16 or 32 bits or floats."""
+    low, high = math.inf, -math.inf
+    for top in range(0, image.height, ROWS):
+        values = np.asarray(image.crop((0, top, image.width, min(top + ROWS, image.height))))
+        if not np.isfinite(values).all():
+            raise UserError(f"{path}: some pixels are not finite numbers")
+        low, high = min(low, float(values.min())), max(high, float(values.max()))
     if image.mode == "F":
         white = 1.0 if high <= 1 else 255.0
     else:
         white = 255.0 if image.mode == "I" and high <= 255 else 65535.0
     if low < 0 or high > white:
         raise UserError(f"{path}: gray values from {low:g} to {high:g} are not supported; save it with 8 or 16 bits")
-    return Image.fromarray((values / white * 255).round().astype(np.uint8))
+    return white
+
+
+def _eight_bit(image: Image.Image, white: float | None) -> Image.Image:
+    """Convert any mode to one with 8 bits, with alpha if it has transparency. white: of gray values of more bits."""
+    if white is not None:
+        values = np.asarray(image).astype(np.float64)
+        gray = Image.fromarray((values / white * 255).round().astype(np.uint8))
+        image = _with_transparency(gray, image)
+    if image.mode in ("P", "PA", "LA", "La", "RGBa", "1") or "transparency" in image.info:
+        image = image.convert("RGBA")
+    return image
 
 
 def _with_transparency(image: Image.Image, original: Image.Image) -> Image.Image:
@@ -239,7 +309,8 @@ def _without_background(image: Image.Image, path: Path) -> Image.Image:
 
 
 def _check_visible(rgba: NDArray[np.uint8], path: Path) -> None:
-    rows, columns = np.nonzero(rgba[..., 3] >= SEEN)
+    seen = rgba[..., 3] >= SEEN
+    rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
         raise UserError(f"{path}: nothing is visible, all pixels are transparent")
     height, width = int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1

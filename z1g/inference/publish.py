@@ -22,6 +22,7 @@ from z1g.core.recorded import sha256
 from z1g.core.s3 import copy_to, key_of
 from z1g.core.sealed import read_sealed, write_sealed
 from z1g.core.urls import SCHEME, is_url
+from z1g.inference.card import OTHER, read_card, require_license
 from z1g.inference.models import NETWORKS_DIGEST, open_model
 from z1g.networks.weights.hub import HubName, endpoint, hub_errors
 from z1g.networks.weights.packaged import CARD, FILE, METHOD_FILE, NETWORKS
@@ -40,13 +41,16 @@ class Publication:
     """What is published.
 
     to: `USER/NAME` of the hub, or `s3://BUCKET/PATH`. license: the hub's word for it, such as `cc-by-4.0`; None says
-    nothing. private: whether a new repository of the hub is only for its user.
+    nothing. license_name, license_link: of the license `other`. private: whether a new repository of the hub is only
+    for its user.
     """
 
     model: str
     to: str
     pictures: Sequence[Path] = ()
     license: str | None = None
+    license_name: str | None = None
+    license_link: str | None = None
     private: bool = False
 
     @property
@@ -61,16 +65,29 @@ class Publication:
             raise UserError(f"--to {self.to}: a name on the hub is USER/NAME, a place in a bucket {SCHEME}BUCKET/PATH")
         return name.repository
 
+    @property
+    def license_metadata(self) -> dict[str, str]:
+        """What a card's metadata say of the license. Raises UserError if it is none that the hub knows."""
+        values = {"license": self.license, "license_name": self.license_name, "license_link": self.license_link}
+        known = {key: value for key, value in values.items() if value is not None}
+        if self.license != OTHER and len(known) > (self.license is not None):
+            raise UserError(f"--license-name and --license-link are of --license {OTHER} only")
+        require_license(known, "--license", "--license-name NAME and --license-link URL")
+        if self.license_link is not None and not self.license_link.startswith(("https://", "http://")):
+            raise UserError(f"--license-link {self.license_link}: give the address of a page, https://...")
+        return known
+
 
 def prepare(publication: Publication, out: Path) -> None:
     """Write the folder that would be published, complete or not at all. Raises UserError.
 
     The model's files are checked first. `out` must not exist.
     """
-    repository = publication.repository
+    repository, terms = publication.repository, publication.license_metadata
     if out.exists():
         raise UserError(f"{out} exists already; delete it, or give another folder")
     source = open_model(publication.model).pipeline.parent
+    card = read_card(source / CARD)
     with atomic_folder(out) as temporary:
         for name in (name for name in files_of(source / NETWORKS) if name.endswith((".json", ".safetensors"))):
             target = temporary / NETWORKS / name
@@ -80,7 +97,7 @@ def prepare(publication: Publication, out: Path) -> None:
         digest = sha256(temporary / NETWORKS / METHOD_FILE)
         write_sealed(temporary / FILE, {**values, NETWORKS_DIGEST: digest}, FILE)
         names = _copy_pictures(publication.pictures, temporary / PICTURES)
-        text = _card(source, repository, publication.license, names)
+        text = _card(*card, repository, terms, names)
         (temporary / CARD).write_text(text, encoding="utf-8")
 
 
@@ -131,14 +148,16 @@ def _copy_pictures(files: Sequence[Path], folder: Path) -> list[str]:
     return names
 
 
-def _card(folder: Path, repository: str, license_name: str | None, pictures: Sequence[str]) -> str:
+def _card(own: dict[str, Any], text: str, repository: str, terms: dict[str, str], pictures: Sequence[str]) -> str:
     """The model's card with the hub's metadata; what its own metadata says stays."""
-    text = (folder / CARD).read_text(encoding="utf-8") if (folder / CARD).is_file() else f"# {repository}\n"
-    own, text = _metadata(text, folder / CARD)
-    if license_name and own.get("license", license_name) != license_name:
-        log.warning("the card's own license, %s, stays; --license %s is not used", own["license"], license_name)
+    if terms and own.get("license", terms["license"]) != terms["license"]:
+        log.warning("the card's own license, %s, stays; --license %s is not used", own["license"], terms["license"])
+    if "license" in own:
+        terms = {}
+    if not terms and "license" not in own:
+        log.warning("the card names no license, without which nobody may use the weights; --license says it")
     metadata: dict[str, Any] = {
-        **({"license": license_name} if license_name else {}),
+        **terms,
         "library_name": "z1g",
         "pipeline_tag": "image-to-3d",
         "tags": TAGS,
@@ -152,17 +171,3 @@ def _card(folder: Path, repository: str, license_name: str | None, pictures: Seq
         'model.reconstruct("photo.png").save("photo.ply")\n```\n'
         f"or `z1g infer photo.png --model {repository}`.\n"
     )
-
-
-def _metadata(text: str, file: Path) -> tuple[dict[str, Any], str]:
-    """Metadata at the beginning of a card, and the rest. Raises UserError if it is not YAML."""
-    if not text.startswith("---\n") or "\n---\n" not in text[3:]:
-        return {}, text
-    block, _, rest = text[4:].partition("\n---\n")
-    try:
-        values = yaml.safe_load(block)
-    except yaml.YAMLError as error:
-        raise UserError(f"{file}: its metadata is not YAML: {str(error).splitlines()[0]}") from error
-    if not isinstance(values, dict):
-        raise UserError(f"{file}: its metadata is not a mapping")
-    return values, rest

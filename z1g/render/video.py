@@ -1,5 +1,6 @@
 """Films: `.mp4` if the package `imageio-ffmpeg` is installed, else animated `.webp`."""
 
+import contextlib
 import importlib.util
 import itertools
 import struct
@@ -52,14 +53,15 @@ def _save_mp4(frames: Iterator[NDArray[np.uint8]], path: Path, frames_per_second
         str(path), (width, height), fps=frames_per_second, quality=8, codec=_encoder(), macro_block_size=2,
         output_params=output,
     )  # fmt: skip
-    writer.send(None)
-    for frame in itertools.chain([first], frames):
-        content = np.ascontiguousarray(frame)
-        try:
-            writer.send(content)
-        except OSError:
-            return False
-    writer.close()
+    # Whatever ends the film, ffmpeg ends before its file is removed.
+    with contextlib.closing(writer):
+        writer.send(None)
+        for frame in itertools.chain([first], frames):
+            content = np.ascontiguousarray(frame)
+            try:
+                writer.send(content)
+            except OSError:
+                return False
     return True
 
 

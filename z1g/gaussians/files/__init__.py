@@ -143,7 +143,8 @@ def format_of(path: Path, formats: dict[str, Format]) -> Format:
     """The format of a file by its extension. Raises UserError that lists the available formats."""
     form = formats.get(path.suffix.lower())
     if form is None:
-        raise UserError(f'{path}: unknown extension "{path.suffix}"; splats are {listed(list(formats))} files')
+        folder = "; this is a folder: name the files in it" if path.is_dir() else ""
+        raise UserError(f'{path}: unknown extension "{path.suffix}"; splats are {listed(list(formats))} files{folder}')
     return form
 
 

@@ -120,7 +120,7 @@
       const state = await (await call(`/samples/${id}`)).json();
       part(".name").textContent = state.name;
       const steps = !state.steps ? "loading the model" : state.step < state.steps ? `step ${state.step} of ${state.steps}` : "rendering";
-      const words = { waiting: `waiting, ${state.ahead} before`, running: steps, done: "", failed: state.error, stopped: "stopped" };
+      const words = { waiting: `waiting, ${state.ahead} before`, running: steps, done: state.error, failed: state.error, stopped: "stopped" };
       part(".state").textContent = words[state.state];
       part("progress").value = state.steps ? state.step / state.steps : 0;
       if (state.state === "waiting" || state.state === "running") {

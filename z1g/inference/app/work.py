@@ -64,7 +64,7 @@ State = Literal["waiting", "running", "done", "failed", "stopped"]
 
 @dataclass
 class Sample:
-    """One sample: its state, and its files once it is done."""
+    """One sample: its state, and its files once it is done. error: why it failed, or why it has no mesh."""
 
     asked: Asked
     seed: int
@@ -198,6 +198,7 @@ class Studio:
                 batch.make([(Path(sample.file), sample.name, photograph)], meter)
             if batch.failures.reasons:
                 raise UserError(next(iter(batch.failures.reasons.values())))
+            sample.error = "".join(batch.failures.meshes.values())
             names = json.loads((out / f"{sample.name}.json").read_text(encoding="utf-8"))["outputs"].values()
             return {
                 name.removeprefix(sample.name): (out / name).read_bytes() for name in [*names, f"{sample.name}.json"]
