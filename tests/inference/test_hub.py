@@ -142,6 +142,20 @@ def test_without_metadata_the_card_gets_a_license(folder: Path, tmp_path: Path) 
     assert "---\n# Chairs\nSome.\n" in text
 
 
+def test_a_published_model_says_once_how_to_use_it(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "plain")
+    (tmp_path / "plain/README.md").write_text("---\nlicense: mit\n---\n# Chairs\nSome.\n")
+    words = ["--to", "a/first", "--dry-run", str(tmp_path / "first")]
+    assert main(["publish", str(tmp_path / "plain"), *words]) == 0
+    card = tmp_path / "first/README.md"
+    card.write_text(card.read_text() + "\n## Thanks\nTo all.\n")
+    assert main(["publish", str(tmp_path / "first"), "--to", "b/second", "--dry-run", str(tmp_path / "second")]) == 0
+    text = (tmp_path / "second/README.md").read_text()
+    assert text.count("## Use") == text.count("ImageToSplats.from_pretrained('b/second')") == 1
+    assert "first" not in text
+    assert "# Chairs\nSome.\n\n## Thanks\nTo all.\n" in text
+
+
 def test_another_license_has_a_name_and_a_link(folder: Path, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "plain")
     (tmp_path / "plain/README.md").write_text("# Chairs")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -32,6 +33,17 @@ PICTURES = "pictures"
 LARGEST_PICTURE = 16 * 2**20
 """Size limit of a picture's file, bytes."""
 TAGS = ["zero-1-to-g", "gaussian-splatting", "image-to-3d", "3d"]
+USE = """## Use
+```python
+from z1g import ImageToSplats
+
+model = ImageToSplats.from_pretrained({0!r})
+model.reconstruct("photo.png").save("photo.ply")
+```
+or `z1g infer photo.png --model {0}`.
+"""
+EARLIER_USE = re.compile(r"\n*" + re.sub(r"\\\{0(!r)?\\\}", r"[^\\n]*", re.escape(USE.strip())) + r"\n*")
+"""The section in the card of a model that was published before."""
 REPLACED = [f"{NETWORKS}/*", f"{PICTURES}/*"]
 """Earlier files there that are removed unless they are published again."""
 
@@ -163,11 +175,10 @@ def _card(own: dict[str, Any], text: str, repository: str, terms: dict[str, str]
         "tags": TAGS,
         **own,
     }
+    text = EARLIER_USE.sub("\n\n", text)
     shown = "".join(f"![a picture of the model's results]({PICTURES}/{name})\n" for name in pictures)
     return (
         f"---\n{yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True)}---\n{text.strip()}\n\n"
         + (f"## Pictures\n{shown}\n" if shown else "")
-        + f"## Use\n```python\nfrom z1g import ImageToSplats\n\nmodel = ImageToSplats.from_pretrained({repository!r})\n"
-        'model.reconstruct("photo.png").save("photo.ply")\n```\n'
-        f"or `z1g infer photo.png --model {repository}`.\n"
+        + USE.format(repository)
     )
