@@ -14,6 +14,8 @@ from hypothesis import settings
 from z1g.core.errors import UserError
 from z1g.meshes.executable import find_blender
 
+# Until all is imported, see `pytest_collection_finish`.
+gc.disable()
 # Tests run side by side, and on small tensors more threads only wait for each other.
 torch.set_num_threads(1)
 # The first call of a function may import half of torch; examples are the same in every run.
@@ -63,6 +65,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """What is imported stays: the garbage collector need not look at it again and again, here and in forks."""
     gc.freeze()
+    gc.enable()
 
 
 def pytest_unconfigure() -> None:
