@@ -4,12 +4,13 @@ import contextlib
 import gc
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+from support import zygote
 
 from z1g.core.errors import UserError
 from z1g.meshes.executable import find_blender
@@ -66,6 +67,14 @@ def pytest_collection_finish() -> None:
     """What is imported stays: the garbage collector need not look at it again and again, here and in forks."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Forks of tests are forks of this process as it is now: all is imported, and no test has run."""
+    if session.items:
+        zygote.start()
+    return (yield)
 
 
 def pytest_unconfigure() -> None:
