@@ -32,7 +32,7 @@ REPLACED: dict[str, set[type]] = {
 }
 SHAPES = [(2, 32, 5, 7, 4), (1, 8, 1, 1, 2)]
 MANY_GROUPS = [(1, 96, 3, 3, 32), (3, 24, 9, 4, 8)]
-MANY_PIXELS = (2, 64, 70, 40, 32)
+MANY_PIXELS = (2, 64, 30, 20, 32)
 """Several programs compute its sums."""
 
 
