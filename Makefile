@@ -16,7 +16,7 @@ FURNITURE_SHA256 := 3ccb90c63f9525e887a767b9cd5c8b6933b8b6b2973a615a5359ee68a211
 CORPUS ?= .corpus
 LICENSES ?= all
 
-.PHONY: demo demo-all test test-fast test-slurm lint check docs env blender clean furniture corpus
+.PHONY: demo demo-all test test-fast test-slurm lint style types rules check docs env blender clean furniture corpus
 
 demo: env
 	$(BIN)/snakemake --profile local ablation_all --config $(DEMO) results=$(RESULTS)
@@ -44,13 +44,20 @@ test-fast: env
 test-slurm: env .venv/.compiled
 	$(BIN)/python -m pytest -m slurm tests/slurm
 
-lint: env
+# Side by side with `make -j 3 lint`.
+lint: style types rules
+
+style: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check z1g tests
-	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@# Its formatter of shell commands is searched on PATH.
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakefmt --check Snakefile workflow/rules workflow/corpus
+
+types: env
+	$(BIN)/mypy
+
+rules: env
 	@# Advice to use conda or containers for each rule is ignored, since requirements.lock pins the environment.
 	! $(BIN)/snakemake --lint --config scale=scratch 2>&1 | grep '^    \* ' | grep -v 'conda environment or container'
 	for scale in $(SCALES); do \

@@ -4,16 +4,19 @@ import contextlib
 import gc
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
+from support import zygote
 
 from z1g.core.errors import UserError
 from z1g.meshes.executable import find_blender
 
+# Until all is imported, see `pytest_collection_finish`.
+gc.disable()
 # Tests run side by side, and on small tensors more threads only wait for each other.
 torch.set_num_threads(1)
 # The first call of a function may import half of torch; examples are the same in every run.
@@ -33,23 +36,19 @@ LONGEST = (
     "adversarial/test_kills.py",
     "workflow/test_pruned_studies.py",
     "search/test_searches.py",
-    "training/test_ddp.py",
     "meshes/test_ingest_light.py",
-    "stages/test_attribute_stages.py",
     "networks/test_fused.py",
-    "workflow/test_end_to_end.py",
     "meshes/test_listing_limits.py",
-    "inference/test_app.py",
-    "render/test_compiled.py",
+    "stages/test_attribute_stages.py",
     "objectives/test_distillation.py",
-    "training/test_training.py",
-    "adversarial/test_configuration.py",
     "workflow/test_workflow.py",
+    "workflow/test_end_to_end.py",
+    "training/test_training.py",
+    "surface/test_meshes_of_kinds.py",
+    "golden/test_golden.py",
+    "render/test_compiled.py",
     "peers/test_frames_of_peers.py",
     "stages/test_ranks_of_kinds.py",
-    "surface/test_meshes_of_kinds.py",
-    "cli/test_refusals.py",
-    "golden/test_golden.py",
 )
 """Files whose tests take longest, the longest first."""
 
@@ -63,6 +62,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """What is imported stays: the garbage collector need not look at it again and again, here and in forks."""
     gc.freeze()
+    gc.enable()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Forks of tests are forks of this process as it is now: all is imported, and no test has run."""
+    if session.items:
+        zygote.start()
+    return (yield)
 
 
 def pytest_unconfigure() -> None:

@@ -9,30 +9,30 @@ END = """
 import atexit, sys
 from z1g.cli import main
 main.main = lambda: {code}
-main.is_lean = lambda: {lean}
+main.are_kept = lambda: {kept}
 class Freed:
     def __del__(self):
         sys.stderr.write("freed")
-kept = Freed()
-kept.itself = kept
+freed = Freed()
+freed.itself = freed
 atexit.register(lambda: sys.stdout.write(", registered"))
 sys.stdout.write("written")
 main.run()
 """
 
 
-@pytest.mark.parametrize("lean", [False, True])
+@pytest.mark.parametrize("kept", [False, True])
 @pytest.mark.parametrize("code", [0, 2])
-def test_output_and_exit_code_are_kept_whether_objects_are_freed_or_not(lean: bool, code: int) -> None:
-    script = END.format(code=code, lean=lean)
+def test_output_and_exit_code_are_kept_whether_objects_are_freed_or_not(kept: bool, code: int) -> None:
+    script = END.format(code=code, kept=kept)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout) == (code, "written, registered")
-    assert done.stderr == ("" if lean else "freed")
+    assert done.stderr == ("" if kept else "freed")
 
 
 def test_nothing_is_logged_after_the_last_line() -> None:
     """As torch does if Ctrl-C ends its import."""
     log = 'import logging; logging.basicConfig(level=0); atexit.register(lambda: logging.error("statistics"))'
-    script = END.format(code=130, lean=False).replace("kept = Freed()", log).replace("kept.itself = kept", "")
+    script = END.format(code=130, kept=False).replace("freed = Freed()", log).replace("freed.itself = freed", "")
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=100)
     assert (done.returncode, done.stdout, done.stderr) == (130, "written, registered", "")

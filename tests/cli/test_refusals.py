@@ -12,7 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 from support.builders import fill, plan, stage_path
+from support.forked_snakemake import snakemake
 from support.gaussians import gaussians
+from support.killed import run
 from support.paths import ROOT
 
 import z1g
@@ -312,28 +314,28 @@ def _workspace(folder: Path) -> Path:
 
 @pytest.mark.slow
 def test_file_names_that_are_not_utf_8(tmp_path: Path) -> None:
-    """In processes, whose output streams are strict about encodings."""
+    """In processes, whose output streams are strict about encodings: one as a user starts it, and forks."""
     odd = os.fsencode(tmp_path) + b"/caf\xe9"
     os.mkdir(odd)
     splat_files.write(Path(os.fsdecode(odd + b"/a\xff.ply")), gaussians(20))
     with open(odd + b"/m\xff.obj", "w") as file:
         file.write("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
-
-    def run(*words: bytes, code: int) -> subprocess.CompletedProcess[bytes]:
-        command = [sys.executable.encode(), b"-m", b"z1g", *words]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8:strict"}
-        done = subprocess.run(command, capture_output=True, env=environment, cwd=tmp_path)
-        assert b"Traceback" not in done.stderr, done.stderr.decode(errors="replace")
-        assert done.returncode == code, done.stderr.decode(errors="replace")
-        return done
-
-    done = run(b"export", odd + b"/a\xff.ply", b"--out", odd + b"/b\xff.spz", code=0)
+    words = [b"export", odd + b"/a\xff.ply", b"--out", odd + b"/b\xff.spz"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONIOENCODING": "utf-8:strict"}
+    done = subprocess.run([sys.executable.encode(), b"-m", b"z1g", *words], capture_output=True, env=environment)
+    assert done.returncode == 0, done.stderr.decode(errors="replace")
     assert b"b\\udcff.spz" in done.stdout
     assert os.path.getsize(odd + b"/b\xff.spz") > 0
-    run(b"list", odd, b"--out", odd + b"/l\xff.jsonl", code=0)
-    run(b"mesh", odd + b"/none\xff.ply", code=2)
-    run(b"fit", odd, b"--chunk", b"0", code=2)
-    run(b"verify", odd, code=2)
+
+    def forked(*words: bytes, code: int) -> None:
+        ended = run([os.fsdecode(word) for word in words], tmp_path)
+        assert "Traceback" not in ended.output, ended.output
+        assert ended.code == code, ended.output
+
+    forked(b"list", odd, b"--out", odd + b"/l\xff.jsonl", code=0)
+    forked(b"mesh", odd + b"/none\xff.ply", code=2)
+    forked(b"fit", odd, b"--chunk", b"0", code=2)
+    forked(b"verify", odd, code=2)
 
 
 def test_an_argument_with_a_line_feed_is_one_line(refused: Refused, micro: Plan) -> None:
@@ -358,8 +360,6 @@ def test_results_that_are_empty_or_a_file(tmp_path: Path, monkeypatch: pytest.Mo
     shutil.copytree(ROOT / "workflow", workspace / "workflow", ignore=shutil.ignore_patterns("objects"))
     (workspace / "FILE").write_text("")
     before = sorted(workspace.iterdir())
-    # `python -m` would put the folder of the tests before this checkout.
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for option, message in {
         "results=": "--config results=: it is empty",
         "objects=": "--config objects=: it is empty",
@@ -367,22 +367,8 @@ def test_results_that_are_empty_or_a_file(tmp_path: Path, monkeypatch: pytest.Mo
         "results=FILE/x": "results folder FILE/x: FILE is a file",
         "results=/proc/x": "/proc/x cannot be written",
     }.items():
-        command = [
-            sys.executable,
-            "-m",
-            "snakemake",
-            "--profile",
-            "workflow/profiles/local",
-            "--config",
-            "scale=scratch",
-        ]
-        done = subprocess.run(
-            [*command, "missing=warn", "objects=meshes", option],
-            cwd=workspace,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+        words = ["--profile", "workflow/profiles/local", "--config", "scale=scratch", "missing=warn", "objects=meshes"]
+        done = snakemake([*words, option], workspace)
         assert done.returncode == 2, done.stderr
         (line,) = [line for line in done.stderr.splitlines() if line.startswith("z1g: error: ")]
         assert message in line

@@ -1,6 +1,7 @@
 """Imports without some modules, and what is left in order afterwards."""
 
 import importlib
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -79,3 +80,18 @@ def test_a_replaced_attribute_returns() -> None:
     with pytest.raises(AttributeError, match="question"), replaced(module, "answer", 43):
         assert module.answer + module.question == 43
     assert module.answer == 42
+
+
+def test_kept_libraries_are_not_searched_for_garbage() -> None:
+    """In a process of its own: what is frozen stays so."""
+    code = (
+        "import gc\n"
+        "from z1g.core.imports import are_kept, kept\n"
+        "assert not are_kept() and gc.get_freeze_count() == 0\n"
+        "with kept():\n"
+        "    assert not gc.isenabled()\n"
+        "    import json\n"
+        "assert are_kept() and gc.isenabled() and gc.get_freeze_count() > 1000\n"
+        "assert not any(held is vars(json) for held in gc.get_objects())\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from z1g.cli import main as cli
+from z1g.core.imports import kept
 
 
 def hold_before(steps: set[int]) -> None:
-    from z1g.training import loop
+    with kept():
+        from z1g.training import loop
 
     real = loop.Trainer._step
 
@@ -39,4 +41,4 @@ def wait(step: int) -> None:
 if __name__ == "__main__":
     if sys.argv[1] == "autodecoder":
         hold_before({int(step) for step in os.environ.get("Z1G_TEST_HOLD", "").split()})
-    sys.exit(cli.main())
+    cli.run()

@@ -83,7 +83,7 @@ class Workspace:
             "Z1G_SLURM_PARTITION": "day",
             "Z1G_SLURM_STATUS_SECONDS": "1",
             "Z1G_TEST_HOLD": " ".join(map(str, hold)),
-            "PYTHONPATH": str(ROOT),
+            "PYTHONPATH": f"{HERE / 'quick'}{os.pathsep}{ROOT}",
             "ACCELERATE_USE_CPU": "true",
             "OMP_NUM_THREADS": "1",
         }

@@ -112,10 +112,10 @@ def preempt_one_rank(folder: Path, rank: int) -> str:
     return "went on"
 
 
-def run_on_cpu(folder: str) -> None:
-    """The cases as one rank on a CPU."""
+def run_on_cpu(folder: str, *stages: str) -> None:
+    """The cases and stages as one rank on a CPU."""
     os.environ |= {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
-    run(Path(folder), [])
+    run(Path(folder), stages)
 
 
 def fork_ranks(n: int, function: Callable[..., None], *arguments: str) -> None:

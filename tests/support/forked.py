@@ -1,6 +1,6 @@
 """`python -m z1g` without its start: a server that has imported torch forks a process for each command.
 
-The server is `python -m support.forked SOCKET`; a command is `python forked.py SOCKET <verb> ...`, which imports almost
+The server is `serve` in a process of its own; a command is `python forked.py SOCKET <verb> ...`, which imports almost
 nothing. Commands have the caller's folder, environment and output, and end with the same exit code.
 
 With `Z1G_TEST_STARTED=FOLDER`, a command of each verb that has a folder in FOLDER starts Python all the same, as a
@@ -19,6 +19,10 @@ import socket
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 MADE = {
     "autodecoder": ["model/", "history.jsonl"],
@@ -34,8 +38,8 @@ OF_VERBS = (
 """What the server imports besides `watched.PRELOADED`."""
 
 
-def serve(path: str) -> None:
-    """Fork for each connection, until killed."""
+def serve(path: str, ready: "Connection") -> None:
+    """Fork for each connection, until killed. Says in a pipe when it does."""
     import diffusers
     import torch
     import transformers
@@ -43,18 +47,19 @@ def serve(path: str) -> None:
     from support.watched import PRELOADED
     from z1g.cli import main as cli
 
+    gc.disable()
     torch.set_num_threads(1)
     modules = [importlib.import_module(name) for name in (*PRELOADED, *OF_VERBS)]
     # Their submodules are imported on first use.
     lazy = diffusers.AutoencoderKL, diffusers.UNet2DConditionModel, transformers.CLIPVisionModelWithProjection
     # A garbage collection looks at all that is imported, which takes longer than most verbs.
     gc.freeze()
+    gc.enable()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(path)
         server.listen(16)
-        sys.stdout.write(f"ready with {len(modules)} modules and {len(lazy)} classes\n")
-        sys.stdout.flush()
+        ready.send(len(modules) + len(lazy))
         while True:
             connection, _ = server.accept()
             if os.fork() == 0:
@@ -69,6 +74,7 @@ def _run(connection: socket.socket, main: "object") -> int:
     request = json.loads(message)
     for number, descriptor in zip((1, 2), descriptors, strict=True):
         os.dup2(descriptor, number)
+    sys.stdout, sys.stderr = (os.fdopen(i, "w", buffering=1, closefd=False, encoding="utf-8") for i in (1, 2))
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -165,8 +171,6 @@ def start_noted(folder: str, words: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2:
-        serve(sys.argv[1])
     if "Z1G_TEST_STARTED" in os.environ:
         start_noted(os.environ["Z1G_TEST_STARTED"], sys.argv[2:])
     sys.exit(call(sys.argv[1], sys.argv[2:]))

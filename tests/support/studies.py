@@ -15,8 +15,10 @@ import yaml
 from PIL import Image
 
 from support.builders import experiment, fill
+from support.forked import serve
 from support.forked_snakemake import snakemake
 from support.paths import ROOT
+from support.watched import prepared
 from z1g.config.resolve import Ablation, merge
 from z1g.core.files import write_jsonl
 from z1g.core.stages import STAGE_NAMES
@@ -128,12 +130,14 @@ def _with_nulls(values: dict[str, Any], nulls: dict[str, Any]) -> dict[str, Any]
 def forked_verbs(folder: Path) -> Iterator[str]:
     """Yield the command for `Workspace.use` that runs verbs without starting Python and torch each time."""
     path, script = folder / "socket", ROOT / "tests/support/forked.py"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    command = [sys.executable, "-m", "support.forked", str(path)]
-    with subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True) as server:
-        try:
-            assert server.stdout is not None
-            assert "ready" in server.stdout.readline()
-            yield f"{sys.executable} -S -E {script} {path}"
-        finally:
-            server.kill()
+    context = prepared()
+    ours, theirs = context.Pipe()
+    server = context.Process(target=serve, args=(str(path), theirs))
+    server.start()
+    theirs.close()
+    try:
+        assert ours.recv() > 0
+        yield f"{sys.executable} -S -E {script} {path}"
+    finally:
+        server.kill()
+        server.join()

@@ -19,6 +19,9 @@ KINDS: dict[str, dict[str, Any]] = {
     "regression": {"unet": {"objective": "regression", "losses": {"latent": None}, "rendered": RENDERED}},
 }
 
+STEPS = {"attributes": (100, 80), "joint": (60, 50), "regression": (60, 50)}
+"""Of both stages."""
+
 
 def train(steps: int) -> dict[str, Any]:
     rate = {"lr": 3e-3, "weight_decay": 0.0}
@@ -29,10 +32,11 @@ def train(steps: int) -> dict[str, Any]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_photograph_becomes_a_mesh(kind: str, tmp_path: Path) -> None:
     own = KINDS[kind]
-    encoded = {"codes": {"kind": "encoder", "sample": False}, **train(100)}
+    first, second = STEPS[kind]
+    encoded = {"codes": {"kind": "encoder", "sample": False}, **train(first)}
     metrics = {"metrics": {"fd_efflite0": None, "chamfer": None}}
     own = {**own, "infer": {"steps": 12, "guidance": 1.0}}
-    changes = {**own, "autodecoder": encoded, "unet": {**own.get("unet", {}), **train(80)}, "metrics": metrics}
+    changes = {**own, "autodecoder": encoded, "unet": {**own.get("unet", {}), **train(second)}, "metrics": metrics}
     finish(tmp_path, **changes)
     run, splats, mesh = tmp_path / "results/ablations/micro", tmp_path / "out/a.ply", tmp_path / "a.glb"
     photograph = str(saved(tmp_path, disc(), "a.png"))

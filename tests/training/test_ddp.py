@@ -38,24 +38,24 @@ def stage_1(root: Path, name: str, batch: int = 2) -> Path:
     return stage_path(planned, "autodecoder")
 
 
-def launch(folder: Path, n: int, stages: Iterable[str] = STAGES, **environment: str) -> list[dict[str, Any]]:
+def launch(folder: Path, n: int) -> list[dict[str, Any]]:
     """Run `ddp_cases.py` in `n` processes; returns the final state of each."""
     paths = [str(TESTS), str(Path(z1g.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    inherited = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", **environment}
+    inherited = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(n)]
     command += [
         str(TESTS / "support" / "ddp_cases.py"),
         str(folder),
-        *(str(stage_1(folder / name, name, n)) for name in stages),
+        *(str(stage_1(folder / name, name, n)) for name in STAGES),
     ]
     done = subprocess.run(command, capture_output=True, text=True, env=inherited, timeout=400, check=False)
     assert done.returncode == 0, done.stderr[-5000:]
     return ended_ranks(folder, n)
 
 
-def fork(folder: Path, n: int) -> list[dict[str, Any]]:
-    """Like `launch` without stages on a CPU, by the launcher as a function, whose processes are forks of a server."""
-    fork_ranks(n, run_on_cpu, str(folder))
+def fork(folder: Path, n: int, stages: Iterable[str] = ()) -> list[dict[str, Any]]:
+    """Like `launch` on a CPU, by the launcher as a function, whose processes are forks of a server."""
+    fork_ranks(n, run_on_cpu, str(folder), *(str(stage_1(folder / name, name, n)) for name in stages))
     return ended_ranks(folder, n)
 
 
@@ -71,7 +71,7 @@ def bounds(case: str, exact: dict[str, float]) -> dict[str, float]:
 @pytest.fixture(scope="module")
 def ranks(tmp_path_factory: pytest.TempPathFactory) -> Ranks:
     folder = tmp_path_factory.mktemp("ddp")
-    return folder, launch(folder, 2, CUDA_VISIBLE_DEVICES="", ACCELERATE_USE_CPU="true")
+    return folder, fork(folder, 2, STAGES)
 
 
 @pytest.mark.parametrize("case", CASES)

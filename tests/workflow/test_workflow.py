@@ -255,12 +255,7 @@ def test_rules_are_formatted_and_linted() -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    lint = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--lint", "--config", "scale=scratch"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-    )
+    lint = forked_snakemake.snakemake(["--lint", "--config", "scale=scratch"], ROOT)
     advice = set(re.findall(r"^    \* (.*)$", lint.stdout + lint.stderr, flags=re.MULTILINE))
     # Ignored advice: requirements.lock pins the environment of all rules.
     assert advice == {"Specify a conda environment or container for each rule.:"}, lint.stdout + lint.stderr

@@ -26,8 +26,8 @@ from z1g.core.errors import (
     Terminated,
     UserError,
 )
+from z1g.core.imports import are_kept
 from z1g.core.stages import CHAIN
-from z1g.networks.lean import is_lean
 
 REMEDIES = {
     errno.ENOSPC: "the disk is full; make room and run the same command again",
@@ -97,8 +97,9 @@ def run() -> NoReturn:
     # What Python does after this has nothing to tell, nor do libraries whose import Ctrl-C has ended.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     logging.disable()
-    if is_lean():
-        # Python would free the libraries object by object, for a quarter of a second.
+    if are_kept():
+        # Python would free the libraries object by object, for up to a second.
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for threads, as Python does
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             with contextlib.suppress(OSError):

@@ -11,12 +11,14 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from z1g.cli.arguments import between, existing_folder, fraction
 from z1g.core import heartbeat
 from z1g.core.errors import Preempted, Terminated, UserError
 from z1g.core.files import remove_unfinished
+from z1g.core.imports import kept
 from z1g.core.locks import waiting
 from z1g.core.stages import CHUNKED, TRAINED
 from z1g.jobs.budget import require_budget
@@ -162,4 +164,13 @@ def _run(verb: str, arguments: argparse.Namespace, threads: int, part: dict[str,
         from z1g.core.device import limit_gpu_memory
 
         limit_gpu_memory(arguments.gpu_memory_gb)
-    importlib.import_module(f"z1g.stages.{verb}").run(StageFolder.open(arguments.folder), threads=threads, **part)
+    _module(verb).run(StageFolder.open(arguments.folder), threads=threads, **part)
+
+
+def _module(verb: str) -> ModuleType:
+    """The module of a stage, with the libraries that it imports."""
+    name = f"z1g.stages.{verb}"
+    if name in sys.modules:
+        return sys.modules[name]
+    with kept():
+        return importlib.import_module(name)

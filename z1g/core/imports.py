@@ -5,6 +5,7 @@ For processes that do one thing and end: what a library did not find while it wa
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import sys
@@ -12,6 +13,28 @@ import types
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+_kept: list[bool] = []
+
+
+@contextmanager
+def kept() -> Iterator[None]:
+    """Look for no garbage among what exists at the end of this block: now, later, or when the process ends.
+
+    Libraries stay as long as the process, and consist of hundreds of thousands of objects. See `are_kept`.
+    """
+    _kept.append(True)
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+def are_kept() -> bool:
+    """Whether libraries of this process were imported with `kept`. It is then to end without freeing them."""
+    return bool(_kept)
 
 
 @contextmanager

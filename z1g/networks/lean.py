@@ -7,14 +7,11 @@ cannot be imported.
 
 from __future__ import annotations
 
-import gc
 import importlib
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-from z1g.core.imports import missing, postponed, replaced, uncrowded
+from z1g.core.imports import kept, missing, postponed, replaced, uncrowded
 
 UNUSED = ("accelerate", "peft", "scipy", "sklearn", "torch._dynamo", "torchvision", "transformers")
 """Optional packages and modules that sampling never calls."""
@@ -52,7 +49,7 @@ def import_networks() -> None:
         return
     _lean.append(True)
     with (
-        _kept(),
+        kept(),
         missing(UNUSED),
         postponed(ONLINE),
         # It reads files of every installed package, in search of packages under other names.
@@ -68,17 +65,3 @@ def import_networks() -> None:
 def _as_it_is(function: Any = None, **_: Any) -> Any:
     """In place of a decorator of torch's compiler, which is not used and would be imported."""
     return _as_it_is if function is None else function
-
-
-@contextmanager
-def _kept() -> Iterator[None]:
-    """Look for no garbage among what exists at the end of this block: now, later, or when the process ends.
-
-    Libraries stay as long as the process, and consist of hundreds of thousands of objects.
-    """
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
