@@ -25,8 +25,8 @@ class _Perceptual(Loss):
     antialias: bool = Field(True, description="resize with antialiasing; false: as in the original, pixels are skipped")
     crop: bool = Field(
         False,
-        description="compare windows with a side of `resolution`, at other places in each epoch, instead of resized "
-        "renders: details of a pixel count at the price of small images",
+        description="compare windows with a side of `resolution` instead of resized renders: details of a pixel count "
+        "at the price of small images. In stage 1 at other places in each epoch; elsewhere the center",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="precision of the network's convolutions; auto: bf16 on a GPU, fp32 on a CPU"
