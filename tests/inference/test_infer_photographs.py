@@ -209,6 +209,22 @@ def test_an_untrained_run_says_what_to_do(tmp_path: Path, capsys: pytest.Capture
     assert "is not trained yet" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("ending", [".ply", ".glb"])
+def test_splats_of_others_are_not_replaced(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], ending: str
+) -> None:
+    photograph, out = saved(tmp_path, disc()), tmp_path / "out"
+    out.mkdir()
+    mine = out / f"a{ending}"
+    mine.write_bytes(b"mine")
+    assert infer(results, out, str(photograph)) == 2
+    assert f"{mine} is not from z1g infer and would be replaced; give another folder" in capsys.readouterr().err
+    assert mine.read_bytes() == b"mine"
+    assert [file.name for file in out.iterdir()] == [mine.name]
+    mine.unlink()
+    assert infer(results, out, str(photograph)) == infer(results, out, str(photograph)) == 0
+
+
 # Two runs, one folder
 
 
