@@ -20,7 +20,7 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageCms, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from z1g.core.errors import UserError
@@ -47,16 +47,6 @@ LARGEST_SIDE, LARGEST_CUT = 4096, 2048
 """Maximum side of photographs, and of the squares cropped from them, pixels; larger ones are downsampled."""
 ROWS = 256
 """Rows of a large image that are converted at once: what decoding leaves takes most of the memory."""
-UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-"""What undoes the orientations of EXIF."""
 
 
 @dataclass(frozen=True)
@@ -121,9 +111,9 @@ def _opened(content: bytes, path: Path) -> Image.Image:
         image.draft(None, _reduced(image.size))
         image.load()
         cutout = _rgba(image, path)
-        turn = UPRIGHT.get(image.getexif().get(ExifTags.Base.Orientation, 1))
-        if turn is not None:
-            cutout = cutout.transpose(turn)
+        # The metadata stay with the image that was opened.
+        cutout.getexif()[ExifTags.Base.Orientation] = image.getexif().get(ExifTags.Base.Orientation, 1)
+        ImageOps.exif_transpose(cutout, in_place=True)
     # Phones store a preview as the second image of a JPEG (MPO).
     if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
         log.info("%s has %d images; the first one is used", path, getattr(image, "n_frames", 1))
