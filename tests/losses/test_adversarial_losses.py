@@ -16,29 +16,36 @@ from z1g.losses.adversarial import Adversarial, discriminator_hinge, generator_h
 SEEDS = st.integers(0, 2**31)
 
 
-def outputs(seed: int, n: int) -> tuple[Tensor, Tensor]:
+def outputs(seed: int, n: int, sides: list[int]) -> tuple[list[Tensor], list[Tensor]]:
     draw = np.random.default_rng(seed)
-    return tuple(torch.from_numpy(draw.normal(scale=2, size=(n, 1, 3, 3))).requires_grad_() for _ in range(2))  # type: ignore[return-value]
+    shapes = [(n, 1, side, side) for side in sides]
+    return tuple(
+        [torch.from_numpy(draw.normal(scale=2, size=shape)).requires_grad_() for shape in shapes] for _ in range(2)
+    )  # type: ignore[return-value]
 
 
 @settings(max_examples=15, deadline=None)
-@given(seed=SEEDS, n=st.integers(1, 5))
-def test_hinge_losses(seed: int, n: int) -> None:
-    true, rendered = outputs(seed, n)
-    a, b = true.detach().numpy(), rendered.detach().numpy()
+@given(seed=SEEDS, n=st.integers(1, 5), sides=st.lists(st.integers(1, 5), min_size=1, max_size=3))
+def test_hinge_losses(seed: int, n: int, sides: list[int]) -> None:
+    """Every level counts as much as another, however many pixels it has."""
+    true, rendered = outputs(seed, n, sides)
     loss, term = discriminator_hinge(true, rendered), generator_hinge(rendered)
-    assert loss.item() == pytest.approx(np.where(a < 1, 1 - a, 0).mean() + np.where(b > -1, 1 + b, 0).mean())
-    assert term.item() == pytest.approx(-b.mean())
-    slopes = torch.autograd.grad(loss, (true, rendered))
-    np.testing.assert_allclose(slopes[0], np.where(a < 1, -1 / a.size, 0))
-    np.testing.assert_allclose(slopes[1], np.where(b > -1, 1 / b.size, 0))
-    np.testing.assert_allclose(torch.autograd.grad(term, rendered)[0], np.full(b.shape, -1 / b.size))
+    levels = [(a.detach().numpy(), b.detach().numpy()) for a, b in zip(true, rendered, strict=True)]
+    parts = [np.where(a < 1, 1 - a, 0).mean() + np.where(b > -1, 1 + b, 0).mean() for a, b in levels]
+    assert loss.item() == pytest.approx(np.mean(parts))
+    assert term.item() == pytest.approx(-np.mean([b.mean() for _, b in levels]))
+    slopes = torch.autograd.grad(loss, [*true, *rendered])
+    for i, (a, b) in enumerate(levels):
+        np.testing.assert_allclose(slopes[i], np.where(a < 1, -1 / a.size, 0) / len(sides))
+        np.testing.assert_allclose(slopes[len(sides) + i], np.where(b > -1, 1 / b.size, 0) / len(sides))
+        (slope,) = torch.autograd.grad(term, rendered[i], retain_graph=True)
+        np.testing.assert_allclose(slope, np.full(b.shape, -1 / b.size / len(sides)))
 
 
 def test_outputs_that_tell_nothing_and_everything() -> None:
     zero, far = torch.zeros(4), torch.full((4,), 1.5)
-    assert discriminator_hinge(zero, zero).item() == 2
-    assert discriminator_hinge(far, -far).item() == 0
+    assert discriminator_hinge([zero], [zero]).item() == 2
+    assert discriminator_hinge([far], [-far]).item() == 0
 
 
 @pytest.mark.parametrize(
@@ -48,6 +55,7 @@ def test_outputs_that_tell_nothing_and_everything() -> None:
         ({"resolution": 64, "layers": 5}, "at least 96"),
         ({"views": 3}, "adversarial.views 3 is more than the 2 views"),
         ({"start": 1}, "less than 1"),
+        ({"judge": "features", "alpha": True}, "features are of colors"),
         ({"weight": 0}, "greater than 0"),
     ],
 )
@@ -59,6 +67,11 @@ def test_options_that_cannot_work(options: dict[str, Any], message: str) -> None
 def test_inputs_are_views_too() -> None:
     rendered = {"adversarial": {"views": 8}, "render_inputs": True}
     assert experiment(Path("meshes"), autodecoder=rendered).autodecoder.adversarial == Adversarial(views=8)
+
+
+def test_features_have_their_own_sizes() -> None:
+    """What pixels need of resolution and layers, features do not."""
+    assert Adversarial(judge="features", resolution=100, layers=8).resolution == 100
 
 
 def test_the_default_has_none() -> None:

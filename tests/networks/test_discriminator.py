@@ -1,11 +1,11 @@
-"""The patch discriminator: spectral norms against singular values, convolutions against numpy, what a patch sees."""
+"""Discriminators: spectral norms against singular values, convolutions against numpy, what an output sees."""
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 
-from z1g.networks.discriminator import PatchDiscriminator, SpectralConv
+from z1g.networks.discriminator import FeatureDiscriminator, PatchDiscriminator, SpectralConv
 
 
 def discriminator(layers: int = 3, channels: int = 4) -> PatchDiscriminator:
@@ -18,9 +18,11 @@ def singular(layer: SpectralConv) -> float:
     return float(np.linalg.svd(matrix, compute_uv=False)[0])
 
 
-def convolved(x: NDArray[np.float64], weight: NDArray[np.float64], bias: NDArray[np.float64], stride: int) -> NDArray:
-    """A convolution [C,H,W] -> [O,h,w] with a padding of 1, window by window."""
-    padded = np.pad(x, ((0, 0), (1, 1), (1, 1)))
+def convolved(
+    x: NDArray[np.float64], weight: NDArray[np.float64], bias: NDArray[np.float64], stride: int, padding: int = 1
+) -> NDArray[np.float64]:
+    """A convolution [C,H,W] -> [O,h,w], window by window."""
+    padded = np.pad(x, ((0, 0), (padding, padding), (padding, padding)))
     k = weight.shape[-1]
     rows, columns = ((size - k) // stride + 1 for size in padded.shape[1:])
     out = np.empty((len(weight), rows, columns))
@@ -95,3 +97,25 @@ def test_gradients_pass_through_the_norm() -> None:
         lambda weight: torch.func.functional_call(layer, {"weight": weight}, (x,)),
         layer.weight.detach().requires_grad_(),
     )
+
+
+def test_features_against_numpy() -> None:
+    """Each level has layers of its own, and its features are scaled to a mean square of one."""
+    torch.manual_seed(2)
+    network, draw = FeatureDiscriminator([5, 3], 4), np.random.default_rng(1)
+    for _ in range(300):
+        network.iterate()
+    features = [x / np.linalg.norm(x, axis=0) for x in (draw.normal(size=(5, 6, 6)), draw.normal(size=(3, 4, 4)))]
+    outputs = network([torch.from_numpy(x[None]).float() for x in features])
+    for level, feature, output in zip(network.levels, features, outputs, strict=True):
+        assert isinstance(level, torch.nn.Sequential)
+        x = feature * np.sqrt(len(feature))
+        assert (x**2).mean() == pytest.approx(1)
+        for i, layer in enumerate(layer for layer in level if isinstance(layer, torch.nn.Conv2d)):
+            assert layer.bias is not None
+            weight, bias = (p.detach().double().numpy() for p in (layer.weight, layer.bias))
+            x = convolved(
+                x, weight / singular(layer) if isinstance(layer, SpectralConv) else weight, bias, 1, min(i, 1)
+            )
+            x = x if i == 2 else np.where(x > 0, x, 0.2 * x)
+        np.testing.assert_allclose(output[0].detach().numpy(), x, atol=1e-5)

@@ -1,5 +1,6 @@
 """The adversary of stage 1: who learns from what, its adaptive weight, resumed training, and what it reaches."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from z1g.core.files import read_jsonl
 from z1g.losses.adversarial import Adversarial
 from z1g.losses.rendering import RgbLoss
 from z1g.losses.splat import SplatLoss
+from z1g.networks.perceptual import st_lpips
 from z1g.objectives.adversary import Adversary
 from z1g.objectives.autodecoder import AutodecoderObjective
 from z1g.plan.folder import StageFolder
@@ -112,6 +114,66 @@ def test_the_discriminators_gradients_are_those_of_its_loss() -> None:
         torch.testing.assert_close(gradient / len(batch["key"]), parameter.grad, atol=1e-6, rtol=1e-4)
 
 
+FEATURES: dict[str, Any] = {"judge": "features", "channels": 4, "adaptive": False, "start": 0}
+
+
+def shown_to(network: torch.nn.Module) -> list[list[Tensor]]:
+    """A list that will hold what a discriminator of features is called with."""
+    calls: list[list[Tensor]] = []
+    network.register_forward_pre_hook(lambda _, arguments: calls.append([x.detach() for x in arguments[0]]))
+    return calls
+
+
+def features_of(images: Tensor) -> list[Tensor]:
+    """Unit features after each slice of the package's network, with its published shift and scale of inputs."""
+    shift, scale = (torch.tensor(v).view(3, 1, 1) for v in ([-0.030, -0.088, -0.188], [0.458, 0.448, 0.450]))
+    x, levels = (images * 2 - 1 - shift) / scale, []
+    for i in range(1, 6):
+        x = getattr(st_lpips("alex").network.net, f"slice{i}")(x)
+        levels.append(x / x.norm(dim=1, keepdim=True).clamp(min=1e-10))
+    return levels
+
+
+def test_features_of_windows() -> None:
+    """The same windows of renders and images, at the places of the R2 sequence for epoch and view."""
+    subject = objective(image=80, **FEATURES, resolution=64, crop=True, views=1)
+    batch = subject.prepare(drawn(subject, 0)) | {"epoch": torch.tensor([3, 4])}
+    calls = shown_to(judge(subject).discriminator)
+    losses = subject(batch)
+    with torch.no_grad():
+        pair = subject.compare(subject.codec.decode(subject.code(batch)), batch)
+        expected = []
+        for images in (pair.rgb_true, pair.rgb):
+            assert images is not None
+            # 17 places along each axis; with one view, the index of a window is its epoch.
+            places = [
+                [int((0.5 + (e + 1) * step) % 1 * 17) for step in (0.75487766624669, 0.56984029099805)] for e in (3, 4)
+            ]
+            windows = [images[i, 0, :, y : y + 64, x : x + 64] for i, (y, x) in enumerate(places)]
+            expected.append(features_of(torch.stack(windows)))
+        torch.testing.assert_close(
+            calls[0], [torch.cat(pair) for pair in zip(*expected, strict=True)], atol=1e-5, rtol=1e-4
+        )
+        torch.testing.assert_close(calls[1], expected[1], atol=1e-5, rtol=1e-4)
+        means = [level.mean() for level in judge(subject).discriminator(expected[1])]
+    assert losses["adversarial"].item() == pytest.approx(-torch.stack(means).mean().item(), abs=1e-5)
+
+
+@pytest.mark.slow
+def test_features_learn_and_resume() -> None:
+    """The decoder gets a gradient, the frozen network none, and a state that is read again goes on in the same way."""
+    subject, again = (objective(image=64, **FEATURES, resolution=64) for _ in range(2))
+    for step in range(2):
+        stepped(subject, step)
+    assert gradients(subject)
+    assert not any(p.requires_grad or p.grad is not None for p in st_lpips("alex").network.parameters())
+    again.codec.load_state_dict(subject.codec.state_dict())
+    judge(again).set_extra_state(copy.deepcopy(judge(subject).get_extra_state()))
+    for side in (subject, again):
+        stepped(side, 2)
+    torch.testing.assert_close(weights(judge(again)), weights(judge(subject)), atol=0, rtol=0)
+
+
 @pytest.mark.slow
 def test_the_term_is_the_mean_output() -> None:
     subject = objective(adaptive=False, weight=3.0)
@@ -140,7 +202,7 @@ def test_adaptive_weight() -> None:
             else:
                 assert pair.rgb is not None
                 images = torch.nn.functional.interpolate(pair.rgb.flatten(0, 1), (64, 64), mode="bilinear")
-                term = -judge(subject).discriminator(2 * images - 1).mean()
+                term = -judge(subject).discriminator(2 * images - 1).mean()  # type: ignore[operator]
             term.backward()
             found = gradients(subject)
             norms[-1].append(np.sqrt(sum((found[name].double().numpy() ** 2).sum() for name in LAST)))

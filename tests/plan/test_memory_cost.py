@@ -109,12 +109,12 @@ def test_two_measurements_give_the_line(
 
 
 def test_a_discriminator_takes_memory() -> None:
-    plain, judged, later, wider = (
+    plain, judged, later, wider, features = (
         key_of(experiment(autodecoder={"adversarial": options}), "autodecoder")
-        for options in (None, {}, {"start": 0.5, "lr": 1e-5, "weight": 2}, {"channels": 32})
+        for options in (None, {}, {"start": 0.5, "lr": 1e-5, "weight": 2}, {"channels": 32}, {"judge": "features"})
     )
     assert judged == later
-    assert len({plain, judged, wider}) == 3
+    assert len({plain, judged, wider, features}) == 4
 
 
 def test_ways_are_those_of_training() -> None:

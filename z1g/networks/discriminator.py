@@ -1,6 +1,8 @@
-"""A discriminator of image patches."""
+"""Discriminators of image patches and of features of a frozen network."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as functional
@@ -24,8 +26,8 @@ class SpectralConv(nn.Conv2d):
     left: Tensor
     right: Tensor
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
-        super().__init__(inputs, outputs, KERNEL, stride, padding=1)
+    def __init__(self, inputs: int, outputs: int, stride: int, kernel: int = KERNEL) -> None:
+        super().__init__(inputs, outputs, kernel, stride, padding=1)
         matrix = self.weight.detach().flatten(1)
         self.register_buffer("left", functional.normalize(torch.randn(matrix.shape[0]), dim=0))
         self.register_buffer("right", functional.normalize(torch.randn(matrix.shape[1]), dim=0))
@@ -74,3 +76,36 @@ class PatchDiscriminator(nn.Module):
         """One power iteration of the spectral norms, to be called after each change of the weights."""
         for layer in self.inner:
             layer.iterate()  # type: ignore[operator]
+
+
+class FeatureDiscriminator(nn.Module):
+    """Features [N,C,h,w] of each level of a frozen network -> one number for each pixel of each level, high for true.
+
+    Projected GANs (Sauer et al., NeurIPS 2021, section 3.2) without their random mixing of channels and levels: what
+    the frozen network knows of images need not be learned from renders. Features have unit length at each pixel.
+    """
+
+    def __init__(self, inputs: Sequence[int], channels: int) -> None:
+        """inputs: channels of each level. channels: of the layers."""
+        super().__init__()
+        self.levels = nn.ModuleList(
+            nn.Sequential(
+                nn.Conv2d(level, channels, 1),
+                nn.LeakyReLU(SLOPE),
+                SpectralConv(channels, channels, stride=1, kernel=3),
+                nn.LeakyReLU(SLOPE),
+                nn.Conv2d(channels, 1, 3, padding=1),
+            )
+            for level in inputs
+        )
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        # With a mean square of one for each channel, whatever the number of channels.
+        scaled = [x * x.shape[1] ** 0.5 for x in features]
+        return [level(x) for level, x in zip(self.levels, scaled, strict=True)]
+
+    def iterate(self) -> None:
+        """One power iteration of the spectral norms, to be called after each change of the weights."""
+        for layer in self.modules():
+            if isinstance(layer, SpectralConv):
+                layer.iterate()

@@ -14,9 +14,10 @@ from z1g.core.errors import UserError
 from z1g.core.seeding import seeded
 from z1g.core.weights import load_exactly
 from z1g.losses import Comparison
-from z1g.losses.adversarial import Adversarial, discriminator_hinge, generator_hinge
-from z1g.networks.discriminator import PatchDiscriminator
-from z1g.networks.perceptual import resized
+from z1g.losses.adversarial import Adversarial, discriminator_hinge, generator_hinge, mean
+from z1g.losses.windows import windows
+from z1g.networks.discriminator import FeatureDiscriminator, PatchDiscriminator
+from z1g.networks.perceptual import SMALLEST, resized, st_lpips
 from z1g.representations.codec import Codec
 from z1g.training.gradients import average
 from z1g.training.options import TrainOptions
@@ -61,7 +62,7 @@ class Adversary(nn.Module):
             )
         self.options, self.start = options, math.ceil(options.start * train.steps)
         with seeded(train.seed):
-            network = PatchDiscriminator(RGB + options.alpha, options.channels, options.layers)
+            network = _network(options)
         self.discriminator = network.requires_grad_(False)
         self.optimizer = torch.optim.Adam(network.parameters(), lr=options.lr, betas=BETAS, fused=True)
         self.steps = 0
@@ -86,32 +87,48 @@ class Adversary(nn.Module):
         """
         if pair.rgb is None or pair.rgb_true is None:
             raise ValueError("the adversarial loss needs renders")
-        rendered, true = self.seen(pair.rgb, pair.alpha), self.seen(pair.rgb_true, pair.alpha_true)
-        rows, figures = len(pair.rgb), self._judge(rendered.detach(), true, len(pair.rgb))
+        rendered, true = (
+            self.seen(rgb, alpha, pair.epoch)
+            for rgb, alpha in ((pair.rgb, pair.alpha), (pair.rgb_true, pair.alpha_true))
+        )
+        rows, figures = len(pair.rgb), self._judge([x.detach() for x in rendered], true, len(pair.rgb))
         started = self.steps >= self.start
         weight = self.options.weight * self.ratio() * started
         if started or self._measures_others():
-            term = generator_hinge(self.discriminator(rendered).float())
+            term = generator_hinge(self._outputs(rendered))
             if self.options.adaptive:
                 self._measure([term, *([loss] if self._measures_others() else [])], layers, rows)
             if started:
                 loss = loss + weight * term
         return loss, {**figures, "adversarial": -figures["discriminator_rendered"], "adversarial_weight": weight}
 
-    def seen(self, rgb: Tensor, alpha: Tensor | None) -> Tensor:
-        """What the discriminator sees of views [B,V,3,H,W] and [B,V,1,H,W]: [B·V,3 or 4,R,R] in -1..1."""
-        views = rgb if not self.options.alpha or alpha is None else torch.cat([rgb, alpha], dim=2)
-        views = views[:, : self.options.views].flatten(0, 1)
-        return 2 * resized(views.float(), self.options.resolution) - 1
+    def seen(self, rgb: Tensor, alpha: Tensor | None, epoch: Tensor | None) -> list[Tensor]:
+        """What the discriminator sees of views [B,V,3,H,W] and [B,V,1,H,W] in an epoch [B].
 
-    def _judge(self, rendered: Tensor, true: Tensor, rows: int) -> dict[str, Tensor]:
+        Of pixels one tensor [B·V,3 or 4,R,R] in -1..1; of features those [B·V,C,h,w] of each level.
+        """
+        views = rgb if not self.options.alpha or alpha is None else torch.cat([rgb, alpha], dim=2)
+        views = views[:, : self.options.views].float()
+        if self.options.crop:
+            views = windows(views, self.options.resolution, epoch)
+        images = resized(views.flatten(0, 1), self.options.resolution)
+        return st_lpips("alex").features(images) if self.options.judge == "features" else [2 * images - 1]
+
+    def _outputs(self, seen: Sequence[Tensor]) -> list[Tensor]:
+        """The discriminator's outputs, in float32."""
+        outputs = self.discriminator(seen) if self.options.judge == "features" else [self.discriminator(*seen)]
+        return [output.float() for output in outputs]
+
+    def _judge(self, rendered: Sequence[Tensor], true: Sequence[Tensor], rows: int) -> dict[str, Tensor]:
         """Add the gradients of the discriminator's loss, times the rows of this pass; returns its figures."""
         parameters = list(self.discriminator.parameters())
         self.discriminator.requires_grad_(True)
         try:
             with torch.enable_grad():
-                outputs = self.discriminator(torch.cat([true, rendered])).float().chunk(2)
-                loss = discriminator_hinge(*outputs)
+                both = self._outputs([torch.cat(pair) for pair in zip(true, rendered, strict=True)])
+                outputs = zip(*(output.chunk(2) for output in both), strict=True)
+                of_true, of_rendered = (list(part) for part in outputs)
+                loss = discriminator_hinge(of_true, of_rendered)
                 gradients = torch.autograd.grad(rows * loss, parameters)
         finally:
             self.discriminator.requires_grad_(False)
@@ -119,8 +136,8 @@ class Adversary(nn.Module):
         self.rows += rows
         return {
             "discriminator": loss.detach(),
-            "discriminator_true": outputs[0].detach().mean(),
-            "discriminator_rendered": outputs[1].detach().mean(),
+            "discriminator_true": mean(of_true).detach(),
+            "discriminator_rendered": mean(of_rendered).detach(),
         }
 
     def ratio(self) -> Tensor:
@@ -186,6 +203,13 @@ class Adversary(nn.Module):
         self.optimizer.load_state_dict(state["optimizer"])
         self.steps = state["steps"]
         self.norms.copy_(state["norms"])
+
+
+def _network(options: Adversarial) -> PatchDiscriminator | FeatureDiscriminator:
+    if options.judge == "pixels":
+        return PatchDiscriminator(RGB + options.alpha, options.channels, options.layers)
+    levels = st_lpips("alex").features(torch.zeros(1, RGB, SMALLEST, SMALLEST))
+    return FeatureDiscriminator([level.shape[1] for level in levels], options.channels)
 
 
 def _sum(total: list[Tensor], added: Sequence[Tensor]) -> list[Tensor]:
