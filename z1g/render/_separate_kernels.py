@@ -1,0 +1,90 @@
+"""Triton kernels that separate Gaussians [B,N,14] for gsplat, in one pass over memory, and gather their gradients.
+
+An instance of a program has ROWS of the N Gaussians of one object. Padded to 16 channels, they are one tile.
+"""
+
+import triton
+import triton.language as tl
+
+from z1g.gaussians.channels import CHANNELS, N_CHANNELS
+
+OPACITY = tl.constexpr(CHANNELS["opacity"].start)
+SCALE = tl.constexpr(CHANNELS["scale"].start)
+ROTATION = tl.constexpr(CHANNELS["rotation"].start)
+RGB = tl.constexpr(CHANNELS["rgb"].start)
+END = tl.constexpr(N_CHANNELS)
+PADDED = tl.constexpr(16)
+
+
+@triton.jit
+def rows_of_object(n, ROWS: tl.constexpr):
+    """Rows of this program among those of its object, those among all, and which are Gaussians."""
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    return rows, tl.program_id(1).to(tl.int64) * n + rows, rows < n
+
+
+@triton.jit
+def of_camera(rows, n, view, views):
+    """Rows of a camera's copies of an object's Gaussians, [B,V,N]."""
+    return (tl.program_id(1).to(tl.int64) * views + view) * n + rows
+
+
+@triton.jit
+def chosen(inside, FIRST: tl.constexpr, LAST: tl.constexpr):
+    """Mask of the channels from FIRST to before LAST."""
+    channels = tl.arange(0, PADDED)[None, :]
+    return inside[:, None] & (channels >= FIRST) & (channels < LAST)
+
+
+@triton.jit
+def columns(rows, width, FIRST: tl.constexpr):
+    """Offsets of channels in rows of `width` values, of which FIRST is the first."""
+    return rows.to(tl.int64)[:, None] * width + tl.arange(0, PADDED)[None, :] - FIRST
+
+
+@triton.jit
+def keep(values, out, rows, inside, width, FIRST: tl.constexpr, LAST: tl.constexpr):
+    """Store some channels of a tile in rows of `width` values."""
+    tl.store(out + columns(rows, width, FIRST), values, mask=chosen(inside, FIRST, LAST))
+
+
+@triton.jit
+def taken(source, rows, inside, width, FIRST: tl.constexpr, LAST: tl.constexpr):
+    """The inverse of `keep`: a tile with zeros in all other channels."""
+    return tl.load(source + columns(rows, width, FIRST), mask=chosen(inside, FIRST, LAST), other=0.0)
+
+
+@triton.jit
+def separate(
+    gaussians, position, opacity, scale, rotation, opacities, colors, n, views,
+    LARGEST: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    """Store attributes, opacities [B,V,N] and the first three channels of colors [B,V,N,4]; see `Separated`."""
+    rows, among_all, inside = rows_of_object(n, ROWS)
+    values = taken(gaussians, among_all, inside, END, 0, END)
+    # False for NaN.
+    usable = tl.min((tl.abs(values) < LARGEST).to(tl.int32), axis=1) > 0
+    unused = tl.where(tl.arange(0, PADDED) == ROTATION, 1.0, 0.0)
+    values = tl.where(usable[:, None], values, unused[None, :])
+    keep(values, position, among_all, inside, 3, 0, OPACITY)
+    keep(values, opacity, among_all, inside, 1, OPACITY, SCALE)
+    keep(values, scale, among_all, inside, 3, SCALE, ROTATION)
+    keep(values, rotation, among_all, inside, 4, ROTATION, RGB)
+    for view in range(views):
+        seen = of_camera(rows, n, view, views)
+        keep(values, opacities, seen, inside, 1, OPACITY, SCALE)
+        keep(values, colors, seen, inside, 4, RGB, END)
+
+
+@triton.jit
+def gather(position, scale, rotation, opacities, colors, out, n, views, ROWS: tl.constexpr):
+    """out [B,N,14] = gradients of attributes, and the sums over cameras of those of opacities and colors."""
+    rows, among_all, inside = rows_of_object(n, ROWS)
+    values = taken(position, among_all, inside, 3, 0, OPACITY)
+    values += taken(scale, among_all, inside, 3, SCALE, ROTATION)
+    values += taken(rotation, among_all, inside, 4, ROTATION, RGB)
+    for view in range(views):
+        seen = of_camera(rows, n, view, views)
+        values += taken(opacities, seen, inside, 1, OPACITY, SCALE)
+        values += taken(colors, seen, inside, 4, RGB, END)
+    keep(values, out, among_all, inside, END, 0, END)
