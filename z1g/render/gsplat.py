@@ -7,8 +7,7 @@ import os
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -56,14 +55,14 @@ class Gsplat(Rasterizer):
 
 
 @cache
-def _package() -> ModuleType:
+def _package() -> Any:
     """gsplat with its kernels."""
     try:
-        package = importlib.import_module("gsplat")
+        import gsplat
     except ImportError as error:
         raise UserError(f"render kind 'gsplat' needs the package gsplat: {PACKAGE}") from error
     compiled()
-    return package
+    return gsplat
 
 
 @cache
