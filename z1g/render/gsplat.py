@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -40,18 +41,28 @@ class Gsplat(Rasterizer):
     def render(self, gaussians: torch.Tensor, cameras: Cameras) -> RenderOutput:
         if not gaussians.is_cuda:
             raise UserError("render kind 'gsplat' needs a GPU; use {kind: cpu} or {kind: auto} here")
-        try:
-            from gsplat import rasterization
-        except ImportError as error:
-            raise UserError(f"render kind 'gsplat' needs the package gsplat: {PACKAGE}") from error
         from z1g.render._gsplat import draw
 
-        compiled()
+        package, cameras = _package(), cameras.to(gaussians.device)
         # Autocast would compute poses in half precision.
-        with torch.autocast("cuda", enabled=False):
-            output = draw(rasterization, gaussians.float(), cameras.to(gaussians.device), self.near)
+        single = torch.autocast("cuda", enabled=False) if torch.is_autocast_enabled("cuda") else nullcontext()
+        with single:
+            output = draw(package, gaussians.float(), cameras, self.near)
         dtype = gaussians.dtype
+        if dtype == torch.float32:
+            return output
         return RenderOutput(output.rgb.to(dtype), output.alpha.to(dtype), output.depth.to(dtype))
+
+
+@cache
+def _package() -> Any:
+    """gsplat with its kernels."""
+    try:
+        import gsplat
+    except ImportError as error:
+        raise UserError(f"render kind 'gsplat' needs the package gsplat: {PACKAGE}") from error
+    compiled()
+    return gsplat
 
 
 @cache
