@@ -222,7 +222,18 @@ class ImageToSplats:
         networks were distilled to other steps than those of the options.
         """
         require_own_steps(self.denoiser, self.options)
-        condition, zero = self.condition(images), self.statistics["zero_latent"]
+        return self.sampled(self.condition(images), seeds, scheduler, on_step)
+
+    @torch.no_grad()
+    def sampled(
+        self,
+        condition: Condition,
+        seeds: Sequence[int],
+        scheduler: SchedulerMixin | None = None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """`codes` of images with this condition, in as many steps as the options say."""
+        zero = self.statistics["zero_latent"]
         codes = sample_codes(self.predict, condition, zero, self.shape, self.options, seeds, scheduler, on_step)
         return self.to_units(codes)
 
