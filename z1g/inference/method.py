@@ -231,7 +231,6 @@ class ImageToSplats:
         images: [B,3,H,W] in 0..1. seeds, scheduler, on_step: as for calling the object. Raises UserError if the
         networks were distilled to other steps than those of the options.
         """
-        require_own_steps(self.denoiser, self.options)
         return self.sampled(self.condition(images), seeds, scheduler, on_step)
 
     @torch.no_grad()
@@ -242,7 +241,12 @@ class ImageToSplats:
         scheduler: SchedulerMixin | None = None,
         on_step: OnStep | None = None,
     ) -> Tensor:
-        """`codes` of images with this condition, in as many steps as the options say."""
+        """As `codes`, `[B,*shape]` in the decoder's units, for images whose condition is known.
+
+        condition: of B images, from `condition`. seeds, scheduler, on_step: as for calling the object. Raises UserError
+        as `codes` does.
+        """
+        require_own_steps(self.denoiser, self.options)
         zero = self.statistics["zero_latent"]
         codes = sample_codes(self.predict, condition, zero, self.shape, self.options, seeds, scheduler, on_step)
         return self.to_units(codes)
