@@ -66,6 +66,7 @@ def test_sampling_is_measured() -> None:
     for row in figures["runs"]:
         assert row["objects_per_s"] == pytest.approx(row["batch"] / row["seconds"], rel=0.05)
         assert {"first_call_s", "ratio_to_original_way"} <= set(row)
+        assert all(row[part] > 0 for part in ("condition_s", "unet_s", "decode_s"))
 
 
 @pytest.mark.slow

@@ -21,8 +21,10 @@ def write(experiment: Experiment, out: Path, *, int8: bool = False, seed: int = 
         for parameter in (*codec.parameters(), *denoiser.parameters()):
             parameter.add_(0.02 * torch.randn_like(parameter))
         zero = codec.condition_latent(torch.full((1, 3, *[experiment.unet.condition_size] * 2), 0.5))
-    channel = (codec.code_shape[0], 1, 1)
-    statistics = {"mean": torch.full(channel, MEAN), "deviation": torch.full(channel, DEVIATION), "zero_latent": zero}
+    mean, _ = codec.normalization(torch.zeros(2, *codec.code_shape))
+    statistics = {
+        "mean": torch.full_like(mean, MEAN), "deviation": torch.full_like(mean, DEVIATION), "zero_latent": zero,
+    }  # fmt: skip
     pipeline = out.with_name(f".{out.name}") / NETWORKS
     experiment.representation.save(pipeline, Trained(codec, denoiser, statistics), experiment.camera, experiment.splat)
     model = TrainedModel(

@@ -3,7 +3,8 @@
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from statistics import median
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,13 +21,14 @@ from z1g.sampling.options import InferOptions
 
 FLAGS = ("fp32", "cudnn", "flash", "xformers", "graphs")
 ORIGINAL_STEPS, ORIGINAL_GUIDANCE = 75, 4.0
+T = TypeVar("T")
 
 
 def measure(
     size_name: str, variants: Sequence[str], steps: int, repeats: int, seconds: float,
     guidance: float = ORIGINAL_GUIDANCE,
 ) -> dict[str, Any]:  # fmt: skip
-    """Objects/s and seconds from condition images to splatter images, with sampling in `steps` steps.
+    """Objects/s and seconds from condition images to splatter images, with sampling in `steps` steps, and its parts.
 
     guidance: 1 for one pass of the UNet a step, as of distilled networks; the original's way always has its own.
     Measurements stop after `seconds`. Raises UserError for an invalid variant.
@@ -72,7 +74,31 @@ def _ours(
         cuda_graphs="graphs" in variant.on,
     )
     method = networks(size, options, device)
-    return _time(lambda images: method(images, list(range(variant.batch))), size, variant.batch, repeats, device)
+    seeds = list(range(variant.batch))
+    row = _time(lambda images: method(images, seeds), size, variant.batch, repeats, device)
+    return row | _parts(method, random_images(size, variant.batch, device), seeds, repeats, device)
+
+
+def _parts(
+    method: ImageToSplats, images: Tensor, seeds: Sequence[int], repeats: int, device: torch.device
+) -> dict[str, float]:  # fmt: skip
+    """Median seconds of what a warm call consists of, each called alone: the condition's networks, UNet and decoder."""
+    condition, condition_s = _median(lambda: method.condition(images), repeats, device)
+    codes, unet_s = _median(lambda: method.sampled(condition, seeds), repeats, device)
+    _, decode_s = _median(lambda: method.decode(codes), repeats, device)
+    return {"condition_s": condition_s, "unet_s": unet_s, "decode_s": decode_s}
+
+
+def _median(run: Callable[[], T], repeats: int, device: torch.device) -> tuple[T, float]:
+    """The result of a call, and median seconds of a call."""
+    calls = []
+    for _ in range(repeats):
+        synchronize(device)
+        began = time.perf_counter()
+        result = run()
+        synchronize(device)
+        calls.append(time.perf_counter() - began)
+    return result, round(median(calls), 4)
 
 
 def _original_way(size: Size, device: torch.device, *, steps: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,9 +61,13 @@ class ImageToSplats:
         self.options = options
         self.denoiser.attention = options.attention
         if _bf16(options):
-            # Only the UNet, which runs at every step; networks that run once per image keep their precision.
+            # Networks of the condition keep their precision: stage 2 trains with conditions computed in float32.
             # `to` of diffusers warns about layers that should stay in float32, but there are none.
             nn.Module.to(self.denoiser.unet, torch.bfloat16)
+        self.half_decoder = _half_decoder(options, self.device)
+        if self.half_decoder:
+            # Without autocast, as in `refined`, this has no effect.
+            self.codec.use_bf16_weights(True)
         fuse_where_possible(self.denoiser.unet, self.device)
         self.predict: PredictsV = Replayed(self.denoiser) if options.cuda_graphs else self.denoiser
 
@@ -200,8 +205,13 @@ class ImageToSplats:
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
-        """Splatter images [B,6,14,S,S] from codes in the decoder's units, in small batches to limit memory."""
-        return self.codec.decode_all(codes)
+        """Splatter images [B,6,14,S,S] from codes in the decoder's units, in small batches to limit memory.
+
+        On a GPU that samples in bfloat16, the decoder runs as in stage 1's training: all but its last layers are in
+        bfloat16.
+        """
+        with torch.autocast(self.device.type, torch.bfloat16) if self.half_decoder else nullcontext():
+            return self.codec.decode_all(codes)
 
     @torch.no_grad()
     def encode(self, inputs: Tensor) -> Tensor:
@@ -221,8 +231,23 @@ class ImageToSplats:
         images: [B,3,H,W] in 0..1. seeds, scheduler, on_step: as for calling the object. Raises UserError if the
         networks were distilled to other steps than those of the options.
         """
+        return self.sampled(self.condition(images), seeds, scheduler, on_step)
+
+    @torch.no_grad()
+    def sampled(
+        self,
+        condition: Condition,
+        seeds: Sequence[int],
+        scheduler: SchedulerMixin | None = None,
+        on_step: OnStep | None = None,
+    ) -> Tensor:
+        """As `codes`, `[B,*shape]` in the decoder's units, for images whose condition is known.
+
+        condition: of B images, from `condition`. seeds, scheduler, on_step: as for calling the object. Raises UserError
+        as `codes` does.
+        """
         require_own_steps(self.denoiser, self.options)
-        condition, zero = self.condition(images), self.statistics["zero_latent"]
+        zero = self.statistics["zero_latent"]
         codes = sample_codes(self.predict, condition, zero, self.shape, self.options, seeds, scheduler, on_step)
         return self.to_units(codes)
 
@@ -258,3 +283,7 @@ def has_bf16_matrices() -> bool:
 
 def _bf16(options: InferOptions) -> bool:
     return options.precision == "bf16" or (options.precision == "auto" and torch.cuda.is_available())
+
+
+def _half_decoder(options: InferOptions, device: torch.device) -> bool:
+    return _bf16(options) and device.type == "cuda"

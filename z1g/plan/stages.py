@@ -65,7 +65,7 @@ _SPECS: dict[str, tuple[int, Callable[[Experiment], tuple[str, ...]]]] = {
     "autodecoder": (2, _autodecoder_reads),
     "codes": (1, lambda _: _CODES_READS),
     "unet": (2, lambda experiment: ("model", "unet", *_of_stage_2(experiment))),
-    "infer": (2, lambda _: ("infer",)),
+    "infer": (3, lambda _: ("infer",)),
     "metrics": (2, lambda _: ("metrics",)),
 }
 """Version and slice of each stage."""

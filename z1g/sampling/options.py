@@ -30,7 +30,7 @@ class InferOptions(Section):
     chunk_size: int = Field(16, ge=1, le=MAX_COUNT, description="objects per job")
     batch_size: Annotated[int, Runtime()] = Field(4, ge=1, le=1_000_000, description="objects sampled at once")
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="precision of the UNet; auto: bf16 on a GPU, otherwise fp32"
+        "auto", description="precision of the UNet and, on a GPU, of the decoder; auto: bf16 on a GPU, otherwise fp32"
     )
     attention: Annotated[Literal["auto", "flash", "cudnn", "xformers"], Runtime()] = Field(
         "auto", description="attention kernels; auto: PyTorch's choice; others: where supported, xformers on a GPU only"
