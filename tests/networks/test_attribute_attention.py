@@ -15,7 +15,7 @@ from torch import Tensor
 from z1g.core.seeding import seeded
 from z1g.networks.multiview.attention import install
 from z1g.networks.multiview.attributes import AttributeAttention, insert, inserted
-from z1g.networks.multiview.rotary import axes, rotated, table
+from z1g.networks.multiview.rotary import Rotary, axes, table
 
 SIDE, WIDTH, HEADS = 2, 24, 2
 
@@ -40,9 +40,12 @@ def by_definition(x: np.ndarray, attributes: int, side: int) -> np.ndarray:
 @pytest.mark.parametrize("width", [6, 8, 24, 40, 64, 80])
 @pytest.mark.parametrize(("attributes", "side"), [(2, 2), (5, 4)])
 def test_rotary_embedding_is_its_definition(width: int, attributes: int, side: int) -> None:
-    x = normal(attributes * side**2, width, dtype=torch.float64)
-    actual = rotated(x, *table(attributes, side, width, torch.device("cpu")))
-    np.testing.assert_allclose(actual.numpy(), by_definition(x.numpy(), attributes, side), atol=1e-6)
+    x = normal(2, attributes * side**2, 3, width, dtype=torch.float64)
+    actual = Rotary(attributes)(x)
+    assert actual.shape == x.shape
+    for row, head in ((0, 0), (1, 2)):
+        expected = by_definition(x[row, :, head].numpy(), attributes, side)
+        np.testing.assert_allclose(actual[row, :, head].numpy(), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize(("width", "expected"), [(40, (8, 16, 16)), (80, (16, 32, 32)), (160, (32, 64, 64))])
@@ -64,8 +67,7 @@ def test_small_heads_are_refused() -> None:
 def test_products_depend_on_differences_of_places() -> None:
     """The property for which the embedding exists."""
     query, key = normal(1, 40, seed=1, dtype=torch.float64), normal(1, 40, seed=2, dtype=torch.float64)
-    tables = table(5, 4, 40, torch.device("cpu"))
-    many = [rotated(x.expand(80, 40), *tables).view(5, 4, 4, 40) for x in (query, key)]
+    many = [Rotary(5)(x.expand(1, 80, 1, 40)).view(5, 4, 4, 40) for x in (query, key)]
     first = (many[0][3, 2, 1] * many[1][1, 1, 0]).sum()
     second = (many[0][4, 3, 3] * many[1][2, 2, 2]).sum()
     other = (many[0][4, 3, 3] * many[1][2, 2, 1]).sum()
@@ -82,7 +84,7 @@ def layer() -> Attention:
 def test_two_attributes_of_two_views_by_hand(rotary: bool) -> None:
     """Two objects: rows are (object, attribute, view), each token a row of the image."""
     attn, x = layer(), normal(2 * 2 * 2, SIDE**2, WIDTH)
-    actual = AttributeAttention(2, 2, rotary)(attn, x).numpy()
+    actual = AttributeAttention(2, 2, Rotary(2) if rotary else None)(attn, x).numpy()
     weights = {name: value.double().numpy() for name, value in attn.state_dict().items()}
     for b in range(2):
         for v in range(2):
@@ -106,7 +108,7 @@ def test_a_token_sees_its_view_in_all_attributes_and_nothing_else() -> None:
     attributes, views = 3, 2
     attn, x = layer(), normal(2 * attributes * views, SIDE**2, WIDTH).requires_grad_()
     row = attributes * views + 1 * views + 1
-    AttributeAttention(attributes, views, True)(attn, x)[row, 2].sum().backward()
+    AttributeAttention(attributes, views, Rotary(attributes))(attn, x)[row, 2].sum().backward()
     assert x.grad is not None
     seen = (x.grad.abs().amax(dim=2) > 0).view(2, attributes, views, SIDE**2)
     expected = torch.zeros_like(seen)

@@ -20,15 +20,17 @@ from z1g.bench.diffusion_size import SIZES
 from z1g.networks import perceptual
 from z1g.networks.fused import available, modules, operations
 from z1g.networks.fused.lpips import distance
+from z1g.networks.fused.rotary import rotate
 from z1g.networks.multiview import attention, attributes
 from z1g.networks.multiview.inputs import with_inputs
+from z1g.networks.multiview.rotary import Rotary
 
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 REPLACED: dict[str, set[type]] = {
     "encoder": {ResnetBlock2D, nn.GroupNorm},
     "decoder": {ResnetBlock2D, nn.GroupNorm, Upsample2D},
     "unet": {ResnetBlock2D, nn.GroupNorm, Upsample2D, GEGLU},
-    "attributes": {ResnetBlock2D, nn.GroupNorm, Upsample2D, GEGLU},
+    "attributes": {ResnetBlock2D, nn.GroupNorm, Upsample2D, GEGLU, Rotary},
 }
 SHAPES = [(2, 32, 5, 7, 4), (1, 8, 1, 1, 2)]
 MANY_GROUPS = [(1, 96, 3, 3, 32), (3, 24, 9, 4, 8)]
@@ -151,6 +153,24 @@ def test_geglu(shape: tuple[int, ...]) -> None:
     expected, (expected_slope,) = gradients(plain, [x.double()], upstream)
     close(out, expected, 1e-5)
     close(slope, expected_slope, 1e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 12, 3, 10), (3, 700, 1, 6)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rotate(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Against products of complex numbers, also of tensors in another memory order."""
+    rows, tokens, heads, width = shape
+    angles, x = 3 * drawn(tokens, width // 2), drawn(heads, tokens, rows, width, seed=1, dtype=dtype).transpose(0, 2)
+    upstream = drawn(*shape, seed=2, dtype=dtype)
+
+    def plain(x: Tensor) -> Tensor:
+        unit = torch.polar(torch.ones_like(angles), angles).cdouble()[:, None]
+        return torch.view_as_real(torch.view_as_complex(x.unflatten(-1, (-1, 2)).contiguous()) * unit).flatten(-2)
+
+    out, (slope,) = gradients(lambda x: rotate(x, angles.cos(), angles.sin()), [x], upstream)
+    expected, (expected_slope,) = gradients(plain, [x.double()], upstream)
+    close(out, expected, 1e-6 if dtype == torch.float32 else 4e-3)
+    close(slope, expected_slope, 1e-6 if dtype == torch.float32 else 4e-3)
 
 
 @pytest.mark.parametrize("channels", [64, 48])

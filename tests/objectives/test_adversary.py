@@ -249,8 +249,8 @@ def test_a_step_of_images_that_need_no_resizing() -> None:
     plain = torch.optim.Adam(copies, lr=2e-4, betas=(0.5, 0.9), fused=False, foreach=False)
     for step in range(2):
         subject(subject.prepare(drawn(subject, step)))
-        for copy, gradient in zip(copies, judge(subject).gradients, strict=True):
-            copy.grad = gradient / 2
+        for plain_copy, gradient in zip(copies, judge(subject).gradients, strict=True):
+            plain_copy.grad = gradient / 2
         plain.step()
         subject.after_backward(Accelerator(cpu=True))
         torch.testing.assert_close(list(network.parameters()), copies, atol=1e-6, rtol=1e-5)

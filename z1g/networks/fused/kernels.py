@@ -233,6 +233,20 @@ def gated_slope(x, dy, out, count, width, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def rotate(x, cos, sin, out, count, half, heads, tokens, sign, BLOCK: tl.constexpr):
+    """out = pairs (2i, 2i+1) of channels of x [rows,tokens,heads,2·half], turned by sign times angles [tokens,half]."""
+    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = i < count
+    angle = i // (half * heads) % tokens * half + i % half
+    c = tl.load(cos + angle, mask=inside, other=0.0)
+    s = sign * tl.load(sin + angle, mask=inside, other=0.0)
+    even = tl.load(x + 2 * i, mask=inside, other=0.0).to(tl.float32)
+    odd = tl.load(x + 2 * i + 1, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + 2 * i, (even * c - odd * s).to(out.dtype.element_ty), mask=inside)
+    tl.store(out + 2 * i + 1, (even * s + odd * c).to(out.dtype.element_ty), mask=inside)
+
+
+@triton.jit
 def unit_distance(a, b, weight, out, rows_in_all, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     """out[pixel] = Σ w·(a/|a| - b/|b|)² over channels."""
     columns = tl.arange(0, COLUMNS)

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from z1g.networks.fused import available
 from z1g.networks.fused.operations import add_bias, channels_last, geglu, group_norm
+from z1g.networks.fused.rotary import rotate
+from z1g.networks.multiview.rotary import Rotary
 
 MAX_INDEXED = 2**31
 """Number of values of an enlarged image from which the unfused `Upsample2D` is used."""
@@ -69,6 +71,8 @@ def _fused(part: nn.Module) -> Callable[..., Tensor] | None:
         return partial(_norm, part)
     if type(part) is GEGLU:
         return partial(_gated, part)
+    if type(part) is Rotary:
+        return partial(_rotated, part)
     return None
 
 
@@ -122,6 +126,10 @@ def _normalized(part: nn.GroupNorm, x: Tensor, *, silu: bool, shift: Tensor | No
 
 def _gated(part: GEGLU, x: Tensor, *_: object, **__: object) -> Tensor:
     return geglu(part.proj(x))
+
+
+def _rotated(part: Rotary, x: Tensor) -> Tensor:
+    return rotate(x, *part.angles(x))
 
 
 def _leave_tokens(

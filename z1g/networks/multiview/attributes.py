@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch.nn.functional as functional
@@ -13,7 +12,7 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from torch import Tensor, nn
 
 from z1g.core.seeding import seeded
-from z1g.networks.multiview.rotary import rotated, table
+from z1g.networks.multiview.rotary import Rotary
 
 SEED = 3
 """Of the initial weights of new layers."""
@@ -27,22 +26,21 @@ class AttributeAttention:
     Rows are images, in the order of objects, attributes and views.
     """
 
-    def __init__(self, attributes: int, views: int, rotary: bool) -> None:
-        """rotary: whether queries and keys are rotated by attribute, row and column."""
+    def __init__(self, attributes: int, views: int, rotary: Rotary | None) -> None:
+        """rotary: rotates queries and keys; None: nothing does."""
         self.attributes, self.views, self.rotary = attributes, views, rotary
 
     def __call__(self, attn: Attention, hidden_states: Tensor, **_: Any) -> Tensor:
         """[B·A·V,N,C] -> [B·A·V,N,C]; N is a square number."""
-        side = math.isqrt(hidden_states.shape[1])
         by_view = hidden_states.unflatten(0, (-1, self.attributes, self.views)).transpose(1, 2)
         tokens = by_view.flatten(0, 1).flatten(1, 2)
         query, key, value = (
-            layer(tokens).unflatten(2, (attn.heads, -1)).transpose(1, 2) for layer in (attn.to_q, attn.to_k, attn.to_v)
+            layer(tokens).unflatten(2, (attn.heads, -1)) for layer in (attn.to_q, attn.to_k, attn.to_v)
         )
-        if self.rotary:
-            angles = table(self.attributes, side, query.shape[-1], tokens.device)
-            query, key = rotated(query, *angles), rotated(key, *angles)
-        mixed = functional.scaled_dot_product_attention(query, key, value).transpose(1, 2).flatten(2)
+        if self.rotary is not None:
+            query, key = self.rotary(query), self.rotary(key)
+        heads = (x.transpose(1, 2) for x in (query, key, value))
+        mixed = functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
         apart = attn.to_out[0](mixed).unflatten(0, (-1, self.views)).unflatten(2, (self.attributes, -1))
         result: Tensor = apart.transpose(1, 2).flatten(0, 2)
         return result
@@ -63,11 +61,12 @@ class AttributeBlock(nn.Module):
         self.norm1, self.attn1, self.norm2, self.attn2 = block.norm1, block.attn1, block.norm2, block.attn2
         self.norm3, self.ff = block.norm3, block.ff
         self.norm_attributes = nn.LayerNorm(block.dim)
+        self.rotary = Rotary(attributes) if rotary else None
         self.attn_attributes = Attention(
             query_dim=block.dim,
             heads=block.num_attention_heads,
             dim_head=block.attention_head_dim,
-            processor=AttributeAttention(attributes, views, rotary),
+            processor=AttributeAttention(attributes, views, self.rotary),
         )
         nn.init.zeros_(self.attn_attributes.to_out[0].weight)
         nn.init.zeros_(self.attn_attributes.to_out[0].bias)

@@ -1,9 +1,10 @@
 """Rotary embedding of tokens by attribute, row and column (Su et al. 2021, in three dimensions)."""
 
+import math
 from functools import lru_cache
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 THETA = 1e4
 
@@ -39,8 +40,22 @@ def table(attributes: int, side: int, head_dim: int, device: torch.device) -> tu
     return angle.cos().float().to(device), angle.sin().float().to(device)
 
 
-def rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Queries or keys [...,L,D] with their pairs of channels (2i, 2i+1) rotated by angles [L,D/2]."""
-    even, odd = x.unflatten(-1, (-1, 2)).unbind(dim=-1)
-    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
-    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
+class Rotary(nn.Module):
+    """Rotates queries or keys [R,A·N,H,D] of N tokens of each of A attributes, a square, by attribute, row and column.
+
+    A module without weights, so that it can be fused.
+    """
+
+    def __init__(self, attributes: int) -> None:
+        super().__init__()
+        self.attributes = attributes
+
+    def forward(self, x: Tensor) -> Tensor:
+        cos, sin = (angle[:, None].to(x.dtype) for angle in self.angles(x))
+        even, odd = x.unflatten(-1, (-1, 2)).unbind(dim=-1)
+        return torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
+
+    def angles(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Cosines and sines [A·N,D/2] for such an x, see `table`."""
+        side = math.isqrt(x.shape[1] // self.attributes)
+        return table(self.attributes, side, x.shape[-1], x.device)
