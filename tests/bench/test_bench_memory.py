@@ -226,3 +226,12 @@ def test_runs_begin_with_equal_weights() -> None:
     with training(config, "unet", make, 1) as (first, _), training(config, "unet", make, 1) as (second, _):
         torch.testing.assert_close(dict(first.objective.named_parameters()), dict(second.objective.named_parameters()))
         assert not any(p.requires_grad for p in first.objective.denoiser.vision.parameters())  # type: ignore[union-attr]
+
+
+@pytest.mark.slow
+def test_stages_of_other_precision_follow_each_other() -> None:
+    """As at the scale of the original, whose stages have bf16 and fp32."""
+    for precision, expected in (("bf16", "bf16"), ("fp32", "no"), ("bf16", "bf16")):
+        config = with_random_weights(tiny(unet={"train": {"precision": precision}}))
+        with training(config, "unet", making(config, "unet"), 1) as (trainer, _):
+            assert trainer.accelerator.mixed_precision == expected

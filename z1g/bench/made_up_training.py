@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from z1g.bench.autodecoder import resolution
@@ -169,6 +170,8 @@ def training(config: Experiment, stage: str, make: Make, steps: int) -> Iterator
     options: TrainOptions = getattr(config, stage).train
     objective: Any = make(config)
     data = StepData(objective.sample, OBJECTS, options.batch_size, options.seed, in_memory=True)
+    # Otherwise the precision of a process's first training is that of all, and another one is refused.
+    AcceleratorState._reset_state()
     with tempfile.TemporaryDirectory(prefix="z1g-bench-") as folder:
         trainer = Trainer(objective, data, options.model_copy(update={"steps": STEPS}), Path(folder) / stage / "bench")
         objective.train()
