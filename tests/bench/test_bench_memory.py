@@ -235,3 +235,14 @@ def test_stages_of_other_precision_follow_each_other() -> None:
         config = with_random_weights(tiny(unet={"train": {"precision": precision}}))
         with training(config, "unet", making(config, "unet"), 1) as (trainer, _):
             assert trainer.accelerator.mixed_precision == expected
+
+
+@pytest.mark.slow
+def test_lpips_needs_no_file() -> None:
+    """As at the scale of the original, whose loss has its own trunk."""
+    losses = {"rgb": {"kind": "rgb"}, "perceptual": {"kind": "lpips", "resolution": 64, "weight": 0.5}}
+    made = experiment(Path("."), autodecoder={"losses": losses}, data={"renderer": {"resolution": 16}})
+    config = with_random_weights(made.model_copy(update={"model": StandIn(**SIZES)}))
+    assert config.autodecoder.losses["perceptual"].weight == 0.5
+    with training(config, "autodecoder", making(config, "autodecoder"), 1) as (trainer, batches):
+        trainer._step(0, next(batches))

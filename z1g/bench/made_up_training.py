@@ -14,12 +14,14 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from z1g.bench.autodecoder import resolution
-from z1g.bench.made_up import OBJECTS, MadeUpScenes
+from z1g.bench.made_up import OBJECTS, MadeUpScenes, UntrainedLpips
 from z1g.core.device import default_device
 from z1g.core.errors import UserError
 from z1g.core.seeding import seeded
 from z1g.data.bank import provide
 from z1g.inference.method import ImageToSplats
+from z1g.losses import Loss
+from z1g.losses.lpips import LpipsLoss
 from z1g.networks.weights import Scratch, Zero123Plus
 from z1g.networks.weights.published_pipeline import PublishedPipeline
 from z1g.objectives.autodecoder import AutodecoderObjective
@@ -63,7 +65,7 @@ class StandIn(Scratch):
 
 
 def with_random_weights(config: Experiment) -> Experiment:
-    """The configuration with a stand-in for published weights, and with whole codes from the first step on.
+    """The configuration with stand-ins for published weights, also of LPIPS, and with whole codes from the first step.
 
     Raises UserError for published weights of other sizes than Zero123++'s.
     """
@@ -73,11 +75,18 @@ def with_random_weights(config: Experiment) -> Experiment:
         # Its second phase takes more memory.
         whole = options.model_copy(update={"alone_share": 0.0})
         config = config.model_copy(update={"representation": representation.model_copy(update={"denoiser": whole})})
+    losses = {name: _untrained(loss) for name, loss in config.autodecoder.losses.items()}
+    config = config.model_copy(update={"autodecoder": config.autodecoder.model_copy(update={"losses": losses})})
     if isinstance(config.model, Zero123Plus):
         return config.model_copy(update={"model": StandIn()})
     if isinstance(config.model, PublishedPipeline):
         raise UserError(f"there are no random weights of the sizes of model {config.model.kind}; use zero123plus")  # type: ignore[attr-defined]
     return config
+
+
+def _untrained(loss: Loss) -> Loss:
+    """LPIPS with random weights in place of one whose trunk is a file."""
+    return UntrainedLpips(**loss.model_dump()) if type(loss) is LpipsLoss else loss
 
 
 def stage_1(config: Experiment) -> Make:

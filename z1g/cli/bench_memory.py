@@ -27,9 +27,10 @@ def run_memory(arguments: argparse.Namespace) -> dict[str, Any] | str:
     from z1g.bench.memory import markdown, measure
     from z1g.plan.named import experiments
 
-    # Another scale may have an ablation, and so a run, of the same name.
+    # Another scale may have an ablation, and so a run, of the same name; its seeds take the same memory.
     place = f"{Path(arguments.scale).stem}/" if arguments.ablations else ""
-    named = [(f"{place}{name}", made) for name, made in experiments(arguments.scale, arguments.ablations, *FOLDERS)]
+    runs = experiments(arguments.scale, arguments.ablations, *FOLDERS)
+    named = [(f"{place}{name.partition('@seed=')[0]}", made) for name, made in runs]
     figures = measure(named, arguments.stages, arguments.seconds, arguments.out)
     return figures if arguments.json else markdown(figures)
 
