@@ -250,6 +250,25 @@ def test_the_command_and_python_make_the_same_splats(folder: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
+def test_photographs_can_be_refined(folder: Path, tmp_path: Path) -> None:
+    """One gives what Python gives; of several, each is refined by itself."""
+    colors = {"a": (250, 0, 0), "b": (0, 0, 250)}
+    files = [saved(tmp_path, disc(color=color), f"{name}.png") for name, color in colors.items()]
+    words = ["infer", "--model", str(folder), "--size", "32", "--out"]
+    for name, given in (("one", files[:1]), ("two", files)):
+        assert main([*words, str(tmp_path / name), "--refine", *map(str, given)]) == 0
+    assert main([*words, str(tmp_path / "plain"), str(files[0])]) == 0
+    model = ImageToSplats.from_pretrained(str(folder))
+    splats = model.reconstruct(files[0], refine=True)
+    splats.save(tmp_path / "again.ply")
+    assert (tmp_path / "one" / "a.ply").read_bytes() == (tmp_path / "again.ply").read_bytes()
+    assert not torch.equal(splats.tensor, model.reconstruct(files[0]).tensor)
+    records = {path.parent.name + path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*/*.json")}
+    refined = {name: record["refined"] for name, record in records.items() if "refined" in record}
+    assert refined == {"onea": True, "twoa": True, "twob": True, "plaina": False}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -43,11 +43,15 @@ from z1g.objectives.diffusion import DiffusionData, DiffusionObjective
 from z1g.objectives.rendered import RenderedTruth, Rendering
 from z1g.plan.folder import StageFolder
 from z1g.plan.plan import Plan
+from z1g.render.reference import Reference
 from z1g.sampling.inferred.cache import TrueCodes
+from z1g.sampling.inferred.diffusion import SampledCodes
 from z1g.sampling.inferred.encoder import EncodedInputs
 from z1g.sampling.inferred.one_step import OneStepCodes
 from z1g.sampling.inferred.probe import NoisedCodes
+from z1g.sampling.inferred.refined import RefinedCodes
 from z1g.stages import autodecoder, codes, infer, unet
+from z1g.stages.autodecoder import training_scenes
 from z1g.training.data import Draw
 
 # Timesteps
@@ -449,6 +453,33 @@ def test_one_step_codes(chain: Plan, tmp_path: Path) -> None:
         error[timestep] = max(float((actual[name] - true[name]).abs().max() / true[name].std()) for name in actual)
     noise = 5 * float(NoiseSchedule().sigma[0])
     assert error[0] < noise < error[999]
+
+
+def front_errors(chain: Plan, codes: dict[str, Tensor]) -> list[float]:
+    """Squared errors of color and half of alpha's, of 128² pixels from the camera of each condition image, on gray."""
+    trained = StageFolder.open(stage_path(chain, "autodecoder"))
+    codec, (scenes, _) = trained.config.load_codec(trained.path / "model").eval(), training_scenes(trained)
+    errors = []
+    for name, code in sorted(codes.items()):
+        scene = scenes[name]
+        with torch.no_grad():
+            gaussians = to_gaussians(codec.decode(code[None])).double()
+            output = Reference().render(gaussians, scene.cameras([0], 128))
+        rgba = torch.from_numpy(scene.rgba[[0]]).permute(0, 3, 1, 2).double() / 255
+        premultiplied = torch.cat([rgba[:, :3] * rgba[:, 3:], rgba[:, 3:]], dim=1)
+        true = torch.nn.functional.interpolate(premultiplied, (128, 128), mode="bilinear")[0]
+        color = output.over(127 / 255)[0, 0] - (true[:3] + 127 / 255 * (1 - true[3:]))
+        errors.append(float(color.square().mean() + 0.5 * (output.alpha[0, 0] - true[3:]).square().mean()))
+    return errors
+
+
+@pytest.mark.slow
+def test_refined_codes_look_more_like_the_condition(chain: Plan, tmp_path: Path) -> None:
+    sampled, _ = inferred(chain, tmp_path / "sampled", SampledCodes())
+    refined, rows = inferred(chain, tmp_path / "refined", RefinedCodes(steps=8))
+    assert {row["codes"] for row in rows} == {"refined"}
+    before, after = front_errors(chain, sampled), front_errors(chain, refined)
+    assert all(b < a for a, b in zip(before, after, strict=True)), (before, after)
 
 
 def test_seeds_are_recorded(chain: Plan) -> None:

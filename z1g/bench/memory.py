@@ -124,10 +124,11 @@ def allocated(device: torch.device) -> tuple[int, int]:
 def has_work(experiment: Experiment, stage: str) -> bool:
     """Whether a stage works as measured here.
 
-    Not so stage 1 of a stock decoder, which trains nothing, and stage 2 with a distillation, which trains twice.
+    Not so stage 1 of a stock decoder, which trains nothing, stage 2 with a distillation, which trains twice, and
+    samples that are refined, which run the decoder backward.
     """
     if stage == "infer":
-        return isinstance(experiment.infer.codes, SampledCodes)
+        return type(experiment.infer.codes) is SampledCodes
     if stage == "unet":
         return experiment.unet.distill is None
     return stage != "autodecoder" or getattr(experiment.representation, "decoder", None) != "stock"

@@ -52,8 +52,13 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         "elevation above the horizon, default --elevation",
     )  # fmt: skip
     photographs.add_argument(
-        "--elevation", type=float, help="elevation of the photograph before --with; default: the mean in training"
-    )
+        "--refine", action="store_true",
+        help="search near the sampled code until renders look like the photograph, as with --with: truer, but slower",
+    )  # fmt: skip
+    photographs.add_argument(
+        "--elevation", type=float,
+        help="elevation of the photograph's camera, of the one before --with; default: the mean in training",
+    )  # fmt: skip
     photographs.add_argument("--mesh", action="store_true", help="also write a textured mesh, .glb")
     job = parser.add_argument_group("stage", "as run by the workflow: results/infer/<id> --chunk N")
     job.add_argument("--chunk", type=int, help="index of the chunk of objects")
@@ -72,8 +77,8 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         return
     if (arguments.seed is not None and arguments.seed < 0) or not 16 <= arguments.size <= 4096:
         raise UserError("--seed must not be negative, and --size must be from 16 to 4096")
-    if arguments.elevation is not None and not arguments.more:
-        raise UserError("--elevation is of use only with further photographs, --with")
+    if arguments.elevation is not None and not (arguments.more or arguments.refine):
+        raise UserError("--elevation is of use only with --refine or further photographs, --with")
     # Before the imports, which take seconds.
     photographs = find(arguments.paths)
     require(arguments.model)
@@ -92,7 +97,7 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     framing = Framing(tuple(arguments.shift), arguments.zoom)
     outputs = PhotographOptions(
         arguments.out, arguments.background, arguments.seed, arguments.size, arguments.mesh, framing,
-        tuple(View.parse(text) for text in arguments.more), arguments.elevation,
+        tuple(View.parse(text) for text in arguments.more), arguments.elevation, arguments.refine,
     )  # fmt: skip
     model = open_model(arguments.model) if run_path is None else of_run(run_path)
     model = model.sampling(arguments.steps, arguments.guidance)

@@ -43,7 +43,8 @@ class PhotographOptions:
     """Outputs of every photograph.
 
     seed: None derives it from the file's content. size: side of images, pixels. framing: changes of the crop.
-    more, elevation: further photographs of the same object, see `ImageToSplats.reconstruct`.
+    more, elevation, refine: further photographs of the same object, and the search that matches all of them or one, see
+    `ImageToSplats.reconstruct`.
     """
 
     out: Path
@@ -54,6 +55,7 @@ class PhotographOptions:
     framing: Framing = AS_FOUND
     more: tuple[View, ...] = ()
     elevation: float | None = None
+    refine: bool = False
 
 
 @dataclass
@@ -170,10 +172,10 @@ class Batch:
         )
         seeds = [options.seed if options.seed is not None else photograph.seed for _, _, photograph in photographs]
         codes, splats = self.method(images, seeds, on_step=self.on_step)
-        if options.more:
-            ((_, _, first),) = photographs
-            wanted = self.method.targets(first, options.more, options.elevation, options.background, options.framing)
-            splats = self.method.decode(self.method.refined(codes[0], wanted)[None])
+        if options.more or options.refine:
+            splats = torch.cat(
+                [self._refined(code, photograph) for code, (_, _, photograph) in zip(codes, photographs, strict=True)]
+            )
         seconds = (time.monotonic() - started) / len(photographs)
         for (file, name, photograph), image, seed, splat in zip(photographs, images, seeds, splats, strict=True):
             meter.advance()
@@ -197,6 +199,7 @@ class Batch:
                 "zoom": options.framing.zoom,
                 "elevation": options.elevation,
                 "more": [view.record() for view in options.more],
+                "refined": options.refine or bool(options.more),
                 "seconds": round(seconds, 3),
                 "outputs": files,
                 "files": digests([self.unfinished / output for output in files.values()], self.unfinished),
@@ -206,6 +209,12 @@ class Batch:
             write_json(self.unfinished / f"{name}.json", record)
             publish(self.unfinished, options.out, name, files.values())
             os.replace(self.unfinished / f"{name}.json", options.out / f"{name}.json")
+
+    def _refined(self, code: Tensor, photograph: Photograph) -> Tensor:
+        """Splatter images [1,6,14,S,S] of a sampled code after the search that matches its photographs."""
+        options = self.outputs
+        wanted = self.method.targets(photograph, options.more, options.elevation, options.background, options.framing)
+        return self.method.decode(self.method.refined(code, wanted)[None])
 
     def _write(self, name: str, image: Tensor, gaussians: Tensor) -> dict[str, str]:
         """Write the files of one object [1,N,14] in the view-1 frame; returns their names by kind."""

@@ -124,6 +124,7 @@ class ImageToSplats:
         background: Background = "remove",
         framing: Framing = AS_FOUND,
         more: Sequence[View] = (),
+        refine: bool = False,
         elevation: float | None = None,
         on_step: OnStep | None = None,
     ) -> Splats:
@@ -133,8 +134,9 @@ class ImageToSplats:
         content. background: of an image without transparency; `remove` needs rembg, `keep` leaves it. framing: changes
         of the crop. on_step: called after each step of sampling with the numbers of steps done and of all; an exception
         in it ends the sampling. more: further photographs of the object; the sampled code is then refined until renders
-        match all of them. elevation: of the first photograph's camera above the horizon, degrees, for `more` only;
-        default is the mean of the model's range. The splats are those that `z1g infer` writes.
+        match all of them. refine: refine it by the first photograph alone, too. elevation: of the first photograph's
+        camera above the horizon, degrees, for `more` and `refine` only; default is the mean of the model's range. The
+        splats are those that `z1g infer` writes.
 
         Raises UserError if the photograph cannot be used, and ValueError if the method was not read with
         `from_pretrained` or `of`.
@@ -145,7 +147,7 @@ class ImageToSplats:
         camera, (size, resize) = self.model.camera, self.model.condition
         image = condition(photograph, camera, size, background, resize, framing)
         codes, images = self(image[None], [photograph.seed if seed is None else seed], on_step=on_step)
-        if more:
+        if more or refine:
             wanted = self.targets(photograph, more, elevation, background, framing)
             images = self.decode(self.refined(codes[0], wanted)[None])
         gaussians = to_gaussians(images)[0]
@@ -156,7 +158,7 @@ class ImageToSplats:
         self, first: Photograph, more: Sequence[View], elevation: float | None, background: Background,
         framing: Framing = AS_FOUND,
     ) -> Targets:  # fmt: skip
-        """What renders match after `reconstruct` with `more`.
+        """What renders match after `reconstruct` with `more` or `refine`.
 
         first: the photograph from which the code is sampled. more, elevation, background, framing: as of `reconstruct`.
         Raises UserError if a photograph cannot be used, and ValueError if the method was not read with

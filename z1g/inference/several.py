@@ -21,8 +21,9 @@ from torch import Tensor
 from z1g.core.errors import UserError
 from z1g.core.progress import Meter
 from z1g.data.conditions import CONDITION_BACKGROUND
+from z1g.data.scenes import Scene
 from z1g.gaussians.channels import to_gaussians
-from z1g.geometry.camera import CameraOptions, Cameras, orbit_c2w, view_frame
+from z1g.geometry.camera import CONDITION_VIEW, CameraOptions, Cameras, orbit_c2w, view_frame
 from z1g.inference.photographs import AS_FOUND, Background, Framing, Photograph, cropped, read
 from z1g.render import Rasterizer
 
@@ -103,7 +104,8 @@ class Targets:
 
     rgb, alpha: premultiplied [V,3,H,W] and [V,1,H,W] in 0..1; an alpha of 1 everywhere is unknown, the color is then
     that on gray. azimuth_deg: [V], 0 is the condition's. elevation_deg: [V], above the horizon. aligned: whether each
-    image shows what the model's camera sees; otherwise, shift and zoom of each are found along with the code.
+    image shows what the model's camera sees; otherwise, shift and zoom of each are found along with the code. c2w:
+    poses [V,4,4] in the view-1 frame, in place of the angles.
     """
 
     rgb: Tensor
@@ -111,9 +113,12 @@ class Targets:
     azimuth_deg: Sequence[float]
     elevation_deg: Sequence[float]
     aligned: bool = True
+    c2w: Tensor | None = None
 
     def cameras(self, camera: CameraOptions) -> Cameras:
         """The cameras [1,V] of renders of side `SIDE`, in the view-1 frame."""
+        if self.c2w is not None:
+            return Cameras(self.c2w.float()[None], camera.fov_y_deg, SIDE, SIDE)
         angles = zip(self.elevation_deg, self.azimuth_deg, strict=True)
         poses = np.stack([orbit_c2w(elevation, azimuth, camera.radius) for elevation, azimuth in angles])
         to_frame = view_frame(camera.poses(0), camera.radius)
@@ -140,6 +145,12 @@ def targets(
         [usual, *(usual if view.elevation_deg is None else view.elevation_deg for _, view in more)],
         aligned=False,
     )
+
+
+def of_scene(scene: Scene) -> Targets:
+    """The condition image of an object that was rendered, from its own camera."""
+    rgb, alpha = scene.images([CONDITION_VIEW])
+    return Targets(rgb, alpha, [0.0], [0.0], c2w=scene.c2w[[CONDITION_VIEW]])
 
 
 def _target(

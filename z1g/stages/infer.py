@@ -1,5 +1,6 @@
 """Stage `infer`: sample codes for a chunk of objects and write their splats."""
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -8,15 +9,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from z1g.codes.inputs import encoder_inputs
+from z1g.config.tree import Experiment
 from z1g.core.device import default_device, use_threads
 from z1g.core.files import atomic_folder, write_jsonl
 from z1g.core.progress import Meter
 from z1g.data.manifest import Split, evaluation_objects, int_hash
+from z1g.data.scenes import Scene
 from z1g.data.sealed_tensors import read_output
 from z1g.gaussians.channels import to_gaussians
 from z1g.gaussians.finite import require_finite
 from z1g.inference.method import ImageToSplats
 from z1g.inference.outputs import SampleWriter
+from z1g.inference.several import ViewSearch, of_scene
 from z1g.plan.folder import StageFolder
 from z1g.sampling.inferred import Objects
 from z1g.stages.autodecoder import training_scenes
@@ -52,6 +56,7 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
                 seeds,
                 torch.stack([true[name] for name in batch]).to(default_device()),
                 partial(encoder_inputs, method.codec, scenes, batch),
+                partial(_refined, method, config, [scenes[name] for name in batch]),
             )
             codes = options.codes.codes(method, objects)
             splats = method.decode(codes)
@@ -67,6 +72,14 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
                 meter.advance()
         save_file(out, tmp / "splats.safetensors")
         write_jsonl(tmp / "objects.jsonl", rows)
+
+
+def _refined(
+    method: ImageToSplats, config: Experiment, scenes: Sequence[Scene], codes: Tensor, steps: int
+) -> Tensor:  # fmt: skip
+    """Codes [B,*code_shape] near sampled ones whose renders match the condition images of their objects better."""
+    search = ViewSearch(method.codec.decode, config.render, config.camera, method.statistics["deviation"])
+    return torch.stack([search(code, of_scene(scene), steps) for code, scene in zip(codes, scenes, strict=True)])
 
 
 def evaluated(folder: StageFolder) -> list[tuple[str, Split]]:

@@ -6,10 +6,12 @@ from z1g.sampling.inferred.diffusion import SampledCodes
 from z1g.sampling.inferred.encoder import EncodedInputs
 from z1g.sampling.inferred.one_step import OneStepCodes
 from z1g.sampling.inferred.probe import NoisedCodes
+from z1g.sampling.inferred.refined import RefinedCodes
 
 KINDS: tuple[type[InferredCodes], ...] = (
     TrueCodes,
     SampledCodes,
+    RefinedCodes,
     EncodedInputs,
     OneStepCodes,
     NoisedCodes,
@@ -23,6 +25,7 @@ __all__ = [
     "NoisedCodes",
     "Objects",
     "OneStepCodes",
+    "RefinedCodes",
     "SampledCodes",
     "TrueCodes",
 ]

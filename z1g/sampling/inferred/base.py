@@ -21,13 +21,15 @@ if TYPE_CHECKING:
 class Objects:
     """A batch. images: condition images [B,3,H,W] in 0..1. true: their codes [B,*code_shape] from stage `codes`.
 
-    inputs: returns the encoder's inputs. seeds: one per object.
+    inputs: returns the encoder's inputs. refined: codes near given ones [B,*code_shape], in the decoder's units, that
+    match the condition images better after a number of steps. seeds: one per object.
     """
 
     images: Tensor
     seeds: list[int]
     true: Tensor
     inputs: Callable[[], Tensor]
+    refined: Callable[[Tensor, int], Tensor]
 
 
 class TrainedMethod(Protocol):
