@@ -116,7 +116,7 @@ def sampled(server: AppServer, image: Image.Image, **wanted: Any) -> list[dict[s
 
 def test_files_are_those_of_the_command(server: AppServer, folder: Path, tmp_path: Path) -> None:
     photograph = saved(tmp_path, disc(), "a.png")
-    wanted = {"seeds": [5, 6], "steps": 2, "guidance": 2.5, "shift": [0.1, -0.05], "zoom": 1.25}
+    wanted = {"seeds": [5, 6], "steps": 2, "guidance": 2.5, "shift": [0.1, -0.05], "zoom": 1.25, "refine": True}
     states = sampled(server, disc(), **wanted)
     assert [state["state"] for state in states] == ["done", "done"], states
     assert [state["name"] for state in states] == ["a-5", "a-6"]
@@ -132,7 +132,7 @@ def test_files_are_those_of_the_command(server: AppServer, folder: Path, tmp_pat
             assert record["files"][f"a-{seed}{ending}"]["sha256"] == hashlib.sha256(content).hexdigest()
             assert headers["Content-Disposition"] == f'attachment; filename="a-{seed}{ending}"'
         other = json.loads((out / "a.json").read_text())
-        same = ("sha256", "seed", "stages", "steps", "guidance", "background", "shift", "zoom", "photograph")
+        same = ("sha256", "seed", "stages", "steps", "guidance", "background", "shift", "zoom", "refined", "photograph")
         assert {name: record[name] for name in same[:-1]} == {name: other[name] for name in same[:-1]}
         assert record["photograph"] == "a.png", "no path of the server is told"
         for ending in (".spz", ".splat"):
@@ -398,9 +398,10 @@ def drag(page: Page, right: int, down: int) -> None:
         )  # fmt: skip
 
 
-def a_ball(method: ImageToSplats, images: torch.Tensor, seeds: list[int], **_: object) -> tuple[None, torch.Tensor]:
-    """In place of an untrained model's sample, which is no object: a ball of each seed."""
-    return None, torch.stack([ball_splats(str(seed), 8) for seed in seeds])
+def a_ball(method: ImageToSplats, images: torch.Tensor, seeds: list[int], **_: object) -> tuple[torch.Tensor, ...]:
+    """In place of an untrained model's sample, which is no object: a ball of each seed, which is its own code."""
+    balls = torch.stack([ball_splats(str(seed), 8) for seed in seeds])
+    return balls, balls
 
 
 @needs_chromium
@@ -410,6 +411,8 @@ def test_a_browser_goes_from_photograph_to_the_command_s_files(
 ) -> None:
     """Upload by the page's own input, a dragged crop, splats by their pixels, and files that equal `z1g infer`'s."""
     monkeypatch.setattr(ImageToSplats, "__call__", a_ball)
+    monkeypatch.setattr(ImageToSplats, "refined", lambda _, code, targets: code.clone())
+    monkeypatch.setattr(ImageToSplats, "decode", lambda _, codes: codes)
     coarse = MeshOptions(views=12, view_size=64, resolution=32, faces=1000, texture=64)
     monkeypatch.setattr("z1g.inference.batch.MeshOptions", lambda: coarse)
     photograph, downloads = saved(tmp_path, disc(), "photo.png"), tmp_path / "downloads"
@@ -436,6 +439,7 @@ def test_a_browser_goes_from_photograph_to_the_command_s_files(
         page.until_true(lambda: object_in(page)[2] > 1.2 * before[2], "a larger object")
         page.evaluate("Object.assign(document.getElementById('seeds'), { value: '7, 8' })")
         page.evaluate("document.getElementById('mesh').click()")
+        page.evaluate("document.getElementById('refine').click()")
         page.evaluate("document.getElementById('make').click()")
         page.until("document.querySelectorAll('canvas[data-drawn]').length === 2")
         shots = [pixels(page.element("article canvas", i)) for i in range(2)]
@@ -457,7 +461,7 @@ def test_a_browser_goes_from_photograph_to_the_command_s_files(
         page.until_true(lambda: list(downloads.glob("splats.png")), "a screenshot")
         assert page.errors == []
     (record,) = (json.loads(file.read_text()) for file in downloads.glob("*.json"))
-    assert (record["shift"], record["zoom"]) == (shift, 1.22)
+    assert (record["shift"], record["zoom"], record["refined"]) == (shift, 1.22, True)
     words = [word if word != "photo.png" else str(photograph) for word in record["command"][1:]]
     assert main([*words, "--out", str(tmp_path / "o")]) == 0
     assert len(trimesh.load(next(downloads.glob("*.glb")), force="mesh").faces) > 100

@@ -100,7 +100,7 @@
     const wanted = {
       photograph: photograph.id, model: Number(at("model").value), seeds: seeds(), steps: Number(at("steps").value),
       guidance: Number(at("guidance").value), cut: at("cut").value, shift: [Number(at("x").value), Number(at("y").value)],
-      zoom: Number(at("zoom").value), mesh: at("mesh").checked,
+      zoom: Number(at("zoom").value), mesh: at("mesh").checked, refine: at("refine").checked,
     };
     const { samples } = await (await call("/samples", JSON.stringify(wanted))).json();
     // The newest cards are in front, in the order of their seeds.

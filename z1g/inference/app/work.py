@@ -52,6 +52,7 @@ class Asked(BaseModel):
     shift: tuple[float, float] = (0.0, 0.0)
     zoom: float = 1.0
     mesh: bool = False
+    refine: bool = False
 
     @property
     def framing(self) -> Framing:
@@ -192,7 +193,9 @@ class Studio:
             out, unfinished = self.out or Path(temporary) / "out", self.unfinished or Path(temporary) / "unfinished"
             for folder in (out, unfinished):
                 folder.mkdir(exist_ok=True)
-            options = PhotographOptions(out, BACKGROUND[asked.cut], sample.seed, mesh=asked.mesh, framing=asked.framing)
+            options = PhotographOptions(
+                out, BACKGROUND[asked.cut], sample.seed, mesh=asked.mesh, framing=asked.framing, refine=asked.refine
+            )
             batch = Batch(method, options, self.command(sample), unfinished, on_step)
             with Meter("sample", 1, quiet_s=QUIET_S) as meter:
                 batch.make([(Path(sample.file), sample.name, photograph)], meter)
@@ -221,7 +224,7 @@ class Studio:
         words += ["--guidance", str(asked.guidance)] if asked.guidance is not None else []
         words += ["--shift", *map(str, asked.shift)] if any(asked.shift) else []
         words += ["--zoom", str(asked.zoom)] if asked.zoom != 1 else []
-        return words + (["--mesh"] if asked.mesh else [])
+        return words + ["--refine"] * asked.refine + ["--mesh"] * asked.mesh
 
 
 def download(sample: Sample, ending: str) -> bytes:
