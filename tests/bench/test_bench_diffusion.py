@@ -2,6 +2,7 @@
 
 import json
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -50,8 +51,18 @@ def test_other_representations_are_measured(monkeypatch: pytest.MonkeyPatch, rep
     size = Size(SIZES["tiny"].model, representation, 16, 16)
     monkeypatch.setitem(SIZES, representation.kind, size)
     assert size.code == ((30, 4, 8, 8) if representation.kind == "attributes" else (6, 4, 8, 8))
-    figures = unet.measure(representation.kind, ["b1", "b2"], 1, 600)
+    real, precisions = unet.Trainer, []
+
+    def trainer(*arguments: Any) -> Any:
+        made = real(*arguments)
+        precisions.append(made.accelerator.mixed_precision)
+        return made
+
+    monkeypatch.setattr(unet, "Trainer", trainer)
+    monkeypatch.setattr("z1g.training.loop._precision", lambda options: "bf16" if options.precision == "auto" else "no")
+    figures = unet.measure(representation.kind, ["b1", "b2", "b1+fp32+unfused+launched"], 1, 600)
     assert figures["layer_by_layer"]["batch"] == 2
+    assert precisions == ["bf16", "bf16", "bf16", "no"]
     for row in figures["runs"]:
         ratio = row["samples_per_s"] / figures["layer_by_layer"]["samples_per_s"]
         assert row["ratio_to_layer_by_layer"] == pytest.approx(ratio, abs=0.02)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 from z1g.bench.autodecoder import resolution
@@ -29,7 +28,7 @@ from z1g.objectives.diffusion import DiffusionData, DiffusionObjective
 from z1g.objectives.rendered import RenderedTruth, Rendering
 from z1g.representations.codec import Trained
 from z1g.training.data import Batch, StepData, ahead
-from z1g.training.loop import Trainer
+from z1g.training.loop import Trainer, one_precision_each
 from z1g.training.objective import Objective
 from z1g.training.options import TrainOptions
 
@@ -179,8 +178,7 @@ def training(config: Experiment, stage: str, make: Make, steps: int) -> Iterator
     options: TrainOptions = getattr(config, stage).train
     objective: Any = make(config)
     data = StepData(objective.sample, OBJECTS, options.batch_size, options.seed, in_memory=True)
-    # Otherwise the precision of a process's first training is that of all, and another one is refused.
-    AcceleratorState._reset_state()
+    one_precision_each()
     with tempfile.TemporaryDirectory(prefix="z1g-bench-") as folder:
         trainer = Trainer(objective, data, options.model_copy(update={"steps": STEPS}), Path(folder) / stage / "bench")
         objective.train()

@@ -21,9 +21,9 @@ from z1g.networks.diffusion import TIMESTEPS
 from z1g.objectives.diffusion import DiffusionData, DiffusionObjective
 from z1g.representations import Mosaic
 from z1g.training.data import StepData, ahead
-from z1g.training.loop import Trainer
+from z1g.training.loop import Trainer, one_precision_each
 
-FLAGS = ("autocast", "cudnn", "flash", "xformers", "unfused", "recompute", "launched")
+FLAGS = ("fp32", "autocast", "cudnn", "flash", "xformers", "unfused", "recompute", "launched")
 OBJECTS = 64
 WARM_UP = 5
 """Number of steps before the timed ones. Variants with replay record CUDA graphs in the fourth step."""
@@ -88,6 +88,7 @@ def _ours(size: Size, variant: Variant, steps: int, device: torch.device) -> dic
             "batch_size": variant.batch,
             "micro_batch": variant.micro,
             "steps": 10_000,
+            "precision": "fp32" if "fp32" in variant.on else "auto",
             "speed": {
                 "fused": "unfused" not in variant.on,
                 "recompute": "recompute" in variant.on,
@@ -99,6 +100,7 @@ def _ours(size: Size, variant: Variant, steps: int, device: torch.device) -> dic
     denoiser = build(size, device, vision=False)
     options.finetune.prepare(denoiser)
     objective = DiffusionObjective(options, denoiser, _data(size))
+    one_precision_each()
     data = StepData(objective.sample, OBJECTS, variant.batch, options.train.seed)
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(objective, data, options.train, Path(folder))

@@ -107,9 +107,11 @@ def _require_own(out: Path, results: Sequence[str]) -> None:
 
 
 def _make_all(files: Sequence[Path], batch: Batch) -> None:
-    failures, options = batch.failures, batch.method.options
+    failures = batch.failures
+    # A search takes longer than a sample, and is for one: so each result is there as soon as it can be.
+    size = 1 if batch.outputs.refine else batch.method.options.batch_size
     with Meter("photographs", len(files)) as meter:
-        for group in _groups(zip(files, names(files), strict=True), options.batch_size):
+        for group in _groups(zip(files, names(files), strict=True), size):
             photographs = []
             for file, name in group:
                 try:

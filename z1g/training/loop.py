@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
@@ -275,6 +276,11 @@ class Trainer:
         self.skipped, self.best = state["skipped"], state["best"]
         log.info("resumed %s from step %d", self.folder, step)
         return step, {"rows": state["history"], "interval": state["interval"]}
+
+
+def one_precision_each() -> None:
+    """Let trainings of this process that begin later have another precision, which accelerate refuses otherwise."""
+    AcceleratorState._reset_state()
 
 
 def _precision(options: TrainOptions) -> str:
