@@ -199,7 +199,8 @@ def test_one_object_of_an_archive_as_a_path(tmp_path: Path, capsys: pytest.Captu
         with pytest.raises(UserError, match=message):
             find_objects([path])
     (tmp_path / "damaged.zip").write_bytes(b"PK")
-    assert only(f"{tmp_path}/damaged.zip!/arm.obj").source == f"{tmp_path.as_posix()}/damaged.zip"  # set aside by ingest
+    damaged = only(f"{tmp_path}/damaged.zip!/arm.obj")  # ingest sets it aside
+    assert damaged.source == f"{tmp_path.as_posix()}/damaged.zip"
 
 
 def test_paths_of_a_list_are_relative_to_it_and_its_metadata_takes_precedence(tmp_path: Path, monkeypatch: Any) -> None:
