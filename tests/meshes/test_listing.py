@@ -184,6 +184,25 @@ def test_one_object_of_an_archive(tmp_path: Path) -> None:
     assert unpacked == {"lib/arm/arm.obj", "lib/arm/arm.mtl", "lib/shared/cloth.jpg"}
 
 
+def test_one_object_of_an_archive_as_a_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = library(tmp_path / "l.sh3f").as_posix()
+    arm = only(f"{place}!/lib/arm/arm.obj")
+    assert arm == find_objects([place])[0]
+    assert main(["list", f"{place}!/lib/arm/arm.obj", "--out", str(tmp_path / "arm.jsonl")]) == 0
+    (row,) = read_jsonl(tmp_path / "arm.jsonl")
+    assert (row["path"], row["content"]) == ("l.sh3f!/lib/arm/arm.obj", arm.content)
+    for path, message in (
+        (f"{place}!/lib/arm/amr.obj", r'no such object; did you mean "lib/arm/arm.obj"\?'),
+        (f"{tmp_path}/arm.jsonl!/arm.obj", r"arm.jsonl is not an archive \(.zip, .sh3f\)"),
+        (f"{tmp_path}/gone.zip!/arm.obj", "no such file or folder"),
+    ):
+        with pytest.raises(UserError, match=message):
+            find_objects([path])
+    (tmp_path / "damaged.zip").write_bytes(b"PK")
+    damaged = only(f"{tmp_path}/damaged.zip!/arm.obj")  # ingest sets it aside
+    assert damaged.source == f"{tmp_path.as_posix()}/damaged.zip"
+
+
 def test_paths_of_a_list_are_relative_to_it_and_its_metadata_takes_precedence(tmp_path: Path, monkeypatch: Any) -> None:
     chair(tmp_path / "data/meshes")
     rows = [{"path": "meshes/chair.obj", "name": "Chair", "license": "CC0"}, {"path": "gone.obj", "content": "c" * 64}]

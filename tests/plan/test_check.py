@@ -103,6 +103,14 @@ def test_check_finds_what_planning_finds(checkout: Path, capsys: pytest.CaptureF
     assert said(capsys, "--check", "--ablations", "ideal")[2] == said(capsys, "--ablations", "ideal")[2]
 
 
+def test_a_list_that_excludes_all_objects_is_refused_as_such(checkout: Path) -> None:
+    mesh = next((checkout / "objects").rglob("*.obj"))
+    (checkout / "all.csv").write_text(f"path,held_out\n{mesh},unseen\n")
+    idea(checkout, "alone", "data:\n  paths: [all.csv]\n")
+    with pytest.raises(UserError, match=r"alone\.yaml:2: data: no training object is left, as `held_out` of a list"):
+        Plan.load("scratch", None, Path("results"), checkout / "ablations", CONFIGS)
+
+
 def test_a_split_without_training_objects_is_refused_by_every_plan(checkout: Path) -> None:
     folders = Path("results"), checkout / "ablations", CONFIGS
     idea(checkout, "alone", "data:\n  paths: [one]\n  split: {test_fraction: 0.999999}\n")

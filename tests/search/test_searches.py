@@ -134,6 +134,16 @@ def test_a_point_that_diverges_ends_nothing(verbs: str, finished: Workspace, tmp
     assert set(table) == {("0.001", "measured"), ("1000.0", "diverged")}
 
 
+@pytest.mark.slow
+def test_a_metric_that_is_not_measured_is_named_before_anything_is_trained(verbs: str, tmp_path: Path) -> None:
+    study = {**STUDY, "search": {**STUDY["search"], "objective": {"metric": "pnsr"}}}
+    workspace = made(tmp_path / "work", verbs, study)
+    code, output = search(workspace, verbs)
+    assert code == 2
+    assert 'search.objective.metric: pnsr is not measured; did you mean "psnr"?' in output
+    assert not (workspace.results / "studies/rates/journal.log").exists()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

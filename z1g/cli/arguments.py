@@ -74,3 +74,15 @@ def fraction(text: str) -> float:
     if not 0 < value <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not a fraction above 0, up to 1")
     return value
+
+
+def say_defaults(parser: argparse.ArgumentParser) -> None:
+    """Let the help of options name their defaults where its text does not, in parsers below this one, too."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                say_defaults(inner)
+        elif action.option_strings and action.help and "default" not in action.help:
+            values = action.default if isinstance(action.default, list | tuple) else [action.default]
+            if values and all(isinstance(value, str | int | float | Path) for value in values) and action.nargs != 0:
+                action.help += f"; default: {' '.join(map(str, values))}".replace("%", "%%")

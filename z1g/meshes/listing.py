@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from z1g.core.errors import UserError
+from z1g.core.names import did_you_mean
 from z1g.core.progress import Meter
 from z1g.core.urls import TO_COPY, is_url
 from z1g.data.manifest import INSIDE, NAME_LENGTH, ObjectEntry, unique_ids
 from z1g.meshes.archives import Model, hidden, models
 from z1g.meshes.content import Content, content_of
-from z1g.meshes.formats import READABLE, is_archive, is_mesh
+from z1g.meshes.formats import ARCHIVES, READABLE, is_archive, is_mesh
 from z1g.meshes.index import Index
 from z1g.meshes.limits import MIB, FileLimits
 from z1g.meshes.lists import ENDINGS, read_list
@@ -191,12 +192,15 @@ def _files_at(text: str, index: Index, limits: FileLimits) -> Iterator[MeshFile]
         files = [path] if is_mesh(path) or is_archive(path) else []
         beside = _licenses(path.parent.iterdir())
         hint = f"not a mesh file; z1g reads {READABLE}, and lists of them ({', '.join(ENDINGS)})"
+    elif INSIDE in text and Path(text.partition(INSIDE)[0]).is_file():
+        yield _member(text, index, limits)
+        return
     elif glob.has_magic(text):
         root = _before_pattern(path)
         files = [Path(name) for name in glob.glob(text, recursive=True) if _is_candidate(Path(name), Path())]
         hint = f"the pattern matches no mesh in {Path.cwd()}; z1g reads {READABLE}"
     else:
-        files, hint = [], f"no such file or folder (current folder: {Path.cwd()}); correct data.paths"
+        files, hint = [], f"no such file or folder (current folder: {Path.cwd()}); correct the path"
     if not files:
         raise UserError(f"data.paths: {text}: {hint}")
     for file in files:
@@ -257,6 +261,21 @@ def _archive_meshes(path: Path, index: Index, limits: FileLimits) -> Iterator[Me
     for row in rows:
         digests = None if row["digests"] is None else Content(*row["digests"])
         yield MeshFile(f"{path.as_posix()}{INSIDE}{row['member']}", tuple(row["about"].items()), digests)
+
+
+def _member(text: str, index: Index, limits: FileLimits) -> MeshFile:
+    """The object `file.zip!/member` of an archive; the archive itself if it cannot be read."""
+    file, _, member = text.partition(INSIDE)
+    path = Path(file)
+    if not is_archive(path):
+        raise UserError(f"data.paths: {text}: {file} is not an archive ({', '.join(ARCHIVES)})")
+    members = []
+    for item in _archive_meshes(path, index, limits):
+        _, found, name = item.source.partition(INSIDE)
+        if name == member or not found:
+            return item
+        members.append(name)
+    raise UserError(f"data.paths: {text}: the archive has no such object{did_you_mean(member, members)}")
 
 
 def _described(archive: Archive, model: Model, limit_bytes: int) -> dict[str, Any]:

@@ -56,7 +56,14 @@ def _check_split(ablation: Ablation, manifest: Manifest) -> None:
                 f"{locate(ablation.files, ('data', 'split', 'folds'))}: data.split.folds: {split.folds} folds of "
                 f"{number} objects that can be held out apart; ask for at most {number}, or add objects"
             )
-    elif not split.train_on_test and "train" not in manifest.splits(split).values():
+        return
+    splits = set(manifest.splits(split).values())
+    if splits == {"test_unseen"}:
+        raise UserError(
+            f"{locate(ablation.files, ('data', 'paths'))}: data: no training object is left, as `held_out` of a list "
+            f"excludes all {len(manifest.objects)}, or what they are kept together with; exclude fewer or add objects"
+        )
+    if not split.train_on_test and "train" not in splits:
         raise UserError(
             f"{locate(ablation.files, ('data', 'split', 'test_fraction'))}: data.split: no training object is left, as "
             f"all {len(manifest.objects)} are held out together; lower data.split.test_fraction or add objects"

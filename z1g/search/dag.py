@@ -11,6 +11,7 @@ from pathlib import Path
 
 from z1g.config.search import Goal
 from z1g.core.errors import UserError
+from z1g.core.names import did_you_mean
 from z1g.plan.plan import Plan, PlannedAblation
 from z1g.report.collect import Results
 from z1g.report.cost import stage_cost
@@ -38,6 +39,15 @@ def train(where: Where, study: str, runs: Sequence[str]) -> int:
     targets = [f"{where.results}/ablations/{run}/MODEL_CARD.md" for run in runs]
     command = [sys.executable, "-m", "snakemake", "--profile", where.profile, "--nolock", *words, "--", *targets]
     return subprocess.run(command, check=False).returncode
+
+
+def require_metric(plan: Plan, goal: Goal) -> None:
+    """Raise UserError if runs do not measure the metric of the goal, before anything is trained for it."""
+    for planned in plan.ablations.values():
+        options = planned.ablation.experiment.metrics
+        names = [options.protocol.column(name) for name in options.metrics]
+        if goal.metric not in names:
+            raise UserError(f"search.objective.metric: {goal.metric} is not measured{did_you_mean(goal.metric, names)}")
 
 
 def value(results: Path, runs: Sequence[PlannedAblation], goal: Goal) -> float | None:
