@@ -14,10 +14,11 @@ from z1g.core.device import default_device, use_threads
 from z1g.core.files import atomic_folder, write_jsonl
 from z1g.core.progress import Meter
 from z1g.data.manifest import Split, evaluation_objects, int_hash
-from z1g.data.scenes import Scene
+from z1g.data.scenes import SceneStore
 from z1g.data.sealed_tensors import read_output
 from z1g.gaussians.channels import to_gaussians
 from z1g.gaussians.finite import require_finite
+from z1g.geometry.camera import CONDITION_VIEW
 from z1g.inference.method import ImageToSplats
 from z1g.inference.outputs import SampleWriter
 from z1g.inference.several import ViewSearch, of_scene
@@ -56,7 +57,7 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
                 seeds,
                 torch.stack([true[name] for name in batch]).to(default_device()),
                 partial(encoder_inputs, method.codec, scenes, batch),
-                partial(_refined, method, config, [scenes[name] for name in batch]),
+                partial(_refined, method, config, scenes, batch),
             )
             codes = options.codes.codes(method, objects)
             splats = method.decode(codes)
@@ -75,11 +76,12 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
 
 
 def _refined(
-    method: ImageToSplats, config: Experiment, scenes: Sequence[Scene], codes: Tensor, steps: int
+    method: ImageToSplats, config: Experiment, scenes: SceneStore, names: Sequence[str], codes: Tensor, steps: int
 ) -> Tensor:  # fmt: skip
     """Codes [B,*code_shape] near sampled ones whose renders match the condition images of their objects better."""
     search = ViewSearch(method.codec.decode, config.render, config.camera, method.statistics["deviation"])
-    return torch.stack([search(code, of_scene(scene), steps) for code, scene in zip(codes, scenes, strict=True)])
+    seen = (of_scene(scenes.seen(name, [CONDITION_VIEW])) for name in names)
+    return torch.stack([search(code, targets, steps) for code, targets in zip(codes, seen, strict=True)])
 
 
 def evaluated(folder: StageFolder) -> list[tuple[str, Split]]:
