@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 from support.builders import fill, plan, stage_path, without_seconds
 from support.ddp_cases import fork_ranks, stages_on_cpu
@@ -28,6 +27,7 @@ from z1g.representations.attributes.mappings import Mappings
 from z1g.sampling.options import InferOptions
 from z1g.sampling.samplers import KINDS
 from z1g.stages import autodecoder, codes, infer, metrics, unet
+from z1g.training.loop import one_precision_each
 
 VIEWS = len(INPUT_VIEWS)
 PHASES: dict[str, Any] = {
@@ -205,9 +205,9 @@ def test_training_in_bf16_is_nearly_the_same(tmp_path: Path) -> None:
         made = planned(tmp_path / precision, unet={**LOSS, "train": {"precision": precision}})
         run_stages(made, autodecoder, codes)
         # A process has one precision otherwise.
-        AcceleratorState._reset_state()
+        one_precision_each()
         unet.run(StageFolder.open(stage_path(made, "unet")), threads=1)
-        AcceleratorState._reset_state()
+        one_precision_each()
         losses.append([row["loss"] for row in history(stage_path(made, "unet"))])
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.state import AcceleratorState
 from torch import nn
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
@@ -21,7 +20,7 @@ from support.builders import CodedToy, Toy, toy_options
 from support.watched import PRELOADED
 from z1g.cli import main as cli
 from z1g.core.errors import Preempted
-from z1g.training.loop import Trainer
+from z1g.training.loop import Trainer, one_precision_each
 from z1g.training.options import TrainOptions
 from z1g.training.passes import ReplayedPasses
 
@@ -80,10 +79,10 @@ def train(case: str, folder: Path) -> dict[str, torch.Tensor]:
     make, options = CASES[case]
     toy = make()
     # A process has one precision otherwise.
-    AcceleratorState._reset_state()
+    one_precision_each()
     trainer = Trainer(toy, toy.data(options), options, folder)
     trainer.run()
-    AcceleratorState._reset_state()
+    one_precision_each()
     if toy.replayable and torch.cuda.is_available():
         assert isinstance(trainer.passes, ReplayedPasses)
         assert trainer.passes.replay is not None

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from support.builders import Toy, experiment, toy_options
 from torch import Tensor
 
@@ -22,7 +21,7 @@ from z1g.objectives.diffusion import DiffusionData, DiffusionObjective
 from z1g.objectives.distillation import DistillationObjective
 from z1g.training import loop, passes
 from z1g.training.data import StepData
-from z1g.training.loop import Trainer
+from z1g.training.loop import Trainer, one_precision_each
 from z1g.training.passes import EagerPasses, ReplayedPasses
 
 STEPS = 8
@@ -169,10 +168,10 @@ def losses_of_phases(
     options.finetune.prepare(denoiser)
     objective = DiffusionObjective(options, denoiser, data)
     # A process has one precision otherwise.
-    AcceleratorState._reset_state()
+    one_precision_each()
     trainer = Trainer(objective, StepData(objective.sample, 8, 4, options.train.seed), options.train, folder)
     trainer.run()
-    AcceleratorState._reset_state()
+    one_precision_each()
     return [row["loss"] for row in read_jsonl(folder / "history.jsonl") if "loss" in row], trainer
 
 

@@ -1,9 +1,12 @@
 """The device and the number of threads of a job."""
 
+import importlib.util
 import os
 
 import torch
 
+MIN_CAPABILITY = (8, 0)
+"""Least compute capability for kernels of Triton: Ampere is the first architecture with bfloat16 arithmetic."""
 _limits: dict[torch.device, int] = {}
 """Bytes that this process may allocate of a GPU."""
 
@@ -19,6 +22,13 @@ def default_device() -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+
+
+def runs_triton(device: torch.device) -> bool:
+    """Whether kernels of Triton can run on this device."""
+    if device.type != "cuda" or importlib.util.find_spec("triton") is None:
+        return False
+    return torch.cuda.get_device_capability(device) >= MIN_CAPABILITY
 
 
 def limit_gpu_memory(gigabytes: int) -> None:

@@ -3,7 +3,6 @@
 Small images take as long as the kernels that are launched for them.
 """
 
-import importlib.util
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from z1g.core.device import runs_triton
 from z1g.core.lazy import LazyModule
 from z1g.gaussians.channels import N_CHANNELS, join, split
 from z1g.render.projection import LARGEST, finite
@@ -21,8 +21,8 @@ kernels: Any = LazyModule("z1g.render._separate_kernels")
 
 ROWS = 64
 """Number of Gaussians per program."""
-MIN_CAPABILITY = (8, 0)
-"""Least compute capability that Triton supports."""
+_runs_triton = cache(runs_triton)
+"""Asked at every render."""
 
 
 class Separated(NamedTuple):
@@ -91,14 +91,7 @@ class _Separate(Function):
 
 def fused(device: torch.device) -> bool:
     """Whether Triton can launch kernels on this device; it does so on the current one only."""
-    return device.type == "cuda" and device.index == torch.cuda.current_device() and _supported(device)
-
-
-@cache
-def _supported(device: torch.device) -> bool:
-    if importlib.util.find_spec("triton") is None:
-        return False
-    return torch.cuda.get_device_capability(device) >= MIN_CAPABILITY
+    return device.type == "cuda" and device.index == torch.cuda.current_device() and _runs_triton(device)
 
 
 def _separate(gaussians: Tensor, out: Separated) -> None:
