@@ -74,8 +74,10 @@ def with_random_weights(config: Experiment) -> Experiment:
         # Its second phase takes more memory.
         whole = options.model_copy(update={"alone_share": 0.0})
         config = config.model_copy(update={"representation": representation.model_copy(update={"denoiser": whole})})
-    losses = {name: _untrained(loss) for name, loss in config.autodecoder.losses.items()}
-    config = config.model_copy(update={"autodecoder": config.autodecoder.model_copy(update={"losses": losses})})
+    for stage in ("fit", "autodecoder"):
+        options = getattr(config, stage)
+        losses = {name: _untrained(loss) for name, loss in options.losses.items()}
+        config = config.model_copy(update={stage: options.model_copy(update={"losses": losses})})
     if isinstance(config.model, Zero123Plus):
         return config.model_copy(update={"model": StandIn()})
     if isinstance(config.model, PublishedPipeline):

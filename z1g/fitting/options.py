@@ -93,3 +93,8 @@ class FitOptions(Section):
     batch_objects: Annotated[int, Runtime()] = Field(
         32, ge=1, le=1_000_000, description="objects fitted at once on a GPU; halved if memory runs out"
     )
+
+    @property
+    def at_once(self) -> int:
+        """Number of objects fitted at once on a GPU with enough memory; 1 if the rate follows an object's own loss."""
+        return 1 if self.schedule.follows_loss else self.batch_objects

@@ -17,8 +17,7 @@ class FitQueue:
 
     def __init__(self, fit: Fit) -> None:
         self.fit = fit
-        alone = fit.device.type == "cpu" or fit.options.schedule.follows_loss
-        self.size = 1 if alone else fit.options.batch_objects
+        self.size = 1 if fit.device.type == "cpu" else fit.options.at_once
 
     def run(self, scenes: Iterable[Scene]) -> Iterator[tuple[Scene, Fitted]]:
         """Yield each object with its fit, in order. Raises UserError if a single object does not fit into memory."""

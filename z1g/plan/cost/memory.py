@@ -32,7 +32,7 @@ AVERAGE_BYTES = GRADIENT_BYTES = 4.0
 
 
 UNTRAINED: dict[str, Callable[[Experiment], int]] = {
-    "fit": lambda experiment: experiment.fit.batch_objects,
+    "fit": lambda experiment: experiment.fit.at_once,
     "infer": lambda experiment: experiment.infer.batch_size,
 }
 """Objects at once of stages that train no networks and are measured."""
