@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as functional
 from diffusers import AutoencoderKL
 from diffusers.models.activations import GEGLU
+from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
@@ -18,9 +19,9 @@ pytest.importorskip("triton")
 
 from z1g.bench.diffusion_size import SIZES
 from z1g.networks import perceptual
-from z1g.networks.fused import available, modules, operations
+from z1g.networks.fused import available, modules, operations, tokens
 from z1g.networks.fused.lpips import distance
-from z1g.networks.fused.rotary import rotate
+from z1g.networks.fused.tokens import added_norm, geglu, linear, rotate
 from z1g.networks.multiview import attention, attributes
 from z1g.networks.multiview.inputs import with_inputs
 from z1g.networks.multiview.rotary import Rotary
@@ -29,8 +30,8 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 REPLACED: dict[str, set[type]] = {
     "encoder": {ResnetBlock2D, nn.GroupNorm},
     "decoder": {ResnetBlock2D, nn.GroupNorm, Upsample2D},
-    "unet": {ResnetBlock2D, nn.GroupNorm, Upsample2D, GEGLU},
-    "attributes": {ResnetBlock2D, nn.GroupNorm, Upsample2D, GEGLU, Rotary},
+    "unet": {ResnetBlock2D, nn.GroupNorm, Upsample2D, BasicTransformerBlock, GEGLU},
+    "attributes": {ResnetBlock2D, nn.GroupNorm, Upsample2D, attributes.AttributeBlock, GEGLU, Rotary},
 }
 SHAPES = [(2, 32, 5, 7, 4), (1, 8, 1, 1, 2)]
 MANY_GROUPS = [(1, 96, 3, 3, 32), (3, 24, 9, 4, 8)]
@@ -141,18 +142,132 @@ def test_bias_relu() -> None:
     close(slope, expected_slope, 1e-6)
 
 
-@pytest.mark.parametrize("shape", [(3, 7, 20), (2, 5000, 6)])
-def test_geglu(shape: tuple[int, ...]) -> None:
-    x, upstream = 2 * drawn(*shape), drawn(*shape[:-1], shape[-1] // 2, seed=1)
+def test_group_norm_of_what_is_also_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A residual block: the gradient of the sum, also where only one of both results is used."""
+    given = [drawn(2, 16, 5, 3), 1 + drawn(16, seed=1), drawn(16, seed=2)]
+    upstream = drawn(2, 16, 5, 3, seed=3)
+    for first, second in itertools.product([0.0, 1.0], repeat=2):
 
-    def plain(x: Tensor) -> Tensor:
-        value, gate = x.chunk(2, dim=-1)
+        def fused(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            kept, out = operations.kept_group_norm(x, weight, bias, 4, 1e-5, silu=True)
+            return first * kept.sin() + second * out if first and second else (kept.sin() if first else out)  # noqa: B023
+
+        def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+            out = functional.silu(functional.group_norm(x, 4, weight, bias, 1e-5))
+            return first * x.sin() + second * out + 0 * (weight.sum() + bias.sum())  # noqa: B023
+
+        if not first and not second:
+            continue
+        leaves = [x.detach().clone().requires_grad_(True) for x in given]
+        out = fused(*leaves)
+        out.backward(upstream)
+        expected, slopes = gradients(plain, [x.double() for x in given], upstream)
+        close(out.detach().double(), expected, 2e-5)
+        for leaf, slope in zip(leaves, slopes, strict=True):
+            close(torch.zeros_like(slope) if leaf.grad is None else leaf.grad.double(), slope, 2e-5)
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 5, 3), (1, 6, 1, 1), (3, 160, 7, 4)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_doubled(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    """Against Kronecker products: each pixel is a square of four."""
+    b, c, h, w = shape
+    x, upstream = drawn(*shape, dtype=dtype), drawn(b, c, 2 * h, 2 * w, seed=1, dtype=dtype)
+    out, (slope,) = gradients(operations.doubled, [x], upstream)
+    square = torch.ones(1, 1, 2, 2, device=DEVICE, dtype=torch.float64)
+    expected, (expected_slope,) = gradients(lambda x: torch.kron(x, square), [x.double()], upstream)
+    assert torch.equal(out, expected)
+    close(slope, expected_slope, 1e-6 if dtype == torch.float32 else 5e-3)
+    assert operations.doubled(x).is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 20), (3, 700, 6), (1, 1, 48), (2, 3, 320)])
+@pytest.mark.parametrize("added", [True, False])
+@pytest.mark.parametrize("used", ["both", "sum", "norm"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 2e-5), (torch.bfloat16, 2e-2)])
+def test_added_norm(
+    shape: tuple[int, ...],
+    added: bool,
+    used: str,
+    dtype: torch.dtype,
+    tolerance: float,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Against the definition in float64; several programs sum the gradients of weight and bias."""
+    monkeypatch.setattr(tokens, "PROGRAMS", 3)
+    given = [2 * drawn(*shape) + 1, 1 + 0.3 * drawn(shape[-1], seed=1), drawn(shape[-1], seed=2)]
+    given += [drawn(*shape, seed=3)] if added else []
+    given = [x.to(dtype) for x in given]
+    upstream = [drawn(*shape, seed=seed, dtype=dtype) for seed in (4, 5)]
+    weights = {"both": (1, 1), "sum": (1, 0), "norm": (0, 1)}[used]
+
+    def fused(x: Tensor, weight: Tensor, bias: Tensor, more: Tensor | None = None) -> Tensor:
+        results = added_norm(x, more, weight, bias, 1e-5)
+        terms = [(y * up).sum(dtype=torch.float64) for y, up, on in zip(results, upstream, weights, strict=True) if on]
+        return torch.stack(terms).sum() + 0 * weight.sum() + 0 * bias.sum()
+
+    def plain(x: Tensor, weight: Tensor, bias: Tensor, more: Tensor | None = None) -> Tensor:
+        total = x if more is None else x + more
+        # What the network keeps has its own precision.
+        total = total + (total.to(dtype).double() - total).detach()
+        apart = total - total.mean(-1, keepdim=True)
+        norm = apart / (apart.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + bias
+        return weights[0] * (total * upstream[0]).sum() + weights[1] * (norm * upstream[1]).sum()
+
+    one = torch.ones((), device=DEVICE, dtype=torch.float64)
+    out, slopes = gradients(fused, given, one)
+    expected, expected_slopes = gradients(plain, [x.double() for x in given], one)
+    scale = sum(float(up.double().norm()) for up in upstream)
+    assert abs(float(out - expected)) <= tolerance * scale * 3
+    for slope, expected_slope in zip(slopes, expected_slopes, strict=True):
+        close(slope, expected_slope, tolerance, 1e-6)
+
+
+def test_added_norm_of_mixed_types_has_their_common_type() -> None:
+    """As under autocast: tokens in float32, to which a branch in bfloat16 is added."""
+    x, more, weight, bias = drawn(2, 3, 8), drawn(2, 3, 8, seed=1, dtype=torch.bfloat16), drawn(8).abs(), drawn(8)
+    leaves = [value.detach().clone().requires_grad_(True) for value in (x, more)]
+    kept, out = added_norm(leaves[0], leaves[1], weight, bias, 1e-5)
+    assert kept.dtype == out.dtype == torch.float32
+    torch.testing.assert_close(kept.detach(), x + more)
+    (kept.sum() + out.square().sum()).backward()
+    assert [leaf.grad.dtype for leaf in leaves if leaf.grad is not None] == [torch.float32, torch.bfloat16]
+
+
+@pytest.mark.parametrize("trained", ["xwb", "x", "wb", "b"])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+def test_linear(trained: str, dtype: torch.dtype, tolerance: float) -> None:
+    """Values and the gradients that are asked for, as of frozen weights with adapters."""
+    given = [drawn(2, 300, 12, dtype=dtype), drawn(96, 12, seed=1, dtype=dtype), drawn(96, seed=2, dtype=dtype)]
+    upstream, asked = drawn(2, 300, 96, seed=3, dtype=dtype), [letter in trained for letter in "xwb"]
+    results = []
+    for run, kind in ((linear, dtype), (functional.linear, torch.float64)):
+        leaves = [x.to(kind).clone().requires_grad_(on) for x, on in zip(given, asked, strict=True)]
+        out = run(*leaves)
+        out.backward(upstream.to(kind))
+        results.append([out.detach(), *(leaf.grad for leaf in leaves)])
+    for actual, expected in zip(*results, strict=True):
+        assert (actual is None) == (expected is None)
+        if actual is not None:
+            close(actual.double(), expected, tolerance)
+
+
+@pytest.mark.parametrize("shape", [(3, 7, 20), (2, 5000, 6), (2, 9, 300)])
+@pytest.mark.parametrize("biased", [True, False])
+def test_geglu(shape: tuple[int, ...], biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokens, "PROGRAMS", 5)
+    given, upstream = [2 * drawn(*shape)], drawn(*shape[:-1], shape[-1] // 2, seed=1)
+    given += [drawn(shape[-1], seed=2)] if biased else []
+
+    def plain(x: Tensor, bias: Tensor | None = None) -> Tensor:
+        value, gate = (x if bias is None else x + bias).chunk(2, dim=-1)
         return value * functional.gelu(gate)
 
-    out, (slope,) = gradients(operations.geglu, [x], upstream)
-    expected, (expected_slope,) = gradients(plain, [x.double()], upstream)
+    out, slopes = gradients(geglu, given, upstream)
+    expected, expected_slopes = gradients(plain, [x.double() for x in given], upstream)
     close(out, expected, 1e-5)
-    close(slope, expected_slope, 1e-5)
+    for slope, expected_slope in zip(slopes, expected_slopes, strict=True):
+        close(slope, expected_slope, 1e-5)
 
 
 @pytest.mark.parametrize("shape", [(2, 12, 3, 10), (3, 700, 1, 6)])

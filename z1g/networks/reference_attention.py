@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0, XFormersAttnProcessor
+from diffusers.models.attention_processor import Attention, XFormersAttnProcessor
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from z1g.core.errors import UserError
+from z1g.networks.plain_attention import PlainAttention
 
 Memory = dict[str, Tensor]
 UNet = Callable[..., tuple[Tensor, ...]]
@@ -30,7 +31,7 @@ class ReferenceAttention:
 
     def __init__(self, name: str, self_attention: bool) -> None:
         self.name, self.self_attention = name, self_attention
-        self.inner, self.xformers = AttnProcessor2_0(), XFormersAttnProcessor()
+        self.inner, self.xformers = PlainAttention(), XFormersAttnProcessor()
 
     def __call__(
         self,

@@ -162,10 +162,10 @@ def slope_means(
 
 @triton.jit
 def normalize_slope(
-    x, dy, stats, means, weight, bias, out, pixels, channels,
-    SILU: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+    x, dy, stats, means, weight, bias, other, out, pixels, channels,
+    SILU: tl.constexpr, ADDED: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """out = dx."""
+    """out = dx, plus `other` with ADDED."""
     item, objects = tl.program_id(2), tl.num_programs(2)
     columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
@@ -180,6 +180,8 @@ def normalize_slope(
     if SILU:
         delta = delta * silu_slope(x_hat * w[None, :] + b[None, :])
     dx = rs[None, :] * (w[None, :] * delta - mean[None, :] - x_hat * slope[None, :])
+    if ADDED:
+        dx += tl.load(other + where, mask=inside, other=0.0).to(tl.float32)
     tl.store(out + where, dx.to(out.dtype.element_ty), mask=inside)
 
 
@@ -202,48 +204,33 @@ def add_bias(
 
 
 @triton.jit
-def gelu_and_slope(z):
-    """z·Φ(z) and its derivative, with Φ the normal distribution function."""
-    phi = 0.5 * (1 + tl.erf(z * 0.7071067811865476))
-    return z * phi, phi + z * 0.3989422804014327 * tl.exp(-0.5 * z * z)
+def doubled(x, out, rows_in_all, width, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """out = each pixel of x four times, in an image of twice the height and width."""
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    inside = (rows < rows_in_all)[:, None]
+    value = tl.load(x + rows[:, None] * channels + columns[None, :], mask=inside, other=0.0)
+    line = rows // width
+    place = (4 * line * width + 2 * (rows - line * width))[:, None] * channels + columns[None, :]
+    tl.store(out + place, value, mask=inside)
+    tl.store(out + place + channels, value, mask=inside)
+    tl.store(out + place + 2 * width * channels, value, mask=inside)
+    tl.store(out + place + (2 * width + 1) * channels, value, mask=inside)
 
 
 @triton.jit
-def gated(x, out, count, width, BLOCK: tl.constexpr):
-    """out[row,i] = x[row,i]·gelu(x[row,width+i])."""
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = i < count
-    place = i + (i // width) * width
-    gate, _ = gelu_and_slope(tl.load(x + place + width, mask=inside, other=0.0).to(tl.float32))
-    value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + i, (value * gate).to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def gated_slope(x, dy, out, count, width, BLOCK: tl.constexpr):
-    """Gradient of `gated` with respect to x."""
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = i < count
-    place = i + (i // width) * width
-    gate, slope = gelu_and_slope(tl.load(x + place + width, mask=inside, other=0.0).to(tl.float32))
-    value = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
-    upstream = tl.load(dy + i, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + place, (upstream * gate).to(out.dtype.element_ty), mask=inside)
-    tl.store(out + place + width, (upstream * value * slope).to(out.dtype.element_ty), mask=inside)
-
-
-@triton.jit
-def rotate(x, cos, sin, out, count, half, heads, tokens, sign, BLOCK: tl.constexpr):
-    """out = pairs (2i, 2i+1) of channels of x [rows,tokens,heads,2·half], turned by sign times angles [tokens,half]."""
-    i = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = i < count
-    angle = i // (half * heads) % tokens * half + i % half
-    c = tl.load(cos + angle, mask=inside, other=0.0)
-    s = sign * tl.load(sin + angle, mask=inside, other=0.0)
-    even = tl.load(x + 2 * i, mask=inside, other=0.0).to(tl.float32)
-    odd = tl.load(x + 2 * i + 1, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + 2 * i, (even * c - odd * s).to(out.dtype.element_ty), mask=inside)
-    tl.store(out + 2 * i + 1, (even * s + odd * c).to(out.dtype.element_ty), mask=inside)
+def doubled_slope(dy, out, rows_in_all, width, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    """Gradient of `doubled`: sums of four pixels."""
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
+    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    inside = (rows < rows_in_all)[:, None]
+    line = rows // width
+    place = (4 * line * width + 2 * (rows - line * width))[:, None] * channels + columns[None, :]
+    total = tl.load(dy + place, mask=inside, other=0.0).to(tl.float32)
+    total += tl.load(dy + place + channels, mask=inside, other=0.0).to(tl.float32)
+    total += tl.load(dy + place + 2 * width * channels, mask=inside, other=0.0).to(tl.float32)
+    total += tl.load(dy + place + (2 * width + 1) * channels, mask=inside, other=0.0).to(tl.float32)
+    tl.store(out + rows[:, None] * channels + columns[None, :], total.to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit

@@ -4,21 +4,23 @@ Images are in channels_last format, which a GPU's convolutions require: with ano
 outputs.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as functional
 from diffusers.models.activations import GEGLU
+from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
 from z1g.networks.fused import available
-from z1g.networks.fused.operations import add_bias, channels_last, geglu, group_norm
-from z1g.networks.fused.rotary import rotate
+from z1g.networks.fused.operations import add_bias, doubled, group_norm, kept_group_norm
+from z1g.networks.fused.tokens import added_norm, geglu, linear, rotate
+from z1g.networks.multiview.attributes import AttributeBlock
 from z1g.networks.multiview.rotary import Rotary
 
 MAX_INDEXED = 2**31
@@ -69,6 +71,12 @@ def _fused(part: nn.Module) -> Callable[..., Tensor] | None:
         return partial(_enlarged, part, part.forward)
     if type(part) is nn.GroupNorm and part.affine:
         return partial(_norm, part)
+    if type(part) is BasicTransformerBlock and _standard(part):
+        return partial(_block, part)
+    if type(part) is AttributeBlock:
+        return partial(_attribute_block, part)
+    if type(part) is nn.Linear and part.bias is not None:
+        return partial(_linear, part)
     if type(part) is GEGLU:
         return partial(_gated, part)
     if type(part) is Rotary:
@@ -86,6 +94,18 @@ def _usual(block: ResnetBlock2D) -> bool:
     return plain and timed and not varied
 
 
+def _standard(block: BasicTransformerBlock) -> bool:
+    """Whether the block is as in Stable Diffusion: two attentions and a feed-forward layer, each after a norm."""
+    attends = block.attn2 is not None and not block.only_cross_attention
+    plain = block.pos_embed is None and block._chunk_size is None and not hasattr(block, "fuser")
+    norms = (block.norm1, block.norm2, block.norm3)
+    return attends and plain and block.norm_type == "layer_norm" and all(_affine(norm) for norm in norms)
+
+
+def _affine(norm: object) -> bool:
+    return type(norm) is nn.LayerNorm and norm.weight is not None and norm.bias is not None
+
+
 def _plain(layer: object) -> bool:
     """Whether the layer is a plain convolution with bias; layers with adapters are of other classes."""
     return type(layer) is nn.Conv2d and layer.bias is not None and layer.padding_mode == "zeros"
@@ -93,8 +113,9 @@ def _plain(layer: object) -> bool:
 
 def _residual(block: ResnetBlock2D, x: Tensor, temb: Tensor | None = None, *_: object, **__: object) -> Tensor:
     """See `ResnetBlock2D.forward`."""
-    x = channels_last(x)
-    hidden = _convolved(block.conv1, _normalized(block.norm1, x, silu=True))
+    norm = block.norm1
+    x, hidden = kept_group_norm(x, norm.weight, norm.bias, norm.num_groups, norm.eps, silu=True)
+    hidden = _convolved(block.conv1, hidden)
     shift = block.conv1.bias[None]
     if block.time_emb_proj is not None and temb is not None:
         shift = shift + block.time_emb_proj(temb if block.skip_time_act else functional.silu(temb))
@@ -111,7 +132,7 @@ def _enlarged(
     """See `Upsample2D.forward`."""
     if output_size is not None or 4 * x.numel() >= MAX_INDEXED:
         return forward(x, output_size)
-    return add_bias(_convolved(part.conv, functional.interpolate(channels_last(x), scale_factor=2.0)), part.conv.bias)
+    return add_bias(_convolved(part.conv, doubled(x)), part.conv.bias)
 
 
 def _norm(part: nn.GroupNorm, x: Tensor) -> Tensor:
@@ -124,7 +145,64 @@ def _normalized(part: nn.GroupNorm, x: Tensor, *, silu: bool, shift: Tensor | No
     return group_norm(x, part.weight, part.bias, part.num_groups, part.eps, silu, shift)
 
 
+def _block(
+    block: BasicTransformerBlock,
+    x: Tensor,
+    attention_mask: Tensor | None = None,
+    encoder_hidden_states: Tensor | None = None,
+    encoder_attention_mask: Tensor | None = None,
+    timestep: object = None,
+    cross_attention_kwargs: dict[str, Any] | None = None,
+    *_: object,
+    **__: object,
+) -> Tensor:
+    """See `BasicTransformerBlock.forward`."""
+    options = cross_attention_kwargs or {}
+    cross = {"encoder_hidden_states": encoder_hidden_states, "attention_mask": encoder_attention_mask, **options}
+    return _summed(
+        x,
+        [
+            (block.norm1, partial(block.attn1, attention_mask=attention_mask, **options)),
+            (block.norm2, partial(block.attn2, **cross)),
+            (block.norm3, block.ff),
+        ],
+    )
+
+
+def _attribute_block(
+    block: AttributeBlock,
+    x: Tensor,
+    attention_mask: object = None,
+    encoder_hidden_states: Tensor | None = None,
+    encoder_attention_mask: object = None,
+    timestep: object = None,
+    cross_attention_kwargs: dict[str, Any] | None = None,
+    *_: object,
+    **__: object,
+) -> Tensor:
+    """See `AttributeBlock.forward`."""
+    return _summed(x, block.branches(encoder_hidden_states, cross_attention_kwargs))
+
+
+def _summed(x: Tensor, branches: Iterable[tuple[nn.LayerNorm, Callable[[Tensor], Tensor]]]) -> Tensor:
+    """x plus what each branch, a norm and a layer, makes of the sum so far."""
+    added: Tensor | None = None
+    for norm, layer in branches:
+        x, normalized = added_norm(x, added, norm.weight, norm.bias, norm.eps)
+        added = layer(normalized)
+    return x if added is None else x + added
+
+
+def _linear(part: nn.Linear, x: Tensor) -> Tensor:
+    # Autocast, which casts, is left to torch, and so are the few rows of a vector.
+    if x.ndim != 3 or x.dtype != part.weight.dtype:
+        return functional.linear(x, part.weight, part.bias)
+    return linear(x, part.weight, part.bias)
+
+
 def _gated(part: GEGLU, x: Tensor, *_: object, **__: object) -> Tensor:
+    if type(part.proj) is nn.Linear:
+        return geglu(functional.linear(x, part.proj.weight), part.proj.bias)
     return geglu(part.proj(x))
 
 

@@ -81,8 +81,18 @@ def group_norm(
     x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool, shift: Tensor | None = None
 ) -> Tensor:
     """Group normalization of x + shift, then SiLU with `silu`. shift: [B,C] or [1,C]; gradients reach all tensors."""
-    result: Tensor = _GroupNorm.apply(channels_last(x), weight, bias, shift, groups, eps, silu)
-    return result
+    return kept_group_norm(x, weight, bias, groups, eps, silu, shift)[1]
+
+
+def kept_group_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, groups: int, eps: float, silu: bool, shift: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """x in channels_last, and `group_norm` of it.
+
+    Who needs x besides is to use the first result: its gradient and the norm's are then summed in one kernel.
+    """
+    results: tuple[Tensor, Tensor] = _GroupNorm.apply(channels_last(x), weight, bias, shift, groups, eps, silu)
+    return results
 
 
 def add_bias(x: Tensor, bias: Tensor, other: Tensor | None = None) -> Tensor:
@@ -97,9 +107,9 @@ def bias_relu(x: Tensor, bias: Tensor) -> Tensor:
     return result
 
 
-def geglu(x: Tensor) -> Tensor:
-    """[...,2D] -> [...,D]: the first half times gelu of the second (Shazeer 2020)."""
-    result: Tensor = _Geglu.apply(x.contiguous())
+def doubled(x: Tensor) -> Tensor:
+    """An image of twice the height and width, [B,C,H,W] -> [B,C,2H,2W], in which each pixel stands four times."""
+    result: Tensor = _Doubled.apply(channels_last(x))
     return result
 
 
@@ -116,7 +126,8 @@ class _GroupNorm(Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, shift: Tensor | None, groups: int, eps: float, silu: bool
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
         grid, wide = _Grid.of(x), shift is not None and shift.shape[0] > 1
         shift_or_x, stride = (x, 0) if shift is None else (shift.contiguous(), grid.channels if wide else 0)
         sums = x.new_empty(2, grid.objects, grid.parts, grid.channels, dtype=torch.float32)
@@ -133,12 +144,14 @@ class _GroupNorm(Function):
         ctx.save_for_backward(x, stats, weight, bias)
         ctx.groups, ctx.silu, ctx.shifted, ctx.wide = groups, silu, shift is not None, wide
         ctx.shift_type = None if shift is None else shift.dtype
-        return out
+        return x, out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, kept_slope: Tensor | None, dy: Tensor | None) -> tuple[Tensor | None, ...]:
         x, stats, weight, bias = ctx.saved_tensors
+        if dy is None:
+            return kept_slope, None, None, None, None, None, None
         grid, dy = _Grid.of(x), channels_last(dy)
         sums = x.new_empty(2, grid.objects, grid.parts, grid.channels, dtype=torch.float32)
         kernels.slope_sums[grid.summing](
@@ -149,9 +162,11 @@ class _GroupNorm(Function):
             sums, stats, weight, means, grid.pixels, grid.channels, grid.parts, **_groupwise(grid, ctx.groups)
         )
         dx = torch.empty_like(x)
+        other = dy if kept_slope is None else channels_last(kept_slope)
         kernels.normalize_slope[grid.tiles](
-            x, dy, stats, means, weight, bias, dx, grid.pixels, grid.channels, ctx.silu, **grid.shape
-        )
+            x, dy, stats, means, weight, bias, other, dx, grid.pixels, grid.channels, ctx.silu,
+            kept_slope is not None, **grid.shape,
+        )  # fmt: skip
         moved = (means[2] if ctx.wide else means[2].sum(0, keepdim=True)).to(ctx.shift_type) if ctx.shifted else None
         return dx, means[1].sum(0).to(weight.dtype), means[0].sum(0).to(bias.dtype), moved, None, None, None
 
@@ -165,14 +180,8 @@ class _AddBias(Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, dy: Tensor) -> tuple[Tensor | None, ...]:
-        dy, bias_gradient = channels_last(dy), None
-        if ctx.needs_input_grad[1]:
-            grid = _Grid.of(dy)
-            sums = dy.new_empty(1, grid.objects, grid.parts, grid.channels, dtype=torch.float32)
-            kernels.channel_sums[grid.summing](
-                dy, dy, sums, grid.pixels, grid.channels, grid.span, 0, False, False, **grid.shape
-            )
-            bias_gradient = sums.sum((0, 1, 2)).to(ctx.bias_type)
+        dy = channels_last(dy)
+        bias_gradient = _channel_sums(dy).to(ctx.bias_type) if ctx.needs_input_grad[1] else None
         return dy, bias_gradient, None if ctx.other_type is None else dy.to(ctx.other_type)
 
 
@@ -191,24 +200,21 @@ class _BiasRelu(Function):
         return slope, None
 
 
-class _Geglu(Function):
+class _Doubled(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        width = x.shape[-1] // 2
-        out = x.new_empty(*x.shape[:-1], width)
-        kernels.gated[(-(-out.numel() // TILE),)](x, out, out.numel(), width, BLOCK=TILE, num_warps=WARPS)
-        ctx.save_for_backward(x)
+    def forward(_: Any, x: Tensor) -> Tensor:
+        b, c, h, w = x.shape
+        out = torch.empty((b, c, 2 * h, 2 * w), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+        _of_pixels(x, kernels.doubled, x, out)
         return out
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, dy: Tensor) -> Tensor:
-        (x,) = ctx.saved_tensors
-        dx, dy = torch.empty_like(x), dy.contiguous()
-        width = x.shape[-1] // 2
-        kernels.gated_slope[(-(-dy.numel() // TILE),)](
-            x, dy, dx, dy.numel(), width, BLOCK=TILE, num_warps=WARPS
-        )  # fmt: skip
+    def backward(_: Any, dy: Tensor) -> Tensor:
+        dy = channels_last(dy)
+        b, c, h, w = dy.shape
+        dx = torch.empty((b, c, h // 2, w // 2), dtype=dy.dtype, device=dy.device, memory_format=torch.channels_last)
+        _of_pixels(dx, kernels.doubled_slope, dy, dx)
         return dx
 
 
@@ -235,6 +241,30 @@ class _UnitDistance(Function):
         return da, None, None
 
 
+def row_sums(x: Tensor) -> Tensor:
+    """Sums [C] over the rows of x [R,C], in float32."""
+    return _channel_sums(x.contiguous().T[None, :, :, None])
+
+
+def _channel_sums(x: Tensor) -> Tensor:
+    """Sums [C] over images and pixels, in float32."""
+    grid = _Grid.of(x)
+    sums = x.new_empty(grid.objects, grid.parts, grid.channels, dtype=torch.float32)
+    kernels.channel_sums[grid.summing](
+        x, x, sums, grid.pixels, grid.channels, grid.span, 0, False, False, **grid.shape
+    )  # fmt: skip
+    return sums.sum((0, 1))
+
+
+def _of_pixels(small: Tensor, kernel: Any, *tensors: Tensor) -> None:
+    """Run a kernel whose programs have tiles of an image's pixels."""
+    grid = _Grid.of(small)
+    rows = grid.objects * grid.pixels
+    kernel[(-(-rows // grid.rows), grid.channels // grid.columns)](
+        *tensors, rows, small.shape[3], grid.channels, **grid.shape
+    )
+
+
 def _added(x: Tensor, bias: Tensor, other: Tensor | None, *, relu: bool) -> Tensor:
     grid, out = _Grid.of(x), torch.empty_like(x)
     rows = grid.objects * grid.pixels
@@ -247,15 +277,15 @@ def _added(x: Tensor, bias: Tensor, other: Tensor | None, *, relu: bool) -> Tens
 def _groupwise(grid: _Grid, groups: int) -> dict[str, int]:
     """Tile constants for a group's channels and partial sums."""
     size = grid.channels // groups
-    columns = _power_of_two(size)
-    return {"GROUP": size, "ROWS": max(1, min(TILE // columns, _power_of_two(grid.parts))), "COLUMNS": columns}
+    columns = power_of_two(size)
+    return {"GROUP": size, "ROWS": max(1, min(TILE // columns, power_of_two(grid.parts))), "COLUMNS": columns}
 
 
 def _whole_pixels(channels: int) -> dict[str, int]:
-    columns = _power_of_two(channels)
+    columns = power_of_two(channels)
     return {"ROWS": max(1, TILE // columns), "COLUMNS": columns, "num_warps": WARPS}
 
 
-def _power_of_two(n: int) -> int:
+def power_of_two(n: int) -> int:
     """The smallest power of two that is at least `n`."""
     return 1 << (n - 1).bit_length()

@@ -3,8 +3,10 @@
 from typing import Any
 
 from diffusers import UNet2DConditionModel
-from diffusers.models.attention_processor import Attention, AttnProcessor2_0, XFormersAttnProcessor
+from diffusers.models.attention_processor import Attention, XFormersAttnProcessor
 from torch import Tensor
+
+from z1g.networks.plain_attention import PlainAttention
 
 
 class JoinedAttention:
@@ -15,7 +17,7 @@ class JoinedAttention:
 
     def __init__(self, n: int = 1) -> None:
         self.n = n
-        self.inner, self.xformers = AttnProcessor2_0(), XFormersAttnProcessor()
+        self.inner, self.xformers = PlainAttention(), XFormersAttnProcessor()
 
     def __call__(
         self,

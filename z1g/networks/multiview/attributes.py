@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
-import torch.nn.functional as functional
 from diffusers import UNet2DConditionModel
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.attention_processor import Attention
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from z1g.core.seeding import seeded
 from z1g.networks.multiview.rotary import Rotary
+from z1g.networks.plain_attention import attended
 
 SEED = 3
 """Of the initial weights of new layers."""
@@ -34,14 +36,8 @@ class AttributeAttention:
         """[B·A·V,N,C] -> [B·A·V,N,C]; N is a square number."""
         by_view = hidden_states.unflatten(0, (-1, self.attributes, self.views)).transpose(1, 2)
         tokens = by_view.flatten(0, 1).flatten(1, 2)
-        query, key, value = (
-            layer(tokens).unflatten(2, (attn.heads, -1)) for layer in (attn.to_q, attn.to_k, attn.to_v)
-        )
-        if self.rotary is not None:
-            query, key = self.rotary(query), self.rotary(key)
-        heads = (x.transpose(1, 2) for x in (query, key, value))
-        mixed = functional.scaled_dot_product_attention(*heads).transpose(1, 2).flatten(2)
-        apart = attn.to_out[0](mixed).unflatten(0, (-1, self.views)).unflatten(2, (self.attributes, -1))
+        mixed = attended(attn, tokens, turn=self.rotary)
+        apart = mixed.unflatten(0, (-1, self.views)).unflatten(2, (self.attributes, -1))
         result: Tensor = apart.transpose(1, 2).flatten(0, 2)
         return result
 
@@ -83,15 +79,21 @@ class AttributeBlock(nn.Module):
         added_cond_kwargs: dict[str, Tensor] | None = None,
     ) -> Tensor:
         """[R,N,C] -> [R,N,C]. `alone` in `cross_attention_kwargs`: of one attribute, without the new attention."""
-        options = dict(cross_attention_kwargs or {})
-        alone = options.pop("alone", False)
-        x = hidden_states
-        x = x + self.attn1(self.norm1(x), **options)
+        for norm, layer in self.branches(encoder_hidden_states, cross_attention_kwargs):
+            hidden_states = hidden_states + layer(norm(hidden_states))
+        return hidden_states
+
+    def branches(
+        self, context: Tensor | None, options: dict[str, Any] | None
+    ) -> Iterator[tuple[nn.LayerNorm, Callable[[Tensor], Tensor]]]:
+        """What is added to the tokens one after the other: the norm of a branch, and its layer. See `forward`."""
+        rest = dict(options or {})
+        alone = rest.pop("alone", False)
+        yield self.norm1, partial(self.attn1, **rest)
         if not alone:
-            x = x + self.attn_attributes(self.norm_attributes(x))
-        x = x + self.attn2(self.norm2(x), encoder_hidden_states=encoder_hidden_states, **options)
-        result: Tensor = x + self.ff(self.norm3(x))
-        return result
+            yield self.norm_attributes, self.attn_attributes
+        yield self.norm2, partial(self.attn2, encoder_hidden_states=context, **rest)
+        yield self.norm3, self.ff
 
 
 def insert(unet: UNet2DConditionModel, attributes: int, views: int, rotary: bool) -> None:
