@@ -1,10 +1,13 @@
 """GPU memory in the cost sheet: against sums by hand, and what does not fit before the first job."""
 
 import json
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,9 +18,11 @@ from z1g.config.resolve import resolve
 from z1g.config.tree import Experiment
 from z1g.config.yaml_file import YamlFile
 from z1g.core.files import read_json
+from z1g.fitting.queue import FitQueue
 from z1g.plan.cost import memory
-from z1g.plan.cost.memory import Peak, Way, configured, estimate, fitting, ways
+from z1g.plan.cost.memory import Peak, Way, cell, configured, estimate, fitting, ways
 from z1g.plan.cost.sizes import key_of
+from z1g.plan.named import experiments
 
 TRAINED = 500_000_000
 """Weights of the made-up stage 2: moments of 4 GB, an average of 2 GB, gradients of 2 GB."""
@@ -255,3 +260,73 @@ def test_the_plan_says_what_training_did(changes: dict[str, Any], way: tuple[str
     assert found is not None
     assert found[0] == expected
     assert found[1] <= limit
+
+
+SCALES = sorted(file.stem for file in CONFIGS.glob("*.yaml"))
+ON_A_CPU = {"scratch", "tiny"}
+REPRESENTATIONS = ("mosaic", "attributes", "joint")
+
+
+@pytest.mark.parametrize(
+    ("scale", "name"),
+    [
+        *((scale, None) for scale in SCALES),
+        *((scale, name) for scale in ("full", "small", "base", "mini") for name in REPRESENTATIONS),
+    ],
+)
+def test_every_scale_says_what_it_takes(scale: str, name: str | None) -> None:
+    """Each stage of the chain has a figure of the package's rows, but those of the scales for CPUs, which have none."""
+    for run, config in experiments(scale, name and [name], ROOT / "ablations", CONFIGS):
+        cells = {stage: cell(config, stage) for stage in ("fit", "autodecoder", "unet", "infer")}
+        if scale in ON_A_CPU:
+            assert set(cells.values()) == {"none"}, run
+        else:
+            assert all(re.fullmatch(r"\d+\.\d \(\d+ at once\)", said) for said in cells.values()), (run, cells)
+
+
+class Counted:
+    """A fit on a GPU that notes how many objects it is asked for at once."""
+
+    device = torch.device("cuda")
+
+    def __init__(self, config: Experiment) -> None:
+        self.options = config.fit
+        self.asked: list[int] = []
+
+    def run(self, scenes: list[Any]) -> list[Any]:
+        self.asked.append(len(scenes))
+        return scenes
+
+
+def asked(config: Experiment, objects: int = 40) -> list[int]:
+    """Sizes of the batches in which the stage fits objects."""
+    fit: Any = Counted(config)
+    scenes: list[Any] = [SimpleNamespace(rgba=torch.empty(0), fov_y_deg=30.0) for _ in range(objects)]
+    assert len(list(FitQueue(fit).run(scenes))) == objects
+    return fit.asked
+
+
+@pytest.mark.parametrize(
+    ("fit", "at_once", "batches"),
+    [
+        ({}, 32, [32, 8]),
+        ({"batch_objects": 16}, 16, [16, 16, 8]),
+        ({"batch_objects": 16, "schedule": {"kind": "constant"}}, 16, [16, 16, 8]),
+        ({"batch_objects": 16, "schedule": {"kind": "plateau"}}, 1, [1] * 40),
+    ],
+)
+def test_the_plan_counts_objects_as_the_fit_does(
+    monkeypatch: pytest.MonkeyPatch, fit: dict[str, Any], at_once: int, batches: list[int]
+) -> None:
+    config = experiment(fit=fit)
+    rows = tuple(peak(config, n, n / 2, stage="fit") for n in range(1, 41))
+    monkeypatch.setattr(memory, "measured", lambda: rows)
+    assert cell(config, "fit") == f"{at_once / 2} ({at_once} at once)"
+    assert asked(config) == batches
+
+
+@pytest.mark.parametrize(("scale", "said"), [("original", "14.1 (1 at once)"), ("full", "30.1 (32 at once)")])
+def test_what_fits_of_a_scale_take(scale: str, said: str) -> None:
+    ((_, config),) = experiments(scale, None, ROOT / "ablations", CONFIGS)
+    assert cell(config, "fit") == said
+    assert f"({asked(config)[0]} at once)" in said
