@@ -20,10 +20,14 @@ from z1g.core.lazy import LazyModule
 kernels: Any = LazyModule("z1g.networks.fused.kernels")
 
 TILE = 4096
-"""Number of values per tile of a program."""
+"""Number of values per tile of a program that sees all channels of a pixel or of a group."""
 WARPS = 8
+IMAGE_TILE, IMAGE_WARPS = 2048, 4
+"""Those of other programs; these sizes and the following ones are the fastest of nine on an H200."""
 PROGRAMS = 2048
 """Number of programs that compute a sum: a few for each multiprocessor of a large GPU."""
+SLOPE_TILE, SLOPE_PROGRAMS = 1024, 8192
+"""Those of the sums of `slope_sums`, which needs more registers for a value."""
 MAX_COLUMNS = 128
 """Most channels per program: in bfloat16 two cache lines of a GPU."""
 
@@ -43,12 +47,12 @@ class _Grid:
     span: int
 
     @classmethod
-    def of(cls, x: Tensor) -> _Grid:
+    def of(cls, x: Tensor, tile: int = IMAGE_TILE, programs: int = PROGRAMS) -> _Grid:
         objects, channels = x.shape[:2]
         pixels = x.shape[2] * x.shape[3]
         columns = min(MAX_COLUMNS, channels & -channels)
-        rows = max(1, min(TILE // columns, 1 << (pixels - 1).bit_length()))
-        parts = max(1, min(-(-pixels // (4 * rows)), PROGRAMS // (objects * (channels // columns))))
+        rows = max(1, min(tile // columns, 1 << (pixels - 1).bit_length()))
+        parts = max(1, min(-(-pixels // (4 * rows)), programs // (objects * (channels // columns))))
         return cls(objects, channels, pixels, columns, rows, -(-pixels // (parts * rows)) * rows)
 
     @property
@@ -69,7 +73,7 @@ class _Grid:
     @property
     def shape(self) -> dict[str, int]:
         """Compile-time constants of a kernel."""
-        return {"ROWS": self.rows, "COLUMNS": self.columns, "num_warps": WARPS}
+        return {"ROWS": self.rows, "COLUMNS": self.columns, "num_warps": IMAGE_WARPS}
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -153,13 +157,14 @@ class _GroupNorm(Function):
         if dy is None:
             return kept_slope, None, None, None, None, None, None
         grid, dy = _Grid.of(x), channels_last(dy)
-        sums = x.new_empty(2, grid.objects, grid.parts, grid.channels, dtype=torch.float32)
-        kernels.slope_sums[grid.summing](
-            x, dy, stats, weight, bias, sums, grid.pixels, grid.channels, grid.span, ctx.silu, **grid.shape
+        fine = _Grid.of(x, SLOPE_TILE, SLOPE_PROGRAMS)
+        sums = x.new_empty(2, fine.objects, fine.parts, fine.channels, dtype=torch.float32)
+        kernels.slope_sums[fine.summing](
+            x, dy, stats, weight, bias, sums, fine.pixels, fine.channels, fine.span, ctx.silu, **fine.shape
         )
         means = x.new_empty(5, grid.objects, grid.channels, dtype=torch.float32)
         kernels.slope_means[(ctx.groups, grid.objects)](
-            sums, stats, weight, means, grid.pixels, grid.channels, grid.parts, **_groupwise(grid, ctx.groups)
+            sums, stats, weight, means, fine.pixels, fine.channels, fine.parts, **_groupwise(fine, ctx.groups)
         )
         dx = torch.empty_like(x)
         other = dy if kept_slope is None else channels_last(kept_slope)

@@ -16,10 +16,12 @@ from z1g.networks.fused.operations import power_of_two, row_sums
 # Triton is installed with GPU builds of torch.
 kernels: Any = LazyModule("z1g.networks.fused.token_kernels")
 
-TILE = 4096
-"""Number of values per tile of a program."""
-WARPS = 8
-PROGRAMS = 1024
+TILE, WARPS = 2048, 4
+"""Number of values per tile of a program, and its warps; these sizes are the fastest of eight on an H200."""
+GATE_TILE = 1024
+SLOPE_WARPS = 8
+"""Warps of a norm's gradient."""
+PROGRAMS, GATE_PROGRAMS = 1024, 4096
 """Number of programs that compute sums over rows."""
 COLUMNS = 128
 """Channels per program of a gate's gradient."""
@@ -70,7 +72,7 @@ class _AddedNorm(Function):
         shape = _whole_rows(width)
         kernels.added_norm[(-(-rows // shape["ROWS"]),)](
             x, x if added is None else added, weight, bias, kept, out, stats, rows, width, eps, added is not None,
-            **shape,
+            num_warps=WARPS, **shape,
         )  # fmt: skip
         ctx.save_for_backward(kept, weight, stats)
         ctx.types = x.dtype, None if added is None else added.dtype, bias.dtype
@@ -101,7 +103,7 @@ def _norm_slope(
     sums = x.new_empty(2, parts, width, dtype=torch.float32)
     kernels.norm_slope[(parts,)](
         x, dy, dy if other is None else other.contiguous(), weight, stats, out, sums, rows, width, span,
-        other is not None, **shape,
+        other is not None, num_warps=SLOPE_WARPS, **shape,
     )  # fmt: skip
     of_weight, of_bias = sums.sum(1)
     return out, of_weight, of_bias
@@ -131,8 +133,8 @@ class _Geglu(Function):
     def forward(ctx: Any, x: Tensor, bias: Tensor | None) -> Tensor:
         width = x.shape[-1] // 2
         out = x.new_empty(*x.shape[:-1], width)
-        kernels.gated[(-(-out.numel() // TILE),)](
-            x, x if bias is None else bias, out, out.numel(), width, bias is not None, BLOCK=TILE, num_warps=WARPS
+        kernels.gated[(-(-out.numel() // GATE_TILE),)](
+            x, x if bias is None else bias, out, out.numel(), width, bias is not None, BLOCK=GATE_TILE, num_warps=WARPS
         )
         ctx.save_for_backward(x, bias)
         return out
@@ -144,8 +146,8 @@ class _Geglu(Function):
         dx, dy = torch.empty_like(x), dy.contiguous()
         rows, width = _rows(dy)
         columns = min(COLUMNS, power_of_two(width))
-        blocks, at_once = -(-width // columns), TILE // columns
-        parts, span = _parts(rows, at_once, -(-PROGRAMS // blocks))
+        blocks, at_once = -(-width // columns), GATE_TILE // columns
+        parts, span = _parts(rows, at_once, -(-GATE_PROGRAMS // blocks))
         sums = x.new_empty(0 if bias is None else parts, 2 * width, dtype=torch.float32)
         kernels.gated_slope[(parts, blocks)](
             x, x if bias is None else bias, dy, dx, sums, rows, width, span, bias is not None, ROWS=at_once,
@@ -185,7 +187,7 @@ def _rows(x: Tensor) -> tuple[int, int]:
 def _whole_rows(width: int) -> dict[str, int]:
     """Tile constants of programs that see whole rows."""
     columns = power_of_two(width)
-    return {"ROWS": max(1, TILE // columns), "COLUMNS": columns, "num_warps": WARPS}
+    return {"ROWS": max(1, TILE // columns), "COLUMNS": columns}
 
 
 def _parts(rows: int, at_once: int, programs: int) -> tuple[int, int]:
