@@ -7,17 +7,22 @@ from typing import Any
 import pytest
 import torch
 from support.builders import SIZES, experiment
+from torch import Tensor
 
 from z1g.bench import capped, memory
 from z1g.bench.capped import Run
+from z1g.bench.made_up import MadeUpScenes
 from z1g.bench.made_up_training import StandIn, making, training, with_random_weights
 from z1g.bench.memory import Case
+from z1g.bench.untrained import objects_at_once
 from z1g.cli.main import main
 from z1g.config.tree import Experiment
 from z1g.core.errors import UserError
 from z1g.core.files import read_json
 from z1g.plan.cost import memory as known
 from z1g.plan.cost.memory import Peak, Way
+from z1g.plan.cost.sizes import key_of
+from z1g.stages.codes import encoded
 from z1g.training.loop import Trainer
 
 CPU = torch.device("cpu")
@@ -123,19 +128,71 @@ def test_rows_are_those_that_plans_read(
 def test_fits_and_samples_have_rows(
     kind: str, no_gpu: list[Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = tiny(**KINDS[kind], fit={"batch_objects": 2}, resources={"infer": {"gpus": 1}})
+    resources = {stage: {"gpus": 1} for stage in ("codes", "infer", "metrics")}
+    config = tiny(**KINDS[kind], fit={"batch_objects": 2}, resources=resources)
     monkeypatch.setattr(memory, "allocated", lambda _: (3 * 10**9, 4 * 10**9))
-    figures = memory.measure([("a", config)], ["fit", "infer"], 600, tmp_path / "memory.json")
+    figures = memory.measure([("a", config)], ["fit", "codes", "infer", "metrics"], 600, tmp_path / "memory.json")
     assert figures["left_out"] == []
     assert [(row["stage"], row["objects"], row["trained"]) for row in figures["rows"]] == [
         ("fit", 2, 0),
+        ("codes", 64, 0),
         ("infer", 2, 0),
+        ("metrics", 1, 0),
     ]
     plan_reads(tmp_path / "memory.json", monkeypatch)
-    assert known.cell(config, "infer") == "3.0 (2 at once)"
+    said = [known.cell(config, stage) for stage in resources]
+    assert said == ["3.0 (64 at once)", "3.0 (2 at once)", "3.0 (1 at once)"]
     other = tiny(**KINDS[kind], infer={"batch_size": 3}, resources={"infer": {"gpus": 1}})
     assert known.cell(other, "infer") == "not measured"
     assert no_gpu == []
+
+
+@pytest.mark.parametrize(
+    "codes",
+    [{"codes": {"kind": "optimized"}}, {"codes": {"kind": "encoder"}, "test_lr": 0.1}],
+    ids=["optimized", "refined"],
+)
+def test_searched_codes_have_rows_of_their_own(
+    codes: dict[str, Any], no_gpu: list[Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many at once as the stage searches, with steps of Adam."""
+    searched = list[int]()
+    real = torch.optim.Adam.step
+
+    def counted(self: torch.optim.Adam, *args: Any) -> Any:
+        searched.append(len(self.param_groups[0]["params"][0]))
+        return real(self, *args)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", counted)
+    monkeypatch.setattr(memory, "allocated", lambda _: (10**9, 10**9))
+    figures = memory.measure([("a", tiny(autodecoder=codes))], ["codes"], 600, None)
+    assert [(row["stage"], row["objects"]) for row in figures["rows"]] == [("codes", 4)]
+    assert searched == [4] * memory.STEPS
+    assert key_of(tiny(autodecoder=codes), "codes") != key_of(tiny(), "codes")
+
+
+@pytest.mark.parametrize("resolution", [16, 512])
+def test_codes_are_measured_of_as_many_objects_as_the_stage_encodes(resolution: int) -> None:
+    """The stage on seventy objects, of which a spy notes how many it encodes at once."""
+    config = with_random_weights(tiny(representation={"input_size": resolution}))
+    scenes, codec = MadeUpScenes(config, 16), config.new_codec()
+    scenes.ids, counts = [f"object{i}" for i in range(70)], list[int]()
+
+    def encode(inputs: Tensor) -> Tensor:
+        counts.append(len(inputs))
+        return torch.zeros(len(inputs), 1)
+
+    codec.encode = encode  # type: ignore[method-assign]
+    encoded(codec, scenes)  # type: ignore[arg-type]
+    assert counts[0] == objects_at_once(config, "codes") == {16: 64, 512: 4}[resolution]
+    assert sum(counts) == 70
+
+
+def test_a_metric_that_cannot_be_computed_has_no_row(no_gpu: list[Trainer]) -> None:
+    config = tiny(metrics={"metrics": {"lpips": {"kind": "lpips"}}})
+    figures = memory.measure([("a", config)], ["metrics"], 600, None)
+    assert figures["rows"] == []
+    assert "metric lpips" in figures["left_out"][0]
 
 
 @pytest.mark.slow

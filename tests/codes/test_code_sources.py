@@ -109,7 +109,8 @@ def test_refinement_improves_the_encoders_codes_of_test_objects(tmp_path: Path) 
         assert (after - before).abs().max() > 0
         with torch.no_grad():
             pairs = [
-                render_pair(trained, scenes[name], codec.decoder(c[None])[0], list(views)) for c in (before, after)
+                render_pair(trained.config, scenes[name], codec.decoder(c[None])[0], list(views))
+                for c in (before, after)
             ]
         error_before, error_after = (float((pair.rgb - pair.rgb_true).square().mean()) for pair in pairs)
         assert error_after < error_before

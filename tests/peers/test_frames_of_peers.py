@@ -155,7 +155,7 @@ def own_psnr(made: World) -> dict[str, float]:
         padded[7] = 1
         padded[:, : images.shape[1]] = images
         splats = padded.unflatten(1, (6, side, side)).transpose(0, 1).contiguous()
-        psnr = measure.views(render_pair(given.trained, truth.scene, splats, list(camera.test_ids)))["psnr"]
+        psnr = measure.views(render_pair(given.trained.config, truth.scene, splats, list(camera.test_ids)))["psnr"]
         values[name] = float(np.mean([x for x in psnr if x is not None]))
     return values
 

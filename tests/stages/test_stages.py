@@ -147,7 +147,7 @@ def test_code_search_lowers_the_loss(chain: Plan) -> None:
     trained_codes = load_file(folder.path / "model" / "codes.safetensors")
     mean = torch.stack([trained_codes[name] for name in ids]).mean(dim=0)
     name = next(name for name in scenes.ids if name not in ids)
-    search = codes.CodeSearch(folder, codec, scenes, lr=0.05, steps=25)
+    search = codes.CodeSearch(folder.config, codec, scenes, scenes.ids, lr=0.05, steps=25)
     objective = search.objective
 
     def loss(code: torch.Tensor) -> float:

@@ -64,7 +64,9 @@ class Table:
         views = list(trained.config.camera.test_ids)
         sums: dict[str, list[float]] = {}
         for name, images in zip(self.names, splats, strict=True):
-            for metric, values in self.measure.views(render_pair(trained, self.scenes[name], images, views)).items():
+            for metric, values in self.measure.views(
+                render_pair(trained.config, self.scenes[name], images, views)
+            ).items():
                 finite = [value for value in values if value is not None]
                 sums.setdefault(metric, []).extend([sum(finite) / len(finite)] if finite else [])
         return {metric: round(sum(values) / len(values), 4) for metric, values in sums.items() if values}

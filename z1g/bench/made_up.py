@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -58,6 +58,10 @@ class MadeUpScenes:
     def views(self, name: str, views: Sequence[int]) -> Scene:
         """See `Scenes`."""
         return self[name].only(views)
+
+    def seen(self, name: str, views: Sequence[int]) -> Scene:
+        """See `SceneStore.seen`."""
+        return replace(self.views(name, views), splats=None)
 
     def __getitem__(self, name: str) -> Scene:
         generator = torch.Generator().manual_seed(self.ids.index(name))

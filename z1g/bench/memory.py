@@ -11,15 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from z1g.bench.autodecoder import resolution
-from z1g.bench.balls import ball
 from z1g.bench.machine import device_name, guarded, versions
-from z1g.bench.made_up_training import Make, changed, making, sampling, training, with_random_weights
+from z1g.bench.made_up_training import Make, changed, making, training, with_random_weights
+from z1g.bench.untrained import objects_at_once, work
 from z1g.core.device import default_device
 from z1g.core.errors import UserError
 from z1g.core.files import write_json
 from z1g.core.stages import TRAINED
-from z1g.fitting.optimize import Fit
 from z1g.networks.finetune import Lora
 from z1g.networks.weights.published_pipeline import PublishedPipeline
 from z1g.plan.cost import memory
@@ -129,6 +127,9 @@ def has_work(experiment: Experiment, stage: str) -> bool:
     """
     if stage == "infer":
         return type(experiment.infer.codes) is SampledCodes
+    if stage == "codes":
+        # Codes of a UNet are read from its stage, and cached ones from a file.
+        return experiment.autodecoder.codes.kind in ("encoder", "optimized")
     if stage == "unet":
         return experiment.unet.distill is None
     return stage != "autodecoder" or getattr(experiment.representation, "decoder", None) != "stock"
@@ -137,7 +138,7 @@ def has_work(experiment: Experiment, stage: str) -> bool:
 def cases(experiment: Experiment, stage: str) -> Iterator[Case]:
     """What is measured: as configured, and of training what other numbers of objects and the remedies need."""
     if stage in memory.UNTRAINED:
-        yield Case(Way(memory.UNTRAINED[stage](experiment), True, False), "float32")
+        yield Case(Way(objects_at_once(with_random_weights(experiment), stage), True, False), "float32")
         return
     way, state = memory.configured(experiment, stage), memory.state_of(experiment, stage)
     objects = memory.objects_of(experiment, stage)
@@ -184,15 +185,7 @@ def _trained(
 
 def _untrained(name: str, experiment: Experiment, stage: str, case: Case, device: torch.device) -> dict[str, Any]:
     """The row of a stage that trains no networks."""
-    config, objects = with_random_weights(experiment), case.way.objects
-    if stage == "fit":
-        options = config.fit.model_copy(update={"steps": STEPS})
-        scenes = [ball(config, resolution(config), i) for i in range(objects)]
-        Fit(options, config.splat.size, config.render, config.camera).run(scenes)
-    else:
-        side = config.unet.condition_size
-        method = sampling(config, config.infer.model_copy(update={"steps": STEPS}), device)
-        method(torch.rand(objects, 3, side, side, device=device), list(range(objects)))
+    work(with_random_weights(experiment), stage, case.way.objects, STEPS, device)
     return _row(name, experiment, stage, case, device)
 
 

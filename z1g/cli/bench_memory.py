@@ -6,7 +6,7 @@ from typing import Any
 
 from z1g.cli.arguments import amount, between, some_path
 
-STAGES = ("fit", "autodecoder", "unet", "infer")
+STAGES = ("fit", "autodecoder", "codes", "unet", "infer", "metrics")
 FOLDERS = Path("ablations"), Path("configs")
 
 

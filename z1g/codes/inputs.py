@@ -1,16 +1,27 @@
 """Encoder inputs of objects on disk."""
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from z1g.data.scenes import SceneStore
+from z1g.data.scenes import Scene
 from z1g.geometry.camera import FIXED_VIEWS, INPUT_VIEWS
 from z1g.representations.codec import Codec
 
 
-def encoder_inputs(codec: Codec, scenes: SceneStore, names: Sequence[str]) -> Tensor:
+class InputScenes(Protocol):
+    """Objects by id: a `SceneStore`, or its replacement in benchmarks."""
+
+    def views(self, name: str, views: Sequence[int]) -> Scene:
+        """An object with only these views, and its splats."""
+
+    def seen(self, name: str, views: Sequence[int]) -> Scene:
+        """An object with only these views, without splats."""
+
+
+def encoder_inputs(codec: Codec, scenes: InputScenes, names: Sequence[str]) -> Tensor:
     """`Codec.inputs` of objects, on the CPU. Reads only the needed views, and splats only if the codec uses them."""
     read = scenes.views if codec.uses_splats else scenes.seen
     objects = [read(name, FIXED_VIEWS) for name in names]

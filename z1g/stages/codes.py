@@ -1,7 +1,11 @@
 """Stage `codes`: compute the code of every object for the trained decoder."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import save_file
@@ -10,13 +14,14 @@ from torch import Tensor
 from z1g.codes.book import CodeBook, read_codes
 from z1g.codes.cache import CachedCodes
 from z1g.codes.diffusion import FOLDER, DiffusionCodes
-from z1g.codes.inputs import encoder_inputs
+from z1g.codes.inputs import InputScenes, encoder_inputs
 from z1g.codes.optimized import OptimizedCodes
 from z1g.codes.predictions import predicted
 from z1g.core.device import default_device, use_threads
 from z1g.core.files import atomic_file
 from z1g.core.prefetch import prefetched
 from z1g.core.progress import Meter
+from z1g.data.bank import Scenes
 from z1g.data.manifest import int_hash
 from z1g.data.scenes import SceneStore
 from z1g.losses import weighted_sum
@@ -25,6 +30,9 @@ from z1g.plan.folder import StageFolder
 from z1g.representations.codec import Codec
 from z1g.stages.autodecoder import training_scenes
 from z1g.training.data import Batch, Draw
+
+if TYPE_CHECKING:
+    from z1g.config.tree import Experiment
 
 FILE = "codes.safetensors"
 BATCH = 4
@@ -56,7 +64,7 @@ def run(folder: StageFolder, threads: int) -> None:
             starts = {name: codes[name] for name in scenes.ids if name not in trained_on}
             lr = options.test_lr * float(torch.stack([codes[name] for name in ids]).std())
     if starts:
-        codes |= CodeSearch(trained, codec, scenes, lr, options.test_steps)(starts)
+        codes |= CodeSearch(trained.config, codec, scenes, scenes.ids, lr, options.test_steps)(starts)
     with atomic_file(folder.path / FILE) as temporary:
         save_file({name: codes[name].contiguous() for name in scenes.ids}, temporary)
 
@@ -67,8 +75,7 @@ def encoded(codec: Codec, scenes: SceneStore) -> dict[str, Tensor]:
     codes: dict[str, Tensor] = {}
     if not scenes.ids:
         return codes
-    # Few small images leave a GPU waiting for the launches of kernels.
-    size = max(BATCH, min(MOST, VALUES // encoder_inputs(codec, scenes, scenes.ids[:1])[0].numel()))
+    size = encoded_at_once(codec, scenes, scenes.ids)
     blocks = [scenes.ids[first : first + size] for first in range(0, len(scenes.ids), size)]
     read = prefetched(
         partial(encoder_inputs, codec, scenes), blocks, torch.get_num_threads(), ahead=max(2, AHEAD // size)
@@ -80,18 +87,24 @@ def encoded(codec: Codec, scenes: SceneStore) -> dict[str, Tensor]:
     return codes
 
 
+def encoded_at_once(codec: Codec, scenes: InputScenes, names: Sequence[str]) -> int:
+    """Number of objects that are encoded at once; few small images leave a GPU waiting for the launches of kernels."""
+    return max(BATCH, min(MOST, VALUES // encoder_inputs(codec, scenes, names[:1])[0].numel()))
+
+
 class CodeSearch:
     """Optimizes codes on training views through the frozen decoder (DeepSDF, Park et al. 2019, §4.2).
 
     A few objects are optimized at once, but independently: each has its own code, views and Adam state. The losses are
     those of stage 1 without their schedules over passes, so the splat loss is always included.
-    `lr` and `steps` are those of Adam; `trained` is the folder of stage `autodecoder`.
+    `lr` and `steps` are those of Adam; `config` is that of stage 1, `ids` are those of
+    all scenes.
     """
 
-    def __init__(self, trained: StageFolder, codec: Codec, scenes: SceneStore, lr: float, steps: int) -> None:
+    def __init__(self, config: Experiment, codec: Codec, scenes: Scenes, ids: list[str], lr: float, steps: int) -> None:
         self.lr, self.steps = lr, steps
-        self.place = {name: i for i, name in enumerate(scenes.ids)}
-        self.objective = AutodecoderObjective(trained.config, codec, CodeBook(), scenes, scenes.ids, None)
+        self.place = {name: i for i, name in enumerate(ids)}
+        self.objective = AutodecoderObjective(config, codec, CodeBook(), scenes, ids, None)
         self.objective.eval().requires_grad_(False)
         # Augmented objects would need other codes.
         self.objective.augmenter = None

@@ -1,12 +1,14 @@
 """Computes metrics of renders and shapes for every source of splats; used by stage `metrics` and by `verify`."""
 
+from __future__ import annotations
+
 import hashlib
 import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import cache, cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -29,6 +31,9 @@ from z1g.metrics import DepthMaps, ImagePair, Metric, NotMeasurable, ObjectMetri
 from z1g.metrics.protocols import Own, Protocol
 from z1g.plan.folder import StageFolder
 from z1g.render.images import on_white
+
+if TYPE_CHECKING:
+    from z1g.config.tree import Experiment
 
 log = logging.getLogger("z1g")
 SOURCES = ("sampled", "autodecoder", "mean_code", "nearest", "fitted")
@@ -141,14 +146,14 @@ def azimuth_distances(item: RenderedObject, views: list[int]) -> list[float]:
 
 @torch.no_grad()
 def render_pair(
-    trained: StageFolder, scene: Scene, splats: Tensor, views: list[int], shared: dict[Any, Any] | None = None
+    config: Experiment, scene: Scene, splats: Tensor, views: list[int], shared: dict[Any, Any] | None = None
 ) -> ImagePair:
     """Renders of splats [6,14,S,S] and ground-truth images of the given views of a scene, on white.
 
-    shared: of further pairs of the same views of the scene, see `ImagePair`.
+    config: that of stage 1. shared: of further pairs of the same views of the scene, see `ImagePair`.
     """
     device = default_device()
-    output = trained.config.render.render(to_gaussians(splats[None]).to(device), scene.cameras(views).to(device))
+    output = config.render.render(to_gaussians(splats[None]).to(device), scene.cameras(views).to(device))
     rgb, alpha = (x.to(device) for x in scene.images(views))
     own, own_alpha = output.over(1.0)[0].clamp(0, 1), output.alpha[0].clamp(0, 1)
     return ImagePair(own, on_white(rgb, alpha), own_alpha, alpha, shared={} if shared is None else shared)

@@ -59,7 +59,7 @@ class Measured:
         shared: dict[Any, Any] = {}
         for source in SOURCES:
             splats = self.sources(source, scene)
-            pair = render_pair(self.trained, scene, splats, self.test_views, shared)
+            pair = render_pair(self.trained.config, scene, splats, self.test_views, shared)
             if images:
                 save_png(to_bytes(pair.rgb[0]), images / f"{name}.{source}.png")
             head = {"object": name, "split": split, "source": source}

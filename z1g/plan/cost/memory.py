@@ -31,11 +31,13 @@ MOMENT_BYTES = {"float32": 8.0, "bfloat16": 4.0, "int8": 2 + 8 / 256}
 AVERAGE_BYTES = GRADIENT_BYTES = 4.0
 
 
-UNTRAINED: dict[str, Callable[[Experiment], int]] = {
+UNTRAINED: dict[str, Callable[[Experiment], int | None]] = {
     "fit": lambda experiment: experiment.fit.at_once,
+    "codes": lambda _: None,
     "infer": lambda experiment: experiment.infer.batch_size,
+    "metrics": lambda _: None,
 }
-"""Objects at once of stages that train no networks and are measured."""
+"""Objects at once of stages that train no networks and are measured; None: what else `key_of` has determines them."""
 ADAPTERS = digest(Lora().model_dump(mode="json"))
 """Adapters as they are by default, as rows name them."""
 
@@ -186,8 +188,8 @@ def cell(experiment: Experiment, stage: str) -> str:
     if not getattr(experiment.resources, stage).gpus:
         return "none"
     if stage not in TRAINED:
-        needed = of_untrained(experiment, stage)
-        return "not measured" if needed is None else f"{needed:.1f} ({UNTRAINED[stage](experiment)} at once)"
+        peak = of_untrained(experiment, stage)
+        return "not measured" if peak is None else f"{peak.gb:.1f} ({peak.objects} at once)"
     way, limit = configured(experiment, stage), _limit(experiment, stage)
     needed = estimate(experiment, stage, way)
     if limit is not None and (needed is None or needed > limit):
@@ -199,12 +201,13 @@ def cell(experiment: Experiment, stage: str) -> str:
     return "not measured" if needed is None else f"{needed:.1f} ({way})"
 
 
-def of_untrained(experiment: Experiment, stage: str) -> float | None:
-    """GB of a stage that trains no networks, with as many objects at once as configured; None if not measured."""
+def of_untrained(experiment: Experiment, stage: str) -> Peak | None:
+    """The peak of a stage that trains no networks, with as many objects at once as configured; None if not measured."""
     if stage not in UNTRAINED:
         return None
-    what = stage, key_of(experiment, stage), UNTRAINED[stage](experiment)
-    return max((p.gb for p in measured() if (p.stage, p.key, p.objects) == what), default=None)
+    key, objects = key_of(experiment, stage), UNTRAINED[stage](experiment)
+    peaks = [p for p in measured() if (p.stage, p.key) == (stage, key) and objects in (None, p.objects)]
+    return max(peaks, key=lambda peak: peak.gb, default=None)
 
 
 def table(experiment: Experiment) -> str:

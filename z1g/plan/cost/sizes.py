@@ -21,8 +21,16 @@ def key_of(experiment: Experiment, stage: str) -> str:
 
     Recomputation, Adam's moments, the average of the weights and trained weights are not part of it.
     """
-    sizes = {"fit": _fit, "autodecoder": _autodecoder, "unet": _unet, "infer": _infer}[stage](experiment)
+    of_stages = {
+        "fit": _fit, "autodecoder": _autodecoder, "codes": _codes, "unet": _unet, "infer": _infer, "metrics": _metrics
+    }  # fmt: skip
+    sizes = of_stages[stage](experiment)
     return digest({"stage": stage, "splats": experiment.splat.size, **sizes})
+
+
+def searches_codes(experiment: Experiment) -> bool:
+    """Whether stage `codes` searches codes of test objects, rather than only encoding them."""
+    return experiment.autodecoder.test_lr > 0 or experiment.autodecoder.codes.kind != "encoder"
 
 
 def _networks(experiment: Experiment) -> dict[str, Any]:
@@ -59,6 +67,24 @@ def _autodecoder(experiment: Experiment) -> dict[str, Any]:
     }
 
 
+def _codes(experiment: Experiment) -> dict[str, Any]:
+    options = experiment.autodecoder
+    searched = searches_codes(experiment)
+    search = [options.views, options.render_inputs, _losses(options.losses)] if searched else None
+    return {**_networks(experiment), "image": _image(experiment), "search": search}
+
+
+def _metrics(experiment: Experiment) -> dict[str, Any]:
+    choices = experiment.metrics
+    return {
+        **_networks(experiment),
+        "image": _image(experiment),
+        "views": experiment.camera.test_views,
+        "metrics": [_bare(metric.model_dump(mode="json")) for metric in choices.metrics.values()],
+        "protocol": _bare(choices.protocol.model_dump(mode="json")),
+    }
+
+
 def _unet(experiment: Experiment) -> dict[str, Any]:
     options, rendered = experiment.unet, experiment.unet.rendered
     return {
@@ -79,7 +105,7 @@ def _infer(experiment: Experiment) -> dict[str, Any]:
         **_networks(experiment),
         "condition": experiment.unet.condition_size,
         "objective": experiment.unet.objective,
-        "codes": options.codes.kind,  # type: ignore[attr-defined]  # of every kind
+        "codes": options.codes.kind,
         "guided": options.guidance != 1,
         "precision": options.precision,
         "attention": options.attention,
