@@ -62,6 +62,14 @@ def close(actual: Tensor, expected: Tensor, tolerance: float, rounding: float = 
     assert float((actual - expected).norm()) <= tolerance * float(expected.norm()) + rounding
 
 
+def agree(results: list[list[Tensor | None]], tolerance: float) -> None:
+    """Results and gradients of both runs, where there are any."""
+    for actual, expected in zip(*results, strict=True):
+        assert (actual is None) == (expected is None)
+        if actual is not None and expected is not None:
+            close(actual.double(), expected, tolerance)
+
+
 @pytest.mark.parametrize(
     ("shape", "silu", "shifts"),
     [
@@ -162,10 +170,7 @@ def test_group_norm_of_what_is_also_added(used: str) -> None:
         out = run(*leaves)
         out.backward(upstream.to(kind))
         results.append([out.detach(), *(leaf.grad for leaf in leaves)])
-    for actual, expected in zip(*results, strict=True):
-        assert (actual is None) == (expected is None)
-        if actual is not None:
-            close(actual.double(), expected, 2e-5)
+    agree(results, 2e-5)
 
 
 @pytest.mark.parametrize("shape", [(2, 8, 5, 3), (1, 6, 1, 1), (3, 160, 7, 4)])
@@ -247,10 +252,7 @@ def test_linear(trained: str, dtype: torch.dtype, tolerance: float) -> None:
         out = run(*leaves)
         out.backward(upstream.to(kind))
         results.append([out.detach(), *(leaf.grad for leaf in leaves)])
-    for actual, expected in zip(*results, strict=True):
-        assert (actual is None) == (expected is None)
-        if actual is not None:
-            close(actual.double(), expected, tolerance)
+    agree(results, tolerance)
 
 
 @pytest.mark.parametrize("shape", [(3, 7, 20), (2, 5000, 6), (2, 9, 300)])
