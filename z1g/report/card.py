@@ -12,7 +12,6 @@ from z1g.report.summary import SPLITS, Row, decimals
 from z1g.report.tables import markdown_row, markdown_text, number, source_label
 from z1g.report.verdicts import count
 
-
 PARTS = ("train", "test", "test_unseen", "unused", SET_ASIDE)
 """Splits in the order in which the card names them."""
 
