@@ -412,6 +412,17 @@ def test_the_list_command_writes_a_list_of_the_same_objects(tmp_path: Path, caps
     assert main(["list", str(tmp_path), "--out", str(tmp_path / "x.txt")]) == 2
 
 
+def test_a_root_that_is_not_there_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As one in `data.roots` is; meshes that need it would be set aside by ingest only."""
+    (tmp_path / "a.obj").write_text("v 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n")
+    out = tmp_path / "list.jsonl"
+    words = ["list", str(tmp_path / "a.obj"), "--out", str(out), "--root", str(tmp_path), "--root"]
+    assert main([*words, str(tmp_path / "texturs")]) == 2
+    assert f"--root {tmp_path / 'texturs'}: no such folder" in capsys.readouterr().err
+    assert not out.exists()
+    assert main([*words, str(tmp_path)]) == 0
+
+
 def test_meshes_of_one_plain_color_can_be_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def mesh(name: str, materials: str, used: str) -> None:
         write(tmp_path / "in" / f"{name}.mtl", materials)

@@ -34,6 +34,13 @@ def with_material(folder: Path, lines: str) -> Part:
     return part
 
 
+@pytest.mark.parametrize("lines", ["v 0 0\nf 1 1 1\n", "v 0 0\nv 1 0\nv 1 1\nf 1 2 1\n", "v\n"])
+def test_vertices_of_a_plane_are_refused(tmp_path: Path, lines: str) -> None:
+    """Of three vertices with two coordinates each, two with three could be made."""
+    with pytest.raises(MeshError, match=r"the file is damaged: a vertex has fewer than three coordinates$"):
+        read(tmp_path, lines)
+
+
 def test_negative_indices_count_from_the_line_of_the_face(tmp_path: Path) -> None:
     (part,) = read(tmp_path, f"{POINTS}f -4 -3 -2 -1\nv 0 0 5\nv 1 0 5\nv 1 1 5\nf -3 -2 -1\n")
     corners = part.positions[part.triangles]

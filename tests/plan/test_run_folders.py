@@ -30,6 +30,9 @@ def test_a_name_and_a_folder_mean_the_same_run(results: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
+        ("study@lr=1e-3", "; name one of its runs: study@lr=1e-3@seed=0, study@lr=1e-3@seed=1"),
+        ("study", "name one of its runs: study@lr=1e-3@seed=0, study@lr=1e-3@seed=1, study@lr=1e-4@seed=0"),
+        ("study@seed=1", "name one of its runs: study@lr=1e-3@seed=1"),
         ("study@lr=1e-3@seed=2", 'did you mean "study@lr=1e-3@seed='),
         ("encodr", 'did you mean "encoder"?'),
         ("stud", 'did you mean "study"?'),

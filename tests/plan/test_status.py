@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -294,6 +295,27 @@ def test_markers_of_a_live_snakemake_and_of_a_killed_one(micro: Plan, tmp_path: 
     write_output(output.parent, 0)
     seen = replace(QUIET, marks={at[0]: Mark(1000.0, None)})
     assert stage(micro, "ingest", seen).jobs[0].detail == "its Snakemake was killed: it may run again"
+
+
+def test_a_search_is_seen_without_a_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`z1g search` starts Snakemake with --nolock; a dry run beside it is no run."""
+    calls = {7: ["--nolock"], 8: ["-n"], 9: ["--nolock", "--mode", "subprocess"]}
+
+    def processes(_: list[str]) -> Iterator[SimpleNamespace]:
+        for pid, words in calls.items():
+            command = ["python", "-m", "snakemake", *words]
+            info = {"pid": pid, "cmdline": command, "cwd": str(tmp_path), "create_time": 1000.0 + pid}
+            yield SimpleNamespace(info=info)
+
+    monkeypatch.setattr("psutil.process_iter", processes)
+    seen = Evidence.gather(tmp_path, ask=False)
+    assert (seen.snakemake, seen.about_snakemake()) == ({7: 1007.0}, "Snakemake runs here (process 7).")
+    del calls[7]
+    assert Evidence.gather(tmp_path, ask=False).about_snakemake() == "Snakemake does not run."
+    lock = tmp_path / ".snakemake/locks/0.output.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    assert Evidence.gather(tmp_path, ask=False).snakemake == {8: 1008.0}
 
 
 @pytest.mark.slow

@@ -376,6 +376,9 @@ def test_model_card_with_and_without_records(finished: Path, tmp_path: Path) -> 
     text = (finished / "ablations/micro/MODEL_CARD.md").read_text()
     facts = read_json(finished / "ablations/micro/reproduce.json")
     assert "| Test objects | sampled (the method) | 1 |" in text
+    assert facts["data"]["splits"] == {"train": 2, "test": 1}
+    assert f"3 objects: 2 train, 1 test; SHA-256 of the manifest {facts['data']['manifest'][:16]}…." in text
+    assert "- 3 with no license recorded" in text
     assert "Measured on 1 test object: too few to say anything about other objects (at least 5)." in text
     assert "Trained with one seed: how much results change from one training to the next" in text
     assert facts["command"] in text
@@ -389,6 +392,21 @@ def test_model_card_with_and_without_records(finished: Path, tmp_path: Path) -> 
     assert "commit not recorded" in text
     assert "hardware not recorded" in text
     assert "- GPU time: unknown h" in text
+
+
+def test_model_card_counts_what_was_set_aside(results: Path) -> None:
+    (chunk,) = results.glob("fit/*/chunk-00000.jsonl")
+    shutil.rmtree(chunk.parent / "jobs")
+    rows = read_jsonl(chunk)
+    write_jsonl(chunk, [rows[0] | {"status": "quarantined", "reason": "damaged"}, *rows[1:]])
+    tree = Results(results)
+    (run,) = tree.ablations(["micro"])
+    facts = reproduce(tree, run, 1)
+    assert facts["data"]["splits"]["set aside"] == 1
+    assert sum(facts["data"]["splits"].values()) == 3
+    assert "1 set aside; SHA-256" in model_card(run, facts, None, [])
+    del facts["data"]["splits"]  # as earlier versions recorded it
+    assert "3 objects, some of them held out for testing; SHA-256" in model_card(run, facts, None, [])
 
 
 # Records

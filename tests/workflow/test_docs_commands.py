@@ -197,3 +197,11 @@ def test_commands_are_found() -> None:
 def test_a_command_that_does_not_exist_is_noticed(text: str, what: str) -> None:
     (wrong,) = [said for words in commands(text) if words and (said := problem(words))]
     assert what in wrong
+
+
+def test_the_page_of_ablations_lists_every_set() -> None:
+    text = (ROOT / "docs/ablations.md").read_text(encoding="utf-8")
+    table = text[text.index("| | varies |") : text.index("\n\n## ")]
+    listed = set(re.findall(r"(?m)^\| `(\w+)` \|", table))
+    there = {folder.name for folder in (ROOT / "ablations").iterdir() if folder.is_dir()}
+    assert there == listed

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from z1g.config.run_names import PART, SAFE
+from z1g.config.run_names import PART, SAFE, means
 from z1g.core.errors import UserError
 from z1g.core.files import read_bytes, write_text
 from z1g.core.locks import waiting
-from z1g.core.names import did_you_mean
+from z1g.core.names import did_you_mean, listed
 from z1g.core.sealed import checksum
 
 FOLDER = "ablations"
@@ -38,9 +38,11 @@ def run_folder(text: str, results: Path) -> Path:
 
 
 def _nearest(text: str, names: list[str]) -> str:
-    """The nearest run, or else the studies that there are."""
+    """The runs that the name of a file or arm means; else the nearest run, or the studies that there are."""
     if not names:
         return ", which has no runs yet"
+    if meant := [name for name in names if means(text, name)]:
+        return f"; name one of its runs: {listed(meant)}"
     near = did_you_mean(text, names)
     return near if "did you mean" in near else did_you_mean(text, {name.partition(PART)[0] for name in names})
 

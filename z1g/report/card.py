@@ -6,10 +6,14 @@ from typing import Any
 from z1g.networks.weights.packaged import CARD
 from z1g.report.collect import Ablation, Measurements
 from z1g.report.cost import COSTS, cost_text
+from z1g.report.data import NO_LICENSE, SET_ASIDE
 from z1g.report.statistics import MIN_OBJECTS
 from z1g.report.summary import SPLITS, Row, decimals
 from z1g.report.tables import markdown_row, markdown_text, number, source_label
 from z1g.report.verdicts import count
+
+PARTS = ("train", "test", "test_unseen", "unused", SET_ASIDE)
+"""Splits in the order in which the card names them."""
 
 
 def model_card(ablation: Ablation, facts: dict[str, Any], measured: Measurements | None, rows: list[Row]) -> str:
@@ -118,8 +122,14 @@ def _data(data: dict[str, Any]) -> list[str]:
     if data["manifest"] is None:
         return ["The manifest could not be read."]
     digest = f"SHA-256 of the manifest {data['manifest'][:16]}…"
-    lines = [f"{data['objects']} objects, some of them held out for testing; {digest}."]
-    return lines + [f"- {n} under {markdown_text(terms)}" for terms, n in data["licenses"].items()]
+    splits = data.get("splits")  # what earlier versions recorded has none
+    parts = ", ".join(f"{splits[name]:,} {name}" for name in PARTS if name in splits) if splits else ""
+    held_out = f": {parts}" if parts else ", some of them held out for testing"
+    lines = [f"{data['objects']} objects{held_out}; {digest}."]
+    return lines + [
+        f"- {n} {'with ' if terms == NO_LICENSE else 'under '}{markdown_text(terms)}"
+        for terms, n in data["licenses"].items()
+    ]
 
 
 def _results(measured: Measurements | None, rows: list[Row]) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from z1g.core.errors import UserError
 from z1g.core.recorded import checked, stage_folder
 from z1g.core.stages import CHUNKED_BY_OBJECTS
-from z1g.data.manifest import Manifest, ObjectEntry
+from z1g.data.manifest import Manifest, ObjectEntry, SplitOptions
 from z1g.report.clipping import of_fits
 from z1g.report.collect import Ablation, Results, shared_ids
 from z1g.report.images import image_uri
@@ -16,6 +16,7 @@ MAX_LISTED = 40
 MAX_SHEETS = 4
 SHEET_SIDE = 1024
 NO_LICENSE, NO_CREATOR = "no license recorded", "creator not recorded"
+SET_ASIDE = "set aside"
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,19 @@ class ContactSheets:
     uris: list[str]
     total: int
     folder: str
+
+
+def objects_by_split(tree: Results, ablation: Ablation) -> dict[str, int]:
+    """Number of an ablation's objects by split, and under `SET_ASIDE` of those that ingest or fit quarantined.
+
+    Raises OSError, ValueError, TypeError or KeyError if the manifest or the options of the split cannot be read.
+    """
+    ids = ablation.stages
+    manifest = Manifest.load(tree.folder("ingest", ids["ingest"]) / "manifest.jsonl")
+    splits = manifest.splits(SplitOptions(**ablation.config.get("data", {}).get("split", {})))
+    rows = [row for stage in CHUNKED_BY_OBJECTS if stage in ids for row in tree.chunks(stage, ids[stage])]
+    lost = {row["id"] for row in rows if row.get("status") == "quarantined"}
+    return dict(Counter(SET_ASIDE if name in lost else split for name, split in splits.items()))
 
 
 def quarantined(tree: Results, ablations: list[Ablation]) -> Excerpt:

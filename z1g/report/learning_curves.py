@@ -5,8 +5,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from z1g.config.replicates import SEED_NAMES
-from z1g.data.manifest import Manifest, SplitOptions
 from z1g.report.collect import Ablation, Results, flatten
+from z1g.report.data import objects_by_split
 from z1g.report.importance import short_names
 from z1g.report.slices import interval_of_mean
 from z1g.report.studies import Run, Study, label, study_of
@@ -111,15 +111,12 @@ def _training_objects(tree: Results, ablation: Ablation) -> float | None:
     if "ingest" not in ids:
         tree.note(f"ablation {ablation.name} has no ingest stage to count the objects of; learning curves leave it out")
         return None
-    path = tree.folder("ingest", ids["ingest"]) / "manifest.jsonl"
     try:
-        splits = Manifest.load(path).splits(SplitOptions(**ablation.config.get("data", {}).get("split", {})))
+        return float(objects_by_split(tree, ablation).get("train", 0))
     except (OSError, ValueError, TypeError, KeyError) as error:
+        path = tree.folder("ingest", ids["ingest"]) / "manifest.jsonl"
         tree.note(f"{path.relative_to(tree.root)} cannot be read ({error})")
         return None
-    rows = [row for stage in ("ingest", "fit") if stage in ids for row in tree.chunks(stage, ids[stage])]
-    lost = {row["id"] for row in rows if row.get("status") == "quarantined"}
-    return float(sum(split == "train" and name not in lost for name, split in splits.items()))
 
 
 def _own(ablation: Ablation, plan: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from z1g.plan.records import ablation_owner
 from z1g.report import clipping
 from z1g.report.collect import Ablation, Results, flatten
 from z1g.report.cost import cost, stage_cost
+from z1g.report.data import NO_LICENSE, objects_by_split
 
 FILE = "reproduce.json"
 PLANNED = ("plan.json", "config.json")
@@ -90,16 +91,20 @@ def _stage(tree: Results, stage: str, identity: str, records: list[dict[str, Any
 
 
 def _data(tree: Results, ablation: Ablation) -> dict[str, Any]:
-    """Digest of the manifest, number of objects and their licenses."""
+    """Digest of the manifest, number of objects, also by split, and their licenses."""
     path = tree.folder("ingest", ablation.stages.get("ingest", "")) / "manifest.jsonl"
     try:
         objects = Manifest.load(path).objects
     except OSError:
         return {"manifest": None}
+    try:
+        splits = objects_by_split(tree, ablation)
+    except (OSError, ValueError, TypeError):  # options of another version
+        splits = {}
     licenses: dict[str, int] = {}
     for entry in objects:
-        licenses[entry.license or "not recorded"] = licenses.get(entry.license or "not recorded", 0) + 1
-    return {"manifest": sha256(path), "objects": len(objects), "licenses": licenses}
+        licenses[entry.license or NO_LICENSE] = licenses.get(entry.license or NO_LICENSE, 0) + 1
+    return {"manifest": sha256(path), "objects": len(objects), "splits": splits, "licenses": licenses}
 
 
 def _clipped(tree: Results, ablation: Ablation) -> dict[str, str]:

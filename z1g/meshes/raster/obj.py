@@ -82,6 +82,8 @@ def _text(content: bytes) -> str:
 def _vertices(lines: Sequence[bytes]) -> tuple[Array, Array | None]:
     """Positions [N,3], and colors [N,4] if all lines have them (linear; a widespread extension, in sRGB)."""
     values = [line.split() for line in lines]
+    if any(len(numbers) < 3 for numbers in values):
+        raise ValueError("a vertex has fewer than three coordinates")
     colored = bool(values) and all(len(numbers) in (6, 7) for numbers in values)
     positions = np.array([numbers[:3] for numbers in values], np.float64).reshape(-1, 3)
     if not colored:

@@ -47,7 +47,7 @@ class Evidence:
             time.time(),
             slurm_queue() if ask else queue,
             dict(_marks(folder, state / "incomplete")),
-            dict(_snakemakes(folder)) if locked else {},
+            dict(_snakemakes(folder, locked)),
             locked,
         )
 
@@ -84,8 +84,11 @@ def _marks(folder: Path, incomplete: Path) -> Iterator[tuple[str, Mark]]:
             yield os.path.abspath(folder / output), Mark(file.stat().st_mtime, content.get("external_jobid"))
 
 
-def _snakemakes(folder: Path) -> Iterator[tuple[int, float]]:
-    """Snakemake's processes that run in a folder, without those that it starts itself for single jobs (`--mode`)."""
+def _snakemakes(folder: Path, locked: bool) -> Iterator[tuple[int, float]]:
+    """Snakemake's processes that run in a folder, without those that it starts itself for single jobs (`--mode`).
+
+    Where the folder is not locked, those are left that work without a lock, as `z1g search` starts them.
+    """
     import psutil
 
     for process in psutil.process_iter(["pid", "cmdline", "cwd", "create_time"]):
@@ -93,5 +96,6 @@ def _snakemakes(folder: Path) -> Iterator[tuple[int, float]]:
         names = [Path(word).name for word in words[:4]]
         called = "snakemake" in names or any(name.endswith("snakemake.py") for name in names)
         with contextlib.suppress(OSError):  # its folder may have been deleted
-            if called and cwd and "--mode" not in words and os.path.samefile(cwd, folder):
+            works = called and "--mode" not in words and (locked or "--nolock" in words)
+            if works and cwd and os.path.samefile(cwd, folder):
                 yield process.info["pid"], process.info["create_time"]
