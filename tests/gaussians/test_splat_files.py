@@ -287,7 +287,9 @@ def test_export_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert main(["export", str(tmp_path / "new/a.spz"), "--out", str(tmp_path / "b.splat")]) == 0
     assert len(splat_files.read(tmp_path / "b.splat")) == 20
     assert main(["export", str(source), "--out", str(tmp_path / "a.stl")]) == 2
-    assert "unknown extension" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "unknown extension" in said
+    assert "a mesh of them is a .glb file" in said
     assert main(["export", str(tmp_path / "none.ply"), "--out", str(tmp_path / "a.spz")]) == 2
     assert "cannot be read" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.tmp"))
