@@ -1,7 +1,9 @@
 """What is read from shards, tables and lists is verified against its checksum."""
 
 import logging
+import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -164,6 +166,21 @@ def test_the_list_of_objects_has_a_checksum(tmp_path: Path) -> None:
     lines = text.splitlines()
     file.write_text("\n".join(['{"chunk_size": 2}', *lines[1:]]))
     assert Manifest.load(file) == manifest, "lists of earlier versions have no checksum"
+
+
+@pytest.mark.parametrize("replace", [None, os.mkfifo, os.mkdir])
+def test_a_list_that_is_no_file_is_said_and_not_waited_for(
+    tmp_path: Path, replace: Callable[[Path], None] | None
+) -> None:
+    from z1g.plan.folder import StageFolder
+
+    planned = plan(tmp_path)
+    file = stage_path(planned, "ingest") / "manifest.jsonl"
+    file.unlink()
+    if replace is not None:
+        replace(file)
+    with pytest.raises(UserError, match=rf"^{file} cannot be read: .*; start `snakemake` again to write it again$"):
+        StageFolder.open(stage_path(planned, "fit")).manifest()
 
 
 def test_a_list_of_other_objects_is_refused(tmp_path: Path) -> None:
