@@ -128,6 +128,15 @@ def test_an_object_that_vanished_from_a_file_is_not_skipped(splats: Path) -> Non
         SplatFile(splats)
 
 
+@pytest.mark.parametrize("replace", [None, os.mkfifo, os.mkdir])
+def test_lost_splats_are_said_and_not_waited_for(splats: Path, replace: Callable[[Path], None] | None) -> None:
+    splats.unlink()
+    if replace is not None:
+        replace(splats)
+    with pytest.raises(UserError, match=rf"^{splats} is damaged: it does not exist"):
+        SplatFile(splats)
+
+
 def test_the_checksum_of_a_tensor_depends_on_type_and_shape() -> None:
     tensor = torch.arange(6, dtype=torch.float32)
     others = [tensor.reshape(2, 3), tensor.view(torch.int32), tensor.flip(0), tensor[:5]]
