@@ -220,7 +220,7 @@ def test_keys_are_options() -> None:
         ("{} huge", "after the program comes a preset, got `huge`"),
         ("{}", "after the program comes a preset, got ``"),
         ("main.py big", "`main.py` is not one of the original's: main_zero123plus_v4_batch_code.py"),
-        ("accelerate launch", "no program is not one of the original's"),
+        ("accelerate launch", "it names no program of the original's: main_zero123plus_v4_batch_code.py"),
         ("accelerate launch --confg_file x {} big", 'argument --confg_file is unknown; did you mean "config_file"?'),
         ("accelerate launch --num_processes many {} big", "--num_processes is a number, got `many`"),
         ("{} big --desc 'open", "not a command: No closing quotation"),

@@ -82,6 +82,20 @@ def test_mismatches_are_named_and_nothing_is_loaded(change: dict[str, object], m
     assert net.note == "fresh"
 
 
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("kind", [torch.int8, torch.int64, torch.bool])
+def test_whole_numbers_are_no_weights(kind: torch.dtype, assign: bool) -> None:
+    """Weights in int8 whose scales are lost would be a hundred times too large."""
+    net, state = Net(), other_state()
+    before = net.first.bias.detach().clone()
+    state["second.weight"] = state["second.weight"].to(kind)
+    name = str(kind).removeprefix("torch.")
+    message = rf"a\.pt: 1 of 4 tensors have another type \(second\.weight {name} instead of float32\)"
+    with pytest.raises(UserError, match=message):
+        load_exactly(net, state, "a.pt", assign=assign)
+    torch.testing.assert_close(net.first.bias.detach(), before, atol=0, rtol=0)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_values_that_are_not_finite_name_their_tensor(value: float) -> None:
     net, state = Net(), other_state()

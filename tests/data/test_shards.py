@@ -88,6 +88,12 @@ def test_a_tar_that_is_cut_short_is_refused(shard: Path) -> None:
         ShardReader(shard)
 
 
+def test_a_lost_shard_is_named_with_what_to_do(shard: Path) -> None:
+    shard.unlink()
+    with pytest.raises(UserError, match=rf"^{shard} is damaged: it does not exist\. Delete it and make it again"):
+        ShardReader(shard)
+
+
 def test_a_few_views_are_those_of_the_whole(shard: Path, items: list[RenderedObject]) -> None:
     part = ShardReader(shard).read_views(items[1].id, [4, 0, 7])
     np.testing.assert_array_equal(part.rgba, items[1].rgba[[4, 0, 7]])

@@ -1,7 +1,9 @@
 """What is read from shards, tables and lists is verified against its checksum."""
 
 import logging
+import os
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -126,6 +128,15 @@ def test_an_object_that_vanished_from_a_file_is_not_skipped(splats: Path) -> Non
         SplatFile(splats)
 
 
+@pytest.mark.parametrize("replace", [None, os.mkfifo, os.mkdir])
+def test_lost_splats_are_said_and_not_waited_for(splats: Path, replace: Callable[[Path], None] | None) -> None:
+    splats.unlink()
+    if replace is not None:
+        replace(splats)
+    with pytest.raises(UserError, match=rf"^{splats} is damaged: it does not exist"):
+        SplatFile(splats)
+
+
 def test_the_checksum_of_a_tensor_depends_on_type_and_shape() -> None:
     tensor = torch.arange(6, dtype=torch.float32)
     others = [tensor.reshape(2, 3), tensor.view(torch.int32), tensor.flip(0), tensor[:5]]
@@ -164,6 +175,21 @@ def test_the_list_of_objects_has_a_checksum(tmp_path: Path) -> None:
     lines = text.splitlines()
     file.write_text("\n".join(['{"chunk_size": 2}', *lines[1:]]))
     assert Manifest.load(file) == manifest, "lists of earlier versions have no checksum"
+
+
+@pytest.mark.parametrize("replace", [None, os.mkfifo, os.mkdir])
+def test_a_list_that_is_no_file_is_said_and_not_waited_for(
+    tmp_path: Path, replace: Callable[[Path], None] | None
+) -> None:
+    from z1g.plan.folder import StageFolder
+
+    planned = plan(tmp_path)
+    file = stage_path(planned, "ingest") / "manifest.jsonl"
+    file.unlink()
+    if replace is not None:
+        replace(file)
+    with pytest.raises(UserError, match=rf"^{file} cannot be read: .*; start `snakemake` again to write it again$"):
+        StageFolder.open(stage_path(planned, "fit")).manifest()
 
 
 def test_a_list_of_other_objects_is_refused(tmp_path: Path) -> None:

@@ -186,6 +186,17 @@ def test_nothing_is_kept_unless_asked(folder: Path, tmp_path: Path, monkeypatch:
     assert json.loads((kept / "a-1.json").read_text())["seed"] == 1
 
 
+def test_splats_of_others_are_not_replaced_in_the_folder_of_results(folder: Path, tmp_path: Path) -> None:
+    kept, unfinished = tmp_path / "kept", tmp_path / "kept/unfinished"
+    unfinished.mkdir(parents=True)
+    (kept / "a-1.ply").write_bytes(b"mine")
+    with serving(folder, out=kept, unfinished=unfinished) as server:
+        (state,) = sampled(server, disc(), seeds=[1], steps=1)
+    assert state["state"] == "failed"
+    assert "a-1.ply is not from z1g infer and would be replaced" in state["error"]
+    assert (kept / "a-1.ply").read_bytes() == b"mine"
+
+
 # What it refuses
 
 

@@ -158,6 +158,8 @@ def test_floats(tmp_path: Path) -> None:
     np.testing.assert_allclose(actual[..., 1], values * 255, atol=0.51)
     with pytest.raises(UserError, match="are not supported"):
         upright(saved(tmp_path, Image.fromarray(values * 1e6), "b.tiff"))
+    with pytest.raises(UserError, match=r"gray values from 0 to 1\.02 are not supported"):
+        upright(saved(tmp_path, Image.fromarray(values * np.float32(1.02)), "overshoot.tiff"))
     values[3, 3] = np.nan
     with pytest.raises(UserError, match="not finite"):
         upright(saved(tmp_path, Image.fromarray(values), "c.tiff"))

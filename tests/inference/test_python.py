@@ -5,13 +5,14 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 from support import trained_models
 from support.builders import experiment
 from support.gaussians import covariance, gaussians
@@ -22,6 +23,7 @@ import z1g
 from z1g import ImageToSplats, Splats, render
 from z1g.cli.main import main
 from z1g.core.errors import UserError
+from z1g.core.sealed import read_sealed, write_sealed
 from z1g.inference.photographs import Framing
 from z1g.networks.weights import packaged
 from z1g.render import Reference
@@ -103,6 +105,75 @@ def test_an_image_in_memory_has_the_seed_of_its_content(model: ImageToSplats, tm
     assert not torch.equal(first, second)
     fields = model.reconstruct(Image.new("CMYK", (32, 32), (0, 200, 200, 0)), background="keep")
     assert len(fields) == len(first)
+
+
+def gray(low: float, high: float, kind: str) -> Image.Image:
+    """A ramp with a step, of gray values of a kind of numpy."""
+    values = np.linspace(low, high, 48 * 40).reshape(48, 40)
+    values[20:, :10] = high
+    mode = {">u2": "I;16B"}.get(kind)
+    return (
+        Image.fromarray(values.astype(kind))
+        if mode is None
+        else Image.frombytes(mode, (40, 48), values.astype(kind).tobytes())
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("floats.tiff", gray(0, 1, "float32")),
+        ("bytes.tiff", gray(0, 255, "float32")),
+        ("wide.tiff", gray(0, 65535, "int32")),
+        ("narrow.png", gray(0, 65535, "uint16")),
+        ("big_endian.tiff", gray(0, 65535, ">u2")),
+        ("inks.tiff", gray(0, 255, "uint8").convert("CMYK")),
+        ("turned.png", gray(0, 255, "uint8")),
+    ],
+)
+def test_an_image_in_memory_is_the_one_of_its_file(
+    model: ImageToSplats, tmp_path: Path, name: str, image: Image.Image
+) -> None:
+    """Whatever its gray values mean, and however the camera was held."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6 if name == "turned.png" else 1
+    image.save(tmp_path / name, exif=exif)
+    short = model.sampling(steps=1)
+    of_file, of_image = (
+        short.reconstruct(source, seed=1, background="keep", framing=Framing((0.1, 0.2)))
+        for source in (tmp_path / name, Image.open(tmp_path / name))
+    )
+    assert torch.equal(of_file.tensor, of_image.tensor)
+
+
+def test_what_is_no_photograph_is_said(model: ImageToSplats) -> None:
+    for source in (np.zeros((20, 20, 3), np.uint8), torch.zeros(3, 20, 20), None, b"a.png"):
+        with pytest.raises(TypeError, match=r"a photograph is a file, .*, not (ndarray|Tensor|NoneType|bytes); "):
+            model.reconstruct(source)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="no pixels: it is 0x5"):
+        model.reconstruct(Image.new("RGB", (0, 5)))
+    with pytest.raises(ValueError, match="background is remove or keep, not 'Keep'"):
+        model.reconstruct(disc(), background="Keep")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"condition_size": 0}, r"0: Input should be greater than or equal to 16"),
+        ({"condition_size": 10**9}, r"0: Input should be less than or equal to 8192"),
+        ({"infer": {"steps": 0}}, r"steps: Input should be greater than or equal to 1"),
+        ({"infer": {"of_another_version": 1}}, r"of_another_version: Extra inputs are not permitted"),
+    ],
+)
+def test_an_option_of_a_model_that_cannot_be_used_is_named(
+    folder: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    file = tmp_path / "model" / packaged.FILE
+    write_sealed(file, {**read_sealed(file, packaged.FILE), **change}, packaged.FILE)
+    with pytest.raises(UserError, match=rf"model\.json cannot be used: {message}; write the model again$"):
+        ImageToSplats.from_pretrained(str(tmp_path / "model"))
 
 
 def test_steps_are_counted_and_can_end_the_sampling(model: ImageToSplats) -> None:

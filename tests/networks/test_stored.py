@@ -109,6 +109,31 @@ def test_unreadable_networks_are_named(folder: Path, tmp_path: Path, part: str) 
         read_network(cls, tmp_path / part)
 
 
+@pytest.mark.parametrize("content", ["[]", '"someone/network"', "null", "{", "7"])
+@pytest.mark.parametrize("part", PARTS)
+def test_a_configuration_is_an_object_and_never_a_name_on_the_hub(
+    folder: Path, tmp_path: Path, part: str, content: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        "diffusers.configuration_utils.hf_hub_download", lambda *_, **__: pytest.fail("the hub was asked")
+    )
+    shutil.copytree(folder / part, tmp_path / part)
+    (tmp_path / part / "config.json").write_text(content)
+    with pytest.raises(
+        UserError, match=rf"^{tmp_path}/{part}/config.json (is not a JSON object|cannot be read: .+)\. Ask"
+    ):
+        read_network(PARTS[part][0], tmp_path / part, "Ask")
+
+
+@pytest.mark.parametrize(("part", "key"), [("unet", "in_channels"), ("vae", "latent_channels")])
+def test_a_configuration_with_odd_values_is_named(folder: Path, tmp_path: Path, part: str, key: str) -> None:
+    shutil.copytree(folder / part, tmp_path / part)
+    file = tmp_path / part / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), key: "x"}))
+    with pytest.raises(UserError, match=rf"^{tmp_path}/{part} cannot be read as {PARTS[part][0].__name__}: "):
+        read_network(PARTS[part][0], tmp_path / part)
+
+
 @pytest.mark.parametrize(("change", "message"), CHANGES, ids=[change.__name__ for change, _ in CHANGES])
 @pytest.mark.parametrize("part", ["vae", "unet", "vision_encoder"])
 def test_published_weights_that_do_not_fit_are_refused(tmp_path: Path, part: str, change: Change, message: str) -> None:

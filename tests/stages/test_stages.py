@@ -312,6 +312,25 @@ def test_metrics_of_splats_that_are_not_finite_are_refused(
     assert not (stage_path(copied, "metrics") / "metrics.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ("chunk-00000/splats.safetensors", r"/chunk-00000/splats\.safetensors is .*No such file.* make it again"),
+        ("chunk-00000", r" has no samples of \S+: a chunk of it is lost; start `snakemake` again"),
+    ],
+)
+def test_lost_samples_are_named_with_what_to_do(chain: Plan, tmp_path: Path, lost: str, message: str) -> None:
+    shutil.copytree(chain.results, tmp_path / "results")
+    copied = Plan([planned.ablation for planned in chain.ablations.values()], tmp_path / "results")
+    shutil.rmtree(stage_path(copied, "metrics"))
+    copied.write()
+    infer_folder = stage_path(copied, "infer")
+    path = infer_folder / lost
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(UserError, match=re.escape(str(infer_folder)) + message):
+        run_stages(copied, metrics)
+
+
 def test_samples_that_are_not_finite_are_refused(chain: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(chain.results, tmp_path / "results")
     copied = Plan([planned.ablation for planned in chain.ablations.values()], tmp_path / "results")

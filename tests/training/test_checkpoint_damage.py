@@ -1,5 +1,6 @@
 """Checkpoints with a flipped bit, or in another's place, are not used."""
 
+import os
 import zipfile
 from pathlib import Path
 
@@ -50,6 +51,14 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     with pytest.raises(UserError, match="none of the 2 checkpoints can be read"):
         folder.load()
     assert len(folder.damaged()) == 2
+
+
+def test_a_pipe_is_no_checkpoint_and_not_waited_for(folder: CheckpointFolder) -> None:
+    folder.file(4).unlink()
+    os.mkfifo(folder.file(4))
+    loaded = folder.load()
+    assert loaded is not None
+    assert loaded[0] == 2
 
 
 def test_a_checkpoint_of_another_step_or_stage_is_not_taken(folder: CheckpointFolder, tmp_path: Path) -> None:

@@ -98,8 +98,8 @@ def parse(text: str) -> Command:
         raise UserError(f"--from-command: not a command: {error}") from error
     script = next((i for i, word in enumerate(words) if word.endswith(".py")), None)
     if script is None or Path(words[script]).name not in SCRIPTS:
-        named = "no program" if script is None else f"`{words[script]}`"
-        raise UserError(f"--from-command: {named} is not one of the original's: {', '.join(SCRIPTS)}")
+        wrong = "it names no program" if script is None else f"`{words[script]}` is not one"
+        raise UserError(f"--from-command: {wrong} of the original's: {', '.join(SCRIPTS)}")
     preset, rest = (words[script + 1 : script + 2] or [""])[0], words[script + 2 :]
     if preset not in PRESETS:
         raise UserError(

@@ -10,7 +10,7 @@ from z1g.codes import CodeSource
 from z1g.codes.encoder import EncoderCodes
 from z1g.core.needs import require_package
 from z1g.core.slots import MAX_COUNT, MAX_SEED, OneOf, Runtime, Section
-from z1g.data.condition_form import ConditionForm, Resize
+from z1g.data.condition_form import LARGEST, SMALLEST, ConditionForm, Resize
 from z1g.geometry.camera import INPUT_VIEWS, LossViews
 from z1g.losses import Loss
 from z1g.losses.adversarial import Adversarial
@@ -245,8 +245,8 @@ class UNetOptions(Section):
     distill: Distillation | None = None
     condition_size: int = Field(
         320,
-        ge=16,
-        le=8192,
+        ge=SMALLEST,
+        le=LARGEST,
         description="side of the condition image, pixels; the processors of published weights resize it further",
     )
     condition_resize: Resize = Field(

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, Union
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema
 
 S = TypeVar("S", bound="Slot")
@@ -23,6 +23,15 @@ MAX_SEED = 2**32 - 1
 """Largest random seed. Products with large primes and steps stay within 64 bits."""
 MAX_COUNT = 1_000_000_000
 """Bound of numbers such as steps, which have no natural one."""
+
+
+def first_reason(error: Exception) -> str:
+    """One line on why values cannot be used: the first mistake and its key, or the first line of an exception."""
+    if not isinstance(error, ValidationError):
+        return str(error).partition("\n")[0]
+    first = error.errors()[0]
+    where = ".".join(map(str, first["loc"]))
+    return f"{where}: {first['msg']}" if where else first["msg"]
 
 
 class Section(BaseModel):

@@ -31,12 +31,14 @@ def load_exactly(
     state's tensors themselves instead of copying their values, which a module on `meta` needs. remedy: what the user
     can do, the end of the message.
 
-    Raises UserError naming the file and the tensors that are missing, extra, of another shape or not finite.
+    Raises UserError naming the file and the tensors that are missing, extra, of another shape or kind, or not finite.
     """
-    expected = {name: shape_of(value) for name, value in module.state_dict().items() if only is None or name in only}
+    own = {name: value for name, value in module.state_dict().items() if only is None or name in only}
+    expected = {name: shape_of(value) for name, value in own.items()}
     if unknown := sorted(set(only or ()) - expected.keys()):
         raise ValueError(f"{type(module).__name__} has no {', '.join(unknown)}")
     require_fit(expected, {name: shape_of(value) for name, value in state.items()}, where, remedy)
+    _require_kinds(own, state, where)
     require_finite(state, where)
     module.load_state_dict(state, strict=only is None, assign=assign)
 
@@ -50,6 +52,23 @@ def require_finite(state: Mapping[str, Any], where: Path | str) -> None:
             f"{where}: {len(names)} of {len(tensors)} tensors have values that are not finite ({_joined(names)}); "
             "the file is damaged, or its training diverged"
         )
+
+
+def _require_kinds(own: Mapping[str, Any], state: Mapping[str, Any], where: Path | str) -> None:
+    """Raise UserError naming tensors of whole numbers in place of real ones, as int8 without scales, or the reverse."""
+    tensors = {name: value for name, value in own.items() if shape_of(value) is not None}
+    kinds = {
+        name: f"{name} {_type_text(state[name])} instead of {_type_text(value)}"
+        for name, value in tensors.items()
+        if state[name].is_floating_point() != value.is_floating_point()
+    }
+    if kinds:
+        listed = _joined([kinds[name] for name in sorted(kinds)])
+        raise UserError(f"{where}: {len(kinds)} of {len(tensors)} tensors have another type ({listed}); it is damaged")
+
+
+def _type_text(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _is_finite(tensor: Tensor) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from z1g.core.errors import UserError
-from z1g.core.files import write_text
+from z1g.core.files import require_regular, write_text
 from z1g.core.sealed import CHECKSUM, Damaged
 from z1g.core.slots import MAX_COUNT, MAX_SEED, Section
 
@@ -169,10 +169,11 @@ class Manifest:
 
     @classmethod
     def load(cls, path: Path) -> Manifest:
-        """Read what `save` wrote. Raises OSError, and UserError if the file is damaged.
+        """Read what `save` wrote. Raises OSError, also if it is no regular file, and UserError if it is damaged.
 
         Files of earlier versions have no checksum.
         """
+        require_regular(path)
         try:
             first, _, rows = path.read_text(encoding="utf-8").partition("\n")
             head = json.loads(first)

@@ -138,9 +138,9 @@ class BrokenObject(Exception):
 class ShardReader:
     """Random access to the objects of one shard.
 
-    Raises UserError if the file is not a complete tar, or if its table is not as its job wrote it. With the checksums
-    of the table, everything that is read is verified (`z1g.data.checksums`), and reading raises UserError if it is not
-    as it was written.
+    Raises UserError if the file is missing or not a complete tar, or if its table is not as its job wrote it. With the
+    checksums of the table, everything that is read is verified (`z1g.data.checksums`), and reading raises UserError if
+    it is not as it was written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -148,6 +148,8 @@ class ShardReader:
         self._scanned: dict[str, Members] = {}
         self._located: OfState[dict[str, Members]] = OfState(dict)
         self._stored = stored_in_table(path)
+        if not path.is_file():
+            raise damaged(path, "it does not exist")
         try:
             if self._stored is None:
                 self._scanned = members_of_tar(path)

@@ -29,6 +29,8 @@ class SplatFile:
         self.path = path
         self._verified: OfState[set[str]] = OfState(set)
         self._checksums = {name: row[CHECKSUM] for name, row in self.rows().items() if CHECKSUM in row}
+        if not path.is_file():
+            raise damaged(path, "it does not exist")
         try:
             with safe_open(path, framework="pt") as file:
                 self.ids: list[str] = list(file.keys())

@@ -35,7 +35,7 @@ from z1g.surface.build import MeshOptions, build, require_packages
 log = logging.getLogger("z1g")
 FRAMES, FILM_SECONDS = 48, 4.0
 LAST = (".ply", ".glb")
-"""Endings of files that are moved last, so that none is there without the sheet, by which `_require_own` knows it."""
+"""Endings of files that are moved last, so that none is there without the sheet, by which `require_own` knows it."""
 
 
 @dataclass(frozen=True)
@@ -91,19 +91,19 @@ def run(files: Sequence[Path], model: TrainedModel, outputs: PhotographOptions, 
     outputs = replace(outputs, more=tuple(view.opened(outputs.background) for view in outputs.more))
     if outputs.mesh:
         require_packages()
-    _require_own(outputs.out, names(files))
+    require_own(outputs.out, names(files))
     with exclusive_folder(outputs.out) as unfinished:
         _make_all(files, Batch(ImageToSplats.of(model), outputs, command, unfinished))
 
 
-def _require_own(out: Path, results: Sequence[str]) -> None:
+def require_own(out: Path, results: Sequence[str]) -> None:
     """Raise UserError if results would replace splats or meshes that are no earlier result, complete or not."""
     for name in results:
         if (out / f"{name}.json").exists() or (out / f"{name}.sheet.png").exists():
             continue
         for file in (out / f"{name}{ending}" for ending in LAST):
             if file.exists():
-                raise UserError(f"{file} is not from z1g infer and would be replaced; give another folder with --out")
+                raise UserError(f"{file} is not from z1g infer and would be replaced; give another folder")
 
 
 def _make_all(files: Sequence[Path], batch: Batch) -> None:

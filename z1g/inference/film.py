@@ -17,7 +17,7 @@ from torch import Tensor
 from z1g.core.errors import UserError
 from z1g.core.files import read_bytes
 from z1g.core.progress import Meter
-from z1g.core.slots import Section
+from z1g.core.slots import Section, first_reason
 from z1g.geometry.camera import Cameras, orbit_c2w
 from z1g.render import Rasterizer
 from z1g.render.images import to_bytes
@@ -58,11 +58,7 @@ class CameraPath(Section):
         except OSError as error:
             raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise UserError(
-                f"{path} is no camera path: {where + ': ' if where else ''}{first['msg']}; save one in z1g view"
-            ) from error
+            raise UserError(f"{path} is no camera path: {first_reason(error)}; save one in z1g view") from error
 
     def views(self, n: int) -> list[View]:
         """Views at `n` times from the first keyframe to the last.

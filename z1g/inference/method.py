@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from z1g.core.device import default_device
@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 """Modes of images that PNG keeps exactly."""
+TIFF_MODES = ("I", "F", "I;16B", "CMYK")
+"""Modes that TIFF keeps exactly, and PNG does not."""
 NO_MODEL = "photographs need a method from ImageToSplats.from_pretrained or ImageToSplats.of"
 
 
@@ -138,11 +140,13 @@ class ImageToSplats:
         camera above the horizon, degrees, for `more` and `refine` only; default is the mean of the model's range. The
         splats are those that `z1g infer` writes.
 
-        Raises UserError if the photograph cannot be used, and ValueError if the method was not read with
-        `from_pretrained` or `of`.
+        Raises UserError if the photograph cannot be used, TypeError if it is neither a file nor an image, and
+        ValueError if the method was not read with `from_pretrained` or `of`, or if there is no such background.
         """
         if self.model is None:
             raise ValueError(NO_MODEL)
+        if background not in get_args(Background):
+            raise ValueError(f"background is {' or '.join(get_args(Background))}, not {background!r}")
         photograph = _photograph(photograph, background)
         camera, (size, resize) = self.model.camera, self.model.condition
         image = condition(photograph, camera, size, background, resize, framing)
@@ -272,10 +276,27 @@ def _photograph(source: Path | str | Image.Image | Photograph, background: Backg
     if isinstance(source, Photograph):
         return source
     if isinstance(source, Image.Image):
-        content = BytesIO()
-        (source if source.mode in PNG_MODES else source.convert("RGBA")).save(content, "PNG")
-        return decode(content.getvalue(), Path("image.png"), background)
+        return decode(_content(source), Path("image"), background)
+    if not isinstance(source, Path | str):
+        raise TypeError(
+            f"a photograph is a file, an image of PIL or a Photograph, not {type(source).__name__}; "
+            "PIL.Image.fromarray makes an image of an array of uint8"
+        )
     return read(Path(source), background)
+
+
+def _content(image: Image.Image) -> bytes:
+    """A file with the pixels and the color profile of an image, upright. Raises UserError if it has no pixels."""
+    if not all(image.size):
+        raise UserError(f"the image has no pixels: it is {image.width}x{image.height}")
+    # Pillow rotates the pixels of a file neither when it opens nor when it saves them.
+    image, content = ImageOps.exif_transpose(image), BytesIO()
+    if image.mode in TIFF_MODES:
+        image.save(content, "TIFF")
+    else:
+        image = image.convert("LA") if image.mode == "La" else image
+        (image if image.mode in PNG_MODES else image.convert("RGBA")).save(content, "PNG")
+    return content.getvalue()
 
 
 def has_bf16_matrices() -> bool:

@@ -15,7 +15,7 @@ from z1g.core.files import atomic_folder
 from z1g.core.recorded import sha256
 from z1g.core.s3 import copy_from
 from z1g.core.sealed import read_sealed, write_sealed
-from z1g.core.slots import OneOf
+from z1g.core.slots import OneOf, first_reason
 from z1g.core.urls import is_url
 from z1g.data.condition_form import ConditionForm
 from z1g.geometry.camera import CameraOptions
@@ -102,8 +102,7 @@ def open_model(text: str | None) -> TrainedModel:
             {str(stage): str(identity) for stage, identity in values["stages"].items()},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{folder / FILE} cannot be used: {reason}; write the model again") from error
+        raise UserError(f"{folder / FILE} cannot be used: {first_reason(error)}; write the model again") from error
 
 
 def _copied(url: str) -> Path:

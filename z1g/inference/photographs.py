@@ -260,7 +260,8 @@ def _white(image: Image.Image, path: Path) -> float:
         white = 1.0 if high <= 1 else 255.0
     else:
         white = 255.0 if image.mode == "I" and high <= 255 else 65535.0
-    if low < 0 or high > white:
+    # Above 1 by a little is overshoot of 0..1, which as 0..255 would be black.
+    if low < 0 or high > white or (image.mode == "F" and 1 < high < 2):
         raise UserError(f"{path}: gray values from {low:g} to {high:g} are not supported; save it with 8 or 16 bits")
     return white
 

@@ -20,8 +20,10 @@ from z1g.core.files import read_json, write_text
 from z1g.core.weights import load_exactly, refuse_misfit, require_finite, require_fit
 from z1g.networks import int8
 
-UNREADABLE = (OSError, ValueError, RuntimeError, SafetensorError)
-"""Exceptions of the libraries for missing, truncated or unsupported files."""
+UNREADABLE = (
+    OSError, ValueError, RuntimeError, TypeError, AttributeError, LookupError, ArithmeticError, SafetensorError,
+)  # fmt: skip
+"""Exceptions of the libraries for missing, truncated or unsupported files, and for configurations with odd values."""
 DERIVED = "position_ids"
 """Old CLIP files store these indices; new versions compute them."""
 
@@ -32,6 +34,7 @@ def read_network(cls: Any, folder: Path, remedy: str = "") -> Any:
     Raises UserError naming the tensors that are missing, extra, of another shape or not finite, or the reason for a
     failed read, and `remedy`, what the user can do.
     """
+    require_configuration(folder, remedy)
     network = _read_directly(cls, folder, remedy)
     if network is not None:
         return network
@@ -43,6 +46,22 @@ def read_network(cls: Any, folder: Path, remedy: str = "") -> Any:
     require_all(info, folder, remedy)
     require_finite(network.state_dict(), folder)
     return network
+
+
+def require_configuration(folder: Path, remedy: str = "") -> None:
+    """Raise UserError if the configuration of a network is there, but is no JSON object.
+
+    diffusers would take other values for the name of a network, and look for that on the hub.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        return
+    try:
+        found = read_json(file)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{file} cannot be read: {first_line(error)}{remedy and f'. {remedy}'}") from error
+    if not isinstance(found, dict):
+        raise UserError(f"{file} is not a JSON object{remedy and f'. {remedy}'}")
 
 
 def _read_directly(cls: Any, folder: Path, remedy: str) -> Any:

@@ -62,7 +62,11 @@ class StageFolder:
         """The list of objects of this run."""
         ingest = self.path if self.stage == "ingest" else self.upstream_path("ingest")
         file = ingest / "manifest.jsonl"
-        manifest = Manifest.load(file)
+        try:
+            manifest = Manifest.load(file)
+        except OSError as error:
+            reason = error.strerror or error
+            raise UserError(f"{file} cannot be read: {reason}; start `snakemake` again to write it again") from error
         if read_stage_record(ingest).get("objects") not in (None, manifest.digest()):
             raise UserError(f"{file} does not list the objects of {ingest}; start `snakemake` again to write it again")
         return manifest

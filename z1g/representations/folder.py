@@ -11,7 +11,7 @@ from z1g.core.errors import UserError
 from z1g.core.listed import files_of, require_listed
 from z1g.core.recorded import checked_folder, has_record, sha256, warn_unchecked
 from z1g.core.sealed import read_sealed, write_sealed
-from z1g.core.slots import OneOf
+from z1g.core.slots import OneOf, first_reason
 from z1g.gaussians.channels import SplatOptions
 from z1g.geometry.camera import CameraOptions
 from z1g.networks.weights import packaged
@@ -72,9 +72,7 @@ def _options(folder: Path, check_files: bool) -> tuple[Representation, CameraOpt
             SplatOptions.model_validate(values["splat"]),
         )
     except (OSError, ValueError, KeyError, TypeError, ValidationError) as error:
-        raise UserError(
-            f"{file} cannot be used: {str(error).splitlines()[0]}; was the folder written by z1g?"
-        ) from error
+        raise UserError(f"{file} cannot be used: {first_reason(error)}; was the folder written by z1g?") from error
 
 
 def _require_files(folder: Path, files: dict[str, str] | None) -> None:

@@ -54,8 +54,8 @@ class Sources:
         self.codes = read_output(folder.upstream_path("codes") / "codes.safetensors")
         self.mean = torch.stack([self.codes[name] for name in train_ids]).mean(dim=0)
         self.sampled: dict[str, Tensor] = {}
-        for chunk in sorted(folder.upstream_path("infer").glob("chunk-*/splats.safetensors")):
-            self.sampled.update(read_output(chunk))
+        for chunk in sorted(folder.upstream_path("infer").glob("chunk-*")):
+            self.sampled.update(read_output(chunk / "splats.safetensors"))
 
     @cached_property
     def conditions(self) -> Tensor:
@@ -73,12 +73,20 @@ class Sources:
 
     def _of(self, source: str, scene: Scene) -> Tensor:
         if source == "sampled":
-            return self.sampled[f"{scene.id}/splats"]
+            return self._sampled(scene.id)
         if source == "autodecoder":
             return self._decode(self.codes[scene.id])
         if source == "mean_code":
             return self._decode(self.mean)
         return self._fitted(scene.id if source == "fitted" else self._nearest(scene))
+
+    def _sampled(self, name: str) -> Tensor:
+        if f"{name}/splats" not in self.sampled:
+            raise UserError(
+                f"{self.folders['sampled']} has no samples of {name}: a chunk of it is lost; start `snakemake` again "
+                "to make it again"
+            )
+        return self.sampled[f"{name}/splats"]
 
     @torch.no_grad()
     def _decode(self, code: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import xxhash
 
+from z1g.core.files import require_regular
 from z1g.core.sealed import Damaged
 
 MARK = b"z1g xxh3 "
@@ -32,7 +33,11 @@ def seal(path: Path, owner: str) -> None:
 
 
 def require_sealed(path: Path, owner: str) -> None:
-    """Raise Damaged unless the archive has its checksum, or is of an earlier version and has no comment."""
+    """Raise Damaged unless the archive has its checksum, or is of an earlier version and has no comment.
+
+    Raises OSError if it is no regular file.
+    """
+    require_regular(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         file.seek(max(size - END_LENGTH, 0))

@@ -21,7 +21,7 @@ from z1g.core.slots import MAX_SEED
 from z1g.gaussians import files as splat_files
 from z1g.gaussians.splats import Splats
 from z1g.inference.app.uploads import BACKGROUND, Cut, Uploads
-from z1g.inference.batch import Batch, PhotographOptions
+from z1g.inference.batch import Batch, PhotographOptions, require_own
 from z1g.inference.method import ImageToSplats
 from z1g.inference.models import TrainedModel
 from z1g.inference.photographs import Framing, Photograph
@@ -193,6 +193,7 @@ class Studio:
             out, unfinished = self.out or Path(temporary) / "out", self.unfinished or Path(temporary) / "unfinished"
             for folder in (out, unfinished):
                 folder.mkdir(exist_ok=True)
+            require_own(out, [sample.name])
             options = PhotographOptions(
                 out, BACKGROUND[asked.cut], sample.seed, mesh=asked.mesh, framing=asked.framing, refine=asked.refine
             )

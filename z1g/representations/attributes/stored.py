@@ -20,7 +20,7 @@ from z1g.networks.conditioning import own_steps
 from z1g.networks.fused.modules import to_contiguous
 from z1g.networks.preprocessing import CLIP, ImageProcessor
 from z1g.networks.process import Objective
-from z1g.networks.stored import UNREADABLE, first_line, forget_origin
+from z1g.networks.stored import UNREADABLE, first_line, forget_origin, require_configuration
 from z1g.networks.vision.stored import read_encoder
 from z1g.representations.attributes.denoiser import AttributeDenoiser, connect
 from z1g.representations.attributes.denoiser_options import AttributeDenoiserOptions
@@ -85,6 +85,7 @@ def statistics(folder: Path) -> dict[str, Tensor]:
 
 def _unet(folder: Path, mappings: Mappings, options: AttributeDenoiserOptions, remedy: str) -> UNet2DConditionModel:
     """A UNet with the layers that diffusers does not know. Raises UserError unless all of its tensors are there."""
+    require_configuration(folder, remedy)
     try:
         with torch.device("meta"):
             unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder))
