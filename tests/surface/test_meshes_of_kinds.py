@@ -19,7 +19,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "regression": {"unet": {"objective": "regression", "losses": {"latent": None}, "rendered": RENDERED}},
 }
 
-STEPS = {"attributes": (100, 80), "joint": (60, 50), "regression": (60, 50)}
+STEPS = {"attributes": (100, 80), "joint": (60, 50), "regression": (100, 80)}
 """Of both stages."""
 
 
