@@ -255,6 +255,18 @@ def test_linear(trained: str, dtype: torch.dtype, tolerance: float) -> None:
     agree(results, tolerance)
 
 
+def test_linear_layers_under_autocast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokens and weights in float32, of which torch makes bfloat16; gradients come back in float32."""
+    layer, x = nn.Linear(12, 96).to(DEVICE), drawn(2, 30, 12).requires_grad_(True)
+    modules.fuse(layer)
+    monkeypatch.setattr(modules, "runs_fused", lambda x: True)
+    with torch.autocast(DEVICE.type, torch.bfloat16):
+        out = layer(x)
+    assert out.dtype == torch.bfloat16
+    out.sum().backward()
+    assert [p.grad.dtype for p in (x, layer.weight, layer.bias) if p.grad is not None] == [torch.float32] * 3
+
+
 @pytest.mark.parametrize("shape", [(3, 7, 20), (2, 5000, 6), (2, 9, 300)])
 @pytest.mark.parametrize("biased", [True, False])
 def test_geglu(shape: tuple[int, ...], biased: bool, monkeypatch: pytest.MonkeyPatch) -> None:

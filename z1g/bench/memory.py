@@ -138,7 +138,7 @@ def has_work(experiment: Experiment, stage: str) -> bool:
 def cases(experiment: Experiment, stage: str) -> Iterator[Case]:
     """What is measured: as configured, and of training what other numbers of objects and the remedies need."""
     if stage in memory.UNTRAINED:
-        yield Case(Way(objects_at_once(with_random_weights(experiment), stage), True, False), "float32")
+        yield Case(Way(objects_at_once(experiment, stage), True, False), "float32")
         return
     way, state = memory.configured(experiment, stage), memory.state_of(experiment, stage)
     objects = memory.objects_of(experiment, stage)

@@ -11,7 +11,7 @@ import torch
 from z1g.bench.autodecoder import resolution
 from z1g.bench.balls import ball
 from z1g.bench.made_up import MadeUpScenes
-from z1g.bench.made_up_training import sampling
+from z1g.bench.made_up_training import sampling, with_random_weights
 from z1g.codes.inputs import encoder_inputs
 from z1g.core.errors import UserError
 from z1g.core.seeding import seeded
@@ -27,14 +27,16 @@ if TYPE_CHECKING:
 
 
 def objects_at_once(config: Experiment, stage: str) -> int:
-    """Objects that a stage has on the GPU at once."""
+    """Objects that a stage has on the GPU at once. Raises UserError if there are no random weights to ask for that."""
     configured = UNTRAINED[stage](config)
     if configured is not None:
         return configured
     if stage == "metrics":
         return 1
+    if searches_codes(config):
+        return BATCH
     scenes = _scenes(config)
-    return BATCH if searches_codes(config) else encoded_at_once(_codec(config), scenes, scenes.ids)
+    return encoded_at_once(_codec(with_random_weights(config)), scenes, scenes.ids)
 
 
 def work(config: Experiment, stage: str, objects: int, steps: int, device: torch.device) -> None:

@@ -26,11 +26,7 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         return
     from z1g.gaussians import files as splat_files
 
-    if arguments.out.suffix.lower() not in splat_files.FORMATS:
-        raise UserError(
-            f'--out {arguments.out}: unknown extension "{arguments.out.suffix}"; splats are '
-            f"{splat_files.listed(list(splat_files.FORMATS))} files, and a mesh of them is a .glb file"
-        )
+    splat_files.format_of(arguments.out, splat_files.FORMATS, also=", and a mesh of them is a .glb file")
     if arguments.out.exists() and arguments.splats.exists() and arguments.out.samefile(arguments.splats):
         raise UserError(
             f"--out {arguments.out} is the file to convert, and formats keep different things; name another"

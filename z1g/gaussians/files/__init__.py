@@ -139,12 +139,14 @@ def visible(gaussians: Tensor) -> Tensor:
     return gaussians[gaussians[:, CHANNELS["opacity"].start] >= MIN_ALPHA]
 
 
-def format_of(path: Path, formats: dict[str, Format]) -> Format:
-    """The format of a file by its extension. Raises UserError that lists the available formats."""
+def format_of(path: Path, formats: dict[str, Format], also: str = "") -> Format:
+    """The format of a file by its extension. Raises UserError that lists the available formats, and what is `also`."""
     form = formats.get(path.suffix.lower())
     if form is None:
         folder = "; this is a folder: name the files in it" if path.is_dir() else ""
-        raise UserError(f'{path}: unknown extension "{path.suffix}"; splats are {listed(list(formats))} files{folder}')
+        raise UserError(
+            f'{path}: unknown extension "{path.suffix}"; splats are {listed(list(formats))} files{also}{folder}'
+        )
     return form
 
 

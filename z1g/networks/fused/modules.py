@@ -195,7 +195,7 @@ def _summed(x: Tensor, branches: Iterable[tuple[nn.LayerNorm, Callable[[Tensor],
 
 def _linear(part: nn.Linear, x: Tensor) -> Tensor:
     # Autocast, which casts, is left to torch, and so are the few rows of a vector.
-    if x.ndim != 3 or x.dtype != part.weight.dtype:
+    if x.ndim != 3 or torch.is_autocast_enabled(x.device.type):
         return functional.linear(x, part.weight, part.bias)
     return linear(x, part.weight, part.bias)
 

@@ -17,7 +17,7 @@ from z1g.networks.fused.operations import power_of_two, row_sums
 kernels: Any = LazyModule("z1g.networks.fused.token_kernels")
 
 TILE, WARPS = 2048, 4
-"""Number of values per tile of a program, and its warps; these sizes are the fastest of eight on an H200."""
+"""Values per tile of a program, and its warps. Those of norms and gates are the fastest of eight on an H200."""
 GATE_TILE = 1024
 SLOPE_WARPS = 8
 """Warps of a norm's gradient."""
