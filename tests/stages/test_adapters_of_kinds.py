@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.builders import fill, plan, stage_path
+from support.builders import SIZES, fill, plan, stage_path
 from support.published_weights import write_published
 from support.running import run_stages
 
 from z1g.inference.method import ImageToSplats
+from z1g.networks.finetune.lora import Lora
+from z1g.networks.weights import Scratch
 from z1g.sampling.options import InferOptions
 from z1g.sampling.samplers import KINDS as SAMPLERS
 from z1g.stages import autodecoder, codes, infer, unet
@@ -61,3 +63,22 @@ def test_adapters_are_trained_merged_and_sampled(kind: str, tmp_path: Path) -> N
         assert splats.isfinite().all()
         alone, _ = method(images[1:], [4])
         torch.testing.assert_close(alone[0], code[1], atol=1e-2, rtol=1e-3)
+
+
+def test_adapters_begin_alike_whatever_was_drawn_before() -> None:
+    """A run made again has the adapters that it had, and what it draws next does not depend on them."""
+    started, drawn = [], []
+    for seed in (1, 2):
+        denoiser = Scratch(**SIZES).denoiser()
+        torch.manual_seed(seed)
+        Lora(rank=RANK).prepare(denoiser)
+        drawn.append(torch.rand(3))
+        state = denoiser.unet.state_dict()
+        started.append({name: value for name, value in state.items() if "lora_A" in name})
+    first, second = started
+    assert first
+    assert all(value.count_nonzero() for value in first.values())
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+    for seed, numbers in zip((1, 2), drawn, strict=True):
+        torch.manual_seed(seed)
+        assert torch.equal(torch.rand(3), numbers)

@@ -9,13 +9,18 @@ from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
 
 from z1g.core.errors import UserError
+from z1g.core.seeding import seeded
 from z1g.networks.denoiser import Denoiser
+
+SEED = 4
+"""Of the initial weights of adapters."""
 
 
 def add(denoiser: Denoiser, rank: int, alpha: float, targets: Sequence[str]) -> None:
     """Freeze the denoiser but for its new layers, and add adapters to its UNet, which do not yet change its output.
 
-    targets: suffixes of the names of layers with an adapter. Raises UserError if no layer matches.
+    Their initial weights are those of a fixed seed. targets: suffixes of the names of layers with an adapter.
+    Raises UserError if no layer matches.
     """
     denoiser.requires_grad_(False)
     config = LoraConfig(
@@ -25,7 +30,8 @@ def add(denoiser: Denoiser, rank: int, alpha: float, targets: Sequence[str]) -> 
         target_modules=list(targets),
     )
     try:
-        denoiser.unet.add_adapter(config)
+        with seeded(SEED):
+            denoiser.unet.add_adapter(config)
     except ValueError as error:
         raise UserError(f"unet.finetune.targets {list(targets)}: {str(error).splitlines()[0]}") from error
     for name in denoiser.new_layers:
