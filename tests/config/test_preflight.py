@@ -75,12 +75,22 @@ NEEDY: dict[type[Section], list[tuple[dict[str, Any], str]]] = {
                     ({"root": str(ROOT), "roots": ("gone",)}, r"^roots: gone: no such folder")],
     Blender: [({}, r"^python: no Blender found"), ({"python": "gone"}, r"^python: gone is not an executable")],
     UNetOptions: [({"attention": "xformers"}, r"^attention: the package xformers is not installed; .*or choose auto")],
-    InferOptions: [({"attention": "xformers"}, r"^attention: the package xformers is not installed; .*or choose auto")],
+    InferOptions: [({"attention": "flash4"}, r"^attention: the package flash_attn\.cute is not installed; .*\[flash4\]")],
 }  # fmt: skip
 """Options that are not met on a machine without anything, and what is said of them."""
 WORDS = {"targets", "partition", "account", "qos"}
 """Free texts that name neither file nor folder."""
-OPTIONAL = {"gsplat", "diff_gaussian_rasterization", "xformers", "nvdiffrast", "bpy", "skimage", "xatlas", "rembg"}
+OPTIONAL = {
+    "gsplat",
+    "diff_gaussian_rasterization",
+    "xformers",
+    "flash_attn.cute",
+    "nvdiffrast",
+    "bpy",
+    "skimage",
+    "xatlas",
+    "rembg",
+}
 CLASSES = {section for _, section, _ in places()}
 
 
@@ -156,7 +166,7 @@ def test_what_is_there_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.Mon
         Meshes(paths=(".", "*.obj", "a.safetensors", "vgg.pth!/a.obj")), Original(renders=".", splats="."),
         GObjaverse(root=".", index="index.json"), EvaluationSet(root=".", objects="index.json"),
         Gsplat(), DiffGaussian(), Auto(), Blender(),
-        UNetOptions(attention="xformers"), InferOptions(attention="xformers"),
+        UNetOptions(attention="xformers"), InferOptions(attention="flash4"),
     ):  # fmt: skip
         section.check()
 

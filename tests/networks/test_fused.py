@@ -12,6 +12,7 @@ from diffusers import AutoencoderKL
 from diffusers.models.activations import GEGLU
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 
@@ -19,7 +20,7 @@ pytest.importorskip("triton")
 
 from z1g.bench.diffusion_size import SIZES
 from z1g.networks import perceptual
-from z1g.networks.fused import available, modules, operations, tokens
+from z1g.networks.fused import available, features, modules, operations, tokens
 from z1g.networks.fused.lpips import distance
 from z1g.networks.fused.tokens import added_norm, geglu, linear, rotate
 from z1g.networks.multiview import attention, attributes
@@ -30,7 +31,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 REPLACED: dict[str, set[type]] = {
     "encoder": {ResnetBlock2D, nn.GroupNorm},
     "decoder": {ResnetBlock2D, nn.GroupNorm, Upsample2D},
-    "unet": {ResnetBlock2D, nn.GroupNorm, Upsample2D, BasicTransformerBlock, GEGLU},
+    "unet": {ResnetBlock2D, nn.GroupNorm, Upsample2D, Transformer2DModel, BasicTransformerBlock, GEGLU},
     "attributes": {ResnetBlock2D, nn.GroupNorm, Upsample2D, attributes.AttributeBlock, GEGLU, Rotary},
 }
 SHAPES = [(2, 32, 5, 7, 4), (1, 8, 1, 1, 2)]
@@ -313,15 +314,97 @@ def test_unit_distance(channels: int) -> None:
         first, second = (x / (x.square().sum(1, keepdim=True).sqrt() + 1e-10) for x in (a, b.double()))
         return ((first - second).square() * weight.double()[:, None, None]).sum(1).mean((1, 2))
 
-    out, (slope,) = gradients(lambda a: operations.unit_distance(a, b, weight), [a], upstream)
+    out, (slope,) = gradients(lambda a: features.unit_distance(a, b, weight), [a], upstream)
     expected, (expected_slope,) = gradients(plain, [a.double()], upstream)
     close(out, expected, 1e-5)
     close(slope, expected_slope, 1e-5)
 
 
+@pytest.mark.parametrize(("channels", "size"), [(64, (7, 9)), (24, (3, 50))])
+def test_first_layer(channels: int, size: tuple[int, int]) -> None:
+    x, upstream = drawn(2, 3, *size), drawn(2, channels, *size, seed=1)
+    shift, scale = drawn(3, seed=2), 0.5 + drawn(3, seed=3).abs()
+    weight, bias = drawn(channels, 3, 3, 3, seed=4), drawn(channels, seed=5)
+
+    def plain(x: Tensor) -> Tensor:
+        scaled = (x - shift.double()[:, None, None]) / scale.double()[:, None, None]
+        return functional.conv2d(scaled, weight.double(), bias.double(), padding=1).relu()
+
+    out, (slope,) = gradients(lambda x: features.first_layer(x, shift, scale, weight, bias), [x], upstream)
+    expected, (expected_slope,) = gradients(plain, [x.double()], upstream)
+    # A GPU's products of float32 have the precision of TF32.
+    close(out, expected, 1e-3 if DEVICE.type == "cuda" else 1e-5)
+    close(slope, expected_slope, 2e-2 if DEVICE.type == "cuda" else 1e-5)
+
+
+@pytest.mark.parametrize("used", ["features", "pooled", "both"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_relu_pooled(used: str, dtype: torch.dtype) -> None:
+    """With values that occur twice in a window, whose gradient reaches the first."""
+    x = (2 * drawn(2, 24, 6, 10)).round().to(dtype)
+    bias = drawn(24, seed=1).to(dtype)
+    slopes = [drawn(2, 24, 6, 10, seed=2, dtype=dtype), drawn(2, 24, 3, 5, seed=3, dtype=dtype)]
+
+    def plain(x: Tensor) -> tuple[Tensor, Tensor]:
+        # Rounded as the kernel's, so that equal values are equal in both.
+        shown = (x.detach().float() + bias.float()[:, None, None]).relu().to(dtype).double()
+        tapped = shown + (x - x.detach()) * (shown > 0)
+        windows = tapped.unfold(2, 2, 2).unfold(3, 2, 2).flatten(4)
+        first = (windows == windows.amax(4, keepdim=True)).long().argmax(4, keepdim=True)
+        return tapped, windows.gather(4, first)[..., 0]
+
+    results = []
+    for run, leaf in ((lambda x: features.relu_pooled(x, bias), x.clone()), (plain, x.double())):
+        leaf.requires_grad_(True)
+        out = run(leaf)
+        chosen = [i for i in range(2) if used in (("features", "pooled")[i], "both")]
+        torch.autograd.backward([out[i] for i in chosen], [slopes[i].to(out[i].dtype) for i in chosen])
+        assert leaf.grad is not None
+        results.append([*(value.detach().double() for value in out), leaf.grad.double()])
+    for actual, expected in zip(*results, strict=True):
+        close(actual, expected, 1e-6 if dtype == torch.float32 else 4e-3)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 12, 20), (1, 1, 2, 2), (1, 2, 4, 130)])
+def test_halved(shape: tuple[int, ...]) -> None:
+    """Against torch's antialiased interpolation in float64, on a CPU."""
+    b, c, h, w = shape
+    x, upstream = drawn(*shape), drawn(b, c, h // 2, w // 2, seed=1)
+
+    def plain(x: Tensor) -> Tensor:
+        return functional.interpolate(x, (h // 2, w // 2), mode="bilinear", antialias=True, align_corners=False)
+
+    out, (slope,) = gradients(features.halved, [x], upstream)
+    expected, (expected_slope,) = gradients(plain, [x.double().cpu()], upstream.cpu())
+    close(out.cpu(), expected, 1e-6)
+    close(slope.cpu(), expected_slope, 1e-6)
+
+
+def test_what_has_no_windows_is_refused() -> None:
+    with pytest.raises(ValueError, match="3×4 pixels are not windows of 2×2"):
+        features.relu_pooled(drawn(1, 8, 3, 4), drawn(8))
+    with pytest.raises(ValueError, match="4×5 pixels have no half"):
+        features.halved(drawn(1, 1, 4, 5))
+
+
+@pytest.mark.parametrize("size", [(6, 4), (5, 8), (1, 1), (15, 10)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_nearest(size: tuple[int, int], dtype: torch.dtype) -> None:
+    x, upstream = drawn(2, 24, 15, 10, dtype=dtype), drawn(2, 24, *size, seed=1, dtype=dtype)
+    out, (slope,) = gradients(lambda x: operations.nearest(x, size), [x], upstream)
+    expected, (expected_slope,) = gradients(lambda x: functional.interpolate(x, size), [x.double()], upstream)
+    assert torch.equal(out, expected)
+    assert torch.equal(slope, expected_slope)
+
+
+def test_nearest_does_not_enlarge() -> None:
+    with pytest.raises(ValueError, match="16×10 pixels are more than 15×10"):
+        operations.nearest(drawn(1, 8, 15, 10), (16, 10))
+
+
 def test_unit_distance_of_zeros_has_no_gradient() -> None:
     a = torch.zeros(1, 8, 2, 2, device=DEVICE, requires_grad=True)
-    operations.unit_distance(a, drawn(1, 8, 2, 2), drawn(8).abs()).sum().backward()
+    features.unit_distance(a, drawn(1, 8, 2, 2), drawn(8).abs()).sum().backward()
     assert a.grad is not None
     assert float(a.grad.abs().max()) == 0
 

@@ -33,7 +33,7 @@ from z1g.geometry.camera import Cameras
 from z1g.losses import Comparison
 from z1g.losses.rendering import AlphaLoss, RgbLoss
 from z1g.losses.splat import SplatLoss
-from z1g.networks import reference_attention
+from z1g.networks import attention_kernels
 from z1g.networks.denoiser import Condition, Denoiser
 from z1g.networks.diffusion import NoiseSchedule
 from z1g.networks.timesteps.logit_normal import LogitNormal
@@ -178,7 +178,7 @@ def xformers(monkeypatch: pytest.MonkeyPatch) -> Xformers:
     monkeypatch.setitem(sys.modules, "xformers", types.ModuleType("xformers"))
     sys.modules["xformers"].__spec__ = importlib.machinery.ModuleSpec("xformers", None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(reference_attention, "probe_xformers", lambda device: None)
+    monkeypatch.setattr(attention_kernels, "probe_xformers", lambda device: None)
     return fake
 
 
@@ -209,9 +209,9 @@ def test_xformers_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ops, "memory_efficient_attention", none, raising=False)
     monkeypatch.setitem(sys.modules, "xformers", types.ModuleType("xformers"))
     monkeypatch.setitem(sys.modules, "xformers.ops", ops)
-    reference_attention.probe_xformers.cache_clear()
+    attention_kernels.probe_xformers.cache_clear()
     with pytest.raises(UserError, match=r"xformers has no kernels for torch .* with CUDA"):
-        reference_attention.probe_xformers("cpu")
+        attention_kernels.probe_xformers("cpu")
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from z1g.inference.method import ImageToSplats
 from z1g.representations.codec import Trained
 from z1g.sampling.options import InferOptions
 
-FLAGS = ("fp32", "cudnn", "flash", "xformers", "graphs")
+FLAGS = ("fp32", "cudnn", "flash", "flash4", "xformers", "graphs")
 ORIGINAL_STEPS, ORIGINAL_GUIDANCE = 75, 4.0
 T = TypeVar("T")
 

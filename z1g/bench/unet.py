@@ -23,7 +23,7 @@ from z1g.representations import Mosaic
 from z1g.training.data import StepData, ahead
 from z1g.training.loop import Trainer, one_precision_each
 
-FLAGS = ("fp32", "autocast", "cudnn", "flash", "xformers", "unfused", "recompute", "launched")
+FLAGS = ("fp32", "autocast", "cudnn", "flash", "flash4", "xformers", "unfused", "recompute", "launched")
 OBJECTS = 64
 WARM_UP = 5
 """Number of steps before the timed ones. Variants with replay record CUDA graphs in the fourth step."""

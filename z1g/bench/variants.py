@@ -30,4 +30,4 @@ class Variant:
     @property
     def attention(self) -> str:
         """Attention kernels, or `auto` if the name has none."""
-        return next((name for name in ("cudnn", "flash", "xformers") if name in self.on), "auto")
+        return next((name for name in ("cudnn", "flash", "flash4", "xformers") if name in self.on), "auto")

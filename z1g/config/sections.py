@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from z1g.codes import CodeSource
 from z1g.codes.encoder import EncoderCodes
-from z1g.core.needs import require_package
+from z1g.core.needs import require_attention
 from z1g.core.slots import MAX_COUNT, MAX_SEED, OneOf, Runtime, Section
 from z1g.data.condition_form import LARGEST, SMALLEST, ConditionForm, Resize
 from z1g.geometry.camera import INPUT_VIEWS, LossViews
@@ -33,7 +33,6 @@ from z1g.networks.finetune.full import Full
 from z1g.networks.process import TRAINED_WITH, Objective
 from z1g.networks.timesteps import Timesteps
 from z1g.networks.timesteps.uniform import Uniform
-from z1g.sampling.options import XFORMERS
 from z1g.training.options import TrainOptions
 
 TIMESTEPS: int = TRAINED_WITH["num_train_timesteps"]
@@ -272,14 +271,14 @@ class UNetOptions(Section):
         "weights",
         description="how the UNet uses bf16. weights: cast once per step, all layers in bf16; autocast: norms in fp32",
     )
-    attention: Annotated[Literal["auto", "flash", "cudnn", "xformers"], Runtime()] = Field(
-        "auto", description="attention kernels; auto: PyTorch's choice; others: where supported, xformers on a GPU only"
+    attention: Annotated[Literal["auto", "flash", "flash4", "cudnn", "xformers"], Runtime()] = Field(
+        "auto",
+        description="attention kernels; auto: PyTorch's choice; others: where supported; xformers, flash4: on a GPU",
     )
     train: TrainOptions = TrainOptions()
 
     def check(self) -> None:
-        if self.attention == "xformers":
-            require_package("attention", "xformers", XFORMERS)
+        require_attention(self.attention)
 
     @property
     def condition_form(self) -> ConditionForm:

@@ -45,5 +45,24 @@ def looked_from(path: str) -> str:
 
 def require_package(field: str, name: str, remedy: str, fatal: bool = True) -> None:
     """Raise Missing where a Python package is not installed. It is looked for, not imported: that may need a GPU."""
-    if importlib.util.find_spec(name) is None:
+    if not has_package(name):
         raise Missing(field, f"the package {name} is not installed; {remedy}", fatal)
+
+
+def has_package(name: str) -> bool:
+    """Whether a Python package or a module of one is installed. It is looked for, not imported."""
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:
+        # The package that the module is of is missing.
+        return False
+
+
+ATTENTION = {"xformers": "xformers", "flash4": "flash_attn.cute"}
+"""Modules of the packages whose kernels of attention torch does not call, by the name of the choice."""
+
+
+def require_attention(kernels: str) -> None:
+    """Raise Missing where the package of the chosen attention kernels is not installed."""
+    if kernels in ATTENTION:
+        require_package("attention", ATTENTION[kernels], f"pip install 'z1g[{kernels}]', or choose auto")

@@ -132,6 +132,14 @@ def enlarged(images: Tensor) -> Tensor:
 def _interpolated(images: Tensor, size: tuple[int, int]) -> Tensor:
     if tuple(images.shape[-2:]) == size:
         return images
+    if (
+        tuple(images.shape[-2:]) == (2 * size[0], 2 * size[1])
+        and images.dtype == torch.float32
+        and available(images.device)
+    ):
+        from z1g.networks.fused.features import halved
+
+        return halved(images)
     # On a GPU two matrix products take a fraction of the time of torch's antialiased interpolation.
     with torch.autocast(images.device.type, enabled=False):
         rows, columns = (

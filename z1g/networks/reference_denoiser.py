@@ -5,7 +5,7 @@ from __future__ import annotations
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from z1g.networks import reference_attention
+from z1g.networks import attention_kernels, reference_attention
 from z1g.networks.denoiser import Condition
 from z1g.networks.preprocessing import ImageProcessor
 from z1g.networks.prompted_denoiser import PromptedDenoiser
@@ -38,7 +38,7 @@ class ReferenceDenoiser(PromptedDenoiser):
         tokens = self.tokens(condition.embedding)
         noised_condition = self.schedule.add_noise(condition.latent, condition_noise, timestep)
         memory: reference_attention.Memory = {}
-        with self._network(noisy.device) as (unet, dtype), reference_attention.kernels(self.attention):
+        with self._network(noisy.device) as (unet, dtype), attention_kernels.kernels(self.attention):
             tokens, sample = tokens.to(dtype), noisy.to(dtype)
             reference_attention.run(unet, noised_condition.to(dtype), timestep, tokens, write=memory)
             return reference_attention.run(unet, sample, timestep, tokens, read=memory).to(noisy.dtype)

@@ -4,14 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from z1g.core.needs import require_package
+from z1g.core.needs import require_attention
 from z1g.core.slots import MAX_COUNT, MAX_SEED, OneOf, Runtime, Section
 from z1g.sampling.inferred import InferredCodes
 from z1g.sampling.inferred.diffusion import SampledCodes
 from z1g.sampling.samplers import Sampler
 from z1g.sampling.samplers.ddpm import Ddpm
-
-XFORMERS = "pip install 'z1g[xformers]', or choose auto"
 
 
 class InferOptions(Section):
@@ -32,8 +30,9 @@ class InferOptions(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="precision of the UNet and, on a GPU, of the decoder; auto: bf16 on a GPU, otherwise fp32"
     )
-    attention: Annotated[Literal["auto", "flash", "cudnn", "xformers"], Runtime()] = Field(
-        "auto", description="attention kernels; auto: PyTorch's choice; others: where supported, xformers on a GPU only"
+    attention: Annotated[Literal["auto", "flash", "flash4", "cudnn", "xformers"], Runtime()] = Field(
+        "auto",
+        description="attention kernels; auto: PyTorch's choice; others: where supported; xformers, flash4: on a GPU",
     )
     cuda_graphs: Annotated[bool, Runtime()] = Field(
         True, description="on a GPU, capture the UNet as a CUDA graph at the first step and replay it"
@@ -41,5 +40,4 @@ class InferOptions(Section):
     turntable_frames: int = Field(24, ge=1, le=10_000, description="frames of the turntable image")
 
     def check(self) -> None:
-        if self.attention == "xformers":
-            require_package("attention", "xformers", XFORMERS)
+        require_attention(self.attention)

@@ -20,8 +20,8 @@ from z1g.data.scenes import SceneStore
 from z1g.data.sealed_tensors import read_output
 from z1g.data.tensor_shards import remembered, stamp
 from z1g.geometry.camera import CONDITION_VIEW, FIXED_VIEWS
+from z1g.networks.attention_kernels import require
 from z1g.networks.denoiser import Denoiser
-from z1g.networks.reference_attention import require
 from z1g.objectives.diffusion import MAX_OBJECTS, DiffusionData, DiffusionObjective, VariantData
 from z1g.objectives.distillation import DistillationObjective
 from z1g.objectives.rendered import RenderedTruth, Rendering

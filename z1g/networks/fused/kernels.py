@@ -234,38 +234,18 @@ def doubled_slope(dy, out, rows_in_all, width, channels, ROWS: tl.constexpr, COL
 
 
 @triton.jit
-def unit_distance(a, b, weight, out, rows_in_all, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    """out[pixel] = Σ w·(a/|a| - b/|b|)² over channels."""
-    columns = tl.arange(0, COLUMNS)
-    rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    where = rows[:, None] * channels + columns[None, :]
-    inside = (rows < rows_in_all)[:, None] & (columns < channels)[None, :]
-    w = tl.load(weight + columns, mask=columns < channels, other=0.0).to(tl.float32)
-    first = tl.load(a + where, mask=inside, other=0.0).to(tl.float32)
-    other = tl.load(b + where, mask=inside, other=0.0).to(tl.float32)
-    first = first / (tl.sqrt(tl.sum(first * first, axis=1)) + 1e-10)[:, None]
-    other = other / (tl.sqrt(tl.sum(other * other, axis=1)) + 1e-10)[:, None]
-    apart = first - other
-    tl.store(out + rows, tl.sum(w[None, :] * apart * apart, axis=1), mask=rows < rows_in_all)
-
-
-@triton.jit
-def unit_distance_slope(
-    a, b, weight, upstream, out, rows_in_all, pixels, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr
+def picked(
+    x, lines, places, out, rows_in_all, height, width, tall, wide, channels, ROWS: tl.constexpr, COLUMNS: tl.constexpr
 ):
-    """Gradient of Σ upstream[object]·`unit_distance` with respect to a; zero where a is zero."""
-    columns = tl.arange(0, COLUMNS)
+    """out[y,u] = x[lines[y],places[u]] of images [tall,wide] in an image [height,width]; zero where an index is -1."""
+    columns = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     rows = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
-    where = rows[:, None] * channels + columns[None, :]
-    inside = (rows < rows_in_all)[:, None] & (columns < channels)[None, :]
-    w = tl.load(weight + columns, mask=columns < channels, other=0.0).to(tl.float32)
-    gradient = tl.load(upstream + rows // pixels, mask=rows < rows_in_all, other=0.0).to(tl.float32)
-    first = tl.load(a + where, mask=inside, other=0.0).to(tl.float32)
-    other = tl.load(b + where, mask=inside, other=0.0).to(tl.float32)
-    length = tl.sqrt(tl.sum(first * first, axis=1))
-    shrink = tl.where(length > 0, 1 / (length + 1e-10), 0.0)
-    first = first * shrink[:, None]
-    other = other / (tl.sqrt(tl.sum(other * other, axis=1)) + 1e-10)[:, None]
-    along = 2 * gradient[:, None] * w[None, :] * (first - other)
-    across = along - first * tl.sum(first * along, axis=1)[:, None]
-    tl.store(out + where, (across * shrink[:, None]).to(out.dtype.element_ty), mask=inside)
+    there = rows < rows_in_all
+    line = rows // width
+    item = line // height
+    y = tl.load(lines + line - item * height, mask=there, other=-1)
+    u = tl.load(places + rows - line * width, mask=there, other=-1)
+    inside = there & (y >= 0) & (u >= 0)
+    place = ((item * tall + y) * wide + u)[:, None] * channels + columns[None, :]
+    value = tl.load(x + place, mask=inside[:, None], other=0.0)
+    tl.store(out + rows[:, None] * channels + columns[None, :], value, mask=there[:, None])

@@ -43,8 +43,6 @@ def fuse(network: nn.Module) -> None:
         run = _fused(part)
         if run is not None:
             part.forward = partial(_chosen, run, part.forward)  # type: ignore[method-assign]
-        if isinstance(part, Transformer2DModel):
-            part._get_output_for_continuous_inputs = partial(_leave_tokens, part)  # type: ignore[method-assign]
 
 
 def to_contiguous(network: nn.Module) -> None:
@@ -71,6 +69,8 @@ def _fused(part: nn.Module) -> Callable[..., Tensor] | None:
         return partial(_enlarged, part, part.forward)
     if type(part) is nn.GroupNorm and part.affine:
         return partial(_norm, part)
+    if type(part) is Transformer2DModel and part.is_input_continuous and type(part.norm) is nn.GroupNorm:
+        return partial(_transformer, part, part.forward)
     if type(part) is BasicTransformerBlock and _standard(part):
         return partial(_block, part)
     if type(part) is AttributeBlock:
@@ -210,17 +210,39 @@ def _rotated(part: Rotary, x: Tensor) -> Tensor:
     return rotate(x, *part.angles(x))
 
 
-def _leave_tokens(
-    part: Transformer2DModel, hidden_states: Tensor, residual: Tensor, batch_size: int, height: int, width: int,
-    inner_dim: int,
-) -> Tensor:  # fmt: skip
-    """See `Transformer2DModel`: tokens [B,N,C] to an image, plus the residual."""
+def _transformer(
+    part: Transformer2DModel,
+    forward: Callable[..., Any],
+    x: Tensor,
+    encoder_hidden_states: Tensor | None = None,
+    timestep: object = None,
+    added_cond_kwargs: object = None,
+    class_labels: object = None,
+    cross_attention_kwargs: dict[str, Any] | None = None,
+    attention_mask: Tensor | None = None,
+    encoder_attention_mask: Tensor | None = None,
+    return_dict: bool = True,
+) -> Any:
+    """See `Transformer2DModel.forward`: its residual's gradient is added where that of its norm is computed."""
+    if attention_mask is not None or encoder_attention_mask is not None or part.gradient_checkpointing or return_dict:
+        return forward(
+            x, encoder_hidden_states, timestep, added_cond_kwargs, class_labels, cross_attention_kwargs,
+            attention_mask, encoder_attention_mask, return_dict,
+        )  # fmt: skip
+    norm = part.norm
+    x, normalized = kept_group_norm(x, norm.weight, norm.bias, norm.num_groups, norm.eps, silu=False)
+    image = normalized if part.use_linear_projection else part.proj_in(normalized)
+    tokens = image.permute(0, 2, 3, 1).flatten(1, 2)
     if part.use_linear_projection:
-        hidden_states = part.proj_out(hidden_states)
-    image = hidden_states.reshape(batch_size, height, width, inner_dim).permute(0, 3, 1, 2)
-    if not part.use_linear_projection:
-        image = part.proj_out(image)
-    return image + residual
+        tokens = part.proj_in(tokens)
+    for block in part.transformer_blocks:
+        tokens = block(
+            tokens, encoder_hidden_states=encoder_hidden_states, cross_attention_kwargs=cross_attention_kwargs
+        )
+    if part.use_linear_projection:
+        tokens = part.proj_out(tokens)
+    image = tokens.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
+    return ((image if part.use_linear_projection else part.proj_out(image)) + x,)
 
 
 def _convolved(layer: nn.Conv2d, x: Tensor) -> Tensor:

@@ -7,9 +7,11 @@ are in float32; results and gradients have the types of their inputs.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
+import torch.nn.functional as functional
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -117,12 +119,15 @@ def doubled(x: Tensor) -> Tensor:
     return result
 
 
-def unit_distance(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-    """Distance of LPIPS between features [B,C,H,W]: means [B] over pixels of Σ w·(a/|a| - b/|b|)².
+def nearest(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """An image [B,C,H,W] of a smaller size by its nearest pixels, as `torch.nn.functional.interpolate` picks them.
 
-    Gradients reach `a` only. Source: Zhang et al. 2018, equation 1.
+    Raises ValueError for a larger one, whose gradient would have sums.
     """
-    result: Tensor = _UnitDistance.apply(channels_last(a), channels_last(b.detach()), weight.detach())
+    height, width = x.shape[2:]
+    if size[0] > height or size[1] > width:
+        raise ValueError(f"{size[0]}×{size[1]} pixels are more than {height}×{width}")
+    result: Tensor = _Nearest.apply(channels_last(x), *size)
     return result
 
 
@@ -223,27 +228,43 @@ class _Doubled(Function):
         return dx
 
 
-class _UnitDistance(Function):
+class _Nearest(Function):
     @staticmethod
-    def forward(ctx: Any, a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-        objects, channels, height, width = a.shape
-        shape, rows = _whole_pixels(channels), objects * height * width
-        out = a.new_empty(objects, height * width, dtype=torch.float32)
-        kernels.unit_distance[(-(-rows // shape["ROWS"]),)](a, b, weight, out, rows, channels, **shape)
-        ctx.save_for_backward(a, b, weight)
-        return out.mean(dim=1)
+    def forward(ctx: Any, x: Tensor, height: int, width: int) -> Tensor:
+        ctx.size = x.shape[2:]
+        lines, places = (_sources(old, new, x.device)[0] for old, new in zip(x.shape[2:], (height, width), strict=True))
+        return _picked(x, lines, places)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, None, None]:
-        a, b, weight = ctx.saved_tensors
-        objects, channels, height, width = a.shape
-        shape, pixels = _whole_pixels(channels), height * width
-        share, da = (upstream.float() / pixels).contiguous(), torch.empty_like(a)
-        kernels.unit_distance_slope[(-(-objects * pixels // shape["ROWS"]),)](
-            a, b, weight, share, da, objects * pixels, pixels, channels, **shape
-        )
-        return da, None, None
+    def backward(ctx: Any, dy: Tensor) -> tuple[Tensor, None, None]:
+        lines, places = (_sources(old, new, dy.device)[1] for old, new in zip(ctx.size, dy.shape[2:], strict=True))
+        return _picked(channels_last(dy), lines, places), None, None
+
+
+@lru_cache(maxsize=32)
+def _sources(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Old pixels [new] along an axis that new ones are, and new pixels [old] that old ones are, or -1."""
+    # Torch says itself which these are.
+    source = functional.interpolate(torch.arange(old, dtype=torch.float64)[None, None], new, mode="nearest")[
+        0, 0
+    ].long()
+    back = torch.full((old,), -1)
+    back[source] = torch.arange(new)
+    return source.int().to(device), back.int().to(device)
+
+
+def _picked(x: Tensor, lines: Tensor, places: Tensor) -> Tensor:
+    """Pixels of x in these lines and columns; zeros for -1."""
+    b, c, tall, wide = x.shape
+    shape = (b, c, len(lines), len(places))
+    out = torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
+    grid = _Grid.of(out)
+    rows = grid.objects * grid.pixels
+    kernels.picked[(-(-rows // grid.rows), grid.channels // grid.columns)](
+        x, lines, places, out, rows, len(lines), len(places), tall, wide, c, **grid.shape
+    )
+    return out
 
 
 def row_sums(x: Tensor) -> Tensor:
@@ -284,11 +305,6 @@ def _groupwise(grid: _Grid, groups: int) -> dict[str, int]:
     size = grid.channels // groups
     columns = power_of_two(size)
     return {"GROUP": size, "ROWS": max(1, min(TILE // columns, power_of_two(grid.parts))), "COLUMNS": columns}
-
-
-def _whole_pixels(channels: int) -> dict[str, int]:
-    columns = power_of_two(channels)
-    return {"ROWS": max(1, TILE // columns), "COLUMNS": columns, "num_warps": WARPS}
 
 
 def power_of_two(n: int) -> int:

@@ -18,13 +18,14 @@ kernels: Any = LazyModule("z1g.networks.fused.token_kernels")
 
 TILE, WARPS = 2048, 4
 """Values per tile of a program, and its warps. Those of norms and gates are the fastest of eight on an H200."""
-GATE_TILE = 1024
+GATE_COLUMNS = 256
+"""Channels per program of a gate."""
 SLOPE_WARPS = 8
 """Warps of a norm's gradient."""
-PROGRAMS, GATE_PROGRAMS = 1024, 4096
+GATE_SLOPE_TILE, GATE_SLOPE_COLUMNS, GATE_SLOPE_WARPS = 512, 128, 2
+"""Those of a gate's gradient."""
+PROGRAMS, GATE_PROGRAMS = 1024, 8192
 """Number of programs that compute sums over rows."""
-COLUMNS = 128
-"""Channels per program of a gate's gradient."""
 
 
 def added_norm(x: Tensor, added: Tensor | None, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -133,9 +134,12 @@ class _Geglu(Function):
     def forward(ctx: Any, x: Tensor, bias: Tensor | None) -> Tensor:
         width = x.shape[-1] // 2
         out = x.new_empty(*x.shape[:-1], width)
-        kernels.gated[(-(-out.numel() // GATE_TILE),)](
-            x, x if bias is None else bias, out, out.numel(), width, bias is not None, BLOCK=GATE_TILE, num_warps=WARPS
-        )
+        rows, columns = out.numel() // width, min(GATE_COLUMNS, power_of_two(width))
+        at_once = TILE // columns
+        kernels.gated[(-(-rows // at_once), -(-width // columns))](
+            x, x if bias is None else bias, out, rows, width, bias is not None, ROWS=at_once, COLUMNS=columns,
+            num_warps=WARPS,
+        )  # fmt: skip
         ctx.save_for_backward(x, bias)
         return out
 
@@ -145,13 +149,13 @@ class _Geglu(Function):
         x, bias = ctx.saved_tensors
         dx, dy = torch.empty_like(x), dy.contiguous()
         rows, width = _rows(dy)
-        columns = min(COLUMNS, power_of_two(width))
-        blocks, at_once = -(-width // columns), GATE_TILE // columns
+        columns = min(GATE_SLOPE_COLUMNS, power_of_two(width))
+        blocks, at_once = -(-width // columns), GATE_SLOPE_TILE // columns
         parts, span = _parts(rows, at_once, -(-GATE_PROGRAMS // blocks))
         sums = x.new_empty(0 if bias is None else parts, 2 * width, dtype=torch.float32)
         kernels.gated_slope[(parts, blocks)](
             x, x if bias is None else bias, dy, dx, sums, rows, width, span, bias is not None, ROWS=at_once,
-            COLUMNS=columns, num_warps=WARPS,
+            COLUMNS=columns, num_warps=GATE_SLOPE_WARPS,
         )  # fmt: skip
         return dx, None if bias is None else sums.sum(0).to(bias.dtype)
 
@@ -172,9 +176,11 @@ class _Rotated(Function):
 
 def _turned(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
     _, tokens, heads, width = x.shape
-    out, pairs = torch.empty_like(x), x.numel() // 2
-    kernels.rotate[(-(-2 * pairs // TILE),)](
-        x, cos, sin, out, pairs, width // 2, heads, tokens, sign, BLOCK=TILE // 2, num_warps=WARPS
+    half, rows, out = width // 2, x.numel() // width, torch.empty_like(x)
+    columns = power_of_two(half)
+    at_once = max(1, TILE // (2 * columns))
+    kernels.rotate[(-(-rows // at_once),)](
+        x, cos, sin, out, rows, half, heads, tokens, sign, ROWS=at_once, COLUMNS=columns, num_warps=WARPS
     )
     return out
 

@@ -1,5 +1,6 @@
 """Self-attention over the tokens of several images of an object, as in Wonder3D (Long et al. 2023) and MVDream."""
 
+from functools import partial
 from typing import Any
 
 from diffusers import UNet2DConditionModel
@@ -25,11 +26,11 @@ class JoinedAttention:
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
-        xformers: bool = False,
+        package: str = "",
         **_: Any,
     ) -> Tensor:
-        """[R,N,C] -> [R,N,C]; R is a multiple of n. xformers: with the kernels of that package."""
-        inner = self.xformers if xformers else self.inner
+        """[R,N,C] -> [R,N,C]; R is a multiple of n. package: whose kernels compute it, see `attention_kernels`."""
+        inner = self.xformers if package == "xformers" else partial(self.inner, package=package)
         if self.n == 1:
             alone: Tensor = inner(attn, hidden_states, encoder_hidden_states, attention_mask)
             return alone

@@ -32,11 +32,11 @@ class AttributeAttention:
         """rotary: rotates queries and keys; None: nothing does."""
         self.attributes, self.views, self.rotary = attributes, views, rotary
 
-    def __call__(self, attn: Attention, hidden_states: Tensor, **_: Any) -> Tensor:
-        """[B·A·V,N,C] -> [B·A·V,N,C]; N is a square number."""
+    def __call__(self, attn: Attention, hidden_states: Tensor, package: str = "", **_: Any) -> Tensor:
+        """[B·A·V,N,C] -> [B·A·V,N,C]; N is a square number. package: see `attention_kernels`."""
         by_view = hidden_states.unflatten(0, (-1, self.attributes, self.views)).transpose(1, 2)
         tokens = by_view.flatten(0, 1).flatten(1, 2)
-        mixed = attended(attn, tokens, turn=self.rotary)
+        mixed = attended(attn, tokens, turn=self.rotary, package=package)
         apart = mixed.unflatten(0, (-1, self.views)).unflatten(2, (self.attributes, -1))
         result: Tensor = apart.transpose(1, 2).flatten(0, 2)
         return result
@@ -91,7 +91,7 @@ class AttributeBlock(nn.Module):
         alone = rest.pop("alone", False)
         yield self.norm1, partial(self.attn1, **rest)
         if not alone:
-            yield self.norm_attributes, self.attn_attributes
+            yield self.norm_attributes, partial(self.attn_attributes, **rest)
         yield self.norm2, partial(self.attn2, encoder_hidden_states=context, **rest)
         yield self.norm3, self.ff
 

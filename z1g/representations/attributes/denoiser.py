@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from z1g.gaussians.channels import CHANNELS
 from z1g.geometry.camera import CameraOptions
-from z1g.networks import reference_attention
+from z1g.networks import attention_kernels, reference_attention
 from z1g.networks.denoiser import Condition, Parts
 from z1g.networks.diffusion import NoiseSchedule
 from z1g.networks.multiview import attention, attributes
@@ -93,7 +93,7 @@ class AttributeDenoiser(UNetDenoiser):
         latent = condition.latent[:, None].expand_as(noisy)
         tokens = condition.embedding.unflatten(1, (-1, self.token_width))
         steps = timestep if timestep.ndim == 2 else timestep[:, None].expand(-1, entries)
-        with self._network(noisy.device) as (unet, dtype), reference_attention.kernels(self.attention):
+        with self._network(noisy.device) as (unet, dtype), attention_kernels.kernels(self.attention):
             rows = reference_attention.run(
                 unet,
                 torch.cat([noisy, latent], dim=2).flatten(0, 1).to(dtype),

@@ -7,7 +7,7 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from z1g.geometry.camera import N_INPUTS, CameraOptions, plucker_rays
-from z1g.networks import reference_attention
+from z1g.networks import attention_kernels, reference_attention
 from z1g.networks.denoiser import Condition
 from z1g.networks.diffusion import NoiseSchedule
 from z1g.networks.multiview.attention import install
@@ -61,7 +61,7 @@ class JointDenoiser(PromptedDenoiser):
         placed = torch.cat([images, self.places.to(images.dtype).expand(len(images), -1, -1, -1, -1)], dim=2)
         steps = torch.cat([timestep[:, None].expand(-1, N_INPUTS), torch.zeros_like(timestep)[:, None]], dim=1)
         tokens = self.tokens(condition.embedding).repeat_interleave(VIEWS, dim=0)
-        with self._network(noisy.device) as (unet, dtype), reference_attention.kernels(self.attention):
+        with self._network(noisy.device) as (unet, dtype), attention_kernels.kernels(self.attention):
             sample, tokens = placed.flatten(0, 1).to(dtype), tokens.to(dtype)
             velocity = reference_attention.run(unet, sample, steps.flatten(), tokens)
         predicted: Tensor = velocity.unflatten(0, (-1, VIEWS))[:, :N_INPUTS]

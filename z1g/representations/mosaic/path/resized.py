@@ -40,6 +40,12 @@ class _Resized(DecoderPath):
             return features
         if self.resampling == "average":
             return functional.adaptive_avg_pool2d(features, size)
+        from z1g.networks.fused import available
+
+        if size[0] <= features.shape[-2] and size[1] <= features.shape[-1] and available(features.device):
+            from z1g.networks.fused.operations import nearest
+
+            return nearest(features, size)
         return functional.interpolate(features, size=size, mode="nearest")
 
 
