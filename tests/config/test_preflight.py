@@ -75,7 +75,7 @@ NEEDY: dict[type[Section], list[tuple[dict[str, Any], str]]] = {
                     ({"root": str(ROOT), "roots": ("gone",)}, r"^roots: gone: no such folder")],
     Blender: [({}, r"^python: no Blender found"), ({"python": "gone"}, r"^python: gone is not an executable")],
     UNetOptions: [({"attention": "xformers"}, r"^attention: the package xformers is not installed; .*or choose auto")],
-    InferOptions: [({"attention": "flash4"}, r"^attention: the package flash_attn\.cute is not installed; .*\[flash4\]")],
+    InferOptions: [({"attention": "flash4"}, r"^attention: the package flash_attn\.cute is not .*'z1g\[flash4\]', or")],
 }  # fmt: skip
 """Options that are not met on a machine without anything, and what is said of them."""
 WORDS = {"targets", "partition", "account", "qos"}

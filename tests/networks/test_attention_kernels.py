@@ -81,6 +81,8 @@ def test_a_package_is_selected_during_a_block() -> None:
 
 
 def test_flash4_where_it_cannot_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "flash_attn", None)
+    monkeypatch.delitem(sys.modules, "flash_attn.cute", raising=False)
     with pytest.raises(UserError, match=r"flash4 is not installed: pip install 'z1g\[flash4\]', or choose auto"):
         attention_kernels.require("flash4")
     fake, around = Flash4(pair=False), types.ModuleType("flash_attn")

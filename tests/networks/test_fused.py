@@ -330,11 +330,12 @@ def test_first_layer(channels: int, size: tuple[int, int]) -> None:
         scaled = (x - shift.double()[:, None, None]) / scale.double()[:, None, None]
         return functional.conv2d(scaled, weight.double(), bias.double(), padding=1).relu()
 
+    # A GPU's products of float32 have the precision of TF32, and values near 0 may be on its other side.
+    upstream = upstream * (plain(x.double()) > 0.1)
     out, (slope,) = gradients(lambda x: features.first_layer(x, shift, scale, weight, bias), [x], upstream)
     expected, (expected_slope,) = gradients(plain, [x.double()], upstream)
-    # A GPU's products of float32 have the precision of TF32.
     close(out, expected, 1e-3 if DEVICE.type == "cuda" else 1e-5)
-    close(slope, expected_slope, 2e-2 if DEVICE.type == "cuda" else 1e-5)
+    close(slope, expected_slope, 1e-3 if DEVICE.type == "cuda" else 1e-5)
 
 
 @pytest.mark.parametrize("used", ["features", "pooled", "both"])

@@ -107,8 +107,8 @@ def probe_flash4(device: str) -> None:
     except Exception as error:
         said = str(error).strip().split("\n", 1)[0] or type(error).__name__
         raise UserError(
-            f"attention: flash4 does not work with torch {torch.__version__} on this GPU ({said}); it needs a Hopper or "
-            "a later one, and for CUDA 13 'flash-attn-4[cu13]'; cudnn is the fastest otherwise"
+            f"attention: flash4 does not work with torch {torch.__version__} on this GPU ({said}); it needs a Hopper "
+            "or a later one, and for CUDA 13 'flash-attn-4[cu13]'; cudnn is the fastest otherwise"
         ) from error
 
 

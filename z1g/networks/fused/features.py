@@ -106,9 +106,10 @@ class _FirstLayer(Function):
         out, scale, weight = ctx.saved_tensors
         slope = torch.ops.aten.threshold_backward(channels_last(dy), out, 0)
         b, _, h, w = out.shape
-        shape = out.new_empty(1).expand(b, 3, h, w)
+        # Only its shape and memory order are read; in another order, the gradient of all channels would be copied.
+        like = torch.empty((b, 3, h, w), dtype=out.dtype, device=out.device, memory_format=torch.channels_last)
         of_input, _, _ = torch.ops.aten.convolution_backward(
-            slope, shape, channels_last(weight), None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, False, False]
+            slope, like, channels_last(weight), None, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, [True, False, False]
         )
         return of_input.float() / scale.view(3, 1, 1), None, None, None, None
 
