@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
@@ -21,7 +23,16 @@ from z1g.gaussians.finite import require_finite
 from z1g.gaussians.splats import Splats
 from z1g.inference.models import TrainedModel, open_model, with_options
 from z1g.inference.outputs import in_world
-from z1g.inference.photographs import AS_FOUND, Background, Framing, Photograph, condition, decode, read
+from z1g.inference.photographs import (
+    AS_FOUND,
+    Background,
+    Framing,
+    Photograph,
+    as_user_error,
+    condition,
+    decode,
+    read,
+)
 from z1g.inference.several import Targets, View, ViewSearch, targets
 from z1g.networks.denoiser import Condition
 from z1g.networks.fused.modules import fuse_where_possible
@@ -41,7 +52,7 @@ if TYPE_CHECKING:
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 """Modes of images that PNG keeps exactly."""
-TIFF_MODES = ("I", "F", "I;16B", "CMYK")
+TIFF_MODES = ("I", "F", "CMYK")
 """Modes that TIFF keeps exactly, and PNG does not."""
 NO_MODEL = "photographs need a method from ImageToSplats.from_pretrained or ImageToSplats.of"
 
@@ -276,7 +287,8 @@ def _photograph(source: Path | str | Image.Image | Photograph, background: Backg
     if isinstance(source, Photograph):
         return source
     if isinstance(source, Image.Image):
-        return decode(_content(source), Path("image"), background)
+        name = Path(os.fsdecode(getattr(source, "filename", None) or "image"))
+        return decode(_content(source, name), name, background)
     if not isinstance(source, Path | str):
         raise TypeError(
             f"a photograph is a file, an image of PIL or a Photograph, not {type(source).__name__}; "
@@ -285,18 +297,31 @@ def _photograph(source: Path | str | Image.Image | Photograph, background: Backg
     return read(Path(source), background)
 
 
-def _content(image: Image.Image) -> bytes:
-    """A file with the pixels and the color profile of an image, upright. Raises UserError if it has no pixels."""
+def _content(image: Image.Image, name: Path) -> bytes:
+    """A file with the pixels and the color profile of an image, upright; `name` is the image's in messages.
+
+    Raises UserError if it has no pixels, or if they cannot be read.
+    """
     if not all(image.size):
         raise UserError(f"the image has no pixels: it is {image.width}x{image.height}")
-    # Pillow rotates the pixels of a file neither when it opens nor when it saves them.
-    image, content = ImageOps.exif_transpose(image), BytesIO()
-    if image.mode in TIFF_MODES:
-        image.save(content, "TIFF")
-    else:
-        image = image.convert("LA") if image.mode == "La" else image
-        (image if image.mode in PNG_MODES else image.convert("RGBA")).save(content, "PNG")
+    content = BytesIO()
+    with as_user_error(name):
+        # Pillow rotates the pixels of a file neither when it opens nor when it saves them.
+        image = _storable(ImageOps.exif_transpose(image))
+        image.save(content, "TIFF" if image.mode in TIFF_MODES else "PNG")
     return content.getvalue()
+
+
+def _storable(image: Image.Image) -> Image.Image:
+    """An image of a mode that a file keeps exactly."""
+    if image.mode.startswith("I;16"):
+        # Of another order of bytes: PNG has one, and keeps the transparent value, which TIFF does not.
+        gray = Image.fromarray(np.asarray(image).astype("<u2"))
+        gray.info = dict(image.info)
+        return gray
+    if image.mode == "La":
+        return image.convert("LA")
+    return image if image.mode in (*PNG_MODES, *TIFF_MODES) else image.convert("RGBA")
 
 
 def has_bf16_matrices() -> bool:
