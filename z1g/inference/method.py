@@ -33,7 +33,7 @@ from z1g.inference.photographs import (
     decode,
     read,
 )
-from z1g.inference.several import Targets, View, ViewSearch, targets
+from z1g.inference.several import Targets, View, ViewSearch, in_turn, targets
 from z1g.networks.denoiser import Condition
 from z1g.networks.fused.modules import fuse_where_possible
 from z1g.networks.graphs import Replayed
@@ -145,26 +145,31 @@ class ImageToSplats:
 
         photograph: a file or an image; what is transparent is background. seed: default is from the photograph's
         content. background: of an image without transparency; `remove` needs rembg, `keep` leaves it. framing: changes
-        of the crop. on_step: called after each step of sampling with the numbers of steps done and of all; an exception
-        in it ends the sampling. more: further photographs of the object; the sampled code is then refined until renders
-        match all of them. refine: refine it by the first photograph alone, too. elevation: of the first photograph's
-        camera above the horizon, degrees, for `more` and `refine` only; default is the mean of the model's range. The
+        of the crop. more: further photographs of the object; the sampled code is then refined until renders match all
+        of them. refine: refine it by the first photograph alone, too. elevation: of the first photograph's camera above
+        the horizon, degrees; default is the mean of the model's range. on_step: called after each step of sampling, and
+        of the search that refines, with the numbers of steps done and of all; an exception in it ends the work. The
         splats are those that `z1g infer` writes.
 
-        Raises UserError if the photograph cannot be used, TypeError if it is neither a file nor an image, and
-        ValueError if the method was not read with `from_pretrained` or `of`, or if there is no such background.
+        Raises UserError if the photograph cannot be used, or if there is an elevation without `more` and `refine`:
+        sampling is not told from where a photograph was taken, and only renders are compared with it from there. Raises
+        TypeError if the photograph is neither a file nor an image, and ValueError if the method was not read with
+        `from_pretrained` or `of`, or if there is no such background.
         """
         if self.model is None:
             raise ValueError(NO_MODEL)
         if background not in get_args(Background):
             raise ValueError(f"background is {' or '.join(get_args(Background))}, not {background!r}")
+        if elevation is not None and not (more or refine):
+            raise UserError("elevation is of use only with refine=True or further photographs, more=[...]")
         photograph = _photograph(photograph, background)
         camera, (size, resize) = self.model.camera, self.model.condition
         image = condition(photograph, camera, size, background, resize, framing)
+        on_step, on_search = in_turn(on_step) if more or refine else (on_step, None)
         codes, images = self(image[None], [photograph.seed if seed is None else seed], on_step=on_step)
         if more or refine:
             wanted = self.targets(photograph, more, elevation, background, framing)
-            images = self.decode(self.refined(codes[0], wanted)[None])
+            images = self.decode(self.refined(codes[0], wanted, on_search)[None])
         gaussians = to_gaussians(images)[0]
         require_finite(gaussians, f"the model {self.model.name} is not usable: splats", "train it again")
         return Splats(in_world(gaussians, camera))
@@ -184,15 +189,16 @@ class ImageToSplats:
         views = [(_photograph(view.photograph, background), view) for view in more]
         return targets(first, views, elevation, self.model.camera, background, framing)
 
-    def refined(self, code: Tensor, targets: Targets) -> Tensor:
+    def refined(self, code: Tensor, targets: Targets, on_step: OnStep | None = None) -> Tensor:
         """The code [*shape] near `code`, in the decoder's units, whose renders match the targets best.
 
+        on_step: called in each step with the numbers of steps done and of all; an exception in it ends the search.
         Raises ValueError if the method was not read with `from_pretrained` or `of`.
         """
         if self.model is None:
             raise ValueError(NO_MODEL)
         search = ViewSearch(self.codec.decode, self.model.render, self.model.camera, self.statistics["deviation"])
-        return search(code, targets)
+        return search(code, targets, on_step=on_step)
 
     @property
     def shape(self) -> tuple[int, ...]:
