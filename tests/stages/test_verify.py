@@ -147,7 +147,7 @@ def removed(results: Path) -> Path:
         edited_csv,
         removed,
     ],
-    ids=["stage1", "unet", "conditions", "key", "codes", "fit", "data", "manifest", "image", "rows", "plan", "config", "table", "removed"],
+    ids=("stage1 unet conditions key codes fit data manifest image rows plan config table removed".split()),
 )
 def test_a_tampered_file_is_named(
     results: Path, tamper: Callable[[Path], Path], capsys: pytest.CaptureFixture[str]
