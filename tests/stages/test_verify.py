@@ -147,8 +147,11 @@ def removed(results: Path) -> Path:
         edited_csv,
         removed,
     ],
-    ids=("stage1 unet conditions key codes fit data manifest image rows plan config table removed".split()),
-)
+    ids=[
+        "stage1", "unet", "conditions", "key", "codes", "fit", "data", "manifest", "image", "rows", "plan", "config",
+        "table", "removed",
+    ],
+)  # fmt: skip
 def test_a_tampered_file_is_named(
     results: Path, tamper: Callable[[Path], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
