@@ -381,6 +381,15 @@ def test_a_fault_of_one_sample_ends_no_other(
     assert sampled(server, disc(), seeds=[1])[0]["state"] == "done"
 
 
+def test_a_full_disk_is_said_on_the_page_without_a_path(
+    server: AppServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("z1g.inference.batch.save_png", lambda *_: Path("/dev/full").write_bytes(b"x"))
+    (state,) = sampled(server, disc(), seeds=[1])
+    assert (state["state"], state["error"]) == ("failed", "the server's disk is full")
+    assert "a-1.condition.png" in caplog.text
+
+
 def test_a_sample_without_a_mesh_says_why(server: AppServer, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_mesh(*_: object) -> None:
         raise UserError("there is no surface")

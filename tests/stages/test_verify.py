@@ -68,18 +68,21 @@ def test_what_is_not_checked_is_named(results: Path, capsys: pytest.CaptureFixtu
     """TensorBoard's events and whatever else no job reads; damage there changes no verdict."""
     events = sorted(results.glob("*/*/tb/events*"))
     assert len(events) == 3, "of the ablation and of both trainings"
-    places = [file.parent.relative_to(results) for file in events]
+    places = [file.parents[1] for file in events]
     remark = "-        not checked: {}: no result depends on them\n"
-    assert remark.format(", ".join(map(str, places))) in verify(results, capsys)[1]
+    said = [f"tb in {place.relative_to(results)}" for place in places]
+    assert remark.format("; ".join(said)) in verify(results, capsys)[1]
     for file in events:
         flip(file)
-    log = only(results, "codes/*/stage.json").with_name("notes.txt")
-    log.write_text("mine")
+    log = only(results, "codes/*/stage.json").parent / "logs/codes.log"
+    log.parent.mkdir()
+    log.write_text("done")
+    (places[1] / "notes.txt").write_text("mine")
     code, text = verify(results, capsys)
     assert code == 0
     assert "micro holds: 15 of 15 checks are good" in text
-    places.insert(2, log.relative_to(results))
-    assert remark.format(", ".join(map(str, places))) in text
+    said[1:2] = [f"notes.txt, {said[1]}", f"logs in {log.parents[1].relative_to(results)}"]
+    assert remark.format("; ".join(said)) in text
 
 
 def test_results_without_records_are_not_said_to_be_without_effect(

@@ -253,9 +253,12 @@ def unchecked(results: Path, folder: Path, facts: dict[str, Any]) -> Iterator[Fi
         own = (*CHECKPOINTS, *REMEMBERED, PREDICTED) if stage in TRAINED else ()
         covered |= {of_stage / name for name in (*parts, *own, STAGE_FILE, JOBS, MANIFEST)}
         folders.append(of_stage)
-    others = [path.relative_to(results) for part in folders if part.is_dir() for path in _others(part, covered)]
-    if others:
-        yield Finding("not checked", None, f"{', '.join(map(str, others))}: no result depends on them", counts=False)
+    places = []
+    for part in filter(Path.is_dir, folders):
+        if names := [str(path.relative_to(part)) for path in _others(part, covered)]:
+            places.append(f"{', '.join(names)} in {part.relative_to(results)}")
+    if places:
+        yield Finding("not checked", None, f"{'; '.join(places)}: no result depends on them", counts=False)
 
 
 def _others(folder: Path, covered: set[Path]) -> Iterator[Path]:
