@@ -96,6 +96,11 @@ def test_config_shows_a_scale(capsys: pytest.CaptureFixture[str], monkeypatch: p
         (["plan", "--cost", "--write"], "--write and --budget are of a plan"),
         (["plan", "--check", "--budget", "3"], "--write and --budget are of a plan"),
         (["plan", "--check", "--cost", "10"], "--check and --cost are two questions"),
+        (["infer", "f", "--chunk", "0", "--model", "base"], "--model has no effect here: give photographs and --model"),
+        (["infer", "f", "--chunk", "0", "--refine"], "--refine has no effect here"),
+        (["infer", "f", "--chunk", "0", "--elevation", "0"], "--elevation has no effect here"),
+        (["infer", "f", "--chunk", "0", "--with", "b.png@90"], "--with has no effect here"),
+        (["infer", "a.png", "--gpus", "1"], "--gpus has no effect here"),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from support.paths import ROOT
 
 from z1g import render
+from z1g.cli.main import main
 from z1g.config.catalog import load_ablation
 from z1g.config.preflight import findings
 from z1g.config.resolve import scale_file
@@ -195,6 +196,38 @@ def test_missing_meshes_name_the_ablation(workspace: Path, tmp_path: Path) -> No
 def test_a_folder_without_ablations_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no ablation files"):
         Plan.load("scratch", None, Path("results"), tmp_path, CONFIGS)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sweep: {grid: {\nunet.condition_dropuot: [0.1]}}\n",
+         '2: unet.condition_dropuot: unknown key; did you mean "condition_dropout"?'),
+        ("sweep:\n  grid:\n    infer.guidance:\n    - 2\n    - fast\n",
+         '5: infer.guidance: expected a number, got "fast"'),
+        ("sweep: {grid: {infer.steps: [2, 2]}}\n", "1: infer.steps: the value 2 appears twice"),
+        ("sweep: {grid: {seeds: [1]}}\n", "1: seeds: is no option of the experiment, which a sweep varies"),
+        ("sweep: {zip: {infer.steps: [0]}}\n", "1: infer.steps: expected a number greater than or equal to 1, got 0"),
+        ("sweep: {list: [{infer.steps: 2}, {infer.step: 2}]}\n",
+         '1: infer.step: unknown key; did you mean "steps"?'),
+        ("sweep: {random: {n: 9, distributions: {infer.steps: {integers: [0, 3]}}}}\n",
+         "1: sweep.random.n: the distributions have only about 4 different points, 9 are asked for"),
+        ("seeds: 2\ninfer: {seed: 4294967295}\n",
+         "1: infer.seed: expected a number less than or equal to 4294967295, got 4294967296"),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_with_some_runs_of_a_file_is_shown_as_it_is_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], text: str, expected: str
+) -> None:
+    (tmp_path / "idea.yaml").write_text(text)
+    with pytest.raises(UserError) as planned:
+        Plan.load("scratch", None, Path("results"), tmp_path, CONFIGS)
+    monkeypatch.chdir(ROOT)
+    assert main(["config", "show", "--scale", "scratch", "--ablation", str(tmp_path / "idea.yaml")]) == 2
+    written = capsys.readouterr()
+    assert written.out == ""
+    assert written.err == f"z1g config: error: {planned.value}\n"
+    assert str(planned.value) == f"{tmp_path}/idea.yaml:{expected}"
 
 
 @pytest.mark.slow

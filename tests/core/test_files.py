@@ -1,5 +1,6 @@
 """Atomic writing, locks that name their holder, and progress in logs."""
 
+import errno
 import logging
 import os
 import stat
@@ -22,7 +23,7 @@ from z1g.core.files import (
     write_jsonl,
     write_text,
 )
-from z1g.core.locks import exclusive
+from z1g.core.locks import exclusive, exclusive_folder, waiting
 from z1g.core.progress import Meter, track
 
 
@@ -48,6 +49,51 @@ def test_an_error_names_the_file_and_not_its_temporary_name(tmp_path: Path) -> N
     with pytest.raises(FileNotFoundError) as missing, atomic_folder(tmp_path / "model") as temporary:
         (temporary / "none/a.json").write_text("text")
     assert missing.value.filename == str(tmp_path / "model/none/a.json")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
+    """Neither by a temporary name, nor not at all, as the system does where a file is open already."""
+
+    def fill(file: Path) -> None:
+        file.symlink_to("/dev/full")
+        file.write_bytes(b"x")
+
+    with pytest.raises(OSError, match="No space left on device") as caught, atomic_file(tmp_path / "a.ply") as file:
+        fill(file)
+    assert caught.value.filename == str(tmp_path / "a.ply")
+    with pytest.raises(OSError, match="No space left on device") as caught, atomic_folder(tmp_path / "b") as folder:
+        fill(folder / "c")
+    assert caught.value.filename == str(tmp_path / "b")
+    (tmp_path / "lock").symlink_to("/dev/full")
+    for lock in (exclusive, waiting):
+        with pytest.raises(OSError, match=r"No space left|Invalid argument") as caught, lock(tmp_path / "lock"):
+            pass
+        assert caught.value.filename == str(tmp_path / "lock")
+
+
+@pytest.mark.parametrize("hidden", [".z1g.unfinished", ".z1g.unfinished/a.ply", ".z1g.lock"])
+def test_an_error_in_a_folder_names_what_becomes_of_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: str
+) -> None:
+    """A full disk: found when the lock is signed, the folder of unfinished files is made, or one of them is written."""
+    out, mkdir = tmp_path / "out", Path.mkdir
+
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(out / hidden))
+
+    def write() -> None:
+        with exclusive_folder(out) as unfinished:
+            assert unfinished == out / ".z1g.unfinished"
+            full()
+
+    if hidden == ".z1g.lock":
+        monkeypatch.setattr("z1g.core.locks._sign", full)
+    elif hidden == ".z1g.unfinished":
+        monkeypatch.setattr(Path, "mkdir", lambda path, **how: full() if path.name == hidden else mkdir(path, **how))
+    with pytest.raises(OSError, match="No space left") as caught:
+        write()
+    assert caught.value.filename == str(out / "a.ply" if hidden.endswith("ply") else out)
 
 
 def test_an_open_reader_keeps_reading_the_old_file(tmp_path: Path) -> None:

@@ -218,6 +218,17 @@ def test_sealed_tensors_belong_to_their_owner(tmp_path: Path) -> None:
         load_sealed(file, "one")
 
 
+def test_a_lost_shard_is_no_damage_of_those_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("z1g.data.tensor_shards.SHARD", 2)
+    folder, ids = tmp_path / "c", [str(i) for i in range(5)]
+    remembered(folder, {}, ids, lambda names: {"n": torch.tensor([float(name) for name in names])})
+    (folder / "shard-00000.safetensors").unlink()
+    assert damaged_shards(folder) == []
+    last = folder / "shard-00002.safetensors"
+    (folder / "shard-00001.safetensors").rename(last)
+    assert damaged_shards(folder) == [f"{last} is damaged: its tensors do not have its checksum"]
+
+
 def test_damaged_remembered_tensors_are_computed_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     calls: list[list[str]] = []
 

@@ -33,6 +33,7 @@ from z1g.inference.app.work import Asked, Studio
 from z1g.inference.method import ImageToSplats
 from z1g.inference.models import open_model
 from z1g.inference.photographs import AS_FOUND, condition, read
+from z1g.inference.several import ViewSearch
 from z1g.surface.build import MeshOptions
 
 pytestmark = pytest.mark.slow
@@ -324,6 +325,37 @@ def test_the_queue_is_limited_and_samples_can_be_stopped(folder: Path, monkeypat
         studio.close()
 
 
+def test_a_sample_can_be_stopped_while_it_is_matched_with_the_photograph(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two steps of the search, as between two of sampling; a film or a mesh is not begun."""
+    studio = Studio([open_model(str(folder))])
+    error, steps = ViewSearch._error, [0, 0]
+
+    def stopping(search: ViewSearch, *arguments: Any) -> Any:
+        ((running, seed),) = [(key, x.seed) for key, x in studio._samples.items() if x.state == "running"]
+        steps[seed] += 1
+        if seed == 0 and steps[0] == 2:
+            studio.stop(running)
+        return error(search, *arguments)
+
+    monkeypatch.setattr(ViewSearch, "_error", stopping)
+    try:
+        photograph = studio.uploads.add(png(disc()), "a.png")
+        for seed in (0, 1):
+            asked = Asked(photograph=photograph, seeds=[seed], steps=1, cut="alpha", refine=True)
+            (identity,) = studio.ask(asked)
+            while studio.get(identity).state in ("waiting", "running"):
+                threading.Event().wait(0.05)
+            sample = studio.get(identity)
+            assert (sample.state, bool(sample.files)) == (("stopped", False), ("done", True))[seed]
+            assert sample.step == (3 if seed == 0 else sample.steps)
+    finally:
+        studio.close()
+    assert steps[0] == 2
+    assert steps[1] > 2
+
+
 def test_old_photographs_and_samples_make_room(
     server: AppServer, monkeypatch: pytest.MonkeyPatch, folder: Path
 ) -> None:
@@ -347,6 +379,15 @@ def test_a_fault_of_one_sample_ends_no_other(
     assert state["error"] == "something went wrong; the server's terminal says what"
     assert "ZeroDivisionError" in caplog.text
     assert sampled(server, disc(), seeds=[1])[0]["state"] == "done"
+
+
+def test_a_full_disk_is_said_on_the_page_without_a_path(
+    server: AppServer, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("z1g.inference.batch.save_png", lambda *_: Path("/dev/full").write_bytes(b"x"))
+    (state,) = sampled(server, disc(), seeds=[1])
+    assert (state["state"], state["error"]) == ("failed", "the server's disk is full")
+    assert "a-1.condition.png" in caplog.text
 
 
 def test_a_sample_without_a_mesh_says_why(server: AppServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -422,7 +463,7 @@ def test_a_browser_goes_from_photograph_to_the_command_s_files(
 ) -> None:
     """Upload by the page's own input, a dragged crop, splats by their pixels, and files that equal `z1g infer`'s."""
     monkeypatch.setattr(ImageToSplats, "__call__", a_ball)
-    monkeypatch.setattr(ImageToSplats, "refined", lambda _, code, targets: code.clone())
+    monkeypatch.setattr(ImageToSplats, "refined", lambda _, code, *others: code.clone())
     monkeypatch.setattr(ImageToSplats, "decode", lambda _, codes: codes)
     coarse = MeshOptions(views=12, view_size=64, resolution=32, faces=1000, texture=64)
     monkeypatch.setattr("z1g.inference.batch.MeshOptions", lambda: coarse)

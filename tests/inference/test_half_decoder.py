@@ -100,7 +100,7 @@ def test_codes_are_searched_in_float32(half: ImageToSplats, folder: Path, monkey
     """What the search decodes, and its gradients, have nothing of the rounding."""
 
     def search(decode: Callable[[Tensor], Tensor], *_: object) -> Callable[..., Tensor]:
-        def decoded(code: Tensor, targets: Targets) -> Tensor:
+        def decoded(code: Tensor, targets: Targets, **_: object) -> Tensor:
             code = code[None].requires_grad_()
             splats = decode(code)
             (gradient,) = torch.autograd.grad(splats.square().sum(), code)

@@ -128,6 +128,20 @@ def test_one_bad_photograph_does_not_stop_the_others(
     assert {file.name for file in (tmp_path / "out").glob("*.json")} == {"0.json", "2.json"}
 
 
+def test_a_full_disk_is_said_with_the_file_that_was_asked_for(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not with the hidden folder of unfinished files; nothing is left of these."""
+    monkeypatch.setattr("z1g.inference.batch.save_png", lambda pixels, file: Path("/dev/full").write_bytes(b"x"))
+    out = tmp_path / "out"
+    assert infer(results, out, str(saved(tmp_path, disc(), "a.png"))) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == (
+        f"z1g infer: error: {out}/a.condition.png: the disk is full; make room and run the same command again"
+    )
+    assert list(out.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_the_same_photograph_gives_the_same_splats_beside_others(results: Path, tmp_path: Path) -> None:
     folder = tmp_path / "in"

@@ -111,12 +111,9 @@ def gray(low: float, high: float, kind: str) -> Image.Image:
     """A ramp with a step, of gray values of a kind of numpy."""
     values = np.linspace(low, high, 48 * 40).reshape(48, 40)
     values[20:, :10] = high
-    mode = {">u2": "I;16B"}.get(kind)
-    return (
-        Image.fromarray(values.astype(kind))
-        if mode is None
-        else Image.frombytes(mode, (40, 48), values.astype(kind).tobytes())
-    )
+    if kind == ">u2":
+        return Image.frombytes("I;16B", (40, 48), values.astype(kind).tobytes())
+    return Image.fromarray(values.astype(kind))
 
 
 @pytest.mark.slow
@@ -145,6 +142,32 @@ def test_an_image_in_memory_is_the_one_of_its_file(
         for source in (tmp_path / name, Image.open(tmp_path / name))
     )
     assert torch.equal(of_file.tensor, of_image.tensor)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "kind"), [("I;16", "<u2"), ("I;16L", "<u2"), ("I;16B", ">u2"), ("I;16N", "=u2")])
+def test_gray_of_16_bits_is_the_same_whatever_the_order_of_its_bytes(
+    model: ImageToSplats, tmp_path: Path, mode: str, kind: str
+) -> None:
+    """Pillow writes and converts some of these modes wrongly or not at all; a file of numpy's values is the measure."""
+    ramp = gray(0, 65534, "uint16")
+    values = np.asarray(ramp).copy()
+    values[:3] = 65535
+    file = saved(tmp_path, Image.fromarray(values), "a.png", transparency=65535)
+    image = Image.frombytes(mode, ramp.size, values.astype(kind).tobytes())
+    image.info["transparency"] = 65535
+    short = model.sampling(steps=1)
+    of_file, of_image = (short.reconstruct(source, seed=1, background="keep") for source in (file, image))
+    assert torch.equal(of_file.tensor, of_image.tensor)
+
+
+def test_an_image_whose_file_is_damaged_is_named(model: ImageToSplats, tmp_path: Path) -> None:
+    """Pillow reads the pixels of a file that is open when they are needed."""
+    file = saved(tmp_path, Image.effect_noise((200, 200), 80), "half.jpg")
+    file.write_bytes(file.read_bytes()[:3000])
+    for source in (file, Image.open(file)):
+        with pytest.raises(UserError, match=r"half\.jpg is damaged: .*truncated"):
+            model.reconstruct(source)
 
 
 def test_what_is_no_photograph_is_said(model: ImageToSplats) -> None:

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -137,6 +138,25 @@ def test_the_search_ends_when_it_does_not_improve(decoder: Blobs, search: ViewSe
     torch.testing.assert_close(found, code(1), atol=0.1, rtol=0)
 
 
+def test_steps_of_the_search_are_counted_to_their_end_and_can_end_it(decoder: Blobs, search: ViewSearch) -> None:
+    seen: list[tuple[int, int]] = []
+    search(code(1), exact(in_world(decoder, code(2)), [0]), steps=3, on_step=lambda *step: seen.append(step))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+    seen.clear()
+    search(code(1), exact(in_world(decoder, code(1)), [0]), steps=100, on_step=lambda *step: seen.append(step))
+    assert [done for done, _ in seen] == [*range(1, len(seen)), 100], "it settles before"
+    assert len(seen) < 100
+
+    def stop(done: int, steps: int) -> None:
+        seen.append((done, steps))
+        raise InterruptedError
+
+    seen.clear()
+    with pytest.raises(InterruptedError):
+        search(code(1), exact(in_world(decoder, code(2)), [0]), on_step=stop)
+    assert seen == [(1, several.STEPS)]
+
+
 @pytest.mark.slow
 def test_photographs_are_shifted_and_zoomed_to_the_renders(decoder: Blobs, search: ViewSearch) -> None:
     """The crop's scale differs from the camera's; a code cannot make its blobs larger, so colors fit with zoom only."""
@@ -267,6 +287,26 @@ def test_photographs_can_be_refined(folder: Path, tmp_path: Path) -> None:
     records = {path.parent.name + path.stem: json.loads(path.read_text()) for path in tmp_path.glob("*/*.json")}
     refined = {name: record["refined"] for name, record in records.items() if "refined" in record}
     assert refined == {"onea": True, "twoa": True, "twob": True, "plaina": False}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [{"refine": True}, {"more": [View(disc(), 180)]}])
+def test_steps_of_sampling_and_search_are_counted_together(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, words: dict[str, Any]
+) -> None:
+    monkeypatch.setattr(several, "STEPS", 4)
+    monkeypatch.setattr(ViewSearch.__call__, "__defaults__", (4, None))
+    model = ImageToSplats.from_pretrained(str(folder)).sampling(steps=2)
+    seen: list[tuple[int, int]] = []
+    model.reconstruct(disc(), on_step=lambda *step: seen.append(step), **words)
+    assert seen == [(done, 6) for done in range(1, 7)]
+
+
+def test_an_elevation_is_of_the_search_only(folder: Path) -> None:
+    model = ImageToSplats.from_pretrained(str(folder))
+    for elevation in (0, 20.0):
+        with pytest.raises(UserError, match="elevation is of use only with refine=True or further photographs"):
+            model.reconstruct(disc(), elevation=elevation)
 
 
 @pytest.mark.slow

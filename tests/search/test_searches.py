@@ -1,17 +1,21 @@
 """`z1g search` at micro size: trained points, a kill in the middle, the best point as an ablation."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from support.paths import ROOT
 from support.studies import Workspace
 
 from z1g.config.search import read_search
 from z1g.core.errors import UserError
 from z1g.plan.plan import Plan
 from z1g.report.collect import Results
+from z1g.search.dag import Where
+from z1g.search.study import Searcher
 
 LR = "unet.train.optimizer.lr"
 STUDY: dict[str, Any] = {
@@ -142,6 +146,34 @@ def test_a_metric_that_is_not_measured_is_named_before_anything_is_trained(verbs
     assert code == 2
     assert 'search.objective.metric: pnsr is not measured; did you mean "psnr"?' in output
     assert not (workspace.results / "studies/rates/journal.log").exists()
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        (
+            {"infer.guidance": {"uniform": [0, 8]}},
+            "infer.guidance: expected a number greater than or equal to 1, got 0",
+        ),
+        ({"infer.steps": {"integers": [1, 9999]}}, "infer.steps: expected a number less than or equal to 1000, got 99"),
+        ({LR: {"log_uniform": [1e-6, 1e6]}}, "unet.train.optimizer.lr: expected a number"),
+        (
+            {"unet.condition_size": {"choice": [64, 32, "large"]}},
+            'unet.condition_size: expected an integer, got "large"',
+        ),
+        ({"infer.steps": {"integers": [2, 4]}, "infer.step": {"choice": [1]}}, "infer.step: unknown key"),
+    ],
+)
+def test_a_space_is_checked_to_its_ends_before_anything_is_proposed(
+    space: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("z1g.search.study.train", lambda *_: pytest.fail("nothing may be trained"))
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "rates.yaml").write_text(yaml.safe_dump({"search": {"space": space}}))
+    searcher = Searcher(read_search(tmp_path / "rates.yaml"), Where("local", "scratch", tmp_path / "results", {}))
+    with pytest.raises(UserError, match=re.escape(message)):
+        searcher.run()
+    assert not (searcher.folder / "journal.log").exists()
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,38 @@ def test_an_untouched_ablation_holds(results: Path, capsys: pytest.CaptureFixtur
     assert "UNKNOWN" not in text
 
 
+def test_what_is_not_checked_is_named(results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """TensorBoard's events and whatever else no job reads; damage there changes no verdict."""
+    events = sorted(results.glob("*/*/tb/events*"))
+    assert len(events) == 3, "of the ablation and of both trainings"
+    places = [file.parents[1] for file in events]
+    remark = "-        not checked: {}: no result depends on them\n"
+    said = [f"tb in {place.relative_to(results)}" for place in places]
+    assert remark.format("; ".join(said)) in verify(results, capsys)[1]
+    for file in events:
+        flip(file)
+    log = only(results, "codes/*/stage.json").parent / "logs/codes.log"
+    log.parent.mkdir()
+    log.write_text("done")
+    (places[1] / "notes.txt").write_text("mine")
+    code, text = verify(results, capsys)
+    assert code == 0
+    assert "micro holds: 15 of 15 checks are good" in text
+    said[1:2] = [f"notes.txt, {said[1]}", f"logs in {log.parents[1].relative_to(results)}"]
+    assert remark.format("; ".join(said)) in text
+
+
+def test_results_without_records_are_not_said_to_be_without_effect(
+    results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(only(results, "unet/*/jobs"))
+    ablation.run(results, "micro")
+    text = verify(results, capsys)[1]
+    assert "UNKNOWN  unet: there are no job records" in text
+    (remark,) = [line for line in text.splitlines() if line.startswith("-")]
+    assert "unet" not in remark
+
+
 def flip(path: Path) -> None:
     """Change one byte in the middle, not the size."""
     content = bytearray(path.read_bytes())
@@ -105,6 +137,8 @@ def removed(results: Path) -> Path:
     [
         edited("autodecoder/*/model/heads.safetensors"),
         edited("unet/*/pipeline/unet/*.safetensors"),
+        edited("unet/*/conditions/shard-00000.safetensors"),
+        edited("unet/*/conditions/key.json"),
         edited("codes/*/codes.safetensors"),
         edited("fit/*/chunk-00001.safetensors"),
         edited("ingest/*/chunk-00000.tar"),
@@ -116,8 +150,11 @@ def removed(results: Path) -> Path:
         edited_csv,
         removed,
     ],
-    ids=["stage1", "unet", "codes", "fit", "data", "manifest", "image", "rows", "plan", "config", "table", "removed"],
-)
+    ids=[
+        "stage1", "unet", "conditions", "key", "codes", "fit", "data", "manifest", "image", "rows", "plan", "config",
+        "table", "removed",
+    ],
+)  # fmt: skip
 def test_a_tampered_file_is_named(
     results: Path, tamper: Callable[[Path], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,6 +15,15 @@ from z1g.networks.weights.packaged import FILE, absent, folder_of
 from z1g.plan.runs import run_folder
 from z1g.render.compiled import compile_beside
 
+OF_PHOTOGRAPHS = {
+    "model": "--model", "run": "--run", "out": "--out", "background": "--background", "seed": "--seed",
+    "size": "--size", "steps": "--steps", "guidance": "--guidance", "shift": "--shift", "zoom": "--zoom",
+    "more": "--with", "refine": "--refine", "elevation": "--elevation", "mesh": "--mesh",
+}  # fmt: skip
+"""Options that a stage's job does not have, by the names of their values."""
+OF_JOBS = {"gpus": "--gpus", "nodes": "--nodes", "outputs": "--outputs"}
+"""Options that photographs do not have."""
+
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Add the arguments: photographs and a run, or a stage folder and a chunk."""
@@ -67,9 +76,8 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
     """Sample photographs, or run the stage."""
+    _require_one_kind(verb, arguments)
     if arguments.chunk is not None:
-        if arguments.run is not None or arguments.model is not None:
-            raise UserError("give photographs and --model or --run, or a stage folder and --chunk N")
         if len(arguments.paths) != 1:
             raise UserError("--chunk needs exactly one stage folder")
         arguments.folder = existing_stage(arguments.paths[0])
@@ -102,6 +110,18 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     model = open_model(arguments.model) if run_path is None else of_run(run_path)
     model = model.sampling(arguments.steps, arguments.guidance)
     run(photographs, model, outputs, ["z1g", *sys.argv[1:]])
+
+
+def _require_one_kind(verb: str, arguments: argparse.Namespace) -> None:
+    """Raise UserError for options of photographs beside those of a job, or of a job beside photographs."""
+    parser = argparse.ArgumentParser(add_help=False)
+    add_arguments(parser, verb)
+    others = OF_JOBS if arguments.chunk is None else OF_PHOTOGRAPHS
+    given = [flag for name, flag in others.items() if getattr(arguments, name) != parser.get_default(name)]
+    if given:
+        raise UserError(
+            f"{given[0]} has no effect here: give photographs and --model or --run, or a stage folder and --chunk N"
+        )
 
 
 def require(model: str | None) -> None:

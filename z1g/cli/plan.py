@@ -2,18 +2,22 @@
 
 import argparse
 import sys
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import get_args
 
 from z1g.cli.arguments import at_least, some_path
 from z1g.config.preflight import Policy
 from z1g.core.errors import UserError
+from z1g.core.names import listed
 from z1g.core.stages import STAGE_NAMES
+from z1g.data.manifest import Manifest, SplitOptions
 from z1g.plan.budget import gpu_hours_of, within_budget
 from z1g.plan.check import check
 from z1g.plan.cost import sheet
 from z1g.plan.named import experiments
-from z1g.plan.plan import Plan
+from z1g.plan.plan import Plan, PlannedAblation
 
 COST_OF = (1_000, 10_000, 80_000)
 
@@ -96,4 +100,19 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     jobs = sum(stage.n_chunks for stage in plan.stages.values())
     objects = {planned.stages["ingest"].id: len(planned.manifest.objects) for planned in plan.ablations.values()}
     lines.append(f"{sum(objects.values())} objects, {len(plan.stages)} distinct stages, {jobs} jobs")
+    lines.append(f"held out: {held_out(plan.ablations.values())}")
     sys.stdout.write("\n".join([*lines, *notes]) + "\n")
+
+
+def held_out(ablations: Iterable[PlannedAblation]) -> str:
+    """How many objects are held out; different numbers, as of data sets and folds, follow each other."""
+    splits = {(planned.stages["ingest"].id, planned.ablation.experiment.data.split): planned for planned in ablations}
+    return listed(list(dict.fromkeys(_held_out(planned.manifest, split) for (_, split), planned in splits.items())))
+
+
+def _held_out(manifest: Manifest, options: SplitOptions) -> str:
+    count = Counter(manifest.splits(options).values())
+    remarks = [f"{count['test_unseen']} of unseen categories"] * bool(count["test_unseen"])
+    remarks += [f"{count['test']} trained on, too"] * options.train_on_test
+    number = f"{count['test'] + count['test_unseen']} of {len(manifest.objects)} objects"
+    return f"{number} ({'; '.join(remarks)})" if remarks else number

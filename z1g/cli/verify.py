@@ -31,8 +31,8 @@ def main(verb: str, arguments: argparse.Namespace) -> int:
     folder = run_folder(str(arguments.run), arguments.results).absolute()
     held = []
     for finding in verify(folder, arguments.sample, arguments.seed):
-        held.append(finding.holds)
-        word = {True: "ok", False: "BROKEN", None: "UNKNOWN"}[finding.holds]
+        word = {True: "ok", False: "BROKEN", None: "UNKNOWN"}[finding.holds] if finding.counts else "-"
+        held += [finding.holds] if finding.counts else []
         sys.stdout.write(f"{word:<8} {finding.what}: {finding.detail}\n")
         sys.stdout.flush()
     verdict = "does not hold" if False in held else "cannot be checked in full" if None in held else "holds"

@@ -206,6 +206,8 @@ def load_ablation(path: Path, scale: str, configs: Path, objects: Sequence[str] 
     """Read and validate one file as an ablation, without its sweep, folds and replicates.
 
     Its base may be an ablation in the same folder. `objects` are meshes that replace the data of the base. Raises
-    UserError with file, line, key path and expectation.
+    UserError with file, line, key path and expectation, also for mistakes in what only some of its runs have.
     """
-    return Catalog(Entries.around(path), scale, configs, objects).ablation(path.stem)
+    catalog = Catalog(Entries.around(path), scale, configs, objects)
+    catalog.runs(path.stem)
+    return catalog.ablation(path.stem)

@@ -70,6 +70,10 @@ class Distribution(Section):
             drawn = round(lower + u * (upper - lower), DIGITS - math.floor(math.log10(upper - lower)))
         return min(max(drawn, lower), upper)
 
+    def ends(self) -> Values:
+        """All choices, or both limits: values between limits are valid if these are."""
+        return self.choice or self.uniform or self.log_uniform or self.integers or ()
+
 
 class RandomPoints(Section):
     """Random points. The first n points do not depend on the number that is asked for."""

@@ -18,6 +18,8 @@ LARGEST_DOCUMENT = 64 * 2**20
 LONGEST_LINE = 16 * 2**20
 """Length limit of a line of a table. The number of lines is not limited."""
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
+FULL = (errno.ENOSPC, errno.EDQUOT)
+"""Errors of a disk or a quota that is full."""
 FULL_DISK_BYTES = 65_536
 """A disk with fewer free bytes counts as full, because a failed write may have been partly written."""
 
@@ -35,7 +37,7 @@ def atomic_file(path: Path, durable: bool = True) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with _by_own_name(temporary, path), _disk_full_error(path):
+        with by_own_name(temporary, path), _disk_full_error(path):
             yield temporary
             if durable:
                 _sync(temporary)
@@ -52,10 +54,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     _require_name(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, older = (path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp") for _ in range(2))
-    with _by_own_name(temporary, path):
+    with by_own_name(temporary, path):
         temporary.mkdir()
     try:
-        with _by_own_name(temporary, path), _disk_full_error(path):
+        with by_own_name(temporary, path), _disk_full_error(path):
             yield temporary
             for file in temporary.rglob("*"):
                 if file.is_file():
@@ -105,18 +107,25 @@ def remove_unfinished(folder: Path, prefix: str = "", but: Sequence[str] = ()) -
 
 @contextmanager
 def _disk_full_error(path: Path) -> Iterator[None]:
-    """Raise OSError (ENOSPC) with the path if the disk is full; some libraries only report that a write failed."""
+    """Raise OSError with the path if the disk or the quota is full.
+
+    Some libraries only report that a write failed, and a write to an open file does not know the file's name.
+    """
     try:
         yield
     except Exception as error:
-        other_cause = isinstance(error, OSError) and error.errno != errno.ENOSPC
+        cause = error.errno if isinstance(error, OSError) else None
+        if cause in FULL and isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
+            raise
+        other_cause = isinstance(error, OSError) and cause != errno.ENOSPC
         if other_cause or shutil.disk_usage(path.parent).free >= FULL_DISK_BYTES:
             raise
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
 
 
 @contextmanager
-def _by_own_name(temporary: Path, path: Path) -> Iterator[None]:
+def by_own_name(temporary: Path, path: Path) -> Iterator[None]:
     """Let errors of the operating system name a file as its user knows it."""
     try:
         yield

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from z1g.core.errors import UserError
+from z1g.core.files import by_own_name
 
 log = logging.getLogger("z1g")
 POLL_S = 0.5
@@ -76,7 +77,7 @@ def waiting(path: Path) -> Iterator[tuple[bool, int]]:
                 log.info("%s is being written by %s: waiting", path.parent, _holder(descriptor) or "another job")
             waited = True
             time.sleep(POLL_S)
-        _sign(descriptor)
+        _sign(descriptor, path)
         yield waited, descriptor
     finally:
         os.close(descriptor)
@@ -94,7 +95,7 @@ def exclusive(path: Path) -> Iterator[int]:
         if not try_lock(descriptor):
             holder = _holder(descriptor) or "another process"
             raise UserError(f"{path.parent} is being written by {holder}; wait for it or end it first")
-        _sign(descriptor)
+        _sign(descriptor, path)
         yield descriptor
     finally:
         os.close(descriptor)
@@ -105,12 +106,12 @@ def exclusive_folder(folder: Path) -> Iterator[Path]:
     """Yield an empty folder inside `folder` for unfinished files while no other process may write to `folder`.
 
     Nothing of the lock is left afterwards; what a killed process left is removed by the next one. Raises UserError if
-    another process writes to `folder`, and OSError if it cannot be written.
+    another process writes to `folder`, and OSError if it cannot be written, by the names that files get in `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     file, work = folder / ".z1g.lock", folder / ".z1g.unfinished"
     while True:
-        with exclusive(file) as descriptor:
+        with by_own_name(file, folder), by_own_name(work, folder), exclusive(file) as descriptor:
             if not _is_at(descriptor, file):
                 continue  # the process that held it has just removed it
             shutil.rmtree(work, ignore_errors=True)
@@ -135,8 +136,12 @@ def _holder(descriptor: int) -> str:
     return os.pread(descriptor, 200, 0).decode(errors="replace").strip()
 
 
-def _sign(descriptor: int) -> None:
-    """Write the holder into the lock file."""
+def _sign(descriptor: int, path: Path) -> None:
+    """Write the holder into the lock file. Raises OSError with its name, which errors of an open file do not have."""
     job = os.environ.get("SLURM_JOB_ID", "-")
-    os.truncate(descriptor, 0)
-    os.pwrite(descriptor, f"{socket.gethostname()} process {os.getpid()} job {job}".encode(), 0)
+    try:
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"{socket.gethostname()} process {os.getpid()} job {job}".encode(), 0)
+    except OSError as error:
+        error.filename = str(path)
+        raise

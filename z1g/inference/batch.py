@@ -25,7 +25,7 @@ from z1g.inference.method import ImageToSplats
 from z1g.inference.models import TrainedModel
 from z1g.inference.outputs import SampleWriter
 from z1g.inference.photographs import AS_FOUND, Background, Framing, Photograph, condition, read
-from z1g.inference.several import View, check_elevation
+from z1g.inference.several import View, check_elevation, in_turn
 from z1g.jobs.records import digests, provenance
 from z1g.render.images import save_png, to_bytes
 from z1g.render.video import video_extension
@@ -147,7 +147,7 @@ class Batch:
     """Samples photographs in batches and writes the requested outputs.
 
     method: from `ImageToSplats.of`. unfinished: a folder for files until all of a result are there. on_step: called
-    after each step of sampling.
+    after each step of sampling, and of the search that refines, with the numbers of steps done and of all.
     """
 
     def __init__(
@@ -157,7 +157,8 @@ class Batch:
         if method.model is None:
             raise ValueError("photographs need a method from ImageToSplats.of")
         model = method.model
-        self.unfinished, self.failures, self.on_step = unfinished, Failures(), on_step
+        self.unfinished, self.failures = unfinished, Failures()
+        self.on_step, self.on_search = in_turn(on_step) if outputs.more or outputs.refine else (on_step, None)
         self.outputs, self.model, self.command = outputs, model, list(command)
         self.method = method
         self.writer = SampleWriter(
@@ -216,7 +217,7 @@ class Batch:
         """Splatter images [1,6,14,S,S] of a sampled code after the search that matches its photographs."""
         options = self.outputs
         wanted = self.method.targets(photograph, options.more, options.elevation, options.background, options.framing)
-        return self.method.decode(self.method.refined(code, wanted)[None])
+        return self.method.decode(self.method.refined(code, wanted, self.on_search)[None])
 
     def _write(self, name: str, image: Tensor, gaussians: Tensor) -> dict[str, str]:
         """Write the files of one object [1,N,14] in the view-1 frame; returns their names by kind."""

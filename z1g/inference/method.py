@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Sequence
 from contextlib import nullcontext
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
+import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor, nn
@@ -21,8 +23,17 @@ from z1g.gaussians.finite import require_finite
 from z1g.gaussians.splats import Splats
 from z1g.inference.models import TrainedModel, open_model, with_options
 from z1g.inference.outputs import in_world
-from z1g.inference.photographs import AS_FOUND, Background, Framing, Photograph, condition, decode, read
-from z1g.inference.several import Targets, View, ViewSearch, targets
+from z1g.inference.photographs import (
+    AS_FOUND,
+    Background,
+    Framing,
+    Photograph,
+    as_user_error,
+    condition,
+    decode,
+    read,
+)
+from z1g.inference.several import Targets, View, ViewSearch, in_turn, targets
 from z1g.networks.denoiser import Condition
 from z1g.networks.fused.modules import fuse_where_possible
 from z1g.networks.graphs import Replayed
@@ -41,7 +52,7 @@ if TYPE_CHECKING:
 
 PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 """Modes of images that PNG keeps exactly."""
-TIFF_MODES = ("I", "F", "I;16B", "CMYK")
+TIFF_MODES = ("I", "F", "CMYK")
 """Modes that TIFF keeps exactly, and PNG does not."""
 NO_MODEL = "photographs need a method from ImageToSplats.from_pretrained or ImageToSplats.of"
 
@@ -134,26 +145,31 @@ class ImageToSplats:
 
         photograph: a file or an image; what is transparent is background. seed: default is from the photograph's
         content. background: of an image without transparency; `remove` needs rembg, `keep` leaves it. framing: changes
-        of the crop. on_step: called after each step of sampling with the numbers of steps done and of all; an exception
-        in it ends the sampling. more: further photographs of the object; the sampled code is then refined until renders
-        match all of them. refine: refine it by the first photograph alone, too. elevation: of the first photograph's
-        camera above the horizon, degrees, for `more` and `refine` only; default is the mean of the model's range. The
+        of the crop. more: further photographs of the object; the sampled code is then refined until renders match all
+        of them. refine: refine it by the first photograph alone, too. elevation: of the first photograph's camera above
+        the horizon, degrees; default is the mean of the model's range. on_step: called after each step of sampling, and
+        of the search that refines, with the numbers of steps done and of all; an exception in it ends the work. The
         splats are those that `z1g infer` writes.
 
-        Raises UserError if the photograph cannot be used, TypeError if it is neither a file nor an image, and
-        ValueError if the method was not read with `from_pretrained` or `of`, or if there is no such background.
+        Raises UserError if the photograph cannot be used, or if there is an elevation without `more` and `refine`:
+        sampling is not told from where a photograph was taken, and only renders are compared with it from there. Raises
+        TypeError if the photograph is neither a file nor an image, and ValueError if the method was not read with
+        `from_pretrained` or `of`, or if there is no such background.
         """
         if self.model is None:
             raise ValueError(NO_MODEL)
         if background not in get_args(Background):
             raise ValueError(f"background is {' or '.join(get_args(Background))}, not {background!r}")
+        if elevation is not None and not (more or refine):
+            raise UserError("elevation is of use only with refine=True or further photographs, more=[...]")
         photograph = _photograph(photograph, background)
         camera, (size, resize) = self.model.camera, self.model.condition
         image = condition(photograph, camera, size, background, resize, framing)
+        on_step, on_search = in_turn(on_step) if more or refine else (on_step, None)
         codes, images = self(image[None], [photograph.seed if seed is None else seed], on_step=on_step)
         if more or refine:
             wanted = self.targets(photograph, more, elevation, background, framing)
-            images = self.decode(self.refined(codes[0], wanted)[None])
+            images = self.decode(self.refined(codes[0], wanted, on_search)[None])
         gaussians = to_gaussians(images)[0]
         require_finite(gaussians, f"the model {self.model.name} is not usable: splats", "train it again")
         return Splats(in_world(gaussians, camera))
@@ -173,15 +189,16 @@ class ImageToSplats:
         views = [(_photograph(view.photograph, background), view) for view in more]
         return targets(first, views, elevation, self.model.camera, background, framing)
 
-    def refined(self, code: Tensor, targets: Targets) -> Tensor:
+    def refined(self, code: Tensor, targets: Targets, on_step: OnStep | None = None) -> Tensor:
         """The code [*shape] near `code`, in the decoder's units, whose renders match the targets best.
 
+        on_step: called in each step with the numbers of steps done and of all; an exception in it ends the search.
         Raises ValueError if the method was not read with `from_pretrained` or `of`.
         """
         if self.model is None:
             raise ValueError(NO_MODEL)
         search = ViewSearch(self.codec.decode, self.model.render, self.model.camera, self.statistics["deviation"])
-        return search(code, targets)
+        return search(code, targets, on_step=on_step)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -276,7 +293,8 @@ def _photograph(source: Path | str | Image.Image | Photograph, background: Backg
     if isinstance(source, Photograph):
         return source
     if isinstance(source, Image.Image):
-        return decode(_content(source), Path("image"), background)
+        name = Path(os.fsdecode(getattr(source, "filename", None) or "image"))
+        return decode(_content(source, name), name, background)
     if not isinstance(source, Path | str):
         raise TypeError(
             f"a photograph is a file, an image of PIL or a Photograph, not {type(source).__name__}; "
@@ -285,18 +303,31 @@ def _photograph(source: Path | str | Image.Image | Photograph, background: Backg
     return read(Path(source), background)
 
 
-def _content(image: Image.Image) -> bytes:
-    """A file with the pixels and the color profile of an image, upright. Raises UserError if it has no pixels."""
+def _content(image: Image.Image, name: Path) -> bytes:
+    """A file with the pixels and the color profile of an image, upright; `name` is the image's in messages.
+
+    Raises UserError if it has no pixels, or if they cannot be read.
+    """
     if not all(image.size):
         raise UserError(f"the image has no pixels: it is {image.width}x{image.height}")
-    # Pillow rotates the pixels of a file neither when it opens nor when it saves them.
-    image, content = ImageOps.exif_transpose(image), BytesIO()
-    if image.mode in TIFF_MODES:
-        image.save(content, "TIFF")
-    else:
-        image = image.convert("LA") if image.mode == "La" else image
-        (image if image.mode in PNG_MODES else image.convert("RGBA")).save(content, "PNG")
+    content = BytesIO()
+    with as_user_error(name):
+        # Pillow rotates the pixels of a file neither when it opens nor when it saves them.
+        image = _storable(ImageOps.exif_transpose(image))
+        image.save(content, "TIFF" if image.mode in TIFF_MODES else "PNG")
     return content.getvalue()
+
+
+def _storable(image: Image.Image) -> Image.Image:
+    """An image of a mode that a file keeps exactly."""
+    if image.mode.startswith("I;16"):
+        # Of another order of bytes: PNG has one, and keeps the transparent value, which TIFF does not.
+        gray = Image.fromarray(np.asarray(image).astype("<u2"))
+        gray.info = dict(image.info)
+        return gray
+    if image.mode == "La":
+        return image.convert("LA")
+    return image if image.mode in (*PNG_MODES, *TIFF_MODES) else image.convert("RGBA")
 
 
 def has_bf16_matrices() -> bool:

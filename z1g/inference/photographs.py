@@ -102,7 +102,7 @@ def decode(content: bytes, path: Path, background: Background = "remove") -> Pho
 
 def _opened(content: bytes, path: Path) -> Image.Image:
     """The image of a file: upright, RGBA with straight alpha, with sides of up to LARGEST_SIDE."""
-    with _as_user_error(path), Image.open(BytesIO(content)) as image:
+    with as_user_error(path), Image.open(BytesIO(content)) as image:
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         if image.format == "TIFF" and path.suffix.lower() in NOT_READ:
@@ -176,7 +176,7 @@ def _square(alpha: NDArray[np.uint8], camera: CameraOptions) -> tuple[float, flo
 
 
 @contextmanager
-def _as_user_error(path: Path) -> Iterator[None]:
+def as_user_error(path: Path) -> Iterator[None]:
     """Convert the errors of Pillow to UserErrors of one line."""
     try:
         with warnings.catch_warnings():

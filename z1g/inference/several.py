@@ -26,6 +26,7 @@ from z1g.gaussians.channels import to_gaussians
 from z1g.geometry.camera import CONDITION_VIEW, CameraOptions, Cameras, orbit_c2w, view_frame
 from z1g.inference.photographs import AS_FOUND, Background, Framing, Photograph, cropped, read
 from z1g.render import Rasterizer
+from z1g.sampling.sample import OnStep
 
 SIDE = 128
 """Side of the compared images, pixels."""
@@ -90,6 +91,20 @@ class View:
         if not path or len(elevation) > 1 or math.isnan(azimuth):
             raise UserError(f"{text} does not say from where it was taken: give {EXAMPLE}, in degrees")
         return cls(Path(path), azimuth, elevation[0] if elevation else None)
+
+
+def in_turn(on_step: OnStep | None) -> tuple[OnStep | None, OnStep | None]:
+    """What to call after each step of sampling, and of the search after it: `on_step`, with the steps of both."""
+    if on_step is None:
+        return None, None
+    sampled = 0
+
+    def of_sampling(done: int, steps: int) -> None:
+        nonlocal sampled
+        sampled = steps
+        on_step(done, steps + STEPS)
+
+    return of_sampling, lambda done, steps: on_step(sampled + done, sampled + steps)
 
 
 def check_elevation(elevation_deg: float | None, name: str) -> None:
@@ -175,8 +190,13 @@ class ViewSearch:
     ) -> None:
         self.decode, self.rasterizer, self.camera, self.deviation = decode, rasterizer, camera, deviation
 
-    def __call__(self, code: Tensor, targets: Targets, steps: int = STEPS) -> Tensor:
-        """The code [*code_shape], in the decoder's units, that Adam finds from `code`."""
+    def __call__(
+        self, code: Tensor, targets: Targets, steps: int = STEPS, on_step: OnStep | None = None
+    ) -> Tensor:  # fmt: skip
+        """The code [*code_shape], in the decoder's units, that Adam finds from `code`.
+
+        on_step: called in each step with the numbers of steps done and of all; an exception in it ends the search.
+        """
         device, n_views = code.device, len(targets.rgb)
         rgb, alpha = (_resized(x.to(device)) for x in (targets.rgb, targets.alpha))
         cameras = targets.cameras(self.camera).to(device)
@@ -196,7 +216,10 @@ class ViewSearch:
                 losses.append(loss.item())
                 if losses[-1] < best[0]:
                     best = losses[-1], candidate.detach()
-                if _settled(losses):
+                settled = _settled(losses)
+                if on_step is not None:
+                    on_step(steps if settled else len(losses), steps)
+                if settled:
                     break
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[no-untyped-call]

@@ -47,6 +47,12 @@ def _rounded(kind: Distribution, value: Any) -> Any:
     return value
 
 
+def probes(space: Space) -> list[dict[str, Any]]:
+    """The middle of the space, and points that differ from it in one key path: each choice, or each limit."""
+    middle = {path: kind.at(0.5) for path, kind in space.items()}
+    return [middle, *({**middle, path: value} for path, kind in space.items() for value in kind.ends())]
+
+
 def point(space: Space, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """Values of an ablation by key path."""
     return {

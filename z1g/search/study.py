@@ -17,7 +17,7 @@ from z1g.plan.pruning import FOLDER
 from z1g.search.dag import Where, diverged, gpu_hours, require_metric, train, value
 from z1g.search.files import Trial, best_text, csv_table, markdown_table, points_text
 from z1g.search.journal import Journal
-from z1g.search.space import point
+from z1g.search.space import point, probes
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -45,7 +45,7 @@ class Searcher:
         with exclusive(self.folder / ".lock"):
             if not (self.folder / JOURNAL).is_file():
                 # Mistakes in the file are found before anything is proposed.
-                plan = self._plan([{path: kind.at(0.5) for path, kind in self.spec.search.space.items()}])
+                plan = self._plan(probes(self.spec.search.space))
                 require_metric(plan, self.spec.search.objective)
             journal = Journal(self.folder / JOURNAL, self.spec.name, self.spec.search)
             while batch := self._batch(journal):

@@ -30,15 +30,24 @@ from z1g.training.checkpoint import CheckpointFolder
 
 REMEMBERED = ("conditions", "variants")
 """Folders of a training stage with tensors that are computed once."""
+CHECKPOINTS = ("checkpoints", "distill/checkpoints")
+"""Folders of a training stage with checkpoints."""
+MANIFEST = "manifest.jsonl"
+OF_ABLATION = (PLAN, CONFIGURATION, "reproduce.json", "metrics.csv", "MODEL_CARD.md")
+"""Files of an ablation that are checked."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check: its subject, whether it holds (None if it could not be made), and details."""
+    """One check: its subject, whether it holds (None if it could not be made), and details.
+
+    counts: whether the verdict depends on it; if not, it is a remark about what is not checked.
+    """
 
     what: str
     holds: bool | None
     detail: str
+    counts: bool = True
 
 
 def planned(folder: Path, facts: dict[str, Any]) -> Iterator[Finding]:
@@ -77,7 +86,7 @@ def _same_file(folder: Path, name: str, facts: dict[str, Any]) -> bool:
 
 def objects(results: Path, facts: dict[str, Any]) -> Finding:
     """Check the list of objects. Another place of the same meshes, which a later plan wrote, changes no result."""
-    file, recorded = results / "ingest" / facts["stages"]["ingest"]["id"] / "manifest.jsonl", facts["data"]
+    file, recorded = results / "ingest" / facts["stages"]["ingest"]["id"] / MANIFEST, facts["data"]
     try:
         listed = Manifest.load(file)
         if sha256(file) == recorded["manifest"]:
@@ -103,7 +112,7 @@ def identities(results: Path, folder: Path, facts: dict[str, Any]) -> Iterator[F
         if other:
             yield Finding(what, None, f"made by another version of z1g: {'; '.join(other)}")
             return
-        manifest = Manifest.load(results / "ingest" / ids["ingest"] / "manifest.jsonl")
+        manifest = Manifest.load(results / "ingest" / ids["ingest"] / MANIFEST)
         config = neutral.recorded().completed(read_config(folder, read_plan(folder)))
         derived = _derived(config, manifest)
         gone = missing_files(Experiment.model_validate(config))
@@ -217,7 +226,7 @@ def unrecorded(results: Path, stage: str, facts: dict[str, Any]) -> Iterator[str
             present = (file for file in sorted(part.rglob("*")) if file.is_file() and not file.name.startswith("."))
             yield from (f"{file} is not recorded" for file in present if file not in outputs)
     if stage in TRAINED:
-        for checkpoints in (folder / "checkpoints", folder / "distill" / "checkpoints"):
+        for checkpoints in (folder / name for name in CHECKPOINTS):
             if checkpoints.is_dir():
                 yield from CheckpointFolder(checkpoints).damaged()
         for name in REMEMBERED:
@@ -226,3 +235,38 @@ def unrecorded(results: Path, stage: str, facts: dict[str, Any]) -> Iterator[str
             predicted(folder / PREDICTED)
         except UserError as error:
             yield str(error)
+
+
+def unchecked(results: Path, folder: Path, facts: dict[str, Any]) -> Iterator[Finding]:
+    """What no check looks at in the folders of an ablation and of its stages, such as TensorBoard's events.
+
+    Left out are hidden files, which are locks and times, and stages without records, all of whose files are unknown.
+    """
+    covered = {folder / name for name in OF_ABLATION}
+    folders = [folder]
+    for stage, record in facts["stages"].items():
+        if not record["files"]:
+            continue
+        of_stage = results / stage / record["id"]
+        prefix = f"{stage}/{record['id']}/"
+        parts = {name[len(prefix) :].split("/")[0] for name in record["files"] if name.startswith(prefix)}
+        own = (*CHECKPOINTS, *REMEMBERED, PREDICTED) if stage in TRAINED else ()
+        covered |= {of_stage / name for name in (*parts, *own, STAGE_FILE, JOBS, MANIFEST)}
+        folders.append(of_stage)
+    places = []
+    for part in filter(Path.is_dir, folders):
+        if names := [str(path.relative_to(part)) for path in _others(part, covered)]:
+            places.append(f"{', '.join(names)} in {part.relative_to(results)}")
+    if places:
+        yield Finding("not checked", None, f"{'; '.join(places)}: no result depends on them", counts=False)
+
+
+def _others(folder: Path, covered: set[Path]) -> Iterator[Path]:
+    """Files in a folder that are none of the paths and in none of them; a folder in place of all of its files."""
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path in covered:
+            continue
+        if any(part.is_relative_to(path) for part in covered):
+            yield from _others(path, covered)
+        elif path.is_file() or any(file.is_file() for file in path.rglob("*")):
+            yield path

@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from z1g.core.errors import UserError
+from z1g.core.files import FULL
 from z1g.core.progress import Meter
 from z1g.core.slots import MAX_SEED
 from z1g.gaussians import files as splat_files
@@ -172,10 +173,12 @@ class Studio:
                 state = "stopped"
             except UserError as error:
                 sample.error, state = str(error), "failed"
-            except Exception:
+            except Exception as error:
                 # One photograph must not end the server for everyone; the reason is for its operator.
                 log.exception("a sample of %s failed", sample.file)
-                sample.error, state = "something went wrong; the server's terminal says what", "failed"
+                full = isinstance(error, OSError) and error.errno in FULL
+                what = "the server's disk is full" if full else "something went wrong; the server's terminal says what"
+                sample.error, state = what, "failed"
             sample.state = state
 
     def _make(self, sample: Sample, photograph: Photograph) -> dict[str, bytes]:
