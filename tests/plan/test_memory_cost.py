@@ -18,6 +18,7 @@ from z1g.config.resolve import resolve
 from z1g.config.tree import Experiment
 from z1g.config.yaml_file import YamlFile
 from z1g.core.files import read_json
+from z1g.core.stages import STAGE_NAMES
 from z1g.fitting.queue import FitQueue
 from z1g.plan.cost import memory
 from z1g.plan.cost.memory import Peak, Way, cell, configured, estimate, fitting, ways
@@ -277,7 +278,7 @@ REPRESENTATIONS = ("mosaic", "attributes", "joint")
 def test_every_scale_says_what_it_takes(scale: str, name: str | None) -> None:
     """Each stage of the chain has a figure of the package's rows, but those of the scales for CPUs, which have none."""
     for run, config in experiments(scale, name and [name], ROOT / "ablations", CONFIGS):
-        cells = {stage: cell(config, stage) for stage in ("fit", "autodecoder", "unet", "infer")}
+        cells = {stage: cell(config, stage) for stage in STAGE_NAMES if stage != "ingest"}
         if scale in ON_A_CPU:
             assert set(cells.values()) == {"none"}, run
         else:

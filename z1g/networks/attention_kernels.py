@@ -70,15 +70,19 @@ def attention(query: Tensor, key: Tensor, value: Tensor, package: str = "") -> T
 
 def flash4(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """`attention` by FlashAttention 4, for GPUs from Hopper on. It compiles a kernel when it is used first."""
-    with warnings.catch_warnings():
-        # Its compiler warns of an argument of its own.
-        warnings.filterwarnings("ignore", message="Argument aux_data")
-        from flash_attn.cute import flash_attn_func  # type: ignore[import-not-found]
+    from flash_attn.cute import flash_attn_func  # type: ignore[import-not-found]
 
-        result = flash_attn_func(query, key, value)
+    _hush_compiler()
+    result = flash_attn_func(query, key, value)
     # Versions differ in whether they return the normalizers, too.
     mixed: Tensor = result[0] if isinstance(result, tuple) else result
     return mixed
+
+
+@cache
+def _hush_compiler() -> None:
+    """Ignore what FlashAttention's compiler warns of: an argument of its own, in backward passes, too."""
+    warnings.filterwarnings("ignore", message="Argument aux_data", category=UserWarning)
 
 
 @cache
