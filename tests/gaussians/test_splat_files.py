@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.gaussians import gaussians, rotation_of
+from support.gaussians import covariance, gaussians, rotation_of
 
 from z1g.cli.main import main
 from z1g.core.errors import UserError
@@ -154,6 +154,37 @@ def test_quaternions_of_other_tools_need_not_have_length_1(tmp_path: Path) -> No
     ply.write(tmp_path / "a.ply", x, np.eye(4))
     back = splat_files.read(tmp_path / "a.ply")
     torch.testing.assert_close(back[:, 7:11].norm(dim=1), torch.ones(3))
+
+
+@pytest.mark.parametrize("length", [1e-30, 1e30])
+def test_quaternions_whose_squares_float32_does_not_hold_keep_their_rotation(tmp_path: Path, length: float) -> None:
+    x = gaussians(4)
+    expected = covariance(x)
+    x[:, 7:11] *= length
+    ply.write(tmp_path / "a.ply", x, np.eye(4))
+    np.testing.assert_allclose(covariance(splat_files.read(tmp_path / "a.ply")), expected, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("ending", TOLERANCES)
+@pytest.mark.filterwarnings("error")
+def test_a_zero_quaternion_is_written_as_the_identity(tmp_path: Path, ending: str) -> None:
+    x = gaussians(4)
+    x[2, 7:11] = 0
+    splat_files.write(tmp_path / f"a{ending}", x)
+    assert not x[2, 7:11].any(), "what is written stays as it is"
+    x[2, 7:11] = torch.tensor([1.0, 0, 0, 0])
+    np.testing.assert_allclose(matched(splat_files.read(tmp_path / f"a{ending}"), x)[2, 7:11], x[2, 7:11], atol=0.02)
+
+
+@pytest.mark.parametrize("ending", TOLERANCES)
+@pytest.mark.parametrize(("values", "message"), [((0, 1.0), "there are no Gaussians"), ((3, 1e39), "not finite")])
+def test_what_could_not_be_read_again_is_not_written(
+    tmp_path: Path, ending: str, values: tuple[int, float], message: str
+) -> None:
+    n, factor = values
+    with pytest.raises(UserError, match=f"is not written: .*{message}"):
+        splat_files.write(tmp_path / f"a{ending}", gaussians(n).double() * factor)
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("ending", TOLERANCES)

@@ -238,6 +238,39 @@ def test_parts_are_the_inverse_of_from_parts() -> None:
         Splats(torch.zeros(3, 7))
 
 
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (np.zeros((3, 14)), "ndarray float64"),
+        ([[0.0] * 14], "list"),
+        (torch.zeros(3, 14, dtype=torch.int64), "Tensor torch.int64"),
+        (torch.zeros(3, 14, dtype=torch.bool), "Tensor torch.bool"),
+        (torch.zeros(3, 14, dtype=torch.complex64), "Tensor torch.complex64"),
+    ],
+)
+def test_what_is_no_tensor_of_floats_is_named(values: Any, kind: str) -> None:
+    with pytest.raises(TypeError, match=rf"a tensor of floats \[N,14\], not {kind}; torch\.as_tensor"):
+        Splats(values)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_transforms_that_are_not_finite_are_refused(value: float) -> None:
+    shifted, stretch = np.eye(4), np.diag([1.0, 1.0, value])
+    shifted[0, 3] = value
+    with pytest.raises(ValueError, match="not finite"):
+        Splats(gaussians(3)).moved(shifted)
+    with pytest.raises(ValueError, match="invertible"):
+        Splats(gaussians(3)).mapped(stretch)
+
+
+def test_any_change_of_the_unit_of_length_is_invertible() -> None:
+    x = gaussians(5).double()
+    tiny = Splats(x).mapped(1e-6 * np.eye(3))
+    torch.testing.assert_close(tiny.position, 1e-6 * x[:, :3], rtol=1e-12, atol=0)
+    with pytest.raises(ValueError, match="invertible"):
+        Splats(x).mapped(1e6 * np.array([[1.0, 0, 0], [0, 1, 1], [0, 1, 1]]))
+
+
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=20, deadline=None)
 def test_transforms_move_points_and_covariances(seed: int) -> None:
@@ -320,3 +353,26 @@ def test_angles_go_with_each_other_and_backgrounds_show() -> None:
     for wrong in ({"azimuth": [0, 1], "elevation": [1, 2, 3]}, {"azimuth": []}, {"size": 0}):
         with pytest.raises(ValueError, match=r"length|size"):
             render(splats, **wrong)
+
+
+def test_angles_may_be_arrays() -> None:
+    splats, angles = Splats(gaussians(9)), [0.0, 120.0, 240.0]
+    expected = [np.asarray(picture) for picture in render(splats, angles, size=16)]
+    for array in (np.array(angles), torch.tensor(angles), np.array([0, 120, 240])):
+        assert np.array_equal([np.asarray(picture) for picture in render(splats, array, size=16)], expected)
+    with pytest.raises(ValueError, match="lists of one length"):
+        render(splats, np.zeros((2, 2)), size=16)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("radius", value) for value in (0.0, -1.5, np.nan, np.inf)),
+        *(("fov_y_deg", value) for value in (0.0, 180.0, -10.0, np.nan)),
+        *(("background", value) for value in ((255, 0, 0), (1.0, 1.0), (np.nan,) * 3)),
+        *((angle, value) for angle in ("azimuth", "elevation") for value in (np.nan, [0.0, np.inf])),
+    ],
+)
+def test_cameras_that_see_nothing_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"{name} .* must be"):
+        render(dot(0, 0, 0), **{"size": 8, name: value})
