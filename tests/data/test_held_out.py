@@ -54,6 +54,11 @@ def test_the_split_of_a_group_is_that_of_its_name() -> None:
     assert all(many[name] == split for name, split in few.items())
 
 
+def test_a_group_may_have_any_name_that_json_has() -> None:
+    objects = tuple(entry(i, mesh=f"{i}", group="\ud800é") for i in range(9))
+    assert len(set(Manifest(objects, 4).splits(SplitOptions(test_fraction=0.5)).values())) == 1
+
+
 def test_held_out_objects_move_no_other_and_are_all_measured() -> None:
     plain = [entry(i, mesh=f"{i}") for i in range(40)]
     unseen = [entry(i, mesh=f"{i}", held_out="unseen") for i in range(40, 46)]
