@@ -280,6 +280,11 @@ def test_numbers_out_of_range(refused: Refused, tmp_path: Path, ply: Path) -> No
     assert "is not a number from 1 to 65535" in refused("view", ply, "--port", "70000")
 
 
+@pytest.mark.parametrize("words", [("--gpus", "0"), ("--nodes", "2"), ("--outputs", "a.ply")])
+def test_photographs_have_no_resources_of_a_job(refused: Refused, tmp_path: Path, words: tuple[str, str]) -> None:
+    assert "are of a stage, results/infer/<id> --chunk N; leave them out" in refused("infer", tmp_path, *words)
+
+
 def test_lists_of_nothing(refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(_workspace(tmp_path))
     with zipfile.ZipFile("empty.zip", "w") as archive:

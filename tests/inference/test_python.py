@@ -176,6 +176,16 @@ def test_an_option_of_a_model_that_cannot_be_used_is_named(
         ImageToSplats.from_pretrained(str(tmp_path / "model"))
 
 
+def test_a_missing_section_of_the_networks_is_named(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    file = tmp_path / "model" / packaged.NETWORKS / packaged.METHOD_FILE
+    values = read_sealed(file, packaged.METHOD_FILE)
+    del values["camera"]
+    write_sealed(file, values, packaged.METHOD_FILE)
+    with pytest.raises(UserError, match=r"stage1\.json cannot be used: it has no 'camera'; was the folder written"):
+        ImageToSplats.from_pretrained(str(tmp_path / "model"))
+
+
 def test_steps_are_counted_and_can_end_the_sampling(model: ImageToSplats) -> None:
     seen: list[tuple[int, int]] = []
     model.sampling(steps=3).reconstruct(disc(), on_step=lambda *step: seen.append(step))

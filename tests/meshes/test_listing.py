@@ -19,8 +19,9 @@ from z1g.core.errors import UserError
 from z1g.core.files import read_jsonl
 from z1g.data.manifest import Manifest, ObjectEntry, SplitOptions, tied
 from z1g.meshes import index as index_module
+from z1g.meshes.colors import colored
 from z1g.meshes.content import content_of
-from z1g.meshes.files import Unusable, prepare
+from z1g.meshes.files import Unusable, prepare, problem
 from z1g.meshes.limits import FileLimits
 from z1g.meshes.listing import find_objects
 from z1g.meshes.references import references
@@ -250,6 +251,26 @@ def test_a_byte_order_mark_before_a_list_is_ignored(tmp_path: Path, name: str, t
     chair(tmp_path)
     (tmp_path / name).write_text(text, encoding="utf-8-sig")
     assert only(tmp_path / name).content == only(tmp_path / "chair.obj").content
+
+
+def test_a_byte_order_mark_before_a_mesh_hides_no_line(tmp_path: Path) -> None:
+    points = MESH.partition("\n")[2]
+    plain = write(tmp_path / "plain/a.obj", points)
+    marked = write(tmp_path / "mark/a.obj", "\ufeff" + points)
+    assert only(marked).mesh == only(plain).mesh
+    write(marked.parent / "b.mtl", "\ufeffnewmtl a\nKd 1 0 0\nnewmtl b\nKd 0 1 0\n")
+    write(marked, f"\ufeffmtllib b.mtl\n{points}usemtl a\nf 1 2 3\nusemtl b\nf 1 2 4\n")
+    assert [side.name for side in references(Disk(marked.parent), "a.obj")] == ["b.mtl"]
+    assert colored(Disk(marked.parent), "a.obj")
+    write(marked, "\ufeffv nan 0 0\n" + points)
+    assert "not finite" in str(problem(marked, FileLimits()))
+
+
+@pytest.mark.parametrize("uri", ["\ud800.bin", "a\0b.bin"])
+def test_a_name_that_no_file_has_is_a_file_that_is_missing(tmp_path: Path, uri: str) -> None:
+    path = write(tmp_path / "x.gltf", json.dumps({"buffers": [{"uri": uri}]}))
+    assert [side.exists for side in references(Disk(tmp_path), "x.gltf")] == [False]
+    assert prepare(only(path), tmp_path, FileLimits()) == path
 
 
 def test_generic_names_are_replaced_by_the_folders(tmp_path: Path) -> None:

@@ -75,6 +75,8 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         arguments.folder = existing_stage(arguments.paths[0])
         stage.main(verb, arguments)
         return
+    if arguments.gpus is not None or arguments.nodes != 1 or arguments.outputs:
+        raise UserError("--gpus, --nodes and --outputs are of a stage, results/infer/<id> --chunk N; leave them out")
     if (arguments.seed is not None and arguments.seed < 0) or not 16 <= arguments.size <= 4096:
         raise UserError("--seed must not be negative, and --size must be from 16 to 4096")
     if arguments.elevation is not None and not (arguments.more or arguments.refine):

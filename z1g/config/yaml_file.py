@@ -39,8 +39,10 @@ def read_yaml(path: Path) -> YamlFile:
     """Read one mapping. Raises UserError with file and line if the file is missing or not a plain YAML mapping."""
     try:
         text = read_bytes(path, LARGEST_BYTES).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text ({error})") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as text ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read as text ({error}); save it as UTF-8") from error
     try:
         node = yaml.compose(text, Loader=Loader)
     except yaml.MarkedYAMLError as error:
