@@ -25,6 +25,7 @@ from z1g.cli.main import main
 from z1g.core.errors import UserError
 from z1g.core.sealed import read_sealed, write_sealed
 from z1g.inference.photographs import Framing
+from z1g.inference.several import View
 from z1g.networks.weights import packaged
 from z1g.render import Reference
 
@@ -215,6 +216,59 @@ def test_a_regression_is_one_step(model: ImageToSplats, monkeypatch: pytest.Monk
 def test_options_out_of_range_are_named(model: ImageToSplats, words: dict[str, float], message: str) -> None:
     with pytest.raises(UserError, match=message):
         model.sampling(**words)  # type: ignore[arg-type]
+
+
+def test_a_model_may_be_a_path_and_has_a_name(folder: Path) -> None:
+    assert ImageToSplats.from_pretrained(folder).shape == ImageToSplats.from_pretrained(str(folder)).shape
+    for name in ("", " "):
+        with pytest.raises(UserError, match=r"an empty name is neither a folder with model\.json nor"):
+            ImageToSplats.from_pretrained(name)
+    for name in ("base", str(folder), "s3://bucket/model"):
+        with pytest.raises(UserError, match="only models of the hub, USER/NAME, have revisions"):
+            ImageToSplats.from_pretrained(name, revision="main")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x[:, 0], r"floats \[B,3,H,W\] in 0..1, not \[2, "),
+        (lambda x: x.permute(0, 2, 3, 1), r"floats \[B,3,H,W\] in 0..1, not \[2, "),
+        (lambda x: (x * 255).byte(), "not .* of torch.uint8"),
+        (lambda x: x * 255, "have values in 0..1, not up to 127"),
+        (lambda x: x * np.nan, "have values in 0..1, not up to nan"),
+        (lambda x: x[:1], "1 condition images need as many seeds, not 2"),
+    ],
+)
+def test_what_is_no_condition_image_is_said(model: ImageToSplats, change: Any, message: str) -> None:
+    size = model.model.condition.size  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match=message):
+        model.codes(change(torch.full((2, 3, size, size), 127 / 255)), [0, 1])
+
+
+def test_condition_images_of_double_precision_are_those_of_single(model: ImageToSplats) -> None:
+    size = model.model.condition.size  # type: ignore[union-attr]
+    images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(model(images, [0])[0], model(images.double(), [0])[0])
+
+
+def test_arguments_without_effect_or_sense_end_before_the_sampling(model: ImageToSplats, tmp_path: Path) -> None:
+    def never(done: int, steps: int) -> None:
+        raise AssertionError("sampled")
+
+    for words, message in (
+        ({"seed": -1}, "seed -1 must not be negative"),
+        ({"elevation": 10.0}, "elevation is of use only with refine or further photographs"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.reconstruct(disc(), on_step=never, **words)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"none\.png cannot be read"):
+        model.reconstruct(disc(), more=[View(tmp_path / "none.png", 90)], on_step=never)
+
+
+@pytest.mark.parametrize("shift", [(), (0.1,), (0.1, 0.1, 0.1)])
+def test_a_shift_is_two_numbers(shift: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="two numbers, right and down"):
+        Framing(shift)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("shift", "zoom"), [((0.0, 1.5), 1.0), ((float("nan"), 0.0), 1.0), ((0.0, 0.0), 9.0)])

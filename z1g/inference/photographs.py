@@ -70,6 +70,8 @@ class Framing:
     zoom: float = 1.0
 
     def __post_init__(self) -> None:
+        if len(self.shift) != 2:
+            raise ValueError(f"the crop's shift is two numbers, right and down, not {self.shift}")
         if not (all(abs(x) <= 1 for x in self.shift) and 0.25 <= self.zoom <= 4):
             raise UserError("the crop's shift must be from -1 to 1, and its zoom from 0.25 to 4")
 
