@@ -153,7 +153,7 @@ def cropped(
     # Pixels outside the image are transparent.
     square = image.crop((round(x - half), round(y - half), round(x + half), round(y + half)))
     if np.asarray(square.getchannel("a")).max() < SEEN:
-        raise UserError("the crop shows nothing of the photograph; move it by less, with --shift nearer to 0")
+        raise UserError("the crop shows nothing of the photograph; bring --shift nearer to 0, or --zoom nearer to 1")
     square.thumbnail((LARGEST_CUT, LARGEST_CUT), Image.Resampling.BOX)
     layers = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].float() / 255
     return layers[:, :3], layers[:, 3:]
