@@ -27,6 +27,7 @@ from z1g.core.errors import UserError
 from z1g.core.files import read_bytes
 from z1g.data.condition_form import Resize
 from z1g.data.conditions import condition_image
+from z1g.data.png import require_checksums
 from z1g.geometry.camera import CameraOptions
 from z1g.inference.listed import NOT_READ, REMEDY
 
@@ -109,6 +110,7 @@ def _opened(content: bytes, path: Path) -> Image.Image:
             raise Image.DecompressionBombError
         if image.format == "TIFF" and path.suffix.lower() in NOT_READ:
             raise UserError(f"{path} is a camera's raw image, of which only a preview could be read; {REMEDY}")
+        require_checksums(BytesIO(content))
         # A JPEG can be decoded at a half, a quarter or an eighth of its size.
         image.draft(None, _reduced(image.size))
         image.load()
