@@ -251,10 +251,25 @@ def test_foreign_and_hostile_files(tmp_path: Path, name: str, content: bytes, me
 
 
 def test_a_decompression_bomb_is_not_unpacked(tmp_path: Path) -> None:
-    """A stream of 64 MiB with one Gaussian in its header is decompressed up to that Gaussian only."""
+    """A stream of 64 MiB with one Gaussian in its header is decompressed up to that Gaussian only, and refused."""
     head = SPZ.pack(0x5053474E, 3, 1, 0, 12, 0, 0)
     (tmp_path / "a.spz").write_bytes(gzip.compress(head + bytes(2**26), 1))
-    assert len(splat_files.read(tmp_path / "a.spz")) == 1
+    with pytest.raises(UserError, match=r"a\.spz is damaged: it has more bytes than its 1 Gaussians take"):
+        splat_files.read(tmp_path / "a.spz")
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_of_spz_is_noticed_or_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, place: float, bit: int
+) -> None:
+    """gzip ends with a checksum."""
+    path = tmp_path_factory.mktemp("files") / "a.spz"
+    splat_files.write(path, gaussians(50))
+    expected, content = splat_files.read(path), bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1 << bit
+    path.write_bytes(content)
+    with contextlib.suppress(UserError):
+        assert torch.equal(splat_files.read(path), expected)
 
 
 @pytest.fixture
