@@ -1,6 +1,7 @@
 """Groups and held-out objects of a list: on one side of the split, and never trained on."""
 
 import hashlib
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,6 +105,15 @@ def test_a_copy_does_not_undo_that_an_object_is_held_out(tmp_path: Path) -> None
     for paths in (("a", "l.jsonl"), ("l.jsonl", "a"), ("b", "l.jsonl"), ("l.jsonl", "b")):
         (found,) = find_objects([str(tmp_path / path) for path in paths])
         assert (found.held_out, found.group) == ("unseen", "g"), paths
+
+
+def test_a_row_does_not_undo_what_another_row_says_of_the_same_file(tmp_path: Path) -> None:
+    mesh(tmp_path / "ram.obj")
+    rows = [{"path": "ram.obj", "held_out": "unseen"}, {"path": "ram.obj", "group": "g"}, {"path": "ram.obj"}]
+    for order in itertools.permutations(rows):
+        write_jsonl(tmp_path / "l.jsonl", order)
+        (found,) = find_objects([str(tmp_path / "l.jsonl")])
+        assert (found.held_out, found.group, found.copies) == ("unseen", "g", ())
 
 
 def test_an_unknown_exclusion_is_refused_with_its_line(tmp_path: Path) -> None:
