@@ -116,6 +116,14 @@ def test_a_row_does_not_undo_what_another_row_says_of_the_same_file(tmp_path: Pa
         assert (found.held_out, found.group, found.copies) == ("unseen", "g", ())
 
 
+def test_spaces_around_a_group_or_an_exclusion_do_not_count(tmp_path: Path) -> None:
+    for i, name in enumerate("abc"):
+        mesh(tmp_path / f"{name}.obj", i + 1)
+    (tmp_path / "l.csv").write_text("path,group,held_out\na.obj,g, unseen\nb.obj, g ,\nc.obj, , \n")
+    found = {entry.name or entry.source[-5:]: entry for entry in find_objects([str(tmp_path / "l.csv")])}
+    assert [(item.group, item.held_out) for _, item in sorted(found.items())] == [("g", "unseen"), ("g", ""), ("", "")]
+
+
 def test_an_unknown_exclusion_is_refused_with_its_line(tmp_path: Path) -> None:
     mesh(tmp_path / "ram.obj")
     write_jsonl(tmp_path / "l.jsonl", [{"path": "ram.obj"}, {"path": "ram.obj", "held_out": "yes"}])

@@ -85,6 +85,8 @@ def _checked(row: Any, where: str) -> dict[str, str]:
                 f"{where}: {key} is {value[:80]!r}, which is no SHA-256 digest; leave it out, or let `z1g list` write "
                 "it"
             )
+    # Spaces, which nobody sees, would make another group.
+    row |= {key: row[key].strip() for key in ("group", "held_out") if key in row}
     if row.get("held_out") and row["held_out"] not in HELD_OUT:
         raise UserError(f"{where}: held_out is {row['held_out']!r}; use {' or '.join(HELD_OUT)}, or leave it out")
     return row
