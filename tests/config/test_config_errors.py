@@ -197,6 +197,14 @@ def test_missing_meshes_name_the_ablation(workspace: Path, tmp_path: Path) -> No
         Plan.load("scratch", None, Path("results"), tmp_path, CONFIGS)
 
 
+def test_missing_objects_of_the_command_line_do_not_name_a_file(tmp_path: Path) -> None:
+    (tmp_path / "idea.yaml").write_text("data: {split: {seed: 1}}\n")
+    ablation = load_ablation(tmp_path / "idea.yaml", "scratch", CONFIGS, ["nowhere"])
+    (line, fatal), *_ = findings(ablation)
+    assert line.startswith("objects of the command line: data.paths: nowhere: no such file or folder")
+    assert fatal
+
+
 def test_a_folder_without_ablations_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no ablation files"):
         Plan.load("scratch", None, Path("results"), tmp_path, CONFIGS)
