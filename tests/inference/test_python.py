@@ -224,7 +224,7 @@ def test_a_model_may_be_a_path_and_has_a_name(folder: Path) -> None:
         with pytest.raises(UserError, match=r"an empty name is neither a folder with model\.json nor"):
             ImageToSplats.from_pretrained(name)
     for name in ("base", str(folder), "s3://bucket/model"):
-        with pytest.raises(UserError, match="only models of the hub, USER/NAME, have revisions"):
+        with pytest.raises(UserError, match="only models of the hub have revisions; they are named USER/NAME"):
             ImageToSplats.from_pretrained(name, revision="main")
 
 

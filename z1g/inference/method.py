@@ -110,7 +110,7 @@ class ImageToSplats:
         if revision is None:
             return cls.of(open_model(text))
         if HubName.parse(text) is None:
-            raise UserError(f"{text}: only models of the hub, USER/NAME, have revisions")
+            raise UserError(f"{text}: only models of the hub have revisions; they are named USER/NAME")
         return cls.of(open_model(f"{text}@{revision}"))
 
     @classmethod
