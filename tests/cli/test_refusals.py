@@ -90,6 +90,20 @@ def test_an_empty_path_is_not_the_current_folder(
     assert not any(tmp_path.iterdir())
 
 
+def test_a_misspelled_command_is_told_the_nearest(refused: Refused) -> None:
+    assert refused("infre", "photo.png") == 'z1g: error: there is no command "infre"; did you mean "infer"?'
+    assert 'no command "photo.png"; valid: ablation, app, autodecoder' in refused("photo.png")
+
+
+def test_an_empty_name_is_no_model(refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("model.json").write_text("{}")
+    Path("a.png").touch()
+    assert "an empty name is neither a folder" in refused("infer", "a.png", "--model", "")
+    assert "an empty name is neither a folder" in refused("app", "--model", "", "--no-browser")
+    assert "the path is empty" in refused("pack", "", "--out", "a")
+
+
 def test_paths_without_a_file_name(refused: Refused, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for path in (".", "/", ".."):

@@ -281,6 +281,14 @@ def test_a_set_file_outside_of_a_set_is_refused(folder: Path) -> None:
         Entries.of_folder(folder)
 
 
+@pytest.mark.parametrize("name", ["idea.yml", "idea.YAML", "s/idea.Yml"])
+def test_files_with_another_ending_are_not_left_out(folder: Path, name: str) -> None:
+    (folder / "s").mkdir()
+    (folder / name).write_text("")
+    with pytest.raises(UserError, match=rf"{name}: ablations are files \*\.yaml; rename it to idea\.yaml"):
+        Entries.of_folder(folder)
+
+
 def test_names_that_do_not_fit_a_file_name_are_refused(folder: Path) -> None:
     write(folder, **{"n" * 190: "seeds: 2\nsweep: {grid: {infer.guidance: [1, 2]}}\n"})
     assert "has more than 200 characters; rename the file" in said(folder)[0]

@@ -109,6 +109,11 @@ def complaint(folder: Path, text: str, scale: str = "scratch") -> list[str]:
         ("fit: {losses: {s: {kind: splat}}}\n", "1: fit.losses.s cannot be used: this stage compares renders"),
         ("autodecoder: {losses: {l: {kind: latent}}}\n",
          "1: autodecoder.losses.l cannot be used: this stage compares renders and splats"),
+        ("UNET: {train: {steps: 5}}\n", '1: UNET: unknown key; did you mean "unet"?'),
+        ("unet.train.steps: 5\n",
+         "1: unet.train.steps: unknown key; keys are nested, not joined by dots: unet: {train: {steps: ...}}"),
+        ("unet:\n  train.steps: 5\n",
+         "2: unet.train.steps: unknown key; keys are nested, not joined by dots: train: {steps: ...}"),
         (f"autodecoder: {{codes: {{kind: cache, path: {'x' * 3000}}}}}\n",
          "1: autodecoder.codes: [Errno 36] File name too long"),
     ],
@@ -191,6 +196,14 @@ def test_missing_meshes_name_the_ablation(workspace: Path, tmp_path: Path) -> No
     (tmp_path / "idea.yaml").write_text(f"data: {{paths: [{'x' * 3000}]}}\n")
     with pytest.raises(UserError, match=r"ablation idea: .*too long"):
         Plan.load("scratch", None, Path("results"), tmp_path, CONFIGS)
+
+
+def test_missing_objects_of_the_command_line_do_not_name_a_file(tmp_path: Path) -> None:
+    (tmp_path / "idea.yaml").write_text("data: {split: {seed: 1}}\n")
+    ablation = load_ablation(tmp_path / "idea.yaml", "scratch", CONFIGS, ["nowhere"])
+    (line, fatal), *_ = findings(ablation)
+    assert line.startswith("objects of the command line: data.paths: nowhere: no such file or folder")
+    assert fatal
 
 
 def test_a_folder_without_ablations_is_named(tmp_path: Path) -> None:

@@ -147,6 +147,12 @@ def test_splats_of_photographs_are_compared_with_the_record_beside_them(tmp_path
     assert checked_output(file) == file, "the record of something else"
 
 
+def test_a_pipe_has_no_digest(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a")
+    with pytest.raises(OSError, match="not a regular file"):
+        recorded.sha256(tmp_path / "a")
+
+
 def test_stage_folders_may_be_links_to_another_disk(stage: Path, tmp_path: Path) -> None:
     """A folder of a stage or of all of its ids, which has another name there."""
     write_json(stage / "stage.json", {"stage": "fit", "id": stage.name})

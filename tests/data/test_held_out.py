@@ -1,6 +1,7 @@
 """Groups and held-out objects of a list: on one side of the split, and never trained on."""
 
 import hashlib
+import itertools
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,6 +55,11 @@ def test_the_split_of_a_group_is_that_of_its_name() -> None:
     assert all(many[name] == split for name, split in few.items())
 
 
+def test_a_group_may_have_any_name_that_json_has() -> None:
+    objects = tuple(entry(i, mesh=f"{i}", group="\ud800é") for i in range(9))
+    assert len(set(Manifest(objects, 4).splits(SplitOptions(test_fraction=0.5)).values())) == 1
+
+
 def test_held_out_objects_move_no_other_and_are_all_measured() -> None:
     plain = [entry(i, mesh=f"{i}") for i in range(40)]
     unseen = [entry(i, mesh=f"{i}", held_out="unseen") for i in range(40, 46)]
@@ -99,6 +105,23 @@ def test_a_copy_does_not_undo_that_an_object_is_held_out(tmp_path: Path) -> None
     for paths in (("a", "l.jsonl"), ("l.jsonl", "a"), ("b", "l.jsonl"), ("l.jsonl", "b")):
         (found,) = find_objects([str(tmp_path / path) for path in paths])
         assert (found.held_out, found.group) == ("unseen", "g"), paths
+
+
+def test_a_row_does_not_undo_what_another_row_says_of_the_same_file(tmp_path: Path) -> None:
+    mesh(tmp_path / "ram.obj")
+    rows = [{"path": "ram.obj", "held_out": "unseen"}, {"path": "ram.obj", "group": "g"}, {"path": "ram.obj"}]
+    for order in itertools.permutations(rows):
+        write_jsonl(tmp_path / "l.jsonl", order)
+        (found,) = find_objects([str(tmp_path / "l.jsonl")])
+        assert (found.held_out, found.group, found.copies) == ("unseen", "g", ())
+
+
+def test_spaces_around_a_group_or_an_exclusion_do_not_count(tmp_path: Path) -> None:
+    for i, name in enumerate("abc"):
+        mesh(tmp_path / f"{name}.obj", i + 1)
+    (tmp_path / "l.csv").write_text("path,group,held_out\na.obj,g, unseen\nb.obj, g ,\nc.obj, , \n")
+    found = {entry.name or entry.source[-5:]: entry for entry in find_objects([str(tmp_path / "l.csv")])}
+    assert [(item.group, item.held_out) for _, item in sorted(found.items())] == [("g", "unseen"), ("g", ""), ("", "")]
 
 
 def test_an_unknown_exclusion_is_refused_with_its_line(tmp_path: Path) -> None:

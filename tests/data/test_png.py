@@ -1,4 +1,4 @@
-"""The decoder of shards' images against Pillow."""
+"""The decoder of shards' images against Pillow, and damaged files."""
 
 import io
 import struct
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from z1g.data.png import decode_rgba, encode_rgba
+from z1g.data.png import decode_rgba, encode_rgba, require_checksums
 
 
 def noise(height: int, width: int, seed: int, values: int) -> np.ndarray:
@@ -117,3 +117,21 @@ def test_files_that_are_encoded_here_are_read_by_pillow_and_here(h: int, w: int,
 def test_views_of_other_arrays_are_encoded_alike() -> None:
     image = noise(12, 20, 0, 256)
     assert encode_rgba(image[::-1, 3:9]) == encode_rgba(image[::-1, 3:9].copy())
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7), seed=st.integers(0, 9))
+def test_a_flipped_bit_before_the_last_chunk_is_noticed(place: float, bit: int, seed: int) -> None:
+    content = bytearray(saved(noise(9, 7, seed, 256)))
+    require_checksums(io.BytesIO(content))
+    last = content.index(b"IEND") - 4
+    content[8 + int(place * (last - 8))] ^= 1 << bit
+    with pytest.raises((OSError, SyntaxError, ValueError)):
+        require_checksums(io.BytesIO(content))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "WEBP", "BMP"])
+def test_other_formats_have_no_checksums(kind: str) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8)).save(buffer, kind)
+    buffer.seek(0)
+    require_checksums(buffer)

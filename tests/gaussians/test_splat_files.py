@@ -13,7 +13,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from support.gaussians import gaussians, rotation_of
+from support.gaussians import covariance, gaussians, rotation_of
 
 from z1g.cli.main import main
 from z1g.core.errors import UserError
@@ -156,6 +156,37 @@ def test_quaternions_of_other_tools_need_not_have_length_1(tmp_path: Path) -> No
     torch.testing.assert_close(back[:, 7:11].norm(dim=1), torch.ones(3))
 
 
+@pytest.mark.parametrize("length", [1e-30, 1e30])
+def test_quaternions_whose_squares_float32_does_not_hold_keep_their_rotation(tmp_path: Path, length: float) -> None:
+    x = gaussians(4)
+    expected = covariance(x)
+    x[:, 7:11] *= length
+    ply.write(tmp_path / "a.ply", x, np.eye(4))
+    np.testing.assert_allclose(covariance(splat_files.read(tmp_path / "a.ply")), expected, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize("ending", TOLERANCES)
+@pytest.mark.filterwarnings("error")
+def test_a_zero_quaternion_is_written_as_the_identity(tmp_path: Path, ending: str) -> None:
+    x = gaussians(4)
+    x[2, 7:11] = 0
+    splat_files.write(tmp_path / f"a{ending}", x)
+    assert not x[2, 7:11].any(), "what is written stays as it is"
+    x[2, 7:11] = torch.tensor([1.0, 0, 0, 0])
+    np.testing.assert_allclose(matched(splat_files.read(tmp_path / f"a{ending}"), x)[2, 7:11], x[2, 7:11], atol=0.02)
+
+
+@pytest.mark.parametrize("ending", TOLERANCES)
+@pytest.mark.parametrize(("values", "message"), [((0, 1.0), "there are no Gaussians"), ((3, 1e39), "not finite")])
+def test_what_could_not_be_read_again_is_not_written(
+    tmp_path: Path, ending: str, values: tuple[int, float], message: str
+) -> None:
+    n, factor = values
+    with pytest.raises(UserError, match=f"is not written: .*{message}"):
+        splat_files.write(tmp_path / f"a{ending}", gaussians(n).double() * factor)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("ending", TOLERANCES)
 @given(cut=st.floats(0, 0.999), seed=st.integers(0, 5))
 def test_a_truncated_file_is_refused(
@@ -220,10 +251,25 @@ def test_foreign_and_hostile_files(tmp_path: Path, name: str, content: bytes, me
 
 
 def test_a_decompression_bomb_is_not_unpacked(tmp_path: Path) -> None:
-    """A stream of 64 MiB with one Gaussian in its header is decompressed up to that Gaussian only."""
+    """A stream of 64 MiB with one Gaussian in its header is decompressed up to that Gaussian only, and refused."""
     head = SPZ.pack(0x5053474E, 3, 1, 0, 12, 0, 0)
     (tmp_path / "a.spz").write_bytes(gzip.compress(head + bytes(2**26), 1))
-    assert len(splat_files.read(tmp_path / "a.spz")) == 1
+    with pytest.raises(UserError, match=r"a\.spz is damaged: it has more bytes than its 1 Gaussians take"):
+        splat_files.read(tmp_path / "a.spz")
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_flipped_bit_of_spz_is_noticed_or_changes_nothing(
+    tmp_path_factory: pytest.TempPathFactory, place: float, bit: int
+) -> None:
+    """gzip ends with a checksum."""
+    path = tmp_path_factory.mktemp("files") / "a.spz"
+    splat_files.write(path, gaussians(50))
+    expected, content = splat_files.read(path), bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1 << bit
+    path.write_bytes(content)
+    with contextlib.suppress(UserError):
+        assert torch.equal(splat_files.read(path), expected)
 
 
 @pytest.fixture

@@ -109,7 +109,7 @@ def test_codes_are_searched_in_float32(half: ImageToSplats, folder: Path, monkey
         return decoded
 
     monkeypatch.setattr("z1g.inference.method.ViewSearch", search)
-    nothing = Targets(torch.empty(0), torch.empty(0), [], [])
+    nothing = Targets(torch.empty(0, 3, 1, 1), torch.empty(0, 1, 1, 1), [], [])
     code, seen = codes_of(half, 1)[0], dtypes(half.codec)
     half.decode(code[None])
     assert seen == {torch.bfloat16}

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import trimesh
-from PIL import Image
+from PIL import Image, ImageDraw
 from safetensors.torch import load_file, save_file
 from support.builders import ball_splats, fill, forget_checksums, plan, stage_path
 from support.photographs import disc, saved
@@ -140,6 +140,22 @@ def test_a_full_disk_is_said_with_the_file_that_was_asked_for(
         f"z1g infer: error: {out}/a.condition.png: the disk is full; make room and run the same command again"
     )
     assert list(out.iterdir()) == []
+
+
+def test_a_crop_of_nothing_stops_no_other(
+    results: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Only of the ring, whose middle is empty, does a small crop show nothing."""
+    caplog.set_level(logging.ERROR)
+    ring = Image.new("RGBA", (64, 64))
+    ImageDraw.Draw(ring).ellipse((4, 4, 60, 60), outline="red", width=4)
+    files = [saved(tmp_path, image, name) for image, name in ((disc(), "a.png"), (ring, "b.png"), (disc(), "c.png"))]
+    out = tmp_path / "out"
+    assert infer(results, out, *map(str, files), "--zoom", "4") == 2
+    errors = capsys.readouterr().err
+    assert f"1 of 3 photographs could not be used:\n  {files[1]}: the crop shows nothing of the photograph" in errors
+    assert {file.name for file in out.glob("*.json")} == {"a.json", "c.json"}
+    assert infer(results, tmp_path / "none", str(files[1]), "--zoom", "4") == 2
 
 
 @pytest.mark.slow

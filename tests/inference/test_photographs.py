@@ -1,5 +1,6 @@
 """Photographs of every format: upright, in sRGB, cut out and framed as in training, or an error of one line."""
 
+import contextlib
 import io
 import os
 import resource
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, features
 from support.builders import ball
@@ -24,7 +25,7 @@ from z1g.core.errors import UserError
 from z1g.geometry.camera import CameraOptions
 from z1g.inference import photographs
 from z1g.inference.listed import find
-from z1g.inference.photographs import condition, object_share, read
+from z1g.inference.photographs import condition, decode, object_share, read
 
 CAMERA = CameraOptions()
 GRAY = 127 / 255
@@ -468,6 +469,18 @@ def test_a_photograph_with_a_preview_is_not_called_animated(tmp_path: Path, capl
         assert not caplog.text
         read(saved(tmp_path, disc(), "a.gif", save_all=True, append_images=[disc(radius=9)], duration=100), "keep")
     assert "a.gif has 2 images; the first one is used" in caplog.text
+
+
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+@settings(max_examples=60, deadline=None)
+def test_a_flipped_bit_of_a_png_is_noticed_or_changes_nothing(place: float, bit: int) -> None:
+    stream = io.BytesIO()
+    disc().save(stream, "PNG")
+    content = bytearray(stream.getvalue())
+    expected = decode(bytes(content), Path("a.png")).rgba
+    content[int(place * len(content))] ^= 1 << bit
+    with contextlib.suppress(UserError):
+        assert np.array_equal(decode(bytes(content), Path("a.png")).rgba, expected)
 
 
 def test_a_pipe_is_no_photograph(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from z1g.cli.main import main
 from z1g.core.errors import UserError
 from z1g.core.sealed import read_sealed, write_sealed
 from z1g.inference.photographs import Framing
+from z1g.inference.several import View
 from z1g.networks.weights import packaged
 from z1g.render import Reference
 
@@ -199,6 +200,16 @@ def test_an_option_of_a_model_that_cannot_be_used_is_named(
         ImageToSplats.from_pretrained(str(tmp_path / "model"))
 
 
+def test_a_missing_section_of_the_networks_is_named(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "model")
+    file = tmp_path / "model" / packaged.NETWORKS / packaged.METHOD_FILE
+    values = read_sealed(file, packaged.METHOD_FILE)
+    del values["camera"]
+    write_sealed(file, values, packaged.METHOD_FILE)
+    with pytest.raises(UserError, match=r"stage1\.json cannot be used: it has no 'camera'; was the folder written"):
+        ImageToSplats.from_pretrained(str(tmp_path / "model"))
+
+
 def test_steps_are_counted_and_can_end_the_sampling(model: ImageToSplats) -> None:
     seen: list[tuple[int, int]] = []
     model.sampling(steps=3).reconstruct(disc(), on_step=lambda *step: seen.append(step))
@@ -230,6 +241,56 @@ def test_options_out_of_range_are_named(model: ImageToSplats, words: dict[str, f
         model.sampling(**words)  # type: ignore[arg-type]
 
 
+def test_a_model_may_be_a_path_and_has_a_name(folder: Path) -> None:
+    assert ImageToSplats.from_pretrained(folder).shape == ImageToSplats.from_pretrained(str(folder)).shape
+    for name in ("", " "):
+        with pytest.raises(UserError, match=r"an empty name is neither a folder with model\.json nor"):
+            ImageToSplats.from_pretrained(name)
+    for name in ("base", str(folder), "s3://bucket/model"):
+        with pytest.raises(UserError, match="only models of the hub have revisions; they are named USER/NAME"):
+            ImageToSplats.from_pretrained(name, revision="main")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x[:, 0], r"floats \[B,3,H,W\] in 0..1, not \[2, "),
+        (lambda x: x.permute(0, 2, 3, 1), r"floats \[B,3,H,W\] in 0..1, not \[2, "),
+        (lambda x: (x * 255).byte(), "not .* of torch.uint8"),
+        (lambda x: x * 255, "have values in 0..1, not up to 127"),
+        (lambda x: x * np.nan, "have values in 0..1, not up to nan"),
+        (lambda x: x[:1], "1 condition images need as many seeds, not 2"),
+    ],
+)
+def test_what_is_no_condition_image_is_said(model: ImageToSplats, change: Any, message: str) -> None:
+    size = model.model.condition.size  # type: ignore[union-attr]
+    with pytest.raises(ValueError, match=message):
+        model.codes(change(torch.full((2, 3, size, size), 127 / 255)), [0, 1])
+
+
+def test_condition_images_of_double_precision_are_those_of_single(model: ImageToSplats) -> None:
+    size = model.model.condition.size  # type: ignore[union-attr]
+    images = torch.rand(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(model(images, [0])[0], model(images.double(), [0])[0])
+
+
+def test_arguments_without_effect_or_sense_end_before_the_sampling(model: ImageToSplats, tmp_path: Path) -> None:
+    def never(done: int, steps: int) -> None:
+        raise AssertionError("sampled")
+
+    for words, message in (({"seed": -1}, "seed -1 must not be negative"),):
+        with pytest.raises(ValueError, match=message):
+            model.reconstruct(disc(), on_step=never, **words)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"none\.png cannot be read"):
+        model.reconstruct(disc(), more=[View(tmp_path / "none.png", 90)], on_step=never)
+
+
+@pytest.mark.parametrize("shift", [(), (0.1,), (0.1, 0.1, 0.1)])
+def test_a_shift_is_two_numbers(shift: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="two numbers, right and down"):
+        Framing(shift)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(("shift", "zoom"), [((0.0, 1.5), 1.0), ((float("nan"), 0.0), 1.0), ((0.0, 0.0), 9.0)])
 def test_a_framing_out_of_range_is_refused(shift: tuple[float, float], zoom: float) -> None:
     with pytest.raises(UserError, match="shift must be from -1 to 1"):
@@ -259,6 +320,39 @@ def test_parts_are_the_inverse_of_from_parts() -> None:
     }  # fmt: skip
     with pytest.raises(ValueError, match=r"\[N,14\], not \[3, 7\]"):
         Splats(torch.zeros(3, 7))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (np.zeros((3, 14)), "ndarray float64"),
+        ([[0.0] * 14], "list"),
+        (torch.zeros(3, 14, dtype=torch.int64), "Tensor torch.int64"),
+        (torch.zeros(3, 14, dtype=torch.bool), "Tensor torch.bool"),
+        (torch.zeros(3, 14, dtype=torch.complex64), "Tensor torch.complex64"),
+    ],
+)
+def test_what_is_no_tensor_of_floats_is_named(values: Any, kind: str) -> None:
+    with pytest.raises(TypeError, match=rf"a tensor of floats \[N,14\], not {kind}; torch\.as_tensor"):
+        Splats(values)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_transforms_that_are_not_finite_are_refused(value: float) -> None:
+    shifted, stretch = np.eye(4), np.diag([1.0, 1.0, value])
+    shifted[0, 3] = value
+    with pytest.raises(ValueError, match="not finite"):
+        Splats(gaussians(3)).moved(shifted)
+    with pytest.raises(ValueError, match="invertible"):
+        Splats(gaussians(3)).mapped(stretch)
+
+
+def test_any_change_of_the_unit_of_length_is_invertible() -> None:
+    x = gaussians(5).double()
+    tiny = Splats(x).mapped(1e-6 * np.eye(3))
+    torch.testing.assert_close(tiny.position, 1e-6 * x[:, :3], rtol=1e-12, atol=0)
+    with pytest.raises(ValueError, match="invertible"):
+        Splats(x).mapped(1e6 * np.array([[1.0, 0, 0], [0, 1, 1], [0, 1, 1]]))
 
 
 @given(seed=st.integers(0, 10_000))
@@ -343,3 +437,26 @@ def test_angles_go_with_each_other_and_backgrounds_show() -> None:
     for wrong in ({"azimuth": [0, 1], "elevation": [1, 2, 3]}, {"azimuth": []}, {"size": 0}):
         with pytest.raises(ValueError, match=r"length|size"):
             render(splats, **wrong)
+
+
+def test_angles_may_be_arrays() -> None:
+    splats, angles = Splats(gaussians(9)), [0.0, 120.0, 240.0]
+    expected = [np.asarray(picture) for picture in render(splats, angles, size=16)]
+    for array in (np.array(angles), torch.tensor(angles), np.array([0, 120, 240])):
+        assert np.array_equal([np.asarray(picture) for picture in render(splats, array, size=16)], expected)
+    with pytest.raises(ValueError, match="lists of one length"):
+        render(splats, np.zeros((2, 2)), size=16)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("radius", value) for value in (0.0, -1.5, np.nan, np.inf)),
+        *(("fov_y_deg", value) for value in (0.0, 180.0, -10.0, np.nan)),
+        *(("background", value) for value in ((255, 0, 0), (1.0, 1.0), (np.nan,) * 3)),
+        *((angle, value) for angle in ("azimuth", "elevation") for value in (np.nan, [0.0, np.inf])),
+    ],
+)
+def test_cameras_that_see_nothing_are_refused(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"{name} .* must be"):
+        render(dot(0, 0, 0), **{"size": 8, name: value})

@@ -220,6 +220,24 @@ def test_the_left_side_is_on_the_right_of_the_front() -> None:
 
 
 @pytest.mark.parametrize(
+    ("rgb", "alpha", "azimuths", "elevations", "message"),
+    [
+        ((2, 3, 8, 8), (2, 1, 8, 8), [0], [0, 0], "with 1 and 2"),
+        ((2, 3, 8, 8), (1, 1, 8, 8), [0, 90], [0, 0], r"\[1, 1, 8, 8\] with 2 and 2"),
+        ((1, 3, 8, 8), (1, 1, 8, 4), [0], [0], r"\[1, 3, 8, 8\] and \[1, 1, 8, 4\]"),
+        ((3, 8, 8), (1, 8, 8), [0], [0], r"not \[3, 8, 8\]"),
+        ((1, 3, 8, 8), (1, 1, 8, 8), [np.nan], [0], "finite"),
+        ((1, 3, 8, 8), (1, 1, 8, 8), [0], [np.inf], "finite"),
+    ],
+)
+def test_targets_go_with_their_angles(
+    rgb: tuple[int, ...], alpha: tuple[int, ...], azimuths: list[float], elevations: list[float], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        Targets(torch.zeros(rgb), torch.zeros(alpha), azimuths, elevations)
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("back.png", "back.png does not say from where"),

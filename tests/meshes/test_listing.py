@@ -19,8 +19,9 @@ from z1g.core.errors import UserError
 from z1g.core.files import read_jsonl
 from z1g.data.manifest import Manifest, ObjectEntry, SplitOptions, tied
 from z1g.meshes import index as index_module
+from z1g.meshes.colors import colored
 from z1g.meshes.content import content_of
-from z1g.meshes.files import Unusable, prepare
+from z1g.meshes.files import Unusable, prepare, problem
 from z1g.meshes.limits import FileLimits
 from z1g.meshes.listing import find_objects
 from z1g.meshes.references import references
@@ -218,14 +219,22 @@ def test_paths_of_a_list_are_relative_to_it_and_its_metadata_takes_precedence(tm
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("a.csv", "name\nchair\n", r"a\.csv, line 2: every object needs a `path`"),
+        ("a.csv", "name\nchair\n", r"a\.csv: its first line names no column `path`, but 'name'"),
+        ("a.csv", "path,name\n,chair\n", r"a\.csv, line 2: every object needs a `path`"),
+        ("a.csv", "path;license\nx.obj;CC0\n", r"but 'path;license'; columns are path, .* with commas between them"),
+        ("a.csv", "path,license,license\nx.obj,CC0,MIT\n", r"a\.csv: its first line names the column license twice"),
         ("a.csv", "path,licens\nx.obj,CC0\n", r'line 2: unknown column licens; did you mean "license"'),
-        ("a.csv", "path\nx.obj,too,many\n", r"line 2: unknown column None"),
+        ("a.csv", "path\nx.obj,too,many\n", r"line 2: its number of fields is not that of the columns"),
+        ("a.csv", "path,license\nx.obj\n", r"line 2: its number of fields is not that of the columns"),
         ("a.csv", "", "the list is empty"),
         ("a.jsonl", "", "the list is empty"),
         ("a.jsonl", '{"path": "x.obj"}\n{"path"', r"a\.jsonl, line 2: not JSON"),
         ("a.jsonl", '["x.obj"]', r"line 1: every object needs a `path`"),
         ("a.jsonl", '{"path": "x.obj", "name": 3}', r"line 1: name is 3, which is not a string"),
+        *(
+            ("a.jsonl", json.dumps({"path": "x.obj", column: digest}), rf"line 1: {column} is .* no SHA-256 digest")
+            for column, digest in (("content", "/../../x"), ("mesh", "abc"), ("textures", "C" * 64))
+        ),
     ],
 )
 def test_lists_with_mistakes_say_where(tmp_path: Path, name: str, content: str, message: str) -> None:
@@ -233,8 +242,35 @@ def test_lists_with_mistakes_say_where(tmp_path: Path, name: str, content: str, 
     with pytest.raises(UserError, match=message):
         find_objects([str(path)])
     path.write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(UserError, match="cannot be read as a list"):
+    with pytest.raises(UserError, match=r"cannot be read as a list.*save it as UTF-8"):
         find_objects([str(path)])
+
+
+@pytest.mark.parametrize(("name", "text"), [("a.csv", "path\nchair.obj\n"), ("a.jsonl", '{"path": "chair.obj"}\n')])
+def test_a_byte_order_mark_before_a_list_is_ignored(tmp_path: Path, name: str, text: str) -> None:
+    chair(tmp_path)
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    assert only(tmp_path / name).content == only(tmp_path / "chair.obj").content
+
+
+def test_a_byte_order_mark_before_a_mesh_hides_no_line(tmp_path: Path) -> None:
+    points = MESH.partition("\n")[2]
+    plain = write(tmp_path / "plain/a.obj", points)
+    marked = write(tmp_path / "mark/a.obj", "\ufeff" + points)
+    assert only(marked).mesh == only(plain).mesh
+    write(marked.parent / "b.mtl", "\ufeffnewmtl a\nKd 1 0 0\nnewmtl b\nKd 0 1 0\n")
+    write(marked, f"\ufeffmtllib b.mtl\n{points}usemtl a\nf 1 2 3\nusemtl b\nf 1 2 4\n")
+    assert [side.name for side in references(Disk(marked.parent), "a.obj")] == ["b.mtl"]
+    assert colored(Disk(marked.parent), "a.obj")
+    write(marked, "\ufeffv nan 0 0\n" + points)
+    assert "not finite" in str(problem(marked, FileLimits()))
+
+
+@pytest.mark.parametrize("uri", ["\ud800.bin", "a\0b.bin"])
+def test_a_name_that_no_file_has_is_a_file_that_is_missing(tmp_path: Path, uri: str) -> None:
+    path = write(tmp_path / "x.gltf", json.dumps({"buffers": [{"uri": uri}]}))
+    assert [side.exists for side in references(Disk(tmp_path), "x.gltf")] == [False]
+    assert prepare(only(path), tmp_path, FileLimits()) == path
 
 
 def test_generic_names_are_replaced_by_the_folders(tmp_path: Path) -> None:

@@ -172,4 +172,8 @@ def test_images_are_limited_and_large_ones_reduced(tmp_path) -> None:
         load_image(tmp_path / "no.png", "no.png")
     with pytest.raises(MeshError, match="texture missing or unreadable: cut"):
         load_image(png(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8))[:200], "cut")
+    flipped = bytearray(png(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)))
+    flipped[len(flipped) // 2] ^= 1
+    with pytest.raises(MeshError, match=r"texture missing or unreadable: flipped .*checksum"):
+        load_image(bytes(flipped), "flipped")
     assert load_image(png(np.full((2, 8192), 77, np.uint8)), "large").shape == (1, 4096, 4)

@@ -51,6 +51,15 @@ def test_negative_indices_count_from_the_line_of_the_face(tmp_path: Path) -> Non
             read(tmp_path, f"{POINTS}f {face}\n")
 
 
+def test_a_byte_order_mark_hides_neither_vertices_nor_materials(tmp_path: Path) -> None:
+    mark, library = "\ufeff", "newmtl m\nKd 1 0 0\n"
+    (plain,) = read(tmp_path, f"{POINTS}f 1 2 3 4\n")
+    (marked,) = read(tmp_path, f"{mark}{POINTS}f 1 2 3 4\n")
+    np.testing.assert_array_equal(marked.positions[marked.triangles], plain.positions[plain.triangles])
+    (red,) = read(tmp_path, f"{mark}mtllib a.mtl\n{POINTS}usemtl m\nf 1 2 3 4\n", a=mark + library)
+    assert red.material.factor == (1, 0, 0, 1)
+
+
 def test_coordinates_and_normals_go_with_their_corners(tmp_path: Path) -> None:
     text = f"{POINTS}{COORDINATES}vn 0 0 1\nvn 0 1 0\nf 1/4/2 2/3/1 3/2/1\n"
     (part,) = read(tmp_path, text)

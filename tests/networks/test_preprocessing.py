@@ -217,7 +217,7 @@ def test_clipping_is_that_of_a_scheduler_made_from_the_folders(
     assert Zero123Plus(pretrained=str(copied)).denoiser().clip_sample is clip
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"clip_sample": "no"}'])
+@pytest.mark.parametrize("content", ["[]", "{", '{"clip_sample": "no"}', "[" * 100_000])
 def test_a_scheduler_that_cannot_be_read_is_named(copied: Path, content: str) -> None:
     (copied / "scheduler" / "scheduler_config.json").write_text(content)
     with pytest.raises(UserError, match=r"scheduler_config\.json cannot be used"):

@@ -97,6 +97,33 @@ def test_nothing_that_can_be_measured_is_an_error_with_the_reasons(made: World, 
     assert not (made.results / "peers" / "nothing" / "peer.json").exists()
 
 
+def test_outputs_that_cannot_be_measured_leave_an_earlier_result(made: World, tmp_path: Path) -> None:
+    def content() -> dict[str, bytes]:
+        folder = made.results / "peers" / "again"
+        return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+
+    files.write(tmp_path / f"{FIRST}.ply", made.splats[FIRST])
+    evaluate(made.results, "again", options(tmp_path), "micro")
+    before = content()
+    assert any(name.startswith("images/") for name in before)
+    transparent = made.splats[FIRST].clone()
+    transparent[:, 3] = 0.001
+    files.write(tmp_path / f"{FIRST}.ply", transparent)
+    with pytest.raises(UserError, match="could be measured"):
+        evaluate(made.results, "again", options(tmp_path), "micro")
+    assert content() == before
+
+
+def test_a_system_is_not_called_like_an_ablation(
+    made: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files.write(tmp_path / f"{FIRST}.ply", made.splats[FIRST])
+    words = ["--results", str(made.results), "--outputs", str(tmp_path), "--frame", "z1g", "--name", "micro"]
+    assert main(["evaluate", *words]) == 2
+    assert f"micro is an ablation of {made.results}; give the system another --name" in capsys.readouterr().err
+    assert not (made.results / "peers" / "micro").exists()
+
+
 def test_files_are_found_in_folders_by_lists_and_ambiguous_ones_are_named(tmp_path: Path) -> None:
     for name in ("a.ply", "a.spz", "b/mesh.glb", "c/one.ply", "c/two.ply", "0/mesh.obj", "x.ply", ".hidden.ply"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -119,6 +146,8 @@ def test_files_are_found_in_folders_by_lists_and_ambiguous_ones_are_named(tmp_pa
     [
         ("a\n# no\n\nb\n", {"a": None, "b": None}),
         ("object,split,file\na,test,0/mesh.glb\nb,train,\n", {"a": "0/mesh.glb", "b": None}),
+        ("\ufeffobject,file\na,0/mesh.glb\na,0/mesh.glb\n", {"a": "0/mesh.glb"}),
+        ("\ufeffa\n", {"a": None}),
     ],
 )
 def test_lists(tmp_path: Path, text: str, expected: dict[str, str | None]) -> None:
@@ -126,7 +155,14 @@ def test_lists(tmp_path: Path, text: str, expected: dict[str, str | None]) -> No
     assert read_list(tmp_path / "list", ["a", "b"]) == expected
 
 
-@pytest.mark.parametrize(("text", "why"), [("", "lists no object"), ("a\nbb\n", "'bb' is not an evaluated object")])
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "lists no object"),
+        ("a\nbb\n", "'bb' is not an evaluated object"),
+        ("object,file\na,1.ply\nb,2.ply\na,3.ply\n", r"'a' has two files, 1\.ply and 3\.ply; remove a row"),
+    ],
+)
 def test_lists_that_are_wrong(tmp_path: Path, text: str, why: str) -> None:
     (tmp_path / "list").write_text(text)
     with pytest.raises(UserError, match=why):

@@ -284,3 +284,17 @@ def test_non_finite_gaussians_become_transparent_and_get_no_gradient() -> None:
     assert g.grad is not None
     assert g.grad.isfinite().all()
     assert not g.grad[~good].any()
+
+
+@pytest.mark.parametrize("backend", [Reference, Cpu])
+@pytest.mark.parametrize(
+    ("gaussians", "poses"),
+    [((5, 14), (1, 1, 4, 4)), ((1, 5, 13), (1, 1, 4, 4)), ((2, 5, 14), (1, 1, 4, 4)), ((1, 5, 14), (4, 4)),
+     ((1, 5, 14), (1, 1, 3, 4))],
+)  # fmt: skip
+def test_other_shapes_are_refused_before_kernels_read_them(
+    backend: type[Reference] | type[Cpu], gaussians: tuple[int, ...], poses: tuple[int, ...]
+) -> None:
+    cameras = Cameras(torch.zeros(poses), 50.0, 8, 8)
+    with pytest.raises(ValueError, match=r"Gaussians \[B,N,14\] and poses \[B,V,4,4\] of the same B are needed"):
+        backend().render(torch.zeros(gaussians), cameras)

@@ -192,6 +192,16 @@ def test_unmeasured_results_are_rejected(tree: Path) -> None:
         compare(tree, ["base"], "test", "sampled")
 
 
+def test_the_folder_of_a_run_is_the_run(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    texts = []
+    for base in ("base", str(tree / "ablations/base"), f"{tree}/ablations/../ablations/base/"):
+        assert main(["compare", base, "fast_1%", "--results", str(tree), "--format", "csv"]) == 0
+        texts.append(capsys.readouterr().out)
+    assert texts[0] == texts[1] == texts[2]
+    (tree.parent / "base").mkdir()
+    assert main(["compare", str(tree.parent / "base"), "--results", str(tree)]) == 2
+
+
 def test_all_formats_have_the_same_numbers(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:
     texts = {}
     for name in verb.FORMATS:

@@ -150,6 +150,7 @@ def test_files_that_are_not_cameras(tmp_path: Path, content: bytes, message: str
         ("few", "has 9 views, but the configuration has 11"),
         ("npy", r"003\.npy cannot be read"),
         ("cut", r"003\.png is not a complete image"),
+        ("flip", r"003\.png is not a complete image: broken PNG file"),
         ("rgb", r"003\.png has mode RGB, not RGBA"),
         ("size", "different sizes"),
     ],
@@ -161,6 +162,10 @@ def test_incomplete_scenes_are_rejected_with_the_reason(tmp_path: Path, damage: 
         (folder / "003.npy").unlink()
     elif damage == "cut":
         (folder / "003.png").write_bytes((folder / "003.png").read_bytes()[:60])
+    elif damage == "flip":
+        content = bytearray((folder / "003.png").read_bytes())
+        content[content.index(b"IDAT") + 10] ^= 1
+        (folder / "003.png").write_bytes(content)
     elif damage in ("rgb", "size"):
         Image.new("RGB" if damage == "rgb" else "RGBA", (8, 8)).save(folder / "003.png")
     result = only(Original(renders=str(tmp_path)))

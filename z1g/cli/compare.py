@@ -15,7 +15,8 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
         "targets",
         nargs="+",
         metavar="result",
-        help="ablations (by name, with all their seeds), metrics ids, or paths to metrics.jsonl",
+        help="ablations (by name, with all their seeds, or the folder of one run), metrics ids, or paths to "
+        "metrics.jsonl",
     )
     parser.add_argument("--results", type=existing_folder, default=Path("results"), help="results folder")
     parser.add_argument("--split", choices=("test", "test_unseen", "train"), default="test",

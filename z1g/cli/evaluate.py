@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import get_args
 
 from z1g.cli.arguments import amount, between, existing_folder, some_path
+from z1g.config.run_names import PART
 from z1g.core.errors import UserError
 from z1g.geometry.frames import FrameName
-from z1g.plan.runs import NAMES_FILE
+from z1g.plan.runs import NAMES_FILE, planned_runs
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -68,6 +69,8 @@ def main(verb: str, arguments: argparse.Namespace) -> int:
             cost=PeerCost(**costs) if any(value is not None for value in costs.values()) else None,
         )  # fmt: skip
         name = peer_name(arguments.name or arguments.outputs.resolve().name)
+        if name in {run.partition(PART)[0] for run in planned_runs(arguments.results)}:
+            raise UserError(f"{name} is an ablation of {arguments.results}; give the system another --name")
         like = arguments.like or first_planned(arguments.results)
     record = evaluate(arguments.results, name, options, like, arguments.threads)
     sys.stdout.write(_said(record, arguments.results))

@@ -128,7 +128,7 @@ def require(model: str | None) -> None:
     """Raise UserError if a model is named that is neither on this machine, nor of the hub, nor in a bucket."""
     if model is None or is_url(model) or HubName.parse(model) is not None:
         return
-    if not (folder_of(model) / FILE).is_file():
+    if not model.strip() or not (folder_of(model) / FILE).is_file():
         raise UserError(absent(model))
 
 

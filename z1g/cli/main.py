@@ -149,6 +149,10 @@ def _run(words: list[str]) -> int:
     overview.epilog = "\n".join(f"  {name:<12} {verb.help}" for name, verb in VERBS.items())
     overview.add_argument("--version", action="version", version=f"z1g {z1g.__version__}")
     overview.add_argument("verb", choices=VERBS, metavar="verb")
+    if words and not words[0].startswith("-") and words[0] not in VERBS:
+        from z1g.core.names import did_you_mean
+
+        raise UserError(f'there is no command "{words[0]}"{did_you_mean(words[0], VERBS)}')
     verb = overview.parse_args(words[:1]).verb
     parsed = parser_for(verb).parse_args(words[1:])
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format=f"z1g {verb}: %(message)s")

@@ -12,7 +12,7 @@ from z1g.plan.runs import run_folder
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     """Add the arguments of `pack`."""
-    parser.add_argument("run", help="a trained run: its name, or its folder results/ablations/<name>")
+    parser.add_argument("run", type=some_path, help="a trained run: its name, or its folder results/ablations/<name>")
     parser.add_argument("--results", type=some_path, default=Path("results"), help="results folder of named runs")
     parser.add_argument("--out", type=some_path, required=True, help="the folder to write, which must not exist")
     parser.add_argument(
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
 
 def main(verb: str, arguments: argparse.Namespace) -> None:
     """Write the folder."""
-    run = run_folder(arguments.run, arguments.results)
+    run = run_folder(str(arguments.run), arguments.results)
     from z1g.inference.models import of_run, write_model
 
     model = of_run(run)

@@ -18,7 +18,7 @@ from z1g.config.overlays import fold_overlay, point_overlay, seed_overlay
 from z1g.config.resolve import Ablation, Resolver, Run, merge, scale_file
 from z1g.config.run_names import MAX_NAME, PART, point_names, run_name
 from z1g.config.sweep import Point, points
-from z1g.config.yaml_file import YamlFile
+from z1g.config.yaml_file import NO_LINE, KeyPath, YamlFile
 from z1g.core.errors import UserError
 from z1g.core.names import did_you_mean
 
@@ -46,8 +46,9 @@ class Catalog:
 
     def __init__(self, entries: Entries, scale: str, configs: Path, objects: Sequence[str] = ()) -> None:
         self.entries, self.scale, self.configs = entries, scale, configs
-        data = {"data": {"kind": "meshes", "paths": list(objects)}} if objects else {}
-        self._objects = YamlFile(Path("--config objects="), data)
+        data = {"kind": "meshes", "paths": list(objects)} if objects else {}
+        places: dict[KeyPath, int] = {("data", key): NO_LINE for key in data}
+        self._objects = YamlFile(Path("objects of the command line"), {"data": data} if data else {}, places)
         self._resolver = Resolver()
         self._runs: dict[str, list[Ablation]] = {}
         self._open: list[str] = []

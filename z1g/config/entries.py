@@ -18,6 +18,7 @@ from z1g.core.errors import UserError
 from z1g.core.names import did_you_mean
 from z1g.core.slots import Section
 
+ENDING = ".yaml"
 SET_FILE = "_set.yaml"
 OWN_KEYS = ("description", "tags", "peers")
 """Keys that an ablation does not take from its set as they are."""
@@ -136,10 +137,14 @@ def read_header(file: YamlFile, kind: type[H], values: dict[str, Any]) -> H:
 def ablation_files(folder: Path) -> tuple[dict[str, Path], dict[str, list[str]]]:
     """Ablation files by name, and the names in each set: `a.yaml`, and `set/b.yaml`, which is ablation b of `set`.
 
-    Raises UserError if two files have the same name, or if the folder itself has a file for a set.
+    Raises UserError if two files have the same name, if the folder itself has a file for a set, or if a file of YAML
+    has another ending, with which it would be left out.
     """
     if (folder / SET_FILE).exists():
         raise UserError(f"{folder / SET_FILE}: only a subfolder is a set; move the file into one")
+    for file in [*sorted(folder.glob("*.*")), *sorted(folder.glob("*/*.*"))]:
+        if file.suffix != ENDING and file.suffix.lower() in (ENDING, ".yml"):
+            raise UserError(f"{file}: ablations are files *{ENDING}; rename it to {file.stem}{ENDING}")
     files: dict[str, Path] = {}
     sets: dict[str, list[str]] = {}
     for file in [*sorted(folder.glob("*.yaml")), *sorted(folder.glob("*/*.yaml"))]:

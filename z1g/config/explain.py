@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import reduce
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -82,9 +83,16 @@ def _instead(path: KeyPath, merged: Any, root: type[BaseModel]) -> str:
     """What to write instead of an unknown key."""
     if path in RENAMED:
         return f"; write {RENAMED[path]}"
+    first, *inner = path[-1].split(".")
+    if inner and first in valid_names(path[:-1], merged, root):
+        return f"; keys are nested, not joined by dots: {first}: {reduce(_within, reversed(inner), '...')}"
     if having := kinds_with(path[-1], path[:-1], merged, root):
         return f" of kind {value_at(merged, (*path[:-1], 'kind'))}; kind {' or '.join(having)} has it"
     return did_you_mean(path[-1], valid_names(path[:-1], merged, root))
+
+
+def _within(value: str, key: str) -> str:
+    return f"{{{key}: {value}}}"
 
 
 def _expected(kind: str, context: Mapping[str, Any], otherwise: str) -> str:

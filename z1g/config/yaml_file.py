@@ -16,12 +16,16 @@ KeyPath = tuple[str, ...]
 MAX_NODES = 100_000
 LARGEST_BYTES = 2**20
 """Size limit of a file; PyYAML takes a second for it."""
+NO_LINE = 0
 COLLECTION_TAGS = (f"{TAG}map", f"{TAG}seq")
 
 
 @dataclass
 class YamlFile:
-    """A parsed file: `values` and the 1-based line of every key path; entries of lists count as keys `0`, `1`, …"""
+    """A parsed file: `values` and the 1-based line of every key path; entries of lists count as keys `0`, `1`, …
+
+    What is no file has NO_LINE.
+    """
 
     path: Path
     values: dict[str, Any]
@@ -30,8 +34,8 @@ class YamlFile:
     def where(self, key_path: KeyPath) -> str:
         """`file:line` of the key path or of its nearest ancestor in the file."""
         for n in range(len(key_path), 0, -1):
-            if key_path[:n] in self.lines:
-                return f"{self.path}:{self.lines[key_path[:n]]}"
+            if line := self.lines.get(key_path[:n], NO_LINE):
+                return f"{self.path}:{line}"
         return str(self.path)
 
 
@@ -39,8 +43,10 @@ def read_yaml(path: Path) -> YamlFile:
     """Read one mapping. Raises UserError with file and line if the file is missing or not a plain YAML mapping."""
     try:
         text = read_bytes(path, LARGEST_BYTES).decode()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text ({error})") from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read as text ({error.strerror or error})") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read as text ({error}); save it as UTF-8") from error
     try:
         node = yaml.compose(text, Loader=Loader)
     except yaml.MarkedYAMLError as error:

@@ -12,8 +12,9 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     names = sorted(set(valid))
     if not names:
         return "; there are none"
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return f'; did you mean "{near[0]}"?' if near else f"; valid: {listed(names)}"
+    spelled = {text.casefold(): text for text in names}
+    near = difflib.get_close_matches(name.casefold(), spelled, n=1, cutoff=0.6)
+    return f'; did you mean "{spelled[near[0]]}"?' if near else f"; valid: {listed(names)}"
 
 
 def listed(names: Sequence[str], most: int = MOST_CHARACTERS) -> str:

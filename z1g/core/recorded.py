@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from z1g.core.errors import UserError
-from z1g.core.files import read_json
+from z1g.core.files import read_json, require_regular
 from z1g.core.sealed import read_sealed
 
 log = logging.getLogger("z1g")
@@ -204,7 +204,8 @@ def _digest(name: str, size: int, mtime_ns: int) -> str:
 
 
 def sha256(path: Path) -> str:
-    """SHA-256 of a file."""
+    """SHA-256 of a regular file. Raises OSError for another kind, which may never end."""
+    require_regular(path)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

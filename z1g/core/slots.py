@@ -27,6 +27,8 @@ MAX_COUNT = 1_000_000_000
 
 def first_reason(error: Exception) -> str:
     """One line on why values cannot be used: the first mistake and its key, or the first line of an exception."""
+    if isinstance(error, KeyError):
+        return f"it has no {error}"
     if not isinstance(error, ValidationError):
         return str(error).partition("\n")[0]
     first = error.errors()[0]

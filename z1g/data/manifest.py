@@ -234,12 +234,12 @@ def evaluation_objects(manifest: Manifest, options: SplitOptions, n_train: int) 
 
 def unit_hash(text: str) -> float:
     """A number in [0,1) from a text, the same on every machine."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
+    return int(_sha256(text)[:16], 16) / 2**64
 
 
 def int_hash(text: str) -> int:
     """A 32-bit seed from a text, the same on every machine."""
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
+    return int(_sha256(text)[:8], 16)
 
 
 def unique_ids(names: Sequence[str]) -> list[str]:
@@ -277,5 +277,5 @@ def _about_split(entry: ObjectEntry) -> str:
 
 
 def _sha256(text: str) -> str:
-    """Digest of a text that may have file names, which need not be UTF-8."""
+    """Digest of a text that may have names of files and of lists, which need not be UTF-8."""
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()

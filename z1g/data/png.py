@@ -1,15 +1,17 @@
-"""Images of shards, decoded three times and encoded ten times as fast as by Pillow.
+"""PNG files: whether one is damaged, and those of shards, decoded three and encoded ten times as fast as by Pillow.
 
 Decoding dominates the time to read a sample, encoding the time to write one that is rasterized.
 """
 
 import struct
 import zlib
-from typing import Any
+from pathlib import Path
+from typing import IO, Any
 
 import numpy as np
 from isal import isal_zlib
 from numpy.typing import NDArray
+from PIL import Image
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 HEADER = struct.Struct(">IIBBBBB")
@@ -23,6 +25,16 @@ DAMAGED: Any = isal_zlib.error
 LEVEL = 2
 """Of isal's 0 to 3; higher ones take twice the time and save nothing on filtered rows."""
 UP = 2
+
+
+def require_checksums(source: Path | IO[bytes]) -> None:
+    """Raise an error of Pillow if an image is a PNG with a chunk that is not as it was written.
+
+    Pillow itself decodes damaged rows as far as it can and leaves out the rest. Other formats have no checksums.
+    """
+    with Image.open(source) as image:
+        if image.format == "PNG":
+            image.verify()
 
 
 def encode_rgba(image: NDArray[np.uint8]) -> bytes:

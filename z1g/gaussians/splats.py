@@ -15,6 +15,8 @@ from z1g.gaussians.channels import CHANNELS, N_CHANNELS, join, split
 
 RIGID = 1e-4
 """Largest deviation of a rigid transform from one, in each number."""
+LARGEST_CONDITION = 1e12
+"""Largest ratio of the longest to the shortest stretch of a matrix that counts as invertible."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,12 +24,19 @@ class Splats:
     """Gaussians of one object in z1g's world: y up, +z towards the photograph's camera, within 0.5 of the origin.
 
     tensor: [N,14], float32, activated: position (3), opacity (1) in 0..1, scale (3) as standard deviations,
-    rotation (4) as a unit quaternion with w first, rgb (3) in 0..1.
+    rotation (4) as a unit quaternion with w first, rgb (3) in 0..1. Raises ValueError for another shape, and TypeError
+    for what is no tensor of floats.
     """
 
     tensor: Tensor
 
     def __post_init__(self) -> None:
+        if not isinstance(self.tensor, Tensor) or not self.tensor.is_floating_point():
+            kind = getattr(self.tensor, "dtype", "")
+            raise TypeError(
+                f"splats are a tensor of floats [N,{N_CHANNELS}], not {type(self.tensor).__name__} {kind}".rstrip()
+                + "; torch.as_tensor(values, dtype=torch.float32) makes one"
+            )
         if self.tensor.ndim != 2 or self.tensor.shape[1] != N_CHANNELS:
             raise ValueError(f"splats are a tensor [N,{N_CHANNELS}], not {list(self.tensor.shape)}")
 
@@ -89,6 +98,8 @@ class Splats:
             raise ValueError(f"a rigid transform is a matrix [4,4], not {list(exact.shape)}; see `mapped` for [3,3]")
         rotation = exact[:3, :3]
         rigid = np.abs(rotation @ rotation.T - np.eye(3)).max() < RIGID and np.linalg.det(rotation) > 0
+        if not np.isfinite(exact).all():
+            raise ValueError("the matrix has numbers that are not finite")
         if not rigid or np.abs(exact[3] - [0, 0, 0, 1]).max() > RIGID:
             raise ValueError("the matrix is no rotation and translation; `mapped` also stretches and mirrors")
         return Splats(affine.transform(self.tensor.double(), exact).to(self.tensor))
@@ -98,7 +109,8 @@ class Splats:
 
         Raises ValueError if the matrix has another shape or is not invertible.
         """
-        exact = torch.as_tensor(np.asarray(matrix, dtype=np.float64))
-        if exact.shape != (3, 3) or abs(float(torch.linalg.det(exact))) < 1e-12:
+        exact = np.asarray(matrix, dtype=np.float64)
+        usable = exact.shape == (3, 3) and np.isfinite(exact).all()
+        if not usable or not np.linalg.cond(exact) < LARGEST_CONDITION:
             raise ValueError(f"an invertible matrix [3,3] is needed, not {exact.tolist()}")
-        return Splats(affine.transformed(self.tensor.double()[None], exact[None])[0].to(self.tensor))
+        return Splats(affine.transformed(self.tensor.double()[None], torch.from_numpy(exact)[None])[0].to(self.tensor))

@@ -167,12 +167,12 @@ class Batch:
         self.provenance = provenance()
 
     def make(self, photographs: Sequence[tuple[Path, str, Photograph]], meter: Meter) -> None:
-        """Sample and write a batch."""
-        options, camera, (size, resize) = self.outputs, self.model.camera, self.model.condition
-        started = time.monotonic()
-        images = torch.stack(
-            [condition(p, camera, size, options.background, resize, options.framing) for _, _, p in photographs]
-        )
+        """Sample and write a batch. Photographs that the framing shows nothing of become failures."""
+        options, started = self.outputs, time.monotonic()
+        shown = [(*one, image) for one in photographs if (image := self._condition(one[0], one[2], meter)) is not None]
+        if not shown:
+            return
+        photographs, images = [one[:3] for one in shown], torch.stack([one[3] for one in shown])
         seeds = [options.seed if options.seed is not None else photograph.seed for _, _, photograph in photographs]
         codes, splats = self.method(images, seeds, on_step=self.on_step)
         if options.more or options.refine:
@@ -185,8 +185,7 @@ class Batch:
             try:
                 files = self._write(name, image, to_gaussians(splat[None]))
             except UserError as error:
-                self.failures.reasons[str(file)] = f"{file}: {error}"
-                log.warning("%s: %s", file, error)
+                self._failed(file, error)
                 continue
             record = {
                 "photograph": str(file),
@@ -212,6 +211,20 @@ class Batch:
             write_json(self.unfinished / f"{name}.json", record)
             publish(self.unfinished, options.out, name, files.values())
             os.replace(self.unfinished / f"{name}.json", options.out / f"{name}.json")
+
+    def _condition(self, file: Path, photograph: Photograph, meter: Meter) -> Tensor | None:
+        """What the model sees of a photograph [3,H,W], None if that is nothing."""
+        options, (size, resize) = self.outputs, self.model.condition
+        try:
+            return condition(photograph, self.model.camera, size, options.background, resize, options.framing)
+        except UserError as error:
+            self._failed(file, error)
+            meter.advance()
+            return None
+
+    def _failed(self, file: Path, error: UserError) -> None:
+        self.failures.reasons[str(file)] = f"{file}: {error}"
+        log.warning("%s: %s", file, error)
 
     def _refined(self, code: Tensor, photograph: Photograph) -> Tensor:
         """Splatter images [1,6,14,S,S] of a sampled code after the search that matches its photographs."""

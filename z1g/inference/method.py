@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from z1g.core.device import default_device
 from z1g.core.errors import UserError
-from z1g.core.urls import is_url
 from z1g.gaussians.channels import to_gaussians
 from z1g.gaussians.finite import require_finite
 from z1g.gaussians.splats import Splats
@@ -38,6 +37,7 @@ from z1g.networks.denoiser import Condition
 from z1g.networks.fused.modules import fuse_where_possible
 from z1g.networks.graphs import Replayed
 from z1g.networks.onednn import use_onednn
+from z1g.networks.weights.hub import HubName
 from z1g.representations import folder as method_folder
 from z1g.representations.codec import Trained
 from z1g.sampling.options import InferOptions
@@ -54,6 +54,8 @@ PNG_MODES = ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")
 """Modes of images that PNG keeps exactly."""
 TIFF_MODES = ("I", "F", "CMYK")
 """Modes that TIFF keeps exactly, and PNG does not."""
+LARGEST_VALUE = 2.0
+"""Of condition images: some resizing overshoots 1, and of images in 0..255 nearly all have more."""
 NO_MODEL = "photographs need a method from ImageToSplats.from_pretrained or ImageToSplats.of"
 
 
@@ -108,15 +110,18 @@ class ImageToSplats:
         return method
 
     @classmethod
-    def from_pretrained(cls, name: str, revision: str | None = None) -> ImageToSplats:
+    def from_pretrained(cls, name: Path | str, revision: str | None = None) -> ImageToSplats:
         """Read a model of a folder, the package (`"base"`), the hub (`"USER/NAME"`) or a bucket (`"s3://BUCKET/PATH"`).
 
         revision: branch, tag or commit of a model of the hub; the same as `"USER/NAME@REVISION"`. All files are checked
         against the digests in the model's records. Raises UserError.
         """
-        if revision is not None and is_url(name):
-            raise UserError(f"{name}: only models of the hub have revisions")
-        return cls.of(open_model(name if revision is None else f"{name}@{revision}"))
+        text = os.fspath(name)
+        if revision is None:
+            return cls.of(open_model(text))
+        if HubName.parse(text) is None:
+            raise UserError(f"{text}: only models of the hub have revisions; they are named USER/NAME")
+        return cls.of(open_model(f"{text}@{revision}"))
 
     @classmethod
     def from_stage(cls, infer: StageFolder) -> ImageToSplats:
@@ -151,10 +156,10 @@ class ImageToSplats:
         of the search that refines, with the numbers of steps done and of all; an exception in it ends the work. The
         splats are those that `z1g infer` writes.
 
-        Raises UserError if the photograph cannot be used, or if there is an elevation without `more` and `refine`:
+        Raises UserError if a photograph cannot be used, or if there is an elevation without `more` and `refine`:
         sampling is not told from where a photograph was taken, and only renders are compared with it from there. Raises
         TypeError if the photograph is neither a file nor an image, and ValueError if the method was not read with
-        `from_pretrained` or `of`, or if there is no such background.
+        `from_pretrained` or `of`, if there is no such background, or if the seed is negative.
         """
         if self.model is None:
             raise ValueError(NO_MODEL)
@@ -162,13 +167,15 @@ class ImageToSplats:
             raise ValueError(f"background is {' or '.join(get_args(Background))}, not {background!r}")
         if elevation is not None and not (more or refine):
             raise UserError("elevation is of use only with refine=True or further photographs, more=[...]")
+        if seed is not None and not seed >= 0:
+            raise ValueError(f"seed {seed} must not be negative")
         photograph = _photograph(photograph, background)
+        wanted = self.targets(photograph, more, elevation, background, framing) if more or refine else None
         camera, (size, resize) = self.model.camera, self.model.condition
         image = condition(photograph, camera, size, background, resize, framing)
         on_step, on_search = in_turn(on_step) if more or refine else (on_step, None)
         codes, images = self(image[None], [photograph.seed if seed is None else seed], on_step=on_step)
-        if more or refine:
-            wanted = self.targets(photograph, more, elevation, background, framing)
+        if wanted is not None:
             images = self.decode(self.refined(codes[0], wanted, on_search)[None])
         gaussians = to_gaussians(images)[0]
         require_finite(gaussians, f"the model {self.model.name} is not usable: splats", "train it again")
@@ -221,7 +228,8 @@ class ImageToSplats:
         """Codes `[B,*shape]` and splatter images [B,6,14,S,S] for condition images [B,3,H,W] in 0..1.
 
         images: objects on gray 127, as training shows them. seeds: a random seed for each of them. scheduler: replaces
-        that of the options' sampler. on_step: as for `reconstruct`.
+        that of the options' sampler. on_step: as for `reconstruct`. Raises ValueError for other images, and unless
+        there are as many seeds.
         """
         codes = self.codes(images, seeds, scheduler, on_step)
         return codes, self.decode(codes)
@@ -252,8 +260,10 @@ class ImageToSplats:
         """Sampled codes `[B,*shape]` in the decoder's units.
 
         images: [B,3,H,W] in 0..1. seeds, scheduler, on_step: as for calling the object. Raises UserError if the
-        networks were distilled to other steps than those of the options.
+        networks were distilled to other steps than those of the options, and ValueError as calling the object does.
         """
+        if len(images) != len(seeds):
+            raise ValueError(f"{len(images)} condition images need as many seeds, not {len(seeds)}")
         return self.sampled(self.condition(images), seeds, scheduler, on_step)
 
     @torch.no_grad()
@@ -284,8 +294,13 @@ class ImageToSplats:
 
     @torch.no_grad()
     def condition(self, images: Tensor) -> Condition:
-        """The denoiser's condition from condition images [B,3,H,W] in 0..1."""
-        images = images.to(self.device)
+        """The denoiser's condition from condition images [B,3,H,W] in 0..1. Raises ValueError for other images."""
+        if images.ndim != 4 or images.shape[1] != 3 or not images.is_floating_point():
+            kind = f"{list(images.shape)} of {images.dtype}"
+            raise ValueError(f"condition images are a tensor of floats [B,3,H,W] in 0..1, not {kind}")
+        if len(images) and not images.amax() <= LARGEST_VALUE:
+            raise ValueError(f"condition images have values in 0..1, not up to {float(images.amax()):g}")
+        images = images.to(self.device, torch.float32)
         return self.denoiser.condition(self.codec.condition_latent(images), images)
 
 

@@ -74,14 +74,14 @@ def open_model(text: str | None) -> TrainedModel:
     """
     if text is None and DEFAULT not in shipped():
         raise UserError("no model comes with this version: give --run results/ablations/<name>, or --model FOLDER")
-    text = text or DEFAULT
+    text = DEFAULT if text is None else text
     folder, hub = folder_of(text), HubName.parse(text)
     if is_url(text):
         folder = _copied(text)
     elif hub is not None and not folder.exists():
         folder, commit = fetch(hub)
         text = f"{hub.repository}@{commit}"
-    if not (folder / FILE).is_file():
+    if not text.strip() or not (folder / FILE).is_file():
         raise UserError(absent(text))
     try:
         values = read_sealed(folder / FILE, FILE)

@@ -27,6 +27,7 @@ from z1g.core.errors import UserError
 from z1g.core.files import read_bytes
 from z1g.data.condition_form import Resize
 from z1g.data.conditions import condition_image
+from z1g.data.png import require_checksums
 from z1g.geometry.camera import CameraOptions
 from z1g.inference.listed import NOT_READ, REMEDY
 
@@ -70,6 +71,8 @@ class Framing:
     zoom: float = 1.0
 
     def __post_init__(self) -> None:
+        if len(self.shift) != 2:
+            raise ValueError(f"the crop's shift is two numbers, right and down, not {self.shift}")
         if not (all(abs(x) <= 1 for x in self.shift) and 0.25 <= self.zoom <= 4):
             raise UserError("the crop's shift must be from -1 to 1, and its zoom from 0.25 to 4")
 
@@ -107,6 +110,7 @@ def _opened(content: bytes, path: Path) -> Image.Image:
             raise Image.DecompressionBombError
         if image.format == "TIFF" and path.suffix.lower() in NOT_READ:
             raise UserError(f"{path} is a camera's raw image, of which only a preview could be read; {REMEDY}")
+        require_checksums(BytesIO(content))
         # A JPEG can be decoded at a half, a quarter or an eighth of its size.
         image.draft(None, _reduced(image.size))
         image.load()
@@ -151,7 +155,7 @@ def cropped(
     # Pixels outside the image are transparent.
     square = image.crop((round(x - half), round(y - half), round(x + half), round(y + half)))
     if np.asarray(square.getchannel("a")).max() < SEEN:
-        raise UserError("the crop shows nothing of the photograph; move it by less, with --shift nearer to 0")
+        raise UserError("the crop shows nothing of the photograph; bring --shift nearer to 0, or --zoom nearer to 1")
     square.thumbnail((LARGEST_CUT, LARGEST_CUT), Image.Resampling.BOX)
     layers = torch.from_numpy(np.array(square)).permute(2, 0, 1)[None].float() / 255
     return layers[:, :3], layers[:, 3:]

@@ -120,7 +120,8 @@ class Targets:
     rgb, alpha: premultiplied [V,3,H,W] and [V,1,H,W] in 0..1; an alpha of 1 everywhere is unknown, the color is then
     that on gray. azimuth_deg: [V], 0 is the condition's. elevation_deg: [V], above the horizon. aligned: whether each
     image shows what the model's camera sees; otherwise, shift and zoom of each are found along with the code. c2w:
-    poses [V,4,4] in the view-1 frame, in place of the angles.
+    poses [V,4,4] in the view-1 frame, in place of the angles. Raises ValueError for other shapes, and for angles that
+    are not finite.
     """
 
     rgb: Tensor
@@ -129,6 +130,16 @@ class Targets:
     elevation_deg: Sequence[float]
     aligned: bool = True
     c2w: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        n, size = len(self.azimuth_deg), self.rgb.shape[2:]
+        if self.rgb.shape != (n, 3, *size) or self.alpha.shape != (n, 1, *size) or len(self.elevation_deg) != n:
+            raise ValueError(
+                "targets are images [V,3,H,W] and [V,1,H,W] with V azimuths and elevations, not "
+                f"{list(self.rgb.shape)} and {list(self.alpha.shape)} with {n} and {len(self.elevation_deg)}"
+            )
+        if not np.isfinite([*self.azimuth_deg, *self.elevation_deg]).all():
+            raise ValueError("azimuths and elevations of targets must be finite numbers")
 
     def cameras(self, camera: CameraOptions) -> Cameras:
         """The cameras [1,V] of renders of side `SIDE`, in the view-1 frame."""

@@ -5,9 +5,9 @@ import re
 from collections.abc import Iterator
 
 from z1g.meshes.references import references
-from z1g.meshes.store import NotChecked, Store, whole_lines
+from z1g.meshes.store import MARK, NotChecked, Store, whole_lines
 
-_LINE = re.compile(rb"^[ \t]*(?:usemtl|newmtl|Kd)[ \t][^\n]*", re.MULTILINE)
+_LINE = re.compile(rb"^" + MARK + rb"[ \t]*((?:usemtl|newmtl|Kd)[ \t][^\n]*)", re.MULTILINE)
 _MOST_MATERIALS = 10_000
 
 
@@ -52,5 +52,5 @@ def _lines(store: Store, name: str) -> Iterator[tuple[str, str]]:
     with store.open(name) as stream:
         for lines in whole_lines(stream):
             for match in _LINE.finditer(lines):
-                word, _, rest = match[0].decode("utf-8", errors="replace").strip().partition(" ")
+                word, _, rest = match[1].decode("utf-8", errors="replace").strip().partition(" ")
                 yield word, " ".join(rest.split())

@@ -6,9 +6,9 @@ import re
 from dataclasses import dataclass
 
 from z1g.meshes.references import Reference, references
-from z1g.meshes.store import Store, whole_lines
+from z1g.meshes.store import MARK, Store, whole_lines
 
-_GEOMETRY = re.compile(rb"^[ \t]*[vf][ \t][^\r\n]*", re.MULTILINE)
+_GEOMETRY = re.compile(rb"^" + MARK + rb"[ \t]*([vf][ \t][^\r\n]*)", re.MULTILINE)
 _BLOCK = 2**20
 
 

@@ -13,9 +13,11 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from z1g.meshes.store import whole_lines
+from z1g.meshes.store import MARK, whole_lines
 
-_OBJ_VERTEX = re.compile(rb"^v[^\S\n].*(\b(nan|inf)|e\+?(39|[4-9]\d|\d{3,})\b)", re.IGNORECASE | re.MULTILINE)
+_OBJ_VERTEX = re.compile(
+    rb"^" + MARK + rb"v[^\S\n].*(\b(nan|inf)|e\+?(39|[4-9]\d|\d{3,})\b)", re.IGNORECASE | re.MULTILINE
+)
 """Numbers above 3.4e38 also match: they are infinite in Blender's single precision."""
 _SUSPECT = re.compile(rb"e\+?(39|[4-9]\d|\d{3,})|nan|inf")
 _PLY_TYPES = {

@@ -62,7 +62,9 @@ def find_objects(
     limits = limits or FileLimits()
     for text in paths:
         index = Index(str(Path(text).absolute()))
-        files = {item.source: item for item in _files_at(text, index, limits)}
+        files: dict[str, MeshFile] = {}
+        for item in _files_at(text, index, limits):
+            files[item.source] = _also_said(files[item.source], item) if item.source in files else item
         if not files:
             raise UserError(f"data.paths: {text}: there is no mesh in it; z1g reads {READABLE}")
         with Meter(f"reading {text}", len(files), quiet_s=QUIET_S) as meter:

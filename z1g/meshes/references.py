@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator
 from typing import IO, Any, NamedTuple
 from urllib.parse import unquote
 
-from z1g.meshes.store import NotChecked, Store, whole_lines
+from z1g.meshes.store import MARK, NotChecked, Store, whole_lines
 from z1g.meshes.textures import ac3d_names, g3d_names, gazebo_place, md2_names, places
 
-_LIBRARY = re.compile(rb"^[ \t]*mtllib[ \t]+(.*)", re.MULTILINE)
+_LIBRARY = re.compile(rb"^" + MARK + rb"[ \t]*mtllib[ \t]+(.*)", re.MULTILINE)
 _MAP = re.compile(rb"^[ \t]*(?:map_\w+|bump|disp|decal|refl|norm)[ \t]+([^ \t\n][^\n]*)", re.IGNORECASE | re.MULTILINE)
 _OPTION = re.compile(r"-\w+(?:\s+(?:on|off|[-\d.]+))*\s+")
 _EMBEDDED = re.compile(rb'"data:[^"\\]{0,200}?;base64,')

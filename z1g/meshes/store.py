@@ -21,6 +21,8 @@ LONGEST_LINE = 16 * 2**20
 """Size limit of one line of a text, bytes; a longer one is not a line of a mesh or a material."""
 LARGEST_DIRECTORY = 32 * 2**20
 """Size limit of an archive's directory, bytes; in memory, it takes about ten times as much."""
+MARK = rb"(?:\xef\xbb\xbf)?"
+"""Pattern of the byte order mark that some editors write before the first line of a text."""
 _BLOCK = 4 * 2**20
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 """Only these are decompressed in small pieces; `zipfile` unpacks the others at once, whatever their size."""
@@ -81,7 +83,7 @@ class Disk:
         self._own, *self._roots = [path.resolve() for path in (root, *roots)]
 
     def find(self, name: str) -> str | None:
-        if "\0" in name:
+        if "\0" in name or not _encodable(name):
             return None
         # Blender's importers resolve `..` in the text, the system after following links.
         for path in (self.root / name, Path(os.path.normpath(self.root / name))):
@@ -112,6 +114,15 @@ class Disk:
             f"it refers to {how}, outside of its folder and of data.paths; move the file there, or add its folder to "
             "data.roots if the mesh may read it"
         )
+
+
+def _encodable(name: str) -> bool:
+    """Whether a file can have the name, which may have halves of surrogate pairs from JSON."""
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 class Archive:

@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from z1g.config.peers import PeerCost
 from z1g.core.errors import UserError
 from z1g.core.files import read_json
+from z1g.core.slots import first_reason
 
 FILE = "cost.json"
 
@@ -19,6 +18,4 @@ def read_cost(folder: Path) -> PeerCost | None:
     try:
         return PeerCost.model_validate(read_json(path))
     except (OSError, ValueError) as error:
-        what = error.errors()[0] if isinstance(error, ValidationError) else None
-        where = f"{'.'.join(map(str, what['loc']))}: {what['msg']}" if what else str(error)
-        raise UserError(f"{path}: {where}; its keys are {', '.join(PeerCost.model_fields)}") from error
+        raise UserError(f"{path}: {first_reason(error)}; its keys are {', '.join(PeerCost.model_fields)}") from error

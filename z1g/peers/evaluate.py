@@ -189,9 +189,9 @@ def evaluate(results: Path, name: str, options: PeerOptions, like: str, threads:
                 evaluator.add(object_id, listed.files[object_id], images)
             except UserError as error:
                 problems[object_id] = _short(str(error), listed.files[object_id])
-    if not evaluator.objects:
-        reasons = "\n".join(f"  {what}: {why}" for what, why in list(problems.items())[:20])
-        raise UserError(f"no output in {options.outputs} could be measured:\n{reasons}")
+        if not evaluator.objects:  # an earlier result stays as it is
+            reasons = "\n".join(f"  {what}: {why}" for what, why in list(problems.items())[:20])
+            raise UserError(f"no output in {options.outputs} could be measured:\n{reasons}")
     return _write(folder, name, options, evaluator, wanted, problems)
 
 

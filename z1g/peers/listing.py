@@ -27,10 +27,10 @@ def read_list(path: Path, known: Sequence[str]) -> dict[str, str | None]:
     """Ids of a list, each with the name of its file in the folder of outputs if the list gives one.
 
     A line is an id, or a row of a CSV with the columns `object` and, if files have other names, `file`. Raises
-    UserError for a list that cannot be read, is empty, or names an object that is not evaluated.
+    UserError for a list that cannot be read, is empty, names an object that is not evaluated, or one of two files.
     """
     try:
-        text = read_bytes(path).decode()
+        text = read_bytes(path).decode("utf-8-sig")
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
     lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
@@ -39,7 +39,10 @@ def read_list(path: Path, known: Sequence[str]) -> dict[str, str | None]:
     wanted: dict[str, str | None] = {}
     if "object" in (head := [word.strip() for word in lines[0].split(",")]):
         rows = csv.DictReader(io.StringIO("\n".join([",".join(head), *lines[1:]])))
-        wanted = {(row["object"] or "").strip(): (row.get("file") or "").strip() or None for row in rows}
+        for row in rows:
+            name, file = (row["object"] or "").strip(), (row.get("file") or "").strip() or None
+            if wanted.setdefault(name, file) != file:
+                raise UserError(f"{path}: {name[:80]!r} has two files, {wanted[name]} and {file}; remove a row")
     else:
         wanted = {line.strip(): None for line in lines}
     for name in wanted:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from z1g.core.slots import Section, Slot
+from z1g.gaussians.channels import N_CHANNELS
 
 if TYPE_CHECKING:
     import torch
@@ -32,6 +33,16 @@ class RenderOutput:
     def over(self, background: torch.Tensor | float) -> torch.Tensor:
         """The images [B,V,3,H,W] on a background color, a number or a tensor that broadcasts."""
         return self.rgb + (1 - self.alpha) * background
+
+
+def require_shapes(gaussians: torch.Tensor, cameras: Cameras) -> None:
+    """Raise ValueError unless Gaussians are [B,N,14] and poses [B,V,4,4]. Kernels would read other memory."""
+    shape, poses = tuple(gaussians.shape), tuple(cameras.c2w.shape)
+    if len(shape) != 3 or shape[2] != N_CHANNELS or len(poses) != 4 or poses[0] != shape[0] or poses[2:] != (4, 4):
+        raise ValueError(
+            f"Gaussians [B,N,{N_CHANNELS}] and poses [B,V,4,4] of the same B are needed, not {list(shape)} and "
+            f"{list(poses)}"
+        )
 
 
 class Conventions(Section):
@@ -68,5 +79,6 @@ class Rasterizer(Slot):
     def render(self, gaussians: torch.Tensor, cameras: Cameras) -> RenderOutput:
         """Render activated Gaussians [B,N,14] (channels: `z1g.gaussians.channels`) from cameras with c2w [B,V,4,4].
 
-        Poses are constants without gradient. Raises UserError if the backend's package or device is missing.
+        Poses are constants without gradient. Raises UserError if the backend's package or device is missing, and
+        ValueError for other shapes.
         """

@@ -6,7 +6,7 @@ import importlib
 import warnings
 from typing import TYPE_CHECKING, Literal
 
-from z1g.render.base import Conventions, Rasterizer, RenderOutput
+from z1g.render.base import Conventions, Rasterizer, RenderOutput, require_shapes
 
 if TYPE_CHECKING:
     import torch
@@ -22,6 +22,7 @@ class Cpu(Conventions, Rasterizer):
     kind: Literal["cpu"] = "cpu"
 
     def render(self, gaussians: torch.Tensor, cameras: Cameras) -> RenderOutput:
+        require_shapes(gaussians, cameras)
         try:
             importlib.import_module("numba")
         except ImportError as error:

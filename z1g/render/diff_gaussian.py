@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from z1g.core.errors import UserError
 from z1g.core.needs import require_package
 from z1g.gaussians.channels import split
-from z1g.render.base import Conventions, Rasterizer, RenderOutput
+from z1g.render.base import Conventions, Rasterizer, RenderOutput, require_shapes
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +33,7 @@ class DiffGaussian(Rasterizer):
         )
 
     def render(self, gaussians: torch.Tensor, cameras: Cameras) -> RenderOutput:
+        require_shapes(gaussians, cameras)
         try:
             from diff_gaussian_rasterization import GaussianRasterizationSettings, GaussianRasterizer
         except ImportError as error:

@@ -14,7 +14,7 @@ from pydantic import Field
 from z1g.core.errors import UserError
 from z1g.core.locks import waiting
 from z1g.core.needs import require_package
-from z1g.render.base import Conventions, Rasterizer, RenderOutput
+from z1g.render.base import Conventions, Rasterizer, RenderOutput, require_shapes
 
 if TYPE_CHECKING:
     import torch
@@ -39,6 +39,7 @@ class Gsplat(Rasterizer):
         return Conventions(near=self.near)
 
     def render(self, gaussians: torch.Tensor, cameras: Cameras) -> RenderOutput:
+        require_shapes(gaussians, cameras)
         if not gaussians.is_cuda:
             raise UserError("render kind 'gsplat' needs a GPU; use {kind: cpu} or {kind: auto} here")
         from z1g.render._gsplat import draw

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from z1g.render.base import Conventions, Rasterizer, RenderOutput
+from z1g.render.base import Conventions, Rasterizer, RenderOutput, require_shapes
 
 if TYPE_CHECKING:
     import torch
@@ -21,6 +21,7 @@ class Reference(Conventions, Rasterizer):
     precision: Literal["float32", "float64"] = Field("float64", description="type of the computation")
 
     def render(self, gaussians: torch.Tensor, cameras: Cameras) -> RenderOutput:
+        require_shapes(gaussians, cameras)
         from z1g.render._reference import draw
 
         return draw(gaussians, cameras, self, self.precision)

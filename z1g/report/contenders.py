@@ -47,10 +47,12 @@ class Contender:
 
 
 def find_contender(tree: Results, target: str) -> Contender:
-    """Find a result by arm, ablation name, metrics id, another system's name, or path of `metrics.jsonl` or its folder.
+    """Find a result by arm, ablation name or folder, metrics id, another system's name, or path of `metrics.jsonl` or
+    its folder.
 
     Raises UserError if there is no such result or if it has not been measured.
     """
+    target = _named(tree, target)
     names = tree.arms().get(target) or ([target] if target in tree.planned() else [])
     if names:
         return _of_arm(tree, target, arms(tree.ablations(names))[0])
@@ -67,6 +69,12 @@ def find_contender(tree: Results, target: str) -> Contender:
     peers = [file.parent.name for file in tree.root.glob(f"{FOLDER}/*/{RECORD}")]
     hint = did_you_mean(target, [*tree.arms(), *tree.planned(), *ids, *peers])
     raise UserError(f"{target}: no ablation or metrics id in {tree.root}, and no file metrics.jsonl{hint}")
+
+
+def _named(tree: Results, target: str) -> str:
+    """The name of the run that a folder `<results>/ablations/<name>` is of; other targets as they are."""
+    path = Path(target)
+    return path.name if path.is_dir() and path.resolve().parent == (tree.root / "ablations").resolve() else target
 
 
 def _of_peer(peer: Peer) -> Contender:

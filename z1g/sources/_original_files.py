@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from z1g.core.files import require_regular
+from z1g.data.png import require_checksums
 from z1g.data.shards import BrokenObject
 
 LARGEST_BYTES = 65_536
@@ -63,6 +64,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
                 raise BrokenObject(f"{path} is {image.width}x{image.height} pixels, above the limit of {LARGEST_SIDE}")
             if image.mode != "RGBA":
                 raise BrokenObject(f"{path} has mode {image.mode}, not RGBA")
+            require_checksums(path)
             return np.asarray(image)
     except Image.DecompressionBombError as error:
         raise BrokenObject(f"{path} is too large: {error}") from error

@@ -104,23 +104,31 @@ def _usable(gaussians: Tensor, path: Path) -> Tensor:
     if not len(gaussians):
         raise UserError(f"{path} contains no Gaussians")
     require_finite(gaussians, str(path))
-    # Other tools store quaternions of any length; a zero quaternion counts as the identity.
-    rotation = gaussians[:, CHANNELS["rotation"]]
-    length = rotation.norm(dim=1, keepdim=True)
-    identity = torch.tensor([1.0, 0, 0, 0]).expand_as(rotation)
-    gaussians[:, CHANNELS["rotation"]] = torch.where(length > 0, rotation / length, identity)
+    # Other tools store quaternions of any length, whose squares float32 may not hold.
+    rotation = _rotations(gaussians).double()
+    gaussians[:, CHANNELS["rotation"]] = (rotation / rotation.norm(dim=1, keepdim=True)).float()
     return gaussians
+
+
+def _rotations(gaussians: Tensor) -> Tensor:
+    """Quaternions [N,4] of Gaussians [N,14]; a zero quaternion counts as the identity."""
+    rotation = gaussians[:, CHANNELS["rotation"]]
+    return torch.where(rotation.any(dim=1, keepdim=True), rotation, rotation.new_tensor([1.0, 0, 0, 0]))
 
 
 def write(path: Path, gaussians: Tensor) -> None:
     """Write activated Gaussians [N,14] of the y-up world; the extension of `path` selects the format.
 
     `.ply` keeps all of them in their order, so that the source view of each is known; other formats keep only visible
-    ones. Raises UserError for an unknown extension, if numbers are not finite, or if no Gaussian is visible.
+    ones. Raises UserError for an unknown extension, if numbers are not finite in float32, or if there is no Gaussian
+    that is kept.
     """
     form = format_of(path, FORMATS)
-    gaussians = gaussians.detach().cpu()
-    require_finite(gaussians, f"{path} is not written")
+    gaussians = gaussians.detach().cpu().clone()
+    require_finite(gaussians.float(), f"{path} is not written")
+    if not len(gaussians):
+        raise UserError(f"{path} is not written: there are no Gaussians")
+    gaussians[:, CHANNELS["rotation"]] = _rotations(gaussians)
     if not form.keeps_all:
         gaussians = visible(gaussians)
         if not len(gaussians):

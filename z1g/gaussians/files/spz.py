@@ -67,7 +67,8 @@ def write(path: Path, gaussians: Tensor) -> None:
 def read(path: Path) -> Tensor:
     """Activated Gaussians [N,14], float32, y-up world, of versions 2 and 3. Harmonics above degree 0 are ignored.
 
-    Raises UserError if the file is not an .spz, of another version, truncated, or has an invalid header.
+    Raises UserError if the file is not an .spz, of another version, truncated or otherwise damaged, or has an invalid
+    header.
     """
     return read_harmonics(path)[0]
 
@@ -88,8 +89,11 @@ def read_harmonics(path: Path) -> tuple[Tensor, Tensor | None]:
         body = unpack.decompress(unpack.unconsumed_tail, size + 1)
     except zlib.error as error:
         raise UserError(f"{path} is not a valid .spz: {error}") from error
+    # At its end, the stream is compared with its checksum.
     if len(body) < size or (len(body) == size and not unpack.eof):
         raise UserError(f"{path} is truncated: {len(body)} of {size} bytes for {count} Gaussians")
+    if len(body) > size:
+        raise UserError(f"{path} is damaged: it has more bytes than its {count} Gaussians take")
     blocks, start = [], 0
     k = (size // count - 16 - ROTATION_BYTES[version]) // 3 if count else 0
     for width in (9, 1, 3, 3, ROTATION_BYTES[version], 3 * k):

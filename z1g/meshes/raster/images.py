@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from z1g.data.png import require_checksums
 from z1g.meshes.raster.scene import MeshError
 
 LARGEST_SIDE = 16_384
@@ -19,12 +20,12 @@ LARGEST_USED = 4096
 def load_image(source: Path | bytes, name: str) -> NDArray[np.uint8]:
     """The image [H,W,4], straight alpha, top row first. Raises MeshError if it is missing, too large or damaged."""
     try:
-        content = io.BytesIO(source) if isinstance(source, bytes) else source
-        with warnings.catch_warnings(action="ignore"), Image.open(content) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(_file(source)) as image:
             if max(image.size) > LARGEST_SIDE:
                 raise MeshError(
                     f"texture {name} has {image.width}x{image.height} pixels, above the limit of {LARGEST_SIDE}"
                 )
+            require_checksums(_file(source))
             return _rgba(_reduced(image))
     except (MeshError, MemoryError):
         raise
@@ -33,6 +34,10 @@ def load_image(source: Path | bytes, name: str) -> NDArray[np.uint8]:
     # Decoders raise nearly any exception on damaged files.
     except Exception as error:
         raise MeshError(f"texture missing or unreadable: {name} ({error})") from error
+
+
+def _file(source: Path | bytes) -> Path | io.BytesIO:
+    return io.BytesIO(source) if isinstance(source, bytes) else source
 
 
 def _reduced(image: Image.Image) -> Image.Image:

@@ -29,7 +29,7 @@ def read_materials(path: Path) -> dict[str, Surface]:
     blocks: dict[str, dict[str, str]] = {}
     current: dict[str, str] = {}
     try:
-        text = path.read_bytes().decode("utf-8", errors="replace")
+        text = path.read_bytes().decode("utf-8-sig", errors="replace")
     except OSError as error:
         raise MeshError(f"material file {path.name} cannot be read: {error.strerror}") from error
     for line in text.splitlines():

@@ -1,5 +1,6 @@
 """Reader of Wavefront OBJ files: polygons with image coordinates, normals and materials."""
 
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -53,7 +54,7 @@ def read_obj(path: Path) -> list[Part]:
 def _lines(content: bytes) -> _Lines:
     lines = _Lines()
     material = lines.names.setdefault("", 0)
-    for line in content.replace(b"\\\r\n", b" ").replace(b"\\\n", b" ").splitlines():
+    for line in content.removeprefix(BOM_UTF8).replace(b"\\\r\n", b" ").replace(b"\\\n", b" ").splitlines():
         word, _, rest = line.strip().partition(b" ")
         if word == b"v":
             lines.vertices.append(rest)

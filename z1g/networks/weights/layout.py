@@ -1,11 +1,11 @@
 """Required files of folders in the layouts of published pipelines; nothing is loaded here."""
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from z1g.core.errors import UserError
+from z1g.core.files import read_json
 
 WEIGHTS = {
     "vae": "diffusion_pytorch_model",
@@ -99,7 +99,7 @@ def clips(scheduler: Path) -> bool:
 
 def clip_sample(scheduler: Path, absent: bool) -> bool:
     """The value of `clip_sample` in a scheduler's file, or `absent`. Raises OSError, ValueError or AttributeError."""
-    clip = json.loads(scheduler.read_text(encoding="utf-8")).get("clip_sample", absent)
+    clip = read_json(scheduler).get("clip_sample", absent)
     if not isinstance(clip, bool):
         raise ValueError(f"clip_sample is {clip!r}, neither true nor false")
     return clip
@@ -108,7 +108,7 @@ def clip_sample(scheduler: Path, absent: bool) -> bool:
 def other_process(folder: Path, expected: tuple[str, str] = ("v_prediction", "linear")) -> str | None:
     """Difference of the pipeline's scheduler from a prediction and betas, by default Zero123++'s, or None."""
     try:
-        settings = json.loads((folder / SCHEDULER).read_text(encoding="utf-8"))
+        settings = read_json(folder / SCHEDULER)
         prediction = settings.get("prediction_type", "epsilon")
         betas = settings.get("beta_schedule", "linear")
     except (OSError, ValueError, AttributeError):

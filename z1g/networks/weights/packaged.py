@@ -33,7 +33,8 @@ def folder_of(model: str) -> Path:
 def absent(model: str) -> str:
     """What is said of a model that is not there."""
     names = ", ".join(shipped()) or "none"
-    return f"{model} is neither a folder with {FILE} nor a model of the package ({names})"
+    name = model if model.strip() else "an empty name"
+    return f"{name} is neither a folder with {FILE} nor a model of the package ({names})"
 
 
 def method_file(model: str) -> Path:

@@ -1,6 +1,5 @@
 """Load the published Zero123++ pipeline as plain tensors; no code from the hub is executed."""
 
-import json
 from pathlib import Path
 
 import torch
@@ -8,6 +7,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjection
 
 from z1g.core.errors import UserError
+from z1g.core.files import read_json
 from z1g.networks import stored
 from z1g.networks.preprocessing import CLIP, VAE, ImageProcessor
 from z1g.networks.reference_denoiser import ReferenceDenoiser
@@ -79,6 +79,6 @@ def _tokenizer(pretrained: str) -> CLIPTokenizer:
 def _ramping(index: Path) -> torch.Tensor:
     """Weights of the image embedding in each token, from the pipeline's index."""
     try:
-        return torch.tensor(json.loads(index.read_text(encoding="utf-8"))["ramping_coefficients"], dtype=torch.float32)
+        return torch.tensor(read_json(index)["ramping_coefficients"], dtype=torch.float32)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(f"model.pretrained: {index} has no list ramping_coefficients; is it a {NAME}?") from error

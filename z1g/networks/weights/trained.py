@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from z1g.core.errors import UserError
+from z1g.core.files import read_json
 from z1g.core.listed import require_listed
 from z1g.core.needs import Missing
 from z1g.core.sealed import read_sealed
@@ -134,7 +134,7 @@ class Trained(Model):
         """The configuration of a network. Raises UserError if the model is missing or damaged."""
         file = self.method / name
         try:
-            config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            config: dict[str, Any] = read_json(file)
             if {"latent_channels", "block_out_channels"} <= config.keys():
                 return config
             raise ValueError("it lacks the sizes of a network")
