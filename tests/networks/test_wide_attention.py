@@ -11,11 +11,12 @@ from z1g.networks import wide_attention
 from z1g.networks.wide_attention import WideAttention, attend
 
 
+@pytest.mark.parametrize("kept", [0, 10_000])
 @pytest.mark.parametrize("scores", [1, 40, 10_000])
-def test_wide_attention_is_attention(scores: int) -> None:
-    """Values and gradients equal torch's in float64, for any block size."""
+def test_wide_attention_is_attention(scores: int, kept: int) -> None:
+    """Values and gradients equal torch's in float64, for any block size, recomputed and not."""
     results = []
-    for work in (lambda q, k, v: attend(q, k, v, scores), functional.scaled_dot_product_attention):
+    for work in (lambda q, k, v: attend(q, k, v, scores, kept), functional.scaled_dot_product_attention):
         leaves = [normal(2, 11, 6, seed=i).double().mul(2).requires_grad_(True) for i in range(3)]
         out = work(*leaves)
         (out * normal(2, 11, 6, seed=9).double()).sum().backward()

@@ -1,5 +1,7 @@
 """Self-attention with heads too wide for fused kernels, as in the VAE's middle blocks with one head of 512 channels."""
 
+from functools import partial
+
 import torch
 from diffusers.models.attention_processor import Attention
 from torch import Tensor, nn
@@ -9,6 +11,8 @@ WIDE = 256
 """Largest number of channels of a head for which fused kernels exist."""
 SCORES = 2**26
 """Largest number of attention scores of an object in memory."""
+KEPT = 2**27
+"""Largest number of attention scores of an object that are kept for the backward pass; more are computed again."""
 
 
 class WideAttention:
@@ -23,12 +27,12 @@ class WideAttention:
         return result
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, scores: int = SCORES) -> Tensor:
-    """softmax(q·kᵀ/√D)·v of [B,N,D], by blocks of queries; the backward pass recomputes the scores."""
+def attend(q: Tensor, k: Tensor, v: Tensor, scores: int = SCORES, kept: int = KEPT) -> Tensor:
+    """softmax(q·kᵀ/√D)·v of [B,N,D], by blocks of queries; the backward pass recomputes more scores than `kept`."""
     q = q * q.shape[-1] ** -0.5
     rows = max(1, scores // k.shape[1])
-    blocks = [checkpoint(_block, part, k, v, use_reentrant=False) for part in q.split(rows, dim=1)]
-    return torch.cat(blocks, dim=1)
+    run = _block if q.shape[1] * k.shape[1] <= kept else partial(checkpoint, _block, use_reentrant=False)
+    return torch.cat([run(part, k, v) for part in q.split(rows, dim=1)], dim=1)
 
 
 def _block(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -32,7 +32,9 @@ class RenderOutput:
 
     def over(self, background: torch.Tensor | float) -> torch.Tensor:
         """The images [B,V,3,H,W] on a background color, a number or a tensor that broadcasts."""
-        return self.rgb + (1 - self.alpha) * background
+        from z1g.render._over import over
+
+        return over(self.rgb, self.alpha, background)
 
 
 def require_shapes(gaussians: torch.Tensor, cameras: Cameras) -> None:
