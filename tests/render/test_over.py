@@ -47,9 +47,10 @@ def test_other_images_and_backgrounds_are_torchs(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(_over, "fused", lambda device: True)
     rgb, alpha = (x.requires_grad_(True) for x in contiguous(2, 3, 4, 6))
     colors = drawn(2, 1, 3, 1, 1, seed=2)
+    trained = colors.clone().requires_grad_(True)
     for image, share, background in (
-        (rgb, alpha, 1.0), (rgb, alpha, drawn(2, 3, 3, 4, 6, seed=4)),
-        (rgb, alpha, colors.clone().requires_grad_(True)), (rgb.double(), alpha.double(), colors.double()), (rgb[..., 1:], alpha[..., 1:], colors),
+        (rgb, alpha, 1.0), (rgb, alpha, drawn(2, 3, 3, 4, 6, seed=4)), (rgb, alpha, trained),
+        (rgb.double(), alpha.double(), colors.double()), (rgb[..., 1:], alpha[..., 1:], colors),
         (rgb[:, :2], alpha[:, :2], colors),
     ):  # fmt: skip
         out = RenderOutput(image, share, share).over(background)
