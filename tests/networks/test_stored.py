@@ -18,7 +18,7 @@ from transformers import CLIPVisionModelWithProjection
 
 from z1g.core.errors import UserError
 from z1g.networks.conditioning import Conditioning
-from z1g.networks.stored import read_network, require_files_fit
+from z1g.networks.stored import hush_saving, read_network, require_files_fit
 from z1g.networks.weights.scratch import Scratch
 from z1g.networks.weights.zero123plus import Zero123Plus
 
@@ -176,3 +176,11 @@ def test_position_ids_of_old_clip_files_are_ignored(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "vision_encoder" / "config.json").read_text())
     Zero123Plus(pretrained=str(tmp_path)).denoiser()
     require_files_fit(CLIPVisionModelWithProjection, tmp_path / "vision_encoder")
+
+
+def test_networks_are_saved_without_bars(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Libraries draw a progress bar for a file that takes milliseconds."""
+    hush_saving()
+    Scratch(**SIZES).denoiser().vision.save_pretrained(tmp_path)
+    shown = capfd.readouterr()
+    assert (shown.out, shown.err) == ("", "")

@@ -94,6 +94,13 @@ def _empty(cls: Any, folder: Path) -> Any:
         return cls.from_config(cls.load_config(folder))
 
 
+def hush_saving() -> None:
+    """Let transformers save networks without a progress bar, as diffusers does."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+
+
 def forget_origin(folder: Path) -> None:
     """Remove from the configuration of a saved network where it was loaded from: equal networks have equal files."""
     file = folder / "config.json"

@@ -20,7 +20,7 @@ from z1g.networks.conditioning import own_steps
 from z1g.networks.fused.modules import to_contiguous
 from z1g.networks.preprocessing import CLIP, ImageProcessor
 from z1g.networks.process import Objective
-from z1g.networks.stored import UNREADABLE, first_line, forget_origin, require_configuration
+from z1g.networks.stored import UNREADABLE, first_line, forget_origin, hush_saving, require_configuration
 from z1g.networks.vision.stored import read_encoder
 from z1g.representations.attributes.denoiser import AttributeDenoiser, connect
 from z1g.representations.attributes.denoiser_options import AttributeDenoiserOptions
@@ -39,6 +39,7 @@ def save(folder: Path, trained: Trained) -> AttributeDenoiserOptions:
         raise TypeError(f"a {type(denoiser).__name__} is not a denoiser of attributes")
     trained.codec.save(folder)
     to_contiguous(denoiser.unet)
+    hush_saving()
     denoiser.unet.save_pretrained(folder / "unet", max_shard_size="100GB")
     denoiser.vision.save_pretrained(folder / "vision_encoder")
     for part in ("unet", "vision_encoder"):

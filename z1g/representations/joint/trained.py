@@ -16,7 +16,7 @@ from z1g.networks.multiview.inputs import with_inputs
 from z1g.networks.preprocessing import CLIP
 from z1g.networks.process import Process
 from z1g.networks.reference_denoiser import ReferenceDenoiser
-from z1g.networks.stored import forget_origin
+from z1g.networks.stored import forget_origin, hush_saving
 from z1g.networks.weights import method_networks
 from z1g.representations import folder as method_folder
 from z1g.representations.base import Representation
@@ -62,6 +62,7 @@ def save(
     networks: dict[str, Any] = {
         "unet": denoiser.unet, "vision_encoder": denoiser.vision, "conditioning": conditioning,
     }  # fmt: skip
+    hush_saving()
     for name, network in networks.items():
         network.save_pretrained(folder / name)
         forget_origin(folder / name)

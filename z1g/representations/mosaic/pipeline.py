@@ -24,7 +24,7 @@ from z1g.networks.conditioning import Conditioning
 from z1g.networks.fused.modules import to_contiguous
 from z1g.networks.preprocessing import CLIP, ImageProcessor
 from z1g.networks.reference_denoiser import ReferenceDenoiser
-from z1g.networks.stored import forget_origin, read_network, require_files_fit
+from z1g.networks.stored import forget_origin, hush_saving, read_network, require_files_fit
 from z1g.networks.vision.efficientnet import EfficientNetEncoder
 from z1g.networks.vision.stored import encoder_class
 from z1g.representations import folder as method_folder
@@ -107,6 +107,7 @@ class Zero1ToGPipeline(DiffusionPipeline):
         codec, setup = self._first_stage()
         for network in (self.unet, self.vae):
             to_contiguous(network)
+        hush_saving()
         super().save_pretrained(folder, **kwargs)
         for name in NETWORKS:
             forget_origin(folder / name)
