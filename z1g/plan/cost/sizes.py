@@ -93,7 +93,7 @@ def _unet(experiment: Experiment) -> dict[str, Any]:
         "objective": options.objective,
         "rendered": rendered and [rendered.views, _image(experiment), _losses(rendered.losses)],
         "condition": options.condition_size,
-        "attention": options.attention,
+        "attention": _attention(options.attention),
         # Its second training has another peak, which is not measured.
         "distilled": options.distill is not None,
     }
@@ -108,13 +108,18 @@ def _infer(experiment: Experiment) -> dict[str, Any]:
         "codes": options.codes.kind,
         "guided": options.guidance != 1,
         "precision": options.precision,
-        "attention": options.attention,
+        "attention": _attention(options.attention),
         "graphs": options.cuda_graphs,
     }
 
 
 def _trained(options: Any) -> dict[str, Any]:
     return {"bf16": options.bf16, "precision": options.train.precision, "fused": options.train.speed.fused}
+
+
+def _attention(kernels: str) -> str:
+    """Kernels that take as much memory; those of xformers take more, all others as much as torch's choice."""
+    return kernels if kernels == "xformers" else "auto"
 
 
 def _image(experiment: Experiment) -> int | None:
