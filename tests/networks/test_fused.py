@@ -2,8 +2,9 @@
 
 import copy
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -468,6 +469,35 @@ def test_fused_networks_compute_the_same(which: int, monkeypatch: pytest.MonkeyP
         close(actual[key], value, 3e-5, 1e-5)
     modules.to_contiguous(network)
     assert all(p.is_contiguous() for p in network.parameters())
+
+
+@pytest.mark.slow
+def test_recomputed_networks_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks run twice, and the second time their inputs are those of the first."""
+    results = []
+    for recompute in (False, True):
+        _, network, given = networks()[2]
+        modules.fuse(network)
+        monkeypatch.setattr(modules, "runs_fused", lambda x: True)
+        if recompute:
+            network.enable_gradient_checkpointing()  # type: ignore[operator]
+        blocks = [part for part in network.modules() if type(part) is BasicTransformerBlock]
+        calls: list[int] = []
+        monkeypatch.setattr(blocks[0], "forward", counted(blocks[0].forward, calls))
+        results.append(outcome(network, given, 7))
+        assert len(calls) == 1 + recompute
+    for key, value in results[0].items():
+        close(results[1][key], value, 1e-6, 1e-6)
+
+
+def counted(run: Callable[..., Tensor], calls: list[int]) -> Callable[..., Tensor]:
+    """A function that notes its calls."""
+
+    def running(*args: Any, **kwargs: Any) -> Tensor:
+        calls.append(1)
+        return run(*args, **kwargs)
+
+    return running
 
 
 def test_networks_are_fused_once() -> None:

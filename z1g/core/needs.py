@@ -9,6 +9,8 @@ from z1g.core.errors import UserError
 
 GPU = Path("/proc/driver/nvidia/version")
 """There wherever NVIDIA's driver is loaded; asking this file imports nothing."""
+ATTENTION = {"xformers": "xformers", "flash4": "flash_attn.cute"}
+"""Modules of the packages whose kernels of attention torch does not call, by the name of the choice."""
 
 
 class Missing(UserError):
@@ -56,10 +58,6 @@ def has_package(name: str) -> bool:
     except ModuleNotFoundError:
         # The package that the module is of is missing.
         return False
-
-
-ATTENTION = {"xformers": "xformers", "flash4": "flash_attn.cute"}
-"""Modules of the packages whose kernels of attention torch does not call, by the name of the choice."""
 
 
 def require_attention(kernels: str) -> None:

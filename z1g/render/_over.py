@@ -8,7 +8,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from z1g.core.lazy import LazyModule
-from z1g.render._separate import fused
+from z1g.render._fused import fused
 
 # Triton is installed with GPU builds of torch.
 kernels: Any = LazyModule("z1g.render._over_kernels")

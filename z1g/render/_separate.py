@@ -3,17 +3,15 @@
 Small images take as long as the kernels that are launched for them.
 """
 
-from functools import cache
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from z1g.core.device import runs_triton
 from z1g.core.lazy import LazyModule
 from z1g.gaussians.channels import N_CHANNELS, join, split
+from z1g.render._fused import fused
 from z1g.render.projection import LARGEST, finite
 
 # Triton is installed with GPU builds of torch.
@@ -21,8 +19,6 @@ kernels: Any = LazyModule("z1g.render._separate_kernels")
 
 ROWS = 64
 """Number of Gaussians per program."""
-_runs_triton = cache(runs_triton)
-"""Asked at every render."""
 
 
 class Separated(NamedTuple):
@@ -87,11 +83,6 @@ class _Separate(Function):
         out = position.new_empty(b, n, N_CHANNELS)
         kernels.gather[(-(-n // ROWS), b)](position, scale, rotation, opacities, colors, out, n, views, ROWS=ROWS)
         return out, None, None
-
-
-def fused(device: torch.device) -> bool:
-    """Whether Triton can launch kernels on this device; it does so on the current one only."""
-    return device.type == "cuda" and device.index == torch.cuda.current_device() and _runs_triton(device)
 
 
 def _separate(gaussians: Tensor, out: Separated) -> None:

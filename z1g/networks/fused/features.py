@@ -121,7 +121,7 @@ class _ReluPooled(Function):
         b, c, h, w = x.shape
         features = torch.empty_like(x)
         pooled = torch.empty((b, c, h // 2, w // 2), dtype=x.dtype, device=x.device, memory_format=torch.channels_last)
-        grid, shape = _windows(pooled)
+        grid, shape = _windows(*pooled.shape)
         kernels.relu_pooled[grid](x, bias, features, pooled, b * (h // 2) * (w // 2), w // 2, c, **shape)
         ctx.save_for_backward(features)
         return features, pooled
@@ -133,7 +133,7 @@ class _ReluPooled(Function):
         b, c, h, w = features.shape
         out = torch.empty_like(features)
         upstream = [None if slope is None else channels_last(slope) for slope in (dpooled, dfeatures)]
-        grid, shape = _windows(features[:, :, : h // 2, : w // 2])
+        grid, shape = _windows(b, c, h // 2, w // 2)
         kernels.relu_pooled_slope[grid](
             features, *(out if slope is None else slope for slope in upstream), out, b * (h // 2) * (w // 2), w // 2, c,
             *(slope is not None for slope in upstream), **shape,
@@ -162,9 +162,8 @@ class _Halved(Function):
         return out
 
 
-def _windows(pooled: Tensor) -> tuple[tuple[int, int], dict[str, int]]:
-    """Grid and tile constants of programs that see windows of pixels; pooled [B,C,h,w]."""
-    b, c, h, w = pooled.shape
+def _windows(b: int, c: int, h: int, w: int) -> tuple[tuple[int, int], dict[str, int]]:
+    """Grid and tile constants of programs that see windows of pixels, [B,C,h,w] of them."""
     columns = min(MAX_COLUMNS, power_of_two(c))
     rows = max(1, WINDOW_TILE // columns)
     grid = -(-b * h * w // rows), -(-c // columns)

@@ -224,21 +224,20 @@ def _transformer(
     return_dict: bool = True,
 ) -> Any:
     """See `Transformer2DModel.forward`: its residual's gradient is added where that of its norm is computed."""
-    if attention_mask is not None or encoder_attention_mask is not None or part.gradient_checkpointing or return_dict:
+    if attention_mask is not None or encoder_attention_mask is not None or return_dict:
         return forward(
             x, encoder_hidden_states, timestep, added_cond_kwargs, class_labels, cross_attention_kwargs,
             attention_mask, encoder_attention_mask, return_dict,
         )  # fmt: skip
-    norm = part.norm
+    norm, recomputed = part.norm, part.gradient_checkpointing and torch.is_grad_enabled()
     x, normalized = kept_group_norm(x, norm.weight, norm.bias, norm.num_groups, norm.eps, silu=False)
     image = normalized if part.use_linear_projection else part.proj_in(normalized)
     tokens = image.permute(0, 2, 3, 1).flatten(1, 2)
     if part.use_linear_projection:
         tokens = part.proj_in(tokens)
     for block in part.transformer_blocks:
-        tokens = block(
-            tokens, encoder_hidden_states=encoder_hidden_states, cross_attention_kwargs=cross_attention_kwargs
-        )
+        run = partial(part._gradient_checkpointing_func, block) if recomputed else block
+        tokens = run(tokens, None, encoder_hidden_states, None, None, cross_attention_kwargs)
     if part.use_linear_projection:
         tokens = part.proj_out(tokens)
     image = tokens.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
