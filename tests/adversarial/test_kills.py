@@ -224,4 +224,6 @@ def test_snakemake_is_killed(
     assert "Traceback" not in done.stderr
     ours = workspace / "results/fit" / stage.name
     assert differences(ours, stage) == []
-    assert list(workspace.rglob("*.tmp")) == []
+    # What a killed plan was writing is removed by a job of that stage, once it is old enough.
+    records = (".stage.json.", ".manifest.jsonl.")
+    assert [path for path in workspace.rglob("*.tmp") if not path.name.startswith(records)] == []

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -204,6 +205,10 @@ def test_what_killed_processes_were_writing_is_removed(tmp_path: Path) -> None:
     assert names(tmp_path / "jobs") == []
     remove_unfinished(tmp_path, but=("stage.json",))
     assert names(tmp_path) == sorted([".stage.json.0123abcd.tmp", ".x.tmp", "a.tar", "chunk-00000.tmp", "jobs"])
+    # Another process may be writing the record now, but not what was begun two hours ago.
+    os.utime(tmp_path / ".stage.json.0123abcd.tmp", (time.time() - 7200,) * 2)
+    remove_unfinished(tmp_path, "chunk-00000.", but=("stage.json",))
+    assert names(tmp_path) == sorted([".x.tmp", "a.tar", "chunk-00000.tmp", "jobs"])
 
 
 def test_documents_and_lines_have_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,7 +111,7 @@ def _job(verb: str, arguments: argparse.Namespace, part: dict[str, Any]) -> None
         if waited and arguments.outputs and all(output.exists() for output in arguments.outputs):
             log.info("another job has written %s", ", ".join(map(str, arguments.outputs)))
             return
-        # Of killed attempts at this job; the plan and jobs of other chunks may be writing theirs.
+        # Of killed attempts at this job, and of plans; a plan and jobs of other chunks may be writing theirs now.
         remove_unfinished(
             arguments.folder, f"{job}." if chunk is not None else "", but=("stage.json", "manifest.jsonl")
         )

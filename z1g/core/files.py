@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import stat
+import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ LARGEST_DOCUMENT = 64 * 2**20
 """Size limit of a JSON document, bytes, far above those that z1g writes: what is larger is another file or damaged."""
 LONGEST_LINE = 16 * 2**20
 """Length limit of a line of a table. The number of lines is not limited."""
+OLD_S = 3600.0
+"""Age of an unfinished small file whose writer must have ended, also by the clock of another machine."""
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a disk or a quota that is full."""
@@ -96,13 +99,22 @@ def _require_name(path: Path) -> None:
 def remove_unfinished(folder: Path, prefix: str = "", but: Sequence[str] = ()) -> None:
     """Remove what killed processes were writing to paths in `folder`, at any depth.
 
-    Only to those whose name begins with `prefix`, and not to those named in `but`. The caller holds a lock with which
-    no other process writes to them.
+    Only to those whose name begins with `prefix`, for which the caller holds a lock with which no other process writes
+    to them. To those named in `but`, small files that others may be writing, only what is an hour old.
     """
     for path in list(folder.rglob("*.tmp")):
         name = _TEMPORARY.fullmatch(path.name)
-        if name and f"{name[1]}.".startswith(prefix) and name[1] not in but:
+        dead = name and (_is_old(path) if name[1] in but else f"{name[1]}.".startswith(prefix))
+        if dead:
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _is_old(path: Path) -> bool:
+    """Whether nobody can be writing a small file any more; False if it has gone."""
+    try:
+        return time.time() - path.stat().st_mtime > OLD_S
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager
