@@ -11,7 +11,7 @@ from torch import Tensor
 
 from z1g.bench.diffusion_size import SIZES, Size, build, teraflops_a_sample
 from z1g.bench.machine import device_name, guarded, matmul_rate, memory_mib, synchronize, versions
-from z1g.bench.variants import Variant
+from z1g.bench.variants import ATTENTION, Variant
 from z1g.config.tree import Experiment
 from z1g.core.device import default_device
 from z1g.gaussians.channels import SplatOptions
@@ -19,7 +19,7 @@ from z1g.inference.method import ImageToSplats
 from z1g.representations.codec import Trained
 from z1g.sampling.options import InferOptions
 
-FLAGS = ("fp32", "cudnn", "flash", "flash4", "xformers", "graphs")
+FLAGS = ("fp32", *ATTENTION, "graphs")
 ORIGINAL_STEPS, ORIGINAL_GUIDANCE = 75, 4.0
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from z1g.bench.diffusion_size import SIZES, Size, build, teraflops_a_sample
 from z1g.bench.machine import device_name, guarded, matmul_rate, memory_mib, synchronize, versions
-from z1g.bench.variants import Variant
+from z1g.bench.variants import ATTENTION, Variant
 from z1g.config.sections import UNetOptions
 from z1g.core.device import default_device
 from z1g.networks.autoencoder import ImageEncoder
@@ -23,7 +23,7 @@ from z1g.representations import Mosaic
 from z1g.training.data import StepData, ahead
 from z1g.training.loop import Trainer, one_precision_each
 
-FLAGS = ("fp32", "autocast", "cudnn", "flash", "flash4", "xformers", "unfused", "recompute", "launched")
+FLAGS = ("fp32", "autocast", *ATTENTION, "unfused", "recompute", "launched")
 OBJECTS = 64
 WARM_UP = 5
 """Number of steps before the timed ones. Variants with replay record CUDA graphs in the fourth step."""

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from z1g.core.errors import UserError
 
+ATTENTION = ("cudnn", "flash", "flash4", "xformers")
+"""Flags that choose attention kernels."""
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -30,4 +33,4 @@ class Variant:
     @property
     def attention(self) -> str:
         """Attention kernels, or `auto` if the name has none."""
-        return next((name for name in ("cudnn", "flash", "flash4", "xformers") if name in self.on), "auto")
+        return next((name for name in ATTENTION if name in self.on), "auto")

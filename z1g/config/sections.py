@@ -33,6 +33,7 @@ from z1g.networks.finetune.full import Full
 from z1g.networks.process import TRAINED_WITH, Objective
 from z1g.networks.timesteps import Timesteps
 from z1g.networks.timesteps.uniform import Uniform
+from z1g.sampling.options import KERNELS, AttentionKernels
 from z1g.training.options import TrainOptions
 
 TIMESTEPS: int = TRAINED_WITH["num_train_timesteps"]
@@ -271,10 +272,7 @@ class UNetOptions(Section):
         "weights",
         description="how the UNet uses bf16. weights: cast once per step, all layers in bf16; autocast: norms in fp32",
     )
-    attention: Annotated[Literal["auto", "flash", "flash4", "cudnn", "xformers"], Runtime()] = Field(
-        "auto",
-        description="attention kernels; auto: PyTorch's choice; others: where supported; xformers, flash4: on a GPU",
-    )
+    attention: AttentionKernels = Field("auto", description=KERNELS)
     train: TrainOptions = TrainOptions()
 
     def check(self) -> None:

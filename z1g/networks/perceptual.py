@@ -130,13 +130,10 @@ def enlarged(images: Tensor) -> Tensor:
 
 
 def _interpolated(images: Tensor, size: tuple[int, int]) -> Tensor:
-    if tuple(images.shape[-2:]) == size:
+    old = tuple(images.shape[-2:])
+    if old == size:
         return images
-    if (
-        tuple(images.shape[-2:]) == (2 * size[0], 2 * size[1])
-        and images.dtype == torch.float32
-        and available(images.device)
-    ):
+    if old == (2 * size[0], 2 * size[1]) and images.dtype == torch.float32 and available(images.device):
         from z1g.networks.fused.features import halved
 
         return halved(images)

@@ -11,6 +11,9 @@ from z1g.sampling.inferred.diffusion import SampledCodes
 from z1g.sampling.samplers import Sampler
 from z1g.sampling.samplers.ddpm import Ddpm
 
+AttentionKernels = Annotated[Literal["auto", "flash", "flash4", "cudnn", "xformers"], Runtime()]
+KERNELS = "attention kernels; auto: PyTorch's choice; others: where supported; xformers, flash4: on a GPU"
+
 
 class InferOptions(Section):
     """Inference: samples codes with the UNet, then writes splats, images and turntables."""
@@ -30,10 +33,7 @@ class InferOptions(Section):
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="precision of the UNet and, on a GPU, of the decoder; auto: bf16 on a GPU, otherwise fp32"
     )
-    attention: Annotated[Literal["auto", "flash", "flash4", "cudnn", "xformers"], Runtime()] = Field(
-        "auto",
-        description="attention kernels; auto: PyTorch's choice; others: where supported; xformers, flash4: on a GPU",
-    )
+    attention: AttentionKernels = Field("auto", description=KERNELS)
     cuda_graphs: Annotated[bool, Runtime()] = Field(
         True, description="on a GPU, capture the UNet as a CUDA graph at the first step and replay it"
     )

@@ -30,23 +30,22 @@ def _features(network: Any, images: Tensor) -> Iterator[Tensor]:
     """Features of images after each slice of the trunk."""
     slices = [list(getattr(network.net, f"slice{i}")) for i in range(1, network.L + 1)]
     x = _begun(network.scaling_layer, images, slices[0])
-    pooled: Tensor | None = None
     for layers, following in zip(slices, [*slices[1:], []], strict=True):
+        pooled: Tensor | None = None
         while layers:
             layer = layers.pop(0)
-            if pooled is not None:
-                # This layer is the pooling that is done.
-                x, pooled = pooled, None
-            elif isinstance(layer, nn.Conv2d) and layers and isinstance(layers[0], nn.ReLU):
+            if isinstance(layer, nn.Conv2d) and layers and isinstance(layers[0], nn.ReLU):
                 layers.pop(0)
                 convolved, bias = _convolved(layer, x)
                 if not layers and following and _halves(following[0], convolved):
+                    del following[0]
                     x, pooled = relu_pooled(convolved, bias)
                 else:
                     x = bias_relu(convolved, bias)
             else:
                 x = layer(x)
         yield x
+        x = x if pooled is None else pooled
 
 
 def _begun(scaling: Any, images: Tensor, layers: list[nn.Module]) -> Tensor:

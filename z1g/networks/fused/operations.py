@@ -246,9 +246,8 @@ class _Nearest(Function):
 def _sources(old: int, new: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """Old pixels [new] along an axis that new ones are, and new pixels [old] that old ones are, or -1."""
     # Torch says itself which these are.
-    source = functional.interpolate(torch.arange(old, dtype=torch.float64)[None, None], new, mode="nearest")[
-        0, 0
-    ].long()
+    pixels = torch.arange(old, dtype=torch.float64)[None, None]
+    source = functional.interpolate(pixels, new, mode="nearest").flatten().long()
     back = torch.full((old,), -1)
     back[source] = torch.arange(new)
     return source.int().to(device), back.int().to(device)
