@@ -10,7 +10,7 @@ from torch import Tensor
 
 from z1g.gaussians.channels import CHANNELS, split
 from z1g.geometry.camera import Cameras
-from z1g.render import _separate
+from z1g.render import _pixels, _separate
 from z1g.render.gsplat import Gsplat
 from z1g.render.projection import finite
 
@@ -23,10 +23,12 @@ GRADIENT = 1e-3
 
 @pytest.fixture(params=["kernels", "torch"])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With Triton's kernels, and as without Triton."""
+    """With our kernels, and as where there are none."""
     pytest.importorskip("gsplat")
+    monkeypatch.setattr(_pixels, "FEW", 0)
     if request.param == "torch":
         monkeypatch.setattr(_separate, "fused", lambda device: False)
+        monkeypatch.setattr(_pixels, "usable", lambda means: False)
     elif not _separate.fused(torch.device("cuda", torch.cuda.current_device())):
         pytest.skip("no Triton for this GPU")
 

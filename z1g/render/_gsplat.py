@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from z1g.geometry.camera import Cameras
+from z1g.render._pixels import pixels
 from z1g.render._separate import WithDepth, separated
 from z1g.render.base import RenderOutput
 
@@ -33,7 +34,7 @@ def draw(gsplat: Any, gaussians: Tensor, cameras: Cameras, near: float) -> Rende
     colors = WithDepth.apply(part.colors, depths)
     _, pairs, order = gsplat.isect_tiles(means, radii, depths, tile, columns, rows)
     starts = gsplat.isect_offset_encode(pairs, b * v, columns, rows).view(b, v, rows, columns)
-    image, alpha = gsplat.rasterize_to_pixels(means, conics, colors, part.opacities, width, height, tile, starts, order)
+    image, alpha = pixels(gsplat, (means, conics, colors, part.opacities), (width, height), tile, starts, order)
     # In gsplat's layout, and not in ours: the image's gradient is then put together once, as gsplat reads it. Slices of
     # the permuted image would each give one of its full size, to be added and copied.
     rgb, depth = image.split([3, 1], dim=-1)
