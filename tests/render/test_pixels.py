@@ -76,6 +76,8 @@ def _kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 class Package:
     """The part of gsplat that draws, in float64, as its compiled function."""
 
+    __version__ = "1.5.3"
+
     def __init__(self) -> None:
         self.cuda = self
         self._wrapper = self
@@ -211,6 +213,14 @@ def test_without_gradients_in_other_tiles_and_in_few_gsplat_draws(monkeypatch: p
     with torch.no_grad():
         assert pixels(package, parts, (8, 8), SIDE, starts, order)[0] is image
     monkeypatch.setattr(_pixels, "FEW", 1)
+    assert pixels(package, parts, (8, 8), SIDE, starts, order)[0] is image
+
+
+def test_kernels_of_an_unknown_gsplat_are_not_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts, starts, order = scene(5, 1, 1, 8, 8, 2, seed=0)
+    package, image = Package(), torch.zeros(1)
+    monkeypatch.setattr(package, "rasterize_to_pixels", lambda *_: (image, image), raising=False)
+    monkeypatch.setattr(Package, "__version__", "2.0.0")
     assert pixels(package, parts, (8, 8), SIDE, starts, order)[0] is image
 
 

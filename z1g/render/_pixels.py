@@ -26,7 +26,8 @@ FEW = 2048
 """Number of tiles up to which a pass takes as long as its launches do, and gsplat launches its own gradient sooner."""
 Projected = tuple[Tensor, Tensor, Tensor, Tensor]
 """Means [B,V,N,2] in pixels, inverse covariances [B,V,N,3], colors [B,V,N,4] and opacities [B,V,N]."""
-DRAW = "rasterize_to_pixels_3dgs_fwd"
+VERSIONS, DRAW = "1.5.", "rasterize_to_pixels_3dgs_fwd"
+"""Versions of gsplat whose kernel of this name is known."""
 
 
 def pixels(
@@ -38,7 +39,7 @@ def pixels(
     """
     means = gaussians[0]
     worth = torch.is_grad_enabled() and means.requires_grad and tile == SIDE and starts.numel() > FEW
-    if worth and usable(means):
+    if worth and gsplat.__version__.startswith(VERSIONS) and usable(means):
         draw = gsplat.cuda._wrapper._make_lazy_cuda_func(DRAW)
         image, alpha = _Pixels.apply(*gaussians, draw, size, starts, order)
     else:
@@ -62,7 +63,7 @@ def kernel(_device: torch.device) -> Any:
     try:
         # gsplat is compiled with the same option.
         return torch.cuda._compile_kernel(source, "blend_slopes", nvcc_options=["--use_fast_math"])
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, TypeError) as error:
         log.warning("gradients of renders are gsplat's, which take twice as long: ours cannot be compiled: %s", error)
         return None
 
