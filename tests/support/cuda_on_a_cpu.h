@@ -1,6 +1,6 @@
 // Enough of CUDA to run kernels without a GPU: the threads of a warp are contexts that take turns, and exchange values
-// when all of them have reached the same exchange. Blocks and warps run one after the other, so kernels may not wait for
-// other warps.
+// when all of them have reached the same exchange. Blocks and warps run one after the other, so that a kernel must not
+// wait for other warps.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>

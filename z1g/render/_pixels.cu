@@ -1,7 +1,8 @@
 // The gradient of blending, for tiles of 8 × 8 pixels: a warp has a tile, a thread two of its pixels.
 //
-// For Gaussian k in a pixel, with d its center less the pixel's, σ = (A·dx² + C·dy²) / 2 + B·dx·dy, α = opacity·exp(-σ),
-// T the light that reaches k, v the gradient of the pixel's color and u = color·v, the gradient of α is
+// For Gaussian k in a pixel, with d its center less the pixel's, σ = (A·dx² + C·dy²) / 2 + B·dx·dy,
+// α = opacity·exp(-σ), T the light that reaches k, v the gradient of the pixel's color and u = color·v, the gradient of
+// α is
 //
 //     T·u + (T_end·v_alpha - Σ_{behind k} α·T·u) / (1 - α),
 //
@@ -36,10 +37,10 @@ __device__ int place(int lane) {
     return (lane & 1) || (r && s) || (q && r) ? -1 : 5 * p + 3 * q + 2 * r + s;
 }
 
-// means [G,2], conics [G,3], colors [G,4], opacities [G]: of all images. starts [tiles of all images]: where each tile's
-// part of `order` begins, indices of Gaussians from the nearest to the farthest. alphas [I,H,W]. lasts [I,H,W]: the last
-// place in `order` of a pixel's color. dimage [I,H,W,4], dalphas [I,H,W]: gradients of the images. Those of the Gaussians
-// are added to the last four. columns, tiles: of an image. count: of all tiles.
+// means [G,2], conics [G,3], colors [G,4], opacities [G]: of all images. starts [tiles of all images]: where each
+// tile's part of `order` begins, indices of Gaussians from the nearest to the farthest. alphas [I,H,W]. lasts [I,H,W]:
+// the last place in `order` of a pixel's color. dimage [I,H,W,4], dalphas [I,H,W]: gradients of the images. Those of
+// the Gaussians are added to the last four. columns, tiles: of an image. count: of all tiles.
 extern "C" __global__ void blend_slopes(
     const float *means, const float *conics, const float4 *colors, const float *opacities, const int *starts,
     const int *order, const float *alphas, const int *lasts, const float4 *dimage, const float *dalphas, float *dmeans,
@@ -69,7 +70,10 @@ extern "C" __global__ void blend_slopes(
 
     // Where this thread adds its sums: number and distance of the values in memory.
     const int number = place(lane), begin = starts[tile];
-    float *to = number < 2 ? dmeans + number : number < 5 ? dconics + number - 2 : number < 9 ? dcolors + number - 5 : dopacities;
+    float *to = dopacities;
+    if (number < 2) to = dmeans + number;
+    else if (number < 5) to = dconics + number - 2;
+    else if (number < 9) to = dcolors + number - 5;
     const int stride = number < 2 ? 2 : number < 5 ? 3 : number < 9 ? 4 : 1;
 
     for (int first = end; first >= begin; first -= 32) {
@@ -77,8 +81,9 @@ extern "C" __global__ void blend_slopes(
         __syncwarp();
         if (lane < n) {
             const int g = order[first - lane];
-            taken[warp][lane][0] = make_float4(means[2 * (size_t)g], means[2 * (size_t)g + 1], opacities[g], __int_as_float(g));
-            taken[warp][lane][1] = make_float4(conics[3 * (size_t)g], conics[3 * (size_t)g + 1], conics[3 * (size_t)g + 2], 0.0f);
+            const float *mean = means + 2 * (size_t)g, *conic = conics + 3 * (size_t)g;
+            taken[warp][lane][0] = make_float4(mean[0], mean[1], opacities[g], __int_as_float(g));
+            taken[warp][lane][1] = make_float4(conic[0], conic[1], conic[2], 0.0f);
             taken[warp][lane][2] = colors[g];
         }
         __syncwarp();
@@ -88,7 +93,7 @@ extern "C" __global__ void blend_slopes(
             bool drawn = false;
             for (int i = 0; i < 2; ++i) {
                 const float dx = at.x - px, dy = at.y - py[i];
-                // In the order of gsplat's kernel that drew the pixel: who is below the smallest alpha here must be there.
+                // As gsplat's kernel that drew the pixel rounds it: what was not drawn there must not be drawn here.
                 const float twice = __fmaf_rn(dx, conic.x * dx, conic.z * dy * dy);
                 const float sigma = __fmaf_rn(dy, conic.y * dx, 0.5f * twice);
                 const float share = __expf(-sigma), whole = at.z * share;
