@@ -224,6 +224,19 @@ def test_kernels_of_an_unknown_gsplat_are_not_called(monkeypatch: pytest.MonkeyP
     assert pixels(package, parts, (8, 8), SIDE, starts, order)[0] is image
 
 
+@pytest.mark.parametrize("architecture", ["75", "80", "90", "100"])
+def test_the_kernel_compiles(architecture: str) -> None:
+    """By torch's compiler, which needs no GPU."""
+    tools: Any = pytest.importorskip("torch.cuda._utils")
+    source = SOURCE.read_text(encoding="utf-8")
+    try:
+        compiled, name = tools._nvrtc_compile(source, "blend_slopes", architecture, None, ["--use_fast_math"])
+    except (AttributeError, OSError) as error:
+        pytest.skip(f"this torch has no compiler of CUDA: {error}")
+    assert name == "blend_slopes"
+    assert compiled
+
+
 def test_where_cuda_cannot_be_compiled_gsplat_draws(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
