@@ -15,7 +15,7 @@ from torch import Tensor
 
 from z1g.core.errors import UserError
 from z1g.gaussians import ply_table
-from z1g.gaussians.affine import transform
+from z1g.gaussians.affine import transform, transform_back
 from z1g.gaussians.channels import CHANNELS
 from z1g.gaussians.harmonics import DEGREES
 
@@ -105,5 +105,4 @@ def _gaussians(column: dict[str, NDArray], to_world: NDArray[np.float64]) -> Ten
         pick("rot_0", "rot_1", "rot_2", "rot_3"),
         0.5 + SH_C0 * pick("f_dc_0", "f_dc_1", "f_dc_2"),
     ]
-    back = np.linalg.inv(Y_UP_TO_Y_DOWN @ to_world).astype(np.float64)
-    return transform(torch.from_numpy(np.concatenate(parts, axis=1)), back).float()
+    return transform_back(torch.from_numpy(np.concatenate(parts, axis=1)), Y_UP_TO_Y_DOWN @ to_world).float()
