@@ -186,6 +186,9 @@ class Studio:
 
         def on_step(done: int, steps: int) -> None:
             sample.step, sample.steps = done, steps
+            check()
+
+        def check() -> None:
             if sample.stop:
                 raise Stopped
 
@@ -200,9 +203,13 @@ class Studio:
             options = PhotographOptions(
                 out, BACKGROUND[asked.cut], sample.seed, mesh=asked.mesh, framing=asked.framing, refine=asked.refine
             )
-            batch = Batch(method, options, self.command(sample), unfinished, on_step)
-            with Meter("sample", 1, quiet_s=QUIET_S) as meter:
-                batch.make([(Path(sample.file), sample.name, photograph)], meter)
+            batch = Batch(method, options, self.command(sample), unfinished, on_step, check)
+            try:
+                with Meter("sample", 1, quiet_s=QUIET_S) as meter:
+                    batch.make([(Path(sample.file), sample.name, photograph)], meter)
+            finally:
+                for file in unfinished.iterdir():  # of a sample that was stopped or failed
+                    file.unlink()
             if batch.failures.reasons:
                 raise UserError(next(iter(batch.failures.reasons.values())))
             sample.error = "".join(batch.failures.meshes.values())
