@@ -21,7 +21,7 @@ import z1g
 from z1g.cli.infer import require
 from z1g.cli.main import main
 from z1g.core.errors import UserError
-from z1g.core.names import did_you_mean
+from z1g.core.names import counted, did_you_mean
 from z1g.gaussians import files as splat_files
 from z1g.meshes.listing import find_objects
 from z1g.plan.plan import Plan
@@ -91,6 +91,13 @@ def test_an_empty_path_is_not_the_current_folder(
     monkeypatch.chdir(tmp_path)
     assert "the path is empty" in refused(*words)
     assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("n", "words"), [(0, "0 objects"), (1, "1 object"), (2, "2 objects"), (1234567, "1,234,567 objects")]
+)
+def test_numbers_have_nouns_in_their_form(n: int, words: str) -> None:
+    assert counted(n, "object") == words
 
 
 def test_a_misspelled_command_is_told_the_nearest(refused: Refused) -> None:
@@ -313,7 +320,8 @@ def test_lists_of_nothing(refused: Refused, tmp_path: Path, monkeypatch: pytest.
     plain = "o a\nv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"
     Path("gray").mkdir()
     Path("gray/a.obj").write_text(plain)
-    assert "all 1 objects are of one plain color" in refused("list", "gray", "--colored", "--out", "a.jsonl")
+    without = refused("list", "gray", "--colored", "--out", "a.jsonl")
+    assert without.endswith("gray: without those of one plain color, nothing is left of 1 object")
     assert not Path("a.jsonl").exists()
     assert "--objects: the value is empty" in refused(
         "plan", "--scale", "scratch", "--objects", "", "--missing", "warn"

@@ -257,7 +257,7 @@ def test_sizes_are_limited(server: AppServer, monkeypatch: pytest.MonkeyPatch) -
         ({"guidance": 0}, "guidance"),
         ({"zoom": 100}, "zoom from 0.25 to 4"),
         ({"shift": [5, 0]}, "shift must be from -1 to 1"),
-        ({"model": 1}, "there are 1 models here"),
+        ({"model": 1}, "there is no model 1 here, but 1 model, counted from 0"),
         ({"cut": "keep"}, "can be used with alpha, not keep"),
         ({"photograph": "unknown"}, "drop it again"),
         ({"model": "/etc"}, "model"),
@@ -325,7 +325,7 @@ def test_the_queue_is_limited_and_samples_can_be_stopped(folder: Path, monkeypat
         assert inside.wait(PATIENCE_S)
         waiting = studio.ask(Asked(photograph=photograph, seeds=[2, 3, 3, 4], cut="alpha"))
         assert [studio.ahead(identity) for identity in waiting] == [1, 2, 3]
-        with pytest.raises(UserError, match="3 samples are waiting already"):
+        with pytest.raises(UserError, match="full with 3 waiting samples"):
             studio.ask(Asked(photograph=photograph, seeds=[5], cut="alpha"))
         studio.stop(waiting[0])
         assert studio.get(waiting[0]).state == "stopped"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from z1g.core.errors import UserError
+from z1g.core.names import counted
 from z1g.gaussians import ply_table
 from z1g.gaussians.affine import transform, transform_back
 from z1g.gaussians.channels import CHANNELS
@@ -62,8 +63,8 @@ def read(path: Path, to_world: NDArray[np.float64]) -> Tensor:
     bands = [name for name in column if name.startswith("f_rest_")]
     if any(np.any(column[name]) for name in bands):
         log.warning(
-            "%s: %d coefficients of spherical harmonics above degree 0 are dropped; each Gaussian has one color",
-            path, len(bands),
+            "%s: %s of spherical harmonics above degree 0 %s dropped; each Gaussian has one color",
+            path, counted(len(bands), "coefficient"), "is" if len(bands) == 1 else "are",
         )  # fmt: skip
     return _gaussians(column, to_world)
 

@@ -17,6 +17,7 @@ from z1g.core.device import default_device
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_file, read_json, write_json
 from z1g.core.locks import exclusive_folder
+from z1g.core.names import counted
 from z1g.core.progress import Check, Meter, no_check
 from z1g.data.manifest import NAME_LENGTH, NO_WORD
 from z1g.gaussians.channels import to_gaussians
@@ -67,9 +68,9 @@ class Failures:
 
     def check(self, total: int) -> None:
         """Raise UserError with the list of failures, if there are any."""
-        kinds = {"photographs could not be used": self.reasons, "photographs have splats, but no mesh": self.meshes}
+        kinds = {"could not be used": self.reasons, "got splats, but no mesh": self.meshes}
         told = [
-            "\n  ".join([f"{len(reasons)} of {total} {kind}:", *reasons.values()])
+            "\n  ".join([f"{len(reasons)} of {counted(total, 'photograph')} {kind}:", *reasons.values()])
             for kind, reasons in kinds.items()
             if reasons
         ]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_file
+from z1g.core.names import counted
 from z1g.core.progress import Check, no_check
 from z1g.gaussians.channels import CHANNELS
 from z1g.gaussians.files import visible
@@ -99,7 +100,7 @@ def build(gaussians: Tensor, rasterizer: Rasterizer, options: MeshOptions, check
     raw = fuse(views, solid.min(dim=0).values, solid.max(dim=0).values, options.resolution, check)
     check()
     surface = clean(raw, options.faces)
-    log.info("%d triangles, %d after cleaning; unwrapping", len(raw.faces), len(surface.faces))
+    log.info("%s, %d after cleaning; unwrapping", counted(len(raw.faces), "triangle"), len(surface.faces))
     check()
     mesh = unwrap(surface, options.texture)
     texture = bake(mesh, views, options.texture, check)
