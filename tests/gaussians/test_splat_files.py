@@ -279,7 +279,7 @@ def test_a_decompression_bomb_is_not_unpacked(tmp_path: Path) -> None:
     """A stream of 64 MiB with one Gaussian in its header is decompressed up to that Gaussian only, and refused."""
     head = SPZ.pack(0x5053474E, 3, 1, 0, 12, 0, 0)
     (tmp_path / "a.spz").write_bytes(gzip.compress(head + bytes(2**26), 1))
-    with pytest.raises(UserError, match=r"a\.spz is damaged: it has more bytes than its 1 Gaussians take"):
+    with pytest.raises(UserError, match=r"a\.spz is damaged: it has more bytes than those of 1 Gaussian"):
         splat_files.read(tmp_path / "a.spz")
 
 

@@ -94,7 +94,7 @@ def read_harmonics(path: Path) -> tuple[Tensor, Tensor | None]:
     if len(body) < size or (len(body) == size and not unpack.eof):
         raise UserError(f"{path} is truncated: {len(body)} of {size} bytes for {counted(count, 'Gaussian')}")
     if len(body) > size:
-        raise UserError(f"{path} is damaged: it has more bytes than its {counted(count, 'Gaussian')} take")
+        raise UserError(f"{path} is damaged: it has more bytes than those of {counted(count, 'Gaussian')}")
     blocks, start = [], 0
     k = (size // count - 16 - ROTATION_BYTES[version]) // 3 if count else 0
     for width in (9, 1, 3, 3, ROTATION_BYTES[version], 3 * k):
