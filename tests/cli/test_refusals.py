@@ -18,9 +18,12 @@ from support.killed import run
 from support.paths import ROOT
 
 import z1g
+from z1g.cli.infer import require
 from z1g.cli.main import main
-from z1g.core.names import did_you_mean
+from z1g.core.errors import UserError
+from z1g.core.names import counted, did_you_mean
 from z1g.gaussians import files as splat_files
+from z1g.meshes.listing import find_objects
 from z1g.plan.plan import Plan
 
 Refused = Callable[..., str]
@@ -90,6 +93,13 @@ def test_an_empty_path_is_not_the_current_folder(
     assert not any(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("n", "words"), [(0, "0 objects"), (1, "1 object"), (2, "2 objects"), (1234567, "1,234,567 objects")]
+)
+def test_numbers_have_nouns_in_their_form(n: int, words: str) -> None:
+    assert counted(n, "object") == words
+
+
 def test_a_misspelled_command_is_told_the_nearest(refused: Refused) -> None:
     assert refused("infre", "photo.png") == 'z1g: error: there is no command "infre"; did you mean "infer"?'
     assert 'no command "photo.png"; valid: ablation, app, autodecoder' in refused("photo.png")
@@ -99,8 +109,10 @@ def test_an_empty_name_is_no_model(refused: Refused, tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     Path("model.json").write_text("{}")
     Path("a.png").touch()
-    assert "an empty name is neither a folder" in refused("infer", "a.png", "--model", "")
-    assert "an empty name is neither a folder" in refused("app", "--model", "", "--no-browser")
+    assert "--model: the value is empty; give one (a model's folder" in refused("infer", "a.png", "--model", "")
+    assert "--model: the value is empty; give one (models to ch" in refused("app", "--model", "", "--no-browser")
+    with pytest.raises(UserError, match="an empty name is neither a folder"):
+        require("")
     assert "the path is empty" in refused("pack", "", "--out", "a")
 
 
@@ -299,16 +311,21 @@ def test_lists_of_nothing(refused: Refused, tmp_path: Path, monkeypatch: pytest.
     with zipfile.ZipFile("empty.zip", "w") as archive:
         archive.writestr("readme.txt", "nothing")
     assert "empty.zip: there is no mesh in it" in refused("list", "empty.zip", "--out", "a.jsonl")
-    assert "a path is empty" in refused("list", "", "--out", "a.jsonl")
-    assert "a path is empty" in refused("list", "meshes", "", "--out", "a.jsonl")
+    assert "paths: the value is empty; give one (folders, globs" in refused("list", "", "--out", "a.jsonl")
+    assert "paths: the value is empty; give one" in refused("list", "meshes", "", "--out", "a.jsonl")
+    with pytest.raises(UserError, match="a path is empty"):
+        find_objects(["meshes", ""])
     monkeypatch.setattr("z1g.cli.near_duplicates.shapes_of", None)  # which takes minutes
     assert "nowhere: no such file or folder" in refused("list", "meshes", "--against", "nowhere", "--out", "a.jsonl")
     plain = "o a\nv 0 0 0\nv 1 0 0\nv 0 1 0\nf 1 2 3\n"
     Path("gray").mkdir()
     Path("gray/a.obj").write_text(plain)
-    assert "all 1 objects are of one plain color" in refused("list", "gray", "--colored", "--out", "a.jsonl")
+    without = refused("list", "gray", "--colored", "--out", "a.jsonl")
+    assert without.endswith("gray: without those of one plain color, nothing is left of 1 object")
     assert not Path("a.jsonl").exists()
-    assert "a path is empty" in refused("plan", "--scale", "scratch", "--objects", "", "--missing", "warn")
+    assert "--objects: the value is empty" in refused(
+        "plan", "--scale", "scratch", "--objects", "", "--missing", "warn"
+    )
     assert "no ablations are named" in refused("plan", "--scale", "scratch", "--ablations")
 
 

@@ -4,6 +4,7 @@ import hashlib
 import http.client
 import io
 import json
+import pkgutil
 import shutil
 import threading
 from collections.abc import Iterator
@@ -110,6 +111,21 @@ def sampled(server: AppServer, image: Image.Image, **wanted: Any) -> list[dict[s
     question = {"photograph": upload["id"], "seeds": [upload["seed"]], "cut": upload["cuts"][0], **wanted}
     samples = ask(server, "POST", "/samples", json.dumps(question))["samples"]
     return [finished(server, sample) | {"id": sample} for sample in samples]
+
+
+def a_ball(method: ImageToSplats, images: torch.Tensor, seeds: list[int], **_: object) -> tuple[torch.Tensor, ...]:
+    """In place of an untrained model's sample, which is no object: a ball of each seed, which is its own code."""
+    balls = torch.stack([ball_splats(str(seed), 8) for seed in seeds])
+    return balls, balls
+
+
+def balls_with_coarse_meshes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let samples be balls, and their meshes take little time."""
+    monkeypatch.setattr(ImageToSplats, "__call__", a_ball)
+    monkeypatch.setattr(ImageToSplats, "refined", lambda _, code, *others: code.clone())
+    monkeypatch.setattr(ImageToSplats, "decode", lambda _, codes: codes)
+    coarse = MeshOptions(views=12, view_size=64, resolution=32, faces=1000, texture=64)
+    monkeypatch.setattr("z1g.inference.batch.MeshOptions", lambda: coarse)
 
 
 # What it makes
@@ -241,7 +257,7 @@ def test_sizes_are_limited(server: AppServer, monkeypatch: pytest.MonkeyPatch) -
         ({"guidance": 0}, "guidance"),
         ({"zoom": 100}, "zoom from 0.25 to 4"),
         ({"shift": [5, 0]}, "shift must be from -1 to 1"),
-        ({"model": 1}, "there are 1 models here"),
+        ({"model": 1}, "there is no model 1 here, but 1 model, counted from 0"),
         ({"cut": "keep"}, "can be used with alpha, not keep"),
         ({"photograph": "unknown"}, "drop it again"),
         ({"model": "/etc"}, "model"),
@@ -309,7 +325,7 @@ def test_the_queue_is_limited_and_samples_can_be_stopped(folder: Path, monkeypat
         assert inside.wait(PATIENCE_S)
         waiting = studio.ask(Asked(photograph=photograph, seeds=[2, 3, 3, 4], cut="alpha"))
         assert [studio.ahead(identity) for identity in waiting] == [1, 2, 3]
-        with pytest.raises(UserError, match="3 samples are waiting already"):
+        with pytest.raises(UserError, match="full with 3 waiting samples"):
             studio.ask(Asked(photograph=photograph, seeds=[5], cut="alpha"))
         studio.stop(waiting[0])
         assert studio.get(waiting[0]).state == "stopped"
@@ -354,6 +370,47 @@ def test_a_sample_can_be_stopped_while_it_is_matched_with_the_photograph(
         studio.close()
     assert steps[0] == 2
     assert steps[1] > 2
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        "z1g.inference.outputs.SampleWriter._frames", "z1g.surface.build.look", "z1g.surface.build.fuse",
+        "z1g.surface.build.clean", "z1g.surface.texture.bake", "z1g.surface.build.TexturedMesh.save",
+    ],
+)  # fmt: skip
+def test_a_sample_can_be_stopped_while_its_film_or_its_mesh_is_made(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
+    """At the next check of the part in which it is stopped, or after it. Nothing is left of it."""
+    of, name = part.rsplit(".", 1)
+    owner = pkgutil.resolve_name(of)
+    make = getattr(owner, name)
+
+    def stopping(*arguments: Any, **options: Any) -> Any:
+        for key, sample in studio._samples.items():
+            if sample.state == "running" and sample.seed == 0:
+                studio.stop(key)
+        return make(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, stopping)
+    balls_with_coarse_meshes(monkeypatch)
+    kept, unfinished = tmp_path / "kept", tmp_path / "kept/unfinished"
+    unfinished.mkdir(parents=True)
+    studio = Studio([open_model(str(folder))], kept, unfinished)
+    try:
+        photograph = studio.uploads.add(png(disc()), "a.png")
+        for seed, state in ((0, "stopped"), (1, "done")):
+            (identity,) = studio.ask(Asked(photograph=photograph, seeds=[seed], steps=1, cut="alpha", mesh=True))
+            while studio.get(identity).state in ("waiting", "running"):
+                threading.Event().wait(0.05)
+            sample = studio.get(identity)
+            assert (sample.state, sample.error) == (state, "")
+            assert (".glb" in sample.files) == (seed == 1)
+            assert not list(unfinished.iterdir())
+    finally:
+        studio.close()
+    assert {file.name.partition(".")[0] for file in kept.iterdir() if file.is_file()} == {"a-1"}
 
 
 def test_old_photographs_and_samples_make_room(
@@ -450,23 +507,13 @@ def drag(page: Page, right: int, down: int) -> None:
         )  # fmt: skip
 
 
-def a_ball(method: ImageToSplats, images: torch.Tensor, seeds: list[int], **_: object) -> tuple[torch.Tensor, ...]:
-    """In place of an untrained model's sample, which is no object: a ball of each seed, which is its own code."""
-    balls = torch.stack([ball_splats(str(seed), 8) for seed in seeds])
-    return balls, balls
-
-
 @needs_chromium
 @pytest.mark.browser
 def test_a_browser_goes_from_photograph_to_the_command_s_files(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Upload by the page's own input, a dragged crop, splats by their pixels, and files that equal `z1g infer`'s."""
-    monkeypatch.setattr(ImageToSplats, "__call__", a_ball)
-    monkeypatch.setattr(ImageToSplats, "refined", lambda _, code, *others: code.clone())
-    monkeypatch.setattr(ImageToSplats, "decode", lambda _, codes: codes)
-    coarse = MeshOptions(views=12, view_size=64, resolution=32, faces=1000, texture=64)
-    monkeypatch.setattr("z1g.inference.batch.MeshOptions", lambda: coarse)
+    balls_with_coarse_meshes(monkeypatch)
     photograph, downloads = saved(tmp_path, disc(), "photo.png"), tmp_path / "downloads"
     with serving(folder) as server, open_page(server.address, tmp_path, (1300, 900)) as page:
         page.keep_downloads(downloads)

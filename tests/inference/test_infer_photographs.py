@@ -198,7 +198,7 @@ def test_splats_without_a_mesh_are_written_and_said(
     *_, first, unusable, second, reason = capsys.readouterr().err.splitlines()
     assert first == "z1g infer: error: 1 of 3 photographs could not be used:"
     assert "c.png is not an image" in unusable
-    assert second == "1 of 3 photographs have splats, but no mesh:"
+    assert second == "1 of 3 photographs got splats, but no mesh:"
     assert reason.startswith("  b: no mesh: ")
     assert {file.name for file in (tmp_path / "out").glob("*.glb")} == {"a.glb"}
     assert whole(tmp_path / "out", "a")

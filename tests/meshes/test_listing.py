@@ -437,7 +437,7 @@ def test_the_list_command_writes_a_list_of_the_same_objects(tmp_path: Path, caps
     chair(tmp_path / "b")
     out = tmp_path / "lists/all.jsonl"
     assert main(["list", str(tmp_path), "--out", str(out)]) == 0
-    assert "3 objects, 1 duplicates listed once" in capsys.readouterr().out
+    assert "3 objects, 1 duplicate listed once" in capsys.readouterr().out
     direct = {item.id: item for item in find_objects([str(tmp_path)])}
     for item in find_objects([str(out)]):
         expected = direct[item.id]

@@ -143,4 +143,4 @@ def test_a_list_names_near_duplicates_and_leaves_out_those_of_another_list(
     assert report[1]["triangles"] == [72, 72]
     assert report[2]["why"].startswith("not compared: ")
     said = capsys.readouterr().out
-    assert "4 objects, 1 near duplicates left out, 2 near duplicates grouped; the largest of 1 groups has 2" in said
+    assert "4 objects, 1 near duplicate left out, 2 near duplicates grouped; the largest of 1 group has 2" in said

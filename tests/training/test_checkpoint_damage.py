@@ -48,7 +48,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     assert loaded[0] == 2
     assert "step-00000004.pt cannot be read, trying the one before: it does not have its checksum" in caplog.text
     folder.file(2).write_bytes(folder.file(4).read_bytes())
-    with pytest.raises(UserError, match="none of the 2 checkpoints can be read"):
+    with pytest.raises(UserError, match="none of 2 checkpoints can be read"):
         folder.load()
     assert len(folder.damaged()) == 2
 
@@ -72,7 +72,7 @@ def test_a_checkpoint_of_another_step_or_stage_is_not_taken(folder: CheckpointFo
         CheckpointFolder(tmp_path / name / "checkpoints").save(4, {"weights": torch.zeros(3)})
     first, second = (CheckpointFolder(tmp_path / name / "checkpoints") for name in ("aa", "bb"))
     first.file(4).write_bytes(second.file(4).read_bytes())
-    with pytest.raises(UserError, match="none of the 1 checkpoints"):
+    with pytest.raises(UserError, match="none of 1 checkpoint can"):
         first.load()
 
 

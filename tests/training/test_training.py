@@ -500,7 +500,7 @@ def test_training_goes_on_from_the_older_checkpoint(tmp_path: Path, straight: tu
 def test_only_corrupt_checkpoints_are_an_error(tmp_path: Path) -> None:
     folder = CheckpointFolder(tmp_path)
     folder.file(4).write_bytes(b"garbage")
-    with pytest.raises(UserError, match="none of the 1 checkpoints can be read"):
+    with pytest.raises(UserError, match="none of 1 checkpoint can be read"):
         folder.load()
 
 

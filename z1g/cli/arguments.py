@@ -76,6 +76,31 @@ def fraction(text: str) -> float:
     return value
 
 
+def refuse_empty(parser: argparse.ArgumentParser) -> None:
+    """Let text that is empty, as of an unset shell variable, be an error of all arguments, also of parsers below.
+
+    It would mean the default, or nothing. Arguments with a type or with choices refuse it themselves.
+    """
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for inner in action.choices.values():
+                refuse_empty(inner)
+        elif action.type is None and action.choices is None and action.nargs != 0:
+            action.type = _some_text(action.help or "a value")
+
+
+def _some_text(about: str) -> Callable[[str], str]:
+    """Argument type: text that is not empty. `about`: the help of the argument, whose beginning says what it is."""
+    what = about.partition(";")[0]
+
+    def text_of(text: str) -> str:
+        if not text.strip():
+            raise argparse.ArgumentTypeError(f"the value is empty; give one ({what})")
+        return text
+
+    return text_of
+
+
 def say_defaults(parser: argparse.ArgumentParser) -> None:
     """Let the help of options name their defaults where its text does not, in parsers below this one, too."""
     for action in parser._actions:

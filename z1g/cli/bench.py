@@ -4,7 +4,6 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from z1g.cli.arguments import amount, at_least, between, existing_folder, some_path
@@ -263,7 +262,7 @@ def _scaling(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--stages", nargs="+", default=["autodecoder", "unet"], help="autodecoder, unet, fit, infer")
     parser.add_argument("--size", default="full", choices=("full", "tiny"), help="full: as published; tiny: for a CPU")
-    parser.add_argument("--base", type=Path, help="a scale's YAML file with sizes and options, instead of --size")
+    parser.add_argument("--base", type=some_path, help="a scale's YAML file with sizes and options, instead of --size")
     parser.add_argument("--batch", type=at_least(1), help="objects of a GPU; default: depends on stage and size")
     parser.add_argument(
         "--modes", nargs="+", default=["weak", "strong"], choices=("weak", "strong"),
@@ -273,8 +272,8 @@ def _scaling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sampling-steps", type=at_least(1), default=16, help="sampling steps of infer")
     parser.add_argument("--repeats", type=at_least(1), default=3, help="timed windows of a row, or chunks")
     parser.add_argument("--seconds", type=float, default=540, help="time limit; what does not fit is left out")
-    parser.add_argument("--out", type=Path, help="JSON file that has the figures so far after every row")
-    parser.add_argument("--table", type=Path, metavar="FILE", help="only print what --out wrote, as a Markdown table")
+    parser.add_argument("--out", type=some_path, help="JSON file that has the figures so far after every row")
+    parser.add_argument("--table", type=some_path, metavar="FILE", help="only print what --out wrote, as Markdown")
 
 
 def _run_scaling(arguments: argparse.Namespace) -> dict[str, Any] | str:

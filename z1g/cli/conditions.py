@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from z1g.cli.arguments import between, existing_folder, some_path
+from z1g.core.names import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -28,4 +29,4 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     like = arguments.like or first_planned(arguments.results)
     sizes = list(dict.fromkeys(arguments.sizes))
     names = write_conditions(arguments.results, arguments.out, like, sizes, arguments.objects)
-    sys.stdout.write(f"{arguments.out}: {len(names)} objects; its README.md says how to go on\n")
+    sys.stdout.write(f"{arguments.out}: {counted(len(names), 'object')}; its README.md says how to go on\n")

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from z1g.cli.arguments import some_path
 from z1g.config import documents
 from z1g.config.catalog import Catalog, load_ablation
 from z1g.config.entries import Entries
@@ -43,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
     parser.add_argument(
         "--objects", type=int, default=80, help="--from-command: objects of the data set, by which epochs become steps"
     )
-    parser.add_argument("--ablation", type=Path, help="show: the ablation file")
+    parser.add_argument("--ablation", type=some_path, help="show: the ablation file")
     parser.add_argument("--scale", help="show, or a name: the base configuration; default: full")
 
 

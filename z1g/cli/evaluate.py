@@ -8,6 +8,7 @@ from typing import get_args
 from z1g.cli.arguments import amount, between, existing_folder, some_path
 from z1g.config.run_names import PART
 from z1g.core.errors import UserError
+from z1g.core.names import counted
 from z1g.geometry.frames import FrameName
 from z1g.plan.runs import NAMES_FILE, planned_runs
 
@@ -80,7 +81,8 @@ def main(verb: str, arguments: argparse.Namespace) -> int:
 def _said(record: dict, results: Path) -> str:
     """A summary: how many objects, what is wrong, where the rows are."""
     lines = [
-        f"{record['peer']}: {len(record['truth'])} of {record['n_evaluated']} objects measured as {record['like']}"
+        f"{record['peer']}: {len(record['truth'])} of {counted(record['n_evaluated'], 'object')} measured as "
+        f"{record['like']}"
     ]
     lines += [f"  unknown about this frame: {what}" for what in record["unknown"]]
     for name, found in record["registrations"].items():

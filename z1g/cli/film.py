@@ -6,6 +6,7 @@ import sys
 from z1g.cli.arguments import between, some_path
 from z1g.core.errors import UserError
 from z1g.core.files import require_place
+from z1g.core.names import counted
 
 FORMATS = (".mp4", ".webp")
 
@@ -37,4 +38,4 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     views = views_of(None if arguments.path is None else CameraPath.read(arguments.path))
     objects = [splat_files.read(file).to(default_device()) for file in arguments.splats]
     save_frames(frames(objects, views, Auto(), arguments.size), out, round(1000 / FRAMES_PER_SECOND))
-    sys.stdout.write(f"{out}: {len(views)} frames\n")
+    sys.stdout.write(f"{out}: {counted(len(views), 'frame')}\n")

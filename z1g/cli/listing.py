@@ -10,6 +10,7 @@ from z1g.cli.arguments import some_path
 from z1g.cli.near_duplicates import Compared, compare
 from z1g.core.errors import UserError
 from z1g.core.files import write_jsonl
+from z1g.core.names import counted
 from z1g.core.urls import is_url
 from z1g.data.manifest import INSIDE, ObjectEntry, as_row
 from z1g.meshes.colors import colored
@@ -56,17 +57,20 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     entries = find_objects(paths, roots=arguments.root)
     kept = [entry for entry in entries if not arguments.colored or _colored(entry, arguments.root)]
     if not kept:
-        raise UserError(f"{', '.join(arguments.paths)}: all {len(entries)} objects are of one plain color")
+        raise UserError(
+            f"{', '.join(arguments.paths)}: without those of one plain color, nothing is left of "
+            f"{counted(len(entries), 'object')}"
+        )
     compared = Compared(kept, [], [], {})
     if arguments.near_duplicates or arguments.against:
         compared = compare(kept, arguments)
         write_jsonl(arguments.out.with_suffix(".near.jsonl"), compared.rows())
     write_jsonl(arguments.out, [_row(entry, arguments.out.parent) for entry in compared.kept])
     copies = sum(len(entry.copies) for entry in entries)
-    sys.stdout.write(f"{arguments.out}: {len(compared.kept)} objects")
+    sys.stdout.write(f"{arguments.out}: {counted(len(compared.kept), 'object')}")
     sys.stdout.write(compared.text())
     sys.stdout.write(f", {len(entries) - len(kept)} of one plain color left out" if arguments.colored else "")
-    sys.stdout.write(f", {copies} duplicates listed once" if copies else "")
+    sys.stdout.write(f", {counted(copies, 'duplicate')} listed once" if copies else "")
     unread = sum(not entry.content for entry in entries)
     sys.stdout.write(f", {unread} not read (ingest sets them aside and says why)\n" if unread else "\n")
 

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import NoReturn
 
 import z1g
-from z1g.cli.arguments import say_defaults
+from z1g.cli.arguments import refuse_empty, say_defaults
 from z1g.core.errors import (
     EXIT_INTERRUPTED,
     EXIT_PREEMPTED,
@@ -89,6 +89,7 @@ def parser_for(verb: str) -> argparse.ArgumentParser:
     """Return the argument parser of a command."""
     parser = argparse.ArgumentParser(prog=f"z1g {verb}", description=VERBS[verb].help)
     importlib.import_module(VERBS[verb].module).add_arguments(parser, verb)
+    refuse_empty(parser)
     say_defaults(parser)
     return parser
 

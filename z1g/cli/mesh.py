@@ -6,6 +6,7 @@ import sys
 from z1g.cli.arguments import between, some_path
 from z1g.core.errors import UserError
 from z1g.core.files import require_place
+from z1g.core.names import counted
 
 
 def add_arguments(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -39,4 +40,4 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     )  # fmt: skip
     mesh = build(splat_files.read(arguments.splats).to(default_device()), Auto(), options)
     mesh.save(out)
-    sys.stdout.write(f"{out}: {len(mesh.faces)} triangles\n")
+    sys.stdout.write(f"{out}: {counted(len(mesh.faces), 'triangle')}\n")

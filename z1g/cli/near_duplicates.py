@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from z1g.core.errors import UserError
+from z1g.core.names import counted
 from z1g.data.manifest import ObjectEntry
 from z1g.meshes.duplicates import Looks, Pair, grouped, near_duplicates, near_duplicates_of, shapes_of
 from z1g.meshes.listing import find_objects
@@ -36,10 +37,11 @@ class Compared:
     def text(self) -> str:
         """What was found, to be added to the line about the list."""
         sizes = Counter(entry.group for entry in self.kept if entry.group)
-        parts = [f"{len({pair.first.id for pair in self.left_out})} near duplicates left out"] if self.left_out else []
+        gone = {pair.first.id for pair in self.left_out}
+        parts = [f"{counted(len(gone), 'near duplicate')} left out"] if gone else []
         if self.pairs:
             near = {entry.id for pair in self.pairs for entry in (pair.first, pair.second)}
-            parts.append(f"{len(near)} near duplicates grouped; the largest of {len(sizes)} groups has "
+            parts.append(f"{len(near)} near duplicates grouped; the largest of {counted(len(sizes), 'group')} has "
                          f"{max(sizes.values())}")  # fmt: skip
         parts += [f"{len(self.unread)} not compared"] if self.unread else []
         return "".join(f", {part}" for part in parts)
@@ -62,7 +64,10 @@ def compare(entries: list[ObjectEntry], arguments: argparse.Namespace) -> Compar
     gone = {pair.first.id for pair in left_out}
     kept = [entry for entry in entries if entry.id not in gone]
     if not kept:
-        raise UserError(f"all {len(entries)} objects are near duplicates of those at {', '.join(arguments.against)}")
+        raise UserError(
+            f"nothing is left of {counted(len(entries), 'object')} but near duplicates of those at "
+            f"{', '.join(arguments.against)}"
+        )
     pairs = near_duplicates(shapes, looks) if arguments.near_duplicates else []
     pairs = [pair for pair in pairs if not {pair.first.id, pair.second.id} & gone]
     return Compared(grouped(kept, pairs) if pairs else kept, pairs, left_out, unread)

@@ -10,7 +10,7 @@ from typing import get_args
 from z1g.cli.arguments import at_least, some_path
 from z1g.config.preflight import Policy
 from z1g.core.errors import UserError
-from z1g.core.names import listed
+from z1g.core.names import counted, listed
 from z1g.core.stages import STAGE_NAMES
 from z1g.data.manifest import Manifest, SplitOptions
 from z1g.plan.budget import gpu_hours_of, within_budget
@@ -67,7 +67,7 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     if arguments.check:
         folders = Path("ablations"), Path("configs")
         number = check(arguments.scale, arguments.ablations, *folders, arguments.objects, arguments.missing)
-        sys.stdout.write(f"nothing stops the {number} ablation{'s' * (number != 1)}\n")
+        sys.stdout.write(f"nothing stops the {counted(number, 'ablation')}\n")
         return
     if arguments.cost is not None:
         sheets: dict[str, list[str]] = {}
@@ -99,7 +99,8 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
         lines.append(f"{name:<{width}}  {ids}")
     jobs = sum(stage.n_chunks for stage in plan.stages.values())
     objects = {planned.stages["ingest"].id: len(planned.manifest.objects) for planned in plan.ablations.values()}
-    lines.append(f"{sum(objects.values())} objects, {len(plan.stages)} distinct stages, {jobs} jobs")
+    numbers = ((sum(objects.values()), "object"), (len(plan.stages), "distinct stage"), (jobs, "job"))
+    lines.append(", ".join(counted(n, noun) for n, noun in numbers))
     lines.append(f"held out: {held_out(plan.ablations.values())}")
     sys.stdout.write("\n".join([*lines, *notes]) + "\n")
 
@@ -114,5 +115,5 @@ def _held_out(manifest: Manifest, options: SplitOptions) -> str:
     count = Counter(manifest.splits(options).values())
     remarks = [f"{count['test_unseen']} of unseen categories"] * bool(count["test_unseen"])
     remarks += [f"{count['test']} trained on, too"] * options.train_on_test
-    number = f"{count['test'] + count['test_unseen']} of {len(manifest.objects)} objects"
+    number = f"{count['test'] + count['test_unseen']} of {counted(len(manifest.objects), 'object')}"
     return f"{number} ({'; '.join(remarks)})" if remarks else number

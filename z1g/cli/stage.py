@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from z1g.cli.arguments import between, existing_folder, fraction
+from z1g.cli.arguments import between, existing_folder, fraction, some_path
 from z1g.core import heartbeat
 from z1g.core.errors import Preempted, Terminated, UserError
 from z1g.core.files import remove_unfinished
@@ -59,7 +59,7 @@ def add_job_arguments(parser: argparse.ArgumentParser | argparse._ArgumentGroup)
     parser.add_argument("--gpus", type=between(0, MOST), help="GPUs of the job; default: all that are visible")
     parser.add_argument("--nodes", type=between(1, MOST), default=1, help="SLURM nodes to train on")
     parser.add_argument(
-        "--outputs", type=Path, nargs="*", default=(), help="skip the job if another job has written all of these"
+        "--outputs", type=some_path, nargs="*", default=(), help="skip the job if another job has written all of these"
     )
 
 

@@ -20,7 +20,7 @@ from z1g.config.resolve import resolve
 from z1g.config.scalars import Dumper
 from z1g.config.yaml_file import KeyPath, YamlFile, read_yaml
 from z1g.core.errors import UserError
-from z1g.core.names import did_you_mean
+from z1g.core.names import counted, did_you_mean
 from z1g.core.slots import Section
 
 BASE = "original"
@@ -76,7 +76,7 @@ def translated(text: str, objects: int, configs: Path) -> str:
     # Its only line, so that mistakes are the command's and not those of the base.
     file = YamlFile(Path("--from-command"), wanted, dict.fromkeys(_key_paths(wanted), 1))
     before, after = resolve([base]), resolve([base, file])
-    notes = [f"The original's `{command.script}` with {objects} objects, over scale `{BASE}`."]
+    notes = [f"The original's `{command.script}` with {counted(objects, 'object')}, over scale `{BASE}`."]
     notes += [f"--{name}: {why}" for name, why in _without_meaning(command)]
     described = f"The original's {command.script}: {command.given.get('desc') or command.stage}."
     values = {"description": described, "base": BASE, **_differences(wanted, before, after)}

@@ -1,4 +1,4 @@
-"""Nearest-name suggestions for misspelled keys, and lists of names in messages."""
+"""Nearest-name suggestions for misspelled keys, and lists of names and counts in messages."""
 
 import difflib
 from collections.abc import Iterable, Sequence
@@ -15,6 +15,11 @@ def did_you_mean(name: str, valid: Iterable[str]) -> str:
     spelled = {text.casefold(): text for text in names}
     near = difflib.get_close_matches(name.casefold(), spelled, n=1, cutoff=0.6)
     return f'; did you mean "{spelled[near[0]]}"?' if near else f"; valid: {listed(names)}"
+
+
+def counted(n: int, noun: str) -> str:
+    """A number with its noun: 1 object, 2 objects."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
 
 
 def listed(names: Sequence[str], most: int = MOST_CHARACTERS) -> str:

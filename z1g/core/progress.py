@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
 T = TypeVar("T")
+Check = Callable[[], None]
+"""Called between parts of a long task; an exception in it ends the task."""
 log = logging.getLogger("z1g")
 LINE_EVERY_S = 60.0
 
@@ -86,6 +88,10 @@ class Meter:
                 "%s %d/%d in %.1f s, %.3g/s",
                 self.label, self.done, self.total, self.clock() - self._start, self._rate(),
             )  # fmt: skip
+
+
+def no_check() -> None:
+    """The `Check` of a task that goes on to its end."""
 
 
 def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_file, write_jsonl, write_text
+from z1g.core.names import counted
 from z1g.core.progress import Meter
 from z1g.corpus.converter import Converted, Converter
 from z1g.corpus.credits import credits_of
@@ -55,7 +56,7 @@ def build(name: str, folder: Path, out: Path, largest: int = 512, processes: int
     rejected = [item for item in done if item.reason is not None]
     _write(name, out, listed, rejected)
     write_text(out / CREDITS, credits_of(source, [item.item for item in listed]))
-    return f"{name}: {len(listed)} objects listed, {len(rejected)} rejected ({_reasons(rejected)})"
+    return f"{name}: {counted(len(listed), 'object')} listed, {len(rejected)} rejected ({_reasons(rejected)})"
 
 
 def _converted(

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from z1g.core.names import counted
 from z1g.corpus.source import Item, Source
 
 AUTHORS = ("copyright", "AUTHORS.data.txt", "COPYRIGHT.data.txt", "LICENSES")
@@ -13,7 +14,11 @@ LARGEST = 2 * 2**20
 
 def credits_of(source: Source, items: Sequence[Item]) -> str:
     """A page in Markdown: creators with their licenses and numbers of objects, then the packages' files in full."""
-    lines = [f"# Credits: {source.name}", "", f"{len(items)} objects from Debian's {source.of}, converted to GLB."]
+    lines = [
+        f"# Credits: {source.name}",
+        "",
+        f"{counted(len(items), 'object')} from Debian's {source.of}, converted to GLB.",
+    ]
     if source.share_alike:
         lines += ["", source.share_alike]
     lines += ["", "| creator | license | objects |", "|---|---|---|"]

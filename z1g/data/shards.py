@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from z1g.core.errors import UserError
+from z1g.core.names import counted
 from z1g.core.recorded import damaged, remedy, warn_unchecked
 from z1g.data.checksums import OfState, checksum_of_bytes, split
 from z1g.data.depth_file import decode_depth, encode_depth
@@ -230,7 +231,7 @@ class ShardReader:
             raise BrokenObject(f"{lost} in {self.path}") from error
         checksums = split(stored.checksums) or [""] * len(members)
         if len(checksums) != len(members):
-            raise damaged(self.path, f"{name} has {len(members)} files instead of {len(checksums)}")
+            raise damaged(self.path, f"{name} has {counted(len(members), 'file')} instead of {len(checksums)}")
         pairs = zip(members.items(), checksums, strict=True)
         return {ending: (offset, size, checksum) for (ending, (offset, size, _)), checksum in pairs}
 

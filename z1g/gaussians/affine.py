@@ -59,10 +59,25 @@ def _orthogonalized(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
 
 def transform(gaussians: Tensor, matrix: NDArray[np.float64]) -> Tensor:
     """Apply a rigid transform [4,4] to the positions and quaternions of Gaussians [N,14]."""
-    exact = torch.from_numpy(matrix[:3, :3].copy())
-    rotation, turn = exact.to(gaussians), quaternions(exact).to(gaussians)
+    return _moved(gaussians, matrix, quaternions(torch.from_numpy(matrix[:3, :3].copy())))
+
+
+def transform_back(gaussians: Tensor, matrix: NDArray[np.float64]) -> Tensor:
+    """Inverse of `transform`, also for the signs of quaternions, which `transform` by the inverse matrix may flip.
+
+    Half a turn twice is a whole turn, and its quaternion is -1.
+    """
+    turn = quaternions(torch.from_numpy(matrix[:3, :3].copy()))
+    conjugate = turn * turn.new_tensor([1.0, -1, -1, -1]) + 0.0  # without negative zeros
+    return _moved(gaussians, np.linalg.inv(matrix).astype(np.float64), conjugate)
+
+
+def _moved(gaussians: Tensor, matrix: NDArray[np.float64], turn: Tensor) -> Tensor:
+    """Gaussians [N,14] after a rigid transform [4,4]; `turn` [4]: the quaternion of its rotation, with either sign."""
+    rotation = torch.from_numpy(matrix[:3, :3].copy()).to(gaussians)
     result = gaussians.clone()
     position = gaussians[:, CHANNELS["position"]]
     result[:, CHANNELS["position"]] = position @ rotation.T + torch.from_numpy(matrix[:3, 3].copy()).to(gaussians)
-    result[:, CHANNELS["rotation"]] = multiply(turn.expand(len(gaussians), 4), gaussians[:, CHANNELS["rotation"]])
+    several = turn.to(gaussians).expand(len(gaussians), 4)
+    result[:, CHANNELS["rotation"]] = multiply(several, gaussians[:, CHANNELS["rotation"]])
     return result

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from z1g.core.errors import UserError
+from z1g.core.names import counted
 from z1g.gaussians import ply_table
-from z1g.gaussians.affine import transform
+from z1g.gaussians.affine import transform, transform_back
 from z1g.gaussians.channels import CHANNELS
 from z1g.gaussians.harmonics import DEGREES
 
@@ -62,8 +63,8 @@ def read(path: Path, to_world: NDArray[np.float64]) -> Tensor:
     bands = [name for name in column if name.startswith("f_rest_")]
     if any(np.any(column[name]) for name in bands):
         log.warning(
-            "%s: %d coefficients of spherical harmonics above degree 0 are dropped; each Gaussian has one color",
-            path, len(bands),
+            "%s: %s of spherical harmonics above degree 0 %s dropped; each Gaussian has one color",
+            path, counted(len(bands), "coefficient"), "is" if len(bands) == 1 else "are",
         )  # fmt: skip
     return _gaussians(column, to_world)
 
@@ -105,5 +106,4 @@ def _gaussians(column: dict[str, NDArray], to_world: NDArray[np.float64]) -> Ten
         pick("rot_0", "rot_1", "rot_2", "rot_3"),
         0.5 + SH_C0 * pick("f_dc_0", "f_dc_1", "f_dc_2"),
     ]
-    back = np.linalg.inv(Y_UP_TO_Y_DOWN @ to_world).astype(np.float64)
-    return transform(torch.from_numpy(np.concatenate(parts, axis=1)), back).float()
+    return transform_back(torch.from_numpy(np.concatenate(parts, axis=1)), Y_UP_TO_Y_DOWN @ to_world).float()

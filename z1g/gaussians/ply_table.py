@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from z1g.core.errors import UserError
+from z1g.core.names import counted
 
 TYPES = {
     "char": "i1", "uchar": "u1", "short": "i2", "ushort": "u2", "int": "i4", "uint": "u4", "float": "f4",
@@ -74,7 +75,7 @@ def read_element(path: Path, name: str, most: int) -> dict[str, NDArray]:
             if element.has_lists:
                 raise ValueError(f"its element {name} has lists")
             if element.count > most:
-                raise ValueError(f"it has {element.count} rows of {name}, more than {most}")
+                raise ValueError(f"it has {counted(element.count, 'row')} of {name}, more than {most}")
             before, last = elements[: elements.index(element)], element is elements[-1]
             return (_ascii if order == "=" else _binary)(stream, order, before, element, last, size)
         except (ValueError, OverflowError, MemoryError) as error:
@@ -142,7 +143,7 @@ def _binary(
     if left < row.itemsize * element.count:
         raise ValueError("it is truncated")
     if last and left > row.itemsize * element.count:
-        raise ValueError(f"it has {left - row.itemsize * element.count} bytes more than its header says")
+        raise ValueError(f"it has {counted(left - row.itemsize * element.count, 'byte')} more than its header says")
     table = np.frombuffer(stream.read(row.itemsize * element.count), row, element.count)
     return {item.name: table[str(i)] for i, item in enumerate(element.properties)}
 
@@ -189,7 +190,9 @@ def _ascii(
         table = np.loadtxt(islice(lines, element.count), dtype=np.float64, comments=None, ndmin=2)
     table = table.reshape(-1, len(element.properties)) if table.size == 0 else table
     if table.shape != (element.count, len(element.properties)):
-        raise ValueError(f"it has rows of {table.shape[1]} numbers instead of {len(element.properties)}, or too few")
+        raise ValueError(
+            f"it has rows of {counted(table.shape[1], 'number')} instead of {len(element.properties)}, or too few"
+        )
     if last and stream.read(1024).strip():
         raise ValueError("it has more rows than its header says")
     return {item.name: table[:, i] for i, item in enumerate(element.properties)}

@@ -17,7 +17,8 @@ from z1g.core.device import default_device
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_file, read_json, write_json
 from z1g.core.locks import exclusive_folder
-from z1g.core.progress import Meter
+from z1g.core.names import counted
+from z1g.core.progress import Check, Meter, no_check
 from z1g.data.manifest import NAME_LENGTH, NO_WORD
 from z1g.gaussians.channels import to_gaussians
 from z1g.gaussians.finite import require_finite
@@ -67,9 +68,9 @@ class Failures:
 
     def check(self, total: int) -> None:
         """Raise UserError with the list of failures, if there are any."""
-        kinds = {"photographs could not be used": self.reasons, "photographs have splats, but no mesh": self.meshes}
+        kinds = {"could not be used": self.reasons, "got splats, but no mesh": self.meshes}
         told = [
-            "\n  ".join([f"{len(reasons)} of {total} {kind}:", *reasons.values()])
+            "\n  ".join([f"{len(reasons)} of {counted(total, 'photograph')} {kind}:", *reasons.values()])
             for kind, reasons in kinds.items()
             if reasons
         ]
@@ -147,22 +148,25 @@ class Batch:
     """Samples photographs in batches and writes the requested outputs.
 
     method: from `ImageToSplats.of`. unfinished: a folder for files until all of a result are there. on_step: called
-    after each step of sampling, and of the search that refines, with the numbers of steps done and of all.
+    after each step of sampling, and of the search that refines, with the numbers of steps done and of all. check:
+    called while a film or a mesh is made, and before a result replaces an earlier one; an exception in it ends the
+    batch.
     """
 
     def __init__(
         self, method: ImageToSplats, outputs: PhotographOptions, command: Sequence[str], unfinished: Path,
-        on_step: OnStep | None = None,
+        on_step: OnStep | None = None, check: Check = no_check,
     ) -> None:  # fmt: skip
         if method.model is None:
             raise ValueError("photographs need a method from ImageToSplats.of")
         model = method.model
         self.unfinished, self.failures = unfinished, Failures()
         self.on_step, self.on_search = in_turn(on_step) if outputs.more or outputs.refine else (on_step, None)
+        self.check = check
         self.outputs, self.model, self.command = outputs, model, list(command)
         self.method = method
         self.writer = SampleWriter(
-            unfinished, model.camera, model.render, outputs.size, FRAMES, FILM_SECONDS, video_extension()
+            unfinished, model.camera, model.render, outputs.size, FRAMES, FILM_SECONDS, video_extension(), check
         )
         self.provenance = provenance()
 
@@ -209,6 +213,7 @@ class Batch:
                 **self.provenance,
             }
             write_json(self.unfinished / f"{name}.json", record)
+            self.check()
             publish(self.unfinished, options.out, name, files.values())
             os.replace(self.unfinished / f"{name}.json", options.out / f"{name}.json")
 
@@ -242,7 +247,7 @@ class Batch:
         if self.outputs.mesh:
             files["mesh"] = f"{name}.glb"
             try:
-                mesh = build(world.to(default_device()), self.model.render, MeshOptions())
+                mesh = build(world.to(default_device()), self.model.render, MeshOptions(), self.check)
                 mesh.save(self.unfinished / files["mesh"])
             except UserError as error:
                 self.failures.meshes[name] = f"{name}: no mesh: {error}"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from z1g.core.files import atomic_file
+from z1g.core.progress import Check, no_check
 from z1g.gaussians import files
 from z1g.gaussians.affine import transform
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, Cameras, view_frame
@@ -32,12 +33,14 @@ class SampleWriter:
     """Writes `name.ply`, `name.sheet.png` and `name.turntable.*` of objects.
 
     size: side of the views in the sheet and of the turntable, pixels. ending: `.webp` or `.mp4`, of the turntable.
+    check: called before every few frames of it, in another thread.
     """
 
     def __init__(
         self, folder: Path, camera: CameraOptions, rasterizer: Rasterizer, size: int, frames: int, seconds: float,
-        ending: str,
+        ending: str, check: Check = no_check,
     ) -> None:  # fmt: skip
+        self.check = check
         self.folder, self.rasterizer, self.ending, self.seconds = folder, rasterizer, ending, seconds
         poses = camera.poses(0)
         to_frame = view_frame(poses, camera.radius)
@@ -74,5 +77,6 @@ class SampleWriter:
         """Frames [H,W,3] of the turntable on white."""
         circle = self.circle.to(gaussians.device)
         for ids in torch.arange(circle.c2w.shape[1]).split(CAMERAS_AT_ONCE):
+            self.check()
             images = self.rasterizer.render(gaussians, circle.views(ids)).over(1.0)[0]
             yield from (to_bytes(image) for image in images)

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from z1g.core.errors import EXIT_PREEMPTED, Preempted, UserError
+from z1g.core.names import counted
 from z1g.jobs.leases import leased
 
 log = logging.getLogger("z1g")
@@ -92,7 +93,7 @@ def train_together(request: ResourceRequest, inherited: Sequence[int]) -> None:
     that must be held as long as any rank runs.
     """
     world = request.ranks_per_node * request.nodes
-    log.info("%d processes on %d nodes", world, request.nodes)
+    log.info("%d processes on %s", world, counted(request.nodes, "node"))
     if request.nodes > 1:
         meeting = _meeting(world, request.ranks_per_node, socket.gethostname())
         exit_code = _run([(_srun(request), {**os.environ, **meeting, BY_SRUN: "1"})], inherited)

@@ -18,6 +18,7 @@ from typing import Any
 
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_file
+from z1g.core.names import counted
 from z1g.core.sealed import read_sealed, write_sealed
 from z1g.data.manifest import ObjectEntry
 from z1g.data.shards import Rejected
@@ -75,7 +76,7 @@ def converted(
         command = find_blender(options.python, CONVERTER)
     except UserError:
         return outcomes | {entry.id: Rejected(entry.id, _no_blender(entry)) for entry in missing}
-    log.info("converting %d objects with Blender", len(missing))
+    log.info("converting %s with Blender", counted(len(missing), "object"))
     share = share_out(options, threads, len(missing), 1)
     cores = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
     settings = {"threads": share.threads, "memory_mb": share.memory_mb, "cores": cores}

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_folder, write_json, write_text
+from z1g.core.names import counted
 from z1g.core.progress import track
 from z1g.core.recorded import file_digest
 from z1g.data.shards import RenderedObject
@@ -75,7 +76,9 @@ def write_conditions(
     wanted = list(given.splits) if objects is None else list(read_list(objects, list(given.splits)))
     names = [name for name in wanted if name in given.scenes.ids]
     if not names:
-        raise UserError(f"none of the {len(wanted)} evaluated objects has been rendered; run `snakemake` up to ingest")
+        raise UserError(
+            f"none of {counted(len(wanted), 'evaluated object')} has been rendered; run `snakemake` up to ingest"
+        )
     rows, cameras = [], {}
     with atomic_folder(out) as folder:
         for name in track(names, "conditions", len(names)):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from z1g.core.errors import UserError
+from z1g.core.names import counted
 from z1g.jobs.budget import Budget, stage_folders
 from z1g.plan.plan import Plan, ablation_record
 from z1g.plan.status import Evidence, nodes_of_plan, status
@@ -28,7 +29,10 @@ class Budgeted:
     def sentences(self) -> list[str]:
         """What is planned and what is left out."""
         limit = self.budget.gpu_hours
-        lines = [f"budget: {self.planned:.4g} of {limit:.4g} GPU hours are planned for {len(self.plan.ablations)} runs"]
+        lines = [
+            f"budget: {self.planned:.4g} of {limit:.4g} GPU hours are planned for "
+            f"{counted(len(self.plan.ablations), 'run')}"
+        ]
         lines += [
             f"left out by the budget: {run} (+{hours:.4g} GPU hours)" for run, hours in self.budget.left_out.items()
         ]

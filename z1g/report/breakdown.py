@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from itertools import product
 
+from z1g.core.names import counted
 from z1g.report.collect import Ablation, Measurements, Results, shared_ids
 from z1g.report.cost import COSTS, JOULES_PER_KWH, cost, cost_text, stage_cost
 from z1g.report.curves import Series, chart
@@ -69,7 +70,7 @@ def line_names(measured: list[tuple[str, Measurements]]) -> list[str]:
     objects = [{row["object"] for row in one.rows if row["split"] in splits} for _, one in measured]
     n = len(set().union(*objects))
     return [
-        f"{name}: {len(own)} of {n} objects" if 0 < len(own) < n else name
+        f"{name}: {len(own)} of {counted(n, 'object')}" if 0 < len(own) < n else name
         for (name, _), own in zip(measured, objects, strict=True)
     ]
 

@@ -3,6 +3,7 @@
 import re
 from typing import Any
 
+from z1g.core.names import counted
 from z1g.networks.weights.packaged import CARD
 from z1g.report.collect import Ablation, Measurements
 from z1g.report.cost import COSTS, cost_text
@@ -10,7 +11,6 @@ from z1g.report.data import NO_LICENSE, SET_ASIDE
 from z1g.report.statistics import MIN_OBJECTS
 from z1g.report.summary import SPLITS, Row, decimals
 from z1g.report.tables import markdown_row, markdown_text, number, source_label
-from z1g.report.verdicts import count
 
 PARTS = ("train", "test", "test_unseen", "unused", SET_ASIDE)
 """Splits in the order in which the card names them."""
@@ -95,7 +95,7 @@ def _kind(config: dict[str, Any]) -> str:
     if not kind or not unet.get("objective"):
         return ""
     distill = unet.get("distill")
-    steps = f", distilled to sampling in {count(distill['steps'], 'step')} without guidance" if distill else ""
+    steps = f", distilled to sampling in {counted(distill['steps'], 'step')} without guidance" if distill else ""
     return f" Representation `{kind}`, stage 2 by {unet['objective']}{steps}."
 
 
@@ -170,7 +170,7 @@ def _sample_size(rows: list[Row]) -> str:
     n = max((row.n for row in rows if row.split == "test"), default=0)
     if n == 0:
         return "No test object was measured."
-    text = f"Measured on {count(n, 'test object')}"
+    text = f"Measured on {counted(n, 'test object')}"
     return text + (
         f": too few to say anything about other objects (at least {MIN_OBJECTS})." if n < MIN_OBJECTS else "."
     )

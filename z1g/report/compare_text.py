@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from z1g.core.names import counted
 from z1g.report.compare import Comparison, Entry
 from z1g.report.contenders import DIGESTED, Contender
 from z1g.report.cost import COSTS, cost_text
@@ -17,7 +18,7 @@ from z1g.report.explain import explained
 from z1g.report.peers import PEER_COSTS
 from z1g.report.summary import Row, decimals
 from z1g.report.tables import markdown_row, markdown_text, number, signed, tex_row, tex_text
-from z1g.report.verdicts import Figure, count, spoken
+from z1g.report.verdicts import Figure, spoken
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class TextTable:
 def text_tables(comparison: Comparison) -> list[TextTable]:
     """The tables of a comparison: metrics, compared results, and options that differ."""
     names = [contender.name for contender in comparison.contenders]
-    title = f"{comparison.source}, {comparison.split} set, {count(comparison.n_objects, 'object')}"
+    title = f"{comparison.source}, {comparison.split} set, {counted(comparison.n_objects, 'object')}"
     head = ["Metric", names[0], *(text for name in names[1:] for text in (name, f"Δ {name}"))]
     rows = [[comparison.metrics[metric].heading, *_cells(comparison, metric)] for metric in comparison.entries]
     about = [

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from z1g.core.errors import UserError
-from z1g.core.names import did_you_mean
+from z1g.core.names import counted, did_you_mean
 from z1g.core.recorded import identity_of, stage_owner
 from z1g.core.sealed import Damaged, read_sealed
 from z1g.report.collect import KEYS, Ablation, Measurements, Results
@@ -116,7 +116,7 @@ def _of_arm(tree: Results, target: str, arm: Arm) -> Contender:
     if not runs:
         why = f" {left_out_text(budget)}" if budget else ""
         raise UserError(
-            f"{target} has not been measured yet: none of its {len(arm.runs)} runs has a metrics.jsonl.{why}"
+            f"{target} has not been measured yet: none of its {counted(len(arm.runs), 'run')} has a metrics.jsonl.{why}"
         )
     replicates = arm.replicates({name: run.measured for name, run in runs.items()})
     notes = [

@@ -1,5 +1,6 @@
 """A comparison in sentences: how to read it, what its verdicts are about, and what it would take to say more."""
 
+from z1g.core.names import counted
 from z1g.report.compare import Comparison
 from z1g.report.statistics import MIN_OBJECTS, MIN_SEEDS
 from z1g.report.verdicts import (
@@ -7,7 +8,6 @@ from z1g.report.verdicts import (
     MODELS,
     TOO_FEW,
     UNCLEAR,
-    count,
     one_seed,
     power_text,
     ranking_text,
@@ -48,9 +48,9 @@ def _sizes(comparison: Comparison) -> str:
     for contender in comparison.contenders:
         n, stages = len(contender.replicates.members), contender.replicates.replicated
         repeated = f" (repeated: {', '.join(stages)})" if n > 1 and stages else ""
-        names.setdefault(f"{count(n, 'seed')}{repeated}", []).append(contender.name)
+        names.setdefault(f"{counted(n, 'seed')}{repeated}", []).append(contender.name)
     seeds = "; ".join(f"{', '.join(group)}: {text}" for text, group in names.items())
-    return f"Means over {count(comparison.n_objects, 'object')}, each over its views. {seeds}."
+    return f"Means over {counted(comparison.n_objects, 'object')}, each over its views. {seeds}."
 
 
 def _verdicts(comparison: Comparison) -> str:
@@ -84,7 +84,7 @@ def _power(comparison: Comparison) -> list[str]:
 
 def _left_out(comparison: Comparison) -> list[str]:
     return [
-        f"{contender.name}: {count(entry.left_out, 'object')} left out of {comparison.metrics[name].label}, "
+        f"{contender.name}: {counted(entry.left_out, 'object')} left out of {comparison.metrics[name].label}, "
         "because not every seed has them."
         for name, row in comparison.entries.items()
         for contender, entry in zip(comparison.contenders, row, strict=True)

@@ -7,6 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
+from z1g.core.names import counted
 from z1g.core.stages import STAGE_NAMES
 from z1g.render.web import script
 from z1g.report import breakdown, data, sections
@@ -127,7 +128,7 @@ def _facts(ablations: list[Ablation], gallery: Gallery, commits: list[str], summ
         if splits and (split in splits or split != "test_unseen")
     ]
     bases = list(dict.fromkeys(ablation.base for ablation in ablations if ablation.base))
-    left_out = f", {len(summary.budget.left_out)} runs left out by the budget" if summary.budget else ""
+    left_out = f", {counted(len(summary.budget.left_out), 'run')} left out by the budget" if summary.budget else ""
     return [
         ("ablations", f"{len(ablations)}{left_out}"),
         ("scale", ", ".join(bases) or "–"),

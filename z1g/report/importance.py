@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from z1g.core.names import counted
 from z1g.report.design import SPARE, full_grid, polynomial
 from z1g.report.studies import Factor, Run, Study, label
 from z1g.report.variance_shares import Model, Observed, Share, shares
@@ -166,8 +167,8 @@ def _too_few(factors: Sequence[Factor], n_points: int, n_runs: int) -> str:
     needed = max(2 * columns, columns + SPARE)
     if n_points >= needed:
         return "options of the study always change together, so that their effects cannot be told apart"
-    plural = "" if len(factors) == 1 else "s"
     return (
-        f"too few points to say: {n_points} points in {n_runs} runs for {len(factors)} option{plural}; it takes a full "
-        f"grid with at least {SPARE} runs more than points, or {needed} points"
+        f"too few points to say: {counted(n_points, 'point')} in {counted(n_runs, 'run')} for "
+        f"{counted(len(factors), 'option')}; it takes a full grid with at least {SPARE} runs more than "
+        f"points, or {needed} points"
     )

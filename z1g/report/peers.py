@@ -9,11 +9,11 @@ from typing import Any
 
 from z1g.core.errors import UserError
 from z1g.core.files import read_jsonl
+from z1g.core.names import counted
 from z1g.core.recorded import file_digest
 from z1g.core.sealed import Damaged, read_sealed
 from z1g.report.collect import JsonRow, Measurements, MetricInfo, Results
 from z1g.report.cost import cost_text
-from z1g.report.verdicts import count
 
 FOLDER, RECORD = "peers", "peer.json"
 FILES = ("metrics.jsonl", "objects.jsonl", "images")
@@ -114,8 +114,8 @@ def coverage_texts(peers: Iterable[Peer]) -> list[str]:
             reasons = _reasons(record["problems"]) if record["problems"] else ""
             reasons += f" {unasked} are not in its list." if unasked else ""
             texts.append(
-                f"{peer.label}: {n} of {record['n_evaluated']} objects were measured; its row and its differences are "
-                f"about {count(n, 'object')} only. {reasons}".rstrip()
+                f"{peer.label}: {n} of {counted(record['n_evaluated'], 'object')} were measured; its row and its "
+                f"differences are about {counted(n, 'object')} only. {reasons}".rstrip()
             )
         elif record["problems"]:
             texts.append(f"{peer.label}: {_reasons(record['problems'])}")

@@ -5,6 +5,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Any
 
+from z1g.core.names import counted
 from z1g.core.stages import CHUNKED_BY_OBJECTS, STAGE_NAMES, TRAINED
 from z1g.report.collect import Ablation, JsonRow, Measurements, Results, differences, flatten, shared_ids
 from z1g.report.curves import COLORS, Bar, Series, chart, intervals
@@ -13,7 +14,7 @@ from z1g.report.peers import Peer
 from z1g.report.statistics import MIN_OBJECTS
 from z1g.report.summary import Row, Summary, decimals, heading, rankings, shown
 from z1g.report.tables import number
-from z1g.report.verdicts import MODELS, count, ranking_text
+from z1g.report.verdicts import MODELS, ranking_text
 
 EXTREMES = 3
 KINDS = {"test": "held-out test", "test_unseen": "unseen-category", "train": "training"}
@@ -79,7 +80,7 @@ def headline(summary: Summary) -> list[str]:
     kind = KINDS[split]
     verb = "have the highest mean" if sign > 0 else "have the lowest mean"
     verb = f"the samples of {' and '.join(winner.ablations)} {verb if len(candidates) > 1 else 'reach'}"
-    sentences = [f"On {count(winner.n, f'{kind} object')}, {verb}: {_with_interval(winner, summary, metric)}."]
+    sentences = [f"On {counted(winner.n, f'{kind} object')}, {verb}: {_with_interval(winner, summary, metric)}."]
     sentences += _may_be_best(summary, split, metric)
     for source, phrase in (("fitted", "Fitted splats, the upper bound, reach"), ("nearest", "Copying the nearest "
                            "training object gives")):  # fmt: skip
@@ -99,7 +100,7 @@ def _in_unseen_categories(winner: Row, summary: Summary, metric: str) -> str:
     row = next((row for row in rows if metric in row.figures), None)
     if row is None:
         return "It was not measured on unseen categories."
-    return f"On {count(row.n, KINDS['test_unseen'] + ' object')}, that is {_with_interval(row, summary, metric)}."
+    return f"On {counted(row.n, KINDS['test_unseen'] + ' object')}, that is {_with_interval(row, summary, metric)}."
 
 
 def _may_be_best(summary: Summary, split: str, metric: str) -> list[str]:

@@ -15,6 +15,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from z1g.core.names import counted
 from z1g.jobs.budget import Budget
 from z1g.plan.status import STATES, JobStatus, StageStatus, State, Status
 
@@ -106,8 +107,8 @@ def sentences(status: Status) -> list[str]:
     counts = ", ".join(f"{status.counts[state]} {state}" for state in STATES if status.counts[state])
     hours = f"GPU hours: {status.gpu_hours:.2f} so far, {status.gpu_hours_left:.2f} to go"
     if status.unknown:
-        hours += f", and those of {len(status.unknown)} stages of which nothing is known"
-    lines = [f"{len(status.stages)} stages: {counts}.", f"{hours}."]
+        hours += f", and those of {counted(len(status.unknown), 'stage')} of which nothing is known"
+    lines = [f"{counted(len(status.stages), 'stage')}: {counts}.", f"{hours}."]
     if status.budget is not None:
         lines.append(f"Budget: {status.budget.gpu_hours:.4g} GPU hours{_left_out(status.budget)}.")
     if status.end is not None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from z1g.core.files import write_text
+from z1g.core.names import counted
 from z1g.report.collect import Ablation, MetricInfo, Results
 from z1g.report.importance import Effect, Importance, effects_csv, importance
 from z1g.report.learning_curves import curve, read_curves
@@ -15,7 +16,6 @@ from z1g.report.slices import interval_of_mean, marginals
 from z1g.report.studies import Study, read_studies, runs_csv
 from z1g.report.study_charts import curve_chart, importance_chart, parallel_chart, slice_chart
 from z1g.report.study_tables import tables
-from z1g.report.verdicts import count
 
 MAX_ARMS = 8
 """Arms of a study that have rows and images in the report's other sections, and are listed: the best ones."""
@@ -121,7 +121,7 @@ def _metric_section(study: Study, found: Importance, data: list[dict[str, Any]])
         about = f"{info.label} against {factor.key}: " + ", ".join(f"{m.label}: {m.mean:.4g}" for m in means)
         slices.append(Chart(factor.key, about, slice_chart(study, factor, means, found.metric)))
     if study.factors and runs:
-        about = f"A line for each of {len(study.arms)} arms through its options to its mean {info.label}."
+        about = f"A line for each of {counted(len(study.arms), 'arm')} through its options to its mean {info.label}."
         wide.append(Chart("Arms in parallel coordinates", about, parallel_chart(study, found.metric)))
     data += [chart.spec for chart in (*wide, *slices)]
     return MetricSection(info, found.sentence, found.effects, found.method, wide, slices, _best(study, found.metric))
@@ -137,19 +137,21 @@ def _curve_section(study: Study) -> StudySection:
             data.append(chart.spec)
             metrics.append(MetricSection(info, "", [], "", [chart], [], []))
     groups = len({run.group for run in study.runs})
-    facts = f"{groups} curve{'' if groups == 1 else 's'} of {len(study.runs)} runs against {study.x_label}."
+    facts = f"{counted(groups, 'curve')} of {counted(len(study.runs), 'run')} against {study.x_label}."
     return StudySection(f"{study.name}: learning curves by {study.x_label}", facts, metrics, _json(data, {}))
 
 
 def _facts(study: Study) -> str:
     measured = sum(bool(run.values) for run in study.runs)
     pruned = sum(run.pruned is not None for run in study.runs)
-    options = ", ".join(f"{factor.key} ({len(factor.levels)} values)" for factor in study.factors) or "no option"
-    parts = [f"{len(study.arms)} arms in {len(study.runs)} runs", f"varied: {options}"]
+    options = (
+        ", ".join(f"{factor.key} ({counted(len(factor.levels), 'value')})" for factor in study.factors) or "no option"
+    )
+    parts = [f"{counted(len(study.arms), 'arm')} in {counted(len(study.runs), 'run')}", f"varied: {options}"]
     parts += [f"{pruned} pruned, which no figure of a metric includes"] if pruned else []
     hours = math.fsum(study.left_out.values())
     parts += (
-        [f"{count(len(study.left_out), 'run')} left out by the budget (+{hours:.4g} GPU hours)"]
+        [f"{counted(len(study.left_out), 'run')} left out by the budget (+{hours:.4g} GPU hours)"]
         if study.left_out
         else []
     )

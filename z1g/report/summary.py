@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from z1g.core.names import counted
 from z1g.jobs.budget import Budget
 from z1g.report.collect import Ablation, JsonRow, Measurements, MetricInfo, Results
 from z1g.report.left_out import budget_of
@@ -250,7 +251,7 @@ def decimals(rows: list[Row], metric: str) -> int:
 def _gap_text(reasons: dict[str, str]) -> str:
     """Number of objects without a value, with the first object's reason."""
     name, reason = next(iter(reasons.items()))
-    return f"{len(reasons)} object{'' if len(reasons) == 1 else 's'} without a value, e.g. {name}: {reason}"
+    return f"{counted(len(reasons), 'object')} without a value, e.g. {name}: {reason}"
 
 
 def _rank(split: str, source: str) -> tuple[int, str, int, str]:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from z1g.core.names import counted
 from z1g.report.explain import DECIBEL, chance_text
 from z1g.report.judge import Judged, judge
 from z1g.report.peers import SOURCE as PEER
@@ -9,7 +10,7 @@ from z1g.report.replicates import Table
 from z1g.report.statistics import MIN_OBJECTS
 from z1g.report.summary import SPLITS, Row, Summary, decimals
 from z1g.report.tables import signed
-from z1g.report.verdicts import TOO_FEW, count, power_text, spoken
+from z1g.report.verdicts import TOO_FEW, power_text, spoken
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,9 @@ def _table(summary: Summary, split: str, rows: list[Row]) -> VerdictTable:
     found = [one for row in judged.values() for one in row if one is not None]
     notes = [chance_text(tested)] if tested else []
     if any(one.verdict == TOO_FEW for one in found):
-        notes.append(f"{count(min(one.figure.n for one in found), 'object')}: a verdict takes at least {MIN_OBJECTS}.")
+        notes.append(
+            f"{counted(min(one.figure.n for one in found), 'object')}: a verdict takes at least {MIN_OBJECTS}."
+        )
     notes += [
         power_text(one.estimate, f"{names[i]}, {metrics[name].label}", one.about)
         for name, row in judged.items()

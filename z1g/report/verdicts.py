@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from z1g.core.names import counted
 from z1g.report.collect import MetricInfo
 from z1g.report.replicates import Table
 from z1g.report.statistics import (
@@ -134,7 +135,7 @@ def rank(tables: Sequence[Table], info: MetricInfo) -> Ranking | None:
     if not all(table.trained for table in shared):
         subject = SPLATS
     if len(common) < MIN_OBJECTS:
-        why = f"{count(len(common), 'object')}, at least {MIN_OBJECTS} are needed"
+        why = f"{counted(len(common), 'object')}, at least {MIN_OBJECTS} are needed"
         return Ranking(leader, [None] * len(tables), subject, why)
     return Ranking(leader, [bool(flag) for flag in behind_the_best(means, pairs)], subject)
 
@@ -189,24 +190,26 @@ def power_text(of: Estimate, label: str, subject: str, effect: float = EFFECT_DB
         if need.both is None:
             return start + "it takes more than ten thousand objects or a thousand seeds of each method."
         n, s = need.both
-        return start + f"it takes {_number(n, 'object')} and {s} seeds of each method; more of one alone would not do."
-    seeds = f"{min(of.n_seeds)} seeds" if len(set(of.n_seeds)) == 1 else f"{' and '.join(map(str, of.n_seeds))} seeds"
+        both = f"{_number(n, 'object')} and {counted(s, 'seed')} of each method"
+        return f"{start}it takes {both}; more of one alone would not do."
+    few = sorted(set(of.n_seeds))
+    seeds = _these(few[0], "seed") if len(few) == 1 else f"these {' and '.join(map(str, of.n_seeds))} seeds"
     objects = (
-        f"with these {seeds} no number of objects would do"
+        f"with {seeds} no number of objects would do"
         if need.objects is None
-        else f"with these {seeds} it takes {_number(need.objects, 'object')}"
+        else f"with {seeds} it takes {_number(need.objects, 'object')}"
     )
     more = (
-        f"with these {of.n_objects} objects no number of seeds would do"
+        f"with {_these(of.n_objects, 'object')} no number of seeds would do"
         if need.seeds is None
-        else f"with these {of.n_objects} objects it takes {_number(need.seeds, 'seed')} of each method"
+        else f"with {_these(of.n_objects, 'object')} it takes {_number(need.seeds, 'seed')} of each method"
     )
     return f"{start}{objects}, and {more}."
 
 
-def count(n: int, noun: str) -> str:
-    """A number with its noun: 1 object, 2 objects."""
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+def _these(n: int, noun: str) -> str:
+    """The numbers that a comparison has: this seed, these 2 seeds."""
+    return f"this {noun}" if n == 1 else f"these {counted(n, noun)}"
 
 
 def _number(n: int | None, noun: str) -> str:
@@ -214,4 +217,4 @@ def _number(n: int | None, noun: str) -> str:
     if n is None:
         return f"more than a million {noun}s"
     rounded = n if n < 100 else int(float(f"{n:.1e}"))
-    return f"about {count(rounded, noun)}"
+    return f"about {counted(rounded, noun)}"

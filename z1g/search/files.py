@@ -13,6 +13,7 @@ import yaml
 
 from z1g.config.resolve import merge
 from z1g.config.search import Goal, SearchFile
+from z1g.core.names import counted
 from z1g.report.tables import markdown_row, markdown_text
 
 
@@ -38,7 +39,8 @@ def best_text(spec: SearchFile, trial: Trial, n_trials: int) -> str:
     goal = spec.search.objective
     values = dict(spec.values)
     description = (
-        f"Best of {n_trials} trials of {spec.name}: {goal.metric} {trial.value:.4g} ({goal.source}, {goal.split})"
+        f"Best of {counted(n_trials, 'trial')} of {spec.name}: {goal.metric} {trial.value:.4g} "
+        f"({goal.source}, {goal.split})"
     )
     for path, value in trial.point.items():
         for part in reversed(path.split(".")):

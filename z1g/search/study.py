@@ -12,6 +12,7 @@ from z1g.config.sweep import plain
 from z1g.core.errors import UserError
 from z1g.core.files import write_text
 from z1g.core.locks import exclusive
+from z1g.core.names import counted
 from z1g.plan.plan import Plan, PlannedAblation
 from z1g.plan.pruning import FOLDER
 from z1g.search.dag import Where, diverged, gpu_hours, require_metric, train, value
@@ -82,7 +83,7 @@ class Searcher:
         plan = self._plan(self._points(journal))
         runs = [self._runs(plan, trial) for trial in batch]
         names = list(dict.fromkeys(run.ablation.name for group in runs for run in group))
-        log.info("trials %s: %d runs", ", ".join(str(trial.number) for trial in batch), len(names))
+        log.info("trials %s: %s", ", ".join(str(trial.number) for trial in batch), counted(len(names), "run"))
         exit_code = train(self.where, self.spec.name, names)
         missing = []
         for trial, group in zip(batch, runs, strict=True):

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from z1g.core.errors import UserError
+from z1g.core.names import counted
 from z1g.core.needs import require_file, require_folder
 from z1g.core.slots import FileContent
 from z1g.data.manifest import ObjectEntry
@@ -83,7 +84,7 @@ def _listed(entries: list[ObjectEntry], path: Path) -> list[ObjectEntry]:
     if absent:
         more = f" and {len(absent) - MOST_NAMED} more" if len(absent) > MOST_NAMED else ""
         raise UserError(
-            f"{path}: {len(absent)} of {len(wanted)} objects are not in the folder, or their files have changed: "
-            f"{', '.join(absent[:MOST_NAMED])}{more}"
+            f"{path}: {len(absent)} of {counted(len(wanted), 'object')} are not in the folder, or their files have "
+            f"changed: {', '.join(absent[:MOST_NAMED])}{more}"
         )
     return [entry for entry in entries if entry.content in wanted]

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from z1g.core.errors import UserError
 from z1g.core.files import read_json
+from z1g.core.names import counted
 from z1g.core.needs import require_file, require_folder
 from z1g.data.manifest import ObjectEntry, unique_ids
 from z1g.data.shards import BrokenObject, RenderedObject
@@ -88,7 +89,8 @@ def _in_order(views: list[View], entry: ObjectEntry, camera: CameraOptions) -> l
     """Condition view, input views, free views. Raises BrokenObject if there are too few."""
     if len(views) < camera.n_views:
         raise BrokenObject(
-            f"{entry.source} has {len(views)} views, but the configuration has {camera.n_views} (camera.*_views)"
+            f"{entry.source} has {counted(len(views), 'view')}, but the configuration has {camera.n_views} "
+            "(camera.*_views)"
         )
     condition, *remaining = views
     x, _, z = condition.direction

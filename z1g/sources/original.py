@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from z1g.core.errors import UserError
+from z1g.core.names import counted
 from z1g.core.needs import require_folder
 from z1g.data.manifest import ObjectEntry, unique_ids
 from z1g.data.shards import BrokenObject, RenderedObject
@@ -77,7 +78,9 @@ def _read(entry: ObjectEntry, camera: CameraOptions) -> RenderedObject:
     folder, n_views = Path(entry.source), camera.n_views
     available = sum(1 for file in folder.glob("[0-9][0-9][0-9].png"))
     if available < n_views:
-        raise BrokenObject(f"{folder} has {available} views, but the configuration has {n_views} (camera.*_views)")
+        raise BrokenObject(
+            f"{folder} has {counted(available, 'view')}, but the configuration has {n_views} (camera.*_views)"
+        )
     angles = [_original_files.read_angles(folder / f"{view:03d}.npy") for view in range(n_views)]
     c2w = np.stack(
         [

@@ -10,6 +10,7 @@ from z1g.codes.book import OptimizedBook
 from z1g.core.device import default_device, use_threads
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_folder
+from z1g.core.names import counted
 from z1g.data.bank import StoredViews
 from z1g.data.scenes import SceneStore
 from z1g.objectives.autodecoder import AutodecoderObjective
@@ -87,7 +88,7 @@ def training_scenes(folder: StageFolder) -> tuple[SceneStore, list[str]]:
     share = scenes.n_missing / len(manifest.objects)
     if share > config.data.max_quarantined:
         raise UserError(
-            f"{scenes.n_missing} of {len(manifest.objects)} objects failed in ingest or fit, more than "
+            f"{scenes.n_missing} of {counted(len(manifest.objects), 'object')} failed in ingest or fit, more than "
             f"data.max_quarantined {config.data.max_quarantined:g}; the reasons are in "
             f"{folder.upstream_path('ingest')}/chunk-*.jsonl and {fit}/chunk-*.jsonl"
         )

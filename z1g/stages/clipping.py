@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 
 from z1g.core.files import write_json
+from z1g.core.names import counted
 from z1g.data.scenes import SceneStore
 from z1g.report.clipping import FILE, summed, text
 from z1g.representations import KINDS, Representation
@@ -35,4 +36,4 @@ def report(representation: Representation, scenes: SceneStore, ids: Sequence[str
     if not counts:
         return
     write_json(folder / FILE, {"objects": len(chosen), "counts": counts})
-    log.info("%s", text(f"{len(chosen)} training objects", counts, "range of representation.mappings"))
+    log.info("%s", text(counted(len(chosen), "training object"), counts, "range of representation.mappings"))

@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 
 from z1g.core.device import use_threads
 from z1g.core.files import atomic_file, write_jsonl
+from z1g.core.names import counted
 from z1g.core.prefetch import prefetched
 from z1g.core.progress import Meter
 from z1g.core.recorded import is_recorded
@@ -139,7 +140,7 @@ def _fitted_before(
         rows, complete = splats.rows(), set(splats.ids)
         reused.update((name, (splats.read(name), rows[name])) for name in ids if name in complete)
     if reused:
-        log.info("reusing %d of %d objects from other data sets", len(reused), len(objects))
+        log.info("reusing %d of %s from other data sets", len(reused), counted(len(objects), "object"))
     return reused
 
 
@@ -154,7 +155,7 @@ def read_scenes(
         except BrokenObject as error:
             return name, str(error)
         if len(item.c2w) != camera.n_views:
-            return name, f"{len(item.c2w)} views where the configuration has {camera.n_views}"
+            return name, f"{counted(len(item.c2w), 'view')} where the configuration has {camera.n_views}"
         return name, as_scene(item, camera.radius)
 
     return prefetched(read, names, threads)

@@ -12,6 +12,7 @@ from typing import Any
 
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_file, write_jsonl
+from z1g.core.names import counted
 from z1g.core.prefetch import prefetched
 from z1g.core.progress import Meter
 from z1g.core.recorded import is_recorded
@@ -96,7 +97,7 @@ def _results(folder: StageFolder, objects: Sequence[ObjectEntry], scratch: Path,
     """Yield objects in order: from other data sets with the same recipe if available, else from the data source."""
     reused = _rendered_before(folder, objects)
     if reused:
-        log.info("reusing %d of %d objects from other data sets", len(reused), len(objects))
+        log.info("reusing %d of %s from other data sets", len(reused), counted(len(objects), "object"))
     missing = [entry for entry in objects if entry.id not in reused]
     rendered = folder.config.data.ingest(missing, folder.config.camera, scratch, threads)
     for entry in objects:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from z1g.core.errors import UserError
+from z1g.core.names import counted
 from z1g.core.progress import track
 from z1g.core.recorded import sha256
 from z1g.data.manifest import Manifest
@@ -107,9 +108,7 @@ def _files(results: Path, facts: dict[str, Any], stages: dict[str, dict[str, Any
                 bad.append(f"{path} cannot be read: {error.strerror}")
         bad += verify_records.job_records(results, stage, facts["stages"][stage])
         bad += verify_records.unrecorded(results, stage, facts["stages"][stage])
-        yield Finding(
-            stage, not bad, "; ".join(bad) or f"{len(files)} file{'' if len(files) == 1 else 's'} as recorded"
-        )
+        yield Finding(stage, not bad, "; ".join(bad) or f"{counted(len(files), 'file')} as recorded")
 
 
 def _names(results: Path) -> Iterator[Finding]:
@@ -122,7 +121,7 @@ def _names(results: Path) -> Iterator[Finding]:
     except UserError as error:
         yield Finding(NAMES_FILE, False, str(error))
         return
-    yield Finding(NAMES_FILE, True, f"names {len(names)} run{'' if len(names) == 1 else 's'}")
+    yield Finding(NAMES_FILE, True, f"names {counted(len(names), 'run')}")
 
 
 def _derived(results: Path, folder: Path, facts: dict[str, Any]) -> Iterator[Finding]:
@@ -171,7 +170,9 @@ def _finding(name: str, differences: list[tuple[str, str]], measure: Measure) ->
     reasons = {**measure.missing, **{metric: gaps[name] for metric, gaps in measure.gaps.items() if name in gaps}}
     bad = [text for metric, text in differences if not (metric in reasons and text.endswith(NOT_NOW))]
     unknown = sorted({metric for metric, _ in differences}) if differences and not bad else []
-    detail = f"{len(bad)} numbers differ, e.g. {bad[0]}" if bad else "all numbers agree"
+    detail = (
+        f"{counted(len(bad), 'number')} differ{'s' * (len(bad) == 1)}, e.g. {bad[0]}" if bad else "all numbers agree"
+    )
     if unknown:
         detail = f"{unknown[0]} cannot be computed here: {reasons[unknown[0]]}"
     return Finding(f"numbers of {name}", False if bad else None if unknown else True, detail)

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_file
+from z1g.core.names import counted
+from z1g.core.progress import Check, no_check
 from z1g.gaussians.channels import CHANNELS
 from z1g.gaussians.files import visible
 from z1g.gaussians.finite import require_finite
@@ -80,10 +82,11 @@ def require_packages(refine: bool = False) -> None:
         require_gpu()
 
 
-def build(gaussians: Tensor, rasterizer: Rasterizer, options: MeshOptions) -> TexturedMesh:
+def build(gaussians: Tensor, rasterizer: Rasterizer, options: MeshOptions, check: Check = no_check) -> TexturedMesh:
     """Build a mesh of activated Gaussians [N,14]. Raises UserError.
 
-    They must be finite and have a surface, and the packages must be installed.
+    They must be finite and have a surface, and the packages must be installed. check: called between the parts of the
+    work, and between views.
     """
     require_packages(options.refine)
     require_finite(gaussians, "no mesh is made")
@@ -92,15 +95,17 @@ def build(gaussians: Tensor, rasterizer: Rasterizer, options: MeshOptions) -> Te
     visible_gaussians = visible(gaussians)
     frame = Frame.around(visible_gaussians)
     inside = frame.enter(visible_gaussians)
-    views = look(rasterizer, inside, options.views, options.view_size)
+    views = look(rasterizer, inside, options.views, options.view_size, check)
     solid = inside[inside[:, CHANNELS["opacity"].start] >= SOLID, CHANNELS["position"]]
-    raw = fuse(views, solid.min(dim=0).values, solid.max(dim=0).values, options.resolution)
+    raw = fuse(views, solid.min(dim=0).values, solid.max(dim=0).values, options.resolution, check)
+    check()
     surface = clean(raw, options.faces)
-    log.info("%d triangles, %d after cleaning; unwrapping", len(raw.faces), len(surface.faces))
+    log.info("%s, %d after cleaning; unwrapping", counted(len(raw.faces), "triangle"), len(surface.faces))
+    check()
     mesh = unwrap(surface, options.texture)
-    texture = bake(mesh, views, options.texture)
+    texture = bake(mesh, views, options.texture, check)
     if options.refine:
         from z1g.surface.refinement import refine
 
-        mesh, texture = refine(mesh, texture, rasterizer, inside)
+        mesh, texture = refine(mesh, texture, rasterizer, inside, check=check)
     return TexturedMesh(frame.leave(mesh.points), mesh.normals, mesh.faces, mesh.uv, texture)

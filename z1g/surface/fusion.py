@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from z1g.core.errors import UserError
-from z1g.core.progress import track
+from z1g.core.progress import Check, no_check, track
 from z1g.surface.views import Views
 
 MARGIN = 4
@@ -32,7 +32,7 @@ class Triangles(NamedTuple):
     faces: NDArray[np.int64]
 
 
-def fuse(views: Views, low: Tensor, high: Tensor, resolution: int) -> Triangles:
+def fuse(views: Views, low: Tensor, high: Tensor, resolution: int, check: Check = no_check) -> Triangles:
     """Extract the surface in the box `low` [3] to `high` [3], with `resolution` voxels along its longest side.
 
     Raises UserError if there is no surface.
@@ -43,14 +43,14 @@ def fuse(views: Views, low: Tensor, high: Tensor, resolution: int) -> Triangles:
     start = low - MARGIN * voxel
     counts = [int(n) for n in ((high - low) / voxel).ceil().long() + 2 * MARGIN]
     axes = [start[i] + voxel * torch.arange(n, device=low.device) for i, n in enumerate(counts)]
-    volume = _distance(views, axes, TRUNCATION * voxel).cpu().numpy()
+    volume = _distance(views, axes, TRUNCATION * voxel, check).cpu().numpy()
     if not volume.min() < 0 < volume.max():
         raise UserError("the Gaussians show no surface: they are too faint or too few")
     points, faces, _, _ = marching_cubes(volume, 0.0, gradient_direction="descent")
     return Triangles(points * voxel + start.cpu().double().numpy(), faces.astype(np.int64))
 
 
-def _distance(views: Views, axes: list[Tensor], truncation: float) -> Tensor:
+def _distance(views: Views, axes: list[Tensor], truncation: float, check: Check) -> Tensor:
     """Signed distance [X,Y,Z] in -1..1, in units of the truncation; positive outside.
 
     For each view, voxels in front of its depth or on its background are outside, and voxels behind its surface are
@@ -61,6 +61,7 @@ def _distance(views: Views, axes: list[Tensor], truncation: float) -> Tensor:
     w2c = views.cameras.world_to_camera()[0]
     from_object = _pixels_to_object(views).to(total)
     for view in track(range(len(w2c)), "fusing depth", len(w2c)):
+        check()
         pixel, z = _project(w2c[view], views, axes)
         inside = pixel >= 0
         index = pixel.clamp(min=0)

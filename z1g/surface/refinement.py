@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from z1g.core.errors import UserError
-from z1g.core.progress import track
+from z1g.core.progress import Check, no_check, track
 from z1g.core.seeding import numpy_generator
 from z1g.geometry.camera import Cameras
 from z1g.render import Rasterizer
@@ -55,13 +55,15 @@ def refine(
     rasterizer: Rasterizer,
     gaussians: Tensor,
     options: Refinement = Refinement(),
+    check: Check = no_check,
 ) -> tuple[Unwrapped, NDArray[np.uint8]]:
     """Optimize points and texture to match renders of Gaussians [N,14] in the sphere of radius 0.5."""
-    views = look(rasterizer, gaussians, options.views, options.view_size)
+    views = look(rasterizer, gaussians, options.views, options.view_size, check)
     fit = _Fit(mesh, texture, views, options)
     rates = [{"params": [fit.texture], "lr": options.texture_rate}, {"params": [fit.offsets], "lr": options.point_rate}]
     optimizer = torch.optim.Adam(rates)
     for step in track(range(options.steps + options.texture_steps), "refining", options.steps + options.texture_steps):
+        check()
         if step == options.steps:
             fit.offsets.requires_grad_(False)
         optimizer.zero_grad(set_to_none=True)

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from z1g.core.progress import track
+from z1g.core.progress import Check, no_check, track
 from z1g.surface.fusion import COVERED, Triangles
 from z1g.surface.views import Views
 
@@ -60,11 +60,11 @@ def point_normals(surface: Triangles) -> Floats:
     return normals
 
 
-def bake(mesh: Unwrapped, views: Views, size: int) -> NDArray[np.uint8]:
+def bake(mesh: Unwrapped, views: Views, size: int, check: Check = no_check) -> NDArray[np.uint8]:
     """Bake a texture [size,size,3], first row at v = 1; texels outside the charts have the nearest chart's colors."""
     covered, position, normal = texels(mesh, size)
     points, normals = (torch.from_numpy(values[covered]).to(views.rgb) for values in (position, normal))
-    color, valid = _view_colors(points, normals, views)
+    color, valid = _view_colors(points, normals, views, check)
     image = np.full((size, size, 3), GRAY)
     image[covered] = color.cpu().numpy()
     filled = covered.copy()
@@ -110,12 +110,13 @@ def _rasterized(uv: Floats, faces: NDArray[np.int64], size: int) -> tuple[NDArra
     return face, weights
 
 
-def _view_colors(points: Tensor, normals: Tensor, views: Views) -> tuple[Tensor, Tensor]:
+def _view_colors(points: Tensor, normals: Tensor, views: Views, check: Check) -> tuple[Tensor, Tensor]:
     """Colors [N,3] of surface points from the views that see them, and a mask [N] of points seen in any view."""
     total, weight = torch.zeros_like(points), torch.zeros_like(points[:, :1])
     cameras = views.cameras
     w2c = cameras.world_to_camera()[0]
     for view in track(range(len(w2c)), "baking", len(w2c)):
+        check()
         local = points @ w2c[view, :3, :3].T + w2c[view, :3, 3]
         z = local[:, 2].clamp(min=1e-6)
         column = local[:, 0] / z * cameras.focal + cameras.width / 2

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from z1g.core.errors import UserError
-from z1g.core.progress import Meter
+from z1g.core.progress import Check, Meter, no_check
 from z1g.gaussians.channels import CHANNELS
 from z1g.geometry.camera import Cameras, orbit_c2w
 from z1g.render import Rasterizer
@@ -80,13 +80,14 @@ def around(n: int, size: int) -> Cameras:
 
 
 @torch.no_grad()
-def look(rasterizer: Rasterizer, gaussians: Tensor, n: int, size: int) -> Views:
+def look(rasterizer: Rasterizer, gaussians: Tensor, n: int, size: int, check: Check = no_check) -> Views:
     """Render Gaussians [N,14] that fill the sphere of radius 0.5 from `n` cameras."""
     cameras = around(n, size).to(gaussians.device)
     closed = _closed(gaussians)
     batches: list[tuple[Tensor, Tensor, Tensor]] = []
     with Meter("rendering views", n, quiet_s=5) as meter:
         for first in range(0, n, BATCH):
+            check()
             ids = list(range(first, min(first + BATCH, n)))
             output = rasterizer.render(gaussians[None], cameras.views(ids))
             solid = rasterizer.render(closed[None], cameras.views(ids))

@@ -11,6 +11,7 @@ from torch import nn
 
 from z1g.core.errors import UserError
 from z1g.core.files import atomic_file
+from z1g.core.names import counted
 from z1g.core.recorded import stage_folder
 from z1g.core.weights import load_exactly
 from z1g.training.zip_seal import require_sealed, seal
@@ -133,6 +134,7 @@ class CheckpointFolder:
                 return step, state
         if steps:
             raise UserError(
-                f"{self.path}: none of the {len(steps)} checkpoints can be read; delete them to train from scratch"
+                f"{self.path}: none of {counted(len(steps), 'checkpoint')} can be read; delete them to train "
+                "from scratch"
             )
         return None

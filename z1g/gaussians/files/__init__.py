@@ -51,6 +51,8 @@ class Colored:
     axes: NDArray[np.float64]
 
 
+ROUNDING = 1e-6
+"""Largest difference from 1 of the length of a quaternion that was normalized in float32."""
 Y_DOWN = ply.Y_UP_TO_Y_DOWN[:3, :3]
 FORMATS: dict[str, Format] = {
     ".ply": Format(
@@ -104,9 +106,12 @@ def _usable(gaussians: Tensor, path: Path) -> Tensor:
     if not len(gaussians):
         raise UserError(f"{path} contains no Gaussians")
     require_finite(gaussians, str(path))
-    # Other tools store quaternions of any length, whose squares float32 may not hold.
+    # Other tools store quaternions of any length, whose squares float32 may not hold. Those that are unit quaternions
+    # but for rounding stay as they are, so that a file that is read and written again is the same.
     rotation = _rotations(gaussians).double()
-    gaussians[:, CHANNELS["rotation"]] = (rotation / rotation.norm(dim=1, keepdim=True)).float()
+    length = rotation.norm(dim=1, keepdim=True)
+    unit = torch.where((length - 1).abs() <= ROUNDING, rotation, rotation / length)
+    gaussians[:, CHANNELS["rotation"]] = unit.float()
     return gaussians
 
 

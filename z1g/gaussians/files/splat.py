@@ -16,7 +16,7 @@ from torch import Tensor
 
 from z1g.core.errors import UserError
 from z1g.core.files import read_bytes
-from z1g.gaussians.affine import transform
+from z1g.gaussians.affine import transform, transform_back
 from z1g.gaussians.channels import CHANNELS, join, split
 from z1g.gaussians.ply import MAX_POINTS, Y_UP_TO_Y_DOWN
 
@@ -54,4 +54,4 @@ def read(path: Path) -> Tensor:
         "rotation": torch.from_numpy(rows["rotation"] / 128.0 - 1),
         "rgb": color[:, :3],
     }
-    return transform(join(parts, dim=1), Y_UP_TO_Y_DOWN.T).float()
+    return transform_back(join(parts, dim=1), Y_UP_TO_Y_DOWN).float()

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from z1g.core.errors import UserError
+from z1g.core.names import counted
 from z1g.gaussians.channels import join, split
 from z1g.gaussians.ply import MAX_POINTS, SH_C0
 
@@ -91,9 +92,9 @@ def read_harmonics(path: Path) -> tuple[Tensor, Tensor | None]:
         raise UserError(f"{path} is not a valid .spz: {error}") from error
     # At its end, the stream is compared with its checksum.
     if len(body) < size or (len(body) == size and not unpack.eof):
-        raise UserError(f"{path} is truncated: {len(body)} of {size} bytes for {count} Gaussians")
+        raise UserError(f"{path} is truncated: {len(body)} of {size} bytes for {counted(count, 'Gaussian')}")
     if len(body) > size:
-        raise UserError(f"{path} is damaged: it has more bytes than its {count} Gaussians take")
+        raise UserError(f"{path} is damaged: it has more bytes than those of {counted(count, 'Gaussian')}")
     blocks, start = [], 0
     k = (size // count - 16 - ROTATION_BYTES[version]) // 3 if count else 0
     for width in (9, 1, 3, 3, ROTATION_BYTES[version], 3 * k):

@@ -7,6 +7,7 @@ from urllib.parse import unquote
 from pydantic import ValidationError
 
 from z1g.core.errors import UserError
+from z1g.core.names import counted
 from z1g.inference.app.uploads import Cut
 from z1g.inference.app.work import SEEDS, Asked, Studio, download, packed
 from z1g.inference.local_server import WORD, Handler, LocalServer, page, routes
@@ -68,7 +69,7 @@ def get_preview(to: Handler, photograph: str) -> None:
     framing = Framing((float(query.get("x", 0)), float(query.get("y", 0))), float(query.get("zoom", 1)))
     model = int(query.get("model", 0))
     if not 0 <= model < len(studio.models):
-        raise UserError(f"there are {len(studio.models)} models here, counted from 0")
+        raise UserError(f"there is no model {model} here, but {counted(len(studio.models), 'model')}, counted from 0")
     to.send(studio.uploads.preview(photograph, cut, framing, studio.models[model]), "image/png")
 
 

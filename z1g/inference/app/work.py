@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from z1g.core.errors import UserError
 from z1g.core.files import FULL
+from z1g.core.names import counted
 from z1g.core.progress import Meter
 from z1g.core.slots import MAX_SEED
 from z1g.gaussians import files as splat_files
@@ -102,14 +103,18 @@ class Studio:
     def ask(self, asked: Asked) -> list[str]:
         """Put samples into the queue. Returns their ids. Raises UserError if they cannot be made or it is full."""
         if asked.model >= len(self.models):
-            raise UserError(f"there are {len(self.models)} models here, counted from 0")
+            raise UserError(
+                f"there is no model {asked.model} here, but {counted(len(self.models), 'model')}, counted from 0"
+            )
         Framing(asked.shift, asked.zoom)
         upload, photograph = self.uploads.cut(asked.photograph, asked.cut)
         self.models[asked.model].sampling(asked.steps, asked.guidance)
         several = [Sample(asked, seed, upload.file, f"{upload.name}-{seed}") for seed in dict.fromkeys(asked.seeds)]
         with self._changed:
             if len(self._queue) + len(several) > WAITING:
-                raise UserError(f"{len(self._queue)} samples are waiting already; ask again later")
+                raise UserError(
+                    f"the queue is full with {counted(len(self._queue), 'waiting sample')}; ask again later"
+                )
             identities = [secrets.token_urlsafe(12) for _ in several]
             self._samples.update(zip(identities, several, strict=True))
             self._photographs.update(dict.fromkeys(identities, photograph))
@@ -186,6 +191,9 @@ class Studio:
 
         def on_step(done: int, steps: int) -> None:
             sample.step, sample.steps = done, steps
+            check()
+
+        def check() -> None:
             if sample.stop:
                 raise Stopped
 
@@ -200,9 +208,13 @@ class Studio:
             options = PhotographOptions(
                 out, BACKGROUND[asked.cut], sample.seed, mesh=asked.mesh, framing=asked.framing, refine=asked.refine
             )
-            batch = Batch(method, options, self.command(sample), unfinished, on_step)
-            with Meter("sample", 1, quiet_s=QUIET_S) as meter:
-                batch.make([(Path(sample.file), sample.name, photograph)], meter)
+            batch = Batch(method, options, self.command(sample), unfinished, on_step, check)
+            try:
+                with Meter("sample", 1, quiet_s=QUIET_S) as meter:
+                    batch.make([(Path(sample.file), sample.name, photograph)], meter)
+            finally:
+                for file in unfinished.iterdir():  # of a sample that was stopped or failed
+                    file.unlink()
             if batch.failures.reasons:
                 raise UserError(next(iter(batch.failures.reasons.values())))
             sample.error = "".join(batch.failures.meshes.values())

@@ -11,6 +11,7 @@ from typing import TypeVar
 from PIL import Image
 
 from z1g.core.errors import UserError
+from z1g.core.names import counted
 from z1g.inference.local_server import Handler, LocalServer, PortTaken, page, routes
 from z1g.inference.viewer.gaussians import COLORINGS, VisibleGaussians
 from z1g.surface.views import FOV_Y_DEG, RADIUS
@@ -97,7 +98,7 @@ def get_condition(to: Handler, index: str) -> None:
 
 def _of(items: Sequence[T], index: str) -> T:
     if int(index) >= len(items):
-        raise UserError(f"there are {len(items)} files here, counted from 0")
+        raise UserError(f"there is no such file here, but {counted(len(items), 'file')}, counted from 0")
     return items[int(index)]
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from z1g.core.names import counted
 from z1g.meshes.raster.beside import gray_or, load_texture, with_alpha
 from z1g.meshes.raster.colors import to_linear
 from z1g.meshes.raster.polygons import triangulated
@@ -137,7 +138,7 @@ def _tree(lines: _Lines, without: Sequence[str]) -> Iterator[tuple[_Object, Arra
             pass
     # Whoever removes an object from the world by hand forgets to count it.
     if len(waiting) > 2:
-        raise ValueError(f"it ends too early: {sum(waiting[2:])} objects are missing")
+        raise ValueError(f"it ends too early: {counted(sum(waiting[2:]), 'object')} missing")
 
 
 def _object(lines: _Lines) -> _Object:
@@ -173,7 +174,7 @@ def _object(lines: _Lines) -> _Object:
 def _numbers(text: str, count: int) -> Array:
     numbers = np.array([float(word) for word in text.split()[:count]])
     if len(numbers) != count:
-        raise ValueError(f"{count} numbers expected, found {text[:60]}")
+        raise ValueError(f"{counted(count, 'number')} expected, found {text[:60]}")
     return numbers
 
 

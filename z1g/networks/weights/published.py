@@ -8,6 +8,7 @@ from transformers import CLIPTextModel, CLIPTokenizer, CLIPVisionModelWithProjec
 
 from z1g.core.errors import UserError
 from z1g.core.files import read_json
+from z1g.core.names import counted
 from z1g.networks import stored
 from z1g.networks.preprocessing import CLIP, VAE, ImageProcessor
 from z1g.networks.reference_denoiser import ReferenceDenoiser
@@ -50,7 +51,7 @@ def denoiser(pretrained: str, with_processor: bool) -> ReferenceDenoiser:
     if len(tokenizer) < text.config.vocab_size:
         # If files are missing, transformers creates an empty tokenizer.
         raise UserError(
-            f"model.pretrained: {pretrained} has no usable 'tokenizer' (it has {len(tokenizer)} tokens, "
+            f"model.pretrained: {pretrained} has no usable 'tokenizer' (it has {counted(len(tokenizer), 'token')}, "
             f"the text encoder {text.config.vocab_size})"
         )
     length = tokenizer.model_max_length
@@ -58,7 +59,9 @@ def denoiser(pretrained: str, with_processor: bool) -> ReferenceDenoiser:
     with torch.no_grad():
         prompt = text(tokens.input_ids)[0][0]
     if len(ramping) != len(prompt):
-        raise UserError(f"{pretrained}: {len(ramping)} ramping_coefficients for a prompt of {len(prompt)} tokens")
+        raise UserError(
+            f"{pretrained}: {len(ramping)} ramping_coefficients for a prompt of {counted(len(prompt), 'token')}"
+        )
     return ReferenceDenoiser(unet, vision, prompt, ramping, False, processor, clip_sample)
 
 
