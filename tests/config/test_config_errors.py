@@ -48,6 +48,7 @@ def complaint(folder: Path, text: str, scale: str = "scratch") -> list[str]:
         ("autodecoder:\n  losses: [rgb]\n", '2: autodecoder.losses: expected a mapping, got ["rgb"]'),
         ("data: {paths: here}\n", '1: data.paths: expected a list, got "here"'),
         ("data: {paths: []}\n", "1: data.paths: expected at least 1 entry, got []"),
+        ("data: {roots: ['']}\n", "1: data.roots: (an empty path): no such folder"),
         ("data: {paths: [{a: 1}]}\n", '1: data.paths.0: expected a string, got {"a": 1}'),
         ("camera: {condition_elevation_deg: [1, 2, 3]}\n",
          "1: camera.condition_elevation_deg: expected at most 2 entries, got [1, 2, 3]"),
