@@ -416,3 +416,28 @@ def test_paths_that_lead_to_themselves(refused: Refused, tmp_path: Path) -> None
 def test_valid_names_are_listed_once() -> None:
     assert did_you_mean("x", ["micro", "other", "micro"]) == "; valid: micro, other"
     assert did_you_mean("x", []) == "; there are none"
+
+
+def test_an_empty_root_is_not_the_current_folder(refused: Refused, tmp_path: Path) -> None:
+    """As of an unset shell variable: meshes could read all files here."""
+    said = refused("list", ROOT / "workflow/objects", "--root", "", "--out", tmp_path / "a.jsonl")
+    assert "--root (an empty path): no such folder" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["no table", "[]", '{"rows": 3}'])
+def test_a_table_of_figures_that_bench_did_not_write_is_refused(refused: Refused, tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.json").write_text(text)
+    assert "not what --out of `z1g bench scaling` wrote" in refused("bench", "scaling", "--table", tmp_path / "a.json")
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("bench statistics --objects 1000000000000", "--objects: numbers end at 8192"),
+        ("bench scaling --seconds nan", "nan is not a number from 0 to a million"),
+        ("plan --cost 1000000000000", "1000000000000 is too large"),
+    ],
+)
+def test_numbers_that_no_run_could_have_are_refused(refused: Refused, words: str, expected: str) -> None:
+    assert expected in refused(*words.split())

@@ -255,6 +255,43 @@ def test_wrong_values_of_a_sweep_are_named_once_where_they_are(folder: Path, swe
     assert sorted(said(folder)) == sorted(expected)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("sweep: {grid: {infer.steps: [4, '4']}}\n", "idea.yaml:1: sweep: idea@steps=4 and idea@steps=4-"),
+        ("seeds: 2\nsweep:\n  list:\n  - infer.steps: 4\n  - infer: {steps: 4}\n",
+         "idea.yaml:2: sweep: idea@steps=4 and idea@infer=options-"),
+        ("sweep: {grid: {infer: [{steps: 4}, {steps: 5}], infer.steps: [6]}}\n",
+         "idea.yaml:1: sweep: idea@infer=options-"),
+    ],
+)  # fmt: skip
+def test_points_that_mean_the_same_are_no_two_points(folder: Path, text: str, expected: str) -> None:
+    write(folder, idea=text)
+    (line,) = said(folder)
+    assert line.startswith(expected), line
+    assert line.endswith("have the same options; leave one of these points out")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("folds: 3\ndata: {split: {folds: 5}}\n", "idea.yaml:2: data.split.folds: "),
+        ("sweep:\n  grid:\n    data.split.fold: [0, 1]\nfolds: 3\n", "idea.yaml:3: data.split.fold: "),
+        ("sweep:\n  list:\n  - data: {split: {folds: 2}}\nfolds: 3\n", "idea.yaml:3: data.split.folds: "),
+    ],
+)
+def test_what_folds_say_of_a_run_is_said_by_nothing_else(folder: Path, text: str, line: str) -> None:
+    """Each run would be named by a value that it does not have."""
+    write(folder, idea=text)
+    assert said(folder) == [f"{line}`folds` says it for each run; leave one of them out"]
+
+
+def test_a_name_of_a_run_means_no_other_run_with_the_same_parts(folder: Path) -> None:
+    write(folder, study="sweep: {grid: {unet.train.seed: [0, 1]}}\nseeds: 2\n")
+    assert list(runs(folder, "study@seed=1@seed=0")) == ["study@seed=1@seed=0"]
+    assert len(runs(folder, "study@seed=1")) == 3
+
+
 def test_sets_files_runs_and_parts_of_runs_are_names(folder: Path) -> None:
     text = "sweep: {grid: {unet.train.optimizer.lr: [1e-3, 1e-4], infer.guidance: [1, 2]}}\nseeds: 2\n"
     write(folder, s__study=text, s__other="", top="")

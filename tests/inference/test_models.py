@@ -112,6 +112,15 @@ def test_damage_is_noticed(folders: dict[str, Path], tmp_path: Path, name: str) 
         ImageToSplats.from_pretrained(str(tmp_path / "model"))
 
 
+def test_networks_of_another_model_are_noticed(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Else they would be sampled with options that are not theirs."""
+    shutil.copytree(folders["int8"], tmp_path / "model")
+    shutil.rmtree(tmp_path / "model/pipeline")
+    shutil.copytree(folders["float32"] / "pipeline", tmp_path / "model/pipeline")
+    with pytest.raises(UserError, match=r"pipeline/stage1\.json does not have the digest that is recorded here"):
+        ImageToSplats.from_pretrained(str(tmp_path / "model"))
+
+
 def test_what_to_do_about_a_damaged_model_is_not_what_to_do_about_a_run(
     folders: dict[str, Path], tmp_path: Path
 ) -> None:

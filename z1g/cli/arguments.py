@@ -58,7 +58,9 @@ def at_least(low: int) -> Callable[[str], int]:
     """Argument type: an integer of at least `low`, which is not negative."""
 
     def number(text: str) -> int:
-        if not text.isdecimal() or len(text) > 9 or int(text) < low:
+        if text.isdecimal() and len(text) > 9:
+            raise argparse.ArgumentTypeError(f"{text[:40]} is too large: give at most 999999999")
+        if not text.isdecimal() or int(text) < low:
             raise argparse.ArgumentTypeError(f"{text[:40]} is not a whole number of at least {low}")
         return int(text)
 

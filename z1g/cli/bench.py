@@ -2,12 +2,14 @@
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable
 from typing import Any
 
 from z1g.cli.arguments import amount, at_least, between, existing_folder, some_path
 from z1g.cli.bench_memory import add_capped, add_memory, run_capped, run_memory
+from z1g.core.errors import UserError
 
 FEW, WIDE, MANY = 1_000, 8_192, 10_000_000
 """Limits of counts, of sizes in pixels and of objects: larger numbers are mistakes."""
@@ -188,7 +190,6 @@ def _infer(parser: argparse.ArgumentParser) -> None:
 
 def _run_infer(arguments: argparse.Namespace) -> dict[str, Any]:
     from z1g.bench.infer import measure
-    from z1g.core.errors import UserError
 
     if not arguments.guidance >= 1:
         raise UserError("--guidance must be at least 1")
@@ -242,7 +243,6 @@ def _guidance(parser: argparse.ArgumentParser) -> None:
 
 def _run_guidance(arguments: argparse.Namespace) -> dict[str, Any]:
     from z1g.bench.guidance import measure
-    from z1g.core.errors import UserError
     from z1g.core.names import did_you_mean
     from z1g.core.slots import kinds
     from z1g.sampling.samplers import Sampler
@@ -271,7 +271,7 @@ def _scaling(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=at_least(1), default=6, help="steps of a timed window of training")
     parser.add_argument("--sampling-steps", type=at_least(1), default=16, help="sampling steps of infer")
     parser.add_argument("--repeats", type=at_least(1), default=3, help="timed windows of a row, or chunks")
-    parser.add_argument("--seconds", type=float, default=540, help="time limit; what does not fit is left out")
+    parser.add_argument("--seconds", type=amount, default=540, help="time limit; what does not fit is left out")
     parser.add_argument("--out", type=some_path, help="JSON file that has the figures so far after every row")
     parser.add_argument("--table", type=some_path, metavar="FILE", help="only print what --out wrote, as Markdown")
 
@@ -282,7 +282,10 @@ def _run_scaling(arguments: argparse.Namespace) -> dict[str, Any] | str:
     from z1g.core.files import read_json
 
     if arguments.table is not None:
-        return markdown(read_json(arguments.table))
+        try:
+            return markdown(read_json(arguments.table))
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UserError(f"--table {arguments.table}: not what --out of `z1g bench scaling` wrote") from error
     options = vars(arguments)
     figures = measure(Request(**{name: options[name] for name in Request.__dataclass_fields__}))
     return figures if arguments.json else markdown(figures)
@@ -297,12 +300,15 @@ def _statistics(parser: argparse.ArgumentParser) -> None:
 
 def _run_statistics(arguments: argparse.Namespace) -> dict[str, Any]:
     from z1g.bench.statistics import measure
-    from z1g.core.errors import UserError
 
-    for name, least in (("objects", 2), ("seeds", 1), ("runs", 1), ("seed", 0)):
+    limits = {"objects": (2, WIDE), "seeds": (1, FEW), "runs": (1, MANY), "seed": (0, math.inf)}
+    for name, (least, most) in limits.items():
         given = getattr(arguments, name)
-        if min(given if isinstance(given, list) else [given]) < least:
+        given = given if isinstance(given, list) else [given]
+        if min(given) < least:
             raise UserError(f"--{name}: numbers start at {least}")
+        if max(given) > most:
+            raise UserError(f"--{name}: numbers end at {most}")
     return measure(arguments.objects, arguments.seeds, arguments.runs, arguments.seed)
 
 

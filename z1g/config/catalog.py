@@ -84,6 +84,7 @@ class Catalog:
         if name not in self._runs:
             problems: list[str] = []
             runs = list(self._expanded(self.entries.entry(name), problems))
+            problems = problems or list(self._twice(self.entries.entry(name).where("sweep"), runs))
             if problems:
                 raise UserError("\n".join(dict.fromkeys(problems)))
             self._runs[name] = runs
@@ -104,7 +105,8 @@ class Catalog:
     def _having(self, word: str, stem: str, parts: Sequence[str]) -> list[Ablation]:
         """The runs of a file whose names have the parts. Raises UserError if there is none."""
         runs = self.runs(stem)
-        chosen = [run for run in runs if set(parts) <= set(run.name.split(PART)[1:])]
+        named = [run for run in runs if run.name == word]  # Also of a point `seed=1` with the replicate `seed=0`.
+        chosen = named or [run for run in runs if set(parts) <= set(run.name.split(PART)[1:])]
         if not chosen:
             pieces = {piece for run in runs for piece in run.name.split(PART)[1:]}
             near = did_you_mean(
@@ -173,12 +175,22 @@ class Catalog:
             over = [] if point is None else [point_overlay(point, entry.file)]
             if header.folds is not None and fold is not None:
                 over.append(fold_overlay(header.folds, fold, *entry.place("folds")))
+                problems += _also_set(over[-1], (entry.file, *over[:-1]))
             values = {} if point is None else point.values
             about = Run(entry.name, run_name(entry.name, word), values, fold=fold, chain=layers.chain, **entry.remarks)
             try:
                 yield from self._replicated(entry, layers.over(*over), about)
             except UserError as error:
                 problems += str(error).splitlines()
+
+    def _twice(self, where: str, runs: Sequence[Ablation]) -> Iterator[str]:
+        """Points that are written in different ways and mean the same, so that one result would count as two."""
+        arms: dict[Any, str] = {}
+        for run in runs:
+            about = run.about
+            key = about.fold, about.seed, *self._resolver.parts(run.experiment)
+            if (arm := arms.setdefault(key, about.arm)) != about.arm:
+                yield f"{where}: sweep: {arm} and {about.arm} have the same options; leave one of these points out"
 
     def _replicated(self, entry: Entry, layers: _Layers, about: Run) -> Iterator[Ablation]:
         single = self._resolved(entry, layers, about, run_name(about.arm, None, about.fold))
@@ -201,6 +213,13 @@ class Catalog:
             differences = merge(differences, option_values(file.values))
         experiment = self._resolver.experiment(files)
         return Ablation(name, entry.header.description, layers.scale, differences, experiment, files, about)
+
+
+def _also_set(fold: YamlFile, files: Sequence[YamlFile]) -> Iterator[str]:
+    """What a file or a point says of the split that its fold says, too, and so would be without effect."""
+    for path, file in itertools.product(fold.lines, files):
+        if path in file.lines:
+            yield f"{file.where(path)}: {'.'.join(path)}: `folds` says it for each run; leave one of them out"
 
 
 def load_ablation(path: Path, scale: str, configs: Path, objects: Sequence[str] = ()) -> Ablation:

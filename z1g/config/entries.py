@@ -126,7 +126,7 @@ def read_header(file: YamlFile, kind: type[H], values: dict[str, Any]) -> H:
         header = kind.model_validate(values)
     except ValidationError as error:
         raise UserError("\n".join(explain(error, values, [file], kind))) from error
-    compared = {key: value for key, value in values.items() if key not in ("seeds", "sweep")}
+    compared = {key: value for key, value in values.items() if key != "seeds"}
     truths = list(mistaken_truths(compared, header.model_dump(mode="json")))
     if truths:
         lines = (f"{where_is([file], path)}: {'.'.join(path)}: expected a number, got true or false" for path in truths)

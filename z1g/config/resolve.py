@@ -133,6 +133,11 @@ class Resolver:
         except (ValidationError, _Mistake):
             return _validated(merged, files)
 
+    @staticmethod
+    def parts(experiment: Experiment) -> tuple[int, ...]:
+        """What tells experiments of one resolver apart."""
+        return tuple(id(getattr(experiment, name)) for name in Experiment.model_fields)
+
     def merged(self, files: Sequence[YamlFile]) -> dict[str, Any]:
         """The values of merged files over the defaults, as plain values, which must not be changed."""
         merged = self._over("{}", files)
@@ -160,7 +165,9 @@ class Resolver:
                 part = _adapter(name).validate_python(value)
                 if any(mistaken_truths(value, part)):
                     raise _Mistake
-                self._by_content[content] = part
+                # Texts such as "1" are read as numbers: equal parts may be written in several ways.
+                equal = (name, part.model_dump_json())
+                self._by_content[content] = self._by_content.setdefault(equal, part)
             self._kept.append(value)
             self._known[id(value)] = self._by_content[content]
         return self._known[id(value)]

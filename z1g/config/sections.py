@@ -20,10 +20,12 @@ from z1g.losses.rendering import AlphaLoss, RgbLoss
 from z1g.losses.splat import SplatLoss
 from z1g.metrics import Metric
 from z1g.metrics.alpha_iou import AlphaIou
+from z1g.metrics.base import TAKEN
 from z1g.metrics.depth import DepthError
 from z1g.metrics.frechet import FdEffLite0
 from z1g.metrics.lpips import StLpips
 from z1g.metrics.protocols import Protocol
+from z1g.metrics.protocols.base import SEPARATOR
 from z1g.metrics.protocols.own import Own
 from z1g.metrics.psnr import Psnr
 from z1g.metrics.ssim import Ssim
@@ -303,6 +305,15 @@ class MetricsOptions(Section):
     protocol: Annotated[Protocol, OneOf()] = Field(
         Own(), description="views, images and means behind figures; those of another one have columns of their own"
     )
+
+    @model_validator(mode="after")
+    def _names_are_free(self) -> Self:
+        for name in self.metrics:
+            if name in TAKEN:
+                raise ValueError(f"metrics.{name} needs another name: rows have a column of their own called {name}")
+            if SEPARATOR in name:
+                raise ValueError(f'metrics.{name} needs another name: "{SEPARATOR}" begins the name of a protocol')
+        return self
 
 
 def _slurm_name(name: str) -> str:

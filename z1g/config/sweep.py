@@ -53,7 +53,13 @@ class Distribution(Section):
             raise ValueError(f"{given[0]}: expected a smaller and a larger number, got {json.dumps(limits)}")
         if self.log_uniform and self.log_uniform[0] <= 0:
             raise ValueError(f"log_uniform: expected positive numbers, got {json.dumps(limits)}")
+        if limits and not self._width(*limits) < math.inf:
+            raise ValueError(f"{given[0]}: the limits are too far apart, got {json.dumps(limits)}")
         return self
+
+    def _width(self, low: float, high: float) -> float:
+        """What a draw is a share of: a difference, or a ratio."""
+        return high / low if self.log_uniform else high - low
 
     def at(self, u: float) -> Any:
         """The value at the fraction `u` in [0,1) of the distribution, with few digits, so that its name is exact."""

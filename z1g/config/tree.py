@@ -15,6 +15,7 @@ from z1g.core.slots import OneOf, Runtime, Section
 from z1g.fitting.options import FitOptions
 from z1g.gaussians.channels import SplatOptions
 from z1g.geometry.camera import CameraOptions
+from z1g.losses.base import TAKEN
 from z1g.losses.latent import LatentLoss
 from z1g.losses.splat import SplatLoss
 from z1g.losses.splatter import SplatterLoss
@@ -239,6 +240,8 @@ class Experiment(Section):
             if not active and needed:
                 raise ValueError(f"{name} needs at least one loss with a weight above 0")
             for key, loss in active.items():
+                if key in TAKEN and name != "fit.losses":
+                    raise ValueError(f"{name}.{key} needs another name: training has a figure of its own called {key}")
                 unsupported = SplatLoss if name == "fit.losses" else SplatterLoss
                 if isinstance(loss, LatentLoss) != on_codes or isinstance(loss, unsupported):
                     compared = "codes" if on_codes else "renders" if name == "fit.losses" else "renders and splats"

@@ -31,7 +31,7 @@ from z1g.sampling.options import InferOptions
 
 DEFAULT = "base"
 NETWORKS_DIGEST = "networks_sha256"
-"""In `model.json` of published models: the digest of the file with the digests of all networks."""
+"""In `model.json`: the digest of the file with the digests of all networks. Earlier `z1g pack` did not write it."""
 
 
 @dataclass(frozen=True)
@@ -162,5 +162,6 @@ def write_model(model: TrainedModel, out: Path, *, int8: bool, about: dict[str, 
             "condition_resize": model.condition.resize,
             "stages": model.stages,
             **about,
+            NETWORKS_DIGEST: sha256(temporary / NETWORKS / METHOD_FILE),
         }
         write_sealed(temporary / FILE, values, FILE)

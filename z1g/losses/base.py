@@ -73,6 +73,10 @@ class Comparison:
     perceptual_dropout: bool = False
 
 
+TAKEN = ("loss", "gradient_norm", "lr", "step", "seconds", "finite", "stop")
+"""What training itself calls its figures: a loss of such a name would take the place of one."""
+
+
 class Loss(Slot):
     """A loss term: `weight` times `compute`, a scalar mean over the batch."""
 

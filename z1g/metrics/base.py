@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import torch
 
 Scope = Literal["view", "object", "set"]
+TAKEN = ("object", "split", "source", "view", "azimuth_deg", "images")
+"""Columns that rows have beside their metrics: a metric of such a name would take the place of one."""
 
 
 class NotMeasurable(Exception):

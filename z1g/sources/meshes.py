@@ -51,8 +51,9 @@ class MeshSource(DataSource):
     renderer: Annotated[Renderer, OneOf()] = Raster()
 
     def check(self) -> None:
-        if absent := [text for text in self.roots if not Path(text).is_dir()]:
-            raise Missing("roots", f"{', '.join(absent)}: no such folder (looked from {Path.cwd()})")
+        if absent := [text for text in self.roots if not text.strip() or not Path(text).is_dir()]:
+            named = ", ".join(text or "(an empty path)" for text in absent)
+            raise Missing("roots", f"{named}: no such folder (looked from {Path.cwd()})")
 
     def ingest(
         self, objects: Sequence[ObjectEntry], camera: CameraOptions, scratch: Path, threads: int
