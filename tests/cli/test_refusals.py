@@ -421,7 +421,7 @@ def test_valid_names_are_listed_once() -> None:
 def test_an_empty_root_is_not_the_current_folder(refused: Refused, tmp_path: Path) -> None:
     """As of an unset shell variable: meshes could read all files here."""
     said = refused("list", ROOT / "workflow/objects", "--root", "", "--out", tmp_path / "a.jsonl")
-    assert "--root (an empty path): no such folder" in said
+    assert "--root: the value is empty; give one" in said
     assert list(tmp_path.iterdir()) == []
 
 

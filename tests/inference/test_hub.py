@@ -206,7 +206,6 @@ def test_a_model_without_a_card_is_not_published(
         (["{model}", "--to", "nobody"], "--to nobody: a name on the hub is USER/NAME"),
         (["{model}", "--to", "a/b@c"], "a name on the hub is USER/NAME"),
         (["nowhere", "--to", "a/b"], "nowhere is neither a folder with model.json"),
-        (["", "--to", "a/b"], "an empty name is neither a folder with model.json"),
         (["{model}", "--to", "a/b", "--picture", "{model}/model.json"], "model.json is not an image of a"),
         (
             ["{model}", "--to", "a/b", "--license", "cc-by-4"],

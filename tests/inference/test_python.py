@@ -23,7 +23,9 @@ import z1g
 from z1g import ImageToSplats, Splats, render
 from z1g.cli.main import main
 from z1g.core.errors import UserError
+from z1g.core.recorded import sha256
 from z1g.core.sealed import read_sealed, write_sealed
+from z1g.inference.models import NETWORKS_DIGEST
 from z1g.inference.photographs import Framing
 from z1g.inference.several import View
 from z1g.networks.weights import packaged
@@ -206,6 +208,9 @@ def test_a_missing_section_of_the_networks_is_named(folder: Path, tmp_path: Path
     values = read_sealed(file, packaged.METHOD_FILE)
     del values["camera"]
     write_sealed(file, values, packaged.METHOD_FILE)
+    described = tmp_path / "model" / "model.json"
+    values = read_sealed(described, "model.json") | {NETWORKS_DIGEST: sha256(file)}
+    write_sealed(described, values, "model.json")
     with pytest.raises(UserError, match=r"stage1\.json cannot be used: it has no 'camera'; was the folder written"):
         ImageToSplats.from_pretrained(str(tmp_path / "model"))
 

@@ -50,8 +50,8 @@ def main(verb: str, arguments: argparse.Namespace) -> None:
     """Write the list and print the numbers of objects and duplicates."""
     if arguments.out.suffix != ".jsonl":
         raise UserError(f"--out {arguments.out}: lists are JSON Lines; use a name that ends in .jsonl")
-    if absent := [text for text in arguments.root if not text.strip() or not Path(text).is_dir()]:
-        raise UserError(f"--root {absent[0] or '(an empty path)'}: no such folder (looked from {Path.cwd()})")
+    if absent := [text for text in arguments.root if not Path(text).is_dir()]:
+        raise UserError(f"--root {absent[0]}: no such folder (looked from {Path.cwd()})")
     copies_of = arguments.out.with_suffix(".files")
     paths = [copied(text, copies_of) if is_url(text) else text for text in arguments.paths]
     entries = find_objects(paths, roots=arguments.root)
