@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from z1g.render import _separate
-from z1g.render._separate import colored, separated
+from z1g.render._separate import Separated, WithDepth, separated
 from z1g.render.projection import LARGEST
 
 Array = NDArray[np.float64]
@@ -39,14 +39,18 @@ def numbers(tensor: Tensor) -> Array:
     return tensor.detach().double().cpu().numpy()
 
 
+def slopes(part: Separated) -> list[Tensor]:
+    """Made-up gradients of the five that have one."""
+    results = [part.position, part.scale, part.rotation, part.opacities, part.colors]
+    return [drawn(*result.shape, seed=i) for i, result in enumerate(results, 1)]
+
+
 def check(g: Tensor, views: int) -> None:
     """Values and gradients against loops in float64."""
     leaf = g.clone().requires_grad_(True)
     part = separated(leaf, views)
     for result in part:
         assert result.is_contiguous()
-    depths = drawn(g.shape[0], views, g.shape[1], seed=9).requires_grad_(True)
-    colors = colored(part, depths)
     expected = numbers(g)
     for row in np.ndindex(g.shape[:2]):
         if not all(np.isfinite(x) and abs(x) < LARGEST for x in expected[row]):
@@ -55,19 +59,15 @@ def check(g: Tensor, views: int) -> None:
     np.testing.assert_array_equal(numbers(part.opacity), expected[..., 3])
     np.testing.assert_array_equal(numbers(part.scale), expected[..., 4:7])
     np.testing.assert_array_equal(numbers(part.rotation), expected[..., 7:11])
-    np.testing.assert_array_equal(numbers(part.rgb), expected[..., 11:14])
     for view in range(views):
         np.testing.assert_array_equal(numbers(part.opacities[:, view]), expected[..., 3])
-        np.testing.assert_array_equal(numbers(colors[:, view, :, :3]), expected[..., 11:14])
-    np.testing.assert_array_equal(numbers(colors[..., 3]), numbers(depths))
-    results = [part.position, part.scale, part.rotation, part.opacities, colors]
-    weights = [drawn(*result.shape, seed=i) for i, result in enumerate(results, 1)]
-    slope, of_depths = torch.autograd.grad(results, (leaf, depths), weights)
-    position, scale, rotation, opacities, of_colors = map(numbers, weights)
+        np.testing.assert_array_equal(numbers(part.colors[:, view, :, :3]), expected[..., 11:14])
+    given_slopes = slopes(part)
+    (slope,) = torch.autograd.grad([*part[:1], *part[2:]], leaf, given_slopes)
+    position, scale, rotation, opacities, colors = map(numbers, given_slopes)
     sums = [position, sum(opacities[:, view] for view in range(views))[..., None], scale, rotation]
-    sums += [sum(of_colors[:, view, :, :3] for view in range(views))]
+    sums += [sum(colors[:, view, :, :3] for view in range(views))]
     np.testing.assert_allclose(numbers(slope), np.concatenate(sums, axis=2), atol=1e-5, rtol=1e-5)
-    np.testing.assert_array_equal(numbers(of_depths), of_colors[..., 3])
 
 
 @pytest.mark.slow
@@ -119,12 +119,18 @@ def test_without_gradients_there_is_no_graph() -> None:
     np.testing.assert_array_equal(numbers(leaf.grad), expected)
 
 
-@pytest.mark.usefixtures("way")
-def test_depths_may_have_any_strides() -> None:
-    part, depths = separated(drawn(2, 70, 14), 3), drawn(70, 2, 3).permute(1, 2, 0)
-    colors = colored(part, depths)
-    assert colors.data_ptr() == part.colors.data_ptr()
-    np.testing.assert_array_equal(numbers(colors[..., 3]), numbers(depths))
+def test_depth_is_the_fourth_channel_of_color() -> None:
+    rgb, depths = drawn(2, 3, 5, 4).requires_grad_(True), drawn(2, 3, 5, seed=1).requires_grad_(True)
+    colors = WithDepth.apply(rgb.clone(), depths)
+    np.testing.assert_array_equal(
+        numbers(colors), np.concatenate([numbers(rgb)[..., :3], numbers(depths)[..., None]], 3)
+    )
+    weight = drawn(2, 3, 5, 4, seed=2)
+    (colors * weight).sum().backward()
+    assert rgb.grad is not None
+    assert depths.grad is not None
+    np.testing.assert_array_equal(numbers(rgb.grad)[..., :3], numbers(weight)[..., :3])
+    np.testing.assert_array_equal(numbers(depths.grad), numbers(weight)[..., 3])
 
 
 def test_kernels_are_for_the_current_gpu() -> None:

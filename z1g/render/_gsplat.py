@@ -7,7 +7,7 @@ from torch import Tensor
 
 from z1g.geometry.camera import Cameras
 from z1g.render._pixels import pixels
-from z1g.render._separate import colored, separated
+from z1g.render._separate import WithDepth, separated
 from z1g.render.base import RenderOutput
 
 LARGE_TILE, SMALL_TILE = 16, 8
@@ -31,7 +31,7 @@ def draw(gsplat: Any, gaussians: Tensor, cameras: Cameras, near: float) -> Rende
         width, height, near_plane=near, opacities=part.opacity,
     )  # fmt: skip
     # Before `isect_tiles`, which waits for the GPU: what is launched after it is what the GPU waits for.
-    colors = colored(part, depths)
+    colors = WithDepth.apply(part.colors, depths)
     _, pairs, order = gsplat.isect_tiles(means, radii, depths, tile, columns, rows)
     starts = gsplat.isect_offset_encode(pairs, b * v, columns, rows).view(b, v, rows, columns)
     image, alpha = pixels(gsplat, (means, conics, colors, part.opacities), (width, height), tile, starts, order)

@@ -3,7 +3,7 @@
 Small images take as long as the kernels that are launched for them.
 """
 
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from torch import Tensor
 from torch.autograd import Function
@@ -24,91 +24,75 @@ ROWS = 64
 class Separated(NamedTuple):
     """Attributes of Gaussians, contiguous; transparent where a channel is not finite.
 
-    position, scale: [B,N,3]. rotation: [B,N,4]. opacity: [B,N] and rgb: [B,N,3], without gradient. opacities: [B,V,N],
-    the same for each camera, with gradient. colors: [B,V,N,4], which `colored` fills; the gradient of their first three
-    channels is that of rgb.
+    position, scale: [B,N,3]. rotation: [B,N,4]. opacity: [B,N], without gradient. opacities: [B,V,N], the same for each
+    camera, with gradient. colors: [B,V,N,4] for each camera; the fourth channel is not set and gets no gradient.
     """
 
     position: Tensor
     opacity: Tensor
     scale: Tensor
     rotation: Tensor
-    rgb: Tensor
     opacities: Tensor
     colors: Tensor
 
 
 def separated(gaussians: Tensor, views: int) -> Separated:
     """Separate Gaussians [B,N,14] for `views` cameras of each object."""
-    b, n = gaussians.shape[:2]
-    # Not results of the function, which would make zeros as their gradients.
-    opacity, rgb = gaussians.new_empty(b, n), gaussians.new_empty(b, n, 3)
-    position, scale, rotation, opacities, colors = _Separate.apply(gaussians, opacity, rgb, views)
-    return Separated(position, opacity, scale, rotation, rgb, opacities, colors)
+    # Not a result of the function, which would make zeros as its gradient.
+    opacity = gaussians.new_empty(gaussians.shape[:2])
+    position, scale, rotation, opacities, colors = _Separate.apply(gaussians, opacity, views)
+    return Separated(position, opacity, scale, rotation, opacities, colors)
 
 
-def colored(part: Separated, depths: Tensor) -> Tensor:
-    """Colors [B,V,N,4] for each camera: rgb, and depths [B,V,N], which are known after projection.
-
-    These are `part.colors`, filled.
-    """
-    return cast(Tensor, _Colored.apply(part.colors, part.rgb, depths))
-
-
-class _Colored(Function):
-    """`colored`: each row is written once and as a whole, since parts of rows take as long as rows."""
+class WithDepth(Function):
+    """Colors [B,V,N,4] with depths [B,V,N] as their fourth channel, in place."""
 
     @staticmethod
-    def forward(ctx: Any, colors: Tensor, rgb: Tensor, depths: Tensor) -> Tensor:
+    def forward(ctx: Any, colors: Tensor, depths: Tensor) -> Tensor:
         ctx.mark_dirty(colors)
-        b, views, n = depths.shape
-        if fused(colors.device):
-            kernels.color[(-(-n // ROWS), b * views)](rgb, depths.contiguous(), colors, n, views, ROWS=ROWS)
-        else:
-            colors[..., :3].copy_(rgb[:, None])
-            colors[..., 3].copy_(depths)
+        colors.select(3, 3).copy_(depths)
         return colors
 
     @staticmethod
-    def backward(_ctx: Any, gradient: Tensor) -> tuple[Tensor, None, Tensor]:
-        return gradient, None, gradient.select(3, 3)
+    def backward(_ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        return gradient, gradient.select(3, 3)
 
 
 class _Separate(Function):
     """`separated`; what is transparent is in no pixel, so its gradient is 0 without a mask."""
 
     @staticmethod
-    def forward(_ctx: Any, gaussians: Tensor, opacity: Tensor, rgb: Tensor, views: int) -> tuple[Tensor, ...]:
+    def forward(_ctx: Any, gaussians: Tensor, opacity: Tensor, views: int) -> tuple[Tensor, ...]:
         b, n = opacity.shape
         position, scale, rotation = (gaussians.new_empty(b, n, width) for width in (3, 3, 4))
         opacities, colors = gaussians.new_empty(b, views, n), gaussians.new_empty(b, views, n, 4)
-        out = (position, opacity, scale, rotation, rgb, opacities)
+        out = Separated(position, opacity, scale, rotation, opacities, colors)
         if fused(gaussians.device):
             kernels.separate[(-(-n // ROWS), b)](gaussians.contiguous(), *out, n, views, LARGEST=LARGEST, ROWS=ROWS)
         else:
-            _separate(gaussians, Separated(*out, colors))
+            _separate(gaussians, out)
         return position, scale, rotation, opacities, colors
 
     @staticmethod
     @once_differentiable
-    def backward(_ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(_ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         position, scale, rotation, opacities, colors = (gradient.contiguous() for gradient in gradients)
         b, views, n = opacities.shape
         if not fused(position.device):
-            return _gather(position, scale, rotation, opacities, colors), None, None, None
+            return _gather(position, scale, rotation, opacities, colors), None, None
         out = position.new_empty(b, n, N_CHANNELS)
         kernels.gather[(-(-n // ROWS), b)](position, scale, rotation, opacities, colors, out, n, views, ROWS=ROWS)
-        return out, None, None, None
+        return out, None, None
 
 
 def _separate(gaussians: Tensor, out: Separated) -> None:
-    """Like the kernel of this name: all but the colors."""
+    """Like the kernel of this name."""
     parts = split(finite(gaussians, dim=2)[0], dim=2)
     for name in ("position", "scale", "rotation"):
         getattr(out, name).copy_(parts[name])
     out.opacity.copy_(parts["opacity"].squeeze(2))
     out.opacities.copy_(parts["opacity"].mT)
-    out.rgb.copy_(parts["rgb"])
+    out.colors[..., :3].copy_(parts["rgb"][:, None])
 
 
 def _gather(position: Tensor, scale: Tensor, rotation: Tensor, opacities: Tensor, colors: Tensor) -> Tensor:

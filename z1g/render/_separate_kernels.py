@@ -49,10 +49,10 @@ def taken(source, rows, inside, width, FIRST: tl.constexpr, LAST: tl.constexpr):
 
 @triton.jit(do_not_specialize=["n", "views"])
 def separate(
-    gaussians, position, opacity, scale, rotation, rgb, opacities, n, views,
+    gaussians, position, opacity, scale, rotation, opacities, colors, n, views,
     LARGEST: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """Store attributes, those that are the same for all cameras once, and opacities [B,V,N]; see `Separated`."""
+    """Store attributes, opacities [B,V,N] and the first three channels of colors [B,V,N,4]; see `Separated`."""
     rows, among_all, inside = rows_of_object(n, ROWS)
     values = taken(gaussians, among_all, inside, 14, 0, 14)
     # False for NaN.
@@ -63,24 +63,10 @@ def separate(
     keep(values, opacity, among_all, inside, 1, 3, 4)
     keep(values, scale, among_all, inside, 3, 4, 7)
     keep(values, rotation, among_all, inside, 4, 7, 11)
-    keep(values, rgb, among_all, inside, 3, 11, 14)
     for view in range(views):
-        keep(values, opacities, of_camera(rows, n, view, views), inside, 1, 3, 4)
-
-
-@triton.jit(do_not_specialize=["n", "views"])
-def color(rgb, depths, colors, n, views, ROWS: tl.constexpr):
-    """colors [B,V,N,4] = rgb [B,N,3] and depths [B,V,N]. A program has ROWS of the Gaussians of one camera."""
-    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    inside = rows < n
-    camera = tl.program_id(1)
-    seen = camera.to(tl.int64) * n + rows
-    depth = tl.load(depths + seen, mask=inside)
-    channels = tl.arange(0, 4)[None, :]
-    row = (camera // views).to(tl.int64) * n + rows
-    values = tl.load(rgb + row[:, None] * 3 + channels, mask=inside[:, None] & (channels < 3), other=0.0)
-    values = tl.where(channels == 3, depth[:, None], values)
-    tl.store(colors + seen[:, None] * 4 + channels, values, mask=inside[:, None])
+        seen = of_camera(rows, n, view, views)
+        keep(values, opacities, seen, inside, 1, 3, 4)
+        keep(values, colors, seen, inside, 4, 11, 14)
 
 
 @triton.jit(do_not_specialize=["n", "views"])
