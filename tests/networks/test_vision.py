@@ -196,6 +196,18 @@ def test_stage_1_is_shared_by_models_with_different_encoders(tmp_path: Path) -> 
     assert ids[0] == ids[2], "the default changes no id"
 
 
+@pytest.mark.parametrize("verb", ["codes", "infer"])
+def test_jobs_that_train_nothing_import_little(verb: str) -> None:
+    code = (
+        "import sys\n"
+        "from z1g.cli.stage import _module\n"
+        f"assert _module({verb!r}).run\n"
+        "heavy = {'transformers', 'peft', 'torch._dynamo', 'torchvision', 'sympy', 'requests'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
 def test_sampling_imports_little_and_leaves_the_libraries_whole() -> None:
     code = (
         "import sys, z1g.render._kernels\n"  # whose numba imports scipy

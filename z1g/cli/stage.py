@@ -30,6 +30,8 @@ from z1g.training.rungs import rung_name
 log = logging.getLogger("z1g")
 MOST = 4096
 """Limit of threads, GPUs and nodes: OpenMP and torch crash on larger numbers of threads."""
+SAMPLING = ("codes", "infer")
+"""Stages that use the networks of a model and train none of them."""
 MOST_GB = 100_000
 """Limit of a GPU's memory, as of `resources`."""
 
@@ -173,4 +175,8 @@ def _module(verb: str) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     with kept():
+        if verb in SAMPLING:
+            from z1g.networks.lean import import_networks
+
+            import_networks()
         return importlib.import_module(name)
