@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
-from support import zygote
+from support import triton_interpreter, zygote
 
 from z1g.core.errors import UserError
 from z1g.meshes.executable import find_blender
@@ -61,6 +61,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """What is imported stays: the garbage collector need not look at it again and again, here and in forks."""
+    triton_interpreter.quicken()
     gc.freeze()
     gc.enable()
 
