@@ -477,6 +477,7 @@ def test_recomputed_networks_compute_the_same(monkeypatch: pytest.MonkeyPatch) -
     results = []
     for recompute in (False, True):
         _, network, given = networks()[2]
+        given = [x[:1] for x in given]
         modules.fuse(network)
         monkeypatch.setattr(modules, "runs_fused", lambda x: True)
         if recompute:
