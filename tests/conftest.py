@@ -74,6 +74,8 @@ def pytest_collection_finish() -> None:
     """What is imported stays: the garbage collector need not look at it again and again, here and in forks."""
     triton_interpreter.quicken()
     gc.freeze()
+    # Python's 700 are for small programs: searches took a sixteenth of the time of tests that read configurations.
+    gc.set_threshold(10_000)
     gc.enable()
 
 
