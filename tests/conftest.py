@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from hypothesis import settings
-from support import zygote
+from support import triton_interpreter, zygote
 
 from z1g.core.errors import UserError
 from z1g.meshes.executable import find_blender
@@ -37,20 +37,31 @@ LONGEST = (
     "workflow/test_pruned_studies.py",
     "search/test_searches.py",
     "meshes/test_ingest_light.py",
-    "networks/test_fused.py",
     "meshes/test_listing_limits.py",
+    "networks/test_fused.py",
     "stages/test_attribute_stages.py",
-    "objectives/test_distillation.py",
-    "workflow/test_workflow.py",
-    "workflow/test_end_to_end.py",
-    "training/test_training.py",
-    "surface/test_meshes_of_kinds.py",
-    "golden/test_golden.py",
-    "render/test_compiled.py",
     "peers/test_frames_of_peers.py",
+    "adversarial/test_damage.py",
+    "inference/test_app.py",
+    "golden/test_golden.py",
+    "objectives/test_distillation.py",
+    "workflow/test_end_to_end.py",
+    "surface/test_meshes_of_kinds.py",
+    "workflow/test_workflow.py",
+    "inference/test_infer_photographs.py",
+    "adversarial/test_configuration.py",
+    "bench/test_bench_diffusion.py",
+    "render/test_compiled.py",
+    "training/test_training.py",
+    "bench/test_bench_memory.py",
     "stages/test_ranks_of_kinds.py",
+    "training/test_ddp.py",
+    "render/test_render_exact.py",
+    "workflow/test_site.py",
+    "workflow/test_running.py",
+    "workflow/test_notebooks.py",
 )
-"""Files whose tests take longest, the longest first."""
+"""Files whose tests take longest, the longest first, and long ones of the last folder."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -61,7 +72,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """What is imported stays: the garbage collector need not look at it again and again, here and in forks."""
+    triton_interpreter.quicken()
     gc.freeze()
+    # Python's 700 are for small programs: searches took a sixteenth of the time of tests that read configurations.
+    gc.set_threshold(10_000)
     gc.enable()
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from support import forked_snakemake
 from support.finished_tree import finished
 from support.killed import Moment, run
 from support.killed_stages import CODES, LONG, SIGNALS, command, killed_and_run_again, undone
@@ -209,9 +210,8 @@ def test_snakemake_is_killed(
     assert own or "Traceback" not in said, said
 
     def again(*options: str) -> subprocess.CompletedProcess[str]:
-        command = snakemake(workspace, stage, *options)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        return subprocess.run(command, cwd=workspace, env=environment, capture_output=True, text=True)
+        words = snakemake(workspace, stage, *options)[3:]
+        return forked_snakemake.snakemake(words, workspace, {**os.environ, "PYTHONPATH": str(ROOT)})
 
     done = again()
     if sent == signal.SIGKILL:

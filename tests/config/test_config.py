@@ -12,6 +12,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.forked_snakemake import snakemake
 from support.paths import ROOT
 
 from z1g.cli.config import GENERATED
@@ -285,8 +286,10 @@ def test_every_option_is_read_somewhere() -> None:
     assert dead == []
 
 
-def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", *command], cwd=cwd, capture_output=True, text=True)
+def run(program: str, *words: str) -> subprocess.CompletedProcess[str]:
+    if program == "snakemake":
+        return snakemake(words, ROOT)
+    return subprocess.run([sys.executable, "-m", program, *words], cwd=ROOT, capture_output=True, text=True)
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.forked_snakemake import snakemake
 from support.paths import ROOT
 
 from z1g import render
@@ -260,11 +261,14 @@ def test_a_wrong_ablation_stops_every_command_before_anything_runs(workspace: Pa
         words = [*command, "--profile", "local", "--config", "scale=scratch"]
     else:
         words = [*command, "--scale", "scratch", *(["--ablation", str(bad)] if "show" in command else [])]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", *words],
-            cwd=workspace, capture_output=True, text=True, env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
-        )  # fmt: skip
+        if command[0] == "snakemake":
+            done = snakemake(words[1:], workspace, environment)
+        else:
+            done = subprocess.run(
+                [sys.executable, "-m", *words], cwd=workspace, capture_output=True, text=True, env=environment
+            )
     finally:
         bad.write_text(good)
     assert done.returncode == 2, done.stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.forked_snakemake import snakemake
 from support.paths import CONFIGS, ROOT
 
 from z1g.cli.main import main
@@ -337,26 +338,13 @@ def test_snakemake_stops_before_anything_runs(tmp_path: Path, profile: str) -> N
     (tmp_path / "ablations").mkdir()
     idea(tmp_path / "ablations", "autodecoder:\n  losses:\n    perceptual: {kind: lpips, trunk: gone.pth}\n")
     (tmp_path / "Snakefile").write_text((ROOT / "Snakefile").read_text())
-    words = [
-        sys.executable,
-        "-m",
-        "snakemake",
-        "-n",
-        "--profile",
-        f"workflow/profiles/{profile}",
-        "--config",
-        "scale=scratch",
-    ]
-
-    def run(*more: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run([*words, *more], cwd=tmp_path, capture_output=True, text=True, check=False)
-
-    done = run()
+    words = ["-n", "--profile", f"workflow/profiles/{profile}", "--config", "scale=scratch"]
+    done = snakemake(words, tmp_path)
     assert done.returncode == 2, done.stderr
     assert "ablations/idea.yaml:3: autodecoder.losses.perceptual.trunk: gone.pth is not a file" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "results").exists()
-    done = run("missing=warn")
+    done = snakemake([*words, "missing=warn"], tmp_path)
     assert done.returncode == 0, done.stderr
     assert "autodecoder.losses.perceptual.trunk" in done.stderr
 

@@ -22,7 +22,7 @@ from z1g.meshes.references import references
 from z1g.meshes.store import LONGEST_LINE, Archive, Disk, NotChecked, whole_lines
 
 MIB = 2**20
-PEAK_MIB = 500
+PEAK_MIB = 250
 MEASURED = """
 import resource, subprocess, sys
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
@@ -64,13 +64,13 @@ def pack(path: Path, members: dict[str, Iterable[bytes]], method: int = zipfile.
 
 LARGE: dict[str, Callable[[], dict[str, Iterable[bytes]]]] = {
     "one_line": lambda: {"x.obj": [HEAD["obj"], *repeated(b"1 ", 400)]},
-    "empty_lines": lambda: {"x.obj": repeated(b"\n", 60)},
-    "empty_vertices": lambda: {"x.obj": repeated(b"v \n", 60)},
+    "empty_lines": lambda: {"x.obj": repeated(b"\n", 30)},
+    "empty_vertices": lambda: {"x.obj": repeated(b"v \n", 30)},
     "libraries": lambda: {"x.obj": numbered("mtllib {}\n", 60)},
     "materials": lambda: {"x.obj": [*numbered("usemtl {}\n", 60)]},
     "one_line_of_a_material": lambda: {"x.obj": [HEAD["mtl"]], "x.mtl": repeated(b"map_Kd ", 300)},
     "images": lambda: {"x.obj": [HEAD["mtl"]], "x.mtl": numbered("map_Kd {}\n", 60)},
-    "empty_lines_of_a_material": lambda: {"x.obj": [HEAD["mtl"]], "x.mtl": repeated(b"\n", 60)},
+    "empty_lines_of_a_material": lambda: {"x.obj": [HEAD["mtl"]], "x.mtl": repeated(b"\n", 30)},
     "entries_of_a_gltf": lambda: {"x.gltf": [HEAD["gltf"], *repeated(b"{},", 100)]},
     "few_entries_of_a_gltf": lambda: {"x.gltf": [HEAD["gltf"], *repeated(b"{},", 30)]},
     "one_string_of_a_gltf": lambda: {"x.gltf": [HEAD["gltf"], b'"', *repeated("😀".encode(), 30), b'"]}']},

@@ -1,5 +1,6 @@
 """Snakemake in a fork of this process: without the start of Python and its imports, which exceed a dry run."""
 
+import logging
 import multiprocessing
 import os
 import signal
@@ -42,6 +43,8 @@ def _main(words: list[str], folder: Path, environment: dict[str, str], files: tu
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
         setattr(sys, name, os.fdopen(number, "w", buffering=1, closefd=False, encoding="utf-8"))
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    # Those of pytest would keep what is said to themselves.
+    logging.getLogger().handlers.clear()
     # A process that was started in the background ignores Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.chdir(folder)

@@ -43,6 +43,13 @@ def start() -> None:
     SERVER._forkserver_address, SERVER._forkserver_alive_fd, SERVER._forkserver_pid = address, kept_open, pid
 
 
+def _prepare_numba() -> None:
+    """Import what numba does at the first call of a kernel, which starts no threads: those do not survive a fork."""
+    registry = importlib.import_module("numba.core.registry")
+    registry.cpu_target.typing_context.refresh()
+    registry.cpu_target.target_context.refresh()
+
+
 def _serve(listener: int, alive: int) -> None:
     """Fork for each process that is asked for, without anything of pytest; does not return."""
     try:
@@ -56,6 +63,7 @@ def _serve(listener: int, alive: int) -> None:
         gc.disable()
         for name in PRELOADED:
             importlib.import_module(name)
+        _prepare_numba()
         gc.freeze()
         gc.enable()
         forkserver.main(listener, alive, [])
