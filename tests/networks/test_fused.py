@@ -36,7 +36,7 @@ REPLACED: dict[str, set[type]] = {
     "attributes": {ResnetBlock2D, nn.GroupNorm, Upsample2D, attributes.AttributeBlock, GEGLU, Rotary},
 }
 SHAPES = [(2, 32, 5, 7, 4), (1, 8, 1, 1, 2)]
-MANY_GROUPS = [(1, 48, 3, 3, 16), (3, 24, 9, 4, 8)]
+MANY_GROUPS = [(1, 96, 3, 3, 32), (3, 24, 9, 4, 8)]
 MANY_PIXELS = (2, 64, 30, 20, 4)
 """Several programs compute its sums."""
 
