@@ -157,6 +157,27 @@ def test_a_folder_replaces_the_older_one_as_a_whole(tmp_path: Path) -> None:
     assert names(tmp_path) == ["model"]
 
 
+def test_a_link_to_a_folder_is_replaced_and_a_file_is_kept(tmp_path: Path) -> None:
+    """Neither leaves a hidden folder or link behind, and nothing that was there for others is lost."""
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/old").touch()
+    for target in ("kept", "nowhere"):
+        (tmp_path / "model").symlink_to(target)
+        with atomic_folder(tmp_path / "model") as temporary:
+            (temporary / "new").touch()
+        assert names(tmp_path) == ["kept", "model"]
+        assert (names(tmp_path / "model"), names(tmp_path / "kept")) == (["new"], ["old"])
+        (tmp_path / "model/new").unlink()
+        (tmp_path / "model").rmdir()
+    (tmp_path / "model").write_text("a file")
+    with pytest.raises(NotADirectoryError, match=r"model'$"), atomic_folder(tmp_path / "model"):
+        pass
+    assert (tmp_path / "model").read_text() == "a file"
+    (tmp_path / ".model.0123abcd.tmp").symlink_to("kept")
+    remove_unfinished(tmp_path, "model")
+    assert names(tmp_path) == ["kept", "model"]
+
+
 def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:
     path = tmp_path / "model"
     with atomic_folder(path) as temporary:

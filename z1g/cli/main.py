@@ -30,6 +30,9 @@ from z1g.core.errors import (
 from z1g.core.imports import are_kept
 from z1g.core.stages import CHAIN
 
+OUT_OF_MEMORY = "there is not enough memory; end other programs, or choose smaller sizes or batches"
+NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "out of memory")
+"""Parts of torch's messages of a CPU and of a GPU."""
 REMEDIES = {
     errno.ENOSPC: "the disk is full; make room and run the same command again",
     errno.EDQUOT: "the disk quota is used up; make room and run the same command again",
@@ -143,6 +146,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except OSError as error:
             _say(verb, f"error: {_escaped(_in_one_line(error), words)}")
             return EXIT_USER_ERROR
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            cause = _escaped(" ".join(str(error).split())[:200], words)
+            _say(verb, f"error: {OUT_OF_MEMORY}{cause and f' ({cause})'}")
+            return EXIT_USER_ERROR
 
 
 def _run(words: list[str]) -> int:
@@ -205,6 +214,11 @@ def _escaped(text: str, words: Sequence[str]) -> str:
         if not word.isprintable():
             text = text.replace(word, word.encode("unicode_escape").decode())
     return text
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory was refused; torch, which need not be imported, has no class of its own for that of a CPU."""
+    return isinstance(error, MemoryError) or any(mark in str(error) for mark in NO_MEMORY)
 
 
 def _in_one_line(error: OSError) -> str:

@@ -53,8 +53,13 @@ def atomic_file(path: Path, durable: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Like `atomic_file` for a folder; an older folder at `path` is replaced."""
+    """Like `atomic_file` for a folder; an older folder at `path` is replaced, or a link to one, which keeps its own.
+
+    Raises OSError if a file is at `path`.
+    """
     _require_name(path)
+    if path.exists() and not path.is_dir():
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, older = (path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp") for _ in range(2))
     with by_own_name(temporary, path):
@@ -71,8 +76,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
             _sync(path.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(older, ignore_errors=True)
+        _remove(temporary)
+        _remove(older)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link or a folder, as far as that is possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def require_place(path: Path) -> None:
@@ -106,7 +119,7 @@ def remove_unfinished(folder: Path, prefix: str = "", but: Sequence[str] = ()) -
         name = _TEMPORARY.fullmatch(path.name)
         dead = name and (_is_old(path) if name[1] in but else f"{name[1]}.".startswith(prefix))
         if dead:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            _remove(path)
 
 
 def _is_old(path: Path) -> bool:
