@@ -234,7 +234,14 @@ def test_a_folder_without_stage_json_stays_as_it_is(refused: Refused, tmp_path: 
     assert not any((tmp_path / "photos").iterdir())
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"stage": "fit"}', '{"stage": "fit", "n_chunks": "2"}', "\xff"])
+ROWS = '{"stage": "fit", "id": "a", "recipe": "", "n_chunks": 2, "upstream": {"ingest": "a"}, "config": {}}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "3", '{"stage": "fit"}', '{"stage": "fit", "n_chunks": "2"}', "\xff",
+     ROWS, ROWS.replace('{"ingest": "a"}', "[1]"), ROWS.replace("{}", "[1]")],
+)  # fmt: skip
 def test_a_damaged_stage_json(refused: Refused, micro: Plan, text: str) -> None:
     folder = stage_path(micro, "fit")
     (folder / "stage.json").write_text(text, encoding="latin1")

@@ -141,6 +141,12 @@ def test_json_lines_round_trip(tmp_path: Path) -> None:
     assert read_jsonl(tmp_path / "rows.jsonl") == []
 
 
+def test_lines_of_a_table_are_objects(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n[1]\n')
+    with pytest.raises(ValueError, match="line 2 is not a JSON object"):
+        read_jsonl(tmp_path / "rows.jsonl")
+
+
 def test_a_body_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "file.txt"):
         pass

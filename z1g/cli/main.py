@@ -125,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
     verb = words[0] if words and words[0] in VERBS else None
-    with _signals():
+    with _signals(), _threads(verb):
         try:
             return _run(words)
         except UserError as error:
@@ -190,6 +190,24 @@ def _signals() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _threads(verb: str | None) -> Iterator[None]:
+    """Let threads of libraries say errors of the operating system in one line, as TensorBoard's on a full disk."""
+    before = threading.excepthook
+
+    def say(ended: threading.ExceptHookArgs) -> None:
+        if isinstance(ended.exc_value, OSError):
+            _say(verb, f"error: {_in_one_line(ended.exc_value)}")
+        else:
+            before(ended)
+
+    threading.excepthook = say
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -227,10 +227,16 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read JSON Lines. Raises OSError, also if it is no regular file or a line is too long, or ValueError."""
+    """Read JSON Lines, one object a line. Raises OSError, also if it is no regular file or a line is too long, or
+    ValueError.
+    """
     require_regular(path)
     with path.open("rb") as stream:
-        return [json.loads(line) for line in lines_of(stream, path) if line.strip()]
+        rows = [json.loads(line) for line in lines_of(stream, path) if line.strip()]
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise ValueError(f"line {number} is not a JSON object")
+    return rows
 
 
 def _sync(path: Path) -> None:
