@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 from support.paths import ROOT
 
 from z1g.core import files, progress
@@ -71,6 +73,19 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=r"No space left|Invalid argument") as caught, lock(tmp_path / "lock"):
             pass
         assert caught.value.filename == str(tmp_path / "lock")
+
+
+@pytest.mark.parametrize("place", [atomic_file, atomic_folder])
+def test_a_file_without_room_names_itself_though_the_disk_has_some(tmp_path: Path, place: Any) -> None:
+    """safetensors finds out before it writes: `z1g pack` ended in its traceback on a disk with gigabytes left."""
+    for number, words in ((errno.ENOSPC, "No space left on device"), (errno.EDQUOT, "Disk quota exceeded")):
+        error = SafetensorError(f"Error while serializing: I/O error: {words} (os error {number})")
+        with pytest.raises(OSError, match=words) as caught, place(tmp_path / "model"):
+            raise error
+        assert (caught.value.errno, caught.value.filename) == (number, str(tmp_path / "model"))
+    with pytest.raises(SafetensorError, match="os error 2"), place(tmp_path / "model"):
+        raise SafetensorError("I/O error: No such file or directory (os error 2)")
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("hidden", [".z1g.unfinished", ".z1g.unfinished/a.ply", ".z1g.lock"])

@@ -23,6 +23,8 @@ OLD_S = 3600.0
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a disk or a quota that is full."""
+_FULL_IN_RUST = re.compile(rf"os error ({'|'.join(map(str, FULL))})\b")
+"""What messages of safetensors end with, which does not write what finds no room, so that the disk is not full then."""
 FULL_DISK_BYTES = 65_536
 """A disk with fewer free bytes counts as full, because a failed write may have been partly written."""
 
@@ -144,6 +146,8 @@ def _disk_full_error(path: Path) -> Iterator[None]:
             error.filename = str(path)
             raise
         other_cause = isinstance(error, OSError) and cause != errno.ENOSPC
+        if (found := _FULL_IN_RUST.search(str(error))) and not other_cause:
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
         if other_cause or shutil.disk_usage(path.parent).free >= FULL_DISK_BYTES:
             raise
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
