@@ -64,7 +64,7 @@ def test_a_link_that_cannot_be_made_is_named_and_leaves_nothing(tree: Path, monk
 
 def test_tensorboard_lists_each_run_once_by_ablation(tree: Path) -> None:
     for name in ("a", "b"):
-        ablation.run(tree, "a")
+        ablation.run(tree, name)
     root = tree / "ablations"
     folders = sorted(str(Path(folder).relative_to(root)) for folder in GetLogdirSubdirectories(str(root)))
     assert folders == [f"{n}/{p}" for n in ("a", "b") for p in ("stages/autodecoder/tb", "stages/unet/tb", "tb")]
