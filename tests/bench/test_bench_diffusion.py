@@ -113,7 +113,17 @@ def test_a_measurement_is_stopped_in_time() -> None:
     assert row["wall_s"] < 10
 
 
-@pytest.mark.parametrize("name", ["16", "b4+fast", "b4+cudnn+"])
+@pytest.mark.parametrize("part", ["unet", "autodecoder", "infer"])
+def test_a_batch_of_nothing_is_an_error(part: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its row would have an error, and the exit code would be 0."""
+    assert main(["bench", part, "--variants", "b1", "b0"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["16", "b4+fast", "b4+cudnn+", "b0", "b00", "b", "b²", "b10000", "b4+micro0", "b4+micro²", "b4+micro2+micro1"],
+)
 def test_unknown_variants_are_rejected(name: str) -> None:
     with pytest.raises(UserError, match="is b<objects>"):
         Variant.parse(name, ("cudnn",))

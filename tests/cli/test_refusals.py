@@ -7,7 +7,9 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -232,7 +234,14 @@ def test_a_folder_without_stage_json_stays_as_it_is(refused: Refused, tmp_path: 
     assert not any((tmp_path / "photos").iterdir())
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "3", '{"stage": "fit"}', '{"stage": "fit", "n_chunks": "2"}', "\xff"])
+ROWS = '{"stage": "fit", "id": "a", "recipe": "", "n_chunks": 2, "upstream": {"ingest": "a"}, "config": {}}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "3", '{"stage": "fit"}', '{"stage": "fit", "n_chunks": "2"}', "\xff",
+     ROWS, ROWS.replace('{"ingest": "a"}', "[1]"), ROWS.replace("{}", "[1]")],
+)  # fmt: skip
 def test_a_damaged_stage_json(refused: Refused, micro: Plan, text: str) -> None:
     folder = stage_path(micro, "fit")
     (folder / "stage.json").write_text(text, encoding="latin1")
@@ -381,6 +390,20 @@ def test_an_error_of_the_system_without_a_path(refused: Refused, ply: Path, monk
     monkeypatch.setattr("z1g.gaussians.files.write", fail)
     message = refused("export", ply, "--out", ply.with_name("b.ply"))
     assert message == "z1g export: error: a library's own message"
+
+
+def test_more_memory_than_there_is(refused: Refused, ply: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(error: Exception, *_: Any) -> None:
+        raise error
+
+    of_torch = "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to"
+    for error in (MemoryError(), RuntimeError(of_torch), RuntimeError("CUDA out of memory. Tried to\nallocate 9 GiB")):
+        monkeypatch.setattr("z1g.cli.export.main", partial(fail, error))
+        line = refused("export", ply, "--out", "b.spz")
+        assert line.startswith("z1g export: error: there is not enough memory; end other programs, or choose")
+    monkeypatch.setattr("z1g.cli.export.main", partial(fail, RuntimeError("a fault of ours")))
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        main(["export", str(ply), "--out", "b.spz"])
 
 
 @pytest.mark.slow

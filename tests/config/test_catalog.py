@@ -233,6 +233,18 @@ def test_mistakes_of_a_set_are_named_in_the_sets_file(folder: Path, text: str, e
     assert lines[0].startswith(expected), lines
 
 
+@pytest.mark.parametrize("rest", ["seeds: 3\n", "sweep: {grid: {infer.steps: [4]}}\n"])
+def test_pruning_without_competitors_is_an_error(folder: Path, rest: str) -> None:
+    """It would be without effect: replicates and folds of one arm do not compete."""
+    write(folder, idea=f"{rest}prune: {{keep: 0.5}}\n")
+    (line,) = said(folder)
+    assert line.startswith("idea.yaml:2: prune: the points of a file's sweep compete, and this file has no two: add `")
+    write(folder, s__a=rest, s___set="prune: {keep: 0.5}\n")
+    assert said(folder, "s")[0].startswith("s/_set.yaml:1: prune: the ablations of a set compete, and this set has no ")
+    write(folder, s__b="splat: {}\n", idea="prune: null\n")
+    assert not said(folder, "s", "idea")
+
+
 @pytest.mark.parametrize(
     ("sweep", "expected"),
     [

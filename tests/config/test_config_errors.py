@@ -114,6 +114,8 @@ def complaint(folder: Path, text: str, scale: str = "scratch") -> list[str]:
         ("autodecoder: {losses: {loss: {kind: rgb}}}\n",
          "1: autodecoder.losses.loss needs another name: training has a figure of its own called loss"),
         ("unet:\n  rendered: {losses: {step: {kind: rgb}}}\n", "2: unet.rendered.losses.step needs another name"),
+        ("unet:\n  losses: {rgb: {kind: latent}}\n  rendered: {losses: {rgb: {kind: rgb}}}\n",
+         "3: unet.rendered.losses.rgb needs another name: unet.losses has a rgb, and the log has one column for each"),
         ("metrics: {metrics: {source: {kind: psnr}}}\n",
          "1: metrics: metrics.source needs another name: rows have a column of their own called source"),
         ("metrics: {metrics: {psnr@lgm: {kind: psnr}}}\n", "1: metrics: metrics.psnr@lgm needs another name"),

@@ -8,8 +8,10 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from safetensors import SafetensorError
 from support.paths import ROOT
 
 from z1g.core import files, progress
@@ -71,6 +73,19 @@ def test_a_full_disk_names_the_file(tmp_path: Path) -> None:
         with pytest.raises(OSError, match=r"No space left|Invalid argument") as caught, lock(tmp_path / "lock"):
             pass
         assert caught.value.filename == str(tmp_path / "lock")
+
+
+@pytest.mark.parametrize("place", [atomic_file, atomic_folder])
+def test_a_file_without_room_names_itself_though_the_disk_has_some(tmp_path: Path, place: Any) -> None:
+    """safetensors finds out before it writes: `z1g pack` ended in its traceback on a disk with gigabytes left."""
+    for number, words in ((errno.ENOSPC, "No space left on device"), (errno.EDQUOT, "Disk quota exceeded")):
+        error = SafetensorError(f"Error while serializing: I/O error: {words} (os error {number})")
+        with pytest.raises(OSError, match=words) as caught, place(tmp_path / "model"):
+            raise error
+        assert (caught.value.errno, caught.value.filename) == (number, str(tmp_path / "model"))
+    with pytest.raises(SafetensorError, match="os error 2"), place(tmp_path / "model"):
+        raise SafetensorError("I/O error: No such file or directory (os error 2)")
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("hidden", [".z1g.unfinished", ".z1g.unfinished/a.ply", ".z1g.lock"])
@@ -141,6 +156,12 @@ def test_json_lines_round_trip(tmp_path: Path) -> None:
     assert read_jsonl(tmp_path / "rows.jsonl") == []
 
 
+def test_lines_of_a_table_are_objects(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n[1]\n')
+    with pytest.raises(ValueError, match="line 2 is not a JSON object"):
+        read_jsonl(tmp_path / "rows.jsonl")
+
+
 def test_a_body_that_writes_nothing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), atomic_file(tmp_path / "file.txt"):
         pass
@@ -155,6 +176,27 @@ def test_a_folder_replaces_the_older_one_as_a_whole(tmp_path: Path) -> None:
             (temporary / "deep" / content).write_text(content)
     assert names(path / "deep") == ["new"]
     assert names(tmp_path) == ["model"]
+
+
+def test_a_link_to_a_folder_is_replaced_and_a_file_is_kept(tmp_path: Path) -> None:
+    """Neither leaves a hidden folder or link behind, and nothing that was there for others is lost."""
+    (tmp_path / "kept").mkdir()
+    (tmp_path / "kept/old").touch()
+    for target in ("kept", "nowhere"):
+        (tmp_path / "model").symlink_to(target)
+        with atomic_folder(tmp_path / "model") as temporary:
+            (temporary / "new").touch()
+        assert names(tmp_path) == ["kept", "model"]
+        assert (names(tmp_path / "model"), names(tmp_path / "kept")) == (["new"], ["old"])
+        (tmp_path / "model/new").unlink()
+        (tmp_path / "model").rmdir()
+    (tmp_path / "model").write_text("a file")
+    with pytest.raises(NotADirectoryError, match=r"model'$"), atomic_folder(tmp_path / "model"):
+        pass
+    assert (tmp_path / "model").read_text() == "a file"
+    (tmp_path / ".model.0123abcd.tmp").symlink_to("kept")
+    remove_unfinished(tmp_path, "model")
+    assert names(tmp_path) == ["kept", "model"]
 
 
 def test_an_error_leaves_the_old_folder(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Signs of life: what a running job leaves, what a killed one leaves, and who counts as alive."""
 
+import errno
 import json
 import signal
 import socket
@@ -93,6 +94,16 @@ def test_a_folder_that_cannot_be_written_does_not_stop_a_job(tmp_path: Path) -> 
     (tmp_path / "file").touch()
     with beating(tmp_path / "file" / "a.json", gpus=0):
         pass
+
+
+def test_a_full_disk_leaves_no_unfinished_sign_of_life(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fill(file: Path, content: bytes) -> int:
+        file.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fill)
+    with beating(tmp_path / "a.json", gpus=0):
+        assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(("age", "there"), [(SILENT_S - 1, True), (SILENT_S + 1, False)])

@@ -93,6 +93,9 @@ def test_a_damaged_or_foreign_record_is_an_error(stage: Path) -> None:
         record.write_bytes(other)
         with pytest.raises(UserError, match="It records what job chunk-00000 wrote; delete it and the outputs"):
             checked(stage / "chunk-00000.jsonl")
+    record.write_text('{"job": "chunk-00000", "attempts": [1], "outputs": {}}')
+    with pytest.raises(UserError, match="It records what job chunk-00000 wrote; delete it and the outputs"):
+        checked(stage / "chunk-00000.jsonl")
 
 
 def test_a_lost_record_is_an_error_and_without_any_record_there_is_one_warning(

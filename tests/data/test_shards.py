@@ -1,7 +1,11 @@
 """Reading shards: with and without their table, in part, and with bounded memory."""
 
+import json
+import shutil
 import tarfile
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -17,8 +21,10 @@ from z1g.data import scenes, shards
 from z1g.data.scenes import SceneStore
 from z1g.data.shards import BrokenObject, RenderedObject, ShardReader, shard_path, table_path, write_object
 from z1g.geometry.camera import CameraOptions
+from z1g.plan.folder import StageFolder
 from z1g.sources.base import CHUNK_SIZE, MAX_CHUNKS
 from z1g.sources.meshes import Meshes
+from z1g.stages import fit
 
 CAMERA = CameraOptions(train_views=2, validation_views=1, test_views=1)
 
@@ -82,6 +88,68 @@ def test_a_table_of_another_tar_is_noticed(shard: Path, items: list[RenderedObje
         write_jsonl(table_path(shard.parent, 0), rows)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"span": [-5, 100]}, {"span": [9, 5]}, {"span": [0, "end"]}, {"checksums": 5}, {"id": 5}, {"id": OBJECTS[1]}],
+)
+def test_a_table_with_places_that_are_none_is_damaged(change: dict[str, Any], shard: Path) -> None:
+    """Else objects would be counted that are not there, or what follows would be no error of the table."""
+    table = table_path(shard.parent, 0)
+    first, *others = read_jsonl(table)
+    write_jsonl(table, [{**first, **change}, *others])
+    with pytest.raises(UserError, match=rf"^{table} is damaged: its row \[.* is no place of an object"):
+        ShardReader(shard)
+
+
+def test_two_files_of_one_name_are_no_object(shard: Path, items: list[RenderedObject]) -> None:
+    """The second would be used in place of the first."""
+    table_path(shard.parent, 0).unlink()
+    with tarfile.open(shard, "a") as tar:
+        write_object(tar, items[0])
+    with pytest.raises(UserError, match=rf"is not a complete tar \(it has {items[0].id}\.json twice\)"):
+        ShardReader(shard)
+
+
+@pytest.mark.parametrize(
+    "change", [{"fov_y_deg": "wide"}, {"fov_y_deg": -5}, {"c2w": 5}, {"info": None}, {"id": OBJECTS[1]}, []]
+)
+def test_a_header_that_is_none_breaks_its_object_only(
+    change: Any, shard: Path, items: list[RenderedObject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table_path(shard.parent, 0).unlink()
+    loads = json.loads
+    monkeypatch.setattr(shards.json, "loads", lambda text: {**loads(text), **change} if change != [] else [])
+    with pytest.raises(BrokenObject, match=rf"^{items[0].id} in {shard} cannot be read: "):
+        ShardReader(shard).read(items[0].id)
+
+
+def test_shards_of_other_chunks_are_noticed_by_whoever_reads_a_data_set(tmp_path: Path) -> None:
+    """Copied by hand, without records of jobs: training would be on other objects, and a fit ended by a KeyError."""
+    planned = plan(tmp_path)
+    fill(planned)
+    ingest, manifest = stage_path(planned, "ingest"), planned.ablations["micro"].manifest
+    for file in (shard_path, table_path):
+        shutil.copy(file(ingest, 1), file(ingest, 0))
+    message = r"chunk-00000\.tar is .*: it has object\d\S+, which the manifest does not list in this chunk\. Delete"
+    with pytest.raises(UserError, match=message):
+        SceneStore(manifest, 1.5, ingest)
+    with pytest.raises(UserError, match=message):
+        fit.run(StageFolder.open(stage_path(planned, "fit")), 0, threads=1)
+
+
+def test_an_object_that_breaks_after_its_fit_is_an_error_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = plan(tmp_path)
+    fill(planned)
+    store = SceneStore(planned.ablations["micro"].manifest, 1.5, stage_path(planned, "ingest"))
+    monkeypatch.setattr(ShardReader, "_read", fail := Mock(side_effect=BrokenObject("it has no views")))
+    for read in (store.__getitem__, store.rendered, lambda name: store.seen(name, [0])):
+        with pytest.raises(UserError, match=r"chunk-00000\.tar is .*: it has no views\. Delete"):
+            read(store.ids[0])
+    assert fail.call_count == 3
+
+
 def test_a_tar_that_is_cut_short_is_refused(shard: Path) -> None:
     shard.write_bytes(shard.read_bytes()[:5000])
     with pytest.raises(UserError, match="not a complete tar"):
@@ -106,8 +174,8 @@ def test_a_few_views_are_those_of_the_whole(shard: Path, items: list[RenderedObj
 def test_a_scene_in_part_is_part_of_the_scene(tmp_path: Path) -> None:
     planned = plan(tmp_path)
     fill(planned)
-    ingest, fit = stage_path(planned, "ingest"), stage_path(planned, "fit")
-    store = SceneStore(planned.ablations["micro"].manifest, 1.5, ingest, fit)
+    ingest, fitted = stage_path(planned, "ingest"), stage_path(planned, "fit")
+    store = SceneStore(planned.ablations["micro"].manifest, 1.5, ingest, fitted)
     for name in store.ids:
         whole, part = store[name], store.views(name, [5, 2])
         np.testing.assert_array_equal(part.rgba, whole.rgba[[5, 2]])

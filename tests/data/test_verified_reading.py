@@ -160,7 +160,7 @@ def test_damaged_splats_stop_training_instead_of_one_object(tmp_path: Path) -> N
     assert store.splats(OBJECTS[1]) is not None
 
 
-def test_the_list_of_objects_has_a_checksum(tmp_path: Path) -> None:
+def test_the_list_of_objects_has_a_checksum(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     manifest = Manifest(tuple(ObjectEntry(f"o{i}", f"m/{i}.obj", license="CC0") for i in range(3)), 2)
     file = tmp_path / "manifest.jsonl"
     manifest.save(file)
@@ -174,7 +174,13 @@ def test_the_list_of_objects_has_a_checksum(tmp_path: Path) -> None:
             Manifest.load(file)
     lines = text.splitlines()
     file.write_text("\n".join(['{"chunk_size": 2}', *lines[1:]]))
+    recorded._warned.clear()
     assert Manifest.load(file) == manifest, "lists of earlier versions have no checksum"
+    assert "lists of objects of an earlier version have no checksum" in caplog.text
+    for size in ("0", "-1", '"2"', "true", "null"):
+        file.write_text("\n".join([f'{{"chunk_size": {size}}}', *lines[1:]]))
+        with pytest.raises(UserError, match=r"is damaged: its chunks are of .* objects; start `snakemake` again"):
+            Manifest.load(file)
 
 
 @pytest.mark.parametrize("replace", [None, os.mkfifo, os.mkdir])

@@ -187,9 +187,14 @@ def test_unmeasured_results_are_rejected(tree: Path) -> None:
     shutil.rmtree(tree / "metrics/me-base")
     with pytest.raises(UserError, match="base has not been measured yet"):
         compare(tree, ["base"], "test", "sampled")
-    write_jsonl(tree / "metrics/me-base/metrics.jsonl", [{"psnr": 1.0}])
-    with pytest.raises(UserError, match="rows without object, split, source, view"):
-        compare(tree, ["base"], "test", "sampled")
+    row = {"object": "chair", "split": "test", "source": "sampled", "psnr": 1.0}
+    for rows, said in (
+        ([row], "rows without object, split, source, view"),
+        ([{"psnr": 1.0}], "metrics.jsonl is damag"),
+    ):
+        write_jsonl(tree / "metrics/me-base/metrics.jsonl", rows)
+        with pytest.raises(UserError, match=said):
+            compare(tree, ["base"], "test", "sampled")
 
 
 def test_the_folder_of_a_run_is_the_run(tree: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,8 @@
 """The folder of one ablation: links, mean metrics and TensorBoard events."""
 
 import csv
+import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +41,25 @@ def test_links_are_relative_and_replaced(tree: Path) -> None:
     ablation.run(tree, "a")
     assert (link / "history.jsonl").is_file()
     assert len(list((tree / "ablations/a/tb").iterdir())) == 1
+
+
+def test_a_link_that_cannot_be_made_is_named_and_leaves_nothing(tree: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's error names the folder to which it would lead. What a link would replace may be a folder."""
+    link = tree / "ablations/a/stages/unet"
+    link.mkdir(parents=True)
+    with pytest.raises(IsADirectoryError) as caught:
+        ablation.run(tree, "a")
+    assert caught.value.filename == str(link)
+    link.rmdir()
+
+    def refuse(source: Path, target: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(target), None, str(source))
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    with pytest.raises(OSError, match="Read-only") as caught:
+        ablation.run(tree, "a")
+    assert caught.value.filename == str(link.with_name("ingest"))
+    assert not [path.name for path in link.parent.iterdir() if path.name.endswith(".tmp")]
 
 
 def test_tensorboard_lists_each_run_once_by_ablation(tree: Path) -> None:

@@ -36,6 +36,25 @@ def tree(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("metrics/me-base/metrics.jsonl", '{"psnr": 20}', "it has a row without object, split and source"),
+        ("metrics/me-base/objects.jsonl", '{"object": "a", "split": "test", "source": "sampled", "chamfer": "1"}',
+         "its chamfer of a is not a number"),
+        ("metrics/me-base/metrics.json", '{"metrics": {"psnr": [1]}}', "it does not describe metrics"),
+        ("unet/un-base/history.jsonl", '{"step": "one"}', "it has a value that is not a number"),
+    ],
+)  # fmt: skip
+def test_tables_of_something_else_are_named(tree: Path, file: str, content: str, said: str) -> None:
+    """In folders without records of jobs, as of earlier versions, nothing else would notice them."""
+    assert (tree / file).is_file()
+    (tree / file).write_text(content)
+    results = Results(tree)
+    with pytest.raises(UserError, match=rf"{file} is damaged: {said}"):
+        _ = results.measurements("me-base"), results.history("unet", "un-base")
+
+
 def test_objects_have_equal_weight_regardless_of_views() -> None:
     rows: list[dict[str, Any]] = [{"object": "a", "psnr": x} for x in (10.0, 20.0, 30.0, None)]
     rows.append({"object": "b", "psnr": 40.0})

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from z1g.config.tree import Experiment
 from z1g.core.errors import UserError
+from z1g.gaussians.channels import SplatOptions
 from z1g.networks.denoiser import Condition
 from z1g.networks.diffusion import NoiseSchedule
 from z1g.networks.multiview.attributes import inserted
@@ -226,6 +227,13 @@ def test_a_folder_has_all_networks(written: tuple[Path, Trained]) -> None:
     torch.testing.assert_close(loaded.codec.decode(code), trained.codec.decode(code))
     image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(loaded.denoiser.embed(image), trained.denoiser.embed(image), atol=1e-5, rtol=1e-4)
+
+
+def test_a_size_that_the_networks_do_not_have_is_refused(written: tuple[Path, Trained]) -> None:
+    folder, _ = written
+    representation, camera, _ = method_folder.read(folder)
+    with pytest.raises(UserError, match=r"stage1\.json cannot be used: its sizes are those of codes 4x\d+x\d+, and"):
+        representation.load(folder, camera, SplatOptions(size=4096), torch.device("cpu"))
 
 
 @torch.no_grad()

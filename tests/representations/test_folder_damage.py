@@ -8,8 +8,11 @@ import pytest
 from support.finished import finish
 
 from z1g.core.errors import UserError
+from z1g.gaussians.channels import SplatOptions
 from z1g.inference.method import ImageToSplats
 from z1g.representations import folder as method_folder
+from z1g.representations.mosaic.decoder_options import DecoderOptions
+from z1g.representations.mosaic.path.resized import LastLayer
 from z1g.sampling.options import InferOptions
 
 pytestmark = pytest.mark.slow
@@ -63,6 +66,21 @@ def test_a_digit_in_its_own_record_is_noticed(travelled: Path) -> None:
     file.write_text(file.read_text().replace(f'"radius": {radius}', f'"radius": {radius + 1}'))
     with pytest.raises(UserError, match=r"stage1\.json cannot be used: its content does not have its checksum"):
         method_folder.read(travelled)
+
+
+def test_sizes_that_the_networks_do_not_have_are_refused_before_they_take_memory(travelled: Path) -> None:
+    """Whoever wrote the digests, too: rays of views of 8192 pixels would take 20 GB."""
+    representation, camera, splats = method_folder.read(travelled)
+    sizes = representation.model_copy(update={"input_size": 8192})
+    method_folder.write(travelled, sizes, camera, splats)
+    with pytest.raises(UserError, match=r"stage1\.json cannot be used: its sizes are those of codes 4x12288x8192, and"):
+        ImageToSplats.from_folder(travelled, InferOptions())
+    average = DecoderOptions(path=LastLayer(resampling="average"))
+    method_folder.write(
+        travelled, representation.model_copy(update={"decoder": average}), camera, SplatOptions(size=4096)
+    )
+    with pytest.raises(UserError, match=r"stage1\.json cannot be used: its path 'last_layer' cannot average"):
+        ImageToSplats.from_folder(travelled, InferOptions())
 
 
 def test_in_a_results_tree_the_job_is_named(trained: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from z1g.config.tree import Experiment
 from z1g.core.errors import UserError
 from z1g.core.files import read_json, read_jsonl, write_json
 from z1g.gaussians import files as splat_files
-from z1g.gaussians.channels import CHANNELS
+from z1g.gaussians.channels import CHANNELS, SplatOptions
 from z1g.geometry.camera import INPUT_VIEWS, CameraOptions, view_frame
 from z1g.inference.method import ImageToSplats
 from z1g.networks.denoiser import Condition
@@ -213,6 +213,9 @@ def test_a_folder_says_what_encodes_its_conditions(tmp_path: Path) -> None:
         loaded = representation.load(place, camera, splat, torch.device("cpu"))
         given, expected = loaded.codec.condition_latent(images), codec.condition_latent(images)
         assert (given - expected).norm() <= tolerance * expected.norm()
+    method_folder.write(folder, representation, camera, SplatOptions(size=4096))
+    with pytest.raises(UserError, match=r"stage1\.json cannot be used: its sizes are those of codes 4x\d+x\d+, and"):
+        representation.load(folder, camera, SplatOptions(size=4096), torch.device("cpu"))
     shutil.rmtree(folder / "condition_vae")
     with pytest.raises(UserError, match="condition_vae"):
         representation.load_codec(folder, camera, splat)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from z1g.core.errors import UserError
 
 ATTENTION = ("cudnn", "flash", "flash4", "xformers")
 """Flags that choose attention kernels."""
+COUNT = "[1-9][0-9]{0,3}"
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,13 @@ class Variant:
     def parse(cls, name: str, flags: Sequence[str]) -> Variant:
         """Parse a variant's name. Raises UserError if it is invalid or has a flag that is not in `flags`."""
         words = name.split("+")
-        micro = [word for word in words[1:] if word.startswith("micro") and word[5:].isdigit()]
+        micro = [word for word in words[1:] if re.fullmatch(f"micro{COUNT}", word)]
         rest = [word for word in words[1:] if word not in micro]
-        if set(rest) - set(flags) or words[0][:1] != "b" or not words[0][1:].isdigit():
-            raise UserError(f"{name}: a variant is b<objects>, then +micro<objects> or any of +{', +'.join(flags)}")
+        if set(rest) - set(flags) or len(micro) > 1 or not re.fullmatch(f"b{COUNT}", words[0]):
+            raise UserError(
+                f"--variants {name[:80]!r}: a variant is b<objects>, then +micro<objects> or any of "
+                f"+{', +'.join(flags)}; objects are 1 to 9999"
+            )
         return cls(name, int(words[0][1:]), frozenset(rest), int(micro[0][5:]) if micro else None)
 
     @property

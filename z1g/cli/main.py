@@ -30,6 +30,9 @@ from z1g.core.errors import (
 from z1g.core.imports import are_kept
 from z1g.core.stages import CHAIN
 
+OUT_OF_MEMORY = "there is not enough memory; end other programs, or choose smaller sizes or batches"
+NO_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "out of memory")
+"""Parts of torch's messages of a CPU and of a GPU."""
 REMEDIES = {
     errno.ENOSPC: "the disk is full; make room and run the same command again",
     errno.EDQUOT: "the disk quota is used up; make room and run the same command again",
@@ -122,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     words = list(sys.argv[1:] if arguments is None else arguments)
     verb = words[0] if words and words[0] in VERBS else None
-    with _signals():
+    with _signals(), _threads(verb):
         try:
             return _run(words)
         except UserError as error:
@@ -142,6 +145,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         except OSError as error:
             _say(verb, f"error: {_escaped(_in_one_line(error), words)}")
+            return EXIT_USER_ERROR
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            cause = _escaped(" ".join(str(error).split())[:200], words)
+            _say(verb, f"error: {OUT_OF_MEMORY}{cause and f' ({cause})'}")
             return EXIT_USER_ERROR
 
 
@@ -183,6 +192,24 @@ def _signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+@contextlib.contextmanager
+def _threads(verb: str | None) -> Iterator[None]:
+    """Let threads of libraries say errors of the operating system in one line, as TensorBoard's on a full disk."""
+    before = threading.excepthook
+
+    def say(ended: threading.ExceptHookArgs) -> None:
+        if isinstance(ended.exc_value, OSError):
+            _say(verb, f"error: {_in_one_line(ended.exc_value)}")
+        else:
+            before(ended)
+
+    threading.excepthook = say
+    try:
+        yield
+    finally:
+        threading.excepthook = before
+
+
 def _terminate(number: int, frame: FrameType | None) -> None:
     signal.signal(number, signal.SIG_IGN)
     raise Terminated
@@ -205,6 +232,11 @@ def _escaped(text: str, words: Sequence[str]) -> str:
         if not word.isprintable():
             text = text.replace(word, word.encode("unicode_escape").decode())
     return text
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether memory was refused; torch, which need not be imported, has no class of its own for that of a CPU."""
+    return isinstance(error, MemoryError) or any(mark in str(error) for mark in NO_MEMORY)
 
 
 def _in_one_line(error: OSError) -> str:

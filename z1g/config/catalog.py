@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from z1g.config.entries import Entries, Entry
+from z1g.config.entries import SET_FILE, Entries, Entry
 from z1g.config.header import option_values
 from z1g.config.overlays import fold_overlay, point_overlay, seed_overlay
 from z1g.config.resolve import Ablation, Resolver, Run, merge, scale_file
@@ -170,6 +170,7 @@ class Catalog:
         if header.sweep is not None:
             found = points(header.sweep, entry.file)
             sweep = list(zip(found, point_names([point.values for point in found]), strict=True))
+        problems += self._alone(entry, len(sweep))
         folds = [None] if header.folds is None else range(header.folds)
         for (point, word), fold in itertools.product(sweep, folds):
             over = [] if point is None else [point_overlay(point, entry.file)]
@@ -182,6 +183,19 @@ class Catalog:
                 yield from self._replicated(entry, layers.over(*over), about)
             except UserError as error:
                 problems += str(error).splitlines()
+
+    def _alone(self, entry: Entry, points: int) -> Iterator[str]:
+        """Pruning without a second arm that competes, which would be without effect."""
+        if entry.header.prune is None or points > 1:
+            return
+        where = f"{entry.where('prune')}: prune"
+        if entry.said_in["prune"] is entry.file:
+            yield (
+                f"{where}: the points of a file's sweep compete, and this file has no two: add `sweep`, say `prune` in "
+                f"a set's {SET_FILE}, whose ablations compete, or leave it out"
+            )
+        elif len(self.entries.sets.get(entry.set or "", ())) == 1:
+            yield f"{where}: the ablations of a set compete, and this set has no two: add another one, or leave it out"
 
     def _twice(self, where: str, runs: Sequence[Ablation]) -> Iterator[str]:
         """Points that are written in different ways and mean the same, so that one result would count as two."""

@@ -246,4 +246,11 @@ class Experiment(Section):
                 if isinstance(loss, LatentLoss) != on_codes or isinstance(loss, unsupported):
                     compared = "codes" if on_codes else "renders" if name == "fit.losses" else "renders and splats"
                     raise ValueError(f"{name}.{key} cannot be used: this stage compares {compared}")
+        pair = self.unet.losses, {} if self.unet.rendered is None else self.unet.rendered.losses
+        codes, renders = ({key for key, loss in losses.items() if loss.weight > 0} for losses in pair)
+        if both := sorted(codes & renders):
+            raise ValueError(
+                f"unet.rendered.losses.{both[0]} needs another name: unet.losses has a {both[0]}, and the log has one "
+                "column for each name"
+            )
         return self

@@ -23,6 +23,8 @@ OLD_S = 3600.0
 _TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}\.tmp")
 FULL = (errno.ENOSPC, errno.EDQUOT)
 """Errors of a disk or a quota that is full."""
+_FULL_IN_RUST = re.compile(rf"os error ({'|'.join(map(str, FULL))})\b")
+"""What messages of safetensors end with, which does not write what finds no room, so that the disk is not full then."""
 FULL_DISK_BYTES = 65_536
 """A disk with fewer free bytes counts as full, because a failed write may have been partly written."""
 
@@ -53,8 +55,13 @@ def atomic_file(path: Path, durable: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Like `atomic_file` for a folder; an older folder at `path` is replaced."""
+    """Like `atomic_file` for a folder; an older folder at `path` is replaced, or a link to one, which keeps its own.
+
+    Raises OSError if a file is at `path`.
+    """
     _require_name(path)
+    if path.exists() and not path.is_dir():
+        raise OSError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, older = (path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp") for _ in range(2))
     with by_own_name(temporary, path):
@@ -71,8 +78,16 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
             _sync(path.parent)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        shutil.rmtree(older, ignore_errors=True)
+        _remove(temporary)
+        _remove(older)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link or a folder, as far as that is possible."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def require_place(path: Path) -> None:
@@ -106,7 +121,7 @@ def remove_unfinished(folder: Path, prefix: str = "", but: Sequence[str] = ()) -
         name = _TEMPORARY.fullmatch(path.name)
         dead = name and (_is_old(path) if name[1] in but else f"{name[1]}.".startswith(prefix))
         if dead:
-            shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+            _remove(path)
 
 
 def _is_old(path: Path) -> bool:
@@ -131,6 +146,8 @@ def _disk_full_error(path: Path) -> Iterator[None]:
             error.filename = str(path)
             raise
         other_cause = isinstance(error, OSError) and cause != errno.ENOSPC
+        if (found := _FULL_IN_RUST.search(str(error))) and not other_cause:
+            raise OSError(int(found[1]), os.strerror(int(found[1])), str(path)) from error
         if other_cause or shutil.disk_usage(path.parent).free >= FULL_DISK_BYTES:
             raise
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
@@ -214,10 +231,16 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read JSON Lines. Raises OSError, also if it is no regular file or a line is too long, or ValueError."""
+    """Read JSON Lines, one object a line. Raises OSError, also if it is no regular file or a line is too long, or
+    ValueError.
+    """
     require_regular(path)
     with path.open("rb") as stream:
-        return [json.loads(line) for line in lines_of(stream, path) if line.strip()]
+        rows = [json.loads(line) for line in lines_of(stream, path) if line.strip()]
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row, dict):
+            raise ValueError(f"line {number} is not a JSON object")
+    return rows
 
 
 def _sync(path: Path) -> None:

@@ -121,6 +121,7 @@ def _write(file: Path, beat: Heartbeat) -> None:
         temporary.write_bytes(json.dumps(content).encode())
         os.replace(temporary, file)
     except OSError as error:
+        remove(temporary)
         log.debug("no sign of life: %s", error)
 
 

@@ -178,7 +178,9 @@ def _read_record(name: str, size: int, mtime_ns: int) -> dict[str, Any]:
     file = Path(name)
     try:
         record = read_sealed(file, record_owner(file.parents[1], file.stem))
-        if record["job"] != file.stem or not isinstance(record["attempts"], list):
+        if not all(isinstance(attempt, dict) for attempt in record["attempts"]):
+            raise ValueError("its attempts are no records")
+        if record["job"] != file.stem:
             raise ValueError(f"it is the record of job {record['job']}")
         for entry in record["outputs"].values():
             _ = entry["sha256"], entry["bytes"]

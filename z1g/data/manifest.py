@@ -15,6 +15,7 @@ from pydantic import Field, model_validator
 
 from z1g.core.errors import UserError
 from z1g.core.files import require_regular, write_text
+from z1g.core.recorded import warn_unchecked
 from z1g.core.sealed import CHECKSUM, Damaged
 from z1g.core.slots import MAX_COUNT, MAX_SEED, Section
 
@@ -181,6 +182,10 @@ class Manifest:
                 raise Damaged("its first line has unknown keys")
             if head.get(CHECKSUM) not in (None, _sha256(f"{head['chunk_size']}\n{rows}")):
                 raise Damaged("its rows do not have its checksum")
+            if type(head["chunk_size"]) is not int or head["chunk_size"] < 1:
+                raise Damaged(f"its chunks are of {head['chunk_size']!r} objects")
+            if CHECKSUM not in head:
+                warn_unchecked(path, "lists of objects of an earlier version have no checksum")
             return cls(tuple(from_row(json.loads(row)) for row in rows.splitlines() if row), head["chunk_size"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is damaged: {error}; start `snakemake` again to write it again") from error

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
@@ -14,10 +15,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from z1g.core.recorded import damaged
 from z1g.data.condition_form import Resize
 from z1g.data.conditions import condition_image
 from z1g.data.manifest import Manifest
-from z1g.data.shards import RenderedObject, ShardReader
+from z1g.data.shards import BrokenObject, RenderedObject, ShardReader
 from z1g.data.splat_files import SplatFile
 from z1g.geometry.camera import CONDITION_VIEW, Cameras, view_frame
 
@@ -85,6 +87,8 @@ class SceneStore:
     def __init__(self, manifest: Manifest, radius: float, ingest: Path, fit: Path | None = None) -> None:
         self.radius, self.fit = radius, fit
         self._readers = [ShardReader(chunk_file(ingest, chunk, "tar")) for chunk in range(manifest.n_chunks)]
+        for chunk, reader in enumerate(self._readers):
+            reader.require_only(manifest.chunk(chunk))
         chunk_of = {name: chunk for chunk, reader in enumerate(self._readers) for name in reader.ids}
         self._splats: list[SplatFile] = []
         if fit is not None:
@@ -111,13 +115,14 @@ class SceneStore:
     def __getitem__(self, name: str) -> Scene:
         scene = self._cache.get(name)
         if scene is None:
-            scene = as_scene(self._readers[self._chunk_of[name]].read(name), self.radius, self.splats(name))
+            scene = as_scene(self.rendered(name), self.radius, self.splats(name))
             self._cache.add(scene)
         return scene
 
     def rendered(self, name: str) -> RenderedObject:
         """One object as its data source rendered it, in the y-up world. Not cached."""
-        return self._readers[self._chunk_of[name]].read(name)
+        with self._usable(name) as reader:
+            return reader.read(name)
 
     def views(self, name: str, views: Sequence[int]) -> Scene:
         """An object with only these views, in the given order, and its splats, without depth. Not cached.
@@ -128,8 +133,18 @@ class SceneStore:
 
     def seen(self, name: str, views: Sequence[int]) -> Scene:
         """Like `views`, without splats, which are as large as dozens of views."""
-        scene = as_scene(self._readers[self._chunk_of[name]].read_views(name, views), self.radius)
+        with self._usable(name) as reader:
+            scene = as_scene(reader.read_views(name, views), self.radius)
         return replace(scene, c2w=scene.c2w[list(views)])
+
+    @contextmanager
+    def _usable(self, name: str) -> Iterator[ShardReader]:
+        """The shard of an object. Raises UserError if the object is broken, which it was not when it was fitted."""
+        reader = self._readers[self._chunk_of[name]]
+        try:
+            yield reader
+        except BrokenObject as error:
+            raise damaged(reader.path, str(error)) from error
 
     def splats(self, name: str) -> Tensor | None:
         """The activated splatter images [6,14,S,S] of an object, or None if nothing was fitted."""

@@ -32,6 +32,7 @@ from z1g.core.names import counted
 from z1g.core.recorded import damaged, remedy, warn_unchecked
 from z1g.data.checksums import OfState, checksum_of_bytes, split
 from z1g.data.depth_file import decode_depth, encode_depth
+from z1g.data.manifest import ObjectEntry
 from z1g.data.members import VERIFIED, Members, Stored, members_of_tar, stored_in_table
 from z1g.geometry.camera import INPUT_VIEWS
 
@@ -166,6 +167,12 @@ class ShardReader:
         """Ids of the objects, in the order written."""
         return list(self._scanned if self._stored is None else self._stored)
 
+    def require_only(self, entries: Iterable[ObjectEntry]) -> None:
+        """Raise UserError if the shard has an object that is not listed: it is of another chunk or data set."""
+        listed = {entry.id for entry in entries}
+        if foreign := [name for name in self.ids if name not in listed]:
+            raise damaged(self.path, f"it has {foreign[0]}, which the manifest does not list in this chunk")
+
     def read(self, name: str) -> RenderedObject:
         """One object. Raises KeyError if the shard does not contain it, BrokenObject if it is damaged."""
         item = self._read(name, None)
@@ -201,6 +208,10 @@ class ShardReader:
             try:
                 header = json.loads(content("json"))
                 c2w = np.array(header["c2w"], np.float64)
+                if header["id"] != name or not isinstance(header["info"], dict):
+                    raise ValueError(f"its header is of {header['id']}, or its info is no object")
+                if not 0 < header["fov_y_deg"] < 180:
+                    raise ValueError(f"its field of view is {header['fov_y_deg']} degrees")
                 selected = range(len(c2w)) if views is None else views
                 image = "webp" if "000.webp" in members else "png"
                 rgba = _stack([(view, content(f"{view:03d}.{image}")) for view in selected], name)
@@ -209,7 +220,7 @@ class ShardReader:
                     depth = decode_depth(content("depth.z")) if "depth.z" in members else array("depth.npy")
                     normals = array("normal.npy")
                 return RenderedObject(name, c2w, header["fov_y_deg"], rgba, depth, header["info"], normals)
-            except (ValueError, KeyError, IndexError, EOFError) as error:
+            except (ValueError, KeyError, IndexError, EOFError, TypeError) as error:
                 raise BrokenObject(f"{name} in {self.path} cannot be read: {error}") from error
 
     def _members_of(self, name: str, about: os.stat_result) -> Members:

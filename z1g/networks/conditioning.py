@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, get_args
 
 import torch
@@ -10,6 +11,7 @@ from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
 from z1g.core.errors import UserError
+from z1g.core.files import read_json
 from z1g.networks.diffusion import TIMESTEPS
 from z1g.networks.process import Objective
 
@@ -19,6 +21,16 @@ def own_steps(stored: Any) -> int | None:
     if stored is None or (type(stored) is int and 1 <= stored <= TIMESTEPS):
         return stored
     raise UserError(f"the networks were distilled to {stored!r} steps, which are none: write the model again")
+
+
+def stored_code(folder: Path) -> tuple[int, ...] | None:
+    """The shape [C,h,w] of codes for which the networks of a method's folder were trained; None if it has none."""
+    try:
+        values = read_json(folder / "conditioning" / "config.json")
+        code = values["code"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return tuple(code) if isinstance(code, list) else None
 
 
 class Conditioning(ModelMixin, ConfigMixin):

@@ -92,8 +92,12 @@ def read_stage_record(path: Path) -> dict[str, Any]:
     try:
         record = read_sealed(file, stage_owner(identity_of(path)))
         missing = [key for key in KEYS if key not in record]
-        if missing or not isinstance(record["n_chunks"], int):
-            raise Damaged(f"it lacks {', '.join(missing) or 'n_chunks'}")
+        kinds = {"n_chunks": int, "upstream": dict, "config": dict}
+        missing += [key for key, kind in kinds.items() if key in record and not isinstance(record[key], kind)]
+        if missing:
+            raise Damaged(f"it lacks {', '.join(missing)}")
+        if record["id"] != identity_of(path):
+            raise Damaged(f"it is that of {record['id']}")
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"{file} cannot be read: {error}; start `snakemake` again to write it again") from error
     return record

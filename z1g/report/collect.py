@@ -14,9 +14,10 @@ from typing import Any
 from z1g.core.errors import UserError
 from z1g.core.files import read_json, read_jsonl
 from z1g.core.names import did_you_mean
-from z1g.core.recorded import checked, read_record
+from z1g.core.recorded import checked, damaged, read_record
 from z1g.plan.records import read_config, read_plan
 
+MEASURED = ("metrics.jsonl", "objects.jsonl")
 KEYS = ("object", "split", "source", "view", "azimuth_deg")
 """Columns of `metrics.jsonl` and `objects.jsonl` that identify a row; all others are metrics."""
 
@@ -147,9 +148,12 @@ class Results:
 
     def measurements_in(self, folder: Path) -> Measurements:
         """Read the results in the folder of a metrics stage."""
-        rows, objects = self._jsonl(folder / "metrics.jsonl"), self._jsonl(folder / "objects.jsonl")
+        rows, objects = (_measured(folder / file, self._jsonl(folder / file)) for file in MEASURED)
         about = self._json(folder / "metrics.json") or {}
-        metrics = {name: MetricInfo(**info) for name, info in about.get("metrics", {}).items()}
+        try:
+            metrics = {name: MetricInfo(**info) for name, info in about.get("metrics", {}).items()}
+        except (TypeError, AttributeError) as error:
+            raise damaged(folder / "metrics.json", f"it does not describe metrics: {error}") from error
         for scope, scope_rows in (("view", rows), ("object", objects)):
             for name in dict.fromkeys(key for row in scope_rows for key in row if key not in KEYS):
                 metrics.setdefault(name, MetricInfo(name, scope=scope))
@@ -163,7 +167,11 @@ class Results:
         return [row for file in files for row in self._jsonl(file)]
 
     def _history(self, stage: str, identity: str) -> list[JsonRow]:
-        return self._jsonl(self.folder(stage, identity) / "history.jsonl")
+        file = self.folder(stage, identity) / "history.jsonl"
+        rows = self._jsonl(file)
+        if not all(_is_number(value) for row in rows for value in row.values()):
+            raise damaged(file, "it has a value that is not a number")
+        return rows
 
     def benchmarks(self, stage: str, identity: str) -> list[JsonRow]:
         """Snakemake's benchmark rows of all jobs of a stage, possibly none."""
@@ -209,6 +217,21 @@ class Results:
     def _note_unreadable(self, path: Path, error: Exception) -> None:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read ({error})"
         self.note(f"{path.relative_to(self.root) if path.is_relative_to(self.root) else path} {reason}")
+
+
+def _measured(file: Path, rows: list[JsonRow]) -> list[JsonRow]:
+    """The same rows. Raises UserError if one is not of an object, or has a value that is not a number."""
+    for row in rows:
+        if not row.keys() >= {"object", "split", "source"}:
+            raise damaged(file, "it has a row without object, split and source")
+        if wrong := [key for key, value in row.items() if key not in KEYS and not _is_number(value)]:
+            raise damaged(file, f"its {wrong[0]} of {row['object']} is not a number")
+    return rows
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a value of a table is a number, or none."""
+    return value is None or isinstance(value, int | float)
 
 
 def shared_ids(ablations: Iterable[Ablation], stage: str) -> dict[str, list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,6 +55,24 @@ def read_options(folder: Path) -> tuple[Representation, CameraOptions, SplatOpti
     return _options(folder, check_files=False)
 
 
+def require_codes(folder: Path, sizes: Sequence[int], stored: Sequence[int] | None) -> None:
+    """Raise UserError unless codes have the sizes with which the networks were trained, before memory is taken by them.
+
+    sizes: of codes by the options in `stage1.json`. stored: as the networks' own files say; None: they do not.
+    """
+    if stored is not None and tuple(sizes) != tuple(stored):
+        shapes = ["x".join(map(str, shape)) for shape in (sizes, stored)]
+        raise UserError(
+            f"{folder / FILE} cannot be used: its sizes are those of codes {shapes[0]}, and the networks beside it "
+            f"were trained on {shapes[1]}. {remedy(folder)}"
+        )
+
+
+def remedy(folder: Path) -> str:
+    """What to do about a folder whose networks cannot be used."""
+    return AGAIN if (folder.parent / packaged.FILE).is_file() else REMEDY.format(folder=folder)
+
+
 def _options(folder: Path, check_files: bool) -> tuple[Representation, CameraOptions, SplatOptions]:
     file = folder / FILE
     try:
@@ -86,5 +105,4 @@ def _require_files(folder: Path, files: dict[str, str] | None) -> None:
     if files is None:
         warn_unchecked(folder, "stage1.json of an earlier version has no digests")
         return
-    remedy = AGAIN if (folder.parent / packaged.FILE).is_file() else REMEDY.format(folder=folder)
-    require_listed(folder, files, FILE, remedy, ENDINGS)
+    require_listed(folder, files, FILE, remedy(folder), ENDINGS)

@@ -1,13 +1,11 @@
 """The folder of one ablation: links to its stages, mean metrics, model card and TensorBoard summary."""
 
 import json
-import os
 import time
-import uuid
 from pathlib import Path
 from typing import Any
 
-from z1g.core.files import atomic_folder, write_text
+from z1g.core.files import atomic_file, atomic_folder, write_text
 from z1g.core.sealed import write_sealed
 from z1g.plan.records import ablation_owner, read_plan
 from z1g.report.card import model_card
@@ -41,10 +39,11 @@ def run(results: Path, name: str) -> None:
 
 
 def _link(link: Path, target: Path) -> None:
-    link.parent.mkdir(parents=True, exist_ok=True)
-    temporary = link.with_name(f".{link.name}.{uuid.uuid4().hex[:8]}.tmp")
-    temporary.symlink_to(target)
-    os.replace(temporary, link)
+    with atomic_file(link, durable=False) as temporary:
+        try:
+            temporary.symlink_to(target)
+        except OSError as error:  # It names the target.
+            raise OSError(error.errno, error.strerror, str(temporary)) from error
 
 
 def _identity(tree: Results, name: str) -> tuple[str, dict[str, Any]]:

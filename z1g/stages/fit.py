@@ -43,7 +43,9 @@ def run(folder: StageFolder, chunk: int, threads: int) -> None:
     """Fit every object of a chunk, or use given splats; write splats, a table of quality and a contact sheet."""
     use_threads(threads)
     reader = ShardReader(chunk_file(folder.upstream_path("ingest"), chunk, "tar"))
-    objects = [entry for entry in folder.manifest().chunk(chunk) if entry.id in reader.ids]
+    listed = folder.manifest().chunk(chunk)
+    reader.require_only(listed)
+    objects = [entry for entry in listed if entry.id in reader.ids]
     reused = _fitted_before(folder, objects)
     with Meter(f"fit chunk {chunk}", len(reader.ids), done=len(reused)) as meter:
         results = _Chunk(folder, reader, meter)

@@ -132,8 +132,10 @@ class Attributes(Representation):
     def load(self, folder: Path, camera: CameraOptions, splats: SplatOptions, device: torch.device) -> Trained:
         from z1g.representations.attributes import stored
         from z1g.representations.codec import Trained
+        from z1g.representations.folder import require_codes
 
         codec = self.load_codec(folder, camera, splats).for_inference(device)
+        require_codes(folder, codec.code_shape[1:], stored.statistics(folder)["zero_latent"].shape[1:])
         denoiser = stored.denoiser(folder, self.mappings, self.denoiser, camera, train_vision=False)
         statistics = {name: value.to(device) for name, value in stored.statistics(folder).items()}
         return Trained(codec, denoiser.to(device).requires_grad_(False).eval(), statistics)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from z1g.core.errors import UserError
 from z1g.core.slots import OneOf
 from z1g.gaussians.channels import SplatOptions
 from z1g.geometry.camera import CameraOptions
@@ -79,11 +80,18 @@ class Mosaic(Representation):
         return codec
 
     def load_codec(self, folder: Path, camera: CameraOptions, splats: SplatOptions) -> Codec:
+        from z1g.networks.conditioning import stored_code
         from z1g.networks.preprocessing import VAE, ImageProcessor
-        from z1g.representations.folder import REMEDY
+        from z1g.representations.folder import FILE, REMEDY, remedy, require_codes
         from z1g.representations.mosaic.codec import MosaicCodec, load_vae
 
         vae, processor = load_vae(folder), ImageProcessor.of_folder(folder, VAE, REMEDY.format(folder=folder))
+        levels = len(vae.config["block_out_channels"])
+        side = self.input_size // 2 ** (levels - 1)
+        require_codes(folder, mosaic_shape(int(vae.config["latent_channels"]), side), stored_code(folder))
+        if problem := self.decoder.path.problem(self.input_size, splats.size, levels):
+            path = self.decoder.path.kind
+            raise UserError(f"{folder / FILE} cannot be used: its path '{path}' {problem}. {remedy(folder)}")
         codec = MosaicCodec(vae, self.input_size, self.sees, self.decoder, self.scale, camera, splats, processor)
         codec.load_heads(folder)
         codec.requires_grad_(False).eval()
