@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from z1g.core import recorded
+from z1g.core import recorded, unchecked
 from z1g.core.errors import UserError
 from z1g.core.files import read_json, write_json
 from z1g.core.recorded import checked, checked_folder, checked_output, is_recorded
@@ -101,7 +101,7 @@ def test_a_damaged_or_foreign_record_is_an_error(stage: Path) -> None:
 def test_a_lost_record_is_an_error_and_without_any_record_there_is_one_warning(
     stage: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorded, "_warned", set())
+    monkeypatch.setattr(unchecked, "_warned", set())
     (stage / "jobs/chunk-00000.json").unlink()
     with pytest.raises(UserError, match="it is not in that record"):
         checked(stage / "chunk-00000.jsonl")

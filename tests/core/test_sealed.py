@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from z1g.core import unchecked
 from z1g.core.files import read_json, write_json
 from z1g.core.sealed import Damaged, read_sealed, write_sealed
 
@@ -45,9 +46,17 @@ def test_every_flipped_bit_is_noticed(tmp_path: Path) -> None:
             assert read_sealed(file, "x") == value, changed
 
 
-def test_files_without_a_checksum_are_read_as_they_are(tmp_path: Path) -> None:
+def test_files_without_a_checksum_are_read_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(unchecked, "_warned", set())
+    write_sealed(tmp_path / "b.json", {"a": 1}, "anything")
+    assert read_sealed(tmp_path / "b.json", "anything") == {"a": 1}
+    assert not caplog.records
     write_json(tmp_path / "a.json", {"a": 1})
-    assert read_sealed(tmp_path / "a.json", "anything") == {"a": 1}
+    for _ in range(2):
+        assert read_sealed(tmp_path / "a.json", "anything") == {"a": 1}
+    assert [str(tmp_path / "a.json") in record.message for record in caplog.records] == [True]
     write_json(tmp_path / "a.json", [1])
     with pytest.raises(Damaged, match="not a JSON object"):
         read_sealed(tmp_path / "a.json", "anything")

@@ -12,7 +12,7 @@ import xxhash
 from safetensors.torch import load_file, save_file
 from support.builders import OBJECTS, ball, fill, plan, stage_path
 
-from z1g.core import recorded
+from z1g.core import unchecked
 from z1g.core.errors import UserError
 from z1g.core.files import read_jsonl, write_jsonl
 from z1g.core.sealed import Damaged
@@ -86,7 +86,7 @@ def test_damage_between_members_does_not_pass_for_a_broken_object(shard: Path) -
 def test_a_table_without_checksums_is_read_with_one_warning(
     shard: Path, items: list[RenderedObject], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recorded, "_warned", set())
+    monkeypatch.setattr(unchecked, "_warned", set())
     table = table_path(shard.parent, 0)
     write_jsonl(table, [{k: v for k, v in row.items() if k != "checksums"} for row in read_jsonl(table)])
     with caplog.at_level(logging.WARNING):
@@ -174,7 +174,7 @@ def test_the_list_of_objects_has_a_checksum(tmp_path: Path, caplog: pytest.LogCa
             Manifest.load(file)
     lines = text.splitlines()
     file.write_text("\n".join(['{"chunk_size": 2}', *lines[1:]]))
-    recorded._warned.clear()
+    unchecked._warned.clear()
     assert Manifest.load(file) == manifest, "lists of earlier versions have no checksum"
     assert "lists of objects of an earlier version have no checksum" in caplog.text
     for size in ("0", "-1", '"2"', "true", "null"):

@@ -8,7 +8,6 @@ stage folders are not checked, as nothing is recorded about them.
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
 import re
 import time
@@ -20,8 +19,8 @@ from typing import Any
 from z1g.core.errors import UserError
 from z1g.core.files import read_json, require_regular
 from z1g.core.sealed import read_sealed
+from z1g.core.unchecked import warn_unchecked
 
-log = logging.getLogger("z1g")
 STAGE_FILE = "stage.json"
 JOBS = "jobs"
 ID = re.compile(r"[0-9a-f]{10}")
@@ -30,7 +29,6 @@ SETTLE_S, POLL_S = 30.0, 0.5
 """Age of a file up to which its record is waited for: network file systems may show the record later than the file."""
 RACY_S = 2.0
 """Younger files may change without a change of their time, so that results about them are not kept."""
-_warned: set[str] = set()
 
 
 def stage_folder(path: Path) -> Path | None:
@@ -210,13 +208,6 @@ def sha256(path: Path) -> str:
     require_regular(path)
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def warn_unchecked(path: Path, why: str) -> None:
-    """Warn once in a process for each reason that files cannot be checked; `path` is the first of them."""
-    if why not in _warned:
-        _warned.add(why)
-        log.warning("%s and others are read unchecked: %s", path, why)
 
 
 def _entry(path: Path, folder: Path, name: str) -> dict[str, Any] | None:

@@ -1,7 +1,7 @@
 """JSON files with a checksum of their own content, for records that nothing else describes.
 
 The checksum is that of the values, not of their spelling, and of the file's owner: a file that was exchanged with
-another one is noticed too. Files without a checksum, written by earlier versions, are read as they are.
+another one is noticed too. Files without a checksum, written by earlier versions, are read with a warning.
 """
 
 import hashlib
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from z1g.core.files import read_json, update_json, write_json
+from z1g.core.unchecked import warn_unchecked
 
 CHECKSUM = "checksum"
 LENGTH = 32
@@ -45,7 +46,9 @@ def read_sealed(path: Path, owner: str) -> dict[str, Any]:
     recorded = value.pop(CHECKSUM, None)
     if recorded is None and any(_is_seal(key, value, owner) for key in value):
         raise Damaged(f'the key "{CHECKSUM}" has another name: it is damaged')
-    if recorded is not None and recorded != checksum(owner, value):
+    if recorded is None:
+        warn_unchecked(path, "records of an earlier version have no checksum")
+    elif recorded != checksum(owner, value):
         raise Damaged("its content does not have its checksum: it is damaged, or belongs elsewhere")
     return value
 

@@ -15,9 +15,9 @@ from pydantic import Field, model_validator
 
 from z1g.core.errors import UserError
 from z1g.core.files import require_regular, write_text
-from z1g.core.recorded import warn_unchecked
 from z1g.core.sealed import CHECKSUM, Damaged
 from z1g.core.slots import MAX_COUNT, MAX_SEED, Section
+from z1g.core.unchecked import warn_unchecked
 
 Split = Literal["train", "test", "test_unseen", "unused"]
 """`test_unseen` has the objects whose list holds them out: of categories that training never sees."""

@@ -29,7 +29,8 @@ from PIL import Image
 
 from z1g.core.errors import UserError
 from z1g.core.names import counted
-from z1g.core.recorded import damaged, remedy, warn_unchecked
+from z1g.core.recorded import damaged, remedy
+from z1g.core.unchecked import warn_unchecked
 from z1g.data.checksums import OfState, checksum_of_bytes, split
 from z1g.data.depth_file import decode_depth, encode_depth
 from z1g.data.manifest import ObjectEntry

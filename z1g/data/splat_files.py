@@ -10,7 +10,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from z1g.core.files import read_jsonl
-from z1g.core.recorded import checked, damaged, warn_unchecked
+from z1g.core.recorded import checked, damaged
+from z1g.core.unchecked import warn_unchecked
 from z1g.data.checksums import OfState, checksum_of_tensor
 from z1g.data.stored_splats import BadSplats, unpack
 

@@ -10,9 +10,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from z1g.core.errors import UserError
 from z1g.core.listed import files_of, require_listed
-from z1g.core.recorded import checked_folder, has_record, sha256, warn_unchecked
+from z1g.core.recorded import checked_folder, has_record, sha256
 from z1g.core.sealed import read_sealed, write_sealed
 from z1g.core.slots import OneOf, first_reason
+from z1g.core.unchecked import warn_unchecked
 from z1g.gaussians.channels import SplatOptions
 from z1g.geometry.camera import CameraOptions
 from z1g.networks.weights import packaged
