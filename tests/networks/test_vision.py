@@ -1,6 +1,7 @@
 """Image encoders: CLIP's for sampling against transformers, EfficientNet-Lite against numpy, frozen and saved."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import torch
 from support.builders import SIZES
 from support.builders import plan as planned_on
+from support.paths import ROOT
 from torch import Tensor
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
@@ -206,6 +208,30 @@ def test_jobs_that_train_nothing_import_little(verb: str) -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+
+
+@pytest.mark.parametrize("installed", [(lean.WHOLE,), (*sorted({*lean.UNUSED} - {"torch._dynamo"}), "kernels")])
+def test_sampling_imports_networks_beside_any_optional_package(installed: tuple[str, ...], tmp_path: Path) -> None:
+    """xformers and torchao need torch's compiler, which `z1g infer` does not import: it ended in a traceback."""
+    for name in installed:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("import torch\ntorch._dynamo.allow_in_graph\nops = None\n")
+        (tmp_path / name / "ops.py").touch()
+        (tmp_path / f"{name}-99.0.dist-info").mkdir()
+        (tmp_path / f"{name}-99.0.dist-info/METADATA").write_text(
+            f"Metadata-Version: 2.1\nName: {name}\nVersion: 99.0\n"
+        )
+    code = (
+        "from z1g.networks.lean import import_networks, is_lean; import_networks()\n"
+        "from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel\n"
+        "from diffusers.models import attention_processor\n"
+        "print(is_lean(), attention_processor.xformers is not None)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    whole = lean.WHOLE in installed
+    assert done.stdout.split() == [str(not whole), str(whole)]
 
 
 def test_sampling_imports_little_and_leaves_the_libraries_whole() -> None:

@@ -8,13 +8,20 @@ cannot be imported.
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import sys
 from typing import Any
 
 from z1g.core.imports import kept, missing, postponed, replaced, uncrowded
 
-UNUSED = ("accelerate", "peft", "scipy", "sklearn", "torch._dynamo", "torchvision", "transformers")
-"""Optional packages and modules that sampling never calls."""
+UNUSED = (
+    "accelerate", "auto_round", "bitsandbytes", "flash_attn", "flash_attn_3", "flash_attn_interface", "flashinfer",
+    "gguf", "modelopt", "optimum", "peft", "sageattention", "scipy", "sdnq", "sklearn", "torch._dynamo", "torchao",
+    "torchvision", "transformers",
+)  # fmt: skip
+"""Optional packages and modules that sampling never calls through diffusers."""
+WHOLE = "xformers"
+"""An optional package that sampling may call through diffusers, and that needs what is unused."""
 CROWDED = (
     "diffusers.hooks",
     "diffusers.models.autoencoders",
@@ -41,11 +48,11 @@ def is_lean() -> bool:
 
 
 def import_networks() -> None:
-    """Import diffusers' networks in a fraction of the time, if nothing has imported them yet.
+    """Import diffusers' networks in a fraction of the time, if nothing has imported them yet and xformers is not there.
 
     Only for a process that samples and ends: afterwards diffusers takes the unused packages for missing ones.
     """
-    if "diffusers" in sys.modules:
+    if "diffusers" in sys.modules or importlib.util.find_spec(WHOLE) is not None:
         return
     _lean.append(True)
     with (
