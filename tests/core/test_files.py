@@ -156,6 +156,19 @@ def test_json_lines_round_trip(tmp_path: Path) -> None:
     assert read_jsonl(tmp_path / "rows.jsonl") == []
 
 
+def test_a_folder_that_cannot_be_cleaned_up_says_why_it_was_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a disk that has become read-only, removal fails even of what is not there."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "a hidden name")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(ValueError, match="the cause"), atomic_folder(tmp_path / "model"):
+        raise ValueError("the cause")
+
+
 def test_lines_of_a_table_are_objects(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n[1]\n')
     with pytest.raises(ValueError, match="line 2 is not a JSON object"):

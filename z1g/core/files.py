@@ -78,12 +78,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             os.replace(temporary, path)
             _sync(path.parent)
     finally:
-        _remove(temporary)
-        _remove(older)
+        # What is raised is why the folder could not be written.
+        for unfinished in (temporary, older):
+            with contextlib.suppress(OSError):
+                _remove(unfinished)
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, a link or a folder, as far as that is possible."""
+    """Remove a folder as far as that is possible, a file or a link."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -231,8 +233,9 @@ def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read JSON Lines, one object a line. Raises OSError, also if it is no regular file or a line is too long, or
-    ValueError.
+    """Read JSON Lines, an object a line.
+
+    Raises OSError, also if it is no regular file or a line is too long, or ValueError.
     """
     require_regular(path)
     with path.open("rb") as stream:
