@@ -28,10 +28,10 @@ from z1g.plan.folder import StageFolder, require_job
 from z1g.training.rungs import rung_name
 
 log = logging.getLogger("z1g")
-MOST = 4096
-"""Limit of threads, GPUs and nodes: OpenMP and torch crash on larger numbers of threads."""
 SAMPLING = ("codes", "infer")
 """Stages that use the networks of a model and train none of them."""
+MOST = 4096
+"""Limit of threads, GPUs and nodes: OpenMP and torch crash on larger numbers of threads."""
 MOST_GB = 100_000
 """Limit of a GPU's memory, as of `resources`."""
 

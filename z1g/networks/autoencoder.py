@@ -34,6 +34,12 @@ def widened(vae: AutoencoderKL, sources: Sequence[int]) -> AutoencoderKL:
     return wide
 
 
+def latent_shape(vae: AutoencoderKL, side: int) -> tuple[int, int, int]:
+    """Shape [C,h,w] of the latents of square images of `side` pixels: all levels but the last halve them."""
+    latent = side // 2 ** (len(vae.config["block_out_channels"]) - 1)
+    return int(vae.config["latent_channels"]), latent, latent
+
+
 def aligned_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolution [B,O,H,W] with a 3x3 kernel, computed with a number of channels that is a multiple of `ALIGNED`."""
     padding = -len(bias) % ALIGNED

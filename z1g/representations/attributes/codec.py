@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from z1g.core.errors import UserError
 from z1g.geometry.camera import N_INPUTS
 from z1g.geometry.mosaic import tile, untile
-from z1g.networks.autoencoder import ImageDecoder, ImageEncoder
+from z1g.networks.autoencoder import ImageDecoder, ImageEncoder, latent_shape
 from z1g.representations.attributes.mappings import Mappings
 from z1g.representations.vae_codec import VaeCodec
 
@@ -34,8 +34,7 @@ class AttributeCodec(VaeCodec):
         super().__init__(vae)
         self.encoder, self.decoder = ImageEncoder(vae), ImageDecoder(vae)
         self.mappings, self.encoding, self.size, self.l1 = mappings, encoding, size, l1
-        side = size // 2 ** (len(vae.encoder.down_blocks) - 1)
-        self.code_shape = (len(mappings.names) * N_INPUTS, int(vae.config["latent_channels"]), side, side)
+        self.code_shape = (len(mappings.names) * N_INPUTS, *latent_shape(vae, size))
 
     def inputs(self, rgb: Tensor, alpha: Tensor, splats: Tensor | None) -> Tensor:
         """Attribute images [B,A,V,3,S,S] in -1..1 of the fitted splats. Raises UserError if there are none."""

@@ -135,9 +135,10 @@ class Attributes(Representation):
         from z1g.representations.folder import require_codes
 
         codec = self.load_codec(folder, camera, splats).for_inference(device)
-        require_codes(folder, codec.code_shape[1:], stored.statistics(folder)["zero_latent"].shape[1:])
+        statistics = stored.statistics(folder)
+        require_codes(folder, codec.code_shape[1:], statistics["zero_latent"].shape[1:])
         denoiser = stored.denoiser(folder, self.mappings, self.denoiser, camera, train_vision=False)
-        statistics = {name: value.to(device) for name, value in stored.statistics(folder).items()}
+        statistics = {name: value.to(device) for name, value in statistics.items()}
         return Trained(codec, denoiser.to(device).requires_grad_(False).eval(), statistics)
 
     def _codec(self, vae: AutoencoderKL, splats: SplatOptions) -> AttributeCodec:

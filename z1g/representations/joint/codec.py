@@ -14,7 +14,7 @@ from z1g.core.errors import UserError
 from z1g.gaussians.channels import CHANNELS, N_CHANNELS, SplatOptions, activate_rgb, join, split
 from z1g.geometry.camera import N_INPUTS, CameraOptions
 from z1g.geometry.mosaic import untile
-from z1g.networks.autoencoder import ImageDecoder, ImageEncoder
+from z1g.networks.autoencoder import ImageDecoder, ImageEncoder, latent_shape
 from z1g.networks.stored import forget_origin
 from z1g.representations.splat_features import SMALLEST, SplatRays, splat_features, splat_rays
 from z1g.representations.vae_codec import VaeCodec
@@ -88,8 +88,7 @@ class JointCodec(VaeCodec):
         self.stock = None if stock is None else stock.requires_grad_(False).eval()
         self._rays = (rays,)
         self.size = splats.size
-        side = splats.size // 2 ** (len(vae.encoder.down_blocks) - 1)
-        self.code_shape = (N_INPUTS, int(vae.config["latent_channels"]), side, side)
+        self.code_shape = (N_INPUTS, *latent_shape(vae, splats.size))
 
     def inputs(self, rgb: Tensor, alpha: Tensor, splats: Tensor | None) -> Tensor:
         """Features [B,6,14,S,S] of the fitted splatter images. Raises UserError if there are none."""

@@ -78,14 +78,14 @@ class Joint(Representation):
         return JointCodec(joint_vae(vae, self.head), camera, splats, vae if stock else None)
 
     def load_codec(self, folder: Path, camera: CameraOptions, splats: SplatOptions) -> Codec:
+        from z1g.networks.autoencoder import latent_shape
         from z1g.networks.conditioning import stored_code
         from z1g.networks.weights import method_networks
         from z1g.representations.folder import REMEDY, require_codes
         from z1g.representations.joint.codec import JointCodec
 
         vae = method_networks.autoencoder(folder, REMEDY.format(folder=folder))
-        side = splats.size // 2 ** (len(vae.config["block_out_channels"]) - 1)
-        require_codes(folder, (int(vae.config["latent_channels"]), side, side), stored_code(folder))
+        require_codes(folder, latent_shape(vae, splats.size), stored_code(folder))
         codec = JointCodec(vae, camera, splats, self._stored_stock(folder))
         codec.requires_grad_(False).eval()
         return codec

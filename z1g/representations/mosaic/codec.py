@@ -18,7 +18,7 @@ from z1g.core.weights import load_exactly
 from z1g.gaussians.channels import N_CHANNELS, SplatOptions
 from z1g.geometry.camera import CameraOptions
 from z1g.geometry.mosaic import mosaic_shape, tile
-from z1g.networks.autoencoder import RGB, ImageEncoder
+from z1g.networks.autoencoder import RGB, ImageEncoder, latent_shape
 from z1g.networks.int8 import load_restored
 from z1g.networks.preprocessing import VAE, ImageProcessor
 from z1g.networks.stored import read_network
@@ -60,8 +60,7 @@ class MosaicCodec(VaeCodec):
         self.seen_pixel = seen.pixel
         self.register_buffer("seen_anchor", seen.anchor.float(), persistent=False)
         self.input_size, self.processor = input_size, processor
-        side = input_size // 2 ** (len(vae.encoder.down_blocks) - 1)
-        self.code_shape = mosaic_shape(int(vae.config["latent_channels"]), side)
+        self.code_shape = mosaic_code(vae, input_size)
 
     def inputs(self, rgb: Tensor, alpha: Tensor, splats: Tensor | None) -> Tensor:
         """Mosaics [B,3,3·size,2·size] of images in 0..1 on gray, resized bilinearly as in the original.
@@ -141,6 +140,12 @@ class Heads(nn.Module):
         super().__init__()
         self.geometry_out, self.scale_bias = codec.decoder.geometry_out, codec.decoder.scale_bias
         self.downsampler, self.extra_in = codec.decoder.downsampler, codec.encoder.extra_in
+
+
+def mosaic_code(vae: AutoencoderKL, input_size: int) -> tuple[int, int, int]:
+    """Shape [C,h,w] of the code of six input views of `input_size` pixels."""
+    channels, side, _ = latent_shape(vae, input_size)
+    return mosaic_shape(channels, side)
 
 
 def load_vae(folder: Path) -> AutoencoderKL:

@@ -83,13 +83,11 @@ class Mosaic(Representation):
         from z1g.networks.conditioning import stored_code
         from z1g.networks.preprocessing import VAE, ImageProcessor
         from z1g.representations.folder import FILE, REMEDY, remedy, require_codes
-        from z1g.representations.mosaic.codec import MosaicCodec, load_vae
+        from z1g.representations.mosaic.codec import MosaicCodec, load_vae, mosaic_code
 
         vae, processor = load_vae(folder), ImageProcessor.of_folder(folder, VAE, REMEDY.format(folder=folder))
-        levels = len(vae.config["block_out_channels"])
-        side = self.input_size // 2 ** (levels - 1)
-        require_codes(folder, mosaic_shape(int(vae.config["latent_channels"]), side), stored_code(folder))
-        if problem := self.decoder.path.problem(self.input_size, splats.size, levels):
+        require_codes(folder, mosaic_code(vae, self.input_size), stored_code(folder))
+        if problem := self.decoder.path.problem(self.input_size, splats.size, len(vae.config["block_out_channels"])):
             path = self.decoder.path.kind
             raise UserError(f"{folder / FILE} cannot be used: its path '{path}' {problem}. {remedy(folder)}")
         codec = MosaicCodec(vae, self.input_size, self.sees, self.decoder, self.scale, camera, splats, processor)
